@@ -1,0 +1,34 @@
+//! `fissfuse replay`
+
+use std::path::PathBuf;
+
+use fissfuse::eval::replay::replay;
+
+/// Run the engine on a draw of reference/make_batch.py, to compare it with PyTorch.
+///
+/// Writes scores, similarity, loss and grad.<parameter> under the names of the reference's expected.safetensors.
+#[derive(clap::Args)]
+pub struct Args {
+    /// Parameters, named as in the reference.
+    #[arg(long, value_name = "FILE")]
+    weights: PathBuf,
+
+    /// Padded features, masks and gold indices.
+    #[arg(long, value_name = "FILE")]
+    batch: PathBuf,
+
+    /// Where to write what was computed.
+    #[arg(long, value_name = "FILE")]
+    out: PathBuf,
+
+    /// The reference's config.json [default: widths of the weights, one head].
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+}
+
+pub fn run(args: Args) -> anyhow::Result<()> {
+    let replayed = replay(&args.weights, &args.batch, args.config.as_deref())?;
+    replayed.write(&args.out)?;
+    println!("loss {:.6}; wrote {}", replayed.loss, args.out.display());
+    Ok(())
+}

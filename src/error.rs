@@ -1,0 +1,71 @@
+//! The one error type of the library: what happened, where, and what to do next.
+
+use std::path::{Path, PathBuf};
+
+/// Result of every fallible function of this crate.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// What went wrong. `Display` gives one line that names the place (file and line, tensor, operation) and,
+/// where there is one, the way out.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Reading or writing a file failed.
+    #[error("{}: cannot {action}: {source}", .path.display())]
+    Io { path: PathBuf, action: &'static str, source: std::io::Error },
+
+    /// One record of a line-oriented file is not what the format asks for.
+    #[error("{}:{line}: {reason}", .path.display())]
+    Record { path: PathBuf, line: usize, reason: String },
+
+    /// A file as a whole is not what its format asks for.
+    #[error("{}: {reason}", .path.display())]
+    File { path: PathBuf, reason: String },
+
+    /// A named tensor in a file is missing or has another shape or type than needed.
+    #[error("{}: tensor `{name}`: {reason}", .path.display())]
+    Tensor { path: PathBuf, name: String, reason: String },
+
+    /// Operands of an operation do not fit together. Points at a defect of the calling code.
+    #[error("{op}: {reason}")]
+    Shape { op: &'static str, reason: String },
+
+    /// A tracked tensor went through an operation that has no backward.
+    #[error("{op} has no backward, but gradients were asked to flow through it")]
+    NoBackward { op: &'static str },
+
+    /// A backward returned without saying anything about an input that needs a gradient.
+    #[error("{op}: backward left input `{input}` without a gradient")]
+    DroppedGradient { op: &'static str, input: &'static str },
+
+    /// A setting, alone or against the data at hand, makes no sense.
+    #[error("{0}")]
+    Invalid(String),
+}
+
+impl Error {
+    /// An I/O error at `path` while doing `action` ("read", "create", ...).
+    pub fn io(path: impl AsRef<Path>, action: &'static str) -> impl FnOnce(std::io::Error) -> Error {
+        let path = path.as_ref().to_path_buf();
+        move |source| Error::Io { path, action, source }
+    }
+
+    /// A file that is not what its format asks for.
+    pub fn file(path: impl AsRef<Path>, reason: impl Into<String>) -> Error {
+        Error::File { path: path.as_ref().to_path_buf(), reason: reason.into() }
+    }
+
+    /// A tensor that is not what its reader asks for.
+    pub fn tensor(path: impl AsRef<Path>, name: &str, reason: impl Into<String>) -> Error {
+        Error::Tensor { path: path.as_ref().to_path_buf(), name: name.into(), reason: reason.into() }
+    }
+
+    /// Operands that do not fit together.
+    pub fn shape(op: &'static str, reason: impl Into<String>) -> Error {
+        Error::Shape { op, reason: reason.into() }
+    }
+
+    /// A setting that makes no sense.
+    pub fn invalid(reason: impl Into<String>) -> Error {
+        Error::Invalid(reason.into())
+    }
+}

@@ -1,0 +1,3 @@
+//! Judging a model: ranks and metrics, and replaying the reference's draws.
+
+pub mod replay;

@@ -1,0 +1,102 @@
+//! Files that are written whole or not at all.
+
+use std::io::{BufWriter, Write};
+use std::path::{Path, PathBuf};
+
+use tempfile::NamedTempFile;
+
+use crate::error::{Error, Result};
+
+/// Writes a file under a temporary name beside `path`, flushes it to disk and renames it. Whatever goes wrong
+/// (a full disk, a kill), `path` holds its old content or the new one, never a part.
+pub fn write_whole(path: &Path, fill: impl FnOnce(&mut dyn Write) -> std::io::Result<()>) -> Result<()> {
+    replace(path, |temp| {
+        let mut out = BufWriter::new(temp.as_file_mut());
+        fill(&mut out)?;
+        out.flush()
+    })
+}
+
+/// Like [`write_whole`], for a writer that opens the file itself.
+pub fn write_whole_at(path: &Path, fill: impl FnOnce(&Path) -> std::io::Result<()>) -> Result<()> {
+    replace(path, |temp| fill(temp.path()))
+}
+
+fn replace(path: &Path, fill: impl FnOnce(&mut NamedTempFile) -> std::io::Result<()>) -> Result<()> {
+    let folder = folder_of(path);
+    create_folder(&folder)?;
+    let mut temp = tempfile::Builder::new()
+        .prefix(".writing-")
+        .suffix(".tmp")
+        .permissions_of_new_files()
+        .tempfile_in(&folder)
+        .map_err(Error::io(path, "create"))?;
+    fill(&mut temp).and_then(|()| temp.as_file().sync_all()).map_err(Error::io(path, "write"))?;
+    temp.persist(path).map_err(|e| Error::io(path, "write")(e.error))?;
+    // The rename itself reaches the disk with the folder.
+    if let Ok(handle) = std::fs::File::open(&folder) {
+        handle.sync_all().map_err(Error::io(path, "write"))?;
+    }
+    Ok(())
+}
+
+trait NewFilePermissions {
+    fn permissions_of_new_files(&mut self) -> &mut Self;
+}
+
+impl NewFilePermissions for tempfile::Builder<'_, '_> {
+    /// Temporary files are private by default; what takes their place should follow the user's umask.
+    fn permissions_of_new_files(&mut self) -> &mut Self {
+        #[cfg(unix)]
+        self.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
+        self
+    }
+}
+
+fn folder_of(path: &Path) -> PathBuf {
+    match path.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder.to_path_buf(),
+        _ => PathBuf::from("."),
+    }
+}
+
+/// Creates a folder and those above it.
+pub fn create_folder(path: &Path) -> Result<()> {
+    std::fs::create_dir_all(path).map_err(Error::io(path, "create"))
+}
+
+/// Reads a text file, which must be UTF-8.
+pub fn read_text(path: &Path) -> Result<String> {
+    let bytes = std::fs::read(path).map_err(Error::io(path, "read"))?;
+    String::from_utf8(bytes).map_err(|e| {
+        let line = 1 + e.as_bytes()[..e.utf8_error().valid_up_to()].iter().filter(|&&b| b == b'\n').count();
+        Error::Record { path: path.to_path_buf(), line, reason: "is not UTF-8; convert the file to UTF-8".into() }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failed_write_leaves_the_old_content_and_nothing_else() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a/b.txt");
+        write_whole(&path, |out| out.write_all(b"old")).unwrap();
+        let failed = write_whole(&path, |out| {
+            out.write_all(b"new")?;
+            Err(std::io::Error::other("disk full"))
+        });
+        assert!(failed.unwrap_err().to_string().contains("disk full"));
+        assert_eq!(std::fs::read(&path).unwrap(), b"old");
+        assert_eq!(std::fs::read_dir(path.parent().unwrap()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn text_that_is_not_utf8_is_refused_with_its_line() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("t");
+        std::fs::write(&path, b"fine\n\xff\n").unwrap();
+        assert!(read_text(&path).unwrap_err().to_string().contains("t:2:"));
+    }
+}

@@ -1,0 +1,51 @@
+//! The Fission branch (section 3.3.1): features of a mention that differ with each candidate, and the reverse.
+//!
+//! One set of weights serves mentions and entities, but for the two MLPs of Eq. 7.
+
+use super::config::ScoreKind;
+use super::fissfuse::{Compared, Network, Projected};
+use crate::error::Result;
+use crate::ops::{MultiPool, Operand, Pairing};
+use crate::tape::Var;
+
+/// h of Eq. 3 and 4: the query that stands for an item's whole sequence (n, d).
+pub(super) fn pooled(network: &Network, side: &Projected) -> Result<Var> {
+    let pooled = network.tape.apply(MultiPool { sequences: side.sequences.clone() }, &[&side.tokens, &side.global])?;
+    network.mlp(&format!("fission.{}_pool", side.name), &[&pooled], side.sequences.textbook().sequences)
+}
+
+/// What the scores S1T, S1V and S1* compare; all vectors are per pair.
+pub(super) fn vectors(
+    network: &Network,
+    mention: &[Projected],
+    entity: &[Projected],
+    pairs: &Pairing,
+) -> Result<Vec<Compared>> {
+    let branch = network.config.parts().fission;
+    if !branch.any() {
+        return Ok(Vec::new());
+    }
+    let mut compared = Vec::new();
+    for (m, e) in mention.iter().zip(entity) {
+        let name = format!("fission.{}_attention", m.name);
+        let (hm, he) = (pooled(network, m)?, pooled(network, e)?);
+        compared.push(Compared {
+            kind: if m.name == "text" { ScoreKind::FissionText } else { ScoreKind::FissionImage },
+            operand: Operand::Pair,
+            mention: network.attention(&name, &hm, e, pairs.clone(), pairs.len())?,
+            entity: network.attention(&name, &he, m, pairs.flip(), pairs.len())?,
+        });
+    }
+    if branch.star {
+        let mentions: Vec<&Var> = compared.iter().map(|c| &c.mention).collect();
+        let entities: Vec<&Var> = compared.iter().map(|c| &c.entity).collect();
+        let star = Compared {
+            kind: ScoreKind::FissionStar,
+            operand: Operand::Pair,
+            mention: network.mlp("fission.mention_mlp", &mentions, pairs.len())?,
+            entity: network.mlp("fission.entity_mlp", &entities, pairs.len())?,
+        };
+        compared.push(star);
+    }
+    Ok(compared)
+}

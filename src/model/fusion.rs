@@ -1,0 +1,44 @@
+//! The Fusion branch (section 3.3.2): each side's modalities complete each other; nothing depends on the pair.
+
+use super::config::ScoreKind;
+use super::fissfuse::{Compared, Network, Projected};
+use crate::error::Result;
+use crate::ops::{Operand, Pairing};
+use crate::tape::Var;
+
+/// Fused vectors of one side's items, one per score (n, d).
+pub(super) fn side(network: &Network, side: &[Projected]) -> Result<Vec<(ScoreKind, Var)>> {
+    let branch = network.config.parts().fusion;
+    if !branch.any() {
+        return Ok(Vec::new());
+    }
+    let globals: Vec<&Var> = side.iter().map(|m| &m.global).collect();
+    let mut fused = Vec::new();
+    for modality in side {
+        let textbook = modality.sequences.textbook().sequences;
+        let query = network.mlp(&format!("fusion.{}_mlp", modality.name), &globals, textbook)?;
+        let pairs = Pairing::identity(modality.sequences.len());
+        let name = format!("fusion.{}_attention", modality.name);
+        let kind = if modality.name == "text" { ScoreKind::FusionText } else { ScoreKind::FusionImage };
+        fused.push((kind, network.attention(&name, &query, modality, pairs, textbook)?));
+    }
+    if branch.star {
+        let parts: Vec<&Var> = fused.iter().map(|(_, var)| var).collect();
+        let textbook = side.first().map_or(0, |m| m.sequences.textbook().sequences);
+        let star = network.mlp("fusion.star_mlp", &parts, textbook)?;
+        fused.push((ScoreKind::FusionStar, star));
+    }
+    Ok(fused)
+}
+
+/// What the scores S2T, S2V and S2* compare; all vectors are per item.
+pub(super) fn vectors(network: &Network, mention: &[Projected], entity: &[Projected]) -> Result<Vec<Compared>> {
+    let (mention, entity) = (side(network, mention)?, side(network, entity)?);
+    let compared = mention.into_iter().zip(entity).map(|((kind, mention), (_, entity))| Compared {
+        kind,
+        operand: Operand::Item,
+        mention,
+        entity,
+    });
+    Ok(compared.collect())
+}

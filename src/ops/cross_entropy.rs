@@ -1,0 +1,100 @@
+//! Softmax cross-entropy of each score over each mention's candidates (Eq. 12).
+//!
+//! scores (k, pairs) -> (k): the mean over mentions of -log softmax at the gold candidate. Their sum is the loss,
+//! so backward starts from ones.
+
+use super::{Cost, Op, Pairing, arity};
+use crate::device::cpu::{Buffer, vector};
+use crate::error::{Error, Result};
+use crate::tape::InputGrads;
+use crate::tensor::Tensor;
+
+const NAME: &str = "cross_entropy";
+
+/// See the module's documentation.
+pub struct CrossEntropy {
+    /// Left: mention, right: entity.
+    pub pairs: Pairing,
+    /// Pair that holds the gold candidate of each mention.
+    pub gold: Vec<u32>,
+}
+
+/// Softmax of each score (k, pairs).
+pub struct Saved(Buffer);
+
+impl CrossEntropy {
+    /// Pairs of each mention; a mention's candidates stand next to each other.
+    fn candidates(&self, mention: usize) -> Result<std::ops::Range<usize>> {
+        let pairs = self.pairs.by_left().of(mention);
+        match (pairs.first(), pairs.last()) {
+            (Some(&first), Some(&last)) if (last - first) as usize + 1 == pairs.len() => {
+                Ok(first as usize..last as usize + 1)
+            }
+            _ => Err(Error::shape(NAME, format!("the candidates of mention {mention} are none or not adjacent"))),
+        }
+    }
+}
+
+impl Op for CrossEntropy {
+    type Saved = Saved;
+
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    fn input_name(&self, _: usize) -> &'static str {
+        "scores"
+    }
+
+    fn cost(&self, inputs: &[&[usize]]) -> Cost {
+        let values = (inputs[0][0] * inputs[0][1]) as u64;
+        Cost {
+            forward: 4 * values,
+            backward: 2 * values,
+            textbook_forward: 4 * values,
+            textbook_backward: 2 * values,
+            forward_bytes: 8 * values,
+            backward_bytes: 8 * values,
+        }
+    }
+
+    fn forward(&self, inputs: &[&Tensor]) -> Result<(Tensor, Saved)> {
+        let &[scores] = arity(NAME, inputs)?;
+        let ((k, n), mentions) = (scores.matrix(NAME, "scores")?, self.pairs.by_left().len());
+        if n != self.pairs.len() || mentions != self.gold.len() || mentions == 0 {
+            return Err(Error::shape(NAME, format!("{n} scores, {mentions} mentions, {} golds", self.gold.len())));
+        }
+        let mut softmax = Buffer::scratch(k * n);
+        softmax.copy_from_slice(scores.data());
+        let mut losses = vec![0.0; k];
+        for mention in 0..mentions {
+            let (range, gold) = (self.candidates(mention)?, self.gold[mention] as usize);
+            if !range.contains(&gold) {
+                return Err(Error::shape(NAME, format!("gold pair {gold} is none of mention {mention}'s")));
+            }
+            for ((loss, softmax), scores) in
+                losses.iter_mut().zip(softmax.chunks_exact_mut(n)).zip(scores.data().chunks_exact(n))
+            {
+                let candidates = &scores[range.clone()];
+                let max = candidates.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+                let sum: f32 = candidates.iter().map(|s| (s - max).exp()).sum();
+                // From the scores, not from the softmax, which underflows for a gold far behind.
+                *loss += (max + sum.ln() - scores[gold]) / mentions as f32;
+                vector::softmax(&mut softmax[range.clone()]);
+            }
+        }
+        Ok((Tensor::new([k], losses)?, Saved(softmax)))
+    }
+
+    fn backward(&self, Saved(mut gradient): Saved, grad: &Tensor, grads: &mut InputGrads) -> Result<()> {
+        let (n, mentions) = (self.pairs.len(), self.gold.len() as f32);
+        for (gradient, grad) in gradient.chunks_exact_mut(n).zip(grad.data()) {
+            self.gold.iter().for_each(|&gold| gradient[gold as usize] -= 1.0);
+            vector::scale(gradient, grad / mentions);
+        }
+        if let Some(to) = grads.get(0) {
+            vector::add(to, &gradient);
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,87 @@
+//! Dropout: each value is zeroed with probability p, the others are scaled by 1 / (1 - p).
+//!
+//! Any shape -> the same shape. Which values go depends on seed, stream and position alone, so that backward
+//! draws the same mask again instead of storing it, and a resumed run draws what an undisturbed one draws.
+
+use rayon::prelude::*;
+
+use super::{Cost, Op, arity};
+use crate::device::cpu::Buffer;
+use crate::error::{Error, Result};
+use crate::random::philox;
+use crate::tape::InputGrads;
+use crate::tensor::Tensor;
+
+const NAME: &str = "dropout";
+
+/// Values one task handles; a multiple of the four that one draw of the generator gives.
+const CHUNK: usize = 16 << 10;
+
+/// See the module's documentation.
+pub struct Dropout {
+    /// Probability of zeroing, in [0, 1).
+    pub p: f32,
+    /// The run's seed.
+    pub seed: u64,
+    /// Tells this use from every other one of the run: the step, and which tensor of the step.
+    pub stream: (u32, u32),
+}
+
+impl Dropout {
+    /// `out += mask(x) / (1 - p)`
+    fn add_masked(&self, x: &[f32], out: &mut [f32]) {
+        let scale = 1.0 / (1.0 - self.p);
+        // A draw is uniform over 2^32 values; the value is kept if it is not below p of them.
+        let threshold = (self.p as f64 * (1u64 << 32) as f64) as u32;
+        out.par_chunks_mut(CHUNK).zip(x.par_chunks(CHUNK)).enumerate().for_each(|(chunk, (out, x))| {
+            for (block, (out, x)) in out.chunks_mut(4).zip(x.chunks(4)).enumerate() {
+                let block = (chunk * (CHUNK / 4) + block) as u64;
+                let draws = philox(self.seed, [block as u32, (block >> 32) as u32, self.stream.0, self.stream.1]);
+                for ((out, x), draw) in out.iter_mut().zip(x).zip(draws) {
+                    *out += if draw >= threshold { x * scale } else { 0.0 };
+                }
+            }
+        });
+    }
+}
+
+impl Op for Dropout {
+    type Saved = ();
+
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    fn input_name(&self, _: usize) -> &'static str {
+        "input"
+    }
+
+    fn cost(&self, inputs: &[&[usize]]) -> Cost {
+        let values = inputs[0].iter().product::<usize>() as u64;
+        Cost {
+            forward: values,
+            backward: values,
+            textbook_forward: values,
+            textbook_backward: values,
+            forward_bytes: 8 * values,
+            backward_bytes: 8 * values,
+        }
+    }
+
+    fn forward(&self, inputs: &[&Tensor]) -> Result<(Tensor, ())> {
+        let &[x] = arity(NAME, inputs)?;
+        if !(0.0..1.0).contains(&self.p) {
+            return Err(Error::invalid(format!("dropout {} is not in [0, 1)", self.p)));
+        }
+        let mut out = Buffer::zeros(x.len());
+        self.add_masked(x.data(), &mut out);
+        Ok((Tensor::new(x.shape(), out)?, ()))
+    }
+
+    fn backward(&self, (): (), grad: &Tensor, grads: &mut InputGrads) -> Result<()> {
+        if let Some(to) = grads.get(0) {
+            self.add_masked(grad.data(), to);
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,146 @@
+//! Which left item meets which right item: mentions and candidates, queries and sequences.
+
+use std::sync::Arc;
+
+use crate::error::{Error, Result};
+
+/// Items grouped by an owner: owner i has members `members[offsets[i]..offsets[i + 1]]`, in rising order.
+#[derive(Debug)]
+pub struct Groups {
+    offsets: Vec<u32>,
+    members: Vec<u32>,
+    /// Where each member stands in `members`.
+    rank: Vec<u32>,
+}
+
+impl Groups {
+    /// Groups the positions of `owner_of` by their owner.
+    fn new(owner_of: &[u32], owners: usize) -> Groups {
+        let mut offsets = vec![0u32; owners + 1];
+        owner_of.iter().for_each(|&o| offsets[o as usize + 1] += 1);
+        for i in 0..owners {
+            offsets[i + 1] += offsets[i];
+        }
+        let mut next = offsets.clone();
+        let mut members = vec![0; owner_of.len()];
+        for (position, &owner) in owner_of.iter().enumerate() {
+            members[next[owner as usize] as usize] = position as u32;
+            next[owner as usize] += 1;
+        }
+        let mut rank = vec![0; members.len()];
+        members.iter().enumerate().for_each(|(at, &member)| rank[member as usize] = at as u32);
+        Groups { offsets, members, rank }
+    }
+
+    /// Place of a member when all owners' members are laid end to end.
+    pub fn rank(&self, member: u32) -> usize {
+        self.rank[member as usize] as usize
+    }
+
+    /// Members of owner `i`, in rising order.
+    pub fn of(&self, i: usize) -> &[u32] {
+        &self.members[self.offsets[i] as usize..self.offsets[i + 1] as usize]
+    }
+
+    /// Number of owners.
+    pub fn len(&self) -> usize {
+        self.offsets.len() - 1
+    }
+
+    /// Whether there are no owners.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+/// A list of pairs (left item, right item), with the pairs of each item. Cloning shares it.
+#[derive(Clone, Debug)]
+pub struct Pairing {
+    left: Arc<Half>,
+    right: Arc<Half>,
+}
+
+#[derive(Debug)]
+struct Half {
+    item_of: Vec<u32>,
+    pairs_of: Groups,
+}
+
+impl Half {
+    fn new(item_of: Vec<u32>, items: usize) -> Result<Arc<Half>> {
+        if let Some(item) = item_of.iter().find(|&&item| item as usize >= items) {
+            return Err(Error::shape("pairing", format!("item {item} of {items}")));
+        }
+        let pairs_of = Groups::new(&item_of, items);
+        Ok(Arc::new(Half { item_of, pairs_of }))
+    }
+}
+
+impl Pairing {
+    /// Pairs (left[p], right[p]) of `lefts` and `rights` items.
+    pub fn new(left: Vec<u32>, lefts: usize, right: Vec<u32>, rights: usize) -> Result<Pairing> {
+        if left.len() != right.len() {
+            return Err(Error::shape("pairing", format!("{} left and {} right items", left.len(), right.len())));
+        }
+        Ok(Pairing { left: Half::new(left, lefts)?, right: Half::new(right, rights)? })
+    }
+
+    /// Pairs (i, i) of `n` items.
+    pub fn identity(n: usize) -> Pairing {
+        let item_of: Vec<u32> = (0..n as u32).collect();
+        let half = Arc::new(Half { pairs_of: Groups::new(&item_of, n), item_of });
+        Pairing { left: half.clone(), right: half }
+    }
+
+    /// The same pairs with left and right exchanged.
+    pub fn flip(&self) -> Pairing {
+        Pairing { left: self.right.clone(), right: self.left.clone() }
+    }
+
+    /// Number of pairs.
+    pub fn len(&self) -> usize {
+        self.left.item_of.len()
+    }
+
+    /// Whether there are no pairs.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Left item of each pair.
+    pub fn left(&self) -> &[u32] {
+        &self.left.item_of
+    }
+
+    /// Right item of each pair.
+    pub fn right(&self) -> &[u32] {
+        &self.right.item_of
+    }
+
+    /// Pairs of each left item.
+    pub fn by_left(&self) -> &Groups {
+        &self.left.pairs_of
+    }
+
+    /// Pairs of each right item.
+    pub fn by_right(&self) -> &Groups {
+        &self.right.pairs_of
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pairs_are_found_from_both_sides() {
+        let pairs = Pairing::new(vec![0, 0, 2], 3, vec![1, 0, 1], 2).unwrap();
+        assert_eq!(
+            (pairs.by_left().of(0), pairs.by_left().of(1), pairs.by_left().of(2)),
+            (&[0, 1][..], &[][..], &[2][..])
+        );
+        assert_eq!((pairs.by_right().of(0), pairs.by_right().of(1)), (&[1][..], &[0, 2][..]));
+        assert_eq!(pairs.flip().left(), [1, 0, 1]);
+        assert!(Pairing::new(vec![3], 3, vec![0], 1).is_err());
+    }
+}

@@ -1,0 +1,152 @@
+//! Frozen encoder rows to the network's width: gather, linear layer, layer normalization (Eq. 2).
+//!
+//! rows of a table (n of them, width `in`), weight (d, in), bias, gamma, beta (d) -> (n, d).
+//! The encoders are frozen, so gradients flow to the weights alone.
+
+use std::cell::RefCell;
+use std::sync::Arc;
+
+use rayon::prelude::*;
+
+use super::{Cost, Op, arity};
+use crate::device::cpu::{
+    Buffer, LayerNormGrads, Linear, Mat, ROW_CHUNK, layer_norm_forward, linear, matmul, segments, simd, vector,
+};
+use crate::error::Result;
+use crate::tape::InputGrads;
+use crate::tensor::{RowTable, Tensor};
+
+const NAME: &str = "project";
+
+/// Rows gathered at a time by backward: the sum over them is one matrix product, which pays off with its length.
+const BACKWARD_ROWS: usize = 2 * ROW_CHUNK;
+
+/// See the module's documentation.
+pub struct Project {
+    /// Where the rows come from.
+    pub table: Arc<RowTable>,
+    /// Numbers of the rows, in the order wanted.
+    pub rows: Arc<[u32]>,
+    /// Epsilon of the layer normalization.
+    pub eps: f32,
+    /// Rows a textbook implementation would compute.
+    pub textbook_rows: usize,
+}
+
+/// What backward needs.
+pub struct Saved {
+    weight: Tensor,
+    gamma: Tensor,
+    /// Normalized rows before gamma and beta (n, d).
+    xhat: Buffer,
+    /// Reciprocal standard deviation of each row (n).
+    rstd: Buffer,
+}
+
+thread_local! {
+    /// Gathered rows of one chunk; kept because allocating it anew would fault in its pages every time.
+    static GATHERED: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
+}
+
+impl Project {
+    /// Calls `f` with the table's rows of these numbers as a matrix.
+    fn with_rows<R>(&self, rows: &[u32], f: impl FnOnce(Mat) -> R) -> R {
+        GATHERED.with_borrow_mut(|gathered| {
+            let width = self.table.width();
+            if gathered.len() < rows.len() * width {
+                gathered.resize(rows.len() * width, 0.0);
+            }
+            let gathered = &mut gathered[..rows.len() * width];
+            self.table.gather(rows, gathered);
+            f(Mat::new(gathered, rows.len(), width))
+        })
+    }
+}
+
+impl Op for Project {
+    type Saved = Saved;
+
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    fn input_name(&self, i: usize) -> &'static str {
+        ["weight", "bias", "gamma", "beta"][i]
+    }
+
+    fn cost(&self, inputs: &[&[usize]]) -> Cost {
+        let (d, width) = (inputs[0][0], inputs[0][1]);
+        let n = self.rows.len();
+        // Per output value: 2 in for the product, bias, and about 8 for the normalization (12 backward).
+        let forward = |rows: usize| (rows * d * (2 * width + 1 + 8)) as u64;
+        let backward = |rows: usize| (rows * d * (2 * width + 1 + 12)) as u64;
+        let features = n * width * self.table.value_bytes();
+        let weights = 4 * (d * width + 3 * d);
+        Cost {
+            forward: forward(n),
+            backward: backward(n),
+            textbook_forward: forward(self.textbook_rows),
+            textbook_backward: backward(self.textbook_rows),
+            forward_bytes: (features + weights + 4 * n * (2 * d + 1)) as u64,
+            backward_bytes: (features + 2 * weights + 4 * n * (2 * d + 1)) as u64,
+        }
+    }
+
+    fn forward(&self, inputs: &[&Tensor]) -> Result<(Tensor, Saved)> {
+        let &[weight, bias, gamma, beta] = arity(NAME, inputs)?;
+        let (d, _) = weight.matrix(NAME, "weight")?;
+        weight.expect(NAME, "weight", &[d, self.table.width()])?;
+        for (tensor, what) in [(bias, "bias"), (gamma, "gamma"), (beta, "beta")] {
+            tensor.expect(NAME, what, &[d])?;
+        }
+        self.table.check(&self.rows)?;
+        let n = self.rows.len();
+        let (mut xhat, mut out, mut rstd) = (Buffer::scratch(n * d), Buffer::scratch(n * d), Buffer::scratch(n));
+        let w = Mat::new(weight.data(), d, self.table.width());
+        let chunks = xhat.par_chunks_mut(ROW_CHUNK * d).zip(out.par_chunks_mut(ROW_CHUNK * d));
+        let chunks = chunks.zip(rstd.par_chunks_mut(ROW_CHUNK)).zip(self.rows.par_chunks(ROW_CHUNK));
+        chunks.try_for_each(|(((xhat, out), rstd), rows)| {
+            self.with_rows(rows, |x| linear(xhat, x, w, Linear::Bias(bias.data())))?;
+            layer_norm_forward(xhat, out, rstd, gamma.data(), beta.data(), self.eps);
+            Ok(())
+        })?;
+        Ok((Tensor::new([n, d], out)?, Saved { weight: weight.clone(), gamma: gamma.clone(), xhat, rstd }))
+    }
+
+    fn backward(&self, saved: Saved, grad: &Tensor, grads: &mut InputGrads) -> Result<()> {
+        let (d, width) = saved.weight.matrix(NAME, "weight")?;
+        struct Partial {
+            weight: Buffer,
+            bias: Vec<f32>,
+            norm: LayerNormGrads,
+        }
+        let partial: Vec<Partial> = segments(self.rows.len())
+            .into_par_iter()
+            .map(|segment| {
+                let mut sums =
+                    Partial { weight: Buffer::zeros(d * width), bias: vec![0.0; d], norm: LayerNormGrads::new(d) };
+                let mut dy = vec![0.0; BACKWARD_ROWS * d];
+                for start in segment.clone().step_by(BACKWARD_ROWS) {
+                    let end = (start + BACKWARD_ROWS).min(segment.end);
+                    let (dy, values) = (&mut dy[..(end - start) * d], start * d..end * d);
+                    let (xhat, rstd) = (&saved.xhat[values.clone()], &saved.rstd[start..end]);
+                    sums.norm.rows(dy, &grad.data()[values], xhat, rstd, saved.gamma.data());
+                    simd(|| dy.chunks_exact(d).for_each(|row| vector::add(&mut sums.bias, row)));
+                    let dy = Mat::new(dy, end - start, d);
+                    self.with_rows(&self.rows[start..end], |x| matmul(&mut sums.weight, width, 1.0, 1.0, dy.t(), x))?;
+                }
+                Ok(sums)
+            })
+            .collect::<Result<_>>()?;
+        fn reduce<'a>(to: Option<&mut [f32]>, partial: &'a [Partial], part: impl Fn(&'a Partial) -> &'a [f32]) {
+            if let Some(to) = to {
+                partial.iter().for_each(|p| simd(|| vector::add(to, part(p))));
+            }
+        }
+        reduce(grads.get(0), &partial, |p| &p.weight);
+        reduce(grads.get(1), &partial, |p| &p.bias);
+        reduce(grads.get(2), &partial, |p| &p.norm.gamma);
+        reduce(grads.get(3), &partial, |p| &p.norm.beta);
+        Ok(())
+    }
+}

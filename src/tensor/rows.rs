@@ -1,0 +1,161 @@
+//! Frozen feature rows: what an encoder wrote once, in one or several memory-mapped files.
+
+use std::ops::{Deref, Range};
+use std::sync::Arc;
+
+use half::f16;
+use half::slice::HalfFloatSliceExt;
+
+use crate::device::MappedFile;
+use crate::error::{Error, Result};
+
+/// An immutable slice that is owned or lies in a mapped file. Cloning shares it.
+#[derive(Clone, Debug)]
+pub struct SharedSlice<T>(Owner<T>);
+
+#[derive(Clone, Debug)]
+enum Owner<T> {
+    Memory(Arc<[T]>),
+    File(Arc<MappedFile>, Range<usize>),
+}
+
+impl<T: bytemuck::Pod> SharedSlice<T> {
+    /// The values in `bytes` of a mapped file. `None` if they are not aligned or not whole.
+    pub fn mapped(file: Arc<MappedFile>, bytes: Range<usize>) -> Option<SharedSlice<T>> {
+        bytemuck::try_cast_slice::<u8, T>(file.get(bytes.clone())?).ok()?;
+        Some(SharedSlice(Owner::File(file, bytes)))
+    }
+}
+
+impl<T> From<Vec<T>> for SharedSlice<T> {
+    fn from(values: Vec<T>) -> SharedSlice<T> {
+        SharedSlice(Owner::Memory(values.into()))
+    }
+}
+
+impl<T: bytemuck::Pod> Deref for SharedSlice<T> {
+    type Target = [T];
+
+    fn deref(&self) -> &[T] {
+        match &self.0 {
+            Owner::Memory(values) => values,
+            Owner::File(file, bytes) => bytemuck::cast_slice(&file[bytes.clone()]),
+        }
+    }
+}
+
+/// Values of one shard.
+#[derive(Clone, Debug)]
+enum Values {
+    F32(SharedSlice<f32>),
+    F16(SharedSlice<f16>),
+}
+
+impl Values {
+    fn len(&self) -> usize {
+        match self {
+            Values::F32(v) => v.len(),
+            Values::F16(v) => v.len(),
+        }
+    }
+
+    fn read(&self, at: Range<usize>, out: &mut [f32]) {
+        match self {
+            Values::F32(v) => out.copy_from_slice(&v[at]),
+            Values::F16(v) => v[at].convert_to_f32_slice(out),
+        }
+    }
+}
+
+/// Rows of one width, numbered through all shards.
+#[derive(Clone, Debug)]
+pub struct RowTable {
+    width: usize,
+    shards: Vec<Values>,
+    /// First row of each shard, then the number of rows.
+    starts: Vec<usize>,
+}
+
+impl RowTable {
+    /// An empty table of rows of `width` values.
+    pub fn new(width: usize) -> RowTable {
+        RowTable { width, shards: Vec::new(), starts: vec![0] }
+    }
+
+    /// A table of one shard of f32 rows.
+    pub fn from_f32(width: usize, values: Vec<f32>) -> Result<RowTable> {
+        let mut table = RowTable::new(width);
+        table.push_f32(values.into())?;
+        Ok(table)
+    }
+
+    /// Appends f32 rows; returns the number of the first.
+    pub fn push_f32(&mut self, values: SharedSlice<f32>) -> Result<usize> {
+        self.push(Values::F32(values))
+    }
+
+    /// Appends f16 rows; returns the number of the first.
+    pub fn push_f16(&mut self, values: SharedSlice<f16>) -> Result<usize> {
+        self.push(Values::F16(values))
+    }
+
+    fn push(&mut self, values: Values) -> Result<usize> {
+        if self.width == 0 || values.len() % self.width != 0 {
+            return Err(Error::shape("row table", format!("{} values in rows of {}", values.len(), self.width)));
+        }
+        let first = self.rows();
+        self.starts.push(first + values.len() / self.width);
+        self.shards.push(values);
+        Ok(first)
+    }
+
+    /// Values in a row.
+    pub fn width(&self) -> usize {
+        self.width
+    }
+
+    /// Number of rows.
+    pub fn rows(&self) -> usize {
+        self.starts[self.shards.len()]
+    }
+
+    /// Mean bytes of one stored value, for byte counts.
+    pub fn value_bytes(&self) -> usize {
+        if self.shards.iter().all(|s| matches!(s, Values::F16(_))) { 2 } else { 4 }
+    }
+
+    /// Fails if a row number is out of range.
+    pub fn check(&self, rows: &[u32]) -> Result<()> {
+        match rows.iter().find(|&&row| row as usize >= self.rows()) {
+            Some(row) => Err(Error::shape("row table", format!("row {row} of {}", self.rows()))),
+            None => Ok(()),
+        }
+    }
+
+    /// Copies the rows of these numbers into `out` (rows.len(), width).
+    pub fn gather(&self, rows: &[u32], out: &mut [f32]) {
+        for (&row, out) in rows.iter().zip(out.chunks_exact_mut(self.width)) {
+            let row = row as usize;
+            let shard = self.starts.partition_point(|&start| start <= row) - 1;
+            let at = (row - self.starts[shard]) * self.width;
+            self.shards[shard].read(at..at + self.width, out);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_are_numbered_through_shards_of_both_types() {
+        let mut table = RowTable::from_f32(2, vec![1.0, 2.0, 3.0, 4.0]).unwrap();
+        let first = table.push_f16(vec![f16::from_f32(5.0), f16::from_f32(6.0)].into()).unwrap();
+        assert_eq!((first, table.rows()), (2, 3));
+        let mut out = [0.0; 6];
+        table.gather(&[2, 0, 1], &mut out);
+        assert_eq!(out, [5.0, 6.0, 1.0, 2.0, 3.0, 4.0]);
+        assert!(table.check(&[3]).is_err());
+        assert!(table.push_f32(vec![0.0; 3].into()).is_err());
+    }
+}

@@ -1,0 +1,268 @@
+//! Reading and writing safetensors files.
+
+use std::borrow::Cow;
+use std::collections::{BTreeMap, HashMap};
+use std::ops::Range;
+use std::path::Path;
+use std::sync::Arc;
+
+use half::slice::HalfFloatSliceExt;
+use half::{bf16, f16};
+use safetensors::{Dtype, SafeTensors, View};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::{DType, SharedSlice, Tensor};
+use crate::device::MappedFile;
+use crate::error::{Error, Result};
+use crate::files;
+
+/// Our metadata lives under one key, since the format keeps its keys in no order.
+const METADATA_KEY: &str = "fissfuse";
+
+/// An opened file; tensors are read when asked for.
+#[derive(Debug)]
+pub struct Reader {
+    file: Arc<MappedFile>,
+    entries: BTreeMap<String, Entry>,
+    metadata: Option<String>,
+}
+
+#[derive(Debug)]
+struct Entry {
+    dtype: Dtype,
+    shape: Vec<usize>,
+    bytes: Range<usize>,
+}
+
+impl Reader {
+    /// Opens a file and checks that its header and its length are consistent.
+    pub fn open(path: &Path) -> Result<Reader> {
+        let file = Arc::new(MappedFile::open(path)?);
+        let (header, metadata) = SafeTensors::read_metadata(&file).map_err(|e| {
+            Error::file(
+                path,
+                format!("is no complete safetensors file ({e}); was it cut short? write or copy it again"),
+            )
+        })?;
+        let start = header + 8;
+        let entries = metadata
+            .tensors()
+            .into_iter()
+            .map(|(name, info)| {
+                let bytes = start + info.data_offsets.0..start + info.data_offsets.1;
+                (name, Entry { dtype: info.dtype, shape: info.shape.clone(), bytes })
+            })
+            .collect();
+        let metadata = metadata.metadata().as_ref().and_then(|m| m.get(METADATA_KEY).cloned());
+        Ok(Reader { file, entries, metadata })
+    }
+
+    /// Where the file lies.
+    pub fn path(&self) -> &Path {
+        self.file.path()
+    }
+
+    /// Names of all tensors, sorted.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.entries.keys().map(String::as_str)
+    }
+
+    /// Whether there is a tensor of that name.
+    pub fn contains(&self, name: &str) -> bool {
+        self.entries.contains_key(name)
+    }
+
+    /// What [`Writer::metadata`] stored.
+    pub fn metadata<T: DeserializeOwned>(&self) -> Result<T> {
+        let text = self.metadata.as_deref().ok_or_else(|| {
+            Error::file(self.path(), "was not written by fissfuse: its header carries no `fissfuse` entry")
+        })?;
+        serde_json::from_str(text)
+            .map_err(|e| Error::file(self.path(), format!("header written by another version of fissfuse: {e}")))
+    }
+
+    /// Shape of a tensor.
+    pub fn shape(&self, name: &str) -> Result<&[usize]> {
+        Ok(&self.entry(name)?.shape)
+    }
+
+    /// Reads a tensor of f32, f16 or bf16 as f32, whatever its shape.
+    pub fn tensor(&self, name: &str) -> Result<Tensor> {
+        let entry = self.entry(name)?;
+        let bytes = &self.file[entry.bytes.clone()];
+        let values: Vec<f32> = match entry.dtype {
+            Dtype::F32 => bytemuck::pod_collect_to_vec(bytes),
+            Dtype::F16 => bytemuck::pod_collect_to_vec::<u8, f16>(bytes).to_f32_vec(),
+            Dtype::BF16 => bytemuck::pod_collect_to_vec::<u8, bf16>(bytes).to_f32_vec(),
+            other => return Err(self.error(name, format!("is {other:?}, needs F32, F16 or BF16"))),
+        };
+        Tensor::new(entry.shape.clone(), values)
+    }
+
+    /// Reads a tensor as f32 and checks its shape.
+    pub fn tensor_of(&self, name: &str, shape: &[usize]) -> Result<Tensor> {
+        let found = self.shape(name)?;
+        if found != shape {
+            return Err(self.error(name, format!("has shape {found:?}, needs {shape:?}")));
+        }
+        self.tensor(name)
+    }
+
+    /// Reads a tensor of exactly this type.
+    pub fn values<T: Element>(&self, name: &str) -> Result<Vec<T>> {
+        let entry = self.typed::<T>(name)?;
+        Ok(bytemuck::pod_collect_to_vec(&self.file[entry.bytes.clone()]))
+    }
+
+    /// The values of a tensor of exactly this type, left in the mapped file.
+    pub fn mapped<T: Element>(&self, name: &str) -> Result<SharedSlice<T>> {
+        let entry = self.typed::<T>(name)?;
+        SharedSlice::mapped(self.file.clone(), entry.bytes.clone())
+            .ok_or_else(|| self.error(name, "is not aligned in the file; write it again with a current safetensors"))
+    }
+
+    fn typed<T: Element>(&self, name: &str) -> Result<&Entry> {
+        let entry = self.entry(name)?;
+        if entry.dtype != storage(T::DTYPE) {
+            return Err(self.error(name, format!("is {:?}, needs {}", entry.dtype, T::DTYPE)));
+        }
+        Ok(entry)
+    }
+
+    fn entry(&self, name: &str) -> Result<&Entry> {
+        self.entries.get(name).ok_or_else(|| self.error(name, "is missing from the file"))
+    }
+
+    /// An error about one tensor of this file.
+    pub fn error(&self, name: &str, reason: impl Into<String>) -> Error {
+        Error::tensor(self.path(), name, reason)
+    }
+}
+
+/// A Rust type that files can hold.
+pub trait Element: bytemuck::Pod {
+    const DTYPE: DType;
+}
+
+macro_rules! elements {
+    ($($t:ty => $d:ident),*) => { $(impl Element for $t { const DTYPE: DType = DType::$d; })* };
+}
+
+elements!(u8 => U8, i64 => I64, u64 => U64, f16 => F16, bf16 => BF16, f32 => F32, f64 => F64);
+
+fn storage(dtype: DType) -> Dtype {
+    match dtype {
+        DType::U8 => Dtype::U8,
+        DType::I64 => Dtype::I64,
+        DType::U64 => Dtype::U64,
+        DType::F16 => Dtype::F16,
+        DType::BF16 => Dtype::BF16,
+        DType::F32 => Dtype::F32,
+        DType::F64 => Dtype::F64,
+    }
+}
+
+/// Collects named tensors and writes them as one file.
+#[derive(Default)]
+pub struct Writer<'a> {
+    tensors: Vec<(String, Entrant<'a>)>,
+    metadata: Option<String>,
+}
+
+struct Entrant<'a> {
+    dtype: DType,
+    shape: Vec<usize>,
+    bytes: &'a [u8],
+}
+
+impl View for &Entrant<'_> {
+    fn dtype(&self) -> Dtype {
+        storage(self.dtype)
+    }
+
+    fn shape(&self) -> &[usize] {
+        &self.shape
+    }
+
+    fn data(&self) -> Cow<'_, [u8]> {
+        Cow::Borrowed(self.bytes)
+    }
+
+    fn data_len(&self) -> usize {
+        self.bytes.len()
+    }
+}
+
+impl<'a> Writer<'a> {
+    /// Adds values with their shape.
+    pub fn add<T: Element>(&mut self, name: impl Into<String>, shape: &[usize], values: &'a [T]) -> &mut Self {
+        let entrant = Entrant { dtype: T::DTYPE, shape: shape.to_vec(), bytes: bytemuck::cast_slice(values) };
+        self.tensors.push((name.into(), entrant));
+        self
+    }
+
+    /// Adds a tensor.
+    pub fn tensor(&mut self, name: impl Into<String>, tensor: &'a Tensor) -> &mut Self {
+        self.add(name, tensor.shape(), tensor.data())
+    }
+
+    /// Stores a value in the header.
+    pub fn metadata<T: Serialize>(&mut self, value: &T) -> Result<&mut Self> {
+        let text = serde_json::to_string(value).map_err(|e| Error::invalid(format!("cannot store metadata: {e}")))?;
+        self.metadata = Some(text);
+        Ok(self)
+    }
+
+    /// Writes the file, whole or not at all.
+    pub fn write(&self, path: &Path) -> Result<()> {
+        files::write_whole_at(path, |temp| {
+            let header = self.metadata.clone().map(|text| HashMap::from([(METADATA_KEY.to_string(), text)]));
+            let tensors = self.tensors.iter().map(|(name, entrant)| (name, entrant));
+            safetensors::serialize_to_file(tensors, header, temp).map_err(|e| match e {
+                safetensors::SafeTensorError::IoError(e) => e,
+                other => std::io::Error::other(other),
+            })
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_written_is_read_back() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("x.safetensors");
+        let (wide, narrow) = ([1.5f32, -2.0], [bf16::from_f32(0.5); 3]);
+        let mut writer = Writer::default();
+        writer.add("wide", &[2, 1], &wide).add("narrow", &[3], &narrow).metadata(&"note").unwrap();
+        writer.write(&path).unwrap();
+        let reader = Reader::open(&path).unwrap();
+        assert_eq!(reader.names().collect::<Vec<_>>(), ["narrow", "wide"]);
+        assert_eq!(reader.tensor_of("wide", &[2, 1]).unwrap().data(), wide);
+        assert_eq!(reader.tensor("narrow").unwrap().data(), [0.5; 3]);
+        assert_eq!(reader.mapped::<f32>("wide").unwrap()[..], wide);
+        assert_eq!(reader.metadata::<String>().unwrap(), "note");
+        for (wrong, says) in [
+            (reader.tensor_of("wide", &[2]).unwrap_err(), "has shape [2, 1], needs [2]"),
+            (reader.tensor("other").unwrap_err(), "`other`: is missing"),
+            (reader.values::<u64>("wide").unwrap_err(), "is F32, needs U64"),
+        ] {
+            assert!(wrong.to_string().contains(says), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_file_cut_short_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("x.safetensors");
+        Writer::default().add("x", &[4], &[0.0f32; 4]).write(&path).unwrap();
+        let whole = std::fs::read(&path).unwrap();
+        for len in [0, 4, 20, whole.len() - 1] {
+            std::fs::write(&path, &whole[..len]).unwrap();
+            assert!(Reader::open(&path).is_err(), "{len} bytes");
+        }
+    }
+}
