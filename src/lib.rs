@@ -6,6 +6,7 @@ pub mod eval;
 pub mod files;
 pub mod model;
 pub mod ops;
+pub mod profile;
 pub mod random;
 pub mod tape;
 pub mod tensor;

@@ -164,7 +164,7 @@ impl ModelConfig {
         if [text, text_global, image, image_global, self.d, self.heads].contains(&0) {
             return Err(Error::invalid("model: every width, d and heads must be at least 1"));
         }
-        if self.d % self.heads != 0 {
+        if !self.d.is_multiple_of(self.heads) {
             return Err(Error::invalid(format!(
                 "model: heads = {} does not divide d = {}; choose a divisor of d",
                 self.heads, self.d

@@ -63,7 +63,7 @@ impl AdamW {
         parameters.par_iter_mut().zip(grads).zip(moments).for_each(|((parameter, grad), moments)| {
             let values = parameter.data_mut().iter_mut().zip(grad.data());
             let moments = moments.first.data_mut().iter_mut().zip(moments.second.data_mut());
-            simd(|| {
+            simd!({
                 for ((p, &g), (m, v)) in values.zip(moments) {
                     *m = b1 * *m + (1.0 - b1) * g;
                     *v = b2 * *v + (1.0 - b2) * g * g;

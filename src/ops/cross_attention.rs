@@ -181,7 +181,7 @@ impl CrossAttention {
         work.for_each(|(p, (probabilities, context))| {
             let u = &u[self.pairs.left()[p] as usize * width..][..width];
             let sequence = self.sequence(sequence, self.pairs.right()[p], d);
-            simd(|| attend(u, sequence, d, probabilities, context));
+            simd!(attend(u, sequence, d, probabilities, context));
         });
         (probabilities, context)
     }
@@ -305,7 +305,7 @@ impl CrossAttention {
         let queries = sums.par_chunks_mut(width).enumerate().with_min_len(16);
         queries.for_each(|(q, sum)| {
             let pairs = self.pairs.by_left().of(q);
-            simd(|| pairs.iter().for_each(|&p| vector::add(sum, row_of(p as usize))));
+            simd!(pairs.iter().for_each(|&p| vector::add(sum, row_of(p as usize))));
         });
     }
 
@@ -337,7 +337,7 @@ impl CrossAttention {
                 let (p, q) = (p as usize, self.pairs.left()[p as usize] as usize);
                 let probabilities = &saved.probabilities[starts[p]..starts[p + 1]];
                 let attended = Attended { u: &saved.u[q * width..][..width], sequence, probabilities, d };
-                simd(|| attend_backward(attended, &dcontext[p * width..][..width], du, dsequence, scratch));
+                simd!(attend_backward(attended, &dcontext[p * width..][..width], du, dsequence, scratch));
             }
         });
         drop(unwanted);

@@ -4,6 +4,7 @@
 //! tensors come as inputs. [`crate::tape::Tape::apply`] runs it.
 
 mod adamw;
+pub mod cases;
 mod cost;
 mod cross_attention;
 mod cross_entropy;

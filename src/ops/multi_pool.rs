@@ -77,7 +77,7 @@ impl Op for MultiPool {
                 let range = self.sequences.range(i);
                 let (max, rest) = out.split_at_mut(d);
                 let (mean, copy) = rest.split_at_mut(d);
-                simd(|| {
+                simd!({
                     pool(&sequence.data()[range.start * d..range.end * d], range.start as u32, max, mean, argmax);
                     vector::scale(mean, 1.0 / range.len() as f32);
                 });
@@ -101,7 +101,7 @@ impl Op for MultiPool {
                 let grad = &grad.data()[i * width..(i + 1) * width];
                 let range = self.sequences.range(i);
                 let share = 1.0 / range.len() as f32;
-                simd(|| rows.chunks_exact_mut(d).for_each(|row| vector::add_scaled(row, share, &grad[d..2 * d])));
+                simd!(rows.chunks_exact_mut(d).for_each(|row| vector::add_scaled(row, share, &grad[d..2 * d])));
                 for (column, &row) in saved.argmax[i * d..(i + 1) * d].iter().enumerate() {
                     rows[(row as usize - range.start) * d + column] += grad[column];
                 }

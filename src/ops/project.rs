@@ -10,7 +10,8 @@ use rayon::prelude::*;
 
 use super::{Cost, Op, arity};
 use crate::device::cpu::{
-    Buffer, LayerNormGrads, Linear, Mat, ROW_CHUNK, layer_norm_forward, linear, matmul, segments, simd, vector,
+    Buffer, LayerNormGrads, Linear, Mat, ROW_CHUNK, layer_norm_forward, linear_chunk, matmul, segments, simd,
+    transposed, vector,
 };
 use crate::error::Result;
 use crate::tape::InputGrads;
@@ -102,11 +103,12 @@ impl Op for Project {
         self.table.check(&self.rows)?;
         let n = self.rows.len();
         let (mut xhat, mut out, mut rstd) = (Buffer::scratch(n * d), Buffer::scratch(n * d), Buffer::scratch(n));
-        let w = Mat::new(weight.data(), d, self.table.width());
+        let transposed = transposed(Mat::new(weight.data(), d, self.table.width()));
+        let w = Mat::new(&transposed, self.table.width(), d);
         let chunks = xhat.par_chunks_mut(ROW_CHUNK * d).zip(out.par_chunks_mut(ROW_CHUNK * d));
         let chunks = chunks.zip(rstd.par_chunks_mut(ROW_CHUNK)).zip(self.rows.par_chunks(ROW_CHUNK));
         chunks.try_for_each(|(((xhat, out), rstd), rows)| {
-            self.with_rows(rows, |x| linear(xhat, x, w, Linear::Bias(bias.data())))?;
+            self.with_rows(rows, |x| linear_chunk(xhat, x, w, Linear::Bias(bias.data())))?;
             layer_norm_forward(xhat, out, rstd, gamma.data(), beta.data(), self.eps);
             Ok(())
         })?;
@@ -131,7 +133,7 @@ impl Op for Project {
                     let (dy, values) = (&mut dy[..(end - start) * d], start * d..end * d);
                     let (xhat, rstd) = (&saved.xhat[values.clone()], &saved.rstd[start..end]);
                     sums.norm.rows(dy, &grad.data()[values], xhat, rstd, saved.gamma.data());
-                    simd(|| dy.chunks_exact(d).for_each(|row| vector::add(&mut sums.bias, row)));
+                    simd!(dy.chunks_exact(d).for_each(|row| vector::add(&mut sums.bias, row)));
                     let dy = Mat::new(dy, end - start, d);
                     self.with_rows(&self.rows[start..end], |x| matmul(&mut sums.weight, width, 1.0, 1.0, dy.t(), x))?;
                 }
@@ -140,7 +142,7 @@ impl Op for Project {
             .collect::<Result<_>>()?;
         fn reduce<'a>(to: Option<&mut [f32]>, partial: &'a [Partial], part: impl Fn(&'a Partial) -> &'a [f32]) {
             if let Some(to) = to {
-                partial.iter().for_each(|p| simd(|| vector::add(to, part(p))));
+                partial.iter().for_each(|p| simd!(vector::add(to, part(p))));
             }
         }
         reduce(grads.get(0), &partial, |p| &p.weight);

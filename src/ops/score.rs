@@ -83,7 +83,7 @@ impl Op for Score {
         let mut scores = Buffer::scratch(k * n);
         for (i, (scores, sides)) in scores.chunks_exact_mut(n).zip(inputs.chunks_exact(2)).enumerate() {
             scores.par_chunks_mut(CHUNK).enumerate().for_each(|(chunk, scores)| {
-                simd(|| {
+                simd!({
                     for (offset, score) in scores.iter_mut().enumerate() {
                         let (l, r) = self.rows(i, chunk * CHUNK + offset);
                         *score = vector::dot(&sides[0].data()[l * d..][..d], &sides[1].data()[r * d..][..d]);
@@ -107,8 +107,8 @@ impl Op for Score {
                 };
                 let groups = [self.pairs.by_left(), self.pairs.by_right()][side];
                 to.par_chunks_mut(d).enumerate().with_min_len(32).for_each(|(row, to)| match self.operands[k] {
-                    Operand::Pair => simd(|| vector::add_scaled(to, grad[row], other_row(row))),
-                    Operand::Item => simd(|| {
+                    Operand::Pair => simd!(vector::add_scaled(to, grad[row], other_row(row))),
+                    Operand::Item => simd!({
                         for &p in groups.of(row) {
                             vector::add_scaled(to, grad[p as usize], other_row(p as usize));
                         }

@@ -4,9 +4,9 @@ use std::ops::{Deref, Range};
 use std::sync::Arc;
 
 use half::f16;
-use half::slice::HalfFloatSliceExt;
 
 use crate::device::MappedFile;
+use crate::device::cpu::{simd, vector};
 use crate::error::{Error, Result};
 
 /// An immutable slice that is owned or lies in a mapped file. Cloning shares it.
@@ -62,7 +62,7 @@ impl Values {
     fn read(&self, at: Range<usize>, out: &mut [f32]) {
         match self {
             Values::F32(v) => out.copy_from_slice(&v[at]),
-            Values::F16(v) => v[at].convert_to_f32_slice(out),
+            Values::F16(v) => simd!(vector::widen(out, &v[at])),
         }
     }
 }
@@ -100,7 +100,7 @@ impl RowTable {
     }
 
     fn push(&mut self, values: Values) -> Result<usize> {
-        if self.width == 0 || values.len() % self.width != 0 {
+        if self.width == 0 || !values.len().is_multiple_of(self.width) {
             return Err(Error::shape("row table", format!("{} values in rows of {}", values.len(), self.width)));
         }
         let first = self.rows();

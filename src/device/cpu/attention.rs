@@ -1,5 +1,5 @@
 //! One query against one sequence, with neither keys nor values (DESIGN: the logits are `u·F_l`, the context
-//! `Σ a_l F_l`). Inline into [`super::simd`].
+//! `Σ a_l F_l`). Inline into `simd!`.
 
 use super::vector;
 

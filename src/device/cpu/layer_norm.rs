@@ -3,7 +3,7 @@
 use rayon::prelude::*;
 
 use super::linear::segments;
-use super::{simd, vector};
+use super::vector;
 
 /// Normalizes one row: `x` becomes x̂, `out` the result; returns rstd.
 #[inline(always)]
@@ -21,7 +21,7 @@ fn forward_row(x: &mut [f32], out: &mut [f32], gamma: &[f32], beta: &[f32], eps:
 /// Normalizes rows of `gamma.len()` floats. `x` becomes x̂; `rstd` gets one float a row.
 pub fn layer_norm_forward(x: &mut [f32], out: &mut [f32], rstd: &mut [f32], gamma: &[f32], beta: &[f32], eps: f32) {
     let width = gamma.len();
-    simd(|| {
+    simd!({
         for ((x, out), rstd) in x.chunks_exact_mut(width).zip(out.chunks_exact_mut(width)).zip(rstd) {
             *rstd = forward_row(x, out, gamma, beta, eps);
         }
@@ -46,7 +46,7 @@ impl LayerNormGrads {
     pub fn rows(&mut self, dx: &mut [f32], dout: &[f32], xhat: &[f32], rstd: &[f32], gamma: &[f32]) {
         let width = gamma.len();
         let inverse = 1.0 / width as f32;
-        simd(|| {
+        simd!({
             let rows = dx.chunks_exact_mut(width).zip(dout.chunks_exact(width)).zip(xhat.chunks_exact(width));
             for (((dx, dout), xhat), rstd) in rows.zip(rstd) {
                 vector::add(&mut self.beta, dout);

@@ -6,7 +6,7 @@ use rayon::prelude::*;
 
 use super::buffer::Buffer;
 use super::matmul::{Mat, matmul};
-use super::{simd, vector};
+use super::vector;
 use crate::error::Result;
 
 /// Rows one task handles: enough to make packing the weights cheap, few enough to stay in the second-level cache.
@@ -33,13 +33,40 @@ pub enum Linear<'a> {
 
 /// `y = x weightᵀ + start`. x (n, in), weight (out, in), y (n, out) row-major.
 pub fn linear(y: &mut [f32], x: Mat, weight: Mat, start: Linear) -> Result<()> {
-    let (out, _) = weight.size();
-    y.par_chunks_mut(ROW_CHUNK * out).enumerate().try_for_each(|(chunk, y)| {
-        if let Linear::Bias(bias) = start {
-            y.chunks_exact_mut(out).for_each(|row| row.copy_from_slice(bias));
+    let (out, width) = weight.size();
+    if y.len() <= ROW_CHUNK * out {
+        return linear_chunk(y, x, weight.t(), start);
+    }
+    let transposed = transposed(weight);
+    let weight = Mat::new(&transposed, width, out);
+    y.par_chunks_mut(ROW_CHUNK * out)
+        .enumerate()
+        .try_for_each(|(chunk, y)| linear_chunk(y, x.rows(chunk * ROW_CHUNK, y.len() / out), weight, start))
+}
+
+/// One chunk of [`linear`], with the transposed weight (in, out).
+pub fn linear_chunk(y: &mut [f32], x: Mat, transposed: Mat, start: Linear) -> Result<()> {
+    let (_, out) = transposed.size();
+    if let Linear::Bias(bias) = start {
+        y.chunks_exact_mut(out).for_each(|row| row.copy_from_slice(bias));
+    }
+    matmul(y, out, 1.0, 1.0, x, transposed)
+}
+
+/// A row-major copy of the transpose. The product packs a row-major right operand at copying speed, for every
+/// chunk of rows anew; transposing while packing would cost a quarter of the product.
+pub fn transposed(weight: Mat) -> Buffer {
+    const TILE: usize = 16;
+    let (out, width) = weight.size();
+    let mut t = Buffer::scratch(out * width);
+    for rows in (0..out).step_by(TILE) {
+        for column in 0..width {
+            for row in rows..(rows + TILE).min(out) {
+                t[column * out + row] = weight.at(row, column);
+            }
         }
-        matmul(y, out, 1.0, 1.0, x.rows(chunk * ROW_CHUNK, y.len() / out), weight.t())
-    })
+    }
+    t
 }
 
 /// `dx += dy weight`. dy (n, out), weight (out, in), dx (n, in) row-major.
@@ -67,7 +94,7 @@ pub fn linear_backward_weight(dweight: &mut [f32], stride: usize, dy: Mat, x: Ma
         .collect::<Result<_>>()?;
     for sum in partial {
         for (to, from) in dweight.chunks_mut(stride).zip(sum.chunks_exact(width)) {
-            simd(|| vector::add(&mut to[..width], from));
+            simd!(vector::add(&mut to[..width], from));
         }
     }
     Ok(())
@@ -80,7 +107,7 @@ pub fn add_column_sums(sums: &mut [f32], x: &[f32]) {
         .into_par_iter()
         .map(|r| {
             let mut sum = vec![0.0; width];
-            simd(|| x[r.start * width..r.end * width].chunks_exact(width).for_each(|row| vector::add(&mut sum, row)));
+            simd!(x[r.start * width..r.end * width].chunks_exact(width).for_each(|row| vector::add(&mut sum, row)));
             sum
         })
         .collect();

@@ -43,6 +43,12 @@ impl<'a> Mat<'a> {
         (self.rows, self.cols)
     }
 
+    /// Element (i, j).
+    #[inline(always)]
+    pub fn at(&self, i: usize, j: usize) -> f32 {
+        self.data[i * self.row_stride + j * self.col_stride]
+    }
+
     fn in_bounds(&self) -> bool {
         reaches(self.data.len(), self.rows, self.cols, self.row_stride, self.col_stride)
     }

@@ -3,6 +3,22 @@
 //! Work is split into chunks whose borders depend on shapes alone, never on the number of threads, and partial
 //! sums are added in a fixed order. So results have the same bits whatever the thread count.
 
+/// Evaluates an expression compiled for the widest vector instructions this processor has. The functions it calls
+/// must be `#[inline(always)]`, else they keep the baseline instruction set, where a fused multiply-add is a call.
+macro_rules! simd {
+    ($($body:tt)*) => {
+        $crate::device::cpu::dispatch(#[inline(always)] || { $($body)* })
+    };
+}
+
+/// Runs a closure that `simd!` made. Not to be called with any other: without its attribute the closure is a
+/// function of its own, compiled for the baseline.
+#[inline(always)]
+pub(crate) fn dispatch<R>(f: impl FnOnce() -> R) -> R {
+    pulp::Arch::new().dispatch(f)
+}
+pub(crate) use simd;
+
 mod attention;
 mod buffer;
 mod layer_norm;
@@ -13,12 +29,8 @@ pub mod vector;
 pub use attention::{Attended, attend, attend_backward};
 pub use buffer::Buffer;
 pub use layer_norm::{LayerNormGrads, layer_norm_backward, layer_norm_forward};
-pub use linear::{Linear, ROW_CHUNK, add_column_sums, linear, linear_backward_input, linear_backward_weight, segments};
+pub use linear::{
+    Linear, ROW_CHUNK, add_column_sums, linear, linear_backward_input, linear_backward_weight, linear_chunk, segments,
+    transposed,
+};
 pub use matmul::{Mat, matmul};
-
-/// Runs `f` compiled for the widest vector instructions this processor has. The loops inside must be inlined
-/// into the closure, else they keep the baseline instruction set.
-#[inline(always)]
-pub fn simd<R>(f: impl FnOnce() -> R) -> R {
-    pulp::Arch::new().dispatch(f)
-}

@@ -1,7 +1,9 @@
-//! Loops over float slices that the compiler turns into vector code when inlined into [`super::simd`].
+//! Loops over float slices that the compiler turns into vector code when inlined into `simd!`.
 //!
 //! Sums run over 16 lanes that are added up in a fixed tree, so they have the same bits on every instruction set
 //! with fused multiply-add.
+
+use half::f16;
 
 const LANES: usize = 16;
 
@@ -71,6 +73,20 @@ pub fn scale(x: &mut [f32], a: f32) {
     x.iter_mut().for_each(|x| *x *= a);
 }
 
+/// out = x, widened. Exact; unlike a call of the processor's conversion per eight values it is inlined.
+#[inline(always)]
+pub fn widen(out: &mut [f32], x: &[f16]) {
+    const INFINITY: u32 = 0x7c00 << 13;
+    for (out, x) in out.iter_mut().zip(x) {
+        let bits = x.to_bits() as u32;
+        let magnitude = (bits & 0x7fff) << 13;
+        // The exponent's bias grows from 15 to 127; the product normalizes subnormal values on the way.
+        let finite = (f32::from_bits(magnitude) * f32::from_bits((127 + 112) << 23)).to_bits();
+        let value = if magnitude >= INFINITY { magnitude | 0xff << 23 } else { finite };
+        *out = f32::from_bits(value | (bits & 0x8000) << 16);
+    }
+}
+
 /// Softmax in place. An empty slice stays empty.
 #[inline(always)]
 pub fn softmax(x: &mut [f32]) {
@@ -86,7 +102,6 @@ pub fn softmax(x: &mut [f32]) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::device::cpu::simd;
 
     #[test]
     fn sums_agree_with_f64_at_odd_lengths() {
@@ -94,8 +109,18 @@ mod tests {
             let x: Vec<f32> = (0..n).map(|i| (i as f32 * 0.7).sin()).collect();
             let y: Vec<f32> = (0..n).map(|i| (i as f32 * 0.3).cos()).collect();
             let want: f64 = x.iter().zip(&y).map(|(&x, &y)| x as f64 * y as f64).sum();
-            assert!((simd(|| dot(&x, &y)) as f64 - want).abs() < 1e-5);
-            assert!((simd(|| sum(&x)) as f64 - x.iter().map(|&x| x as f64).sum::<f64>()).abs() < 1e-5);
+            assert!((simd!(dot(&x, &y)) as f64 - want).abs() < 1e-5);
+            assert!((simd!(sum(&x)) as f64 - x.iter().map(|&x| x as f64).sum::<f64>()).abs() < 1e-5);
+        }
+    }
+
+    #[test]
+    fn every_f16_widens_to_its_value() {
+        let all: Vec<f16> = (0..=u16::MAX).map(f16::from_bits).collect();
+        let mut wide = vec![0.0; all.len()];
+        simd!(widen(&mut wide, &all));
+        for (x, wide) in all.iter().zip(wide) {
+            assert!(wide.to_bits() == x.to_f32().to_bits() || x.is_nan() && wide.is_nan(), "{x}: {wide}");
         }
     }
 

@@ -1,0 +1,206 @@
+//! One table of operations with inputs: it drives the gradient checks, the comparison of devices and the
+//! benchmarks, so that an operation that is not in it is not tested.
+
+use std::sync::Arc;
+
+use half::f16;
+use rand::Rng;
+use rand_chacha::ChaCha8Rng;
+
+use super::{CrossAttention, CrossEntropy, Dropout, Mlp, MultiPool, Op, Operand, Pairing, Project, Score};
+use crate::error::Result;
+use crate::random::{Purpose, generator};
+use crate::tape::{Tape, Var};
+use crate::tensor::{Ragged, RowTable, Tensor, Textbook};
+
+type Apply = Box<dyn Fn(&Tape, &[&Var]) -> Result<Var> + Send + Sync>;
+
+/// An operation on given inputs.
+pub struct Case {
+    /// The operation and its sizes.
+    pub name: String,
+    /// Values of its inputs.
+    pub inputs: Vec<Tensor>,
+    apply: Apply,
+}
+
+impl Case {
+    fn new<O: Op>(sizes: impl Into<String>, inputs: Vec<Tensor>, make: impl Fn() -> O + Send + Sync + 'static) -> Case {
+        let name = format!("{} {}", make().name(), sizes.into());
+        Case { name, inputs, apply: Box::new(move |tape, inputs| tape.apply(make(), inputs)) }
+    }
+
+    /// Runs the operation on a tape.
+    pub fn apply(&self, tape: &Tape, inputs: &[&Var]) -> Result<Var> {
+        (self.apply)(tape, inputs)
+    }
+}
+
+/// Small cases at odd sizes, where edges of chunks and vectors show.
+pub fn small() -> Result<Vec<Case>> {
+    let mut draw = Draw::new(1);
+    let mut cases = Vec::new();
+    for (rows, width, d) in [(1, 8, 5), (31, 24, 16), (33, 64, 100), (100, 40, 33), (257, 16, 7)] {
+        cases.push(draw.project(rows, width, d, rows)?);
+    }
+    for (items, longest, d) in [(1, 1, 3), (5, 64, 33), (31, 7, 16), (100, 3, 5)] {
+        cases.push(draw.multi_pool(items, longest, d)?);
+    }
+    for (rows, parts, d) in [(1, vec![3], 4), (33, vec![5, 7], 16), (257, vec![33, 1, 20], 9)] {
+        cases.push(draw.mlp(rows, &parts, d)?);
+    }
+    for (mentions, candidates, longest, d, heads) in
+        [(1, 1, 1, 4, 1), (3, 5, 64, 12, 3), (31, 3, 9, 33, 1), (2, 33, 5, 16, 16), (7, 40, 4, 10, 2)]
+    {
+        cases.push(draw.cross_attention(mentions, candidates, longest, d, heads, false)?);
+        cases.push(draw.cross_attention(mentions, candidates, longest, d, heads, true)?);
+    }
+    for (mentions, candidates, d) in [(1, 1, 1), (3, 11, 33), (31, 10, 16)] {
+        cases.push(draw.score(mentions, candidates, d)?);
+        cases.push(draw.cross_entropy(mentions, candidates)?);
+    }
+    cases.push(draw.dropout(257, 33));
+    Ok(cases)
+}
+
+/// The cases of the paper's WikiDiverse step: 128 mentions of 10 candidates, d = 100.
+pub fn wikidiverse() -> Result<Vec<Case>> {
+    let mut draw = Draw::new(2);
+    Ok(vec![
+        draw.project(64_000, 768, 100, 64_000)?,
+        draw.project(25_600, 512, 100, 1280 * 64)?,
+        draw.multi_pool(1280, 39, 100)?,
+        draw.mlp(1280, &[300], 100)?,
+        draw.mlp(1280, &[100, 100], 100)?,
+        draw.cross_attention(128, 10, 39, 100, 1, false)?,
+        draw.cross_attention(128, 10, 39, 100, 1, true)?,
+        draw.score(128, 10, 100)?,
+        draw.cross_entropy(128, 10)?,
+        draw.dropout(25_600, 100),
+    ])
+}
+
+/// Draws operands.
+struct Draw(ChaCha8Rng);
+
+impl Draw {
+    fn new(seed: u64) -> Draw {
+        Draw(generator(seed, Purpose::Benchmark, 0))
+    }
+
+    /// Uniform with variance 1.
+    fn values(&mut self, n: usize) -> Vec<f32> {
+        (0..n).map(|_| self.0.random_range(-1.732..1.732)).collect()
+    }
+
+    fn tensor(&mut self, shape: &[usize]) -> Tensor {
+        let mut tensor = Tensor::zeros(shape);
+        tensor.data_mut().copy_from_slice(&self.values(shape.iter().product()));
+        tensor
+    }
+
+    /// A weight that keeps the variance of what it multiplies.
+    fn weight(&mut self, outputs: usize, inputs: usize) -> Tensor {
+        let mut tensor = self.tensor(&[outputs, inputs]);
+        tensor.data_mut().iter_mut().for_each(|x| *x /= (inputs as f32).sqrt());
+        tensor
+    }
+
+    fn sequences(&mut self, items: usize, longest: usize) -> Result<Ragged> {
+        let lengths: Vec<usize> = (0..items).map(|_| self.0.random_range(1..=longest)).collect();
+        Ragged::new(lengths, Textbook { sequences: items, length: longest })
+    }
+
+    fn pairs(mentions: usize, candidates: usize) -> Result<Pairing> {
+        let n = mentions * candidates;
+        // Every third entity serves two mentions, as popular candidates do.
+        let entity = |p: usize| if p % 3 == 1 && p >= candidates { p - candidates } else { p };
+        let left = (0..n).map(|p| (p / candidates) as u32).collect();
+        Pairing::new(left, mentions, (0..n).map(|p| entity(p) as u32).collect(), n)
+    }
+
+    fn project(&mut self, rows: usize, width: usize, d: usize, textbook_rows: usize) -> Result<Case> {
+        let stored = rows + 3;
+        let mut table = RowTable::new(width);
+        let values: Vec<f16> = self.values((stored - 1) * width).into_iter().map(f16::from_f32).collect();
+        table.push_f16(values.into())?;
+        table.push_f32(self.values(width).into())?;
+        let numbers: Arc<[u32]> = (0..rows).map(|_| self.0.random_range(0..stored as u32)).collect();
+        let inputs = vec![self.weight(d, width), self.tensor(&[d]), self.tensor(&[d]), self.tensor(&[d])];
+        let table = Arc::new(table);
+        Ok(Case::new(format!("{rows} rows {width} -> {d}"), inputs, move || Project {
+            table: table.clone(),
+            rows: numbers.clone(),
+            eps: 1e-5,
+            textbook_rows,
+        }))
+    }
+
+    fn multi_pool(&mut self, items: usize, longest: usize, d: usize) -> Result<Case> {
+        let sequences = self.sequences(items, longest)?;
+        let inputs = vec![self.tensor(&[sequences.rows(), d]), self.tensor(&[items, d])];
+        let name = format!("{items} sequences up to {longest}, d {d}");
+        Ok(Case::new(name, inputs, move || MultiPool { sequences: sequences.clone() }))
+    }
+
+    fn mlp(&mut self, rows: usize, parts: &[usize], d: usize) -> Result<Case> {
+        let width = parts.iter().sum();
+        let mut inputs = vec![self.weight(d, width), self.tensor(&[d]), self.weight(d, d), self.tensor(&[d])];
+        inputs.extend(parts.iter().map(|&w| self.tensor(&[rows, w])));
+        Ok(Case::new(format!("{rows} rows {parts:?} -> {d}"), inputs, move || Mlp { textbook_rows: rows }))
+    }
+
+    /// Mentions as queries over entities' sequences, or the reverse.
+    fn cross_attention(
+        &mut self,
+        mentions: usize,
+        candidates: usize,
+        longest: usize,
+        d: usize,
+        heads: usize,
+        reverse: bool,
+    ) -> Result<Case> {
+        let pairs = Draw::pairs(mentions, candidates)?;
+        let pairs = if reverse { pairs.flip() } else { pairs };
+        let sequences = self.sequences(pairs.by_right().len(), longest)?;
+        let mut inputs = vec![self.tensor(&[pairs.by_left().len(), d]), self.tensor(&[sequences.rows(), d])];
+        for _ in 0..4 {
+            inputs.extend([self.weight(d, d), self.tensor(&[d])]);
+        }
+        inputs.extend([self.tensor(&[d]), self.tensor(&[d])]);
+        let (left, right) = (pairs.by_left().len(), pairs.by_right().len());
+        let name = format!("{left} queries x {right} sequences up to {longest}, d {d}, heads {heads}");
+        Ok(Case::new(name, inputs, move || CrossAttention {
+            heads,
+            eps: 1e-5,
+            sequences: sequences.clone(),
+            pairs: pairs.clone(),
+            textbook_pairs: pairs.len(),
+        }))
+    }
+
+    fn score(&mut self, mentions: usize, candidates: usize, d: usize) -> Result<Case> {
+        let pairs = Draw::pairs(mentions, candidates)?;
+        let operands = [Operand::Pair, Operand::Item, Operand::Pair];
+        let sides = |operand| match operand {
+            Operand::Pair => [pairs.len(); 2],
+            Operand::Item => [pairs.by_left().len(), pairs.by_right().len()],
+        };
+        let inputs = operands.iter().flat_map(|&o| sides(o)).map(|rows| self.tensor(&[rows, d])).collect();
+        let name = format!("{mentions} x {candidates}, d {d}");
+        Ok(Case::new(name, inputs, move || Score { pairs: pairs.clone(), operands: operands.to_vec() }))
+    }
+
+    fn cross_entropy(&mut self, mentions: usize, candidates: usize) -> Result<Case> {
+        let pairs = Draw::pairs(mentions, candidates)?;
+        let gold: Vec<u32> = (0..mentions).map(|m| (m * candidates + (7 * m) % candidates) as u32).collect();
+        let inputs = vec![self.tensor(&[6, pairs.len()])];
+        let name = format!("{mentions} x {candidates}");
+        Ok(Case::new(name, inputs, move || CrossEntropy { pairs: pairs.clone(), gold: gold.clone() }))
+    }
+
+    fn dropout(&mut self, rows: usize, width: usize) -> Case {
+        let inputs = vec![self.tensor(&[rows, width])];
+        Case::new(format!("{rows} x {width}"), inputs, || Dropout { p: 0.3, seed: 5, stream: (1, 2) })
+    }
+}

@@ -1,0 +1,77 @@
+//! Batches of random features in real shapes, for measuring.
+
+use std::sync::Arc;
+
+use half::f16;
+use rand::Rng;
+
+use crate::error::Result;
+use crate::model::{Batch, FeatureRows, Modality, Side, Widths};
+use crate::ops::Pairing;
+use crate::random::{Purpose, generator};
+use crate::tensor::{Ragged, RowTable, Textbook};
+
+/// Sizes of a synthetic batch.
+#[derive(Clone, Copy, Debug, serde::Serialize)]
+pub struct Shape {
+    /// Mentions.
+    pub mentions: usize,
+    /// Candidates of each, all distinct entities.
+    pub candidates: usize,
+    /// Mean number of text tokens; lengths are drawn uniformly around it.
+    pub mean_tokens: usize,
+    /// Most text tokens; what a textbook implementation pads to.
+    pub max_tokens: usize,
+    /// Image patches.
+    pub patches: usize,
+}
+
+impl Shape {
+    /// The paper's WikiDiverse step: 128 mentions x 10 candidates.
+    pub const WIKIDIVERSE: Shape =
+        Shape { mentions: 128, candidates: 10, mean_tokens: 20, max_tokens: 64, patches: 50 };
+    /// The paper's WikiMEL step: 128 mentions x 100 candidates.
+    pub const WIKIMEL: Shape = Shape { candidates: 100, ..Shape::WIKIDIVERSE };
+
+    /// A batch of this shape with features drawn by seed and stored as f16, as the feature store has them.
+    pub fn batch(&self, widths: Widths, seed: u64) -> Result<Batch> {
+        let pairs = self.mentions * self.candidates;
+        let left = (0..pairs).map(|p| (p / self.candidates) as u32).collect();
+        Ok(Batch {
+            mention: self.side(self.mentions, widths, seed, 0)?,
+            entity: self.side(pairs, widths, seed, 1)?,
+            pairs: Pairing::new(left, self.mentions, (0..pairs as u32).collect(), pairs)?,
+            gold: (0..self.mentions).map(|m| (m * self.candidates + m % self.candidates) as u32).collect(),
+        })
+    }
+
+    /// Features of `items` mentions or entities.
+    pub fn side(&self, items: usize, widths: Widths, seed: u64, which: u64) -> Result<Side> {
+        let mut rng = generator(seed, Purpose::Benchmark, which);
+        let mut modality = |lengths: Vec<usize>, longest: usize, width: usize, global: usize| -> Result<Modality> {
+            let sequences = Ragged::new(lengths, Textbook { sequences: items, length: longest })?;
+            let mut rows = |n: usize, width: usize| -> Result<FeatureRows> {
+                // Cheap noise in (-1.75, 1.75), whose variance is about 1.
+                let mut values = vec![f16::ZERO; n * width];
+                for chunk in values.chunks_mut(4) {
+                    let bits: u64 = rng.random();
+                    for (i, value) in chunk.iter_mut().enumerate() {
+                        *value = f16::from_f32(((bits >> (16 * i)) as u16 as i16) as f32 * (1.75 / 32768.0));
+                    }
+                }
+                let mut table = RowTable::new(width);
+                table.push_f16(values.into())?;
+                Ok(FeatureRows { table: Arc::new(table), rows: (0..n as u32).collect() })
+            };
+            Ok(Modality { tokens: rows(sequences.rows(), width)?, global: rows(items, global)?, sequences })
+        };
+        let span = (self.mean_tokens - 1).min(self.max_tokens.saturating_sub(self.mean_tokens));
+        let mut draw = generator(seed, Purpose::Benchmark, 2 + which);
+        let lengths: Vec<usize> =
+            (0..items).map(|_| draw.random_range(self.mean_tokens - span..=self.mean_tokens + span)).collect();
+        Ok(Side {
+            text: modality(lengths, self.max_tokens, widths.text, widths.text_global)?,
+            image: modality(vec![self.patches; items], self.patches, widths.image, widths.image_global)?,
+        })
+    }
+}
