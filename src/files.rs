@@ -25,12 +25,7 @@ pub fn write_whole_at(path: &Path, fill: impl FnOnce(&Path) -> std::io::Result<(
 fn replace(path: &Path, fill: impl FnOnce(&mut NamedTempFile) -> std::io::Result<()>) -> Result<()> {
     let folder = folder_of(path);
     create_folder(&folder)?;
-    let mut temp = tempfile::Builder::new()
-        .prefix(".writing-")
-        .suffix(".tmp")
-        .permissions_of_new_files()
-        .tempfile_in(&folder)
-        .map_err(Error::io(path, "create"))?;
+    let mut temp = temp_in(&folder).map_err(Error::io(path, "create"))?;
     fill(&mut temp).and_then(|()| temp.as_file().sync_all()).map_err(Error::io(path, "write"))?;
     temp.persist(path).map_err(|e| Error::io(path, "write")(e.error))?;
     // The rename itself reaches the disk with the folder.
@@ -40,17 +35,13 @@ fn replace(path: &Path, fill: impl FnOnce(&mut NamedTempFile) -> std::io::Result
     Ok(())
 }
 
-trait NewFilePermissions {
-    fn permissions_of_new_files(&mut self) -> &mut Self;
-}
-
-impl NewFilePermissions for tempfile::Builder<'_, '_> {
-    /// Temporary files are private by default; what takes their place should follow the user's umask.
-    fn permissions_of_new_files(&mut self) -> &mut Self {
-        #[cfg(unix)]
-        self.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
-        self
-    }
+fn temp_in(folder: &Path) -> std::io::Result<NamedTempFile> {
+    let mut builder = tempfile::Builder::new();
+    builder.prefix(".writing-").suffix(".tmp");
+    // Temporary files are private by default; what takes their place should follow the user's umask.
+    #[cfg(unix)]
+    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
+    builder.tempfile_in(folder)
 }
 
 fn folder_of(path: &Path) -> PathBuf {
@@ -58,6 +49,16 @@ fn folder_of(path: &Path) -> PathBuf {
         Some(folder) if !folder.as_os_str().is_empty() => folder.to_path_buf(),
         _ => PathBuf::from("."),
     }
+}
+
+/// Writes one of many small files whose loss a crash may cause: renamed into place, but not flushed to disk.
+pub fn write_new(path: &Path, bytes: &[u8]) -> Result<()> {
+    let folder = folder_of(path);
+    create_folder(&folder)?;
+    let mut temp = temp_in(&folder).map_err(Error::io(path, "create"))?;
+    temp.write_all(bytes).map_err(Error::io(path, "write"))?;
+    temp.persist(path).map_err(|e| Error::io(path, "write")(e.error))?;
+    Ok(())
 }
 
 /// Creates a folder and those above it.

@@ -1,6 +1,8 @@
 //! Multimodal entity linking: the FissFuse model and KAR, its re-ranking by a language model.
 
+pub mod data;
 pub mod device;
+pub mod encoder;
 pub mod error;
 pub mod eval;
 pub mod files;

@@ -4,7 +4,9 @@
 use std::path::{Path, PathBuf};
 
 use fissfuse::eval::replay::replay;
-use fissfuse::model::{Ablation, FissFuse, Modalities, ModelConfig, Noise, Widths};
+use fissfuse::model::{
+    Ablation, EntityIndex, FissFuse, Modalities, ModelConfig, Noise, Precision, PreparedSide, Scorer, Widths,
+};
 use fissfuse::profile::synthetic::Shape;
 use fissfuse::tensor::Tensor;
 use fissfuse::tensor::safetensors::Reader;
@@ -123,5 +125,40 @@ fn results_do_not_depend_on_the_number_of_threads() {
     let one = run(1);
     for threads in [2, 3, 7] {
         assert!(run(threads) == one, "{threads} threads");
+    }
+}
+
+#[test]
+fn prepared_scores_are_those_of_the_training_pass() {
+    use Ablation::*;
+    let cases = [None, A, B, C, D, E, F, G].map(|a| (a, Modalities::Both, 2));
+    for (ablation, modalities, heads) in
+        cases.into_iter().chain([(None, Modalities::Image, 1), (None, Modalities::Both, 1)])
+    {
+        let config = ModelConfig { heads, ..small_model(ablation, modalities) };
+        let batch = Shape { candidates: 70, ..SMALL }.batch(config.widths, 1).unwrap();
+        let model = FissFuse::new(config, 5).unwrap();
+        let want = model.gradients(&batch, Option::None).unwrap().scores;
+        let pairs = batch.pairs.len();
+        let mentions = PreparedSide::new(&model, &batch.mention).unwrap();
+        let entities = PreparedSide::new(&model, &batch.entity).unwrap();
+        let scorer = Scorer::new(&model).unwrap();
+        assert_eq!(scorer.kinds(), want.kinds);
+        // f16 keeps 11 bits of the projected rows; scores are sums of a dozen of their products.
+        for (precision, tolerance) in [(Precision::Full, 1e-5), (Precision::Half, 1e-2)] {
+            let mut index = EntityIndex::new(&model, precision);
+            index.add(&entities, batch.entity.text.sequences.len()).unwrap();
+            for mention in 0..SMALL.mentions {
+                let candidates: Vec<u32> = batch.pairs.by_left().of(mention).to_vec();
+                let got = scorer.score(mentions.mention(mention), &index, &candidates).unwrap();
+                for (k, got) in got.chunks_exact(candidates.len()).enumerate() {
+                    for (got, &p) in got.iter().zip(&candidates) {
+                        let want = want.values.tensor().data()[k * pairs + p as usize];
+                        let bound = tolerance * want.abs().max(5.0);
+                        assert!((got - want).abs() <= bound, "{ablation:?} {heads} heads: {got}, not {want}");
+                    }
+                }
+            }
+        }
     }
 }

@@ -1,5 +1,6 @@
 //! The command line: one file per subcommand, which parses, calls and prints.
 
+mod embed;
 mod replay;
 
 use clap::{Parser, Subcommand};
@@ -18,6 +19,7 @@ pub struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
+    Embed(embed::Args),
     Replay(replay::Args),
 }
 
@@ -28,6 +30,7 @@ impl Cli {
             rayon::ThreadPoolBuilder::new().num_threads(threads).build_global()?;
         }
         match self.command {
+            Command::Embed(args) => embed::run(args),
             Command::Replay(args) => replay::run(args),
         }
     }

@@ -151,6 +151,16 @@ impl ScoreKind {
         ScoreKind::FusionStar,
     ];
 
+    /// Fission's score of one modality, "text" or "image".
+    pub fn fission(modality: &str) -> ScoreKind {
+        if modality == "text" { ScoreKind::FissionText } else { ScoreKind::FissionImage }
+    }
+
+    /// Fusion's score of one modality, "text" or "image".
+    pub fn fusion(modality: &str) -> ScoreKind {
+        if modality == "text" { ScoreKind::FusionText } else { ScoreKind::FusionImage }
+    }
+
     /// The paper's name, in plain letters.
     pub fn label(self) -> &'static str {
         ["S1T", "S1V", "S1*", "S2T", "S2V", "S2*"][self as usize]

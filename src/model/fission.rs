@@ -30,7 +30,7 @@ pub(super) fn vectors(
         let name = format!("fission.{}_attention", m.name);
         let (hm, he) = (pooled(network, m)?, pooled(network, e)?);
         compared.push(Compared {
-            kind: if m.name == "text" { ScoreKind::FissionText } else { ScoreKind::FissionImage },
+            kind: ScoreKind::fission(m.name),
             operand: Operand::Pair,
             mention: network.attention(&name, &hm, e, pairs.clone(), pairs.len())?,
             entity: network.attention(&name, &he, m, pairs.flip(), pairs.len())?,

@@ -19,8 +19,7 @@ pub(super) fn side(network: &Network, side: &[Projected]) -> Result<Vec<(ScoreKi
         let query = network.mlp(&format!("fusion.{}_mlp", modality.name), &globals, textbook)?;
         let pairs = Pairing::identity(modality.sequences.len());
         let name = format!("fusion.{}_attention", modality.name);
-        let kind = if modality.name == "text" { ScoreKind::FusionText } else { ScoreKind::FusionImage };
-        fused.push((kind, network.attention(&name, &query, modality, pairs, textbook)?));
+        fused.push((ScoreKind::fusion(modality.name), network.attention(&name, &query, modality, pairs, textbook)?));
     }
     if branch.star {
         let parts: Vec<&Var> = fused.iter().map(|(_, var)| var).collect();

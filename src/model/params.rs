@@ -157,6 +157,12 @@ impl Parameters {
         self.names.iter().map(String::as_str).zip(&self.tensors)
     }
 
+    /// The parameter of that name.
+    pub fn get(&self, name: &str) -> Result<&Tensor> {
+        let found = self.names.iter().position(|n| n == name);
+        found.map(|i| &self.tensors[i]).ok_or_else(|| Error::invalid(format!("the model has no parameter `{name}`")))
+    }
+
     /// Values in order.
     pub fn tensors(&self) -> &[Tensor] {
         &self.tensors

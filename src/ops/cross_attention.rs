@@ -54,7 +54,8 @@ struct Finished {
 
 impl Attention {
     /// Checks the shapes of the weights: (query, key, value, output) weight and bias in turn, gamma, beta.
-    pub fn new(heads: usize, eps: f32, weights: [&Tensor; 10]) -> Result<Attention> {
+    pub fn new(heads: usize, eps: f32, weights: &[&Tensor]) -> Result<Attention> {
+        let &weights = arity::<10>(NAME, weights)?;
         let (d, _) = weights[0].matrix(NAME, INPUTS[2])?;
         if heads == 0 || d % heads != 0 {
             return Err(Error::shape(NAME, format!("{heads} heads do not divide the width {d}")));
@@ -74,6 +75,36 @@ impl Attention {
         self.weights[i].data()
     }
 
+    /// Number of heads.
+    pub fn heads(&self) -> usize {
+        self.heads
+    }
+
+    /// Width d.
+    pub fn width(&self) -> usize {
+        self.d
+    }
+
+    /// Epsilon of the layer normalization.
+    pub fn eps(&self) -> f32 {
+        self.eps
+    }
+
+    /// Weight (d, d) and bias of the value layer.
+    pub fn value(&self) -> (Mat<'_>, &[f32]) {
+        (self.matrix(4), self.vector(5))
+    }
+
+    /// Weight (d, d) and bias of the output layer.
+    pub fn out(&self) -> (Mat<'_>, &[f32]) {
+        (self.matrix(6), self.vector(7))
+    }
+
+    /// Gamma and beta of the layer normalization.
+    pub fn norm(&self) -> (&[f32], &[f32]) {
+        (self.vector(8), self.vector(9))
+    }
+
     /// Width of one head.
     fn head(&self) -> usize {
         self.d / self.heads
@@ -84,7 +115,7 @@ impl Attention {
     }
 
     /// Logit vectors u (n, heads * d) of queries (n, d); beside them the projected queries (n, d).
-    fn logit_vectors(&self, queries: &[f32]) -> Result<(Buffer, Buffer)> {
+    pub fn logit_vectors(&self, queries: &[f32]) -> Result<(Buffer, Buffer)> {
         let (d, c, n) = (self.d, self.head(), queries.len() / self.d);
         let mut projected = Buffer::scratch(n * d);
         linear(&mut projected, Mat::new(queries, n, d), self.matrix(0), Linear::Bias(self.vector(1)))?;
@@ -228,7 +259,7 @@ impl Op for CrossAttention {
 
     fn forward(&self, inputs: &[&Tensor]) -> Result<(Tensor, Saved)> {
         let &[queries, sequence, ref weights @ ..] = arity::<12>(NAME, inputs)?;
-        let attention = Attention::new(self.heads, self.eps, *weights)?;
+        let attention = Attention::new(self.heads, self.eps, weights)?;
         let d = attention.d;
         queries.expect(NAME, INPUTS[0], &[self.pairs.by_left().len(), d])?;
         sequence.expect(NAME, INPUTS[1], &[self.sequences.rows(), d])?;

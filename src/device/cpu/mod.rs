@@ -21,6 +21,7 @@ pub(crate) use simd;
 
 mod attention;
 mod buffer;
+mod dense;
 mod layer_norm;
 mod linear;
 mod matmul;
@@ -28,6 +29,7 @@ pub mod vector;
 
 pub use attention::{Attended, attend, attend_backward};
 pub use buffer::Buffer;
+pub use dense::Dense;
 pub use layer_norm::{LayerNormGrads, layer_norm_backward, layer_norm_forward};
 pub use linear::{
     Linear, ROW_CHUNK, add_column_sums, linear, linear_backward_input, linear_backward_weight, linear_chunk, segments,

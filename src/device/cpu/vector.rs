@@ -87,16 +87,58 @@ pub fn widen(out: &mut [f32], x: &[f16]) {
     }
 }
 
+/// eˣ within 2 ulp, without a call and without a branch. Below -87 it is 0 to f32's normal range, above 88 infinite.
+#[inline(always)]
+pub fn exp(x: f32) -> f32 {
+    // x = n ln 2 + r with |r| <= ln 2 / 2. Adding 1.5 * 2^23 rounds to an integer, which stays in the low bits.
+    const ROUND: f32 = 12_582_912.0;
+    let clamped = x.clamp(-87.0, 89.0);
+    let shifted = clamped.mul_add(std::f32::consts::LOG2_E, ROUND);
+    let n = shifted - ROUND;
+    // ln 2 in two parts, the first exact under multiplication by n.
+    let r = n.mul_add(-0.693_359_4, clamped);
+    let r = n.mul_add(2.121_944_4e-4, r);
+    // Taylor's coefficients, adjusted for the interval.
+    let p = 1.987_569_1e-4f32;
+    let p = p.mul_add(r, 1.398_2e-3);
+    let p = p.mul_add(r, 8.333_452e-3);
+    let p = p.mul_add(r, 4.166_579_6e-2);
+    let p = p.mul_add(r, 0.166_666_66);
+    let p = p.mul_add(r, 0.5);
+    let p = (p * r).mul_add(r, r) + 1.0;
+    // 2^n in two factors, since n reaches 128.
+    let half = |n: u32| f32::from_bits(n.wrapping_add(127) << 23);
+    let n = shifted.to_bits().wrapping_sub(ROUND.to_bits());
+    let first = (n as i32 >> 1) as u32;
+    let value = p * half(first) * half(n.wrapping_sub(first));
+    if x < -87.0 { 0.0 } else { value }
+}
+
 /// Softmax in place. An empty slice stays empty.
 #[inline(always)]
 pub fn softmax(x: &mut [f32]) {
     let max = x.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    let mut sum = 0.0;
+    x.iter_mut().for_each(|x| *x = exp(*x - max));
+    scale(x, 1.0 / sum(x));
+}
+
+/// x σ(1.702 x), in place: CLIP's approximation of GELU.
+#[inline(always)]
+pub fn quick_gelu(x: &mut [f32]) {
+    x.iter_mut().for_each(|x| *x /= 1.0 + exp(-1.702 * *x));
+}
+
+/// x Φ(x), in place, with Φ by formula 7.1.26 of Abramowitz and Stegun (error below 1.5e-7).
+#[inline(always)]
+pub fn gelu(x: &mut [f32]) {
     for x in x.iter_mut() {
-        *x = (*x - max).exp();
-        sum += *x;
+        let z = x.abs() * std::f32::consts::FRAC_1_SQRT_2;
+        let t = 1.0 / z.mul_add(0.327_591_1, 1.0);
+        let p = 1.061_405_4f32.mul_add(t, -1.453_152);
+        let p = p.mul_add(t, 1.421_413_7).mul_add(t, -0.284_496_74).mul_add(t, 0.254_829_6);
+        let tail = 0.5 * p * t * exp(-z * z);
+        *x *= if *x < 0.0 { tail } else { 1.0 - tail };
     }
-    scale(x, 1.0 / sum);
 }
 
 #[cfg(test)]
@@ -112,6 +154,29 @@ mod tests {
             assert!((simd!(dot(&x, &y)) as f64 - want).abs() < 1e-5);
             assert!((simd!(sum(&x)) as f64 - x.iter().map(|&x| x as f64).sum::<f64>()).abs() < 1e-5);
         }
+    }
+
+    #[test]
+    fn exp_agrees_with_f64() {
+        for i in -880_000..=880_000 {
+            let x = i as f32 * 1e-4;
+            let (got, want) = (exp(x) as f64, (x as f64).exp());
+            assert!((got - want).abs() <= 2.4e-7 * want || x < -87.0 && got == 0.0, "exp({x}) = {got}, not {want}");
+        }
+        assert_eq!((exp(0.0), exp(-1e30), exp(f32::NEG_INFINITY)), (1.0, 0.0, 0.0));
+        assert!(exp(f32::NAN).is_nan() && exp(1e30) == f32::INFINITY);
+    }
+
+    #[test]
+    fn gelu_has_the_values_of_its_definition() {
+        // x Φ(x) to seven digits, from tables of the normal distribution.
+        let mut x = [-3.0, -1.0, 0.0, 0.5, 1.0, 2.0];
+        gelu(&mut x);
+        let want = [-0.004_049_7, -0.158_655_3, 0.0, 0.345_731_2, 0.841_344_7, 1.954_499_7];
+        x.iter().zip(want).for_each(|(x, want)| assert!((x - want).abs() < 1e-6, "{x}, want {want}"));
+        let mut x = [-2.0f32, 0.0, 3.0];
+        quick_gelu(&mut x);
+        assert!((x[0] + 2.0 / (1.0 + 3.404f32.exp())).abs() < 1e-6 && x[1] == 0.0);
     }
 
     #[test]

@@ -1,0 +1,213 @@
+//! From mentions to batches of features: looks up each item once, orders candidates, samples negatives.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use rand::seq::{SliceRandom, index};
+use serde::{Deserialize, Serialize};
+
+use super::dataset::{Dataset, Mention};
+use super::store::{FeatureStore, image_key, text_key};
+use crate::error::{Error, Result};
+use crate::model::Batch;
+use crate::ops::Pairing;
+use crate::random::{Purpose, generator};
+
+/// What becomes of a mention whose candidates lack the gold entity.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum GoldMissing {
+    /// It is left out, as the paper's counts imply.
+    #[default]
+    Drop,
+    /// In evaluation it counts as ranked behind all candidates; training leaves it out.
+    Miss,
+    /// The gold entity is added to the candidates.
+    Inject,
+}
+
+/// Places of a mention's or an entity's text and image in the store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Item {
+    text: u32,
+    image: u32,
+}
+
+/// A mention with its candidates in their final order.
+#[derive(Clone, Debug)]
+pub struct Sample {
+    /// The mention's identifier.
+    pub id: String,
+    /// Where its features lie.
+    pub item: Item,
+    /// Indices of entities.
+    pub candidates: Vec<u32>,
+    /// Position of the gold entity among the candidates.
+    pub gold: Option<u32>,
+}
+
+/// How many mentions were changed or left out on the way to samples.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Counts {
+    /// Mentions read.
+    pub mentions: usize,
+    /// Mentions whose candidates lack the gold entity.
+    pub gold_missing: usize,
+    /// Mentions left out for that.
+    pub dropped: usize,
+    /// Mentions and entities without an image.
+    pub without_image: usize,
+}
+
+/// Makes batches from a dataset and a store.
+#[derive(Debug)]
+pub struct Batcher {
+    store: Arc<FeatureStore>,
+    /// `Err` names what an entity lacks; it matters only if the entity is used.
+    entities: Vec<Result<Item, String>>,
+    entities_without_image: usize,
+}
+
+impl Batcher {
+    /// Looks up the features of all entities.
+    pub fn new(dataset: &Dataset, store: Arc<FeatureStore>) -> Batcher {
+        let manifest = store.manifest();
+        let item = |e: &super::Entity| {
+            let text = manifest.entity_text(&e.name, &e.description);
+            look_up(&store, &text, e.image.as_deref()).map_err(|what| format!("entity `{}`: {what}", e.qid))
+        };
+        let entities = dataset.entities().iter().map(item).collect();
+        let entities_without_image = dataset.entities().iter().filter(|e| e.image.is_none()).count();
+        Batcher { store, entities, entities_without_image }
+    }
+
+    /// The store that the features come from.
+    pub fn store(&self) -> &Arc<FeatureStore> {
+        &self.store
+    }
+
+    /// Number of entities without an image.
+    pub fn entities_without_image(&self) -> usize {
+        self.entities_without_image
+    }
+
+    /// Looks up the features of mentions and shuffles each one's candidates, once and by seed, so that ties cannot
+    /// favour a gold entity that the file lists first.
+    pub fn samples(&self, mentions: &[Mention], seed: u64, missing: GoldMissing) -> Result<(Vec<Sample>, Counts)> {
+        let mut counts = Counts { mentions: mentions.len(), ..Counts::default() };
+        let mut samples = Vec::with_capacity(mentions.len());
+        for (index, mention) in mentions.iter().enumerate() {
+            let about = |reason: String| Error::invalid(format!("mention `{}`: {reason}", mention.id));
+            let mut candidates = mention.candidates.clone();
+            if candidates.is_empty() {
+                return Err(about("has no candidates; give it a list of at least one entity".into()));
+            }
+            let Some(gold) = mention.gold else {
+                return Err(about("has no `gold`, which training and evaluation need".into()));
+            };
+            counts.without_image += mention.image.is_none() as usize;
+            if !candidates.contains(&gold) {
+                counts.gold_missing += 1;
+                match missing {
+                    GoldMissing::Drop => {
+                        counts.dropped += 1;
+                        continue;
+                    }
+                    GoldMissing::Miss => {}
+                    GoldMissing::Inject => candidates.push(gold),
+                }
+            }
+            candidates.shuffle(&mut generator(seed, Purpose::CandidateOrder, index as u64));
+            let text = self.store.manifest().mention_text(&mention.mention, &mention.sentence);
+            let item = look_up(&self.store, &text, mention.image.as_deref()).map_err(about)?;
+            let gold = candidates.iter().position(|&c| c == gold).map(|at| at as u32);
+            samples.push(Sample { id: mention.id.clone(), item, candidates, gold });
+        }
+        Ok((samples, counts))
+    }
+
+    /// Places of these entities' features.
+    pub fn items(&self, entities: &[u32]) -> Result<Vec<Item>> {
+        entities.iter().map(|&e| self.entities[e as usize].clone().map_err(Error::invalid)).collect()
+    }
+
+    /// A batch of samples. Each distinct entity is computed once, however many mentions list it.
+    pub fn batch(&self, samples: &[Sample]) -> Result<Batch> {
+        let mut place: HashMap<u32, u32> = HashMap::new();
+        let mut entities = Vec::new();
+        let (mut left, mut right, mut gold) = (Vec::new(), Vec::new(), Vec::new());
+        for (mention, sample) in samples.iter().enumerate() {
+            gold.extend(sample.gold.map(|at| left.len() as u32 + at));
+            for &candidate in &sample.candidates {
+                let next = entities.len() as u32;
+                right.push(*place.entry(candidate).or_insert_with(|| {
+                    entities.push(candidate);
+                    next
+                }));
+                left.push(mention as u32);
+            }
+        }
+        let (mentions, pairs) = (samples.iter().map(|s| s.item).collect::<Vec<_>>(), left.len());
+        Ok(Batch {
+            mention: self.side(&mentions, mentions.len())?,
+            entity: self.side(&self.items(&entities)?, pairs)?,
+            pairs: Pairing::new(left, samples.len(), right, entities.len())?,
+            gold,
+        })
+    }
+
+    /// Features of items; `uses` is how often a textbook implementation would compute one of them.
+    pub fn side(&self, items: &[Item], uses: usize) -> Result<crate::model::Side> {
+        let texts: Vec<u32> = items.iter().map(|i| i.text).collect();
+        let images: Vec<u32> = items.iter().map(|i| i.image).collect();
+        self.store.side(&texts, &images, uses)
+    }
+}
+
+fn look_up(store: &FeatureStore, text: &str, image: Option<&str>) -> Result<Item, String> {
+    let lacks = |what: &str| format!("the feature store lacks its {what}; run `fissfuse encode` again");
+    Ok(Item {
+        text: store.text(text_key(text)).ok_or_else(|| lacks("text"))?,
+        image: store.image(image_key(image)).ok_or_else(|| lacks("image"))?,
+    })
+}
+
+impl Sample {
+    /// The sample with at most `negatives` candidates besides the gold one, drawn by seed and epoch.
+    pub fn with_negatives(&self, negatives: usize, seed: u64, draw: u64) -> Sample {
+        let Some(gold) = self.gold.filter(|_| negatives + 1 < self.candidates.len()) else {
+            return self.clone();
+        };
+        let mut rng = generator(seed, Purpose::Negatives, draw);
+        let mut kept: Vec<usize> = index::sample(&mut rng, self.candidates.len() - 1, negatives)
+            .into_iter()
+            .map(|i| if i < gold as usize { i } else { i + 1 })
+            .chain([gold as usize])
+            .collect();
+        kept.sort_unstable();
+        Sample {
+            candidates: kept.iter().map(|&i| self.candidates[i]).collect(),
+            gold: kept.iter().position(|&i| i == gold as usize).map(|i| i as u32),
+            ..self.clone()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sampled_negatives_keep_the_gold_one_and_repeat_nothing() {
+        let item = Item { text: 0, image: 0 };
+        let sample = Sample { id: "m".into(), item, candidates: (100..120).collect(), gold: Some(7) };
+        for draw in 0..50 {
+            let small = sample.with_negatives(4, 3, draw);
+            assert_eq!(small.candidates.len(), 5);
+            assert_eq!(small.candidates[small.gold.unwrap() as usize], 107);
+            assert!(small.candidates.windows(2).all(|w| w[0] < w[1]));
+        }
+        assert_ne!(sample.with_negatives(4, 3, 0).candidates, sample.with_negatives(4, 3, 1).candidates);
+        assert_eq!(sample.with_negatives(19, 3, 0).candidates, sample.candidates);
+    }
+}

@@ -1,0 +1,292 @@
+//! The dataset layout: `entities.jsonl`, `{train,valid,test}.jsonl` and an image folder (docs/data.md).
+
+use std::collections::HashMap;
+use std::collections::HashSet;
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+
+use super::records::{read_records, record_error};
+use crate::error::{Error, Result};
+
+/// An entity of the knowledge base.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+pub struct Entity {
+    /// Its identifier, unique in the file.
+    pub qid: String,
+    /// Its name.
+    pub name: String,
+    /// What is known about it; may be empty.
+    #[serde(default)]
+    pub description: String,
+    /// Its image, relative to the dataset's folder.
+    #[serde(default)]
+    pub image: Option<String>,
+}
+
+/// A mention as its line has it.
+#[derive(Clone, Debug, Deserialize)]
+pub(super) struct MentionRecord {
+    pub mention_id: String,
+    pub mention: String,
+    pub sentence: String,
+    #[serde(default)]
+    pub image: Option<String>,
+    #[serde(default)]
+    pub candidates: Vec<String>,
+    #[serde(default)]
+    pub gold: Option<String>,
+}
+
+/// A mention whose identifiers were looked up.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Mention {
+    /// Its identifier, unique in its file.
+    pub id: String,
+    /// The span of the sentence that is to be linked.
+    pub mention: String,
+    /// The sentence.
+    pub sentence: String,
+    /// The image that comes with it, relative to the dataset's folder.
+    pub image: Option<String>,
+    /// Its candidates, as indices of entities.
+    pub candidates: Vec<u32>,
+    /// The right entity.
+    pub gold: Option<u32>,
+}
+
+/// One of a dataset's files of mentions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Split {
+    Train,
+    Valid,
+    Test,
+}
+
+impl Split {
+    /// All three.
+    pub const ALL: [Split; 3] = [Split::Train, Split::Valid, Split::Test];
+
+    /// Name of its file.
+    pub fn file(self) -> &'static str {
+        ["train.jsonl", "valid.jsonl", "test.jsonl"][self as usize]
+    }
+}
+
+impl fmt::Display for Split {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.write_str(["train", "valid", "test"][*self as usize])
+    }
+}
+
+/// What to do with a bad record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tolerance {
+    /// Stop at the first.
+    Strict,
+    /// Leave it out and list it.
+    Skip,
+}
+
+/// Bad records that were left out.
+#[derive(Debug, Default)]
+pub struct Skipped(pub Vec<Error>);
+
+impl Skipped {
+    /// Notes an error, or fails with it.
+    pub fn take(&mut self, tolerance: Tolerance, error: Error) -> Result<()> {
+        match tolerance {
+            Tolerance::Strict => Err(error),
+            Tolerance::Skip => {
+                self.0.push(error);
+                Ok(())
+            }
+        }
+    }
+}
+
+/// A knowledge base and where its mentions lie.
+#[derive(Debug)]
+pub struct Dataset {
+    root: PathBuf,
+    entities: Vec<Entity>,
+    index: HashMap<String, u32>,
+    tolerance: Tolerance,
+}
+
+impl Dataset {
+    /// Reads the knowledge base of the dataset in folder `root`.
+    pub fn open(root: &Path, tolerance: Tolerance, skipped: &mut Skipped) -> Result<Dataset> {
+        let path = root.join("entities.jsonl");
+        let mut dataset = Dataset { root: root.to_path_buf(), entities: Vec::new(), index: HashMap::new(), tolerance };
+        let mut line_of: HashMap<String, usize> = HashMap::new();
+        for (line, record) in read_records::<Entity>(&path)? {
+            let checked = record.and_then(|entity| check_entity(entity).map_err(|r| record_error(&path, line, r)));
+            match checked {
+                Ok(entity) => match line_of.get(&entity.qid) {
+                    Some(first) => {
+                        let reason = format!("entity `{}` stands in line {first} already", entity.qid);
+                        skipped.take(tolerance, record_error(&path, line, reason))?;
+                    }
+                    None => {
+                        line_of.insert(entity.qid.clone(), line);
+                        dataset.index.insert(entity.qid.clone(), dataset.entities.len() as u32);
+                        dataset.entities.push(entity);
+                    }
+                },
+                Err(error) => skipped.take(tolerance, error)?,
+            }
+        }
+        if dataset.entities.is_empty() {
+            return Err(Error::file(&path, "holds no entity"));
+        }
+        Ok(dataset)
+    }
+
+    /// The dataset's folder.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// All entities, in the order of the file.
+    pub fn entities(&self) -> &[Entity] {
+        &self.entities
+    }
+
+    /// Index of the entity with this identifier.
+    pub fn entity(&self, qid: &str) -> Option<u32> {
+        self.index.get(qid).copied()
+    }
+
+    /// Whether the dataset has this file of mentions.
+    pub fn has(&self, split: Split) -> bool {
+        self.root.join(split.file()).exists()
+    }
+
+    /// Reads the mentions of a split.
+    pub fn mentions(&self, split: Split, skipped: &mut Skipped) -> Result<Vec<Mention>> {
+        let path = self.root.join(split.file());
+        let mut mentions = Vec::new();
+        let mut line_of: HashMap<String, usize> = HashMap::new();
+        for (line, record) in read_records::<MentionRecord>(&path)? {
+            let mention = record.and_then(|r| self.mention(r).map_err(|reason| record_error(&path, line, reason)));
+            match mention {
+                Ok(mention) => match line_of.insert(mention.id.clone(), line) {
+                    Some(first) => {
+                        let reason = format!("mention `{}` stands in line {first} already", mention.id);
+                        skipped.take(self.tolerance, record_error(&path, line, reason))?;
+                    }
+                    None => mentions.push(mention),
+                },
+                Err(error) => skipped.take(self.tolerance, error)?,
+            }
+        }
+        if mentions.is_empty() {
+            return Err(Error::file(&path, "holds no mention"));
+        }
+        Ok(mentions)
+    }
+
+    /// Looks up a record's identifiers; says what is wrong with it.
+    pub(super) fn mention(&self, record: MentionRecord) -> Result<Mention, String> {
+        let MentionRecord { mention_id, mention, sentence, image, candidates, gold } = record;
+        if mention_id.is_empty() {
+            return Err("`mention_id` is empty".into());
+        }
+        if mention.trim().is_empty() {
+            return Err(format!("mention `{mention_id}`: `mention` is empty"));
+        }
+        if sentence.trim().is_empty() {
+            return Err(format!("mention `{mention_id}`: `sentence` is empty"));
+        }
+        let look_up = |qid: &str, what: &str| {
+            self.entity(qid).ok_or_else(|| {
+                format!(
+                    "mention `{mention_id}`: {what} `{qid}` is no entity of entities.jsonl; add it or remove it here"
+                )
+            })
+        };
+        let mut seen = HashSet::new();
+        let mut indices = Vec::with_capacity(candidates.len());
+        for qid in &candidates {
+            let index = look_up(qid, "candidate")?;
+            if !seen.insert(index) {
+                return Err(format!("mention `{mention_id}`: candidate `{qid}` is listed twice"));
+            }
+            indices.push(index);
+        }
+        let gold = gold.map(|qid| look_up(&qid, "gold")).transpose()?;
+        Ok(Mention { id: mention_id, mention, sentence, image, candidates: indices, gold })
+    }
+}
+
+fn check_entity(entity: Entity) -> Result<Entity, String> {
+    if entity.qid.is_empty() {
+        return Err("`qid` is empty".into());
+    }
+    if entity.name.trim().is_empty() {
+        return Err(format!("entity `{}`: `name` is empty", entity.qid));
+    }
+    Ok(entity)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ENTITIES: &str = r#"{"qid":"Q1","name":"one"}
+{"qid":"Q2","name":"two","description":"2","image":"images/2.png"}
+"#;
+
+    fn folder(entities: &str, train: &str) -> tempfile::TempDir {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("entities.jsonl"), entities).unwrap();
+        std::fs::write(folder.path().join("train.jsonl"), train).unwrap();
+        folder
+    }
+
+    fn mention(rest: &str) -> String {
+        format!(r#"{{"mention_id":"m","mention":"x","sentence":"x y",{rest}}}"#)
+    }
+
+    #[test]
+    fn reads_what_the_layout_allows() {
+        let text = format!("{}\n\n", mention(r#""candidates":["Q2","Q1"],"gold":"Q1","extra":1"#));
+        let folder = folder(ENTITIES, &text);
+        let dataset = Dataset::open(folder.path(), Tolerance::Strict, &mut Skipped::default()).unwrap();
+        let mentions = dataset.mentions(Split::Train, &mut Skipped::default()).unwrap();
+        assert_eq!((&mentions[0].candidates[..], mentions[0].gold), (&[1, 0][..], Some(0)));
+        assert!(!dataset.has(Split::Test));
+    }
+
+    #[test]
+    fn a_bad_record_is_named_or_skipped() {
+        for (bad, says) in [
+            (mention(r#""candidates":["Q3"]"#), "train.jsonl:2: mention `m`: candidate `Q3` is no entity"),
+            (mention(r#""gold":"Q9""#), "gold `Q9` is no entity"),
+            (mention(r#""candidates":["Q1","Q1"]"#), "`Q1` is listed twice"),
+            (r#"{"mention_id":"m","mention":"x","sentence":" "}"#.into(), "`sentence` is empty"),
+            (r#"{"mention_id":"m""#.into(), "is no valid record"),
+            (r#"{"mention_id":"m","mention":"x"}"#.into(), "missing field `sentence`"),
+            (mention(r#""candidates":7"#), "invalid type"),
+            (r#"{"mention_id":"first","mention":"x","sentence":"y"}"#.into(), "stands in line 1 already"),
+        ] {
+            let good = r#"{"mention_id":"first","mention":"x","sentence":"y"}"#;
+            let folder = folder(ENTITIES, &format!("{good}\n{bad}\n"));
+            let open = |tolerance| Dataset::open(folder.path(), tolerance, &mut Skipped::default()).unwrap();
+            let strict = open(Tolerance::Strict).mentions(Split::Train, &mut Skipped::default()).unwrap_err();
+            assert!(strict.to_string().contains(says), "{strict}");
+            let mut skipped = Skipped::default();
+            assert_eq!(open(Tolerance::Skip).mentions(Split::Train, &mut skipped).unwrap().len(), 1);
+            assert!(skipped.0.len() == 1 && skipped.0[0].to_string().contains(says));
+        }
+    }
+
+    #[test]
+    fn a_repeated_entity_is_refused() {
+        let folder = folder(&format!("{ENTITIES}{{\"qid\":\"Q1\",\"name\":\"again\"}}"), "");
+        let error = Dataset::open(folder.path(), Tolerance::Strict, &mut Skipped::default()).unwrap_err();
+        assert!(error.to_string().contains("entities.jsonl:3: entity `Q1` stands in line 1"), "{error}");
+    }
+}

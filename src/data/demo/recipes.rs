@@ -1,0 +1,175 @@
+//! What each mention of the demo says and shows.
+
+use std::collections::BTreeMap;
+
+use rand::Rng;
+use rand::seq::{IndexedRandom, SliceRandom};
+use rand_chacha::ChaCha8Rng;
+
+use super::{Emoji, Split};
+use crate::random::{Purpose, generator};
+
+/// Candidates of each mention.
+const CANDIDATES: usize = 10;
+
+/// Shares of the (keyword, entity) pairs that go to validation and test, in percent.
+const HELD_OUT: [usize; 2] = [9, 18];
+
+/// Number of mentions of each split.
+#[derive(Clone, Copy, Debug)]
+pub struct Sizes {
+    pub train: usize,
+    pub valid: usize,
+    pub test: usize,
+}
+
+impl Sizes {
+    /// The demo as the README describes it.
+    pub const FULL: Sizes = Sizes { train: 4000, valid: 500, test: 1000 };
+
+    fn of(&self, split: Split) -> usize {
+        [self.train, self.valid, self.test][split as usize]
+    }
+}
+
+/// A mention before it is written.
+#[derive(Debug)]
+pub(super) struct Recipe {
+    pub mention: String,
+    pub sentence: String,
+    /// Index of the right entity.
+    pub target: usize,
+    /// Indices of what stands beside it.
+    pub others: Vec<usize>,
+    /// Indices, the target among them at a place drawn by seed.
+    pub candidates: Vec<usize>,
+}
+
+/// Entities of every keyword that at least two share.
+fn ambiguous(emoji: &[Emoji]) -> BTreeMap<&str, Vec<usize>> {
+    let mut by_keyword: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
+    for (i, e) in emoji.iter().enumerate() {
+        let words: std::collections::BTreeSet<&str> =
+            e.keywords.iter().map(String::as_str).chain([e.name.as_str()]).collect();
+        words.into_iter().for_each(|word| by_keyword.entry(word).or_default().push(i));
+    }
+    by_keyword.retain(|_, sharing| sharing.len() >= 2);
+    by_keyword
+}
+
+/// Draws the mentions of a split. No (keyword, entity) pair occurs in two splits.
+pub(super) fn draw(emoji: &[Emoji], split: Split, sizes: Sizes, seed: u64) -> Vec<Recipe> {
+    let keywords = ambiguous(emoji);
+    let mut pairs: Vec<(&str, usize)> =
+        keywords.iter().flat_map(|(word, sharing)| sharing.iter().map(|&i| (*word, i))).collect();
+    pairs.shuffle(&mut generator(seed, Purpose::Demo, 0));
+    let [valid, test] = HELD_OUT.map(|percent| pairs.len() * percent / 100);
+    let range = match split {
+        Split::Test => 0..test,
+        Split::Valid => test..test + valid,
+        Split::Train => test + valid..pairs.len(),
+    };
+    let pairs = &pairs[range];
+    let mut rng = generator(seed, Purpose::Demo, 1 + split as u64);
+    let one = |i: usize| {
+        let (word, target) = pairs[i % pairs.len()];
+        recipe(emoji, word, target, &keywords[word], &mut rng)
+    };
+    (0..sizes.of(split)).map(one).collect()
+}
+
+fn recipe(emoji: &[Emoji], word: &str, target: usize, sharing: &[usize], rng: &mut ChaCha8Rng) -> Recipe {
+    let count = rng.random_range(2..=4);
+    let mut others = Vec::with_capacity(count);
+    while others.len() < count {
+        let other = rng.random_range(0..emoji.len());
+        if other != target && !others.contains(&other) && !sharing.contains(&other) {
+            others.push(other);
+        }
+    }
+    let property = rng.random_bool(0.5).then(|| property(&emoji[target], word, rng)).flatten();
+    let names: Vec<&str> = others.iter().map(|&i| emoji[i].name.as_str()).collect();
+    let sentence = sentence(word, &names, property, rng);
+    let candidates = candidates(emoji.len(), target, sharing, rng);
+    Recipe { mention: word.to_string(), sentence, target, others, candidates }
+}
+
+/// Something else that is known about the target.
+fn property<'a>(target: &'a Emoji, word: &str, rng: &mut ChaCha8Rng) -> Option<&'a str> {
+    let known: Vec<&str> = target.keywords.iter().map(String::as_str).filter(|k| *k != word).collect();
+    known.choose(rng).copied()
+}
+
+fn sentence(word: &str, beside: &[&str], property: Option<&str>, rng: &mut ChaCha8Rng) -> String {
+    const SCENES: [&str; 6] = [
+        "The {m} stands beside {o}.",
+        "Here is a {m} together with {o}.",
+        "Somebody put the {m} next to {o}.",
+        "Between {o} you can see the {m}.",
+        "A picture of a {m}, with {o} around it.",
+        "Look at this {m}! It shares the ground with {o}.",
+    ];
+    const PROPERTIES: [&str; 4] =
+        ["It has to do with {p}.", "Think of {p}.", "People use it for {p}.", "It is about {p}."];
+    let (last, first) = beside.split_last().map_or(("nothing", &[][..]), |(last, first)| (*last, first));
+    let listed: Vec<String> = first.iter().map(|name| format!("the {name}")).collect();
+    let others = format!("{} and the {last}", listed.join(", "));
+    let fill = |template: &str| template.replace("{m}", word).replace("{o}", &others);
+    let mut text = fill(SCENES[rng.random_range(0..SCENES.len())]);
+    if let Some(property) = property {
+        let clause = PROPERTIES[rng.random_range(0..PROPERTIES.len())];
+        text = format!("{text} {}", clause.replace("{p}", property));
+    }
+    text
+}
+
+/// The target, others that share its keyword, then its neighbours in Unicode's order.
+fn candidates(entities: usize, target: usize, sharing: &[usize], rng: &mut ChaCha8Rng) -> Vec<usize> {
+    let mut rivals: Vec<usize> = sharing.iter().copied().filter(|&i| i != target).collect();
+    rivals.shuffle(rng);
+    rivals.truncate(CANDIDATES - 1);
+    let mut distance = 1;
+    while rivals.len() < CANDIDATES - 1 {
+        for neighbour in [target.checked_sub(distance), Some(target + distance)].into_iter().flatten() {
+            if neighbour < entities && !sharing.contains(&neighbour) && rivals.len() < CANDIDATES - 1 {
+                rivals.push(neighbour);
+            }
+        }
+        distance += 1;
+    }
+    rivals.insert(rng.random_range(0..CANDIDATES), target);
+    rivals
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    #[test]
+    fn recipes_are_what_the_demo_promises() {
+        let emoji = Emoji::all().unwrap();
+        assert_eq!(emoji.len(), 1356);
+        let sizes = Sizes { train: 3000, valid: 300, test: 500 };
+        let pair = |r: &Recipe| (r.mention.clone(), r.target);
+        let mut seen: HashSet<(String, usize)> = HashSet::new();
+        for split in Split::ALL {
+            let recipes = draw(&emoji, split, sizes, 7);
+            let pairs: HashSet<_> = recipes.iter().map(pair).collect();
+            assert!(pairs.is_disjoint(&seen), "{split} repeats pairs of another split");
+            seen.extend(pairs);
+            for r in &recipes {
+                let distinct: HashSet<_> = r.candidates.iter().collect();
+                assert_eq!((r.candidates.len(), distinct.len()), (CANDIDATES, CANDIDATES));
+                assert!(r.candidates.contains(&r.target) && r.sentence.contains(&r.mention));
+                assert!((2..=4).contains(&r.others.len()) && !r.others.contains(&r.target));
+            }
+            let first = recipes.iter().filter(|r| r.candidates[0] == r.target).count();
+            assert!(first * 5 < recipes.len(), "the target stands first too often");
+        }
+        let again = draw(&emoji, Split::Test, sizes, 7);
+        assert_eq!(draw(&emoji, Split::Test, sizes, 7)[3].sentence, again[3].sentence);
+        assert_ne!(draw(&emoji, Split::Test, sizes, 8)[3].sentence, again[3].sentence);
+    }
+}

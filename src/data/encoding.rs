@@ -1,0 +1,248 @@
+//! Encoding a dataset into a feature store: each text and image once, in shards, resuming where it stopped.
+
+use std::collections::HashSet;
+use std::path::Path;
+use std::time::UNIX_EPOCH;
+
+use image::{Rgb, RgbImage};
+use indicatif::ProgressBar;
+use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
+
+use super::store::{Kind, Manifest, MissingImage, Stamp, StoreWriter, image_key, text_key};
+use super::{Dataset, Skipped, Split, Tolerance};
+use crate::encoder::{Encoded, Encoders, read_image};
+use crate::error::{Error, Result};
+use crate::model::Widths;
+
+/// Texts or images that are prepared together and then encoded together.
+const GROUP: usize = 128;
+
+/// How texts are made and what stands in for missing images.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct EncodeSettings {
+    /// Most tokens of a text.
+    pub max_tokens: usize,
+    /// A mention's text, of `{mention}` and `{sentence}`.
+    pub mention_template: String,
+    /// An entity's text, of `{name}` and `{description}`.
+    pub entity_template: String,
+    /// What stands in for a missing image.
+    pub missing_image: MissingImage,
+}
+
+impl Default for EncodeSettings {
+    fn default() -> EncodeSettings {
+        EncodeSettings {
+            max_tokens: 64,
+            mention_template: "{mention}. {sentence}".into(),
+            entity_template: "{name}. {description}".into(),
+            missing_image: MissingImage::White,
+        }
+    }
+}
+
+impl EncodeSettings {
+    /// What a store made with these encoders and settings records.
+    pub fn manifest(&self, encoders: &Encoders) -> Manifest {
+        let ((text, text_global), (image, image_global)) = (encoders.text.widths(), encoders.image.widths());
+        let EncodeSettings { max_tokens, mention_template, entity_template, missing_image } = self.clone();
+        Manifest {
+            format: Manifest::FORMAT,
+            text_encoder: encoders.text.identity(),
+            image_encoder: encoders.image.identity(),
+            widths: Widths { text, text_global, image, image_global },
+            patches: encoders.image.patches(),
+            max_tokens,
+            mention_template,
+            entity_template,
+            missing_image,
+        }
+    }
+}
+
+/// What an encoding run did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct EncodeReport {
+    /// Texts encoded now.
+    pub texts: usize,
+    /// Images encoded now.
+    pub images: usize,
+    /// Texts and images that the store had already.
+    pub reused: usize,
+    /// Mentions and entities that name no image.
+    pub without_image: usize,
+    /// Image files that are missing or unreadable and were replaced by the stand-in.
+    pub bad_images: usize,
+}
+
+/// Encodes all texts and images of a dataset that `folder` does not have yet.
+pub fn encode(
+    dataset: &Dataset,
+    encoders: &Encoders,
+    settings: &EncodeSettings,
+    folder: &Path,
+    tolerance: Tolerance,
+    skipped: &mut Skipped,
+    bar: &ProgressBar,
+) -> Result<EncodeReport> {
+    let manifest = settings.manifest(encoders);
+    let mut run = Run {
+        writer: StoreWriter::open(folder, manifest.clone())?,
+        dataset,
+        encoders,
+        settings,
+        tolerance,
+        report: EncodeReport::default(),
+    };
+    let work = run.collect(&manifest, skipped)?;
+    bar.set_length((work.texts.len() + work.images.len()) as u64);
+    run.stand_in()?;
+    for group in work.texts.chunks(GROUP) {
+        run.encode_texts(group)?;
+        bar.inc(group.len() as u64);
+    }
+    for group in work.images.chunks(GROUP) {
+        run.encode_images(group, skipped)?;
+        bar.inc(group.len() as u64);
+    }
+    run.writer.finish()?;
+    Ok(run.report)
+}
+
+struct Run<'a> {
+    writer: StoreWriter,
+    dataset: &'a Dataset,
+    encoders: &'a Encoders,
+    settings: &'a EncodeSettings,
+    tolerance: Tolerance,
+    report: EncodeReport,
+}
+
+/// What the store lacks, in the order it is first used.
+#[derive(Default)]
+struct Work {
+    texts: Vec<String>,
+    images: Vec<ImageFile>,
+    seen: HashSet<u128>,
+}
+
+/// An image of the dataset and the state of its file; no stamp if there is none.
+struct ImageFile {
+    name: String,
+    stamp: Option<Stamp>,
+}
+
+impl Run<'_> {
+    fn collect(&mut self, manifest: &Manifest, skipped: &mut Skipped) -> Result<Work> {
+        let mut work = Work::default();
+        for entity in self.dataset.entities() {
+            let text = manifest.entity_text(&entity.name, &entity.description);
+            self.need(&mut work, text, entity.image.as_deref());
+        }
+        for split in Split::ALL.into_iter().filter(|&split| self.dataset.has(split)) {
+            for mention in self.dataset.mentions(split, skipped)? {
+                let text = manifest.mention_text(&mention.mention, &mention.sentence);
+                self.need(&mut work, text, mention.image.as_deref());
+            }
+        }
+        Ok(work)
+    }
+
+    fn need(&mut self, work: &mut Work, text: String, image: Option<&str>) {
+        let key = text_key(&text);
+        if work.seen.insert(key) {
+            if self.writer.has(Kind::Text, key, Stamp::default()) {
+                self.report.reused += 1;
+            } else {
+                work.texts.push(text);
+            }
+        }
+        let Some(name) = image else {
+            self.report.without_image += 1;
+            return;
+        };
+        // An image's name may be the same string as a text.
+        if work.seen.insert(!image_key(Some(name))) {
+            let stamp = stamp_of(&self.dataset.root().join(name));
+            if stamp.is_some_and(|stamp| self.writer.has(Kind::Image, image_key(Some(name)), stamp)) {
+                self.report.reused += 1;
+            } else {
+                work.images.push(ImageFile { name: name.to_string(), stamp });
+            }
+        }
+    }
+
+    fn encode_texts(&mut self, texts: &[String]) -> Result<()> {
+        let borrowed: Vec<&str> = texts.iter().map(String::as_str).collect();
+        let encoded = self.encoders.text.encode_texts(&borrowed, self.settings.max_tokens)?;
+        for (text, encoded) in texts.iter().zip(&encoded) {
+            self.writer.add(Kind::Text, text_key(text), encoded, Stamp::default())?;
+        }
+        self.report.texts += texts.len();
+        Ok(())
+    }
+
+    fn encode_images(&mut self, images: &[ImageFile], skipped: &mut Skipped) -> Result<()> {
+        let prepare = |image: &ImageFile| {
+            let path = self.dataset.root().join(&image.name);
+            self.encoders.image.processor().process(read_image(&path)?)
+        };
+        let prepared: Vec<Result<Vec<f32>>> = images.par_iter().map(prepare).collect();
+        let (mut good, mut pixels) = (Vec::new(), Vec::new());
+        for (image, prepared) in images.iter().zip(prepared) {
+            match prepared {
+                Ok(prepared) => {
+                    good.push(image);
+                    pixels.push(prepared);
+                }
+                Err(error) => {
+                    skipped.take(self.tolerance, error)?;
+                    self.report.bad_images += 1;
+                    let stand_in = self.encode_stand_in()?;
+                    self.writer.add(Kind::Image, image_key(Some(&image.name)), &stand_in, Stamp::default())?;
+                }
+            }
+        }
+        let encoded = self.encoders.image.encode_images(&pixels)?;
+        for (image, encoded) in good.iter().zip(&encoded) {
+            let stamp = image.stamp.unwrap_or_default();
+            self.writer.add(Kind::Image, image_key(Some(&image.name)), encoded, stamp)?;
+        }
+        self.report.images += good.len();
+        Ok(())
+    }
+
+    /// Features of the stand-in for missing images, under their own key.
+    fn stand_in(&mut self) -> Result<()> {
+        let key = image_key(None);
+        if self.writer.has(Kind::Image, key, Stamp::default()) {
+            return Ok(());
+        }
+        let encoded = self.encode_stand_in()?;
+        self.writer.add(Kind::Image, key, &encoded, Stamp::default())
+    }
+
+    fn encode_stand_in(&self) -> Result<Encoded> {
+        let image = match &self.settings.missing_image {
+            MissingImage::Zeros => {
+                let (width, global) = self.encoders.image.widths();
+                let tokens = vec![0.0; self.encoders.image.patches() * width];
+                return Ok(Encoded { tokens, global: vec![0.0; global] });
+            }
+            MissingImage::White => RgbImage::from_pixel(224, 224, Rgb([255; 3])),
+            MissingImage::File(path) => read_image(path)?,
+        };
+        let pixels = self.encoders.image.processor().process(image)?;
+        let mut encoded = self.encoders.image.encode_images(&[pixels])?;
+        encoded.pop().ok_or_else(|| Error::invalid("the image encoder gave nothing"))
+    }
+}
+
+/// Size and modification time of a file.
+fn stamp_of(path: &Path) -> Option<Stamp> {
+    let metadata = std::fs::metadata(path).ok()?;
+    let time = metadata.modified().ok()?.duration_since(UNIX_EPOCH).ok()?;
+    Some([metadata.len(), time.as_nanos() as u64])
+}

@@ -1,0 +1,14 @@
+//! Datasets and features on disk, and the batches made of them.
+
+mod batching;
+mod dataset;
+pub mod demo;
+mod encoding;
+mod records;
+mod store;
+
+pub use batching::{Batcher, Counts, GoldMissing, Item, Sample};
+pub use dataset::{Dataset, Entity, Mention, Skipped, Split, Tolerance};
+pub use encoding::{EncodeReport, EncodeSettings, encode};
+pub use records::read_records;
+pub use store::{FeatureStore, Kind, Manifest, MissingImage, StoreWriter, image_key, text_key};

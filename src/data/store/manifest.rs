@@ -1,0 +1,98 @@
+//! How the features of a store were made.
+
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Result};
+use crate::files;
+use crate::model::Widths;
+
+const FORMAT: u32 = 1;
+const MANIFEST: &str = "manifest.json";
+
+/// What stands in for an image that is missing.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum MissingImage {
+    /// A white image.
+    #[default]
+    White,
+    /// Features of zero.
+    Zeros,
+    /// This image file.
+    File(PathBuf),
+}
+
+/// How the features of a store were made. Stores with different manifests do not mix.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Manifest {
+    /// Version of the store's layout.
+    pub format: u32,
+    /// Kind and fingerprint of the text encoder's files.
+    pub text_encoder: String,
+    /// Kind and fingerprint of the image encoder's files.
+    pub image_encoder: String,
+    /// Widths of the four features.
+    #[serde(flatten)]
+    pub widths: Widths,
+    /// Image patches of an image.
+    pub patches: usize,
+    /// Most tokens of a text.
+    pub max_tokens: usize,
+    /// How a mention becomes a text: `{mention}`, `{sentence}`.
+    pub mention_template: String,
+    /// How an entity becomes a text: `{name}`, `{description}`.
+    pub entity_template: String,
+    /// What stands in for a missing image.
+    pub missing_image: MissingImage,
+}
+
+impl Manifest {
+    /// The version this code writes.
+    pub const FORMAT: u32 = FORMAT;
+
+    /// The text of a mention.
+    pub fn mention_text(&self, mention: &str, sentence: &str) -> String {
+        self.mention_template.replace("{mention}", mention).replace("{sentence}", sentence).trim().to_string()
+    }
+
+    /// The text of an entity.
+    pub fn entity_text(&self, name: &str, description: &str) -> String {
+        self.entity_template.replace("{name}", name).replace("{description}", description).trim().to_string()
+    }
+
+    /// Whether a folder has a manifest.
+    pub fn exists(folder: &Path) -> bool {
+        folder.join(MANIFEST).exists()
+    }
+
+    /// Reads the manifest of a store.
+    pub fn read(folder: &Path) -> Result<Manifest> {
+        let path = folder.join(MANIFEST);
+        if !Manifest::exists(folder) {
+            return Err(Error::file(folder, "is no feature store (no manifest.json); make one with `fissfuse encode`"));
+        }
+        let manifest: Manifest = serde_json::from_str(&files::read_text(&path)?)
+            .map_err(|e| Error::file(&path, format!("is no manifest of a feature store: {e}")))?;
+        if manifest.format != FORMAT {
+            let reason = format!("has format {}, this version reads {FORMAT}; encode again", manifest.format);
+            return Err(Error::file(&path, reason));
+        }
+        Ok(manifest)
+    }
+
+    pub(super) fn write(&self, folder: &Path) -> Result<()> {
+        let text = serde_json::to_string_pretty(self).map_err(|e| Error::file(folder, e.to_string()))?;
+        files::write_whole(&folder.join(MANIFEST), |out| writeln!(out, "{text}"))
+    }
+
+    /// Names the first setting in which two manifests differ.
+    pub fn difference(&self, other: &Manifest) -> Option<String> {
+        let (a, b) = (serde_json::to_value(self).ok()?, serde_json::to_value(other).ok()?);
+        let (a, b) = (a.as_object()?, b.as_object()?);
+        a.iter().find(|(key, value)| b.get(*key) != Some(value)).map(|(key, value)| {
+            format!("{key} is {value} in the one, {} in the other", b.get(key).unwrap_or(&serde_json::Value::Null))
+        })
+    }
+}

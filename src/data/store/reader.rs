@@ -1,0 +1,99 @@
+//! Reading a feature store.
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use super::{Kind, Manifest};
+use crate::error::{Error, Result};
+use crate::model::{FeatureRows, Modality, Side};
+use crate::tensor::safetensors::Reader;
+use crate::tensor::{Ragged, RowTable, Textbook};
+
+/// An opened store.
+#[derive(Debug)]
+pub struct FeatureStore {
+    manifest: Manifest,
+    text: Column,
+    image: Column,
+}
+
+/// Features of one modality of all items in the store.
+#[derive(Debug)]
+struct Column {
+    tokens: Arc<RowTable>,
+    global: Arc<RowTable>,
+    /// First row and number of rows of each item.
+    ranges: Vec<(u32, u32)>,
+    index: HashMap<u128, u32>,
+}
+
+impl Column {
+    fn open(folder: &Path, kind: Kind, manifest: &Manifest) -> Result<Column> {
+        let (width, global_width) = kind.widths(manifest.widths);
+        let (mut tokens, mut global) = (RowTable::new(width), RowTable::new(global_width));
+        let (mut ranges, mut index) = (Vec::new(), HashMap::new());
+        for (_, path) in kind.shards(folder)? {
+            let reader = Reader::open(&path)?;
+            let (keys, offsets) = (kind.keys(&reader)?, reader.values::<u64>(&kind.tensor("offsets"))?);
+            let refuse = |e: Error| reader.error(kind.tokens(), format!("{e}; delete the file and encode again"));
+            let first = tokens.push_f16(reader.mapped(kind.tokens())?).map_err(refuse)? as u64;
+            let item = global.push_f16(reader.mapped(&kind.tensor("global"))?).map_err(refuse)?;
+            let rows = tokens.rows() as u64 - first;
+            let rising = offsets.windows(2).all(|w| w[0] < w[1]);
+            let whole = offsets.len() == keys.len() + 1 && offsets.first() == Some(&0) && offsets.last() == Some(&rows);
+            if !rising || !whole || global.rows() - item != keys.len() || first + rows > u32::MAX as u64 {
+                let reason = "does not match its offsets and keys; delete the file and encode again";
+                return Err(reader.error(kind.tokens(), reason));
+            }
+            ranges.extend(offsets.windows(2).map(|w| ((first + w[0]) as u32, (w[1] - w[0]) as u32)));
+            index.extend(keys.into_iter().zip(item as u32..));
+        }
+        Ok(Column { tokens: Arc::new(tokens), global: Arc::new(global), ranges, index })
+    }
+
+    fn select(&self, items: &[u32], textbook: Textbook) -> Result<Modality> {
+        let range = |&item: &u32| self.ranges[item as usize];
+        let rows: Arc<[u32]> = items.iter().map(range).flat_map(|(first, n)| first..first + n).collect();
+        Ok(Modality {
+            tokens: FeatureRows { table: self.tokens.clone(), rows },
+            sequences: Ragged::new(items.iter().map(range).map(|(_, n)| n as usize), textbook)?,
+            global: FeatureRows { table: self.global.clone(), rows: items.into() },
+        })
+    }
+}
+
+impl FeatureStore {
+    /// Maps all shards of a store.
+    pub fn open(folder: &Path) -> Result<FeatureStore> {
+        let manifest = Manifest::read(folder)?;
+        let text = Column::open(folder, Kind::Text, &manifest)?;
+        let image = Column::open(folder, Kind::Image, &manifest)?;
+        Ok(FeatureStore { manifest, text, image })
+    }
+
+    /// How the features were made.
+    pub fn manifest(&self) -> &Manifest {
+        &self.manifest
+    }
+
+    /// Number of the text with this key.
+    pub fn text(&self, key: u128) -> Option<u32> {
+        self.text.index.get(&key).copied()
+    }
+
+    /// Number of the image with this key.
+    pub fn image(&self, key: u128) -> Option<u32> {
+        self.image.index.get(&key).copied()
+    }
+
+    /// Features of items given by their texts' and images' numbers. `uses` is how often a textbook implementation
+    /// would compute an item of this side.
+    pub fn side(&self, texts: &[u32], images: &[u32], uses: usize) -> Result<Side> {
+        let Manifest { max_tokens, patches, .. } = self.manifest;
+        Ok(Side {
+            text: self.text.select(texts, Textbook { sequences: uses, length: max_tokens })?,
+            image: self.image.select(images, Textbook { sequences: uses, length: patches })?,
+        })
+    }
+}

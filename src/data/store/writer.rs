@@ -1,0 +1,149 @@
+//! Writing a feature store, shard after shard.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::path::{Path, PathBuf};
+
+use half::f16;
+
+use super::{Kind, Manifest};
+use crate::encoder::Encoded;
+use crate::error::{Error, Result};
+use crate::files;
+use crate::tensor::safetensors::{Reader, Writer};
+
+/// Bytes of features gathered before a shard is written: what a kill loses at most.
+const SHARD_BYTES: usize = 64 << 20;
+
+/// Size and time of the file that an entry was made from; zeros for a text.
+pub type Stamp = [u64; 2];
+
+/// Appends to a store. Holds a lock on it, which ends with the process.
+pub struct StoreWriter {
+    folder: PathBuf,
+    manifest: Manifest,
+    text: Pending,
+    image: Pending,
+    _lock: File,
+}
+
+/// What the store has of one kind, and what waits to be written as its next shard.
+#[derive(Default)]
+struct Pending {
+    known: HashMap<u128, Stamp>,
+    next_shard: usize,
+    tokens: Vec<f16>,
+    global: Vec<f16>,
+    offsets: Vec<u64>,
+    keys: Vec<u64>,
+    stamps: Vec<u64>,
+}
+
+impl Pending {
+    fn open(folder: &Path, kind: Kind) -> Result<Pending> {
+        let mut pending = Pending::default();
+        for (number, path) in kind.shards(folder)? {
+            let reader = Reader::open(&path)?;
+            let stamps = reader.values::<u64>(&kind.tensor("stamps"))?;
+            let stamps = stamps.chunks_exact(2).map(|s| [s[0], s[1]]);
+            pending.known.extend(kind.keys(&reader)?.into_iter().zip(stamps));
+            pending.next_shard = number + 1;
+        }
+        Ok(pending)
+    }
+
+    fn push(&mut self, key: u128, encoded: &Encoded, width: usize, stamp: Stamp) -> Result<()> {
+        let before = (self.tokens.len(), self.global.len());
+        self.tokens.extend(encoded.tokens.iter().map(|&x| f16::from_f32(x)));
+        self.global.extend(encoded.global.iter().map(|&x| f16::from_f32(x)));
+        let new = self.tokens[before.0..].iter().chain(&self.global[before.1..]);
+        if !new.into_iter().all(|x| x.is_finite()) {
+            return Err(Error::invalid("the encoder gave a value that f16 cannot hold; are its weights whole?"));
+        }
+        let end = self.offsets.last().copied().unwrap_or(0) + (encoded.tokens.len() / width) as u64;
+        self.offsets.push(end);
+        self.keys.extend([(key >> 64) as u64, key as u64]);
+        self.stamps.extend(stamp);
+        self.known.insert(key, stamp);
+        Ok(())
+    }
+
+    fn bytes(&self) -> usize {
+        2 * (self.tokens.len() + self.global.len())
+    }
+
+    /// Writes what waits, if anything does.
+    fn write(&mut self, folder: &Path, kind: Kind, manifest: &Manifest) -> Result<()> {
+        let n = self.offsets.len();
+        if n == 0 {
+            return Ok(());
+        }
+        self.offsets.insert(0, 0);
+        let (width, global_width) = kind.widths(manifest.widths);
+        let tokens_shape = match kind {
+            Kind::Text => vec![self.offsets[n] as usize, width],
+            Kind::Image => vec![n, manifest.patches, width],
+        };
+        let mut writer = Writer::default();
+        writer.add(kind.tokens(), &tokens_shape, &self.tokens);
+        writer.add(kind.tensor("global"), &[n, global_width], &self.global);
+        writer.add(kind.tensor("offsets"), &[n + 1], &self.offsets);
+        writer.add(kind.tensor("keys"), &[n, 2], &self.keys);
+        writer.add(kind.tensor("stamps"), &[n, 2], &self.stamps);
+        writer.metadata(manifest)?.write(&kind.shard(folder, self.next_shard))?;
+        *self =
+            Pending { known: std::mem::take(&mut self.known), next_shard: self.next_shard + 1, ..Pending::default() };
+        Ok(())
+    }
+}
+
+impl StoreWriter {
+    /// Opens a store for appending, or starts one. A store that was made otherwise is refused.
+    pub fn open(folder: &Path, manifest: Manifest) -> Result<StoreWriter> {
+        files::create_folder(folder)?;
+        let lock_path = folder.join("lock");
+        let lock = File::create(&lock_path).map_err(Error::io(&lock_path, "create"))?;
+        if lock.try_lock().is_err() {
+            return Err(Error::file(folder, "is being written by another process; wait for it to end"));
+        }
+        if !Manifest::exists(folder) {
+            manifest.write(folder)?;
+        } else if let Some(difference) = Manifest::read(folder)?.difference(&manifest) {
+            let reason = format!("holds features made otherwise: {difference}; choose another folder for --out");
+            return Err(Error::file(folder, reason));
+        }
+        let (text, image) = (Pending::open(folder, Kind::Text)?, Pending::open(folder, Kind::Image)?);
+        Ok(StoreWriter { folder: folder.to_path_buf(), manifest, text, image, _lock: lock })
+    }
+
+    /// Whether the store has this entry, made from a file of this size and time.
+    pub fn has(&self, kind: Kind, key: u128, stamp: Stamp) -> bool {
+        let pending = match kind {
+            Kind::Text => &self.text,
+            Kind::Image => &self.image,
+        };
+        pending.known.get(&key) == Some(&stamp)
+    }
+
+    /// Adds an entry; writes a shard when enough have gathered.
+    pub fn add(&mut self, kind: Kind, key: u128, encoded: &Encoded, stamp: Stamp) -> Result<()> {
+        let (width, global_width) = kind.widths(self.manifest.widths);
+        let rows = encoded.tokens.len() / width;
+        let whole = rows * width == encoded.tokens.len() && encoded.global.len() == global_width && rows > 0;
+        if !whole || (kind == Kind::Image && rows != self.manifest.patches) {
+            return Err(Error::invalid("the encoder gave features of other shapes than it announced"));
+        }
+        let pending = match kind {
+            Kind::Text => &mut self.text,
+            Kind::Image => &mut self.image,
+        };
+        pending.push(key, encoded, width, stamp)?;
+        if pending.bytes() >= SHARD_BYTES { pending.write(&self.folder, kind, &self.manifest) } else { Ok(()) }
+    }
+
+    /// Writes what still waits.
+    pub fn finish(mut self) -> Result<()> {
+        self.text.write(&self.folder, Kind::Text, &self.manifest)?;
+        self.image.write(&self.folder, Kind::Image, &self.manifest)
+    }
+}

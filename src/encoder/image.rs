@@ -1,0 +1,172 @@
+//! Image files to an encoder's input, as Hugging Face's CLIPImageProcessor prepares them.
+
+use std::io::{BufRead, Cursor, Seek};
+use std::path::Path;
+
+use image::{ImageReader, Limits, RgbImage};
+use serde::Deserialize;
+
+use super::resample::{Filter, resize};
+use crate::error::{Error, Result};
+use crate::files;
+
+/// Most memory that decoding one image may take.
+const DECODE_LIMIT: u64 = 1 << 30;
+
+/// Reads an image file of any supported format. Transparency is dropped, as PIL's `convert("RGB")` does.
+pub fn read_image(path: &Path) -> Result<RgbImage> {
+    let bytes = std::fs::read(path).map_err(Error::io(path, "read"))?;
+    decode(Cursor::new(bytes)).map_err(|reason| Error::file(path, reason))
+}
+
+fn decode(bytes: impl BufRead + Seek) -> Result<RgbImage, String> {
+    let reader = ImageReader::new(bytes).with_guessed_format().map_err(|e| e.to_string())?;
+    if reader.format().is_none() {
+        return Err("is no image of a known format (JPEG, PNG, GIF, WebP, BMP, TIFF)".into());
+    }
+    let mut limits = Limits::default();
+    limits.max_alloc = Some(DECODE_LIMIT);
+    let mut reader = reader;
+    reader.limits(limits);
+    let image = reader.decode().map_err(|e| format!("cannot be decoded: {e}; is the file whole?"))?;
+    if image.width() == 0 || image.height() == 0 {
+        return Err("has no pixels".into());
+    }
+    Ok(image.into_rgb8())
+}
+
+/// A size that Hugging Face writes as a number or as an object.
+#[derive(Clone, Copy, Debug, PartialEq, Deserialize)]
+#[serde(untagged)]
+enum Size {
+    Number(u32),
+    Shortest { shortest_edge: u32 },
+    Exact { height: u32, width: u32 },
+}
+
+/// `preprocessor_config.json`. Defaults are CLIPImageProcessor's.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default)]
+struct Config {
+    do_resize: bool,
+    size: Size,
+    resample: u32,
+    do_center_crop: bool,
+    crop_size: Size,
+    do_rescale: bool,
+    rescale_factor: f32,
+    do_normalize: bool,
+    image_mean: [f32; 3],
+    image_std: [f32; 3],
+}
+
+impl Default for Config {
+    fn default() -> Config {
+        Config {
+            do_resize: true,
+            size: Size::Number(224),
+            resample: 3,
+            do_center_crop: true,
+            crop_size: Size::Number(224),
+            do_rescale: true,
+            rescale_factor: 1.0 / 255.0,
+            do_normalize: true,
+            image_mean: [0.481_454_66, 0.457_827_5, 0.408_210_73],
+            image_std: [0.268_629_54, 0.261_302_6, 0.275_777_1],
+        }
+    }
+}
+
+/// Resizes, crops and normalizes images.
+#[derive(Clone, Debug)]
+pub struct ImageProcessor {
+    config: Config,
+    filter: Filter,
+    /// Height and width of what comes out.
+    output: (u32, u32),
+}
+
+impl ImageProcessor {
+    /// Reads `preprocessor_config.json` of a model's folder, for a model that takes images of `size` x `size`.
+    pub fn open(folder: &Path, size: u32) -> Result<ImageProcessor> {
+        let path = folder.join("preprocessor_config.json");
+        if !path.exists() {
+            return Err(Error::file(&path, "is missing; it says how images become the model's input"));
+        }
+        let config: Config = serde_json::from_str(&files::read_text(&path)?)
+            .map_err(|e| Error::file(&path, format!("is no image processor's configuration: {e}")))?;
+        let filter = Filter::from_number(config.resample).ok_or_else(|| {
+            let reason = format!(
+                "asks for `resample` {}; 1 (Lanczos), 2 (bilinear), 3 (bicubic) are supported",
+                config.resample
+            );
+            Error::file(&path, reason)
+        })?;
+        let output = match (config.do_center_crop, config.crop_size, config.do_resize, config.size) {
+            (true, Size::Number(n) | Size::Shortest { shortest_edge: n }, _, _) => (n, n),
+            (true, Size::Exact { height, width }, _, _) => (height, width),
+            (false, _, true, Size::Exact { height, width }) => (height, width),
+            _ => return Err(Error::file(&path, "neither crops nor resizes to one size")),
+        };
+        if output != (size, size) {
+            let reason = format!("makes images of {output:?}, the model takes {size} x {size}");
+            return Err(Error::file(&path, reason));
+        }
+        if config.image_std.contains(&0.0) {
+            return Err(Error::file(&path, "has a zero in `image_std`"));
+        }
+        Ok(ImageProcessor { config, filter, output })
+    }
+
+    /// The encoder's input of an image: (3, height, width).
+    pub fn process(&self, image: RgbImage) -> Result<Vec<f32>> {
+        let image = if self.config.do_resize { self.resize(image)? } else { image };
+        Ok(self.normalize(&image))
+    }
+
+    fn resize(&self, image: RgbImage) -> Result<RgbImage> {
+        let (width, height) = image.dimensions();
+        let (to_width, to_height) = match self.config.size {
+            Size::Exact { height, width } => (width, height),
+            Size::Number(edge) | Size::Shortest { shortest_edge: edge } => {
+                // The longer side is cut to a whole number, not rounded.
+                let scaled = |long: u32, short: u32| (edge as u64 * long as u64 / short as u64).max(1) as u32;
+                if width <= height { (edge, scaled(height, width)) } else { (scaled(width, height), edge) }
+            }
+        };
+        if (to_width, to_height) == (width, height) {
+            return Ok(image);
+        }
+        // A sliver of a pixel by tens of thousands would blow up the other way round.
+        if to_width as u64 * to_height as u64 * 3 > DECODE_LIMIT {
+            return Err(Error::invalid(format!("an image of {width} x {height} is too long and narrow to resize")));
+        }
+        Ok(resize(&image, to_width, to_height, self.filter))
+    }
+
+    /// Cuts out the centre (beyond the image's border: black) and normalizes.
+    fn normalize(&self, image: &RgbImage) -> Vec<f32> {
+        let config = &self.config;
+        let ((height, width), (rows, columns)) = (self.output, (image.height(), image.width()));
+        // Python's floor division of a possibly negative margin.
+        let margin = |outer: u32, inner: u32| (outer as i64 - inner as i64).div_euclid(2);
+        let (top, left) = (margin(rows, height), margin(columns, width));
+        let mut pixels = Vec::with_capacity((3 * height * width) as usize);
+        for channel in 0..3 {
+            let factor = if config.do_rescale { config.rescale_factor } else { 1.0 };
+            let (mean, std) = match config.do_normalize {
+                true => (config.image_mean[channel], config.image_std[channel]),
+                false => (0.0, 1.0),
+            };
+            for y in 0..height as i64 {
+                for x in 0..width as i64 {
+                    let (y, x) = (y + top, x + left);
+                    let inside = (0..rows as i64).contains(&y) && (0..columns as i64).contains(&x);
+                    let value = if inside { image.get_pixel(x as u32, y as u32)[channel] } else { 0 };
+                    pixels.push((value as f32 * factor - mean) / std);
+                }
+            }
+        }
+        pixels
+    }
+}

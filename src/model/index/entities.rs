@@ -1,0 +1,100 @@
+//! The prepared entities of a knowledge base.
+
+use half::f16;
+use half::slice::HalfFloatSliceExt;
+
+use super::prepared::PreparedSide;
+use crate::error::Result;
+use crate::model::{FissFuse, ScoreKind};
+use crate::tensor::RowTable;
+
+/// How an index keeps its largest parts, the projected rows and the logit vectors.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Precision {
+    /// f32: exactly what training computes.
+    Full,
+    /// f16: half the memory; scores differ by about 1e-3 of their size.
+    Half,
+}
+
+/// Prepared entities, numbered in the order they were added.
+#[derive(Debug)]
+pub struct EntityIndex {
+    pub(super) modalities: Vec<IndexedModality>,
+    /// Fusion's vectors, one table per score.
+    pub(super) fused: Vec<(ScoreKind, RowTable)>,
+    precision: Precision,
+    len: usize,
+}
+
+#[derive(Debug)]
+pub(super) struct IndexedModality {
+    pub tokens: RowTable,
+    /// First row of each entity, then the number of rows.
+    pub starts: Vec<u32>,
+    pub queries: RowTable,
+    pub logits: RowTable,
+}
+
+impl IndexedModality {
+    /// Rows of an entity.
+    pub fn rows(&self, entity: u32) -> std::ops::Range<u32> {
+        self.starts[entity as usize]..self.starts[entity as usize + 1]
+    }
+}
+
+fn push(table: &mut RowTable, values: &[f32], precision: Precision) -> Result<()> {
+    match precision {
+        Precision::Full => table.push_f32(values.to_vec().into())?,
+        Precision::Half => {
+            let mut narrow = vec![f16::ZERO; values.len()];
+            narrow.convert_from_f32_slice(values);
+            table.push_f16(narrow.into())?
+        }
+    };
+    Ok(())
+}
+
+impl EntityIndex {
+    /// An empty index for a model's entities.
+    pub fn new(model: &FissFuse, precision: Precision) -> EntityIndex {
+        let (config, parts) = (model.config(), model.config().parts());
+        let modality = || IndexedModality {
+            tokens: RowTable::new(config.d),
+            starts: vec![0],
+            queries: RowTable::new(config.d),
+            logits: RowTable::new(config.heads * config.d),
+        };
+        let modalities = if parts.fission.any() { parts.text as usize + parts.image as usize } else { 0 };
+        EntityIndex { modalities: (0..modalities).map(|_| modality()).collect(), fused: Vec::new(), precision, len: 0 }
+    }
+
+    /// Number of entities.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether there are no entities.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Adds `items` entities.
+    pub fn add(&mut self, side: &PreparedSide, items: usize) -> Result<()> {
+        for (indexed, prepared) in self.modalities.iter_mut().zip(&side.modalities) {
+            let first = indexed.tokens.rows() as u32;
+            indexed.starts.extend(prepared.sequences.ranges().map(|r| first + r.end as u32));
+            push(&mut indexed.tokens, prepared.tokens.data(), self.precision)?;
+            push(&mut indexed.logits, &prepared.logits, self.precision)?;
+            push(&mut indexed.queries, prepared.queries.data(), Precision::Full)?;
+        }
+        if self.fused.is_empty() {
+            self.fused = side.fused.iter().map(|(kind, t)| (*kind, RowTable::new(t.shape()[1]))).collect();
+        }
+        for ((_, table), (_, vectors)) in self.fused.iter_mut().zip(&side.fused) {
+            push(table, vectors.data(), Precision::Full)?;
+        }
+        self.len += items;
+        Ok(())
+    }
+}

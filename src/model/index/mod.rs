@@ -1,0 +1,10 @@
+//! Inference: everything that depends on one side alone is computed once, and a pair costs what depends on both.
+
+mod attention;
+mod entities;
+mod prepared;
+mod scorer;
+
+pub use entities::{EntityIndex, Precision};
+pub use prepared::{PreparedMention, PreparedSide};
+pub use scorer::Scorer;

@@ -1,0 +1,79 @@
+//! What depends on one side alone: projected features, queries and logit vectors of Fission, vectors of Fusion.
+
+use crate::device::cpu::Buffer;
+use crate::error::Result;
+use crate::model::fissfuse::Network;
+use crate::model::params::Parameters;
+use crate::model::{FissFuse, ModelConfig, ScoreKind, Side, fission, fusion};
+use crate::ops::Attention;
+use crate::tape::Tape;
+use crate::tensor::{Ragged, Tensor};
+
+/// Prepared features of some mentions or entities.
+#[derive(Debug)]
+pub struct PreparedSide {
+    /// One per modality that takes part in Fission.
+    pub(super) modalities: Vec<PreparedModality>,
+    /// Fusion's vectors (n, d), one matrix per score.
+    pub(super) fused: Vec<(ScoreKind, Tensor)>,
+}
+
+#[derive(Debug)]
+pub(super) struct PreparedModality {
+    /// Projected rows (Σ lengths, d).
+    pub tokens: Tensor,
+    pub sequences: Ragged,
+    /// h of Eq. 4 (n, d).
+    pub queries: Tensor,
+    /// u of each query (n, heads * d).
+    pub logits: Buffer,
+}
+
+/// Prepared features of one mention.
+#[derive(Clone, Copy, Debug)]
+pub struct PreparedMention<'a> {
+    pub(super) side: &'a PreparedSide,
+    pub(super) item: usize,
+}
+
+impl PreparedSide {
+    /// Prepares all items of a side.
+    pub fn new(model: &FissFuse, side: &Side) -> Result<PreparedSide> {
+        let tape = Tape::inference();
+        let vars = model.parameters().bind(&tape);
+        let config = model.config();
+        let network = Network { config, tape: &tape, vars: &vars };
+        let projected = network.project(side, None, 0)?;
+        let mut modalities = Vec::new();
+        if config.parts().fission.any() {
+            for modality in &projected {
+                let attention = attention_of(model.parameters(), config, modality.name)?;
+                let queries = fission::pooled(&network, modality)?.into_tensor();
+                modalities.push(PreparedModality {
+                    logits: attention.logit_vectors(queries.data())?.0,
+                    queries,
+                    tokens: modality.tokens.tensor().clone(),
+                    sequences: modality.sequences.clone(),
+                });
+            }
+        }
+        let fused = fusion::side(&network, &projected)?;
+        Ok(PreparedSide { modalities, fused: fused.into_iter().map(|(kind, var)| (kind, var.into_tensor())).collect() })
+    }
+
+    /// The prepared features of one item.
+    pub fn mention(&self, item: usize) -> PreparedMention<'_> {
+        PreparedMention { side: self, item }
+    }
+}
+
+/// Weights of Fission's cross-attention of one modality.
+pub(super) fn attention_of(parameters: &Parameters, config: &ModelConfig, modality: &str) -> Result<Attention> {
+    let name = format!("fission.{modality}_attention");
+    let mut weights = Vec::with_capacity(10);
+    for layer in ["query", "key", "value", "out", "norm"] {
+        weights.push(parameters.get(&format!("{name}.{layer}.weight"))?);
+        weights.push(parameters.get(&format!("{name}.{layer}.bias"))?);
+    }
+    Attention::new(config.heads, config.layer_norm_eps, &weights)
+}
