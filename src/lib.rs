@@ -10,7 +10,9 @@ pub mod model;
 pub mod ops;
 pub mod profile;
 pub mod random;
+pub mod report;
 pub mod tape;
 pub mod tensor;
+pub mod train;
 
 pub use error::{Error, Result};

@@ -1,7 +1,13 @@
 //! The command line: one file per subcommand, which parses, calls and prints.
 
+mod common;
+mod demo;
 mod embed;
+mod encode;
+mod eval;
+mod link;
 mod replay;
+mod train;
 
 use clap::{Parser, Subcommand};
 
@@ -19,6 +25,11 @@ pub struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
+    Demo(demo::Args),
+    Encode(encode::Args),
+    Train(train::Args),
+    Eval(eval::Args),
+    Link(link::Args),
     Embed(embed::Args),
     Replay(replay::Args),
 }
@@ -30,6 +41,11 @@ impl Cli {
             rayon::ThreadPoolBuilder::new().num_threads(threads).build_global()?;
         }
         match self.command {
+            Command::Demo(args) => demo::run(args),
+            Command::Encode(args) => encode::run(args),
+            Command::Train(args) => train::run(args),
+            Command::Eval(args) => eval::run(args),
+            Command::Link(args) => link::run(args),
             Command::Embed(args) => embed::run(args),
             Command::Replay(args) => replay::run(args),
         }

@@ -156,6 +156,14 @@ impl Batcher {
         })
     }
 
+    /// Features of the stand-in for a missing image.
+    pub fn missing_image(&self) -> Result<crate::model::Modality> {
+        let number = self.store.image(image_key(None));
+        let number =
+            number.ok_or_else(|| Error::invalid("the feature store is incomplete; run `fissfuse encode` again"))?;
+        self.store.images(&[number])
+    }
+
     /// Features of items; `uses` is how often a textbook implementation would compute one of them.
     pub fn side(&self, items: &[Item], uses: usize) -> Result<crate::model::Side> {
         let texts: Vec<u32> = items.iter().map(|i| i.text).collect();

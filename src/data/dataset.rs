@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 
 use super::records::{read_records, record_error};
+use crate::encoder::Fingerprint;
 use crate::error::{Error, Result};
 
 /// An entity of the knowledge base.
@@ -27,14 +28,20 @@ pub struct Entity {
 
 /// A mention as its line has it.
 #[derive(Clone, Debug, Deserialize)]
-pub(super) struct MentionRecord {
+pub struct MentionRecord {
+    /// Its identifier.
     pub mention_id: String,
+    /// The span of the sentence that is to be linked.
     pub mention: String,
+    /// The sentence.
     pub sentence: String,
+    /// The image that comes with it.
     #[serde(default)]
     pub image: Option<String>,
+    /// Identifiers of its candidates.
     #[serde(default)]
     pub candidates: Vec<String>,
+    /// Identifier of the right entity.
     #[serde(default)]
     pub gold: Option<String>,
 }
@@ -159,6 +166,12 @@ impl Dataset {
         self.index.get(qid).copied()
     }
 
+    /// A checksum over the dataset's files of entities and mentions (not its images).
+    pub fn checksum(&self) -> Result<String> {
+        let files = ["entities.jsonl"].into_iter().chain(Split::ALL.map(Split::file));
+        Ok(Fingerprint::of(&self.root, &files.collect::<Vec<_>>())?.as_str().to_string())
+    }
+
     /// Whether the dataset has this file of mentions.
     pub fn has(&self, split: Split) -> bool {
         self.root.join(split.file()).exists()
@@ -189,7 +202,7 @@ impl Dataset {
     }
 
     /// Looks up a record's identifiers; says what is wrong with it.
-    pub(super) fn mention(&self, record: MentionRecord) -> Result<Mention, String> {
+    pub fn mention(&self, record: MentionRecord) -> Result<Mention, String> {
         let MentionRecord { mention_id, mention, sentence, image, candidates, gold } = record;
         if mention_id.is_empty() {
             return Err("`mention_id` is empty".into());

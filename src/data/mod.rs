@@ -8,7 +8,7 @@ mod records;
 mod store;
 
 pub use batching::{Batcher, Counts, GoldMissing, Item, Sample};
-pub use dataset::{Dataset, Entity, Mention, Skipped, Split, Tolerance};
+pub use dataset::{Dataset, Entity, Mention, MentionRecord, Skipped, Split, Tolerance};
 pub use encoding::{EncodeReport, EncodeSettings, encode};
-pub use records::read_records;
+pub use records::{parse_record, read_records, record_error};
 pub use store::{FeatureStore, Kind, Manifest, MissingImage, StoreWriter, image_key, text_key};

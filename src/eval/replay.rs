@@ -44,7 +44,7 @@ pub fn replay(weights: &Path, batch: &Path, config: Option<&Path>) -> Result<Rep
             .map_err(|e| Error::file(path, format!("is not a configuration: {e}")))?,
         None => config_of(&weights)?,
     };
-    let parameters = Parameters::read(&weights, &config, "")?;
+    let parameters = Parameters::read(&weights, &config)?;
     let model = FissFuse::with_parameters(config, parameters)?;
     let reader = Reader::open(batch)?;
     let (batch, mentions, candidates) = read_batch(&reader, model.config().widths)?;

@@ -2,8 +2,11 @@
 
 use std::sync::Arc;
 
+use half::f16;
+
+use crate::error::Result;
 use crate::ops::Pairing;
-use crate::tensor::{Ragged, RowTable};
+use crate::tensor::{Ragged, RowTable, Textbook};
 
 /// Some rows of a table.
 #[derive(Clone, Debug)]
@@ -23,6 +26,22 @@ pub struct Modality {
     pub sequences: Ragged,
     /// One global vector per item (n).
     pub global: FeatureRows,
+}
+
+impl Modality {
+    /// Features of one item as an encoder gave them, rounded as the feature store rounds.
+    pub fn single(tokens: &[f32], width: usize, global: &[f32]) -> Result<Modality> {
+        let rows = |values: &[f32], width: usize| -> Result<FeatureRows> {
+            let mut table = RowTable::new(width);
+            table.push_f16(values.iter().map(|&x| f16::from_f32(x)).collect::<Vec<_>>().into())?;
+            let rows = (0..table.rows() as u32).collect();
+            Ok(FeatureRows { table: Arc::new(table), rows })
+        };
+        let tokens = rows(tokens, width)?;
+        let length = tokens.rows.len();
+        let sequences = Ragged::new([length], Textbook { sequences: 1, length })?;
+        Ok(Modality { tokens, sequences, global: rows(global, global.len())? })
+    }
 }
 
 /// Features of the mentions or of the entities of a batch.

@@ -1,7 +1,6 @@
 //! Parameters by name: their shapes, initial values, files, and their places on a tape.
 
 use std::collections::HashMap;
-use std::path::Path;
 
 use rand::Rng;
 
@@ -110,8 +109,12 @@ impl Parameters {
     }
 
     /// Reads every parameter of `config` from a file and lists all that are missing, misshapen or unknown at once.
-    /// `prefix` stands before each name in the file, and tensors without it are none of this reader's business.
-    pub fn read(reader: &Reader, config: &ModelConfig, prefix: &str) -> Result<Parameters> {
+    pub fn read(reader: &Reader, config: &ModelConfig) -> Result<Parameters> {
+        Parameters::read_prefixed(reader, config, "")
+    }
+
+    /// The same where `prefix` stands before each name; tensors without it are none of this reader's business.
+    pub fn read_prefixed(reader: &Reader, config: &ModelConfig, prefix: &str) -> Result<Parameters> {
         let plan = Plan::of(config).0;
         let mut wrong = Vec::new();
         for (name, shape, _) in &plan {
@@ -138,11 +141,6 @@ impl Parameters {
         let tensors = plan.iter().map(|(n, shape, _)| reader.tensor_of(&format!("{prefix}{n}"), shape));
         let tensors = tensors.collect::<Result<_>>()?;
         Ok(Parameters { names: plan.into_iter().map(|(name, _, _)| name).collect(), tensors })
-    }
-
-    /// Reads a file that holds parameters alone.
-    pub fn open(path: &Path, config: &ModelConfig) -> Result<Parameters> {
-        Parameters::read(&Reader::open(path)?, config, "")
     }
 
     /// Adds every parameter to a file, with `prefix` before its name.

@@ -87,6 +87,11 @@ impl FeatureStore {
         self.image.index.get(&key).copied()
     }
 
+    /// Features of images given by their numbers.
+    pub fn images(&self, images: &[u32]) -> Result<Modality> {
+        self.image.select(images, Textbook { sequences: images.len(), length: self.manifest.patches })
+    }
+
     /// Features of items given by their texts' and images' numbers. `uses` is how often a textbook implementation
     /// would compute an item of this side.
     pub fn side(&self, texts: &[u32], images: &[u32], uses: usize) -> Result<Side> {

@@ -1,0 +1,175 @@
+//! What several subcommands share: opening data, progress bars, lists of what was skipped.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use fissfuse::data::{Batcher, Counts, Dataset, FeatureStore, GoldMissing, Skipped, Tolerance};
+use fissfuse::model::{Ablation, Modalities};
+use fissfuse::train::{RunConfig, Schedule};
+use indicatif::{ProgressBar, ProgressStyle};
+
+/// Most skipped records that are listed one by one.
+const LISTED: usize = 20;
+
+/// Flags of subcommands that read a dataset.
+#[derive(clap::Args)]
+pub struct DataArgs {
+    /// Folder of the dataset (entities.jsonl, {train,valid,test}.jsonl, images/).
+    #[arg(long, value_name = "DIR")]
+    pub data: PathBuf,
+
+    /// Leave out bad records and images, count and list them, instead of stopping at the first.
+    #[arg(long)]
+    pub skip_bad: bool,
+}
+
+impl DataArgs {
+    pub fn tolerance(&self) -> Tolerance {
+        if self.skip_bad { Tolerance::Skip } else { Tolerance::Strict }
+    }
+
+    pub fn open(&self, skipped: &mut Skipped) -> anyhow::Result<Dataset> {
+        Ok(Dataset::open(&self.data, self.tolerance(), skipped)?)
+    }
+}
+
+/// Opens a store and looks up a dataset's entities in it.
+pub fn batcher(dataset: &Dataset, features: &Path) -> anyhow::Result<Batcher> {
+    Ok(Batcher::new(dataset, Arc::new(FeatureStore::open(features)?)))
+}
+
+/// Says on stderr what was left out.
+pub fn list_skipped(skipped: &Skipped) {
+    if skipped.0.is_empty() {
+        return;
+    }
+    eprintln!("left out {} bad records or images:", skipped.0.len());
+    skipped.0.iter().take(LISTED).for_each(|error| eprintln!("  {error}"));
+    if skipped.0.len() > LISTED {
+        eprintln!("  and {} more", skipped.0.len() - LISTED);
+    }
+}
+
+/// Says on stderr what became of mentions without their gold entity or without an image.
+pub fn report_counts(what: &str, counts: &Counts, policy: GoldMissing) {
+    if counts.gold_missing > 0 {
+        let fate = match policy {
+            GoldMissing::Drop => "dropped",
+            GoldMissing::Miss => "counted as misses",
+            GoldMissing::Inject => "given it as one more candidate",
+        };
+        eprintln!("{what}: {} of {} mentions lack their gold entity: {fate}", counts.gold_missing, counts.mentions);
+    }
+    if counts.without_image > 0 {
+        eprintln!("{what}: {} of {} mentions have no image", counts.without_image, counts.mentions);
+    }
+}
+
+/// A progress bar on stderr with rate and time left; nothing where stderr is no terminal.
+pub fn progress(unit: &str) -> ProgressBar {
+    let template = format!("{{msg}} [{{bar:30}}] {{pos}}/{{len}} {unit} ({{per_sec}}, {{eta}} left)");
+    let style = ProgressStyle::with_template(&template).unwrap_or_else(|_| ProgressStyle::default_bar());
+    let bar = ProgressBar::no_length().with_style(style.progress_chars("=> "));
+    bar.enable_steady_tick(Duration::from_millis(200));
+    bar
+}
+
+/// The configuration file with the flags that override it.
+#[derive(clap::Args)]
+pub struct ConfigArgs {
+    /// Configuration file [default: the paper's settings]; the flags below override it.
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+
+    /// Hidden width of the network.
+    #[arg(long)]
+    d: Option<usize>,
+
+    /// Cross-attention heads; must divide d.
+    #[arg(long)]
+    heads: Option<usize>,
+
+    /// Dropout of the projected features.
+    #[arg(long)]
+    dropout: Option<f32>,
+
+    /// Remove a part of the model, as a row of the paper's Table 3 does.
+    #[arg(long)]
+    ablation: Option<Ablation>,
+
+    /// Read one modality only.
+    #[arg(long)]
+    modalities: Option<Modalities>,
+
+    /// Passes over the training mentions.
+    #[arg(long)]
+    epochs: Option<usize>,
+
+    /// Mentions of a step.
+    #[arg(long)]
+    batch_size: Option<usize>,
+
+    /// Peak learning rate.
+    #[arg(long)]
+    learning_rate: Option<f32>,
+
+    /// How the learning rate changes.
+    #[arg(long)]
+    schedule: Option<Schedule>,
+
+    /// Decoupled weight decay.
+    #[arg(long)]
+    weight_decay: Option<f32>,
+
+    /// Negatives sampled from each candidate list and epoch; 0 takes all.
+    #[arg(long)]
+    negatives: Option<usize>,
+
+    /// Draws weights, orders, negatives and dropout.
+    #[arg(long)]
+    seed: Option<u64>,
+
+    /// What becomes of mentions whose candidates lack the gold entity.
+    #[arg(long)]
+    gold_missing: Option<GoldMissing>,
+
+    /// Steps between checkpoints within an epoch; 0 writes one at the end of each epoch only.
+    #[arg(long)]
+    checkpoint_steps: Option<usize>,
+}
+
+impl ConfigArgs {
+    pub fn read(&self) -> anyhow::Result<RunConfig> {
+        let mut config = match &self.config {
+            Some(path) => RunConfig::read(path)?,
+            None => RunConfig::default(),
+        };
+        fn set<T: Copy>(to: &mut T, from: Option<T>) {
+            *to = from.unwrap_or(*to);
+        }
+        let RunConfig { model, train, .. } = &mut config;
+        set(&mut model.d, self.d);
+        set(&mut model.heads, self.heads);
+        set(&mut model.dropout, self.dropout);
+        set(&mut model.ablation, self.ablation);
+        set(&mut model.modalities, self.modalities);
+        set(&mut train.epochs, self.epochs);
+        set(&mut train.batch_size, self.batch_size);
+        set(&mut train.learning_rate, self.learning_rate);
+        set(&mut train.schedule, self.schedule);
+        set(&mut train.weight_decay, self.weight_decay);
+        set(&mut train.negatives, self.negatives);
+        set(&mut train.seed, self.seed);
+        set(&mut train.gold_missing, self.gold_missing);
+        set(&mut train.checkpoint_steps, self.checkpoint_steps);
+        Ok(config)
+    }
+}
+
+/// Writes a value as indented JSON, whole or not at all.
+pub fn write_json(path: &Path, value: &impl serde::Serialize) -> anyhow::Result<()> {
+    let text = serde_json::to_string_pretty(value).context("cannot be written as JSON")?;
+    Ok(fissfuse::files::write_whole(path, |out| writeln!(out, "{text}"))?)
+}

@@ -1,0 +1,146 @@
+//! `fissfuse demo`
+
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use anyhow::Context;
+use clap::Parser;
+use fissfuse::data::demo::{self, Sizes};
+use fissfuse::data::{Dataset, Mention, Skipped, Split, Tolerance};
+use fissfuse::encoder::Encoders;
+use fissfuse::encoder::clip::{RandomClip, write_random};
+use fissfuse::eval::Linker;
+use fissfuse::train::TrainedModel;
+use indicatif::ProgressBar;
+
+use super::Cli;
+use super::common::batcher;
+
+/// Train, evaluate and use a model on a small real task, in a few minutes on two cores.
+///
+/// The task: emoji. The encoder is a small CLIP with random frozen weights, since a pretrained one cannot be shipped;
+/// --encoder takes a real one.
+#[derive(clap::Args)]
+pub struct Args {
+    /// Folder for data, features and model.
+    #[arg(long, value_name = "DIR", default_value = "demo-run")]
+    out: PathBuf,
+
+    /// Draws data, encoder and model.
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+
+    /// Hugging Face directory of a pretrained CLIP to use instead of the random one.
+    #[arg(long, value_name = "DIR")]
+    encoder: Option<PathBuf>,
+
+    /// Training mentions, fewer of which make a quicker and worse model.
+    #[arg(long, value_name = "N", default_value_t = Sizes::FULL.train)]
+    mentions: usize,
+
+    /// Passes over the training mentions [default: as in configs/emoji.toml].
+    #[arg(long)]
+    epochs: Option<usize>,
+}
+
+/// configs/emoji.toml as it was when this program was built.
+const CONFIG: &str = include_str!("../../configs/emoji.toml");
+
+pub fn run(args: Args) -> anyhow::Result<()> {
+    let start = Instant::now();
+    anyhow::ensure!(args.mentions > 0, "--mentions must be at least 1");
+    let folder = |name: &str| args.out.join(name);
+    if args.out.exists() {
+        anyhow::ensure!(
+            folder("demo.toml").exists() || std::fs::read_dir(&args.out)?.next().is_none(),
+            "{} exists and is no folder of a demo; choose another --out",
+            args.out.display()
+        );
+        std::fs::remove_dir_all(&args.out).with_context(|| format!("{}: cannot clear", args.out.display()))?;
+    }
+    fissfuse::files::write_whole(&folder("demo.toml"), |out| out.write_all(CONFIG.as_bytes()))?;
+
+    println!("1. Data: emoji, their names and keywords from Unicode, scenes drawn by seed {}", args.seed);
+    demo::write(&folder("data"), Sizes { train: args.mentions, ..Sizes::FULL }, args.seed)?;
+    let encoder = match &args.encoder {
+        Some(encoder) => encoder.clone(),
+        None => {
+            println!("2. Encoder: a small CLIP with random frozen weights (--encoder DIR takes a pretrained one)");
+            let dataset = Dataset::open(&folder("data"), Tolerance::Strict, &mut Skipped::default())?;
+            let texts = demo::tokenizer_texts(&dataset)?;
+            write_random(&folder("encoder"), random_clip(args.seed), texts.iter().map(String::as_str))?;
+            folder("encoder")
+        }
+    };
+    let show = |path: &Path| path.display().to_string();
+    let [data, features, model, config, out] = ["data", "features", "model", "demo.toml", "eval"].map(folder);
+    let data = ["--data".to_string(), show(&data)];
+    let features_of = ["--features".to_string(), show(&features)];
+    let encode = ["--encoder".to_string(), show(&encoder), "--out".into(), show(&features)];
+    let with_config = ["--config".to_string(), show(&config)];
+    subcommand("encode", [&data[..], &encode, &with_config].concat())?;
+    let mut train = [&data[..], &features_of, &with_config, &["--out".into(), show(&model)]].concat();
+    train.extend(["--seed".into(), args.seed.to_string()]);
+    if let Some(epochs) = args.epochs {
+        train.extend(["--epochs".into(), epochs.to_string()]);
+    }
+    subcommand("train", train)?;
+    let trained = ["--model".to_string(), show(&model)];
+    subcommand("eval", [&data[..], &features_of, &trained, &["--out".into(), show(&out)]].concat())?;
+
+    println!("\nOne mention it has never seen:");
+    example(&folder("data"), &features, &encoder, &model)?;
+    println!("\nThe demo took {:.0} s. To go on, for instance:", start.elapsed().as_secs_f64());
+    println!(
+        "  head -3 {}/test.jsonl | fissfuse link {} --encoder {} {} {} --top 3",
+        show(&folder("data")),
+        data.join(" "),
+        show(&encoder),
+        features_of.join(" "),
+        trained.join(" ")
+    );
+    println!("  fissfuse train --help    its settings, among them the paper's ablations");
+    println!("  docs/data.md             how to bring your own entities and mentions");
+    Ok(())
+}
+
+/// Says what is run and runs it, as the shell would.
+fn subcommand(name: &str, arguments: Vec<String>) -> anyhow::Result<()> {
+    println!("\n$ fissfuse {name} {}", arguments.join(" "));
+    let words = ["fissfuse".to_string(), name.to_string()].into_iter().chain(arguments);
+    Cli::try_parse_from(words)?.run()
+}
+
+fn random_clip(seed: u64) -> RandomClip {
+    RandomClip {
+        text_width: 64,
+        vision_width: 96,
+        projection: 64,
+        layers: 1,
+        image_size: 64,
+        patch_size: 16,
+        vocabulary: 8000,
+        seed,
+    }
+}
+
+/// Links the first test mention and prints it with its three best entities.
+fn example(data: &Path, features: &Path, encoder: &Path, model: &Path) -> anyhow::Result<()> {
+    let mut skipped = Skipped::default();
+    let dataset = Dataset::open(data, Tolerance::Strict, &mut skipped)?;
+    let batcher = batcher(&dataset, features)?;
+    let (trained, encoders) = (TrainedModel::read(model)?, Encoders::open(encoder)?);
+    let mut linker = Linker::new(&trained.model, &batcher, &dataset, &encoders)?;
+    let mentions = dataset.mentions(Split::Test, &mut skipped)?;
+    let mention: &Mention = mentions.first().context("the test split is empty")?;
+    let linked = linker.link(mention, 3, &ProgressBar::hidden())?;
+    let image = mention.image.as_deref().unwrap_or("no image");
+    println!("  \"{}\" in \"{}\" ({image})", mention.mention, mention.sentence);
+    let gold = mention.gold.map(|gold| dataset.entities()[gold as usize].qid.as_str());
+    for (rank, link) in linked.links.iter().enumerate() {
+        let right = if gold == Some(link.qid.as_str()) { "  <- right" } else { "" };
+        let percent = 100.0 * link.confidence;
+        println!("  {}. {} ({})  {percent:.1} %{right}", rank + 1, link.name, link.qid);
+    }
+    Ok(())
+}

@@ -1,0 +1,49 @@
+//! `fissfuse encode`
+
+use std::path::PathBuf;
+use std::time::Instant;
+
+use fissfuse::data::{Skipped, encode};
+use fissfuse::encoder::Encoders;
+use fissfuse::train::RunConfig;
+
+use super::common::{DataArgs, list_skipped, progress};
+
+/// Encode a dataset's texts and images once, into a feature store.
+///
+/// Run again, it goes on where it stopped and adds what is new or has changed.
+#[derive(clap::Args)]
+pub struct Args {
+    #[command(flatten)]
+    pub data: DataArgs,
+
+    /// Hugging Face directory of the encoder.
+    #[arg(long, value_name = "DIR")]
+    pub encoder: PathBuf,
+
+    /// Folder of the feature store.
+    #[arg(long, value_name = "DIR")]
+    pub out: PathBuf,
+
+    /// Configuration file; its [encode] section counts [default: the paper's settings].
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+}
+
+pub fn run(args: Args) -> anyhow::Result<()> {
+    let config = args.config.as_deref().map(RunConfig::read).transpose()?.unwrap_or_default();
+    let mut skipped = Skipped::default();
+    let dataset = args.data.open(&mut skipped)?;
+    let encoders = Encoders::open(&args.encoder)?;
+    let (start, bar) = (Instant::now(), progress("texts and images"));
+    let done = encode(&dataset, &encoders, &config.encode, &args.out, args.data.tolerance(), &mut skipped, &bar)?;
+    bar.finish_and_clear();
+    list_skipped(&skipped);
+    let seconds = start.elapsed().as_secs_f64();
+    println!(
+        "encoded {} texts and {} images in {seconds:.1} s ({} were there already); \
+         {} mentions and entities have no image, {} images were unreadable",
+        done.texts, done.images, done.reused, done.without_image, done.bad_images
+    );
+    Ok(())
+}

@@ -1,0 +1,80 @@
+//! `fissfuse train`
+
+use std::path::PathBuf;
+
+use fissfuse::data::{Skipped, Split};
+use fissfuse::train::{EpochRecord, Trainer};
+
+use super::common::{ConfigArgs, DataArgs, batcher, list_skipped, progress, report_counts};
+
+/// Train FissFuse on a dataset's features.
+///
+/// Writes best.safetensors (the epoch with the best validation MRR), last.safetensors (everything that --resume
+/// needs) and train.jsonl (a line per epoch).
+#[derive(clap::Args)]
+pub struct Args {
+    #[command(flatten)]
+    pub data: DataArgs,
+
+    /// Feature store that `fissfuse encode` made.
+    #[arg(long, value_name = "DIR")]
+    pub features: PathBuf,
+
+    /// Folder of the run.
+    #[arg(long, value_name = "DIR")]
+    pub out: PathBuf,
+
+    #[command(flatten)]
+    pub config: ConfigArgs,
+
+    /// Go on with the run in --out from its last checkpoint.
+    #[arg(long)]
+    pub resume: bool,
+}
+
+pub fn run(args: Args) -> anyhow::Result<()> {
+    let config = args.config.read()?;
+    let mut skipped = Skipped::default();
+    let dataset = args.data.open(&mut skipped)?;
+    let batcher = batcher(&dataset, &args.features)?;
+    let model = config.model.for_features(batcher.store().manifest())?;
+    let (seed, policy) = (config.train.seed, config.train.gold_missing);
+    let mut samples = |split: Split| -> anyhow::Result<_> {
+        let (samples, counts) = batcher.samples(&dataset.mentions(split, &mut skipped)?, seed, policy)?;
+        report_counts(&split.to_string(), &counts, policy);
+        Ok(samples)
+    };
+    let train = samples(Split::Train)?;
+    let valid = if dataset.has(Split::Valid) { samples(Split::Valid)? } else { Vec::new() };
+    list_skipped(&skipped);
+    let (epochs, checksum) = (config.train.epochs, dataset.checksum()?);
+    let data = (&batcher, checksum);
+    let mut trainer = Trainer::new(&args.out, (model, config.train), data, (train, valid), args.resume)?;
+    println!("{} parameters; {epochs} epochs, {} done", trainer.model().parameters().count(), trainer.progress().epoch);
+    let bar = progress("steps");
+    trainer.run(&bar, |record| bar.suspend(|| print_epoch(record, epochs)))?;
+    if let Some((epoch, metrics)) = trainer.progress().best {
+        println!("best: epoch {epoch}, validation MRR {:.2} %, in {}", 100.0 * metrics.reciprocal, args.out.display());
+    }
+    let shares = trainer.stages().shares();
+    let shares: Vec<String> = shares.iter().map(|(name, share)| format!("{name} {:.1} %", 100.0 * share)).collect();
+    println!("time: {}", shares.join(", "));
+    Ok(())
+}
+
+fn print_epoch(record: &EpochRecord, epochs: usize) {
+    let losses: Vec<String> = record.losses.iter().map(|(name, loss)| format!("{name} {loss:.3}")).collect();
+    let valid = record.valid.map_or(String::new(), |m| {
+        let percent = |x: f64| 100.0 * x;
+        let (h1, h3, mrr) = (percent(m.hits1), percent(m.hits3), percent(m.reciprocal));
+        format!("  valid H@1 {h1:.2} H@3 {h3:.2} MR {:.3} MRR {mrr:.2}", m.mean_rank)
+    });
+    let best = if record.best && record.valid.is_some() { " *" } else { "" };
+    println!(
+        "epoch {:>3}/{epochs}  loss {:.4} ({})  {:.0} samples/s{valid}{best}",
+        record.epoch,
+        record.loss,
+        losses.join(", "),
+        record.samples_per_second
+    );
+}

@@ -1,0 +1,76 @@
+//! Hits at k, mean rank and mean reciprocal rank (Eq. 13).
+
+use serde::{Deserialize, Serialize};
+
+/// Rank of the gold candidate: 1 + those that score strictly higher + equal ones that stand before it. `None` if it
+/// is not among the candidates, which counts as ranked behind all of them.
+pub fn rank(similarity: &[f32], gold: Option<usize>) -> usize {
+    let Some(gold) = gold else { return similarity.len() + 1 };
+    let own = similarity[gold];
+    // A score that is no number must not win.
+    let ahead = |(i, s): (usize, &f32)| !(*s < own || *s == own && i >= gold);
+    1 + similarity.iter().enumerate().filter(|&(i, s)| i != gold && ahead((i, s))).count()
+}
+
+/// Metrics over some mentions. Shares are between 0 and 1.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Metrics {
+    /// Share of mentions whose gold entity ranks first.
+    #[serde(rename = "H@1")]
+    pub hits1: f64,
+    /// Share of those that rank among the first two.
+    #[serde(rename = "H@2")]
+    pub hits2: f64,
+    /// Share of those that rank among the first three.
+    #[serde(rename = "H@3")]
+    pub hits3: f64,
+    /// Share of those that rank among the first five.
+    #[serde(rename = "H@5")]
+    pub hits5: f64,
+    /// Mean rank.
+    #[serde(rename = "MR")]
+    pub mean_rank: f64,
+    /// Mean of 1 / rank.
+    #[serde(rename = "MRR")]
+    pub reciprocal: f64,
+    /// Number of mentions.
+    pub mentions: usize,
+}
+
+impl Metrics {
+    /// From the ranks of some mentions.
+    pub fn of(ranks: &[usize]) -> Metrics {
+        let n = ranks.len().max(1) as f64;
+        let hits = |k: usize| ranks.iter().filter(|&&r| r <= k).count() as f64 / n;
+        Metrics {
+            hits1: hits(1),
+            hits2: hits(2),
+            hits3: hits(3),
+            hits5: hits(5),
+            mean_rank: ranks.iter().map(|&r| r as f64).sum::<f64>() / n,
+            reciprocal: ranks.iter().map(|&r| 1.0 / r as f64).sum::<f64>() / n,
+            mentions: ranks.len(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ties_count_those_that_stand_before() {
+        let scores = [1.0, 3.0, 3.0, 2.0, 3.0];
+        assert_eq!([1, 2, 4, 3, 0].map(|gold| rank(&scores, Some(gold))), [1, 2, 3, 4, 5]);
+        assert_eq!(rank(&scores, None), 6);
+        assert_eq!(rank(&[f32::NAN, 1.0], Some(1)), 2);
+        assert_eq!(rank(&[1.0, f32::NAN], Some(1)), 2);
+    }
+
+    #[test]
+    fn metrics_are_those_of_the_paper() {
+        let metrics = Metrics::of(&[1, 2, 4, 10]);
+        assert_eq!((metrics.hits1, metrics.hits2, metrics.hits3, metrics.hits5), (0.25, 0.5, 0.5, 0.75));
+        assert_eq!((metrics.mean_rank, metrics.reciprocal), (4.25, (1.0 + 0.5 + 0.25 + 0.1) / 4.0));
+    }
+}

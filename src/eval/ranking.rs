@@ -1,0 +1,104 @@
+//! Ranking every mention's candidates with a trained model.
+
+use std::collections::HashMap;
+
+use indicatif::ProgressBar;
+use rayon::prelude::*;
+
+use super::metrics::{Metrics, rank};
+use crate::data::{Batcher, Sample};
+use crate::error::Result;
+use crate::model::{EntityIndex, FissFuse, Precision, PreparedSide, ScoreKind, Scorer, mean_over_scores};
+
+/// Entities or mentions prepared at a time.
+const BLOCK: usize = 256;
+
+/// A mention's candidates with their scores.
+#[derive(Clone, Debug)]
+pub struct Ranked {
+    /// Positions in the sample's list, best first.
+    pub order: Vec<usize>,
+    /// Mean score of each candidate of the sample's list (Eq. 11).
+    pub similarity: Vec<f32>,
+    /// Scores (kinds, candidates).
+    pub scores: Vec<f32>,
+    /// Rank of the gold entity.
+    pub rank: usize,
+}
+
+/// Metrics of a model on some mentions.
+#[derive(Clone, Debug)]
+pub struct Evaluation {
+    /// By the mean of the scores.
+    pub mean: Metrics,
+    /// By each score alone.
+    pub per_score: Vec<(ScoreKind, Metrics)>,
+    /// One per sample.
+    pub ranked: Vec<Ranked>,
+}
+
+/// Prepares these entities and adds them to an index, in this order.
+pub fn index_entities(
+    model: &FissFuse,
+    batcher: &Batcher,
+    entities: &[u32],
+    index: &mut EntityIndex,
+    bar: &ProgressBar,
+) -> Result<()> {
+    for block in entities.chunks(BLOCK) {
+        let side = batcher.side(&batcher.items(block)?, block.len())?;
+        index.add(&PreparedSide::new(model, &side)?, block.len())?;
+        bar.inc(block.len() as u64);
+    }
+    Ok(())
+}
+
+/// Order of candidates by falling similarity; equal ones keep their order.
+pub fn order_by(similarity: &[f32]) -> Vec<usize> {
+    let mut order: Vec<usize> = (0..similarity.len()).collect();
+    order.sort_by(|&a, &b| similarity[b].total_cmp(&similarity[a]));
+    order
+}
+
+/// Ranks the candidates of all samples.
+pub fn evaluate(model: &FissFuse, batcher: &Batcher, samples: &[Sample], bar: &ProgressBar) -> Result<Evaluation> {
+    let mut place: HashMap<u32, u32> = HashMap::new();
+    let mut entities = Vec::new();
+    for &candidate in samples.iter().flat_map(|s| &s.candidates) {
+        place.entry(candidate).or_insert_with(|| {
+            entities.push(candidate);
+            entities.len() as u32 - 1
+        });
+    }
+    bar.set_length((entities.len() + samples.len()) as u64);
+    let mut index = EntityIndex::new(model, Precision::Full);
+    index_entities(model, batcher, &entities, &mut index, bar)?;
+    let scorer = Scorer::new(model)?;
+    let kinds = scorer.kinds().len();
+    let mut ranked = Vec::with_capacity(samples.len());
+    for block in samples.chunks(BLOCK) {
+        let items: Vec<_> = block.iter().map(|s| s.item).collect();
+        let mentions = PreparedSide::new(model, &batcher.side(&items, items.len())?)?;
+        let rank_one = |(i, sample): (usize, &Sample)| {
+            let candidates: Vec<u32> = sample.candidates.iter().map(|c| place[c]).collect();
+            let scores = scorer.score(mentions.mention(i), &index, &candidates)?;
+            let similarity = mean_over_scores(&scores, kinds);
+            let rank = rank(&similarity, sample.gold.map(|g| g as usize));
+            Ok(Ranked { order: order_by(&similarity), similarity, scores, rank })
+        };
+        ranked.extend(block.par_iter().enumerate().map(rank_one).collect::<Result<Vec<_>>>()?);
+        bar.inc(block.len() as u64);
+    }
+    let by_score = |k: usize| {
+        let ranks = samples.iter().zip(&ranked).map(|(sample, ranked)| {
+            let n = sample.candidates.len();
+            rank(&ranked.scores[k * n..][..n], sample.gold.map(|g| g as usize))
+        });
+        Metrics::of(&ranks.collect::<Vec<_>>())
+    };
+    Ok(Evaluation {
+        mean: Metrics::of(&ranked.iter().map(|r| r.rank).collect::<Vec<_>>()),
+        per_score: scorer.kinds().iter().enumerate().map(|(k, kind)| (*kind, by_score(k))).collect(),
+        ranked,
+    })
+}

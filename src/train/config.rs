@@ -1,0 +1,184 @@
+//! A run's configuration file (docs/configuration.md, configs/*.toml).
+
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use crate::data::{EncodeSettings, GoldMissing, Manifest};
+use crate::error::{Error, Result};
+use crate::files;
+use crate::model::{Ablation, Modalities, ModelConfig, Widths};
+
+/// Everything a run is made of, but for its data.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct RunConfig {
+    /// The network.
+    pub model: ModelSettings,
+    /// How texts and images are encoded.
+    pub encode: EncodeSettings,
+    /// How it is trained.
+    pub train: TrainSettings,
+}
+
+/// The network, but for the widths that come with the features.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ModelSettings {
+    /// Hidden width.
+    pub d: usize,
+    /// Cross-attention heads.
+    pub heads: usize,
+    /// Epsilon of every layer normalization.
+    pub layer_norm_eps: f32,
+    /// Probability of zeroing a projected feature in training.
+    pub dropout: f32,
+    /// Which of Table 3's parts are removed.
+    pub ablation: Ablation,
+    /// Which modalities are read.
+    pub modalities: Modalities,
+    /// Widths of the features; if given, features of other widths are refused.
+    pub widths: Option<Widths>,
+}
+
+impl Default for ModelSettings {
+    fn default() -> ModelSettings {
+        let ModelConfig { d, heads, layer_norm_eps, dropout, ablation, modalities, .. } = ModelConfig::default();
+        ModelSettings { d, heads, layer_norm_eps, dropout, ablation, modalities, widths: None }
+    }
+}
+
+impl ModelSettings {
+    /// The model's configuration for features of this store.
+    pub fn for_features(&self, manifest: &Manifest) -> Result<ModelConfig> {
+        if let Some(widths) = self.widths.filter(|w| *w != manifest.widths) {
+            let found = manifest.widths;
+            return Err(Error::invalid(format!("the configuration asks for {widths:?}, the features have {found:?}")));
+        }
+        let ModelSettings { d, heads, layer_norm_eps, dropout, ablation, modalities, .. } = self.clone();
+        let config = ModelConfig { widths: manifest.widths, d, heads, layer_norm_eps, dropout, ablation, modalities };
+        config.check()?;
+        Ok(config)
+    }
+}
+
+/// How the learning rate changes over the run.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum Schedule {
+    /// Not at all, once warm.
+    #[default]
+    Constant,
+    /// It falls in a straight line to zero at the end of the last epoch.
+    Linear,
+}
+
+/// Settings of training. Defaults are the paper's where it states them.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct TrainSettings {
+    /// Passes over the training mentions.
+    pub epochs: usize,
+    /// Mentions of a step.
+    pub batch_size: usize,
+    /// Peak learning rate.
+    pub learning_rate: f32,
+    /// How it changes.
+    pub schedule: Schedule,
+    /// Steps over which it rises from zero.
+    pub warmup_steps: usize,
+    /// Decoupled weight decay.
+    pub weight_decay: f32,
+    /// Decay rates of AdamW's moments.
+    pub betas: (f32, f32),
+    /// AdamW's epsilon.
+    pub eps: f32,
+    /// Negatives sampled from each list and epoch; 0 takes all.
+    pub negatives: usize,
+    /// Draws weights, orders, negatives and dropout.
+    pub seed: u64,
+    /// What becomes of mentions whose list lacks the gold entity.
+    pub gold_missing: GoldMissing,
+    /// Steps between checkpoints within an epoch; 0 writes one at the end of each epoch only.
+    pub checkpoint_steps: usize,
+}
+
+impl Default for TrainSettings {
+    fn default() -> TrainSettings {
+        TrainSettings {
+            epochs: 20,
+            batch_size: 128,
+            learning_rate: 4e-5,
+            schedule: Schedule::Constant,
+            warmup_steps: 0,
+            weight_decay: 0.01,
+            betas: (0.9, 0.999),
+            eps: 1e-8,
+            negatives: 0,
+            seed: 0,
+            gold_missing: GoldMissing::Drop,
+            checkpoint_steps: 0,
+        }
+    }
+}
+
+impl TrainSettings {
+    /// Fails if a number makes no sense.
+    pub fn check(&self) -> Result<()> {
+        let refuse = |what: String| Err(Error::invalid(format!("train: {what}")));
+        let share = |x: f32| (0.0..1.0).contains(&x);
+        if self.epochs == 0 || self.batch_size == 0 {
+            return refuse("epochs and batch_size must be at least 1".into());
+        }
+        if !(self.learning_rate > 0.0 && self.learning_rate.is_finite()) {
+            return refuse(format!("learning_rate = {} is not positive", self.learning_rate));
+        }
+        if !(self.weight_decay >= 0.0 && self.weight_decay.is_finite() && self.eps > 0.0) {
+            return refuse("weight_decay must not be negative and eps must be positive".into());
+        }
+        if !(share(self.betas.0) && share(self.betas.1)) {
+            return refuse(format!("betas = {:?} are not in [0, 1)", self.betas));
+        }
+        Ok(())
+    }
+
+    /// Learning rate of a step, counted from 0, of a run of `steps`.
+    pub fn rate(&self, step: u64, steps: u64) -> f32 {
+        let warm = ((step + 1) as f32 / self.warmup_steps.max(1) as f32).min(1.0);
+        let left = match self.schedule {
+            Schedule::Constant => 1.0,
+            Schedule::Linear => 1.0 - step as f32 / steps.max(1) as f32,
+        };
+        self.learning_rate * warm * left
+    }
+}
+
+impl RunConfig {
+    /// Reads a TOML file.
+    pub fn read(path: &Path) -> Result<RunConfig> {
+        toml::from_str(&files::read_text(path)?).map_err(|e| Error::file(path, format!("is no configuration:\n{e}")))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_rate_warms_up_and_falls() {
+        let settings = TrainSettings {
+            learning_rate: 1.0,
+            warmup_steps: 4,
+            schedule: Schedule::Linear,
+            ..TrainSettings::default()
+        };
+        assert_eq!([0, 3, 5].map(|step| settings.rate(step, 10)), [0.25, 0.7, 0.5]);
+        assert_eq!(TrainSettings { warmup_steps: 0, schedule: Schedule::Constant, ..settings }.rate(9, 10), 1.0);
+    }
+
+    #[test]
+    fn unknown_settings_are_refused_by_name() {
+        let error = toml::from_str::<RunConfig>("[train]\nlearning_rat = 1.0\n").unwrap_err();
+        assert!(error.to_string().contains("learning_rat"), "{error}");
+    }
+}
