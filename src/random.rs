@@ -4,16 +4,42 @@
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 
+/// Blocks that [`philox_lanes`] draws at once: as many as one vector register has 32-bit lanes.
+pub const LANES: usize = 16;
+
 /// Philox4x32-10 (Salmon et al., 2011): four uniform 32-bit numbers from a key and a counter.
-pub fn philox(key: u64, mut counter: [u32; 4]) -> [u32; 4] {
+pub fn philox(key: u64, counter: [u32; 4]) -> [u32; 4] {
+    philox_rounds::<1>(key, counter.map(|c| [c])).map(|[x]| x)
+}
+
+/// Philox at the counters `block..block + 16` (the low 64 bits) with the same high words: number `i` of block `b` is
+/// `[i][b]`. Inline into `simd!`.
+#[inline(always)]
+pub fn philox_lanes(key: u64, block: u64, high: [u32; 2]) -> [[u32; LANES]; 4] {
+    let mut counters = [[0; LANES], [0; LANES], [high[0]; LANES], [high[1]; LANES]];
+    for lane in 0..LANES {
+        let counter = block + lane as u64;
+        counters[0][lane] = counter as u32;
+        counters[1][lane] = (counter >> 32) as u32;
+    }
+    philox_rounds(key, counters)
+}
+
+#[inline(always)]
+fn philox_rounds<const N: usize>(key: u64, mut c: [[u32; N]; 4]) -> [[u32; N]; 4] {
     let mut key = [key as u32, (key >> 32) as u32];
     for _ in 0..10 {
-        let a = 0xD251_1F53u64 * counter[0] as u64;
-        let b = 0xCD9E_8D57u64 * counter[2] as u64;
-        counter = [(b >> 32) as u32 ^ counter[1] ^ key[0], b as u32, (a >> 32) as u32 ^ counter[3] ^ key[1], a as u32];
+        for lane in 0..N {
+            let a = 0xD251_1F53u64 * c[0][lane] as u64;
+            let b = 0xCD9E_8D57u64 * c[2][lane] as u64;
+            c[0][lane] = (b >> 32) as u32 ^ c[1][lane] ^ key[0];
+            c[1][lane] = b as u32;
+            c[2][lane] = (a >> 32) as u32 ^ c[3][lane] ^ key[1];
+            c[3][lane] = a as u32;
+        }
         key = [key[0].wrapping_add(0x9E37_79B9), key[1].wrapping_add(0xBB67_AE85)];
     }
-    counter
+    c
 }
 
 /// What a sequence of draws is for; each purpose has draws of its own.
@@ -50,6 +76,12 @@ mod tests {
     #[test]
     fn philox_gives_the_published_numbers() {
         assert_eq!(philox(0, [0; 4]), [0x6627_e8d5, 0xe169_c58d, 0xbc57_ac4c, 0x9b00_dbd8]);
+        let lanes = philox_lanes(9, u32::MAX as u64 - 3, [7, 8]);
+        for b in 0..LANES as u64 {
+            let counter = u32::MAX as u64 - 3 + b;
+            let want = philox(9, [counter as u32, (counter >> 32) as u32, 7, 8]);
+            assert_eq!([0, 1, 2, 3].map(|i| lanes[i][b as usize]), want);
+        }
         assert_eq!(philox(u64::MAX, [u32::MAX; 4]), [0x408f_276d, 0x41c8_3b0e, 0xa20b_c7c6, 0x6d54_51fd]);
     }
 }

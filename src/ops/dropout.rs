@@ -6,16 +6,19 @@
 use rayon::prelude::*;
 
 use super::{Cost, Op, arity};
-use crate::device::cpu::Buffer;
+use crate::device::cpu::{Buffer, simd};
 use crate::error::{Error, Result};
-use crate::random::philox;
+use crate::random::{LANES, philox_lanes};
 use crate::tape::InputGrads;
 use crate::tensor::Tensor;
 
 const NAME: &str = "dropout";
 
-/// Values one task handles; a multiple of the four that one draw of the generator gives.
+/// Values one task handles.
 const CHUNK: usize = 16 << 10;
+
+/// Values that one draw of the generator covers: value `4 b + i` takes number `i` of block `b`.
+const DRAW: usize = 4 * LANES;
 
 /// See the module's documentation.
 pub struct Dropout {
@@ -34,13 +37,13 @@ impl Dropout {
         // A draw is uniform over 2^32 values; the value is kept if it is not below p of them.
         let threshold = (self.p as f64 * (1u64 << 32) as f64) as u32;
         out.par_chunks_mut(CHUNK).zip(x.par_chunks(CHUNK)).enumerate().for_each(|(chunk, (out, x))| {
-            for (block, (out, x)) in out.chunks_mut(4).zip(x.chunks(4)).enumerate() {
-                let block = (chunk * (CHUNK / 4) + block) as u64;
-                let draws = philox(self.seed, [block as u32, (block >> 32) as u32, self.stream.0, self.stream.1]);
-                for ((out, x), draw) in out.iter_mut().zip(x).zip(draws) {
-                    *out += if draw >= threshold { x * scale } else { 0.0 };
+            simd!(for (draw, (out, x)) in out.chunks_mut(DRAW).zip(x.chunks(DRAW)).enumerate() {
+                let block = ((chunk * CHUNK + draw * DRAW) / 4) as u64;
+                let draws = philox_lanes(self.seed, block, [self.stream.0, self.stream.1]);
+                for (i, (out, x)) in out.iter_mut().zip(x).enumerate() {
+                    *out += if draws[i % 4][i / 4] >= threshold { x * scale } else { 0.0 };
                 }
-            }
+            })
         });
     }
 }

@@ -77,7 +77,7 @@ impl Half {
 }
 
 impl Pairing {
-    /// Pairs (left[p], right[p]) of `lefts` and `rights` items.
+    /// Pairs (`left[p]`, `right[p]`) of `lefts` and `rights` items.
     pub fn new(left: Vec<u32>, lefts: usize, right: Vec<u32>, rights: usize) -> Result<Pairing> {
         if left.len() != right.len() {
             return Err(Error::shape("pairing", format!("{} left and {} right items", left.len(), right.len())));

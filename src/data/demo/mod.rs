@@ -40,9 +40,8 @@ impl Emoji {
     }
 
     fn description(&self) -> String {
-        let keywords = self.keywords.join(", ");
-        let group = format!("{}: {}.", self.group, self.subgroup);
-        if keywords.is_empty() { group } else { format!("{keywords}. {group}") }
+        let facts = self.keywords.iter().map(String::as_str).chain([self.subgroup.as_str(), self.group.as_str()]);
+        facts.collect::<Vec<_>>().join(", ")
     }
 }
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use rand::Rng;
-use rand::seq::{IndexedRandom, SliceRandom};
+use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
 
 use super::{Emoji, Split};
@@ -87,35 +87,34 @@ fn recipe(emoji: &[Emoji], word: &str, target: usize, sharing: &[usize], rng: &m
             others.push(other);
         }
     }
-    let property = rng.random_bool(0.5).then(|| property(&emoji[target], word, rng)).flatten();
+    let candidates = candidates(emoji.len(), target, sharing, rng);
+    let property = rng.random_bool(0.5).then(|| property(emoji, target, word, &candidates, rng)).flatten();
     let names: Vec<&str> = others.iter().map(|&i| emoji[i].name.as_str()).collect();
     let sentence = sentence(word, &names, property, rng);
-    let candidates = candidates(emoji.len(), target, sharing, rng);
     Recipe { mention: word.to_string(), sentence, target, others, candidates }
 }
 
-/// Something else that is known about the target.
-fn property<'a>(target: &'a Emoji, word: &str, rng: &mut ChaCha8Rng) -> Option<&'a str> {
-    let known: Vec<&str> = target.keywords.iter().map(String::as_str).filter(|k| *k != word).collect();
-    known.choose(rng).copied()
+/// Something else that is known about the target, of what the fewest other candidates share.
+fn property<'a>(
+    emoji: &'a [Emoji],
+    target: usize,
+    word: &str,
+    candidates: &[usize],
+    rng: &mut ChaCha8Rng,
+) -> Option<&'a str> {
+    let mut known: Vec<&str> = emoji[target].keywords.iter().map(String::as_str).filter(|k| *k != word).collect();
+    known.shuffle(rng);
+    let sharing = |word: &str| candidates.iter().filter(|&&c| emoji[c].keywords.iter().any(|k| k == word)).count();
+    known.into_iter().min_by_key(|word| sharing(word))
 }
 
 fn sentence(word: &str, beside: &[&str], property: Option<&str>, rng: &mut ChaCha8Rng) -> String {
-    const SCENES: [&str; 6] = [
-        "The {m} stands beside {o}.",
-        "Here is a {m} together with {o}.",
-        "Somebody put the {m} next to {o}.",
-        "Between {o} you can see the {m}.",
-        "A picture of a {m}, with {o} around it.",
-        "Look at this {m}! It shares the ground with {o}.",
-    ];
-    const PROPERTIES: [&str; 4] =
-        ["It has to do with {p}.", "Think of {p}.", "People use it for {p}.", "It is about {p}."];
+    const SCENES: [&str; 4] =
+        ["A {m} beside {o}.", "{o} around a {m}.", "The {m} stands with {o}.", "A {m}, then {o}."];
+    const PROPERTIES: [&str; 3] = ["It is about {p}.", "Think of {p}.", "It has to do with {p}."];
     let (last, first) = beside.split_last().map_or(("nothing", &[][..]), |(last, first)| (*last, first));
-    let listed: Vec<String> = first.iter().map(|name| format!("the {name}")).collect();
-    let others = format!("{} and the {last}", listed.join(", "));
-    let fill = |template: &str| template.replace("{m}", word).replace("{o}", &others);
-    let mut text = fill(SCENES[rng.random_range(0..SCENES.len())]);
+    let others = format!("{} and {last}", first.join(", "));
+    let mut text = SCENES[rng.random_range(0..SCENES.len())].replace("{m}", word).replace("{o}", &others);
     if let Some(property) = property {
         let clause = PROPERTIES[rng.random_range(0..PROPERTIES.len())];
         text = format!("{text} {}", clause.replace("{p}", property));
