@@ -17,15 +17,16 @@ pub fn philox(key: u64, counter: [u32; 4]) -> [u32; 4] {
 #[inline(always)]
 pub fn philox_lanes(key: u64, block: u64, high: [u32; 2]) -> [[u32; LANES]; 4] {
     let mut counters = [[0; LANES], [0; LANES], [high[0]; LANES], [high[1]; LANES]];
-    for lane in 0..LANES {
-        let counter = block + lane as u64;
-        counters[0][lane] = counter as u32;
-        counters[1][lane] = (counter >> 32) as u32;
+    let [low, middle, ..] = &mut counters;
+    for (counter, (low, middle)) in (block..).zip(low.iter_mut().zip(middle)) {
+        *low = counter as u32;
+        *middle = (counter >> 32) as u32;
     }
     philox_rounds(key, counters)
 }
 
 #[inline(always)]
+#[expect(clippy::needless_range_loop, reason = "four arrays walk together")]
 fn philox_rounds<const N: usize>(key: u64, mut c: [[u32; N]; 4]) -> [[u32; N]; 4] {
     let mut key = [key as u32, (key >> 32) as u32];
     for _ in 0..10 {

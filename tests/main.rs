@@ -1,4 +1,8 @@
 //! All integration tests, in one binary: one link instead of many.
 
+mod bad_input;
+mod encoder;
 mod gradients;
 mod replay;
+mod support;
+mod workflow;

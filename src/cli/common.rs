@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
+use clap::builder::RangedU64ValueParser;
 use fissfuse::data::{Batcher, Counts, Dataset, FeatureStore, GoldMissing, Skipped, Tolerance};
 use fissfuse::model::{Ablation, Modalities};
 use fissfuse::train::{RunConfig, Schedule};
@@ -12,6 +13,11 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 /// Most skipped records that are listed one by one.
 const LISTED: usize = 20;
+
+/// Parses counts that cannot be zero.
+pub fn at_least_one() -> RangedU64ValueParser<usize> {
+    RangedU64ValueParser::new().range(1..)
+}
 
 /// Flags of subcommands that read a dataset.
 #[derive(clap::Args)]

@@ -14,7 +14,7 @@ use fissfuse::train::TrainedModel;
 use indicatif::ProgressBar;
 
 use super::Cli;
-use super::common::batcher;
+use super::common::{at_least_one, batcher};
 
 /// Train, evaluate and use a model on a small real task, in a few minutes on two cores.
 ///
@@ -35,7 +35,7 @@ pub struct Args {
     encoder: Option<PathBuf>,
 
     /// Training mentions, fewer of which make a quicker and worse model.
-    #[arg(long, value_name = "N", default_value_t = Sizes::FULL.train)]
+    #[arg(long, value_name = "N", default_value_t = Sizes::FULL.train, value_parser = at_least_one())]
     mentions: usize,
 
     /// Passes over the training mentions [default: as in configs/emoji.toml].
@@ -48,7 +48,6 @@ const CONFIG: &str = include_str!("../../configs/emoji.toml");
 
 pub fn run(args: Args) -> anyhow::Result<()> {
     let start = Instant::now();
-    anyhow::ensure!(args.mentions > 0, "--mentions must be at least 1");
     let folder = |name: &str| args.out.join(name);
     if args.out.exists() {
         anyhow::ensure!(
@@ -113,12 +112,12 @@ fn subcommand(name: &str, arguments: Vec<String>) -> anyhow::Result<()> {
 
 fn random_clip(seed: u64) -> RandomClip {
     RandomClip {
-        text_width: 64,
-        vision_width: 96,
-        projection: 64,
+        text_width: 512,
+        vision_width: 128,
+        projection: 256,
         layers: 1,
-        image_size: 64,
-        patch_size: 16,
+        image_size: 96,
+        patch_size: 8,
         vocabulary: 8000,
         seed,
     }

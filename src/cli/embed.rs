@@ -6,6 +6,8 @@ use fissfuse::encoder::{Encoders, read_image};
 use fissfuse::tensor::Tensor;
 use fissfuse::tensor::safetensors::Writer;
 
+use super::common::at_least_one;
+
 /// Encode one text and one image, to look at or to compare with another implementation.
 ///
 /// Writes text.tokens (length, width), text.global, image.patches (patches, width) and image.global as f32.
@@ -25,7 +27,7 @@ pub struct Args {
     image: Option<PathBuf>,
 
     /// Most tokens of the text [default: as many as the encoder takes].
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = at_least_one())]
     max_tokens: Option<usize>,
 
     /// Where to write the features.

@@ -10,7 +10,7 @@ use fissfuse::eval::Linker;
 use fissfuse::train::TrainedModel;
 use indicatif::ProgressBar;
 
-use super::common::{DataArgs, batcher, list_skipped, progress};
+use super::common::{DataArgs, at_least_one, batcher, list_skipped, progress};
 
 /// Link mentions: JSON lines in, JSON lines out, each answered before the next is read.
 ///
@@ -43,12 +43,11 @@ pub struct Args {
     pub images: Option<PathBuf>,
 
     /// Entities to answer with.
-    #[arg(long, value_name = "K", default_value_t = 5)]
+    #[arg(long, value_name = "K", default_value_t = 5, value_parser = at_least_one())]
     pub top: usize,
 }
 
 pub fn run(args: Args) -> anyhow::Result<()> {
-    anyhow::ensure!(args.top > 0, "--top must be at least 1");
     let mut skipped = Skipped::default();
     let dataset = args.data.open(&mut skipped)?;
     let batcher = batcher(&dataset, &args.features)?;

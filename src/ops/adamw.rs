@@ -24,6 +24,13 @@ pub struct AdamW {
     pub weight_decay: f32,
 }
 
+impl Default for AdamW {
+    /// The paper's learning rate, else PyTorch's defaults.
+    fn default() -> AdamW {
+        AdamW { learning_rate: 4e-5, betas: (0.9, 0.999), eps: 1e-8, weight_decay: 0.01 }
+    }
+}
+
 /// Running means of one parameter's gradient and of its square.
 #[derive(Clone, Debug)]
 pub struct Moments {

@@ -1,3 +1,11 @@
 //! How much work a model is and how fast the engine does it.
 
+pub mod flops;
+pub mod latency;
+mod memory;
+pub mod step;
 pub mod synthetic;
+mod timing;
+
+pub use memory::peak_memory;
+pub use timing::{Summary, Timing};

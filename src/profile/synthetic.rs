@@ -5,7 +5,7 @@ use std::sync::Arc;
 use half::f16;
 use rand::Rng;
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::model::{Batch, FeatureRows, Modality, Side, Widths};
 use crate::ops::Pairing;
 use crate::random::{Purpose, generator};
@@ -32,6 +32,16 @@ impl Shape {
         Shape { mentions: 128, candidates: 10, mean_tokens: 20, max_tokens: 64, patches: 50 };
     /// The paper's WikiMEL step: 128 mentions x 100 candidates.
     pub const WIKIMEL: Shape = Shape { candidates: 100, ..Shape::WIKIDIVERSE };
+
+    /// Fails unless every size is at least 1 and texts fit.
+    pub fn check(&self) -> Result<()> {
+        let Shape { mentions, candidates, mean_tokens, max_tokens, patches } = *self;
+        if [mentions, candidates, mean_tokens, max_tokens, patches].contains(&0) || mean_tokens > max_tokens {
+            let reason = "sizes must be at least 1 and the mean length of texts at most the longest";
+            return Err(Error::invalid(format!("{reason}: {self:?}")));
+        }
+        Ok(())
+    }
 
     /// A batch of this shape with features drawn by seed and stored as f16, as the feature store has them.
     pub fn batch(&self, widths: Widths, seed: u64) -> Result<Batch> {

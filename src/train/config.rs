@@ -8,6 +8,7 @@ use crate::data::{EncodeSettings, GoldMissing, Manifest};
 use crate::error::{Error, Result};
 use crate::files;
 use crate::model::{Ablation, Modalities, ModelConfig, Widths};
+use crate::ops::AdamW;
 
 /// Everything a run is made of, but for its data.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -105,15 +106,16 @@ pub struct TrainSettings {
 
 impl Default for TrainSettings {
     fn default() -> TrainSettings {
+        let AdamW { learning_rate, betas, eps, weight_decay } = AdamW::default();
         TrainSettings {
             epochs: 20,
             batch_size: 128,
-            learning_rate: 4e-5,
+            learning_rate,
             schedule: Schedule::Constant,
             warmup_steps: 0,
-            weight_decay: 0.01,
-            betas: (0.9, 0.999),
-            eps: 1e-8,
+            weight_decay,
+            betas,
+            eps,
             negatives: 0,
             seed: 0,
             gold_missing: GoldMissing::Drop,

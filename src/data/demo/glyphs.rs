@@ -9,6 +9,9 @@ const COLUMNS: u32 = 32;
 /// Width and height of a glyph.
 pub(super) const TILE: u32 = 64;
 
+/// White around an entity's glyph.
+const MARGIN: u32 = 24;
+
 /// All glyphs.
 pub(super) struct Glyphs(RgbaImage);
 
@@ -25,10 +28,14 @@ impl Glyphs {
         imageops::crop_imm(&self.0, column * TILE, row * TILE, TILE, TILE).to_image()
     }
 
-    /// A glyph on white.
+    /// A glyph on white, about as large in its picture as a scene's target is in the scene.
     pub fn on_white(&self, index: usize) -> DynamicImage {
         let tile = self.tile(index);
-        RgbImage::from_fn(TILE, TILE, |x, y| {
+        RgbImage::from_fn(TILE + 2 * MARGIN, TILE + 2 * MARGIN, |x, y| {
+            let (x, y) = (x.wrapping_sub(MARGIN), y.wrapping_sub(MARGIN));
+            if x >= TILE || y >= TILE {
+                return Rgb([255; 3]);
+            }
             let [r, g, b, a] = tile.get_pixel(x, y).0;
             let over = |c: u8| ((c as u32 * a as u32 + 255 * (255 - a as u32)) / 255) as u8;
             Rgb([over(r), over(g), over(b)])

@@ -1,5 +1,7 @@
 //! Pictures of several glyphs on coloured ground.
 
+use std::ops::Range;
+
 use image::{DynamicImage, Rgb, RgbImage, RgbaImage};
 use rand::Rng;
 use rand::seq::SliceRandom;
@@ -12,21 +14,30 @@ use crate::random::{Purpose, generator};
 /// Width and height of a scene.
 const SIZE: u32 = 128;
 
-/// Paints a mention's scene: the target and what stands beside it, scaled and turned at random.
+/// Width of the target's glyph: a picture's subject is larger than what stands beside it.
+const TARGET: Range<f32> = 56.0..70.0;
+
+/// Width of the other glyphs.
+const OTHERS: Range<f32> = 40.0..50.0;
+
+/// Largest turn of a glyph, in radians.
+const TURN: f32 = 0.3;
+
+/// Paints a mention's scene: the target and what stands beside it, at cells of a 3 x 2 grid, scaled and turned at random.
 pub(super) fn paint(glyphs: &Glyphs, recipe: &Recipe, seed: u64, split: Split, index: usize) -> DynamicImage {
     let mut rng = generator(seed, Purpose::Demo, (10 + split as u64) << 32 | index as u64);
     let ground = Rgb([0; 3].map(|_: u8| rng.random_range(120..=250)));
     let mut picture = RgbImage::from_pixel(SIZE, SIZE, ground);
-    // Cells of a 3 x 2 grid, so that nothing is hidden.
     let mut cells: Vec<(f32, f32)> = (0..6).map(|i| ((i % 3) as f32, (i / 3) as f32)).collect();
     cells.shuffle(&mut rng);
-    let shown = std::iter::once(recipe.target).chain(recipe.others.iter().copied());
-    for (glyph, (column, row)) in shown.zip(cells) {
+    // The target last: in front of the others.
+    let others = recipe.others.iter().map(|&other| (other, OTHERS));
+    for ((glyph, sides), (column, row)) in others.chain([(recipe.target, TARGET)]).zip(cells) {
         let (width, height) = (SIZE as f32 / 3.0, SIZE as f32 / 2.0);
         let mut jitter = |size: f32| rng.random_range(-0.12..0.12) * size;
         let center = ((column + 0.5) * width + jitter(width), (row + 0.5) * height + jitter(height));
-        let side = rng.random_range(38.0..54.0);
-        let angle = rng.random_range(-0.45..0.45f32);
+        let side = rng.random_range(sides);
+        let angle = rng.random_range(-TURN..TURN);
         stamp(&mut picture, &glyphs.tile(glyph), center, side, angle);
     }
     picture.into()

@@ -128,8 +128,29 @@ impl VisionConfig {
     }
 }
 
+/// FLOPs of a transformer's blocks on one sequence of `length` rows: projections, attention, two layers of the MLP.
+fn block_flops(layers: usize, width: usize, inner: usize, length: usize) -> u64 {
+    (layers * (length * (8 * width * width + 4 * width * inner) + 4 * length * length * width)) as u64
+}
+
 impl ClipConfig {
-    pub(super) fn read(folder: &Path) -> Result<ClipConfig> {
+    /// FLOPs of encoding a text of `tokens` tokens.
+    pub fn text_flops(&self, tokens: usize) -> u64 {
+        let TextConfig { hidden_size: width, intermediate_size: inner, num_hidden_layers: layers, .. } =
+            self.text_config;
+        block_flops(layers, width, inner, tokens) + (2 * width * self.projection_dim) as u64
+    }
+
+    /// FLOPs of encoding an image.
+    pub fn image_flops(&self) -> u64 {
+        let config = &self.vision_config;
+        let VisionConfig { hidden_size: width, intermediate_size: inner, num_hidden_layers: layers, .. } = *config;
+        let embedding = 2 * width * config.num_channels * config.patch_size.pow(2) * (config.patches() - 1);
+        block_flops(layers, width, inner, config.patches()) + (embedding + 2 * width * self.projection_dim) as u64
+    }
+
+    /// Reads and checks the `config.json` of a Hugging Face directory.
+    pub fn read(folder: &Path) -> Result<ClipConfig> {
         let path = folder.join("config.json");
         let mut config: ClipConfig = serde_json::from_str(&files::read_text(&path)?)
             .map_err(|e| Error::file(&path, format!("is no configuration of CLIP: {e}")))?;

@@ -22,6 +22,13 @@ const START: &str = "<|startoftext|>";
 const END: &str = "<|endoftext|>";
 const UNKNOWN: &str = "<|unknown|>";
 
+/// Waves across a patch, at most, in the filters of the patch embedding.
+const WAVES: f32 = 0.5;
+
+/// How much the text tower's blocks add to a token. An untrained block mixes words at random; kept small, it leaves
+/// a token's state near its word's.
+const TEXT_MIXING: f32 = 0.1;
+
 /// Sizes of a random CLIP.
 #[derive(Clone, Copy, Debug)]
 pub struct RandomClip {
@@ -137,15 +144,14 @@ fn weights(config: &ClipConfig, seed: u64) -> Vec<(String, Tensor)> {
     let (t, v, p) = (text.hidden_size, vision.hidden_size, vision.patch_size);
     draw.uniform("text_model.embeddings.token_embedding.weight", &[text.vocab_size, t], 1.0);
     draw.uniform("text_model.embeddings.position_embedding.weight", &[text.max_position_embeddings, t], 0.1);
-    (0..text.num_hidden_layers).for_each(|i| draw.block("text_model", i, t, text.intermediate_size));
+    (0..text.num_hidden_layers).for_each(|i| draw.block("text_model", i, t, text.intermediate_size, TEXT_MIXING));
     draw.norm("text_model.final_layer_norm", t);
     draw.linear("text_projection", config.projection_dim, t, false);
     draw.uniform("vision_model.embeddings.class_embedding", &[v], 0.1);
-    let scale = 1.0 / ((3 * p * p) as f32).sqrt();
-    draw.uniform("vision_model.embeddings.patch_embedding.weight", &[v, 3, p, p], scale);
+    draw.filters("vision_model.embeddings.patch_embedding.weight", v, p);
     draw.uniform("vision_model.embeddings.position_embedding.weight", &[vision.patches(), v], 0.1);
     draw.norm("vision_model.pre_layrnorm", v);
-    (0..vision.num_hidden_layers).for_each(|i| draw.block("vision_model", i, v, vision.intermediate_size));
+    (0..vision.num_hidden_layers).for_each(|i| draw.block("vision_model", i, v, vision.intermediate_size, 1.0));
     draw.norm("vision_model.post_layernorm", v);
     draw.linear("visual_projection", config.projection_dim, v, false);
     draw.tensors
@@ -166,6 +172,24 @@ impl Draw {
         self.tensors.push((name.to_string(), tensor));
     }
 
+    /// Patch filters of random colour and low spatial frequency: what they say changes little when a picture moves
+    /// by a pixel, which cannot be said of white noise.
+    fn filters(&mut self, name: &str, width: usize, patch: usize) {
+        let mut rng = generator(self.seed, Purpose::Demo, self.tensors.len() as u64);
+        let mut tensor = Tensor::zeros([width, 3, patch, patch]);
+        for filter in tensor.data_mut().chunks_exact_mut(3 * patch * patch) {
+            let colour = [0; 3].map(|_| rng.random_range(-1.0..1.0f32));
+            let [u, v] = [0; 2].map(|_| rng.random_range(-WAVES..WAVES));
+            let phase = rng.random_range(0.0..std::f32::consts::TAU);
+            for (i, weight) in filter.iter_mut().enumerate() {
+                let (y, x) = (i / patch % patch, i % patch);
+                let wave = (std::f32::consts::TAU * (u * y as f32 + v * x as f32) / patch as f32 + phase).cos();
+                *weight = colour[i / (patch * patch)] * wave * 2.0 / patch as f32;
+            }
+        }
+        self.tensors.push((name.to_string(), tensor));
+    }
+
     fn constant(&mut self, name: &str, width: usize, value: f32) {
         let mut tensor = Tensor::zeros([width]);
         tensor.data_mut().fill(value);
@@ -178,20 +202,30 @@ impl Draw {
     }
 
     fn linear(&mut self, name: &str, outputs: usize, inputs: usize, bias: bool) {
-        self.uniform(&format!("{name}.weight"), &[outputs, inputs], 1.0 / (inputs as f32).sqrt());
+        self.scaled(name, outputs, inputs, 1.0);
         if bias {
             self.constant(&format!("{name}.bias"), outputs, 0.0);
         }
     }
 
-    fn block(&mut self, tower: &str, index: usize, width: usize, inner: usize) {
+    /// A weight that gives its outputs `scale` times the deviation of its inputs.
+    fn scaled(&mut self, name: &str, outputs: usize, inputs: usize, scale: f32) {
+        self.uniform(&format!("{name}.weight"), &[outputs, inputs], scale / (inputs as f32).sqrt());
+    }
+
+    /// A block; what its two halves add to each token's state is scaled by `mixing`.
+    fn block(&mut self, tower: &str, index: usize, width: usize, inner: usize, mixing: f32) {
         let name = format!("{tower}.encoder.layers.{index}");
         self.norm(&format!("{name}.layer_norm1"), width);
-        for layer in ["q_proj", "k_proj", "v_proj", "out_proj"] {
+        for layer in ["q_proj", "k_proj", "v_proj"] {
             self.linear(&format!("{name}.self_attn.{layer}"), width, width, true);
         }
         self.norm(&format!("{name}.layer_norm2"), width);
         self.linear(&format!("{name}.mlp.fc1"), inner, width, true);
-        self.linear(&format!("{name}.mlp.fc2"), width, inner, true);
+        for (layer, inputs) in [("self_attn.out_proj", width), ("mlp.fc2", inner)] {
+            let layer = format!("{name}.{layer}");
+            self.scaled(&layer, width, inputs, mixing);
+            self.constant(&format!("{layer}.bias"), width, 0.0);
+        }
     }
 }

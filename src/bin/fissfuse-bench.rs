@@ -1,0 +1,296 @@
+//! The `fissfuse-bench` command: how much work the model is and how fast this machine does it.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Context;
+use clap::builder::RangedU64ValueParser;
+use clap::{Parser, Subcommand, ValueEnum};
+use fissfuse::encoder::clip::ClipConfig;
+use fissfuse::model::{ModelConfig, Precision};
+use fissfuse::ops::Cost;
+use fissfuse::profile::flops::{EncoderCost, StepCost, training_step};
+use fissfuse::profile::latency::{Latency, LatencyBench};
+use fissfuse::profile::step::TrainingStep;
+use fissfuse::profile::synthetic::Shape;
+use fissfuse::profile::{Summary, Timing, peak_memory};
+use fissfuse::report::table;
+use serde_json::json;
+
+/// Count the model's work and time it, on features and weights drawn by seed.
+#[derive(Parser)]
+#[command(version, about, propagate_version = true)]
+struct Cli {
+    /// Threads for the arithmetic [default: all cores].
+    #[arg(long, global = true, value_name = "N")]
+    threads: Option<usize>,
+
+    /// Print JSON instead of a table.
+    #[arg(long, global = true)]
+    json: bool,
+
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    Latency(LatencyArgs),
+    Flops(FlopsArgs),
+    Step(StepArgs),
+}
+
+/// Time from a mention's features to the scores of its prepared candidates.
+#[derive(clap::Args)]
+struct LatencyArgs {
+    #[command(flatten)]
+    work: WorkArgs,
+
+    /// Mentions at once; each value is a row.
+    #[arg(long, value_delimiter = ',', default_values_t = [1, 8, 64])]
+    batch: Vec<usize>,
+
+    /// Entities of the index from which candidates are drawn.
+    #[arg(long, default_value_t = 2000, value_parser = at_least_one())]
+    entities: usize,
+
+    /// Keep the index in f16.
+    #[arg(long)]
+    half: bool,
+
+    /// Timed runs of each row.
+    #[arg(long, default_value_t = 1000, value_parser = at_least_one())]
+    runs: usize,
+}
+
+/// FLOPs, bytes and parameters of a training step by operation, as executed and as a textbook would spend them.
+///
+/// A textbook implementation pads every sequence, forms keys and values of every pair, and computes each candidate of
+/// each mention anew.
+#[derive(clap::Args)]
+struct FlopsArgs {
+    #[command(flatten)]
+    work: WorkArgs,
+
+    /// Hugging Face directory whose config.json gives the encoder's sizes [default: those of CLIP ViT-B/32].
+    #[arg(long, value_name = "DIR")]
+    encoder: Option<PathBuf>,
+}
+
+/// Time of a training step: forward, backward, AdamW.
+#[derive(clap::Args)]
+struct StepArgs {
+    #[command(flatten)]
+    work: WorkArgs,
+
+    /// Timed steps.
+    #[arg(long, default_value_t = 20, value_parser = at_least_one())]
+    runs: usize,
+}
+
+/// Sizes of a step in the paper.
+#[derive(Clone, Copy, ValueEnum)]
+enum Preset {
+    /// 128 mentions of 10 candidates.
+    Wikidiverse,
+    /// 128 mentions of 100 candidates.
+    Wikimel,
+}
+
+/// Sizes of the work and of the model.
+#[derive(clap::Args)]
+struct WorkArgs {
+    /// Sizes of one of the paper's datasets; the flags below override them.
+    #[arg(long, value_enum, default_value_t = Preset::Wikidiverse)]
+    preset: Preset,
+
+    /// Mentions of a step.
+    #[arg(long, value_parser = at_least_one())]
+    mentions: Option<usize>,
+
+    /// Candidates of each mention.
+    #[arg(long, value_parser = at_least_one())]
+    candidates: Option<usize>,
+
+    /// Mean length of a text in tokens.
+    #[arg(long, value_parser = at_least_one())]
+    mean_tokens: Option<usize>,
+
+    /// Longest text in tokens, to which a textbook pads.
+    #[arg(long, value_parser = at_least_one())]
+    max_tokens: Option<usize>,
+
+    /// Patches of an image.
+    #[arg(long, value_parser = at_least_one())]
+    patches: Option<usize>,
+
+    /// Hidden width of the network.
+    #[arg(long, default_value_t = 100)]
+    d: usize,
+
+    /// Cross-attention heads.
+    #[arg(long, default_value_t = 1)]
+    heads: usize,
+
+    /// Draws features, weights and candidates.
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+}
+
+impl WorkArgs {
+    fn shape(&self) -> anyhow::Result<Shape> {
+        let preset = match self.preset {
+            Preset::Wikidiverse => Shape::WIKIDIVERSE,
+            Preset::Wikimel => Shape::WIKIMEL,
+        };
+        let shape = Shape {
+            mentions: self.mentions.unwrap_or(preset.mentions),
+            candidates: self.candidates.unwrap_or(preset.candidates),
+            mean_tokens: self.mean_tokens.unwrap_or(preset.mean_tokens),
+            max_tokens: self.max_tokens.unwrap_or(preset.max_tokens),
+            patches: self.patches.unwrap_or(preset.patches),
+        };
+        shape.check()?;
+        Ok(shape)
+    }
+
+    fn config(&self) -> ModelConfig {
+        ModelConfig { d: self.d, heads: self.heads, ..ModelConfig::default() }
+    }
+}
+
+/// Parses counts that cannot be zero.
+fn at_least_one() -> RangedU64ValueParser<usize> {
+    RangedU64ValueParser::new().range(1..)
+}
+
+fn main() -> ExitCode {
+    match run(Cli::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(cli: Cli) -> anyhow::Result<()> {
+    if let Some(threads) = cli.threads {
+        rayon::ThreadPoolBuilder::new().num_threads(threads).build_global()?;
+    }
+    match cli.command {
+        Command::Latency(args) => latency(args, cli.json),
+        Command::Flops(args) => flops(args, cli.json),
+        Command::Step(args) => step(args, cli.json),
+    }
+}
+
+fn print_json(value: &serde_json::Value) -> anyhow::Result<()> {
+    println!("{}", serde_json::to_string_pretty(value).context("cannot be written as JSON")?);
+    Ok(())
+}
+
+fn machine() -> String {
+    format!("fissfuse {} ({}), cpu, {} threads", env!("CARGO_PKG_VERSION"), env!("FISSFUSE_COMMIT"), threads())
+}
+
+fn threads() -> usize {
+    rayon::current_num_threads()
+}
+
+fn milliseconds(seconds: f64) -> String {
+    format!("{:.3}", 1e3 * seconds)
+}
+
+fn latency(args: LatencyArgs, json: bool) -> anyhow::Result<()> {
+    let (shape, config) = (args.work.shape()?, args.work.config());
+    let precision = if args.half { Precision::Half } else { Precision::Full };
+    let candidates = args.work.candidates.unwrap_or(100);
+    let bench = LatencyBench::new(config, shape, args.entities, precision, args.work.seed)?;
+    let measure = |&mentions: &usize| bench.measure(mentions, candidates, args.runs.div_ceil(mentions));
+    let rows: Vec<Latency> = args.batch.iter().map(measure).collect::<fissfuse::Result<_>>()?;
+    if json {
+        let index = if args.half { "f16" } else { "f32" };
+        let (entities, peak) = (args.entities, peak_memory());
+        let report = json!({"machine": machine(), "entities": entities, "index": index, "latency": rows,
+            "peak_memory_bytes": peak});
+        return print_json(&report);
+    }
+    println!("{}; {candidates} candidates of {} prepared entities", machine(), args.entities);
+    let header = ["mentions", "runs", "p50 ms", "p90 ms", "p99 ms", "mentions/s"];
+    let row = |row: &Latency| {
+        let Summary { runs, p50, p90, p99, .. } = row.seconds;
+        let [p50, p90, p99] = [p50, p90, p99].map(milliseconds);
+        vec![row.mentions.to_string(), runs.to_string(), p50, p90, p99, format!("{:.0}", row.mentions_per_second)]
+    };
+    println!("{}", table(&header, rows.iter().map(row)));
+    if let Some(bytes) = peak_memory() {
+        println!("memory at its peak: {} MB", bytes / 1_000_000);
+    }
+    Ok(())
+}
+
+fn flops(args: FlopsArgs, json: bool) -> anyhow::Result<()> {
+    let (shape, config) = (args.work.shape()?, args.work.config());
+    let step = training_step(config, shape, args.work.seed)?;
+    let clip = match &args.encoder {
+        Some(folder) => ClipConfig::read(folder)?,
+        None => ClipConfig { projection_dim: 512, ..ClipConfig::default() },
+    };
+    let encoders = EncoderCost::per_sample(&clip, &shape);
+    if json {
+        return print_json(&json!({"machine": machine(), "step": step, "encoders_per_sample": encoders}));
+    }
+    print_flops(&step, &encoders);
+    Ok(())
+}
+
+fn print_flops(step: &StepCost, encoders: &EncoderCost) {
+    let Shape { mentions, candidates, mean_tokens, max_tokens, patches } = step.shape;
+    println!("A training step of {mentions} mentions x {candidates} candidates, {} parameters;", step.parameters);
+    println!("texts of {mean_tokens} tokens in the mean and {max_tokens} at most, images of {patches} patches.\n");
+    let million = |flops: u64| format!("{:.2}", flops as f64 / mentions as f64 / 1e6);
+    let row = |name: &str, calls: String, cost: &Cost| {
+        let ratio = cost.textbook() as f64 / cost.flops().max(1) as f64;
+        let bytes = cost.forward_bytes + cost.backward_bytes;
+        let [forward, backward] = [cost.forward, cost.backward].map(million);
+        let [all, textbook, bytes] = [cost.flops(), cost.textbook(), bytes].map(million);
+        vec![name.to_string(), calls, forward, backward, all, textbook, format!("{ratio:.1}"), bytes]
+    };
+    let rows = step.ops.iter().map(|op| row(op.op, op.calls.to_string(), &op.cost));
+    let header = ["per sample", "calls", "forward MFLOP", "backward", "both", "textbook", "ratio", "least MB moved"];
+    let total = row("all", String::new(), &step.total);
+    println!("{}\n", table(&header, rows.chain([total])));
+    let encoded = encoders.text + encoders.image;
+    let textbook = encoders.textbook_text + encoders.image;
+    let with = |flops: u64, encoders: u64| million(flops + encoders * mentions as u64);
+    let (executed, spent) = (step.total.flops(), step.total.textbook());
+    let per_sample = |flops: u64| million(flops * mentions as u64);
+    let rows = [
+        ("encoder, texts", per_sample(encoders.text), per_sample(encoders.textbook_text)),
+        ("encoder, images", per_sample(encoders.image), per_sample(encoders.image)),
+        ("training, features cached", million(executed), million(spent)),
+        ("training with encoders", with(executed, encoded), with(spent, textbook)),
+        ("inference, nothing prepared", million(step.total.forward), million(step.total.textbook_forward)),
+        ("inference with encoders", with(step.total.forward, encoded), with(step.total.textbook_forward, textbook)),
+    ];
+    let rows = rows.map(|(name, executed, textbook)| vec![name.to_string(), executed, textbook]);
+    println!("{}", table(&["MFLOP per sample", "executed", "textbook"], rows));
+}
+
+fn step(args: StepArgs, json: bool) -> anyhow::Result<()> {
+    let (shape, config) = (args.work.shape()?, args.work.config());
+    let flops = training_step(config.clone(), shape, args.work.seed)?.total.flops();
+    let mut step = TrainingStep::new(config, shape, args.work.seed)?;
+    let timing = Timing::of(2, args.runs, || step.run())?.summary();
+    let rate = flops as f64 / timing.p50 / 1e9;
+    if json {
+        return print_json(&json!({"machine": machine(), "shape": shape, "seconds": timing, "flops": flops}));
+    }
+    println!("{}; {} mentions x {} candidates", machine(), shape.mentions, shape.candidates);
+    let row = [timing.p50, timing.min, timing.p90, timing.max].map(milliseconds).into_iter();
+    let rest = [format!("{:.0}", shape.mentions as f64 / timing.p50), format!("{rate:.0}")];
+    let header = ["runs", "median ms", "min ms", "p90 ms", "max ms", "samples/s", "GFLOP/s"];
+    println!("{}", table(&header, [[timing.runs.to_string()].into_iter().chain(row).chain(rest).collect()]));
+    Ok(())
+}

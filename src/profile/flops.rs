@@ -1,0 +1,81 @@
+//! Arithmetic and memory traffic of a training step, operation by operation.
+
+use serde::Serialize;
+
+use super::synthetic::Shape;
+use crate::encoder::clip::ClipConfig;
+use crate::error::Result;
+use crate::model::{FissFuse, ModelConfig};
+use crate::ops::{Cost, CrossEntropy};
+use crate::tape::Tape;
+
+/// Cost of all runs of one operation in a step.
+#[derive(Clone, Debug, Serialize)]
+pub struct OpCost {
+    /// The operation.
+    pub op: &'static str,
+    /// How often a step runs it.
+    pub calls: usize,
+    /// All calls together.
+    pub cost: Cost,
+}
+
+/// Cost of a training step.
+#[derive(Clone, Debug, Serialize)]
+pub struct StepCost {
+    /// The batch.
+    pub shape: Shape,
+    /// Trainable parameters.
+    pub parameters: usize,
+    /// In the order in which a step first runs them.
+    pub ops: Vec<OpCost>,
+    /// All of them.
+    pub total: Cost,
+}
+
+/// Counts a training step on a batch of this shape, whose lengths are drawn by seed.
+pub fn training_step(config: ModelConfig, shape: Shape, seed: u64) -> Result<StepCost> {
+    let batch = shape.batch(config.widths, seed)?;
+    let model = FissFuse::new(config, seed)?;
+    let tape = Tape::inference().profiled();
+    let vars = model.parameters().bind(&tape);
+    let noise = crate::model::Noise { seed, step: 0 };
+    let scores = model.scores(&tape, &vars, &batch, Some(noise))?;
+    tape.apply(CrossEntropy { pairs: batch.pairs.clone(), gold: batch.gold.clone() }, &[&scores.values])?;
+    let mut ops: Vec<OpCost> = Vec::new();
+    for sample in tape.samples() {
+        match ops.iter_mut().find(|op| op.op == sample.op) {
+            Some(op) => {
+                op.calls += 1;
+                op.cost += sample.cost;
+            }
+            None => ops.push(OpCost { op: sample.op, calls: 1, cost: sample.cost }),
+        }
+    }
+    let total = ops.iter().map(|op| op.cost).sum();
+    Ok(StepCost { shape, parameters: model.parameters().count(), ops, total })
+}
+
+/// FLOPs of encoding what one sample needs: a mention and its candidates, a text and an image each. Caching the
+/// features spares all of it but the first time.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct EncoderCost {
+    /// Texts at their own length.
+    pub text: u64,
+    /// Texts padded to what the encoder takes at most.
+    pub textbook_text: u64,
+    /// Images.
+    pub image: u64,
+}
+
+impl EncoderCost {
+    /// Of a sample of this shape, each text as long as their mean.
+    pub fn per_sample(clip: &ClipConfig, shape: &Shape) -> EncoderCost {
+        let items = 1 + shape.candidates as u64;
+        EncoderCost {
+            text: items * clip.text_flops(shape.mean_tokens),
+            textbook_text: items * clip.text_flops(clip.text_config.max_position_embeddings),
+            image: items * clip.image_flops(),
+        }
+    }
+}

@@ -1,0 +1,79 @@
+//! How long it takes to score mentions against prepared candidates.
+
+use rand::Rng;
+use rayon::prelude::*;
+use serde::Serialize;
+
+use super::synthetic::Shape;
+use super::{Summary, Timing};
+use crate::error::{Error, Result};
+use crate::model::{EntityIndex, FissFuse, ModelConfig, Precision, PreparedSide, Scorer, Side};
+use crate::random::{Purpose, generator};
+
+/// Entities prepared at a time.
+const BLOCK: usize = 256;
+
+/// Latency of one batch size.
+#[derive(Clone, Debug, Serialize)]
+pub struct Latency {
+    /// Mentions at once.
+    pub mentions: usize,
+    /// Candidates of each.
+    pub candidates: usize,
+    /// From a mention's features to its scores.
+    pub seconds: Summary,
+    /// Mentions per second at the median.
+    pub mentions_per_second: f64,
+}
+
+/// A model with prepared entities.
+pub struct LatencyBench {
+    model: FissFuse,
+    scorer: Scorer,
+    index: EntityIndex,
+    shape: Shape,
+    seed: u64,
+}
+
+impl LatencyBench {
+    /// Draws a model and `entities` prepared entities by seed. Of `shape`, lengths alone count.
+    pub fn new(config: ModelConfig, shape: Shape, entities: usize, precision: Precision, seed: u64) -> Result<Self> {
+        if entities == 0 {
+            return Err(Error::invalid("the number of entities must be at least 1"));
+        }
+        let model = FissFuse::new(config, seed)?;
+        let mut index = EntityIndex::new(&model, precision);
+        while index.len() < entities {
+            let items = BLOCK.min(entities - index.len());
+            let side = shape.side(items, model.config().widths, seed, 2 + index.len() as u64)?;
+            index.add(&PreparedSide::new(&model, &side)?, items)?;
+        }
+        Ok(LatencyBench { scorer: Scorer::new(&model)?, model, index, shape, seed })
+    }
+
+    /// Times `runs` batches of `mentions` mentions; every mention of every run has candidates of its own.
+    pub fn measure(&self, mentions: usize, candidates: usize, runs: usize) -> Result<Latency> {
+        if mentions == 0 || candidates == 0 {
+            return Err(Error::invalid("mentions and candidates must be at least 1"));
+        }
+        let side = self.shape.side(mentions, self.model.config().widths, self.seed, 1)?;
+        let mut rng = generator(self.seed, Purpose::Benchmark, 1000);
+        let mut draw =
+            || (0..mentions * candidates).map(|_| rng.random_range(0..self.index.len() as u32)).collect::<Vec<u32>>();
+        // Drawn beforehand: drawing is no part of linking.
+        let lists: Vec<Vec<u32>> = (0..runs.min(1000)).map(|_| draw()).collect();
+        let mut lists = lists.iter().cycle();
+        let timing = Timing::of(runs.div_ceil(10).min(100), runs, || {
+            lists.next().map(|list| self.score(&side, list, candidates)).transpose()
+        })?;
+        let seconds = timing.summary();
+        Ok(Latency { mentions, candidates, seconds, mentions_per_second: mentions as f64 / seconds.p50 })
+    }
+
+    /// Prepares the mentions and scores each against its list.
+    fn score(&self, side: &Side, lists: &[u32], candidates: usize) -> Result<Vec<Vec<f32>>> {
+        let prepared = PreparedSide::new(&self.model, side)?;
+        let one = |(i, list): (usize, &[u32])| self.scorer.score(prepared.mention(i), &self.index, list);
+        lists.par_chunks(candidates).enumerate().map(one).collect()
+    }
+}

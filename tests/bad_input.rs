@@ -1,0 +1,216 @@
+//! What the program says to bad input: each through the binary, with its exit code, and what it leaves behind.
+
+use std::fs;
+use std::process::Command;
+
+use serde_json::json;
+
+use crate::support::{World, fissfuse, half_written, refuse, refused, replace, run, succeed};
+
+#[test]
+fn a_wrong_command_line_is_exit_code_2() {
+    for args in [&["train"][..], &["no-such"], &["demo", "--mentions", "0"], &["demo", "--mentions", "many"]] {
+        assert_eq!(run(args).status.code(), Some(2), "{args:?}");
+    }
+}
+
+#[test]
+fn a_bad_record_is_named_with_its_file_and_line() {
+    let world = World::encoded();
+    let file = "data/train.jsonl";
+    let good = fs::read(world.path(file)).unwrap();
+    let spoil = |change: &dyn Fn(&mut serde_json::Value)| {
+        fs::write(world.path(file), &good).unwrap();
+        world.change_line(file, 3, change);
+    };
+    let train = world.train();
+
+    spoil(&|m| m["candidates"][2] = json!("Q999"));
+    refuse(&train, &["train.jsonl:3:", "candidate `Q999` is no entity"]);
+    spoil(&|m| m["sentence"] = json!(""));
+    refuse(&train, &["train.jsonl:3:", "`sentence` is empty"]);
+    spoil(&|m| m["mention_id"] = json!("train-0"));
+    refuse(&train, &["train.jsonl:3:", "stands in line 1 already"]);
+    let text = String::from_utf8(good.clone()).unwrap();
+    fs::write(world.path(file), text.replacen("\"mention_id\":\"train-2\",", "\"mention_id\":", 1)).unwrap();
+    refuse(&train, &["train.jsonl:3:", "is no valid record"]);
+    fs::write(world.path(file), [&good[..], b"{\"mention_id\": \"\xff\"}\n"].concat()).unwrap();
+    refuse(&train, &["train.jsonl:41:", "is not UTF-8"]);
+    assert!(!world.path("model").exists(), "nothing may be written");
+
+    spoil(&|m| m["candidates"][2] = json!("Q999"));
+    let output = run(&[&train[..], &["--epochs", "1", "--skip-bad"]].concat());
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{errors}");
+    assert!(errors.contains("left out 1 bad") && errors.contains("train.jsonl:3:"), "{errors}");
+}
+
+#[test]
+fn a_repeated_or_broken_entity_is_named() {
+    let world = World::new();
+    world.change_line("data/entities.jsonl", 5, |e| e["qid"] = json!("Q0"));
+    refuse(&world.encode(), &["entities.jsonl:5:", "`Q0` stands in line 1 already"]);
+    fs::remove_file(world.path("data/entities.jsonl")).unwrap();
+    refuse(&world.encode(), &["entities.jsonl: cannot read"]);
+    fs::write(world.path("data/entities.jsonl"), "\n").unwrap();
+    refuse(&world.encode(), &["entities.jsonl: holds no entity"]);
+}
+
+#[test]
+fn mentions_without_their_gold_entity_follow_the_policy() {
+    let world = World::encoded();
+    succeed(&[&world.train()[..], &["--epochs", "1"]].concat());
+    let eval = |policy: &str| {
+        let out = format!("eval-{policy}");
+        let output = run(&[&world.eval(&out)[..], &["--split", "valid", "--gold-missing", policy]].concat());
+        let errors = String::from_utf8(output.stderr).unwrap();
+        assert!(output.status.success(), "{errors}");
+        (String::from_utf8(output.stdout).unwrap(), errors)
+    };
+    let file = "data/valid.jsonl";
+    world.change_line(file, 1, |m| m["gold"] = json!("Q1"));
+    let dropped = eval("drop");
+    let missed = eval("miss");
+    assert!(dropped.0.contains("9 mentions of valid") && dropped.1.contains("1 of 10 mentions lack their gold"));
+    assert!(missed.0.contains("10 mentions of valid") && missed.1.contains("counted as misses"));
+}
+
+#[test]
+fn a_bad_image_is_named_or_replaced() {
+    let world = World::new();
+    let image = world.path("data/images/red-ball.png");
+    let whole = fs::read(&image).unwrap();
+    for (bytes, says) in [(&whole[..whole.len() / 2], "cannot be decoded"), (b"no image at all", "is no image")] {
+        fs::write(&image, bytes).unwrap();
+        refuse(&world.encode(), &["red-ball.png", says]);
+    }
+    fs::remove_file(&image).unwrap();
+    refuse(&world.encode(), &["red-ball.png", "cannot"]);
+    let output = run(&[&world.encode()[..], &["--skip-bad"]].concat());
+    let (printed, errors) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{errors}");
+    assert!(printed.contains("1 images were unreadable"), "{printed}");
+    assert!(errors.contains("left out 1 bad") && errors.contains("red-ball.png"), "{errors}");
+    // The image is back: it takes the stand-in's place.
+    fs::write(&image, whole).unwrap();
+    assert!(succeed(&world.encode()).contains("encoded 0 texts and 1 images"));
+}
+
+#[test]
+fn a_spoilt_weights_file_is_named_with_its_tensor() {
+    let world = World::new();
+    let file = world.path("encoder/model.safetensors");
+    let good = fs::read(&file).unwrap();
+    fs::write(&file, &good[..good.len() - 100]).unwrap();
+    refuse(&world.encode(), &["model.safetensors", "cut short"]);
+    fs::write(&file, b"not at all").unwrap();
+    refuse(&world.encode(), &["model.safetensors"]);
+
+    // The header is JSON of its own length; names and types of the same length keep the offsets right.
+    let spoil = |from: &str, to: &str| {
+        let header = good.windows(from.len()).position(|w| w == from.as_bytes()).unwrap();
+        let mut bytes = good.clone();
+        bytes[header..][..to.len()].copy_from_slice(to.as_bytes());
+        fs::write(&file, bytes).unwrap();
+    };
+    spoil("text_projection.weight", "text_projection.weighs");
+    refuse(&world.encode(), &["model.safetensors", "`text_projection.weight`", "missing"]);
+    fs::write(&file, &good).unwrap();
+    let config = fs::read_to_string(world.path("encoder/config.json")).unwrap();
+    fs::write(world.path("encoder/config.json"), config.replace("\"projection_dim\": 32", "\"projection_dim\": 33"))
+        .unwrap();
+    refuse(&world.encode(), &["model.safetensors", "_projection.weight`", "[33, 32]"]);
+    fs::write(world.path("encoder/config.json"), &config).unwrap();
+    spoil("\"dtype\":\"F32\"", "\"dtype\":\"I32\"");
+    refuse(&world.encode(), &["model.safetensors", "I32"]);
+    assert!(half_written(&world.path("")).is_empty());
+}
+
+#[test]
+fn features_of_another_encoder_are_refused() {
+    let world = World::encoded();
+    world.write_encoder("other", 7);
+    let encode = replace(world.encode(), "--encoder", world.arg("other"));
+    refuse(&encode, &["features", "another"]);
+    succeed(&[&world.train()[..], &["--epochs", "1"]].concat());
+    succeed(&replace(encode, "--out", world.arg("others-features")));
+    let eval = replace(world.eval("eval"), "--features", world.arg("others-features"));
+    refuse(&eval, &["others-features", "another encoder"]);
+    let link = replace(world.link(), "--encoder", world.arg("other"));
+    refuse(&link, &["another encoder"]);
+    assert!(!world.path("eval").exists());
+}
+
+#[test]
+fn a_checkpoint_of_another_configuration_is_refused() {
+    let world = World::encoded();
+    let train = world.train();
+    succeed(&[&train[..], &["--epochs", "1"]].concat());
+    refuse(&train, &["holds a run already", "--resume"]);
+    let resume = |more: &[&'static str]| [&train[..], &["--resume"], more].concat();
+    let wider = replace(resume(&[]), "--d", "20");
+    refuse(&wider, &["last.safetensors", "d was 16 and is now 20"]);
+    refuse(&resume(&["--seed", "3"]), &["seed was 0 and is now 3"]);
+    let checkpoint = world.path("model/last.safetensors");
+    let bytes = fs::read(&checkpoint).unwrap();
+    fs::write(&checkpoint, &bytes[..bytes.len() / 2]).unwrap();
+    refuse(&resume(&[]), &["last.safetensors", "cut short"]);
+    fs::write(&checkpoint, &bytes).unwrap();
+    world.change_line("data/train.jsonl", 1, |m| m["sentence"] = json!("Another ball that looks red."));
+    succeed(&world.encode());
+    refuse(&resume(&["--epochs", "2"]), &["the dataset's files have changed"]);
+}
+
+#[test]
+fn features_that_lack_something_are_refused() {
+    let world = World::encoded();
+    world.change_line("data/train.jsonl", 4, |m| m["sentence"] = json!("A ball nobody has seen before."));
+    refuse(&world.train(), &["train-3", "fissfuse encode"]);
+    let train = replace(world.train(), "--features", world.arg("nowhere"));
+    refuse(&train, &["nowhere"]);
+    let shard = fs::read_dir(world.path("features")).unwrap().map(|e| e.unwrap().path());
+    let shard = shard.filter(|p| p.extension().is_some_and(|e| e == "safetensors")).max().unwrap();
+    let bytes = fs::read(&shard).unwrap();
+    fs::write(&shard, &bytes[..bytes.len() - 10]).unwrap();
+    refuse(&world.train(), &[shard.file_name().unwrap().to_str().unwrap()]);
+}
+
+/// Runs the program where no file may grow beyond some blocks of 512 bytes: a disk that is full.
+fn on_a_full_disk(blocks: usize, args: &[&str]) -> std::process::Output {
+    let program = fissfuse(args);
+    let mut shell = Command::new("sh");
+    shell.arg("-c").arg(format!("trap '' XFSZ; ulimit -f {blocks}; exec \"$0\" \"$@\"")).arg(program.get_program());
+    shell.args(program.get_args()).output().unwrap()
+}
+
+#[test]
+fn a_full_disk_leaves_nothing_half_written() {
+    let world = World::new();
+    refused(&on_a_full_disk(4, &world.encode()), &["features", "cannot write"]);
+    assert!(half_written(&world.path("")).is_empty());
+    succeed(&world.encode());
+    refused(&on_a_full_disk(4, &[&world.train()[..], &["--epochs", "1"]].concat()), &["cannot write"]);
+    assert!(half_written(&world.path("")).is_empty());
+    assert!(!world.path("model/best.safetensors").exists() && !world.path("model/last.safetensors").exists());
+}
+
+#[test]
+fn a_folder_that_cannot_be_written_is_named() {
+    let world = World::encoded();
+    fs::write(world.path("file"), "").unwrap();
+    let train = replace(world.train(), "--out", world.arg("file/model"));
+    refuse(&train, &["file/model", "cannot create"]);
+    refuse(&replace(world.encode(), "--out", world.arg("file/features")), &["file/features"]);
+}
+
+#[test]
+fn settings_that_make_no_sense_are_named() {
+    let world = World::encoded();
+    let with = |more: &[&'static str]| [&world.train()[..], more].concat();
+    refuse(&replace(world.train(), "--learning-rate", "0"), &["learning_rate = 0 is not positive"]);
+    refuse(&with(&["--heads", "3"]), &["heads", "16"]);
+    refuse(&with(&["--dropout", "1"]), &["dropout"]);
+    refuse(&with(&["--epochs", "0"]), &["epochs"]);
+    fs::write(world.path("bad.toml"), "[train]\nepoch = 3\n").unwrap();
+    refuse(&with(&["--config", world.arg("bad.toml")]), &["bad.toml", "epoch"]);
+}

@@ -1,0 +1,215 @@
+//! A small dataset, its encoder and its features, and the program to run on them.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::sync::OnceLock;
+
+use fissfuse::encoder::clip::{RandomClip, write_random};
+use image::{Rgb, RgbImage};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+/// The program under test.
+pub fn fissfuse(args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_fissfuse"));
+    command.args(args);
+    command
+}
+
+/// Runs the program and wants success; gives what it printed.
+pub fn succeed(args: &[&str]) -> String {
+    let output = run(args);
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "fissfuse {args:?}: {errors}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// Runs the program.
+pub fn run(args: &[&str]) -> Output {
+    fissfuse(args).output().unwrap()
+}
+
+/// Wants a failure with exit code 1 and an error on stderr that says all of these, not a panic.
+pub fn refuse(args: &[&str], says: &[&str]) {
+    refused(&run(args), says);
+}
+
+/// As [`refuse`], of what ran already.
+pub fn refused(output: &Output, says: &[&str]) {
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{errors}");
+    assert!(errors.lines().any(|line| line.starts_with("error: ")), "{errors}");
+    assert!(!errors.contains("panicked"), "{errors}");
+    for says in says {
+        assert!(errors.contains(says), "{errors:?} lacks {says:?}");
+    }
+}
+
+/// The arguments with another value of this flag.
+pub fn replace(mut args: Vec<&'static str>, flag: &str, value: &'static str) -> Vec<&'static str> {
+    let at = args.iter().position(|a| *a == flag).unwrap();
+    args[at + 1] = value;
+    args
+}
+
+/// A folder with a dataset, an encoder, and perhaps features and a model.
+pub struct World {
+    folder: TempDir,
+}
+
+const COLOURS: [(&str, [u8; 3]); 6] = [
+    ("red", [220, 20, 20]),
+    ("green", [20, 200, 20]),
+    ("blue", [20, 20, 220]),
+    ("yellow", [230, 220, 30]),
+    ("black", [10, 10, 10]),
+    ("pink", [240, 120, 200]),
+];
+
+/// Entities: every colour, as a ball and as a box.
+pub const ENTITIES: usize = 2 * COLOURS.len();
+
+/// Mentions of train.jsonl.
+pub const TRAIN: usize = 40;
+
+impl World {
+    /// Dataset and encoder.
+    pub fn new() -> World {
+        let world = World { folder: tempfile::tempdir().unwrap() };
+        let images = world.path("data/images");
+        fs::create_dir_all(&images).unwrap();
+        let mut entities = Vec::new();
+        for (i, (name, colour)) in COLOURS.iter().enumerate() {
+            for (k, thing) in ["ball", "box"].into_iter().enumerate() {
+                let image = format!("images/{name}-{thing}.png");
+                let picture =
+                    RgbImage::from_fn(40, 32, |x, _| if k == 0 || x < 20 { Rgb(*colour) } else { Rgb([255; 3]) });
+                picture.save(world.path("data").join(&image)).unwrap();
+                let (qid, name) = (format!("Q{}", 2 * i + k), format!("{name} {thing}"));
+                entities.push(json!({"qid": qid, "name": name, "description": format!("a {thing}"), "image": image}));
+            }
+        }
+        world.write_lines("data/entities.jsonl", &entities);
+        for (split, count) in [("train", TRAIN), ("valid", 10), ("test", 10)] {
+            let mentions: Vec<Value> = (0..count).map(|i| World::mention(split, i)).collect();
+            world.write_lines(&format!("data/{split}.jsonl"), &mentions);
+        }
+        world.write_encoder("encoder", 0);
+        world
+    }
+
+    /// One of a split's mentions, whose candidates are all entities of its shape.
+    pub fn mention(split: &str, i: usize) -> Value {
+        let (k, colour) = (i % 2, (i * 7 + split.len()) % COLOURS.len());
+        let thing = ["ball", "box"][k];
+        let candidates: Vec<String> = (0..COLOURS.len()).map(|c| format!("Q{}", 2 * c + k)).collect();
+        json!({
+            "mention_id": format!("{split}-{i}"),
+            "mention": thing,
+            "sentence": format!("A {thing} number {i} that looks {}.", COLOURS[colour].0),
+            "image": format!("images/{}-{thing}.png", COLOURS[colour].0),
+            "candidates": candidates,
+            "gold": format!("Q{}", 2 * colour + k),
+        })
+    }
+
+    /// A small random CLIP.
+    pub fn write_encoder(&self, name: &str, seed: u64) {
+        let (text_width, vision_width, projection, layers) = (32, 32, 32, 1);
+        let (image_size, patch_size, vocabulary) = (16, 8, 200);
+        let clip =
+            RandomClip { text_width, vision_width, projection, layers, image_size, patch_size, vocabulary, seed };
+        let texts = COLOURS.iter().map(|(name, _)| *name).chain(["a ball and a box", "number looks that"]);
+        write_random(&self.path(name), clip, texts).unwrap();
+    }
+
+    /// Dataset, encoder and features.
+    pub fn encoded() -> World {
+        let world = World::new();
+        succeed(&world.encode());
+        world
+    }
+
+    /// All, with a model of two epochs. Shared: do not change it.
+    pub fn trained() -> &'static World {
+        static WORLD: OnceLock<World> = OnceLock::new();
+        WORLD.get_or_init(|| {
+            let world = World::encoded();
+            succeed(&[&world.train()[..], &["--epochs", "2"]].concat());
+            world
+        })
+    }
+
+    /// A path in the folder.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// The same as an argument; it lives as long as the test.
+    pub fn arg(&self, name: &str) -> &'static str {
+        self.path(name).to_str().unwrap().to_string().leak()
+    }
+
+    /// `fissfuse encode` with its arguments.
+    pub fn encode(&self) -> Vec<&'static str> {
+        vec!["encode", "--data", self.arg("data"), "--encoder", self.arg("encoder"), "--out", self.arg("features")]
+    }
+
+    /// `fissfuse train` with its arguments.
+    pub fn train(&self) -> Vec<&'static str> {
+        let sizes = ["--d", "16", "--batch-size", "16", "--learning-rate", "1e-3"];
+        let paths = ["--data", self.arg("data"), "--features", self.arg("features"), "--out", self.arg("model")];
+        [&["train"][..], &paths, &sizes].concat()
+    }
+
+    /// `fissfuse eval` with its arguments.
+    pub fn eval(&self, out: &str) -> Vec<&'static str> {
+        [&["eval", "--data", self.arg("data"), "--out", self.arg(out)][..], &self.model()].concat()
+    }
+
+    /// `fissfuse link` with its arguments.
+    pub fn link(&self) -> Vec<&'static str> {
+        let link = ["link", "--data", self.arg("data"), "--encoder", self.arg("encoder")];
+        [&link[..], &self.model()].concat()
+    }
+
+    fn model(&self) -> [&'static str; 4] {
+        ["--features", self.arg("features"), "--model", self.arg("model")]
+    }
+
+    /// Writes a file of one value per line.
+    pub fn write_lines(&self, name: &str, values: &[Value]) {
+        let lines: Vec<String> = values.iter().map(|v| format!("{v}\n")).collect();
+        fs::write(self.path(name), lines.concat()).unwrap();
+    }
+
+    /// Reads a file of one value per line.
+    pub fn read_lines(&self, name: &str) -> Vec<Value> {
+        let text = fs::read_to_string(self.path(name)).unwrap();
+        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    }
+
+    /// Changes one line of a file of the dataset.
+    pub fn change_line(&self, name: &str, line: usize, change: impl FnOnce(&mut Value)) {
+        let mut lines = self.read_lines(name);
+        change(&mut lines[line - 1]);
+        self.write_lines(name, &lines);
+    }
+}
+
+/// Names of everything in a folder and below that looks like a file being written.
+pub fn half_written(folder: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    let mut folders = vec![folder.to_path_buf()];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).unwrap().map(|e| e.unwrap().path()) {
+            if entry.is_dir() {
+                folders.push(entry);
+            } else if entry.extension().is_some_and(|e| e == "tmp") {
+                found.push(entry);
+            }
+        }
+    }
+    found
+}

@@ -1,0 +1,186 @@
+//! The main job through the binary: encode, train, evaluate, link; interrupted and resumed.
+
+use std::fs;
+use std::io::{BufRead, BufReader, Write};
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use crate::support::{ENTITIES, World, fissfuse, refuse, replace, run, succeed};
+
+#[test]
+fn the_chain_ends_in_metrics_and_a_ranking() {
+    let world = World::trained();
+    let printed = succeed(&world.eval("eval"));
+    assert!(printed.contains("10 mentions of test") && printed.contains("S2*"), "{printed}");
+    let metrics: Value = serde_json::from_str(&fs::read_to_string(world.path("eval/metrics.json")).unwrap()).unwrap();
+    let mean = |name: &str| metrics["mean"][name].as_f64().unwrap();
+    assert!(mean("H@1") <= mean("H@3") && mean("H@3") <= mean("H@5") && mean("MR") >= 1.0);
+    let lines = world.read_lines("eval/run.jsonl");
+    assert_eq!(lines.len(), 10);
+    let mut ranks = 0.0;
+    for line in &lines {
+        let (candidates, gold) = (line["candidates"].as_array().unwrap(), &line["gold"]);
+        let place = candidates.iter().position(|c| c == gold).unwrap() + 1;
+        assert_eq!(line["rank"], json!(place));
+        ranks += place as f64 / lines.len() as f64;
+        let scores: Vec<f64> = line["scores"].as_array().unwrap().iter().map(|s| s.as_f64().unwrap()).collect();
+        assert!(scores.is_sorted_by(|a, b| a >= b));
+        for (i, score) in scores.iter().enumerate() {
+            let by_score = line["by_score"].as_object().unwrap();
+            let mean = by_score.values().map(|s| s[i].as_f64().unwrap()).sum::<f64>() / 6.0;
+            assert!((mean - score).abs() < 1e-5 * score.abs().max(1.0));
+        }
+    }
+    assert!((mean("MR") - ranks).abs() < 1e-9);
+}
+
+#[test]
+fn link_answers_each_line_before_the_next_and_ranks_what_it_is_given() {
+    let world = World::trained();
+    let mut child = fissfuse(&[&world.link()[..], &["--top", "4"]].concat())
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let (mut input, mut output) = (child.stdin.take().unwrap(), BufReader::new(child.stdout.take().unwrap()));
+    let mut ask = |mention: &Value| -> Value {
+        writeln!(input, "{mention}").unwrap();
+        let mut line = String::new();
+        output.read_line(&mut line).unwrap();
+        serde_json::from_str(&line).unwrap()
+    };
+    let mut mention = World::mention("test", 3);
+    let answer = ask(&mention);
+    assert_eq!(answer["mention_id"], "test-3");
+    let links = answer["links"].as_array().unwrap();
+    assert_eq!(links.len(), 4);
+    assert!(links.iter().all(|l| mention["candidates"].as_array().unwrap().contains(&l["qid"])));
+    // The same ranking as eval's, though it encodes the mention anew.
+    succeed(&world.eval("eval-link"));
+    let ranked = &world.read_lines("eval-link/run.jsonl")[3];
+    for (i, link) in links.iter().enumerate() {
+        assert_eq!(link["qid"], ranked["candidates"][i]);
+        let (got, want) = (link["score"].as_f64().unwrap(), ranked["scores"][i].as_f64().unwrap());
+        // Features in the store are f16.
+        assert!((got - want).abs() < 1e-2 * want.abs().max(1.0), "{got} {want}");
+    }
+    mention.as_object_mut().unwrap().remove("candidates");
+    mention.as_object_mut().unwrap().remove("image");
+    let links = ask(&mention)["links"].as_array().unwrap().clone();
+    let confidence: f64 = links.iter().map(|l| l["confidence"].as_f64().unwrap()).sum();
+    assert!(links.len() == 4 && confidence > 4.0 / ENTITIES as f64 && confidence <= 1.0);
+    drop(input);
+    assert!(child.wait().unwrap().success());
+}
+
+#[test]
+fn link_skips_or_names_a_bad_line() {
+    let world = World::trained();
+    let good = World::mention("test", 0);
+    let mut unknown = World::mention("test", 1);
+    unknown["candidates"][0] = json!("Q77");
+    let mut lost = World::mention("test", 2);
+    lost["image"] = json!("images/none.png");
+    world.write_lines("asked.jsonl", &[good, unknown, lost]);
+    let link = [&world.link()[..], &["--input", world.arg("asked.jsonl")]].concat();
+    refuse(&link, &["asked.jsonl:2:", "`Q77` is no entity"]);
+    let output = run(&[&link[..], &["--skip-bad"]].concat());
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && errors.contains("asked.jsonl:3:") && errors.contains("none.png"), "{errors}");
+    assert_eq!(String::from_utf8(output.stdout).unwrap().lines().count(), 1);
+}
+
+#[test]
+fn one_candidate_and_a_batch_larger_than_the_data_work() {
+    let world = World::new();
+    for split in ["train", "valid", "test"] {
+        let file = format!("data/{split}.jsonl");
+        let mut lines = world.read_lines(&file);
+        lines.iter_mut().for_each(|m| m["candidates"] = json!([m["gold"]]));
+        world.write_lines(&file, &lines[..3]);
+    }
+    succeed(&world.encode());
+    let train = replace(world.train(), "--batch-size", "4096");
+    let output = run(&[&train[..], &["--epochs", "2"]].concat());
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && errors.contains("exceeds the 3 training mentions"), "{errors}");
+    assert!(succeed(&world.eval("eval")).contains("100.00"));
+}
+
+/// Kills a command with no chance to clean up, once `ready` says so.
+fn kill(args: &[&str], ready: impl Fn() -> bool) {
+    let mut child = fissfuse(args).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    let start = Instant::now();
+    while !ready() && child.try_wait().unwrap().is_none() {
+        assert!(start.elapsed() < Duration::from_secs(60), "it never got ready to be killed");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+}
+
+#[test]
+fn a_killed_training_ends_with_the_same_bits() {
+    let world = World::encoded();
+    let settings = ["--epochs", "30", "--checkpoint-steps", "1", "--dropout", "0.2", "--negatives", "3"];
+    let train = [&world.train()[..], &settings].concat();
+    let result =
+        |name: &str| ["best.safetensors", "last.safetensors"].map(|f| fs::read(world.path(name).join(f)).unwrap());
+    succeed(&[&train[..], &["--threads", "1"]].concat());
+    let undisturbed = result("model");
+    let log = world.read_lines("model/train.jsonl");
+    fs::remove_dir_all(world.path("model")).unwrap();
+
+    let checkpoint = world.path("model/last.safetensors");
+    let written = || fs::metadata(&checkpoint).and_then(|m| m.modified()).ok();
+    for _ in 0..4 {
+        // At some moment after a checkpoint of this process.
+        let before = written();
+        kill(&[&train[..], &["--resume"]].concat(), || written() != before);
+    }
+    succeed(&[&train[..], &["--resume"]].concat());
+    assert!(result("model") == undisturbed, "the bits differ");
+    let without_speed = |lines: Vec<Value>| -> Vec<Value> {
+        lines
+            .into_iter()
+            .map(|mut line| {
+                line.as_object_mut().unwrap().remove("samples_per_second");
+                line
+            })
+            .collect()
+    };
+    assert_eq!(without_speed(world.read_lines("model/train.jsonl")), without_speed(log));
+}
+
+#[test]
+fn encoding_goes_on_where_it_stopped_and_adds_what_is_new() {
+    let world = World::new();
+    kill(&world.encode(), || world.path("features").exists());
+    succeed(&world.encode());
+    let printed = succeed(&world.encode());
+    assert!(printed.contains("encoded 0 texts and 0 images"), "{printed}");
+    let mut mentions = world.read_lines("data/test.jsonl");
+    let mut new = World::mention("test", 0);
+    new["mention_id"] = json!("new");
+    new["sentence"] = json!("A ball nobody has seen before.");
+    mentions.push(new);
+    world.write_lines("data/test.jsonl", &mentions);
+    let printed = succeed(&world.encode());
+    assert!(printed.contains("encoded 1 texts and 0 images"), "{printed}");
+}
+
+#[test]
+fn the_demo_runs_from_nothing_to_a_linked_mention() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("demo").to_str().unwrap().to_string();
+    let printed = succeed(&["demo", "--out", &out, "--mentions", "64", "--epochs", "1"]);
+    for says in ["fissfuse encode", "1000 mentions of test", "One mention it has never seen", "  3. ", "The demo took"] {
+        assert!(printed.contains(says), "{printed}");
+    }
+    fs::write(folder.path().join("mine"), "precious").unwrap();
+    let mine = folder.path().to_str().unwrap();
+    refuse(&["demo", "--out", mine], &["is no folder of a demo"]);
+    assert!(folder.path().join("mine").exists());
+}
