@@ -1,1 +1,3 @@
 //! A CUDA driver in software.
+
+pub mod ptx;
