@@ -1,3 +1,13 @@
 //! A CUDA driver in software.
 
+#![cfg(all(target_arch = "x86_64", target_os = "linux"))]
+
+pub mod check;
+pub mod count;
+pub mod exec;
+pub mod lower;
+pub mod math;
+pub mod mem;
+pub mod module;
 pub mod ptx;
+pub mod sandbox;

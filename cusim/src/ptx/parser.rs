@@ -415,7 +415,8 @@ impl<'a> Parser<'a> {
                 }
                 b'.' => {
                     self.scan.expect(b'.')?;
-                    self.directive(&mut body)?;
+                    let name = self.scan.name()?;
+                    self.directive(name, &mut body)?;
                 }
                 b';' => self.scan.expect(b';')?,
                 0 if self.scan.at_end() => {
@@ -427,8 +428,8 @@ impl<'a> Parser<'a> {
     }
 
     /// A directive inside a function.
-    fn directive(&mut self, body: &mut Vec<Statement<'a>>) -> Result<(), PtxError> {
-        match self.scan.name()? {
+    fn directive(&mut self, name: &'a str, body: &mut Vec<Statement<'a>>) -> Result<(), PtxError> {
+        match name {
             "reg" => self.registers(body),
             "loc" => {
                 let file = self.scan.small()?;
@@ -559,17 +560,10 @@ impl<'a> Parser<'a> {
                 Ok(())
             }
             // A label may stand before any directive.
-            "loc" => {
+            directive => {
                 body.push(Statement::Label(name));
-                let file = self.scan.small()?;
-                let line = self.scan.small()?;
-                self.scan.skip_line();
-                body.push(Statement::Line(SourceLine { file, line }));
-                Ok(())
+                self.directive(directive, body)
             }
-            other => self
-                .scan
-                .error(format!("unknown directive .{other} after label {name}")),
         }
     }
 

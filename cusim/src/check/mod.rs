@@ -1,0 +1,4 @@
+//! The sanitizer: what a correct program never does, and how it is reported.
+
+pub mod block;
+pub mod report;
