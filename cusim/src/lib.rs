@@ -2,9 +2,12 @@
 
 #![cfg(all(target_arch = "x86_64", target_os = "linux"))]
 
+pub mod abi;
 pub mod check;
 pub mod count;
+pub mod driver;
 pub mod exec;
+pub mod json;
 pub mod lower;
 pub mod math;
 pub mod mem;

@@ -252,6 +252,7 @@ impl Core {
             kind,
             origin: inst.origin,
             lane,
+            block: 0,
             access: None,
             detail,
         };

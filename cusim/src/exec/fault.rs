@@ -66,8 +66,10 @@ pub struct Fault {
     pub kind: FaultKind,
     /// Index of the PTX instruction.
     pub origin: u32,
-    /// The lane; the first, if several are to blame.
+    /// The thread in its block; the first, if several are to blame.
     pub lane: u32,
+    /// Number of the block.
+    pub block: u64,
     /// The memory access, if it was one.
     pub access: Option<Access>,
     /// What else there is to say.

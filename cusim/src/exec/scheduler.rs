@@ -114,6 +114,20 @@ impl Block {
         sites: &mut [Site],
         executed: Option<&mut [Executed]>,
     ) -> Result<Outcome, Box<Fault>> {
+        let number = self.state.number;
+        self.run_warps(launch, sites, executed)
+            .map_err(|mut fault| {
+                fault.block = number;
+                fault
+            })
+    }
+
+    fn run_warps(
+        &mut self,
+        launch: &Launch,
+        sites: &mut [Site],
+        executed: Option<&mut [Executed]>,
+    ) -> Result<Outcome, Box<Fault>> {
         let count = launch.threads().div_ceil(32) as usize;
         let order = launch.order.permutation(count as u64, self.state.number);
         let mut patience = PATIENCE;
@@ -472,6 +486,7 @@ impl Block {
             kind,
             origin,
             lane: thread,
+            block: 0,
             access: None,
             detail: format!(
                 "threads wait for others that never come: {}",
@@ -515,6 +530,7 @@ fn take_fault(core: &mut Core, pc: u32, launch: &Launch) -> Box<Fault> {
             kind: FaultKind::BadOperand,
             origin: launch.program.code[pc as usize].origin,
             lane: core.warp * 32,
+            block: 0,
             access: None,
             detail: "the instruction cannot run here".into(),
         }),
@@ -590,6 +606,7 @@ fn enter_functions(
             kind,
             origin: 0,
             lane: core.warp * 32 + first as u32,
+            block: 0,
             access: None,
             detail,
         };

@@ -278,6 +278,7 @@ impl Core {
             kind,
             origin: inst.origin,
             lane: lane as u32,
+            block: 0,
             access: Some(Access {
                 address,
                 bytes: bytes as u32,

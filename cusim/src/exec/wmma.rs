@@ -217,6 +217,7 @@ fn refuse<const SPACE: u8>(
         kind,
         origin: inst.origin,
         lane: lane as u32,
+        block: 0,
         access: Some(Access {
             address,
             bytes,

