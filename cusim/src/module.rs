@@ -103,6 +103,7 @@ impl Image {
         for variable in variables {
             let bytes = self.initial_bytes(variable).map_err(LoadError::Variables)?;
             memory.write(self.globals[variable.name], &bytes);
+            memory.mark_written(self.globals[variable.name], bytes.len() as u64);
         }
         Ok(())
     }

@@ -4,6 +4,7 @@ use std::sync::Mutex;
 
 use crate::check::report::Sink;
 use crate::count::Counters;
+use crate::driver::config::Checks;
 use crate::exec::copies::Landing;
 use crate::exec::fault::Fault;
 use crate::exec::launch::{Launch, Workers};
@@ -12,6 +13,9 @@ use crate::exec::program::Program;
 use crate::lower::{LowerError, Options};
 use crate::mem::{AllocationKind, Memory};
 use crate::module::{Image, LoadError};
+
+/// Bytes of the memory that the blocks of a grid meet in.
+pub const WORKSPACE: usize = 256;
 
 /// Memory, threads and settings.
 pub struct Sandbox {
@@ -28,6 +32,7 @@ pub struct Sandbox {
     workers: Workers,
     threads: usize,
     launches: u64,
+    workspace: u64,
 }
 
 /// A kernel argument.
@@ -44,11 +49,16 @@ pub enum Arg {
 impl Sandbox {
     /// With this many threads.
     pub fn new(threads: usize) -> Self {
-        let Some(memory) = Memory::new() else {
+        let Some(mut memory) = Memory::new() else {
             panic!("the host refuses to reserve address space")
         };
+        let workspace = memory
+            .allocate(WORKSPACE as u64, AllocationKind::Module, 0, String::new())
+            .unwrap_or(0);
+        memory.mark_written(workspace, WORKSPACE as u64);
         Self {
             memory,
+            workspace,
             order: Order::Forward,
             landing: Landing::Eager,
             sink: Sink::default(),
@@ -57,6 +67,16 @@ impl Sandbox {
             threads,
             launches: 0,
         }
+    }
+
+    /// Turns checks on, before anything is allocated or lowered.
+    pub fn check(&mut self, checks: Checks) {
+        assert!(
+            self.memory.enable_checks(checks.init, checks.race),
+            "the host refuses to reserve address space"
+        );
+        self.memory.mark_written(self.workspace, WORKSPACE as u64);
+        self.sink = Sink::new(checks);
     }
 
     /// Loads a module.
@@ -87,6 +107,7 @@ impl Sandbox {
             std::slice::from_raw_parts(values.as_ptr().cast::<u8>(), size_of_val(values))
         };
         self.memory.write(address, bytes);
+        self.memory.mark_written(address, bytes.len() as u64);
         address
     }
 
@@ -137,6 +158,14 @@ impl Sandbox {
             params[slot.offset as usize..][..bytes.len()].copy_from_slice(&bytes);
         }
         self.launches += 1;
+        if let Some(counters) = &self.counters {
+            counters
+                .lock()
+                .unwrap_or_else(std::sync::PoisonError::into_inner)
+                .add_launch(program);
+        }
+        let workspace = self.workspace;
+        self.memory.write(workspace, &[0; WORKSPACE]);
         let launch = Launch {
             program,
             grid,
@@ -152,6 +181,8 @@ impl Sandbox {
             sink: &self.sink,
             counters: self.counters.as_ref(),
             threads: self.threads,
+            released: std::sync::Mutex::default(),
+            workspace,
         };
         self.workers.run(&launch)
     }

@@ -15,6 +15,7 @@ use crate::exec::launch::Launch;
 use crate::exec::program::Program;
 use crate::lower::Options;
 use crate::module::{Image, LoadError};
+use crate::sandbox::WORKSPACE;
 
 /// A loaded module.
 pub struct LoadedModule {
@@ -58,6 +59,8 @@ pub struct Shot {
     pub params: Vec<u8>,
     /// The device that runs it.
     pub device: u32,
+    /// Whether its blocks may wait for each other.
+    pub cooperative: bool,
 }
 
 impl Function {
@@ -372,7 +375,23 @@ impl Driver {
             shared,
             params,
             device,
+            cooperative,
         })
+    }
+
+    /// Memory that the blocks of a cooperative grid meet in, all zero.
+    fn clear_workspace(&mut self) -> Result<u64, Code> {
+        if self.workspace == 0 {
+            let origin = " for cooperative grids".to_string();
+            let kind = crate::mem::AllocationKind::Module;
+            self.workspace = self
+                .memory
+                .allocate(WORKSPACE as u64, kind, 0, origin)
+                .ok_or(OUT_OF_MEMORY)?;
+        }
+        self.memory.write(self.workspace, &[0; WORKSPACE]);
+        self.memory.mark_written(self.workspace, WORKSPACE as u64);
+        Ok(self.workspace)
     }
 
     /// Runs a kernel.
@@ -394,6 +413,20 @@ impl Driver {
             ));
             return Err(ECC_UNCORRECTABLE);
         }
+        if id % 4095 == 0 {
+            self.memory.shadow().forget();
+        }
+        if let Some(counters) = &self.counters {
+            counters
+                .lock()
+                .unwrap_or_else(std::sync::PoisonError::into_inner)
+                .add_launch(&shot.program);
+        }
+        let workspace = if shot.cooperative {
+            self.clear_workspace()?
+        } else {
+            0
+        };
         let landing = match self.config.asynchrony {
             Asynchrony::Eager => Landing::Eager,
             Asynchrony::Late => Landing::Late,
@@ -415,6 +448,8 @@ impl Driver {
             sink: &self.sink,
             counters: self.counters.as_ref(),
             threads: usize::MAX,
+            released: std::sync::Mutex::default(),
+            workspace,
         };
         let reports = self.sink.count();
         let result = self.workers.run(&launch);

@@ -46,6 +46,8 @@ pub struct Driver {
     /// A failure that made the context useless.
     pub sticky: Option<Code>,
     pub launches: u64,
+    /// Memory for cooperative grids, once there was one.
+    pub workspace: u64,
     pub allocations: u64,
     /// Order of issue over all streams.
     pub issued: u64,
@@ -125,6 +127,7 @@ impl Driver {
             counters: config.count.is_some().then(Mutex::default),
             sticky: None,
             launches: 0,
+            workspace: 0,
             allocations: 0,
             issued: 0,
             random: Random::new(match config.asynchrony {
@@ -133,7 +136,11 @@ impl Driver {
             }),
             config,
         };
-        driver.memory.track_writes(driver.config.checks.init);
+        let checks = driver.config.checks;
+        if !driver.memory.enable_checks(checks.init, checks.race) {
+            say("the host refuses to reserve address space for the checks (see ulimit -v)");
+            return Err(code::OUT_OF_MEMORY);
+        }
         driver.make_devices();
         Ok(driver)
     }

@@ -85,8 +85,9 @@ impl<const BYTES: u64, const PARTIAL: bool> Op for Start<BYTES, PARTIAL> {
             if eager {
                 copy.land(core.shared);
             }
-            if let Some(checks) = &mut block.checks {
-                checks.copy_started(core.warp, &copy);
+            if let Some(mut checks) = block.checks.take() {
+                checks.copy_started(block.launch(), core.warp, &copy);
+                block.checks = Some(checks);
             }
             if !eager || block.checks.is_some() {
                 block.copies[core.warp as usize].start(copy);
@@ -120,8 +121,9 @@ impl Core {
                 if late {
                     copy.land(self.shared);
                 }
-                if let Some(checks) = &mut block.checks {
-                    checks.copy_landed(self.warp, &copy);
+                if let Some(mut checks) = block.checks.take() {
+                    checks.copy_landed(block.launch(), self.warp, &copy);
+                    block.checks = Some(checks);
                 }
             }
         }

@@ -78,9 +78,14 @@ impl BlockState {
         self.shared.reserve(bytes);
         // Nobody may rely on what shared memory holds at first: not zeros.
         self.shared.fill(bytes, 0xff);
-        self.checks = launch
-            .checks
-            .then(|| Box::new(BlockChecks::new(launch, number)));
+        self.checks = launch.checks.then(|| {
+            let mut checks = self
+                .checks
+                .take()
+                .unwrap_or_else(|| Box::new(BlockChecks::new(launch)));
+            checks.start(launch, number);
+            checks
+        });
     }
 
     /// The launch it belongs to.
@@ -195,6 +200,7 @@ impl BlockState {
     pub fn finish(&mut self) {
         if let Some(mut checks) = self.checks.take() {
             checks.block_ended(self.launch());
+            self.checks = Some(checks);
         }
     }
 }

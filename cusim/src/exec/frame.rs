@@ -22,6 +22,8 @@ pub struct Surroundings<'a> {
     pub total_shared: u32,
     /// Number of the launch.
     pub grid_id: u64,
+    /// Memory that the blocks of a cooperative grid meet in.
+    pub workspace: u64,
     /// Multiprocessors of the device.
     pub multiprocessors: u32,
     /// Start of the function's stack frame in local memory.
@@ -138,5 +140,7 @@ fn special_value(special: Special, around: &Surroundings, lane: u32) -> u64 {
         Special::MaskGreater => u32::MAX << lane & !(1 << lane),
         Special::DynamicShared => around.dynamic_shared,
         Special::TotalShared => around.total_shared,
+        Special::Workspace { high: true } => (around.workspace >> 32) as u32,
+        Special::Workspace { high: false } => around.workspace as u32,
     })
 }

@@ -1,5 +1,6 @@
 //! A grid: its blocks on the host's threads.
 
+use std::collections::HashMap;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -53,12 +54,26 @@ pub struct Launch<'a> {
     pub counters: Option<&'a Mutex<Counters>>,
     /// Host threads.
     pub threads: usize,
+    /// What blocks released through atomics, by address.
+    pub released: Mutex<Released>,
+    /// Memory that the blocks of a cooperative grid meet in; 0 for other grids.
+    pub workspace: u64,
 }
+
+/// Times of blocks that happened before an atomic's last write, by the atomic's address.
+pub type Released = HashMap<u64, HashMap<u64, u64>>;
 
 impl Launch<'_> {
     /// Threads per block.
     pub fn threads(&self) -> u32 {
         self.block.iter().product()
+    }
+
+    /// What blocks released through atomics.
+    pub fn released(&self) -> std::sync::MutexGuard<'_, Released> {
+        self.released
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
     /// Blocks in the grid.
@@ -126,7 +141,8 @@ impl Workers {
             stop: AtomicBool::new(false),
             fault: Mutex::new(None),
         };
-        let threads = if launch.program.order_sensitive {
+        // Looking for races needs one thread, too: what it finds must not depend on chance.
+        let threads = if launch.program.order_sensitive || launch.sink.checks().race {
             1
         } else {
             launch.threads.min(self.threads)

@@ -9,6 +9,8 @@ use super::site::{Site, space};
 pub struct Seen<'a> {
     /// The instruction.
     pub site: &'a MemorySite,
+    /// Its number.
+    pub index: u32,
     /// Number of the warp.
     pub warp: u32,
     /// Lanes that took part.
@@ -40,9 +42,10 @@ impl Op for Observed {
                 return true;
             }
             let warp = core.warp;
-            let mask = core.mask;
+            let mask = core.mask & site.lanes;
             let seen = Seen {
                 site,
+                index: inst.aux,
                 warp,
                 mask,
                 addresses: &addresses,
@@ -53,6 +56,7 @@ impl Op for Observed {
                 core.show(
                     &Seen {
                         site,
+                        index: inst.aux + 1,
                         warp,
                         mask,
                         addresses: &addresses,
@@ -117,6 +121,7 @@ impl Core {
         for addresses in elements {
             let seen = Seen {
                 site,
+                index: inst.aux,
                 warp: self.warp,
                 mask: self.mask,
                 addresses,
@@ -177,20 +182,6 @@ impl Op for GuardedObserved {
     }
 }
 
-/// `membar` and `fence`: memory is always in order here, but the checks want to know.
-struct Fence;
-
-impl Op for Fence {
-    #[inline(always)]
-    unsafe fn run(core: &mut Core, _inst: &Inst) -> bool {
-        // SAFETY: the block outlives the run of its warps.
-        if let Some(checks) = unsafe { &mut (*core.block).checks } {
-            checks.fence(core.warp, core.mask);
-        }
-        false
-    }
-}
-
 /// A memory instruction that is shown.
 pub fn observed() -> OpFn {
     op::<Observed>()
@@ -199,9 +190,4 @@ pub fn observed() -> OpFn {
 /// A guarded memory instruction that is shown.
 pub fn guarded_observed() -> OpFn {
     op::<GuardedObserved>()
-}
-
-/// `membar` and `fence`.
-pub fn fence() -> OpFn {
-    op::<Fence>()
 }

@@ -130,6 +130,11 @@ pub enum Special {
     DynamicShared,
     /// `%total_smem_size`
     TotalShared,
+    /// `%envreg1` and `%envreg2`: the upper and lower half of the address where the blocks of a cooperative grid meet.
+    Workspace {
+        /// Whether the upper half is meant.
+        high: bool,
+    },
 }
 
 /// A parameter's or argument's place in a stack frame.
@@ -182,6 +187,8 @@ pub struct MemorySite {
     pub address: u8,
     /// Whether the address is 64 bits wide.
     pub wide: bool,
+    /// Lanes whose addresses count: all, except for matrices of fewer rows.
+    pub lanes: u32,
     /// The PTX instruction.
     pub origin: u32,
 }

@@ -378,7 +378,7 @@ impl Block {
                             break;
                         };
                         let callee = group.frame;
-                        copy_results(core, launch, &callee, &caller);
+                        copy_results(core, launch, &mut self.state, &callee, &caller);
                         group.callers.pop();
                         warp.push(Group {
                             pc: callee.return_to,
@@ -390,7 +390,7 @@ impl Block {
                     }
                     Event::Call(call) => {
                         leave_rest(warp, &group, core.mask, pc);
-                        enter_functions(core, launch, &self.state, warp, &group, &call, pc)
+                        enter_functions(core, launch, &mut self.state, warp, &group, &call, pc)
                             .map_err(|fault| Box::new(at(fault, inst.origin)))?;
                         break;
                     }
@@ -552,6 +552,7 @@ fn surroundings<'a>(
         dynamic_shared: launch.dynamic_shared,
         total_shared: launch.program.shared.static_bytes + launch.dynamic_shared,
         grid_id: launch.id,
+        workspace: launch.workspace,
         multiprocessors: launch.multiprocessors,
         local_base,
     }
@@ -573,17 +574,41 @@ fn copy_slots(core: &Core, from: (u32, &[Slot]), to: (u32, &[Slot])) {
     }
 }
 
-fn copy_results(core: &Core, launch: &Launch, callee: &Frame, caller: &Frame) {
+/// Tells the checks that frames' slots were written.
+fn note_passed(core: &Core, launch: &Launch, state: &mut BlockState, local: u32, slots: &[Slot]) {
+    let Some(checks) = &mut state.checks else {
+        return;
+    };
+    for lane in (0..LANES as u32).filter(|lane| core.mask >> lane & 1 != 0) {
+        for slot in slots {
+            checks.local_passed(
+                launch,
+                core.warp * 32 + lane,
+                local - FIRST_OFFSET + slot.offset,
+                slot.bytes,
+            );
+        }
+    }
+}
+
+fn copy_results(
+    core: &Core,
+    launch: &Launch,
+    state: &mut BlockState,
+    callee: &Frame,
+    caller: &Frame,
+) {
     let returns = &launch.program.functions[callee.function as usize].returns;
     let results = &launch.program.calls[callee.site as usize].results;
     copy_slots(core, (callee.local, returns), (caller.local, results));
+    note_passed(core, launch, state, caller.local, results);
 }
 
 /// Makes a group for each function that the lanes of a call enter.
 fn enter_functions(
     core: &mut Core,
     launch: &Launch,
-    state: &BlockState,
+    state: &mut BlockState,
     warp: &mut Warp,
     group: &Group,
     call: &Call,
@@ -644,6 +669,7 @@ fn enter_functions(
             (group.frame.local, &site.args),
             (frame.local, &callee.params),
         );
+        note_passed(core, launch, state, frame.local, &callee.params);
         let around = surroundings(launch, state, core.warp, frame.local);
         // SAFETY: the frame fits the register file.
         unsafe {

@@ -109,6 +109,7 @@ fn copy<'m>(
         access: AccessKind::AsyncCopy,
         address,
         wide,
+        lanes: u32::MAX,
         origin,
     };
     let aux = body.site(site(Space::Shared, 0, false));
@@ -273,6 +274,7 @@ fn on_object<'m>(
         access: AccessKind::Atomic,
         address: 1,
         wide: false,
+        lanes: u32::MAX,
         origin,
     });
     let mut uses = vec![at.base];

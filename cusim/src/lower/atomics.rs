@@ -62,6 +62,7 @@ pub fn lower<'m>(
         access: AccessKind::Atomic,
         address: 1,
         wide: at.space != space::SHARED,
+        lanes: u32::MAX,
         origin: body.origin,
     });
     let emit = |body: &mut Body<'_, 'm>, dst| {

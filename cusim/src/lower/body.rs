@@ -557,7 +557,9 @@ impl<'b, 'm> Body<'b, 'm> {
                 }
                 return self.fit(ticks, bits, name);
             }
-            // Environment registers hold whatever the driver put there: nothing.
+            ("%envreg1", 3) => Special::Workspace { high: true },
+            ("%envreg2", 3) => Special::Workspace { high: false },
+            // The other environment registers hold whatever the driver put there: nothing.
             (name, 3) if name.starts_with("%envreg") => return Ok(self.bits(0, bits)),
             _ => {
                 return Err(format!(

@@ -121,6 +121,7 @@ fn stack_site(body: &mut Body, bytes: u32, access: AccessKind, address: u8) -> u
         access,
         address,
         wide: false,
+        lanes: u32::MAX,
         origin,
     })
 }

@@ -189,6 +189,7 @@ pub fn lower<'m>(
         access,
         address: if store { 0 } else { count as u8 },
         wide: !matches!(at.space, space::SHARED | space::LOCAL),
+        lanes: u32::MAX,
         origin: body.origin,
     });
     if store {
@@ -322,11 +323,7 @@ pub fn hint<'m>(
             body.push(control::sleep(), vec![], vec![]);
             Ok(())
         }
-        "membar" | "fence" => {
-            let draft = body.push(crate::exec::observe::fence(), vec![], vec![]);
-            draft.observed = false;
-            Ok(())
-        }
+        // Memory is always in order here, and there is nothing to fetch ahead.
         _ => {
             body.push(control::nothing(), vec![], vec![]);
             Ok(())

@@ -167,6 +167,11 @@ fn move_matrix<'m>(
         },
         address: if store { 0 } else { count as u8 },
         wide: false,
+        lanes: if count == 4 {
+            u32::MAX
+        } else {
+            (1 << (8 * count)) - 1
+        },
         origin,
     });
     let (defs, uses) = if store {
@@ -251,6 +256,7 @@ fn warp_matrix<'m>(
         },
         address: u8::MAX,
         wide: at.space != space::SHARED,
+        lanes: u32::MAX,
         origin,
     });
     let bits = part.register_bits();

@@ -4,19 +4,21 @@
 //! would with a real device. Freed memory is not handed out again, so that every late use is noticed.
 
 mod arena;
+mod shadow;
 
 use std::collections::BTreeMap;
 
 use crate::exec::fault::FaultKind;
 use crate::exec::site::{Invalid, Place, Site};
 pub use arena::Arena;
+pub use shadow::Shadow;
 
 /// Device addresses begin here.
 pub const DEVICE_BASE: u64 = 0x7_0000_0000_0000 >> 2;
 /// Address space of all devices together.
-pub const DEVICE_SPACE: u64 = 4 << 40;
+pub const DEVICE_SPACE: u64 = 1 << 40;
 /// Address space for pinned and managed memory.
-pub const HOST_SPACE: u64 = 256 << 30;
+pub const HOST_SPACE: u64 = 128 << 30;
 /// Every allocation begins at a multiple of this, as on a real device.
 pub const ALIGNMENT: u64 = 512;
 /// At least this many bytes lie between allocations.
@@ -100,8 +102,7 @@ pub struct Memory {
     next_device: u64,
     next_host: u64,
     count: u64,
-    /// Grows with every change, so that caches of bounds know when to forget.
-    pub generation: u64,
+    shadow: Shadow,
 }
 
 impl Memory {
@@ -112,12 +113,12 @@ impl Memory {
         Some(Self {
             next_device: DEVICE_BASE + REDZONE,
             next_host: host.start() + REDZONE,
+            shadow: Shadow::new(host.start()),
             device,
             host,
             table: BTreeMap::new(),
             freed: std::collections::VecDeque::new(),
             count: 0,
-            generation: 0,
         })
     }
 
@@ -160,7 +161,6 @@ impl Memory {
         }
         *next = after;
         self.count += 1;
-        self.generation += 1;
         let number = self.count;
         let allocation = Allocation {
             start,
@@ -199,14 +199,31 @@ impl Memory {
         };
     }
 
-    /// From now on notes which bytes were written.
-    pub fn track_writes(&mut self, _track: bool) {}
+    /// Prepares for checks that remember things about memory; whether the host has the address space.
+    pub fn enable_checks(&mut self, init: bool, race: bool) -> bool {
+        self.shadow.enable(init, race)
+    }
+
+    /// What is remembered about memory.
+    pub fn shadow(&self) -> &Shadow {
+        &self.shadow
+    }
 
     /// Notes that bytes were written.
-    pub fn mark_written(&self, _start: u64, _bytes: u64) {}
+    pub fn mark_written(&self, start: u64, bytes: u64) {
+        if let Some(written) = self.shadow.written(start) {
+            // SAFETY: the caller checked the range, for which there is shadow.
+            unsafe { written.write_bytes(1, bytes as usize) };
+        }
+    }
 
     /// Notes that bytes were copied, written or not.
-    pub fn copy_written(&self, _from: u64, _to: u64, _bytes: u64) {}
+    pub fn copy_written(&self, from: u64, to: u64, bytes: u64) {
+        if let (Some(from), Some(to)) = (self.shadow.written(from), self.shadow.written(to)) {
+            // SAFETY: the caller checked the ranges, for which there is shadow.
+            unsafe { std::ptr::copy(from, to, bytes as usize) };
+        }
+    }
 
     /// Frees what begins at an address.
     pub fn free(&mut self, start: u64) -> Result<Allocation, FreeError> {
@@ -228,7 +245,6 @@ impl Memory {
         }
         allocation.freed = true;
         let result = allocation.clone();
-        self.generation += 1;
         self.freed.push_back(start);
         if self.freed.len() > MAX_FREED
             && let Some(oldest) = self.freed.pop_front()
@@ -242,6 +258,7 @@ impl Memory {
             &self.device
         };
         arena.release(host, result.bytes);
+        self.shadow.release(start, result.bytes);
         Ok(result)
     }
 
