@@ -26,7 +26,9 @@ enum Shown {
 fn run(case: &Case, ptx: &str, order: Order, landing: Landing) -> Result<Shown, LowerError> {
     // One at a time: with all checks a sandbox reserves a large part of the address space.
     static ALONE: std::sync::Mutex<()> = std::sync::Mutex::new(());
-    let _alone = ALONE.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let _alone = ALONE
+        .lock()
+        .unwrap_or_else(std::sync::PoisonError::into_inner);
     let mut sandbox = Sandbox::new(1);
     sandbox.check(Checks::ALL);
     (sandbox.order, sandbox.landing) = (order, landing);

@@ -117,11 +117,15 @@ pub fn touch_range(
         while at < end {
             if cells.is_split(at, clock.key) {
                 for byte in at..at + 4 {
-                    let conflict = cells.byte(byte, clock.key).touch(clock, thread, shared_by, touch);
+                    let conflict = cells
+                        .byte(byte, clock.key)
+                        .touch(clock, thread, shared_by, touch);
                     found = found.or(conflict.map(|conflict| (byte, conflict)));
                 }
             } else {
-                let conflict = cells.word(at, clock.key).touch(clock, thread, shared_by, touch);
+                let conflict = cells
+                    .word(at, clock.key)
+                    .touch(clock, thread, shared_by, touch);
                 found = found.or(conflict.map(|conflict| (at, conflict)));
             }
             at += 4;
@@ -137,7 +141,9 @@ pub fn touch_range(
         cells.split(word, clock.key);
     }
     for byte in address..end {
-        let conflict = cells.byte(byte, clock.key).touch(clock, thread, shared_by, touch);
+        let conflict = cells
+            .byte(byte, clock.key)
+            .touch(clock, thread, shared_by, touch);
         found = found.or(conflict.map(|conflict| (byte, conflict)));
     }
     found

@@ -82,7 +82,11 @@ impl Lane for bool {
     unsafe fn read(regs: *const u8, slot: u32) -> [Self; LANES] {
         // SAFETY: the caller gives a predicate register, which is four aligned bytes.
         let bits = unsafe { *regs.add(slot as usize).cast::<Mask>() };
-        std::array::from_fn(|lane| bits >> lane & 1 != 0)
+        let mut values = [false; LANES];
+        for (lane, value) in values.iter_mut().enumerate() {
+            *value = bits >> lane & 1 != 0;
+        }
+        values
     }
 
     #[inline(always)]

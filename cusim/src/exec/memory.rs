@@ -1,5 +1,7 @@
 //! Loads and stores.
 
+use std::arch::x86_64::__m128i;
+
 use super::core::{Core, Lane};
 use super::op::{Inst, LANES, Mask, Op, OpFn, op};
 use super::site::space;
@@ -38,42 +40,63 @@ cells! {
     u64 in u64;
 }
 
-/// Loads `N` consecutive values per lane into registers; `ops` are the destinations, then the address.
-struct Load<T, const SPACE: u8, const N: usize>(std::marker::PhantomData<T>);
+/// Values of all lanes as they lie in memory.
+#[repr(C, align(64))]
+struct Raw<T, const N: usize>([[T; N]; LANES]);
 
-impl<T: Cell, const SPACE: u8, const N: usize> Op for Load<T, SPACE, N> {
+/// Copies a lane's bytes in one piece.
+///
+/// # Safety
+/// `from` must be valid for reads of `BYTES` bytes and `to` for writes; both must be aligned to `BYTES`.
+#[inline(always)]
+unsafe fn fetch<const BYTES: usize>(from: u64, to: *mut u8) {
+    // Volatile, so that the compiler does not make gathers of the loop around it: these take longer than plain loads.
+    // SAFETY: as for this function.
+    unsafe {
+        match BYTES {
+            1 => to.write((from as *const u8).read_volatile()),
+            2 => to.cast::<u16>().write((from as *const u16).read_volatile()),
+            4 => to.cast::<u32>().write((from as *const u32).read_volatile()),
+            8 => to.cast::<u64>().write((from as *const u64).read_volatile()),
+            _ => to
+                .cast::<__m128i>()
+                .write((from as *const __m128i).read_volatile()),
+        }
+    }
+}
+
+/// Loads `N` consecutive values per lane into registers; `ops` are the destinations, then the address.
+struct Load<T, const SPACE: u8, const N: usize, const BYTES: usize>(std::marker::PhantomData<T>);
+
+impl<T: Cell, const SPACE: u8, const N: usize, const BYTES: usize> Op for Load<T, SPACE, N, BYTES> {
     #[inline(always)]
     unsafe fn run(core: &mut Core, inst: &Inst) -> bool {
-        let bytes = size_of::<T>() * N;
         // SAFETY: lowering gave the instruction registers of these types and a site; `locate` returns only addresses
-        // inside an allocation.
+        // inside an allocation. Any bytes are values of these types.
         unsafe {
             let addresses = core.addresses::<SPACE>(inst.ops[N], inst.imm);
-            let Ok(at) = core.locate::<SPACE>(inst, &addresses, bytes as u64, false) else {
+            let Ok(at) = core.locate::<SPACE>(inst, &addresses, BYTES as u64, false) else {
                 return true;
             };
-            let mut values = [[T::Register::default(); LANES]; N];
+            let mut raw = std::mem::MaybeUninit::<Raw<T, N>>::uninit();
+            let start = raw.as_mut_ptr().cast::<u8>();
             if at.dense {
-                let start = at.base.wrapping_add(addresses[0]) as *const T;
-                for lane in 0..LANES {
-                    for (part, value) in values.iter_mut().enumerate() {
-                        value[lane] = start.add(lane * N + part).read().load();
-                    }
-                }
+                start.copy_from_nonoverlapping(
+                    at.base.wrapping_add(addresses[0]) as *const u8,
+                    LANES * BYTES,
+                );
             } else {
-                for lane in 0..LANES {
-                    let start = at
-                        .base
-                        .wrapping_add(addresses[lane])
-                        .wrapping_add(lane as u64 * at.stride)
-                        as *const T;
-                    for (part, value) in values.iter_mut().enumerate() {
-                        value[lane] = start.add(part).read().load();
-                    }
+                for (lane, host) in at.hosts(&addresses).iter().enumerate() {
+                    fetch::<BYTES>(*host, start.add(lane * BYTES));
                 }
             }
-            for (part, value) in values.iter().enumerate() {
-                core.put(inst.ops[part], *value);
+            let raw = raw.assume_init();
+            for part in 0..N {
+                let mut values = [T::Register::default(); LANES];
+                for lane in 0..LANES {
+                    values[lane] = raw.0[lane][part].load();
+                }
+                core.put(inst.ops[part], values);
             }
         }
         false
@@ -81,40 +104,38 @@ impl<T: Cell, const SPACE: u8, const N: usize> Op for Load<T, SPACE, N> {
 }
 
 /// Stores `N` consecutive values per lane; `ops` are the address, then the sources.
-struct Store<T, const SPACE: u8, const N: usize>(std::marker::PhantomData<T>);
+struct Store<T, const SPACE: u8, const N: usize, const BYTES: usize>(std::marker::PhantomData<T>);
 
-impl<T: Cell, const SPACE: u8, const N: usize> Op for Store<T, SPACE, N> {
+impl<T: Cell, const SPACE: u8, const N: usize, const BYTES: usize> Op
+    for Store<T, SPACE, N, BYTES>
+{
     #[inline(always)]
     unsafe fn run(core: &mut Core, inst: &Inst) -> bool {
-        let bytes = size_of::<T>() * N;
         // SAFETY: as for loads.
         unsafe {
             let addresses = core.addresses::<SPACE>(inst.ops[0], inst.imm);
-            let Ok(at) = core.locate::<SPACE>(inst, &addresses, bytes as u64, true) else {
+            let Ok(at) = core.locate::<SPACE>(inst, &addresses, BYTES as u64, true) else {
                 return true;
             };
-            let values: [[T::Register; LANES]; N] =
-                std::array::from_fn(|part| core.get(inst.ops[1 + part]));
-            if at.dense {
-                let start = at.base.wrapping_add(addresses[0]) as *mut T;
+            let mut raw = std::mem::MaybeUninit::<Raw<T, N>>::uninit();
+            let start = raw.as_mut_ptr();
+            for part in 0..N {
+                let values: [T::Register; LANES] = core.get(inst.ops[1 + part]);
                 for lane in 0..LANES {
-                    for (part, value) in values.iter().enumerate() {
-                        start.add(lane * N + part).write(T::store(value[lane]));
-                    }
+                    (&raw mut (*start).0[lane][part]).write(T::store(values[lane]));
                 }
+            }
+            let start = start.cast::<u8>();
+            if at.dense {
+                start.copy_to_nonoverlapping(
+                    at.base.wrapping_add(addresses[0]) as *mut u8,
+                    LANES * BYTES,
+                );
             } else {
-                let all = core.mask == Mask::MAX;
+                let hosts = at.hosts(&addresses);
                 for lane in 0..LANES {
-                    if !all && core.mask >> lane & 1 == 0 {
-                        continue;
-                    }
-                    let start = at
-                        .base
-                        .wrapping_add(addresses[lane])
-                        .wrapping_add(lane as u64 * at.stride)
-                        as *mut T;
-                    for (part, value) in values.iter().enumerate() {
-                        start.add(part).write(T::store(value[lane]));
+                    if core.mask == Mask::MAX || core.mask >> lane & 1 != 0 {
+                        fetch::<BYTES>(start.add(lane * BYTES) as u64, hosts[lane] as *mut u8);
                     }
                 }
             }
@@ -127,20 +148,20 @@ impl<T: Cell, const SPACE: u8, const N: usize> Op for Store<T, SPACE, N> {
 macro_rules! by_cell {
     ($operation:ident, $space:ident, $bits:expr, $signed:expr, $count:expr) => {
         match ($bits, $signed, $count) {
-            (8, false, 1) => op::<$operation<u8, { space::$space }, 1>>(),
-            (8, false, 2) => op::<$operation<u8, { space::$space }, 2>>(),
-            (8, false, 4) => op::<$operation<u8, { space::$space }, 4>>(),
-            (8, true, 1) => op::<$operation<i8, { space::$space }, 1>>(),
-            (8, true, 2) => op::<$operation<i8, { space::$space }, 2>>(),
-            (8, true, 4) => op::<$operation<i8, { space::$space }, 4>>(),
-            (16, _, 1) => op::<$operation<u16, { space::$space }, 1>>(),
-            (16, _, 2) => op::<$operation<u16, { space::$space }, 2>>(),
-            (16, _, 4) => op::<$operation<u16, { space::$space }, 4>>(),
-            (32, _, 1) => op::<$operation<u32, { space::$space }, 1>>(),
-            (32, _, 2) => op::<$operation<u32, { space::$space }, 2>>(),
-            (32, _, 4) => op::<$operation<u32, { space::$space }, 4>>(),
-            (64, _, 1) => op::<$operation<u64, { space::$space }, 1>>(),
-            (64, _, 2) => op::<$operation<u64, { space::$space }, 2>>(),
+            (8, false, 1) => op::<$operation<u8, { space::$space }, 1, 1>>(),
+            (8, false, 2) => op::<$operation<u8, { space::$space }, 2, 2>>(),
+            (8, false, 4) => op::<$operation<u8, { space::$space }, 4, 4>>(),
+            (8, true, 1) => op::<$operation<i8, { space::$space }, 1, 1>>(),
+            (8, true, 2) => op::<$operation<i8, { space::$space }, 2, 2>>(),
+            (8, true, 4) => op::<$operation<i8, { space::$space }, 4, 4>>(),
+            (16, _, 1) => op::<$operation<u16, { space::$space }, 1, 2>>(),
+            (16, _, 2) => op::<$operation<u16, { space::$space }, 2, 4>>(),
+            (16, _, 4) => op::<$operation<u16, { space::$space }, 4, 8>>(),
+            (32, _, 1) => op::<$operation<u32, { space::$space }, 1, 4>>(),
+            (32, _, 2) => op::<$operation<u32, { space::$space }, 2, 8>>(),
+            (32, _, 4) => op::<$operation<u32, { space::$space }, 4, 16>>(),
+            (64, _, 1) => op::<$operation<u64, { space::$space }, 1, 8>>(),
+            (64, _, 2) => op::<$operation<u64, { space::$space }, 2, 16>>(),
             _ => return None,
         }
     };

@@ -73,6 +73,23 @@ pub struct Located {
     pub dense: bool,
 }
 
+impl Located {
+    /// Addresses of the lanes' data on the host.
+    #[inline(always)]
+    pub fn hosts(&self, addresses: &[u64; LANES]) -> [u64; LANES] {
+        let mut hosts = [0; LANES];
+        for lane in 0..LANES {
+            hosts[lane] = addresses[lane].wrapping_add(self.base);
+        }
+        if self.stride != 0 {
+            for (lane, host) in hosts.iter_mut().enumerate() {
+                *host = host.wrapping_add(lane as u64 * self.stride);
+            }
+        }
+        hosts
+    }
+}
+
 /// What makes an access invalid.
 pub struct Invalid {
     /// Kind of fault.
@@ -88,15 +105,20 @@ impl Core {
     /// `slot` must be a register of the width that `SPACE` uses.
     #[inline(always)]
     pub unsafe fn addresses<const SPACE: u8>(&self, slot: u32, offset: u64) -> [u64; LANES] {
-        // SAFETY: as for this function.
-        let mut addresses: [u64; LANES] = if SPACE == space::SHARED || SPACE == space::LOCAL {
+        // Plain loops: the compiler does not inline `map` over arrays of this size.
+        let mut addresses = [0; LANES];
+        if SPACE == space::SHARED || SPACE == space::LOCAL {
+            // SAFETY: as for this function.
             let narrow: [u32; LANES] = unsafe { self.get(slot) };
-            narrow.map(u64::from)
+            for lane in 0..LANES {
+                addresses[lane] = u64::from(narrow[lane]).wrapping_add(offset);
+            }
         } else {
-            unsafe { self.get(slot) }
-        };
-        for address in &mut addresses {
-            *address = address.wrapping_add(offset);
+            // SAFETY: as for this function.
+            let wide: [u64; LANES] = unsafe { self.get(slot) };
+            for lane in 0..LANES {
+                addresses[lane] = wide[lane].wrapping_add(offset);
+            }
         }
         if self.mask != Mask::MAX {
             let first = addresses[self.mask.trailing_zeros() as usize & 31];

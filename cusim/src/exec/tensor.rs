@@ -112,17 +112,22 @@ impl<S: Lane + Accumulator> Store<S> for Plain {
         // SAFETY: as for this function.
         let (even, odd): ([S; LANES], [S; LANES]) =
             unsafe { (core.get(operands[0]), core.get(operands[1])) };
+        let flat = block.as_flattened_mut();
         for lane in 0..LANES {
-            block[lane / 4][lane % 4 * 2] = even[lane];
-            block[lane / 4][lane % 4 * 2 + 1] = odd[lane];
+            flat[2 * lane] = even[lane];
+            flat[2 * lane + 1] = odd[lane];
         }
         block
     }
 
     #[inline(always)]
     unsafe fn store(core: &mut Core, operands: &[u32], block: &[[S; 8]; 8]) {
-        let even = std::array::from_fn(|lane| block[lane / 4][lane % 4 * 2]);
-        let odd = std::array::from_fn(|lane| block[lane / 4][lane % 4 * 2 + 1]);
+        let flat = block.as_flattened();
+        let (mut even, mut odd) = ([S::default(); LANES], [S::default(); LANES]);
+        for lane in 0..LANES {
+            even[lane] = flat[2 * lane];
+            odd[lane] = flat[2 * lane + 1];
+        }
         // SAFETY: as for this function.
         unsafe {
             core.put::<S>(operands[0], even);
@@ -190,37 +195,40 @@ where
             let (a_list, list) = list.split_at(a_count);
             let (b_list, c_list) = list.split_at(parts);
 
-            // B as rows of k, so that a row of D takes it eight columns at a time.
+            // B as rows of k, so that a row of D takes it eight columns at a time. Registers hold it column by column:
+            // four lanes per column become eight columns per quarter.
             let mut b = [[A::Sum::default(); 8]; K];
             for (part, slot) in b_list.iter().enumerate() {
                 let register: [B::Register; LANES] = core.get(*slot);
-                for (lane, value) in register.iter().enumerate() {
+                let mut turned = register;
+                for lane in 0..LANES {
+                    turned[lane] = register[lane % 8 * 4 + lane / 8];
+                }
+                for quarter in 0..4 {
                     for index in 0..B::PACKED {
-                        b[4 * B::PACKED * part + lane % 4 * B::PACKED + index][lane / 4] =
-                            B::unpack(*value, index);
+                        let row = &mut b[4 * B::PACKED * part + quarter * B::PACKED + index];
+                        for column in 0..8 {
+                            row[column] = B::unpack(turned[quarter * 8 + column], index);
+                        }
                     }
                 }
             }
             let mut result = [[[A::Sum::default(); 8]; 8]; BLOCKS];
             for block in 0..BLOCKS {
-                let mut a = [[A::Sum::default(); K]; 8];
-                for part in 0..parts {
-                    // Registers alternate between the blocks of eight rows.
-                    let register: [A::Register; LANES] = core.get(a_list[part * BLOCKS + block]);
-                    for row in 0..8 {
-                        for quarter in 0..4 {
-                            for index in 0..A::PACKED {
-                                a[row][4 * A::PACKED * part + quarter * A::PACKED + index] =
-                                    A::unpack(register[4 * row + quarter], index);
-                            }
-                        }
-                    }
-                }
                 let mut sums = C::load(core, &c_list[block * C::PER_BLOCK..]);
-                for (sum, a) in sums.iter_mut().zip(&a) {
-                    for (b, a) in b.iter().zip(a) {
-                        for column in 0..8 {
-                            sum[column] = sum[column].multiply_add(*a, b[column]);
+                for part in 0..parts {
+                    // Registers alternate between the blocks of eight rows, and hold four lanes' elements per row.
+                    let register: [A::Register; LANES] = core.get(a_list[part * BLOCKS + block]);
+                    for quarter in 0..4 {
+                        for index in 0..A::PACKED {
+                            let b = &b[4 * A::PACKED * part + quarter * A::PACKED + index];
+                            for row in 0..8 {
+                                let a = A::unpack(register[4 * row + quarter], index);
+                                for column in 0..8 {
+                                    sums[row][column] =
+                                        sums[row][column].multiply_add(a, b[column]);
+                                }
+                            }
                         }
                     }
                 }
