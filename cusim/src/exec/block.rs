@@ -131,7 +131,7 @@ impl BlockState {
             .map(|variable| {
                 format!(
                     "; it lies {} bytes past the end of {}",
-                    (offset + bytes).saturating_sub(u64::from(variable.end)),
+                    offset.saturating_add(bytes).saturating_sub(u64::from(variable.end)),
                     variable.name
                 )
             })

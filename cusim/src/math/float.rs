@@ -27,14 +27,16 @@ pub fn flush<const FTZ: bool>(x: f32) -> f32 {
     }
 }
 
-/// Any NaN to PTX's canonical one.
+/// Any NaN to PTX's canonical one. Decided on the bits: to the compiler all NaNs are the same, and it may drop a choice
+/// between two of them.
 #[inline(always)]
 pub fn canonical(x: f32) -> f32 {
-    if x.is_nan() {
-        f32::from_bits(NAN_F32)
+    let bits = x.to_bits();
+    f32::from_bits(if bits & 0x7fff_ffff > 0x7f80_0000 {
+        NAN_F32
     } else {
-        x
-    }
+        bits
+    })
 }
 
 /// `.sat`: clamps to 0..=1, NaN to +0.

@@ -12,7 +12,8 @@ pub fn extract_unsigned(a: u64, pos: u32, len: u32, width: u32) -> u64 {
     }
 }
 
-/// `bfe.s64`: sign-extended from the field's top bit, or from the number's if the field passes its end.
+/// `bfe.s64`: sign-extended from the field's top bit, or from the number's if the field passes its end. `a` is
+/// sign-extended to 64 bits.
 #[inline(always)]
 pub fn extract_signed(a: i64, pos: u32, len: u32, width: u32) -> i64 {
     let (pos, len) = (pos & 0xff, len & 0xff);
@@ -21,21 +22,18 @@ pub fn extract_signed(a: i64, pos: u32, len: u32, width: u32) -> i64 {
     }
     let msb = width - 1;
     let top = (pos + len - 1).min(msb);
-    let sign = a >> top & 1;
-    let shifted = if pos < width { a >> pos } else { -sign };
-    // Bits of the field beyond the number are the sign already, since `a` is sign-extended to 64 bits.
-    if len >= 64 {
-        return shifted;
-    }
-    let field = shifted & ((1i64 << len) - 1);
-    let ones = -1i64 << (top + 1 - pos.min(top + 1)).min(63);
+    let sign = -(a >> top & 1);
     if pos > msb {
-        -sign
-    } else if sign != 0 {
-        field | ones
-    } else {
-        field & !ones
+        return sign;
     }
+    // What lies above the field's last bit is the sign.
+    let kept = top + 1 - pos;
+    let field = if kept >= 64 {
+        -1
+    } else {
+        ((1u64 << kept) - 1) as i64
+    };
+    a >> pos & field | sign & !field
 }
 
 /// `bfi`: `len` bits of `a` inserted into `b` at `pos`.
