@@ -125,6 +125,7 @@ on_cusim! {
             let mut context = std::ptr::null_mut();
             sys::cuDevicePrimaryCtxRetain(&mut context, 0).result().unwrap();
             sys::cuCtxSetCurrent(context).result().unwrap();
+            let mut faults = 0;
             for _ in 0..20_000 {
                 let a = handles[random.below(handles.len() as u64) as usize];
                 let b = handles[random.below(handles.len() as u64) as usize];
@@ -167,6 +168,14 @@ on_cusim! {
                 };
                 let code = made as u32;
                 assert_ne!(code, 999, "an internal error");
+                if matches!(code, 700 | 716 | 719) {
+                    // The context is of no use any more: a new one.
+                    faults += 1;
+                    sys::cuDevicePrimaryCtxReset_v2(0).result().unwrap();
+                    sys::cuDevicePrimaryCtxRetain(&mut context, 0).result().unwrap();
+                    sys::cuCtxSetCurrent(context).result().unwrap();
+                    continue;
+                }
                 if code == 0 && out != 0 {
                     handles.push(out);
                     if handles.len() > 60 {
@@ -174,6 +183,7 @@ on_cusim! {
                     }
                 }
             }
+            println!("{faults} faults");
         }
     }
 }

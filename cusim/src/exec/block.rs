@@ -131,7 +131,9 @@ impl BlockState {
             .map(|variable| {
                 format!(
                     "; it lies {} bytes past the end of {}",
-                    offset.saturating_add(bytes).saturating_sub(u64::from(variable.end)),
+                    offset
+                        .saturating_add(bytes)
+                        .saturating_sub(u64::from(variable.end)),
                     variable.name
                 )
             })

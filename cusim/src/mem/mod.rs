@@ -328,7 +328,9 @@ impl Memory {
             .next()
             .map(|(_, allocation)| allocation);
         let past = below.map(|allocation| {
-            let over = address.saturating_add(bytes).saturating_sub(allocation.start + allocation.bytes);
+            let over = address
+                .saturating_add(bytes)
+                .saturating_sub(allocation.start + allocation.bytes);
             (
                 over,
                 format!(
