@@ -19,7 +19,7 @@ enum Shown {
     /// A wrong result.
     WrongResult,
     /// Reports, or a fault.
-    Reports(Vec<String>),
+    Reports(#[allow(dead_code, reason = "printed where a test fails")] Vec<String>),
 }
 
 /// Runs a case's kernel from this PTX.

@@ -100,7 +100,7 @@ fn copy_later(
 fn fill(to: u64, value: u32, width: u64, count: usize, stream: Option<u64>) -> Result<(), Code> {
     with(|d| {
         d.healthy()?;
-        if to % width != 0 {
+        if !to.is_multiple_of(width) {
             return Err(INVALID_VALUE);
         }
         let handle = d.resolve_stream(stream.unwrap_or(0))?;

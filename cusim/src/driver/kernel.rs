@@ -413,7 +413,7 @@ impl Driver {
             ));
             return Err(ECC_UNCORRECTABLE);
         }
-        if id % 4095 == 0 {
+        if id.is_multiple_of(4095) {
             self.memory.shadow().forget();
         }
         if let Some(counters) = &self.counters {

@@ -147,7 +147,7 @@ impl Driver {
                 && event.done < number
             {
                 let recorder = event.stream;
-                if !self.streams.get(recorder).is_ok() || !self.step(recorder)? {
+                if self.streams.get(recorder).is_err() || !self.step(recorder)? {
                     break;
                 }
             }

@@ -23,7 +23,7 @@ impl<const BYTES: u64, const PARTIAL: bool> Op for Start<BYTES, PARTIAL> {
             let target = core.addresses::<{ space::SHARED }>(inst.ops[0], inst.imm & 0xffff_ffff);
             if core
                 .locate::<{ space::SHARED }>(inst, &target, BYTES, true)
-                .is_err()
+                .is_none()
             {
                 return true;
             }
@@ -65,7 +65,7 @@ impl<const BYTES: u64, const PARTIAL: bool> Op for Start<BYTES, PARTIAL> {
                 };
                 let lanes = core.mask;
                 core.mask = all;
-                let Ok(at) = located else { return true };
+                let Some(at) = located else { return true };
                 for lane in (0..LANES).filter(|lane| lanes >> lane & 1 != 0) {
                     source[lane] = at.base.wrapping_add(addresses[lane]);
                 }
@@ -196,7 +196,7 @@ impl<const ACTION: u8> Op for Barrier<ACTION> {
         // SAFETY: lowering gave the instruction registers of these widths and a site; `locate` checks the object.
         unsafe {
             let addresses = core.addresses::<{ space::SHARED }>(inst.ops[1], inst.imm);
-            let Ok(at) = core.locate::<{ space::SHARED }>(inst, &addresses, 8, true) else {
+            let Some(at) = core.locate::<{ space::SHARED }>(inst, &addresses, 8, true) else {
                 return true;
             };
             if ACTION == action::COPIES_ARRIVE {

@@ -57,7 +57,8 @@ impl<U: Update, const SPACE: u8> Op for Atomic<U, SPACE> {
         // inside an allocation, aligned to the access.
         unsafe {
             let addresses = core.addresses::<SPACE>(inst.ops[1], inst.imm);
-            let Ok(at) = core.locate::<SPACE>(inst, &addresses, size_of::<U::Word>() as u64, true)
+            let Some(at) =
+                core.locate::<SPACE>(inst, &addresses, size_of::<U::Word>() as u64, true)
             else {
                 return true;
             };

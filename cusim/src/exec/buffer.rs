@@ -36,8 +36,7 @@ impl Buffer {
         }
     }
 
-    /// Its size.
-    pub fn len(&self) -> usize {
+    fn size(&self) -> usize {
         self.layout.size()
     }
 
@@ -52,7 +51,7 @@ impl Buffer {
         unsafe {
             self.start
                 .as_ptr()
-                .write_bytes(value, bytes.min(self.len()))
+                .write_bytes(value, bytes.min(self.size()))
         };
     }
 }

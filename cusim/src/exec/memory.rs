@@ -75,7 +75,7 @@ impl<T: Cell, const SPACE: u8, const N: usize, const BYTES: usize> Op for Load<T
         // inside an allocation. Any bytes are values of these types.
         unsafe {
             let addresses = core.addresses::<SPACE>(inst.ops[N], inst.imm);
-            let Ok(at) = core.locate::<SPACE>(inst, &addresses, BYTES as u64, false) else {
+            let Some(at) = core.locate::<SPACE>(inst, &addresses, BYTES as u64, false) else {
                 return true;
             };
             let mut raw = std::mem::MaybeUninit::<Raw<T, N>>::uninit();
@@ -114,7 +114,7 @@ impl<T: Cell, const SPACE: u8, const N: usize, const BYTES: usize> Op
         // SAFETY: as for loads.
         unsafe {
             let addresses = core.addresses::<SPACE>(inst.ops[0], inst.imm);
-            let Ok(at) = core.locate::<SPACE>(inst, &addresses, BYTES as u64, true) else {
+            let Some(at) = core.locate::<SPACE>(inst, &addresses, BYTES as u64, true) else {
                 return true;
             };
             let mut raw = std::mem::MaybeUninit::<Raw<T, N>>::uninit();

@@ -139,7 +139,7 @@ impl Core {
         bytes: u64,
         write: bool,
     ) -> Option<u64> {
-        if address % bytes != 0 {
+        if !address.is_multiple_of(bytes) {
             return None;
         }
         let site: Site = self.bounds::<SPACE>(address, bytes, write).ok()?;

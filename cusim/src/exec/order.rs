@@ -22,8 +22,8 @@ impl Random {
         Self(seed)
     }
 
-    /// The next number.
-    pub fn next(&mut self) -> u64 {
+    /// The next number of the sequence.
+    pub fn draw(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
         z = (z ^ z >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -33,7 +33,7 @@ impl Random {
 
     /// A number below `limit`, which is not zero.
     pub fn below(&mut self, limit: u64) -> u64 {
-        (u128::from(self.next()) * u128::from(limit) >> 64) as u64
+        ((u128::from(self.draw()) * u128::from(limit)) >> 64) as u64
     }
 }
 
@@ -68,7 +68,7 @@ impl Order {
                 loop {
                     for round in 0..4u64 {
                         let (high, low) = (value >> half, value & mask);
-                        let mixed = Random::new(seed ^ low << 8 ^ round).next() & mask;
+                        let mixed = Random::new(seed ^ low << 8 ^ round).draw() & mask;
                         value = low << half | (high ^ mixed);
                     }
                     if value < count {

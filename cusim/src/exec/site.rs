@@ -150,7 +150,7 @@ impl Core {
         }
     }
 
-    /// Checks the running lanes' accesses of `bytes` each; `Err` means that the fault was raised.
+    /// Checks the running lanes' accesses of `bytes` each; `None` means that the fault was raised.
     ///
     /// # Safety
     /// The instruction's `aux` must be the index of its site.
@@ -161,7 +161,7 @@ impl Core {
         addresses: &[u64; LANES],
         bytes: u64,
         write: bool,
-    ) -> Result<Located, ()> {
+    ) -> Option<Located> {
         // SAFETY: every memory instruction has a site of its own.
         let site = unsafe { *self.sites.add(inst.aux as usize) };
         let first = addresses[0];
@@ -181,7 +181,7 @@ impl Core {
         let inside = low >= site.low && high < site.high && site.high - high >= bytes;
         if inside && bits & (bytes - 1) == 0 {
             let (base, stride) = self.base::<SPACE>(site.place);
-            return Ok(Located {
+            return Some(Located {
                 base,
                 stride,
                 dense: dense && stride == 0,
@@ -199,7 +199,7 @@ impl Core {
         addresses: &[u64; LANES],
         bytes: u64,
         write: bool,
-    ) -> Result<Located, ()> {
+    ) -> Option<Located> {
         let mut found: Option<Site> = None;
         for lane in (0..LANES).filter(|lane| self.mask >> lane & 1 != 0) {
             let address = addresses[lane];
@@ -241,11 +241,11 @@ impl Core {
                 }
             }
         }
-        let Some(site) = found else { return Err(()) };
+        let site = found?;
         // SAFETY: every memory instruction has a site of its own.
         unsafe { *self.sites.add(inst.aux as usize) = site };
         let (base, stride) = self.base::<SPACE>(site.place);
-        Ok(Located {
+        Some(Located {
             base,
             stride,
             dense: false,
@@ -260,7 +260,7 @@ impl Core {
         address: u64,
         bytes: u64,
         write: bool,
-    ) -> Result<Located, ()> {
+    ) -> Option<Located> {
         if self.mask.count_ones() == 1 {
             return self.refuse::<SPACE>(
                 inst,
@@ -273,7 +273,7 @@ impl Core {
             );
         }
         self.event = Event::Apart;
-        Err(())
+        None
     }
 
     #[allow(
@@ -289,7 +289,7 @@ impl Core {
         write: bool,
         kind: FaultKind,
         detail: String,
-    ) -> Result<Located, ()> {
+    ) -> Option<Located> {
         let space = match SPACE {
             space::SHARED => Space::Shared,
             space::LOCAL => Space::Local,
@@ -309,7 +309,7 @@ impl Core {
             }),
             detail,
         }));
-        Err(())
+        None
     }
 
     /// The valid range around an address.

@@ -476,7 +476,7 @@ unsafe fn matrix_rows<const N: usize>(
         )
     };
     core.mask = all;
-    located.ok().map(|at| (at.base, rows))
+    located.map(|at| (at.base, rows))
 }
 
 /// `ldmatrix` or `stmatrix` of this many matrices.

@@ -207,7 +207,7 @@ fn refuse<const SPACE: u8>(
         space::GLOBAL => Space::Global,
         _ => Space::Generic,
     };
-    let misaligned = address % u64::from(bytes) != 0;
+    let misaligned = !address.is_multiple_of(u64::from(bytes));
     let kind = if misaligned {
         FaultKind::Misaligned
     } else {

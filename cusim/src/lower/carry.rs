@@ -96,16 +96,16 @@ fn multiplication(ty: ScalarType, high: bool) -> OpFn {
         (_, 32, false) => map!(|a: u32, b: u32| -> u32 { a.wrapping_mul(b) }),
         (_, _, false) => map!(|a: u64, b: u64| -> u64 { a.wrapping_mul(b) }),
         (true, 32, true) => {
-            map!(|a: i32, b: i32| -> i32 { (i64::from(a) * i64::from(b) >> 32) as i32 })
+            map!(|a: i32, b: i32| -> i32 { ((i64::from(a) * i64::from(b)) >> 32) as i32 })
         }
         (false, 32, true) => {
-            map!(|a: u32, b: u32| -> u32 { (u64::from(a) * u64::from(b) >> 32) as u32 })
+            map!(|a: u32, b: u32| -> u32 { ((u64::from(a) * u64::from(b)) >> 32) as u32 })
         }
         (true, _, true) => {
-            map!(|a: i64, b: i64| -> i64 { (i128::from(a) * i128::from(b) >> 64) as i64 })
+            map!(|a: i64, b: i64| -> i64 { ((i128::from(a) * i128::from(b)) >> 64) as i64 })
         }
         (false, _, true) => {
-            map!(|a: u64, b: u64| -> u64 { (u128::from(a) * u128::from(b) >> 64) as u64 })
+            map!(|a: u64, b: u64| -> u64 { ((u128::from(a) * u128::from(b)) >> 64) as u64 })
         }
     }
 }

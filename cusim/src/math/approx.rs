@@ -32,13 +32,7 @@ fn exp2(x: f64) -> f64 {
 #[inline(always)]
 pub fn ex2<const FTZ: bool>(x: f32) -> f32 {
     let x = flush::<FTZ>(x);
-    let clamped = f64::from(if x < -200.0 {
-        -200.0
-    } else if x > 200.0 {
-        200.0
-    } else {
-        x
-    });
+    let clamped = f64::from(x.clamp(-200.0, 200.0));
     canonical(if x.is_nan() {
         x
     } else {

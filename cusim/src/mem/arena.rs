@@ -32,7 +32,7 @@ impl Arena {
     }
 
     /// Size.
-    pub fn len(&self) -> u64 {
+    pub fn size(&self) -> u64 {
         self.len
     }
 

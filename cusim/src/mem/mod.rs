@@ -123,7 +123,7 @@ impl Memory {
     }
 
     fn is_host(&self, address: u64) -> bool {
-        address.wrapping_sub(self.host.start()) < self.host.len()
+        address.wrapping_sub(self.host.start()) < self.host.size()
     }
 
     /// Distance from an address to where the host finds it.
@@ -150,9 +150,9 @@ impl Memory {
     ) -> Option<u64> {
         let on_host = matches!(kind, AllocationKind::Pinned | AllocationKind::Managed);
         let (next, end) = if on_host {
-            (&mut self.next_host, self.host.start() + self.host.len())
+            (&mut self.next_host, self.host.start() + self.host.size())
         } else {
-            (&mut self.next_device, DEVICE_BASE + self.device.len())
+            (&mut self.next_device, DEVICE_BASE + self.device.size())
         };
         let start = next.next_multiple_of(ALIGNMENT);
         let after = start.checked_add(bytes.max(1))?.checked_add(REDZONE)?;

@@ -82,7 +82,7 @@ impl Shadow {
     pub fn forget(&self) {
         if let Some(races) = &self.races {
             for arena in [&races.words, &races.bytes, &races.splits] {
-                arena.release(arena.start() as *mut u8, arena.len());
+                arena.release(arena.start() as *mut u8, arena.size());
             }
         }
     }

@@ -1,4 +1,10 @@
 //! Comparisons and selections.
+#![allow(
+    clippy::neg_cmp_op_on_partial_ord,
+    clippy::double_comparisons,
+    clippy::nonminimal_bool,
+    reason = "comparisons and their negations differ for NaN"
+)]
 
 use super::integer::with_int;
 use super::{B32, PRED, Rule};
@@ -74,10 +80,6 @@ macro_rules! float_condition {
 }
 
 /// The operation that compares two values of a type.
-#[allow(
-    clippy::neg_cmp_op_on_partial_ord,
-    reason = "the negations are what makes the comparison true for NaN"
-)]
 pub(crate) fn condition(name: &str, ty: ScalarType, ftz: bool) -> Option<OpFn> {
     match (ty.kind, ty.bits) {
         (Kind::Float, 32) => {

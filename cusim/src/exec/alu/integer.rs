@@ -266,10 +266,12 @@ fn lookup_pair(opcode: &mut Opcode, ty: ScalarType) -> Option<Rule> {
         ("min", false, false) => map!(|a: u32, b: u32| -> u32 { half::pair2(u16::min, a, b) }),
         ("max", false, false) => map!(|a: u32, b: u32| -> u32 { half::pair2(u16::max, a, b) }),
         ("min", true, _) => with_flag!(relu, RELU => map!(|a: u32, b: u32| -> u32 {
-            half::pair2(|a, b| (a as i16).min(b as i16).max(if RELU { 0 } else { i16::MIN }) as u16, a, b)
+            let least = if RELU { 0 } else { i16::MIN };
+            half::pair2(|a, b| (a as i16).min(b as i16).max(least) as u16, a, b)
         })),
         ("max", true, _) => with_flag!(relu, RELU => map!(|a: u32, b: u32| -> u32 {
-            half::pair2(|a, b| (a as i16).max(b as i16).max(if RELU { 0 } else { i16::MIN }) as u16, a, b)
+            let least = if RELU { 0 } else { i16::MIN };
+            half::pair2(|a, b| (a as i16).max(b as i16).max(least) as u16, a, b)
         })),
         _ => return None,
     };
