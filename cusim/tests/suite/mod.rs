@@ -2,6 +2,9 @@
 
 use cusim::sandbox::{Arg, Sandbox};
 
+/// What came out and what should have; nothing where the launch failed.
+pub type Results = Option<(Vec<f64>, Vec<f64>)>;
+
 /// A kernel and how to run it.
 pub struct Case {
     /// The kernel's name.
@@ -9,7 +12,7 @@ pub struct Case {
     /// The source file.
     pub file: &'static str,
     /// Runs it; returns the results and what they should be.
-    pub run: fn(&mut Sandbox, &mut Launcher) -> Option<(Vec<f64>, Vec<f64>)>,
+    pub run: fn(&mut Sandbox, &mut Launcher) -> Results,
 }
 
 /// Launches the kernel under test; `false` if it failed.
@@ -34,7 +37,7 @@ fn floats(s: &Sandbox, address: u64, count: usize) -> Vec<f64> {
     wide(&s.download::<f32>(address, count))
 }
 
-fn block_sums(s: &mut Sandbox, launch: &mut Launcher) -> Option<(Vec<f64>, Vec<f64>)> {
+fn block_sums(s: &mut Sandbox, launch: &mut Launcher) -> Results {
     let x = values(1000, 1);
     let (dx, out) = (s.upload(&x), s.reserve(16));
     launch(
@@ -53,7 +56,7 @@ fn block_sums(s: &mut Sandbox, launch: &mut Launcher) -> Option<(Vec<f64>, Vec<f
     })
 }
 
-fn layernorm(s: &mut Sandbox, launch: &mut Launcher) -> Option<(Vec<f64>, Vec<f64>)> {
+fn layernorm(s: &mut Sandbox, launch: &mut Launcher) -> Results {
     let (rows, n) = (5, 100);
     let x = values(rows * n, 2);
     let (dx, dy) = (s.upload(&x), s.reserve((rows * n * 4) as u64));
@@ -75,7 +78,7 @@ fn layernorm(s: &mut Sandbox, launch: &mut Launcher) -> Option<(Vec<f64>, Vec<f6
     })
 }
 
-fn softmax(s: &mut Sandbox, launch: &mut Launcher) -> Option<(Vec<f64>, Vec<f64>)> {
+fn softmax(s: &mut Sandbox, launch: &mut Launcher) -> Results {
     let (rows, n) = (6, 77);
     let x = values(rows * n, 3);
     let (dx, dy) = (s.upload(&x), s.reserve((rows * n * 4) as u64));
@@ -95,7 +98,7 @@ fn softmax(s: &mut Sandbox, launch: &mut Launcher) -> Option<(Vec<f64>, Vec<f64>
     })
 }
 
-fn transpose(s: &mut Sandbox, launch: &mut Launcher) -> Option<(Vec<f64>, Vec<f64>)> {
+fn transpose(s: &mut Sandbox, launch: &mut Launcher) -> Results {
     let (w, h) = (70, 45);
     let x = values(w * h, 4);
     let (dx, dy) = (s.upload(&x), s.reserve((w * h * 4) as u64));
@@ -113,7 +116,7 @@ fn transpose(s: &mut Sandbox, launch: &mut Launcher) -> Option<(Vec<f64>, Vec<f6
     })
 }
 
-fn histogram(s: &mut Sandbox, launch: &mut Launcher) -> Option<(Vec<f64>, Vec<f64>)> {
+fn histogram(s: &mut Sandbox, launch: &mut Launcher) -> Results {
     let x: Vec<i32> = (0..3000).map(|i| i * i % 71).collect();
     let (dx, counts) = (s.upload(&x), s.upload(&[0i32; 64]));
     launch(
@@ -129,7 +132,7 @@ fn histogram(s: &mut Sandbox, launch: &mut Launcher) -> Option<(Vec<f64>, Vec<f6
     })
 }
 
-fn scan(s: &mut Sandbox, launch: &mut Launcher) -> Option<(Vec<f64>, Vec<f64>)> {
+fn scan(s: &mut Sandbox, launch: &mut Launcher) -> Results {
     let x: Vec<i32> = (0..500).map(|i| i % 9 - 3).collect();
     let (dx, dy) = (s.upload(&x), s.reserve(2000));
     launch(
@@ -148,7 +151,7 @@ fn scan(s: &mut Sandbox, launch: &mut Launcher) -> Option<(Vec<f64>, Vec<f64>)> 
     })
 }
 
-fn last_block_sum(s: &mut Sandbox, launch: &mut Launcher) -> Option<(Vec<f64>, Vec<f64>)> {
+fn last_block_sum(s: &mut Sandbox, launch: &mut Launcher) -> Results {
     let x: Vec<i32> = (0..600).map(|i| i % 13).collect();
     let (dx, parts, done, out) = (
         s.upload(&x),
@@ -188,7 +191,7 @@ fn product(a: &[f32], b: &[f32], m: usize, n: usize, k: usize) -> Vec<f64> {
     (0..m * n).map(|at| cell(at / n, at % n)).collect()
 }
 
-fn wmma_gemm(s: &mut Sandbox, launch: &mut Launcher) -> Option<(Vec<f64>, Vec<f64>)> {
+fn wmma_gemm(s: &mut Sandbox, launch: &mut Launcher) -> Results {
     let (m, n, k) = (32, 48, 64);
     let (a, b) = (values(m * k, 5), values(k * n, 6));
     let (da, db, dc) = (
@@ -207,7 +210,7 @@ fn wmma_gemm(s: &mut Sandbox, launch: &mut Launcher) -> Option<(Vec<f64>, Vec<f6
         .then(|| (floats(s, dc, m * n), product(&a, &b, m, n, k)))
 }
 
-fn half_words(s: &mut Sandbox, launch: &mut Launcher) -> Option<(Vec<f64>, Vec<f64>)> {
+fn half_words(s: &mut Sandbox, launch: &mut Launcher) -> Results {
     let x = values(256, 7);
     let (dx, dy) = (s.upload(&x), s.reserve(512));
     launch(s, [1, 1, 1], [256, 1, 1], &[Arg::U64(dx), Arg::U64(dy)]).then(|| {
@@ -220,7 +223,7 @@ fn half_words(s: &mut Sandbox, launch: &mut Launcher) -> Option<(Vec<f64>, Vec<f
     })
 }
 
-fn gemm_f32(s: &mut Sandbox, launch: &mut Launcher) -> Option<(Vec<f64>, Vec<f64>)> {
+fn gemm_f32(s: &mut Sandbox, launch: &mut Launcher) -> Results {
     let (m, n, k) = (64, 128, 48);
     let (a, b) = (values(m * k, 8), values(k * n, 9));
     let (da, db, dc) = (s.upload(&a), s.upload(&b), s.reserve((m * n * 4) as u64));
@@ -237,7 +240,7 @@ fn gemm_f32(s: &mut Sandbox, launch: &mut Launcher) -> Option<(Vec<f64>, Vec<f64
         .then(|| (floats(s, dc, m * n), product(&a, &b, m, n, k)))
 }
 
-fn gemm_bf16(s: &mut Sandbox, launch: &mut Launcher) -> Option<(Vec<f64>, Vec<f64>)> {
+fn gemm_bf16(s: &mut Sandbox, launch: &mut Launcher) -> Results {
     let (m, n, k) = (64, 128, 96);
     let (a, b) = (values(m * k, 10), values(k * n, 11));
     let bf16 = |values: &[f32]| {
@@ -264,7 +267,7 @@ fn gemm_bf16(s: &mut Sandbox, launch: &mut Launcher) -> Option<(Vec<f64>, Vec<f6
         .then(|| (floats(s, dc, m * n), product(&a, &b, m, n, k)))
 }
 
-fn attention(s: &mut Sandbox, launch: &mut Launcher) -> Option<(Vec<f64>, Vec<f64>)> {
+fn attention(s: &mut Sandbox, launch: &mut Launcher) -> Results {
     let lengths = [3usize, 1, 17, 40, 8, 5];
     let offsets: Vec<usize> = std::iter::once(0)
         .chain(lengths.iter().scan(0, |sum, l| {
