@@ -22,6 +22,8 @@ pub struct BlockChecks {
     cells: SharedCells,
     /// Asynchronous copies on their way to each word of shared memory, and which instruction started the last.
     in_flight: Vec<(u16, u32)>,
+    /// How many words these are.
+    flying: u32,
     /// Whether each byte of shared memory was written.
     shared_written: Vec<u8>,
     /// Whether each byte of local memory was written, lane after lane, warp after warp.
@@ -52,6 +54,45 @@ impl Part<'_> {
     }
 }
 
+impl<'a> Part<'a> {
+    /// The same access by these lanes only.
+    fn with(&self, mask: Mask) -> Part<'a> {
+        Part {
+            seen: self.seen,
+            mask,
+            window: self.window,
+        }
+    }
+
+    /// One lane for each group of neighbours that access the same place, and which of these stand for several.
+    fn distinct(&self) -> (Part<'a>, Mask) {
+        let addresses = self.seen.addresses;
+        let (mut mask, mut several) = (self.mask, 0);
+        for lane in (0..LANES).rev().filter(|lane| self.mask >> lane & 1 != 0) {
+            for distance in [1, 16] {
+                if lane >= distance
+                    && self.mask >> (lane - distance) & 1 != 0
+                    && addresses[lane - distance] == addresses[lane]
+                {
+                    mask &= !(1 << lane);
+                    several |= 1 << (lane - distance);
+                    break;
+                }
+            }
+        }
+        (self.with(mask), several)
+    }
+}
+
+/// Whether some byte was not written, given a 1 for each that was.
+#[inline]
+fn has_unwritten(written: &[u8]) -> bool {
+    match written {
+        [a, b, c, d] => a & b & c & d == 0,
+        _ => written.iter().fold(1, |all, byte| all & byte) == 0,
+    }
+}
+
 impl BlockChecks {
     /// For blocks of a launch.
     pub fn new(launch: &Launch) -> Self {
@@ -61,6 +102,7 @@ impl BlockChecks {
             clock: Clock::new(0, 0),
             cells: SharedCells::default(),
             in_flight: vec![],
+            flying: 0,
             shared_written: vec![],
             local_written: vec![],
             counts: launch.counters.map(|_| AccessCounts::default()),
@@ -76,6 +118,7 @@ impl BlockChecks {
         if self.checks.race {
             self.cells.reserve(shared);
             self.in_flight.clear();
+            self.flying = 0;
             self.in_flight.resize(shared / 4 + 1, (0, 0));
         }
         if self.checks.init {
@@ -177,8 +220,14 @@ impl BlockChecks {
         if part.seen.site.access == AccessKind::AsyncCopy {
             return;
         }
+        // Lanes that read what a neighbour reads too add nothing but that they are several.
+        let touch = Self::touch_of(part.seen);
+        let (part, several) = if touch.write || touch.strong {
+            (part.with(part.mask), 0)
+        } else {
+            part.distinct()
+        };
         if self.checks.init {
-            let touch = Self::touch_of(part.seen);
             for (lane, address) in part.lanes() {
                 let Some(written) = self
                     .shared_written
@@ -186,46 +235,45 @@ impl BlockChecks {
                 else {
                     continue;
                 };
+                // An atomic on what was never written reads it.
+                let unwritten = Self::reads(part.seen) && has_unwritten(written);
                 if touch.write {
-                    // An atomic on what was never written reads it.
-                    let unwritten = Self::reads(part.seen) && written.contains(&0);
                     written.fill(1);
-                    if unwritten {
-                        self.uninitialised(launch, part, lane, address);
-                    }
-                } else if written.contains(&0) {
-                    self.uninitialised(launch, part, lane, address);
+                }
+                if unwritten {
+                    self.uninitialised(launch, &part, lane, address);
                 }
             }
         }
         if self.checks.race && self.clock.is_running() {
-            self.shared_races(launch, part, stored);
+            self.shared_races(launch, &part, several, stored);
         }
     }
 
-    fn shared_races(&mut self, launch: &Launch, part: &Part, stored: Option<&[u32; LANES]>) {
+    fn shared_races(
+        &mut self,
+        launch: &Launch,
+        part: &Part,
+        several: Mask,
+        stored: Option<&[u32; LANES]>,
+    ) {
         let bytes = part.seen.bytes;
         let touch = Self::touch_of(part.seen);
-        let addresses = part.seen.addresses;
         for (lane, address) in part.lanes() {
             let thread = part.thread(lane);
-            for word in address / 4..(address + u64::from(bytes)).div_ceil(4) {
-                let (copies, origin) = self.in_flight[word as usize];
-                if copies > 0 {
-                    self.copy_race(launch, part, lane, address, origin);
+            if self.flying > 0 {
+                for word in address / 4..(address + u64::from(bytes)).div_ceil(4) {
+                    let (copies, origin) = self.in_flight[word as usize];
+                    if copies > 0 {
+                        self.copy_race(launch, part, lane, address, origin);
+                    }
                 }
             }
-            // Lanes that read what a neighbour reads too add nothing but that they are several.
-            let same_as =
-                |other: usize| part.mask >> other & 1 != 0 && addresses[other] == addresses[lane];
-            let reads_only = !touch.write && !touch.strong;
-            if reads_only && (lane > 0 && same_as(lane - 1) || lane >= 16 && same_as(lane - 16)) {
-                continue;
-            }
-            let several = reads_only
-                && (lane + 1 < LANES && same_as(lane + 1)
-                    || lane + 16 < LANES && same_as(lane + 16));
-            let who = if several { Who::Warp } else { Who::Thread };
+            let who = if several >> lane & 1 != 0 {
+                Who::Warp
+            } else {
+                Who::Thread
+            };
             let conflict = touch_range(
                 &mut self.cells,
                 &self.clock,
@@ -280,7 +328,7 @@ impl BlockChecks {
             };
             if Self::touch_of(part.seen).write {
                 written.fill(1);
-            } else if written.contains(&0) {
+            } else if has_unwritten(written) {
                 self.uninitialised(launch, part, lane, address);
             }
         }
@@ -311,7 +359,7 @@ impl BlockChecks {
                 // SAFETY: the access was found inside an allocation, for which there is shadow. Blocks that write the
                 // same byte at once both write 1.
                 let written = unsafe { std::slice::from_raw_parts_mut(written, bytes as usize) };
-                if Self::reads(part.seen) && written.contains(&0) {
+                if Self::reads(part.seen) && has_unwritten(written) {
                     self.uninitialised(launch, part, lane, address);
                 }
                 if touch.write {
@@ -511,7 +559,8 @@ impl BlockChecks {
                 self.copy_touches(launch, warp, lane, copy);
                 for word in target / 4..(target + u64::from(copy.bytes)).div_ceil(4) {
                     let slot = &mut self.in_flight[word as usize];
-                    *slot = (slot.0 + 1, copy.origin);
+                    *slot = (slot.0.saturating_add(1), copy.origin);
+                    self.flying += 1;
                 }
             }
         }
@@ -527,6 +576,7 @@ impl BlockChecks {
             for word in target / 4..(target + u64::from(copy.bytes)).div_ceil(4) {
                 let slot = &mut self.in_flight[word as usize];
                 slot.0 = slot.0.saturating_sub(1);
+                self.flying = self.flying.saturating_sub(1);
             }
             self.copy_touches(launch, warp, lane, copy);
         }

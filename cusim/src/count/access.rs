@@ -117,35 +117,37 @@ fn sectors(addresses: &[u64; LANES], mask: Mask, bytes: u64) -> u64 {
     all.len() as u64
 }
 
-/// Passes over the banks: lanes are served in groups of at most 128 bytes; within a group, different words of one bank
-/// take turns.
+/// Passes over the banks: lanes are served in groups of at most 128 bytes; within a group, different places of one bank
+/// (for wider accesses, of one set of neighbouring banks) take turns.
 fn wavefronts(addresses: &[u64; LANES], mask: Mask, bytes: u32) -> (u64, u64) {
-    let per_group = match bytes {
-        0..=4 => 32,
-        5..=8 => 16,
-        _ => 8,
-    };
-    let words = u64::from(bytes.div_ceil(4));
+    const NONE: u64 = u64::MAX;
+    let unit = u64::from(bytes.clamp(4, 16));
+    let banks = (128 / unit) as usize;
     let (mut taken, mut ideal) = (0, 0);
-    for group in 0..LANES / per_group {
-        let lanes =
-            (group * per_group..(group + 1) * per_group).filter(|lane| mask >> lane & 1 != 0);
-        let mut seen: [u64; LANES] = [0; LANES];
+    for group in 0..LANES / banks {
+        let mut first = [NONE; LANES];
+        let mut turns = [0u8; LANES];
+        let mut others: [u64; LANES] = [NONE; LANES];
         let mut count = 0;
-        let mut per_bank = [0u8; 32];
         let mut most = 0;
-        for lane in lanes {
-            for word in addresses[lane] / 4..addresses[lane] / 4 + words {
-                if count == LANES || !seen[..count].contains(&word) {
-                    if count < LANES {
-                        seen[count] = word;
-                        count += 1;
-                    }
-                    let bank = &mut per_bank[word as usize % 32];
-                    *bank += 1;
-                    most = most.max(*bank);
-                }
+        let mut last = NONE;
+        for lane in group * banks..(group + 1) * banks {
+            let place = addresses[lane] / unit;
+            if mask >> lane & 1 == 0 || place == last {
+                continue;
             }
+            last = place;
+            let bank = place as usize % banks;
+            if first[bank] == NONE {
+                first[bank] = place;
+            } else if first[bank] == place || others[..count].contains(&place) {
+                continue;
+            } else {
+                others[count] = place;
+                count += 1;
+            }
+            turns[bank] += 1;
+            most = most.max(turns[bank]);
         }
         taken += u64::from(most);
         ideal += u64::from(most > 0);

@@ -37,25 +37,33 @@ impl<const BYTES: u64, const PARTIAL: bool> Op for Start<BYTES, PARTIAL> {
             // Lanes that read nothing may have any source address; those that read a part are checked for that part.
             let all = core.mask;
             let mut source = [0; LANES];
-            for bytes in [BYTES, BYTES / 2, BYTES / 4, 1] {
-                let lanes = (0..LANES).fold(0, |mask: Mask, lane| {
-                    let mine = if bytes == 1 {
-                        !matches!(u64::from(read[lane]), 0)
-                            && ![BYTES, BYTES / 2, BYTES / 4].contains(&u64::from(read[lane]))
+            let parts = if PARTIAL {
+                &[BYTES, BYTES / 2, BYTES / 4, 1][..]
+            } else {
+                &[BYTES][..]
+            };
+            for &bytes in parts {
+                let mut lanes: Mask = 0;
+                for lane in 0..LANES {
+                    let mine = u64::from(read[lane]);
+                    let whole_part = [BYTES, BYTES / 2, BYTES / 4].contains(&mine);
+                    let fits = if bytes == 1 {
+                        mine != 0 && !whole_part
                     } else {
-                        u64::from(read[lane]) == bytes
+                        mine == bytes
                     };
-                    mask | Mask::from(mine) << lane
-                });
+                    lanes |= Mask::from(fits) << lane;
+                }
                 core.mask = all & lanes;
                 if core.mask == 0 {
                     continue;
                 }
                 let addresses = core.addresses::<{ space::GLOBAL }>(inst.ops[1], offset);
-                let last =
-                    std::array::from_fn(|lane| addresses[lane] + u64::from(read[lane].max(1)) - 1);
                 let located = if bytes == 1 {
                     // Odd sizes: the first and the last byte.
+                    let last = std::array::from_fn(|lane| {
+                        addresses[lane] + u64::from(read[lane].max(1)) - 1
+                    });
                     core.locate::<{ space::GLOBAL }>(&source_inst, &addresses, 1, false)
                         .and_then(|_| {
                             core.locate::<{ space::GLOBAL }>(&source_inst, &last, 1, false)
@@ -71,10 +79,14 @@ impl<const BYTES: u64, const PARTIAL: bool> Op for Start<BYTES, PARTIAL> {
                 }
             }
             core.mask = all;
+            let mut offsets = [0; LANES];
+            for lane in 0..LANES {
+                offsets[lane] = target[lane] as u32;
+            }
             let copy = Copy {
                 lanes: all,
                 source,
-                target: target.map(|address| address as u32),
+                target: offsets,
                 bytes: BYTES as u32,
                 read,
                 group: 0,

@@ -1,9 +1,11 @@
 //! Loads and stores.
 
-use std::arch::x86_64::__m128i;
+use std::arch::x86_64::{
+    __m128i, _mm_load_si128, _mm512_castsi128_si512, _mm512_inserti32x4, _mm512_store_si512,
+};
 
 use super::core::{Core, Lane};
-use super::op::{Inst, LANES, Mask, Op, OpFn, op};
+use super::op::{Inst, LANES, Mask, Op, OpFn, has_avx512, op};
 use super::site::space;
 
 /// A value in memory and the register that holds it.
@@ -65,10 +67,34 @@ unsafe fn fetch<const BYTES: usize>(from: u64, to: *mut u8) {
     }
 }
 
-/// Loads `N` consecutive values per lane into registers; `ops` are the destinations, then the address.
-struct Load<T, const SPACE: u8, const N: usize, const BYTES: usize>(std::marker::PhantomData<T>);
+/// Copies 16 bytes of each lane, in pieces of 64: a vector that is read from memory right after it was written in
+/// smaller parts would have to wait for them.
+///
+/// # Safety
+/// All addresses must be valid and aligned, `to` must have room for all lanes, and the processor must have AVX-512.
+#[inline(always)]
+unsafe fn fetch_quads(hosts: &[u64; LANES], to: *mut u8) {
+    // SAFETY: as for this function.
+    unsafe {
+        for quad in 0..LANES / 4 {
+            let lane = |lane: usize| _mm_load_si128(hosts[4 * quad + lane] as *const __m128i);
+            let pieces = _mm512_castsi128_si512(lane(0));
+            let pieces = _mm512_inserti32x4::<1>(pieces, lane(1));
+            let pieces = _mm512_inserti32x4::<2>(pieces, lane(2));
+            let pieces = _mm512_inserti32x4::<3>(pieces, lane(3));
+            _mm512_store_si512(to.add(64 * quad).cast(), pieces);
+        }
+    }
+}
 
-impl<T: Cell, const SPACE: u8, const N: usize, const BYTES: usize> Op for Load<T, SPACE, N, BYTES> {
+/// Loads `N` consecutive values per lane into registers; `ops` are the destinations, then the address.
+struct Load<T, const SPACE: u8, const N: usize, const BYTES: usize, const WIDE: bool>(
+    std::marker::PhantomData<T>,
+);
+
+impl<T: Cell, const SPACE: u8, const N: usize, const BYTES: usize, const WIDE: bool> Op
+    for Load<T, SPACE, N, BYTES, WIDE>
+{
     #[inline(always)]
     unsafe fn run(core: &mut Core, inst: &Inst) -> bool {
         // SAFETY: lowering gave the instruction registers of these types and a site; `locate` returns only addresses
@@ -86,8 +112,13 @@ impl<T: Cell, const SPACE: u8, const N: usize, const BYTES: usize> Op for Load<T
                     LANES * BYTES,
                 );
             } else {
-                for (lane, host) in at.hosts(&addresses).iter().enumerate() {
-                    fetch::<BYTES>(*host, start.add(lane * BYTES));
+                let hosts = at.hosts(&addresses);
+                if WIDE && BYTES == 16 {
+                    fetch_quads(&hosts, start);
+                } else {
+                    for lane in 0..LANES {
+                        fetch::<BYTES>(hosts[lane], start.add(lane * BYTES));
+                    }
                 }
             }
             let raw = raw.assume_init();
@@ -144,46 +175,64 @@ impl<T: Cell, const SPACE: u8, const N: usize, const BYTES: usize> Op
     }
 }
 
+/// A load; those of 16 bytes per lane have a build for AVX-512.
+macro_rules! pick_load {
+    ($operation:ident, $t:ident, $space:ident, $count:literal, $bytes:literal) => {
+        if $bytes == 16 && has_avx512() {
+            op::<$operation<$t, { space::$space }, $count, $bytes, true>>()
+        } else {
+            op::<$operation<$t, { space::$space }, $count, $bytes, false>>()
+        }
+    };
+}
+
+/// A store.
+macro_rules! pick_store {
+    ($operation:ident, $t:ident, $space:ident, $count:literal, $bytes:literal) => {
+        op::<$operation<$t, { space::$space }, $count, $bytes>>()
+    };
+}
+
 /// Kinds of cells by width and sign.
 macro_rules! by_cell {
-    ($operation:ident, $space:ident, $bits:expr, $signed:expr, $count:expr) => {
+    ($pick:ident, $operation:ident, $space:ident, $bits:expr, $signed:expr, $count:expr) => {
         match ($bits, $signed, $count) {
-            (8, false, 1) => op::<$operation<u8, { space::$space }, 1, 1>>(),
-            (8, false, 2) => op::<$operation<u8, { space::$space }, 2, 2>>(),
-            (8, false, 4) => op::<$operation<u8, { space::$space }, 4, 4>>(),
-            (8, true, 1) => op::<$operation<i8, { space::$space }, 1, 1>>(),
-            (8, true, 2) => op::<$operation<i8, { space::$space }, 2, 2>>(),
-            (8, true, 4) => op::<$operation<i8, { space::$space }, 4, 4>>(),
-            (16, _, 1) => op::<$operation<u16, { space::$space }, 1, 2>>(),
-            (16, _, 2) => op::<$operation<u16, { space::$space }, 2, 4>>(),
-            (16, _, 4) => op::<$operation<u16, { space::$space }, 4, 8>>(),
-            (32, _, 1) => op::<$operation<u32, { space::$space }, 1, 4>>(),
-            (32, _, 2) => op::<$operation<u32, { space::$space }, 2, 8>>(),
-            (32, _, 4) => op::<$operation<u32, { space::$space }, 4, 16>>(),
-            (64, _, 1) => op::<$operation<u64, { space::$space }, 1, 8>>(),
-            (64, _, 2) => op::<$operation<u64, { space::$space }, 2, 16>>(),
+            (8, false, 1) => $pick!($operation, u8, $space, 1, 1),
+            (8, false, 2) => $pick!($operation, u8, $space, 2, 2),
+            (8, false, 4) => $pick!($operation, u8, $space, 4, 4),
+            (8, true, 1) => $pick!($operation, i8, $space, 1, 1),
+            (8, true, 2) => $pick!($operation, i8, $space, 2, 2),
+            (8, true, 4) => $pick!($operation, i8, $space, 4, 4),
+            (16, _, 1) => $pick!($operation, u16, $space, 1, 2),
+            (16, _, 2) => $pick!($operation, u16, $space, 2, 4),
+            (16, _, 4) => $pick!($operation, u16, $space, 4, 8),
+            (32, _, 1) => $pick!($operation, u32, $space, 1, 4),
+            (32, _, 2) => $pick!($operation, u32, $space, 2, 8),
+            (32, _, 4) => $pick!($operation, u32, $space, 4, 16),
+            (64, _, 1) => $pick!($operation, u64, $space, 1, 8),
+            (64, _, 2) => $pick!($operation, u64, $space, 2, 16),
             _ => return None,
         }
     };
 }
 
 macro_rules! by_space {
-    ($operation:ident, $space:expr, $bits:expr, $signed:expr, $count:expr) => {
+    ($pick:ident, $operation:ident, $space:expr, $bits:expr, $signed:expr, $count:expr) => {
         Some(match $space {
-            space::GLOBAL => by_cell!($operation, GLOBAL, $bits, $signed, $count),
-            space::SHARED => by_cell!($operation, SHARED, $bits, $signed, $count),
-            space::LOCAL => by_cell!($operation, LOCAL, $bits, $signed, $count),
-            _ => by_cell!($operation, GENERIC, $bits, $signed, $count),
+            space::GLOBAL => by_cell!($pick, $operation, GLOBAL, $bits, $signed, $count),
+            space::SHARED => by_cell!($pick, $operation, SHARED, $bits, $signed, $count),
+            space::LOCAL => by_cell!($pick, $operation, LOCAL, $bits, $signed, $count),
+            _ => by_cell!($pick, $operation, GENERIC, $bits, $signed, $count),
         })
     };
 }
 
 /// The load of `count` values of `bits` each; 8-bit values extend by their sign if `signed`.
 pub fn load(space: u8, bits: u32, signed: bool, count: usize) -> Option<OpFn> {
-    by_space!(Load, space, bits, signed, count)
+    by_space!(pick_load, Load, space, bits, signed, count)
 }
 
 /// The store of `count` values of `bits` each.
 pub fn store(space: u8, bits: u32, count: usize) -> Option<OpFn> {
-    by_space!(Store, space, bits, false, count)
+    by_space!(pick_store, Store, space, bits, false, count)
 }

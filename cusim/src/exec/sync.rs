@@ -11,6 +11,7 @@ const UNDEFINED: u32 = 0xffff_ffff;
 impl Core {
     /// Whether all lanes that the running lanes' member masks name are here; raises the event that waits for them if
     /// not.
+    #[inline(always)]
     fn gathered(&mut self, inst: &Inst, members: &[Mask; LANES]) -> bool {
         let mut missing = 0;
         let mut absent = 0;

@@ -36,6 +36,9 @@ impl Accumulator for i32 {
     }
 }
 
+/// The most elements that a register holds.
+const MAX_PACKED: usize = 8;
+
 /// An element type of A and B, packed into registers.
 pub trait Element: 'static {
     /// What products are added up in.
@@ -219,15 +222,21 @@ where
                 for part in 0..parts {
                     // Registers alternate between the blocks of eight rows, and hold four lanes' elements per row.
                     let register: [A::Register; LANES] = core.get(a_list[part * BLOCKS + block]);
-                    for quarter in 0..4 {
+                    // Lane after lane these are rows of the block; at most eight elements are packed into a register.
+                    let mut a = [[A::Sum::default(); 4 * MAX_PACKED]; 8];
+                    let flat = a.as_flattened_mut();
+                    for lane in 0..LANES {
                         for index in 0..A::PACKED {
-                            let b = &b[4 * A::PACKED * part + quarter * A::PACKED + index];
-                            for row in 0..8 {
-                                let a = A::unpack(register[4 * row + quarter], index);
-                                for column in 0..8 {
-                                    sums[row][column] =
-                                        sums[row][column].multiply_add(a, b[column]);
-                                }
+                            flat[lane / 4 * 4 * MAX_PACKED + lane % 4 * A::PACKED + index] =
+                                A::unpack(register[lane], index);
+                        }
+                    }
+                    for product in 0..4 * A::PACKED {
+                        let b = &b[4 * A::PACKED * part + product];
+                        for row in 0..8 {
+                            for column in 0..8 {
+                                sums[row][column] =
+                                    sums[row][column].multiply_add(a[row][product], b[column]);
                             }
                         }
                     }
