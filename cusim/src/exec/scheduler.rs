@@ -301,7 +301,7 @@ impl Block {
                                 group.turns += 1;
                                 group.pc = core.target;
                                 warp.push(group);
-                                if warp.groups.len() == 1 {
+                                if warp.ready() == 1 {
                                     return Ok(true);
                                 }
                                 turn = TURN;
@@ -433,7 +433,7 @@ impl Block {
                             mask: core.mask,
                             ..group
                         });
-                        if warp.groups.len() == 1 {
+                        if warp.ready() == 1 {
                             return Ok(true);
                         }
                         break;

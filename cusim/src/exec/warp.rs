@@ -90,6 +90,14 @@ impl Warp {
             .any(|group| matches!(group.wait, Wait::Ready))
     }
 
+    /// How many groups can run.
+    pub fn ready(&self) -> usize {
+        self.groups
+            .iter()
+            .filter(|group| matches!(group.wait, Wait::Ready))
+            .count()
+    }
+
     /// Adds a group that can run, merging it with one at the same place.
     pub fn push(&mut self, group: Group) {
         for other in &mut self.groups {
