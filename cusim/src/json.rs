@@ -18,12 +18,7 @@ pub enum Json {
 impl Json {
     /// An object of these members.
     pub fn object<'a>(members: impl IntoIterator<Item = (&'a str, Json)>) -> Self {
-        Self::Object(
-            members
-                .into_iter()
-                .map(|(name, value)| (name.to_string(), value))
-                .collect(),
-        )
+        Self::Object(members.into_iter().map(|(name, value)| (name.to_string(), value)).collect())
     }
 }
 
@@ -75,10 +70,7 @@ mod tests {
 
     #[test]
     fn strings_are_escaped() {
-        let json = Json::object([(
-            "a\"b",
-            Json::Array(vec![Json::Int(1), Json::String("x\n\u{1}".into())]),
-        )]);
+        let json = Json::object([("a\"b", Json::Array(vec![Json::Int(1), Json::String("x\n\u{1}".into())]))]);
         assert_eq!(json.to_string(), "{\"a\\\"b\": [1,\n\"x\\n\\u0001\"]}");
     }
 }

@@ -21,10 +21,7 @@ pub enum LoadError {
 impl std::fmt::Display for LoadError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::NotPtx(what) => write!(
-                f,
-                "{what}: cusim runs PTX only; compile with nvcc -ptx and load that"
-            ),
+            Self::NotPtx(what) => write!(f, "{what}: cusim runs PTX only; compile with nvcc -ptx and load that"),
             Self::Syntax(error) => error.fmt(f),
             Self::Variables(message) => f.write_str(message),
             Self::OutOfMemory => f.write_str("no device memory left for the module's variables"),
@@ -61,12 +58,7 @@ impl Image {
         // image's own lifetime.
         let forever: &'static str = unsafe { &*std::ptr::from_ref::<str>(&text) };
         let tree = ptx::parse(forever).map_err(LoadError::Syntax)?;
-        let mut image = Self {
-            tree,
-            _text: text,
-            globals: Globals::new(),
-            sizes: Default::default(),
-        };
+        let mut image = Self { tree, _text: text, globals: Globals::new(), sizes: Default::default() };
         let made = image.make_variables(memory, device);
         if made.is_err() {
             image.unload(memory);
@@ -75,8 +67,7 @@ impl Image {
     }
 
     fn make_variables(&mut self, memory: &mut Memory, device: u32) -> Result<(), LoadError> {
-        let in_memory =
-            |variable: &&Variable| matches!(variable.space, Space::Global | Space::Const);
+        let in_memory = |variable: &&Variable| matches!(variable.space, Space::Global | Space::Const);
         let variables: Vec<&Variable> = self.tree.variables.iter().filter(in_memory).collect();
         for variable in &variables {
             if variable.is_extern {
@@ -87,18 +78,10 @@ impl Image {
             let start = memory
                 .allocate(variable.size(), AllocationKind::Module, device, origin)
                 .ok_or(LoadError::OutOfMemory)?;
-            if self
-                .globals
-                .insert(variable.name.to_string(), start)
-                .is_some()
-            {
-                return Err(LoadError::Variables(format!(
-                    "variable {} is defined twice",
-                    variable.name
-                )));
+            if self.globals.insert(variable.name.to_string(), start).is_some() {
+                return Err(LoadError::Variables(format!("variable {} is defined twice", variable.name)));
             }
-            self.sizes
-                .insert(variable.name.to_string(), variable.size());
+            self.sizes.insert(variable.name.to_string(), variable.size());
         }
         for variable in variables {
             let bytes = self.initial_bytes(variable).map_err(LoadError::Variables)?;
@@ -115,20 +98,13 @@ impl Image {
         for (index, item) in variable.init.iter().enumerate() {
             let value = match item {
                 InitItem::Value(value) => *value,
-                InitItem::Address {
-                    name,
-                    offset,
-                    byte_shift,
-                    ..
-                } => {
+                InitItem::Address { name, offset, byte_shift, .. } => {
                     let address = self
                         .globals
                         .get(*name)
                         .copied()
                         .or_else(|| lower::function_address(&self.tree, name))
-                        .ok_or_else(|| {
-                            format!("variable {} refers to unknown {name}", variable.name)
-                        })?;
+                        .ok_or_else(|| format!("variable {} refers to unknown {name}", variable.name))?;
                     address.wrapping_add(*offset as u64) >> byte_shift.unwrap_or(0)
                 }
             };
@@ -152,19 +128,12 @@ impl Image {
 
     /// Whether there is a kernel of this name.
     pub fn has_kernel(&self, name: &str) -> bool {
-        self.tree
-            .functions
-            .iter()
-            .any(|function| function.is_kernel && function.name == name)
+        self.tree.functions.iter().any(|function| function.is_kernel && function.name == name)
     }
 
     /// Names of the kernels.
     pub fn kernels(&self) -> impl Iterator<Item = &str> {
-        self.tree
-            .functions
-            .iter()
-            .filter(|function| function.is_kernel)
-            .map(|function| function.name)
+        self.tree.functions.iter().filter(|function| function.is_kernel).map(|function| function.name)
     }
 
     /// Address and size of a variable.
@@ -175,9 +144,6 @@ impl Image {
     /// PTX version times ten, and the number of the target.
     pub fn versions(&self) -> (u32, u32) {
         let (major, minor) = self.tree.version;
-        (
-            major.saturating_mul(10).saturating_add(minor),
-            lower::target_number(self.tree.target),
-        )
+        (major.saturating_mul(10).saturating_add(minor), lower::target_number(self.tree.target))
     }
 }

@@ -49,12 +49,8 @@ pub enum Arg {
 impl Sandbox {
     /// With this many threads.
     pub fn new(threads: usize) -> Self {
-        let Some(mut memory) = Memory::new() else {
-            panic!("the host refuses to reserve address space")
-        };
-        let workspace = memory
-            .allocate(WORKSPACE as u64, AllocationKind::Module, 0, String::new())
-            .unwrap_or(0);
+        let Some(mut memory) = Memory::new() else { panic!("the host refuses to reserve address space") };
+        let workspace = memory.allocate(WORKSPACE as u64, AllocationKind::Module, 0, String::new()).unwrap_or(0);
         memory.mark_written(workspace, WORKSPACE as u64);
         Self {
             memory,
@@ -71,10 +67,7 @@ impl Sandbox {
 
     /// Turns checks on, before anything is allocated or lowered.
     pub fn check(&mut self, checks: Checks) {
-        assert!(
-            self.memory.enable_checks(checks.init, checks.race),
-            "the host refuses to reserve address space"
-        );
+        assert!(self.memory.enable_checks(checks.init, checks.race), "the host refuses to reserve address space");
         self.memory.mark_written(self.workspace, WORKSPACE as u64);
         self.sink = Sink::new(checks);
     }
@@ -86,13 +79,7 @@ impl Sandbox {
 
     /// Lowers a kernel as the settings require.
     pub fn kernel(&self, image: &Image, name: &str) -> Result<Program, LowerError> {
-        image.kernel(
-            name,
-            Options {
-                keep_moves: self.counters.is_some(),
-                observe: self.watches(),
-            },
-        )
+        image.kernel(name, Options { keep_moves: self.counters.is_some(), observe: self.watches() })
     }
 
     fn watches(&self) -> bool {
@@ -103,9 +90,7 @@ impl Sandbox {
     pub fn upload<T: Copy>(&mut self, values: &[T]) -> u64 {
         let address = self.reserve(size_of_val(values) as u64);
         // SAFETY: plain values as bytes.
-        let bytes = unsafe {
-            std::slice::from_raw_parts(values.as_ptr().cast::<u8>(), size_of_val(values))
-        };
+        let bytes = unsafe { std::slice::from_raw_parts(values.as_ptr().cast::<u8>(), size_of_val(values)) };
         self.memory.write(address, bytes);
         self.memory.mark_written(address, bytes.len() as u64);
         address
@@ -113,10 +98,7 @@ impl Sandbox {
 
     /// Device memory that nothing was written to.
     pub fn reserve(&mut self, bytes: u64) -> u64 {
-        match self
-            .memory
-            .allocate(bytes, AllocationKind::Device, 0, String::new())
-        {
+        match self.memory.allocate(bytes, AllocationKind::Device, 0, String::new()) {
             Some(address) => address,
             None => panic!("no address space left for {bytes} bytes"),
         }
@@ -126,9 +108,7 @@ impl Sandbox {
     pub fn download<T: Copy + Default>(&self, address: u64, count: usize) -> Vec<T> {
         let mut values = vec![T::default(); count];
         // SAFETY: plain values as bytes.
-        let bytes = unsafe {
-            std::slice::from_raw_parts_mut(values.as_mut_ptr().cast::<u8>(), count * size_of::<T>())
-        };
+        let bytes = unsafe { std::slice::from_raw_parts_mut(values.as_mut_ptr().cast::<u8>(), count * size_of::<T>()) };
         self.memory.read(address, bytes);
         values
     }
@@ -143,12 +123,7 @@ impl Sandbox {
         args: &[Arg],
     ) -> Result<(), Box<Fault>> {
         let mut params = vec![0; program.param_bytes as usize];
-        assert_eq!(
-            args.len(),
-            program.params.len(),
-            "number of arguments of {}",
-            program.name()
-        );
+        assert_eq!(args.len(), program.params.len(), "number of arguments of {}", program.name());
         for (arg, slot) in args.iter().zip(&program.params) {
             let bytes = match arg {
                 Arg::U64(value) => value.to_le_bytes().to_vec(),
@@ -159,10 +134,7 @@ impl Sandbox {
         }
         self.launches += 1;
         if let Some(counters) = &self.counters {
-            counters
-                .lock()
-                .unwrap_or_else(std::sync::PoisonError::into_inner)
-                .add_launch(program);
+            counters.lock().unwrap_or_else(std::sync::PoisonError::into_inner).add_launch(program);
         }
         let workspace = self.workspace;
         self.memory.write(workspace, &[0; WORKSPACE]);

@@ -5,14 +5,11 @@ mod support;
 use std::sync::Arc;
 
 use cudarc::driver::sys::{self, CUstreamCaptureMode};
-use cudarc::driver::{
-    CudaContext, CudaFunction, CudaModule, DriverError, LaunchConfig, PushKernelArg,
-};
+use cudarc::driver::{CudaContext, CudaFunction, CudaModule, DriverError, LaunchConfig, PushKernelArg};
 use cudarc::nvrtc::Ptx;
 
 fn module(ctx: &Arc<CudaContext>) -> Arc<CudaModule> {
-    ctx.load_module(Ptx::from_src(support::compile("driver", &[])))
-        .unwrap()
+    ctx.load_module(Ptx::from_src(support::compile("driver", &[]))).unwrap()
 }
 
 fn function(ctx: &Arc<CudaContext>, name: &str) -> CudaFunction {
@@ -20,11 +17,7 @@ fn function(ctx: &Arc<CudaContext>, name: &str) -> CudaFunction {
 }
 
 fn config(blocks: u32, threads: u32) -> LaunchConfig {
-    LaunchConfig {
-        grid_dim: (blocks, 1, 1),
-        block_dim: (threads, 1, 1),
-        shared_mem_bytes: 0,
-    }
+    LaunchConfig { grid_dim: (blocks, 1, 1), block_dim: (threads, 1, 1), shared_mem_bytes: 0 }
 }
 
 fn code(error: DriverError) -> sys::CUresult {
@@ -38,21 +31,9 @@ fn double_on(ctx: &Arc<CudaContext>) {
     let host: Vec<f32> = (0..1000).map(|i| i as f32).collect();
     let mut values = stream.clone_htod(&host).unwrap();
     let n = host.len() as i32;
-    unsafe {
-        stream
-            .launch_builder(&double)
-            .arg(&mut values)
-            .arg(&n)
-            .launch(config(4, 256))
-    }
-    .unwrap();
+    unsafe { stream.launch_builder(&double).arg(&mut values).arg(&n).launch(config(4, 256)) }.unwrap();
     let result = stream.clone_dtoh(&values).unwrap();
-    assert!(
-        result
-            .iter()
-            .zip(&host)
-            .all(|(doubled, value)| *doubled == 2.0 * value)
-    );
+    assert!(result.iter().zip(&host).all(|(doubled, value)| *doubled == 2.0 * value));
 }
 
 on_cusim! {
@@ -345,8 +326,5 @@ fn settings_that_make_no_sense_stop_the_driver() {
     let output = support::run_child(name, &[("CUSIM_ORDER", "sideways")]);
     let said = support::text(&output);
     assert!(output.status.success(), "{said}");
-    assert!(
-        said.contains("CUSIM_ORDER=sideways is not understood; valid: forward, reverse, seed:N"),
-        "{said}"
-    );
+    assert!(said.contains("CUSIM_ORDER=sideways is not understood; valid: forward, reverse, seed:N"), "{said}");
 }

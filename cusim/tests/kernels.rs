@@ -26,15 +26,11 @@ enum Shown {
 fn run(case: &Case, ptx: &str, order: Order, landing: Landing) -> Result<Shown, LowerError> {
     // One at a time: with all checks a sandbox reserves a large part of the address space.
     static ALONE: std::sync::Mutex<()> = std::sync::Mutex::new(());
-    let _alone = ALONE
-        .lock()
-        .unwrap_or_else(std::sync::PoisonError::into_inner);
+    let _alone = ALONE.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     let mut sandbox = Sandbox::new(1);
     sandbox.check(Checks::ALL);
     (sandbox.order, sandbox.landing) = (order, landing);
-    let image = sandbox
-        .load(ptx)
-        .unwrap_or_else(|error| panic!("{}: {error}", case.kernel));
+    let image = sandbox.load(ptx).unwrap_or_else(|error| panic!("{}: {error}", case.kernel));
     let program = sandbox.kernel(&image, case.kernel)?;
     let mut fault = None;
     let results = (case.run)(&mut sandbox, &mut |sandbox, grid, block, args| {
@@ -43,11 +39,7 @@ fn run(case: &Case, ptx: &str, order: Order, landing: Landing) -> Result<Shown, 
         fault.is_none()
     });
     let reports = sandbox.sink.reports();
-    let titles: Vec<String> = reports
-        .iter()
-        .map(|report| format!("{report}"))
-        .chain(fault)
-        .collect();
+    let titles: Vec<String> = reports.iter().map(|report| format!("{report}")).chain(fault).collect();
     Ok(match results {
         _ if !titles.is_empty() => Shown::Reports(titles),
         Some((got, want)) if agrees(&got, &want) => Shown::Nothing,
@@ -62,17 +54,11 @@ fn correct_kernels_are_right_and_draw_no_report() {
     for level in LEVELS {
         for case in &CASES {
             let ptx = support::compile(case.file, level);
-            for (order, landing) in [
-                (Order::Forward, Landing::Eager),
-                (Order::Reverse, Landing::Late),
-                (Order::Seed(5), Landing::Late),
-            ] {
+            for (order, landing) in
+                [(Order::Forward, Landing::Eager), (Order::Reverse, Landing::Late), (Order::Seed(5), Landing::Late)]
+            {
                 let shown = run(case, &ptx, order, landing).unwrap();
-                assert!(
-                    matches!(shown, Shown::Nothing),
-                    "{} {level:?} {order:?} {landing:?}: {shown:?}",
-                    case.kernel
-                );
+                assert!(matches!(shown, Shown::Nothing), "{} {level:?} {order:?} {landing:?}: {shown:?}", case.kernel);
             }
         }
     }
@@ -86,31 +72,15 @@ struct Mutation {
 }
 
 const MUTATIONS: [Mutation; 8] = [
-    Mutation {
-        what: "barrier taken out",
-        applies: |l| l.contains("bar.sync"),
-        change: |_| String::new(),
-    },
-    Mutation {
-        what: "warp barrier taken out",
-        applies: |l| l.contains("bar.warp.sync"),
-        change: |_| String::new(),
-    },
-    Mutation {
-        what: "wait taken out",
-        applies: |l| l.contains("cp.async.wait"),
-        change: |_| String::new(),
-    },
+    Mutation { what: "barrier taken out", applies: |l| l.contains("bar.sync"), change: |_| String::new() },
+    Mutation { what: "warp barrier taken out", applies: |l| l.contains("bar.warp.sync"), change: |_| String::new() },
+    Mutation { what: "wait taken out", applies: |l| l.contains("cp.async.wait"), change: |_| String::new() },
     Mutation {
         what: "wait for too few groups",
         applies: |l| l.contains("cp.async.wait_group 1"),
         change: |l| l.replace("wait_group 1", "wait_group 2"),
     },
-    Mutation {
-        what: ".trans taken out",
-        applies: |l| l.contains(".trans"),
-        change: |l| l.replace(".trans", ""),
-    },
+    Mutation { what: ".trans taken out", applies: |l| l.contains(".trans"), change: |l| l.replace(".trans", "") },
     Mutation {
         what: "shuffle flipped",
         applies: |l| l.contains("shfl.sync.down") || l.contains("shfl.sync.up"),
@@ -118,34 +88,25 @@ const MUTATIONS: [Mutation; 8] = [
             if l.contains("down") {
                 l.replace("down", "up").replace(", 31, ", ", 0, ")
             } else {
-                l.replace("shfl.sync.up", "shfl.sync.down")
-                    .replace(", 0, ", ", 31, ")
+                l.replace("shfl.sync.up", "shfl.sync.down").replace(", 0, ", ", 31, ")
             }
         },
     },
     Mutation {
         what: "atomic made plain",
-        applies: |l| {
-            l.contains("atom.") && l.contains(".add.") || l.contains("red.") && l.contains(".add.")
-        },
+        applies: |l| l.contains("atom.") && l.contains(".add.") || l.contains("red.") && l.contains(".add."),
         change: atomic_to_store,
     },
     Mutation {
         what: "bound check taken out",
-        applies: |l| {
-            l.trim_start().starts_with("setp.ge.s32") || l.trim_start().starts_with("setp.lt.s32")
-        },
+        applies: |l| l.trim_start().starts_with("setp.ge.s32") || l.trim_start().starts_with("setp.lt.s32"),
         change: always_inside,
     },
 ];
 
 /// An atomic addition becomes a store of the addend.
 fn atomic_to_store(line: &str) -> String {
-    let space = if line.contains("shared") {
-        "shared"
-    } else {
-        "global"
-    };
+    let space = if line.contains("shared") { "shared" } else { "global" };
     let from = line.find('[').unwrap();
     let to = line.find(']').unwrap();
     let addend = line[to + 1..].trim_matches(|c| c == ',' || c == ';' || c == ' ');
@@ -156,11 +117,7 @@ fn atomic_to_store(line: &str) -> String {
 fn always_inside(line: &str) -> String {
     let mut words = line.split_whitespace();
     let (opcode, predicate) = (words.next().unwrap(), words.next().unwrap());
-    let inside = if opcode.contains(".ge.") {
-        "setp.ne.s32"
-    } else {
-        "setp.eq.s32"
-    };
+    let inside = if opcode.contains(".ge.") { "setp.ne.s32" } else { "setp.eq.s32" };
     format!("{inside} {predicate} 0, 0;")
 }
 
@@ -178,10 +135,7 @@ fn body_of(ptx: &str, kernel: &str) -> std::ops::Range<usize> {
 fn is_equivalent(case: &Case, mutation: &Mutation, ptx: &str, changed: &str) -> bool {
     // A comparison that the launch always answers like the mutant: the program is the same.
     mutation.what == "bound check taken out"
-        && matches!(
-            run(case, changed, Order::Reverse, Landing::Late),
-            Ok(Shown::Nothing)
-        )
+        && matches!(run(case, changed, Order::Reverse, Landing::Late), Ok(Shown::Nothing))
         && !ptx.is_empty()
 }
 
@@ -199,17 +153,10 @@ fn every_mutant_is_caught() {
                 }
                 lines[at] = (mutation.change)(&lines[at]);
                 let changed = lines.join("\n");
-                let place = format!(
-                    "{} line {}: {}: {}",
-                    case.kernel,
-                    at + 1,
-                    mutation.what,
-                    ptx.lines().nth(at).unwrap()
-                );
+                let place =
+                    format!("{} line {}: {}: {}", case.kernel, at + 1, mutation.what, ptx.lines().nth(at).unwrap());
                 match run(case, &changed, Order::Reverse, Landing::Late) {
-                    Ok(Shown::Nothing) if is_equivalent(case, mutation, &ptx, &changed) => {
-                        equivalent += 1
-                    }
+                    Ok(Shown::Nothing) if is_equivalent(case, mutation, &ptx, &changed) => equivalent += 1,
                     Ok(Shown::Nothing) => missed.push(place),
                     Ok(Shown::WrongResult) => caught += 1,
                     Ok(Shown::Reports(_)) => {
@@ -221,13 +168,7 @@ fn every_mutant_is_caught() {
             }
         }
     }
-    println!(
-        "{caught} mutants caught, {by_report} of them by a report; {equivalent} change nothing"
-    );
-    assert!(
-        missed.is_empty(),
-        "{caught} caught, missed:\n{}",
-        missed.join("\n")
-    );
+    println!("{caught} mutants caught, {by_report} of them by a report; {equivalent} change nothing");
+    assert!(missed.is_empty(), "{caught} caught, missed:\n{}", missed.join("\n"));
     assert!(caught >= 40);
 }

@@ -70,35 +70,21 @@ fn mutate(text: &str, random: &mut Random) -> String {
 fn mutated_ptx_is_loaded_or_refused() {
     let corpus: Vec<String> = ["suite", "speed", "driver"]
         .iter()
-        .flat_map(|file| {
-            [
-                support::compile(file, &[]),
-                support::compile(file, &["-Xcicc", "-O0"]),
-            ]
-        })
+        .flat_map(|file| [support::compile(file, &[]), support::compile(file, &["-Xcicc", "-O0"])])
         .collect();
     let mut memory = Memory::new().unwrap();
     let mut random = Random::new(1);
     let (mut loaded, mut refused) = (0, 0);
     let until = std::time::Instant::now() + std::time::Duration::from_secs(20);
     while std::time::Instant::now() < until {
-        let text = mutate(
-            &corpus[random.below(corpus.len() as u64) as usize],
-            &mut random,
-        );
+        let text = mutate(&corpus[random.below(corpus.len() as u64) as usize], &mut random);
         let Ok(mut image) = Image::load(&text, &mut memory, 0) else {
             refused += 1;
             continue;
         };
         let names: Vec<String> = image.kernels().map(str::to_string).collect();
         for name in names {
-            match image.kernel(
-                &name,
-                Options {
-                    keep_moves: random.below(2) == 0,
-                    observe: random.below(2) == 0,
-                },
-            ) {
+            match image.kernel(&name, Options { keep_moves: random.below(2) == 0, observe: random.below(2) == 0 }) {
                 Ok(_) => loaded += 1,
                 Err(error) => {
                     refused += 1;

@@ -4,23 +4,13 @@ use std::ffi::{c_char, c_int, c_uint};
 
 use super::{api, put};
 use crate::driver::code::{
-    Code, INVALID_CONTEXT, INVALID_DEVICE, INVALID_VALUE, PEER_ACCESS_ALREADY_ENABLED,
-    PEER_ACCESS_NOT_ENABLED,
+    Code, INVALID_CONTEXT, INVALID_DEVICE, INVALID_VALUE, PEER_ACCESS_ALREADY_ENABLED, PEER_ACCESS_NOT_ENABLED,
 };
 use crate::driver::context::{current, pop_current, push_current, set_current};
 use crate::driver::{initialise, with};
 
 fn check_context(context: u64) -> Result<(), Code> {
-    if context == 0 {
-        Ok(())
-    } else {
-        with(|d| {
-            d.contexts
-                .get(context)
-                .map(|_| ())
-                .map_err(|_| INVALID_CONTEXT)
-        })
-    }
+    if context == 0 { Ok(()) } else { with(|d| d.contexts.get(context).map(|_| ()).map_err(|_| INVALID_CONTEXT)) }
 }
 
 fn copy_name(name: &str, to: *mut c_char, length: c_int) -> Result<(), Code> {
@@ -30,8 +20,7 @@ fn copy_name(name: &str, to: *mut c_char, length: c_int) -> Result<(), Code> {
     let bytes = &name.as_bytes()[..name.len().min(length as usize - 1)];
     // SAFETY: the caller gives room for `length` bytes; the last one is the zero.
     unsafe {
-        to.cast::<u8>()
-            .copy_from_nonoverlapping(bytes.as_ptr(), bytes.len());
+        to.cast::<u8>().copy_from_nonoverlapping(bytes.as_ptr(), bytes.len());
         to.add(bytes.len()).write(0);
     }
     Ok(())

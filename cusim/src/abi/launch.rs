@@ -19,21 +19,14 @@ unsafe fn read_arguments(program: &Program, arguments: *const *const u8) -> Resu
         return Ok(params);
     }
     if arguments.is_null() {
-        say(&format!(
-            "launch of {}: {} arguments are missing",
-            program.name(),
-            program.params.len()
-        ));
+        say(&format!("launch of {}: {} arguments are missing", program.name(), program.params.len()));
         return Err(INVALID_VALUE);
     }
     for (index, slot) in program.params.iter().enumerate() {
         // SAFETY: the caller promises a pointer per argument.
         let argument = unsafe { *arguments.add(index) };
         if argument.is_null() {
-            say(&format!(
-                "launch of {}: argument {index} is a null pointer",
-                program.name()
-            ));
+            say(&format!("launch of {}: argument {index} is a null pointer", program.name()));
             return Err(INVALID_VALUE);
         }
         let target = &mut params[slot.offset as usize..][..slot.bytes as usize];
@@ -44,10 +37,7 @@ unsafe fn read_arguments(program: &Program, arguments: *const *const u8) -> Resu
 }
 
 /// Checks a launch and puts it into a stream.
-#[allow(
-    clippy::too_many_arguments,
-    reason = "these are the arguments of cuLaunchKernel"
-)]
+#[allow(clippy::too_many_arguments, reason = "these are the arguments of cuLaunchKernel")]
 unsafe fn launch(
     function: u64,
     grid: [u32; 3],
@@ -66,14 +56,9 @@ unsafe fn launch(
         d.healthy()?;
         let stream = d.resolve_stream(stream)?;
         // SAFETY: as for this function.
-        let shot = d.shot(
-            function,
-            grid,
-            block,
-            shared,
-            cooperative,
-            |program| unsafe { read_arguments(program, arguments) },
-        )?;
+        let shot = d.shot(function, grid, block, shared, cooperative, |program| unsafe {
+            read_arguments(program, arguments)
+        })?;
         d.submit(stream, Work::Launch(Arc::new(shot)))
     })
 }
@@ -90,19 +75,9 @@ fn occupancy<T>(
     })
 }
 
-fn blocks_per_sm(
-    blocks: *mut c_int,
-    function: u64,
-    threads: c_int,
-    shared: usize,
-) -> Result<(), Code> {
-    let threads = u32::try_from(threads)
-        .ok()
-        .filter(|threads| *threads > 0)
-        .ok_or(INVALID_VALUE)?;
-    let found = occupancy(function, |f, model| {
-        f.blocks_per_sm(model, threads, shared as u64)
-    })?;
+fn blocks_per_sm(blocks: *mut c_int, function: u64, threads: c_int, shared: usize) -> Result<(), Code> {
+    let threads = u32::try_from(threads).ok().filter(|threads| *threads > 0).ok_or(INVALID_VALUE)?;
+    let found = occupancy(function, |f, model| f.blocks_per_sm(model, threads, shared as u64))?;
     // SAFETY: the caller gives a valid pointer.
     unsafe { put(blocks, found as c_int) }
 }
@@ -117,17 +92,9 @@ fn best_block_size(
     limit: c_int,
 ) -> Result<(), Code> {
     let (size, blocks) = occupancy(function, |f, model| {
-        let most = if limit > 0 {
-            f.max_threads().min(limit as u32)
-        } else {
-            f.max_threads()
-        };
+        let most = if limit > 0 { f.max_threads().min(limit as u32) } else { f.max_threads() };
         let mut best = (0, 0);
-        for size in (1..=most / 32)
-            .rev()
-            .map(|warps| warps * 32)
-            .chain((most < 32).then_some(most))
-        {
+        for size in (1..=most / 32).rev().map(|warps| warps * 32).chain((most < 32).then_some(most)) {
             // SAFETY: the caller gives a function that maps block sizes to bytes.
             let shared = shared_of.map_or(shared, |f| unsafe { f(size as c_int) });
             let blocks = f.blocks_per_sm(model, size, shared as u64);

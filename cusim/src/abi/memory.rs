@@ -11,11 +11,7 @@ use crate::mem::AllocationKind;
 
 /// Where an address that a copy names is.
 fn place(d: &Driver, address: u64) -> Place {
-    if d.is_known(address) {
-        Place::Device(address)
-    } else {
-        Place::Host(address)
-    }
+    if d.is_known(address) { Place::Device(address) } else { Place::Host(address) }
 }
 
 /// A copy that is done when the call returns. It goes through the legacy stream, after all blocking work.
@@ -29,25 +25,14 @@ fn copy_now(
         d.healthy()?;
         d.refuse_unsafe()?;
         let stream = d.resolve_stream(0)?;
-        let work = Work::Copy {
-            to: to(d),
-            from: from(d),
-            bytes: bytes as u64,
-            call,
-        };
+        let work = Work::Copy { to: to(d), from: from(d), bytes: bytes as u64, call };
         d.submit(stream, work)?;
         d.synchronise_stream(stream)
     })
 }
 
 /// A copy in stream order.
-fn copy_later(
-    to: Place,
-    from: Place,
-    bytes: usize,
-    stream: u64,
-    call: &'static str,
-) -> Result<(), Code> {
+fn copy_later(to: Place, from: Place, bytes: usize, stream: u64, call: &'static str) -> Result<(), Code> {
     with(|d| {
         d.healthy()?;
         let stream = d.resolve_stream(stream)?;
@@ -60,39 +45,15 @@ fn copy_later(
                     return Err(INVALID_VALUE);
                 }
                 // SAFETY: the caller promises that the source is valid.
-                let data = unsafe { std::slice::from_raw_parts(from as *const u8, bytes as usize) }
-                    .to_vec();
-                d.submit(
-                    stream,
-                    Work::Write {
-                        to,
-                        data: data.into(),
-                        call,
-                    },
-                )
+                let data = unsafe { std::slice::from_raw_parts(from as *const u8, bytes as usize) }.to_vec();
+                d.submit(stream, Work::Write { to, data: data.into(), call })
             }
             // Into pageable memory the call waits.
             (Place::Host(_), _) if !captured => {
-                d.submit(
-                    stream,
-                    Work::Copy {
-                        to,
-                        from,
-                        bytes,
-                        call,
-                    },
-                )?;
+                d.submit(stream, Work::Copy { to, from, bytes, call })?;
                 d.synchronise_stream(stream)
             }
-            _ => d.submit(
-                stream,
-                Work::Copy {
-                    to,
-                    from,
-                    bytes,
-                    call,
-                },
-            ),
+            _ => d.submit(stream, Work::Copy { to, from, bytes, call }),
         }
     })
 }
@@ -107,15 +68,7 @@ fn fill(to: u64, value: u32, width: u64, count: usize, stream: Option<u64>) -> R
         if stream.is_none() {
             d.refuse_unsafe()?;
         }
-        d.submit(
-            handle,
-            Work::Fill {
-                to,
-                value,
-                width,
-                count: count as u64,
-            },
-        )
+        d.submit(handle, Work::Fill { to, value, width, count: count as u64 })
     })
 }
 

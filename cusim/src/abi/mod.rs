@@ -21,9 +21,7 @@ fn call(name: &str, f: impl FnOnce() -> Result<(), Code>) -> u32 {
         Ok(Ok(())) => 0,
         Ok(Err(Code(code))) => code,
         Err(_) => {
-            say(&format!(
-                "{name}: internal error; please report it with the message above"
-            ));
+            say(&format!("{name}: internal error; please report it with the message above"));
             UNKNOWN.0
         }
     }
@@ -67,7 +65,5 @@ unsafe fn string<'a>(text: *const c_char) -> Result<&'a str, Code> {
         return Err(INVALID_VALUE);
     }
     // SAFETY: not null, so valid by the caller's promise.
-    unsafe { CStr::from_ptr(text) }
-        .to_str()
-        .map_err(|_| INVALID_VALUE)
+    unsafe { CStr::from_ptr(text) }.to_str().map_err(|_| INVALID_VALUE)
 }

@@ -15,15 +15,11 @@ unsafe fn load(module: *mut u64, image: *const c_void) -> Result<(), Code> {
     // SAFETY: images are at least four bytes long.
     let magic = unsafe { *image.cast::<[u8; 4]>() };
     if let Some(kind) = binary_kind(&magic) {
-        say(&format!(
-            "cuModuleLoadData: {kind}: cusim runs PTX only; compile with nvcc -ptx and load that"
-        ));
+        say(&format!("cuModuleLoadData: {kind}: cusim runs PTX only; compile with nvcc -ptx and load that"));
         return Err(NO_BINARY_FOR_GPU);
     }
     // SAFETY: what is not binary is text that ends with a zero.
-    let text = unsafe { CStr::from_ptr(image.cast::<c_char>()) }
-        .to_str()
-        .map_err(|_| INVALID_IMAGE)?;
+    let text = unsafe { CStr::from_ptr(image.cast::<c_char>()) }.to_str().map_err(|_| INVALID_IMAGE)?;
     let loaded = with(|d| d.load_module(text))?;
     // SAFETY: the caller gives a valid pointer.
     unsafe { put(module, loaded) }

@@ -57,11 +57,7 @@ impl Part<'_> {
 impl<'a> Part<'a> {
     /// The same access by these lanes only.
     fn with(&self, mask: Mask) -> Part<'a> {
-        Part {
-            seen: self.seen,
-            mask,
-            window: self.window,
-        }
+        Part { seen: self.seen, mask, window: self.window }
     }
 
     /// One lane for each group of neighbours that access the same place, and which of these stand for several.
@@ -125,18 +121,13 @@ impl BlockChecks {
             self.shared_written.clear();
             self.shared_written.resize(shared, 0);
             self.local_written.clear();
-            self.local_written
-                .resize(launch.program.local_bytes as usize * LANES * warps, 0);
+            self.local_written.resize(launch.program.local_bytes as usize * LANES * warps, 0);
         }
     }
 
     /// An access was made.
     pub fn accessed(&mut self, launch: &Launch, seen: &Seen, stored: Option<&[u32; LANES]>) {
-        let whole = |window| Part {
-            seen,
-            mask: seen.mask,
-            window,
-        };
+        let whole = |window| Part { seen, mask: seen.mask, window };
         match seen.site.space {
             Space::Shared => self.shared(launch, &whole(0), stored),
             Space::Local => self.local(launch, &whole(u64::from(FIRST_OFFSET))),
@@ -144,50 +135,21 @@ impl BlockChecks {
             Space::Generic | Space::Param => {
                 let within = |window: u64| {
                     (0..LANES)
-                        .filter(|lane| {
-                            (window..window + WINDOW_SIZE).contains(&seen.addresses[*lane])
-                        })
+                        .filter(|lane| (window..window + WINDOW_SIZE).contains(&seen.addresses[*lane]))
                         .fold(0, |mask: Mask, lane| mask | 1 << lane)
                         & seen.mask
                 };
-                let (shared, local, param) = (
-                    within(SHARED_WINDOW),
-                    within(LOCAL_WINDOW),
-                    within(PARAM_WINDOW),
-                );
+                let (shared, local, param) = (within(SHARED_WINDOW), within(LOCAL_WINDOW), within(PARAM_WINDOW));
                 if shared != 0 {
-                    self.shared(
-                        launch,
-                        &Part {
-                            seen,
-                            mask: shared,
-                            window: SHARED_WINDOW,
-                        },
-                        stored,
-                    );
+                    self.shared(launch, &Part { seen, mask: shared, window: SHARED_WINDOW }, stored);
                 }
                 if local != 0 {
                     let window = LOCAL_WINDOW + u64::from(FIRST_OFFSET);
-                    self.local(
-                        launch,
-                        &Part {
-                            seen,
-                            mask: local,
-                            window,
-                        },
-                    );
+                    self.local(launch, &Part { seen, mask: local, window });
                 }
                 let rest = seen.mask & !shared & !local & !param;
                 if rest != 0 {
-                    self.global(
-                        launch,
-                        &Part {
-                            seen,
-                            mask: rest,
-                            window: 0,
-                        },
-                        stored,
-                    );
+                    self.global(launch, &Part { seen, mask: rest, window: 0 }, stored);
                 }
             }
         }
@@ -197,18 +159,11 @@ impl BlockChecks {
         use AccessKind::*;
         let write = matches!(seen.site.access, Store | StrongStore | Atomic | MatrixStore);
         let strong = matches!(seen.site.access, StrongLoad | StrongStore | Atomic);
-        Touch {
-            write,
-            strong,
-            origin: seen.site.origin,
-        }
+        Touch { write, strong, origin: seen.site.origin }
     }
 
     fn reads(seen: &Seen) -> bool {
-        !matches!(
-            seen.site.access,
-            AccessKind::Store | AccessKind::StrongStore | AccessKind::MatrixStore
-        )
+        !matches!(seen.site.access, AccessKind::Store | AccessKind::StrongStore | AccessKind::MatrixStore)
     }
 
     fn shared(&mut self, launch: &Launch, part: &Part, stored: Option<&[u32; LANES]>) {
@@ -222,16 +177,11 @@ impl BlockChecks {
         }
         // Lanes that read what a neighbour reads too add nothing but that they are several.
         let touch = Self::touch_of(part.seen);
-        let (part, several) = if touch.write || touch.strong {
-            (part.with(part.mask), 0)
-        } else {
-            part.distinct()
-        };
+        let (part, several) = if touch.write || touch.strong { (part.with(part.mask), 0) } else { part.distinct() };
         if self.checks.init {
             for (lane, address) in part.lanes() {
-                let Some(written) = self
-                    .shared_written
-                    .get_mut(address as usize..(address + u64::from(bytes)) as usize)
+                let Some(written) =
+                    self.shared_written.get_mut(address as usize..(address + u64::from(bytes)) as usize)
                 else {
                     continue;
                 };
@@ -250,13 +200,7 @@ impl BlockChecks {
         }
     }
 
-    fn shared_races(
-        &mut self,
-        launch: &Launch,
-        part: &Part,
-        several: Mask,
-        stored: Option<&[u32; LANES]>,
-    ) {
+    fn shared_races(&mut self, launch: &Launch, part: &Part, several: Mask, stored: Option<&[u32; LANES]>) {
         let bytes = part.seen.bytes;
         let touch = Self::touch_of(part.seen);
         for (lane, address) in part.lanes() {
@@ -269,20 +213,8 @@ impl BlockChecks {
                     }
                 }
             }
-            let who = if several >> lane & 1 != 0 {
-                Who::Warp
-            } else {
-                Who::Thread
-            };
-            let conflict = touch_range(
-                &mut self.cells,
-                &self.clock,
-                thread,
-                who,
-                touch,
-                address,
-                bytes,
-            );
+            let who = if several >> lane & 1 != 0 { Who::Warp } else { Who::Thread };
+            let conflict = touch_range(&mut self.cells, &self.clock, thread, who, touch, address, bytes);
             if let Some((at, conflict)) = conflict
                 && !self.same_store(part, lane, &conflict, touch, stored)
             {
@@ -320,10 +252,7 @@ impl BlockChecks {
         let stride = launch.program.local_bytes as usize;
         for (lane, address) in part.lanes() {
             let start = part.thread(lane) as usize * stride + address as usize;
-            let Some(written) = self
-                .local_written
-                .get_mut(start..start + part.seen.bytes as usize)
-            else {
+            let Some(written) = self.local_written.get_mut(start..start + part.seen.bytes as usize) else {
                 continue;
             };
             if Self::touch_of(part.seen).write {
@@ -373,20 +302,10 @@ impl BlockChecks {
         if touch.strong {
             self.meet(launch, part, touch);
         }
-        let mut cells = GlobalCells {
-            shadow: launch.memory.shadow(),
-        };
+        let mut cells = GlobalCells { shadow: launch.memory.shadow() };
         for (lane, address) in part.lanes() {
             let thread = part.thread(lane);
-            let conflict = touch_range(
-                &mut cells,
-                &self.clock,
-                thread,
-                Who::Thread,
-                touch,
-                address,
-                bytes,
-            );
+            let conflict = touch_range(&mut cells, &self.clock, thread, Who::Thread, touch, address, bytes);
             if let Some((at, conflict)) = conflict
                 && !self.same_store(part, lane, &conflict, touch, stored)
             {
@@ -411,11 +330,7 @@ impl BlockChecks {
     }
 
     fn spot(&self, part: &Part, lane: usize) -> Spot {
-        Spot {
-            origin: part.seen.site.origin,
-            block: self.number,
-            thread: part.thread(lane),
-        }
+        Spot { origin: part.seen.site.origin, block: self.number, thread: part.thread(lane) }
     }
 
     #[cold]
@@ -432,22 +347,10 @@ impl BlockChecks {
     }
 
     #[cold]
-    fn race(
-        &self,
-        launch: &Launch,
-        part: &Part,
-        lane: usize,
-        address: u64,
-        conflict: &Conflict,
-        space: &str,
-    ) {
+    fn race(&self, launch: &Launch, part: &Part, lane: usize, address: u64, conflict: &Conflict, space: &str) {
         let verb = |write| if write { "writes" } else { "reads" };
         let now = Self::touch_of(part.seen);
-        let other = Spot {
-            origin: conflict.origin,
-            block: conflict.stamp.block(),
-            thread: conflict.stamp.thread(),
-        };
+        let other = Spot { origin: conflict.origin, block: conflict.stamp.block(), thread: conflict.stamp.thread() };
         launch.sink.found(
             launch,
             "race",
@@ -459,14 +362,7 @@ impl BlockChecks {
                 )
             },
             &self.spot(part, lane),
-            Some((
-                &other,
-                if conflict.wrote {
-                    "written by"
-                } else {
-                    "read by"
-                },
-            )),
+            Some((&other, if conflict.wrote { "written by" } else { "read by" })),
             || place_of(launch, part, address),
         );
     }
@@ -491,7 +387,11 @@ impl BlockChecks {
             launch.sink.found(
                 launch,
                 "sync",
-                || format!("shuffle reads from lanes that take no part, in lanes {lanes:#010x}: the result is undefined"),
+                || {
+                    format!(
+                        "shuffle reads from lanes that take no part, in lanes {lanes:#010x}: the result is undefined"
+                    )
+                },
                 &Spot { origin, block: self.number, thread },
                 None,
                 Vec::new,
@@ -512,27 +412,14 @@ impl BlockChecks {
         if !self.checks.sync {
             return;
         }
-        let spot = Spot {
-            origin,
-            block: self.number,
-            thread,
-        };
+        let spot = Spot { origin, block: self.number, thread };
         let ended = launch.threads() - alive;
         if arrival.aligned && !whole {
-            let title = || {
-                "barrier in divergent code: not all lanes of the warp come to it together"
-                    .to_string()
-            };
-            launch
-                .sink
-                .found(launch, "sync", title, &spot, None, Vec::new);
+            let title = || "barrier in divergent code: not all lanes of the warp come to it together".to_string();
+            launch.sink.found(launch, "sync", title, &spot, None, Vec::new);
         } else if arrival.threads.is_none() && ended > 0 {
-            let title = || {
-                format!("barrier that {ended} threads of the block never reach: they have ended")
-            };
-            launch
-                .sink
-                .found(launch, "sync", title, &spot, None, Vec::new);
+            let title = || format!("barrier that {ended} threads of the block never reach: they have ended");
+            launch.sink.found(launch, "sync", title, &spot, None, Vec::new);
         }
     }
 
@@ -552,8 +439,7 @@ impl BlockChecks {
         for lane in (0..LANES).filter(|lane| copy.lanes >> lane & 1 != 0) {
             let target = u64::from(copy.target[lane]);
             if self.checks.init {
-                self.shared_written[target as usize..(target + u64::from(copy.bytes)) as usize]
-                    .fill(1);
+                self.shared_written[target as usize..(target + u64::from(copy.bytes)) as usize].fill(1);
             }
             if self.checks.race && self.clock.is_running() {
                 self.copy_touches(launch, warp, lane, copy);
@@ -584,33 +470,14 @@ impl BlockChecks {
 
     /// A copy writes, when it starts and until it lands.
     fn copy_touches(&mut self, launch: &Launch, warp: u32, lane: usize, copy: &Copy) {
-        let touch = Touch {
-            write: true,
-            strong: false,
-            origin: copy.origin,
-        };
+        let touch = Touch { write: true, strong: false, origin: copy.origin };
         let thread = warp * 32 + lane as u32;
         let target = u64::from(copy.target[lane]);
-        let conflict = touch_range(
-            &mut self.cells,
-            &self.clock,
-            thread,
-            Who::Thread,
-            touch,
-            target,
-            copy.bytes,
-        );
+        let conflict = touch_range(&mut self.cells, &self.clock, thread, Who::Thread, touch, target, copy.bytes);
         if let Some((at, conflict)) = conflict {
-            let spot = Spot {
-                origin: copy.origin,
-                block: self.number,
-                thread,
-            };
-            let other = Spot {
-                origin: conflict.origin,
-                block: conflict.stamp.block(),
-                thread: conflict.stamp.thread(),
-            };
+            let spot = Spot { origin: copy.origin, block: self.number, thread };
+            let other =
+                Spot { origin: conflict.origin, block: conflict.stamp.block(), thread: conflict.stamp.thread() };
             let verb = if conflict.wrote { "writes" } else { "reads" };
             launch.sink.found(
                 launch,
@@ -626,9 +493,7 @@ impl BlockChecks {
     /// All threads have ended.
     pub fn block_ended(&mut self, launch: &Launch) {
         if let (Some(counts), Some(counters)) = (&mut self.counts, launch.counters) {
-            let mut counters = counters
-                .lock()
-                .unwrap_or_else(std::sync::PoisonError::into_inner);
+            let mut counters = counters.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
             counters.add_accesses(launch.program, counts);
             counts.clear();
         }
@@ -641,36 +506,19 @@ fn place_of(launch: &Launch, part: &Part, address: u64) -> Vec<String> {
         Space::Local => vec![],
         Space::Shared => in_shared(launch, address),
         Space::Generic if part.window == SHARED_WINDOW => in_shared(launch, address),
-        _ => launch
-            .memory
-            .find(address)
-            .map_or_else(Vec::new, |allocation| {
-                vec![format!(
-                    "{} bytes inside {}",
-                    address - allocation.start,
-                    allocation.describe()
-                )]
-            }),
+        _ => launch.memory.find(address).map_or_else(Vec::new, |allocation| {
+            vec![format!("{} bytes inside {}", address - allocation.start, allocation.describe())]
+        }),
     }
 }
 
 fn in_shared(launch: &Launch, address: u64) -> Vec<String> {
     let layout = &launch.program.shared;
     let holds = |start: u32, end: u32| (u64::from(start)..u64::from(end)).contains(&address);
-    if let Some(variable) = layout
-        .variables
-        .iter()
-        .find(|variable| holds(variable.start, variable.end))
-    {
-        let (offset, size) = (
-            address - u64::from(variable.start),
-            variable.end - variable.start,
-        );
+    if let Some(variable) = layout.variables.iter().find(|variable| holds(variable.start, variable.end)) {
+        let (offset, size) = (address - u64::from(variable.start), variable.end - variable.start);
         return vec![format!("byte {offset} of {} ({size} bytes)", variable.name)];
     }
     let offset = address.wrapping_sub(u64::from(layout.dynamic_start));
-    vec![format!(
-        "byte {offset} of dynamic shared memory ({} bytes)",
-        launch.dynamic_shared
-    )]
+    vec![format!("byte {offset} of dynamic shared memory ({} bytes)", launch.dynamic_shared)]
 }

@@ -48,36 +48,18 @@ impl Cell {
 
     /// Notes an access by `thread`; what it races with.
     #[inline]
-    pub fn touch(
-        &mut self,
-        clock: &Clock,
-        thread: u32,
-        shared_by: Who,
-        touch: Touch,
-    ) -> Option<Conflict> {
+    pub fn touch(&mut self, clock: &Clock, thread: u32, shared_by: Who, touch: Touch) -> Option<Conflict> {
         let mut conflict = None;
         let now = Stamp::new(clock.key, clock.time, thread, touch.strong).shared_by(shared_by);
         if clock.races(self.write, thread) && !(touch.strong && self.write.is_strong()) {
-            conflict = Some(Conflict {
-                stamp: self.write,
-                origin: self.write_origin,
-                wrote: true,
-            });
+            conflict = Some(Conflict { stamp: self.write, origin: self.write_origin, wrote: true });
         }
         if touch.write {
             if conflict.is_none() && clock.races(self.read, thread) {
-                conflict = Some(Conflict {
-                    stamp: self.read,
-                    origin: self.read_origin,
-                    wrote: false,
-                });
+                conflict = Some(Conflict { stamp: self.read, origin: self.read_origin, wrote: false });
             }
             let merges = touch.strong && self.write.is_strong();
-            self.write = if merges {
-                clock.merge(self.write, now)
-            } else {
-                now
-            };
+            self.write = if merges { clock.merge(self.write, now) } else { now };
             self.write_origin = touch.origin;
         } else if !touch.strong {
             self.read = clock.merge(self.read, now);
@@ -117,15 +99,11 @@ pub fn touch_range(
         while at < end {
             if cells.is_split(at, clock.key) {
                 for byte in at..at + 4 {
-                    let conflict = cells
-                        .byte(byte, clock.key)
-                        .touch(clock, thread, shared_by, touch);
+                    let conflict = cells.byte(byte, clock.key).touch(clock, thread, shared_by, touch);
                     found = found.or(conflict.map(|conflict| (byte, conflict)));
                 }
             } else {
-                let conflict = cells
-                    .word(at, clock.key)
-                    .touch(clock, thread, shared_by, touch);
+                let conflict = cells.word(at, clock.key).touch(clock, thread, shared_by, touch);
                 found = found.or(conflict.map(|conflict| (at, conflict)));
             }
             at += 4;
@@ -141,9 +119,7 @@ pub fn touch_range(
         cells.split(word, clock.key);
     }
     for byte in address..end {
-        let conflict = cells
-            .byte(byte, clock.key)
-            .touch(clock, thread, shared_by, touch);
+        let conflict = cells.byte(byte, clock.key).touch(clock, thread, shared_by, touch);
         found = found.or(conflict.map(|conflict| (byte, conflict)));
     }
     found

@@ -53,10 +53,7 @@ struct State {
 impl Sink {
     /// With these checks on.
     pub fn new(checks: Checks) -> Self {
-        Self {
-            checks,
-            state: Mutex::default(),
-        }
+        Self { checks, state: Mutex::default() }
     }
 
     /// The checks that are on.
@@ -95,12 +92,7 @@ impl Sink {
 
     /// A misuse of the API by the host.
     pub fn host(&self, call: &str, message: &str) {
-        self.add(Report {
-            check: "mem",
-            title: message.to_string(),
-            place: call.to_string(),
-            ..Report::default()
-        });
+        self.add(Report { check: "mem", title: message.to_string(), place: call.to_string(), ..Report::default() });
     }
 
     /// A fault that ended a launch.
@@ -116,11 +108,7 @@ impl Sink {
             ),
             None => format!("{:?}", fault.kind),
         };
-        let spot = Spot {
-            origin: fault.origin,
-            block: fault.block,
-            thread: fault.lane,
-        };
+        let spot = Spot { origin: fault.origin, block: fault.block, thread: fault.lane };
         let mut report = describe(launch, fault.kind.check(), title, &spot);
         report.details.push(fault.detail.clone());
         self.add(report);
@@ -136,21 +124,15 @@ impl Sink {
         other: Option<(&Spot, &str)>,
         details: impl FnOnce() -> Vec<String>,
     ) {
-        let key = (
-            check,
-            launch.program.name().to_string(),
-            spot.origin,
-            other.map_or(u32::MAX, |other| other.0.origin),
-        );
+        let key =
+            (check, launch.program.name().to_string(), spot.origin, other.map_or(u32::MAX, |other| other.0.origin));
         if !self.state().seen.insert(key) {
             return;
         }
         let mut report = describe(launch, check, title(), spot);
         if let Some((other, what)) = other {
             let there = describe(launch, check, String::new(), other);
-            report
-                .details
-                .push(format!("{what} {}, {}", there.place, there.line));
+            report.details.push(format!("{what} {}, {}", there.place, there.line));
         }
         report.details.extend(details());
         self.add(report);
@@ -158,25 +140,15 @@ impl Sink {
 
     /// Memory that was never freed.
     pub fn leaks(&self, memory: &Memory) {
-        let leaked: Vec<_> = memory
-            .live()
-            .filter(|allocation| allocation.kind != AllocationKind::Module)
-            .collect();
+        let leaked: Vec<_> = memory.live().filter(|allocation| allocation.kind != AllocationKind::Module).collect();
         let bytes: u64 = leaked.iter().map(|allocation| allocation.bytes).sum();
         if leaked.is_empty() {
             return;
         }
-        let details = leaked
-            .iter()
-            .take(10)
-            .map(|allocation| allocation.describe())
-            .collect();
+        let details = leaked.iter().take(10).map(|allocation| allocation.describe()).collect();
         self.add(Report {
             check: "leak",
-            title: format!(
-                "{} allocations of {bytes} bytes were never freed",
-                leaked.len()
-            ),
+            title: format!("{} allocations of {bytes} bytes were never freed", leaked.len()),
             place: "at exit".into(),
             details,
             ..Report::default()
@@ -196,18 +168,10 @@ fn describe(launch: &Launch, check: &'static str, title: String, spot: &Spot) ->
     let [bx, by, _] = launch.grid.map(u64::from);
     let [tx, ty, _] = launch.block;
     let block = (spot.block % bx, spot.block / bx % by, spot.block / bx / by);
-    let thread = (
-        spot.thread % tx,
-        spot.thread / tx % ty,
-        spot.thread / tx / ty,
-    );
-    let (line, text) = program
-        .origins
-        .get(spot.origin as usize)
-        .map_or((0, "?"), |origin| (origin.ptx_line, origin.text.as_str()));
-    let source = program
-        .source_of(spot.origin)
-        .map_or(String::new(), |source| format!(", {source}"));
+    let thread = (spot.thread % tx, spot.thread / tx % ty, spot.thread / tx / ty);
+    let (line, text) =
+        program.origins.get(spot.origin as usize).map_or((0, "?"), |origin| (origin.ptx_line, origin.text.as_str()));
+    let source = program.source_of(spot.origin).map_or(String::new(), |source| format!(", {source}"));
     Report {
         check,
         title,
@@ -227,10 +191,7 @@ impl Report {
             ("kernel", text(&self.kernel)),
             ("place", text(&self.place)),
             ("line", text(&self.line)),
-            (
-                "details",
-                Json::Array(self.details.iter().map(|detail| text(detail)).collect()),
-            ),
+            ("details", Json::Array(self.details.iter().map(|detail| text(detail)).collect())),
         ])
     }
 }
@@ -244,8 +205,6 @@ impl std::fmt::Display for Report {
             writeln!(f, "    in kernel {}, {}", self.kernel, self.place)?;
             writeln!(f, "    at {}", self.line)?;
         }
-        self.details
-            .iter()
-            .try_for_each(|detail| writeln!(f, "    {detail}"))
+        self.details.iter().try_for_each(|detail| writeln!(f, "    {detail}"))
     }
 }

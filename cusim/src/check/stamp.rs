@@ -108,13 +108,7 @@ pub struct Clock {
 impl Clock {
     /// A block's clock.
     pub fn new(key: u64, warps: usize) -> Self {
-        Self {
-            key,
-            time: 1,
-            phase: 1,
-            warps: vec![1; warps],
-            acquired: HashMap::new(),
-        }
+        Self { key, time: 1, phase: 1, warps: vec![1; warps], acquired: HashMap::new() }
     }
 
     /// All threads met at a barrier.
@@ -137,10 +131,7 @@ impl Clock {
 
     /// What others may acquire from this block now.
     pub fn release(&self) -> impl Iterator<Item = (u64, u64)> + '_ {
-        self.acquired
-            .iter()
-            .map(|(block, time)| (*block, *time))
-            .chain([(self.key & 0xf_ffff, self.time)])
+        self.acquired.iter().map(|(block, time)| (*block, *time)).chain([(self.key & 0xf_ffff, self.time)])
     }
 
     /// Takes over what another block released.
@@ -161,10 +152,7 @@ impl Clock {
     #[inline]
     pub fn races(&self, before: Stamp, thread: u32) -> bool {
         // By far the most common: never, or before the last barrier.
-        if before.0 < (self.key << 32 | self.phase << 13)
-            && before.key() == self.key
-            && before.who() != Who::Grid
-        {
+        if before.0 < (self.key << 32 | self.phase << 13) && before.key() == self.key && before.who() != Who::Grid {
             return false;
         }
         before.0 != 0 && self.is_current(before) && self.races_now(before, thread)
@@ -175,17 +163,12 @@ impl Clock {
             return self.acquired.is_empty();
         }
         if before.key() != self.key {
-            return self
-                .acquired
-                .get(&before.block())
-                .is_none_or(|time| *time < before.time());
+            return self.acquired.get(&before.block()).is_none_or(|time| *time < before.time());
         }
         let same_warp = before.thread() / 32 == thread / 32;
         match before.who() {
             Who::Thread if before.thread() == thread => false,
-            Who::Thread | Who::Warp if same_warp => {
-                before.time() >= self.warps[thread as usize / 32]
-            }
+            Who::Thread | Who::Warp if same_warp => before.time() >= self.warps[thread as usize / 32],
             _ => before.time() >= self.phase,
         }
     }
@@ -240,11 +223,7 @@ mod tests {
         let two = clock.merge(one, at(&clock, 40));
         clock.warp_barrier(0);
         assert!(!clock.races(one, 5) && clock.races(two, 5));
-        assert_eq!(
-            clock.merge(one, at(&clock, 5)),
-            at(&clock, 5),
-            "earlier lanes are ordered"
-        );
+        assert_eq!(clock.merge(one, at(&clock, 5)), at(&clock, 5), "earlier lanes are ordered");
     }
 
     #[test]

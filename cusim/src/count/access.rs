@@ -58,8 +58,7 @@ impl AccessCounts {
 
     fn site(&mut self, program: &Program, seen: &Seen, mask: Mask) -> &mut SiteCounts {
         if self.sites.len() < program.sites.len() {
-            self.sites
-                .resize(program.sites.len(), SiteCounts::default());
+            self.sites.resize(program.sites.len(), SiteCounts::default());
         }
         let site = &mut self.sites[seen.index as usize];
         if seen.site.access == AccessKind::Atomic {
@@ -86,8 +85,7 @@ impl AccessCounts {
 
     /// An access to local memory.
     pub fn local(&mut self, program: &Program, seen: &Seen, mask: Mask) {
-        self.site(program, seen, mask).local_bytes +=
-            u64::from(seen.bytes) * u64::from(mask.count_ones());
+        self.site(program, seen, mask).local_bytes += u64::from(seen.bytes) * u64::from(mask.count_ones());
     }
 }
 
@@ -109,9 +107,8 @@ fn sectors(addresses: &[u64; LANES], mask: Mask, bytes: u64) -> u64 {
     if sorted {
         return count;
     }
-    let mut all: Vec<u64> = lanes
-        .flat_map(|lane| addresses[lane] / SECTOR..=(addresses[lane] + bytes - 1) / SECTOR)
-        .collect();
+    let mut all: Vec<u64> =
+        lanes.flat_map(|lane| addresses[lane] / SECTOR..=(addresses[lane] + bytes - 1) / SECTOR).collect();
     all.sort_unstable();
     all.dedup();
     all.len() as u64
@@ -184,10 +181,6 @@ mod tests {
         assert_eq!(wavefronts(&strided(0), Mask::MAX, 4), (1, 1), "broadcast");
         assert_eq!(wavefronts(&strided(16), Mask::MAX, 16), (4, 4));
         assert_eq!(wavefronts(&strided(128), Mask::MAX, 16), (32, 4));
-        assert_eq!(
-            wavefronts(&strided(144), Mask::MAX, 16),
-            (4, 4),
-            "padded rows"
-        );
+        assert_eq!(wavefronts(&strided(144), Mask::MAX, 16), (4, 4), "padded rows");
     }
 }

@@ -43,32 +43,14 @@ impl Counts {
 
     /// Floating-point operations.
     pub fn flops(&self) -> u64 {
-        let float = |kind: &WorkKind| {
-            !matches!(
-                kind,
-                WorkKind::Other | WorkKind::Integer | WorkKind::TensorInt
-            )
-        };
-        self.work
-            .iter()
-            .filter(|(kind, _)| float(kind))
-            .map(|(_, amount)| amount)
-            .sum()
+        let float = |kind: &WorkKind| !matches!(kind, WorkKind::Other | WorkKind::Integer | WorkKind::TensorInt);
+        self.work.iter().filter(|(kind, _)| float(kind)).map(|(_, amount)| amount).sum()
     }
 
     fn to_json(&self) -> Vec<(&'static str, Json)> {
         let int = Json::Int;
-        let ratio = |part: u64, whole: u64| {
-            Json::Float(if whole == 0 {
-                1.0
-            } else {
-                part as f64 / whole as f64
-            })
-        };
-        let work = self
-            .work
-            .iter()
-            .map(|(kind, amount)| (name(*kind), int(*amount)));
+        let ratio = |part: u64, whole: u64| Json::Float(if whole == 0 { 1.0 } else { part as f64 / whole as f64 });
+        let work = self.work.iter().map(|(kind, amount)| (name(*kind), int(*amount)));
         let (loads, stores) = (&self.loads, &self.stores);
         let shared = |counts: &SiteCounts| {
             Json::object([
@@ -81,23 +63,13 @@ impl Counts {
             Json::object([
                 ("bytes", int(counts.global_bytes)),
                 ("sectors", int(counts.sectors)),
-                (
-                    "efficiency",
-                    ratio(counts.global_bytes, counts.sectors * access::SECTOR),
-                ),
+                ("efficiency", ratio(counts.global_bytes, counts.sectors * access::SECTOR)),
             ])
         };
         vec![
             ("warp_instructions", int(self.warps)),
             ("lane_instructions", int(self.lanes)),
-            (
-                "active_lanes",
-                Json::Float(if self.warps == 0 {
-                    0.0
-                } else {
-                    self.lanes as f64 / self.warps as f64
-                }),
-            ),
+            ("active_lanes", Json::Float(if self.warps == 0 { 0.0 } else { self.lanes as f64 / self.warps as f64 })),
             ("flops", int(self.flops())),
             ("operations", Json::object(work)),
             ("global_load", global(loads)),
@@ -158,32 +130,14 @@ pub struct Counters {
 impl Counters {
     /// Counts a launch.
     pub fn add_launch(&mut self, program: &Program) {
-        self.kernels
-            .entry(program.name().to_string())
-            .or_default()
-            .launches += 1;
+        self.kernels.entry(program.name().to_string()).or_default().launches += 1;
     }
 
     fn line(&mut self, program: &Program, origin: u32) -> &mut Counts {
-        let source = program
-            .origins
-            .get(origin as usize)
-            .map(|origin| origin.source)
-            .unwrap_or_default();
-        let file = program
-            .files
-            .iter()
-            .find(|(number, _)| *number == source.file);
-        let place = (
-            file.map_or(String::new(), |(_, path)| path.clone()),
-            source.line,
-        );
-        self.kernels
-            .entry(program.name().to_string())
-            .or_default()
-            .lines
-            .entry(place)
-            .or_default()
+        let source = program.origins.get(origin as usize).map(|origin| origin.source).unwrap_or_default();
+        let file = program.files.iter().find(|(number, _)| *number == source.file);
+        let place = (file.map_or(String::new(), |(_, path)| path.clone()), source.line);
+        self.kernels.entry(program.name().to_string()).or_default().lines.entry(place).or_default()
     }
 
     /// Adds what a thread executed, by instruction.
@@ -209,11 +163,7 @@ impl Counters {
             }
             if work.kind != WorkKind::Other {
                 // The tensor cores' operations are counted per warp.
-                let times = if work.kind >= WorkKind::TensorF16 {
-                    executed.warps
-                } else {
-                    executed.lanes
-                };
+                let times = if work.kind >= WorkKind::TensorF16 { executed.warps } else { executed.lanes };
                 *counts.work.entry(work.kind).or_default() += times * u64::from(work.amount);
             }
         }
@@ -226,16 +176,9 @@ impl Counters {
                 continue;
             }
             let line = self.line(program, site.origin);
-            let stores = matches!(
-                site.access,
-                AccessKind::Store | AccessKind::StrongStore | AccessKind::MatrixStore
-            ) || site.access == AccessKind::AsyncCopy
-                && site.space == crate::ptx::Space::Shared;
-            if stores {
-                line.stores.add(counts)
-            } else {
-                line.loads.add(counts)
-            }
+            let stores = matches!(site.access, AccessKind::Store | AccessKind::StrongStore | AccessKind::MatrixStore)
+                || site.access == AccessKind::AsyncCopy && site.space == crate::ptx::Space::Shared;
+            if stores { line.stores.add(counts) } else { line.loads.add(counts) }
         }
     }
 
@@ -243,17 +186,10 @@ impl Counters {
     pub fn to_json(&self) -> String {
         let kernels = self.kernels.iter().map(|(name, kernel)| {
             let lines = kernel.lines.iter().map(|((file, line), counts)| {
-                let place = Json::String(if file.is_empty() {
-                    String::new()
-                } else {
-                    format!("{file}:{line}")
-                });
+                let place = Json::String(if file.is_empty() { String::new() } else { format!("{file}:{line}") });
                 Json::object([("source", place)].into_iter().chain(counts.to_json()))
             });
-            let head = [
-                ("kernel", Json::String(name.clone())),
-                ("launches", Json::Int(kernel.launches)),
-            ];
+            let head = [("kernel", Json::String(name.clone())), ("launches", Json::Int(kernel.launches))];
             let tail = [("lines", Json::Array(lines.collect()))];
             Json::object(head.into_iter().chain(kernel.total().to_json()).chain(tail))
         });

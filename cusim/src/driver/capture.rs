@@ -87,15 +87,8 @@ impl Driver {
             counts: HashMap::from([(stream, 0)]),
             broken: false,
         };
-        let graph = self.graphs.add(Graph {
-            recording: Some(recording),
-            ..Graph::default()
-        });
-        self.streams.get_mut(stream)?.capture = Some(Capture {
-            graph,
-            origin: stream,
-            covers: HashMap::new(),
-        });
+        let graph = self.graphs.add(Graph { recording: Some(recording), ..Graph::default() });
+        self.streams.get_mut(stream)?.capture = Some(Capture { graph, origin: stream, covers: HashMap::new() });
         Ok(())
     }
 
@@ -124,11 +117,7 @@ impl Driver {
     fn refuse_implicit(&mut self, stream: u64) -> Result<(), Code> {
         let this = self.streams.get(stream)?;
         let context = this.context;
-        if !self
-            .contexts
-            .get(context)
-            .is_ok_and(|context| context.legacy == stream)
-        {
+        if !self.contexts.get(context).is_ok_and(|context| context.legacy == stream) {
             return Ok(());
         }
         let captured = self.streams.iter().find_map(|(_, other)| {
@@ -145,12 +134,7 @@ impl Driver {
     }
 
     /// Makes a stream wait for an event inside a capture; whether one is concerned.
-    pub fn join_capture(
-        &mut self,
-        stream: u64,
-        event: Option<Capture>,
-        recorded: u64,
-    ) -> Result<bool, Code> {
+    pub fn join_capture(&mut self, stream: u64, event: Option<Capture>, recorded: u64) -> Result<bool, Code> {
         let own = self.streams.get(stream)?.capture.clone();
         match (own, event) {
             (None, None) => Ok(false),
@@ -166,10 +150,7 @@ impl Driver {
                     // The capture has ended: nothing is left to wait for.
                     return Ok(true);
                 }
-                let legacy = self
-                    .contexts
-                    .iter()
-                    .any(|(_, context)| context.legacy == stream);
+                let legacy = self.contexts.iter().any(|(_, context)| context.legacy == stream);
                 if legacy {
                     self.spoil(event.graph);
                     return Err(STREAM_CAPTURE_IMPLICIT);
@@ -212,25 +193,18 @@ impl Driver {
             return Err(STREAM_CAPTURE_WRONG_THREAD);
         }
         let broken = recording.broken;
-        let unjoined = recording.counts.iter().any(|(other, count)| {
-            *other != stream && capture.covers.get(other).copied().unwrap_or(0) < *count
-        });
+        let unjoined = recording
+            .counts
+            .iter()
+            .any(|(other, count)| *other != stream && capture.covers.get(other).copied().unwrap_or(0) < *count);
         for (_, other) in self.streams.iter_mut() {
-            if other
-                .capture
-                .as_ref()
-                .is_some_and(|other| other.graph == capture.graph)
-            {
+            if other.capture.as_ref().is_some_and(|other| other.graph == capture.graph) {
                 other.capture = None;
             }
         }
         if broken || unjoined {
             self.destroy_graph(capture.graph)?;
-            return Err(if broken {
-                STREAM_CAPTURE_INVALIDATED
-            } else {
-                STREAM_CAPTURE_UNJOINED
-            });
+            return Err(if broken { STREAM_CAPTURE_INVALIDATED } else { STREAM_CAPTURE_UNJOINED });
         }
         self.graphs.get_mut(capture.graph)?.recording = None;
         Ok(capture.graph)
@@ -239,33 +213,19 @@ impl Driver {
     /// 0: not captured, 1: captured, 2: spoiled.
     pub fn capture_status(&mut self, stream: u64) -> Result<(u32, u64), Code> {
         let legacy = self.context()?.legacy;
-        let Some(graph) = self
-            .streams
-            .get(stream)?
-            .capture
-            .as_ref()
-            .map(|capture| capture.graph)
-        else {
+        let Some(graph) = self.streams.get(stream)?.capture.as_ref().map(|capture| capture.graph) else {
             if stream == legacy {
                 self.refuse_implicit(stream)?;
             }
             return Ok((0, 0));
         };
-        let broken = self
-            .recording(graph)
-            .is_none_or(|recording| recording.broken);
+        let broken = self.recording(graph).is_none_or(|recording| recording.broken);
         Ok((1 + u32::from(broken), graph))
     }
 
     /// Waiting for a captured stream makes no sense and spoils the capture.
     pub fn refuse_in_capture(&mut self, stream: u64) -> Result<(), Code> {
-        let Some(graph) = self
-            .streams
-            .get(stream)?
-            .capture
-            .as_ref()
-            .map(|capture| capture.graph)
-        else {
+        let Some(graph) = self.streams.get(stream)?.capture.as_ref().map(|capture| capture.graph) else {
             return self.refuse_implicit(stream);
         };
         self.spoil(graph);
@@ -277,8 +237,7 @@ impl Driver {
         let thread = std::thread::current().id();
         let forbidding = self.graphs.iter().find_map(|(handle, graph)| {
             let recording = graph.recording.as_ref()?;
-            (recording.mode == 0 || recording.mode == 1 && recording.thread == thread)
-                .then_some(*handle)
+            (recording.mode == 0 || recording.mode == 1 && recording.thread == thread).then_some(*handle)
         });
         match forbidding {
             None => Ok(()),
@@ -304,9 +263,6 @@ impl Driver {
     /// Ends a graph.
     pub fn destroy_graph(&mut self, graph: u64) -> Result<(), Code> {
         let graph = self.graphs.remove(graph)?;
-        graph
-            .memory
-            .iter()
-            .try_for_each(|start| self.free_now(*start))
+        graph.memory.iter().try_for_each(|start| self.free_now(*start))
     }
 }

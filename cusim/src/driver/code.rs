@@ -74,13 +74,5 @@ codes! {
 
 /// Whether a context is of no use after this failure.
 pub fn is_sticky(code: Code) -> bool {
-    matches!(
-        code,
-        ECC_UNCORRECTABLE
-            | ILLEGAL_ADDRESS
-            | ASSERT
-            | INVALID_PC
-            | MISALIGNED_ADDRESS
-            | LAUNCH_FAILED
-    )
+    matches!(code, ECC_UNCORRECTABLE | ILLEGAL_ADDRESS | ASSERT | INVALID_PC | MISALIGNED_ADDRESS | LAUNCH_FAILED)
 }

@@ -17,11 +17,7 @@ pub struct Checks {
 
 impl Checks {
     /// All of them.
-    pub const ALL: Self = Self {
-        init: true,
-        race: true,
-        sync: true,
-    };
+    pub const ALL: Self = Self { init: true, race: true, sync: true };
 
     /// Whether any is on.
     pub fn any(self) -> bool {
@@ -86,17 +82,10 @@ impl Config {
     /// Reads settings by name.
     pub fn read(get: impl Fn(&str) -> Option<String>) -> Result<Self, String> {
         let get = |name: &str| get(name).filter(|value| !value.is_empty());
-        let mut config = Self {
-            devices: 1,
-            ..Self::default()
-        };
+        let mut config = Self { devices: 1, ..Self::default() };
         if let Some(value) = get("CUSIM_DEVICE") {
             if crate::driver::device::Model::find(&value).is_none() {
-                return Err(invalid(
-                    "CUSIM_DEVICE",
-                    &value,
-                    &crate::driver::device::Model::names(),
-                ));
+                return Err(invalid("CUSIM_DEVICE", &value, &crate::driver::device::Model::names()));
             }
             config.device = Some(value);
         }
@@ -132,11 +121,7 @@ impl Config {
                     "sync" => config.checks.sync = true,
                     "all" => config.checks = Checks::ALL,
                     _ => {
-                        return Err(invalid(
-                            "CUSIM_CHECK",
-                            &value,
-                            "a list of mem, init, race, sync, or all",
-                        ));
+                        return Err(invalid("CUSIM_CHECK", &value, "a list of mem, init, race, sync, or all"));
                     }
                 }
             }
@@ -167,23 +152,13 @@ fn seed(value: &str) -> Option<u64> {
 fn failures(value: &str) -> Result<Failures, String> {
     let mut failures = Failures::default();
     for part in value.split(',') {
-        let wrong = || {
-            invalid(
-                "CUSIM_FAIL",
-                value,
-                "a list of alloc:N, launch:N, ecc:N, memory=SIZE (such as 2GiB)",
-            )
-        };
+        let wrong = || invalid("CUSIM_FAIL", value, "a list of alloc:N, launch:N, ecc:N, memory=SIZE (such as 2GiB)");
         if let Some(size) = part.strip_prefix("memory=") {
             failures.memory = Some(size_in_bytes(size).ok_or_else(wrong)?);
             continue;
         }
         let (name, number) = part.split_once(':').ok_or_else(wrong)?;
-        let number = number
-            .parse()
-            .ok()
-            .filter(|number| *number > 0)
-            .ok_or_else(wrong)?;
+        let number = number.parse().ok().filter(|number| *number > 0).ok_or_else(wrong)?;
         match name.trim() {
             "alloc" => failures.alloc = Some(number),
             "launch" => failures.launch = Some(number),
@@ -234,13 +209,7 @@ mod tests {
 
     #[test]
     fn well_formed_values() {
-        assert_eq!(
-            read("CUSIM_CHECK", "mem,init").unwrap().checks,
-            Checks {
-                init: true,
-                ..Checks::default()
-            }
-        );
+        assert_eq!(read("CUSIM_CHECK", "mem,init").unwrap().checks, Checks { init: true, ..Checks::default() });
         assert_eq!(read("CUSIM_ORDER", "seed:7").unwrap().order, Order::Seed(7));
         let failures = read("CUSIM_FAIL", "alloc:7,memory=2GiB").unwrap().failures;
         assert_eq!((failures.alloc, failures.memory), (Some(7), Some(2 << 30)));

@@ -97,12 +97,7 @@ fn default_limit(limit: u32) -> Option<usize> {
 
 impl Driver {
     pub(super) fn make_devices(&mut self) {
-        let model = self
-            .config
-            .device
-            .as_deref()
-            .and_then(Model::find)
-            .unwrap_or(Model::standard());
+        let model = self.config.device.as_deref().and_then(Model::find).unwrap_or(Model::standard());
         let memory = self.config.failures.memory.unwrap_or(model.memory);
         for ordinal in 0..self.config.devices {
             let pool = self.pools.add(Pool::new(ordinal));
@@ -121,20 +116,14 @@ impl Driver {
 
     /// A device by ordinal.
     pub fn device(&mut self, ordinal: i32) -> Result<&mut Device, Code> {
-        usize::try_from(ordinal)
-            .ok()
-            .and_then(|index| self.devices.get_mut(index))
-            .ok_or(INVALID_DEVICE)
+        usize::try_from(ordinal).ok().and_then(|index| self.devices.get_mut(index)).ok_or(INVALID_DEVICE)
     }
 
     /// The calling thread's context.
     pub fn context(&mut self) -> Result<&mut Context, Code> {
         match current() {
             0 => Err(INVALID_CONTEXT),
-            handle => self
-                .contexts
-                .get_mut(handle)
-                .map_err(|_| CONTEXT_IS_DESTROYED),
+            handle => self.contexts.get_mut(handle).map_err(|_| CONTEXT_IS_DESTROYED),
         }
     }
 
@@ -211,12 +200,7 @@ impl Driver {
     /// A limit of the current context.
     pub fn limit(&mut self, limit: u32) -> Result<usize, Code> {
         let default = default_limit(limit).ok_or(INVALID_VALUE)?;
-        Ok(self
-            .context()?
-            .limits
-            .get(&limit)
-            .copied()
-            .unwrap_or(default))
+        Ok(self.context()?.limits.get(&limit).copied().unwrap_or(default))
     }
 
     /// Sets a limit of the current context.

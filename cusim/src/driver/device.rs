@@ -179,18 +179,9 @@ impl Model {
             120 => hopper,
             // Further attributes exist and are features that cusim does not have: textures, surfaces, interprocess
             // and external memory, virtual memory, multicast.
-            21..=30
-            | 42..=74
-            | 77
-            | 92..=94
-            | 98
-            | 100
-            | 102..=105
-            | 107
-            | 110
-            | 112..=114
-            | 116..=119
-            | 121..=160 => 0,
+            21..=30 | 42..=74 | 77 | 92..=94 | 98 | 100 | 102..=105 | 107 | 110 | 112..=114 | 116..=119 | 121..=160 => {
+                0
+            }
             _ => return None,
         })
     }

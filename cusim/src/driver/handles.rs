@@ -20,11 +20,7 @@ pub struct Handles<T> {
 
 impl<T: Kind> Default for Handles<T> {
     fn default() -> Self {
-        Self {
-            objects: HashMap::new(),
-            next: 1,
-            kind: PhantomData,
-        }
+        Self { objects: HashMap::new(), next: 1, kind: PhantomData }
     }
 }
 

@@ -68,27 +68,18 @@ impl Function {
     pub fn max_threads(&self) -> u32 {
         let hints = &self.program.hints;
         let declared = hints.required_threads.or(hints.max_threads);
-        declared.map_or(MAX_THREADS, |extent| {
-            extent.iter().product::<u32>().min(MAX_THREADS)
-        })
+        declared.map_or(MAX_THREADS, |extent| extent.iter().product::<u32>().min(MAX_THREADS))
     }
 
     /// Registers per thread, as ptxas would about assign them.
     pub fn registers(&self) -> u32 {
         let hints = &self.program.hints;
-        let needed = (self.program.registers + 8)
-            .next_multiple_of(8)
-            .clamp(16, 255);
-        let by_bounds = hints.min_blocks.filter(|blocks| *blocks > 0).map(|blocks| {
-            REGISTERS / (blocks * self.max_threads().next_multiple_of(32)).max(1) / 8 * 8
-        });
-        let limit = hints
-            .max_registers
-            .into_iter()
-            .chain(by_bounds)
-            .min()
-            .unwrap_or(255)
-            .max(16);
+        let needed = (self.program.registers + 8).next_multiple_of(8).clamp(16, 255);
+        let by_bounds = hints
+            .min_blocks
+            .filter(|blocks| *blocks > 0)
+            .map(|blocks| REGISTERS / (blocks * self.max_threads().next_multiple_of(32)).max(1) / 8 * 8);
+        let limit = hints.max_registers.into_iter().chain(by_bounds).min().unwrap_or(255).max(16);
         needed.min(limit)
     }
 
@@ -131,18 +122,12 @@ impl Driver {
         })?;
         let (version, target) = image.versions();
         let refused = if version > MAX_PTX {
-            Some((
-                UNSUPPORTED_PTX_VERSION,
-                format!("PTX version {version} is newer than {MAX_PTX} (times ten)"),
-            ))
+            Some((UNSUPPORTED_PTX_VERSION, format!("PTX version {version} is newer than {MAX_PTX} (times ten)")))
         } else if target > model.target() {
             let name = model.name;
             Some((
                 NO_BINARY_FOR_GPU,
-                format!(
-                    "PTX for sm_{target} cannot run on {name}, which is sm_{}",
-                    model.target()
-                ),
+                format!("PTX for sm_{target} cannot run on {name}, which is sm_{}", model.target()),
             ))
         } else {
             None
@@ -153,11 +138,7 @@ impl Driver {
             image.unload(&mut self.memory);
             return Err(code);
         }
-        Ok(self.modules.add(LoadedModule {
-            context: current(),
-            image,
-            functions: HashMap::new(),
-        }))
+        Ok(self.modules.add(LoadedModule { context: current(), image, functions: HashMap::new() }))
     }
 
     /// Ends a module and its functions.
@@ -175,20 +156,15 @@ impl Driver {
 
     /// A kernel of a module.
     pub fn function(&mut self, module: u64, name: &str) -> Result<u64, Code> {
-        let options = Options {
-            keep_moves: self.counters.is_some(),
-            observe: self.counters.is_some() || self.sink.watches(),
-        };
+        let options =
+            Options { keep_moves: self.counters.is_some(), observe: self.counters.is_some() || self.sink.watches() };
         let loaded = self.modules.get(module)?;
         if let Some(function) = loaded.functions.get(name) {
             return Ok(*function);
         }
         if !loaded.image.has_kernel(name) {
             let known: Vec<&str> = loaded.image.kernels().take(20).collect();
-            say(&format!(
-                "cuModuleGetFunction: no kernel {name}; the module has {}",
-                known.join(", ")
-            ));
+            say(&format!("cuModuleGetFunction: no kernel {name}; the module has {}", known.join(", ")));
             return Err(NOT_FOUND);
         }
         let program = loaded.image.kernel(name, options).map_err(|error| {
@@ -203,26 +179,15 @@ impl Driver {
             ));
             return Err(INVALID_PTX);
         }
-        let function = self.functions.add(Function {
-            module,
-            program: Arc::new(program),
-            max_dynamic_shared,
-            carveout: -1,
-        });
-        self.modules
-            .get_mut(module)?
-            .functions
-            .insert(name.to_string(), function);
+        let function =
+            self.functions.add(Function { module, program: Arc::new(program), max_dynamic_shared, carveout: -1 });
+        self.modules.get_mut(module)?.functions.insert(name.to_string(), function);
         Ok(function)
     }
 
     /// Address and size of a module's variable.
     pub fn variable(&mut self, module: u64, name: &str) -> Result<(u64, u64), Code> {
-        self.modules
-            .get(module)?
-            .image
-            .variable(name)
-            .ok_or(NOT_FOUND)
+        self.modules.get(module)?.image.variable(name).ok_or(NOT_FOUND)
     }
 
     /// An attribute of a kernel.
@@ -233,10 +198,7 @@ impl Driver {
             0 => function.max_threads() as i32,
             1 => program.shared.static_bytes as i32,
             2 => 0,
-            3 => program
-                .functions
-                .first()
-                .map_or(0, |kernel| kernel.local_bytes as i32),
+            3 => program.functions.first().map_or(0, |kernel| kernel.local_bytes as i32),
             4 => function.registers() as i32,
             5 => program.versions.0 as i32,
             6 => program.versions.1 as i32,
@@ -249,19 +211,13 @@ impl Driver {
     }
 
     /// Sets an attribute of a kernel.
-    pub fn set_function_attribute(
-        &mut self,
-        function: u64,
-        attribute: u32,
-        value: i32,
-    ) -> Result<(), Code> {
+    pub fn set_function_attribute(&mut self, function: u64, attribute: u32, value: i32) -> Result<(), Code> {
         let device = self.current_device()?;
         let model = self.devices[device as usize].model;
         let function = self.functions.get_mut(function)?;
         match attribute {
             8 => {
-                let most = (model.shared_optin as u32)
-                    .saturating_sub(function.program.shared.static_bytes);
+                let most = (model.shared_optin as u32).saturating_sub(function.program.shared.static_bytes);
                 match u32::try_from(value) {
                     Ok(bytes) if bytes <= most => function.max_dynamic_shared = bytes,
                     _ => {
@@ -282,10 +238,7 @@ impl Driver {
 
     /// Checks a launch and makes it ready; parameters are read by `read`, given offset and size in the parameter
     /// buffer and the number of the parameter.
-    #[allow(
-        clippy::too_many_arguments,
-        reason = "these are the arguments of cuLaunchKernel"
-    )]
+    #[allow(clippy::too_many_arguments, reason = "these are the arguments of cuLaunchKernel")]
     pub fn shot(
         &mut self,
         function: u64,
@@ -305,62 +258,41 @@ impl Driver {
             ));
             Err(code)
         };
-        let threads = block
-            .iter()
-            .try_fold(1u32, |product, extent| product.checked_mul(*extent))
-            .unwrap_or(u32::MAX);
+        let threads = block.iter().try_fold(1u32, |product, extent| product.checked_mul(*extent)).unwrap_or(u32::MAX);
         if grid.contains(&0) || block.contains(&0) {
             return refuse(INVALID_VALUE, "no extent may be zero".into());
         }
         if grid[0] > i32::MAX as u32 || grid[1] > 65535 || grid[2] > 65535 {
-            return refuse(
-                INVALID_VALUE,
-                "the grid is too large (2147483647 x 65535 x 65535)".into(),
-            );
+            return refuse(INVALID_VALUE, "the grid is too large (2147483647 x 65535 x 65535)".into());
         }
         if block[0] > 1024 || block[1] > 1024 || block[2] > 64 || threads > MAX_THREADS {
-            return refuse(
-                INVALID_VALUE,
-                format!("a block has at most {MAX_THREADS} threads (1024 x 1024 x 64)"),
-            );
+            return refuse(INVALID_VALUE, format!("a block has at most {MAX_THREADS} threads (1024 x 1024 x 64)"));
         }
         if threads > function.max_threads() {
             return refuse(
                 INVALID_VALUE,
-                format!(
-                    "the kernel was compiled for at most {} threads",
-                    function.max_threads()
-                ),
+                format!("the kernel was compiled for at most {} threads", function.max_threads()),
             );
         }
         if let Some(required) = function.program.hints.required_threads
             && required != block
         {
-            return refuse(
-                INVALID_VALUE,
-                format!("the kernel was compiled for blocks of exactly {required:?}"),
-            );
+            return refuse(INVALID_VALUE, format!("the kernel was compiled for blocks of exactly {required:?}"));
         }
         if shared > function.max_dynamic_shared {
             let most = function.max_dynamic_shared;
             return refuse(
                 INVALID_VALUE,
-                format!(
-                    "at most {most} bytes of dynamic shared memory; cuFuncSetAttribute can raise this"
-                ),
+                format!("at most {most} bytes of dynamic shared memory; cuFuncSetAttribute can raise this"),
             );
         }
         if let Some(registers) = function.program.hints.max_registers
             && registers.next_multiple_of(8) * threads.next_multiple_of(32) > REGISTERS
         {
-            return refuse(
-                LAUNCH_OUT_OF_RESOURCES,
-                format!("{registers} registers for each of {threads} threads"),
-            );
+            return refuse(LAUNCH_OUT_OF_RESOURCES, format!("{registers} registers for each of {threads} threads"));
         }
         if cooperative {
-            let fit = function.blocks_per_sm(model, threads, u64::from(shared))
-                * model.multiprocessors as u32;
+            let fit = function.blocks_per_sm(model, threads, u64::from(shared)) * model.multiprocessors as u32;
             let blocks: u64 = grid.iter().map(|extent| u64::from(*extent)).product();
             if blocks > u64::from(fit) {
                 let why = format!("{blocks} blocks cannot be resident at once; {fit} can");
@@ -368,15 +300,7 @@ impl Driver {
             }
         }
         let params = read(&function.program)?;
-        Ok(Shot {
-            program: function.program.clone(),
-            grid,
-            block,
-            shared,
-            params,
-            device,
-            cooperative,
-        })
+        Ok(Shot { program: function.program.clone(), grid, block, shared, params, device, cooperative })
     }
 
     /// Memory that the blocks of a cooperative grid meet in, all zero.
@@ -384,10 +308,7 @@ impl Driver {
         if self.workspace == 0 {
             let origin = " for cooperative grids".to_string();
             let kind = crate::mem::AllocationKind::Module;
-            self.workspace = self
-                .memory
-                .allocate(WORKSPACE as u64, kind, 0, origin)
-                .ok_or(OUT_OF_MEMORY)?;
+            self.workspace = self.memory.allocate(WORKSPACE as u64, kind, 0, origin).ok_or(OUT_OF_MEMORY)?;
         }
         self.memory.write(self.workspace, &[0; WORKSPACE]);
         self.memory.mark_written(self.workspace, WORKSPACE as u64);
@@ -400,33 +321,20 @@ impl Driver {
         let id = self.launches;
         let failures = self.config.failures;
         if failures.launch == Some(id) {
-            say(&format!(
-                "launch {id} ({}) fails, as CUSIM_FAIL orders",
-                shot.program.name()
-            ));
+            say(&format!("launch {id} ({}) fails, as CUSIM_FAIL orders", shot.program.name()));
             return Err(LAUNCH_FAILED);
         }
         if failures.ecc == Some(id) {
-            say(&format!(
-                "launch {id} ({}) meets a memory error, as CUSIM_FAIL orders",
-                shot.program.name()
-            ));
+            say(&format!("launch {id} ({}) meets a memory error, as CUSIM_FAIL orders", shot.program.name()));
             return Err(ECC_UNCORRECTABLE);
         }
         if id.is_multiple_of(4095) {
             self.memory.shadow().forget();
         }
         if let Some(counters) = &self.counters {
-            counters
-                .lock()
-                .unwrap_or_else(std::sync::PoisonError::into_inner)
-                .add_launch(&shot.program);
+            counters.lock().unwrap_or_else(std::sync::PoisonError::into_inner).add_launch(&shot.program);
         }
-        let workspace = if shot.cooperative {
-            self.clear_workspace()?
-        } else {
-            0
-        };
+        let workspace = if shot.cooperative { self.clear_workspace()? } else { 0 };
         let landing = match self.config.asynchrony {
             Asynchrony::Eager => Landing::Eager,
             Asynchrony::Late => Landing::Late,
@@ -458,10 +366,6 @@ impl Driver {
             return Err(Code(fault.kind.code()));
         }
         // What checks beyond bounds find does not stop a kernel, but the launch has failed.
-        if self.sink.count() > reports {
-            Err(LAUNCH_FAILED)
-        } else {
-            Ok(())
-        }
+        if self.sink.count() > reports { Err(LAUNCH_FAILED) } else { Ok(()) }
     }
 }

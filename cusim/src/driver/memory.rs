@@ -18,10 +18,7 @@ pub struct Pool {
 impl Pool {
     /// An empty pool.
     pub fn new(device: u32) -> Self {
-        Self {
-            device,
-            attributes: std::collections::HashMap::new(),
-        }
+        Self { device, attributes: std::collections::HashMap::new() }
     }
 }
 
@@ -43,38 +40,23 @@ impl Driver {
         self.allocate_on(device, bytes, kind, call)
     }
 
-    fn allocate_on(
-        &mut self,
-        device: u32,
-        bytes: u64,
-        kind: AllocationKind,
-        call: &str,
-    ) -> Result<u64, Code> {
+    fn allocate_on(&mut self, device: u32, bytes: u64, kind: AllocationKind, call: &str) -> Result<u64, Code> {
         self.healthy()?;
         self.allocations += 1;
         if self.config.failures.alloc == Some(self.allocations) {
-            say(&format!(
-                "{call}: allocation {} fails, as CUSIM_FAIL orders",
-                self.allocations
-            ));
+            say(&format!("{call}: allocation {} fails, as CUSIM_FAIL orders", self.allocations));
             return Err(OUT_OF_MEMORY);
         }
         let owner = &mut self.devices[device as usize];
         let on_device = kind != AllocationKind::Pinned;
         if on_device && owner.memory.saturating_sub(owner.used) < bytes {
             let (used, memory) = (owner.used, owner.memory);
-            say(&format!(
-                "{call}: {bytes} bytes asked for, {} of {memory} free",
-                memory - used
-            ));
+            say(&format!("{call}: {bytes} bytes asked for, {} of {memory} free", memory - used));
             return Err(OUT_OF_MEMORY);
         }
         let context = self.launches;
         let origin = format!(", after {context} launches");
-        let address = self
-            .memory
-            .allocate(bytes, kind, device, origin)
-            .ok_or(OUT_OF_MEMORY)?;
+        let address = self.memory.allocate(bytes, kind, device, origin).ok_or(OUT_OF_MEMORY)?;
         if on_device {
             self.devices[device as usize].used += bytes;
         }
@@ -82,12 +64,7 @@ impl Driver {
     }
 
     /// Allocates in stream order.
-    pub fn allocate_in_stream(
-        &mut self,
-        pool: Option<u64>,
-        bytes: u64,
-        stream: u64,
-    ) -> Result<u64, Code> {
+    pub fn allocate_in_stream(&mut self, pool: Option<u64>, bytes: u64, stream: u64) -> Result<u64, Code> {
         let device = match pool {
             Some(pool) => self.pools.get(pool)?.device,
             None => self.current_device()?,
@@ -98,12 +75,7 @@ impl Driver {
         // Memory that was freed in stream order is there again once those frees are done.
         let owner = &self.devices[device as usize];
         let full = owner.memory.saturating_sub(owner.used) < bytes;
-        let captured = self
-            .streams
-            .get(stream)?
-            .capture
-            .as_ref()
-            .map(|capture| capture.graph);
+        let captured = self.streams.get(stream)?.capture.as_ref().map(|capture| capture.graph);
         if full && captured.is_none() {
             self.drain_all()?;
         }
@@ -120,12 +92,7 @@ impl Driver {
         if start == 0 {
             return Ok(());
         }
-        let graph = self
-            .streams
-            .get(stream)?
-            .capture
-            .as_ref()
-            .map(|capture| capture.graph);
+        let graph = self.streams.get(stream)?.capture.as_ref().map(|capture| capture.graph);
         if let Some(graph) = graph
             && self.graphs.get(graph)?.memory.contains(&start)
         {
@@ -158,10 +125,7 @@ impl Driver {
     /// Sets a pool's attribute.
     pub fn set_pool_attribute(&mut self, pool: u64, name: u32, value: u64) -> Result<(), Code> {
         let pool = self.pools.get_mut(pool)?;
-        if !attribute::REUSE.contains(&name)
-            && name != attribute::THRESHOLD
-            && !attribute::AMOUNTS.contains(&name)
-        {
+        if !attribute::REUSE.contains(&name) && name != attribute::THRESHOLD && !attribute::AMOUNTS.contains(&name) {
             return Err(INVALID_VALUE);
         }
         pool.attributes.insert(name, value);

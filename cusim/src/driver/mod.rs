@@ -106,9 +106,7 @@ impl Driver {
             code::INVALID_VALUE
         })?;
         let Some(memory) = Memory::new() else {
-            say(
-                "the host refuses to reserve address space (see ulimit -v and vm.overcommit_memory)",
-            );
+            say("the host refuses to reserve address space (see ulimit -v and vm.overcommit_memory)");
             return Err(code::OUT_OF_MEMORY);
         };
         let mut driver = Self {
@@ -164,18 +162,12 @@ impl Driver {
         if let Some(path) = &self.config.report
             && let Err(error) = std::fs::write(path, self.sink.to_json())
         {
-            say(&format!(
-                "cannot write CUSIM_REPORT={}: {error}",
-                path.display()
-            ));
+            say(&format!("cannot write CUSIM_REPORT={}: {error}", path.display()));
         }
         if let (Some(path), Some(counters)) = (&self.config.count, &self.counters) {
             let counters = counters.lock().unwrap_or_else(PoisonError::into_inner);
             if let Err(error) = std::fs::write(path, counters.to_json()) {
-                say(&format!(
-                    "cannot write CUSIM_COUNT={}: {error}",
-                    path.display()
-                ));
+                say(&format!("cannot write CUSIM_COUNT={}: {error}", path.display()));
             }
         }
     }

@@ -56,13 +56,7 @@ impl Kind for Event {
 impl Driver {
     /// Adds a stream.
     pub fn make_stream(&mut self, context: u64, non_blocking: bool, priority: i32) -> u64 {
-        self.streams.add(Stream {
-            context,
-            non_blocking,
-            priority,
-            queue: VecDeque::new(),
-            capture: None,
-        })
+        self.streams.add(Stream { context, non_blocking, priority, queue: VecDeque::new(), capture: None })
     }
 
     /// The stream that a handle stands for in the current context.
@@ -81,9 +75,7 @@ impl Driver {
     }
 
     fn is_legacy(&self, stream: u64) -> bool {
-        self.contexts
-            .iter()
-            .any(|(_, context)| context.legacy == stream)
+        self.contexts.iter().any(|(_, context)| context.legacy == stream)
     }
 
     /// Adds a step to a stream, and does it now or later as the settings say.
@@ -99,10 +91,7 @@ impl Driver {
             let result = self.perform(&work);
             return result.or_else(|code| self.failed(code));
         }
-        self.streams
-            .get_mut(stream)?
-            .queue
-            .push_back((issued, work));
+        self.streams.get_mut(stream)?.queue.push_back((issued, work));
         match self.config.asynchrony {
             Asynchrony::Eager => self.drain(stream),
             Asynchrony::Late => self.shorten(stream),
@@ -114,9 +103,7 @@ impl Driver {
     }
 
     fn is_idle(&self, stream: u64) -> bool {
-        self.streams
-            .get(stream)
-            .is_ok_and(|stream| stream.queue.is_empty())
+        self.streams.get(stream).is_ok_and(|stream| stream.queue.is_empty())
     }
 
     fn shorten(&mut self, stream: u64) -> Result<(), Code> {
@@ -169,26 +156,14 @@ impl Driver {
         }
         let others: Vec<u64> = if stream == legacy {
             let blocking = |other: &u64| {
-                self.streams
-                    .get(*other)
-                    .is_ok_and(|other| other.context == context && !other.non_blocking)
+                self.streams.get(*other).is_ok_and(|other| other.context == context && !other.non_blocking)
             };
-            self.streams
-                .handles()
-                .into_iter()
-                .filter(|other| *other != stream && blocking(other))
-                .collect()
+            self.streams.handles().into_iter().filter(|other| *other != stream && blocking(other)).collect()
         } else {
             vec![legacy]
         };
         for other in others {
-            while self
-                .streams
-                .get(other)?
-                .queue
-                .front()
-                .is_some_and(|(earlier, _)| *earlier < issued)
-            {
+            while self.streams.get(other)?.queue.front().is_some_and(|(earlier, _)| *earlier < issued) {
                 self.step(other)?;
             }
         }
@@ -204,11 +179,7 @@ impl Driver {
     /// Does everything in a context's streams.
     pub fn drain_context(&mut self, context: u64) -> Result<(), Code> {
         for stream in self.streams.handles() {
-            if self
-                .streams
-                .get(stream)
-                .is_ok_and(|stream| stream.context == context)
-            {
+            if self.streams.get(stream).is_ok_and(|stream| stream.context == context) {
                 self.drain(stream)?;
             }
         }
@@ -259,14 +230,7 @@ impl Driver {
     /// Adds an event.
     pub fn create_event(&mut self, flags: u32) -> u64 {
         let timed = flags & 2 == 0;
-        self.events.add(Event {
-            timed,
-            recorded: 0,
-            done: 0,
-            stream: 0,
-            time: None,
-            captured: None,
-        })
+        self.events.add(Event { timed, recorded: 0, done: 0, stream: 0, time: None, captured: None })
     }
 
     /// Records an event in a stream.

@@ -79,24 +79,14 @@ impl Driver {
     pub fn perform(&mut self, work: &Work) -> Result<(), Code> {
         match work {
             Work::Launch(shot) => self.run_shot(shot),
-            Work::Copy {
-                to,
-                from,
-                bytes,
-                call,
-            } => self.copy(*to, *from, *bytes, call),
+            Work::Copy { to, from, bytes, call } => self.copy(*to, *from, *bytes, call),
             Work::Write { to, data, call } => {
                 self.check_range(*to, data.len() as u64, call, "writes")?;
                 self.memory.write(*to, data);
                 self.memory.mark_written(*to, data.len() as u64);
                 Ok(())
             }
-            Work::Fill {
-                to,
-                value,
-                width,
-                count,
-            } => {
+            Work::Fill { to, value, width, count } => {
                 let bytes = width * count;
                 self.check_range(*to, bytes, "cuMemset", "writes")?;
                 let start = self.memory.host_pointer(*to);
@@ -107,9 +97,7 @@ impl Driver {
                 if *width == 1 {
                     target.fill(pattern[0]);
                 } else {
-                    target
-                        .chunks_exact_mut(pattern.len())
-                        .for_each(|chunk| chunk.copy_from_slice(pattern));
+                    target.chunks_exact_mut(pattern.len()).for_each(|chunk| chunk.copy_from_slice(pattern));
                 }
                 self.memory.mark_written(*to, bytes);
                 Ok(())
@@ -148,13 +136,7 @@ impl Driver {
             Place::Host(address) => address as *mut u8,
         };
         // SAFETY: device ranges were checked; host ranges are the caller's promise. They may overlap.
-        unsafe {
-            std::ptr::copy(
-                pointer(&self.memory, from),
-                pointer(&self.memory, to),
-                bytes as usize,
-            )
-        };
+        unsafe { std::ptr::copy(pointer(&self.memory, from), pointer(&self.memory, to), bytes as usize) };
         match (from, to) {
             (Place::Device(from), Place::Device(to)) => self.memory.copy_written(from, to, bytes),
             (Place::Host(_), Place::Device(to)) => self.memory.mark_written(to, bytes),
@@ -164,26 +146,14 @@ impl Driver {
     }
 
     /// Checks that a range lies in one allocation.
-    pub fn check_range(
-        &mut self,
-        start: u64,
-        bytes: u64,
-        call: &str,
-        verb: &str,
-    ) -> Result<(), Code> {
+    pub fn check_range(&mut self, start: u64, bytes: u64, call: &str, verb: &str) -> Result<(), Code> {
         if bytes == 0 {
             return Ok(());
         }
         match self.memory.bounds(start, bytes) {
             Ok(_) => Ok(()),
             Err(invalid) => {
-                self.sink.host(
-                    call,
-                    &format!(
-                        "{call} {verb} {bytes} bytes at {start:#x}: {}",
-                        invalid.detail
-                    ),
-                );
+                self.sink.host(call, &format!("{call} {verb} {bytes} bytes at {start:#x}: {}", invalid.detail));
                 Err(INVALID_VALUE)
             }
         }
@@ -202,15 +172,11 @@ impl Driver {
                 Ok(())
             }
             Err(FreeError::Twice(what)) => {
-                self.sink
-                    .host("cuMemFree", &format!("double free of {start:#x}: {what}"));
+                self.sink.host("cuMemFree", &format!("double free of {start:#x}: {what}"));
                 Err(INVALID_VALUE)
             }
             Err(FreeError::Unknown(what)) => {
-                self.sink.host(
-                    "cuMemFree",
-                    &format!("free of {start:#x}, where no allocation begins: {what}"),
-                );
+                self.sink.host("cuMemFree", &format!("free of {start:#x}, where no allocation begins: {what}"));
                 Err(INVALID_VALUE)
             }
         }

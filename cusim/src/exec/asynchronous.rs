@@ -13,45 +13,29 @@ struct Start<const BYTES: u64, const PARTIAL: bool>;
 impl<const BYTES: u64, const PARTIAL: bool> Op for Start<BYTES, PARTIAL> {
     #[inline(always)]
     unsafe fn run(core: &mut Core, inst: &Inst) -> bool {
-        let source_inst = Inst {
-            aux: inst.aux + 1,
-            ..*inst
-        };
+        let source_inst = Inst { aux: inst.aux + 1, ..*inst };
         // SAFETY: lowering gave the instruction registers of these widths and two sites; the block outlives the run of
         // its warps.
         unsafe {
             let target = core.addresses::<{ space::SHARED }>(inst.ops[0], inst.imm & 0xffff_ffff);
-            if core
-                .locate::<{ space::SHARED }>(inst, &target, BYTES, true)
-                .is_none()
-            {
+            if core.locate::<{ space::SHARED }>(inst, &target, BYTES, true).is_none() {
                 return true;
             }
             let offset = (inst.imm as i64 >> 32) as u64;
             let mut read = [BYTES as u32; LANES];
             if PARTIAL {
-                read = core
-                    .get::<u32>(inst.ops[2])
-                    .map(|bytes| bytes.min(BYTES as u32));
+                read = core.get::<u32>(inst.ops[2]).map(|bytes| bytes.min(BYTES as u32));
             }
             // Lanes that read nothing may have any source address; those that read a part are checked for that part.
             let all = core.mask;
             let mut source = [0; LANES];
-            let parts = if PARTIAL {
-                &[BYTES, BYTES / 2, BYTES / 4, 1][..]
-            } else {
-                &[BYTES][..]
-            };
+            let parts = if PARTIAL { &[BYTES, BYTES / 2, BYTES / 4, 1][..] } else { &[BYTES][..] };
             for &bytes in parts {
                 let mut lanes: Mask = 0;
                 for lane in 0..LANES {
                     let mine = u64::from(read[lane]);
                     let whole_part = [BYTES, BYTES / 2, BYTES / 4].contains(&mine);
-                    let fits = if bytes == 1 {
-                        mine != 0 && !whole_part
-                    } else {
-                        mine == bytes
-                    };
+                    let fits = if bytes == 1 { mine != 0 && !whole_part } else { mine == bytes };
                     lanes |= Mask::from(fits) << lane;
                 }
                 core.mask = all & lanes;
@@ -61,13 +45,9 @@ impl<const BYTES: u64, const PARTIAL: bool> Op for Start<BYTES, PARTIAL> {
                 let addresses = core.addresses::<{ space::GLOBAL }>(inst.ops[1], offset);
                 let located = if bytes == 1 {
                     // Odd sizes: the first and the last byte.
-                    let last = std::array::from_fn(|lane| {
-                        addresses[lane] + u64::from(read[lane].max(1)) - 1
-                    });
+                    let last = std::array::from_fn(|lane| addresses[lane] + u64::from(read[lane].max(1)) - 1);
                     core.locate::<{ space::GLOBAL }>(&source_inst, &addresses, 1, false)
-                        .and_then(|_| {
-                            core.locate::<{ space::GLOBAL }>(&source_inst, &last, 1, false)
-                        })
+                        .and_then(|_| core.locate::<{ space::GLOBAL }>(&source_inst, &last, 1, false))
                 } else {
                     core.locate::<{ space::GLOBAL }>(&source_inst, &addresses, bytes, false)
                 };
@@ -83,15 +63,8 @@ impl<const BYTES: u64, const PARTIAL: bool> Op for Start<BYTES, PARTIAL> {
             for lane in 0..LANES {
                 offsets[lane] = target[lane] as u32;
             }
-            let copy = Copy {
-                lanes: all,
-                source,
-                target: offsets,
-                bytes: BYTES as u32,
-                read,
-                group: 0,
-                origin: inst.origin,
-            };
+            let copy =
+                Copy { lanes: all, source, target: offsets, bytes: BYTES as u32, read, group: 0, origin: inst.origin };
             let block = &mut *core.block;
             let eager = block.launch().landing == Landing::Eager;
             if eager {
@@ -179,11 +152,7 @@ mod word {
     pub fn arrive(word: u64, count: u64, drop: bool) -> u64 {
         let expected = (word >> 20 & COUNT).saturating_sub(if drop { count } else { 0 });
         let missing = (word & COUNT).saturating_sub(count);
-        if missing == 0 {
-            new(expected) | (word & PHASE ^ PHASE)
-        } else {
-            missing | expected << 20 | word & PHASE
-        }
+        if missing == 0 { new(expected) | (word & PHASE ^ PHASE) } else { missing | expected << 20 | word & PHASE }
     }
 }
 
@@ -215,18 +184,12 @@ impl<const ACTION: u8> Op for Barrier<ACTION> {
                 core.land(None);
             }
             let narrow: [u32; LANES] = match ACTION {
-                action::INIT
-                | action::ARRIVE
-                | action::DROP
-                | action::TEST_PARITY
-                | action::COPIES_ARRIVE => core.get(inst.ops[2]),
+                action::INIT | action::ARRIVE | action::DROP | action::TEST_PARITY | action::COPIES_ARRIVE => {
+                    core.get(inst.ops[2])
+                }
                 _ => [0; LANES],
             };
-            let state: [u64; LANES] = if ACTION == action::TEST {
-                core.get(inst.ops[2])
-            } else {
-                [0; LANES]
-            };
+            let state: [u64; LANES] = if ACTION == action::TEST { core.get(inst.ops[2]) } else { [0; LANES] };
             let mut tokens = [0u64; LANES];
             let mut done = 0;
             let mut completed = false;
@@ -237,9 +200,7 @@ impl<const ACTION: u8> Op for Barrier<ACTION> {
                 let new = match ACTION {
                     action::INIT => word::new(u64::from(narrow[lane])),
                     action::INVALIDATE => 0,
-                    action::ARRIVE | action::COPIES_ARRIVE => {
-                        word::arrive(old, u64::from(narrow[lane]), false)
-                    }
+                    action::ARRIVE | action::COPIES_ARRIVE => word::arrive(old, u64::from(narrow[lane]), false),
                     action::DROP => word::arrive(old, u64::from(narrow[lane]), true),
                     _ => old,
                 };

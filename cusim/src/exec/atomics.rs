@@ -57,9 +57,7 @@ impl<U: Update, const SPACE: u8> Op for Atomic<U, SPACE> {
         // inside an allocation, aligned to the access.
         unsafe {
             let addresses = core.addresses::<SPACE>(inst.ops[1], inst.imm);
-            let Some(at) =
-                core.locate::<SPACE>(inst, &addresses, size_of::<U::Word>() as u64, true)
-            else {
+            let Some(at) = core.locate::<SPACE>(inst, &addresses, size_of::<U::Word>() as u64, true) else {
                 return true;
             };
             let b: [U::Word; LANES] = core.get(inst.ops[2]);
@@ -67,10 +65,7 @@ impl<U: Update, const SPACE: u8> Op for Atomic<U, SPACE> {
             let mut old = [U::Word::default(); LANES];
             for lane in 0..LANES {
                 if core.mask >> lane & 1 != 0 {
-                    let at = at
-                        .base
-                        .wrapping_add(addresses[lane])
-                        .wrapping_add(lane as u64 * at.stride);
+                    let at = at.base.wrapping_add(addresses[lane]).wrapping_add(lane as u64 * at.stride);
                     old[lane] = U::Word::update(at, |old| U::apply(old, b[lane], c[lane]));
                 }
             }
@@ -104,11 +99,7 @@ macro_rules! update {
 /// Adds floats given as patterns.
 fn add_f32(a: u32, b: u32, ftz: bool) -> u32 {
     let flush = |bits: u32| {
-        if ftz {
-            float::flush::<true>(f32::from_bits(bits))
-        } else {
-            f32::from_bits(bits)
-        }
+        if ftz { float::flush::<true>(f32::from_bits(bits)) } else { f32::from_bits(bits) }
     };
     let sum = finish::<false, false>(flush(a) + flush(b));
     (if ftz { float::flush::<true>(sum) } else { sum }).to_bits()
@@ -142,11 +133,7 @@ pub fn lookup(space: u8, name: &str, ty: ScalarType) -> Option<OpFn> {
             "min" => update!(space, u32, |old, b, c| old.min(b)),
             "max" => update!(space, u32, |old, b, c| old.max(b)),
             "inc" => update!(space, u32, |old, b, c| if old >= b { 0 } else { old + 1 }),
-            "dec" => update!(space, u32, |old, b, c| if old == 0 || old > b {
-                b
-            } else {
-                old - 1
-            }),
+            "dec" => update!(space, u32, |old, b, c| if old == 0 || old > b { b } else { old - 1 }),
             _ => None,
         },
         (Kind::Signed, 32) => match name {
@@ -180,29 +167,15 @@ fn float_add(space: u8, ty: ScalarType) -> Option<OpFn> {
         }
         (Kind::Float, 32) => update!(space, u32, |old, b, c| add_f32(old, b, true)),
         (Kind::Float, 64) => {
-            update!(space, u64, |old, b, c| (f64::from_bits(old)
-                + f64::from_bits(b))
-            .to_bits())
+            update!(space, u64, |old, b, c| (f64::from_bits(old) + f64::from_bits(b)).to_bits())
         }
-        (Kind::Float, 16) => update!(space, u16, |old, b, c| half::add::<F16, false, false>(
-            old, b
-        )),
-        (Kind::BFloat, 16) => update!(space, u16, |old, b, c| half::add::<BF16, false, false>(
-            old, b
-        )),
+        (Kind::Float, 16) => update!(space, u16, |old, b, c| half::add::<F16, false, false>(old, b)),
+        (Kind::BFloat, 16) => update!(space, u16, |old, b, c| half::add::<BF16, false, false>(old, b)),
         (Kind::FloatPair, 32) => {
-            update!(space, u32, |old, b, c| pair2(
-                half::add::<F16, false, false>,
-                old,
-                b
-            ))
+            update!(space, u32, |old, b, c| pair2(half::add::<F16, false, false>, old, b))
         }
         (Kind::BFloatPair, 32) => {
-            update!(space, u32, |old, b, c| pair2(
-                half::add::<BF16, false, false>,
-                old,
-                b
-            ))
+            update!(space, u32, |old, b, c| pair2(half::add::<BF16, false, false>, old, b))
         }
         _ => None,
     }

@@ -63,11 +63,7 @@ impl BlockState {
         self.launch = std::ptr::from_ref(launch).cast();
         self.number = number;
         let [width, height, _] = launch.grid.map(u64::from);
-        self.index = [
-            (number % width) as u32,
-            (number / width % height) as u32,
-            (number / width / height) as u32,
-        ];
+        self.index = [(number % width) as u32, (number / width % height) as u32, (number / width / height) as u32];
         self.barriers = [Barrier::default(); BARRIERS];
         self.alive = launch.threads();
         self.ticks = 0;
@@ -79,10 +75,7 @@ impl BlockState {
         // Nobody may rely on what shared memory holds at first: not zeros.
         self.shared.fill(bytes, 0xff);
         self.checks = launch.checks.then(|| {
-            let mut checks = self
-                .checks
-                .take()
-                .unwrap_or_else(|| Box::new(BlockChecks::new(launch)));
+            let mut checks = self.checks.take().unwrap_or_else(|| Box::new(BlockChecks::new(launch)));
             checks.start(launch, number);
             checks
         });
@@ -105,22 +98,12 @@ impl BlockState {
         let launch = self.launch();
         let layout = &launch.program.shared;
         let offset = address.wrapping_sub(window);
-        let dynamic = (
-            layout.dynamic_start,
-            layout.dynamic_start + launch.dynamic_shared,
-        );
-        let variables = layout
-            .variables
-            .iter()
-            .map(|variable| (variable.start, variable.end));
+        let dynamic = (layout.dynamic_start, layout.dynamic_start + launch.dynamic_shared);
+        let variables = layout.variables.iter().map(|variable| (variable.start, variable.end));
         for (start, end) in variables.clone().chain([dynamic]) {
             let (start, end) = (u64::from(start), u64::from(end));
             if offset >= start && offset < end && end - offset >= bytes {
-                return Ok(Site {
-                    low: window + start,
-                    high: window + end,
-                    place: Place::Shared(window),
-                });
+                return Ok(Site { low: window + start, high: window + end, place: Place::Shared(window) });
             }
         }
         let near = layout
@@ -131,9 +114,7 @@ impl BlockState {
             .map(|variable| {
                 format!(
                     "; it lies {} bytes past the end of {}",
-                    offset
-                        .saturating_add(bytes)
-                        .saturating_sub(u64::from(variable.end)),
+                    offset.saturating_add(bytes).saturating_sub(u64::from(variable.end)),
                     variable.name
                 )
             })
@@ -152,10 +133,7 @@ impl BlockState {
         let params = &self.launch().params;
         let offset = address - PARAM_WINDOW;
         if write {
-            return Err(Invalid {
-                kind: FaultKind::ReadOnly,
-                detail: "kernel parameters are read-only".into(),
-            });
+            return Err(Invalid { kind: FaultKind::ReadOnly, detail: "kernel parameters are read-only".into() });
         }
         if offset < params.len() as u64 && params.len() as u64 - offset >= bytes {
             return Ok(Site {
@@ -174,11 +152,7 @@ impl BlockState {
     pub fn arrive(&mut self, arrival: &Arrival, lanes: Mask, whole: bool) {
         let barrier = &mut self.barriers[arrival.barrier as usize % BARRIERS];
         // With an explicit count an aligned barrier counts warps, as if all their lanes were there.
-        let threads = if arrival.threads.is_some() && arrival.aligned && whole {
-            32
-        } else {
-            lanes.count_ones()
-        };
+        let threads = if arrival.threads.is_some() && arrival.aligned && whole { 32 } else { lanes.count_ones() };
         barrier.arrived += threads;
         barrier.expected = arrival.threads.or(barrier.expected);
         if let Some((_, bits, _)) = arrival.reduction {

@@ -48,11 +48,7 @@ impl Buffer {
     /// Sets the first `bytes` bytes.
     pub fn fill(&mut self, bytes: usize, value: u8) {
         // SAFETY: clipped to the buffer.
-        unsafe {
-            self.start
-                .as_ptr()
-                .write_bytes(value, bytes.min(self.size()))
-        };
+        unsafe { self.start.as_ptr().write_bytes(value, bytes.min(self.size())) };
     }
 }
 

@@ -48,11 +48,7 @@ impl Op for Branch {
             return false;
         }
         core.target = inst.aux;
-        if taken == core.mask {
-            core.raise(Event::Jump)
-        } else {
-            core.raise(Event::Branch(taken))
-        }
+        if taken == core.mask { core.raise(Event::Jump) } else { core.raise(Event::Branch(taken)) }
     }
 }
 
@@ -105,10 +101,7 @@ struct Direct;
 impl Op for Direct {
     #[inline(always)]
     unsafe fn run(core: &mut Core, inst: &Inst) -> bool {
-        core.raise(Event::Call(Box::new(Call {
-            targets: [inst.imm as u32; 32],
-            site: inst.aux,
-        })))
+        core.raise(Event::Call(Box::new(Call { targets: [inst.imm as u32; 32], site: inst.aux })))
     }
 }
 
@@ -126,18 +119,12 @@ impl Op for Indirect {
             match known.iter().find(|(at, _)| *at == address[lane]) {
                 Some((_, function)) => targets[lane] = *function,
                 None => {
-                    let detail = format!(
-                        "{:#x} is not the address of a device function",
-                        address[lane]
-                    );
+                    let detail = format!("{:#x} is not the address of a device function", address[lane]);
                     return core.fault(inst, FaultKind::BadCall, lane as u32, detail);
                 }
             }
         }
-        core.raise(Event::Call(Box::new(Call {
-            targets,
-            site: inst.aux,
-        })))
+        core.raise(Event::Call(Box::new(Call { targets, site: inst.aux })))
     }
 }
 
@@ -148,12 +135,7 @@ impl Op for Trap {
     #[inline(always)]
     unsafe fn run(core: &mut Core, inst: &Inst) -> bool {
         let lane = core.mask.trailing_zeros();
-        core.fault(
-            inst,
-            FaultKind::Trap,
-            lane,
-            "the kernel executed trap".into(),
-        )
+        core.fault(inst, FaultKind::Trap, lane, "the kernel executed trap".into())
     }
 }
 
@@ -248,14 +230,7 @@ impl Core {
     /// Ends the launch.
     #[cold]
     pub fn fault(&mut self, inst: &Inst, kind: FaultKind, lane: u32, detail: String) -> bool {
-        let fault = Fault {
-            kind,
-            origin: inst.origin,
-            lane,
-            block: 0,
-            access: None,
-            detail,
-        };
+        let fault = Fault { kind, origin: inst.origin, lane, block: 0, access: None, detail };
         self.raise(Event::Fault(Box::new(fault)))
     }
 }

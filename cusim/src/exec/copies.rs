@@ -56,17 +56,10 @@ impl Copies {
         for lane in (0..LANES).filter(|lane| lanes >> lane & 1 != 0) {
             self.committed[lane] += 1;
         }
-        for copy in self
-            .pending
-            .iter_mut()
-            .filter(|copy| copy.group == 0 && copy.lanes & lanes != 0)
-        {
+        for copy in self.pending.iter_mut().filter(|copy| copy.group == 0 && copy.lanes & lanes != 0) {
             let rest = copy.lanes & !lanes;
             if rest != 0 {
-                split.push(Copy {
-                    lanes: rest,
-                    ..copy.clone()
-                });
+                split.push(Copy { lanes: rest, ..copy.clone() });
                 copy.lanes &= lanes;
             }
             copy.group = self.committed[copy.lanes.trailing_zeros() as usize];
@@ -82,17 +75,12 @@ impl Copies {
             for lane in (0..LANES).filter(|lane| (copy.lanes & lanes) >> lane & 1 != 0) {
                 let finished = match allowed {
                     None => true,
-                    Some(allowed) => {
-                        copy.group != 0 && copy.group + allowed <= self.committed[lane]
-                    }
+                    Some(allowed) => copy.group != 0 && copy.group + allowed <= self.committed[lane],
                 };
                 landing |= Mask::from(finished) << lane;
             }
             if landing != 0 {
-                done.push(Copy {
-                    lanes: landing,
-                    ..copy.clone()
-                });
+                done.push(Copy { lanes: landing, ..copy.clone() });
                 copy.lanes &= !landing;
             }
         }

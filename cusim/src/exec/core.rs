@@ -158,10 +158,6 @@ impl Core {
     pub unsafe fn guard(&self, inst: &Inst) -> Mask {
         // SAFETY: the guard is a predicate register.
         let bits = unsafe { self.predicate(inst.guard & !super::op::NEGATE) };
-        if inst.guard & super::op::NEGATE != 0 {
-            !bits
-        } else {
-            bits
-        }
+        if inst.guard & super::op::NEGATE != 0 { !bits } else { bits }
     }
 }

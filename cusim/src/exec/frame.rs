@@ -43,18 +43,10 @@ pub enum Scope {
 ///
 /// # Safety
 /// `regs` must point to a frame of this function.
-pub unsafe fn fill(
-    regs: *mut u8,
-    function: &FunctionCode,
-    around: &Surroundings,
-    mask: Mask,
-    scope: Scope,
-) {
+pub unsafe fn fill(regs: *mut u8, function: &FunctionCode, around: &Surroundings, mask: Mask, scope: Scope) {
     for constant in &function.constants {
-        let per_block = matches!(
-            constant.source,
-            Source::Special(Special::Ctaid(_) | Special::SmId) | Source::Undefined
-        );
+        let per_block =
+            matches!(constant.source, Source::Special(Special::Ctaid(_) | Special::SmId) | Source::Undefined);
         if scope == Scope::Block && !per_block {
             continue;
         }
@@ -68,12 +60,7 @@ unsafe fn fill_one(regs: *mut u8, constant: &Constant, around: &Surroundings, ma
     // SAFETY: the caller's frame has a register of this width here.
     unsafe {
         match constant.bits {
-            1 => bool::write(
-                regs,
-                constant.slot,
-                mask,
-                values.map(|value| value & 1 != 0),
-            ),
+            1 => bool::write(regs, constant.slot, mask, values.map(|value| value & 1 != 0)),
             16 => u16::write(regs, constant.slot, mask, values.map(|value| value as u16)),
             32 => u32::write(regs, constant.slot, mask, values.map(|value| value as u32)),
             _ => u64::write(regs, constant.slot, mask, values),
@@ -87,11 +74,7 @@ fn values(source: Source, around: &Surroundings) -> [u64; 32] {
         Source::Bits(bits) => [bits; 32],
         Source::Undefined => [0; 32],
         Source::Local { offset } => [u64::from(around.local_base + offset); 32],
-        Source::Param {
-            offset,
-            bytes,
-            signed,
-        } => {
+        Source::Param { offset, bytes, signed } => {
             let mut raw = [0; 8];
             let start = offset as usize;
             if let Some(slice) = around.params.get(start..start + bytes as usize) {
@@ -99,15 +82,9 @@ fn values(source: Source, around: &Surroundings) -> [u64; 32] {
             }
             let value = u64::from_le_bytes(raw);
             let spare = 64 - 8 * bytes;
-            [if signed {
-                ((value << spare) as i64 >> spare) as u64
-            } else {
-                value
-            }; 32]
+            [if signed { ((value << spare) as i64 >> spare) as u64 } else { value }; 32]
         }
-        Source::Special(special) => {
-            std::array::from_fn(|lane| special_value(special, around, lane as u32))
-        }
+        Source::Special(special) => std::array::from_fn(|lane| special_value(special, around, lane as u32)),
     }
 }
 

@@ -71,9 +71,7 @@ impl Launch<'_> {
 
     /// What blocks released through atomics.
     pub fn released(&self) -> std::sync::MutexGuard<'_, Released> {
-        self.released
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner)
+        self.released.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
     /// Blocks in the grid.
@@ -112,11 +110,8 @@ pub struct Workers {
 impl Workers {
     /// As many as the host has processors, or as told.
     pub fn new(threads: Option<usize>) -> Self {
-        let threads = threads
-            .unwrap_or_else(|| {
-                std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
-            })
-            .max(1);
+        let threads =
+            threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, std::num::NonZero::get)).max(1);
         // Without the pool everything runs on the caller's thread.
         let pool = if threads > 1 {
             rayon::ThreadPoolBuilder::new()
@@ -127,20 +122,12 @@ impl Workers {
         } else {
             None
         };
-        Self {
-            pool,
-            kept: Mutex::new(vec![]),
-            threads,
-        }
+        Self { pool, kept: Mutex::new(vec![]), threads }
     }
 
     /// Runs a launch to its end.
     pub fn run(&self, launch: &Launch) -> Result<(), Box<Fault>> {
-        let progress = Progress {
-            next: AtomicU64::new(0),
-            stop: AtomicBool::new(false),
-            fault: Mutex::new(None),
-        };
+        let progress = Progress { next: AtomicU64::new(0), stop: AtomicBool::new(false), fault: Mutex::new(None) };
         // Looking for races needs one thread, too: what it finds must not depend on chance.
         let threads = if launch.program.order_sensitive || launch.sink.checks().race {
             1
@@ -162,9 +149,7 @@ impl Workers {
                     pool.in_place_scope(|scope| {
                         for _ in 1..threads {
                             scope.spawn(|_| {
-                                self.with_worker(|worker| {
-                                    run_blocks(launch, &progress, worker, |_| false)
-                                });
+                                self.with_worker(|worker| run_blocks(launch, &progress, worker, |_| false));
                             });
                         }
                         self.with_worker(|worker| run_blocks(launch, &progress, worker, |_| false));
@@ -175,20 +160,12 @@ impl Workers {
                 self.with_worker(|worker| run_blocks(launch, &progress, worker, |_| false));
             }
         }
-        let fault = progress
-            .fault
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner)
-            .take();
+        let fault = progress.fault.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
         fault.map_or(Ok(()), Err)
     }
 
     fn with_worker<T>(&self, f: impl FnOnce(&mut Worker) -> T) -> T {
-        let kept = || {
-            self.kept
-                .lock()
-                .unwrap_or_else(std::sync::PoisonError::into_inner)
-        };
+        let kept = || self.kept.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         let mut worker = kept().pop().unwrap_or_default();
         let result = f(&mut worker);
         kept().push(worker);
@@ -198,22 +175,13 @@ impl Workers {
 
 /// Runs blocks until none is left or `leave` says so (asked with the number of blocks done here); whether it left
 /// early.
-fn run_blocks(
-    launch: &Launch,
-    progress: &Progress,
-    worker: &mut Worker,
-    leave: impl Fn(u64) -> bool,
-) -> bool {
+fn run_blocks(launch: &Launch, progress: &Progress, worker: &mut Worker, leave: impl Fn(u64) -> bool) -> bool {
     worker.sites.clear();
-    worker
-        .sites
-        .resize(launch.program.sites.len() + 1, Site::EMPTY);
+    worker.sites.resize(launch.program.sites.len() + 1, Site::EMPTY);
     let counting = launch.counters.is_some();
     if counting {
         worker.executed.clear();
-        worker
-            .executed
-            .resize(launch.program.code.len(), Executed::default());
+        worker.executed.resize(launch.program.code.len(), Executed::default());
     }
     let total = launch.blocks();
     let mut resident: Vec<Block> = vec![];
@@ -225,11 +193,7 @@ fn run_blocks(
             break;
         }
         // A new block if there is one; else another turn for those that wait.
-        let number = if resident.len() < MAX_RESIDENT {
-            progress.next.fetch_add(1, Ordering::Relaxed)
-        } else {
-            total
-        };
+        let number = if resident.len() < MAX_RESIDENT { progress.next.fetch_add(1, Ordering::Relaxed) } else { total };
         let mut block = if number < total {
             let mut block = worker.blocks.pop().unwrap_or_default();
             block.start(launch, launch.order.nth(number, total));
@@ -264,9 +228,7 @@ fn run_blocks(
         }
     }
     if let Some(counters) = launch.counters {
-        let mut counters = counters
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut counters = counters.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         counters.add_executed(launch.program, &worker.executed);
     }
     left_early
@@ -274,9 +236,6 @@ fn run_blocks(
 
 fn stop(progress: &Progress, fault: Box<Fault>) {
     progress.stop.store(true, Ordering::Relaxed);
-    let mut first = progress
-        .fault
-        .lock()
-        .unwrap_or_else(std::sync::PoisonError::into_inner);
+    let mut first = progress.fault.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     first.get_or_insert(fault);
 }

@@ -1,8 +1,6 @@
 //! Loads and stores.
 
-use std::arch::x86_64::{
-    __m128i, _mm_load_si128, _mm512_castsi128_si512, _mm512_inserti32x4, _mm512_store_si512,
-};
+use std::arch::x86_64::{__m128i, _mm_load_si128, _mm512_castsi128_si512, _mm512_inserti32x4, _mm512_store_si512};
 
 use super::core::{Core, Lane};
 use super::op::{Inst, LANES, Mask, Op, OpFn, has_avx512, op};
@@ -60,9 +58,7 @@ unsafe fn fetch<const BYTES: usize>(from: u64, to: *mut u8) {
             2 => to.cast::<u16>().write((from as *const u16).read_volatile()),
             4 => to.cast::<u32>().write((from as *const u32).read_volatile()),
             8 => to.cast::<u64>().write((from as *const u64).read_volatile()),
-            _ => to
-                .cast::<__m128i>()
-                .write((from as *const __m128i).read_volatile()),
+            _ => to.cast::<__m128i>().write((from as *const __m128i).read_volatile()),
         }
     }
 }
@@ -88,9 +84,7 @@ unsafe fn fetch_quads(hosts: &[u64; LANES], to: *mut u8) {
 }
 
 /// Loads `N` consecutive values per lane into registers; `ops` are the destinations, then the address.
-struct Load<T, const SPACE: u8, const N: usize, const BYTES: usize, const WIDE: bool>(
-    std::marker::PhantomData<T>,
-);
+struct Load<T, const SPACE: u8, const N: usize, const BYTES: usize, const WIDE: bool>(std::marker::PhantomData<T>);
 
 impl<T: Cell, const SPACE: u8, const N: usize, const BYTES: usize, const WIDE: bool> Op
     for Load<T, SPACE, N, BYTES, WIDE>
@@ -107,10 +101,7 @@ impl<T: Cell, const SPACE: u8, const N: usize, const BYTES: usize, const WIDE: b
             let mut raw = std::mem::MaybeUninit::<Raw<T, N>>::uninit();
             let start = raw.as_mut_ptr().cast::<u8>();
             if at.dense {
-                start.copy_from_nonoverlapping(
-                    at.base.wrapping_add(addresses[0]) as *const u8,
-                    LANES * BYTES,
-                );
+                start.copy_from_nonoverlapping(at.base.wrapping_add(addresses[0]) as *const u8, LANES * BYTES);
             } else {
                 let hosts = at.hosts(&addresses);
                 if WIDE && BYTES == 16 {
@@ -137,9 +128,7 @@ impl<T: Cell, const SPACE: u8, const N: usize, const BYTES: usize, const WIDE: b
 /// Stores `N` consecutive values per lane; `ops` are the address, then the sources.
 struct Store<T, const SPACE: u8, const N: usize, const BYTES: usize>(std::marker::PhantomData<T>);
 
-impl<T: Cell, const SPACE: u8, const N: usize, const BYTES: usize> Op
-    for Store<T, SPACE, N, BYTES>
-{
+impl<T: Cell, const SPACE: u8, const N: usize, const BYTES: usize> Op for Store<T, SPACE, N, BYTES> {
     #[inline(always)]
     unsafe fn run(core: &mut Core, inst: &Inst) -> bool {
         // SAFETY: as for loads.
@@ -158,10 +147,7 @@ impl<T: Cell, const SPACE: u8, const N: usize, const BYTES: usize> Op
             }
             let start = start.cast::<u8>();
             if at.dense {
-                start.copy_to_nonoverlapping(
-                    at.base.wrapping_add(addresses[0]) as *mut u8,
-                    LANES * BYTES,
-                );
+                start.copy_to_nonoverlapping(at.base.wrapping_add(addresses[0]) as *mut u8, LANES * BYTES);
             } else {
                 let hosts = at.hosts(&addresses);
                 for lane in 0..LANES {

@@ -43,25 +43,11 @@ impl Op for Observed {
             }
             let warp = core.warp;
             let mask = core.mask & site.lanes;
-            let seen = Seen {
-                site,
-                index: inst.aux,
-                warp,
-                mask,
-                addresses: &addresses,
-                bytes: site.bytes,
-            };
+            let seen = Seen { site, index: inst.aux, warp, mask, addresses: &addresses, bytes: site.bytes };
             core.show(&seen, stored.as_ref());
             if let Some((site, addresses)) = second {
                 core.show(
-                    &Seen {
-                        site,
-                        index: inst.aux + 1,
-                        warp,
-                        mask,
-                        addresses: &addresses,
-                        bytes: site.bytes,
-                    },
+                    &Seen { site, index: inst.aux + 1, warp, mask, addresses: &addresses, bytes: site.bytes },
                     None,
                 );
             }
@@ -119,47 +105,26 @@ impl Core {
         let program = block.launch().program;
         let site = &program.sites[inst.aux as usize];
         for addresses in elements {
-            let seen = Seen {
-                site,
-                index: inst.aux,
-                warp: self.warp,
-                mask: self.mask,
-                addresses,
-                bytes: site.bytes,
-            };
+            let seen = Seen { site, index: inst.aux, warp: self.warp, mask: self.mask, addresses, bytes: site.bytes };
             self.show(&seen, None);
         }
     }
 
     /// The host's address for one lane's access, if it is valid.
-    pub fn checked<const SPACE: u8>(
-        &self,
-        lane: usize,
-        address: u64,
-        bytes: u64,
-        write: bool,
-    ) -> Option<u64> {
+    pub fn checked<const SPACE: u8>(&self, lane: usize, address: u64, bytes: u64, write: bool) -> Option<u64> {
         if !address.is_multiple_of(bytes) {
             return None;
         }
         let site: Site = self.bounds::<SPACE>(address, bytes, write).ok()?;
         let (base, stride) = self.base::<SPACE>(site.place);
-        Some(
-            base.wrapping_add(address)
-                .wrapping_add(lane as u64 * stride),
-        )
+        Some(base.wrapping_add(address).wrapping_add(lane as u64 * stride))
     }
 
     /// The host's address for a generic one as a lane sees it.
     pub fn host_address(&self, lane: usize, address: u64, bytes: u64) -> Option<u64> {
-        let site = self
-            .bounds::<{ space::GENERIC }>(address, bytes, false)
-            .ok()?;
+        let site = self.bounds::<{ space::GENERIC }>(address, bytes, false).ok()?;
         let (base, stride) = self.base::<{ space::GENERIC }>(site.place);
-        Some(
-            base.wrapping_add(address)
-                .wrapping_add(lane as u64 * stride),
-        )
+        Some(base.wrapping_add(address).wrapping_add(lane as u64 * stride))
     }
 }
 

@@ -48,9 +48,7 @@ pub trait Op {
     unsafe fn run(core: &mut Core, inst: &Inst) -> bool;
 }
 
-#[target_feature(
-    enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512cd,avx2,fma,f16c,bmi1,bmi2,lzcnt,popcnt"
-)]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512cd,avx2,fma,f16c,bmi1,bmi2,lzcnt,popcnt")]
 unsafe fn with_avx512<O: Op>(core: &mut Core, inst: &Inst) -> bool {
     // SAFETY: as for this function.
     unsafe { O::run(core, inst) }
@@ -65,33 +63,18 @@ unsafe fn with_avx2<O: Op>(core: &mut Core, inst: &Inst) -> bool {
 /// Whether this processor has what the AVX-512 build of the operations needs.
 pub fn has_avx512() -> bool {
     use std::arch::is_x86_feature_detected as has;
-    has_avx2()
-        && has!("avx512f")
-        && has!("avx512bw")
-        && has!("avx512dq")
-        && has!("avx512vl")
-        && has!("avx512cd")
+    has_avx2() && has!("avx512f") && has!("avx512bw") && has!("avx512dq") && has!("avx512vl") && has!("avx512cd")
 }
 
 /// Whether this processor can run operations at all.
 pub fn has_avx2() -> bool {
     use std::arch::is_x86_feature_detected as has;
-    has!("avx2")
-        && has!("fma")
-        && has!("f16c")
-        && has!("bmi1")
-        && has!("bmi2")
-        && has!("lzcnt")
-        && has!("popcnt")
+    has!("avx2") && has!("fma") && has!("f16c") && has!("bmi1") && has!("bmi2") && has!("lzcnt") && has!("popcnt")
 }
 
 /// The build of an operation for this processor.
 pub fn op<O: Op>() -> OpFn {
-    if has_avx512() {
-        with_avx512::<O>
-    } else {
-        with_avx2::<O>
-    }
+    if has_avx512() { with_avx512::<O> } else { with_avx2::<O> }
 }
 
 /// Defines an operation that applies an expression lane by lane, written as a closure with types.

@@ -14,10 +14,7 @@ impl<'a> Opcode<'a> {
     /// Splits at the dots.
     pub fn new(text: &'a str) -> Self {
         let mut words = text.split('.');
-        Self {
-            base: words.next().unwrap_or(""),
-            modifiers: words.collect(),
-        }
+        Self { base: words.next().unwrap_or(""), modifiers: words.collect() }
     }
 
     /// Takes a modifier; whether it was there.
@@ -33,11 +30,7 @@ impl<'a> Opcode<'a> {
 
     /// Takes the first modifier that `read` understands.
     pub fn take<T>(&mut self, read: impl Fn(&str) -> Option<T>) -> Option<T> {
-        let (at, value) = self
-            .modifiers
-            .iter()
-            .enumerate()
-            .find_map(|(at, word)| Some((at, read(word)?)))?;
+        let (at, value) = self.modifiers.iter().enumerate().find_map(|(at, word)| Some((at, read(word)?)))?;
         self.modifiers.remove(at);
         Some(value)
     }

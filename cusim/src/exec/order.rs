@@ -86,12 +86,7 @@ mod tests {
 
     #[test]
     fn every_order_visits_everything_once() {
-        for order in [
-            Order::Forward,
-            Order::Reverse,
-            Order::Seed(1),
-            Order::Seed(99),
-        ] {
+        for order in [Order::Forward, Order::Reverse, Order::Seed(1), Order::Seed(99)] {
             for count in [1, 2, 3, 31, 64, 1000] {
                 let mut seen: Vec<u64> = (0..count).map(|index| order.nth(index, count)).collect();
                 seen.sort_unstable();

@@ -288,29 +288,20 @@ impl Program {
 
     /// The function that an instruction belongs to.
     pub fn function_of(&self, pc: u32) -> &FunctionCode {
-        let after = self
-            .functions
-            .partition_point(|function| function.entry <= pc);
+        let after = self.functions.partition_point(|function| function.entry <= pc);
         &self.functions[after.saturating_sub(1)]
     }
 
     /// An instruction's source line as `file:line`.
     pub fn source_of(&self, origin: u32) -> Option<String> {
         let source = self.origins.get(origin as usize)?.source;
-        let (_, path) = self
-            .files
-            .iter()
-            .find(|(number, _)| *number == source.file)?;
+        let (_, path) = self.files.iter().find(|(number, _)| *number == source.file)?;
         Some(format!("{path}:{}", source.line))
     }
 }
 
 impl std::fmt::Debug for Inst {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(
-            f,
-            "Inst {{ origin: {}, ops: {:?}, imm: {:#x} }}",
-            self.origin, self.ops, self.imm
-        )
+        write!(f, "Inst {{ origin: {}, ops: {:?}, imm: {:#x} }}", self.origin, self.ops, self.imm)
     }
 }

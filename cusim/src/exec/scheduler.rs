@@ -54,11 +54,7 @@ impl Default for Block {
 impl Block {
     /// An empty block.
     pub fn new() -> Self {
-        Self {
-            state: Box::default(),
-            warps: vec![],
-            core: Core::idle(),
-        }
+        Self { state: Box::default(), warps: vec![], core: Core::idle() }
     }
 
     /// Prepares for a block of a launch.
@@ -73,37 +69,19 @@ impl Block {
         for (index, warp) in self.warps.iter_mut().take(count as usize).enumerate() {
             let index = index as u32;
             let lanes = (threads - index * 32).min(32);
-            let mask = if lanes == 32 {
-                Mask::MAX
-            } else {
-                (1 << lanes) - 1
-            };
+            let mask = if lanes == 32 { Mask::MAX } else { (1 << lanes) - 1 };
             warp.registers.reserve(program.register_bytes as usize);
             warp.local.reserve((program.local_bytes as usize) * LANES);
             warp.alive = mask;
             warp.groups.clear();
             let kernel = &program.functions[0];
             let around = surroundings(launch, &self.state, index, FIRST_OFFSET);
-            let scope = if warp.filled_for == (launch.id, index) {
-                Scope::Block
-            } else {
-                Scope::All
-            };
+            let scope = if warp.filled_for == (launch.id, index) { Scope::Block } else { Scope::All };
             warp.filled_for = (launch.id, index);
             // SAFETY: the register file has room for the kernel's frame, which comes first.
             unsafe { fill(warp.registers.as_ptr(), kernel, &around, Mask::MAX, scope) };
-            let frame = Frame {
-                local: FIRST_OFFSET,
-                ..Frame::default()
-            };
-            warp.groups.push(Group {
-                pc: kernel.entry,
-                mask,
-                frame,
-                callers: vec![],
-                wait: Wait::Ready,
-                turns: 0,
-            });
+            let frame = Frame { local: FIRST_OFFSET, ..Frame::default() };
+            warp.groups.push(Group { pc: kernel.entry, mask, frame, callers: vec![], wait: Wait::Ready, turns: 0 });
         }
     }
 
@@ -115,11 +93,10 @@ impl Block {
         executed: Option<&mut [Executed]>,
     ) -> Result<Outcome, Box<Fault>> {
         let number = self.state.number;
-        self.run_warps(launch, sites, executed)
-            .map_err(|mut fault| {
-                fault.block = number;
-                fault
-            })
+        self.run_warps(launch, sites, executed).map_err(|mut fault| {
+            fault.block = number;
+            fault
+        })
     }
 
     fn run_warps(
@@ -156,13 +133,7 @@ impl Block {
             if self.state.alive == 0 {
                 return Ok(Outcome::Done);
             }
-            if !ran
-                && !self
-                    .warps
-                    .iter_mut()
-                    .take(count)
-                    .any(|warp| warp.retry(false))
-            {
+            if !ran && !self.warps.iter_mut().take(count).any(|warp| warp.retry(false)) {
                 return Err(Box::new(self.deadlock(launch)));
             }
             if preempted && launch.program.may_wait {
@@ -231,11 +202,7 @@ impl Block {
                     // Groups of a warp that left the barrier together run together.
                     let groups = std::mem::take(&mut warp.groups);
                     for group in groups {
-                        if matches!(group.wait, Wait::Ready) {
-                            warp.push(group)
-                        } else {
-                            warp.groups.push(group)
-                        }
+                        if matches!(group.wait, Wait::Ready) { warp.push(group) } else { warp.groups.push(group) }
                     }
                     released.clear();
                 }
@@ -273,11 +240,8 @@ impl Block {
                     // SAFETY: the caller gives an entry per instruction; guards are predicate registers.
                     unsafe {
                         let entry = &mut *executed.add(pc as usize);
-                        let lanes = if inst.guard == super::op::NO_GUARD {
-                            core.mask
-                        } else {
-                            core.mask & core.guard(inst)
-                        };
+                        let lanes =
+                            if inst.guard == super::op::NO_GUARD { core.mask } else { core.mask & core.guard(inst) };
                         entry.warps += 1;
                         entry.lanes += u64::from(lanes.count_ones());
                     }
@@ -335,11 +299,7 @@ impl Block {
                     }
                     Event::Scatter(targets) => {
                         for lane in (0..LANES).filter(|lane| core.mask >> lane & 1 != 0) {
-                            warp.push(Group {
-                                pc: targets[lane],
-                                mask: 1 << lane,
-                                ..group.clone()
-                            });
+                            warp.push(Group { pc: targets[lane], mask: 1 << lane, ..group.clone() });
                         }
                         leave_rest(warp, &group, core.mask, pc);
                         break;
@@ -348,11 +308,7 @@ impl Block {
                         let lanes = core.mask;
                         for lane in (0..LANES).filter(|lane| lanes >> lane & 1 != 0) {
                             core.mask = 1 << lane;
-                            let operation = if inst.guard == super::op::NO_GUARD {
-                                inst.run
-                            } else {
-                                inst.inner
-                            };
+                            let operation = if inst.guard == super::op::NO_GUARD { inst.run } else { inst.inner };
                             // SAFETY: as above, for one lane.
                             if unsafe { operation(core, inst) } {
                                 return Err(take_fault(core, pc, launch));
@@ -380,12 +336,7 @@ impl Block {
                         let callee = group.frame;
                         copy_results(core, launch, &mut self.state, &callee, &caller);
                         group.callers.pop();
-                        warp.push(Group {
-                            pc: callee.return_to,
-                            mask: core.mask,
-                            frame: caller,
-                            ..group
-                        });
+                        warp.push(Group { pc: callee.return_to, mask: core.mask, frame: caller, ..group });
                         break;
                     }
                     Event::Call(call) => {
@@ -397,42 +348,24 @@ impl Block {
                     Event::Barrier(arrival) => {
                         leave_rest(warp, &group, core.mask, pc);
                         if arrival.waits {
-                            warp.park(Group {
-                                pc,
-                                mask: core.mask,
-                                wait: Wait::Barrier(arrival, false),
-                                ..group
-                            });
+                            warp.park(Group { pc, mask: core.mask, wait: Wait::Barrier(arrival, false), ..group });
                         } else {
                             let whole = core.mask == warp.alive;
                             self.state.arrive(&arrival, core.mask, whole);
-                            warp.push(Group {
-                                pc: pc + 1,
-                                mask: core.mask,
-                                ..group
-                            });
+                            warp.push(Group { pc: pc + 1, mask: core.mask, ..group });
                         }
                         break;
                     }
                     Event::Converge => {
                         leave_rest(warp, &group, core.mask, pc);
                         let retried = core.mask == warp.alive;
-                        warp.park(Group {
-                            pc,
-                            mask: core.mask,
-                            wait: Wait::Converge(retried),
-                            ..group
-                        });
+                        warp.park(Group { pc, mask: core.mask, wait: Wait::Converge(retried), ..group });
                         break;
                     }
                     Event::Yield => {
                         leave_rest(warp, &group, core.mask, pc);
                         group.turns += 1;
-                        warp.push(Group {
-                            pc: pc + 1,
-                            mask: core.mask,
-                            ..group
-                        });
+                        warp.push(Group { pc: pc + 1, mask: core.mask, ..group });
                         if warp.ready() == 1 {
                             return Ok(true);
                         }
@@ -466,19 +399,13 @@ impl Block {
         let mut kind = FaultKind::Deadlock;
         for (index, group) in waiting {
             let origin = launch.program.code[group.pc as usize].origin;
-            first = first.or(Some((
-                origin,
-                index as u32 * 32 + group.mask.trailing_zeros(),
-            )));
+            first = first.or(Some((origin, index as u32 * 32 + group.mask.trailing_zeros())));
             if matches!(group.wait, Wait::Converge(_)) {
                 kind = FaultKind::Divergence;
             }
             let line = launch.program.origins[origin as usize].ptx_line;
             if places.len() < 8 {
-                places.push(format!(
-                    "warp {index} lanes {:#010x} at PTX line {line}",
-                    group.mask
-                ));
+                places.push(format!("warp {index} lanes {:#010x} at PTX line {line}", group.mask));
             }
         }
         let (origin, thread) = first.unwrap_or((0, 0));
@@ -488,10 +415,7 @@ impl Block {
             lane: thread,
             block: 0,
             access: None,
-            detail: format!(
-                "threads wait for others that never come: {}",
-                places.join(", ")
-            ),
+            detail: format!("threads wait for others that never come: {}", places.join(", ")),
         }
     }
 }
@@ -500,11 +424,7 @@ impl Block {
 fn leave_rest(warp: &mut Warp, group: &Group, acting: Mask, pc: u32) {
     let rest = group.mask & !acting;
     if rest != 0 {
-        warp.push(Group {
-            pc: pc + 1,
-            mask: rest,
-            ..group.clone()
-        });
+        warp.push(Group { pc: pc + 1, mask: rest, ..group.clone() });
     }
 }
 
@@ -537,12 +457,7 @@ fn take_fault(core: &mut Core, pc: u32, launch: &Launch) -> Box<Fault> {
     }
 }
 
-fn surroundings<'a>(
-    launch: &'a Launch,
-    state: &BlockState,
-    warp: u32,
-    local_base: u32,
-) -> Surroundings<'a> {
+fn surroundings<'a>(launch: &'a Launch, state: &BlockState, warp: u32, local_base: u32) -> Surroundings<'a> {
     Surroundings {
         block_size: launch.block,
         grid_size: launch.grid,
@@ -581,23 +496,12 @@ fn note_passed(core: &Core, launch: &Launch, state: &mut BlockState, local: u32,
     };
     for lane in (0..LANES as u32).filter(|lane| core.mask >> lane & 1 != 0) {
         for slot in slots {
-            checks.local_passed(
-                launch,
-                core.warp * 32 + lane,
-                local - FIRST_OFFSET + slot.offset,
-                slot.bytes,
-            );
+            checks.local_passed(launch, core.warp * 32 + lane, local - FIRST_OFFSET + slot.offset, slot.bytes);
         }
     }
 }
 
-fn copy_results(
-    core: &Core,
-    launch: &Launch,
-    state: &mut BlockState,
-    callee: &Frame,
-    caller: &Frame,
-) {
+fn copy_results(core: &Core, launch: &Launch, state: &mut BlockState, callee: &Frame, caller: &Frame) {
     let returns = &launch.program.functions[callee.function as usize].returns;
     let results = &launch.program.calls[callee.site as usize].results;
     copy_slots(core, (callee.local, returns), (caller.local, results));
@@ -622,8 +526,7 @@ fn enter_functions(
     while left != 0 {
         let first = left.trailing_zeros() as usize;
         let function = call.targets[first];
-        let lanes =
-            (0..LANES).filter(|lane| left >> lane & 1 != 0 && call.targets[*lane] == function);
+        let lanes = (0..LANES).filter(|lane| left >> lane & 1 != 0 && call.targets[*lane] == function);
         let mask = lanes.fold(0, |mask: Mask, lane| mask | 1 << lane);
         left &= !mask;
         let callee = &program.functions[function as usize];
@@ -636,13 +539,8 @@ fn enter_functions(
             detail,
         };
         let sizes = |slots: &[Slot]| slots.iter().map(|slot| slot.bytes).collect::<Vec<_>>();
-        if sizes(&callee.params) != sizes(&site.args)
-            || sizes(&callee.returns) != sizes(&site.results)
-        {
-            let detail = format!(
-                "{} takes other parameters than this call passes",
-                callee.name
-            );
+        if sizes(&callee.params) != sizes(&site.args) || sizes(&callee.returns) != sizes(&site.results) {
+            let detail = format!("{} takes other parameters than this call passes", callee.name);
             return Err(failed(FaultKind::BadCall, detail));
         }
         let frame = Frame {
@@ -664,33 +562,14 @@ fn enter_functions(
             return Err(failed(FaultKind::StackOverflow, detail));
         }
         core.mask = mask;
-        copy_slots(
-            core,
-            (group.frame.local, &site.args),
-            (frame.local, &callee.params),
-        );
+        copy_slots(core, (group.frame.local, &site.args), (frame.local, &callee.params));
         note_passed(core, launch, state, frame.local, &callee.params);
         let around = surroundings(launch, state, core.warp, frame.local);
         // SAFETY: the frame fits the register file.
-        unsafe {
-            fill(
-                warp.registers.as_ptr().add(frame.registers as usize),
-                callee,
-                &around,
-                mask,
-                Scope::All,
-            )
-        };
+        unsafe { fill(warp.registers.as_ptr().add(frame.registers as usize), callee, &around, mask, Scope::All) };
         let mut callers = group.callers.clone();
         callers.push(group.frame);
-        warp.push(Group {
-            pc: callee.entry,
-            mask,
-            frame,
-            callers,
-            wait: Wait::Ready,
-            turns: group.turns,
-        });
+        warp.push(Group { pc: callee.entry, mask, frame, callers, wait: Wait::Ready, turns: group.turns });
     }
     core.mask = acting;
     Ok(())

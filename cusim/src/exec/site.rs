@@ -56,11 +56,7 @@ pub struct Site {
 
 impl Site {
     /// Bounds that nothing keeps to.
-    pub const EMPTY: Self = Self {
-        low: 1,
-        high: 0,
-        place: Place::Fixed(0),
-    };
+    pub const EMPTY: Self = Self { low: 1, high: 0, place: Place::Fixed(0) };
 }
 
 /// A checked access of a warp.
@@ -123,11 +119,7 @@ impl Core {
         if self.mask != Mask::MAX {
             let first = addresses[self.mask.trailing_zeros() as usize & 31];
             for lane in 0..LANES {
-                addresses[lane] = if self.mask >> lane & 1 != 0 {
-                    addresses[lane]
-                } else {
-                    first
-                };
+                addresses[lane] = if self.mask >> lane & 1 != 0 { addresses[lane] } else { first };
             }
         }
         addresses
@@ -141,10 +133,9 @@ impl Core {
             Place::Shared(window) if SPACE == space::SHARED || SPACE == space::GENERIC => {
                 ((self.shared as u64).wrapping_sub(window), 0)
             }
-            Place::Local(window) if SPACE == space::LOCAL || SPACE == space::GENERIC => (
-                (self.local as u64).wrapping_sub(window),
-                self.local_stride as u64,
-            ),
+            Place::Local(window) if SPACE == space::LOCAL || SPACE == space::GENERIC => {
+                ((self.local as u64).wrapping_sub(window), self.local_stride as u64)
+            }
             // A site of one space never holds a place of another.
             _ => (0, 0),
         }
@@ -181,11 +172,7 @@ impl Core {
         let inside = low >= site.low && high < site.high && site.high - high >= bytes;
         if inside && bits & (bytes - 1) == 0 {
             let (base, stride) = self.base::<SPACE>(site.place);
-            return Some(Located {
-                base,
-                stride,
-                dense: dense && stride == 0,
-            });
+            return Some(Located { base, stride, dense: dense && stride == 0 });
         }
         self.locate_slowly::<SPACE>(inst, addresses, bytes, write)
     }
@@ -205,15 +192,7 @@ impl Core {
             let address = addresses[lane];
             if address & (bytes - 1) != 0 {
                 let detail = format!("the address is no multiple of {bytes}");
-                return self.refuse::<SPACE>(
-                    inst,
-                    lane,
-                    address,
-                    bytes,
-                    write,
-                    FaultKind::Misaligned,
-                    detail,
-                );
+                return self.refuse::<SPACE>(inst, lane, address, bytes, write, FaultKind::Misaligned, detail);
             }
             if let Some(site) = found
                 && address >= site.low
@@ -229,15 +208,7 @@ impl Core {
                 }
                 Ok(site) => found = Some(site),
                 Err(invalid) => {
-                    return self.refuse::<SPACE>(
-                        inst,
-                        lane,
-                        address,
-                        bytes,
-                        write,
-                        invalid.kind,
-                        invalid.detail,
-                    );
+                    return self.refuse::<SPACE>(inst, lane, address, bytes, write, invalid.kind, invalid.detail);
                 }
             }
         }
@@ -245,11 +216,7 @@ impl Core {
         // SAFETY: every memory instruction has a site of its own.
         unsafe { *self.sites.add(inst.aux as usize) = site };
         let (base, stride) = self.base::<SPACE>(site.place);
-        Some(Located {
-            base,
-            stride,
-            dense: false,
-        })
+        Some(Located { base, stride, dense: false })
     }
 
     /// One instruction that reaches shared memory in some lanes and device memory in others.
@@ -276,10 +243,7 @@ impl Core {
         None
     }
 
-    #[allow(
-        clippy::too_many_arguments,
-        reason = "these are the parts of one report"
-    )]
+    #[allow(clippy::too_many_arguments, reason = "these are the parts of one report")]
     fn refuse<const SPACE: u8>(
         &mut self,
         inst: &Inst,
@@ -301,36 +265,22 @@ impl Core {
             origin: inst.origin,
             lane: lane as u32,
             block: 0,
-            access: Some(Access {
-                address,
-                bytes: bytes as u32,
-                space,
-                write,
-            }),
+            access: Some(Access { address, bytes: bytes as u32, space, write }),
             detail,
         }));
         None
     }
 
     /// The valid range around an address.
-    pub fn bounds<const SPACE: u8>(
-        &self,
-        address: u64,
-        bytes: u64,
-        write: bool,
-    ) -> Result<Site, Invalid> {
+    pub fn bounds<const SPACE: u8>(&self, address: u64, bytes: u64, write: bool) -> Result<Site, Invalid> {
         // SAFETY: the block outlives the run of its warps.
         let block = unsafe { &*self.block };
         let in_window = |window: u64| (window..window + WINDOW_SIZE).contains(&address);
         match SPACE {
             space::SHARED => block.shared_bounds(address, bytes, 0),
             space::LOCAL => self.local_bounds(address, bytes, 0),
-            space::GENERIC if in_window(SHARED_WINDOW) => {
-                block.shared_bounds(address, bytes, SHARED_WINDOW)
-            }
-            space::GENERIC if in_window(LOCAL_WINDOW) => {
-                self.local_bounds(address, bytes, LOCAL_WINDOW)
-            }
+            space::GENERIC if in_window(SHARED_WINDOW) => block.shared_bounds(address, bytes, SHARED_WINDOW),
+            space::GENERIC if in_window(LOCAL_WINDOW) => self.local_bounds(address, bytes, LOCAL_WINDOW),
             space::GENERIC if in_window(PARAM_WINDOW) => block.param_bounds(address, bytes, write),
             _ => block.launch().memory.bounds(address, bytes),
         }
@@ -341,19 +291,11 @@ impl Core {
         let low = window + u64::from(FIRST_OFFSET);
         let high = window + u64::from(self.local_base + self.local_size);
         if address >= low && address < high && high - address >= bytes {
-            return Ok(Site {
-                low,
-                high,
-                place: Place::Local(window + u64::from(FIRST_OFFSET)),
-            });
+            return Ok(Site { low, high, place: Place::Local(window + u64::from(FIRST_OFFSET)) });
         }
         Err(Invalid {
             kind: FaultKind::OutOfBounds,
-            detail: format!(
-                "the thread's stack spans {:#x}..{:#x} of local memory",
-                low - window,
-                high - window
-            ),
+            detail: format!("the thread's stack spans {:#x}..{:#x} of local memory", low - window, high - window),
         })
     }
 }

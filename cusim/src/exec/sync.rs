@@ -17,23 +17,12 @@ impl Core {
         let mut absent = 0;
         for lane in 0..LANES {
             let running = self.mask >> lane & 1 != 0;
-            missing |= if running {
-                members[lane] & self.alive & !self.mask
-            } else {
-                0
-            };
-            absent |= if running {
-                !members[lane] & 1 << lane
-            } else {
-                0
-            };
+            missing |= if running { members[lane] & self.alive & !self.mask } else { 0 };
+            absent |= if running { !members[lane] & 1 << lane } else { 0 };
         }
         if absent != 0 {
             let lane = absent.trailing_zeros();
-            let detail = format!(
-                "lane {lane} is not in its own member mask {:#010x}",
-                members[lane as usize]
-            );
+            let detail = format!("lane {lane} is not in its own member mask {:#010x}", members[lane as usize]);
             self.fault(inst, FaultKind::Divergence, lane, detail);
             return false;
         }
@@ -51,12 +40,7 @@ impl Core {
         let block = unsafe { &mut *self.block };
         let warp = self.warp;
         if let Some(mut checks) = block.checks.take() {
-            checks.inactive_source(
-                block.launch(),
-                inst.origin,
-                warp * 32 + lanes.trailing_zeros(),
-                lanes,
-            );
+            checks.inactive_source(block.launch(), inst.origin, warp * 32 + lanes.trailing_zeros(), lanes);
             block.checks = Some(checks);
         }
     }
@@ -95,10 +79,7 @@ impl<const MODE: u8> Op for Shuffle<MODE> {
                 let first = lane & segment;
                 let last = first | clamp & !segment;
                 let (source, valid) = match MODE {
-                    mode::UP => (
-                        lane.wrapping_sub(by),
-                        lane as i32 - by as i32 >= last as i32,
-                    ),
+                    mode::UP => (lane.wrapping_sub(by), lane as i32 - by as i32 >= last as i32),
                     mode::DOWN => (lane + by, lane + by <= last),
                     mode::BUTTERFLY => (lane ^ by, lane ^ by <= last),
                     _ => (first | by & !segment, first | by & !segment <= last),
@@ -107,11 +88,7 @@ impl<const MODE: u8> Op for Shuffle<MODE> {
                 inside |= Mask::from(valid) << lane;
                 let active = core.mask >> source & 1;
                 undefined |= (1 - active) << lane;
-                out[lane as usize] = if active != 0 {
-                    value[source as usize]
-                } else {
-                    UNDEFINED
-                };
+                out[lane as usize] = if active != 0 { value[source as usize] } else { UNDEFINED };
             }
             core.put(inst.ops[0], out);
             core.set_predicate(inst.ops[1], inside);
@@ -176,10 +153,7 @@ impl<V: Vote + 'static> Op for VotePredicate<V> {
             }
             let yes = core.predicate(inst.ops[1]);
             let present = core.mask;
-            core.put(
-                inst.ops[0],
-                members.map(|members| V::decide(yes, members & present)),
-            );
+            core.put(inst.ops[0], members.map(|members| V::decide(yes, members & present)));
         }
         false
     }
@@ -274,9 +248,7 @@ macro_rules! redux {
                     let present = core.mask;
                     let out: [$t; LANES] = std::array::from_fn(|lane| {
                         let peers = members[lane] & present;
-                        let values = (0..LANES)
-                            .filter(|other| peers >> other & 1 != 0)
-                            .map(|other| value[other]);
+                        let values = (0..LANES).filter(|other| peers >> other & 1 != 0).map(|other| value[other]);
                         values.reduce(|$a, $b| $e).unwrap_or(0)
                     });
                     core.put(inst.ops[0], out);
@@ -318,10 +290,7 @@ impl Op for Elect {
             let present = core.mask;
             let leader = members.map(|members| (members & present).trailing_zeros());
             core.put(inst.ops[0], leader);
-            core.put(
-                inst.ops[1],
-                std::array::from_fn(|lane| leader[lane] == lane as u32),
-            );
+            core.put(inst.ops[1], std::array::from_fn(|lane| leader[lane] == lane as u32));
         }
         false
     }
@@ -394,9 +363,7 @@ impl Op for BlockBarrier {
             (id[first], threads, reduction)
         };
         if id >= 16 || threads.is_some_and(|threads| threads == 0 || threads % 32 != 0) {
-            let detail = format!(
-                "barrier {id} for {threads:?} threads: 0 to 15 and multiples of 32 are allowed"
-            );
+            let detail = format!("barrier {id} for {threads:?} threads: 0 to 15 and multiples of 32 are allowed");
             return core.fault(inst, FaultKind::BadOperand, first as u32, detail);
         }
         core.raise(Event::Barrier(Arrival {

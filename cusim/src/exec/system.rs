@@ -41,15 +41,12 @@ impl Op for Print {
             unsafe { (core.get(inst.ops[1]), core.get(inst.ops[2])) };
         let mut out = String::new();
         for lane in (0..LANES).filter(|lane| core.mask >> lane & 1 != 0) {
-            let text = core
-                .peek_string(lane, formats[lane])
-                .and_then(|format| expand(core, lane, &format, arguments[lane]));
+            let text =
+                core.peek_string(lane, formats[lane]).and_then(|format| expand(core, lane, &format, arguments[lane]));
             match text {
                 Some(text) => out.push_str(&text),
                 None => {
-                    let detail =
-                        "printf: the format, an argument or a string lies outside of memory"
-                            .to_string();
+                    let detail = "printf: the format, an argument or a string lies outside of memory".to_string();
                     return core.fault(inst, FaultKind::OutOfBounds, lane as u32, detail);
                 }
             }
@@ -97,26 +94,18 @@ fn expand(core: &Core, lane: usize, format: &str, mut at: u64) -> Option<String>
                     u64::from_le_bytes(core.peek(lane, align(&mut at, 8))?)
                 } else {
                     let word = u32::from_le_bytes(core.peek(lane, align(&mut at, 4))?);
-                    if matches!(conversion, 'd' | 'i') {
-                        word as i32 as i64 as u64
-                    } else {
-                        u64::from(word)
-                    }
+                    if matches!(conversion, 'd' | 'i') { word as i32 as i64 as u64 } else { u64::from(word) }
                 };
                 spec.integer(conversion, raw)
             }
-            'p' => format!(
-                "{:#x}",
-                u64::from_le_bytes(core.peek(lane, align(&mut at, 8))?)
-            ),
+            'p' => format!("{:#x}", u64::from_le_bytes(core.peek(lane, align(&mut at, 8))?)),
             's' => {
                 let address = u64::from_le_bytes(core.peek(lane, align(&mut at, 8))?);
                 core.peek_string(lane, address)?
             }
-            'f' | 'F' | 'e' | 'E' | 'g' | 'G' => spec.float(
-                conversion,
-                f64::from_le_bytes(core.peek(lane, align(&mut at, 8))?),
-            ),
+            'f' | 'F' | 'e' | 'E' | 'g' | 'G' => {
+                spec.float(conversion, f64::from_le_bytes(core.peek(lane, align(&mut at, 8))?))
+            }
             other => format!("%{other}"),
         };
         out.push_str(&spec.pad(&text));
@@ -177,11 +166,7 @@ impl Spec {
         let sign = if self.plus && value >= 0.0 { "+" } else { "" };
         if !value.is_finite() {
             let name = if value.is_nan() { "nan" } else { "inf" };
-            return if value < 0.0 {
-                format!("-{name}")
-            } else {
-                format!("{sign}{name}")
-            };
+            return if value < 0.0 { format!("-{name}") } else { format!("{sign}{name}") };
         }
         let text = match conversion {
             'f' | 'F' => format!("{value:.precision$}"),
@@ -213,20 +198,13 @@ fn exponential(value: f64, precision: usize) -> String {
     let text = format!("{value:.precision$e}");
     let (digits, exponent) = text.split_once('e').unwrap_or((&text, "0"));
     let exponent: i32 = exponent.parse().unwrap_or(0);
-    format!(
-        "{digits}e{}{:02}",
-        if exponent < 0 { '-' } else { '+' },
-        exponent.abs()
-    )
+    format!("{digits}e{}{:02}", if exponent < 0 { '-' } else { '+' }, exponent.abs())
 }
 
 /// C's `%g`.
 fn general(value: f64, precision: usize) -> String {
     let scientific = exponential(value, precision - 1);
-    let exponent: i32 = scientific
-        .split_once('e')
-        .and_then(|(_, e)| e.parse().ok())
-        .unwrap_or(0);
+    let exponent: i32 = scientific.split_once('e').and_then(|(_, e)| e.parse().ok()).unwrap_or(0);
     let trim = |text: &str| match text.contains('.') {
         true => text.trim_end_matches('0').trim_end_matches('.').to_string(),
         false => text.to_string(),
@@ -247,28 +225,10 @@ impl Op for AssertFail {
     unsafe fn run(core: &mut Core, inst: &Inst) -> bool {
         let lane = core.mask.trailing_zeros() as usize & 31;
         // SAFETY: lowering gave the instruction registers of these widths.
-        let (message, file, line, function): (
-            [u64; LANES],
-            [u64; LANES],
-            [u32; LANES],
-            [u64; LANES],
-        ) = unsafe {
-            (
-                core.get(inst.ops[0]),
-                core.get(inst.ops[1]),
-                core.get(inst.ops[2]),
-                core.get(inst.ops[3]),
-            )
-        };
-        let text =
-            |addresses: [u64; LANES]| core.peek_string(lane, addresses[lane]).unwrap_or_default();
-        let detail = format!(
-            "{}:{}: {}: assertion `{}` failed",
-            text(file),
-            line[lane],
-            text(function),
-            text(message)
-        );
+        let (message, file, line, function): ([u64; LANES], [u64; LANES], [u32; LANES], [u64; LANES]) =
+            unsafe { (core.get(inst.ops[0]), core.get(inst.ops[1]), core.get(inst.ops[2]), core.get(inst.ops[3])) };
+        let text = |addresses: [u64; LANES]| core.peek_string(lane, addresses[lane]).unwrap_or_default();
+        let detail = format!("{}:{}: {}: assertion `{}` failed", text(file), line[lane], text(function), text(message));
         core.fault(inst, FaultKind::Assert, lane as u32, detail)
     }
 }

@@ -113,8 +113,7 @@ impl<S: Lane + Accumulator> Store<S> for Plain {
     unsafe fn load(core: &Core, operands: &[u32]) -> [[S; 8]; 8] {
         let mut block = [[S::default(); 8]; 8];
         // SAFETY: as for this function.
-        let (even, odd): ([S; LANES], [S; LANES]) =
-            unsafe { (core.get(operands[0]), core.get(operands[1])) };
+        let (even, odd): ([S; LANES], [S; LANES]) = unsafe { (core.get(operands[0]), core.get(operands[1])) };
         let flat = block.as_flattened_mut();
         for lane in 0..LANES {
             flat[2 * lane] = even[lane];
@@ -171,9 +170,7 @@ impl Store<f32> for Packed {
 
 /// `mma.sync` with `8 * BLOCKS` rows, 8 columns and `K` products. Operands, in the program's list from `ops[0]` on:
 /// D, A, B, C.
-struct Multiply<A, B, D, C, const BLOCKS: usize, const K: usize>(
-    std::marker::PhantomData<(A, B, D, C)>,
-);
+struct Multiply<A, B, D, C, const BLOCKS: usize, const K: usize>(std::marker::PhantomData<(A, B, D, C)>);
 
 impl<A, B, D, C, const BLOCKS: usize, const K: usize> Op for Multiply<A, B, D, C, BLOCKS, K>
 where
@@ -235,8 +232,7 @@ where
                         let b = &b[4 * A::PACKED * part + product];
                         for row in 0..8 {
                             for column in 0..8 {
-                                sums[row][column] =
-                                    sums[row][column].multiply_add(a[row][product], b[column]);
+                                sums[row][column] = sums[row][column].multiply_add(a[row][product], b[column]);
                             }
                         }
                     }
@@ -302,45 +298,33 @@ pub fn multiply(shape: &Shape) -> Option<(OpFn, Registers)> {
     let [d, a, b, c] = shape.types;
     let registers = |counts| Registers { counts, bits: 32 };
     let found = match (shape.size, d, a, b, c) {
-        ((16, 8, 16), "f32", "f16", "f16", "f32") => (
-            multiply!(F16Element, F16Element, Plain, Plain, 2, 16),
-            registers([4, 4, 2, 4]),
-        ),
-        ((16, 8, 16), "f16", "f16", "f16", "f16") => (
-            multiply!(F16Element, F16Element, Packed, Packed, 2, 16),
-            registers([2, 4, 2, 2]),
-        ),
-        ((16, 8, 8), "f32", "f16", "f16", "f32") => (
-            multiply!(F16Element, F16Element, Plain, Plain, 2, 8),
-            registers([4, 2, 1, 4]),
-        ),
-        ((16, 8, 8), "f16", "f16", "f16", "f16") => (
-            multiply!(F16Element, F16Element, Packed, Packed, 2, 8),
-            registers([2, 2, 1, 2]),
-        ),
-        ((16, 8, 16), "f32", "bf16", "bf16", "f32") => (
-            multiply!(BF16Element, BF16Element, Plain, Plain, 2, 16),
-            registers([4, 4, 2, 4]),
-        ),
-        ((16, 8, 8), "f32", "bf16", "bf16", "f32") => (
-            multiply!(BF16Element, BF16Element, Plain, Plain, 2, 8),
-            registers([4, 2, 1, 4]),
-        ),
-        ((16, 8, 8), "f32", "tf32", "tf32", "f32") => (
-            multiply!(TF32Element, TF32Element, Plain, Plain, 2, 8),
-            registers([4, 4, 2, 4]),
-        ),
-        ((16, 8, 4), "f32", "tf32", "tf32", "f32") => (
-            multiply!(TF32Element, TF32Element, Plain, Plain, 2, 4),
-            registers([4, 2, 1, 4]),
-        ),
-        ((8, 8, 4), "f64", "f64", "f64", "f64") => (
-            multiply!(F64Element, F64Element, Plain, Plain, 1, 4),
-            Registers {
-                counts: [2, 1, 1, 2],
-                bits: 64,
-            },
-        ),
+        ((16, 8, 16), "f32", "f16", "f16", "f32") => {
+            (multiply!(F16Element, F16Element, Plain, Plain, 2, 16), registers([4, 4, 2, 4]))
+        }
+        ((16, 8, 16), "f16", "f16", "f16", "f16") => {
+            (multiply!(F16Element, F16Element, Packed, Packed, 2, 16), registers([2, 4, 2, 2]))
+        }
+        ((16, 8, 8), "f32", "f16", "f16", "f32") => {
+            (multiply!(F16Element, F16Element, Plain, Plain, 2, 8), registers([4, 2, 1, 4]))
+        }
+        ((16, 8, 8), "f16", "f16", "f16", "f16") => {
+            (multiply!(F16Element, F16Element, Packed, Packed, 2, 8), registers([2, 2, 1, 2]))
+        }
+        ((16, 8, 16), "f32", "bf16", "bf16", "f32") => {
+            (multiply!(BF16Element, BF16Element, Plain, Plain, 2, 16), registers([4, 4, 2, 4]))
+        }
+        ((16, 8, 8), "f32", "bf16", "bf16", "f32") => {
+            (multiply!(BF16Element, BF16Element, Plain, Plain, 2, 8), registers([4, 2, 1, 4]))
+        }
+        ((16, 8, 8), "f32", "tf32", "tf32", "f32") => {
+            (multiply!(TF32Element, TF32Element, Plain, Plain, 2, 8), registers([4, 4, 2, 4]))
+        }
+        ((16, 8, 4), "f32", "tf32", "tf32", "f32") => {
+            (multiply!(TF32Element, TF32Element, Plain, Plain, 2, 4), registers([4, 2, 1, 4]))
+        }
+        ((8, 8, 4), "f64", "f64", "f64", "f64") => {
+            (multiply!(F64Element, F64Element, Plain, Plain, 1, 4), Registers { counts: [2, 1, 1, 2], bits: 64 })
+        }
         (size, "s32", a, b, "s32") => integers(size, a, b)?,
         _ => return None,
     };
@@ -363,30 +347,12 @@ fn integers(size: (u32, u32, u32), a: &str, b: &str) -> Option<(Option<OpFn>, Re
     let registers = |counts| Registers { counts, bits: 32 };
     let bytes = a.ends_with('8');
     Some(match (size, bytes) {
-        ((16, 8, 32), true) => (
-            signs!(S8Element, U8Element, "s8", "u8", 2, 32),
-            registers([4, 4, 2, 4]),
-        ),
-        ((16, 8, 16), true) => (
-            signs!(S8Element, U8Element, "s8", "u8", 2, 16),
-            registers([4, 2, 1, 4]),
-        ),
-        ((8, 8, 16), true) => (
-            signs!(S8Element, U8Element, "s8", "u8", 1, 16),
-            registers([2, 1, 1, 2]),
-        ),
-        ((16, 8, 64), false) => (
-            signs!(S4Element, U4Element, "s4", "u4", 2, 64),
-            registers([4, 4, 2, 4]),
-        ),
-        ((16, 8, 32), false) => (
-            signs!(S4Element, U4Element, "s4", "u4", 2, 32),
-            registers([4, 2, 1, 4]),
-        ),
-        ((8, 8, 32), false) => (
-            signs!(S4Element, U4Element, "s4", "u4", 1, 32),
-            registers([2, 1, 1, 2]),
-        ),
+        ((16, 8, 32), true) => (signs!(S8Element, U8Element, "s8", "u8", 2, 32), registers([4, 4, 2, 4])),
+        ((16, 8, 16), true) => (signs!(S8Element, U8Element, "s8", "u8", 2, 16), registers([4, 2, 1, 4])),
+        ((8, 8, 16), true) => (signs!(S8Element, U8Element, "s8", "u8", 1, 16), registers([2, 1, 1, 2])),
+        ((16, 8, 64), false) => (signs!(S4Element, U4Element, "s4", "u4", 2, 64), registers([4, 4, 2, 4])),
+        ((16, 8, 32), false) => (signs!(S4Element, U4Element, "s4", "u4", 2, 32), registers([4, 2, 1, 4])),
+        ((8, 8, 32), false) => (signs!(S4Element, U4Element, "s4", "u4", 1, 32), registers([2, 1, 1, 2])),
         _ => return None,
     })
 }
@@ -407,14 +373,12 @@ impl<const N: usize, const TRANSPOSED: bool> Op for LoadMatrix<N, TRANSPOSED> {
             };
             let mut out = [[0u32; LANES]; N];
             for matrix in 0..N {
-                let rows: [*const u16; 8] = std::array::from_fn(|row| {
-                    base.wrapping_add(rows[8 * matrix + row]) as *const u16
-                });
+                let rows: [*const u16; 8] =
+                    std::array::from_fn(|row| base.wrapping_add(rows[8 * matrix + row]) as *const u16);
                 for lane in 0..LANES {
                     let (major, minor) = (lane / 4, lane % 4 * 2);
                     out[matrix][lane] = if TRANSPOSED {
-                        u32::from(rows[minor].add(major).read())
-                            | u32::from(rows[minor + 1].add(major).read()) << 16
+                        u32::from(rows[minor].add(major).read()) | u32::from(rows[minor + 1].add(major).read()) << 16
                     } else {
                         rows[major].add(minor).cast::<u32>().read()
                     };
@@ -471,18 +435,11 @@ unsafe fn matrix_rows<const N: usize>(
     write: bool,
 ) -> Option<(u64, [u64; LANES])> {
     let all = core.mask;
-    core.mask = if N == 4 {
-        Mask::MAX
-    } else {
-        (1 << (8 * N)) - 1
-    };
+    core.mask = if N == 4 { Mask::MAX } else { (1 << (8 * N)) - 1 };
     // SAFETY: the slot is the instruction's address register.
     let (rows, located) = unsafe {
         let rows = core.addresses::<{ space::SHARED }>(slot, inst.imm);
-        (
-            rows,
-            core.locate::<{ space::SHARED }>(inst, &rows, 16, write),
-        )
+        (rows, core.locate::<{ space::SHARED }>(inst, &rows, 16, write))
     };
     core.mask = all;
     located.map(|at| (at.base, rows))

@@ -74,28 +74,17 @@ pub struct Warp {
 impl Warp {
     /// A warp without memory.
     pub fn new() -> Self {
-        Self {
-            registers: Buffer::new(0),
-            local: Buffer::new(0),
-            groups: vec![],
-            alive: 0,
-            filled_for: (0, u32::MAX),
-        }
+        Self { registers: Buffer::new(0), local: Buffer::new(0), groups: vec![], alive: 0, filled_for: (0, u32::MAX) }
     }
 
     /// Whether some group can run.
     pub fn is_ready(&self) -> bool {
-        self.groups
-            .iter()
-            .any(|group| matches!(group.wait, Wait::Ready))
+        self.groups.iter().any(|group| matches!(group.wait, Wait::Ready))
     }
 
     /// How many groups can run.
     pub fn ready(&self) -> usize {
-        self.groups
-            .iter()
-            .filter(|group| matches!(group.wait, Wait::Ready))
-            .count()
+        self.groups.iter().filter(|group| matches!(group.wait, Wait::Ready)).count()
     }
 
     /// Adds a group that can run, merging it with one at the same place.
@@ -115,9 +104,7 @@ impl Warp {
         for other in &mut self.groups {
             let same_kind = match (&mut other.wait, &group.wait) {
                 (Wait::Barrier(arrival, counted), Wait::Barrier(joining, _)) if !*counted => {
-                    if let (Some((_, bits, _)), Some((_, more, _))) =
-                        (&mut arrival.reduction, joining.reduction)
-                    {
+                    if let (Some((_, bits, _)), Some((_, more, _))) = (&mut arrival.reduction, joining.reduction) {
                         *bits |= more;
                     }
                     true

@@ -7,9 +7,7 @@ use super::core::{Core, Lane};
 use super::fault::{Access, Fault, FaultKind};
 use super::op::{Inst, LANES, Op, OpFn, op};
 use super::site::space;
-use super::tensor::{
-    Accumulator, BF16Element, Element, F16Element, F64Element, S8Element, TF32Element, U8Element,
-};
+use super::tensor::{Accumulator, BF16Element, Element, F16Element, F64Element, S8Element, TF32Element, U8Element};
 use crate::math::half::{self, F16, Half};
 use crate::ptx::Space;
 
@@ -42,12 +40,7 @@ impl Part {
             ("f64", _) => (64, (m, n, k) == (8, 8, 4)),
             _ => return None,
         };
-        valid.then_some(Self {
-            rows,
-            columns,
-            bits,
-            doubled: multiplicand && ty == "f16" && wide,
-        })
+        valid.then_some(Self { rows, columns, bits, doubled: multiplicand && ty == "f16" && wide })
     }
 
     fn per_lane(&self) -> usize {
@@ -136,11 +129,7 @@ where
                     let element = (lane * per_lane + slot % per_lane) as u64;
                     let (row, column) = (element / COLUMNS as u64, element % COLUMNS as u64);
                     let stride = u64::from(strides[lane]);
-                    let index = if BY_COLUMN {
-                        column * stride + row
-                    } else {
-                        row * stride + column
-                    };
+                    let index = if BY_COLUMN { column * stride + row } else { row * stride + column };
                     let address = addresses[lane].wrapping_add(index * bytes);
                     at[lane] = address;
                     let Some(host) = core.checked::<SPACE>(lane, address, bytes, STORE) else {
@@ -158,8 +147,7 @@ where
             }
             if !STORE {
                 for register in 0..registers {
-                    let pattern: [R; LANES] =
-                        values[register].map(|value| R::try_from(value).unwrap_or_default());
+                    let pattern: [R; LANES] = values[register].map(|value| R::try_from(value).unwrap_or_default());
                     core.put(list[register], pattern);
                 }
             }
@@ -194,36 +182,20 @@ unsafe fn write_bits(host: u64, value: u64, bits: u32) {
 }
 
 #[cold]
-fn refuse<const SPACE: u8>(
-    core: &mut Core,
-    inst: &Inst,
-    lane: usize,
-    address: u64,
-    bytes: u32,
-    write: bool,
-) -> bool {
+fn refuse<const SPACE: u8>(core: &mut Core, inst: &Inst, lane: usize, address: u64, bytes: u32, write: bool) -> bool {
     let space = match SPACE {
         space::SHARED => Space::Shared,
         space::GLOBAL => Space::Global,
         _ => Space::Generic,
     };
     let misaligned = !address.is_multiple_of(u64::from(bytes));
-    let kind = if misaligned {
-        FaultKind::Misaligned
-    } else {
-        FaultKind::OutOfBounds
-    };
+    let kind = if misaligned { FaultKind::Misaligned } else { FaultKind::OutOfBounds };
     core.raise(super::event::Event::Fault(Box::new(Fault {
         kind,
         origin: inst.origin,
         lane: lane as u32,
         block: 0,
-        access: Some(Access {
-            address,
-            bytes,
-            space,
-            write,
-        }),
+        access: Some(Access { address, bytes, space, write }),
         detail: "an element of the matrix lies outside of memory".into(),
     })))
 }
@@ -233,42 +205,15 @@ pub fn transfer(store: bool, space: u8, part: &Part, by_column: bool) -> Option<
     macro_rules! spaces {
         ($r:ty, $store:literal, $bits:literal, $rows:literal, $columns:literal, $by_column:literal, $doubled:literal) => {
             match space {
-                space::GLOBAL => op::<
-                    Transfer<
-                        $r,
-                        $store,
-                        { space::GLOBAL },
-                        $bits,
-                        $rows,
-                        $columns,
-                        $by_column,
-                        $doubled,
-                    >,
-                >(),
-                space::SHARED => op::<
-                    Transfer<
-                        $r,
-                        $store,
-                        { space::SHARED },
-                        $bits,
-                        $rows,
-                        $columns,
-                        $by_column,
-                        $doubled,
-                    >,
-                >(),
-                space::GENERIC => op::<
-                    Transfer<
-                        $r,
-                        $store,
-                        { space::GENERIC },
-                        $bits,
-                        $rows,
-                        $columns,
-                        $by_column,
-                        $doubled,
-                    >,
-                >(),
+                space::GLOBAL => {
+                    op::<Transfer<$r, $store, { space::GLOBAL }, $bits, $rows, $columns, $by_column, $doubled>>()
+                }
+                space::SHARED => {
+                    op::<Transfer<$r, $store, { space::SHARED }, $bits, $rows, $columns, $by_column, $doubled>>()
+                }
+                space::GENERIC => {
+                    op::<Transfer<$r, $store, { space::GENERIC }, $bits, $rows, $columns, $by_column, $doubled>>()
+                }
                 _ => return None,
             }
         };
@@ -368,11 +313,7 @@ where
             let program = (*core.block).launch().program;
             let list = &program.operands[inst.ops[0] as usize..];
             let count = |elements: usize| {
-                if DOUBLED {
-                    8
-                } else {
-                    (elements / 32).div_ceil(E::PACKED)
-                }
+                if DOUBLED { 8 } else { (elements / 32).div_ceil(E::PACKED) }
             };
             let (d_list, list) = list.split_at(m * n / 32 / D::PER_REGISTER);
             let (a_list, list) = list.split_at(count(m * k));
@@ -385,8 +326,7 @@ where
                 let values: [C::Register; LANES] = core.get(*slot);
                 for (lane, value) in values.iter().enumerate() {
                     for index in 0..C::PER_REGISTER {
-                        sums[lane * per_lane + register * C::PER_REGISTER + index] =
-                            C::unpack(*value, index);
+                        sums[lane * per_lane + register * C::PER_REGISTER + index] = C::unpack(*value, index);
                     }
                 }
             }

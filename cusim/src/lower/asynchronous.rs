@@ -14,11 +14,7 @@ const B32: ScalarType = ScalarType::bits(32);
 const B64: ScalarType = ScalarType::bits(64);
 
 /// Lowers an asynchronous copy or an mbarrier instruction.
-pub fn lower<'m>(
-    body: &mut Body<'_, 'm>,
-    opcode: &mut Opcode,
-    operands: &[Operand<'m>],
-) -> Result<(), Problem> {
+pub fn lower<'m>(body: &mut Body<'_, 'm>, opcode: &mut Opcode, operands: &[Operand<'m>]) -> Result<(), Problem> {
     if opcode.base == "mbarrier" {
         return barrier(body, opcode, operands);
     }
@@ -50,28 +46,15 @@ pub fn lower<'m>(
 }
 
 /// `cp.async.{ca,cg}.shared.global [dst], [src], size{, read}{, policy}`.
-fn copy<'m>(
-    body: &mut Body<'_, 'm>,
-    opcode: &mut Opcode,
-    operands: &[Operand<'m>],
-) -> Result<(), Problem> {
+fn copy<'m>(body: &mut Body<'_, 'm>, opcode: &mut Opcode, operands: &[Operand<'m>]) -> Result<(), Problem> {
     let hinted = cache_operators(opcode);
-    if opcode.take(Space::parse) != Some(Space::Shared)
-        || opcode.take(Space::parse) != Some(Space::Global)
-    {
+    if opcode.take(Space::parse) != Some(Space::Shared) || opcode.take(Space::parse) != Some(Space::Global) {
         return Err(UNKNOWN.into());
     }
     finish(opcode)?;
-    let operands = if hinted {
-        &operands[..operands.len().saturating_sub(1)]
-    } else {
-        operands
-    };
+    let operands = if hinted { &operands[..operands.len().saturating_sub(1)] } else { operands };
     if !(3..=4).contains(&operands.len()) {
-        return Err(format!(
-            "{} operands where 3 or 4 are needed",
-            operands.len()
-        ));
+        return Err(format!("{} operands where 3 or 4 are needed", operands.len()));
     }
     let target = address(body, &operands[0], Space::Shared)?;
     let source = address(body, &operands[1], Space::Global)?;
@@ -82,20 +65,14 @@ fn copy<'m>(
     if let Some(read) = operands.get(3) {
         let ignore = match read {
             Operand::Not(_) => true,
-            Operand::Name(name) => body
-                .register(name)
-                .is_ok_and(|reg| body.regs[reg as usize].bits == 1),
+            Operand::Name(name) => body.register(name).is_ok_and(|reg| body.regs[reg as usize].bits == 1),
             _ => false,
         };
         uses.push(if ignore {
             let skip = body.source(read, PRED)?;
             let count = body.temporary(32);
             let all = body.bits(bytes, 32);
-            body.push(
-                map!(|skip: bool, all: u32| -> u32 { if skip { 0 } else { all } }),
-                vec![count],
-                vec![skip, all],
-            );
+            body.push(map!(|skip: bool, all: u32| -> u32 { if skip { 0 } else { all } }), vec![count], vec![skip, all]);
             count
         } else {
             body.source(read, B32)?
@@ -121,42 +98,19 @@ fn copy<'m>(
 }
 
 /// `cp.async.mbarrier.arrive{.noinc}.shared.b64 [object]`.
-fn copies_arrive<'m>(
-    body: &mut Body<'_, 'm>,
-    opcode: &mut Opcode,
-    operands: &[Operand<'m>],
-) -> Result<(), Problem> {
+fn copies_arrive<'m>(body: &mut Body<'_, 'm>, opcode: &mut Opcode, operands: &[Operand<'m>]) -> Result<(), Problem> {
     let counted = opcode.flag("noinc");
     if !opcode.flag("arrive") {
         return Err(UNKNOWN.into());
     }
     // Without .noinc the arrival is added to what the phase waits for, and so changes nothing.
     let count = body.bits(u64::from(counted), 32);
-    on_object(
-        body,
-        opcode,
-        operands,
-        exec::copies_arrive(),
-        None,
-        Some(count),
-    )
+    on_object(body, opcode, operands, exec::copies_arrive(), None, Some(count))
 }
 
-fn barrier<'m>(
-    body: &mut Body<'_, 'm>,
-    opcode: &mut Opcode,
-    operands: &[Operand<'m>],
-) -> Result<(), Problem> {
+fn barrier<'m>(body: &mut Body<'_, 'm>, opcode: &mut Opcode, operands: &[Operand<'m>]) -> Result<(), Problem> {
     let action = opcode
-        .one_of(&[
-            "init",
-            "inval",
-            "arrive",
-            "arrive_drop",
-            "test_wait",
-            "try_wait",
-            "pending_count",
-        ])
+        .one_of(&["init", "inval", "arrive", "arrive_drop", "test_wait", "try_wait", "pending_count"])
         .ok_or(UNKNOWN)?;
     opcode.one_of(&["release", "acquire", "relaxed"]);
     opcode.flag("cta");
@@ -166,34 +120,14 @@ fn barrier<'m>(
         "init" => {
             expect(operands, 2)?;
             let count = body.source(&operands[1], B32)?;
-            on_object(
-                body,
-                opcode,
-                &operands[..1],
-                exec::init(),
-                None,
-                Some(count),
-            )
+            on_object(body, opcode, &operands[..1], exec::init(), None, Some(count))
         }
         "inval" => on_object(body, opcode, operands, exec::invalidate(), None, None),
         "arrive" | "arrive_drop" => {
-            let run = if action == "arrive" {
-                exec::arrive()
-            } else {
-                exec::arrive_drop()
-            };
+            let run = if action == "arrive" { exec::arrive() } else { exec::arrive_drop() };
             let (result, rest) = operands.split_first().ok_or(UNKNOWN)?;
-            let count = rest
-                .get(1)
-                .map_or(Ok(one), |operand| body.source(operand, B32))?;
-            on_object(
-                body,
-                opcode,
-                &rest[..rest.len().min(1)],
-                run,
-                Some((result, B64)),
-                Some(count),
-            )
+            let count = rest.get(1).map_or(Ok(one), |operand| body.source(operand, B32))?;
+            on_object(body, opcode, &rest[..rest.len().min(1)], run, Some((result, B64)), Some(count))
         }
         "pending_count" => {
             expect(operands, 2)?;
@@ -201,11 +135,7 @@ fn barrier<'m>(
             finish(opcode)?;
             let token = body.source(&operands[1], B64)?;
             body.store_result(&operands[0], B32, |body, dst| {
-                body.push(
-                    map!(|a: u64| -> u32 { a as u32 & 0xf_ffff }),
-                    vec![dst],
-                    vec![token],
-                );
+                body.push(map!(|a: u64| -> u32 { a as u32 & 0xf_ffff }), vec![dst], vec![token]);
             })
         }
         _ => {
@@ -213,20 +143,9 @@ fn barrier<'m>(
             if !(3..=4).contains(&operands.len()) {
                 return Err(format!("{} operands where 3 are needed", operands.len()));
             }
-            let run = if parity {
-                exec::test_parity()
-            } else {
-                exec::test()
-            };
+            let run = if parity { exec::test_parity() } else { exec::test() };
             let token = body.source(&operands[2], if parity { B32 } else { B64 })?;
-            on_object(
-                body,
-                opcode,
-                &operands[1..2],
-                run,
-                Some((&operands[0], PRED)),
-                Some(token),
-            )
+            on_object(body, opcode, &operands[1..2], run, Some((&operands[0], PRED)), Some(token))
         }
     }
 }
@@ -256,11 +175,7 @@ fn on_object<'m>(
             let base = body.bits(window, 64);
             let run = map!(|a: u64, window: u64| -> u32 {
                 let offset = a.wrapping_sub(window);
-                if offset > 1 << 31 {
-                    u32::MAX
-                } else {
-                    offset as u32
-                }
+                if offset > 1 << 31 { u32::MAX } else { offset as u32 }
             });
             body.push(run, vec![narrow], vec![at.base, base]);
             at.base = narrow;

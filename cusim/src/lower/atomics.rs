@@ -9,16 +9,10 @@ use crate::exec::program::{AccessKind, MemorySite};
 use crate::exec::site::space;
 use crate::ptx::{Kind, Operand, ScalarType, Space};
 
-const NAMES: [&str; 10] = [
-    "add", "min", "max", "inc", "dec", "and", "or", "xor", "exch", "cas",
-];
+const NAMES: [&str; 10] = ["add", "min", "max", "inc", "dec", "and", "or", "xor", "exch", "cas"];
 
 /// Lowers an atomic.
-pub fn lower<'m>(
-    body: &mut Body<'_, 'm>,
-    opcode: &mut Opcode,
-    operands: &[Operand<'m>],
-) -> Result<(), Problem> {
+pub fn lower<'m>(body: &mut Body<'_, 'm>, opcode: &mut Opcode, operands: &[Operand<'m>]) -> Result<(), Problem> {
     let returns = opcode.base == "atom";
     let named = opcode.take(Space::parse).unwrap_or(Space::Generic);
     opcode.one_of(&["relaxed", "acquire", "release", "acq_rel"]);
@@ -30,28 +24,14 @@ pub fn lower<'m>(
     let ty = opcode.ty().ok_or(UNKNOWN)?;
     finish(opcode)?;
     let compare = name == "cas";
-    expect(
-        operands,
-        2 + usize::from(returns) + usize::from(compare) + usize::from(hinted),
-    )?;
-    let (target, rest) = if returns {
-        (Some(&operands[0]), &operands[1..])
-    } else {
-        (None, operands)
-    };
+    expect(operands, 2 + usize::from(returns) + usize::from(compare) + usize::from(hinted))?;
+    let (target, rest) = if returns { (Some(&operands[0]), &operands[1..]) } else { (None, operands) };
     let at = address(body, &rest[0], named)?;
     let b = body.source(&rest[1], ty)?;
-    let c = if compare {
-        body.source(&rest[2], ty)?
-    } else {
-        b
-    };
+    let c = if compare { body.source(&rest[2], ty)? } else { b };
     let run = atomics::lookup(at.space, name, ty).ok_or(UNKNOWN)?;
     let used = matches!(target, Some(Operand::Name(name)) if *name != "_");
-    let float = matches!(
-        ty.kind,
-        Kind::Float | Kind::BFloat | Kind::FloatPair | Kind::BFloatPair
-    );
+    let float = matches!(ty.kind, Kind::Float | Kind::BFloat | Kind::FloatPair | Kind::BFloatPair);
     if at.space != space::SHARED && (used || float || matches!(name, "exch" | "cas")) {
         body.program.order_sensitive = true;
         body.program.may_wait = true;

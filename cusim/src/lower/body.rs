@@ -7,10 +7,7 @@ use super::reach::Reached;
 use super::{Globals, Options};
 use crate::exec::op::{OpFn, map};
 use crate::exec::program::{MemorySite, Origin, Program, Slot, Source, Special};
-use crate::ptx::{
-    Function, Instruction, Kind, Module, Operand, ScalarType, SourceLine, Space, Statement,
-    Variable,
-};
+use crate::ptx::{Function, Instruction, Kind, Module, Operand, ScalarType, SourceLine, Space, Statement, Variable};
 
 /// Why an instruction cannot be lowered.
 pub type Problem = String;
@@ -143,11 +140,7 @@ impl<'b, 'm> Body<'b, 'm> {
             for variable in list {
                 let slot = self.stack_slot(variable);
                 self.scopes[0].insert(variable.name, Symbol::Stack(slot));
-                if is_param {
-                    self.params.push(slot)
-                } else {
-                    self.returns.push(slot)
-                }
+                if is_param { self.params.push(slot) } else { self.returns.push(slot) }
             }
         }
     }
@@ -167,34 +160,24 @@ impl<'b, 'm> Body<'b, 'm> {
                     let label = self.labels.len() as u32;
                     self.labels.push(0);
                     if self.label_names.insert(name, label).is_some() {
-                        self.problems
-                            .push((self.function.line, format!("label {name} is defined twice")));
+                        self.problems.push((self.function.line, format!("label {name} is defined twice")));
                     }
                 }
                 Statement::Targets { name, labels } => {
                     self.tables.insert(name, labels.clone());
                 }
-                Statement::Prototype {
-                    name,
-                    returns,
-                    params,
-                } => {
-                    let sizes = |list: &[Variable]| {
-                        list.iter().map(|v| v.size() as u32).collect::<Vec<_>>()
-                    };
-                    self.prototypes
-                        .insert(name, (sizes(returns), sizes(params)));
+                Statement::Prototype { name, returns, params } => {
+                    let sizes = |list: &[Variable]| list.iter().map(|v| v.size() as u32).collect::<Vec<_>>();
+                    self.prototypes.insert(name, (sizes(returns), sizes(params)));
                 }
                 Statement::Registers { name, count, ty } => {
                     let first = self.regs.len() as Reg;
                     if self.regs.len() + count.unwrap_or(1) as usize > 1 << 20 {
-                        self.problems
-                            .push((self.function.line, "too many registers".into()));
+                        self.problems.push((self.function.line, "too many registers".into()));
                         return;
                     }
                     if ty.bits == 128 {
-                        self.problems
-                            .push((self.function.line, format!("128-bit register {name}")));
+                        self.problems.push((self.function.line, format!("128-bit register {name}")));
                     }
                     for _ in 0..count.unwrap_or(1) {
                         self.regs.push(RegInfo {
@@ -206,8 +189,7 @@ impl<'b, 'm> Body<'b, 'm> {
                         });
                     }
                     self.declared.insert(index, first);
-                    let symbol =
-                        count.map_or(Symbol::Reg(first), |count| Symbol::Family(first, count));
+                    let symbol = count.map_or(Symbol::Reg(first), |count| Symbol::Family(first, count));
                     self.bind(name, symbol);
                 }
                 Statement::ScopeOpen => self.scopes.push(HashMap::new()),
@@ -231,9 +213,7 @@ impl<'b, 'm> Body<'b, 'm> {
                     self.regs[reg as usize].defs += 1;
                 }
             }
-            Operand::Vector(list) => list
-                .iter()
-                .for_each(|operand| self.count_definitions(operand)),
+            Operand::Vector(list) => list.iter().for_each(|operand| self.count_definitions(operand)),
             Operand::Pair(a, b) => {
                 self.count_definitions(a);
                 self.count_definitions(b);
@@ -252,10 +232,7 @@ impl<'b, 'm> Body<'b, 'm> {
         match statement {
             Statement::Registers { name, count, .. } => {
                 if let Some(first) = self.declared.get(&index).copied() {
-                    self.bind(
-                        name,
-                        count.map_or(Symbol::Reg(first), |count| Symbol::Family(first, count)),
-                    );
+                    self.bind(name, count.map_or(Symbol::Reg(first), |count| Symbol::Family(first, count)));
                 }
             }
             Statement::ScopeOpen => self.scopes.push(HashMap::new()),
@@ -267,25 +244,16 @@ impl<'b, 'm> Body<'b, 'm> {
                     Space::Local | Space::Param => {
                         let slot = self.stack_slot(variable);
                         if self.stack_bytes > 512 << 10 {
-                            return Err(format!(
-                                "{} bytes of local memory; the limit is 512 KiB",
-                                self.stack_bytes
-                            ));
+                            return Err(format!("{} bytes of local memory; the limit is 512 KiB", self.stack_bytes));
                         }
                         Symbol::Stack(slot)
                     }
                     Space::Shared => {
-                        let address = self
-                            .reached
-                            .shared_addresses
-                            .get(&(self.function.name, variable.name));
+                        let address = self.reached.shared_addresses.get(&(self.function.name, variable.name));
                         Symbol::Fixed(u64::from(address.copied().unwrap_or(0)))
                     }
                     space => {
-                        return Err(format!(
-                            ".{space} variable {} inside a function",
-                            variable.name
-                        ));
+                        return Err(format!(".{space} variable {} inside a function", variable.name));
                     }
                 };
                 self.bind(variable.name, symbol);
@@ -310,12 +278,7 @@ impl<'b, 'm> Body<'b, 'm> {
                 return Some(Symbol::Reg(first + number));
             }
         }
-        if let Some(variable) = self
-            .module
-            .variables
-            .iter()
-            .find(|variable| variable.name == name)
-        {
+        if let Some(variable) = self.module.variables.iter().find(|variable| variable.name == name) {
             return match variable.space {
                 Space::Shared => {
                     let address = self.reached.shared_addresses.get(&("", name))?;
@@ -329,13 +292,7 @@ impl<'b, 'm> Body<'b, 'm> {
 
     /// A fresh register.
     pub fn temporary(&mut self, bits: u32) -> Reg {
-        self.regs.push(RegInfo {
-            bits,
-            defs: 1,
-            alias: None,
-            constant: None,
-            temporary: true,
-        });
+        self.regs.push(RegInfo { bits, defs: 1, alias: None, constant: None, temporary: true });
         self.regs.len() as Reg - 1
     }
 
@@ -344,13 +301,7 @@ impl<'b, 'm> Body<'b, 'm> {
         if let Some(reg) = self.constants.get(&(source, bits)) {
             return *reg;
         }
-        self.regs.push(RegInfo {
-            bits,
-            defs: 1,
-            alias: None,
-            constant: Some(source),
-            temporary: false,
-        });
+        self.regs.push(RegInfo { bits, defs: 1, alias: None, constant: Some(source), temporary: false });
         let reg = self.regs.len() as Reg - 1;
         self.constants.insert((source, bits), reg);
         reg
@@ -358,11 +309,7 @@ impl<'b, 'm> Body<'b, 'm> {
 
     /// The register that holds these bits.
     pub fn bits(&mut self, value: u64, bits: u32) -> Reg {
-        let value = if bits < 64 {
-            value & ((1 << bits) - 1)
-        } else {
-            value
-        };
+        let value = if bits < 64 { value & ((1 << bits) - 1) } else { value };
         self.constant(Source::Bits(value), bits)
     }
 
@@ -391,10 +338,7 @@ impl<'b, 'm> Body<'b, 'm> {
 
     /// The label's number.
     pub fn label(&self, name: &str) -> Result<u32, Problem> {
-        self.label_names
-            .get(name)
-            .copied()
-            .ok_or_else(|| format!("there is no label {name}"))
+        self.label_names.get(name).copied().ok_or_else(|| format!("there is no label {name}"))
     }
 
     /// A register by name.
@@ -420,9 +364,7 @@ impl<'b, 'm> Body<'b, 'm> {
             Operand::F32(value) if bits == 32 => Ok(self.bits(u64::from(*value), bits)),
             Operand::F32(value) => Ok(self.bits(f64::from(f32::from_bits(*value)).to_bits(), bits)),
             Operand::F64(value) if bits == 64 => Ok(self.bits(*value, bits)),
-            Operand::F64(value) => {
-                Ok(self.bits(u64::from((f64::from_bits(*value) as f32).to_bits()), bits))
-            }
+            Operand::F64(value) => Ok(self.bits(u64::from((f64::from_bits(*value) as f32).to_bits()), bits)),
             Operand::Not(name) if bits == 1 => {
                 let reg = self.register(name)?;
                 let not = self.temporary(1);
@@ -502,9 +444,7 @@ impl<'b, 'm> Body<'b, 'm> {
         match self.lookup(name) {
             Some(Symbol::Fixed(address)) => Ok(self.bits(address.wrapping_add(offset), bits)),
             Some(Symbol::Stack(slot)) => {
-                let source = Source::Local {
-                    offset: slot.offset.wrapping_add(offset as u32),
-                };
+                let source = Source::Local { offset: slot.offset.wrapping_add(offset as u32) };
                 Ok(self.constant(source, bits))
             }
             Some(Symbol::Param(slot)) => {
@@ -543,11 +483,7 @@ impl<'b, 'm> Body<'b, 'm> {
             ("%dynamic_smem_size", 3) => Special::DynamicShared,
             ("%total_smem_size", 3) => Special::TotalShared,
             ("WARP_SZ", 3) => return Ok(self.bits(32, bits)),
-            (
-                "%clock" | "%clock64" | "%clock_hi" | "%globaltimer" | "%globaltimer_lo"
-                | "%globaltimer_hi",
-                3,
-            ) => {
+            ("%clock" | "%clock64" | "%clock_hi" | "%globaltimer" | "%globaltimer_lo" | "%globaltimer_hi", 3) => {
                 let ticks = self.temporary(64);
                 self.push(crate::exec::control::clock(), vec![ticks], vec![]);
                 if name.ends_with("_hi") {
@@ -562,9 +498,7 @@ impl<'b, 'm> Body<'b, 'm> {
             // The other environment registers hold whatever the driver put there: nothing.
             (name, 3) if name.starts_with("%envreg") => return Ok(self.bits(0, bits)),
             _ => {
-                return Err(format!(
-                    "{name} is neither a declared name nor a special register that cusim has"
-                ));
+                return Err(format!("{name} is neither a declared name nor a special register that cusim has"));
             }
         };
         Ok(self.constant(Source::Special(special), bits))
@@ -575,17 +509,9 @@ impl<'b, 'm> Body<'b, 'm> {
         self.origin = self.program.origins.len() as u32;
         let text = describe(instruction);
         let work = super::work::classify(instruction.opcode);
-        self.program.origins.push(Origin {
-            ptx_line: instruction.line,
-            source,
-            text,
-            work,
-        });
+        self.program.origins.push(Origin { ptx_line: instruction.line, source, text, work });
         let start = self.drafts.len();
-        let guard = match instruction
-            .guard
-            .map(|(negated, name)| Ok::<_, Problem>((self.register(name)?, negated)))
-        {
+        let guard = match instruction.guard.map(|(negated, name)| Ok::<_, Problem>((self.register(name)?, negated))) {
             None => None,
             Some(Ok(guard)) => Some(guard),
             Some(Err(problem)) => {
@@ -594,16 +520,11 @@ impl<'b, 'm> Body<'b, 'm> {
             }
         };
         if let Err(problem) = super::instruction::lower(self, instruction, guard.is_some()) {
-            self.problems.push((
-                instruction.line,
-                format!("{}: {problem}", instruction.opcode),
-            ));
+            self.problems.push((instruction.line, format!("{}: {problem}", instruction.opcode)));
             return;
         }
         if guard.is_some() {
-            self.drafts[start..]
-                .iter_mut()
-                .for_each(|draft| draft.guard = guard);
+            self.drafts[start..].iter_mut().for_each(|draft| draft.guard = guard);
         }
     }
 }

@@ -20,10 +20,7 @@ pub fn lower<'m>(body: &mut Body<'_, 'm>, operands: &[Operand<'m>]) -> Result<()
         [Operand::List(args), prototype @ ..] => (&args[..], prototype),
         prototype => (&[][..], prototype),
     };
-    let site = CallSite {
-        args: slots(body, args)?,
-        results: slots(body, results)?,
-    };
+    let site = CallSite { args: slots(body, args)?, results: slots(body, results)? };
     let Operand::Name(name) = target else {
         return Err(format!("{target:?} is no function"));
     };
@@ -32,26 +29,18 @@ pub fn lower<'m>(body: &mut Body<'_, 'm>, operands: &[Operand<'m>]) -> Result<()
         let Operand::Name(prototype) = &prototype[0] else {
             return Err("the prototype is missing".into());
         };
-        let (returns, params) = body
-            .prototypes
-            .get(prototype)
-            .ok_or_else(|| format!("there is no prototype {prototype}"))?;
+        let (returns, params) =
+            body.prototypes.get(prototype).ok_or_else(|| format!("there is no prototype {prototype}"))?;
         let sizes = |slots: &[Slot]| slots.iter().map(|slot| slot.bytes).collect::<Vec<_>>();
         if sizes(&site.args) != *params || sizes(&site.results) != *returns {
             return Err(format!("the call does not fit prototype {prototype}"));
         }
         body.program.calls.push(site);
         let aux = body.program.calls.len() as u32 - 1;
-        body.push(control::call_indirect(), vec![], vec![address])
-            .aux = aux;
+        body.push(control::call_indirect(), vec![], vec![address]).aux = aux;
         return Ok(());
     }
-    if let Some(function) = body
-        .reached
-        .functions
-        .iter()
-        .position(|function| function.name == *name)
-    {
+    if let Some(function) = body.reached.functions.iter().position(|function| function.name == *name) {
         body.program.calls.push(site);
         let aux = body.program.calls.len() as u32 - 1;
         let draft = body.push(control::call(), vec![], vec![]);
@@ -80,32 +69,17 @@ fn system_call(body: &mut Body, name: &str, site: &CallSite) -> Result<(), Probl
         "vprintf" => (system::print(), 2, 1),
         "__assertfail" => (system::assert_fail(), 5, 0),
         _ => {
-            return Err(format!(
-                "function {name} is neither in this module nor provided by cusim"
-            ));
+            return Err(format!("function {name} is neither in this module nor provided by cusim"));
         }
     };
     if site.args.len() != arguments || site.results.len() != results {
         return Err(format!("{name} takes other parameters"));
     }
-    let uses = site
-        .args
-        .iter()
-        .map(|slot| load_argument(body, *slot))
-        .collect::<Result<Vec<_>, _>>()?;
-    let defs = if results == 1 {
-        vec![body.temporary(32)]
-    } else {
-        vec![]
-    };
+    let uses = site.args.iter().map(|slot| load_argument(body, *slot)).collect::<Result<Vec<_>, _>>()?;
+    let defs = if results == 1 { vec![body.temporary(32)] } else { vec![] };
     body.push(run, defs.clone(), uses);
     if let (Some(result), Some(slot)) = (defs.first(), site.results.first()) {
-        let base = body.constant(
-            Source::Local {
-                offset: slot.offset,
-            },
-            32,
-        );
+        let base = body.constant(Source::Local { offset: slot.offset }, 32);
         let aux = stack_site(body, slot.bytes, AccessKind::Store, 0);
         let run = memory::store(space::LOCAL, 32, 1).ok_or("no such store")?;
         body.push(run, vec![], vec![base, *result]).aux = aux;
@@ -115,26 +89,13 @@ fn system_call(body: &mut Body, name: &str, site: &CallSite) -> Result<(), Probl
 
 fn stack_site(body: &mut Body, bytes: u32, access: AccessKind, address: u8) -> u32 {
     let origin = body.origin;
-    body.site(MemorySite {
-        space: Space::Local,
-        bytes,
-        access,
-        address,
-        wide: false,
-        lanes: u32::MAX,
-        origin,
-    })
+    body.site(MemorySite { space: Space::Local, bytes, access, address, wide: false, lanes: u32::MAX, origin })
 }
 
 fn load_argument(body: &mut Body, slot: Slot) -> Result<Reg, Problem> {
     let ty = ScalarType::bits(slot.bytes * 8);
     let value = body.temporary(ty.bits);
-    let base = body.constant(
-        Source::Local {
-            offset: slot.offset,
-        },
-        32,
-    );
+    let base = body.constant(Source::Local { offset: slot.offset }, 32);
     let aux = stack_site(body, slot.bytes, AccessKind::Load, 1);
     let run = memory::load(space::LOCAL, ty.bits, false, 1).ok_or("an argument of this size")?;
     body.push(run, vec![value], vec![base]).aux = aux;

@@ -31,33 +31,21 @@ macro_rules! operations {
 }
 
 /// `add.cc`, `addc{.cc}`, `sub.cc`, `subc{.cc}`, `mad{c}.{lo,hi}{.cc}`.
-pub fn lower<'m>(
-    body: &mut Body<'_, 'm>,
-    opcode: &mut Opcode,
-    operands: &[Operand<'m>],
-) -> Result<(), Problem> {
+pub fn lower<'m>(body: &mut Body<'_, 'm>, opcode: &mut Opcode, operands: &[Operand<'m>]) -> Result<(), Problem> {
     let sets = opcode.flag("cc");
     let takes = opcode.base.ends_with('c');
     let multiply = opcode.base.starts_with("mad");
     let high = multiply && opcode.one_of(&["lo", "hi"]).ok_or(UNKNOWN)? == "hi";
     let ty = opcode.ty().ok_or(UNKNOWN)?;
     finish(opcode)?;
-    if !matches!(ty.bits, 32 | 64) || !matches!(ty.kind, Kind::Signed | Kind::Unsigned | Kind::Bits)
-    {
+    if !matches!(ty.bits, 32 | 64) || !matches!(ty.kind, Kind::Signed | Kind::Unsigned | Kind::Bits) {
         return Err(UNKNOWN.into());
     }
     expect(operands, if multiply { 4 } else { 3 })?;
-    let mut sources = operands[1..]
-        .iter()
-        .map(|operand| body.source(operand, ty))
-        .collect::<Result<Vec<Reg>, _>>()?;
+    let mut sources = operands[1..].iter().map(|operand| body.source(operand, ty)).collect::<Result<Vec<Reg>, _>>()?;
     if multiply {
         let product = body.temporary(ty.bits);
-        body.push(
-            multiplication(ty, high),
-            vec![product],
-            sources[..2].to_vec(),
-        );
+        body.push(multiplication(ty, high), vec![product], sources[..2].to_vec());
         sources = vec![product, sources[2]];
     }
     let carry = match body.carry {
@@ -72,11 +60,8 @@ pub fn lower<'m>(
     };
     let carry_in = if takes { carry } else { body.bits(0, 1) };
     let subtract = opcode.base.starts_with("sub");
-    let (value, overflow): (OpFn, OpFn) = if ty.bits == 32 {
-        operations!(u32, subtract)
-    } else {
-        operations!(u64, subtract)
-    };
+    let (value, overflow): (OpFn, OpFn) =
+        if ty.bits == 32 { operations!(u32, subtract) } else { operations!(u64, subtract) };
     sources.push(carry_in);
     let carry_out = body.temporary(1);
     if sets {

@@ -27,13 +27,9 @@ impl Body<'_, '_> {
                 self.program.operands.extend(operands);
             }
             let aux = match &draft.flow {
-                Flow::Jump(label) | Flow::Branch(label) => {
-                    entry + self.labels[*label as usize] as u32
-                }
+                Flow::Jump(label) | Flow::Branch(label) => entry + self.labels[*label as usize] as u32,
                 Flow::Table(labels) => {
-                    let targets = labels
-                        .iter()
-                        .map(|label| entry + self.labels[*label as usize] as u32);
+                    let targets = labels.iter().map(|label| entry + self.labels[*label as usize] as u32);
                     self.program.tables.push(targets.collect());
                     self.program.tables.len() as u32 - 1
                 }
@@ -67,11 +63,7 @@ impl Body<'_, '_> {
             .enumerate()
             .filter(|(reg, _)| assignment.used[*reg])
             .filter_map(|(reg, info)| {
-                Some(Constant {
-                    slot: assignment.slots[reg],
-                    bits: info.bits,
-                    source: info.constant?,
-                })
+                Some(Constant { slot: assignment.slots[reg], bits: info.bits, source: info.constant? })
             })
             .collect();
         constants.extend(assignment.undefined.iter().map(|reg| Constant {
@@ -103,10 +95,7 @@ impl Body<'_, '_> {
             })
             .collect();
         for draft in &mut self.drafts {
-            draft
-                .uses
-                .iter_mut()
-                .for_each(|reg| *reg = resolved[*reg as usize]);
+            draft.uses.iter_mut().for_each(|reg| *reg = resolved[*reg as usize]);
             if let Some((guard, _)) = &mut draft.guard {
                 *guard = resolved[*guard as usize];
             }

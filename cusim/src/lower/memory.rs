@@ -31,27 +31,15 @@ fn operation_space(named: Space) -> u8 {
 }
 
 /// Reads an address operand.
-pub fn address<'m>(
-    body: &mut Body<'_, 'm>,
-    operand: &Operand<'m>,
-    named: Space,
-) -> Result<Address, Problem> {
+pub fn address<'m>(body: &mut Body<'_, 'm>, operand: &Operand<'m>, named: Space) -> Result<Address, Problem> {
     let Operand::Address(base, offset) = operand else {
         return Err(format!("operand {operand:?} is no address"));
     };
     let kind = operation_space(named);
-    let bits = if matches!(kind, space::SHARED | space::LOCAL) {
-        32
-    } else {
-        64
-    };
+    let bits = if matches!(kind, space::SHARED | space::LOCAL) { 32 } else { 64 };
     let offset = *offset as u64;
     let Some(name) = base else {
-        return Ok(Address {
-            base: body.bits(offset, bits),
-            offset: 0,
-            space: kind,
-        });
+        return Ok(Address { base: body.bits(offset, bits), offset: 0, space: kind });
     };
     match body.lookup(name) {
         Some(Symbol::Reg(reg)) => {
@@ -61,54 +49,26 @@ pub fn address<'m>(
                 (64, 32) => {
                     let narrow = body.temporary(32);
                     // What does not fit must not wrap around into what is valid.
-                    let run =
-                        map!(|a: u64| -> u32 { a.min(u64::from(u32::MAX - (1 << 24))) as u32 });
+                    let run = map!(|a: u64| -> u32 { a.min(u64::from(u32::MAX - (1 << 24))) as u32 });
                     body.push(run, vec![narrow], vec![reg]);
                     narrow
                 }
                 _ => {
-                    return Err(format!(
-                        "{name} has {have} bits where an address has {bits}"
-                    ));
+                    return Err(format!("{name} has {have} bits where an address has {bits}"));
                 }
             };
-            Ok(Address {
-                base,
-                offset,
-                space: kind,
-            })
+            Ok(Address { base, offset, space: kind })
         }
         // Parameters of functions live on the stack.
         Some(Symbol::Stack(slot)) => {
-            let (bits, space) = if named == Space::Generic {
-                (64, space::GENERIC)
-            } else {
-                (32, space::LOCAL)
-            };
-            let base = body.constant(
-                Source::Local {
-                    offset: slot.offset,
-                },
-                bits,
-            );
-            Ok(Address {
-                base,
-                offset,
-                space,
-            })
+            let (bits, space) = if named == Space::Generic { (64, space::GENERIC) } else { (32, space::LOCAL) };
+            let base = body.constant(Source::Local { offset: slot.offset }, bits);
+            Ok(Address { base, offset, space })
         }
-        Some(Symbol::Fixed(address)) => Ok(Address {
-            base: body.bits(address, bits),
-            offset,
-            space: kind,
-        }),
+        Some(Symbol::Fixed(address)) => Ok(Address { base: body.bits(address, bits), offset, space: kind }),
         Some(Symbol::Param(slot)) => {
             let address = crate::exec::site::PARAM_WINDOW + u64::from(slot.offset);
-            Ok(Address {
-                base: body.bits(address, 64),
-                offset,
-                space: space::GENERIC,
-            })
+            Ok(Address { base: body.bits(address, 64), offset, space: space::GENERIC })
         }
         _ => Err(format!("{name} is not declared")),
     }
@@ -135,9 +95,7 @@ pub fn lower<'m>(
 ) -> Result<(), Problem> {
     let store = opcode.base == "st";
     let named = opcode.take(Space::parse).unwrap_or(Space::Generic);
-    let strong = opcode
-        .one_of(&["volatile", "relaxed", "acquire", "release", "mmio"])
-        .is_some();
+    let strong = opcode.one_of(&["volatile", "relaxed", "acquire", "release", "mmio"]).is_some();
     opcode.one_of(&["cta", "cluster", "gpu", "sys"]);
     opcode.flag("weak");
     opcode.flag("nc");
@@ -150,11 +108,7 @@ pub fn lower<'m>(
     let ty = opcode.ty().ok_or(UNKNOWN)?;
     finish(opcode)?;
     expect(operands, 2 + usize::from(hinted))?;
-    let (target, value) = if store {
-        (&operands[0], &operands[1])
-    } else {
-        (&operands[1], &operands[0])
-    };
+    let (target, value) = if store { (&operands[0], &operands[1]) } else { (&operands[1], &operands[0]) };
     let values: Vec<&Operand> = match value {
         Operand::Vector(values) => values.iter().collect(),
         value => vec![value],
@@ -166,11 +120,7 @@ pub fn lower<'m>(
     if !store && named == Space::Param && parameter(body, target, &values, ty, guarded)? {
         return Ok(());
     }
-    let named = if named == Space::Param {
-        param_space(body, target)
-    } else {
-        named
-    };
+    let named = if named == Space::Param { param_space(body, target) } else { named };
     let at = address(body, target, named)?;
     let signed = ty.kind == Kind::Signed;
     let bytes = ty.bytes() * count as u32;
@@ -239,11 +189,7 @@ pub fn direct_target(body: &Body, operand: &Operand, bits: u32) -> Option<Reg> {
 }
 
 fn expect_values(values: &[&Operand], count: usize) -> Result<(), Problem> {
-    if values.len() == count {
-        Ok(())
-    } else {
-        Err(format!("{} values where {count} are needed", values.len()))
-    }
+    if values.len() == count { Ok(()) } else { Err(format!("{} values where {count} are needed", values.len())) }
 }
 
 /// Takes cache operators; whether there is an operand for a cache policy.
@@ -278,17 +224,11 @@ fn parameter<'m>(
     for (part, value) in values.iter().enumerate() {
         let offset = i64::from(slot.offset) + offset + part as i64 * i64::from(ty.bytes());
         if offset < 0 || offset + i64::from(ty.bytes()) > end {
-            return Err(format!(
-                "reads parameters at {offset}, of which there are {end} bytes"
-            ));
+            return Err(format!("reads parameters at {offset}, of which there are {end} bytes"));
         }
         let signed = ty.kind == Kind::Signed;
         let bits = register_bits(ty);
-        let source = Source::Param {
-            offset: offset as u32,
-            bytes: ty.bytes(),
-            signed,
-        };
+        let source = Source::Param { offset: offset as u32, bytes: ty.bytes(), signed };
         let constant = body.constant(source, bits);
         if super::moves::alias(body, value, constant, guarded) {
             continue;
@@ -306,11 +246,7 @@ fn parameter<'m>(
 }
 
 /// Instructions that change no value: prefetches, fences, sleep.
-pub fn hint<'m>(
-    body: &mut Body<'_, 'm>,
-    opcode: &Opcode,
-    operands: &[Operand<'m>],
-) -> Result<(), Problem> {
+pub fn hint<'m>(body: &mut Body<'_, 'm>, opcode: &Opcode, operands: &[Operand<'m>]) -> Result<(), Problem> {
     match opcode.base {
         "createpolicy" => {
             let target = operands.first().ok_or(UNKNOWN)?;

@@ -65,10 +65,7 @@ pub const FUNCTION_SPACING: u64 = 256;
 
 /// The code address of a function of a module.
 pub fn function_address(module: &Module, name: &str) -> Option<u64> {
-    let index = module
-        .functions
-        .iter()
-        .position(|function| function.name == name)?;
+    let index = module.functions.iter().position(|function| function.name == name)?;
     Some(FUNCTION_BASE + index as u64 * FUNCTION_SPACING)
 }
 
@@ -78,16 +75,8 @@ const RECURSION_LOCAL: u32 = 16 << 10;
 const RECURSION_REGISTERS: u32 = 2 << 20;
 
 /// Makes a program of a kernel and all functions that it may call.
-pub fn lower(
-    module: &Module,
-    kernel: &str,
-    globals: &Globals,
-    options: Options,
-) -> Result<Program, LowerError> {
-    let fail = |problems| LowerError {
-        kernel: kernel.to_string(),
-        problems,
-    };
+pub fn lower(module: &Module, kernel: &str, globals: &Globals, options: Options) -> Result<Program, LowerError> {
+    let fail = |problems| LowerError { kernel: kernel.to_string(), problems };
     let Some(entry) = module
         .functions
         .iter()
@@ -98,15 +87,8 @@ pub fn lower(
     let reached = reach::reach(module, entry);
     let mut program = Program {
         hints: entry.hints,
-        files: module
-            .files
-            .iter()
-            .map(|(number, path)| (*number, path.to_string()))
-            .collect(),
-        versions: (
-            module.version.0 * 10 + module.version.1,
-            target_number(module.target),
-        ),
+        files: module.files.iter().map(|(number, path)| (*number, path.to_string())).collect(),
+        versions: (module.version.0 * 10 + module.version.1, target_number(module.target)),
         shared: reached.shared.clone(),
         ..Program::default()
     };
@@ -119,10 +101,7 @@ pub fn lower(
     }
     program.param_bytes = end;
     if end > 32764 {
-        return Err(fail(vec![(
-            entry.line,
-            format!("{end} bytes of parameters; the limit is 32764"),
-        )]));
+        return Err(fail(vec![(entry.line, format!("{end} bytes of parameters; the limit is 32764"))]));
     }
 
     let mut problems = vec![];
@@ -147,11 +126,7 @@ pub fn lower(
 
 /// The number in a target such as `sm_80` or `sm_90a`.
 pub fn target_number(target: &str) -> u32 {
-    let digits: String = target
-        .chars()
-        .skip_while(|c| !c.is_ascii_digit())
-        .take_while(char::is_ascii_digit)
-        .collect();
+    let digits: String = target.chars().skip_while(|c| !c.is_ascii_digit()).take_while(char::is_ascii_digit).collect();
     digits.parse().unwrap_or(0)
 }
 
@@ -170,14 +145,9 @@ fn size_stacks(program: &mut Program, reached: &reach::Reached) {
         let mut depth = vec![(0, 0); program.functions.len()];
         for index in (0..program.functions.len()).rev() {
             let below = reached.calls[index].iter().map(|callee| depth[*callee]);
-            let deepest = below.fold((0, 0), |most: (u32, u32), next| {
-                (most.0.max(next.0), most.1.max(next.1))
-            });
+            let deepest = below.fold((0, 0), |most: (u32, u32), next| (most.0.max(next.0), most.1.max(next.1)));
             let function = &program.functions[index];
-            depth[index] = (
-                deepest.0 + function.register_bytes,
-                deepest.1 + function.local_bytes,
-            );
+            depth[index] = (deepest.0 + function.register_bytes, deepest.1 + function.local_bytes);
         }
         depth.first().copied().unwrap_or_default()
     };

@@ -11,18 +11,10 @@ use crate::exec::site::{LOCAL_WINDOW, PARAM_WINDOW, SHARED_WINDOW, WINDOW_SIZE};
 use crate::ptx::{Kind, Operand, ScalarType, Space};
 
 /// The predicate type.
-pub const PRED: ScalarType = ScalarType {
-    kind: Kind::Predicate,
-    bits: 1,
-};
+pub const PRED: ScalarType = ScalarType { kind: Kind::Predicate, bits: 1 };
 
 /// Makes an unguarded register written only here another name for a constant; whether that was possible.
-pub fn alias<'m>(
-    body: &mut Body<'_, 'm>,
-    target: &Operand<'m>,
-    source: Reg,
-    guarded: bool,
-) -> bool {
+pub fn alias<'m>(body: &mut Body<'_, 'm>, target: &Operand<'m>, source: Reg, guarded: bool) -> bool {
     let Operand::Name(name) = target else {
         return false;
     };
@@ -90,10 +82,7 @@ fn pack<'m>(
     ty: ScalarType,
 ) -> Result<(), Problem> {
     let part_type = ScalarType::bits(ty.bits / parts.len().max(1) as u32);
-    let mut uses = parts
-        .iter()
-        .map(|part| body.source(part, part_type))
-        .collect::<Result<Vec<_>, _>>()?;
+    let mut uses = parts.iter().map(|part| body.source(part, part_type)).collect::<Result<Vec<_>, _>>()?;
     let run: OpFn = match (ty.bits, parts.len()) {
         (32, 2) => map!(|a: u16, b: u16| -> u32 { u32::from(a) | u32::from(b) << 16 }),
         (64, 2) => map!(|a: u32, b: u32| -> u64 { u64::from(a) | u64::from(b) << 32 }),
@@ -101,10 +90,7 @@ fn pack<'m>(
             u64::from(a) | u64::from(b) << 16 | u64::from(c) << 32 | u64::from(d) << 48
         }),
         (32, 4) => map!(|a: u16, b: u16, c: u16, d: u16| -> u32 {
-            u32::from(a & 0xff)
-                | u32::from(b & 0xff) << 8
-                | u32::from(c & 0xff) << 16
-                | u32::from(d) << 24
+            u32::from(a & 0xff) | u32::from(b & 0xff) << 8 | u32::from(c & 0xff) << 16 | u32::from(d) << 24
         }),
         (16, 2) => map!(|a: u16, b: u16| -> u16 { a & 0xff | b << 8 }),
         _ => return Err(UNKNOWN.into()),
@@ -124,14 +110,8 @@ fn unpack<'m>(
     let source = body.source(source, ScalarType::bits(ty.bits))?;
     let part_type = ScalarType::bits(ty.bits / parts.len().max(1) as u32);
     let runs: Vec<OpFn> = match (ty.bits, parts.len()) {
-        (32, 2) => vec![
-            map!(|a: u32| -> u16 { a as u16 }),
-            map!(|a: u32| -> u16 { (a >> 16) as u16 }),
-        ],
-        (64, 2) => vec![
-            map!(|a: u64| -> u32 { a as u32 }),
-            map!(|a: u64| -> u32 { (a >> 32) as u32 }),
-        ],
+        (32, 2) => vec![map!(|a: u32| -> u16 { a as u16 }), map!(|a: u32| -> u16 { (a >> 16) as u16 })],
+        (64, 2) => vec![map!(|a: u64| -> u32 { a as u32 }), map!(|a: u64| -> u32 { (a >> 32) as u32 })],
         (64, 4) => vec![
             map!(|a: u64| -> u16 { a as u16 }),
             map!(|a: u64| -> u16 { (a >> 16) as u16 }),
@@ -144,10 +124,7 @@ fn unpack<'m>(
             map!(|a: u32| -> u16 { (a >> 16) as u16 & 0xff }),
             map!(|a: u32| -> u16 { (a >> 24) as u16 & 0xff }),
         ],
-        (16, 2) => vec![
-            map!(|a: u16| -> u16 { a & 0xff }),
-            map!(|a: u16| -> u16 { a >> 8 }),
-        ],
+        (16, 2) => vec![map!(|a: u16| -> u16 { a & 0xff }), map!(|a: u16| -> u16 { a >> 8 })],
         _ => return Err(UNKNOWN.into()),
     };
     // A part may be the source itself: then it must be written last, from a copy.
@@ -214,11 +191,7 @@ pub fn cvta<'m>(
 }
 
 /// `isspacep.space p, a`.
-pub fn is_space<'m>(
-    body: &mut Body<'_, 'm>,
-    opcode: &mut Opcode,
-    operands: &[Operand<'m>],
-) -> Result<(), Problem> {
+pub fn is_space<'m>(body: &mut Body<'_, 'm>, opcode: &mut Opcode, operands: &[Operand<'m>]) -> Result<(), Problem> {
     expect(operands, 2)?;
     let space = opcode.take(Space::parse).ok_or(UNKNOWN)?;
     finish(opcode)?;

@@ -25,25 +25,17 @@ pub struct Reached<'m> {
 }
 
 fn instructions<'f, 'a>(function: &'f Function<'a>) -> impl Iterator<Item = &'f Instruction<'a>> {
-    function
-        .body
-        .iter()
-        .flatten()
-        .filter_map(|statement| match statement {
-            Statement::Instruction(instruction) => Some(instruction),
-            _ => None,
-        })
+    function.body.iter().flatten().filter_map(|statement| match statement {
+        Statement::Instruction(instruction) => Some(instruction),
+        _ => None,
+    })
 }
 
 /// Calls `visit` with every name in an operand.
 fn names<'a>(operand: &Operand<'a>, visit: &mut impl FnMut(&'a str)) {
     match operand {
-        Operand::Name(name) | Operand::Offset(name, _) | Operand::Address(Some(name), _) => {
-            visit(name)
-        }
-        Operand::Vector(list) | Operand::List(list) => {
-            list.iter().for_each(|operand| names(operand, visit))
-        }
+        Operand::Name(name) | Operand::Offset(name, _) | Operand::Address(Some(name), _) => visit(name),
+        Operand::Vector(list) | Operand::List(list) => list.iter().for_each(|operand| names(operand, visit)),
         Operand::Pair(a, b) => {
             names(a, visit);
             names(b, visit);
@@ -80,28 +72,19 @@ pub fn reach<'m>(module: &'m Module<'m>, kernel: &'m Function<'m>) -> Reached<'m
             for operand in &instruction.operands {
                 names(operand, &mut |name| found.push(name));
             }
-            let by_register =
-                |operand: &Operand| matches!(operand, Operand::Name(name) if name.starts_with('%'));
+            let by_register = |operand: &Operand| matches!(operand, Operand::Name(name) if name.starts_with('%'));
             if is_call && instruction.operands.iter().any(by_register) {
                 indirect = true;
                 found.extend(defined.keys());
             }
             // A hash map's order must not decide the order of the functions.
-            found.sort_by_key(|name| {
-                module
-                    .functions
-                    .iter()
-                    .position(|function| function.name == *name)
-            });
+            found.sort_by_key(|name| module.functions.iter().position(|function| function.name == *name));
             for name in found {
                 if let Some(callee) = defined.get(name) {
-                    let index = functions
-                        .iter()
-                        .position(|known| known.name == name)
-                        .unwrap_or_else(|| {
-                            functions.push(callee);
-                            functions.len() - 1
-                        });
+                    let index = functions.iter().position(|known| known.name == name).unwrap_or_else(|| {
+                        functions.push(callee);
+                        functions.len() - 1
+                    });
                     callees.push(index);
                 }
                 if let Some(variable) = module_shared.get(name)
@@ -129,15 +112,9 @@ pub fn reach<'m>(module: &'m Module<'m>, kernel: &'m Function<'m>) -> Reached<'m
 }
 
 /// Sorts functions so that callees follow callers; tells whether that is impossible.
-fn sort<'m>(
-    functions: &[&'m Function<'m>],
-    calls: &[Vec<usize>],
-) -> (Vec<&'m Function<'m>>, Vec<Vec<usize>>, bool) {
+fn sort<'m>(functions: &[&'m Function<'m>], calls: &[Vec<usize>]) -> (Vec<&'m Function<'m>>, Vec<Vec<usize>>, bool) {
     let mut callers = vec![0; functions.len()];
-    calls
-        .iter()
-        .flatten()
-        .for_each(|callee| callers[*callee] += 1);
+    calls.iter().flatten().for_each(|callee| callers[*callee] += 1);
     let mut order = vec![0];
     let mut at = 0;
     while at < order.len() {
@@ -149,23 +126,16 @@ fn sort<'m>(
         }
         at += 1;
     }
-    let recursive =
-        order.len() < functions.len() || calls.iter().flatten().any(|callee| *callee == 0);
+    let recursive = order.len() < functions.len() || calls.iter().flatten().any(|callee| *callee == 0);
     for index in 0..functions.len() {
         if !order.contains(&index) {
             order.push(index);
         }
     }
     let mut place = vec![0; functions.len()];
-    order
-        .iter()
-        .enumerate()
-        .for_each(|(new, old)| place[*old] = new);
+    order.iter().enumerate().for_each(|(new, old)| place[*old] = new);
     let sorted = order.iter().map(|old| functions[*old]).collect();
-    let calls = order
-        .iter()
-        .map(|old| calls[*old].iter().map(|callee| place[*callee]).collect())
-        .collect();
+    let calls = order.iter().map(|old| calls[*old].iter().map(|callee| place[*callee]).collect()).collect();
     (sorted, calls, recursive)
 }
 
@@ -176,22 +146,12 @@ fn lay_out<'m>(reached: &mut Reached<'m>, module_shared: &[&'m Variable<'m>]) {
     let mut dynamic_align = 16;
     let mut dynamic = vec![];
     let in_functions = reached.functions.iter().flat_map(|function| {
-        function
-            .body
-            .iter()
-            .flatten()
-            .filter_map(move |statement| match statement {
-                Statement::Variable(variable) if variable.space == Space::Shared => {
-                    Some((function.name, variable))
-                }
-                _ => None,
-            })
+        function.body.iter().flatten().filter_map(move |statement| match statement {
+            Statement::Variable(variable) if variable.space == Space::Shared => Some((function.name, variable)),
+            _ => None,
+        })
     });
-    for (owner, variable) in module_shared
-        .iter()
-        .map(|variable| ("", *variable))
-        .chain(in_functions)
-    {
+    for (owner, variable) in module_shared.iter().map(|variable| ("", *variable)).chain(in_functions) {
         if variable.is_extern || variable.size() == 0 {
             dynamic_align = dynamic_align.max(variable.align);
             dynamic.push((owner, variable.name));
@@ -201,9 +161,7 @@ fn lay_out<'m>(reached: &mut Reached<'m>, module_shared: &[&'m Variable<'m>]) {
         let size = variable.size().min(1 << 24) as u32;
         compact = compact.next_multiple_of(variable.align);
         padded = place(padded, compact, variable.align);
-        reached
-            .shared_addresses
-            .insert((owner, variable.name), padded);
+        reached.shared_addresses.insert((owner, variable.name), padded);
         reached.shared.variables.push(SharedVariable {
             name: variable.name.to_string(),
             start: padded,
@@ -216,9 +174,7 @@ fn lay_out<'m>(reached: &mut Reached<'m>, module_shared: &[&'m Variable<'m>]) {
     let start = compact.next_multiple_of(dynamic_align);
     reached.shared.dynamic_start = place(padded, start, dynamic_align);
     for name in dynamic {
-        reached
-            .shared_addresses
-            .insert(name, reached.shared.dynamic_start);
+        reached.shared_addresses.insert(name, reached.shared.dynamic_start);
     }
 }
 

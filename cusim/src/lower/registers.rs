@@ -73,13 +73,9 @@ pub fn assign(drafts: &[Draft], regs: &[RegInfo], labels: &[usize]) -> Assignmen
     };
     for (index, stretch) in stretches.iter().enumerate() {
         // Positions are doubled: uses at even ones, definitions at the odd ones that follow.
-        live_in[index]
-            .iter()
-            .for_each(|reg| extend(reg, 2 * stretch.start));
+        live_in[index].iter().for_each(|reg| extend(reg, 2 * stretch.start));
         for next in &stretch.next {
-            live_in[*next]
-                .iter()
-                .for_each(|reg| extend(reg, 2 * stretch.end));
+            live_in[*next].iter().for_each(|reg| extend(reg, 2 * stretch.end));
         }
         for at in stretch.start..stretch.end {
             let draft = &drafts[at];
@@ -91,26 +87,15 @@ pub fn assign(drafts: &[Draft], regs: &[RegInfo], labels: &[usize]) -> Assignmen
         }
     }
     let is_variable = |reg: &Reg| regs[*reg as usize].constant.is_none();
-    let undefined = live_in
-        .first()
-        .map_or(vec![], |set| set.iter().filter(is_variable).collect());
+    let undefined = live_in.first().map_or(vec![], |set| set.iter().filter(is_variable).collect());
     let mut assignment = allocate(regs, &range);
     assignment.undefined = undefined;
     assignment
 }
 
 fn stretches(drafts: &[Draft], labels: &[usize]) -> Vec<Stretch> {
-    let mut starts: Vec<usize> = labels
-        .iter()
-        .copied()
-        .filter(|at| *at < drafts.len())
-        .chain([0])
-        .collect();
-    let after_jumps = drafts
-        .iter()
-        .enumerate()
-        .filter(|(_, draft)| draft.flow != Flow::Next)
-        .map(|(at, _)| at + 1);
+    let mut starts: Vec<usize> = labels.iter().copied().filter(|at| *at < drafts.len()).chain([0]).collect();
+    let after_jumps = drafts.iter().enumerate().filter(|(_, draft)| draft.flow != Flow::Next).map(|(at, _)| at + 1);
     starts.extend(after_jumps.filter(|at| *at < drafts.len()));
     starts.sort_unstable();
     starts.dedup();
@@ -127,11 +112,7 @@ fn stretches(drafts: &[Draft], labels: &[usize]) -> Vec<Stretch> {
             Some(Flow::End) => vec![],
             _ => fall.into_iter().collect(),
         };
-        stretches.push(Stretch {
-            start: *start,
-            end,
-            next,
-        });
+        stretches.push(Stretch { start: *start, end, next });
     }
     stretches
 }
@@ -146,10 +127,7 @@ fn liveness(drafts: &[Draft], regs: &[RegInfo], stretches: &[Stretch]) -> Vec<Se
             let stretch = &stretches[index];
             let mut live = Set::new(regs.len());
             for next in &stretch.next {
-                live.0
-                    .iter_mut()
-                    .zip(&live_in[*next].0)
-                    .for_each(|(word, more)| *word |= more);
+                live.0.iter_mut().zip(&live_in[*next].0).for_each(|(word, more)| *word |= more);
             }
             for draft in drafts[stretch.start..stretch.end].iter().rev() {
                 for def in &draft.defs {
@@ -184,15 +162,12 @@ fn allocate(regs: &[RegInfo], range: &[Option<(usize, usize)>]) -> Assignment {
         predicates += size(1);
     }
     end += predicates.next_multiple_of(64);
-    for reg in (0..regs.len())
-        .filter(|reg| regs[*reg].constant.is_some() && regs[*reg].bits > 1 && used(*reg))
-    {
+    for reg in (0..regs.len()).filter(|reg| regs[*reg].constant.is_some() && regs[*reg].bits > 1 && used(*reg)) {
         slots[reg] = end;
         end += size(regs[reg].bits);
     }
-    let mut order: Vec<usize> = (0..regs.len())
-        .filter(|reg| used(*reg) && regs[*reg].bits > 1 && regs[*reg].constant.is_none())
-        .collect();
+    let mut order: Vec<usize> =
+        (0..regs.len()).filter(|reg| used(*reg) && regs[*reg].bits > 1 && regs[*reg].constant.is_none()).collect();
     order.sort_by_key(|reg| range[*reg]);
     let mut active: Vec<(usize, usize)> = vec![];
     let mut free: [Vec<u32>; 3] = Default::default();
@@ -224,11 +199,5 @@ fn allocate(regs: &[RegInfo], range: &[Option<(usize, usize)>]) -> Assignment {
         pressure = pressure.max(current);
     }
     let used = range.iter().map(Option::is_some).collect();
-    Assignment {
-        slots,
-        used,
-        bytes: end.next_multiple_of(64).max(64),
-        pressure,
-        undefined: vec![],
-    }
+    Assignment { slots, used, bytes: end.next_multiple_of(64).max(64), pressure, undefined: vec![] }
 }

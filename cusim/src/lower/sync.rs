@@ -13,11 +13,7 @@ use crate::ptx::{Kind, Operand, ScalarType};
 const B32: ScalarType = ScalarType::bits(32);
 
 /// Lowers an instruction in which lanes or warps meet.
-pub fn lower<'m>(
-    body: &mut Body<'_, 'm>,
-    opcode: &mut Opcode,
-    operands: &[Operand<'m>],
-) -> Result<(), Problem> {
+pub fn lower<'m>(body: &mut Body<'_, 'm>, opcode: &mut Opcode, operands: &[Operand<'m>]) -> Result<(), Problem> {
     match opcode.base {
         "bar" | "barrier" => return barriers(body, opcode, operands),
         "activemask" => {
@@ -46,22 +42,14 @@ pub fn lower<'m>(
         }
         "vote" => {
             let ballot = opcode.flag("ballot");
-            let run = if ballot {
-                sync::vote("ballot")
-            } else {
-                opcode.take(sync::vote)
-            }
-            .ok_or(UNKNOWN)?;
+            let run = if ballot { sync::vote("ballot") } else { opcode.take(sync::vote) }.ok_or(UNKNOWN)?;
             let ty = opcode.ty().ok_or(UNKNOWN)?;
             finish(opcode)?;
             expect(operands, 3)?;
             if ty != (if ballot { B32 } else { PRED }) {
                 return Err(UNKNOWN.into());
             }
-            let uses = vec![
-                body.source(&operands[1], PRED)?,
-                body.source(&operands[2], B32)?,
-            ];
+            let uses = vec![body.source(&operands[1], PRED)?, body.source(&operands[2], B32)?];
             body.store_result(&operands[0], ty, |body, dst| {
                 body.push(run, vec![dst], uses);
             })
@@ -72,22 +60,15 @@ pub fn lower<'m>(
             finish(opcode)?;
             expect(operands, 3)?;
             let run = sync::matching(all, ty.bits).ok_or(UNKNOWN)?;
-            let uses = vec![
-                body.source(&operands[1], ty)?,
-                body.source(&operands[2], B32)?,
-            ];
+            let uses = vec![body.source(&operands[1], ty)?, body.source(&operands[2], B32)?];
             pair_result(body, &operands[0], B32, run, uses)
         }
         "redux" => {
-            let name = opcode
-                .one_of(&["add", "min", "max", "and", "or", "xor"])
-                .ok_or(UNKNOWN)?;
+            let name = opcode.one_of(&["add", "min", "max", "and", "or", "xor"]).ok_or(UNKNOWN)?;
             let ty = opcode.ty().ok_or(UNKNOWN)?;
             finish(opcode)?;
             expect(operands, 3)?;
-            let run = sync::redux(name, ty.kind == Kind::Signed)
-                .filter(|_| ty.bits == 32)
-                .ok_or(UNKNOWN)?;
+            let run = sync::redux(name, ty.kind == Kind::Signed).filter(|_| ty.bits == 32).ok_or(UNKNOWN)?;
             let uses = sources(body, &operands[1..], B32)?;
             body.store_result(&operands[0], B32, |body, dst| {
                 body.push(run, vec![dst], uses);
@@ -103,15 +84,8 @@ pub fn lower<'m>(
     }
 }
 
-fn sources<'m>(
-    body: &mut Body<'_, 'm>,
-    operands: &[Operand<'m>],
-    ty: ScalarType,
-) -> Result<Vec<Reg>, Problem> {
-    operands
-        .iter()
-        .map(|operand| body.source(operand, ty))
-        .collect()
+fn sources<'m>(body: &mut Body<'_, 'm>, operands: &[Operand<'m>], ty: ScalarType) -> Result<Vec<Reg>, Problem> {
+    operands.iter().map(|operand| body.source(operand, ty)).collect()
 }
 
 /// Results `d|p`, of which `p` may be absent.
@@ -138,11 +112,7 @@ fn pair_result<'m>(
     Ok(())
 }
 
-fn barriers<'m>(
-    body: &mut Body<'_, 'm>,
-    opcode: &mut Opcode,
-    operands: &[Operand<'m>],
-) -> Result<(), Problem> {
+fn barriers<'m>(body: &mut Body<'_, 'm>, opcode: &mut Opcode, operands: &[Operand<'m>]) -> Result<(), Problem> {
     if opcode.flag("warp") {
         if !opcode.flag("sync") {
             return Err(UNKNOWN.into());
@@ -163,8 +133,7 @@ fn barriers<'m>(
     match opcode.one_of(&["sync", "arrive", "red"]).ok_or(UNKNOWN)? {
         kind @ ("sync" | "arrive") => {
             finish(opcode)?;
-            if operands.is_empty() || operands.len() > 2 || kind == "arrive" && operands.len() != 2
-            {
+            if operands.is_empty() || operands.len() > 2 || kind == "arrive" && operands.len() != 2 {
                 return Err("the barrier's operands are missing".into());
             }
             if kind == "sync" {
@@ -182,10 +151,7 @@ fn barriers<'m>(
         }
         _ => {
             let name = opcode.one_of(&["popc", "and", "or"]).ok_or(UNKNOWN)?;
-            let kind = ["popc", "and", "or"]
-                .iter()
-                .position(|known| *known == name)
-                .unwrap_or(0) as u64;
+            let kind = ["popc", "and", "or"].iter().position(|known| *known == name).unwrap_or(0) as u64;
             let ty = opcode.ty().ok_or(UNKNOWN)?;
             finish(opcode)?;
             if !(3..=4).contains(&operands.len()) {
@@ -203,18 +169,10 @@ fn barriers<'m>(
             uses.push(result);
             let draft = body.push(sync::block_barrier(), vec![], uses);
             draft.imm = flags;
-            body.store_result(
-                &operands[0],
-                if kind == 0 { B32 } else { PRED },
-                |body, dst| {
-                    let run = if ty == PRED {
-                        map!(|a: bool| -> bool { a })
-                    } else {
-                        map!(|a: u32| -> u32 { a })
-                    };
-                    body.push(run, vec![dst], vec![result]);
-                },
-            )
+            body.store_result(&operands[0], if kind == 0 { B32 } else { PRED }, |body, dst| {
+                let run = if ty == PRED { map!(|a: bool| -> bool { a }) } else { map!(|a: u32| -> u32 { a }) };
+                body.push(run, vec![dst], vec![result]);
+            })
         }
     }
 }

@@ -11,17 +11,10 @@ use crate::exec::site::space;
 use crate::exec::{tensor, wmma};
 use crate::ptx::{Kind, Operand, ScalarType, Space};
 
-const F64: ScalarType = ScalarType {
-    kind: Kind::Float,
-    bits: 64,
-};
+const F64: ScalarType = ScalarType { kind: Kind::Float, bits: 64 };
 
 /// Lowers a matrix instruction.
-pub fn lower<'m>(
-    body: &mut Body<'_, 'm>,
-    opcode: &mut Opcode,
-    operands: &[Operand<'m>],
-) -> Result<(), Problem> {
+pub fn lower<'m>(body: &mut Body<'_, 'm>, opcode: &mut Opcode, operands: &[Operand<'m>]) -> Result<(), Problem> {
     match opcode.base {
         "mma" => multiply(body, opcode, operands),
         "wmma" => warp_matrix(body, opcode, operands),
@@ -49,25 +42,17 @@ fn sources<'m>(
 ) -> Result<Vec<Reg>, Problem> {
     let list = fragment(operand)?;
     expect(list, count)?;
-    list.iter()
-        .map(|operand| body.source(operand, ty))
-        .collect()
+    list.iter().map(|operand| body.source(operand, ty)).collect()
 }
 
 /// Registers to write, and moves to make afterwards where they cannot be written directly.
-fn targets<'m>(
-    body: &mut Body<'_, 'm>,
-    operand: &Operand<'m>,
-    count: usize,
-    bits: u32,
-) -> Result<Vec<Reg>, Problem> {
+fn targets<'m>(body: &mut Body<'_, 'm>, operand: &Operand<'m>, count: usize, bits: u32) -> Result<Vec<Reg>, Problem> {
     let list = fragment(operand)?;
     expect(list, count)?;
     list.iter()
         .map(|operand| match operand {
             Operand::Name("_") => Ok(body.temporary(bits)),
-            operand => direct_target(body, operand, bits)
-                .ok_or_else(|| format!("{operand:?} cannot be written")),
+            operand => direct_target(body, operand, bits).ok_or_else(|| format!("{operand:?} cannot be written")),
         })
         .collect()
 }
@@ -83,13 +68,8 @@ fn push_listed(body: &mut Body, run: OpFn, defs: Vec<Reg>, mut uses: Vec<Reg>) {
 }
 
 /// `mma.sync.aligned.shape.row.col{.satfinite}.d.a.b.c`.
-fn multiply<'m>(
-    body: &mut Body<'_, 'm>,
-    opcode: &mut Opcode,
-    operands: &[Operand<'m>],
-) -> Result<(), Problem> {
-    if !opcode.flag("sync") || !opcode.flag("aligned") || !opcode.flag("row") || !opcode.flag("col")
-    {
+fn multiply<'m>(body: &mut Body<'_, 'm>, opcode: &mut Opcode, operands: &[Operand<'m>]) -> Result<(), Problem> {
+    if !opcode.flag("sync") || !opcode.flag("aligned") || !opcode.flag("row") || !opcode.flag("col") {
         return Err(UNKNOWN.into());
     }
     let size = take_shape(opcode).ok_or(UNKNOWN)?;
@@ -97,16 +77,8 @@ fn multiply<'m>(
     finish(opcode)?;
     expect(operands, 4)?;
     let [d, a, b, c] = types.each_ref().map(String::as_str);
-    let (run, registers) = tensor::multiply(&tensor::Shape {
-        size,
-        types: [d, a, b, c],
-    })
-    .ok_or(UNKNOWN)?;
-    let ty = if registers.bits == 64 {
-        F64
-    } else {
-        ScalarType::bits(32)
-    };
+    let (run, registers) = tensor::multiply(&tensor::Shape { size, types: [d, a, b, c] }).ok_or(UNKNOWN)?;
+    let ty = if registers.bits == 64 { F64 } else { ScalarType::bits(32) };
     let [d_count, a_count, b_count, c_count] = registers.counts;
     let mut uses = sources(body, &operands[1], a_count, ty)?;
     uses.extend(sources(body, &operands[2], b_count, ty)?);
@@ -128,11 +100,7 @@ fn read_types(opcode: &mut Opcode) -> Result<[String; 4], Problem> {
 }
 
 /// `ldmatrix` and `stmatrix`.
-fn move_matrix<'m>(
-    body: &mut Body<'_, 'm>,
-    opcode: &mut Opcode,
-    operands: &[Operand<'m>],
-) -> Result<(), Problem> {
+fn move_matrix<'m>(body: &mut Body<'_, 'm>, opcode: &mut Opcode, operands: &[Operand<'m>]) -> Result<(), Problem> {
     let store = opcode.base == "stmatrix";
     if !opcode.flag("sync") || !opcode.flag("aligned") || !opcode.flag("m8n8") {
         return Err(UNKNOWN.into());
@@ -149,29 +117,17 @@ fn move_matrix<'m>(
     }
     finish(opcode)?;
     expect(operands, 2)?;
-    let (registers, target) = if store {
-        (&operands[1], &operands[0])
-    } else {
-        (&operands[0], &operands[1])
-    };
+    let (registers, target) = if store { (&operands[1], &operands[0]) } else { (&operands[0], &operands[1]) };
     let run = tensor::matrix(store, count, transposed).ok_or(UNKNOWN)?;
     let (base, offset) = shared_address(body, target, named)?;
     let origin = body.origin;
     let aux = body.site(MemorySite {
         space: Space::Shared,
         bytes: 16,
-        access: if store {
-            AccessKind::MatrixStore
-        } else {
-            AccessKind::MatrixLoad
-        },
+        access: if store { AccessKind::MatrixStore } else { AccessKind::MatrixLoad },
         address: if store { 0 } else { count as u8 },
         wide: false,
-        lanes: if count == 4 {
-            u32::MAX
-        } else {
-            (1 << (8 * count)) - 1
-        },
+        lanes: if count == 4 { u32::MAX } else { (1 << (8 * count)) - 1 },
         origin,
     });
     let (defs, uses) = if store {
@@ -187,11 +143,7 @@ fn move_matrix<'m>(
 }
 
 /// A shared address, from a generic one if need be.
-fn shared_address<'m>(
-    body: &mut Body<'_, 'm>,
-    operand: &Operand<'m>,
-    named: Space,
-) -> Result<(Reg, u64), Problem> {
+fn shared_address<'m>(body: &mut Body<'_, 'm>, operand: &Operand<'m>, named: Space) -> Result<(Reg, u64), Problem> {
     let at = address(body, operand, named)?;
     if at.space == space::SHARED {
         return Ok((at.base, at.offset));
@@ -200,22 +152,14 @@ fn shared_address<'m>(
     let window = body.bits(crate::exec::site::SHARED_WINDOW, 64);
     let run = map!(|a: u64, window: u64| -> u32 {
         let offset = a.wrapping_sub(window);
-        if offset > 1 << 31 {
-            u32::MAX
-        } else {
-            offset as u32
-        }
+        if offset > 1 << 31 { u32::MAX } else { offset as u32 }
     });
     body.push(run, vec![narrow], vec![at.base, window]);
     Ok((narrow, at.offset))
 }
 
 /// `wmma.load`, `wmma.store`, `wmma.mma`.
-fn warp_matrix<'m>(
-    body: &mut Body<'_, 'm>,
-    opcode: &mut Opcode,
-    operands: &[Operand<'m>],
-) -> Result<(), Problem> {
+fn warp_matrix<'m>(body: &mut Body<'_, 'm>, opcode: &mut Opcode, operands: &[Operand<'m>]) -> Result<(), Problem> {
     let action = opcode.one_of(&["load", "store", "mma"]).ok_or(UNKNOWN)?;
     if !opcode.flag("sync") || !opcode.flag("aligned") {
         return Err(UNKNOWN.into());
@@ -228,9 +172,7 @@ fn warp_matrix<'m>(
     let role = opcode.one_of(&["a", "b", "c", "d"]).ok_or(UNKNOWN)?;
     let columns = opcode.one_of(&["row", "col"]).ok_or(UNKNOWN)? == "col";
     let named = opcode.take(Space::parse).unwrap_or(Space::Generic);
-    let ty = opcode
-        .take(|word| ScalarType::parse(word).map(|_| word.to_string()))
-        .ok_or(UNKNOWN)?;
+    let ty = opcode.take(|word| ScalarType::parse(word).map(|_| word.to_string())).ok_or(UNKNOWN)?;
     finish(opcode)?;
     let part = wmma::Part::new(size, role, &ty).ok_or(UNKNOWN)?;
     let (target, registers, rest) = match operands {
@@ -249,11 +191,7 @@ fn warp_matrix<'m>(
     let aux = body.site(MemorySite {
         space: named,
         bytes: part.element_bytes(),
-        access: if store {
-            AccessKind::MatrixStore
-        } else {
-            AccessKind::MatrixLoad
-        },
+        access: if store { AccessKind::MatrixStore } else { AccessKind::MatrixLoad },
         address: u8::MAX,
         wide: at.space != space::SHARED,
         lanes: u32::MAX,
@@ -261,11 +199,7 @@ fn warp_matrix<'m>(
     });
     let bits = part.register_bits();
     let count = part.registers();
-    let ty = if bits == 64 {
-        F64
-    } else {
-        ScalarType::bits(bits)
-    };
+    let ty = if bits == 64 { F64 } else { ScalarType::bits(bits) };
     let (defs, mut uses) = if store {
         (vec![], sources(body, registers, count, ty)?)
     } else {
@@ -306,19 +240,10 @@ fn warp_multiply<'m>(
     let run = wmma::multiply([d, a, b, c]).ok_or(UNKNOWN)?;
     let mut uses = vec![];
     for (operand, part) in operands[1..].iter().zip(&parts[1..]) {
-        let ty = if part.register_bits() == 64 {
-            F64
-        } else {
-            ScalarType::bits(32)
-        };
+        let ty = if part.register_bits() == 64 { F64 } else { ScalarType::bits(32) };
         uses.extend(sources(body, operand, part.registers(), ty)?);
     }
-    let defs = targets(
-        body,
-        &operands[0],
-        parts[0].registers(),
-        parts[0].register_bits(),
-    )?;
+    let defs = targets(body, &operands[0], parts[0].registers(), parts[0].register_bits())?;
     push_listed(body, run, defs, uses);
     if let Some(draft) = body.drafts.last_mut() {
         draft.imm = u64::from(size.0) | u64::from(size.1) << 8 | u64::from(size.2) << 16;

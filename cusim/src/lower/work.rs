@@ -29,23 +29,15 @@ pub fn classify(opcode: &str) -> Work {
                     "fma" | "mad" => work(WorkKind::Fma32, 2),
                     _ => Work::default(),
                 },
-                "f64" if !matches!(base, "min" | "max" | "neg" | "abs") => {
-                    work(WorkKind::Float64, fused)
-                }
-                "f16" | "bf16" if !matches!(base, "min" | "max" | "neg" | "abs") => {
-                    work(WorkKind::Half, fused)
-                }
-                "f16x2" | "bf16x2" if !matches!(base, "min" | "max" | "neg" | "abs") => {
-                    work(WorkKind::Half, 2 * fused)
-                }
+                "f64" if !matches!(base, "min" | "max" | "neg" | "abs") => work(WorkKind::Float64, fused),
+                "f16" | "bf16" if !matches!(base, "min" | "max" | "neg" | "abs") => work(WorkKind::Half, fused),
+                "f16x2" | "bf16x2" if !matches!(base, "min" | "max" | "neg" | "abs") => work(WorkKind::Half, 2 * fused),
                 "f64" | "f16" | "bf16" | "f16x2" | "bf16x2" => Work::default(),
                 _ => work(WorkKind::Integer, fused),
             }
         }
-        "and" | "or" | "xor" | "not" | "shl" | "shr" | "shf" | "lop3" | "prmt" | "bfe" | "bfi"
-        | "bfind" | "brev" | "clz" | "popc" | "rem" | "sad" | "mul24" | "addc" | "subc" => {
-            work(WorkKind::Integer, 1)
-        }
+        "and" | "or" | "xor" | "not" | "shl" | "shr" | "shf" | "lop3" | "prmt" | "bfe" | "bfi" | "bfind" | "brev"
+        | "clz" | "popc" | "rem" | "sad" | "mul24" | "addc" | "subc" => work(WorkKind::Integer, 1),
         "mad24" | "madc" => work(WorkKind::Integer, 2),
         "dp4a" => work(WorkKind::Integer, 8),
         "dp2a" => work(WorkKind::Integer, 4),
@@ -65,10 +57,7 @@ fn tensor(words: &[&str]) -> Work {
         WorkKind::TensorBf16
     } else if has("tf32") {
         WorkKind::TensorTf32
-    } else if words
-        .iter()
-        .any(|word| matches!(*word, "s8" | "u8" | "s4" | "u4" | "b1"))
-    {
+    } else if words.iter().any(|word| matches!(*word, "s8" | "u8" | "s4" | "u4" | "b1")) {
         WorkKind::TensorInt
     } else if has("f64") {
         WorkKind::TensorF64
@@ -77,14 +66,7 @@ fn tensor(words: &[&str]) -> Work {
     };
     // `wmma.load` and `wmma.store` name a shape too, but compute nothing.
     let computes = !words.iter().any(|word| matches!(*word, "load" | "store"));
-    if computes {
-        Work {
-            kind,
-            amount: 2 * m * n * k,
-        }
-    } else {
-        Work::default()
-    }
+    if computes { Work { kind, amount: 2 * m * n * k } } else { Work::default() }
 }
 
 /// Reads `m16n8k16`.

@@ -11,16 +11,7 @@ fn exp2(x: f64) -> f64 {
     let t = (x - whole) * std::f64::consts::LN_2;
     // Taylor series to the eighth power: |t| <= 0.347 leaves a relative error below 3e-10.
     let mut p = 1.0 / 40320.0;
-    for c in [
-        1.0 / 5040.0,
-        1.0 / 720.0,
-        1.0 / 120.0,
-        1.0 / 24.0,
-        1.0 / 6.0,
-        0.5,
-        1.0,
-        1.0,
-    ] {
+    for c in [1.0 / 5040.0, 1.0 / 720.0, 1.0 / 120.0, 1.0 / 24.0, 1.0 / 6.0, 0.5, 1.0, 1.0] {
         p = t.mul_add(p, c);
     }
     // Adding 1.5 * 2^52 leaves the integer in the low bits.
@@ -33,11 +24,7 @@ fn exp2(x: f64) -> f64 {
 pub fn ex2<const FTZ: bool>(x: f32) -> f32 {
     let x = flush::<FTZ>(x);
     let clamped = f64::from(x.clamp(-200.0, 200.0));
-    canonical(if x.is_nan() {
-        x
-    } else {
-        flush::<FTZ>(exp2(clamped) as f32)
-    })
+    canonical(if x.is_nan() { x } else { flush::<FTZ>(exp2(clamped) as f32) })
 }
 
 /// `lg2.approx.f32`: absolute error 2^-22 near 1, else 2^-22 relative.
@@ -117,11 +104,7 @@ pub fn tanh(x: f32) -> f32 {
     let clamped = wide.clamp(-20.0, 20.0);
     let large = 1.0 - 2.0 / (exp2(clamped * (2.0 * std::f64::consts::LOG2_E)) + 1.0);
     let small = wide - wide * wide * wide / 3.0;
-    canonical(if x.abs() < 1e-3 {
-        small as f32
-    } else {
-        large as f32
-    })
+    canonical(if x.abs() < 1e-3 { small as f32 } else { large as f32 })
 }
 
 /// `rcp.approx.f32`: at most 1 ulp.
@@ -162,27 +145,15 @@ pub fn rcp_f64(x: f64) -> f64 {
 /// `rsqrt.approx.f64`, `.ftz` or not.
 #[inline(always)]
 pub fn rsqrt_f64<const FTZ: bool>(x: f64) -> f64 {
-    if FTZ {
-        coarse(1.0 / flush_f64(x).sqrt())
-    } else {
-        1.0 / x.sqrt()
-    }
+    if FTZ { coarse(1.0 / flush_f64(x).sqrt()) } else { 1.0 / x.sqrt() }
 }
 
 #[inline(always)]
 fn flush_f64(x: f64) -> f64 {
-    if x.is_subnormal() {
-        0.0f64.copysign(x)
-    } else {
-        x
-    }
+    if x.is_subnormal() { 0.0f64.copysign(x) } else { x }
 }
 
 #[inline(always)]
 fn coarse(x: f64) -> f64 {
-    if x.is_nan() {
-        x
-    } else {
-        flush_f64(f64::from_bits(x.to_bits() & 0xffff_ffff_0000_0000))
-    }
+    if x.is_nan() { x } else { flush_f64(f64::from_bits(x.to_bits() & 0xffff_ffff_0000_0000)) }
 }

@@ -79,8 +79,5 @@ pub fn int_to_double<const M: Mode>(value: i128) -> f64 {
         _ => false,
     };
     let bits = near.to_bits();
-    f64::from_bits(
-        bits.wrapping_sub(u64::from(toward_zero))
-            .wrapping_add(u64::from(away)),
-    )
+    f64::from_bits(bits.wrapping_sub(u64::from(toward_zero)).wrapping_add(u64::from(away)))
 }

@@ -20,11 +20,7 @@ pub const NAN_F32: u32 = 0x7fff_ffff;
 #[inline(always)]
 pub fn flush<const FTZ: bool>(x: f32) -> f32 {
     let bits = x.to_bits();
-    if FTZ && bits & 0x7f80_0000 == 0 {
-        f32::from_bits(bits & 0x8000_0000)
-    } else {
-        x
-    }
+    if FTZ && bits & 0x7f80_0000 == 0 { f32::from_bits(bits & 0x8000_0000) } else { x }
 }
 
 /// Any NaN to PTX's canonical one. Decided on the bits: to the compiler all NaNs are the same, and it may drop a choice
@@ -32,11 +28,7 @@ pub fn flush<const FTZ: bool>(x: f32) -> f32 {
 #[inline(always)]
 pub fn canonical(x: f32) -> f32 {
     let bits = x.to_bits();
-    f32::from_bits(if bits & 0x7fff_ffff > 0x7f80_0000 {
-        NAN_F32
-    } else {
-        bits
-    })
+    f32::from_bits(if bits & 0x7fff_ffff > 0x7f80_0000 { NAN_F32 } else { bits })
 }
 
 /// `.sat`: clamps to 0..=1, NaN to +0.
@@ -69,11 +61,7 @@ pub fn sum_to_odd(a: f64, b: f64) -> f64 {
     let bits = sum.to_bits();
     let inexact = error != 0.0 && error.is_finite() && bits & 1 == 0;
     let away = (error > 0.0) == (sum > 0.0);
-    let odd = if away {
-        bits.wrapping_add(1)
-    } else {
-        bits.wrapping_sub(1)
-    };
+    let odd = if away { bits.wrapping_add(1) } else { bits.wrapping_sub(1) };
     f64::from_bits(if inexact { odd } else { bits })
 }
 
@@ -103,11 +91,7 @@ pub fn round_to_f32<const M: Mode>(x: f64) -> f32 {
 /// An exact zero sum of terms with different signs is -0 when rounding down.
 #[inline(always)]
 fn signed_zero<const M: Mode>(sum: f64, a: f64, b: f64) -> f64 {
-    if M == DOWN && sum == 0.0 && (a.to_bits() ^ b.to_bits()) >> 63 != 0 {
-        -0.0
-    } else {
-        sum
-    }
+    if M == DOWN && sum == 0.0 && (a.to_bits() ^ b.to_bits()) >> 63 != 0 { -0.0 } else { sum }
 }
 
 /// `a + b`.
@@ -147,11 +131,7 @@ fn odd_by_remainder(value: f64, remainder: f64) -> f64 {
         return value;
     }
     let away = (remainder > 0.0) == (value > 0.0);
-    f64::from_bits(if away {
-        bits.wrapping_add(1)
-    } else {
-        bits.wrapping_sub(1)
-    })
+    f64::from_bits(if away { bits.wrapping_add(1) } else { bits.wrapping_sub(1) })
 }
 
 /// `a / b`.
@@ -181,22 +161,14 @@ pub fn sqrt<const M: Mode>(a: f32) -> f32 {
 /// Minimum: of a number and a NaN the number, unless `NAN`; -0 below +0.
 #[inline(always)]
 pub fn min<const NAN: bool>(a: f32, b: f32) -> f32 {
-    let smaller = if a < b || (a == b && a.is_sign_negative()) {
-        a
-    } else {
-        b
-    };
+    let smaller = if a < b || (a == b && a.is_sign_negative()) { a } else { b };
     pick_number::<NAN>(a, b, smaller)
 }
 
 /// Maximum: of a number and a NaN the number, unless `NAN`; +0 above -0.
 #[inline(always)]
 pub fn max<const NAN: bool>(a: f32, b: f32) -> f32 {
-    let larger = if a > b || (a == b && a.is_sign_positive()) {
-        a
-    } else {
-        b
-    };
+    let larger = if a > b || (a == b && a.is_sign_positive()) { a } else { b };
     pick_number::<NAN>(a, b, larger)
 }
 
@@ -217,11 +189,7 @@ fn pick_number<const NAN: bool>(a: f32, b: f32, chosen: f32) -> f32 {
 /// Minimum of f64, as [`min`].
 #[inline(always)]
 pub fn min_f64(a: f64, b: f64) -> f64 {
-    let smaller = if a < b || (a == b && a.is_sign_negative()) {
-        a
-    } else {
-        b
-    };
+    let smaller = if a < b || (a == b && a.is_sign_negative()) { a } else { b };
     if a.is_nan() {
         b
     } else if b.is_nan() {
@@ -234,11 +202,7 @@ pub fn min_f64(a: f64, b: f64) -> f64 {
 /// Maximum of f64, as [`max`].
 #[inline(always)]
 pub fn max_f64(a: f64, b: f64) -> f64 {
-    let larger = if a > b || (a == b && a.is_sign_positive()) {
-        a
-    } else {
-        b
-    };
+    let larger = if a > b || (a == b && a.is_sign_positive()) { a } else { b };
     if a.is_nan() {
         b
     } else if b.is_nan() {
@@ -252,11 +216,7 @@ pub fn max_f64(a: f64, b: f64) -> f64 {
 #[inline(always)]
 pub fn xor_sign(chosen: f32, a: f32, b: f32) -> f32 {
     let sign = (a.to_bits() ^ b.to_bits()) & 0x8000_0000;
-    if chosen.is_nan() {
-        chosen
-    } else {
-        f32::from_bits(chosen.to_bits() & 0x7fff_ffff | sign)
-    }
+    if chosen.is_nan() { chosen } else { f32::from_bits(chosen.to_bits() & 0x7fff_ffff | sign) }
 }
 
 /// The MXCSR value for a rounding mode, all exceptions masked.

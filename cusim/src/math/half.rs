@@ -35,11 +35,7 @@ impl Half for F16 {
         // 2^112 moves the exponent from one bias to the other and normalises subnormals.
         let scaled = f32::from_bits(magnitude) * f32::from_bits(0x7780_0000);
         let special = magnitude >= 0x7c00 << 13;
-        let value = if special {
-            magnitude | 0x7f80_0000
-        } else {
-            scaled.to_bits()
-        };
+        let value = if special { magnitude | 0x7f80_0000 } else { scaled.to_bits() };
         f32::from_bits(value | u32::from(bits & 0x8000) << 16)
     }
 }
@@ -93,21 +89,9 @@ pub fn round<H: Half, const M: Mode>(x: f64) -> u16 {
         float::UP => sign == 0,
         _ => true,
     };
-    let overflow = if to_infinity || x.is_infinite() {
-        infinity
-    } else {
-        infinity - 1
-    };
-    let clipped = if magnitude >= infinity {
-        overflow
-    } else {
-        magnitude
-    };
-    if x.is_nan() {
-        NAN
-    } else {
-        clipped as u16 | sign
-    }
+    let overflow = if to_infinity || x.is_infinite() { infinity } else { infinity - 1 };
+    let clipped = if magnitude >= infinity { overflow } else { magnitude };
+    if x.is_nan() { NAN } else { clipped as u16 | sign }
 }
 
 /// Rounds to nearest.
@@ -122,23 +106,10 @@ pub fn narrow<H: Half>(x: f32) -> u16 {
     // 2^-24 by a fixed addend.
     let magnitude = x.to_bits() & 0x7fff_ffff;
     let sign = (x.to_bits() >> 16) as u16 & 0x8000;
-    let normal = (magnitude
-        .wrapping_add(0xc800_0fff)
-        .wrapping_add(magnitude >> 13 & 1))
-        >> 13;
-    let subnormal = (f32::from_bits(magnitude) + 0.5)
-        .to_bits()
-        .wrapping_sub(0x3f00_0000);
-    let finite = if magnitude < 0x3880_0000 {
-        subnormal
-    } else {
-        normal
-    };
-    let value = if magnitude >= 0x4780_0000 {
-        0x7c00
-    } else {
-        finite
-    };
+    let normal = (magnitude.wrapping_add(0xc800_0fff).wrapping_add(magnitude >> 13 & 1)) >> 13;
+    let subnormal = (f32::from_bits(magnitude) + 0.5).to_bits().wrapping_sub(0x3f00_0000);
+    let finite = if magnitude < 0x3880_0000 { subnormal } else { normal };
+    let value = if magnitude >= 0x4780_0000 { 0x7c00 } else { finite };
     if x.is_nan() { NAN } else { value as u16 | sign }
 }
 
@@ -146,11 +117,7 @@ pub fn narrow<H: Half>(x: f32) -> u16 {
 #[inline(always)]
 pub fn tensor_float<const EVEN: bool>(x: f32) -> u32 {
     let bits = x.to_bits();
-    let addend = if EVEN {
-        0x0fff + (bits >> 13 & 1)
-    } else {
-        0x1000
-    };
+    let addend = if EVEN { 0x0fff + (bits >> 13 & 1) } else { 0x1000 };
     let rounded = bits.wrapping_add(addend) & 0xffff_e000;
     if x.is_nan() {
         float::NAN_F32
@@ -164,11 +131,7 @@ pub fn tensor_float<const EVEN: bool>(x: f32) -> u32 {
 /// Subnormals of half precision to zero; bfloat16 instructions have no `.ftz`.
 #[inline(always)]
 pub fn flush<const FTZ: bool>(bits: u16) -> u16 {
-    if FTZ && bits & 0x7c00 == 0 {
-        bits & 0x8000
-    } else {
-        bits
-    }
+    if FTZ && bits & 0x7c00 == 0 { bits & 0x8000 } else { bits }
 }
 
 #[inline(always)]
@@ -216,11 +179,7 @@ pub fn mul<H: Half, const FTZ: bool, const SAT: bool>(a: u16, b: u16) -> u16 {
 
 /// `a * b + c` rounded once; with `RELU` negative results and NaN are +0 and the canonical NaN.
 #[inline(always)]
-pub fn fma<H: Half, const FTZ: bool, const SAT: bool, const RELU: bool>(
-    a: u16,
-    b: u16,
-    c: u16,
-) -> u16 {
+pub fn fma<H: Half, const FTZ: bool, const SAT: bool, const RELU: bool>(a: u16, b: u16, c: u16) -> u16 {
     let product = wide::<H, FTZ>(a) * wide::<H, FTZ>(b);
     let bits = finish::<H, FTZ, SAT>(float::sum_to_odd(product, wide::<H, FTZ>(c)));
     if RELU { relu::<H>(bits) } else { bits }
@@ -229,29 +188,19 @@ pub fn fma<H: Half, const FTZ: bool, const SAT: bool, const RELU: bool>(
 /// Negative values to +0.
 #[inline(always)]
 pub fn relu<H: Half>(bits: u16) -> u16 {
-    if bits & 0x8000 != 0 && !H::widen(bits).is_nan() {
-        0
-    } else {
-        bits
-    }
+    if bits & 0x8000 != 0 && !H::widen(bits).is_nan() { 0 } else { bits }
 }
 
 /// Minimum, as [`float::min`].
 #[inline(always)]
 pub fn min<H: Half, const FTZ: bool, const NAN_: bool>(a: u16, b: u16) -> u16 {
-    narrow::<H>(float::min::<NAN_>(
-        H::widen(flush::<FTZ>(a)),
-        H::widen(flush::<FTZ>(b)),
-    ))
+    narrow::<H>(float::min::<NAN_>(H::widen(flush::<FTZ>(a)), H::widen(flush::<FTZ>(b))))
 }
 
 /// Maximum, as [`float::max`].
 #[inline(always)]
 pub fn max<H: Half, const FTZ: bool, const NAN_: bool>(a: u16, b: u16) -> u16 {
-    narrow::<H>(float::max::<NAN_>(
-        H::widen(flush::<FTZ>(a)),
-        H::widen(flush::<FTZ>(b)),
-    ))
+    narrow::<H>(float::max::<NAN_>(H::widen(flush::<FTZ>(a)), H::widen(flush::<FTZ>(b))))
 }
 
 /// Applies a 16-bit operation to both halves.

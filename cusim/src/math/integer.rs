@@ -5,11 +5,7 @@
 pub fn extract_unsigned(a: u64, pos: u32, len: u32, width: u32) -> u64 {
     let (pos, len) = (pos & 0xff, len & 0xff);
     let shifted = if pos < width { a >> pos } else { 0 };
-    if len >= 64 {
-        shifted
-    } else {
-        shifted & ((1 << len) - 1)
-    }
+    if len >= 64 { shifted } else { shifted & ((1 << len) - 1) }
 }
 
 /// `bfe.s64`: sign-extended from the field's top bit, or from the number's if the field passes its end. `a` is
@@ -28,11 +24,7 @@ pub fn extract_signed(a: i64, pos: u32, len: u32, width: u32) -> i64 {
     }
     // What lies above the field's last bit is the sign.
     let kept = top + 1 - pos;
-    let field = if kept >= 64 {
-        -1
-    } else {
-        ((1u64 << kept) - 1) as i64
-    };
+    let field = if kept >= 64 { -1 } else { ((1u64 << kept) - 1) as i64 };
     a >> pos & field | sign & !field
 }
 
@@ -55,11 +47,7 @@ pub fn find_leading(a: u64, width: u32, shift_amount: bool) -> u32 {
         return u32::MAX;
     }
     let position = 63 - a.leading_zeros();
-    if shift_amount {
-        width - 1 - position
-    } else {
-        position
-    }
+    if shift_amount { width - 1 - position } else { position }
 }
 
 /// `fns`: position of the n-th set bit from `base`, upward for positive n and downward for negative.
@@ -67,11 +55,7 @@ pub fn find_leading(a: u64, width: u32, shift_amount: bool) -> u32 {
 pub fn find_nth_set(mask: u32, base: u32, offset: i32) -> u32 {
     let base = base & 31;
     if offset == 0 {
-        return if mask >> base & 1 != 0 {
-            base
-        } else {
-            u32::MAX
-        };
+        return if mask >> base & 1 != 0 { base } else { u32::MAX };
     }
     let mut left = offset.unsigned_abs();
     let mut position = base as i32;
@@ -133,15 +117,9 @@ pub fn logic3(a: u32, b: u32, c: u32, table: u32) -> u32 {
 pub fn dot4(a: u32, b: u32, c: u32, a_signed: bool, b_signed: bool) -> u32 {
     let byte = |value: u32, i: u32, signed: bool| {
         let byte = (value >> (8 * i)) as u8;
-        if signed {
-            i32::from(byte as i8)
-        } else {
-            i32::from(byte)
-        }
+        if signed { i32::from(byte as i8) } else { i32::from(byte) }
     };
-    (0..4).fold(c, |sum, i| {
-        sum.wrapping_add((byte(a, i, a_signed) * byte(b, i, b_signed)) as u32)
-    })
+    (0..4).fold(c, |sum, i| sum.wrapping_add((byte(a, i, a_signed) * byte(b, i, b_signed)) as u32))
 }
 
 /// `dp2a`: two products of 16-bit values and bytes, summed; `high` takes the upper bytes.
@@ -149,21 +127,11 @@ pub fn dot4(a: u32, b: u32, c: u32, a_signed: bool, b_signed: bool) -> u32 {
 pub fn dot2(a: u32, b: u32, c: u32, a_signed: bool, b_signed: bool, high: bool) -> u32 {
     let word = |i: u32| {
         let word = (a >> (16 * i)) as u16;
-        if a_signed {
-            i32::from(word as i16)
-        } else {
-            i32::from(word)
-        }
+        if a_signed { i32::from(word as i16) } else { i32::from(word) }
     };
     let byte = |i: u32| {
         let byte = (b >> (8 * (i + 2 * u32::from(high)))) as u8;
-        if b_signed {
-            i32::from(byte as i8)
-        } else {
-            i32::from(byte)
-        }
+        if b_signed { i32::from(byte as i8) } else { i32::from(byte) }
     };
-    (0..2).fold(c, |sum, i| {
-        sum.wrapping_add(word(i).wrapping_mul(byte(i)) as u32)
-    })
+    (0..2).fold(c, |sum, i| sum.wrapping_add(word(i).wrapping_mul(byte(i)) as u32))
 }

@@ -20,10 +20,7 @@ impl Arena {
                 0,
             )
         };
-        (start != libc::MAP_FAILED).then_some(Self {
-            start: start as u64,
-            len,
-        })
+        (start != libc::MAP_FAILED).then_some(Self { start: start as u64, len })
     }
 
     /// First address.
@@ -44,13 +41,7 @@ impl Arena {
         if first < end && first >= self.start && end <= self.start + self.len {
             // SAFETY: whole pages inside this mapping, which nothing refers to any more. That the advice fails would
             // only mean that the memory stays.
-            unsafe {
-                libc::madvise(
-                    first as *mut libc::c_void,
-                    (end - first) as usize,
-                    libc::MADV_DONTNEED,
-                )
-            };
+            unsafe { libc::madvise(first as *mut libc::c_void, (end - first) as usize, libc::MADV_DONTNEED) };
         }
     }
 }

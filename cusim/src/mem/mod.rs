@@ -77,10 +77,7 @@ impl Allocation {
             AllocationKind::Module => "module variable",
         };
         let freed = if self.freed { ", freed" } else { "" };
-        format!(
-            "allocation #{} of {} bytes ({kind}{}{freed})",
-            self.number, self.bytes, self.origin
-        )
+        format!("allocation #{} of {} bytes ({kind}{}{freed})", self.number, self.bytes, self.origin)
     }
 }
 
@@ -128,11 +125,7 @@ impl Memory {
 
     /// Distance from an address to where the host finds it.
     fn distance(&self, address: u64) -> u64 {
-        if self.is_host(address) {
-            0
-        } else {
-            self.device.start().wrapping_sub(DEVICE_BASE)
-        }
+        if self.is_host(address) { 0 } else { self.device.start().wrapping_sub(DEVICE_BASE) }
     }
 
     /// Where the host finds an address of device memory.
@@ -141,13 +134,7 @@ impl Memory {
     }
 
     /// Allocates; `None` if the address space is used up.
-    pub fn allocate(
-        &mut self,
-        bytes: u64,
-        kind: AllocationKind,
-        device: u32,
-        origin: String,
-    ) -> Option<u64> {
+    pub fn allocate(&mut self, bytes: u64, kind: AllocationKind, device: u32, origin: String) -> Option<u64> {
         let on_host = matches!(kind, AllocationKind::Pinned | AllocationKind::Managed);
         let (next, end) = if on_host {
             (&mut self.next_host, self.host.start() + self.host.size())
@@ -162,16 +149,7 @@ impl Memory {
         *next = after;
         self.count += 1;
         let number = self.count;
-        let allocation = Allocation {
-            start,
-            bytes,
-            kind,
-            device,
-            number,
-            origin,
-            read_only: false,
-            freed: false,
-        };
+        let allocation = Allocation { start, bytes, kind, device, number, origin, read_only: false, freed: false };
         self.table.insert(start, allocation);
         // Pinned memory belongs to the host program, which may count on nothing either.
         if bytes <= MAX_POISON {
@@ -184,19 +162,13 @@ impl Memory {
     /// Writes bytes to memory that is allocated; the caller checked that it is.
     pub fn write(&mut self, address: u64, bytes: &[u8]) {
         // SAFETY: the caller checked the range; nothing runs on the device meanwhile, as this is exclusive.
-        unsafe {
-            self.host_pointer(address)
-                .copy_from_nonoverlapping(bytes.as_ptr(), bytes.len())
-        };
+        unsafe { self.host_pointer(address).copy_from_nonoverlapping(bytes.as_ptr(), bytes.len()) };
     }
 
     /// Reads bytes of memory that is allocated; the caller checked that it is.
     pub fn read(&self, address: u64, bytes: &mut [u8]) {
         // SAFETY: the caller checked the range.
-        unsafe {
-            self.host_pointer(address)
-                .copy_to_nonoverlapping(bytes.as_mut_ptr(), bytes.len())
-        };
+        unsafe { self.host_pointer(address).copy_to_nonoverlapping(bytes.as_mut_ptr(), bytes.len()) };
     }
 
     /// Prepares for checks that remember things about memory; whether the host has the address space.
@@ -230,13 +202,7 @@ impl Memory {
         let Some(allocation) = self.table.get_mut(&start) else {
             let near = self.find(start).map_or_else(
                 || "no allocation was ever made there".to_string(),
-                |near| {
-                    format!(
-                        "it lies {} bytes inside {}",
-                        start - near.start,
-                        near.describe()
-                    )
-                },
+                |near| format!("it lies {} bytes inside {}", start - near.start, near.describe()),
             );
             return Err(FreeError::Unknown(near));
         };
@@ -252,11 +218,7 @@ impl Memory {
             self.table.remove(&oldest);
         }
         let host = self.host_pointer(start);
-        let arena = if self.is_host(start) {
-            &self.host
-        } else {
-            &self.device
-        };
+        let arena = if self.is_host(start) { &self.host } else { &self.device };
         arena.release(host, result.bytes);
         self.shadow.release(start, result.bytes);
         Ok(result)
@@ -280,36 +242,18 @@ impl Memory {
 
     /// The valid range around an access.
     pub fn bounds(&self, address: u64, bytes: u64) -> Result<Site, Invalid> {
-        let below = self
-            .table
-            .range(..=address)
-            .next_back()
-            .map(|(_, allocation)| allocation);
+        let below = self.table.range(..=address).next_back().map(|(_, allocation)| allocation);
         if let Some(allocation) = below {
             let (start, end) = (allocation.start, allocation.start + allocation.bytes);
             if address < end && end - address >= bytes {
                 if allocation.freed {
-                    let detail = format!(
-                        "it lies {} bytes inside {}",
-                        address - start,
-                        allocation.describe()
-                    );
-                    return Err(Invalid {
-                        kind: FaultKind::UseAfterFree,
-                        detail,
-                    });
+                    let detail = format!("it lies {} bytes inside {}", address - start, allocation.describe());
+                    return Err(Invalid { kind: FaultKind::UseAfterFree, detail });
                 }
-                return Ok(Site {
-                    low: start,
-                    high: end,
-                    place: Place::Fixed(self.distance(address)),
-                });
+                return Ok(Site { low: start, high: end, place: Place::Fixed(self.distance(address)) });
             }
         }
-        Err(Invalid {
-            kind: FaultKind::OutOfBounds,
-            detail: self.explain(address, bytes),
-        })
+        Err(Invalid { kind: FaultKind::OutOfBounds, detail: self.explain(address, bytes) })
     }
 
     /// What lies near an address that is not valid.
@@ -317,34 +261,15 @@ impl Memory {
         if address < 1 << 16 {
             return "it is a null pointer, or an offset from one".to_string();
         }
-        let below = self
-            .table
-            .range(..=address)
-            .next_back()
-            .map(|(_, allocation)| allocation);
-        let above = self
-            .table
-            .range(address..)
-            .next()
-            .map(|(_, allocation)| allocation);
+        let below = self.table.range(..=address).next_back().map(|(_, allocation)| allocation);
+        let above = self.table.range(address..).next().map(|(_, allocation)| allocation);
         let past = below.map(|allocation| {
-            let over = address
-                .saturating_add(bytes)
-                .saturating_sub(allocation.start + allocation.bytes);
-            (
-                over,
-                format!(
-                    "it ends {over} bytes past the end of {}",
-                    allocation.describe()
-                ),
-            )
+            let over = address.saturating_add(bytes).saturating_sub(allocation.start + allocation.bytes);
+            (over, format!("it ends {over} bytes past the end of {}", allocation.describe()))
         });
         let before = above.map(|allocation| {
             let under = allocation.start - address;
-            (
-                under,
-                format!("it begins {under} bytes before {}", allocation.describe()),
-            )
+            (under, format!("it begins {under} bytes before {}", allocation.describe()))
         });
         match [past, before].into_iter().flatten().min() {
             Some((distance, text)) if distance < 1 << 20 => text,

@@ -21,11 +21,7 @@ struct Races {
 impl Shadow {
     /// No arenas yet.
     pub fn new(host_start: u64) -> Self {
-        Self {
-            host_start,
-            written: None,
-            races: None,
-        }
+        Self { host_start, written: None, races: None }
     }
 
     /// Reserves what the checks need; whether that worked.
@@ -36,11 +32,7 @@ impl Shadow {
         }
         if race {
             self.races = Arena::new(space / 4 * CELL).and_then(|words| {
-                Some(Races {
-                    words,
-                    bytes: Arena::new(space * CELL)?,
-                    splits: Arena::new(space / 2)?,
-                })
+                Some(Races { words, bytes: Arena::new(space * CELL)?, splits: Arena::new(space / 2)? })
             });
         }
         self.written.is_some() == init && self.races.is_some() == race
@@ -50,11 +42,7 @@ impl Shadow {
     #[inline]
     pub fn offset(&self, address: u64) -> u64 {
         let on_device = address.wrapping_sub(DEVICE_BASE);
-        if on_device < DEVICE_SPACE {
-            on_device
-        } else {
-            DEVICE_SPACE + address.wrapping_sub(self.host_start)
-        }
+        if on_device < DEVICE_SPACE { on_device } else { DEVICE_SPACE + address.wrapping_sub(self.host_start) }
     }
 
     /// Bytes that say of each byte of memory whether it was written, if that is tracked.
@@ -94,17 +82,9 @@ impl Shadow {
             arena.release((arena.start() + offset) as *mut u8, bytes);
         }
         if let Some(races) = &self.races {
-            races.words.release(
-                (races.words.start() + offset / 4 * CELL) as *mut u8,
-                bytes / 4 * CELL,
-            );
-            races.bytes.release(
-                (races.bytes.start() + offset * CELL) as *mut u8,
-                bytes * CELL,
-            );
-            races
-                .splits
-                .release((races.splits.start() + offset / 2) as *mut u8, bytes / 2);
+            races.words.release((races.words.start() + offset / 4 * CELL) as *mut u8, bytes / 4 * CELL);
+            races.bytes.release((races.bytes.start() + offset * CELL) as *mut u8, bytes * CELL);
+            races.splits.release((races.splits.start() + offset / 2) as *mut u8, bytes / 2);
         }
     }
 }

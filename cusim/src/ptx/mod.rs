@@ -5,9 +5,7 @@ mod parser;
 mod scanner;
 mod types;
 
-pub use ast::{
-    Function, InitItem, Instruction, Module, Operand, PerfHints, SourceLine, Statement, Variable,
-};
+pub use ast::{Function, InitItem, Instruction, Module, Operand, PerfHints, SourceLine, Statement, Variable};
 pub use parser::parse;
 pub use types::{Kind, ScalarType, Space};
 

@@ -9,10 +9,7 @@ const MAX_NESTING: u32 = 8;
 
 /// Parses a PTX text.
 pub fn parse(text: &str) -> Result<Module<'_>, PtxError> {
-    let mut parser = Parser {
-        scan: Scanner::new(text),
-        module: Module::default(),
-    };
+    let mut parser = Parser { scan: Scanner::new(text), module: Module::default() };
     while !parser.scan.at_end() {
         parser.item()?;
     }
@@ -40,9 +37,7 @@ impl<'a> Parser<'a> {
         loop {
             if !self.scan.take(b'.') {
                 let found = self.scan.rest_of_line();
-                return self
-                    .scan
-                    .error(format!("expected a directive, found '{found}'"));
+                return self.scan.error(format!("expected a directive, found '{found}'"));
             }
             match self.scan.name()? {
                 "version" => return self.version(),
@@ -86,9 +81,7 @@ impl<'a> Parser<'a> {
 
     fn version(&mut self) -> Result<(), PtxError> {
         let word = self.scan.opcode();
-        let parts = word
-            .split_once('.')
-            .and_then(|(major, minor)| Some((major.parse().ok()?, minor.parse().ok()?)));
+        let parts = word.split_once('.').and_then(|(major, minor)| Some((major.parse().ok()?, minor.parse().ok()?)));
         match parts {
             Some(version) => {
                 self.module.version = version;
@@ -153,9 +146,7 @@ impl<'a> Parser<'a> {
                             self.pointer_attributes()?;
                         }
                         if align != 0 && !align.is_power_of_two() || align > 1 << 16 {
-                            return self
-                                .scan
-                                .error(format!("alignment {align} is no power of two"));
+                            return self.scan.error(format!("alignment {align} is no power of two"));
                         }
                         return Ok((ty, align.max(natural.next_power_of_two()), width));
                     }
@@ -173,47 +164,25 @@ impl<'a> Parser<'a> {
                 }
                 "ptr" | "global" | "const" | "shared" | "local" => {}
                 name => {
-                    return self
-                        .scan
-                        .error(format!("unknown parameter attribute .{name}"));
+                    return self.scan.error(format!("unknown parameter attribute .{name}"));
                 }
             }
         }
         Ok(())
     }
 
-    fn declarator(
-        &mut self,
-        space: Space,
-        ty: ScalarType,
-        align: u32,
-        width: u32,
-    ) -> Result<Variable<'a>, PtxError> {
+    fn declarator(&mut self, space: Space, ty: ScalarType, align: u32, width: u32) -> Result<Variable<'a>, PtxError> {
         let line = self.scan.line();
         let name = self.scan.name()?;
         let mut count = u64::from(width);
         let mut is_array = width > 1;
         while self.scan.take(b'[') {
             is_array = true;
-            let length = if self.scan.peek() == b']' {
-                0
-            } else {
-                self.scan.integer()?
-            };
+            let length = if self.scan.peek() == b']' { 0 } else { self.scan.integer()? };
             count = count.saturating_mul(length);
             self.scan.expect(b']')?;
         }
-        let variable = Variable {
-            name,
-            space,
-            ty,
-            align,
-            count,
-            is_array,
-            is_extern: false,
-            init: vec![],
-            line,
-        };
+        let variable = Variable { name, space, ty, align, count, is_array, is_extern: false, init: vec![], line };
         if variable.size() > 1 << 40 {
             return self.scan.error(format!("{name} is too large"));
         }
@@ -241,10 +210,7 @@ impl<'a> Parser<'a> {
             variable.count = variable.init.len() as u64;
         }
         if variable.init.len() as u64 > variable.count {
-            return self.scan.error(format!(
-                "{} has more initial values than elements",
-                variable.name
-            ));
+            return self.scan.error(format!("{} has more initial values than elements", variable.name));
         }
         Ok(())
     }
@@ -256,13 +222,7 @@ impl<'a> Parser<'a> {
             // `0xFF00(symbol)` is one byte of an address.
             if let (Number::Int(mask), true) = (number, self.scan.peek() == b'(') {
                 self.scan.expect(b'(')?;
-                let InitItem::Address {
-                    name,
-                    offset,
-                    generic,
-                    ..
-                } = self.init_address()?
-                else {
+                let InitItem::Address { name, offset, generic, .. } = self.init_address()? else {
                     return self.scan.error("an address is needed here");
                 };
                 self.scan.expect(b')')?;
@@ -295,12 +255,7 @@ impl<'a> Parser<'a> {
             self.scan.expect(b')')?;
             offset = offset.wrapping_add(self.offset()?);
         }
-        Ok(InitItem::Address {
-            name,
-            offset,
-            generic,
-            byte_shift: None,
-        })
+        Ok(InitItem::Address { name, offset, generic, byte_shift: None })
     }
 
     /// `+4`, `-4` or nothing.
@@ -339,10 +294,7 @@ impl<'a> Parser<'a> {
     }
 
     fn function(&mut self, is_kernel: bool) -> Result<(), PtxError> {
-        let mut function = Function {
-            is_kernel,
-            ..Function::default()
-        };
+        let mut function = Function { is_kernel, ..Function::default() };
         if !is_kernel && self.scan.peek() == b'(' {
             function.returns = self.params()?;
         }
@@ -374,10 +326,7 @@ impl<'a> Parser<'a> {
             }
             "noreturn" => {}
             name => {
-                return self.scan.error(format!(
-                    "unknown directive .{name} of function {}",
-                    function.name
-                ));
+                return self.scan.error(format!("unknown directive .{name} of function {}", function.name));
             }
         }
         Ok(())
@@ -443,23 +392,11 @@ impl<'a> Parser<'a> {
                 self.scan.expect(b';')
             }
             name => match Space::parse(name) {
-                Some(
-                    space @ (Space::Shared
-                    | Space::Local
-                    | Space::Param
-                    | Space::Global
-                    | Space::Const),
-                ) => {
-                    body.extend(
-                        self.variables(space, false)?
-                            .into_iter()
-                            .map(Statement::Variable),
-                    );
+                Some(space @ (Space::Shared | Space::Local | Space::Param | Space::Global | Space::Const)) => {
+                    body.extend(self.variables(space, false)?.into_iter().map(Statement::Variable));
                     Ok(())
                 }
-                _ => self
-                    .scan
-                    .error(format!("unknown directive .{name} in a function")),
+                _ => self.scan.error(format!("unknown directive .{name} in a function")),
             },
         }
     }
@@ -497,9 +434,7 @@ impl<'a> Parser<'a> {
         let opcode = self.scan.opcode();
         if opcode.is_empty() {
             let found = self.scan.rest_of_line();
-            return self
-                .scan
-                .error(format!("expected an instruction, found '{found}'"));
+            return self.scan.error(format!("expected an instruction, found '{found}'"));
         }
         if guard.is_none() && self.scan.take(b':') {
             return self.labelled(opcode, body);
@@ -513,12 +448,7 @@ impl<'a> Parser<'a> {
             operands.push(self.operand(0)?);
         }
         self.scan.expect(b';')?;
-        body.push(Statement::Instruction(Instruction {
-            guard,
-            opcode,
-            operands,
-            line,
-        }));
+        body.push(Statement::Instruction(Instruction { guard, opcode, operands, line }));
         Ok(())
     }
 
@@ -540,23 +470,11 @@ impl<'a> Parser<'a> {
                 Ok(())
             }
             "callprototype" => {
-                let returns = if self.scan.peek() == b'(' {
-                    self.params()?
-                } else {
-                    vec![]
-                };
+                let returns = if self.scan.peek() == b'(' { self.params()? } else { vec![] };
                 self.scan.name()?;
-                let params = if self.scan.peek() == b'(' {
-                    self.params()?
-                } else {
-                    vec![]
-                };
+                let params = if self.scan.peek() == b'(' { self.params()? } else { vec![] };
                 self.scan.expect(b';')?;
-                body.push(Statement::Prototype {
-                    name,
-                    returns,
-                    params,
-                });
+                body.push(Statement::Prototype { name, returns, params });
                 Ok(())
             }
             // A label may stand before any directive.
@@ -656,47 +574,26 @@ mod tests {
         let text = kernel(body);
         let module = parse(&text).unwrap();
         let body = module.functions[0].body.as_ref().unwrap();
-        let Some(Statement::Instruction(instruction)) = body.last() else {
-            panic!("no instruction")
-        };
+        let Some(Statement::Instruction(instruction)) = body.last() else { panic!("no instruction") };
         (instruction.opcode.to_string(), instruction.operands.len())
     }
 
     #[test]
     fn odd_operands() {
-        assert_eq!(
-            only_instruction("shfl.sync.bfly.b32 %r1|%p2, %r3, 1, 31, -1;").1,
-            5
-        );
+        assert_eq!(only_instruction("shfl.sync.bfly.b32 %r1|%p2, %r3, 1, 31, -1;").1, 5);
         assert_eq!(only_instruction("mov.b32 %r1, {0, %rs1};").1, 2);
         assert_eq!(only_instruction("call.uni (r), f, (a, b);").1, 3);
-        assert_eq!(
-            only_instruction("ld.global.v4.f32 {%f1, _, %f2, %f3}, [%rd1+-16];").1,
-            2
-        );
+        assert_eq!(only_instruction("ld.global.v4.f32 {%f1, _, %f2, %f3}, [%rd1+-16];").1, 2);
         assert_eq!(only_instruction("@!%p1 bra $L;").0, "bra");
     }
 
     #[test]
     fn addresses_in_initialisers() {
-        let text = format!(
-            "{HEADER}.global .u64 a[2] = {{f, generic(b)+4}};.global .b8 c[2] = {{0xFF00(a), 1}};"
-        );
+        let text = format!("{HEADER}.global .u64 a[2] = {{f, generic(b)+4}};.global .b8 c[2] = {{0xFF00(a), 1}};");
         let module = parse(&text).unwrap();
-        let address = |name, offset, generic, byte_shift| InitItem::Address {
-            name,
-            offset,
-            generic,
-            byte_shift,
-        };
-        assert_eq!(
-            module.variables[0].init,
-            [address("f", 0, false, None), address("b", 4, true, None)]
-        );
-        assert_eq!(
-            module.variables[1].init,
-            [address("a", 0, false, Some(8)), InitItem::Value(1)]
-        );
+        let address = |name, offset, generic, byte_shift| InitItem::Address { name, offset, generic, byte_shift };
+        assert_eq!(module.variables[0].init, [address("f", 0, false, None), address("b", 4, true, None)]);
+        assert_eq!(module.variables[1].init, [address("a", 0, false, Some(8)), InitItem::Value(1)]);
     }
 
     #[test]

@@ -23,11 +23,7 @@ fn is_word(byte: u8) -> bool {
 
 impl<'a> Scanner<'a> {
     pub fn new(text: &'a str) -> Self {
-        Self {
-            text,
-            at: 0,
-            line: 1,
-        }
+        Self { text, at: 0, line: 1 }
     }
 
     pub fn line(&self) -> u32 {
@@ -35,18 +31,11 @@ impl<'a> Scanner<'a> {
     }
 
     pub fn error<T>(&self, message: impl Into<String>) -> Result<T, PtxError> {
-        Err(PtxError {
-            line: self.line,
-            message: message.into(),
-        })
+        Err(PtxError { line: self.line, message: message.into() })
     }
 
     fn byte(&self, ahead: usize) -> u8 {
-        self.text
-            .as_bytes()
-            .get(self.at + ahead)
-            .copied()
-            .unwrap_or(0)
+        self.text.as_bytes().get(self.at + ahead).copied().unwrap_or(0)
     }
 
     fn advance(&mut self) {
@@ -68,9 +57,7 @@ impl<'a> Scanner<'a> {
                 }
                 b'/' if self.byte(1) == b'*' => {
                     self.at += 2;
-                    while self.at < self.text.len()
-                        && !(self.byte(0) == b'*' && self.byte(1) == b'/')
-                    {
+                    while self.at < self.text.len() && !(self.byte(0) == b'*' && self.byte(1) == b'/') {
                         self.advance();
                     }
                     self.at = (self.at + 2).min(self.text.len());
@@ -241,10 +228,7 @@ fn read_number(word: &str) -> Option<Number> {
         return u64::from_str_radix(hex, 16).ok().map(Number::F64);
     }
     if lower.contains('.') {
-        return lower
-            .parse::<f64>()
-            .ok()
-            .map(|value| Number::F64(value.to_bits()));
+        return lower.parse::<f64>().ok().map(|value| Number::F64(value.to_bits()));
     }
     let digits = lower.strip_suffix('u').unwrap_or(&lower);
     let value = if let Some(hex) = digits.strip_prefix("0x") {
@@ -273,30 +257,17 @@ mod tests {
             ("0b101", 5),
             ("18446744073709551615", u64::MAX),
         ] {
-            assert_eq!(
-                Scanner::new(text).number().unwrap(),
-                Number::Int(bits),
-                "{text}"
-            );
+            assert_eq!(Scanner::new(text).number().unwrap(), Number::Int(bits), "{text}");
         }
-        assert_eq!(
-            Scanner::new("0f3F800000").number().unwrap(),
-            Number::F32(1.0f32.to_bits())
-        );
-        assert_eq!(
-            Scanner::new("-0d3FF0000000000000").number().unwrap(),
-            Number::F64((-1.0f64).to_bits())
-        );
+        assert_eq!(Scanner::new("0f3F800000").number().unwrap(), Number::F32(1.0f32.to_bits()));
+        assert_eq!(Scanner::new("-0d3FF0000000000000").number().unwrap(), Number::F64((-1.0f64).to_bits()));
         assert!(Scanner::new("0x").number().is_err());
         assert!(Scanner::new("99999999999999999999").number().is_err());
     }
 
     #[test]
     fn opcodes_keep_double_colons_and_labels_stop_at_one() {
-        assert_eq!(
-            Scanner::new("cp.async.cg.shared::cta.L2::128B [a]").opcode(),
-            "cp.async.cg.shared::cta.L2::128B"
-        );
+        assert_eq!(Scanner::new("cp.async.cg.shared::cta.L2::128B [a]").opcode(), "cp.async.cg.shared::cta.L2::128B");
         assert_eq!(Scanner::new("$L__BB0_1: add").opcode(), "$L__BB0_1");
     }
 }

@@ -39,10 +39,7 @@ pub struct ScalarType {
 impl ScalarType {
     /// Untyped bits of this width.
     pub const fn bits(bits: u32) -> Self {
-        Self {
-            kind: Kind::Bits,
-            bits,
-        }
+        Self { kind: Kind::Bits, bits }
     }
 
     /// Reads a type's name, without the dot.

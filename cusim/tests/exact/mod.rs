@@ -9,22 +9,10 @@ pub struct Format {
     pub fraction: u32,
 }
 
-pub const F16: Format = Format {
-    exponent: 5,
-    fraction: 10,
-};
-pub const BF16: Format = Format {
-    exponent: 8,
-    fraction: 7,
-};
-pub const F32: Format = Format {
-    exponent: 8,
-    fraction: 23,
-};
-pub const F64: Format = Format {
-    exponent: 11,
-    fraction: 52,
-};
+pub const F16: Format = Format { exponent: 5, fraction: 10 };
+pub const BF16: Format = Format { exponent: 8, fraction: 7 };
+pub const F32: Format = Format { exponent: 8, fraction: 23 };
+pub const F64: Format = Format { exponent: 11, fraction: 52 };
 
 /// A rounding mode.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,12 +24,8 @@ pub enum Mode {
 }
 
 impl Mode {
-    pub const ALL: [(Self, &'static str); 4] = [
-        (Self::Nearest, "rn"),
-        (Self::Zero, "rz"),
-        (Self::Down, "rm"),
-        (Self::Up, "rp"),
-    ];
+    pub const ALL: [(Self, &'static str); 4] =
+        [(Self::Nearest, "rn"), (Self::Zero, "rz"), (Self::Down, "rm"), (Self::Up, "rp")];
 }
 
 const LIMBS: usize = 72;
@@ -94,11 +78,7 @@ impl Format {
         let exponent = (bits & (self.sign() - 1)) >> self.fraction;
         let fraction = bits & ((1 << self.fraction) - 1);
         let shift = -self.bias() - i64::from(self.fraction);
-        if exponent == 0 {
-            (fraction, shift + 1)
-        } else {
-            (fraction | 1 << self.fraction, shift + exponent as i64)
-        }
+        if exponent == 0 { (fraction, shift + 1) } else { (fraction | 1 << self.fraction, shift + exponent as i64) }
     }
 
     pub fn exact(self, bits: u64) -> Exact {
@@ -109,19 +89,12 @@ impl Format {
     /// The pattern nearest to a value in a mode.
     pub fn round(self, value: &Exact, mode: Mode) -> u64 {
         let sign = if value.negative { self.sign() } else { 0 };
-        let size = Exact {
-            negative: false,
-            ..value.clone()
-        };
+        let size = Exact { negative: false, ..value.clone() };
         // The largest pattern not above the magnitude.
         let (mut low, mut high) = (0, self.infinity());
         while high - low > 1 {
             let middle = low + (high - low) / 2;
-            if self.exact(middle).compare(&size).is_le() {
-                low = middle
-            } else {
-                high = middle
-            }
+            if self.exact(middle).compare(&size).is_le() { low = middle } else { high = middle }
         }
         if self.exact(low) == size {
             return low | sign;
@@ -164,20 +137,12 @@ impl Format {
             None => self.exact(a),
         };
         let Some(c) = c else {
-            return Some(if product_zero {
-                sign(product_sign)
-            } else {
-                self.round(&product, mode)
-            });
+            return Some(if product_zero { sign(product_sign) } else { self.round(&product, mode) });
         };
         let sum = product.add(&self.exact(c));
         if sum.is_zero() {
             let c_sign = self.is_negative(c);
-            let negative = if product_sign == c_sign {
-                c_sign
-            } else {
-                mode == Mode::Down
-            };
+            let negative = if product_sign == c_sign { c_sign } else { mode == Mode::Down };
             return Some(sign(negative));
         }
         Some(self.round(&sum, mode))
@@ -185,20 +150,12 @@ impl Format {
 
     fn multiply(self, a: u64, b: u64) -> Exact {
         let ((x, p), (y, q)) = (self.parts(a), self.parts(b));
-        Exact::new(
-            self.is_negative(a) ^ self.is_negative(b),
-            u128::from(x) * u128::from(y),
-            p + q,
-        )
+        Exact::new(self.is_negative(a) ^ self.is_negative(b), u128::from(x) * u128::from(y), p + q)
     }
 
     /// Converts a finite pattern of another format.
     pub fn convert(self, from: Format, bits: u64, mode: Mode) -> u64 {
-        let sign = if from.is_negative(bits) {
-            self.sign()
-        } else {
-            0
-        };
+        let sign = if from.is_negative(bits) { self.sign() } else { 0 };
         if from.is_infinite(bits) {
             return self.infinity() | sign;
         }
@@ -223,8 +180,7 @@ impl Format {
                     difference
                 };
                 let own = distance(quotient);
-                own.compare(&distance(quotient + 1)).is_le()
-                    && own.compare(&distance(quotient - 1)).is_le()
+                own.compare(&distance(quotient + 1)).is_le() && own.compare(&distance(quotient - 1)).is_le()
             }
         }
     }
@@ -236,10 +192,7 @@ impl Exact {
         let mut magnitude = [0; LIMBS];
         let shift = (power + UNIT) as usize;
         let (limb, bit) = (shift / 64, shift % 64);
-        for (index, part) in [integer as u64, (integer >> 64) as u64]
-            .into_iter()
-            .enumerate()
-        {
+        for (index, part) in [integer as u64, (integer >> 64) as u64].into_iter().enumerate() {
             let wide = u128::from(part) << bit;
             let mut carry = wide;
             let mut at = limb + index;
@@ -250,10 +203,7 @@ impl Exact {
                 at += 1;
             }
         }
-        Self {
-            negative,
-            magnitude,
-        }
+        Self { negative, magnitude }
     }
 
     pub fn is_zero(&self) -> bool {
@@ -261,17 +211,11 @@ impl Exact {
     }
 
     pub fn negate(&self) -> Self {
-        Self {
-            negative: !self.negative,
-            ..self.clone()
-        }
+        Self { negative: !self.negative, ..self.clone() }
     }
 
     fn compare_magnitude(&self, other: &Self) -> std::cmp::Ordering {
-        self.magnitude
-            .iter()
-            .rev()
-            .cmp(other.magnitude.iter().rev())
+        self.magnitude.iter().rev().cmp(other.magnitude.iter().rev())
     }
 
     pub fn compare(&self, other: &Self) -> std::cmp::Ordering {
@@ -292,25 +236,15 @@ impl Exact {
                 let (sum, second) = sum.overflowing_add(u64::from(carry));
                 (*limb, carry) = (sum, first || second);
             }
-            return Self {
-                negative: self.negative,
-                magnitude,
-            };
+            return Self { negative: self.negative, magnitude };
         }
-        let (large, small) = if self.compare_magnitude(other).is_ge() {
-            (self, other)
-        } else {
-            (other, self)
-        };
+        let (large, small) = if self.compare_magnitude(other).is_ge() { (self, other) } else { (other, self) };
         let mut borrow = false;
         for (index, limb) in magnitude.iter_mut().enumerate() {
             let (rest, first) = large.magnitude[index].overflowing_sub(small.magnitude[index]);
             let (rest, second) = rest.overflowing_sub(u64::from(borrow));
             (*limb, borrow) = (rest, first || second);
         }
-        Self {
-            negative: large.negative,
-            magnitude,
-        }
+        Self { negative: large.negative, magnitude }
     }
 }

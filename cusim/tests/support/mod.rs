@@ -20,26 +20,19 @@ fn target_dir() -> PathBuf {
 /// Finds nvcc as scripts/cuda-toolchain.sh does.
 pub fn nvcc() -> PathBuf {
     let in_home = std::env::var_os("CUDA_HOME").map(|home| Path::new(&home).join("bin/nvcc"));
-    let on_path = std::env::var_os("PATH").and_then(|path| {
-        std::env::split_paths(&path)
-            .map(|dir| dir.join("nvcc"))
-            .find(|nvcc| nvcc.exists())
-    });
+    let on_path = std::env::var_os("PATH")
+        .and_then(|path| std::env::split_paths(&path).map(|dir| dir.join("nvcc")).find(|nvcc| nvcc.exists()));
     std::env::var_os("FISSFUSE_NVCC")
         .map(PathBuf::from)
         .or(in_home.filter(|nvcc| nvcc.exists()))
         .or(on_path)
         .or(Some(target_dir().join("cuda-toolchain/bin/nvcc")).filter(|nvcc| nvcc.exists()))
-        .unwrap_or_else(|| {
-            panic!("no nvcc found; run scripts/cuda-toolchain.sh, which fetches one")
-        })
+        .unwrap_or_else(|| panic!("no nvcc found; run scripts/cuda-toolchain.sh, which fetches one"))
 }
 
 /// PTX of `tests/kernels/<name>.cu`, compiled once per source and flags.
 pub fn compile(name: &str, flags: &[&str]) -> String {
-    let source = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("tests/kernels")
-        .join(format!("{name}.cu"));
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/kernels").join(format!("{name}.cu"));
     compile_file(&source, name, flags)
 }
 
@@ -55,8 +48,7 @@ pub fn compile_text(text: &str, name: &str, flags: &[&str]) -> String {
 }
 
 fn compile_file(source: &Path, name: &str, flags: &[&str]) -> String {
-    let text =
-        std::fs::read(source).unwrap_or_else(|error| panic!("{}: {error}", source.display()));
+    let text = std::fs::read(source).unwrap_or_else(|error| panic!("{}: {error}", source.display()));
     let nvcc = nvcc();
     let mut hasher = DefaultHasher::new();
     (&text, flags, &nvcc).hash(&mut hasher);
@@ -66,28 +58,14 @@ fn compile_file(source: &Path, name: &str, flags: &[&str]) -> String {
     if let Ok(ptx) = std::fs::read_to_string(&cached) {
         return ptx;
     }
-    let fresh = tempfile::Builder::new()
-        .suffix(".ptx")
-        .tempfile_in(&dir)
-        .unwrap();
+    let fresh = tempfile::Builder::new().suffix(".ptx").tempfile_in(&dir).unwrap();
     let mut command = Command::new(&nvcc);
-    command
-        .args(["-ptx", "-lineinfo", "-std=c++17"])
-        .args(flags);
+    command.args(["-ptx", "-lineinfo", "-std=c++17"]).args(flags);
     if !flags.iter().any(|flag| flag.starts_with("-arch")) {
         command.arg("-arch=compute_80");
     }
-    let output = command
-        .arg("-o")
-        .arg(fresh.path())
-        .arg(source)
-        .output()
-        .unwrap();
-    assert!(
-        output.status.success(),
-        "nvcc: {}",
-        String::from_utf8_lossy(&output.stderr)
-    );
+    let output = command.arg("-o").arg(fresh.path()).arg(source).output().unwrap();
+    assert!(output.status.success(), "nvcc: {}", String::from_utf8_lossy(&output.stderr));
     let ptx = std::fs::read_to_string(fresh.path()).unwrap();
     fresh.persist(&cached).unwrap();
     ptx
@@ -97,20 +75,13 @@ fn compile_file(source: &Path, name: &str, flags: &[&str]) -> String {
 pub fn library_dir() -> PathBuf {
     let exe = std::env::current_exe().unwrap();
     let deps = exe.parent().unwrap();
-    let built = [
-        deps.join("libcusim.so"),
-        deps.parent().unwrap().join("libcusim.so"),
-    ];
+    let built = [deps.join("libcusim.so"), deps.parent().unwrap().join("libcusim.so")];
     let newest = built
         .iter()
         .filter_map(|path| Some((std::fs::metadata(path).ok()?.modified().ok()?, path)))
         .max()
         .unwrap_or_else(|| panic!("cargo built no libcusim.so beside {}", exe.display()));
-    let dir = tempfile::Builder::new()
-        .prefix("cusim-lib")
-        .tempdir_in(target_dir())
-        .unwrap()
-        .keep();
+    let dir = tempfile::Builder::new().prefix("cusim-lib").tempdir_in(target_dir()).unwrap().keep();
     std::os::unix::fs::symlink(newest.1, dir.join("libcuda.so.1")).unwrap();
     dir
 }
@@ -136,11 +107,7 @@ pub fn run_child(test: &str, env: &[(&str, &str)]) -> Output {
 
 /// What a process said.
 pub fn text(output: &Output) -> String {
-    format!(
-        "{}\n{}",
-        String::from_utf8_lossy(&output.stdout),
-        String::from_utf8_lossy(&output.stderr)
-    )
+    format!("{}\n{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
 }
 
 /// Defines tests whose bodies run in a process of their own with cusim as the CUDA driver.

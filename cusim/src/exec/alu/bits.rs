@@ -13,9 +13,7 @@ pub(super) fn lookup(opcode: &mut Opcode) -> Option<Rule> {
         "prmt" => return permute(opcode),
         "lop3" => {
             let ty = opcode.ty()?;
-            let run = map!(|a: u32, b: u32, c: u32, table: u32| -> u32 {
-                integer::logic3(a, b, c, table)
-            });
+            let run = map!(|a: u32, b: u32, c: u32, table: u32| -> u32 { integer::logic3(a, b, c, table) });
             return (ty == B32).then(|| Rule::uniform(run, B32, 4));
         }
         _ => {}
@@ -36,10 +34,7 @@ pub(super) fn lookup(opcode: &mut Opcode) -> Option<Rule> {
         "or" => same(with_int!(raw, I => map!(|a: I, b: I| -> I { a | b })), 2),
         "xor" => same(with_int!(raw, I => map!(|a: I, b: I| -> I { a ^ b })), 2),
         "not" => same(with_int!(raw, I => map!(|a: I| -> I { !a })), 1),
-        "cnot" => same(
-            with_int!(raw, I => map!(|a: I| -> I { I::from(a == 0) })),
-            1,
-        ),
+        "cnot" => same(with_int!(raw, I => map!(|a: I| -> I { I::from(a == 0) })), 1),
         "shl" | "shr" => shift(opcode.base, ty),
         "copysign" => copysign(ty),
         "bfe" => extract(ty),
@@ -48,9 +43,7 @@ pub(super) fn lookup(opcode: &mut Opcode) -> Option<Rule> {
                 32 => map!(|a: u32, b: u32, pos: u32, len: u32| -> u32 {
                     integer::insert(u64::from(a), u64::from(b), pos, len, 32) as u32
                 }),
-                64 => map!(|a: u64, b: u64, pos: u32, len: u32| -> u64 {
-                    integer::insert(a, b, pos, len, 64)
-                }),
+                64 => map!(|a: u64, b: u64, pos: u32, len: u32| -> u64 { integer::insert(a, b, pos, len, 64) }),
                 _ => return None,
             };
             Some(Rule::new(run, ty, &[ty, ty, B32, B32]))
@@ -61,20 +54,10 @@ pub(super) fn lookup(opcode: &mut Opcode) -> Option<Rule> {
             64 => same(Some(map!(|a: u64| -> u64 { a.reverse_bits() })), 1),
             _ => None,
         },
-        "clz" => to_count(
-            ty,
-            map!(|a: u32| -> u32 { a.leading_zeros() }),
-            map!(|a: u64| -> u32 { a.leading_zeros() }),
-        ),
-        "popc" => to_count(
-            ty,
-            map!(|a: u32| -> u32 { a.count_ones() }),
-            map!(|a: u64| -> u32 { a.count_ones() }),
-        ),
+        "clz" => to_count(ty, map!(|a: u32| -> u32 { a.leading_zeros() }), map!(|a: u64| -> u32 { a.leading_zeros() })),
+        "popc" => to_count(ty, map!(|a: u32| -> u32 { a.count_ones() }), map!(|a: u64| -> u32 { a.count_ones() })),
         "fns" => {
-            let run = map!(|mask: u32, base: u32, n: i32| -> u32 {
-                integer::find_nth_set(mask, base, n)
-            });
+            let run = map!(|mask: u32, base: u32, n: i32| -> u32 { integer::find_nth_set(mask, base, n) });
             same(Some(run), 3)
         }
         "bmsk" | "szext" => masks(opcode, ty),
@@ -104,15 +87,15 @@ fn copysign(ty: ScalarType) -> Option<Rule> {
 
 fn extract(ty: ScalarType) -> Option<Rule> {
     let run = match (ty.kind, ty.bits) {
-        (Kind::Unsigned, 32) => map!(|a: u32, pos: u32, len: u32| -> u32 {
-            integer::extract_unsigned(u64::from(a), pos, len, 32) as u32
-        }),
+        (Kind::Unsigned, 32) => {
+            map!(|a: u32, pos: u32, len: u32| -> u32 { integer::extract_unsigned(u64::from(a), pos, len, 32) as u32 })
+        }
         (Kind::Unsigned, 64) => {
             map!(|a: u64, pos: u32, len: u32| -> u64 { integer::extract_unsigned(a, pos, len, 64) })
         }
-        (Kind::Signed, 32) => map!(|a: i32, pos: u32, len: u32| -> i32 {
-            integer::extract_signed(i64::from(a), pos, len, 32) as i32
-        }),
+        (Kind::Signed, 32) => {
+            map!(|a: i32, pos: u32, len: u32| -> i32 { integer::extract_signed(i64::from(a), pos, len, 32) as i32 })
+        }
         (Kind::Signed, 64) => {
             map!(|a: i64, pos: u32, len: u32| -> i64 { integer::extract_signed(a, pos, len, 64) })
         }
@@ -182,9 +165,7 @@ fn permute(opcode: &mut Opcode) -> Option<Rule> {
     let mode = opcode.one_of(&modes);
     macro_rules! mode {
         ($mode:literal) => {
-            map!(|a: u32, b: u32, c: u32| -> u32 {
-                integer::permute(a, b, integer::permute_selector($mode, c))
-            })
+            map!(|a: u32, b: u32, c: u32| -> u32 { integer::permute(a, b, integer::permute_selector($mode, c)) })
         };
     }
     let run = match mode {

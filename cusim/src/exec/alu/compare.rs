@@ -16,8 +16,7 @@ use crate::ptx::{Kind, ScalarType};
 
 /// The comparisons by name: the ordered ones, those that are true for NaN, and the unsigned integers' own.
 const COMPARISONS: [&str; 18] = [
-    "eq", "ne", "lt", "le", "gt", "ge", "lo", "ls", "hi", "hs", "equ", "neu", "ltu", "leu", "gtu",
-    "geu", "num", "nan",
+    "eq", "ne", "lt", "le", "gt", "ge", "lo", "ls", "hi", "hs", "equ", "neu", "ltu", "leu", "gtu", "geu", "num", "nan",
 ];
 
 pub(super) fn lookup(opcode: &mut Opcode) -> Option<Rule> {
@@ -31,8 +30,7 @@ pub(super) fn lookup(opcode: &mut Opcode) -> Option<Rule> {
         "selp" => {
             let ty = opcode.ty()?;
             let raw = ScalarType::bits(ty.bits);
-            let run =
-                with_int!(raw, I => map!(|a: I, b: I, p: bool| -> I { if p { a } else { b } }))?;
+            let run = with_int!(raw, I => map!(|a: I, b: I, p: bool| -> I { if p { a } else { b } }))?;
             Some(Rule::new(run, ty, &[ty, ty, PRED]))
         }
         "slct" => select_by_sign(opcode),
@@ -96,10 +94,7 @@ pub(crate) fn condition(name: &str, ty: ScalarType, ftz: bool) -> Option<OpFn> {
 }
 
 fn integer_condition(name: &str, ty: ScalarType) -> Option<OpFn> {
-    let unsigned = ScalarType {
-        kind: Kind::Unsigned,
-        ..ty
-    };
+    let unsigned = ScalarType { kind: Kind::Unsigned, ..ty };
     let name = match (name, ty.kind) {
         ("eq" | "ne", _) => name,
         ("lt" | "le" | "gt" | "ge", Kind::Signed | Kind::Unsigned) => name,
@@ -152,14 +147,7 @@ fn select_by_sign(opcode: &mut Opcode) -> Option<Rule> {
 }
 
 fn test(opcode: &mut Opcode) -> Option<Rule> {
-    let property = opcode.one_of(&[
-        "finite",
-        "infinite",
-        "number",
-        "notanumber",
-        "normal",
-        "subnormal",
-    ])?;
+    let property = opcode.one_of(&["finite", "infinite", "number", "notanumber", "normal", "subnormal"])?;
     let ty = opcode.ty()?;
     macro_rules! tests {
         ($t:ty) => {
@@ -185,13 +173,9 @@ fn test(opcode: &mut Opcode) -> Option<Rule> {
 /// All ones or zero by a predicate, and 1.0 or 0.0: the results of `set`.
 pub(crate) fn spread(ty: ScalarType) -> Option<OpFn> {
     match (ty.kind, ty.bits) {
-        (Kind::Unsigned | Kind::Signed, 32) => {
-            Some(map!(|p: bool| -> u32 { if p { u32::MAX } else { 0 } }))
-        }
+        (Kind::Unsigned | Kind::Signed, 32) => Some(map!(|p: bool| -> u32 { if p { u32::MAX } else { 0 } })),
         (Kind::Float, 32) => Some(map!(|p: bool| -> f32 { if p { 1.0 } else { 0.0 } })),
-        (Kind::Unsigned | Kind::Signed, 16) => {
-            Some(map!(|p: bool| -> u16 { if p { u16::MAX } else { 0 } }))
-        }
+        (Kind::Unsigned | Kind::Signed, 16) => Some(map!(|p: bool| -> u16 { if p { u16::MAX } else { 0 } })),
         (Kind::Float, 16) => Some(map!(|p: bool| -> u16 { if p { 0x3c00 } else { 0 } })),
         (Kind::BFloat, 16) => Some(map!(|p: bool| -> u16 { if p { 0x3f80 } else { 0 } })),
         _ => None,
@@ -202,9 +186,7 @@ pub(crate) fn spread(ty: ScalarType) -> Option<OpFn> {
 pub(crate) fn spread_pair(ty: ScalarType) -> Option<OpFn> {
     macro_rules! pack {
         ($one:literal) => {
-            map!(|low: bool, high: bool| -> u32 {
-                (if low { $one } else { 0 }) | (if high { $one << 16 } else { 0 })
-            })
+            map!(|low: bool, high: bool| -> u32 { (if low { $one } else { 0 }) | (if high { $one << 16 } else { 0 }) })
         };
     }
     match ty.kind {

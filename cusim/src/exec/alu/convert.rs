@@ -115,46 +115,42 @@ fn int_to_int(src: ScalarType, dst: ScalarType, sat: bool) -> Option<OpFn> {
 fn int_to_float(src: ScalarType, dst: ScalarType, flags: &Flags) -> Option<OpFn> {
     let mode = flags.round?;
     let sat = flags.sat;
-    Some(
-        with_stored!(src, S, SR => with_rounding!(mode, M => match (dst.kind, dst.bits) {
-            (Kind::Float, 32) => with_flag!(sat, SAT => map!(|a: SR| -> f32 {
-                let value = if M == NEAREST {
-                    a as S as f32
-                } else {
-                    float::round_to_f32::<M>(int_to_odd(i128::from(a as S)))
-                };
-                if SAT { saturate(value) } else { value }
-            })),
-            (Kind::Float, 64) => with_flag!(sat, SAT => map!(|a: SR| -> f64 {
-                let value = int_to_double::<M>(i128::from(a as S));
-                if SAT { saturate_f64(value) } else { value }
-            })),
-            (Kind::Float, 16) if !sat => {
-                map!(|a: SR| -> u16 { half::round::<F16, M>(int_to_odd(i128::from(a as S))) })
-            }
-            (Kind::BFloat, 16) if !sat => {
-                map!(|a: SR| -> u16 { half::round::<BF16, M>(int_to_odd(i128::from(a as S))) })
-            }
-            _ => return None,
+    Some(with_stored!(src, S, SR => with_rounding!(mode, M => match (dst.kind, dst.bits) {
+        (Kind::Float, 32) => with_flag!(sat, SAT => map!(|a: SR| -> f32 {
+            let value = if M == NEAREST {
+                a as S as f32
+            } else {
+                float::round_to_f32::<M>(int_to_odd(i128::from(a as S)))
+            };
+            if SAT { saturate(value) } else { value }
         })),
-    )
+        (Kind::Float, 64) => with_flag!(sat, SAT => map!(|a: SR| -> f64 {
+            let value = int_to_double::<M>(i128::from(a as S));
+            if SAT { saturate_f64(value) } else { value }
+        })),
+        (Kind::Float, 16) if !sat => {
+            map!(|a: SR| -> u16 { half::round::<F16, M>(int_to_odd(i128::from(a as S))) })
+        }
+        (Kind::BFloat, 16) if !sat => {
+            map!(|a: SR| -> u16 { half::round::<BF16, M>(int_to_odd(i128::from(a as S))) })
+        }
+        _ => return None,
+    })))
 }
 
 fn float_to_integer(src: ScalarType, dst: ScalarType, flags: &Flags) -> Option<OpFn> {
     // .sat changes nothing: these conversions clamp anyway.
     let mode = flags.integral?;
     let ftz = flags.ftz;
-    Some(
-        with_stored!(dst, D, DR => with_rounding!(mode, M => match (src.kind, src.bits) {
-            (Kind::Float, 32) => with_flag!(ftz, FTZ => {
-                map!(|a: f32| -> DR { float_to_int::<D, M, FTZ>(a) as DR })
-            }),
-            (Kind::Float, 64) => map!(|a: f64| -> DR { double_to_int::<D, M>(a) as DR }),
-            (Kind::Float, 16) => map!(|a: u16| -> DR { float_to_int::<D, M, false>(F16::widen(a)) as DR }),
-            (Kind::BFloat, 16) => map!(|a: u16| -> DR { float_to_int::<D, M, false>(BF16::widen(a)) as DR }),
-            _ => return None,
-        })),
-    )
+    Some(with_stored!(dst, D, DR => with_rounding!(mode, M => match (src.kind, src.bits) {
+        (Kind::Float, 32) => with_flag!(ftz, FTZ => {
+            map!(|a: f32| -> DR { float_to_int::<D, M, FTZ>(a) as DR })
+        }),
+        (Kind::Float, 64) => map!(|a: f64| -> DR { double_to_int::<D, M>(a) as DR }),
+        (Kind::Float, 16) => map!(|a: u16| -> DR { float_to_int::<D, M, false>(F16::widen(a)) as DR }),
+        (Kind::BFloat, 16) => map!(|a: u16| -> DR { float_to_int::<D, M, false>(BF16::widen(a)) as DR }),
+        _ => return None,
+    })))
 }
 
 fn float_to_float(src: ScalarType, dst: ScalarType, flags: &Flags) -> Option<OpFn> {
@@ -162,61 +158,45 @@ fn float_to_float(src: ScalarType, dst: ScalarType, flags: &Flags) -> Option<OpF
     if dst.kind == Kind::TensorFloat {
         let relu = flags.relu;
         let even = flags.round == Some(NEAREST);
-        if !even && !flags.away
-            || src
-                != (ScalarType {
-                    kind: Kind::Float,
-                    bits: 32,
-                })
-        {
+        if !even && !flags.away || src != (ScalarType { kind: Kind::Float, bits: 32 }) {
             return None;
         }
-        return Some(
-            with_flag!(even, EVEN => with_flag!(relu, RELU => map!(|a: f32| -> u32 {
-                half::tensor_float::<EVEN>(if RELU && a < 0.0 { 0.0 } else { a })
-            }))),
-        );
+        return Some(with_flag!(even, EVEN => with_flag!(relu, RELU => map!(|a: f32| -> u32 {
+            half::tensor_float::<EVEN>(if RELU && a < 0.0 { 0.0 } else { a })
+        }))));
     }
     match ((src.kind, src.bits), (dst.kind, dst.bits)) {
         ((Kind::Float, 32), (Kind::Float, 32)) => {
             let mode = flags.integral;
             let round = mode.is_some();
             let mode = mode.unwrap_or(NEAREST);
-            Some(
-                with_rounding!(mode, M => with_flag!(round, ROUND => with_flag!(ftz, FTZ => with_flag!(sat, SAT => {
-                    map!(|a: f32| -> f32 {
-                        let a = flush::<FTZ>(a);
-                        let a = if ROUND { float::integral::<M>(a) } else { a };
-                        if SAT { saturate(a) } else { canonical(a) }
-                    })
-                })))),
-            )
+            Some(with_rounding!(mode, M => with_flag!(round, ROUND => with_flag!(ftz, FTZ => with_flag!(sat, SAT => {
+                map!(|a: f32| -> f32 {
+                    let a = flush::<FTZ>(a);
+                    let a = if ROUND { float::integral::<M>(a) } else { a };
+                    if SAT { saturate(a) } else { canonical(a) }
+                })
+            })))))
         }
         ((Kind::Float, 64), (Kind::Float, 64)) => {
             let mode = flags.integral.unwrap_or(NEAREST);
             let round = flags.integral.is_some();
-            Some(
-                with_rounding!(mode, M => with_flag!(round, ROUND => with_flag!(sat, SAT => map!(|a: f64| -> f64 {
-                    let a = if ROUND { float::integral_f64::<M>(a) } else { a };
-                    if SAT { saturate_f64(a) } else { a }
-                })))),
-            )
+            Some(with_rounding!(mode, M => with_flag!(round, ROUND => with_flag!(sat, SAT => map!(|a: f64| -> f64 {
+                let a = if ROUND { float::integral_f64::<M>(a) } else { a };
+                if SAT { saturate_f64(a) } else { a }
+            })))))
         }
-        ((Kind::Float, 32), (Kind::Float, 64)) => {
-            Some(with_flag!(ftz, FTZ => with_flag!(sat, SAT => {
-                map!(|a: f32| -> f64 {
-                    let a = f64::from(flush::<FTZ>(a));
-                    if SAT { saturate_f64(a) } else { a }
-                })
-            })))
-        }
+        ((Kind::Float, 32), (Kind::Float, 64)) => Some(with_flag!(ftz, FTZ => with_flag!(sat, SAT => {
+            map!(|a: f32| -> f64 {
+                let a = f64::from(flush::<FTZ>(a));
+                if SAT { saturate_f64(a) } else { a }
+            })
+        }))),
         ((Kind::Float, 64), (Kind::Float, 32)) => {
             let mode = flags.round?;
-            Some(
-                with_rounding!(mode, M => with_flag!(ftz, FTZ => with_flag!(sat, SAT => map!(|a: f64| -> f32 {
-                    float::finish::<FTZ, SAT>(float::round_to_f32::<M>(a))
-                })))),
-            )
+            Some(with_rounding!(mode, M => with_flag!(ftz, FTZ => with_flag!(sat, SAT => map!(|a: f64| -> f32 {
+                float::finish::<FTZ, SAT>(float::round_to_f32::<M>(a))
+            })))))
         }
         ((_, 16), _) => from_half(src, dst, flags),
         (_, (_, 16)) => to_half(src, dst, flags),
@@ -227,22 +207,14 @@ fn float_to_float(src: ScalarType, dst: ScalarType, flags: &Flags) -> Option<OpF
 fn from_half(src: ScalarType, dst: ScalarType, flags: &Flags) -> Option<OpFn> {
     let (ftz, sat) = (flags.ftz, flags.sat);
     match ((src.kind, src.bits), (dst.kind, dst.bits)) {
-        ((Kind::Float, 16), (Kind::Float, 32)) => {
-            Some(with_flag!(ftz, FTZ => with_flag!(sat, SAT => {
-                map!(|a: u16| -> f32 { float::finish::<FTZ, SAT>(F16::widen(a)) })
-            })))
-        }
-        ((Kind::BFloat, 16), (Kind::Float, 32)) => {
-            Some(with_flag!(ftz, FTZ => with_flag!(sat, SAT => {
-                map!(|a: u16| -> f32 { float::finish::<FTZ, SAT>(BF16::widen(a)) })
-            })))
-        }
-        ((Kind::Float, 16), (Kind::Float, 64)) => {
-            Some(map!(|a: u16| -> f64 { f64::from(F16::widen(a)) }))
-        }
-        ((Kind::BFloat, 16), (Kind::Float, 64)) => {
-            Some(map!(|a: u16| -> f64 { f64::from(BF16::widen(a)) }))
-        }
+        ((Kind::Float, 16), (Kind::Float, 32)) => Some(with_flag!(ftz, FTZ => with_flag!(sat, SAT => {
+            map!(|a: u16| -> f32 { float::finish::<FTZ, SAT>(F16::widen(a)) })
+        }))),
+        ((Kind::BFloat, 16), (Kind::Float, 32)) => Some(with_flag!(ftz, FTZ => with_flag!(sat, SAT => {
+            map!(|a: u16| -> f32 { float::finish::<FTZ, SAT>(BF16::widen(a)) })
+        }))),
+        ((Kind::Float, 16), (Kind::Float, 64)) => Some(map!(|a: u16| -> f64 { f64::from(F16::widen(a)) })),
+        ((Kind::BFloat, 16), (Kind::Float, 64)) => Some(map!(|a: u16| -> f64 { f64::from(BF16::widen(a)) })),
         ((Kind::Float, 16), (Kind::Float, 16)) => integral_half::<F16>(flags),
         ((Kind::BFloat, 16), (Kind::BFloat, 16)) => integral_half::<BF16>(flags),
         _ => None,
@@ -255,30 +227,22 @@ fn integral_half<H: Half>(flags: &Flags) -> Option<OpFn> {
     let round = flags.integral.is_some();
     let sat = flags.sat;
     let brain = H::FRACTION == BF16::FRACTION;
-    Some(
-        with_flag!(brain, BRAIN => with_rounding!(mode, M => with_flag!(round, ROUND => with_flag!(sat, SAT => {
-            map!(|a: u16| -> u16 {
-                let wide = if BRAIN { BF16::widen(a) } else { F16::widen(a) };
-                let wide = if ROUND { float::integral::<M>(wide) } else { wide };
-                let wide = if SAT { saturate(wide) } else { wide };
-                if BRAIN { half::narrow::<BF16>(wide) } else { half::narrow::<F16>(wide) }
-            })
-        })))),
-    )
+    Some(with_flag!(brain, BRAIN => with_rounding!(mode, M => with_flag!(round, ROUND => with_flag!(sat, SAT => {
+        map!(|a: u16| -> u16 {
+            let wide = if BRAIN { BF16::widen(a) } else { F16::widen(a) };
+            let wide = if ROUND { float::integral::<M>(wide) } else { wide };
+            let wide = if SAT { saturate(wide) } else { wide };
+            if BRAIN { half::narrow::<BF16>(wide) } else { half::narrow::<F16>(wide) }
+        })
+    })))))
 }
 
 /// An f32 to a 16-bit float.
 #[inline(always)]
-fn shorten<H: Half, const M: Mode, const FTZ: bool, const SAT: bool, const RELU: bool>(
-    a: f32,
-) -> u16 {
+fn shorten<H: Half, const M: Mode, const FTZ: bool, const SAT: bool, const RELU: bool>(a: f32) -> u16 {
     let a = flush::<FTZ>(a);
     let a = if SAT { saturate(a) } else { a };
-    let bits = if M == NEAREST {
-        half::narrow::<H>(a)
-    } else {
-        half::round::<H, M>(f64::from(a))
-    };
+    let bits = if M == NEAREST { half::narrow::<H>(a) } else { half::round::<H, M>(f64::from(a)) };
     if RELU { half::relu::<H>(bits) } else { bits }
 }
 
@@ -287,15 +251,13 @@ fn to_half(src: ScalarType, dst: ScalarType, flags: &Flags) -> Option<OpFn> {
     let (ftz, sat, relu) = (flags.ftz, flags.sat, flags.relu);
     let brain = dst.kind == Kind::BFloat;
     match (src.kind, src.bits) {
-        (Kind::Float, 32) => Some(
-            with_rounding!(mode, M => with_flag!(ftz, FTZ => with_flag!(relu, RELU => {
-                with_flag!(sat, SAT => if brain {
-                    map!(|a: f32| -> u16 { shorten::<BF16, M, FTZ, SAT, RELU>(a) })
-                } else {
-                    map!(|a: f32| -> u16 { shorten::<F16, M, FTZ, SAT, RELU>(a) })
-                })
-            }))),
-        ),
+        (Kind::Float, 32) => Some(with_rounding!(mode, M => with_flag!(ftz, FTZ => with_flag!(relu, RELU => {
+            with_flag!(sat, SAT => if brain {
+                map!(|a: f32| -> u16 { shorten::<BF16, M, FTZ, SAT, RELU>(a) })
+            } else {
+                map!(|a: f32| -> u16 { shorten::<F16, M, FTZ, SAT, RELU>(a) })
+            })
+        })))),
         (Kind::Float, 64) if !sat && !relu => Some(with_rounding!(mode, M => if brain {
             map!(|a: f64| -> u16 { half::round::<BF16, M>(a) })
         } else {
@@ -309,10 +271,7 @@ fn to_half(src: ScalarType, dst: ScalarType, flags: &Flags) -> Option<OpFn> {
 fn pack(dst: ScalarType, src: ScalarType, flags: &Flags) -> Option<Rule> {
     let mode = flags.round?;
     let relu = flags.relu;
-    let f32_type = ScalarType {
-        kind: Kind::Float,
-        bits: 32,
-    };
+    let f32_type = ScalarType { kind: Kind::Float, bits: 32 };
     if src != f32_type || !matches!(mode, NEAREST | float::ZERO) || flags.sat {
         return None;
     }

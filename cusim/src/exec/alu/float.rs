@@ -58,11 +58,7 @@ fn single(opcode: &mut Opcode, ty: ScalarType) -> Option<Rule> {
         }
         "div" => {
             // div.full scales its operands and is allowed 2 ulp: the exact quotient is within that.
-            let mode = if opcode.flag("full") {
-                NEAREST
-            } else {
-                opcode.rounding()?
-            };
+            let mode = if opcode.flag("full") { NEAREST } else { opcode.rounding()? };
             let run = with_rounding!(mode, M => with_flag!(ftz, FTZ => map!(|a: f32, b: f32| -> f32 {
                 finish::<FTZ, false>(float::div::<M>(flush::<FTZ>(a), flush::<FTZ>(b)))
             })));
@@ -83,14 +79,8 @@ fn single(opcode: &mut Opcode, ty: ScalarType) -> Option<Rule> {
             rule(run, 1)
         }
         // Only the sign changes; .ftz flushes, and a NaN's payload is not kept by flushing forms.
-        "neg" => rule(
-            with_flag!(ftz, FTZ => map!(|a: f32| -> f32 { -flush::<FTZ>(a) })),
-            1,
-        ),
-        "abs" => rule(
-            with_flag!(ftz, FTZ => map!(|a: f32| -> f32 { flush::<FTZ>(a).abs() })),
-            1,
-        ),
+        "neg" => rule(with_flag!(ftz, FTZ => map!(|a: f32| -> f32 { -flush::<FTZ>(a) })), 1),
+        "abs" => rule(with_flag!(ftz, FTZ => map!(|a: f32| -> f32 { flush::<FTZ>(a).abs() })), 1),
         "min" | "max" => {
             let nan = opcode.flag("NaN");
             let xor_sign = opcode.flag("xorsign") && opcode.flag("abs");
@@ -118,8 +108,7 @@ fn single(opcode: &mut Opcode, ty: ScalarType) -> Option<Rule> {
 fn approximate(opcode: &mut Opcode, ty: ScalarType, ftz: bool) -> Option<Rule> {
     let base = opcode.base;
     if base == "div" {
-        let run =
-            with_flag!(ftz, FTZ => map!(|a: f32, b: f32| -> f32 { approx::div::<FTZ>(a, b) }));
+        let run = with_flag!(ftz, FTZ => map!(|a: f32, b: f32| -> f32 { approx::div::<FTZ>(a, b) }));
         return Some(Rule::uniform(run, ty, 2));
     }
     let run = with_flag!(ftz, FTZ => match base {
@@ -142,10 +131,7 @@ fn double(opcode: &mut Opcode, ty: ScalarType) -> Option<Rule> {
         let ftz = opcode.flag("ftz");
         return match opcode.base {
             "rcp" if ftz => rule(map!(|a: f64| -> f64 { approx::rcp_f64(a) }), 1),
-            "rsqrt" => rule(
-                with_flag!(ftz, FTZ => map!(|a: f64| -> f64 { approx::rsqrt_f64::<FTZ>(a) })),
-                1,
-            ),
+            "rsqrt" => rule(with_flag!(ftz, FTZ => map!(|a: f64| -> f64 { approx::rsqrt_f64::<FTZ>(a) })), 1),
             _ => None,
         };
     }

@@ -38,11 +38,7 @@ macro_rules! with_format {
 /// Applies an operation on 16-bit patterns to a register of one or of two.
 macro_rules! each {
     ($packed:ident, 1, $f:expr) => {
-        if $packed {
-            map!(|a: u32| -> u32 { pair1($f, a) })
-        } else {
-            map!(|a: u16| -> u16 { ($f)(a) })
-        }
+        if $packed { map!(|a: u32| -> u32 { pair1($f, a) }) } else { map!(|a: u16| -> u16 { ($f)(a) }) }
     };
     ($packed:ident, 2, $f:expr) => {
         if $packed {
@@ -71,10 +67,9 @@ pub(super) fn lookup(opcode: &mut Opcode, ty: ScalarType) -> Option<Rule> {
     let rule = |run, sources| Some(Rule::uniform(run, ty, sources));
     match opcode.base {
         "ex2" if approx => rule(exponential(ty, ftz)?, 1),
-        "tanh" if approx && !ftz => rule(
-            with_format!(ty, H, P => each!(P, 1, |a| half::narrow::<H>(approx::tanh(H::widen(a))))),
-            1,
-        ),
+        "tanh" if approx && !ftz => {
+            rule(with_format!(ty, H, P => each!(P, 1, |a| half::narrow::<H>(approx::tanh(H::widen(a))))), 1)
+        }
         _ if approx => None,
         "add" | "sub" | "mul" => rule(arithmetic(opcode, ty, ftz)?, 2),
         "fma" => rule(fused(opcode, ty, ftz)?, 3),
@@ -111,13 +106,11 @@ fn arithmetic(opcode: &mut Opcode, ty: ScalarType, ftz: bool) -> Option<OpFn> {
     opcode.flag("rn");
     let sat = opcode.flag("sat");
     let base = opcode.base;
-    Some(
-        with_format!(ty, H, P => with_flag!(ftz, FTZ => with_flag!(sat, SAT => match base {
-            "add" => each!(P, 2, half::add::<H, FTZ, SAT>),
-            "sub" => each!(P, 2, half::sub::<H, FTZ, SAT>),
-            _ => each!(P, 2, half::mul::<H, FTZ, SAT>),
-        }))),
-    )
+    Some(with_format!(ty, H, P => with_flag!(ftz, FTZ => with_flag!(sat, SAT => match base {
+        "add" => each!(P, 2, half::add::<H, FTZ, SAT>),
+        "sub" => each!(P, 2, half::sub::<H, FTZ, SAT>),
+        _ => each!(P, 2, half::mul::<H, FTZ, SAT>),
+    }))))
 }
 
 fn fused(opcode: &mut Opcode, ty: ScalarType, ftz: bool) -> Option<OpFn> {
@@ -129,31 +122,27 @@ fn fused(opcode: &mut Opcode, ty: ScalarType, ftz: bool) -> Option<OpFn> {
     if sat && relu {
         return None;
     }
-    Some(
-        with_format!(ty, H, P => with_flag!(ftz, FTZ => with_flag!(sat, SAT => with_flag!(relu, RELU => {
-            each!(P, 3, half::fma::<H, FTZ, SAT, RELU>)
-        })))),
-    )
+    Some(with_format!(ty, H, P => with_flag!(ftz, FTZ => with_flag!(sat, SAT => with_flag!(relu, RELU => {
+        each!(P, 3, half::fma::<H, FTZ, SAT, RELU>)
+    })))))
 }
 
 fn min_max(opcode: &mut Opcode, ty: ScalarType, ftz: bool) -> Option<OpFn> {
     let nan = opcode.flag("NaN");
     let xor_sign = opcode.flag("xorsign") && opcode.flag("abs");
     let min = opcode.base == "min";
-    Some(
-        with_format!(ty, H, P => with_flag!(ftz, FTZ => with_flag!(nan, NAN => with_flag!(min, MIN => {
-            #[inline(always)]
-            fn pick(a: u16, b: u16) -> u16 {
-                if MIN { half::min::<H, FTZ, NAN>(a, b) } else { half::max::<H, FTZ, NAN>(a, b) }
-            }
-            if xor_sign {
-                each!(P, 2, |a: u16, b: u16| {
-                    let chosen = pick(a & 0x7fff, b & 0x7fff);
-                    if H::widen(chosen).is_nan() { chosen } else { chosen | (a ^ b) & 0x8000 }
-                })
-            } else {
-                each!(P, 2, pick)
-            }
-        })))),
-    )
+    Some(with_format!(ty, H, P => with_flag!(ftz, FTZ => with_flag!(nan, NAN => with_flag!(min, MIN => {
+        #[inline(always)]
+        fn pick(a: u16, b: u16) -> u16 {
+            if MIN { half::min::<H, FTZ, NAN>(a, b) } else { half::max::<H, FTZ, NAN>(a, b) }
+        }
+        if xor_sign {
+            each!(P, 2, |a: u16, b: u16| {
+                let chosen = pick(a & 0x7fff, b & 0x7fff);
+                if H::widen(chosen).is_nan() { chosen } else { chosen | (a ^ b) & 0x8000 }
+            })
+        } else {
+            each!(P, 2, pick)
+        }
+    })))))
 }

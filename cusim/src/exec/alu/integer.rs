@@ -88,10 +88,7 @@ division!(u16 i16 u32 i32 u64 i64);
 
 /// Double width of a type, for `mul.wide`.
 fn doubled(ty: ScalarType) -> ScalarType {
-    ScalarType {
-        bits: ty.bits * 2,
-        ..ty
-    }
+    ScalarType { bits: ty.bits * 2, ..ty }
 }
 
 pub(super) fn lookup(opcode: &mut Opcode, ty: ScalarType) -> Option<Rule> {
@@ -119,11 +116,7 @@ pub(super) fn lookup(opcode: &mut Opcode, ty: ScalarType) -> Option<Rule> {
         "rem" => binary(with_int!(ty, I => map!(|a: I, b: I| -> I { a.remainder(b) }))),
         "min" => {
             let relu = opcode.flag("relu");
-            binary(if relu {
-                relu_min_max(ty, true)
-            } else {
-                with_int!(ty, I => map!(|a: I, b: I| -> I { a.min(b) }))
-            })
+            binary(if relu { relu_min_max(ty, true) } else { with_int!(ty, I => map!(|a: I, b: I| -> I { a.min(b) })) })
         }
         "max" => {
             let relu = opcode.flag("relu");
@@ -178,9 +171,8 @@ fn multiply(opcode: &mut Opcode, ty: ScalarType) -> Option<Rule> {
         }
         "hi" if mad && opcode.flag("sat") => {
             let signed = ty.kind == Kind::Signed && ty.bits == 32;
-            let run = map!(|a: i32, b: i32, c: i32| -> i32 {
-                i32::high(Widening::widening_mul(a, b)).saturating_add(c)
-            });
+            let run =
+                map!(|a: i32, b: i32, c: i32| -> i32 { i32::high(Widening::widening_mul(a, b)).saturating_add(c) });
             signed.then(|| Rule::uniform(run, ty, 3))
         }
         "hi" => {
@@ -199,33 +191,21 @@ fn multiply(opcode: &mut Opcode, ty: ScalarType) -> Option<Rule> {
                 (false, true, 32) => map!(|a: i32, b: i32| -> i64 { i64::from(a) * i64::from(b) }),
                 (false, false, 32) => map!(|a: u32, b: u32| -> u64 { u64::from(a) * u64::from(b) }),
                 (true, true, 16) => {
-                    map!(|a: i16, b: i16, c: i32| -> i32 {
-                        (i32::from(a) * i32::from(b)).wrapping_add(c)
-                    })
+                    map!(|a: i16, b: i16, c: i32| -> i32 { (i32::from(a) * i32::from(b)).wrapping_add(c) })
                 }
                 (true, false, 16) => {
-                    map!(|a: u16, b: u16, c: u32| -> u32 {
-                        (u32::from(a) * u32::from(b)).wrapping_add(c)
-                    })
+                    map!(|a: u16, b: u16, c: u32| -> u32 { (u32::from(a) * u32::from(b)).wrapping_add(c) })
                 }
                 (true, true, 32) => {
-                    map!(|a: i32, b: i32, c: i64| -> i64 {
-                        (i64::from(a) * i64::from(b)).wrapping_add(c)
-                    })
+                    map!(|a: i32, b: i32, c: i64| -> i64 { (i64::from(a) * i64::from(b)).wrapping_add(c) })
                 }
                 (true, false, 32) => {
-                    map!(|a: u32, b: u32, c: u64| -> u64 {
-                        (u64::from(a) * u64::from(b)).wrapping_add(c)
-                    })
+                    map!(|a: u32, b: u32, c: u64| -> u64 { (u64::from(a) * u64::from(b)).wrapping_add(c) })
                 }
                 _ => return None,
             };
             let wide = doubled(ty);
-            Some(Rule::new(
-                run,
-                wide,
-                &[ty, ty, wide][..2 + usize::from(mad)],
-            ))
+            Some(Rule::new(run, wide, &[ty, ty, wide][..2 + usize::from(mad)]))
         }
     }
 }

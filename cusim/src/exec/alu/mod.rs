@@ -27,26 +27,15 @@ pub struct Rule {
 impl Rule {
     /// All operands of one type.
     fn uniform(run: OpFn, ty: ScalarType, sources: usize) -> Self {
-        Self {
-            run,
-            dst: ty,
-            src: vec![ty; sources],
-        }
+        Self { run, dst: ty, src: vec![ty; sources] }
     }
 
     fn new(run: OpFn, dst: ScalarType, src: &[ScalarType]) -> Self {
-        Self {
-            run,
-            dst,
-            src: src.to_vec(),
-        }
+        Self { run, dst, src: src.to_vec() }
     }
 }
 
-const PRED: ScalarType = ScalarType {
-    kind: Kind::Predicate,
-    bits: 1,
-};
+const PRED: ScalarType = ScalarType { kind: Kind::Predicate, bits: 1 };
 const B32: ScalarType = ScalarType::bits(32);
 
 /// Finds the operation for an opcode; `None` if there is no such instruction.
@@ -54,9 +43,8 @@ pub fn lookup(opcode: &mut Opcode) -> Option<Rule> {
     let rule = match opcode.base {
         "setp" | "set" | "selp" | "slct" | "testp" => compare::lookup(opcode),
         "cvt" => convert::lookup(opcode),
-        "and" | "or" | "xor" | "not" | "cnot" | "shl" | "shr" | "shf" | "lop3" | "prmt" | "bfe"
-        | "bfi" | "bfind" | "brev" | "clz" | "popc" | "fns" | "bmsk" | "szext" | "mov"
-        | "copysign" => bits::lookup(opcode),
+        "and" | "or" | "xor" | "not" | "cnot" | "shl" | "shr" | "shf" | "lop3" | "prmt" | "bfe" | "bfi" | "bfind"
+        | "brev" | "clz" | "popc" | "fns" | "bmsk" | "szext" | "mov" | "copysign" => bits::lookup(opcode),
         "sin" | "cos" | "lg2" | "rcp" | "sqrt" | "rsqrt" => float::lookup(opcode),
         _ => by_type(opcode),
     }?;
