@@ -36,7 +36,7 @@ pub struct Sandbox {
 }
 
 /// A kernel argument.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub enum Arg {
     /// Address or 64-bit integer.
     U64(u64),
@@ -44,6 +44,8 @@ pub enum Arg {
     U32(u32),
     /// f32.
     F32(f32),
+    /// A structure passed by value.
+    Bytes(Vec<u8>),
 }
 
 impl Sandbox {
@@ -129,6 +131,7 @@ impl Sandbox {
                 Arg::U64(value) => value.to_le_bytes().to_vec(),
                 Arg::U32(value) => value.to_le_bytes().to_vec(),
                 Arg::F32(value) => value.to_le_bytes().to_vec(),
+                Arg::Bytes(bytes) => bytes.clone(),
             };
             params[slot.offset as usize..][..bytes.len()].copy_from_slice(&bytes);
         }

@@ -147,7 +147,8 @@ fn gemm_f32(s: &mut Sandbox, launch: &mut Launcher) -> Results {
     let (a, b) = (values(m * k, 8), values(k * n, 9));
     let (da, db, dc) = (s.upload(&a), s.upload(&b), s.reserve((m * n * 4) as u64));
     let sizes = [m, n, k].map(|size| Arg::U32(size as u32));
-    let args = [Arg::U64(da), Arg::U64(db), Arg::U64(dc), sizes[0], sizes[1], sizes[2]];
+    let [m_arg, n_arg, k_arg] = sizes;
+    let args = [Arg::U64(da), Arg::U64(db), Arg::U64(dc), m_arg, n_arg, k_arg];
     launch(s, [2, 1, 1], [256, 1, 1], &args).then(|| (floats(s, dc, m * n), product(&a, &b, m, n, k)))
 }
 
@@ -157,7 +158,8 @@ fn gemm_bf16(s: &mut Sandbox, launch: &mut Launcher) -> Results {
     let bf16 = |values: &[f32]| values.iter().map(|v| (v.to_bits() >> 16) as u16).collect::<Vec<_>>();
     let (da, db, dc) = (s.upload(&bf16(&a)), s.upload(&bf16(&b)), s.reserve((m * n * 4) as u64));
     let sizes = [m, n, k].map(|size| Arg::U32(size as u32));
-    let args = [Arg::U64(da), Arg::U64(db), Arg::U64(dc), sizes[0], sizes[1], sizes[2]];
+    let [m_arg, n_arg, k_arg] = sizes;
+    let args = [Arg::U64(da), Arg::U64(db), Arg::U64(dc), m_arg, n_arg, k_arg];
     launch(s, [2, 1, 1], [128, 1, 1], &args).then(|| (floats(s, dc, m * n), product(&a, &b, m, n, k)))
 }
 
