@@ -37,6 +37,12 @@ fn copy_later(to: Place, from: Place, bytes: usize, stream: u64, call: &'static 
         d.healthy()?;
         let stream = d.resolve_stream(stream)?;
         let bytes = bytes as u64;
+        // What is wrong now will not be right later.
+        for (end, verb) in [(from, "reads"), (to, "writes")] {
+            if let Place::Device(address) = end {
+                d.check_range(address, bytes, call, verb)?;
+            }
+        }
         let captured = d.streams.get(stream)?.capture.is_some();
         match (to, from) {
             // Pageable memory is read before the call returns, except that a graph reads it when it runs.
@@ -65,6 +71,7 @@ fn fill(to: u64, value: u32, width: u64, count: usize, stream: Option<u64>) -> R
             return Err(INVALID_VALUE);
         }
         let handle = d.resolve_stream(stream.unwrap_or(0))?;
+        d.check_range(to, width.saturating_mul(count as u64), "cuMemset", "writes")?;
         if stream.is_none() {
             d.refuse_unsafe()?;
         }

@@ -87,7 +87,7 @@ impl Driver {
                 Ok(())
             }
             Work::Fill { to, value, width, count } => {
-                let bytes = width * count;
+                let bytes = width.saturating_mul(*count);
                 self.check_range(*to, bytes, "cuMemset", "writes")?;
                 let start = self.memory.host_pointer(*to);
                 let pattern = value.to_le_bytes();

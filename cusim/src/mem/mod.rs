@@ -262,7 +262,7 @@ impl Memory {
             return "it is a null pointer, or an offset from one".to_string();
         }
         let below = self.table.range(..=address).next_back().map(|(_, allocation)| allocation);
-        let above = self.table.range(address..).next().map(|(_, allocation)| allocation);
+        let above = self.table.range(address.saturating_add(1)..).next().map(|(_, allocation)| allocation);
         let past = below.map(|allocation| {
             let over = address.saturating_add(bytes).saturating_sub(allocation.start + allocation.bytes);
             (over, format!("it ends {over} bytes past the end of {}", allocation.describe()))
