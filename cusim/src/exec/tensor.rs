@@ -39,6 +39,13 @@ impl Accumulator for i32 {
 /// The most elements that a register holds.
 const MAX_PACKED: usize = 8;
 
+impl Accumulator for i64 {
+    #[inline(always)]
+    fn multiply_add(self, a: Self, b: Self) -> Self {
+        self + a * b
+    }
+}
+
 /// An element type of A and B, packed into registers.
 pub trait Element: 'static {
     /// What products are added up in.
@@ -85,6 +92,14 @@ elements! {
     S4Element: i32, u32, 8, |r, i| (r << (28 - 4 * i)) as i32 >> 28;
     /// Unsigned half-bytes.
     U4Element: i32, u32, 8, |r, i| (r >> (4 * i) & 15) as i32;
+    /// Signed bytes whose products are added up in 64 bits, to be clamped in the end.
+    S8Wide: i64, u32, 4, |r, i| i64::from((r >> (8 * i)) as i8);
+    /// Unsigned bytes, likewise.
+    U8Wide: i64, u32, 4, |r, i| i64::from((r >> (8 * i)) as u8);
+    /// Signed half-bytes, likewise.
+    S4Wide: i64, u32, 8, |r, i| i64::from((r << (28 - 4 * i)) as i32 >> 28);
+    /// Unsigned half-bytes, likewise.
+    U4Wide: i64, u32, 8, |r, i| i64::from(r >> (4 * i) & 15);
 }
 
 /// How accumulators are stored in registers.
@@ -135,6 +150,27 @@ impl<S: Lane + Accumulator> Store<S> for Plain {
             core.put::<S>(operands[0], even);
             core.put::<S>(operands[1], odd);
         }
+    }
+}
+
+/// 32-bit accumulators that clamp, `.satfinite`.
+pub struct Clamped;
+
+impl Store<i64> for Clamped {
+    const PER_BLOCK: usize = 2;
+
+    #[inline(always)]
+    unsafe fn load(core: &Core, operands: &[u32]) -> [[i64; 8]; 8] {
+        // SAFETY: as for this function.
+        let narrow: [[i32; 8]; 8] = unsafe { Plain::load(core, operands) };
+        narrow.map(|row| row.map(i64::from))
+    }
+
+    #[inline(always)]
+    unsafe fn store(core: &mut Core, operands: &[u32], block: &[[i64; 8]; 8]) {
+        let clamp = |sum: i64| sum.clamp(i32::MIN.into(), i32::MAX.into()) as i32;
+        // SAFETY: as for this function.
+        unsafe { Plain::store(core, operands, &block.map(|row| row.map(clamp))) };
     }
 }
 
@@ -283,6 +319,8 @@ pub struct Shape<'a> {
     pub size: (u32, u32, u32),
     /// Types of D, A, B, C.
     pub types: [&'a str; 4],
+    /// Whether integer sums clamp.
+    pub saturate: bool,
 }
 
 /// Register counts of D, A, B and C, and whether they are 64 bits wide.
@@ -297,6 +335,9 @@ pub struct Registers {
 pub fn multiply(shape: &Shape) -> Option<(OpFn, Registers)> {
     let [d, a, b, c] = shape.types;
     let registers = |counts| Registers { counts, bits: 32 };
+    if shape.saturate && d != "s32" {
+        return None;
+    }
     let found = match (shape.size, d, a, b, c) {
         ((16, 8, 16), "f32", "f16", "f16", "f32") => {
             (multiply!(F16Element, F16Element, Plain, Plain, 2, 16), registers([4, 4, 2, 4]))
@@ -325,34 +366,53 @@ pub fn multiply(shape: &Shape) -> Option<(OpFn, Registers)> {
         ((8, 8, 4), "f64", "f64", "f64", "f64") => {
             (multiply!(F64Element, F64Element, Plain, Plain, 1, 4), Registers { counts: [2, 1, 1, 2], bits: 64 })
         }
-        (size, "s32", a, b, "s32") => integers(size, a, b)?,
+        (size, "s32", a, b, "s32") => integers(size, a, b, shape.saturate)?,
         _ => return None,
     };
     Some((found.0?, found.1))
 }
 
-fn integers(size: (u32, u32, u32), a: &str, b: &str) -> Option<(Option<OpFn>, Registers)> {
+fn integers(size: (u32, u32, u32), a: &str, b: &str, saturate: bool) -> Option<(Option<OpFn>, Registers)> {
     /// Picks among the four combinations of signs.
     macro_rules! signs {
-        ($s:ident, $u:ident, $signed:literal, $unsigned:literal, $blocks:literal, $k:literal) => {
+        ($s:ident, $u:ident, $store:ident, $signed:literal, $unsigned:literal, $blocks:literal, $k:literal) => {
             match (a, b) {
-                ($signed, $signed) => multiply!($s, $s, Plain, Plain, $blocks, $k),
-                ($signed, $unsigned) => multiply!($s, $u, Plain, Plain, $blocks, $k),
-                ($unsigned, $signed) => multiply!($u, $s, Plain, Plain, $blocks, $k),
-                ($unsigned, $unsigned) => multiply!($u, $u, Plain, Plain, $blocks, $k),
+                ($signed, $signed) => multiply!($s, $s, $store, $store, $blocks, $k),
+                ($signed, $unsigned) => multiply!($s, $u, $store, $store, $blocks, $k),
+                ($unsigned, $signed) => multiply!($u, $s, $store, $store, $blocks, $k),
+                ($unsigned, $unsigned) => multiply!($u, $u, $store, $store, $blocks, $k),
                 _ => None,
             }
         };
     }
+    /// Picks between sums that wrap and sums that clamp.
+    macro_rules! bytes {
+        ($blocks:literal, $k:literal) => {
+            if saturate {
+                signs!(S8Wide, U8Wide, Clamped, "s8", "u8", $blocks, $k)
+            } else {
+                signs!(S8Element, U8Element, Plain, "s8", "u8", $blocks, $k)
+            }
+        };
+    }
+    /// The same for half-bytes.
+    macro_rules! half_bytes {
+        ($blocks:literal, $k:literal) => {
+            if saturate {
+                signs!(S4Wide, U4Wide, Clamped, "s4", "u4", $blocks, $k)
+            } else {
+                signs!(S4Element, U4Element, Plain, "s4", "u4", $blocks, $k)
+            }
+        };
+    }
     let registers = |counts| Registers { counts, bits: 32 };
-    let bytes = a.ends_with('8');
-    Some(match (size, bytes) {
-        ((16, 8, 32), true) => (signs!(S8Element, U8Element, "s8", "u8", 2, 32), registers([4, 4, 2, 4])),
-        ((16, 8, 16), true) => (signs!(S8Element, U8Element, "s8", "u8", 2, 16), registers([4, 2, 1, 4])),
-        ((8, 8, 16), true) => (signs!(S8Element, U8Element, "s8", "u8", 1, 16), registers([2, 1, 1, 2])),
-        ((16, 8, 64), false) => (signs!(S4Element, U4Element, "s4", "u4", 2, 64), registers([4, 4, 2, 4])),
-        ((16, 8, 32), false) => (signs!(S4Element, U4Element, "s4", "u4", 2, 32), registers([4, 2, 1, 4])),
-        ((8, 8, 32), false) => (signs!(S4Element, U4Element, "s4", "u4", 1, 32), registers([2, 1, 1, 2])),
+    Some(match (size, a.ends_with('8')) {
+        ((16, 8, 32), true) => (bytes!(2, 32), registers([4, 4, 2, 4])),
+        ((16, 8, 16), true) => (bytes!(2, 16), registers([4, 2, 1, 4])),
+        ((8, 8, 16), true) => (bytes!(1, 16), registers([2, 1, 1, 2])),
+        ((16, 8, 64), false) => (half_bytes!(2, 64), registers([4, 4, 2, 4])),
+        ((16, 8, 32), false) => (half_bytes!(2, 32), registers([4, 2, 1, 4])),
+        ((8, 8, 32), false) => (half_bytes!(1, 32), registers([2, 1, 1, 2])),
         _ => return None,
     })
 }

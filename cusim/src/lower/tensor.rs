@@ -73,11 +73,12 @@ fn multiply<'m>(body: &mut Body<'_, 'm>, opcode: &mut Opcode, operands: &[Operan
         return Err(UNKNOWN.into());
     }
     let size = take_shape(opcode).ok_or(UNKNOWN)?;
+    let saturate = opcode.flag("satfinite");
     let types = read_types(opcode)?;
     finish(opcode)?;
     expect(operands, 4)?;
     let [d, a, b, c] = types.each_ref().map(String::as_str);
-    let (run, registers) = tensor::multiply(&tensor::Shape { size, types: [d, a, b, c] }).ok_or(UNKNOWN)?;
+    let (run, registers) = tensor::multiply(&tensor::Shape { size, types: [d, a, b, c], saturate }).ok_or(UNKNOWN)?;
     let ty = if registers.bits == 64 { F64 } else { ScalarType::bits(32) };
     let [d_count, a_count, b_count, c_count] = registers.counts;
     let mut uses = sources(body, &operands[1], a_count, ty)?;
