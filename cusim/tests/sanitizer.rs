@@ -177,7 +177,7 @@ on_cusim! {
         }
     }
 
-    fn leaks_and_reports_are_written("CUSIM_REPORT" = "cusim-report-test.json") {
+    fn leaks_and_reports_are_written("CUSIM_REPORT" = "report.json") {
         use cudarc::driver::{CudaContext, result};
         let ctx = CudaContext::new(0).unwrap();
         ctx.bind_to_thread().unwrap();

@@ -7,6 +7,8 @@ use std::hash::{Hash, Hasher};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
+use tempfile::TempDir;
+
 /// Set in the environment of a child that runs one test.
 const CHILD: &str = "CUSIM_TEST_CHILD";
 
@@ -71,8 +73,8 @@ fn compile_file(source: &Path, name: &str, flags: &[&str]) -> String {
     ptx
 }
 
-/// A directory that holds this build's cusim as `libcuda.so.1`.
-pub fn library_dir() -> PathBuf {
+/// A temporary directory that holds this build's cusim as `libcuda.so.1`.
+fn library_dir() -> TempDir {
     let exe = std::env::current_exe().unwrap();
     let deps = exe.parent().unwrap();
     let built = [deps.join("libcusim.so"), deps.parent().unwrap().join("libcusim.so")];
@@ -81,8 +83,8 @@ pub fn library_dir() -> PathBuf {
         .filter_map(|path| Some((std::fs::metadata(path).ok()?.modified().ok()?, path)))
         .max()
         .unwrap_or_else(|| panic!("cargo built no libcusim.so beside {}", exe.display()));
-    let dir = tempfile::Builder::new().prefix("cusim-lib").tempdir_in(target_dir()).unwrap().keep();
-    std::os::unix::fs::symlink(newest.1, dir.join("libcuda.so.1")).unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    std::os::unix::fs::symlink(newest.1, dir.path().join("libcuda.so.1")).unwrap();
     dir
 }
 
@@ -94,15 +96,14 @@ pub fn is_child() -> bool {
 /// Runs the named test of this binary in a process of its own that loads cusim, and returns what came out.
 pub fn run_child(test: &str, env: &[(&str, &str)]) -> Output {
     let dir = library_dir();
-    let output = Command::new(std::env::current_exe().unwrap())
+    Command::new(std::env::current_exe().unwrap())
         .args(["--exact", test, "--nocapture", "--test-threads=1"])
         .env(CHILD, "1")
-        .env("LD_LIBRARY_PATH", &dir)
+        .env("LD_LIBRARY_PATH", dir.path())
+        .current_dir(dir.path())
         .envs(env.iter().copied())
         .output()
-        .unwrap();
-    std::fs::remove_dir_all(dir).unwrap();
-    output
+        .unwrap()
 }
 
 /// What a process said.
