@@ -1,11 +1,35 @@
 CARGO ?= cargo
+TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
 
-.PHONY: test check
+.PHONY: demo test check bench cusim cuda-toolchain
 
-test:
+# Train, evaluate and use a model on the emoji task.
+demo:
+	$(CARGO) run --release -- demo
+
+test: cuda-toolchain
 	$(CARGO) test --workspace
 
 check:
 	$(CARGO) fmt --all -- --check
 	$(CARGO) clippy --workspace --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps
+
+# Work and time of the model; `cargo bench` measures each operation besides.
+bench:
+	$(CARGO) build --release
+	$(TARGET_DIR)/release/fissfuse-bench flops
+	$(TARGET_DIR)/release/fissfuse-bench latency
+	$(TARGET_DIR)/release/fissfuse-bench step
+	$(CARGO) bench
+
+# The CUDA driver in software: LD_LIBRARY_PATH=target/cusim makes any cudarc program use it.
+cusim:
+	$(CARGO) build --release -p cusim
+	mkdir -p $(TARGET_DIR)/cusim
+	cp $(TARGET_DIR)/release/libcusim.so $(TARGET_DIR)/cusim/libcuda.so.1.new
+	mv $(TARGET_DIR)/cusim/libcuda.so.1.new $(TARGET_DIR)/cusim/libcuda.so.1
+
+# Finds nvcc, or fetches one.
+cuda-toolchain:
+	scripts/cuda-toolchain.sh

@@ -1,1 +1,16 @@
 //! A CUDA driver in software.
+
+#![cfg(all(target_arch = "x86_64", target_os = "linux"))]
+
+pub mod abi;
+pub mod check;
+pub mod count;
+pub mod driver;
+pub mod exec;
+pub mod json;
+pub mod lower;
+pub mod math;
+pub mod mem;
+pub mod module;
+pub mod ptx;
+pub mod sandbox;

@@ -1,0 +1,210 @@
+//! Reports of the sanitizer: printed once, kept for the JSON file.
+
+use std::collections::HashSet;
+use std::sync::{Mutex, PoisonError};
+
+use crate::driver::config::Checks;
+use crate::exec::fault::Fault;
+use crate::exec::launch::Launch;
+use crate::json::Json;
+use crate::mem::{AllocationKind, Memory};
+
+/// A place in a kernel.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Spot {
+    /// Index of the PTX instruction.
+    pub origin: u32,
+    /// Number of the block.
+    pub block: u64,
+    /// Number of the thread in it.
+    pub thread: u32,
+}
+
+/// Something that a correct program does not do.
+#[derive(Clone, Debug, Default)]
+pub struct Report {
+    /// The check that found it.
+    pub check: &'static str,
+    /// What was found, in a few words.
+    pub title: String,
+    /// The kernel; empty for calls of the host.
+    pub kernel: String,
+    /// Block and thread, as coordinates.
+    pub place: String,
+    /// PTX line and source line.
+    pub line: String,
+    /// Address, allocation, other access.
+    pub details: Vec<String>,
+}
+
+/// Where reports go.
+#[derive(Default)]
+pub struct Sink {
+    checks: Checks,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    reports: Vec<Report>,
+    seen: HashSet<(&'static str, String, u32, u32)>,
+}
+
+impl Sink {
+    /// With these checks on.
+    pub fn new(checks: Checks) -> Self {
+        Self { checks, state: Mutex::default() }
+    }
+
+    /// The checks that are on.
+    pub fn checks(&self) -> Checks {
+        self.checks
+    }
+
+    /// Whether memory accesses have to be shown.
+    pub fn watches(&self) -> bool {
+        self.checks.any()
+    }
+
+    fn state(&self) -> std::sync::MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How many reports there are.
+    pub fn count(&self) -> usize {
+        self.state().reports.len()
+    }
+
+    /// A copy of the reports.
+    pub fn reports(&self) -> Vec<Report> {
+        self.state().reports.clone()
+    }
+
+    /// Forgets all reports.
+    pub fn clear(&self) {
+        *self.state() = State::default();
+    }
+
+    fn add(&self, report: Report) {
+        eprint!("{report}");
+        self.state().reports.push(report);
+    }
+
+    /// A misuse of the API by the host.
+    pub fn host(&self, call: &str, message: &str) {
+        self.add(Report { check: "mem", title: message.to_string(), place: call.to_string(), ..Report::default() });
+    }
+
+    /// A fault that ended a launch.
+    pub fn fault(&self, launch: &Launch, fault: &Fault) {
+        let title = match &fault.access {
+            Some(access) => format!(
+                "{:?}: {} {} bytes at {:#x} in {} memory",
+                fault.kind,
+                if access.write { "writes" } else { "reads" },
+                access.bytes,
+                access.address,
+                access.space
+            ),
+            None => format!("{:?}", fault.kind),
+        };
+        let spot = Spot { origin: fault.origin, block: fault.block, thread: fault.lane };
+        let mut report = describe(launch, fault.kind.check(), title, &spot);
+        report.details.push(fault.detail.clone());
+        self.add(report);
+    }
+
+    /// Something that a check found, once per instruction (and other instruction).
+    pub fn found(
+        &self,
+        launch: &Launch,
+        check: &'static str,
+        title: impl FnOnce() -> String,
+        spot: &Spot,
+        other: Option<(&Spot, &str)>,
+        details: impl FnOnce() -> Vec<String>,
+    ) {
+        let key =
+            (check, launch.program.name().to_string(), spot.origin, other.map_or(u32::MAX, |other| other.0.origin));
+        if !self.state().seen.insert(key) {
+            return;
+        }
+        let mut report = describe(launch, check, title(), spot);
+        if let Some((other, what)) = other {
+            let there = describe(launch, check, String::new(), other);
+            report.details.push(format!("{what} {}, {}", there.place, there.line));
+        }
+        report.details.extend(details());
+        self.add(report);
+    }
+
+    /// Memory that was never freed.
+    pub fn leaks(&self, memory: &Memory) {
+        let leaked: Vec<_> = memory.live().filter(|allocation| allocation.kind != AllocationKind::Module).collect();
+        let bytes: u64 = leaked.iter().map(|allocation| allocation.bytes).sum();
+        if leaked.is_empty() {
+            return;
+        }
+        let details = leaked.iter().take(10).map(|allocation| allocation.describe()).collect();
+        self.add(Report {
+            check: "leak",
+            title: format!("{} allocations of {bytes} bytes were never freed", leaked.len()),
+            place: "at exit".into(),
+            details,
+            ..Report::default()
+        });
+    }
+
+    /// All reports as JSON.
+    pub fn to_json(&self) -> String {
+        let reports = self.state().reports.iter().map(Report::to_json).collect();
+        Json::object([("reports", Json::Array(reports))]).to_string()
+    }
+}
+
+/// Fills in kernel, thread and line.
+fn describe(launch: &Launch, check: &'static str, title: String, spot: &Spot) -> Report {
+    let program = launch.program;
+    let [bx, by, _] = launch.grid.map(u64::from);
+    let [tx, ty, _] = launch.block;
+    let block = (spot.block % bx, spot.block / bx % by, spot.block / bx / by);
+    let thread = (spot.thread % tx, spot.thread / tx % ty, spot.thread / tx / ty);
+    let (line, text) =
+        program.origins.get(spot.origin as usize).map_or((0, "?"), |origin| (origin.ptx_line, origin.text.as_str()));
+    let source = program.source_of(spot.origin).map_or(String::new(), |source| format!(", {source}"));
+    Report {
+        check,
+        title,
+        kernel: program.name().to_string(),
+        place: format!("block {block:?} thread {thread:?}"),
+        line: format!("PTX line {line} ({text}){source}"),
+        details: vec![],
+    }
+}
+
+impl Report {
+    fn to_json(&self) -> Json {
+        let text = |text: &str| Json::String(text.to_string());
+        Json::object([
+            ("check", text(self.check)),
+            ("title", text(&self.title)),
+            ("kernel", text(&self.kernel)),
+            ("place", text(&self.place)),
+            ("line", text(&self.line)),
+            ("details", Json::Array(self.details.iter().map(|detail| text(detail)).collect())),
+        ])
+    }
+}
+
+impl std::fmt::Display for Report {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        writeln!(f, "cusim: [{}] {}", self.check, self.title)?;
+        if self.kernel.is_empty() {
+            writeln!(f, "    in {}", self.place)?;
+        } else {
+            writeln!(f, "    in kernel {}, {}", self.kernel, self.place)?;
+            writeln!(f, "    at {}", self.line)?;
+        }
+        self.details.iter().try_for_each(|detail| writeln!(f, "    {detail}"))
+    }
+}

@@ -1,0 +1,239 @@
+//! Who accessed a place last, and whether that happened before what happens now.
+//!
+//! A block counts time in steps: each completed barrier and each warp synchronisation begins a new one. What a thread
+//! did before the last barrier happened before everything after it; what a lane did before its warp's last
+//! synchronisation happened before what the warp does now; what another block did happened before only if it released
+//! and this block acquired through an atomic.
+
+use std::collections::HashMap;
+
+/// The time stops here; a block that comes this far is checked no further.
+pub const LAST_TIME: u64 = (1 << 19) - 1;
+
+/// Who a stamp stands for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Who {
+    /// One thread.
+    Thread,
+    /// Several threads of its warp.
+    Warp,
+    /// Threads of several warps.
+    Block,
+    /// Threads of several blocks.
+    Grid,
+}
+
+/// An access: from the top bit down, launch (12 bits), block (20), time (19), strong (1), who (2), thread (10).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(transparent)]
+pub struct Stamp(pub u64);
+
+impl Stamp {
+    /// An access by one thread; `key` is launch and block.
+    #[inline]
+    pub fn new(key: u64, time: u64, thread: u32, strong: bool) -> Self {
+        Self(key << 32 | time << 13 | u64::from(strong) << 12 | u64::from(thread))
+    }
+
+    /// The same for several threads.
+    #[inline]
+    pub fn shared_by(self, who: Who) -> Self {
+        Self(self.0 & !(3 << 10) | (who as u64) << 10)
+    }
+
+    /// Launch and block.
+    #[inline]
+    pub fn key(self) -> u64 {
+        self.0 >> 32
+    }
+
+    #[inline]
+    fn launch(self) -> u64 {
+        self.0 >> 52
+    }
+
+    /// Number of the block, modulo 2^20.
+    #[inline]
+    pub fn block(self) -> u64 {
+        self.0 >> 32 & 0xf_ffff
+    }
+
+    #[inline]
+    fn time(self) -> u64 {
+        self.0 >> 13 & LAST_TIME
+    }
+
+    /// Whether atomics and other accesses meant to meet others did it.
+    #[inline]
+    pub fn is_strong(self) -> bool {
+        self.0 >> 12 & 1 != 0
+    }
+
+    #[inline]
+    fn who(self) -> Who {
+        match self.0 >> 10 & 3 {
+            0 => Who::Thread,
+            1 => Who::Warp,
+            2 => Who::Block,
+            _ => Who::Grid,
+        }
+    }
+
+    /// The thread.
+    #[inline]
+    pub fn thread(self) -> u32 {
+        (self.0 & 0x3ff) as u32
+    }
+}
+
+/// Launch and block as a stamp's key. Launches repeat after 4095, before which the shadow memory is cleared.
+pub fn key(launch: u64, block: u64) -> u64 {
+    (launch % 4095 + 1) << 20 | block & 0xf_ffff
+}
+
+/// What a block knows of the order of things.
+pub struct Clock {
+    /// Launch and block.
+    pub key: u64,
+    /// Now.
+    pub time: u64,
+    /// When the last barrier completed.
+    phase: u64,
+    /// When each warp synchronised last.
+    warps: Vec<u64>,
+    /// Other blocks' times that happened before now.
+    acquired: HashMap<u64, u64>,
+}
+
+impl Clock {
+    /// A block's clock.
+    pub fn new(key: u64, warps: usize) -> Self {
+        Self { key, time: 1, phase: 1, warps: vec![1; warps], acquired: HashMap::new() }
+    }
+
+    /// All threads met at a barrier.
+    pub fn barrier(&mut self) {
+        self.time = (self.time + 1).min(LAST_TIME);
+        self.phase = self.time;
+        self.warps.fill(self.time);
+    }
+
+    /// A warp's lanes met.
+    pub fn warp_barrier(&mut self, warp: u32) {
+        self.time = (self.time + 1).min(LAST_TIME);
+        self.warps[warp as usize] = self.time;
+    }
+
+    /// Whether time is left.
+    pub fn is_running(&self) -> bool {
+        self.time < LAST_TIME
+    }
+
+    /// What others may acquire from this block now.
+    pub fn release(&self) -> impl Iterator<Item = (u64, u64)> + '_ {
+        self.acquired.iter().map(|(block, time)| (*block, *time)).chain([(self.key & 0xf_ffff, self.time)])
+    }
+
+    /// Takes over what another block released.
+    pub fn acquire(&mut self, released: &HashMap<u64, u64>) {
+        for (block, time) in released {
+            let known = self.acquired.entry(*block).or_default();
+            *known = (*known).max(*time);
+        }
+    }
+
+    /// Whether an earlier access is of this launch.
+    #[inline]
+    pub fn is_current(&self, stamp: Stamp) -> bool {
+        stamp.launch() == self.key >> 20
+    }
+
+    /// Whether nothing orders an earlier access before one by this thread now.
+    #[inline]
+    pub fn races(&self, before: Stamp, thread: u32) -> bool {
+        // By far the most common: never, or before the last barrier.
+        if before.0 < (self.key << 32 | self.phase << 13) && before.key() == self.key && before.who() != Who::Grid {
+            return false;
+        }
+        before.0 != 0 && self.is_current(before) && self.races_now(before, thread)
+    }
+
+    fn races_now(&self, before: Stamp, thread: u32) -> bool {
+        if before.who() == Who::Grid {
+            return self.acquired.is_empty();
+        }
+        if before.key() != self.key {
+            return self.acquired.get(&before.block()).is_none_or(|time| *time < before.time());
+        }
+        let same_warp = before.thread() / 32 == thread / 32;
+        match before.who() {
+            Who::Thread if before.thread() == thread => false,
+            Who::Thread | Who::Warp if same_warp => before.time() >= self.warps[thread as usize / 32],
+            _ => before.time() >= self.phase,
+        }
+    }
+
+    /// The stamp that stands for an earlier access and one now, so that whoever comes later sees what matters.
+    #[inline]
+    pub fn merge(&self, before: Stamp, now: Stamp) -> Stamp {
+        if before.0 == 0 || !self.is_current(before) {
+            return now;
+        }
+        if before.key() != self.key || before.who() == Who::Grid {
+            return now.shared_by(Who::Grid);
+        }
+        let same_warp = before.thread() / 32 == now.thread() / 32 && before.who() != Who::Block;
+        if before.time() < self.phase
+            || before.who() == Who::Thread && before.thread() == now.thread()
+            || same_warp && before.time() < self.warps[now.thread() as usize / 32]
+        {
+            now
+        } else if same_warp {
+            now.shared_by(Who::Warp)
+        } else {
+            now.shared_by(Who::Block)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(clock: &Clock, thread: u32) -> Stamp {
+        Stamp::new(clock.key, clock.time, thread, false)
+    }
+
+    #[test]
+    fn barriers_order_everything_and_warp_barriers_only_the_warp() {
+        let mut clock = Clock::new(key(1, 0), 2);
+        let (lane, other) = (at(&clock, 3), at(&clock, 40));
+        assert!(clock.races(lane, 4) && clock.races(other, 4) && !clock.races(lane, 3));
+        clock.warp_barrier(0);
+        assert!(!clock.races(lane, 4) && clock.races(other, 4) && clock.races(lane, 41));
+        clock.barrier();
+        assert!(!clock.races(other, 4) && !clock.races(lane, 41));
+    }
+
+    #[test]
+    fn readers_of_one_warp_stay_apart_from_readers_of_two() {
+        let mut clock = Clock::new(key(1, 0), 2);
+        let one = clock.merge(at(&clock, 3), at(&clock, 4));
+        assert!(clock.races(one, 4), "lane 3 read too");
+        let two = clock.merge(one, at(&clock, 40));
+        clock.warp_barrier(0);
+        assert!(!clock.races(one, 5) && clock.races(two, 5));
+        assert_eq!(clock.merge(one, at(&clock, 5)), at(&clock, 5), "earlier lanes are ordered");
+    }
+
+    #[test]
+    fn other_blocks_are_ordered_only_by_what_was_acquired() {
+        let first = Clock::new(key(1, 0), 1);
+        let mut second = Clock::new(key(1, 1), 1);
+        let stamp = at(&first, 0);
+        assert!(second.races(stamp, 0));
+        second.acquire(&first.release().collect());
+        assert!(!second.races(stamp, 0));
+        assert!(!Clock::new(key(2, 1), 1).races(stamp, 0), "another launch");
+    }
+}

@@ -1,0 +1,198 @@
+//! Counters, per kernel and per source line.
+//!
+//! They count what the PTX says: ptxas may merge, drop or expand instructions, and caches keep bytes from ever leaving
+//! the chip.
+
+pub mod access;
+
+use std::collections::BTreeMap;
+
+use crate::exec::program::{AccessKind, Program, WorkKind};
+use crate::exec::scheduler::Executed;
+use crate::json::Json;
+use access::{AccessCounts, SiteCounts};
+
+/// Counts of some instructions.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Counts {
+    /// Instructions of warps.
+    pub warps: u64,
+    /// Instructions of lanes.
+    pub lanes: u64,
+    /// Operations by kind.
+    pub work: BTreeMap<WorkKind, u64>,
+    /// Loads from device memory and what else reads it.
+    pub loads: SiteCounts,
+    /// Stores to device memory.
+    pub stores: SiteCounts,
+    /// Barriers that warps came to.
+    pub barriers: u64,
+}
+
+impl Counts {
+    fn add(&mut self, other: &Self) {
+        self.warps += other.warps;
+        self.lanes += other.lanes;
+        for (kind, amount) in &other.work {
+            *self.work.entry(*kind).or_default() += amount;
+        }
+        self.loads.add(&other.loads);
+        self.stores.add(&other.stores);
+        self.barriers += other.barriers;
+    }
+
+    /// Floating-point operations.
+    pub fn flops(&self) -> u64 {
+        let float = |kind: &WorkKind| !matches!(kind, WorkKind::Other | WorkKind::Integer | WorkKind::TensorInt);
+        self.work.iter().filter(|(kind, _)| float(kind)).map(|(_, amount)| amount).sum()
+    }
+
+    fn to_json(&self) -> Vec<(&'static str, Json)> {
+        let int = Json::Int;
+        let ratio = |part: u64, whole: u64| Json::Float(if whole == 0 { 1.0 } else { part as f64 / whole as f64 });
+        let work = self.work.iter().map(|(kind, amount)| (name(*kind), int(*amount)));
+        let (loads, stores) = (&self.loads, &self.stores);
+        let shared = |counts: &SiteCounts| {
+            Json::object([
+                ("bytes", int(counts.shared_bytes)),
+                ("wavefronts", int(counts.wavefronts)),
+                ("ideal_wavefronts", int(counts.ideal_wavefronts)),
+            ])
+        };
+        let global = |counts: &SiteCounts| {
+            Json::object([
+                ("bytes", int(counts.global_bytes)),
+                ("sectors", int(counts.sectors)),
+                ("efficiency", ratio(counts.global_bytes, counts.sectors * access::SECTOR)),
+            ])
+        };
+        vec![
+            ("warp_instructions", int(self.warps)),
+            ("lane_instructions", int(self.lanes)),
+            ("active_lanes", Json::Float(if self.warps == 0 { 0.0 } else { self.lanes as f64 / self.warps as f64 })),
+            ("flops", int(self.flops())),
+            ("operations", Json::object(work)),
+            ("global_load", global(loads)),
+            ("global_store", global(stores)),
+            ("shared_load", shared(loads)),
+            ("shared_store", shared(stores)),
+            ("local_bytes", int(loads.local_bytes + stores.local_bytes)),
+            ("atomics", int(loads.atomics + stores.atomics)),
+            ("barriers", int(self.barriers)),
+        ]
+    }
+}
+
+/// What a kind of work is called in reports.
+fn name(kind: WorkKind) -> &'static str {
+    match kind {
+        WorkKind::Other => "other",
+        WorkKind::Add32 => "f32_add",
+        WorkKind::Mul32 => "f32_mul",
+        WorkKind::Fma32 => "f32_fma",
+        WorkKind::Special32 => "f32_special",
+        WorkKind::Float64 => "f64",
+        WorkKind::Half => "half",
+        WorkKind::Integer => "integer",
+        WorkKind::TensorF16 => "tensor_f16",
+        WorkKind::TensorBf16 => "tensor_bf16",
+        WorkKind::TensorTf32 => "tensor_tf32",
+        WorkKind::TensorF64 => "tensor_f64",
+        WorkKind::TensorInt => "tensor_int",
+    }
+}
+
+/// Counts of a kernel.
+#[derive(Clone, Debug, Default)]
+pub struct KernelCounts {
+    /// How often it was launched.
+    pub launches: u64,
+    /// Counts by source line; of instructions without one under an empty name.
+    pub lines: BTreeMap<(String, u32), Counts>,
+}
+
+impl KernelCounts {
+    /// Sum over the lines.
+    pub fn total(&self) -> Counts {
+        let mut total = Counts::default();
+        self.lines.values().for_each(|counts| total.add(counts));
+        total
+    }
+}
+
+/// All counts.
+#[derive(Clone, Debug, Default)]
+pub struct Counters {
+    /// By kernel.
+    pub kernels: BTreeMap<String, KernelCounts>,
+}
+
+impl Counters {
+    /// Counts a launch.
+    pub fn add_launch(&mut self, program: &Program) {
+        self.kernels.entry(program.name().to_string()).or_default().launches += 1;
+    }
+
+    fn line(&mut self, program: &Program, origin: u32) -> &mut Counts {
+        let source = program.origins.get(origin as usize).map(|origin| origin.source).unwrap_or_default();
+        let file = program.files.iter().find(|(number, _)| *number == source.file);
+        let place = (file.map_or(String::new(), |(_, path)| path.clone()), source.line);
+        self.kernels.entry(program.name().to_string()).or_default().lines.entry(place).or_default()
+    }
+
+    /// Adds what a thread executed, by instruction.
+    pub fn add_executed(&mut self, program: &Program, executed: &[Executed]) {
+        let mut last = None;
+        for (inst, executed) in program.code.iter().zip(executed) {
+            // An instruction may have become several, which all ran as often as the first.
+            if last == Some(inst.origin) || executed.warps == 0 {
+                last = Some(inst.origin);
+                continue;
+            }
+            last = Some(inst.origin);
+            let Some(origin) = program.origins.get(inst.origin as usize) else {
+                continue;
+            };
+            let work = origin.work;
+            let barrier = origin.text.starts_with("bar.") || origin.text.starts_with("barrier.");
+            let counts = self.line(program, inst.origin);
+            counts.warps += executed.warps;
+            counts.lanes += executed.lanes;
+            if barrier {
+                counts.barriers += executed.warps;
+            }
+            if work.kind != WorkKind::Other {
+                // The tensor cores' operations are counted per warp.
+                let times = if work.kind >= WorkKind::TensorF16 { executed.warps } else { executed.lanes };
+                *counts.work.entry(work.kind).or_default() += times * u64::from(work.amount);
+            }
+        }
+    }
+
+    /// Adds a block's memory accesses.
+    pub fn add_accesses(&mut self, program: &Program, counts: &AccessCounts) {
+        for (site, counts) in program.sites.iter().zip(counts.sites()) {
+            if *counts == SiteCounts::default() {
+                continue;
+            }
+            let line = self.line(program, site.origin);
+            let stores = matches!(site.access, AccessKind::Store | AccessKind::StrongStore | AccessKind::MatrixStore)
+                || site.access == AccessKind::AsyncCopy && site.space == crate::ptx::Space::Shared;
+            if stores { line.stores.add(counts) } else { line.loads.add(counts) }
+        }
+    }
+
+    /// Everything as JSON.
+    pub fn to_json(&self) -> String {
+        let kernels = self.kernels.iter().map(|(name, kernel)| {
+            let lines = kernel.lines.iter().map(|((file, line), counts)| {
+                let place = Json::String(if file.is_empty() { String::new() } else { format!("{file}:{line}") });
+                Json::object([("source", place)].into_iter().chain(counts.to_json()))
+            });
+            let head = [("kernel", Json::String(name.clone())), ("launches", Json::Int(kernel.launches))];
+            let tail = [("lines", Json::Array(lines.collect()))];
+            Json::object(head.into_iter().chain(kernel.total().to_json()).chain(tail))
+        });
+        Json::object([("kernels", Json::Array(kernels.collect()))]).to_string()
+    }
+}

@@ -1,0 +1,371 @@
+//! Modules, functions, launches, occupancy.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use super::Driver;
+use super::code::*;
+use super::config::Asynchrony;
+use super::context::current;
+use super::device::{DEFAULT_SHARED, MAX_PTX, MAX_THREADS, Model, REGISTERS, RESERVED_SHARED};
+use super::handles::Kind;
+use super::say;
+use crate::exec::copies::Landing;
+use crate::exec::launch::Launch;
+use crate::exec::program::Program;
+use crate::lower::Options;
+use crate::module::{Image, LoadError};
+use crate::sandbox::WORKSPACE;
+
+/// A loaded module.
+pub struct LoadedModule {
+    /// Its context.
+    pub context: u64,
+    image: Image,
+    functions: HashMap<String, u64>,
+}
+
+impl Kind for LoadedModule {
+    const TAG: u64 = 0x56;
+}
+
+/// A kernel.
+pub struct Function {
+    /// Its module.
+    pub module: u64,
+    /// Its code.
+    pub program: Arc<Program>,
+    /// The most dynamic shared memory that launches may ask for.
+    pub max_dynamic_shared: u32,
+    /// Preferred share of the cache, kept for those who ask.
+    pub carveout: i32,
+}
+
+impl Kind for Function {
+    const TAG: u64 = 0x57;
+}
+
+/// A launch with its arguments.
+pub struct Shot {
+    /// The kernel.
+    pub program: Arc<Program>,
+    /// Blocks.
+    pub grid: [u32; 3],
+    /// Threads per block.
+    pub block: [u32; 3],
+    /// Dynamic shared memory.
+    pub shared: u32,
+    /// The parameters.
+    pub params: Vec<u8>,
+    /// The device that runs it.
+    pub device: u32,
+    /// Whether its blocks may wait for each other.
+    pub cooperative: bool,
+}
+
+impl Function {
+    /// Threads that a block may have.
+    pub fn max_threads(&self) -> u32 {
+        let hints = &self.program.hints;
+        let declared = hints.required_threads.or(hints.max_threads);
+        declared.map_or(MAX_THREADS, |extent| extent.iter().product::<u32>().min(MAX_THREADS))
+    }
+
+    /// Registers per thread, as ptxas would about assign them.
+    pub fn registers(&self) -> u32 {
+        let hints = &self.program.hints;
+        let needed = (self.program.registers + 8).next_multiple_of(8).clamp(16, 255);
+        let by_bounds = hints
+            .min_blocks
+            .filter(|blocks| *blocks > 0)
+            .map(|blocks| REGISTERS / (blocks * self.max_threads().next_multiple_of(32)).max(1) / 8 * 8);
+        let limit = hints.max_registers.into_iter().chain(by_bounds).min().unwrap_or(255).max(16);
+        needed.min(limit)
+    }
+
+    /// Blocks that fit a multiprocessor at once.
+    pub fn blocks_per_sm(&self, model: &Model, threads: u32, dynamic_shared: u64) -> u32 {
+        if threads == 0 || threads > self.max_threads() {
+            return 0;
+        }
+        let threads = threads.next_multiple_of(32);
+        let shared = u64::from(self.program.shared.static_bytes) + dynamic_shared;
+        if shared > model.shared_optin as u64 {
+            return 0;
+        }
+        let shared = (shared + u64::from(RESERVED_SHARED)).next_multiple_of(128);
+        // Registers are given to warps in pieces of 256.
+        let registers = (self.registers() * 32).next_multiple_of(256) * (threads / 32);
+        let limits = [
+            model.blocks_per_sm as u32,
+            model.threads_per_sm as u32 / threads,
+            (model.shared_per_sm as u64 / shared) as u32,
+            REGISTERS / registers.max(1),
+        ];
+        limits.into_iter().min().unwrap_or(0)
+    }
+}
+
+impl Driver {
+    /// Loads a PTX module into the current context.
+    pub fn load_module(&mut self, text: &str) -> Result<u64, Code> {
+        self.refuse_unsafe()?;
+        let device = self.current_device()?;
+        let model = self.devices[device as usize].model;
+        let image = Image::load(text, &mut self.memory, device).map_err(|error| {
+            say(&format!("cuModuleLoadData: {error}"));
+            match error {
+                LoadError::NotPtx(_) => NO_BINARY_FOR_GPU,
+                LoadError::Syntax(_) | LoadError::Variables(_) => INVALID_PTX,
+                LoadError::OutOfMemory => OUT_OF_MEMORY,
+            }
+        })?;
+        let (version, target) = image.versions();
+        let refused = if version > MAX_PTX {
+            Some((UNSUPPORTED_PTX_VERSION, format!("PTX version {version} is newer than {MAX_PTX} (times ten)")))
+        } else if target > model.target() {
+            let name = model.name;
+            Some((
+                NO_BINARY_FOR_GPU,
+                format!("PTX for sm_{target} cannot run on {name}, which is sm_{}", model.target()),
+            ))
+        } else {
+            None
+        };
+        if let Some((code, message)) = refused {
+            say(&format!("cuModuleLoadData: {message}"));
+            let mut image = image;
+            image.unload(&mut self.memory);
+            return Err(code);
+        }
+        Ok(self.modules.add(LoadedModule { context: current(), image, functions: HashMap::new() }))
+    }
+
+    /// Ends a module and its functions.
+    pub fn unload_module(&mut self, module: u64) -> Result<(), Code> {
+        self.refuse_unsafe()?;
+        let context = self.modules.get(module)?.context;
+        self.drain_context(context)?;
+        let mut module = self.modules.remove(module)?;
+        for function in module.functions.values() {
+            self.functions.remove(*function)?;
+        }
+        module.image.unload(&mut self.memory);
+        Ok(())
+    }
+
+    /// A kernel of a module.
+    pub fn function(&mut self, module: u64, name: &str) -> Result<u64, Code> {
+        let options =
+            Options { keep_moves: self.counters.is_some(), observe: self.counters.is_some() || self.sink.watches() };
+        let loaded = self.modules.get(module)?;
+        if let Some(function) = loaded.functions.get(name) {
+            return Ok(*function);
+        }
+        if !loaded.image.has_kernel(name) {
+            let known: Vec<&str> = loaded.image.kernels().take(20).collect();
+            say(&format!("cuModuleGetFunction: no kernel {name}; the module has {}", known.join(", ")));
+            return Err(NOT_FOUND);
+        }
+        let program = loaded.image.kernel(name, options).map_err(|error| {
+            say(&format!("cuModuleGetFunction: {error}"));
+            NOT_SUPPORTED
+        })?;
+        let max_dynamic_shared = DEFAULT_SHARED.saturating_sub(program.shared.static_bytes);
+        if program.shared.static_bytes > DEFAULT_SHARED {
+            let bytes = program.shared.static_bytes;
+            say(&format!(
+                "cuModuleGetFunction: {name} has {bytes} bytes of static shared memory; {DEFAULT_SHARED} is the limit"
+            ));
+            return Err(INVALID_PTX);
+        }
+        let function =
+            self.functions.add(Function { module, program: Arc::new(program), max_dynamic_shared, carveout: -1 });
+        self.modules.get_mut(module)?.functions.insert(name.to_string(), function);
+        Ok(function)
+    }
+
+    /// Address and size of a module's variable.
+    pub fn variable(&mut self, module: u64, name: &str) -> Result<(u64, u64), Code> {
+        self.modules.get(module)?.image.variable(name).ok_or(NOT_FOUND)
+    }
+
+    /// An attribute of a kernel.
+    pub fn function_attribute(&mut self, function: u64, attribute: u32) -> Result<i32, Code> {
+        let function = self.functions.get(function)?;
+        let program = &function.program;
+        Ok(match attribute {
+            0 => function.max_threads() as i32,
+            1 => program.shared.static_bytes as i32,
+            2 => 0,
+            3 => program.functions.first().map_or(0, |kernel| kernel.local_bytes as i32),
+            4 => function.registers() as i32,
+            5 => program.versions.0 as i32,
+            6 => program.versions.1 as i32,
+            7 => 0,
+            8 => function.max_dynamic_shared as i32,
+            9 => function.carveout,
+            10..=15 => 0,
+            _ => return Err(INVALID_VALUE),
+        })
+    }
+
+    /// Sets an attribute of a kernel.
+    pub fn set_function_attribute(&mut self, function: u64, attribute: u32, value: i32) -> Result<(), Code> {
+        let device = self.current_device()?;
+        let model = self.devices[device as usize].model;
+        let function = self.functions.get_mut(function)?;
+        match attribute {
+            8 => {
+                let most = (model.shared_optin as u32).saturating_sub(function.program.shared.static_bytes);
+                match u32::try_from(value) {
+                    Ok(bytes) if bytes <= most => function.max_dynamic_shared = bytes,
+                    _ => {
+                        let name = function.program.name();
+                        say(&format!(
+                            "cuFuncSetAttribute: {name} cannot have {value} bytes of dynamic shared memory on {}; {most} is the limit",
+                            model.name
+                        ));
+                        return Err(INVALID_VALUE);
+                    }
+                }
+            }
+            9 if (-1..=100).contains(&value) => function.carveout = value,
+            _ => return Err(INVALID_VALUE),
+        }
+        Ok(())
+    }
+
+    /// Checks a launch and makes it ready; parameters are read by `read`, given offset and size in the parameter
+    /// buffer and the number of the parameter.
+    #[allow(clippy::too_many_arguments, reason = "these are the arguments of cuLaunchKernel")]
+    pub fn shot(
+        &mut self,
+        function: u64,
+        grid: [u32; 3],
+        block: [u32; 3],
+        shared: u32,
+        cooperative: bool,
+        read: impl FnOnce(&Program) -> Result<Vec<u8>, Code>,
+    ) -> Result<Shot, Code> {
+        let device = self.current_device()?;
+        let model = self.devices[device as usize].model;
+        let function = self.functions.get(function)?;
+        let name = function.program.name();
+        let refuse = |code: Code, why: String| {
+            say(&format!(
+                "launch of {name}, grid {grid:?}, block {block:?}, {shared} bytes of dynamic shared memory: {why}"
+            ));
+            Err(code)
+        };
+        let threads = block.iter().try_fold(1u32, |product, extent| product.checked_mul(*extent)).unwrap_or(u32::MAX);
+        if grid.contains(&0) || block.contains(&0) {
+            return refuse(INVALID_VALUE, "no extent may be zero".into());
+        }
+        if grid[0] > i32::MAX as u32 || grid[1] > 65535 || grid[2] > 65535 {
+            return refuse(INVALID_VALUE, "the grid is too large (2147483647 x 65535 x 65535)".into());
+        }
+        if block[0] > 1024 || block[1] > 1024 || block[2] > 64 || threads > MAX_THREADS {
+            return refuse(INVALID_VALUE, format!("a block has at most {MAX_THREADS} threads (1024 x 1024 x 64)"));
+        }
+        if threads > function.max_threads() {
+            return refuse(
+                INVALID_VALUE,
+                format!("the kernel was compiled for at most {} threads", function.max_threads()),
+            );
+        }
+        if let Some(required) = function.program.hints.required_threads
+            && required != block
+        {
+            return refuse(INVALID_VALUE, format!("the kernel was compiled for blocks of exactly {required:?}"));
+        }
+        if shared > function.max_dynamic_shared {
+            let most = function.max_dynamic_shared;
+            return refuse(
+                INVALID_VALUE,
+                format!("at most {most} bytes of dynamic shared memory; cuFuncSetAttribute can raise this"),
+            );
+        }
+        if let Some(registers) = function.program.hints.max_registers
+            && registers.next_multiple_of(8) * threads.next_multiple_of(32) > REGISTERS
+        {
+            return refuse(LAUNCH_OUT_OF_RESOURCES, format!("{registers} registers for each of {threads} threads"));
+        }
+        if cooperative {
+            let fit = function.blocks_per_sm(model, threads, u64::from(shared)) * model.multiprocessors as u32;
+            let blocks: u64 = grid.iter().map(|extent| u64::from(*extent)).product();
+            if blocks > u64::from(fit) {
+                let why = format!("{blocks} blocks cannot be resident at once; {fit} can");
+                return refuse(COOPERATIVE_LAUNCH_TOO_LARGE, why);
+            }
+        }
+        let params = read(&function.program)?;
+        Ok(Shot { program: function.program.clone(), grid, block, shared, params, device, cooperative })
+    }
+
+    /// Memory that the blocks of a cooperative grid meet in, all zero.
+    fn clear_workspace(&mut self) -> Result<u64, Code> {
+        if self.workspace == 0 {
+            let origin = " for cooperative grids".to_string();
+            let kind = crate::mem::AllocationKind::Module;
+            self.workspace = self.memory.allocate(WORKSPACE as u64, kind, 0, origin).ok_or(OUT_OF_MEMORY)?;
+        }
+        self.memory.write(self.workspace, &[0; WORKSPACE]);
+        self.memory.mark_written(self.workspace, WORKSPACE as u64);
+        Ok(self.workspace)
+    }
+
+    /// Runs a kernel.
+    pub fn run_shot(&mut self, shot: &Shot) -> Result<(), Code> {
+        self.launches += 1;
+        let id = self.launches;
+        let failures = self.config.failures;
+        if failures.launch == Some(id) {
+            say(&format!("launch {id} ({}) fails, as CUSIM_FAIL orders", shot.program.name()));
+            return Err(LAUNCH_FAILED);
+        }
+        if failures.ecc == Some(id) {
+            say(&format!("launch {id} ({}) meets a memory error, as CUSIM_FAIL orders", shot.program.name()));
+            return Err(ECC_UNCORRECTABLE);
+        }
+        if id.is_multiple_of(4095) {
+            self.memory.shadow().forget();
+        }
+        if let Some(counters) = &self.counters {
+            counters.lock().unwrap_or_else(std::sync::PoisonError::into_inner).add_launch(&shot.program);
+        }
+        let workspace = if shot.cooperative { self.clear_workspace()? } else { 0 };
+        let landing = match self.config.asynchrony {
+            Asynchrony::Eager => Landing::Eager,
+            Asynchrony::Late => Landing::Late,
+            Asynchrony::Seed(seed) if (seed ^ id) & 1 == 0 => Landing::Eager,
+            Asynchrony::Seed(_) => Landing::Late,
+        };
+        let launch = Launch {
+            program: &shot.program,
+            grid: shot.grid,
+            block: shot.block,
+            dynamic_shared: shot.shared,
+            params: shot.params.clone(),
+            memory: &self.memory,
+            multiprocessors: self.devices[shot.device as usize].model.multiprocessors as u32,
+            id,
+            order: self.config.order,
+            landing,
+            checks: self.sink.watches() || self.counters.is_some(),
+            sink: &self.sink,
+            counters: self.counters.as_ref(),
+            threads: usize::MAX,
+            released: std::sync::Mutex::default(),
+            workspace,
+        };
+        let reports = self.sink.count();
+        let result = self.workers.run(&launch);
+        if let Err(fault) = result {
+            self.sink.fault(&launch, &fault);
+            return Err(Code(fault.kind.code()));
+        }
+        // What checks beyond bounds find does not stop a kernel, but the launch has failed.
+        if self.sink.count() > reports { Err(LAUNCH_FAILED) } else { Ok(()) }
+    }
+}

@@ -1,0 +1,184 @@
+//! What can stand in a stream's queue, and doing it.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::Driver;
+use super::code::*;
+use super::kernel::Shot;
+use crate::mem::FreeError;
+
+/// A C function that the host runs in stream order.
+#[derive(Clone, Copy)]
+pub struct HostFunction {
+    /// The function.
+    pub call: unsafe extern "C" fn(*mut std::ffi::c_void),
+    /// Its argument's address; CUDA calls host functions on a thread of its own.
+    pub data: usize,
+}
+
+/// One end of a copy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// Device, pinned or managed memory.
+    Device(u64),
+    /// Pageable memory of the host.
+    Host(u64),
+}
+
+/// A step of a stream.
+#[derive(Clone)]
+pub enum Work {
+    /// Run a kernel.
+    Launch(Arc<Shot>),
+    /// Copy bytes.
+    Copy {
+        /// To here.
+        to: Place,
+        /// From here.
+        from: Place,
+        /// How many.
+        bytes: u64,
+        /// The call, for messages.
+        call: &'static str,
+    },
+    /// Write bytes that were taken from the host when the call was made.
+    Write {
+        /// To here.
+        to: u64,
+        /// The bytes.
+        data: Arc<Vec<u8>>,
+        /// The call, for messages.
+        call: &'static str,
+    },
+    /// Fill memory with a pattern.
+    Fill {
+        /// From here on.
+        to: u64,
+        /// The pattern.
+        value: u32,
+        /// Its bytes: 1, 2 or 4.
+        width: u64,
+        /// How often.
+        count: u64,
+    },
+    /// Free memory.
+    Free(u64),
+    /// An event's n-th recording.
+    Record(u64, u64),
+    /// Wait for an event's n-th recording.
+    Wait(u64, u64),
+    /// Call the host.
+    Host(HostFunction),
+    /// Run a graph's steps.
+    Graph(Arc<Vec<Work>>),
+}
+
+impl Driver {
+    /// Does a step.
+    pub fn perform(&mut self, work: &Work) -> Result<(), Code> {
+        match work {
+            Work::Launch(shot) => self.run_shot(shot),
+            Work::Copy { to, from, bytes, call } => self.copy(*to, *from, *bytes, call),
+            Work::Write { to, data, call } => {
+                self.check_range(*to, data.len() as u64, call, "writes")?;
+                self.memory.write(*to, data);
+                self.memory.mark_written(*to, data.len() as u64);
+                Ok(())
+            }
+            Work::Fill { to, value, width, count } => {
+                let bytes = width.saturating_mul(*count);
+                self.check_range(*to, bytes, "cuMemset", "writes")?;
+                let start = self.memory.host_pointer(*to);
+                let pattern = value.to_le_bytes();
+                let pattern = &pattern[..*width as usize];
+                // SAFETY: the range was checked.
+                let target = unsafe { std::slice::from_raw_parts_mut(start, bytes as usize) };
+                if *width == 1 {
+                    target.fill(pattern[0]);
+                } else {
+                    target.chunks_exact_mut(pattern.len()).for_each(|chunk| chunk.copy_from_slice(pattern));
+                }
+                self.memory.mark_written(*to, bytes);
+                Ok(())
+            }
+            Work::Free(start) => self.free_now(*start),
+            Work::Record(event, number) => {
+                // An event may be destroyed before the work that records it is done.
+                if let Ok(event) = self.events.get_mut(*event) {
+                    event.done = event.done.max(*number);
+                    event.time = Some(Instant::now());
+                }
+                Ok(())
+            }
+            Work::Wait(..) => Ok(()),
+            Work::Host(function) => {
+                // SAFETY: the caller of cuLaunchHostFunc gave a function and its argument to be called once.
+                unsafe { (function.call)(function.data as *mut std::ffi::c_void) };
+                Ok(())
+            }
+            Work::Graph(steps) => steps.iter().try_for_each(|step| self.perform(step)),
+        }
+    }
+
+    fn copy(&mut self, to: Place, from: Place, bytes: u64, call: &'static str) -> Result<(), Code> {
+        if bytes == 0 {
+            return Ok(());
+        }
+        if let Place::Device(address) = from {
+            self.check_range(address, bytes, call, "reads")?;
+        }
+        if let Place::Device(address) = to {
+            self.check_range(address, bytes, call, "writes")?;
+        }
+        let pointer = |memory: &crate::mem::Memory, place| match place {
+            Place::Device(address) => memory.host_pointer(address),
+            Place::Host(address) => address as *mut u8,
+        };
+        // SAFETY: device ranges were checked; host ranges are the caller's promise. They may overlap.
+        unsafe { std::ptr::copy(pointer(&self.memory, from), pointer(&self.memory, to), bytes as usize) };
+        match (from, to) {
+            (Place::Device(from), Place::Device(to)) => self.memory.copy_written(from, to, bytes),
+            (Place::Host(_), Place::Device(to)) => self.memory.mark_written(to, bytes),
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// Checks that a range lies in one allocation.
+    pub fn check_range(&mut self, start: u64, bytes: u64, call: &str, verb: &str) -> Result<(), Code> {
+        if bytes == 0 {
+            return Ok(());
+        }
+        match self.memory.bounds(start, bytes) {
+            Ok(_) => Ok(()),
+            Err(invalid) => {
+                self.sink.host(call, &format!("{call} {verb} {bytes} bytes at {start:#x}: {}", invalid.detail));
+                Err(INVALID_VALUE)
+            }
+        }
+    }
+
+    /// Frees device memory at once.
+    pub fn free_now(&mut self, start: u64) -> Result<(), Code> {
+        if start == 0 {
+            return Ok(());
+        }
+        match self.memory.free(start) {
+            Ok(allocation) => {
+                if let Some(device) = self.devices.get_mut(allocation.device as usize) {
+                    device.used = device.used.saturating_sub(allocation.bytes);
+                }
+                Ok(())
+            }
+            Err(FreeError::Twice(what)) => {
+                self.sink.host("cuMemFree", &format!("double free of {start:#x}: {what}"));
+                Err(INVALID_VALUE)
+            }
+            Err(FreeError::Unknown(what)) => {
+                self.sink.host("cuMemFree", &format!("free of {start:#x}, where no allocation begins: {what}"));
+                Err(INVALID_VALUE)
+            }
+        }
+    }
+}

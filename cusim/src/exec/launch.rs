@@ -1,0 +1,241 @@
+//! A grid: its blocks on the host's threads.
+
+use std::collections::HashMap;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use super::copies::Landing;
+use super::fault::Fault;
+use super::order::Order;
+use super::program::Program;
+use super::scheduler::{Block, Executed, Outcome};
+use super::site::Site;
+use crate::check::report::Sink;
+use crate::count::Counters;
+use crate::mem::Memory;
+
+/// Work below this is not worth waking another thread for.
+const WORTH_SHARING: Duration = Duration::from_micros(40);
+
+/// Blocks that one thread keeps in flight while they wait for each other.
+const MAX_RESIDENT: usize = 4096;
+
+/// Rounds in which no resident block got further, after which the launch is given up.
+const MAX_IDLE_ROUNDS: u32 = 20_000;
+
+/// A launch of a kernel.
+pub struct Launch<'a> {
+    /// What to run.
+    pub program: &'a Program,
+    /// Blocks along each axis.
+    pub grid: [u32; 3],
+    /// Threads of a block along each axis.
+    pub block: [u32; 3],
+    /// Bytes of dynamic shared memory.
+    pub dynamic_shared: u32,
+    /// The kernel's parameters, laid out as it reads them.
+    pub params: Vec<u8>,
+    /// Device memory.
+    pub memory: &'a Memory,
+    /// Multiprocessors of the device.
+    pub multiprocessors: u32,
+    /// Number of the launch, counted from 1.
+    pub id: u64,
+    /// In which order blocks and warps run.
+    pub order: Order,
+    /// When asynchronous copies land.
+    pub landing: Landing,
+    /// Whether to check more than bounds, or to count accesses.
+    pub checks: bool,
+    /// Where reports go.
+    pub sink: &'a Sink,
+    /// Where counts go.
+    pub counters: Option<&'a Mutex<Counters>>,
+    /// Host threads.
+    pub threads: usize,
+    /// What blocks released through atomics, by address.
+    pub released: Mutex<Released>,
+    /// Memory that the blocks of a cooperative grid meet in; 0 for other grids.
+    pub workspace: u64,
+}
+
+/// Times of blocks that happened before an atomic's last write, by the atomic's address.
+pub type Released = HashMap<u64, HashMap<u64, u64>>;
+
+impl Launch<'_> {
+    /// Threads per block.
+    pub fn threads(&self) -> u32 {
+        self.block.iter().product()
+    }
+
+    /// What blocks released through atomics.
+    pub fn released(&self) -> std::sync::MutexGuard<'_, Released> {
+        self.released.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    /// Blocks in the grid.
+    pub fn blocks(&self) -> u64 {
+        self.grid.iter().map(|extent| u64::from(*extent)).product()
+    }
+
+    /// End of shared memory.
+    pub fn shared_end(&self) -> u32 {
+        self.program.shared.dynamic_start + self.dynamic_shared
+    }
+}
+
+/// What threads that run a launch share.
+struct Progress {
+    next: AtomicU64,
+    stop: AtomicBool,
+    fault: Mutex<Option<Box<Fault>>>,
+}
+
+/// What a host thread keeps between launches.
+#[derive(Default)]
+pub struct Worker {
+    sites: Vec<Site>,
+    blocks: Vec<Block>,
+    executed: Vec<Executed>,
+}
+
+/// Threads that run blocks, and what they keep.
+pub struct Workers {
+    pool: Option<rayon::ThreadPool>,
+    kept: Mutex<Vec<Worker>>,
+    threads: usize,
+}
+
+impl Workers {
+    /// As many as the host has processors, or as told.
+    pub fn new(threads: Option<usize>) -> Self {
+        let threads =
+            threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, std::num::NonZero::get)).max(1);
+        // Without the pool everything runs on the caller's thread.
+        let pool = if threads > 1 {
+            rayon::ThreadPoolBuilder::new()
+                .num_threads(threads - 1)
+                .thread_name(|index| format!("cusim-{index}"))
+                .build()
+                .ok()
+        } else {
+            None
+        };
+        Self { pool, kept: Mutex::new(vec![]), threads }
+    }
+
+    /// Runs a launch to its end.
+    pub fn run(&self, launch: &Launch) -> Result<(), Box<Fault>> {
+        let progress = Progress { next: AtomicU64::new(0), stop: AtomicBool::new(false), fault: Mutex::new(None) };
+        // Looking for races needs one thread, too: what it finds must not depend on chance.
+        let threads = if launch.program.order_sensitive || launch.sink.checks().race {
+            1
+        } else {
+            launch.threads.min(self.threads)
+        };
+        match &self.pool {
+            Some(pool) if threads > 1 && launch.blocks() > 1 => {
+                // The caller begins alone; others join if the first blocks show that there is enough to do.
+                let begun = Instant::now();
+                let more = self.with_worker(|worker| {
+                    run_blocks(launch, &progress, worker, |done| {
+                        let left = launch.blocks() - done.min(launch.blocks());
+                        let rate = begun.elapsed().as_secs_f64() / done as f64;
+                        left > 0 && rate * left as f64 > WORTH_SHARING.as_secs_f64()
+                    })
+                });
+                if more {
+                    pool.in_place_scope(|scope| {
+                        for _ in 1..threads {
+                            scope.spawn(|_| {
+                                self.with_worker(|worker| run_blocks(launch, &progress, worker, |_| false));
+                            });
+                        }
+                        self.with_worker(|worker| run_blocks(launch, &progress, worker, |_| false));
+                    });
+                }
+            }
+            _ => {
+                self.with_worker(|worker| run_blocks(launch, &progress, worker, |_| false));
+            }
+        }
+        let fault = progress.fault.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
+        fault.map_or(Ok(()), Err)
+    }
+
+    fn with_worker<T>(&self, f: impl FnOnce(&mut Worker) -> T) -> T {
+        let kept = || self.kept.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut worker = kept().pop().unwrap_or_default();
+        let result = f(&mut worker);
+        kept().push(worker);
+        result
+    }
+}
+
+/// Runs blocks until none is left or `leave` says so (asked with the number of blocks done here); whether it left
+/// early.
+fn run_blocks(launch: &Launch, progress: &Progress, worker: &mut Worker, leave: impl Fn(u64) -> bool) -> bool {
+    worker.sites.clear();
+    worker.sites.resize(launch.program.sites.len() + 1, Site::EMPTY);
+    let counting = launch.counters.is_some();
+    if counting {
+        worker.executed.clear();
+        worker.executed.resize(launch.program.code.len(), Executed::default());
+    }
+    let total = launch.blocks();
+    let mut resident: Vec<Block> = vec![];
+    let mut done = 0;
+    let mut idle = 0;
+    let mut left_early = false;
+    loop {
+        if progress.stop.load(Ordering::Relaxed) {
+            break;
+        }
+        // A new block if there is one; else another turn for those that wait.
+        let number = if resident.len() < MAX_RESIDENT { progress.next.fetch_add(1, Ordering::Relaxed) } else { total };
+        let mut block = if number < total {
+            let mut block = worker.blocks.pop().unwrap_or_default();
+            block.start(launch, launch.order.nth(number, total));
+            block
+        } else if resident.is_empty() {
+            break;
+        } else {
+            idle += 1;
+            resident.remove(0)
+        };
+        let executed = counting.then_some(&mut worker.executed[..]);
+        match block.run(launch, &mut worker.sites, executed) {
+            Ok(Outcome::Done) => {
+                idle = 0;
+                done += 1;
+                block.state.finish();
+                worker.blocks.push(block);
+                if resident.is_empty() && leave(done) {
+                    left_early = true;
+                    break;
+                }
+            }
+            Ok(Outcome::Waiting) if idle > MAX_IDLE_ROUNDS * (resident.len() as u32 + 1) => {
+                stop(progress, block.stuck(launch));
+                break;
+            }
+            Ok(Outcome::Waiting) => resident.push(block),
+            Err(fault) => {
+                stop(progress, fault);
+                break;
+            }
+        }
+    }
+    if let Some(counters) = launch.counters {
+        let mut counters = counters.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        counters.add_executed(launch.program, &worker.executed);
+    }
+    left_early
+}
+
+fn stop(progress: &Progress, fault: Box<Fault>) {
+    progress.stop.store(true, Ordering::Relaxed);
+    let mut first = progress.fault.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    first.get_or_insert(fault);
+}

@@ -1,0 +1,158 @@
+//! Shows memory accesses to the checks and counters, after they were made.
+
+use super::core::Core;
+use super::op::{Inst, LANES, Mask, Op, OpFn, op};
+use super::program::{AccessKind, MemorySite};
+use super::site::{Site, space};
+
+/// A warp's access as observers see it.
+pub struct Seen<'a> {
+    /// The instruction.
+    pub site: &'a MemorySite,
+    /// Its number.
+    pub index: u32,
+    /// Number of the warp.
+    pub warp: u32,
+    /// Lanes that took part.
+    pub mask: Mask,
+    /// Their addresses.
+    pub addresses: &'a [u64; LANES],
+    /// Bytes that each lane accessed.
+    pub bytes: u32,
+}
+
+/// Runs a memory instruction, then shows it.
+struct Observed;
+
+impl Op for Observed {
+    #[inline(always)]
+    unsafe fn run(core: &mut Core, inst: &Inst) -> bool {
+        // SAFETY: only memory instructions, which have a site, are observed; the block outlives the run of its warps.
+        unsafe {
+            let block = &mut *core.block;
+            let program = block.launch().program;
+            let site = &program.sites[inst.aux as usize];
+            let addresses = addresses(core, inst, site);
+            let second = (site.access == AccessKind::AsyncCopy).then(|| {
+                let source = &program.sites[inst.aux as usize + 1];
+                (source, self::addresses(core, inst, source))
+            });
+            let stored = stored_value(core, inst, site);
+            if (inst.inner)(core, inst) {
+                return true;
+            }
+            let warp = core.warp;
+            let mask = core.mask & site.lanes;
+            let seen = Seen { site, index: inst.aux, warp, mask, addresses: &addresses, bytes: site.bytes };
+            core.show(&seen, stored.as_ref());
+            if let Some((site, addresses)) = second {
+                core.show(
+                    &Seen { site, index: inst.aux + 1, warp, mask, addresses: &addresses, bytes: site.bytes },
+                    None,
+                );
+            }
+        }
+        false
+    }
+}
+
+/// Addresses of an instruction's operand, whatever its width.
+unsafe fn addresses(core: &Core, inst: &Inst, site: &MemorySite) -> [u64; LANES] {
+    let slot = inst.ops[site.address as usize];
+    let offset = match site.access {
+        AccessKind::AsyncCopy if site.address == 0 => inst.imm & 0xffff_ffff,
+        AccessKind::AsyncCopy => (inst.imm as i64 >> 32) as u64,
+        _ => inst.imm,
+    };
+    // SAFETY: the site says which register holds the address and how wide it is.
+    unsafe {
+        if site.wide {
+            core.addresses::<{ space::GENERIC }>(slot, offset)
+        } else {
+            core.addresses::<{ space::SHARED }>(slot, offset)
+        }
+    }
+}
+
+/// What a store of up to four bytes writes: lanes that write the same to one place do not race.
+unsafe fn stored_value(core: &Core, inst: &Inst, site: &MemorySite) -> Option<[u32; LANES]> {
+    match (site.access, site.bytes) {
+        // SAFETY: a store's second operand is its value.
+        (AccessKind::Store, 4) => Some(unsafe { core.get(inst.ops[1]) }),
+        (AccessKind::Store, 1 | 2) => Some(unsafe { core.get::<u16>(inst.ops[1]) }.map(u32::from)),
+        _ => None,
+    }
+}
+
+impl Core {
+    fn show(&mut self, seen: &Seen, stored: Option<&[u32; LANES]>) {
+        // SAFETY: the block outlives the run of its warps.
+        let block = unsafe { &mut *self.block };
+        let Some(mut checks) = block.checks.take() else {
+            return;
+        };
+        checks.accessed(block.launch(), seen, stored);
+        block.checks = Some(checks);
+    }
+
+    /// Shows the elements that a matrix instruction accessed, one set of lanes after the other.
+    pub fn observe_elements(&mut self, inst: &Inst, elements: &[[u64; LANES]]) {
+        // SAFETY: matrix instructions have a site; the block outlives the run of its warps.
+        let block = unsafe { &mut *self.block };
+        if block.checks.is_none() {
+            return;
+        }
+        let program = block.launch().program;
+        let site = &program.sites[inst.aux as usize];
+        for addresses in elements {
+            let seen = Seen { site, index: inst.aux, warp: self.warp, mask: self.mask, addresses, bytes: site.bytes };
+            self.show(&seen, None);
+        }
+    }
+
+    /// The host's address for one lane's access, if it is valid.
+    pub fn checked<const SPACE: u8>(&self, lane: usize, address: u64, bytes: u64, write: bool) -> Option<u64> {
+        if !address.is_multiple_of(bytes) {
+            return None;
+        }
+        let site: Site = self.bounds::<SPACE>(address, bytes, write).ok()?;
+        let (base, stride) = self.base::<SPACE>(site.place);
+        Some(base.wrapping_add(address).wrapping_add(lane as u64 * stride))
+    }
+
+    /// The host's address for a generic one as a lane sees it.
+    pub fn host_address(&self, lane: usize, address: u64, bytes: u64) -> Option<u64> {
+        let site = self.bounds::<{ space::GENERIC }>(address, bytes, false).ok()?;
+        let (base, stride) = self.base::<{ space::GENERIC }>(site.place);
+        Some(base.wrapping_add(address).wrapping_add(lane as u64 * stride))
+    }
+}
+
+/// Applies the guard, then does what [`Observed`] does.
+struct GuardedObserved;
+
+impl Op for GuardedObserved {
+    #[inline(always)]
+    unsafe fn run(core: &mut Core, inst: &Inst) -> bool {
+        let all = core.mask;
+        // SAFETY: the instruction has a guard.
+        unsafe {
+            core.mask = all & core.guard(inst);
+            let left = core.mask != 0 && Observed::run(core, inst);
+            if !left {
+                core.mask = all;
+            }
+            left
+        }
+    }
+}
+
+/// A memory instruction that is shown.
+pub fn observed() -> OpFn {
+    op::<Observed>()
+}
+
+/// A guarded memory instruction that is shown.
+pub fn guarded_observed() -> OpFn {
+    op::<GuardedObserved>()
+}

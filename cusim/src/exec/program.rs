@@ -1,0 +1,307 @@
+//! A kernel ready to run: its code, that of all functions it may call, and what it needs of a block.
+
+use super::op::Inst;
+use crate::ptx::{PerfHints, SourceLine, Space};
+
+/// Where an instruction came from.
+#[derive(Clone, Debug)]
+pub struct Origin {
+    /// Line of the PTX text.
+    pub ptx_line: u32,
+    /// Line of the source.
+    pub source: SourceLine,
+    /// The instruction as written.
+    pub text: String,
+    /// What it counts as.
+    pub work: Work,
+}
+
+/// What an instruction counts as, per lane.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Work {
+    /// Kind of arithmetic.
+    pub kind: WorkKind,
+    /// Operations per lane; for tensor operations per warp.
+    pub amount: u32,
+}
+
+/// Kinds of arithmetic that are counted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum WorkKind {
+    /// Moves, control, memory.
+    #[default]
+    Other,
+    /// f32 additions.
+    Add32,
+    /// f32 multiplications.
+    Mul32,
+    /// f32 fused multiply-adds, two operations each.
+    Fma32,
+    /// f32 divisions, roots and approximate functions.
+    Special32,
+    /// f64 operations.
+    Float64,
+    /// f16 and bf16 operations outside of the tensor cores.
+    Half,
+    /// Integer and bit operations.
+    Integer,
+    /// Tensor operations on f16.
+    TensorF16,
+    /// Tensor operations on bf16.
+    TensorBf16,
+    /// Tensor operations on tf32.
+    TensorTf32,
+    /// Tensor operations on f64.
+    TensorF64,
+    /// Tensor operations on integers.
+    TensorInt,
+}
+
+/// A register that is filled when a function is entered.
+#[derive(Clone, Copy, Debug)]
+pub struct Constant {
+    /// Its offset in the frame.
+    pub slot: u32,
+    /// Its bits: 1, 16, 32 or 64.
+    pub bits: u32,
+    /// What goes in.
+    pub source: Source,
+}
+
+/// What a constant register holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Source {
+    /// These bits in all lanes.
+    Bits(u64),
+    /// Zero, for a register that some path reads before it is written.
+    Undefined,
+    /// Bytes of the kernel's parameters.
+    Param {
+        /// Where they begin.
+        offset: u32,
+        /// How many.
+        bytes: u32,
+        /// Whether they extend by their sign.
+        signed: bool,
+    },
+    /// A special register.
+    Special(Special),
+    /// Address of a local variable: its offset in the function's stack frame.
+    Local {
+        /// Offset in the frame.
+        offset: u32,
+    },
+}
+
+/// Special registers that keep their value while a block runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Special {
+    /// `%tid`
+    Tid(u8),
+    /// `%ntid`
+    Ntid(u8),
+    /// `%ctaid`
+    Ctaid(u8),
+    /// `%nctaid`
+    Nctaid(u8),
+    /// `%laneid`
+    LaneId,
+    /// `%warpid`
+    WarpId,
+    /// `%nwarpid`
+    WarpCount,
+    /// `%smid`
+    SmId,
+    /// `%nsmid`
+    SmCount,
+    /// `%gridid`
+    GridId,
+    /// `%lanemask_eq`
+    MaskEqual,
+    /// `%lanemask_le`
+    MaskLessEqual,
+    /// `%lanemask_lt`
+    MaskLess,
+    /// `%lanemask_ge`
+    MaskGreaterEqual,
+    /// `%lanemask_gt`
+    MaskGreater,
+    /// `%dynamic_smem_size`
+    DynamicShared,
+    /// `%total_smem_size`
+    TotalShared,
+    /// `%envreg1` and `%envreg2`: the upper and lower half of the address where the blocks of a cooperative grid meet.
+    Workspace {
+        /// Whether the upper half is meant.
+        high: bool,
+    },
+}
+
+/// A parameter's or argument's place in a stack frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Slot {
+    /// Offset in the frame of local memory.
+    pub offset: u32,
+    /// Its bytes.
+    pub bytes: u32,
+}
+
+/// A function of a program; the first is the kernel.
+#[derive(Clone, Debug, Default)]
+pub struct FunctionCode {
+    /// Its name.
+    pub name: String,
+    /// Index of its first instruction.
+    pub entry: u32,
+    /// Bytes of registers.
+    pub register_bytes: u32,
+    /// Bytes of local memory.
+    pub local_bytes: u32,
+    /// Registers to fill on entry.
+    pub constants: Vec<Constant>,
+    /// Parameters, in order.
+    pub params: Vec<Slot>,
+    /// Return parameters, in order.
+    pub returns: Vec<Slot>,
+}
+
+/// A call site: where the caller keeps arguments and wants results.
+#[derive(Clone, Debug, Default)]
+pub struct CallSite {
+    /// Arguments, in order.
+    pub args: Vec<Slot>,
+    /// Results, in order.
+    pub results: Vec<Slot>,
+}
+
+/// What a memory instruction does, for those who watch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MemorySite {
+    /// The space that the instruction names.
+    pub space: Space,
+    /// Bytes per lane.
+    pub bytes: u32,
+    /// What it does there.
+    pub access: AccessKind,
+    /// Which operand holds the address.
+    pub address: u8,
+    /// Whether the address is 64 bits wide.
+    pub wide: bool,
+    /// Lanes whose addresses count: all, except for matrices of fewer rows.
+    pub lanes: u32,
+    /// The PTX instruction.
+    pub origin: u32,
+}
+
+/// What a memory instruction does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AccessKind {
+    /// Plain read.
+    Load,
+    /// Plain write.
+    Store,
+    /// Read that other threads may write at the same time: volatile, relaxed, acquire.
+    StrongLoad,
+    /// Write that other threads may read at the same time.
+    StrongStore,
+    /// Read-modify-write.
+    Atomic,
+    /// Read by all lanes of a warp together, such as `ldmatrix`.
+    MatrixLoad,
+    /// Write by all lanes of a warp together.
+    MatrixStore,
+    /// Asynchronous copy: reads here and writes elsewhere later.
+    AsyncCopy,
+}
+
+/// A variable in shared memory.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SharedVariable {
+    /// Its name.
+    pub name: String,
+    /// First address.
+    pub start: u32,
+    /// End.
+    pub end: u32,
+}
+
+/// Shared memory of a kernel.
+#[derive(Clone, Debug, Default)]
+pub struct SharedLayout {
+    /// The static variables, with gaps between them.
+    pub variables: Vec<SharedVariable>,
+    /// Where dynamic shared memory begins.
+    pub dynamic_start: u32,
+    /// Bytes of static shared memory as a real compiler would lay it out.
+    pub static_bytes: u32,
+}
+
+/// A kernel ready to run.
+#[derive(Debug, Default)]
+pub struct Program {
+    /// The instructions of all functions.
+    pub code: Vec<Inst>,
+    /// Operands beyond the sixth.
+    pub operands: Vec<u32>,
+    /// The PTX instructions.
+    pub origins: Vec<Origin>,
+    /// The functions; the kernel first.
+    pub functions: Vec<FunctionCode>,
+    /// Call sites.
+    pub calls: Vec<CallSite>,
+    /// Targets of indexed branches.
+    pub tables: Vec<Vec<u32>>,
+    /// Memory instructions.
+    pub sites: Vec<MemorySite>,
+    /// Shared memory.
+    pub shared: SharedLayout,
+    /// Bytes of the kernel's parameters.
+    pub param_bytes: u32,
+    /// The kernel's parameters: offset and size.
+    pub params: Vec<Slot>,
+    /// Performance directives.
+    pub hints: PerfHints,
+    /// Paths by `.file` number.
+    pub files: Vec<(u32, String)>,
+    /// Addresses of device functions in code, for indirect calls: the index of the function.
+    pub function_addresses: Vec<(u64, u32)>,
+    /// Bytes of registers that a warp needs, calls included.
+    pub register_bytes: u32,
+    /// Bytes of local memory that a thread needs, calls included.
+    pub local_bytes: u32,
+    /// Whether the results depend on the order in which blocks run: float atomics, atomics whose old value is used,
+    /// and memory that blocks use to wait for each other.
+    pub order_sensitive: bool,
+    /// Whether blocks may wait for each other: some instruction reads memory that others write meanwhile.
+    pub may_wait: bool,
+    /// Registers per thread as an optimising compiler would need about.
+    pub registers: u32,
+    /// PTX version and target as ten times major plus minor, e.g. 90 and 80.
+    pub versions: (u32, u32),
+}
+
+impl Program {
+    /// The kernel's name.
+    pub fn name(&self) -> &str {
+        self.functions.first().map_or("", |kernel| &kernel.name)
+    }
+
+    /// The function that an instruction belongs to.
+    pub fn function_of(&self, pc: u32) -> &FunctionCode {
+        let after = self.functions.partition_point(|function| function.entry <= pc);
+        &self.functions[after.saturating_sub(1)]
+    }
+
+    /// An instruction's source line as `file:line`.
+    pub fn source_of(&self, origin: u32) -> Option<String> {
+        let source = self.origins.get(origin as usize)?.source;
+        let (_, path) = self.files.iter().find(|(number, _)| *number == source.file)?;
+        Some(format!("{path}:{}", source.line))
+    }
+}
+
+impl std::fmt::Debug for Inst {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Inst {{ origin: {}, ops: {:?}, imm: {:#x} }}", self.origin, self.ops, self.imm)
+    }
+}

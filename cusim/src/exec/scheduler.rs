@@ -1,0 +1,606 @@
+//! Runs the warps of a block until all have ended.
+
+use super::block::{BARRIERS, BlockState, reduce};
+use super::core::{Core, Lane};
+use super::event::{Call, Event};
+use super::fault::{Fault, FaultKind};
+use super::frame::{Scope, Surroundings, fill};
+use super::launch::Launch;
+use super::op::{LANES, Mask};
+use super::program::Slot;
+use super::site::{FIRST_OFFSET, Site};
+use super::warp::{Frame, Group, Wait, Warp};
+
+/// Jumps back after which a group gives others a turn.
+const TURN: u32 = 2000;
+
+/// Passes over all warps in which some only used up their turns, after which other blocks get one.
+const PATIENCE: u32 = 4;
+
+/// How a run of a block ended.
+pub enum Outcome {
+    /// All threads have ended.
+    Done,
+    /// Its warps seem to wait for another block.
+    Waiting,
+}
+
+/// Executed warps and lanes of one instruction.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Executed {
+    /// Warps.
+    pub warps: u64,
+    /// Lanes.
+    pub lanes: u64,
+}
+
+/// A block with everything that it needs to run, kept for the next block.
+pub struct Block {
+    /// What operations see.
+    pub state: Box<BlockState>,
+    warps: Vec<Warp>,
+    core: Core,
+}
+
+// SAFETY: the raw pointers in `core` refer to the block's own memory and are set anew by every run.
+unsafe impl Send for Block {}
+
+impl Default for Block {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Block {
+    /// An empty block.
+    pub fn new() -> Self {
+        Self { state: Box::default(), warps: vec![], core: Core::idle() }
+    }
+
+    /// Prepares for a block of a launch.
+    pub fn start(&mut self, launch: &Launch, number: u64) {
+        self.state.reset(launch, number);
+        let threads = launch.threads();
+        let count = threads.div_ceil(32);
+        if self.warps.len() < count as usize {
+            self.warps.resize_with(count as usize, Warp::new);
+        }
+        let program = launch.program;
+        for (index, warp) in self.warps.iter_mut().take(count as usize).enumerate() {
+            let index = index as u32;
+            let lanes = (threads - index * 32).min(32);
+            let mask = if lanes == 32 { Mask::MAX } else { (1 << lanes) - 1 };
+            warp.registers.reserve(program.register_bytes as usize);
+            warp.local.reserve((program.local_bytes as usize) * LANES);
+            warp.alive = mask;
+            warp.groups.clear();
+            let kernel = &program.functions[0];
+            let around = surroundings(launch, &self.state, index, FIRST_OFFSET);
+            let scope = if warp.filled_for == (launch.id, index) { Scope::Block } else { Scope::All };
+            warp.filled_for = (launch.id, index);
+            // SAFETY: the register file has room for the kernel's frame, which comes first.
+            unsafe { fill(warp.registers.as_ptr(), kernel, &around, Mask::MAX, scope) };
+            let frame = Frame { local: FIRST_OFFSET, ..Frame::default() };
+            warp.groups.push(Group { pc: kernel.entry, mask, frame, callers: vec![], wait: Wait::Ready, turns: 0 });
+        }
+    }
+
+    /// Runs until all threads have ended, or wait for other blocks.
+    pub fn run(
+        &mut self,
+        launch: &Launch,
+        sites: &mut [Site],
+        executed: Option<&mut [Executed]>,
+    ) -> Result<Outcome, Box<Fault>> {
+        let number = self.state.number;
+        self.run_warps(launch, sites, executed).map_err(|mut fault| {
+            fault.block = number;
+            fault
+        })
+    }
+
+    fn run_warps(
+        &mut self,
+        launch: &Launch,
+        sites: &mut [Site],
+        executed: Option<&mut [Executed]>,
+    ) -> Result<Outcome, Box<Fault>> {
+        let count = launch.threads().div_ceil(32) as usize;
+        let order = launch.order.permutation(count as u64, self.state.number);
+        let mut patience = PATIENCE;
+        let counting = executed.is_some();
+        let executed = executed.map_or(std::ptr::null_mut(), |executed| executed.as_mut_ptr());
+        self.core.sites = sites.as_mut_ptr();
+        self.core.shared = self.state.shared.as_ptr();
+        self.core.block = &mut *self.state;
+        loop {
+            let mut ran = false;
+            let mut preempted = false;
+            for index in &order {
+                let index = *index as usize;
+                if !self.warps[index].is_ready() {
+                    continue;
+                }
+                ran = true;
+                preempted |= if counting {
+                    self.run_warp::<true>(launch, index, executed)?
+                } else {
+                    self.run_warp::<false>(launch, index, executed)?
+                };
+                self.count_arrivals(launch, index);
+                self.release();
+            }
+            if self.state.alive == 0 {
+                return Ok(Outcome::Done);
+            }
+            if !ran && !self.warps.iter_mut().take(count).any(|warp| warp.retry(false)) {
+                return Err(Box::new(self.deadlock(launch)));
+            }
+            if preempted && launch.program.may_wait {
+                patience -= 1;
+                if patience == 0 {
+                    return Ok(Outcome::Waiting);
+                }
+            }
+        }
+    }
+
+    /// Counts groups of a warp that came to a barrier, now that none of its lanes can come any more.
+    fn count_arrivals(&mut self, launch: &Launch, index: usize) {
+        let warp = &mut self.warps[index];
+        for group in &mut warp.groups {
+            let Wait::Barrier(arrival, counted @ false) = &mut group.wait else {
+                continue;
+            };
+            *counted = true;
+            let whole = group.mask == warp.alive;
+            self.state.arrive(arrival, group.mask, whole);
+            if let Some(checks) = &mut self.state.checks {
+                let origin = launch.program.code[group.pc as usize].origin;
+                let thread = index as u32 * 32 + group.mask.trailing_zeros();
+                checks.at_barrier(launch, origin, thread, arrival, whole, self.state.alive);
+            }
+        }
+    }
+
+    /// Lets go those who wait at barriers to which everybody has come.
+    fn release(&mut self) {
+        for barrier in 0..BARRIERS {
+            let Some((count, threads)) = self.state.complete(barrier) else {
+                continue;
+            };
+            if let Some(checks) = &mut self.state.checks {
+                checks.barrier_completed(threads >= self.state.alive);
+            }
+            let mut released = vec![];
+            for warp in &mut self.warps {
+                for group in &mut warp.groups {
+                    let Wait::Barrier(arrival, true) = group.wait else {
+                        continue;
+                    };
+                    if arrival.barrier as usize % BARRIERS != barrier {
+                        continue;
+                    }
+                    if let Some((reduction, _, slot)) = arrival.reduction {
+                        let value = reduce(reduction, count, threads);
+                        // SAFETY: lowering gave the instruction this register: a predicate for the logical
+                        // reductions, else 32 bits wide.
+                        unsafe {
+                            let frame = warp.registers.as_ptr().add(group.frame.registers as usize);
+                            if reduction == super::event::Reduction::Count {
+                                u32::write(frame, slot, group.mask, [value; LANES]);
+                            } else {
+                                bool::write(frame, slot, group.mask, [value != 0; LANES]);
+                            }
+                        }
+                    }
+                    group.pc += 1;
+                    group.wait = Wait::Ready;
+                    released.push(group.pc);
+                }
+                if !released.is_empty() {
+                    // Groups of a warp that left the barrier together run together.
+                    let groups = std::mem::take(&mut warp.groups);
+                    for group in groups {
+                        if matches!(group.wait, Wait::Ready) { warp.push(group) } else { warp.groups.push(group) }
+                    }
+                    released.clear();
+                }
+            }
+        }
+    }
+
+    /// Runs a warp until none of its groups can; whether it gave up its turn.
+    fn run_warp<const COUNT: bool>(
+        &mut self,
+        launch: &Launch,
+        index: usize,
+        executed: *mut Executed,
+    ) -> Result<bool, Box<Fault>> {
+        let code = launch.program.code.as_ptr();
+        let warp = &mut self.warps[index];
+        let core = &mut self.core;
+        core.warp = index as u32;
+        core.local = warp.local.as_ptr();
+        core.local_stride = launch.program.local_bytes as usize;
+        let mut turn = TURN;
+        while let Some(mut group) = warp.take_next() {
+            if group.mask & warp.alive == 0 {
+                continue;
+            }
+            core.mask = group.mask;
+            core.alive = warp.alive;
+            core.enter(&group.frame, launch, warp.registers.as_ptr());
+            let mut pc = group.pc;
+            let join = warp.join(&group);
+            loop {
+                // SAFETY: every path through the code ends with an exit, return or jump inside it.
+                let inst = unsafe { &*code.add(pc as usize) };
+                if COUNT {
+                    // SAFETY: the caller gives an entry per instruction; guards are predicate registers.
+                    unsafe {
+                        let entry = &mut *executed.add(pc as usize);
+                        let lanes =
+                            if inst.guard == super::op::NO_GUARD { core.mask } else { core.mask & core.guard(inst) };
+                        entry.warps += 1;
+                        entry.lanes += u64::from(lanes.count_ones());
+                    }
+                }
+                // SAFETY: lowering gave the instruction operands that fit its operation and the current frame.
+                if !unsafe { (inst.run)(core, inst) } {
+                    pc += 1;
+                    if pc == join {
+                        group.pc = pc;
+                        warp.push(group);
+                        break;
+                    }
+                    continue;
+                }
+                match std::mem::replace(&mut core.event, Event::None) {
+                    Event::Jump => {
+                        core.mask = group.mask;
+                        if core.target <= pc {
+                            turn -= 1;
+                            if turn == 0 {
+                                group.turns += 1;
+                                group.pc = core.target;
+                                warp.push(group);
+                                if warp.ready() == 1 {
+                                    return Ok(true);
+                                }
+                                turn = TURN;
+                                break;
+                            }
+                        }
+                        pc = core.target;
+                        if pc >= join {
+                            group.pc = pc;
+                            warp.push(group);
+                            break;
+                        }
+                    }
+                    Event::Branch(taken) => {
+                        let mut away = group.clone();
+                        away.mask = taken;
+                        away.pc = core.target;
+                        group.mask &= !taken;
+                        group.pc = pc + 1;
+                        // Jumping back counts against the lanes that do, and only them.
+                        if core.target <= pc {
+                            turn -= 1;
+                            if turn == 0 {
+                                away.turns += 1;
+                                turn = TURN;
+                            }
+                        }
+                        warp.push(away);
+                        warp.push(group);
+                        break;
+                    }
+                    Event::Scatter(targets) => {
+                        for lane in (0..LANES).filter(|lane| core.mask >> lane & 1 != 0) {
+                            warp.push(Group { pc: targets[lane], mask: 1 << lane, ..group.clone() });
+                        }
+                        leave_rest(warp, &group, core.mask, pc);
+                        break;
+                    }
+                    Event::Apart => {
+                        let lanes = core.mask;
+                        for lane in (0..LANES).filter(|lane| lanes >> lane & 1 != 0) {
+                            core.mask = 1 << lane;
+                            let operation = if inst.guard == super::op::NO_GUARD { inst.run } else { inst.inner };
+                            // SAFETY: as above, for one lane.
+                            if unsafe { operation(core, inst) } {
+                                return Err(take_fault(core, pc, launch));
+                            }
+                        }
+                        core.mask = group.mask;
+                        pc += 1;
+                        if pc == join {
+                            group.pc = pc;
+                            warp.push(group);
+                            break;
+                        }
+                    }
+                    Event::Exit => {
+                        leave_rest(warp, &group, core.mask, pc);
+                        end_lanes(&mut self.state, warp, index, core.mask);
+                        break;
+                    }
+                    Event::Return => {
+                        leave_rest(warp, &group, core.mask, pc);
+                        let Some(caller) = group.callers.last().copied() else {
+                            end_lanes(&mut self.state, warp, index, core.mask);
+                            break;
+                        };
+                        let callee = group.frame;
+                        copy_results(core, launch, &mut self.state, &callee, &caller);
+                        group.callers.pop();
+                        warp.push(Group { pc: callee.return_to, mask: core.mask, frame: caller, ..group });
+                        break;
+                    }
+                    Event::Call(call) => {
+                        leave_rest(warp, &group, core.mask, pc);
+                        enter_functions(core, launch, &mut self.state, warp, &group, &call, pc)
+                            .map_err(|fault| Box::new(at(fault, inst.origin)))?;
+                        break;
+                    }
+                    Event::Barrier(arrival) => {
+                        leave_rest(warp, &group, core.mask, pc);
+                        if arrival.waits {
+                            warp.park(Group { pc, mask: core.mask, wait: Wait::Barrier(arrival, false), ..group });
+                        } else {
+                            let whole = core.mask == warp.alive;
+                            self.state.arrive(&arrival, core.mask, whole);
+                            warp.push(Group { pc: pc + 1, mask: core.mask, ..group });
+                        }
+                        break;
+                    }
+                    Event::Converge => {
+                        leave_rest(warp, &group, core.mask, pc);
+                        let retried = core.mask == warp.alive;
+                        warp.park(Group { pc, mask: core.mask, wait: Wait::Converge(retried), ..group });
+                        break;
+                    }
+                    Event::Yield => {
+                        leave_rest(warp, &group, core.mask, pc);
+                        group.turns += 1;
+                        warp.push(Group { pc: pc + 1, mask: core.mask, ..group });
+                        if warp.ready() == 1 {
+                            return Ok(true);
+                        }
+                        break;
+                    }
+                    event @ (Event::Fault(_) | Event::None) => {
+                        core.event = event;
+                        return Err(take_fault(core, pc, launch));
+                    }
+                }
+            }
+        }
+        Ok(false)
+    }
+
+    /// The fault of a block that waits for other blocks in vain.
+    pub fn stuck(&self, launch: &Launch) -> Box<Fault> {
+        Box::new(self.deadlock(launch))
+    }
+
+    /// Why nothing can go on.
+    fn deadlock(&self, launch: &Launch) -> Fault {
+        let waiting = self
+            .warps
+            .iter()
+            .enumerate()
+            .flat_map(|(index, warp)| warp.groups.iter().map(move |group| (index, group)))
+            .filter(|(_, group)| group.mask != 0);
+        let mut places = vec![];
+        let mut first = None;
+        let mut kind = FaultKind::Deadlock;
+        for (index, group) in waiting {
+            let origin = launch.program.code[group.pc as usize].origin;
+            first = first.or(Some((origin, index as u32 * 32 + group.mask.trailing_zeros())));
+            if matches!(group.wait, Wait::Converge(_)) {
+                kind = FaultKind::Divergence;
+            }
+            let line = launch.program.origins[origin as usize].ptx_line;
+            if places.len() < 8 {
+                places.push(format!("warp {index} lanes {:#010x} at PTX line {line}", group.mask));
+            }
+        }
+        let (origin, thread) = first.unwrap_or((0, 0));
+        Fault {
+            kind,
+            origin,
+            lane: thread,
+            block: 0,
+            access: None,
+            detail: format!("threads wait for others that never come: {}", places.join(", ")),
+        }
+    }
+}
+
+/// Lanes of a group that an instruction's guard left out go on.
+fn leave_rest(warp: &mut Warp, group: &Group, acting: Mask, pc: u32) {
+    let rest = group.mask & !acting;
+    if rest != 0 {
+        warp.push(Group { pc: pc + 1, mask: rest, ..group.clone() });
+    }
+}
+
+fn end_lanes(state: &mut BlockState, warp: &mut Warp, index: usize, lanes: Mask) {
+    warp.alive &= !lanes;
+    state.alive -= lanes.count_ones();
+    state.copies[index].abandon(lanes);
+    warp.retry(true);
+}
+
+fn at(mut fault: Fault, origin: u32) -> Fault {
+    fault.origin = origin;
+    fault
+}
+
+fn take_fault(core: &mut Core, pc: u32, launch: &Launch) -> Box<Fault> {
+    match std::mem::replace(&mut core.event, Event::None) {
+        Event::Fault(mut fault) => {
+            fault.lane += core.warp * 32;
+            fault
+        }
+        _ => Box::new(Fault {
+            kind: FaultKind::BadOperand,
+            origin: launch.program.code[pc as usize].origin,
+            lane: core.warp * 32,
+            block: 0,
+            access: None,
+            detail: "the instruction cannot run here".into(),
+        }),
+    }
+}
+
+fn surroundings<'a>(launch: &'a Launch, state: &BlockState, warp: u32, local_base: u32) -> Surroundings<'a> {
+    Surroundings {
+        block_size: launch.block,
+        grid_size: launch.grid,
+        block_index: state.index,
+        warp,
+        params: &launch.params,
+        dynamic_shared: launch.dynamic_shared,
+        total_shared: launch.program.shared.static_bytes + launch.dynamic_shared,
+        grid_id: launch.id,
+        workspace: launch.workspace,
+        multiprocessors: launch.multiprocessors,
+        local_base,
+    }
+}
+
+/// Copies argument or result bytes between frames, for the running lanes.
+fn copy_slots(core: &Core, from: (u32, &[Slot]), to: (u32, &[Slot])) {
+    for (source, target) in from.1.iter().zip(to.1) {
+        let bytes = source.bytes.min(target.bytes) as usize;
+        for lane in (0..LANES).filter(|lane| core.mask >> lane & 1 != 0) {
+            // SAFETY: frames lie inside each lane's local memory, which calls check before they enter one.
+            unsafe {
+                let memory = core.local.add(lane * core.local_stride);
+                let source = memory.add((from.0 - FIRST_OFFSET + source.offset) as usize);
+                let target = memory.add((to.0 - FIRST_OFFSET + target.offset) as usize);
+                std::ptr::copy(source, target, bytes);
+            }
+        }
+    }
+}
+
+/// Tells the checks that frames' slots were written.
+fn note_passed(core: &Core, launch: &Launch, state: &mut BlockState, local: u32, slots: &[Slot]) {
+    let Some(checks) = &mut state.checks else {
+        return;
+    };
+    for lane in (0..LANES as u32).filter(|lane| core.mask >> lane & 1 != 0) {
+        for slot in slots {
+            checks.local_passed(launch, core.warp * 32 + lane, local - FIRST_OFFSET + slot.offset, slot.bytes);
+        }
+    }
+}
+
+fn copy_results(core: &Core, launch: &Launch, state: &mut BlockState, callee: &Frame, caller: &Frame) {
+    let returns = &launch.program.functions[callee.function as usize].returns;
+    let results = &launch.program.calls[callee.site as usize].results;
+    copy_slots(core, (callee.local, returns), (caller.local, results));
+    note_passed(core, launch, state, caller.local, results);
+}
+
+/// Makes a group for each function that the lanes of a call enter.
+fn enter_functions(
+    core: &mut Core,
+    launch: &Launch,
+    state: &mut BlockState,
+    warp: &mut Warp,
+    group: &Group,
+    call: &Call,
+    pc: u32,
+) -> Result<(), Fault> {
+    let program = launch.program;
+    let caller = &program.functions[group.frame.function as usize];
+    let site = &program.calls[call.site as usize];
+    let acting = core.mask;
+    let mut left = acting;
+    while left != 0 {
+        let first = left.trailing_zeros() as usize;
+        let function = call.targets[first];
+        let lanes = (0..LANES).filter(|lane| left >> lane & 1 != 0 && call.targets[*lane] == function);
+        let mask = lanes.fold(0, |mask: Mask, lane| mask | 1 << lane);
+        left &= !mask;
+        let callee = &program.functions[function as usize];
+        let failed = |kind, detail| Fault {
+            kind,
+            origin: 0,
+            lane: core.warp * 32 + first as u32,
+            block: 0,
+            access: None,
+            detail,
+        };
+        let sizes = |slots: &[Slot]| slots.iter().map(|slot| slot.bytes).collect::<Vec<_>>();
+        if sizes(&callee.params) != sizes(&site.args) || sizes(&callee.returns) != sizes(&site.results) {
+            let detail = format!("{} takes other parameters than this call passes", callee.name);
+            return Err(failed(FaultKind::BadCall, detail));
+        }
+        let frame = Frame {
+            function,
+            registers: group.frame.registers + caller.register_bytes,
+            local: group.frame.local + caller.local_bytes,
+            site: call.site,
+            return_to: pc + 1,
+        };
+        let fits = frame.registers + callee.register_bytes <= program.register_bytes
+            && frame.local - FIRST_OFFSET + callee.local_bytes <= program.local_bytes;
+        if !fits {
+            let detail = format!(
+                "calling {} at depth {} needs more than the {} bytes of stack per thread",
+                callee.name,
+                group.callers.len() + 1,
+                program.local_bytes
+            );
+            return Err(failed(FaultKind::StackOverflow, detail));
+        }
+        core.mask = mask;
+        copy_slots(core, (group.frame.local, &site.args), (frame.local, &callee.params));
+        note_passed(core, launch, state, frame.local, &callee.params);
+        let around = surroundings(launch, state, core.warp, frame.local);
+        // SAFETY: the frame fits the register file.
+        unsafe { fill(warp.registers.as_ptr().add(frame.registers as usize), callee, &around, mask, Scope::All) };
+        let mut callers = group.callers.clone();
+        callers.push(group.frame);
+        warp.push(Group { pc: callee.entry, mask, frame, callers, wait: Wait::Ready, turns: group.turns });
+    }
+    core.mask = acting;
+    Ok(())
+}
+
+impl Core {
+    /// A core that runs nothing.
+    fn idle() -> Self {
+        Self {
+            regs: std::ptr::null_mut(),
+            mask: 0,
+            target: 0,
+            event: Event::None,
+            sites: std::ptr::null_mut(),
+            shared: std::ptr::null_mut(),
+            local: std::ptr::null_mut(),
+            local_stride: 0,
+            local_base: FIRST_OFFSET,
+            local_size: 0,
+            warp: 0,
+            alive: 0,
+            block: std::ptr::null_mut(),
+        }
+    }
+
+    /// Makes a frame the current one.
+    fn enter(&mut self, frame: &Frame, launch: &Launch, registers: *mut u8) {
+        let function = &launch.program.functions[frame.function as usize];
+        // SAFETY: frames lie inside the register file.
+        self.regs = unsafe { registers.add(frame.registers as usize) };
+        self.local_base = frame.local;
+        self.local_size = function.local_bytes;
+    }
+}

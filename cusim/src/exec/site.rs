@@ -1,0 +1,301 @@
+//! Address spaces, and the check that every access passes.
+//!
+//! Each memory instruction remembers the bounds of the allocation that it touched last: as long as it stays inside,
+//! checking costs two comparisons.
+
+use super::core::Core;
+use super::event::Event;
+use super::fault::{Access, Fault, FaultKind};
+use super::op::{Inst, LANES, Mask};
+use crate::ptx::Space;
+
+/// Generic addresses of shared memory begin here.
+pub const SHARED_WINDOW: u64 = 0x0100_0000_0000;
+/// Generic addresses of local memory begin here.
+pub const LOCAL_WINDOW: u64 = 0x0200_0000_0000;
+/// Generic addresses of kernel parameters begin here.
+pub const PARAM_WINDOW: u64 = 0x0300_0000_0000;
+/// Size of each window.
+pub const WINDOW_SIZE: u64 = 1 << 32;
+/// The first address in use within shared and local memory, so that a null pointer is an error there too.
+pub const FIRST_OFFSET: u32 = 1024;
+
+/// State spaces as const parameters of the memory operations.
+pub mod space {
+    /// Device memory and constants.
+    pub const GLOBAL: u8 = 0;
+    /// Shared memory, addressed by 32-bit offsets.
+    pub const SHARED: u8 = 1;
+    /// Local memory, addressed by 32-bit offsets.
+    pub const LOCAL: u8 = 2;
+    /// Any, told apart by the address.
+    pub const GENERIC: u8 = 3;
+}
+
+/// Where an address of a space is found on the host: at `address + base + lane * stride`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// In device or host memory, at a fixed distance.
+    Fixed(u64),
+    /// In the block's shared memory; the distance of the window.
+    Shared(u64),
+    /// In the lane's local memory; the distance of the window.
+    Local(u64),
+}
+
+/// Bounds that an instruction's last accesses kept to.
+#[derive(Clone, Copy, Debug)]
+pub struct Site {
+    /// First valid address.
+    pub low: u64,
+    /// End of the valid addresses.
+    pub high: u64,
+    /// Where they are.
+    pub place: Place,
+}
+
+impl Site {
+    /// Bounds that nothing keeps to.
+    pub const EMPTY: Self = Self { low: 1, high: 0, place: Place::Fixed(0) };
+}
+
+/// A checked access of a warp.
+pub struct Located {
+    /// Address of lane i's data on the host is `base + addresses[i] + i * stride`.
+    pub base: u64,
+    /// See there.
+    pub stride: u64,
+    /// Whether the lanes' addresses follow each other without gaps, all lanes running.
+    pub dense: bool,
+}
+
+impl Located {
+    /// Addresses of the lanes' data on the host.
+    #[inline(always)]
+    pub fn hosts(&self, addresses: &[u64; LANES]) -> [u64; LANES] {
+        let mut hosts = [0; LANES];
+        for lane in 0..LANES {
+            hosts[lane] = addresses[lane].wrapping_add(self.base);
+        }
+        if self.stride != 0 {
+            for (lane, host) in hosts.iter_mut().enumerate() {
+                *host = host.wrapping_add(lane as u64 * self.stride);
+            }
+        }
+        hosts
+    }
+}
+
+/// What makes an access invalid.
+pub struct Invalid {
+    /// Kind of fault.
+    pub kind: FaultKind,
+    /// What else there is to say.
+    pub detail: String,
+}
+
+impl Core {
+    /// Addresses of the lanes; inactive lanes repeat the first active one's.
+    ///
+    /// # Safety
+    /// `slot` must be a register of the width that `SPACE` uses.
+    #[inline(always)]
+    pub unsafe fn addresses<const SPACE: u8>(&self, slot: u32, offset: u64) -> [u64; LANES] {
+        // Plain loops: the compiler does not inline `map` over arrays of this size.
+        let mut addresses = [0; LANES];
+        if SPACE == space::SHARED || SPACE == space::LOCAL {
+            // SAFETY: as for this function.
+            let narrow: [u32; LANES] = unsafe { self.get(slot) };
+            for lane in 0..LANES {
+                addresses[lane] = u64::from(narrow[lane]).wrapping_add(offset);
+            }
+        } else {
+            // SAFETY: as for this function.
+            let wide: [u64; LANES] = unsafe { self.get(slot) };
+            for lane in 0..LANES {
+                addresses[lane] = wide[lane].wrapping_add(offset);
+            }
+        }
+        if self.mask != Mask::MAX {
+            let first = addresses[self.mask.trailing_zeros() as usize & 31];
+            for lane in 0..LANES {
+                addresses[lane] = if self.mask >> lane & 1 != 0 { addresses[lane] } else { first };
+            }
+        }
+        addresses
+    }
+
+    /// Where lane 0's addresses of a place are on the host, and the distance between lanes.
+    #[inline(always)]
+    pub fn base<const SPACE: u8>(&self, place: Place) -> (u64, u64) {
+        match place {
+            Place::Fixed(base) if SPACE == space::GLOBAL || SPACE == space::GENERIC => (base, 0),
+            Place::Shared(window) if SPACE == space::SHARED || SPACE == space::GENERIC => {
+                ((self.shared as u64).wrapping_sub(window), 0)
+            }
+            Place::Local(window) if SPACE == space::LOCAL || SPACE == space::GENERIC => {
+                ((self.local as u64).wrapping_sub(window), self.local_stride as u64)
+            }
+            // A site of one space never holds a place of another.
+            _ => (0, 0),
+        }
+    }
+
+    /// Checks the running lanes' accesses of `bytes` each; `None` means that the fault was raised.
+    ///
+    /// # Safety
+    /// The instruction's `aux` must be the index of its site.
+    #[inline(always)]
+    pub unsafe fn locate<const SPACE: u8>(
+        &mut self,
+        inst: &Inst,
+        addresses: &[u64; LANES],
+        bytes: u64,
+        write: bool,
+    ) -> Option<Located> {
+        // SAFETY: every memory instruction has a site of its own.
+        let site = unsafe { *self.sites.add(inst.aux as usize) };
+        let first = addresses[0];
+        let mut gap = 0;
+        for lane in 0..LANES {
+            gap |= addresses[lane] ^ first.wrapping_add(lane as u64 * bytes);
+        }
+        let dense = gap == 0 && self.mask == Mask::MAX;
+        let (mut low, mut high, mut bits) = (first, addresses[LANES - 1], first);
+        if !dense {
+            for &address in addresses {
+                low = low.min(address);
+                high = high.max(address);
+                bits |= address;
+            }
+        }
+        let inside = low >= site.low && high < site.high && site.high - high >= bytes;
+        if inside && bits & (bytes - 1) == 0 {
+            let (base, stride) = self.base::<SPACE>(site.place);
+            return Some(Located { base, stride, dense: dense && stride == 0 });
+        }
+        self.locate_slowly::<SPACE>(inst, addresses, bytes, write)
+    }
+
+    /// The path for accesses that leave the remembered bounds.
+    #[cold]
+    #[inline(never)]
+    fn locate_slowly<const SPACE: u8>(
+        &mut self,
+        inst: &Inst,
+        addresses: &[u64; LANES],
+        bytes: u64,
+        write: bool,
+    ) -> Option<Located> {
+        let mut found: Option<Site> = None;
+        for lane in (0..LANES).filter(|lane| self.mask >> lane & 1 != 0) {
+            let address = addresses[lane];
+            if address & (bytes - 1) != 0 {
+                let detail = format!("the address is no multiple of {bytes}");
+                return self.refuse::<SPACE>(inst, lane, address, bytes, write, FaultKind::Misaligned, detail);
+            }
+            if let Some(site) = found
+                && address >= site.low
+                && address < site.high
+                && site.high - address >= bytes
+            {
+                continue;
+            }
+            match self.bounds::<SPACE>(address, bytes, write) {
+                // Lanes in different allocations: each has its own place, which one base cannot say.
+                Ok(site) if found.is_some_and(|found| found.place != site.place) => {
+                    return self.locate_apart::<SPACE>(inst, lane, address, bytes, write);
+                }
+                Ok(site) => found = Some(site),
+                Err(invalid) => {
+                    return self.refuse::<SPACE>(inst, lane, address, bytes, write, invalid.kind, invalid.detail);
+                }
+            }
+        }
+        let site = found?;
+        // SAFETY: every memory instruction has a site of its own.
+        unsafe { *self.sites.add(inst.aux as usize) = site };
+        let (base, stride) = self.base::<SPACE>(site.place);
+        Some(Located { base, stride, dense: false })
+    }
+
+    /// One instruction that reaches shared memory in some lanes and device memory in others.
+    fn locate_apart<const SPACE: u8>(
+        &mut self,
+        inst: &Inst,
+        lane: usize,
+        address: u64,
+        bytes: u64,
+        write: bool,
+    ) -> Option<Located> {
+        if self.mask.count_ones() == 1 {
+            return self.refuse::<SPACE>(
+                inst,
+                lane,
+                address,
+                bytes,
+                write,
+                FaultKind::BadOperand,
+                "the access lies in two places at once".into(),
+            );
+        }
+        self.event = Event::Apart;
+        None
+    }
+
+    #[allow(clippy::too_many_arguments, reason = "these are the parts of one report")]
+    fn refuse<const SPACE: u8>(
+        &mut self,
+        inst: &Inst,
+        lane: usize,
+        address: u64,
+        bytes: u64,
+        write: bool,
+        kind: FaultKind,
+        detail: String,
+    ) -> Option<Located> {
+        let space = match SPACE {
+            space::SHARED => Space::Shared,
+            space::LOCAL => Space::Local,
+            space::GLOBAL => Space::Global,
+            _ => Space::Generic,
+        };
+        self.event = Event::Fault(Box::new(Fault {
+            kind,
+            origin: inst.origin,
+            lane: lane as u32,
+            block: 0,
+            access: Some(Access { address, bytes: bytes as u32, space, write }),
+            detail,
+        }));
+        None
+    }
+
+    /// The valid range around an address.
+    pub fn bounds<const SPACE: u8>(&self, address: u64, bytes: u64, write: bool) -> Result<Site, Invalid> {
+        // SAFETY: the block outlives the run of its warps.
+        let block = unsafe { &*self.block };
+        let in_window = |window: u64| (window..window + WINDOW_SIZE).contains(&address);
+        match SPACE {
+            space::SHARED => block.shared_bounds(address, bytes, 0),
+            space::LOCAL => self.local_bounds(address, bytes, 0),
+            space::GENERIC if in_window(SHARED_WINDOW) => block.shared_bounds(address, bytes, SHARED_WINDOW),
+            space::GENERIC if in_window(LOCAL_WINDOW) => self.local_bounds(address, bytes, LOCAL_WINDOW),
+            space::GENERIC if in_window(PARAM_WINDOW) => block.param_bounds(address, bytes, write),
+            _ => block.launch().memory.bounds(address, bytes),
+        }
+    }
+
+    /// The current stack of local memory. It changes with calls, so it is not remembered beyond them.
+    fn local_bounds(&self, address: u64, bytes: u64, window: u64) -> Result<Site, Invalid> {
+        let low = window + u64::from(FIRST_OFFSET);
+        let high = window + u64::from(self.local_base + self.local_size);
+        if address >= low && address < high && high - address >= bytes {
+            return Ok(Site { low, high, place: Place::Local(window + u64::from(FIRST_OFFSET)) });
+        }
+        Err(Invalid {
+            kind: FaultKind::OutOfBounds,
+            detail: format!("the thread's stack spans {:#x}..{:#x} of local memory", low - window, high - window),
+        })
+    }
+}

@@ -1,0 +1,279 @@
+//! Device memory: where it lies, who owns which part of it, and what became of the rest.
+//!
+//! Device addresses are not host addresses: a program that follows a device pointer on the host crashes here as it
+//! would with a real device. Freed memory is not handed out again, so that every late use is noticed.
+
+mod arena;
+mod shadow;
+
+use std::collections::BTreeMap;
+
+use crate::exec::fault::FaultKind;
+use crate::exec::site::{Invalid, Place, Site};
+pub use arena::Arena;
+pub use shadow::Shadow;
+
+/// Device addresses begin here.
+pub const DEVICE_BASE: u64 = 0x7_0000_0000_0000 >> 2;
+/// Address space of all devices together.
+pub const DEVICE_SPACE: u64 = 1 << 40;
+/// Address space for pinned and managed memory.
+pub const HOST_SPACE: u64 = 128 << 30;
+/// Every allocation begins at a multiple of this, as on a real device.
+pub const ALIGNMENT: u64 = 512;
+/// At least this many bytes lie between allocations.
+pub const REDZONE: u64 = 512;
+/// What fresh memory is filled with: NaN as a float, -1 as an integer.
+pub const POISON: u8 = 0xff;
+/// Allocations beyond this are not filled, as that would take real memory for what may never be touched.
+const MAX_POISON: u64 = 64 << 20;
+/// Freed allocations that are remembered.
+const MAX_FREED: usize = 100_000;
+
+/// What an allocation is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AllocationKind {
+    /// `cuMemAlloc`.
+    Device,
+    /// `cuMemAllocAsync` and from pools.
+    Async,
+    /// `cuMemHostAlloc`.
+    Pinned,
+    /// `cuMemAllocManaged`.
+    Managed,
+    /// A variable of a module.
+    Module,
+}
+
+/// An allocation.
+#[derive(Clone, Debug)]
+pub struct Allocation {
+    /// First address.
+    pub start: u64,
+    /// Bytes asked for.
+    pub bytes: u64,
+    /// What it is.
+    pub kind: AllocationKind,
+    /// Device that it belongs to.
+    pub device: u32,
+    /// Counted from 1.
+    pub number: u64,
+    /// Who asked for it.
+    pub origin: String,
+    /// Whether kernels may only read it.
+    pub read_only: bool,
+    /// Whether it was freed.
+    pub freed: bool,
+}
+
+impl Allocation {
+    /// How reports call it.
+    pub fn describe(&self) -> String {
+        let kind = match self.kind {
+            AllocationKind::Device => "cuMemAlloc",
+            AllocationKind::Async => "cuMemAllocAsync",
+            AllocationKind::Pinned => "cuMemHostAlloc",
+            AllocationKind::Managed => "cuMemAllocManaged",
+            AllocationKind::Module => "module variable",
+        };
+        let freed = if self.freed { ", freed" } else { "" };
+        format!("allocation #{} of {} bytes ({kind}{}{freed})", self.number, self.bytes, self.origin)
+    }
+}
+
+/// Why memory cannot be freed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum FreeError {
+    /// It was freed before.
+    Twice(String),
+    /// No allocation begins there.
+    Unknown(String),
+}
+
+/// All memory that kernels can reach.
+pub struct Memory {
+    device: Arena,
+    host: Arena,
+    table: BTreeMap<u64, Allocation>,
+    freed: std::collections::VecDeque<u64>,
+    next_device: u64,
+    next_host: u64,
+    count: u64,
+    shadow: Shadow,
+}
+
+impl Memory {
+    /// Reserves address space; `None` if the host has not enough.
+    pub fn new() -> Option<Self> {
+        let device = Arena::new(DEVICE_SPACE).or_else(|| Arena::new(DEVICE_SPACE >> 4))?;
+        let host = Arena::new(HOST_SPACE).or_else(|| Arena::new(HOST_SPACE >> 4))?;
+        Some(Self {
+            next_device: DEVICE_BASE + REDZONE,
+            next_host: host.start() + REDZONE,
+            shadow: Shadow::new(host.start()),
+            device,
+            host,
+            table: BTreeMap::new(),
+            freed: std::collections::VecDeque::new(),
+            count: 0,
+        })
+    }
+
+    fn is_host(&self, address: u64) -> bool {
+        address.wrapping_sub(self.host.start()) < self.host.size()
+    }
+
+    /// Distance from an address to where the host finds it.
+    fn distance(&self, address: u64) -> u64 {
+        if self.is_host(address) { 0 } else { self.device.start().wrapping_sub(DEVICE_BASE) }
+    }
+
+    /// Where the host finds an address of device memory.
+    pub fn host_pointer(&self, address: u64) -> *mut u8 {
+        address.wrapping_add(self.distance(address)) as *mut u8
+    }
+
+    /// Allocates; `None` if the address space is used up.
+    pub fn allocate(&mut self, bytes: u64, kind: AllocationKind, device: u32, origin: String) -> Option<u64> {
+        let on_host = matches!(kind, AllocationKind::Pinned | AllocationKind::Managed);
+        let (next, end) = if on_host {
+            (&mut self.next_host, self.host.start() + self.host.size())
+        } else {
+            (&mut self.next_device, DEVICE_BASE + self.device.size())
+        };
+        let start = next.next_multiple_of(ALIGNMENT);
+        let after = start.checked_add(bytes.max(1))?.checked_add(REDZONE)?;
+        if after > end {
+            return None;
+        }
+        *next = after;
+        self.count += 1;
+        let number = self.count;
+        let allocation = Allocation { start, bytes, kind, device, number, origin, read_only: false, freed: false };
+        self.table.insert(start, allocation);
+        // Pinned memory belongs to the host program, which may count on nothing either.
+        if bytes <= MAX_POISON {
+            // SAFETY: the range lies inside the arena and belongs to the new allocation alone.
+            unsafe { self.host_pointer(start).write_bytes(POISON, bytes as usize) };
+        }
+        Some(start)
+    }
+
+    /// Writes bytes to memory that is allocated; the caller checked that it is.
+    pub fn write(&mut self, address: u64, bytes: &[u8]) {
+        // SAFETY: the caller checked the range; nothing runs on the device meanwhile, as this is exclusive.
+        unsafe { self.host_pointer(address).copy_from_nonoverlapping(bytes.as_ptr(), bytes.len()) };
+    }
+
+    /// Reads bytes of memory that is allocated; the caller checked that it is.
+    pub fn read(&self, address: u64, bytes: &mut [u8]) {
+        // SAFETY: the caller checked the range.
+        unsafe { self.host_pointer(address).copy_to_nonoverlapping(bytes.as_mut_ptr(), bytes.len()) };
+    }
+
+    /// Prepares for checks that remember things about memory; whether the host has the address space.
+    pub fn enable_checks(&mut self, init: bool, race: bool) -> bool {
+        self.shadow.enable(init, race)
+    }
+
+    /// What is remembered about memory.
+    pub fn shadow(&self) -> &Shadow {
+        &self.shadow
+    }
+
+    /// Notes that bytes were written.
+    pub fn mark_written(&self, start: u64, bytes: u64) {
+        if let Some(written) = self.shadow.written(start) {
+            // SAFETY: the caller checked the range, for which there is shadow.
+            unsafe { written.write_bytes(1, bytes as usize) };
+        }
+    }
+
+    /// Notes that bytes were copied, written or not.
+    pub fn copy_written(&self, from: u64, to: u64, bytes: u64) {
+        if let (Some(from), Some(to)) = (self.shadow.written(from), self.shadow.written(to)) {
+            // SAFETY: the caller checked the ranges, for which there is shadow.
+            unsafe { std::ptr::copy(from, to, bytes as usize) };
+        }
+    }
+
+    /// Frees what begins at an address.
+    pub fn free(&mut self, start: u64) -> Result<Allocation, FreeError> {
+        let Some(allocation) = self.table.get_mut(&start) else {
+            let near = self.find(start).map_or_else(
+                || "no allocation was ever made there".to_string(),
+                |near| format!("it lies {} bytes inside {}", start - near.start, near.describe()),
+            );
+            return Err(FreeError::Unknown(near));
+        };
+        if allocation.freed {
+            return Err(FreeError::Twice(allocation.describe()));
+        }
+        allocation.freed = true;
+        let result = allocation.clone();
+        self.freed.push_back(start);
+        if self.freed.len() > MAX_FREED
+            && let Some(oldest) = self.freed.pop_front()
+        {
+            self.table.remove(&oldest);
+        }
+        let host = self.host_pointer(start);
+        let arena = if self.is_host(start) { &self.host } else { &self.device };
+        arena.release(host, result.bytes);
+        self.shadow.release(start, result.bytes);
+        Ok(result)
+    }
+
+    /// The allocation that holds an address, freed or not.
+    pub fn find(&self, address: u64) -> Option<&Allocation> {
+        let (_, allocation) = self.table.range(..=address).next_back()?;
+        (address - allocation.start < allocation.bytes.max(1)).then_some(allocation)
+    }
+
+    /// The allocation that begins at an address.
+    pub fn get(&self, start: u64) -> Option<&Allocation> {
+        self.table.get(&start)
+    }
+
+    /// Allocations that are not freed.
+    pub fn live(&self) -> impl Iterator<Item = &Allocation> {
+        self.table.values().filter(|allocation| !allocation.freed)
+    }
+
+    /// The valid range around an access.
+    pub fn bounds(&self, address: u64, bytes: u64) -> Result<Site, Invalid> {
+        let below = self.table.range(..=address).next_back().map(|(_, allocation)| allocation);
+        if let Some(allocation) = below {
+            let (start, end) = (allocation.start, allocation.start + allocation.bytes);
+            if address < end && end - address >= bytes {
+                if allocation.freed {
+                    let detail = format!("it lies {} bytes inside {}", address - start, allocation.describe());
+                    return Err(Invalid { kind: FaultKind::UseAfterFree, detail });
+                }
+                return Ok(Site { low: start, high: end, place: Place::Fixed(self.distance(address)) });
+            }
+        }
+        Err(Invalid { kind: FaultKind::OutOfBounds, detail: self.explain(address, bytes) })
+    }
+
+    /// What lies near an address that is not valid.
+    pub fn explain(&self, address: u64, bytes: u64) -> String {
+        if address < 1 << 16 {
+            return "it is a null pointer, or an offset from one".to_string();
+        }
+        let below = self.table.range(..=address).next_back().map(|(_, allocation)| allocation);
+        let above = self.table.range(address.saturating_add(1)..).next().map(|(_, allocation)| allocation);
+        let past = below.map(|allocation| {
+            let over = address.saturating_add(bytes).saturating_sub(allocation.start + allocation.bytes);
+            (over, format!("it ends {over} bytes past the end of {}", allocation.describe()))
+        });
+        let before = above.map(|allocation| {
+            let under = allocation.start - address;
+            (under, format!("it begins {under} bytes before {}", allocation.describe()))
+        });
+        match [past, before].into_iter().flatten().min() {
+            Some((distance, text)) if distance < 1 << 20 => text,
+            _ => "no allocation is near".to_string(),
+        }
+    }
+}
