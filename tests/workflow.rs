@@ -176,7 +176,8 @@ fn the_demo_runs_from_nothing_to_a_linked_mention() {
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join("demo").to_str().unwrap().to_string();
     let printed = succeed(&["demo", "--out", &out, "--mentions", "64", "--epochs", "1"]);
-    for says in ["fissfuse encode", "1000 mentions of test", "One mention it has never seen", "  3. ", "The demo took"] {
+    for says in ["fissfuse encode", "1000 mentions of test", "One mention it has never seen", "  3. ", "The demo took"]
+    {
         assert!(printed.contains(says), "{printed}");
     }
     fs::write(folder.path().join("mine"), "precious").unwrap();

@@ -271,6 +271,7 @@ fn print_flops(step: &StepCost, encoders: &EncoderCost) {
         ("encoder, images", per_sample(encoders.image), per_sample(encoders.image)),
         ("training, features cached", million(executed), million(spent)),
         ("training with encoders", with(executed, encoded), with(spent, textbook)),
+        ("inference, all prepared", per_sample(step.prepared), million(step.total.textbook_forward)),
         ("inference, nothing prepared", million(step.total.forward), million(step.total.textbook_forward)),
         ("inference with encoders", with(step.total.forward, encoded), with(step.total.textbook_forward, textbook)),
     ];

@@ -5,7 +5,7 @@ use serde::Serialize;
 use super::synthetic::Shape;
 use crate::encoder::clip::ClipConfig;
 use crate::error::Result;
-use crate::model::{FissFuse, ModelConfig};
+use crate::model::{FissFuse, ModelConfig, Noise, Scorer};
 use crate::ops::{Cost, CrossEntropy};
 use crate::tape::Tape;
 
@@ -31,6 +31,8 @@ pub struct StepCost {
     pub ops: Vec<OpCost>,
     /// All of them.
     pub total: Cost,
+    /// FLOPs of scoring a prepared mention against its prepared candidates.
+    pub prepared: u64,
 }
 
 /// Counts a training step on a batch of this shape, whose lengths are drawn by seed.
@@ -39,7 +41,7 @@ pub fn training_step(config: ModelConfig, shape: Shape, seed: u64) -> Result<Ste
     let model = FissFuse::new(config, seed)?;
     let tape = Tape::inference().profiled();
     let vars = model.parameters().bind(&tape);
-    let noise = crate::model::Noise { seed, step: 0 };
+    let noise = Noise { seed, step: 0 };
     let scores = model.scores(&tape, &vars, &batch, Some(noise))?;
     tape.apply(CrossEntropy { pairs: batch.pairs.clone(), gold: batch.gold.clone() }, &[&scores.values])?;
     let mut ops: Vec<OpCost> = Vec::new();
@@ -53,7 +55,9 @@ pub fn training_step(config: ModelConfig, shape: Shape, seed: u64) -> Result<Ste
         }
     }
     let total = ops.iter().map(|op| op.cost).sum();
-    Ok(StepCost { shape, parameters: model.parameters().count(), ops, total })
+    let rows = [2 * shape.mean_tokens, 2 * shape.patches];
+    let prepared = shape.candidates as u64 * Scorer::new(&model)?.flops(&rows);
+    Ok(StepCost { shape, parameters: model.parameters().count(), ops, total, prepared })
 }
 
 /// FLOPs of encoding what one sample needs: a mention and its candidates, a text and an image each. Caching the

@@ -1,6 +1,6 @@
 //! Tables on the terminal.
 
-use comfy_table::{CellAlignment, Table, presets};
+use comfy_table::{CellAlignment, Table, TableComponent, presets};
 
 use crate::eval::{Evaluation, Metrics};
 
@@ -8,6 +8,9 @@ use crate::eval::{Evaluation, Metrics};
 pub fn table(header: &[&str], rows: impl IntoIterator<Item = Vec<String>>) -> String {
     let mut table = Table::new();
     table.load_preset(presets::UTF8_HORIZONTAL_ONLY).set_header(header);
+    for line in [TableComponent::HorizontalLines, TableComponent::MiddleIntersections] {
+        table.remove_style(line);
+    }
     rows.into_iter().for_each(|row| {
         table.add_row(row);
     });

@@ -18,6 +18,8 @@ pub struct Scorer {
     kinds: Vec<ScoreKind>,
     d: usize,
     heads: usize,
+    /// Linear layers that follow a context: one if value and output layer are folded.
+    layers: usize,
     /// Each modality that takes part in Fission, with its score.
     finish: Vec<(ScoreKind, Finish)>,
     /// Eq. 7's MLPs of mention and entity.
@@ -63,6 +65,7 @@ impl Scorer {
             kinds: config.scores(),
             d: config.d,
             heads: config.heads,
+            layers: if config.heads == 1 { 1 } else { 2 },
             finish,
             star: match parts.fission.star {
                 true => Some([star("fission.mention_mlp")?, star("fission.entity_mlp")?]),
@@ -74,6 +77,16 @@ impl Scorer {
     /// Which scores, in the order of [`Scorer::score`]'s rows.
     pub fn kinds(&self) -> &[ScoreKind] {
         &self.kinds
+    }
+
+    /// FLOPs of scoring one pair whose sequences, mention's and entity's together, have this many rows in each
+    /// modality.
+    pub fn flops(&self, rows: &[usize]) -> u64 {
+        let d = self.d;
+        // Logits and context; value and output layer with residual and normalization, in both directions.
+        let attention = |rows: &usize| 4 * rows * self.heads * d + 2 * (self.layers * 2 * d * d + 9 * d);
+        let star = if self.star.is_some() { 2 * (self.finish.len() + 1) * 2 * d * d } else { 0 };
+        (rows.iter().take(self.finish.len()).map(attention).sum::<usize>() + star + self.kinds.len() * 2 * d) as u64
     }
 
     /// Scores (kinds, candidates) of a mention against entities of the index.
