@@ -103,8 +103,10 @@ impl Op for Project {
         self.table.check(&self.rows)?;
         let n = self.rows.len();
         let (mut xhat, mut out, mut rstd) = (Buffer::scratch(n * d), Buffer::scratch(n * d), Buffer::scratch(n));
-        let transposed = transposed(Mat::new(weight.data(), d, self.table.width()));
-        let w = Mat::new(&transposed, self.table.width(), d);
+        let weights = Mat::new(weight.data(), d, self.table.width());
+        // One chunk of rows does not earn back a copy.
+        let copy = (n > ROW_CHUNK).then(|| transposed(weights));
+        let w = copy.as_ref().map_or(weights.t(), |copy| Mat::new(copy, self.table.width(), d));
         let chunks = xhat.par_chunks_mut(ROW_CHUNK * d).zip(out.par_chunks_mut(ROW_CHUNK * d));
         let chunks = chunks.zip(rstd.par_chunks_mut(ROW_CHUNK)).zip(self.rows.par_chunks(ROW_CHUNK));
         chunks.try_for_each(|(((xhat, out), rstd), rows)| {

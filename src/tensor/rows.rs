@@ -132,13 +132,31 @@ impl RowTable {
         }
     }
 
+    /// The rows of a range that lies in one shard: f32 rows where they are, f16 rows widened into `scratch`.
+    pub fn range<'a>(&'a self, rows: Range<u32>, scratch: &'a mut Vec<f32>) -> &'a [f32] {
+        let (shard, start) = self.place(rows.start as usize);
+        let at = start * self.width..(start + rows.len()) * self.width;
+        match &self.shards[shard] {
+            Values::F32(values) => &values[at],
+            values => {
+                scratch.resize(at.len(), 0.0);
+                values.read(at, scratch);
+                scratch
+            }
+        }
+    }
+
+    /// A row's shard and its number there.
+    fn place(&self, row: usize) -> (usize, usize) {
+        let shard = self.starts.partition_point(|&start| start <= row) - 1;
+        (shard, row - self.starts[shard])
+    }
+
     /// Copies the rows of these numbers into `out` (rows.len(), width).
     pub fn gather(&self, rows: &[u32], out: &mut [f32]) {
         for (&row, out) in rows.iter().zip(out.chunks_exact_mut(self.width)) {
-            let row = row as usize;
-            let shard = self.starts.partition_point(|&start| start <= row) - 1;
-            let at = (row - self.starts[shard]) * self.width;
-            self.shards[shard].read(at..at + self.width, out);
+            let (shard, row) = self.place(row as usize);
+            self.shards[shard].read(row * self.width..(row + 1) * self.width, out);
         }
     }
 }
@@ -155,6 +173,9 @@ mod tests {
         let mut out = [0.0; 6];
         table.gather(&[2, 0, 1], &mut out);
         assert_eq!(out, [5.0, 6.0, 1.0, 2.0, 3.0, 4.0]);
+        let mut scratch = Vec::new();
+        assert_eq!(table.range(1..2, &mut scratch), [3.0, 4.0]);
+        assert_eq!(table.range(2..3, &mut scratch), [5.0, 6.0]);
         assert!(table.check(&[3]).is_err());
         assert!(table.push_f32(vec![0.0; 3].into()).is_err());
     }

@@ -16,7 +16,12 @@ pub fn attend(u: &[f32], sequence: &[f32], d: usize, probabilities: &mut [f32], 
         }
         vector::softmax(probabilities);
         context.fill(0.0);
-        for (&a, row) in probabilities.iter().zip(sequence.chunks_exact(d)) {
+        let (fours, rest) = probabilities.as_chunks::<4>();
+        let (blocks, tail) = sequence.split_at(fours.len() * 4 * d);
+        for (a, rows) in fours.iter().zip(blocks.chunks_exact(4 * d)) {
+            vector::add_scaled4(context, *a, [0, 1, 2, 3].map(|i| &rows[i * d..][..d]));
+        }
+        for (&a, row) in rest.iter().zip(tail.chunks_exact(d)) {
             vector::add_scaled(context, a, row);
         }
     }

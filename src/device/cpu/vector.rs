@@ -67,6 +67,15 @@ pub fn add_scaled(y: &mut [f32], a: f32, x: &[f32]) {
     y.iter_mut().zip(x).for_each(|(y, &x)| *y = a.mul_add(x, *y));
 }
 
+/// y += Σ a_i x_i over four rows: `y` is read and written once instead of four times.
+#[inline(always)]
+pub fn add_scaled4(y: &mut [f32], a: [f32; 4], x: [&[f32]; 4]) {
+    let [p, q, r, s] = x.map(|row| &row[..y.len()]);
+    for (i, y) in y.iter_mut().enumerate() {
+        *y = a[3].mul_add(s[i], a[2].mul_add(r[i], a[1].mul_add(q[i], a[0].mul_add(p[i], *y))));
+    }
+}
+
 /// x *= a
 #[inline(always)]
 pub fn scale(x: &mut [f32], a: f32) {

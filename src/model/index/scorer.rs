@@ -149,18 +149,17 @@ impl Scorer {
         let own_logits = &mention.logits[item * width..][..width];
         let own_query = &mention.queries.data()[item * d..][..d];
         let [mut of_mention, mut of_entity] = [0; 2].map(|_| Buffer::scratch(n * width));
-        let (mut tokens, mut logits, mut probabilities) = (Vec::new(), vec![0.0; width], Vec::new());
+        let (mut widened, mut widened_logits, mut probabilities) = (Vec::new(), Vec::new(), Vec::new());
         let contexts = of_mention.chunks_exact_mut(width).zip(of_entity.chunks_exact_mut(width));
         for (&candidate, (of_mention, of_entity)) in candidates.iter().zip(contexts) {
-            let rows: Vec<u32> = entities.rows(candidate).collect();
-            tokens.resize(rows.len() * d, 0.0);
-            entities.tokens.gather(&rows, &mut tokens);
-            entities.logits.gather(&[candidate], &mut logits);
+            let rows = entities.rows(candidate);
+            let tokens = entities.tokens.range(rows.clone(), &mut widened);
+            let logits = entities.logits.range(candidate..candidate + 1, &mut widened_logits);
             probabilities.resize(self.heads * rows.len().max(own.len()), 0.0);
             let (theirs, ours) = (self.heads * rows.len(), self.heads * own.len());
             simd!({
-                attend(own_logits, &tokens, d, &mut probabilities[..theirs], of_mention);
-                attend(&logits, own_tokens, d, &mut probabilities[..ours], of_entity);
+                attend(own_logits, tokens, d, &mut probabilities[..theirs], of_mention);
+                attend(logits, own_tokens, d, &mut probabilities[..ours], of_entity);
             });
         }
         let mut queries = vec![0.0; n * d];
