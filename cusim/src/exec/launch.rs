@@ -181,7 +181,7 @@ fn run_blocks(launch: &Launch, progress: &Progress, worker: &mut Worker, leave: 
     let counting = launch.counters.is_some();
     if counting {
         worker.executed.clear();
-        worker.executed.resize(launch.program.code.len(), Executed::default());
+        worker.executed.resize(launch.program.code.len() + 1, Executed::default());
     }
     let total = launch.blocks();
     let mut resident: Vec<Block> = vec![];

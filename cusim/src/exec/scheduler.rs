@@ -25,13 +25,70 @@ pub enum Outcome {
     Waiting,
 }
 
-/// Executed warps and lanes of one instruction.
+/// Executed warps and lanes of an instruction, less those of the instruction before it (modulo 2^64): a run of
+/// instructions is counted where it begins and where it ends.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Executed {
     /// Warps.
     pub warps: u64,
     /// Lanes.
     pub lanes: u64,
+}
+
+/// Counts of a program's instructions, one more than there are; null where nothing is counted.
+#[derive(Clone, Copy)]
+struct Tally(*mut Executed);
+
+impl Tally {
+    /// Counts the instructions of a range, which these lanes executed.
+    ///
+    /// # Safety
+    /// The range must lie in the program's code.
+    #[inline(always)]
+    unsafe fn ran<const COUNT: bool>(self, range: std::ops::Range<u32>, lanes: Mask) {
+        if COUNT {
+            let lanes = u64::from(lanes.count_ones());
+            // SAFETY: there is an entry per instruction and one for the end.
+            let (first, end) = unsafe { (self.0.add(range.start as usize), self.0.add(range.end as usize)) };
+            // SAFETY: as above; the two may be the same.
+            unsafe {
+                (*first).warps = (*first).warps.wrapping_add(1);
+                (*first).lanes = (*first).lanes.wrapping_add(lanes);
+                (*end).warps = (*end).warps.wrapping_sub(1);
+                (*end).lanes = (*end).lanes.wrapping_sub(lanes);
+            }
+        }
+    }
+
+    /// Undoes [`Tally::left_out`].
+    ///
+    /// # Safety
+    /// As for that.
+    #[inline(always)]
+    unsafe fn put_back(self, pc: u32, lanes: Mask) {
+        let lanes = u64::from(lanes.count_ones());
+        // SAFETY: there is an entry per instruction and one for the end.
+        unsafe {
+            let (this, next) = (&mut *self.0.add(pc as usize), &mut *self.0.add(pc as usize + 1));
+            this.lanes = this.lanes.wrapping_add(lanes);
+            next.lanes = next.lanes.wrapping_sub(lanes);
+        }
+    }
+
+    /// Takes back lanes that the guard of an instruction leaves out.
+    ///
+    /// # Safety
+    /// The instruction must lie in the program's code.
+    #[inline(always)]
+    unsafe fn left_out(self, pc: u32, lanes: Mask) {
+        let lanes = u64::from(lanes.count_ones());
+        // SAFETY: there is an entry per instruction and one for the end.
+        unsafe {
+            let (this, next) = (&mut *self.0.add(pc as usize), &mut *self.0.add(pc as usize + 1));
+            this.lanes = this.lanes.wrapping_sub(lanes);
+            next.lanes = next.lanes.wrapping_add(lanes);
+        }
+    }
 }
 
 /// A block with everything that it needs to run, kept for the next block.
@@ -109,7 +166,7 @@ impl Block {
         let order = launch.order.permutation(count as u64, self.state.number);
         let mut patience = PATIENCE;
         let counting = executed.is_some();
-        let executed = executed.map_or(std::ptr::null_mut(), |executed| executed.as_mut_ptr());
+        let tally = Tally(executed.map_or(std::ptr::null_mut(), |executed| executed.as_mut_ptr()));
         self.core.sites = sites.as_mut_ptr();
         self.core.shared = self.state.shared.as_ptr();
         self.core.block = &mut *self.state;
@@ -123,9 +180,9 @@ impl Block {
                 }
                 ran = true;
                 preempted |= if counting {
-                    self.run_warp::<true>(launch, index, executed)?
+                    self.run_warp::<true>(launch, index, tally)?
                 } else {
-                    self.run_warp::<false>(launch, index, executed)?
+                    self.run_warp::<false>(launch, index, tally)?
                 };
                 self.count_arrivals(launch, index);
                 self.release();
@@ -211,12 +268,7 @@ impl Block {
     }
 
     /// Runs a warp until none of its groups can; whether it gave up its turn.
-    fn run_warp<const COUNT: bool>(
-        &mut self,
-        launch: &Launch,
-        index: usize,
-        executed: *mut Executed,
-    ) -> Result<bool, Box<Fault>> {
+    fn run_warp<const COUNT: bool>(&mut self, launch: &Launch, index: usize, tally: Tally) -> Result<bool, Box<Fault>> {
         let code = launch.program.code.as_ptr();
         let warp = &mut self.warps[index];
         let core = &mut self.core;
@@ -232,29 +284,34 @@ impl Block {
             core.alive = warp.alive;
             core.enter(&group.frame, launch, warp.registers.as_ptr());
             let mut pc = group.pc;
+            let mut begun = pc;
             let join = warp.join(&group);
             loop {
                 // SAFETY: every path through the code ends with an exit, return or jump inside it.
                 let inst = unsafe { &*code.add(pc as usize) };
-                if COUNT {
-                    // SAFETY: the caller gives an entry per instruction; guards are predicate registers.
-                    unsafe {
-                        let entry = &mut *executed.add(pc as usize);
-                        let lanes =
-                            if inst.guard == super::op::NO_GUARD { core.mask } else { core.mask & core.guard(inst) };
-                        entry.warps += 1;
-                        entry.lanes += u64::from(lanes.count_ones());
-                    }
+                if COUNT && inst.guard != super::op::NO_GUARD {
+                    // SAFETY: guards are predicate registers, and the instruction is one of the program.
+                    unsafe { tally.left_out(pc, core.mask & !core.guard(inst)) };
                 }
                 // SAFETY: lowering gave the instruction operands that fit its operation and the current frame.
                 if !unsafe { (inst.run)(core, inst) } {
                     pc += 1;
                     if pc == join {
+                        // SAFETY: what ran is a part of the program.
+                        unsafe { tally.ran::<COUNT>(begun..pc, group.mask) };
                         group.pc = pc;
                         warp.push(group);
                         break;
                     }
                     continue;
+                }
+                // Lanes that wait for others to join them come back to this instruction.
+                let ran = if matches!(core.event, Event::Converge) { pc } else { pc + 1 };
+                // SAFETY: as above.
+                unsafe { tally.ran::<COUNT>(begun..ran, group.mask) };
+                if COUNT && ran == pc && inst.guard != super::op::NO_GUARD {
+                    // SAFETY: as above.
+                    unsafe { tally.put_back(pc, group.mask & !core.mask) };
                 }
                 match std::mem::replace(&mut core.event, Event::None) {
                     Event::Jump => {
@@ -273,6 +330,7 @@ impl Block {
                             }
                         }
                         pc = core.target;
+                        begun = pc;
                         if pc >= join {
                             group.pc = pc;
                             warp.push(group);
@@ -316,6 +374,7 @@ impl Block {
                         }
                         core.mask = group.mask;
                         pc += 1;
+                        begun = pc;
                         if pc == join {
                             group.pc = pc;
                             warp.push(group);

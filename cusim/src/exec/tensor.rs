@@ -4,6 +4,16 @@
 //! (a fused multiply-add). Real tensor cores add several products at once with truncation, in ways that differ between
 //! generations; results agree to within a few units in the last place of the largest term.
 
+use std::arch::x86_64::{
+    __m128i, __m256i, _mm_load_si128, _mm_loadu_si128, _mm_setzero_si128, _mm_store_si128, _mm_unpackhi_epi16,
+    _mm_unpackhi_epi32, _mm_unpackhi_epi64, _mm_unpacklo_epi16, _mm_unpacklo_epi32, _mm_unpacklo_epi64,
+    _mm256_broadcast_ss, _mm256_castsi128_si256, _mm256_fmadd_ps, _mm256_inserti128_si256, _mm256_loadu_ps,
+    _mm256_permute2f128_ps, _mm256_set_m128i, _mm256_setzero_ps, _mm256_shuffle_ps, _mm256_storeu_ps,
+    _mm256_storeu_si256, _mm256_unpackhi_epi32, _mm256_unpackhi_epi64, _mm256_unpackhi_ps, _mm256_unpacklo_epi32,
+    _mm256_unpacklo_epi64, _mm256_unpacklo_ps,
+};
+use std::mem::MaybeUninit;
+
 use super::core::{Core, Lane};
 use super::op::{Inst, LANES, Mask, Op, OpFn, op};
 use super::site::space;
@@ -13,12 +23,52 @@ use crate::math::half::{self, BF16, F16, Half};
 pub trait Accumulator: Copy + Default + 'static {
     /// `self + a * b`.
     fn multiply_add(self, a: Self, b: Self) -> Self;
+
+    /// Adds the product of eight rows of A, which follow each other, and `B`, of which each row has eight columns.
+    ///
+    /// # Safety
+    /// The processor must have AVX2 and FMA.
+    #[inline(always)]
+    unsafe fn multiply_block(sums: &mut [[Self; 8]; 8], a: &[Self], b: &[[Self; 8]]) {
+        for (sums, a) in sums.iter_mut().zip(a.chunks_exact(b.len())) {
+            for (a, b) in a.iter().zip(b) {
+                for column in 0..8 {
+                    sums[column] = sums[column].multiply_add(*a, b[column]);
+                }
+            }
+        }
+    }
 }
 
 impl Accumulator for f32 {
     #[inline(always)]
     fn multiply_add(self, a: Self, b: Self) -> Self {
         a.mul_add(b, self)
+    }
+
+    #[inline(always)]
+    unsafe fn multiply_block(sums: &mut [[Self; 8]; 8], a: &[Self], b: &[[Self; 8]]) {
+        // From memory, for all that the compiler knows: broadcasts from there are free, unlike those from registers.
+        let factors = std::hint::black_box(a.as_ptr());
+        let width = a.len() / 8;
+        // SAFETY: operations run only where the processor has these features; the pointers are those of slices that
+        // hold eight rows.
+        unsafe {
+            let mut rows = [_mm256_setzero_ps(); 8];
+            for (row, sums) in rows.iter_mut().zip(sums.iter()) {
+                *row = _mm256_loadu_ps(sums.as_ptr());
+            }
+            for (product, b) in b.iter().enumerate() {
+                let columns = _mm256_loadu_ps(b.as_ptr());
+                for (row, sum) in rows.iter_mut().enumerate() {
+                    let factor = _mm256_broadcast_ss(&*factors.add(row * width + product));
+                    *sum = _mm256_fmadd_ps(factor, columns, *sum);
+                }
+            }
+            for (sums, row) in sums.iter_mut().zip(rows) {
+                _mm256_storeu_ps(sums.as_mut_ptr(), row);
+            }
+        }
     }
 }
 
@@ -51,11 +101,46 @@ pub trait Element: 'static {
     /// What products are added up in.
     type Sum: Accumulator;
     /// The register.
-    type Register: Lane;
+    type Register: Lane + Default;
     /// Elements per register.
     const PACKED: usize;
+    /// Four lanes for each of eight columns become eight columns for each of four lanes.
+    fn turn(register: &[Self::Register; LANES]) -> [[Self::Register; 8]; 4];
     /// The `index`-th element of a register.
     fn unpack(register: Self::Register, index: usize) -> Self::Sum;
+}
+
+/// Transposes eight rows of four.
+#[inline(always)]
+fn turn<T: Copy + Default>(rows: &[T; LANES]) -> [[T; 8]; 4] {
+    let mut out = [[T::default(); 8]; 4];
+    if size_of::<T>() == 4 {
+        // SAFETY: operations run only where the processor has AVX2; both arrays hold 32 values of four bytes.
+        unsafe {
+            let row = |index: usize| rows.as_ptr().add(4 * index).cast::<__m128i>();
+            let pair = |low: usize| {
+                let both = _mm256_castsi128_si256(_mm_loadu_si128(row(low)));
+                _mm256_inserti128_si256::<1>(both, _mm_loadu_si128(row(low + 4)))
+            };
+            let (a, b, c, d) = (pair(0), pair(1), pair(2), pair(3));
+            let (ab_low, ab_high) = (_mm256_unpacklo_epi32(a, b), _mm256_unpackhi_epi32(a, b));
+            let (cd_low, cd_high) = (_mm256_unpacklo_epi32(c, d), _mm256_unpackhi_epi32(c, d));
+            let turned = [
+                _mm256_unpacklo_epi64(ab_low, cd_low),
+                _mm256_unpackhi_epi64(ab_low, cd_low),
+                _mm256_unpacklo_epi64(ab_high, cd_high),
+                _mm256_unpackhi_epi64(ab_high, cd_high),
+            ];
+            for (out, turned) in out.iter_mut().zip(turned) {
+                _mm256_storeu_si256(out.as_mut_ptr().cast(), turned);
+            }
+        }
+        return out;
+    }
+    for lane in 0..LANES {
+        out[lane % 4][lane / 4] = rows[lane];
+    }
+    out
 }
 
 macro_rules! elements {
@@ -66,6 +151,10 @@ macro_rules! elements {
             type Sum = $sum;
             type Register = $register;
             const PACKED: usize = $packed;
+            #[inline(always)]
+            fn turn(register: &[$register; LANES]) -> [[$register; 8]; 4] {
+                turn(register)
+            }
             #[inline(always)]
             fn unpack($r: $register, $i: usize) -> $sum {
                 let _ = $i;
@@ -118,6 +207,62 @@ pub trait Store<S>: 'static {
     unsafe fn store(core: &mut Core, operands: &[u32], block: &[[S; 8]; 8]);
 }
 
+/// Values at even places from one register, at odd ones from another.
+#[inline(always)]
+fn interleave<S: Copy>(even: &[S; LANES], odd: &[S; LANES], flat: &mut [S]) {
+    assert!(flat.len() == 2 * LANES);
+    if size_of::<S>() == 4 {
+        for eight in 0..LANES / 8 {
+            // SAFETY: operations run only where the processor has AVX2; the slices hold the 8 and 16 values of four
+            // bytes that are read and written here.
+            unsafe {
+                let even = _mm256_loadu_ps(even.as_ptr().add(8 * eight).cast());
+                let odd = _mm256_loadu_ps(odd.as_ptr().add(8 * eight).cast());
+                let (low, high) = (_mm256_unpacklo_ps(even, odd), _mm256_unpackhi_ps(even, odd));
+                let out = flat.as_mut_ptr().add(16 * eight).cast::<f32>();
+                _mm256_storeu_ps(out, _mm256_permute2f128_ps::<0x20>(low, high));
+                _mm256_storeu_ps(out.add(8), _mm256_permute2f128_ps::<0x31>(low, high));
+            }
+        }
+        return;
+    }
+    for lane in 0..LANES {
+        flat[2 * lane] = even[lane];
+        flat[2 * lane + 1] = odd[lane];
+    }
+}
+
+/// The reverse of [`interleave`].
+///
+/// # Safety
+/// `even` and `odd` must be valid for writes.
+#[inline(always)]
+unsafe fn part<S: Copy>(flat: &[S], even: *mut [S; LANES], odd: *mut [S; LANES]) {
+    let (even, odd) = (even.cast::<S>(), odd.cast::<S>());
+    assert!(flat.len() == 2 * LANES);
+    if size_of::<S>() == 4 {
+        for eight in 0..LANES / 8 {
+            // SAFETY: as for `interleave`.
+            unsafe {
+                let from = flat.as_ptr().add(16 * eight).cast::<f32>();
+                let (first, second) = (_mm256_loadu_ps(from), _mm256_loadu_ps(from.add(8)));
+                let low = _mm256_permute2f128_ps::<0x20>(first, second);
+                let high = _mm256_permute2f128_ps::<0x31>(first, second);
+                _mm256_storeu_ps(even.add(8 * eight).cast(), _mm256_shuffle_ps::<0x88>(low, high));
+                _mm256_storeu_ps(odd.add(8 * eight).cast(), _mm256_shuffle_ps::<0xdd>(low, high));
+            }
+        }
+        return;
+    }
+    for lane in 0..LANES {
+        // SAFETY: as for this function.
+        unsafe {
+            even.add(lane).write(flat[2 * lane]);
+            odd.add(lane).write(flat[2 * lane + 1]);
+        }
+    }
+}
+
 /// Accumulators of their own width: two registers hold neighbouring columns.
 pub struct Plain;
 
@@ -127,29 +272,16 @@ impl<S: Lane + Accumulator> Store<S> for Plain {
     #[inline(always)]
     unsafe fn load(core: &Core, operands: &[u32]) -> [[S; 8]; 8] {
         let mut block = [[S::default(); 8]; 8];
-        // SAFETY: as for this function.
-        let (even, odd): ([S; LANES], [S; LANES]) = unsafe { (core.get(operands[0]), core.get(operands[1])) };
-        let flat = block.as_flattened_mut();
-        for lane in 0..LANES {
-            flat[2 * lane] = even[lane];
-            flat[2 * lane + 1] = odd[lane];
-        }
+        // SAFETY: as for this function; nothing writes registers meanwhile.
+        let (even, odd) = unsafe { (&*core.register(operands[0]), &*core.register(operands[1])) };
+        interleave(even, odd, block.as_flattened_mut());
         block
     }
 
     #[inline(always)]
     unsafe fn store(core: &mut Core, operands: &[u32], block: &[[S; 8]; 8]) {
-        let flat = block.as_flattened();
-        let (mut even, mut odd) = ([S::default(); LANES], [S::default(); LANES]);
-        for lane in 0..LANES {
-            even[lane] = flat[2 * lane];
-            odd[lane] = flat[2 * lane + 1];
-        }
-        // SAFETY: as for this function.
-        unsafe {
-            core.put::<S>(operands[0], even);
-            core.put::<S>(operands[1], odd);
-        }
+        // SAFETY: as for this function; the whole warp runs.
+        unsafe { part(block.as_flattened(), core.register(operands[0]), core.register(operands[1])) };
     }
 }
 
@@ -231,47 +363,39 @@ where
             let (a_list, list) = list.split_at(a_count);
             let (b_list, c_list) = list.split_at(parts);
 
-            // B as rows of k, so that a row of D takes it eight columns at a time. Registers hold it column by column:
-            // four lanes per column become eight columns per quarter.
-            let mut b = [[A::Sum::default(); 8]; K];
+            // B as rows of k, so that a row of D takes it eight columns at a time.
+            let mut b = MaybeUninit::<[[A::Sum; 8]; K]>::uninit();
+            let b_rows = b.as_mut_ptr().cast::<[A::Sum; 8]>();
             for (part, slot) in b_list.iter().enumerate() {
                 let register: [B::Register; LANES] = core.get(*slot);
-                let mut turned = register;
-                for lane in 0..LANES {
-                    turned[lane] = register[lane % 8 * 4 + lane / 8];
-                }
-                for quarter in 0..4 {
+                for (quarter, columns) in B::turn(&register).iter().enumerate() {
                     for index in 0..B::PACKED {
-                        let row = &mut b[4 * B::PACKED * part + quarter * B::PACKED + index];
+                        let mut row = [A::Sum::default(); 8];
                         for column in 0..8 {
-                            row[column] = B::unpack(turned[quarter * 8 + column], index);
+                            row[column] = B::unpack(columns[column], index);
                         }
+                        b_rows.add(4 * B::PACKED * part + quarter * B::PACKED + index).write(row);
                     }
                 }
             }
+            // All K rows were written: each part wrote as many as its registers hold.
+            let b = b.assume_init();
             let mut result = [[[A::Sum::default(); 8]; 8]; BLOCKS];
             for block in 0..BLOCKS {
                 let mut sums = C::load(core, &c_list[block * C::PER_BLOCK..]);
                 for part in 0..parts {
-                    // Registers alternate between the blocks of eight rows, and hold four lanes' elements per row.
+                    // Registers alternate between the blocks of eight rows; lane after lane they hold row after row.
                     let register: [A::Register; LANES] = core.get(a_list[part * BLOCKS + block]);
-                    // Lane after lane these are rows of the block; at most eight elements are packed into a register.
-                    let mut a = [[A::Sum::default(); 4 * MAX_PACKED]; 8];
-                    let flat = a.as_flattened_mut();
+                    let mut a = MaybeUninit::<[A::Sum; LANES * MAX_PACKED]>::uninit();
+                    let a = a.as_mut_ptr().cast::<A::Sum>();
                     for lane in 0..LANES {
                         for index in 0..A::PACKED {
-                            flat[lane / 4 * 4 * MAX_PACKED + lane % 4 * A::PACKED + index] =
-                                A::unpack(register[lane], index);
+                            a.add(lane * A::PACKED + index).write(A::unpack(register[lane], index));
                         }
                     }
-                    for product in 0..4 * A::PACKED {
-                        let b = &b[4 * A::PACKED * part + product];
-                        for row in 0..8 {
-                            for column in 0..8 {
-                                sums[row][column] = sums[row][column].multiply_add(a[row][product], b[column]);
-                            }
-                        }
-                    }
+                    let width = 4 * A::PACKED;
+                    let a = std::slice::from_raw_parts(a, 8 * width);
+                    A::Sum::multiply_block(&mut sums, a, &b[part * width..][..width]);
                 }
                 result[block] = sums;
             }
@@ -417,6 +541,38 @@ fn integers(size: (u32, u32, u32), a: &str, b: &str, saturate: bool) -> Option<(
     })
 }
 
+/// Transposes eight rows of eight 16-bit values.
+#[inline(always)]
+fn transpose(rows: [__m128i; 8]) -> [__m128i; 8] {
+    // SAFETY: every x86-64 processor has SSE2.
+    unsafe {
+        let [a, b, c, d, e, f, g, h] = rows;
+        // Rows two by two, four by four, then all eight interleaved.
+        let (ab, cd) = (_mm_unpacklo_epi16(a, b), _mm_unpacklo_epi16(c, d));
+        let (ef, gh) = (_mm_unpacklo_epi16(e, f), _mm_unpacklo_epi16(g, h));
+        let (ab_high, cd_high) = (_mm_unpackhi_epi16(a, b), _mm_unpackhi_epi16(c, d));
+        let (ef_high, gh_high) = (_mm_unpackhi_epi16(e, f), _mm_unpackhi_epi16(g, h));
+        let top = [
+            _mm_unpacklo_epi32(ab, cd),
+            _mm_unpackhi_epi32(ab, cd),
+            _mm_unpacklo_epi32(ab_high, cd_high),
+            _mm_unpackhi_epi32(ab_high, cd_high),
+        ];
+        let bottom = [
+            _mm_unpacklo_epi32(ef, gh),
+            _mm_unpackhi_epi32(ef, gh),
+            _mm_unpacklo_epi32(ef_high, gh_high),
+            _mm_unpackhi_epi32(ef_high, gh_high),
+        ];
+        let mut out = rows;
+        for pair in 0..4 {
+            out[2 * pair] = _mm_unpacklo_epi64(top[pair], bottom[pair]);
+            out[2 * pair + 1] = _mm_unpackhi_epi64(top[pair], bottom[pair]);
+        }
+        out
+    }
+}
+
 /// `ldmatrix` of `N` matrices: `ops` are the destinations, then the address.
 struct LoadMatrix<const N: usize, const TRANSPOSED: bool>;
 
@@ -431,21 +587,19 @@ impl<const N: usize, const TRANSPOSED: bool> Op for LoadMatrix<N, TRANSPOSED> {
             let Some((base, rows)) = matrix_rows::<N>(core, inst, inst.ops[N], false) else {
                 return true;
             };
-            let mut out = [[0u32; LANES]; N];
+            // Destinations may be what other matrices' addresses come from, but these were read already.
             for matrix in 0..N {
-                let rows: [*const u16; 8] =
-                    std::array::from_fn(|row| base.wrapping_add(rows[8 * matrix + row]) as *const u16);
-                for lane in 0..LANES {
-                    let (major, minor) = (lane / 4, lane % 4 * 2);
-                    out[matrix][lane] = if TRANSPOSED {
-                        u32::from(rows[minor].add(major).read()) | u32::from(rows[minor + 1].add(major).read()) << 16
-                    } else {
-                        rows[major].add(minor).cast::<u32>().read()
-                    };
+                let mut values = [_mm_setzero_si128(); 8];
+                for (row, value) in values.iter_mut().enumerate() {
+                    *value = _mm_load_si128(base.wrapping_add(rows[8 * matrix + row]) as *const __m128i);
                 }
-            }
-            for matrix in 0..N {
-                core.put(inst.ops[matrix], out[matrix]);
+                if TRANSPOSED {
+                    values = transpose(values);
+                }
+                let out = core.register::<u32>(inst.ops[matrix]).cast::<__m256i>();
+                for pair in 0..4 {
+                    _mm256_storeu_si256(out.add(pair), _mm256_set_m128i(values[2 * pair + 1], values[2 * pair]));
+                }
             }
         }
         false
@@ -468,17 +622,15 @@ impl<const N: usize, const TRANSPOSED: bool> Op for StoreMatrix<N, TRANSPOSED> {
             };
             for matrix in 0..N {
                 let values: [u32; LANES] = core.get(inst.ops[1 + matrix]);
-                let row = |row: usize| base.wrapping_add(rows[8 * matrix + row]) as *mut u16;
-                for lane in 0..LANES {
-                    let (major, minor) = (lane / 4, lane % 4 * 2);
-                    let (low, high) = (values[lane] as u16, (values[lane] >> 16) as u16);
-                    if TRANSPOSED {
-                        row(minor).add(major).write(low);
-                        row(minor + 1).add(major).write(high);
-                    } else {
-                        row(major).add(minor).write(low);
-                        row(major).add(minor + 1).write(high);
-                    }
+                let mut rows_out = [_mm_setzero_si128(); 8];
+                for (row, value) in rows_out.iter_mut().enumerate() {
+                    *value = _mm_loadu_si128(values.as_ptr().add(4 * row).cast());
+                }
+                if TRANSPOSED {
+                    rows_out = transpose(rows_out);
+                }
+                for (row, value) in rows_out.into_iter().enumerate() {
+                    _mm_store_si128(base.wrapping_add(rows[8 * matrix + row]) as *mut __m128i, value);
                 }
             }
         }
