@@ -94,7 +94,7 @@ fn is_even(addresses: &[u64; LANES], mask: Mask, bytes: u64) -> bool {
     let step = addresses[1].wrapping_sub(addresses[0]);
     let mut gap = 0;
     for lane in 0..LANES {
-        gap |= addresses[lane] ^ addresses[0].wrapping_add(lane as u64 * step);
+        gap |= addresses[lane] ^ addresses[0].wrapping_add((lane as u64).wrapping_mul(step));
     }
     mask == Mask::MAX && gap == 0 && (step == 0 || step == bytes)
 }

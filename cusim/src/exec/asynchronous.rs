@@ -228,7 +228,7 @@ impl<const ACTION: u8> Op for Barrier<ACTION> {
                 done |= Mask::from(old & word::PHASE != waited_for) << lane;
             }
             if completed && let Some(checks) = &mut (*core.block).checks {
-                checks.barrier_completed(true);
+                checks.block_synchronised();
             }
             match ACTION {
                 action::ARRIVE | action::DROP | action::PENDING => core.put(inst.ops[0], tokens),

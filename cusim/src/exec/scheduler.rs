@@ -211,10 +211,13 @@ impl Block {
             };
             *counted = true;
             let whole = group.mask == warp.alive;
-            self.state.arrive(arrival, group.mask, whole);
+            let origin = launch.program.code[group.pc as usize].origin;
+            let again = self.state.arrive(arrival, index, group.mask, whole, origin);
             if let Some(checks) = &mut self.state.checks {
-                let origin = launch.program.code[group.pc as usize].origin;
                 let thread = index as u32 * 32 + group.mask.trailing_zeros();
+                if again {
+                    checks.came_again(launch, origin, thread);
+                }
                 checks.at_barrier(launch, origin, thread, arrival, whole, self.state.alive);
             }
         }
@@ -223,11 +226,11 @@ impl Block {
     /// Lets go those who wait at barriers to which everybody has come.
     fn release(&mut self) {
         for barrier in 0..BARRIERS {
-            let Some((count, threads)) = self.state.complete(barrier) else {
+            let Some(completed) = self.state.complete(barrier) else {
                 continue;
             };
             if let Some(checks) = &mut self.state.checks {
-                checks.barrier_completed(threads >= self.state.alive);
+                checks.barrier_completed(&completed, self.state.alive);
             }
             let mut released = vec![];
             for warp in &mut self.warps {
@@ -239,7 +242,7 @@ impl Block {
                         continue;
                     }
                     if let Some((reduction, _, slot)) = arrival.reduction {
-                        let value = reduce(reduction, count, threads);
+                        let value = reduce(reduction, completed.count, completed.threads);
                         // SAFETY: lowering gave the instruction this register: a predicate for the logical
                         // reductions, else 32 bits wide.
                         unsafe {
@@ -410,7 +413,14 @@ impl Block {
                             warp.park(Group { pc, mask: core.mask, wait: Wait::Barrier(arrival, false), ..group });
                         } else {
                             let whole = core.mask == warp.alive;
-                            self.state.arrive(&arrival, core.mask, whole);
+                            let again = self.state.arrive(&arrival, index, core.mask, whole, inst.origin);
+                            if let Some(checks) = &mut self.state.checks {
+                                if again {
+                                    let thread = index as u32 * 32 + core.mask.trailing_zeros();
+                                    checks.came_again(launch, inst.origin, thread);
+                                }
+                                checks.announced(index);
+                            }
                             warp.push(Group { pc: pc + 1, mask: core.mask, ..group });
                         }
                         break;

@@ -336,7 +336,7 @@ impl Op for WarpBarrier {
                 return true;
             }
             if let Some(checks) = &mut (*core.block).checks {
-                checks.warp_synchronised(core.warp, core.mask);
+                checks.warp_synchronised(core.warp);
             }
         }
         false
