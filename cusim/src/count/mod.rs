@@ -8,7 +8,7 @@ pub mod access;
 use std::collections::BTreeMap;
 
 use crate::exec::program::{AccessKind, Program, WorkKind};
-use crate::exec::scheduler::Executed;
+use crate::exec::tally::Executed;
 use crate::json::Json;
 use access::{AccessCounts, SiteCounts};
 

@@ -1,14 +1,15 @@
 //! Runs the warps of a block until all have ended.
 
 use super::block::{BARRIERS, BlockState, reduce};
+use super::calls::{copy_results, enter_functions, surroundings};
 use super::core::{Core, Lane};
-use super::event::{Call, Event};
+use super::event::Event;
 use super::fault::{Fault, FaultKind};
-use super::frame::{Scope, Surroundings, fill};
+use super::frame::{Scope, fill};
 use super::launch::Launch;
 use super::op::{LANES, Mask};
-use super::program::Slot;
 use super::site::{FIRST_OFFSET, Site};
+use super::tally::{Executed, Tally};
 use super::warp::{Frame, Group, Wait, Warp};
 
 /// Jumps back after which a group gives others a turn.
@@ -23,72 +24,6 @@ pub enum Outcome {
     Done,
     /// Its warps seem to wait for another block.
     Waiting,
-}
-
-/// Executed warps and lanes of an instruction, less those of the instruction before it (modulo 2^64): a run of
-/// instructions is counted where it begins and where it ends.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Executed {
-    /// Warps.
-    pub warps: u64,
-    /// Lanes.
-    pub lanes: u64,
-}
-
-/// Counts of a program's instructions, one more than there are; null where nothing is counted.
-#[derive(Clone, Copy)]
-struct Tally(*mut Executed);
-
-impl Tally {
-    /// Counts the instructions of a range, which these lanes executed.
-    ///
-    /// # Safety
-    /// The range must lie in the program's code.
-    #[inline(always)]
-    unsafe fn ran<const COUNT: bool>(self, range: std::ops::Range<u32>, lanes: Mask) {
-        if COUNT {
-            let lanes = u64::from(lanes.count_ones());
-            // SAFETY: there is an entry per instruction and one for the end.
-            let (first, end) = unsafe { (self.0.add(range.start as usize), self.0.add(range.end as usize)) };
-            // SAFETY: as above; the two may be the same.
-            unsafe {
-                (*first).warps = (*first).warps.wrapping_add(1);
-                (*first).lanes = (*first).lanes.wrapping_add(lanes);
-                (*end).warps = (*end).warps.wrapping_sub(1);
-                (*end).lanes = (*end).lanes.wrapping_sub(lanes);
-            }
-        }
-    }
-
-    /// Undoes [`Tally::left_out`].
-    ///
-    /// # Safety
-    /// As for that.
-    #[inline(always)]
-    unsafe fn put_back(self, pc: u32, lanes: Mask) {
-        let lanes = u64::from(lanes.count_ones());
-        // SAFETY: there is an entry per instruction and one for the end.
-        unsafe {
-            let (this, next) = (&mut *self.0.add(pc as usize), &mut *self.0.add(pc as usize + 1));
-            this.lanes = this.lanes.wrapping_add(lanes);
-            next.lanes = next.lanes.wrapping_sub(lanes);
-        }
-    }
-
-    /// Takes back lanes that the guard of an instruction leaves out.
-    ///
-    /// # Safety
-    /// The instruction must lie in the program's code.
-    #[inline(always)]
-    unsafe fn left_out(self, pc: u32, lanes: Mask) {
-        let lanes = u64::from(lanes.count_ones());
-        // SAFETY: there is an entry per instruction and one for the end.
-        unsafe {
-            let (this, next) = (&mut *self.0.add(pc as usize), &mut *self.0.add(pc as usize + 1));
-            this.lanes = this.lanes.wrapping_sub(lanes);
-            next.lanes = next.lanes.wrapping_add(lanes);
-        }
-    }
 }
 
 /// A block with everything that it needs to run, kept for the next block.
@@ -524,124 +459,6 @@ fn take_fault(core: &mut Core, pc: u32, launch: &Launch) -> Box<Fault> {
             detail: "the instruction cannot run here".into(),
         }),
     }
-}
-
-fn surroundings<'a>(launch: &'a Launch, state: &BlockState, warp: u32, local_base: u32) -> Surroundings<'a> {
-    Surroundings {
-        block_size: launch.block,
-        grid_size: launch.grid,
-        block_index: state.index,
-        warp,
-        params: &launch.params,
-        dynamic_shared: launch.dynamic_shared,
-        total_shared: launch.program.shared.static_bytes + launch.dynamic_shared,
-        grid_id: launch.id,
-        workspace: launch.workspace,
-        multiprocessors: launch.multiprocessors,
-        local_base,
-    }
-}
-
-/// Copies argument or result bytes between frames, for the running lanes.
-fn copy_slots(core: &Core, from: (u32, &[Slot]), to: (u32, &[Slot])) {
-    for (source, target) in from.1.iter().zip(to.1) {
-        let bytes = source.bytes.min(target.bytes) as usize;
-        for lane in (0..LANES).filter(|lane| core.mask >> lane & 1 != 0) {
-            // SAFETY: frames lie inside each lane's local memory, which calls check before they enter one.
-            unsafe {
-                let memory = core.local.add(lane * core.local_stride);
-                let source = memory.add((from.0 - FIRST_OFFSET + source.offset) as usize);
-                let target = memory.add((to.0 - FIRST_OFFSET + target.offset) as usize);
-                std::ptr::copy(source, target, bytes);
-            }
-        }
-    }
-}
-
-/// Tells the checks that frames' slots were written.
-fn note_passed(core: &Core, launch: &Launch, state: &mut BlockState, local: u32, slots: &[Slot]) {
-    let Some(checks) = &mut state.checks else {
-        return;
-    };
-    for lane in (0..LANES as u32).filter(|lane| core.mask >> lane & 1 != 0) {
-        for slot in slots {
-            checks.local_passed(launch, core.warp * 32 + lane, local - FIRST_OFFSET + slot.offset, slot.bytes);
-        }
-    }
-}
-
-fn copy_results(core: &Core, launch: &Launch, state: &mut BlockState, callee: &Frame, caller: &Frame) {
-    let returns = &launch.program.functions[callee.function as usize].returns;
-    let results = &launch.program.calls[callee.site as usize].results;
-    copy_slots(core, (callee.local, returns), (caller.local, results));
-    note_passed(core, launch, state, caller.local, results);
-}
-
-/// Makes a group for each function that the lanes of a call enter.
-fn enter_functions(
-    core: &mut Core,
-    launch: &Launch,
-    state: &mut BlockState,
-    warp: &mut Warp,
-    group: &Group,
-    call: &Call,
-    pc: u32,
-) -> Result<(), Fault> {
-    let program = launch.program;
-    let caller = &program.functions[group.frame.function as usize];
-    let site = &program.calls[call.site as usize];
-    let acting = core.mask;
-    let mut left = acting;
-    while left != 0 {
-        let first = left.trailing_zeros() as usize;
-        let function = call.targets[first];
-        let lanes = (0..LANES).filter(|lane| left >> lane & 1 != 0 && call.targets[*lane] == function);
-        let mask = lanes.fold(0, |mask: Mask, lane| mask | 1 << lane);
-        left &= !mask;
-        let callee = &program.functions[function as usize];
-        let failed = |kind, detail| Fault {
-            kind,
-            origin: 0,
-            lane: core.warp * 32 + first as u32,
-            block: 0,
-            access: None,
-            detail,
-        };
-        let sizes = |slots: &[Slot]| slots.iter().map(|slot| slot.bytes).collect::<Vec<_>>();
-        if sizes(&callee.params) != sizes(&site.args) || sizes(&callee.returns) != sizes(&site.results) {
-            let detail = format!("{} takes other parameters than this call passes", callee.name);
-            return Err(failed(FaultKind::BadCall, detail));
-        }
-        let frame = Frame {
-            function,
-            registers: group.frame.registers + caller.register_bytes,
-            local: group.frame.local + caller.local_bytes,
-            site: call.site,
-            return_to: pc + 1,
-        };
-        let fits = frame.registers + callee.register_bytes <= program.register_bytes
-            && frame.local - FIRST_OFFSET + callee.local_bytes <= program.local_bytes;
-        if !fits {
-            let detail = format!(
-                "calling {} at depth {} needs more than the {} bytes of stack per thread",
-                callee.name,
-                group.callers.len() + 1,
-                program.local_bytes
-            );
-            return Err(failed(FaultKind::StackOverflow, detail));
-        }
-        core.mask = mask;
-        copy_slots(core, (group.frame.local, &site.args), (frame.local, &callee.params));
-        note_passed(core, launch, state, frame.local, &callee.params);
-        let around = surroundings(launch, state, core.warp, frame.local);
-        // SAFETY: the frame fits the register file.
-        unsafe { fill(warp.registers.as_ptr().add(frame.registers as usize), callee, &around, mask, Scope::All) };
-        let mut callers = group.callers.clone();
-        callers.push(group.frame);
-        warp.push(Group { pc: callee.entry, mask, frame, callers, wait: Wait::Ready, turns: group.turns });
-    }
-    core.mask = acting;
-    Ok(())
 }
 
 impl Core {
