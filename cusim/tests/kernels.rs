@@ -47,7 +47,7 @@ fn run(case: &Case, ptx: &str, order: Order, landing: Landing) -> Result<Shown, 
     })
 }
 
-const LEVELS: [&[&str]; 3] = [&[], &["-Xcicc", "-O0"], &["-Xcicc", "-O1"]];
+const LEVELS: [&[&str]; 4] = [&[], &["-Xcicc", "-O0"], &["-Xcicc", "-O1"], &["-Xcicc", "-O2"]];
 
 #[test]
 fn correct_kernels_are_right_and_draw_no_report() {
