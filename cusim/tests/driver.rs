@@ -313,6 +313,22 @@ on_cusim! {
     }
 }
 
+on_cusim! {
+    /// `symbols.txt` lists the functions that cudarc 0.19.10 looks up, for any version of CUDA.
+    fn every_function_that_cudarc_names_is_exported() {
+        // SAFETY: loading cusim runs no code of ours, and the names end with a zero.
+        let missing: Vec<&str> = unsafe {
+            let library = libc::dlopen(c"libcuda.so.1".as_ptr(), libc::RTLD_NOW);
+            assert!(!library.is_null());
+            let is_missing = |name: &&str| {
+                libc::dlsym(library, std::ffi::CString::new(*name).unwrap().as_ptr()).is_null()
+            };
+            include_str!("symbols.txt").lines().filter(is_missing).collect()
+        };
+        assert!(missing.is_empty(), "{missing:?}");
+    }
+}
+
 #[test]
 fn settings_that_make_no_sense_stop_the_driver() {
     if support::is_child() {

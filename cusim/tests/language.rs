@@ -7,7 +7,7 @@ use cusim::exec::order::Order;
 use cusim::exec::program::Program;
 use cusim::sandbox::{Arg, Sandbox};
 
-const LEVELS: [&[&str]; 3] = [&[], &["-Xcicc", "-O0"], &["-Xcicc", "-O1"]];
+const LEVELS: [&[&str]; 4] = [&[], &["-Xcicc", "-O0"], &["-Xcicc", "-O1"], &["-Xcicc", "-O2"]];
 
 /// Runs a test at every level.
 fn at_every_level(kernel: &str, test: impl Fn(&mut Sandbox, &Program)) {

@@ -123,6 +123,7 @@ fn races_in_shared_memory() {
     let report = reports("shared_race", RACE, (1, 64), &[]);
     assert_says(&report, &["[race]", "shared memory", "wrong.cu:", "written by block (0, 0, 0) thread", "st.shared"]);
     assert_says(&reports("warp_race", RACE, (1, 32), &[]), &["[race]", "shared memory"]);
+    assert_says(&reports("barrier_of_others", RACE, (1, 128), &[]), &["[race]", "written by block (0, 0, 0) thread"]);
     assert_says(&reports("plain_read_of_atomic", RACE, (1, 64), &[]), &["[race]", "reads what another thread writes"]);
 }
 

@@ -5,8 +5,6 @@ use super::report::Spot;
 use super::stamp::{Clock, Who, key};
 use crate::count::access::AccessCounts;
 use crate::driver::config::Checks;
-use crate::exec::copies::Copy;
-use crate::exec::event::Arrival;
 use crate::exec::launch::Launch;
 use crate::exec::observe::Seen;
 use crate::exec::op::{LANES, Mask};
@@ -16,16 +14,16 @@ use crate::ptx::Space;
 
 /// What is remembered of a block while it runs.
 pub struct BlockChecks {
-    checks: Checks,
-    number: u64,
-    clock: Clock,
-    cells: SharedCells,
+    pub(super) checks: Checks,
+    pub(super) number: u64,
+    pub(super) clock: Clock,
+    pub(super) cells: SharedCells,
     /// Asynchronous copies on their way to each word of shared memory, and which instruction started the last.
-    in_flight: Vec<(u16, u32)>,
+    pub(super) in_flight: Vec<(u16, u32)>,
     /// How many words these are.
-    flying: u32,
+    pub(super) flying: u32,
     /// Whether each byte of shared memory was written.
-    shared_written: Vec<u8>,
+    pub(super) shared_written: Vec<u8>,
     /// Whether each byte of local memory was written, lane after lane, warp after warp.
     local_written: Vec<u8>,
     counts: Option<AccessCounts>,
@@ -379,115 +377,6 @@ impl BlockChecks {
             Some((&other, "the copy was started by")),
             || place_of(launch, part, address),
         );
-    }
-
-    /// A shuffle read from lanes that take no part.
-    pub fn inactive_source(&mut self, launch: &Launch, origin: u32, thread: u32, lanes: Mask) {
-        if self.checks.sync {
-            launch.sink.found(
-                launch,
-                "sync",
-                || {
-                    format!(
-                        "shuffle reads from lanes that take no part, in lanes {lanes:#010x}: the result is undefined"
-                    )
-                },
-                &Spot { origin, block: self.number, thread },
-                None,
-                Vec::new,
-            );
-        }
-    }
-
-    /// Lanes came to a barrier of the block.
-    pub fn at_barrier(
-        &mut self,
-        launch: &Launch,
-        origin: u32,
-        thread: u32,
-        arrival: &Arrival,
-        whole: bool,
-        alive: u32,
-    ) {
-        if !self.checks.sync {
-            return;
-        }
-        let spot = Spot { origin, block: self.number, thread };
-        let ended = launch.threads() - alive;
-        if arrival.aligned && !whole {
-            let title = || "barrier in divergent code: not all lanes of the warp come to it together".to_string();
-            launch.sink.found(launch, "sync", title, &spot, None, Vec::new);
-        } else if arrival.threads.is_none() && ended > 0 {
-            let title = || format!("barrier that {ended} threads of the block never reach: they have ended");
-            launch.sink.found(launch, "sync", title, &spot, None, Vec::new);
-        }
-    }
-
-    /// Everybody came to a barrier.
-    pub fn barrier_completed(&mut self, _all: bool) {
-        // Barriers of a part of the block order that part only; the rest is given the benefit of the doubt.
-        self.clock.barrier();
-    }
-
-    /// Lanes of a warp met.
-    pub fn warp_synchronised(&mut self, warp: u32, _mask: Mask) {
-        self.clock.warp_barrier(warp);
-    }
-
-    /// An asynchronous copy was started.
-    pub fn copy_started(&mut self, launch: &Launch, warp: u32, copy: &Copy) {
-        for lane in (0..LANES).filter(|lane| copy.lanes >> lane & 1 != 0) {
-            let target = u64::from(copy.target[lane]);
-            if self.checks.init {
-                self.shared_written[target as usize..(target + u64::from(copy.bytes)) as usize].fill(1);
-            }
-            if self.checks.race && self.clock.is_running() {
-                self.copy_touches(launch, warp, lane, copy);
-                for word in target / 4..(target + u64::from(copy.bytes)).div_ceil(4) {
-                    let slot = &mut self.in_flight[word as usize];
-                    *slot = (slot.0.saturating_add(1), copy.origin);
-                    self.flying += 1;
-                }
-            }
-        }
-    }
-
-    /// An asynchronous copy landed.
-    pub fn copy_landed(&mut self, launch: &Launch, warp: u32, copy: &Copy) {
-        if !self.checks.race || !self.clock.is_running() {
-            return;
-        }
-        for lane in (0..LANES).filter(|lane| copy.lanes >> lane & 1 != 0) {
-            let target = u64::from(copy.target[lane]);
-            for word in target / 4..(target + u64::from(copy.bytes)).div_ceil(4) {
-                let slot = &mut self.in_flight[word as usize];
-                slot.0 = slot.0.saturating_sub(1);
-                self.flying = self.flying.saturating_sub(1);
-            }
-            self.copy_touches(launch, warp, lane, copy);
-        }
-    }
-
-    /// A copy writes, when it starts and until it lands.
-    fn copy_touches(&mut self, launch: &Launch, warp: u32, lane: usize, copy: &Copy) {
-        let touch = Touch { write: true, strong: false, origin: copy.origin };
-        let thread = warp * 32 + lane as u32;
-        let target = u64::from(copy.target[lane]);
-        let conflict = touch_range(&mut self.cells, &self.clock, thread, Who::Thread, touch, target, copy.bytes);
-        if let Some((at, conflict)) = conflict {
-            let spot = Spot { origin: copy.origin, block: self.number, thread };
-            let other =
-                Spot { origin: conflict.origin, block: conflict.stamp.block(), thread: conflict.stamp.thread() };
-            let verb = if conflict.wrote { "writes" } else { "reads" };
-            launch.sink.found(
-                launch,
-                "race",
-                || format!("asynchronous copy to {at:#x} in shared memory, which another thread {verb} meanwhile"),
-                &spot,
-                Some((&other, if conflict.wrote { "written by" } else { "read by" })),
-                Vec::new,
-            );
-        }
     }
 
     /// All threads have ended.

@@ -1,9 +1,10 @@
 //! Who accessed a place last, and whether that happened before what happens now.
 //!
 //! A block counts time in steps: each completed barrier and each warp synchronisation begins a new one. What a thread
-//! did before the last barrier happened before everything after it; what a lane did before its warp's last
-//! synchronisation happened before what the warp does now; what another block did happened before only if it released
-//! and this block acquired through an atomic.
+//! did before the last barrier of all threads happened before everything after it; what it did before it came to a
+//! barrier of some warps happened before what those do after it; what a lane did before its warp's last synchronisation
+//! happened before what the warp does now; what another block did happened before only if it released and this block
+//! acquired through an atomic. Where a stamp stands for threads of several warps, any barrier orders them.
 
 use std::collections::HashMap;
 
@@ -97,8 +98,15 @@ pub struct Clock {
     pub key: u64,
     /// Now.
     pub time: u64,
-    /// When the last barrier completed.
+    /// When the last barrier of all threads completed.
     phase: u64,
+    /// When the last barrier completed.
+    last: u64,
+    /// Until when each warp's accesses happened before what each warp does now; empty before there is a barrier of
+    /// some warps.
+    known: Vec<[u64; 32]>,
+    /// When each warp last came to a barrier without waiting there.
+    announced: [u64; 32],
     /// When each warp synchronised last.
     warps: Vec<u64>,
     /// Other blocks' times that happened before now.
@@ -108,14 +116,48 @@ pub struct Clock {
 impl Clock {
     /// A block's clock.
     pub fn new(key: u64, warps: usize) -> Self {
-        Self { key, time: 1, phase: 1, warps: vec![1; warps], acquired: HashMap::new() }
+        Self {
+            key,
+            time: 1,
+            phase: 1,
+            last: 1,
+            known: vec![],
+            announced: [0; 32],
+            warps: vec![1; warps],
+            acquired: HashMap::new(),
+        }
     }
 
     /// All threads met at a barrier.
     pub fn barrier(&mut self) {
         self.time = (self.time + 1).min(LAST_TIME);
-        self.phase = self.time;
+        (self.phase, self.last) = (self.time, self.time);
         self.warps.fill(self.time);
+    }
+
+    /// Warps met at a barrier, at which some of them waited.
+    pub fn partial_barrier(&mut self, arrived: u32, waiting: u32) {
+        self.time = (self.time + 1).min(LAST_TIME);
+        self.last = self.time;
+        self.known.resize(self.warps.len(), [0; 32]);
+        let bits = |mask: u32| (0..32usize).filter(move |warp| mask >> warp & 1 != 0);
+        let mut together = [0; 32];
+        for warp in bits(arrived) {
+            for (latest, known) in together.iter_mut().zip(self.known[warp]) {
+                *latest = known.max(*latest);
+            }
+            together[warp] = if waiting >> warp & 1 != 0 { self.time } else { self.announced[warp] };
+        }
+        for warp in bits(waiting) {
+            self.known[warp] = together;
+            self.warps[warp] = self.time;
+        }
+    }
+
+    /// A warp came to a barrier without waiting: what it does from now on, that barrier does not order.
+    pub fn announce(&mut self, warp: usize) {
+        self.time = (self.time + 1).min(LAST_TIME);
+        self.announced[warp] = self.time;
     }
 
     /// A warp's lanes met.
@@ -165,11 +207,16 @@ impl Clock {
         if before.key() != self.key {
             return self.acquired.get(&before.block()).is_none_or(|time| *time < before.time());
         }
-        let same_warp = before.thread() / 32 == thread / 32;
+        let (theirs, mine) = (before.thread() as usize / 32, thread as usize / 32);
+        let same_warp = theirs == mine;
         match before.who() {
             Who::Thread if before.thread() == thread => false,
             Who::Thread | Who::Warp if same_warp => before.time() >= self.warps[thread as usize / 32],
-            _ => before.time() >= self.phase,
+            Who::Thread | Who::Warp => {
+                let known = self.known.get(mine).map_or(0, |known| known[theirs]);
+                before.time() >= self.phase.max(known)
+            }
+            _ => before.time() >= self.last,
         }
     }
 
@@ -213,6 +260,28 @@ mod tests {
         assert!(!clock.races(lane, 4) && clock.races(other, 4) && clock.races(lane, 41));
         clock.barrier();
         assert!(!clock.races(other, 4) && !clock.races(lane, 41));
+    }
+
+    #[test]
+    fn barriers_of_some_warps_order_only_these() {
+        let mut clock = Clock::new(key(1, 0), 3);
+        let (first, third) = (at(&clock, 0), at(&clock, 64));
+        clock.partial_barrier(0b011, 0b011);
+        assert!(!clock.races(first, 32) && clock.races(first, 64) && clock.races(third, 0));
+        clock.partial_barrier(0b110, 0b110);
+        assert!(!clock.races(first, 64), "through the second warp");
+        assert!(!clock.races(third, 32) && clock.races(third, 0));
+    }
+
+    #[test]
+    fn who_only_announces_itself_is_ordered_until_then() {
+        let mut clock = Clock::new(key(1, 0), 2);
+        let before = at(&clock, 0);
+        clock.announce(0);
+        let after = at(&clock, 0);
+        clock.partial_barrier(0b11, 0b10);
+        assert!(!clock.races(before, 32) && clock.races(after, 32));
+        assert!(clock.races(Stamp::new(clock.key, clock.time - 1, 32, false), 0), "it learns nothing");
     }
 
     #[test]

@@ -89,8 +89,21 @@ impl AccessCounts {
     }
 }
 
+/// Whether all lanes run and access the same place, or places that follow each other without gaps.
+fn is_even(addresses: &[u64; LANES], mask: Mask, bytes: u64) -> bool {
+    let step = addresses[1].wrapping_sub(addresses[0]);
+    let mut gap = 0;
+    for lane in 0..LANES {
+        gap |= addresses[lane] ^ addresses[0].wrapping_add((lane as u64).wrapping_mul(step));
+    }
+    mask == Mask::MAX && gap == 0 && (step == 0 || step == bytes)
+}
+
 /// Different sectors that lanes touch.
 fn sectors(addresses: &[u64; LANES], mask: Mask, bytes: u64) -> u64 {
+    if is_even(addresses, mask, bytes) {
+        return (addresses[LANES - 1] + bytes - 1) / SECTOR - addresses[0] / SECTOR + 1;
+    }
     let lanes = (0..LANES).filter(|lane| mask >> lane & 1 != 0);
     let mut count = 0;
     let mut next = 0;
@@ -117,39 +130,52 @@ fn sectors(addresses: &[u64; LANES], mask: Mask, bytes: u64) -> u64 {
 /// Passes over the banks: lanes are served in groups of at most 128 bytes; within a group, different places of one bank
 /// (for wider accesses, of one set of neighbouring banks) take turns.
 fn wavefronts(addresses: &[u64; LANES], mask: Mask, bytes: u32) -> (u64, u64) {
-    const NONE: u64 = u64::MAX;
     let unit = u64::from(bytes.clamp(4, 16));
     let banks = (128 / unit) as usize;
     let (mut taken, mut ideal) = (0, 0);
     for group in 0..LANES / banks {
-        let mut first = [NONE; LANES];
-        let mut turns = [0u8; LANES];
-        let mut others: [u64; LANES] = [NONE; LANES];
-        let mut count = 0;
-        let mut most = 0;
-        let mut last = NONE;
-        for lane in group * banks..(group + 1) * banks {
-            let place = addresses[lane] / unit;
-            if mask >> lane & 1 == 0 || place == last {
-                continue;
-            }
-            last = place;
-            let bank = place as usize % banks;
-            if first[bank] == NONE {
-                first[bank] = place;
-            } else if first[bank] == place || others[..count].contains(&place) {
-                continue;
-            } else {
-                others[count] = place;
-                count += 1;
-            }
-            turns[bank] += 1;
-            most = most.max(turns[bank]);
+        let lanes = group * banks..(group + 1) * banks;
+        let places: &mut [u64] = &mut [0; LANES][..banks];
+        for (place, address) in places.iter_mut().zip(&addresses[lanes.clone()]) {
+            *place = address >> unit.trailing_zeros();
         }
-        taken += u64::from(most);
-        ideal += u64::from(most > 0);
+        let turns = turns(places, mask >> lanes.start);
+        taken += turns;
+        ideal += u64::from(turns > 0);
     }
     (taken, ideal)
+}
+
+/// The most turns that a bank needs for these places, as many as there are banks, a power of two.
+fn turns(places: &[u64], mask: Mask) -> u64 {
+    let banks = places.len();
+    let mut busy: Mask = 0;
+    let mut last = None;
+    for (lane, place) in places.iter().enumerate() {
+        if mask >> lane & 1 == 0 || last == Some(place) {
+            continue;
+        }
+        let bank = 1 << (*place as usize & (banks - 1));
+        if busy & bank != 0 {
+            return turns_in_conflict(places, mask);
+        }
+        busy |= bank;
+        last = Some(place);
+    }
+    u64::from(busy != 0)
+}
+
+/// [`turns`] where some bank is asked for more than once, perhaps for the same place.
+fn turns_in_conflict(places: &[u64], mask: Mask) -> u64 {
+    let banks = places.len();
+    let mut turns = [0; LANES];
+    for (lane, place) in places.iter().enumerate() {
+        let is_new = !(0..lane).any(|earlier| mask >> earlier & 1 != 0 && places[earlier] == *place);
+        if mask >> lane & 1 != 0 && is_new {
+            turns[*place as usize & (banks - 1)] += 1;
+        }
+    }
+    turns.into_iter().max().unwrap_or(0)
 }
 
 #[cfg(test)]
@@ -170,6 +196,7 @@ mod tests {
         reversed.reverse();
         assert_eq!(sectors(&reversed, Mask::MAX, 4), 4);
         assert_eq!(sectors(&strided(4), 0xff, 4), 1);
+        assert_eq!(sectors(&strided(8).map(|address| address + 28), Mask::MAX, 8), 9, "from the end of a sector on");
     }
 
     #[test]
@@ -179,6 +206,8 @@ mod tests {
         assert_eq!(wavefronts(&strided(128), Mask::MAX, 4), (32, 1));
         assert_eq!(wavefronts(&strided(132), Mask::MAX, 4), (1, 1));
         assert_eq!(wavefronts(&strided(0), Mask::MAX, 4), (1, 1), "broadcast");
+        let halves = std::array::from_fn(|lane| 1024 + lane as u64 % 2 * 4);
+        assert_eq!(wavefronts(&halves, Mask::MAX, 4), (1, 1), "two places in turn");
         assert_eq!(wavefronts(&strided(16), Mask::MAX, 16), (4, 4));
         assert_eq!(wavefronts(&strided(128), Mask::MAX, 16), (32, 4));
         assert_eq!(wavefronts(&strided(144), Mask::MAX, 16), (4, 4), "padded rows");

@@ -8,7 +8,7 @@ pub mod access;
 use std::collections::BTreeMap;
 
 use crate::exec::program::{AccessKind, Program, WorkKind};
-use crate::exec::scheduler::Executed;
+use crate::exec::tally::Executed;
 use crate::json::Json;
 use access::{AccessCounts, SiteCounts};
 
@@ -143,9 +143,11 @@ impl Counters {
     /// Adds what a thread executed, by instruction.
     pub fn add_executed(&mut self, program: &Program, executed: &[Executed]) {
         let mut last = None;
-        for (inst, executed) in program.code.iter().zip(executed) {
+        let (mut warps, mut lanes) = (0u64, 0u64);
+        for (inst, change) in program.code.iter().zip(executed) {
+            (warps, lanes) = (warps.wrapping_add(change.warps), lanes.wrapping_add(change.lanes));
             // An instruction may have become several, which all ran as often as the first.
-            if last == Some(inst.origin) || executed.warps == 0 {
+            if last == Some(inst.origin) || warps == 0 {
                 last = Some(inst.origin);
                 continue;
             }
@@ -156,14 +158,14 @@ impl Counters {
             let work = origin.work;
             let barrier = origin.text.starts_with("bar.") || origin.text.starts_with("barrier.");
             let counts = self.line(program, inst.origin);
-            counts.warps += executed.warps;
-            counts.lanes += executed.lanes;
+            counts.warps += warps;
+            counts.lanes += lanes;
             if barrier {
-                counts.barriers += executed.warps;
+                counts.barriers += warps;
             }
             if work.kind != WorkKind::Other {
                 // The tensor cores' operations are counted per warp.
-                let times = if work.kind >= WorkKind::TensorF16 { executed.warps } else { executed.lanes };
+                let times = if work.kind >= WorkKind::TensorF16 { warps } else { lanes };
                 *counts.work.entry(work.kind).or_default() += times * u64::from(work.amount);
             }
         }

@@ -22,6 +22,21 @@ impl<const BYTES: u64, const PARTIAL: bool> Op for Start<BYTES, PARTIAL> {
                 return true;
             }
             let offset = (inst.imm as i64 >> 32) as u64;
+            let block = &mut *core.block;
+            let eager = block.launch().landing == Landing::Eager;
+            if !PARTIAL && eager && block.checks.is_none() {
+                // Nobody will ask about this copy again.
+                let source = core.addresses::<{ space::GLOBAL }>(inst.ops[1], offset);
+                let Some(at) = core.locate::<{ space::GLOBAL }>(&source_inst, &source, BYTES, false) else {
+                    return true;
+                };
+                for lane in 0..LANES {
+                    // Lanes that do not run repeat the copy of one that does.
+                    let from = at.base.wrapping_add(source[lane]) as *const u8;
+                    from.copy_to_nonoverlapping(core.shared.add(target[lane] as usize), BYTES as usize);
+                }
+                return false;
+            }
             let mut read = [BYTES as u32; LANES];
             if PARTIAL {
                 read = core.get::<u32>(inst.ops[2]).map(|bytes| bytes.min(BYTES as u32));
@@ -65,8 +80,6 @@ impl<const BYTES: u64, const PARTIAL: bool> Op for Start<BYTES, PARTIAL> {
             }
             let copy =
                 Copy { lanes: all, source, target: offsets, bytes: BYTES as u32, read, group: 0, origin: inst.origin };
-            let block = &mut *core.block;
-            let eager = block.launch().landing == Landing::Eager;
             if eager {
                 copy.land(core.shared);
             }
@@ -215,7 +228,7 @@ impl<const ACTION: u8> Op for Barrier<ACTION> {
                 done |= Mask::from(old & word::PHASE != waited_for) << lane;
             }
             if completed && let Some(checks) = &mut (*core.block).checks {
-                checks.barrier_completed(true);
+                checks.block_synchronised();
             }
             match ACTION {
                 action::ARRIVE | action::DROP | action::PENDING => core.put(inst.ops[0], tokens),

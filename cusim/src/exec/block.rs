@@ -20,6 +20,26 @@ pub struct Barrier {
     pub expected: Option<u32>,
     /// Threads whose predicate was true.
     pub count: u32,
+    /// Warps that have arrived, as bits.
+    pub warps: u32,
+    /// Those of them that wait.
+    pub waiting: u32,
+    /// Lanes of each warp that have arrived.
+    lanes: [Mask; 32],
+    /// The instruction that the last of them came to.
+    pub origin: u32,
+}
+
+/// What a barrier to which everybody has come found.
+pub struct Completed {
+    /// Threads whose predicate was true.
+    pub count: u32,
+    /// Threads that took part.
+    pub threads: u32,
+    /// Warps that took part, as bits.
+    pub warps: u32,
+    /// Those of them that waited.
+    pub waiting: u32,
 }
 
 /// What operations see of their block.
@@ -148,9 +168,15 @@ impl BlockState {
         })
     }
 
-    /// Counts an arrival of `lanes` threads of a warp; `whole` if these are all threads of the warp.
-    pub fn arrive(&mut self, arrival: &Arrival, lanes: Mask, whole: bool) {
+    /// Counts an arrival of `lanes` threads of a warp at the instruction `origin`; `whole` if these are all threads of
+    /// the warp. Tells whether some had arrived already and the barrier has not completed since.
+    pub fn arrive(&mut self, arrival: &Arrival, warp: usize, lanes: Mask, whole: bool, origin: u32) -> bool {
         let barrier = &mut self.barriers[arrival.barrier as usize % BARRIERS];
+        let again = barrier.lanes[warp] & lanes != 0;
+        barrier.lanes[warp] |= lanes;
+        barrier.origin = origin;
+        barrier.warps |= 1 << warp;
+        barrier.waiting |= u32::from(arrival.waits) << warp;
         // With an explicit count an aligned barrier counts warps, as if all their lanes were there.
         let threads = if arrival.threads.is_some() && arrival.aligned && whole { 32 } else { lanes.count_ones() };
         barrier.arrived += threads;
@@ -158,23 +184,25 @@ impl BlockState {
         if let Some((_, bits, _)) = arrival.reduction {
             barrier.count += (bits & lanes).count_ones();
         }
+        again
     }
 
-    /// If everybody has come to a barrier, resets it and returns how many threads' predicates were true and how many
-    /// threads took part.
-    pub fn complete(&mut self, barrier: usize) -> Option<(u32, u32)> {
+    /// If everybody has come to a barrier, resets it.
+    pub fn complete(&mut self, barrier: usize) -> Option<Completed> {
         let state = &mut self.barriers[barrier];
         if state.arrived == 0 || state.arrived < state.expected.unwrap_or(self.alive) {
             return None;
         }
-        let result = (state.count, state.arrived);
-        *state = Barrier::default();
-        Some(result)
+        let Barrier { arrived, count, warps, waiting, .. } = std::mem::take(state);
+        Some(Completed { count, threads: arrived, warps, waiting })
     }
 
     /// All threads have ended.
     pub fn finish(&mut self) {
         if let Some(mut checks) = self.checks.take() {
+            for (number, barrier) in self.barriers.iter().enumerate().filter(|(_, barrier)| barrier.arrived > 0) {
+                checks.barrier_left(self.launch(), number, barrier);
+            }
             checks.block_ended(self.launch());
             self.checks = Some(checks);
         }

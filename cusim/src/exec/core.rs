@@ -49,6 +49,18 @@ pub trait Lane: Copy + 'static {
     unsafe fn write(regs: *mut u8, slot: u32, mask: Mask, values: [Self; LANES]);
 }
 
+/// Replaces the values of the lanes in `mask`. A function of its own, so that operations stay short.
+///
+/// # Safety
+/// The processor must have AVX2.
+#[inline(never)]
+#[target_feature(enable = "avx2")]
+unsafe fn blend<T: Copy>(register: &mut [T; LANES], mask: Mask, values: &[T; LANES]) {
+    for lane in 0..LANES {
+        register[lane] = if mask >> lane & 1 != 0 { values[lane] } else { register[lane] };
+    }
+}
+
 macro_rules! lanes {
     ($($t:ty)*) => {$(
         impl Lane for $t {
@@ -65,9 +77,8 @@ macro_rules! lanes {
                 if mask == Mask::MAX {
                     *register = values;
                 } else {
-                    for lane in 0..LANES {
-                        register[lane] = if mask >> lane & 1 != 0 { values[lane] } else { register[lane] };
-                    }
+                    // SAFETY: operations run only where the processor has AVX2.
+                    unsafe { blend(register, mask, &values) };
                 }
             }
         }
@@ -110,6 +121,16 @@ impl Core {
     pub unsafe fn get<T: Lane>(&self, slot: u32) -> [T; LANES] {
         // SAFETY: as for this function.
         unsafe { T::read(self.regs, slot) }
+    }
+
+    /// A register where it lies.
+    ///
+    /// # Safety
+    /// `slot` must be the offset of a register of this type in the frame.
+    #[inline(always)]
+    pub unsafe fn register<T: Lane>(&self, slot: u32) -> *mut [T; LANES] {
+        // SAFETY: as for this function.
+        unsafe { self.regs.add(slot as usize).cast() }
     }
 
     /// Writes a register in the lanes that run.

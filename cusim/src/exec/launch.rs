@@ -9,8 +9,9 @@ use super::copies::Landing;
 use super::fault::Fault;
 use super::order::Order;
 use super::program::Program;
-use super::scheduler::{Block, Executed, Outcome};
+use super::scheduler::{Block, Outcome};
 use super::site::Site;
+use super::tally::Executed;
 use crate::check::report::Sink;
 use crate::count::Counters;
 use crate::mem::Memory;
@@ -181,7 +182,7 @@ fn run_blocks(launch: &Launch, progress: &Progress, worker: &mut Worker, leave: 
     let counting = launch.counters.is_some();
     if counting {
         worker.executed.clear();
-        worker.executed.resize(launch.program.code.len(), Executed::default());
+        worker.executed.resize(launch.program.code.len() + 1, Executed::default());
     }
     let total = launch.blocks();
     let mut resident: Vec<Block> = vec![];

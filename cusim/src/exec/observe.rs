@@ -57,6 +57,7 @@ impl Op for Observed {
 }
 
 /// Addresses of an instruction's operand, whatever its width.
+#[inline(always)]
 unsafe fn addresses(core: &Core, inst: &Inst, site: &MemorySite) -> [u64; LANES] {
     let slot = inst.ops[site.address as usize];
     let offset = match site.access {

@@ -1,14 +1,15 @@
 //! Runs the warps of a block until all have ended.
 
 use super::block::{BARRIERS, BlockState, reduce};
+use super::calls::{copy_results, enter_functions, surroundings};
 use super::core::{Core, Lane};
-use super::event::{Call, Event};
+use super::event::Event;
 use super::fault::{Fault, FaultKind};
-use super::frame::{Scope, Surroundings, fill};
+use super::frame::{Scope, fill};
 use super::launch::Launch;
 use super::op::{LANES, Mask};
-use super::program::Slot;
 use super::site::{FIRST_OFFSET, Site};
+use super::tally::{Executed, Tally};
 use super::warp::{Frame, Group, Wait, Warp};
 
 /// Jumps back after which a group gives others a turn.
@@ -23,15 +24,6 @@ pub enum Outcome {
     Done,
     /// Its warps seem to wait for another block.
     Waiting,
-}
-
-/// Executed warps and lanes of one instruction.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Executed {
-    /// Warps.
-    pub warps: u64,
-    /// Lanes.
-    pub lanes: u64,
 }
 
 /// A block with everything that it needs to run, kept for the next block.
@@ -109,7 +101,7 @@ impl Block {
         let order = launch.order.permutation(count as u64, self.state.number);
         let mut patience = PATIENCE;
         let counting = executed.is_some();
-        let executed = executed.map_or(std::ptr::null_mut(), |executed| executed.as_mut_ptr());
+        let tally = Tally(executed.map_or(std::ptr::null_mut(), |executed| executed.as_mut_ptr()));
         self.core.sites = sites.as_mut_ptr();
         self.core.shared = self.state.shared.as_ptr();
         self.core.block = &mut *self.state;
@@ -123,9 +115,9 @@ impl Block {
                 }
                 ran = true;
                 preempted |= if counting {
-                    self.run_warp::<true>(launch, index, executed)?
+                    self.run_warp::<true>(launch, index, tally)?
                 } else {
-                    self.run_warp::<false>(launch, index, executed)?
+                    self.run_warp::<false>(launch, index, tally)?
                 };
                 self.count_arrivals(launch, index);
                 self.release();
@@ -154,10 +146,13 @@ impl Block {
             };
             *counted = true;
             let whole = group.mask == warp.alive;
-            self.state.arrive(arrival, group.mask, whole);
+            let origin = launch.program.code[group.pc as usize].origin;
+            let again = self.state.arrive(arrival, index, group.mask, whole, origin);
             if let Some(checks) = &mut self.state.checks {
-                let origin = launch.program.code[group.pc as usize].origin;
                 let thread = index as u32 * 32 + group.mask.trailing_zeros();
+                if again {
+                    checks.came_again(launch, origin, thread);
+                }
                 checks.at_barrier(launch, origin, thread, arrival, whole, self.state.alive);
             }
         }
@@ -166,11 +161,11 @@ impl Block {
     /// Lets go those who wait at barriers to which everybody has come.
     fn release(&mut self) {
         for barrier in 0..BARRIERS {
-            let Some((count, threads)) = self.state.complete(barrier) else {
+            let Some(completed) = self.state.complete(barrier) else {
                 continue;
             };
             if let Some(checks) = &mut self.state.checks {
-                checks.barrier_completed(threads >= self.state.alive);
+                checks.barrier_completed(&completed, self.state.alive);
             }
             let mut released = vec![];
             for warp in &mut self.warps {
@@ -182,7 +177,7 @@ impl Block {
                         continue;
                     }
                     if let Some((reduction, _, slot)) = arrival.reduction {
-                        let value = reduce(reduction, count, threads);
+                        let value = reduce(reduction, completed.count, completed.threads);
                         // SAFETY: lowering gave the instruction this register: a predicate for the logical
                         // reductions, else 32 bits wide.
                         unsafe {
@@ -211,12 +206,7 @@ impl Block {
     }
 
     /// Runs a warp until none of its groups can; whether it gave up its turn.
-    fn run_warp<const COUNT: bool>(
-        &mut self,
-        launch: &Launch,
-        index: usize,
-        executed: *mut Executed,
-    ) -> Result<bool, Box<Fault>> {
+    fn run_warp<const COUNT: bool>(&mut self, launch: &Launch, index: usize, tally: Tally) -> Result<bool, Box<Fault>> {
         let code = launch.program.code.as_ptr();
         let warp = &mut self.warps[index];
         let core = &mut self.core;
@@ -232,29 +222,34 @@ impl Block {
             core.alive = warp.alive;
             core.enter(&group.frame, launch, warp.registers.as_ptr());
             let mut pc = group.pc;
+            let mut begun = pc;
             let join = warp.join(&group);
             loop {
                 // SAFETY: every path through the code ends with an exit, return or jump inside it.
                 let inst = unsafe { &*code.add(pc as usize) };
-                if COUNT {
-                    // SAFETY: the caller gives an entry per instruction; guards are predicate registers.
-                    unsafe {
-                        let entry = &mut *executed.add(pc as usize);
-                        let lanes =
-                            if inst.guard == super::op::NO_GUARD { core.mask } else { core.mask & core.guard(inst) };
-                        entry.warps += 1;
-                        entry.lanes += u64::from(lanes.count_ones());
-                    }
+                if COUNT && inst.guard != super::op::NO_GUARD {
+                    // SAFETY: guards are predicate registers, and the instruction is one of the program.
+                    unsafe { tally.left_out(pc, core.mask & !core.guard(inst)) };
                 }
                 // SAFETY: lowering gave the instruction operands that fit its operation and the current frame.
                 if !unsafe { (inst.run)(core, inst) } {
                     pc += 1;
                     if pc == join {
+                        // SAFETY: what ran is a part of the program.
+                        unsafe { tally.ran::<COUNT>(begun..pc, group.mask) };
                         group.pc = pc;
                         warp.push(group);
                         break;
                     }
                     continue;
+                }
+                // Lanes that wait for others to join them come back to this instruction.
+                let ran = if matches!(core.event, Event::Converge) { pc } else { pc + 1 };
+                // SAFETY: as above.
+                unsafe { tally.ran::<COUNT>(begun..ran, group.mask) };
+                if COUNT && ran == pc && inst.guard != super::op::NO_GUARD {
+                    // SAFETY: as above.
+                    unsafe { tally.put_back(pc, group.mask & !core.mask) };
                 }
                 match std::mem::replace(&mut core.event, Event::None) {
                     Event::Jump => {
@@ -273,6 +268,7 @@ impl Block {
                             }
                         }
                         pc = core.target;
+                        begun = pc;
                         if pc >= join {
                             group.pc = pc;
                             warp.push(group);
@@ -316,6 +312,7 @@ impl Block {
                         }
                         core.mask = group.mask;
                         pc += 1;
+                        begun = pc;
                         if pc == join {
                             group.pc = pc;
                             warp.push(group);
@@ -351,7 +348,14 @@ impl Block {
                             warp.park(Group { pc, mask: core.mask, wait: Wait::Barrier(arrival, false), ..group });
                         } else {
                             let whole = core.mask == warp.alive;
-                            self.state.arrive(&arrival, core.mask, whole);
+                            let again = self.state.arrive(&arrival, index, core.mask, whole, inst.origin);
+                            if let Some(checks) = &mut self.state.checks {
+                                if again {
+                                    let thread = index as u32 * 32 + core.mask.trailing_zeros();
+                                    checks.came_again(launch, inst.origin, thread);
+                                }
+                                checks.announced(index);
+                            }
                             warp.push(Group { pc: pc + 1, mask: core.mask, ..group });
                         }
                         break;
@@ -455,124 +459,6 @@ fn take_fault(core: &mut Core, pc: u32, launch: &Launch) -> Box<Fault> {
             detail: "the instruction cannot run here".into(),
         }),
     }
-}
-
-fn surroundings<'a>(launch: &'a Launch, state: &BlockState, warp: u32, local_base: u32) -> Surroundings<'a> {
-    Surroundings {
-        block_size: launch.block,
-        grid_size: launch.grid,
-        block_index: state.index,
-        warp,
-        params: &launch.params,
-        dynamic_shared: launch.dynamic_shared,
-        total_shared: launch.program.shared.static_bytes + launch.dynamic_shared,
-        grid_id: launch.id,
-        workspace: launch.workspace,
-        multiprocessors: launch.multiprocessors,
-        local_base,
-    }
-}
-
-/// Copies argument or result bytes between frames, for the running lanes.
-fn copy_slots(core: &Core, from: (u32, &[Slot]), to: (u32, &[Slot])) {
-    for (source, target) in from.1.iter().zip(to.1) {
-        let bytes = source.bytes.min(target.bytes) as usize;
-        for lane in (0..LANES).filter(|lane| core.mask >> lane & 1 != 0) {
-            // SAFETY: frames lie inside each lane's local memory, which calls check before they enter one.
-            unsafe {
-                let memory = core.local.add(lane * core.local_stride);
-                let source = memory.add((from.0 - FIRST_OFFSET + source.offset) as usize);
-                let target = memory.add((to.0 - FIRST_OFFSET + target.offset) as usize);
-                std::ptr::copy(source, target, bytes);
-            }
-        }
-    }
-}
-
-/// Tells the checks that frames' slots were written.
-fn note_passed(core: &Core, launch: &Launch, state: &mut BlockState, local: u32, slots: &[Slot]) {
-    let Some(checks) = &mut state.checks else {
-        return;
-    };
-    for lane in (0..LANES as u32).filter(|lane| core.mask >> lane & 1 != 0) {
-        for slot in slots {
-            checks.local_passed(launch, core.warp * 32 + lane, local - FIRST_OFFSET + slot.offset, slot.bytes);
-        }
-    }
-}
-
-fn copy_results(core: &Core, launch: &Launch, state: &mut BlockState, callee: &Frame, caller: &Frame) {
-    let returns = &launch.program.functions[callee.function as usize].returns;
-    let results = &launch.program.calls[callee.site as usize].results;
-    copy_slots(core, (callee.local, returns), (caller.local, results));
-    note_passed(core, launch, state, caller.local, results);
-}
-
-/// Makes a group for each function that the lanes of a call enter.
-fn enter_functions(
-    core: &mut Core,
-    launch: &Launch,
-    state: &mut BlockState,
-    warp: &mut Warp,
-    group: &Group,
-    call: &Call,
-    pc: u32,
-) -> Result<(), Fault> {
-    let program = launch.program;
-    let caller = &program.functions[group.frame.function as usize];
-    let site = &program.calls[call.site as usize];
-    let acting = core.mask;
-    let mut left = acting;
-    while left != 0 {
-        let first = left.trailing_zeros() as usize;
-        let function = call.targets[first];
-        let lanes = (0..LANES).filter(|lane| left >> lane & 1 != 0 && call.targets[*lane] == function);
-        let mask = lanes.fold(0, |mask: Mask, lane| mask | 1 << lane);
-        left &= !mask;
-        let callee = &program.functions[function as usize];
-        let failed = |kind, detail| Fault {
-            kind,
-            origin: 0,
-            lane: core.warp * 32 + first as u32,
-            block: 0,
-            access: None,
-            detail,
-        };
-        let sizes = |slots: &[Slot]| slots.iter().map(|slot| slot.bytes).collect::<Vec<_>>();
-        if sizes(&callee.params) != sizes(&site.args) || sizes(&callee.returns) != sizes(&site.results) {
-            let detail = format!("{} takes other parameters than this call passes", callee.name);
-            return Err(failed(FaultKind::BadCall, detail));
-        }
-        let frame = Frame {
-            function,
-            registers: group.frame.registers + caller.register_bytes,
-            local: group.frame.local + caller.local_bytes,
-            site: call.site,
-            return_to: pc + 1,
-        };
-        let fits = frame.registers + callee.register_bytes <= program.register_bytes
-            && frame.local - FIRST_OFFSET + callee.local_bytes <= program.local_bytes;
-        if !fits {
-            let detail = format!(
-                "calling {} at depth {} needs more than the {} bytes of stack per thread",
-                callee.name,
-                group.callers.len() + 1,
-                program.local_bytes
-            );
-            return Err(failed(FaultKind::StackOverflow, detail));
-        }
-        core.mask = mask;
-        copy_slots(core, (group.frame.local, &site.args), (frame.local, &callee.params));
-        note_passed(core, launch, state, frame.local, &callee.params);
-        let around = surroundings(launch, state, core.warp, frame.local);
-        // SAFETY: the frame fits the register file.
-        unsafe { fill(warp.registers.as_ptr().add(frame.registers as usize), callee, &around, mask, Scope::All) };
-        let mut callers = group.callers.clone();
-        callers.push(group.frame);
-        warp.push(Group { pc: callee.entry, mask, frame, callers, wait: Wait::Ready, turns: group.turns });
-    }
-    core.mask = acting;
-    Ok(())
 }
 
 impl Core {

@@ -3,6 +3,12 @@
 //! Each memory instruction remembers the bounds of the allocation that it touched last: as long as it stays inside,
 //! checking costs two comparisons.
 
+use std::arch::x86_64::{
+    _mm_loadu_si128, _mm256_add_epi64, _mm256_and_si256, _mm256_castsi256_pd, _mm256_cvtepu32_epi64,
+    _mm256_loadu_si256, _mm256_movemask_pd, _mm256_or_si256, _mm256_set_epi64x, _mm256_set1_epi64x,
+    _mm256_setzero_si256, _mm256_storeu_si256, _mm256_sub_epi64, _mm256_testz_si256, _mm256_xor_si256,
+};
+
 use super::core::Core;
 use super::event::Event;
 use super::fault::{Access, Fault, FaultKind};
@@ -86,6 +92,15 @@ impl Located {
     }
 }
 
+/// Lanes that do not run repeat the first one that does.
+#[inline(never)]
+fn repeat_first(addresses: &mut [u64; LANES], mask: Mask) {
+    let first = addresses[mask.trailing_zeros() as usize & 31];
+    for (lane, address) in addresses.iter_mut().enumerate() {
+        *address = if mask >> lane & 1 != 0 { *address } else { first };
+    }
+}
+
 /// What makes an access invalid.
 pub struct Invalid {
     /// Kind of fault.
@@ -101,26 +116,23 @@ impl Core {
     /// `slot` must be a register of the width that `SPACE` uses.
     #[inline(always)]
     pub unsafe fn addresses<const SPACE: u8>(&self, slot: u32, offset: u64) -> [u64; LANES] {
-        // Plain loops: the compiler does not inline `map` over arrays of this size.
         let mut addresses = [0; LANES];
-        if SPACE == space::SHARED || SPACE == space::LOCAL {
-            // SAFETY: as for this function.
-            let narrow: [u32; LANES] = unsafe { self.get(slot) };
-            for lane in 0..LANES {
-                addresses[lane] = u64::from(narrow[lane]).wrapping_add(offset);
-            }
-        } else {
-            // SAFETY: as for this function.
-            let wide: [u64; LANES] = unsafe { self.get(slot) };
-            for lane in 0..LANES {
-                addresses[lane] = wide[lane].wrapping_add(offset);
+        // SAFETY: as for this function; operations run only where the processor has AVX2.
+        unsafe {
+            let distance = _mm256_set1_epi64x(offset as i64);
+            for four in 0..LANES / 4 {
+                let value = if SPACE == space::SHARED || SPACE == space::LOCAL {
+                    let narrow = self.regs.add(slot as usize).cast::<u32>().add(4 * four);
+                    _mm256_cvtepu32_epi64(_mm_loadu_si128(narrow.cast()))
+                } else {
+                    _mm256_loadu_si256(self.regs.add(slot as usize).cast::<u64>().add(4 * four).cast())
+                };
+                let address = _mm256_add_epi64(value, distance);
+                _mm256_storeu_si256(addresses.as_mut_ptr().add(4 * four).cast(), address);
             }
         }
         if self.mask != Mask::MAX {
-            let first = addresses[self.mask.trailing_zeros() as usize & 31];
-            for lane in 0..LANES {
-                addresses[lane] = if self.mask >> lane & 1 != 0 { addresses[lane] } else { first };
-            }
+            repeat_first(&mut addresses, self.mask);
         }
         addresses
     }
@@ -156,21 +168,33 @@ impl Core {
         // SAFETY: every memory instruction has a site of its own.
         let site = unsafe { *self.sites.add(inst.aux as usize) };
         let first = addresses[0];
-        let mut gap = 0;
-        for lane in 0..LANES {
-            gap |= addresses[lane] ^ first.wrapping_add(lane as u64 * bytes);
-        }
-        let dense = gap == 0 && self.mask == Mask::MAX;
-        let (mut low, mut high, mut bits) = (first, addresses[LANES - 1], first);
-        if !dense {
-            for &address in addresses {
-                low = low.min(address);
-                high = high.max(address);
-                bits |= address;
+        // An address is inside if neither its distance from the first valid one nor that from the last has its top bit
+        // set: no valid range is as long as half the address space.
+        let span = site.high.wrapping_sub(site.low).wrapping_sub(bytes);
+        // SAFETY: operations run only where the processor has AVX2.
+        let (outside, gap, unaligned_lanes) = unsafe {
+            let [low, span] = [site.low, span].map(|value| _mm256_set1_epi64x(value as i64));
+            let step = _mm256_set1_epi64x(4 * bytes as i64);
+            let bytes = bytes as i64;
+            let lanes = _mm256_set_epi64x(3 * bytes, 2 * bytes, bytes, 0);
+            let mut next = _mm256_add_epi64(_mm256_set1_epi64x(first as i64), lanes);
+            let mut outside = span;
+            let mut gap = _mm256_setzero_si256();
+            let mut bits = _mm256_setzero_si256();
+            for four in 0..LANES / 4 {
+                let address = _mm256_loadu_si256(addresses.as_ptr().add(4 * four).cast());
+                let inside = _mm256_sub_epi64(address, low);
+                outside = _mm256_or_si256(outside, _mm256_or_si256(inside, _mm256_sub_epi64(span, inside)));
+                gap = _mm256_or_si256(gap, _mm256_xor_si256(address, next));
+                bits = _mm256_or_si256(bits, address);
+                next = _mm256_add_epi64(next, step);
             }
-        }
-        let inside = low >= site.low && high < site.high && site.high - high >= bytes;
-        if inside && bits & (bytes - 1) == 0 {
+            let unaligned = _mm256_and_si256(bits, _mm256_set1_epi64x(bytes - 1));
+            let outside = _mm256_movemask_pd(_mm256_castsi256_pd(outside)) != 0;
+            (outside, _mm256_testz_si256(gap, gap) == 0, _mm256_testz_si256(unaligned, unaligned) == 0)
+        };
+        let dense = !gap && self.mask == Mask::MAX;
+        if !outside && !unaligned_lanes {
             let (base, stride) = self.base::<SPACE>(site.place);
             return Some(Located { base, stride, dense: dense && stride == 0 });
         }

@@ -13,6 +13,15 @@ impl Core {
     /// not.
     #[inline(always)]
     fn gathered(&mut self, inst: &Inst, members: &[Mask; LANES]) -> bool {
+        if self.mask == Mask::MAX && members.iter().fold(Mask::MAX, |all, mask| all & mask) == Mask::MAX {
+            return true;
+        }
+        self.gathered_partly(inst, members)
+    }
+
+    /// [`Core::gathered`] where not all lanes run, or not all are named.
+    #[inline(never)]
+    fn gathered_partly(&mut self, inst: &Inst, members: &[Mask; LANES]) -> bool {
         let mut missing = 0;
         let mut absent = 0;
         for lane in 0..LANES {
@@ -33,7 +42,21 @@ impl Core {
         true
     }
 
-    /// Reports lanes that read from lanes which take no part.
+    /// Lanes that read from lanes which take no part get nothing of use, and are reported.
+    #[inline(never)]
+    fn lose_inactive(&mut self, inst: &Inst, sources: &[u32; LANES], out: &mut [u32; LANES]) {
+        let mut undefined: Mask = 0;
+        for lane in 0..LANES {
+            if self.mask >> sources[lane] & 1 == 0 {
+                out[lane] = UNDEFINED;
+                undefined |= 1 << lane;
+            }
+        }
+        if undefined & self.mask != 0 {
+            self.report_inactive_sources(inst, undefined & self.mask);
+        }
+    }
+
     #[cold]
     fn report_inactive_sources(&mut self, inst: &Inst, lanes: Mask) {
         // SAFETY: the block outlives the run of its warps.
@@ -69,9 +92,8 @@ impl<const MODE: u8> Op for Shuffle<MODE> {
             let value: [u32; LANES] = core.get(inst.ops[2]);
             let lanes: [u32; LANES] = core.get(inst.ops[3]);
             let clamps: [u32; LANES] = core.get(inst.ops[4]);
-            let mut out = [0; LANES];
+            let mut sources = [0; LANES];
             let mut inside = 0;
-            let mut undefined = 0;
             for lane in 0..LANES as u32 {
                 let by = lanes[lane as usize] & 31;
                 let clamp = clamps[lane as usize] & 31;
@@ -84,18 +106,18 @@ impl<const MODE: u8> Op for Shuffle<MODE> {
                     mode::BUTTERFLY => (lane ^ by, lane ^ by <= last),
                     _ => (first | by & !segment, first | by & !segment <= last),
                 };
-                let source = if valid { source & 31 } else { lane };
+                sources[lane as usize] = if valid { source & 31 } else { lane };
                 inside |= Mask::from(valid) << lane;
-                let active = core.mask >> source & 1;
-                undefined |= (1 - active) << lane;
-                out[lane as usize] = if active != 0 { value[source as usize] } else { UNDEFINED };
+            }
+            let mut out = [0; LANES];
+            for lane in 0..LANES {
+                out[lane] = value[sources[lane] as usize & 31];
+            }
+            if core.mask != Mask::MAX {
+                core.lose_inactive(inst, &sources, &mut out);
             }
             core.put(inst.ops[0], out);
             core.set_predicate(inst.ops[1], inside);
-            if undefined & core.mask != 0 {
-                let lanes = undefined & core.mask;
-                core.report_inactive_sources(inst, lanes);
-            }
         }
         false
     }
@@ -314,7 +336,7 @@ impl Op for WarpBarrier {
                 return true;
             }
             if let Some(checks) = &mut (*core.block).checks {
-                checks.warp_synchronised(core.warp, core.mask);
+                checks.warp_synchronised(core.warp);
             }
         }
         false

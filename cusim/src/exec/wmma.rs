@@ -4,10 +4,10 @@
 //! precision's A and B hold every element twice, as their registers have room for it.
 
 use super::core::{Core, Lane};
+use super::elements::{Accumulator, BF16Element, Element, F16Element, F64Element, S8Element, TF32Element, U8Element};
 use super::fault::{Access, Fault, FaultKind};
 use super::op::{Inst, LANES, Op, OpFn, op};
 use super::site::space;
-use super::tensor::{Accumulator, BF16Element, Element, F16Element, F64Element, S8Element, TF32Element, U8Element};
 use crate::math::half::{self, F16, Half};
 use crate::ptx::Space;
 

@@ -8,7 +8,7 @@ use crate::exec::op::{OpFn, map};
 use crate::exec::opcode::Opcode;
 use crate::exec::program::{AccessKind, MemorySite};
 use crate::exec::site::space;
-use crate::exec::{tensor, wmma};
+use crate::exec::{matrix, tensor, wmma};
 use crate::ptx::{Kind, Operand, ScalarType, Space};
 
 const F64: ScalarType = ScalarType { kind: Kind::Float, bits: 64 };
@@ -119,7 +119,7 @@ fn move_matrix<'m>(body: &mut Body<'_, 'm>, opcode: &mut Opcode, operands: &[Ope
     finish(opcode)?;
     expect(operands, 2)?;
     let (registers, target) = if store { (&operands[1], &operands[0]) } else { (&operands[0], &operands[1]) };
-    let run = tensor::matrix(store, count, transposed).ok_or(UNKNOWN)?;
+    let run = matrix::transfer(store, count, transposed).ok_or(UNKNOWN)?;
     let (base, offset) = shared_address(body, target, named)?;
     let origin = body.origin;
     let aux = body.site(MemorySite {

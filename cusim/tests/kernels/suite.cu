@@ -156,3 +156,23 @@ extern "C" __global__ void half_words(const float* __restrict__ x, half* __restr
     __syncthreads();
     y[threadIdx.x] = words[255 - threadIdx.x];
 }
+
+// The first warps fill a buffer again and again, the others empty it; named barriers hand it back and forth.
+// launch: grid 1, block 128
+extern "C" __global__ void producer_consumer(const int* x, int* y, int rounds) {
+    __shared__ int buffer[64];
+    int i = threadIdx.x % 64;
+    if (threadIdx.x < 64) {
+        for (int r = 0; r < rounds; ++r) {
+            if (r > 0) asm volatile("bar.sync 2, 128;" ::: "memory");
+            buffer[63 - i] = x[r * 64 + i];
+            asm volatile("bar.arrive 1, 128;" ::: "memory");
+        }
+    } else {
+        for (int r = 0; r < rounds; ++r) {
+            asm volatile("bar.sync 1, 128;" ::: "memory");
+            y[r * 64 + i] = buffer[i];
+            if (r + 1 < rounds) asm volatile("bar.arrive 2, 128;" ::: "memory");
+        }
+    }
+}

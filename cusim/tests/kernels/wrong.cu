@@ -125,3 +125,17 @@ extern "C" __global__ void waits_for_ever(volatile int* y) {
     while (*y == 0) {
     }
 }
+
+// Two pairs of warps meet, each at a barrier of its own; the second pair reads what the first wrote.
+extern "C" __global__ void barrier_of_others(const float* x, float* y) {
+    __shared__ float s[64];
+    int pair = threadIdx.x / 64, i = threadIdx.x % 64;
+    if (pair == 0) {
+        s[i] = x[i];
+        asm volatile("bar.sync 1, 64;" ::: "memory");
+        y[i] = s[63 - i];
+    } else {
+        asm volatile("bar.sync 2, 64;" ::: "memory");
+        y[64 + i] = s[i];
+    }
+}

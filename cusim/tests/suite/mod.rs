@@ -124,6 +124,16 @@ fn product(a: &[f32], b: &[f32], m: usize, n: usize, k: usize) -> Vec<f64> {
     (0..m * n).map(|at| cell(at / n, at % n)).collect()
 }
 
+fn producer_consumer(s: &mut Sandbox, launch: &mut Launcher) -> Results {
+    let rounds = 9;
+    let x: Vec<i32> = (0..rounds * 64).map(|i| i * i % 1009).collect();
+    let (dx, dy) = (s.upload(&x), s.reserve((rounds * 256) as u64));
+    launch(s, [1, 1, 1], [128, 1, 1], &[Arg::U64(dx), Arg::U64(dy), Arg::U32(rounds as u32)]).then(|| {
+        let want: Vec<i32> = x.chunks(64).flat_map(|round| round.iter().rev().copied()).collect();
+        (wide_int(&s.download(dy, want.len())), wide_int(&want))
+    })
+}
+
 fn wmma_gemm(s: &mut Sandbox, launch: &mut Launcher) -> Results {
     let (m, n, k) = (32, 48, 64);
     let (a, b) = (values(m * k, 5), values(k * n, 6));
@@ -193,7 +203,7 @@ fn attention(s: &mut Sandbox, launch: &mut Launcher) -> Results {
 }
 
 /// All cases.
-pub const CASES: [Case; 13] = [
+pub const CASES: [Case; 14] = [
     Case { kernel: "reduce", file: "suite", run: block_sums },
     Case { kernel: "reduce_tree", file: "suite", run: block_sums },
     Case { kernel: "layernorm", file: "suite", run: layernorm },
@@ -202,6 +212,7 @@ pub const CASES: [Case; 13] = [
     Case { kernel: "histogram", file: "suite", run: histogram },
     Case { kernel: "scan", file: "suite", run: scan },
     Case { kernel: "last_block_sum", file: "suite", run: last_block_sum },
+    Case { kernel: "producer_consumer", file: "suite", run: producer_consumer },
     Case { kernel: "wmma_gemm", file: "suite", run: wmma_gemm },
     Case { kernel: "half_words", file: "suite", run: half_words },
     Case { kernel: "gemm_f32", file: "speed", run: gemm_f32 },

@@ -1,0 +1,98 @@
+//! Checks of barriers and shuffles.
+
+use super::block::BlockChecks;
+use super::report::Spot;
+use crate::exec::block::{Barrier, Completed};
+use crate::exec::event::Arrival;
+use crate::exec::launch::Launch;
+use crate::exec::op::Mask;
+
+impl BlockChecks {
+    /// A shuffle read from lanes that take no part.
+    pub fn inactive_source(&mut self, launch: &Launch, origin: u32, thread: u32, lanes: Mask) {
+        if self.checks.sync {
+            launch.sink.found(
+                launch,
+                "sync",
+                || {
+                    format!(
+                        "shuffle reads from lanes that take no part, in lanes {lanes:#010x}: the result is undefined"
+                    )
+                },
+                &Spot { origin, block: self.number, thread },
+                None,
+                Vec::new,
+            );
+        }
+    }
+
+    /// Lanes came to a barrier of the block.
+    pub fn at_barrier(
+        &mut self,
+        launch: &Launch,
+        origin: u32,
+        thread: u32,
+        arrival: &Arrival,
+        whole: bool,
+        alive: u32,
+    ) {
+        if !self.checks.sync {
+            return;
+        }
+        let spot = Spot { origin, block: self.number, thread };
+        let ended = launch.threads() - alive;
+        if arrival.aligned && !whole {
+            let title = || "barrier in divergent code: not all lanes of the warp come to it together".to_string();
+            launch.sink.found(launch, "sync", title, &spot, None, Vec::new);
+        } else if arrival.threads.is_none() && ended > 0 {
+            let title = || format!("barrier that {ended} threads of the block never reach: they have ended");
+            launch.sink.found(launch, "sync", title, &spot, None, Vec::new);
+        }
+    }
+
+    /// Threads came to a barrier where they are counted already.
+    pub fn came_again(&mut self, launch: &Launch, origin: u32, thread: u32) {
+        if self.checks.sync {
+            let title = || "threads come to a barrier again that has not completed since they came last".to_string();
+            let spot = Spot { origin, block: self.number, thread };
+            launch.sink.found(launch, "sync", title, &spot, None, Vec::new);
+        }
+    }
+
+    /// All threads have ended, but a barrier still waits for some.
+    pub fn barrier_left(&mut self, launch: &Launch, number: usize, barrier: &Barrier) {
+        if self.checks.sync {
+            let Barrier { arrived, expected, origin, .. } = *barrier;
+            let title = || {
+                let expected = expected.unwrap_or(launch.threads());
+                format!("barrier {number} never completes: {arrived} threads came, of {expected}")
+            };
+            let thread = barrier.warps.trailing_zeros() * 32;
+            launch.sink.found(launch, "sync", title, &Spot { origin, block: self.number, thread }, None, Vec::new);
+        }
+    }
+
+    /// Everybody came to a barrier, which orders those who took part; `alive` threads could have.
+    pub fn barrier_completed(&mut self, completed: &Completed, alive: u32) {
+        if completed.threads >= alive && completed.warps == completed.waiting {
+            self.clock.barrier();
+        } else {
+            self.clock.partial_barrier(completed.warps, completed.waiting);
+        }
+    }
+
+    /// A warp came to a barrier at which it does not wait.
+    pub fn announced(&mut self, warp: usize) {
+        self.clock.announce(warp);
+    }
+
+    /// Something ordered all threads of the block.
+    pub fn block_synchronised(&mut self) {
+        self.clock.barrier();
+    }
+
+    /// Lanes of a warp met.
+    pub fn warp_synchronised(&mut self, warp: u32) {
+        self.clock.warp_barrier(warp);
+    }
+}
