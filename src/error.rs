@@ -37,6 +37,10 @@ pub enum Error {
     #[error("{op}: backward left input `{input}` without a gradient")]
     DroppedGradient { op: &'static str, input: &'static str },
 
+    /// A device refused something.
+    #[error("{device}: {doing}: {reason}")]
+    Device { device: String, doing: String, reason: String },
+
     /// A setting, alone or against the data at hand, makes no sense.
     #[error("{0}")]
     Invalid(String),
@@ -62,6 +66,11 @@ impl Error {
     /// Operands that do not fit together.
     pub fn shape(op: &'static str, reason: impl Into<String>) -> Error {
         Error::Shape { op, reason: reason.into() }
+    }
+
+    /// Something that a device refused.
+    pub fn device(device: impl Into<String>, doing: impl Into<String>, reason: impl Into<String>) -> Error {
+        Error::Device { device: device.into(), doing: doing.into(), reason: reason.into() }
     }
 
     /// A setting that makes no sense.

@@ -6,6 +6,8 @@
 use std::cell::RefCell;
 use std::time::{Duration, Instant};
 
+use crate::device::Gpu;
+use crate::device::cuda::Ptr;
 use crate::error::{Error, Result};
 use crate::ops::{Cost, Op};
 use crate::tensor::Tensor;
@@ -137,7 +139,8 @@ impl Tape {
             let index = nodes.len();
             let Some(backward) = node.backward.take() else { continue };
             let Some(grad) = grads[index].take() else { continue };
-            let mut inputs = InputGrads { op: node.op, inputs: &node.inputs, grads: &mut grads, written: 0 };
+            let gpu = grad.gpu().cloned();
+            let mut inputs = InputGrads { op: node.op, inputs: &node.inputs, grads: &mut grads, gpu, written: 0 };
             backward(&grad, &mut inputs)?;
             inputs.finish()?;
         }
@@ -150,6 +153,8 @@ pub struct InputGrads<'a> {
     op: &'static str,
     inputs: &'a [Option<Input>],
     grads: &'a mut [Option<Tensor>],
+    /// Where the gradients lie.
+    gpu: Option<Gpu>,
     /// Bit i: input i was written.
     written: u64,
 }
@@ -167,9 +172,16 @@ impl InputGrads<'_> {
         Some(self.grads[input.node].get_or_insert_with(|| Tensor::zeros(input.shape.clone())).data_mut())
     }
 
-    /// Declares that the gradient of input `i` is exactly zero.
-    pub fn zero(&mut self, i: usize) {
-        self.get(i);
+    /// As [`InputGrads::get`], on the device where the output's gradient lies; null if it needs none.
+    pub fn on_device(&mut self, i: usize) -> Result<Ptr> {
+        let (Some(input), Some(gpu)) = (&self.inputs[i], &self.gpu) else { return Ok(Ptr::NULL) };
+        self.written |= 1 << i;
+        let slot = &mut self.grads[input.node];
+        if slot.is_none() {
+            let zeros = gpu.zeros("gradients", input.shape.iter().product())?;
+            *slot = Some(Tensor::on_device(&input.shape[..], zeros)?);
+        }
+        slot.as_mut().map_or(Ok(Ptr::NULL), Tensor::ptr_mut)
     }
 
     fn finish(self) -> Result<()> {

@@ -1,6 +1,8 @@
 //! What runs the arithmetic, and the few places that need `unsafe`.
 
 pub mod cpu;
+pub mod cuda;
 mod mapped_file;
 
+pub use cuda::Gpu;
 pub use mapped_file::MappedFile;

@@ -6,7 +6,7 @@ use half::f16;
 
 use crate::error::Result;
 use crate::ops::Pairing;
-use crate::tensor::{Ragged, RowTable, Textbook};
+use crate::tensor::{Indices, Ragged, RowTable, Textbook};
 
 /// Some rows of a table.
 #[derive(Clone, Debug)]
@@ -14,7 +14,7 @@ pub struct FeatureRows {
     /// Where the rows lie.
     pub table: Arc<RowTable>,
     /// Their numbers.
-    pub rows: Arc<[u32]>,
+    pub rows: Indices,
 }
 
 /// Features of one modality of n items.

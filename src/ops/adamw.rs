@@ -2,6 +2,8 @@
 //!
 //! Not on the tape: it changes parameters in place after backward.
 
+mod cuda;
+
 use rayon::prelude::*;
 
 use super::Cost;
@@ -47,7 +49,25 @@ impl Moments {
     }
 }
 
+/// What the step's number makes of the settings.
+#[derive(Clone, Copy)]
+struct Factors {
+    rate: f32,
+    root: f32,
+    keep: f32,
+}
+
 impl AdamW {
+    fn factors(&self, step: u64) -> Factors {
+        let correction = |beta: f32| 1.0 - (beta as f64).powf(step as f64);
+        let (b1, b2) = self.betas;
+        Factors {
+            rate: (self.learning_rate as f64 / correction(b1)) as f32,
+            root: correction(b2).sqrt() as f32,
+            keep: 1.0 - self.learning_rate * self.weight_decay,
+        }
+    }
+
     /// What one step costs for this many parameters.
     pub fn cost(parameters: usize) -> Cost {
         let n = parameters as u64;
@@ -62,11 +82,10 @@ impl AdamW {
         for (parameter, grad) in parameters.iter().zip(grads) {
             grad.expect(NAME, "gradient", parameter.shape())?;
         }
-        let correction = |beta: f32| 1.0 - (beta as f64).powf(step as f64);
-        let (b1, b2) = self.betas;
-        let rate = (self.learning_rate as f64 / correction(b1)) as f32;
-        let root = correction(b2).sqrt() as f32;
-        let keep = 1.0 - self.learning_rate * self.weight_decay;
+        if let Some(gpu) = parameters.first().and_then(Tensor::gpu).cloned() {
+            return self.step_on(&gpu, self.factors(step), parameters, grads, moments);
+        }
+        let (Factors { rate, root, keep }, (b1, b2)) = (self.factors(step), self.betas);
         parameters.par_iter_mut().zip(grads).zip(moments).for_each(|((parameter, grad), moments)| {
             let values = parameter.data_mut().iter_mut().zip(grad.data());
             let moments = moments.first.data_mut().iter_mut().zip(moments.second.data_mut());

@@ -11,7 +11,7 @@ use super::{CrossAttention, CrossEntropy, Dropout, Mlp, MultiPool, Op, Operand, 
 use crate::error::Result;
 use crate::random::{Purpose, generator};
 use crate::tape::{Tape, Var};
-use crate::tensor::{Ragged, RowTable, Tensor, Textbook};
+use crate::tensor::{Indices, Ragged, RowTable, Tensor, Textbook};
 
 type Apply = Box<dyn Fn(&Tape, &[&Var]) -> Result<Var> + Send + Sync>;
 
@@ -125,7 +125,7 @@ impl Draw {
         let values: Vec<f16> = self.values((stored - 1) * width).into_iter().map(f16::from_f32).collect();
         table.push_f16(values.into())?;
         table.push_f32(self.values(width).into())?;
-        let numbers: Arc<[u32]> = (0..rows).map(|_| self.0.random_range(0..stored as u32)).collect();
+        let numbers: Indices = (0..rows).map(|_| self.0.random_range(0..stored as u32)).collect();
         let inputs = vec![self.weight(d, width), self.tensor(&[d]), self.tensor(&[d]), self.tensor(&[d])];
         let table = Arc::new(table);
         Ok(Case::new(format!("{rows} rows {width} -> {d}"), inputs, move || Project {

@@ -4,10 +4,12 @@
 //! logits are `u_h·F_l` with `u_h = Wk_hᵀ(Wq q + bq)_h / √c`, up to a constant that leaves softmax, and the context
 //! is `Wv_h (Σ a_l F_l) + bv_h`: keys and values are never formed, and the gradient of `bk` is exactly zero.
 
+mod cuda;
+
 use rayon::prelude::*;
 
 use super::multi_pool::split_by;
-use super::{Cost, Op, Pairing, arity};
+use super::{Cost, Op, Pairing, arity, elsewhere};
 use crate::device::cpu::{
     Attended, Buffer, Linear, Mat, ROW_CHUNK, add_column_sums, attend, attend_backward, layer_norm_backward,
     layer_norm_forward, linear, linear_backward_input, linear_backward_weight, matmul, simd, vector,
@@ -177,7 +179,13 @@ pub struct CrossAttention {
 }
 
 /// What backward needs.
-pub struct Saved {
+pub enum Saved {
+    Host(Box<HostSaved>),
+    Device(Box<cuda::Saved>),
+}
+
+/// What backward on the host needs.
+pub struct HostSaved {
     attention: Attention,
     queries: Tensor,
     sequence: Tensor,
@@ -266,15 +274,25 @@ impl Op for CrossAttention {
         if self.pairs.by_right().len() != self.sequences.len() {
             return Err(Error::shape(NAME, "pairs and sequences differ in number"));
         }
+        if let Some(gpu) = queries.gpu() {
+            let (out, saved) = self.forward_on(gpu, attention, queries, sequence)?;
+            return Ok((out, Saved::Device(Box::new(saved))));
+        }
         let (u, projected) = attention.logit_vectors(queries.data())?;
         let (probabilities, context) = self.attend_all(&u, sequence, d);
         let Finished { out, values, xhat, rstd } = attention.finish(&context, queries.data(), self.pairs.left())?;
         let (queries, sequence) = (queries.clone(), sequence.clone());
-        let saved = Saved { attention, queries, sequence, projected, u, probabilities, context, values, xhat, rstd };
-        Ok((Tensor::new([self.pairs.len(), d], out)?, saved))
+        let saved =
+            HostSaved { attention, queries, sequence, projected, u, probabilities, context, values, xhat, rstd };
+        Ok((Tensor::new([self.pairs.len(), d], out)?, Saved::Host(Box::new(saved))))
     }
 
     fn backward(&self, saved: Saved, grad: &Tensor, grads: &mut InputGrads) -> Result<()> {
+        let saved = match (saved, grad.gpu()) {
+            (Saved::Host(saved), None) => saved,
+            (Saved::Device(saved), Some(gpu)) => return self.backward_on(gpu, *saved, grad, grads),
+            _ => return Err(elsewhere(NAME)),
+        };
         let a = &saved.attention;
         let (d, n, width) = (a.d, self.pairs.len(), self.heads * a.d);
 
@@ -341,7 +359,13 @@ impl CrossAttention {
     }
 
     /// Adds to the sequence's gradient; returns the gradients of u per pair, grouped by sequence.
-    fn attend_all_backward(&self, saved: &Saved, dcontext: &[f32], grads: &mut InputGrads, d: usize) -> Result<Buffer> {
+    fn attend_all_backward(
+        &self,
+        saved: &HostSaved,
+        dcontext: &[f32],
+        grads: &mut InputGrads,
+        d: usize,
+    ) -> Result<Buffer> {
         let width = self.heads * d;
         let by_sequence = self.pairs.by_right();
         let starts: Vec<usize> = std::iter::once(0)
@@ -376,7 +400,7 @@ impl CrossAttention {
     }
 
     /// From the gradient of u to the query's and key's weights and to the queries.
-    fn queries_backward(&self, saved: &Saved, du: &[f32], grads: &mut InputGrads) -> Result<()> {
+    fn queries_backward(&self, saved: &HostSaved, du: &[f32], grads: &mut InputGrads) -> Result<()> {
         let a = &saved.attention;
         let (d, n, width) = (a.d, saved.queries.shape()[0], self.heads * a.d);
         let mut dprojected = Buffer::scratch(n * d);
@@ -398,7 +422,7 @@ impl CrossAttention {
             vector::add_scaled(dkeys, a.scale(), &sum);
         }
         // The key bias adds the same to all logits of a query, and softmax ignores that.
-        grads.zero(5);
+        grads.get(5);
         let queries = Mat::new(saved.queries.data(), n, d);
         let dprojected_rows = Mat::new(&dprojected, n, d);
         if let Some(dweight) = grads.get(2) {

@@ -3,7 +3,9 @@
 //! scores (k, pairs) -> (k): the mean over mentions of -log softmax at the gold candidate. Their sum is the loss,
 //! so backward starts from ones.
 
-use super::{Cost, Op, Pairing, arity};
+mod cuda;
+
+use super::{Cost, Op, Pairing, arity, elsewhere};
 use crate::device::cpu::{Buffer, vector};
 use crate::error::{Error, Result};
 use crate::tape::InputGrads;
@@ -20,7 +22,10 @@ pub struct CrossEntropy {
 }
 
 /// Softmax of each score (k, pairs).
-pub struct Saved(Buffer);
+pub enum Saved {
+    Host(Buffer),
+    Device(cuda::Saved),
+}
 
 impl CrossEntropy {
     /// Pairs of each mention; a mention's candidates stand next to each other.
@@ -64,14 +69,20 @@ impl Op for CrossEntropy {
         if n != self.pairs.len() || mentions != self.gold.len() || mentions == 0 {
             return Err(Error::shape(NAME, format!("{n} scores, {mentions} mentions, {} golds", self.gold.len())));
         }
+        let ranges = (0..mentions).map(|m| self.candidates(m)).collect::<Result<Vec<_>>>()?;
+        if let Some(mention) = (0..mentions).find(|&m| !ranges[m].contains(&(self.gold[m] as usize))) {
+            let gold = self.gold[mention];
+            return Err(Error::shape(NAME, format!("gold pair {gold} is none of mention {mention}'s")));
+        }
+        if let Some(gpu) = scores.gpu() {
+            let (losses, saved) = self.forward_on(gpu, scores, &ranges)?;
+            return Ok((losses, Saved::Device(saved)));
+        }
         let mut softmax = Buffer::scratch(k * n);
         softmax.copy_from_slice(scores.data());
         let mut losses = vec![0.0; k];
-        for mention in 0..mentions {
-            let (range, gold) = (self.candidates(mention)?, self.gold[mention] as usize);
-            if !range.contains(&gold) {
-                return Err(Error::shape(NAME, format!("gold pair {gold} is none of mention {mention}'s")));
-            }
+        for (range, &gold) in ranges.iter().zip(&self.gold) {
+            let gold = gold as usize;
             for ((loss, softmax), scores) in
                 losses.iter_mut().zip(softmax.chunks_exact_mut(n)).zip(scores.data().chunks_exact(n))
             {
@@ -83,10 +94,15 @@ impl Op for CrossEntropy {
                 vector::softmax(&mut softmax[range.clone()]);
             }
         }
-        Ok((Tensor::new([k], losses)?, Saved(softmax)))
+        Ok((Tensor::new([k], losses)?, Saved::Host(softmax)))
     }
 
-    fn backward(&self, Saved(mut gradient): Saved, grad: &Tensor, grads: &mut InputGrads) -> Result<()> {
+    fn backward(&self, saved: Saved, grad: &Tensor, grads: &mut InputGrads) -> Result<()> {
+        let mut gradient = match (saved, grad.gpu()) {
+            (Saved::Host(softmax), None) => softmax,
+            (Saved::Device(saved), Some(gpu)) => return self.backward_on(gpu, saved, grad, grads),
+            _ => return Err(elsewhere(NAME)),
+        };
         let (n, mentions) = (self.pairs.len(), self.gold.len() as f32);
         for (gradient, grad) in gradient.chunks_exact_mut(n).zip(grad.data()) {
             self.gold.iter().for_each(|&gold| gradient[gold as usize] -= 1.0);

@@ -3,6 +3,8 @@
 //! Any shape -> the same shape. Which values go depends on seed, stream and position alone, so that backward
 //! draws the same mask again instead of storing it, and a resumed run draws what an undisturbed one draws.
 
+mod cuda;
+
 use rayon::prelude::*;
 
 use super::{Cost, Op, arity};
@@ -31,11 +33,19 @@ pub struct Dropout {
 }
 
 impl Dropout {
+    /// What kept values are multiplied by.
+    fn scale(&self) -> f32 {
+        1.0 / (1.0 - self.p)
+    }
+
+    /// A draw is uniform over 2^32 values; the value is kept if it is not below this many of them.
+    fn threshold(&self) -> u32 {
+        (self.p as f64 * (1u64 << 32) as f64) as u32
+    }
+
     /// `out += mask(x) / (1 - p)`
     fn add_masked(&self, x: &[f32], out: &mut [f32]) {
-        let scale = 1.0 / (1.0 - self.p);
-        // A draw is uniform over 2^32 values; the value is kept if it is not below p of them.
-        let threshold = (self.p as f64 * (1u64 << 32) as f64) as u32;
+        let (scale, threshold) = (self.scale(), self.threshold());
         out.par_chunks_mut(CHUNK).zip(x.par_chunks(CHUNK)).enumerate().for_each(|(chunk, (out, x))| {
             simd!(for (draw, (out, x)) in out.chunks_mut(DRAW).zip(x.chunks(DRAW)).enumerate() {
                 let block = ((chunk * CHUNK + draw * DRAW) / 4) as u64;
@@ -76,12 +86,21 @@ impl Op for Dropout {
         if !(0.0..1.0).contains(&self.p) {
             return Err(Error::invalid(format!("dropout {} is not in [0, 1)", self.p)));
         }
+        if let Some(gpu) = x.gpu() {
+            let out = gpu.zeros("dropout", x.len())?;
+            self.add_masked_on(gpu, x.ptr(), x.len(), out.ptr())?;
+            return Ok((Tensor::on_device(x.shape(), out)?, ()));
+        }
         let mut out = Buffer::zeros(x.len());
         self.add_masked(x.data(), &mut out);
         Ok((Tensor::new(x.shape(), out)?, ()))
     }
 
     fn backward(&self, (): (), grad: &Tensor, grads: &mut InputGrads) -> Result<()> {
+        if let Some(gpu) = grad.gpu() {
+            let to = grads.on_device(0)?;
+            return self.add_masked_on(gpu, grad.ptr(), grad.len(), to);
+        }
         if let Some(to) = grads.get(0) {
             self.add_masked(grad.data(), to);
         }

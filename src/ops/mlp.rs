@@ -2,7 +2,9 @@
 //!
 //! parts (n, w_i), hidden weight (h, Σ w_i), hidden bias (h), output weight (d, h), output bias (d) -> (n, d).
 
-use super::{Cost, Op};
+mod cuda;
+
+use super::{Cost, Op, elsewhere};
 use crate::device::cpu::{Buffer, Linear, Mat, add_column_sums, linear, linear_backward_input, linear_backward_weight};
 use crate::error::{Error, Result};
 use crate::tape::InputGrads;
@@ -17,7 +19,13 @@ pub struct Mlp {
 }
 
 /// What backward needs.
-pub struct Saved {
+pub enum Saved {
+    Host(HostSaved),
+    Device(cuda::Saved),
+}
+
+/// What backward on the host needs.
+pub struct HostSaved {
     weights: [Tensor; 2],
     parts: Vec<Tensor>,
     /// After ReLU (n, h).
@@ -82,6 +90,10 @@ impl Op for Mlp {
         if total != width {
             return Err(Error::shape(NAME, format!("parts are {total} wide, the hidden weight {width}")));
         }
+        if let Some(gpu) = w1.gpu() {
+            let (out, saved) = self.forward_on(gpu, [w1, b1, w2, b2], parts)?;
+            return Ok((out, Saved::Device(saved)));
+        }
         let mut hidden = Buffer::scratch(n * h);
         let w = Mat::new(w1.data(), h, width);
         for (start, part) in columns(&parts) {
@@ -92,10 +104,15 @@ impl Op for Mlp {
         let mut out = Buffer::scratch(n * d);
         linear(&mut out, Mat::new(&hidden, n, h), Mat::new(w2.data(), d, h), Linear::Bias(b2.data()))?;
         let weights = [w1.clone(), w2.clone()];
-        Ok((Tensor::new([n, d], out)?, Saved { weights, parts, hidden }))
+        Ok((Tensor::new([n, d], out)?, Saved::Host(HostSaved { weights, parts, hidden })))
     }
 
     fn backward(&self, saved: Saved, grad: &Tensor, grads: &mut InputGrads) -> Result<()> {
+        let saved = match (saved, grad.gpu()) {
+            (Saved::Host(saved), None) => saved,
+            (Saved::Device(saved), Some(gpu)) => return self.backward_on(gpu, saved, grad, grads),
+            _ => return Err(elsewhere(NAME)),
+        };
         let [w1, w2] = &saved.weights;
         let ((h, width), (n, d)) = ((w1.shape()[0], w1.shape()[1]), (grad.shape()[0], grad.shape()[1]));
         let dout = Mat::new(grad.data(), n, d);

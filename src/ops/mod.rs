@@ -54,6 +54,11 @@ pub trait Op: 'static {
     }
 }
 
+/// An output's gradient that does not lie where the output was computed.
+fn elsewhere(op: &'static str) -> Error {
+    Error::shape(op, "the gradient does not lie where the output does")
+}
+
 /// Fails unless `inputs` has `count` elements.
 fn arity<'a, 'b, const N: usize>(op: &'static str, inputs: &'a [&'b Tensor]) -> Result<&'a [&'b Tensor; N]> {
     inputs.try_into().map_err(|_| Error::shape(op, format!("{} inputs, needs {N}", inputs.len())))

@@ -2,9 +2,11 @@
 //!
 //! sequence rows (Σ lengths, d), global (n, d) -> (n, 3 d) as [max || mean || global].
 
+mod cuda;
+
 use rayon::prelude::*;
 
-use super::{Cost, Op, arity};
+use super::{Cost, Op, arity, elsewhere};
 use crate::device::cpu::{Buffer, simd, vector};
 use crate::error::{Error, Result};
 use crate::tape::InputGrads;
@@ -19,8 +21,9 @@ pub struct MultiPool {
 }
 
 /// Row, among all, that holds the maximum of each sequence and column (n, d); the first where several do.
-pub struct Saved {
-    argmax: Vec<u32>,
+pub enum Saved {
+    Host(Vec<u32>),
+    Device(cuda::Saved),
 }
 
 /// Maximum with its row and sum of each column, over the rows of one sequence.
@@ -71,6 +74,10 @@ impl Op for MultiPool {
         }
         let n = self.sequences.len();
         global.expect(NAME, "global", &[n, d])?;
+        if let Some(gpu) = sequence.gpu() {
+            let (out, saved) = self.forward_on(gpu, [sequence, global])?;
+            return Ok((out, Saved::Device(saved)));
+        }
         let (mut out, mut argmax) = (Buffer::scratch(n * 3 * d), vec![0; n * d]);
         out.par_chunks_mut(3 * d).zip(argmax.par_chunks_mut(d)).enumerate().with_min_len(8).for_each(
             |(i, (out, argmax))| {
@@ -84,10 +91,15 @@ impl Op for MultiPool {
                 copy.copy_from_slice(&global.data()[i * d..(i + 1) * d]);
             },
         );
-        Ok((Tensor::new([n, 3 * d], out)?, Saved { argmax }))
+        Ok((Tensor::new([n, 3 * d], out)?, Saved::Host(argmax)))
     }
 
     fn backward(&self, saved: Saved, grad: &Tensor, grads: &mut InputGrads) -> Result<()> {
+        let argmax = match (saved, grad.gpu()) {
+            (Saved::Host(argmax), None) => argmax,
+            (Saved::Device(saved), Some(gpu)) => return self.backward_on(gpu, saved, grad, grads),
+            _ => return Err(elsewhere(NAME)),
+        };
         let (_, width) = grad.matrix(NAME, "gradient")?;
         let d = width / 3;
         if let Some(dglobal) = grads.get(1) {
@@ -102,7 +114,7 @@ impl Op for MultiPool {
                 let range = self.sequences.range(i);
                 let share = 1.0 / range.len() as f32;
                 simd!(rows.chunks_exact_mut(d).for_each(|row| vector::add_scaled(row, share, &grad[d..2 * d])));
-                for (column, &row) in saved.argmax[i * d..(i + 1) * d].iter().enumerate() {
+                for (column, &row) in argmax[i * d..(i + 1) * d].iter().enumerate() {
                     rows[(row as usize - range.start) * d + column] += grad[column];
                 }
             });

@@ -3,12 +3,13 @@
 use std::sync::Arc;
 
 use crate::error::{Error, Result};
+use crate::tensor::Indices;
 
 /// Items grouped by an owner: owner i has members `members[offsets[i]..offsets[i + 1]]`, in rising order.
 #[derive(Debug)]
 pub struct Groups {
-    offsets: Vec<u32>,
-    members: Vec<u32>,
+    offsets: Indices,
+    members: Indices,
     /// Where each member stands in `members`.
     rank: Vec<u32>,
 }
@@ -29,7 +30,7 @@ impl Groups {
         }
         let mut rank = vec![0; members.len()];
         members.iter().enumerate().for_each(|(at, &member)| rank[member as usize] = at as u32);
-        Groups { offsets, members, rank }
+        Groups { offsets: offsets.into(), members: members.into(), rank }
     }
 
     /// Place of a member when all owners' members are laid end to end.
@@ -40,6 +41,16 @@ impl Groups {
     /// Members of owner `i`, in rising order.
     pub fn of(&self, i: usize) -> &[u32] {
         &self.members[self.offsets[i] as usize..self.offsets[i + 1] as usize]
+    }
+
+    /// First place of each owner's members, then the number of members.
+    pub fn offsets(&self) -> &Indices {
+        &self.offsets
+    }
+
+    /// Members of all owners, laid end to end.
+    pub fn members(&self) -> &Indices {
+        &self.members
     }
 
     /// Number of owners.
@@ -62,7 +73,7 @@ pub struct Pairing {
 
 #[derive(Debug)]
 struct Half {
-    item_of: Vec<u32>,
+    item_of: Indices,
     pairs_of: Groups,
 }
 
@@ -72,7 +83,7 @@ impl Half {
             return Err(Error::shape("pairing", format!("item {item} of {items}")));
         }
         let pairs_of = Groups::new(&item_of, items);
-        Ok(Arc::new(Half { item_of, pairs_of }))
+        Ok(Arc::new(Half { item_of: item_of.into(), pairs_of }))
     }
 }
 
@@ -88,7 +99,7 @@ impl Pairing {
     /// Pairs (i, i) of `n` items.
     pub fn identity(n: usize) -> Pairing {
         let item_of: Vec<u32> = (0..n as u32).collect();
-        let half = Arc::new(Half { pairs_of: Groups::new(&item_of, n), item_of });
+        let half = Arc::new(Half { pairs_of: Groups::new(&item_of, n), item_of: item_of.into() });
         Pairing { left: half.clone(), right: half }
     }
 
@@ -108,12 +119,12 @@ impl Pairing {
     }
 
     /// Left item of each pair.
-    pub fn left(&self) -> &[u32] {
+    pub fn left(&self) -> &Indices {
         &self.left.item_of
     }
 
     /// Right item of each pair.
-    pub fn right(&self) -> &[u32] {
+    pub fn right(&self) -> &Indices {
         &self.right.item_of
     }
 
@@ -140,7 +151,7 @@ mod tests {
             (&[0, 1][..], &[][..], &[2][..])
         );
         assert_eq!((pairs.by_right().of(0), pairs.by_right().of(1)), (&[1][..], &[0, 2][..]));
-        assert_eq!(pairs.flip().left(), [1, 0, 1]);
+        assert_eq!(pairs.flip().left()[..], [1, 0, 1]);
         assert!(Pairing::new(vec![3], 3, vec![0], 1).is_err());
     }
 }

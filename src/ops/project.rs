@@ -3,19 +3,21 @@
 //! rows of a table (n of them, width `in`), weight (d, in), bias, gamma, beta (d) -> (n, d).
 //! The encoders are frozen, so gradients flow to the weights alone.
 
+mod cuda;
+
 use std::cell::RefCell;
 use std::sync::Arc;
 
 use rayon::prelude::*;
 
-use super::{Cost, Op, arity};
+use super::{Cost, Op, arity, elsewhere};
 use crate::device::cpu::{
     Buffer, LayerNormGrads, Linear, Mat, ROW_CHUNK, layer_norm_forward, linear_chunk, matmul, segments, simd,
     transposed, vector,
 };
 use crate::error::Result;
 use crate::tape::InputGrads;
-use crate::tensor::{RowTable, Tensor};
+use crate::tensor::{Indices, RowTable, Tensor};
 
 const NAME: &str = "project";
 
@@ -27,7 +29,7 @@ pub struct Project {
     /// Where the rows come from.
     pub table: Arc<RowTable>,
     /// Numbers of the rows, in the order wanted.
-    pub rows: Arc<[u32]>,
+    pub rows: Indices,
     /// Epsilon of the layer normalization.
     pub eps: f32,
     /// Rows a textbook implementation would compute.
@@ -35,7 +37,13 @@ pub struct Project {
 }
 
 /// What backward needs.
-pub struct Saved {
+pub enum Saved {
+    Host(HostSaved),
+    Device(cuda::Saved),
+}
+
+/// What backward on the host needs.
+pub struct HostSaved {
     weight: Tensor,
     gamma: Tensor,
     /// Normalized rows before gamma and beta (n, d).
@@ -102,6 +110,10 @@ impl Op for Project {
         }
         self.table.check(&self.rows)?;
         let n = self.rows.len();
+        if let Some(gpu) = weight.gpu() {
+            let (out, saved) = self.forward_on(gpu, &[weight, bias, gamma, beta])?;
+            return Ok((out, Saved::Device(saved)));
+        }
         let (mut xhat, mut out, mut rstd) = (Buffer::scratch(n * d), Buffer::scratch(n * d), Buffer::scratch(n));
         let weights = Mat::new(weight.data(), d, self.table.width());
         // One chunk of rows does not earn back a copy.
@@ -114,10 +126,16 @@ impl Op for Project {
             layer_norm_forward(xhat, out, rstd, gamma.data(), beta.data(), self.eps);
             Ok(())
         })?;
-        Ok((Tensor::new([n, d], out)?, Saved { weight: weight.clone(), gamma: gamma.clone(), xhat, rstd }))
+        let saved = HostSaved { weight: weight.clone(), gamma: gamma.clone(), xhat, rstd };
+        Ok((Tensor::new([n, d], out)?, Saved::Host(saved)))
     }
 
     fn backward(&self, saved: Saved, grad: &Tensor, grads: &mut InputGrads) -> Result<()> {
+        let saved = match (saved, grad.gpu()) {
+            (Saved::Host(saved), None) => saved,
+            (Saved::Device(saved), Some(gpu)) => return self.backward_on(gpu, saved, grad, grads),
+            _ => return Err(elsewhere(NAME)),
+        };
         let (d, width) = saved.weight.matrix(NAME, "weight")?;
         struct Partial {
             weight: Buffer,

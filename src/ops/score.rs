@@ -2,6 +2,8 @@
 //!
 //! k pairs of inputs (left_i, right_i) -> (k, pairs). Vectors come one per pair, or one per item of each side.
 
+mod cuda;
+
 use rayon::prelude::*;
 
 use super::{Cost, Op, Pairing};
@@ -80,6 +82,10 @@ impl Op for Score {
             sides[0].expect(NAME, "left", &[left, d])?;
             sides[1].expect(NAME, "right", &[right, d])?;
         }
+        let saved = inputs.iter().map(|&t| t.clone()).collect();
+        if let Some(gpu) = inputs[0].gpu() {
+            return Ok((self.forward_on(gpu, inputs)?, saved));
+        }
         let mut scores = Buffer::scratch(k * n);
         for (i, (scores, sides)) in scores.chunks_exact_mut(n).zip(inputs.chunks_exact(2)).enumerate() {
             scores.par_chunks_mut(CHUNK).enumerate().for_each(|(chunk, scores)| {
@@ -91,10 +97,13 @@ impl Op for Score {
                 });
             });
         }
-        Ok((Tensor::new([k, n], scores)?, inputs.iter().map(|&t| t.clone()).collect()))
+        Ok((Tensor::new([k, n], scores)?, saved))
     }
 
     fn backward(&self, saved: Vec<Tensor>, grad: &Tensor, grads: &mut InputGrads) -> Result<()> {
+        if let Some(gpu) = grad.gpu() {
+            return self.backward_on(gpu, &saved, grad, grads);
+        }
         let n = self.pairs.len();
         for (k, grad) in grad.data().chunks_exact(n).enumerate() {
             for side in 0..2 {

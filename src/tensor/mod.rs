@@ -1,6 +1,7 @@
 //! Arrays: dense tensors that the tape tracks, frozen rows that it does not, ragged sequences, safetensors files.
 
 mod dtype;
+mod indices;
 mod ragged;
 mod rows;
 pub mod safetensors;
@@ -8,38 +9,87 @@ pub mod safetensors;
 use std::sync::Arc;
 
 pub use dtype::DType;
+pub use indices::Indices;
 pub use ragged::{Ragged, Textbook};
-pub use rows::{RowTable, SharedSlice};
+pub use rows::{GpuRows, RowTable, SharedSlice};
 
+use crate::device::Gpu;
 use crate::device::cpu::Buffer;
+use crate::device::cuda::{DeviceBuffer, Ptr};
 use crate::error::{Error, Result};
 
-/// A dense f32 array in row-major order. Cloning shares the memory.
+/// A dense f32 array in row-major order, in the host's memory or a device's. Cloning shares the memory.
 #[derive(Clone, Debug)]
 pub struct Tensor {
     shape: Vec<usize>,
-    data: Arc<Buffer>,
+    storage: Storage,
+}
+
+#[derive(Clone, Debug)]
+enum Storage {
+    Host(Arc<Buffer>),
+    Device(Arc<DeviceBuffer<f32>>),
 }
 
 impl Tensor {
     /// Takes over `data`; its length must be the product of `shape`.
     pub fn new(shape: impl Into<Vec<usize>>, data: impl Into<Buffer>) -> Result<Tensor> {
         let (shape, data) = (shape.into(), data.into());
-        if shape.iter().product::<usize>() != data.len() {
-            return Err(Error::shape("tensor", format!("{} values for shape {shape:?}", data.len())));
-        }
-        Ok(Tensor { shape, data: Arc::new(data) })
+        fits(&shape, data.len())?;
+        Ok(Tensor { shape, storage: Storage::Host(Arc::new(data)) })
+    }
+
+    /// Takes over device memory; its length must be the product of `shape`.
+    pub fn on_device(shape: impl Into<Vec<usize>>, data: DeviceBuffer<f32>) -> Result<Tensor> {
+        let shape = shape.into();
+        fits(&shape, data.len())?;
+        Ok(Tensor { shape, storage: Storage::Device(Arc::new(data)) })
     }
 
     /// Zeros.
     pub fn zeros(shape: impl Into<Vec<usize>>) -> Tensor {
-        Tensor::filled_by(shape, Buffer::zeros)
+        let shape = shape.into();
+        let data = Buffer::zeros(shape.iter().product());
+        Tensor { shape, storage: Storage::Host(Arc::new(data)) }
     }
 
-    fn filled_by(shape: impl Into<Vec<usize>>, make: impl FnOnce(usize) -> Buffer) -> Tensor {
-        let shape = shape.into();
-        let len = shape.iter().product();
-        Tensor { shape, data: Arc::new(make(len)) }
+    /// The device it lies on; `None` for the host.
+    pub fn gpu(&self) -> Option<&Gpu> {
+        match &self.storage {
+            Storage::Host(_) => None,
+            Storage::Device(data) => Some(data.gpu()),
+        }
+    }
+
+    /// The tensor in a device's memory, or with `None` in the host's; copied if it is elsewhere.
+    pub fn to(&self, gpu: Option<&Gpu>) -> Result<Tensor> {
+        match (&self.storage, gpu) {
+            (Storage::Host(data), Some(gpu)) => Tensor::on_device(&self.shape[..], gpu.upload("tensors", data)?),
+            (Storage::Device(data), None) => {
+                let mut host = Buffer::scratch(data.len());
+                data.read(&mut host)?;
+                Tensor::new(&self.shape[..], host)
+            }
+            _ => Ok(self.clone()),
+        }
+    }
+
+    /// Where the values lie on their device; null for a tensor on the host.
+    pub fn ptr(&self) -> Ptr {
+        match &self.storage {
+            Storage::Host(_) => Ptr::NULL,
+            Storage::Device(data) => data.ptr(),
+        }
+    }
+
+    /// Where the values lie on their device, for writing; copies them first if another tensor shares them.
+    pub fn ptr_mut(&mut self) -> Result<Ptr> {
+        if let Storage::Device(data) = &mut self.storage
+            && Arc::get_mut(data).is_none()
+        {
+            *data = Arc::new(data.duplicate()?);
+        }
+        Ok(self.ptr())
     }
 
     /// Sizes of the axes.
@@ -49,7 +99,7 @@ impl Tensor {
 
     /// Number of values.
     pub fn len(&self) -> usize {
-        self.data.len()
+        self.shape.iter().product()
     }
 
     /// Whether an axis has size 0.
@@ -58,13 +108,25 @@ impl Tensor {
     }
 
     /// The values in row-major order.
+    ///
+    /// # Panics
+    /// If they lie on a device: whoever computes on the host asks for them by [`Tensor::to`].
     pub fn data(&self) -> &[f32] {
-        &self.data
+        match &self.storage {
+            Storage::Host(data) => data,
+            Storage::Device(data) => panic!("values of {data:?} read as if they lay on the host"),
+        }
     }
 
     /// The values for writing; copies them first if another tensor shares them.
+    ///
+    /// # Panics
+    /// As [`Tensor::data`].
     pub fn data_mut(&mut self) -> &mut [f32] {
-        Arc::<Buffer>::make_mut(&mut self.data)
+        match &mut self.storage {
+            Storage::Host(data) => Arc::<Buffer>::make_mut(data),
+            Storage::Device(data) => panic!("values of {data:?} written as if they lay on the host"),
+        }
     }
 
     /// Sizes of a matrix; `op` and `what` name it in the error.
@@ -82,4 +144,11 @@ impl Tensor {
         }
         Err(Error::shape(op, format!("{what} has shape {:?}, needs {shape:?}", self.shape)))
     }
+}
+
+fn fits(shape: &[usize], len: usize) -> Result<()> {
+    if shape.iter().product::<usize>() == len {
+        return Ok(());
+    }
+    Err(Error::shape("tensor", format!("{len} values for shape {shape:?}")))
 }

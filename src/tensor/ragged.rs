@@ -1,15 +1,18 @@
 //! Sequences of different lengths laid end to end.
 
 use std::ops::Range;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
+use super::Indices;
 use crate::error::{Error, Result};
 
 /// Where each of n sequences lies among the rows of a matrix. Padding exists nowhere.
 #[derive(Clone, Debug)]
 pub struct Ragged {
     /// Offsets (n + 1): sequence i owns rows `offsets[i]..offsets[i + 1]`.
-    offsets: Arc<[u32]>,
+    offsets: Indices,
+    /// Sequence of each row; made when a device first needs it.
+    sequence_of: Arc<OnceLock<Indices>>,
     textbook: Textbook,
 }
 
@@ -41,7 +44,7 @@ impl Ragged {
             total += length;
             offsets.push(u32::try_from(total).map_err(|_| Error::shape("ragged", "more than 2^32 rows in one batch"))?);
         }
-        Ok(Ragged { offsets: offsets.into(), textbook })
+        Ok(Ragged { offsets: offsets.into(), sequence_of: Arc::default(), textbook })
     }
 
     /// Number of sequences.
@@ -67,6 +70,19 @@ impl Ragged {
     /// Rows of each sequence in turn.
     pub fn ranges(&self) -> impl ExactSizeIterator<Item = Range<usize>> + '_ {
         (0..self.len()).map(|i| self.range(i))
+    }
+
+    /// Offsets (n + 1).
+    pub fn offsets(&self) -> &Indices {
+        &self.offsets
+    }
+
+    /// Sequence of each row.
+    pub fn sequence_of(&self) -> &Indices {
+        self.sequence_of.get_or_init(|| {
+            let number = |(i, range): (usize, Range<usize>)| std::iter::repeat_n(i as u32, range.len());
+            self.ranges().enumerate().flat_map(number).collect()
+        })
     }
 
     /// What a textbook implementation would compute on instead.

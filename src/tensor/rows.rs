@@ -1,13 +1,17 @@
 //! Frozen feature rows: what an encoder wrote once, in one or several memory-mapped files.
 
 use std::ops::{Deref, Range};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use half::f16;
 
-use crate::device::MappedFile;
 use crate::device::cpu::{simd, vector};
+use crate::device::cuda::{DeviceBuffer, Ptr};
+use crate::device::{Gpu, MappedFile};
 use crate::error::{Error, Result};
+
+/// Percent of a device's free memory that one table may take to stay there.
+const RESIDENT: usize = 60;
 
 /// An immutable slice that is owned or lies in a mapped file. Cloning shares it.
 #[derive(Clone, Debug)]
@@ -74,12 +78,47 @@ pub struct RowTable {
     shards: Vec<Values>,
     /// First row of each shard, then the number of rows.
     starts: Vec<usize>,
+    on_device: Arc<OnceLock<Arc<GpuRows>>>,
+}
+
+/// Rows of one width in a device's memory.
+#[derive(Debug)]
+pub struct GpuRows {
+    values: DeviceValues,
+}
+
+#[derive(Debug)]
+enum DeviceValues {
+    F32(DeviceBuffer<f32>),
+    F16(DeviceBuffer<u16>),
+}
+
+impl GpuRows {
+    /// Where they lie.
+    pub fn ptr(&self) -> Ptr {
+        match &self.values {
+            DeviceValues::F32(values) => values.ptr(),
+            DeviceValues::F16(values) => values.ptr(),
+        }
+    }
+
+    /// Whether they are f16; else they are f32.
+    pub fn is_f16(&self) -> bool {
+        matches!(self.values, DeviceValues::F16(_))
+    }
+
+    fn gpu(&self) -> &Gpu {
+        match &self.values {
+            DeviceValues::F32(values) => values.gpu(),
+            DeviceValues::F16(values) => values.gpu(),
+        }
+    }
 }
 
 impl RowTable {
     /// An empty table of rows of `width` values.
     pub fn new(width: usize) -> RowTable {
-        RowTable { width, shards: Vec::new(), starts: vec![0] }
+        RowTable { width, shards: Vec::new(), starts: vec![0], on_device: Arc::default() }
     }
 
     /// A table of one shard of f32 rows.
@@ -103,6 +142,8 @@ impl RowTable {
         if self.width == 0 || !values.len().is_multiple_of(self.width) {
             return Err(Error::shape("row table", format!("{} values in rows of {}", values.len(), self.width)));
         }
+        // A copy on a device is of the rows as they were.
+        self.on_device = Arc::default();
         let first = self.rows();
         self.starts.push(first + values.len() / self.width);
         self.shards.push(values);
@@ -150,6 +191,68 @@ impl RowTable {
     fn place(&self, row: usize) -> (usize, usize) {
         let shard = self.starts.partition_point(|&start| start <= row) - 1;
         (shard, row - self.starts[shard])
+    }
+
+    /// The whole table in a device's memory, where it is put when first asked for. `None` if it would take more than
+    /// what [`RESIDENT`] grants it.
+    pub fn resident(&self, gpu: &Gpu) -> Result<Option<Arc<GpuRows>>> {
+        if let Some(rows) = self.on_device.get() {
+            return match rows.gpu().ordinal() == gpu.ordinal() {
+                true => Ok(Some(rows.clone())),
+                false => Err(Error::shape("row table", format!("lies on {:?}, needed on {gpu:?}", rows.gpu()))),
+            };
+        }
+        let bytes = self.rows() * self.width * self.value_bytes();
+        if bytes > gpu.memory()?.0 / 100 * RESIDENT {
+            return Ok(None);
+        }
+        let rows = Arc::new(self.upload(gpu)?);
+        Ok(Some(self.on_device.get_or_init(|| rows).clone()))
+    }
+
+    fn upload(&self, gpu: &Gpu) -> Result<GpuRows> {
+        const LABEL: &str = "features";
+        let (len, mut at) = (self.rows() * self.width, 0);
+        let values = if self.value_bytes() == 2 {
+            let mut buffer = gpu.alloc::<u16>(LABEL, len)?;
+            for shard in &self.shards {
+                if let Values::F16(values) = shard {
+                    buffer.write(at, bytemuck::cast_slice(values))?;
+                    at += values.len();
+                }
+            }
+            DeviceValues::F16(buffer)
+        } else {
+            let mut buffer = gpu.alloc::<f32>(LABEL, len)?;
+            for shard in &self.shards {
+                let mut wide = vec![0.0; shard.len()];
+                shard.read(0..shard.len(), &mut wide);
+                buffer.write(at, &wide)?;
+                at += wide.len();
+            }
+            DeviceValues::F32(buffer)
+        };
+        Ok(GpuRows { values })
+    }
+
+    /// The rows of these numbers, one after the other in a device's memory: for tables that do not fit.
+    pub fn gathered(&self, gpu: &Gpu, rows: &[u32]) -> Result<GpuRows> {
+        const LABEL: &str = "features of a batch";
+        let values = if self.value_bytes() == 2 {
+            let mut values = Vec::with_capacity(rows.len() * self.width);
+            for &row in rows {
+                let (shard, row) = self.place(row as usize);
+                if let Values::F16(shard) = &self.shards[shard] {
+                    values.extend_from_slice(&shard[row * self.width..(row + 1) * self.width]);
+                }
+            }
+            DeviceValues::F16(gpu.upload(LABEL, bytemuck::cast_slice(&values))?)
+        } else {
+            let mut values = vec![0.0; rows.len() * self.width];
+            self.gather(rows, &mut values);
+            DeviceValues::F32(gpu.upload(LABEL, &values)?)
+        };
+        Ok(GpuRows { values })
     }
 
     /// Copies the rows of these numbers into `out` (rows.len(), width).

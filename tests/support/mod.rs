@@ -213,3 +213,14 @@ pub fn half_written(folder: &Path) -> Vec<PathBuf> {
     }
     found
 }
+
+/// A folder with cusim under the name by which programs load the CUDA driver.
+pub fn cusim() -> TempDir {
+    let executable = std::env::current_exe().unwrap();
+    let deps = executable.parent().unwrap();
+    let library = [deps, deps.parent().unwrap()].map(|folder| folder.join("libcusim.so"));
+    let library = library.iter().find(|path| path.exists()).expect("cusim is built with the tests");
+    let folder = tempfile::tempdir().unwrap();
+    std::os::unix::fs::symlink(library, folder.path().join("libcuda.so.1")).unwrap();
+    folder
+}

@@ -8,7 +8,7 @@ use super::{Kind, Manifest};
 use crate::error::{Error, Result};
 use crate::model::{FeatureRows, Modality, Side};
 use crate::tensor::safetensors::Reader;
-use crate::tensor::{Ragged, RowTable, Textbook};
+use crate::tensor::{Indices, Ragged, RowTable, Textbook};
 
 /// An opened store.
 #[derive(Debug)]
@@ -54,11 +54,11 @@ impl Column {
 
     fn select(&self, items: &[u32], textbook: Textbook) -> Result<Modality> {
         let range = |&item: &u32| self.ranges[item as usize];
-        let rows: Arc<[u32]> = items.iter().map(range).flat_map(|(first, n)| first..first + n).collect();
+        let rows: Indices = items.iter().map(range).flat_map(|(first, n)| first..first + n).collect();
         Ok(Modality {
             tokens: FeatureRows { table: self.tokens.clone(), rows },
             sequences: Ragged::new(items.iter().map(range).map(|(_, n)| n as usize), textbook)?,
-            global: FeatureRows { table: self.global.clone(), rows: items.into() },
+            global: FeatureRows { table: self.global.clone(), rows: items.to_vec().into() },
         })
     }
 }

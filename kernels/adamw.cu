@@ -1,0 +1,29 @@
+// AdamW of all parameters in one launch. Reference: src/ops/adamw.rs.
+//
+// Grid: (blocks over the longest parameter, parameters).
+#include "common.cuh"
+
+struct Parameter {
+    float* value;
+    const float* grad;
+    float* first;
+    float* second;
+    int64_t length;
+};
+
+struct AdamW {
+    const Parameter* parameters;
+    float beta1, beta2, rate, root, eps, keep;
+};
+
+extern "C" __global__ void __launch_bounds__(256) adamw(AdamW a) {
+    Parameter p = a.parameters[blockIdx.y];
+    for (int64_t i = blockIdx.x * 256ll + threadIdx.x; i < p.length; i += gridDim.x * 256ll) {
+        float g = p.grad[i];
+        float m = a.beta1 * p.first[i] + (1.0f - a.beta1) * g;
+        float v = a.beta2 * p.second[i] + (1.0f - a.beta2) * g * g;
+        p.first[i] = m;
+        p.second[i] = v;
+        p.value[i] = p.value[i] * a.keep - a.rate * m / (sqrtf(v) / a.root + a.eps);
+    }
+}

@@ -1,0 +1,150 @@
+// One query vector attends to a sequence, with neither keys nor values. Reference: src/device/cpu/attention.rs,
+// src/ops/cross_attention.rs.
+//
+// Pair p has query left[p] with logit vectors u (queries, heads, d) and sequence right[p]; its logits and probabilities
+// lie at starts[p] (heads, length). Lane l of a warp holds columns l, l + 32, ... of a row; d <= 256.
+#include "common.cuh"
+
+constexpr int LANE_VALUES = 8;
+
+struct Pairs {
+    const uint32_t* left;
+    const uint32_t* right;
+    const uint32_t* offsets;  // of the sequences
+    const uint32_t* starts;   // of each pair's probabilities
+};
+
+__device__ inline void load_row(float (&values)[LANE_VALUES], const float* row, int d) {
+    int lane = threadIdx.x % WARP;
+#pragma unroll
+    for (int v = 0; v < LANE_VALUES; ++v) values[v] = v * WARP + lane < d ? row[v * WARP + lane] : 0.0f;
+}
+
+__device__ inline void store_row(float* row, const float (&values)[LANE_VALUES], int d) {
+    int lane = threadIdx.x % WARP;
+#pragma unroll
+    for (int v = 0; v < LANE_VALUES; ++v)
+        if (v * WARP + lane < d) row[v * WARP + lane] = values[v];
+}
+
+__device__ inline float dot(const float (&x)[LANE_VALUES], const float (&y)[LANE_VALUES]) {
+    float sum = 0;
+#pragma unroll
+    for (int v = 0; v < LANE_VALUES; ++v) sum = fmaf(x[v], y[v], sum);
+    return warp_sum(sum);
+}
+
+__device__ inline void add_scaled(float (&sum)[LANE_VALUES], float a, const float (&x)[LANE_VALUES]) {
+#pragma unroll
+    for (int v = 0; v < LANE_VALUES; ++v) sum[v] = fmaf(a, x[v], sum[v]);
+}
+
+// Probabilities and contexts (pairs, heads, d). A warp per pair and head; one pass over the sequence, whose sums are
+// rescaled whenever the maximum rises.
+struct AttendForward {
+    Pairs pairs;
+    const float* u;
+    const float* sequence;
+    float* probabilities;
+    float* context;
+    int count, heads, d, padding;
+};
+
+extern "C" __global__ void __launch_bounds__(128) attend_forward(AttendForward a) {
+    int work = blockIdx.x * 4 + threadIdx.x / WARP, lane = threadIdx.x % WARP;
+    if (work >= a.count * a.heads) return;
+    int pair = work / a.heads, head = work % a.heads;
+    uint32_t first = a.pairs.offsets[a.pairs.right[pair]], last = a.pairs.offsets[a.pairs.right[pair] + 1];
+    int length = last - first;
+    float u[LANE_VALUES], row[LANE_VALUES], context[LANE_VALUES] = {};
+    load_row(u, a.u + (static_cast<int64_t>(a.pairs.left[pair]) * a.heads + head) * a.d, a.d);
+    float* probabilities = a.probabilities + a.pairs.starts[pair] + head * length;
+    float max = -INFINITY, sum = 0;
+    for (int l = 0; l < length; ++l) {
+        load_row(row, a.sequence + static_cast<int64_t>(first + l) * a.d, a.d);
+        float logit = dot(u, row), higher = fmaxf(max, logit);
+        float keep = expf(max - higher), weight = expf(logit - higher);
+        sum = sum * keep + weight;
+#pragma unroll
+        for (int v = 0; v < LANE_VALUES; ++v) context[v] = context[v] * keep + weight * row[v];
+        max = higher;
+        if (l % WARP == lane) probabilities[l] = logit;
+    }
+    float share = 1.0f / sum;
+#pragma unroll
+    for (int v = 0; v < LANE_VALUES; ++v) context[v] *= share;
+    store_row(a.context + static_cast<int64_t>(work) * a.d, context, a.d);
+    for (int l = lane; l < length; l += WARP) probabilities[l] = expf(probabilities[l] - max) * share;
+}
+
+// Gradients of the logits (as the probabilities lie) and of each pair's u (pairs, heads, d). A warp per pair and head.
+struct AttendBackward {
+    Pairs pairs;
+    const float* sequence;
+    const float* probabilities;
+    const float* dcontext;
+    float* dlogits;
+    float* du;
+    int count, heads, d, padding;
+};
+
+extern "C" __global__ void __launch_bounds__(128) attend_backward(AttendBackward a) {
+    int work = blockIdx.x * 4 + threadIdx.x / WARP, lane = threadIdx.x % WARP;
+    if (work >= a.count * a.heads) return;
+    int pair = work / a.heads, head = work % a.heads;
+    uint32_t first = a.pairs.offsets[a.pairs.right[pair]], last = a.pairs.offsets[a.pairs.right[pair] + 1];
+    int length = last - first;
+    const float* probabilities = a.probabilities + a.pairs.starts[pair] + head * length;
+    float* dlogits = a.dlogits + a.pairs.starts[pair] + head * length;
+    float dcontext[LANE_VALUES], row[LANE_VALUES];
+    load_row(dcontext, a.dcontext + static_cast<int64_t>(work) * a.d, a.d);
+    // du = sum of a (da - mean) F = sum of a da F - mean (sum of a F), so that one pass is enough.
+    float along[LANE_VALUES] = {}, context[LANE_VALUES] = {}, mean = 0;
+    for (int l = 0; l < length; ++l) {
+        load_row(row, a.sequence + static_cast<int64_t>(first + l) * a.d, a.d);
+        float da = dot(dcontext, row), probability = probabilities[l];
+        mean = fmaf(probability, da, mean);
+        add_scaled(along, probability * da, row);
+        add_scaled(context, probability, row);
+        if (l % WARP == lane) dlogits[l] = da;
+    }
+    add_scaled(along, -mean, context);
+    store_row(a.du + static_cast<int64_t>(work) * a.d, along, a.d);
+    for (int l = lane; l < length; l += WARP) dlogits[l] = probabilities[l] * (dlogits[l] - mean);
+}
+
+// dsequence[l] += sum over the pairs of its sequence and over heads of a dcontext + dlogit u, in the pairs' order.
+// A warp per row; members of group s are the pairs of sequence s.
+struct AttendSequence {
+    Pairs pairs;
+    const uint32_t* group_offsets;
+    const uint32_t* members;
+    const uint32_t* sequence_of;  // of each row
+    const float* u;
+    const float* dcontext;
+    const float* probabilities;
+    const float* dlogits;
+    float* dsequence;
+    int rows, heads, d, padding;
+};
+
+extern "C" __global__ void __launch_bounds__(128) attend_sequence(AttendSequence a) {
+    int row = blockIdx.x * 4 + threadIdx.x / WARP;
+    if (row >= a.rows) return;
+    uint32_t sequence = a.sequence_of[row];
+    uint32_t first = a.pairs.offsets[sequence], length = a.pairs.offsets[sequence + 1] - first;
+    float* to = a.dsequence + static_cast<int64_t>(row) * a.d;
+    float sum[LANE_VALUES], other[LANE_VALUES];
+    load_row(sum, to, a.d);
+    for (uint32_t at = a.group_offsets[sequence]; at < a.group_offsets[sequence + 1]; ++at) {
+        uint32_t pair = a.members[at];
+        for (int head = 0; head < a.heads; ++head) {
+            int64_t place = a.pairs.starts[pair] + head * length + (row - first);
+            load_row(other, a.dcontext + (static_cast<int64_t>(pair) * a.heads + head) * a.d, a.d);
+            add_scaled(sum, a.probabilities[place], other);
+            load_row(other, a.u + (static_cast<int64_t>(a.pairs.left[pair]) * a.heads + head) * a.d, a.d);
+            add_scaled(sum, a.dlogits[place], other);
+        }
+    }
+    store_row(to, sum, a.d);
+}

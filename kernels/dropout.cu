@@ -1,0 +1,35 @@
+// out += x with values zeroed at random and the rest scaled; forward and backward alike. Reference: src/ops/dropout.rs.
+//
+// Value i is decided by number i % 4 of block i / 4 of Philox4x32-10, so that CPU and GPU drop the same values.
+// A thread per block of four.
+#include "common.cuh"
+
+struct Dropout {
+    const float* x;
+    float* out;
+    int64_t length;
+    uint32_t key[2];
+    uint32_t stream[2];
+    uint32_t threshold;
+    float scale;
+};
+
+extern "C" __global__ void __launch_bounds__(256) dropout(Dropout d) {
+    int64_t block = blockIdx.x * 256ll + threadIdx.x;
+    if (block * 4 >= d.length) return;
+    uint32_t c[4] = {static_cast<uint32_t>(block), static_cast<uint32_t>(block >> 32), d.stream[0], d.stream[1]};
+    uint32_t key[2] = {d.key[0], d.key[1]};
+#pragma unroll
+    for (int round = 0; round < 10; ++round) {
+        uint64_t a = uint64_t{0xD2511F53u} * c[0], b = uint64_t{0xCD9E8D57u} * c[2];
+        uint32_t next[4] = {static_cast<uint32_t>(b >> 32) ^ c[1] ^ key[0], static_cast<uint32_t>(b),
+                            static_cast<uint32_t>(a >> 32) ^ c[3] ^ key[1], static_cast<uint32_t>(a)};
+#pragma unroll
+        for (int i = 0; i < 4; ++i) c[i] = next[i];
+        key[0] += 0x9E3779B9u;
+        key[1] += 0xBB67AE85u;
+    }
+#pragma unroll
+    for (int i = 0; i < 4; ++i)
+        if (block * 4 + i < d.length && c[i] >= d.threshold) d.out[block * 4 + i] += d.x[block * 4 + i] * d.scale;
+}

@@ -1,0 +1,147 @@
+// Matrix product of strided f32 operands, for layers whose operands are small: C = alpha A B (+ bias) (+ C), ReLU.
+//
+//   A(i, k) = a[i * a_row + k * a_col], m x k;  B(k, j) = b[k * b_row + j * b_col], k x n;  C(i, j) = c[i * c_row + j]
+//
+// gemm_bf16: 64 x 64 tiles of C, 128 threads, bf16 tensor cores with f32 sums; gemm_f32: the same tiles, 256 threads,
+// f32 throughout. Grid: (tiles of m, tiles of n, batch * splits). With splits > 1 each part of k writes an m x n block of
+// its own, which reduce_partials (reduce.cu) adds up. Reference: src/device/cpu/{matmul,linear}.rs.
+#include "common.cuh"
+
+struct Gemm {
+    const float* a;
+    const float* b;
+    float* c;
+    const float* bias;
+    int64_t a_row, a_col, b_row, b_col, c_row;
+    // From one product of a batch to the next.
+    int64_t a_batch, b_batch, c_batch, bias_batch;
+    int m, n, k, splits;
+    float alpha;
+    int accumulate, relu, padding;
+};
+
+constexpr int TILE = 64;
+
+// The part of the work that a block does.
+struct Part {
+    const float* a;
+    const float* b;
+    float* c;
+    const float* bias;
+    int64_t c_row;
+    int first_k, last_k;
+};
+
+__device__ inline Part part_of(const Gemm& g) {
+    int batch = blockIdx.z / g.splits, split = blockIdx.z % g.splits;
+    // Parts of k are whole tiles of 32.
+    int length = ((g.k + 31) / 32 + g.splits - 1) / g.splits * 32;
+    Part part{g.a + batch * g.a_batch, g.b + batch * g.b_batch, g.c + batch * g.c_batch,
+              g.bias ? g.bias + batch * g.bias_batch : nullptr, g.c_row, min(split * length, g.k),
+              min((split + 1) * length, g.k)};
+    if (g.splits > 1) {
+        part.c = g.c + static_cast<int64_t>(blockIdx.z) * g.m * g.n;
+        part.c_row = g.n;
+    }
+    return part;
+}
+
+__device__ inline void store(const Gemm& g, const Part& part, int i, int j, float sum) {
+    if (i >= g.m || j >= g.n) return;
+    float value = g.alpha * sum;
+    if (part.bias) value += part.bias[j];
+    float* to = part.c + i * part.c_row + j;
+    if (g.accumulate) value += *to;
+    *to = g.relu ? fmaxf(value, 0.0f) : value;
+}
+
+// Loads a TILE x DEPTH tile of an operand, element (i, k) at base[i * row + k * col], and hands each to `put`. Threads
+// follow each other along the axis that is contiguous in memory.
+template <int DEPTH, int THREADS, typename Put>
+__device__ inline void load_tile(const float* base, int64_t row, int64_t col, int first, int rows, int first_k,
+                                 int last_k, Put put) {
+#pragma unroll
+    for (int e = threadIdx.x; e < TILE * DEPTH; e += THREADS) {
+        int i = col == 1 ? e / DEPTH : e % TILE, k = col == 1 ? e % DEPTH : e / TILE;
+        bool there = first + i < rows && first_k + k < last_k;
+        put(i, k, there ? base[(first + i) * row + (first_k + k) * col] : 0.0f);
+    }
+}
+
+extern "C" __global__ void __launch_bounds__(256) gemm_f32(Gemm g) {
+    constexpr int DEPTH = 16;
+    // Five floats apart: neither the stores along k nor the loads along i meet in a bank.
+    __shared__ float a[DEPTH][TILE + 5], b[DEPTH][TILE + 5];
+    Part part = part_of(g);
+    int first_i = blockIdx.x * TILE, first_j = blockIdx.y * TILE;
+    int row = threadIdx.x / 16, column = threadIdx.x % 16;
+    float sums[4][4] = {};
+    for (int k = part.first_k; k < part.last_k; k += DEPTH) {
+        load_tile<DEPTH, 256>(part.a, g.a_row, g.a_col, first_i, g.m, k, part.last_k,
+                              [&](int i, int k, float x) { a[k][i] = x; });
+        load_tile<DEPTH, 256>(part.b, g.b_col, g.b_row, first_j, g.n, k, part.last_k,
+                              [&](int j, int k, float x) { b[k][j] = x; });
+        __syncthreads();
+#pragma unroll
+        for (int depth = 0; depth < DEPTH; ++depth) {
+            float x[4], y[4];
+#pragma unroll
+            for (int i = 0; i < 4; ++i) {
+                x[i] = a[depth][row + 16 * i];
+                y[i] = b[depth][column + 16 * i];
+            }
+#pragma unroll
+            for (int i = 0; i < 4; ++i)
+#pragma unroll
+                for (int j = 0; j < 4; ++j) sums[i][j] = fmaf(x[i], y[j], sums[i][j]);
+        }
+        __syncthreads();
+    }
+#pragma unroll
+    for (int i = 0; i < 4; ++i)
+#pragma unroll
+        for (int j = 0; j < 4; ++j)
+            store(g, part, first_i + row + 16 * i, first_j + column + 16 * j, sums[i][j]);
+}
+
+extern "C" __global__ void __launch_bounds__(128) gemm_bf16(Gemm g) {
+    constexpr int DEPTH = 32;
+    // Rows of 80 bytes: the eight rows of an ldmatrix tile lie in different banks.
+    __shared__ __align__(16) __nv_bfloat16 a[TILE][DEPTH + 8], b[TILE][DEPTH + 8];
+    Part part = part_of(g);
+    int first_i = blockIdx.x * TILE, first_j = blockIdx.y * TILE;
+    int warp = threadIdx.x / WARP, lane = threadIdx.x % WARP;
+    // Each of the four warps computes 32 x 32 of the tile.
+    int row = warp / 2 * 32, column = warp % 2 * 32;
+    float sums[2][4][4] = {};
+    for (int k = part.first_k; k < part.last_k; k += DEPTH) {
+        load_tile<DEPTH, 128>(part.a, g.a_row, g.a_col, first_i, g.m, k, part.last_k,
+                              [&](int i, int k, float x) { a[i][k] = __float2bfloat16_rn(x); });
+        load_tile<DEPTH, 128>(part.b, g.b_col, g.b_row, first_j, g.n, k, part.last_k,
+                              [&](int j, int k, float x) { b[j][k] = __float2bfloat16_rn(x); });
+        __syncthreads();
+#pragma unroll
+        for (int depth = 0; depth < DEPTH; depth += 16) {
+            uint32_t left[2][4], right[2][4];
+#pragma unroll
+            for (int half = 0; half < 2; ++half) {
+                load_tiles(left[half], &a[row + 16 * half + lane % 16][depth + lane / 16 * 8]);
+                load_tiles(right[half], &b[column + 16 * half + lane / 16 * 8 + lane % 8][depth + lane / 8 % 2 * 8]);
+            }
+#pragma unroll
+            for (int i = 0; i < 2; ++i)
+#pragma unroll
+                for (int j = 0; j < 4; ++j)
+                    mma_bf16(sums[i][j], left[i], right[j / 2][j % 2 * 2], right[j / 2][j % 2 * 2 + 1]);
+        }
+        __syncthreads();
+    }
+#pragma unroll
+    for (int i = 0; i < 2; ++i)
+#pragma unroll
+        for (int j = 0; j < 4; ++j)
+#pragma unroll
+            for (int e = 0; e < 4; ++e)
+                store(g, part, first_i + row + 16 * i + lane / 4 + e / 2 * 8,
+                      first_j + column + 8 * j + lane % 4 * 2 + e % 2, sums[i][j][e]);
+}

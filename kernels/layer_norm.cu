@@ -1,0 +1,115 @@
+// Layer normalization of rows of d values. A warp per row; d <= 256. Reference: src/device/cpu/layer_norm.rs.
+#include "common.cuh"
+
+constexpr int LANE_VALUES = 8;
+
+// x (rows, d) -> xhat = (x - mean) * rstd, out = xhat * gamma + beta, rstd (rows). With `residual` (queries, d), row i of x
+// is x + residual[residual_row[i]].
+struct LayerNormForward {
+    const float* x;
+    const float* residual;
+    const uint32_t* residual_row;
+    const float* gamma;
+    const float* beta;
+    float* xhat;
+    float* out;
+    float* rstd;
+    int rows, d;
+    float eps;
+    int padding;
+};
+
+extern "C" __global__ void __launch_bounds__(128) layer_norm_forward(LayerNormForward n) {
+    int row = blockIdx.x * 4 + threadIdx.x / WARP, lane = threadIdx.x % WARP;
+    if (row >= n.rows) return;
+    const float* x = n.x + static_cast<int64_t>(row) * n.d;
+    const float* residual = n.residual ? n.residual + static_cast<int64_t>(n.residual_row[row]) * n.d : nullptr;
+    float values[LANE_VALUES], sum = 0;
+#pragma unroll
+    for (int v = 0; v < LANE_VALUES; ++v) {
+        int column = v * WARP + lane;
+        values[v] = column < n.d ? x[column] + (residual ? residual[column] : 0.0f) : 0.0f;
+        sum += values[v];
+    }
+    float mean = warp_sum(sum) / n.d, squares = 0;
+#pragma unroll
+    for (int v = 0; v < LANE_VALUES; ++v) {
+        float distance = v * WARP + lane < n.d ? values[v] - mean : 0.0f;
+        squares += distance * distance;
+    }
+    float rstd = rsqrtf(warp_sum(squares) / n.d + n.eps);
+#pragma unroll
+    for (int v = 0; v < LANE_VALUES; ++v) {
+        int column = v * WARP + lane;
+        if (column >= n.d) break;
+        float xhat = (values[v] - mean) * rstd;
+        n.xhat[static_cast<int64_t>(row) * n.d + column] = xhat;
+        n.out[static_cast<int64_t>(row) * n.d + column] = xhat * n.gamma[column] + n.beta[column];
+    }
+    if (lane == 0) n.rstd[row] = rstd;
+}
+
+// dx = rstd * (g - mean(g) - xhat * mean(g * xhat)), g = dy * gamma; partial[b] = [dgamma || dbeta || sums of dx] over the
+// rows of block b, rows_per_block each. A block of four warps; warp w takes every fourth row. dx has rows of `stride`
+// values; those beyond d are zero.
+struct LayerNormBackward {
+    const float* dy;
+    const float* xhat;
+    const float* rstd;
+    const float* gamma;
+    void* dx;
+    float* partial;
+    int rows, d, stride, rows_per_block;
+};
+
+template <typename T>
+__device__ inline void layer_norm_backward(const LayerNormBackward& n) {
+    constexpr int SUMS = 3;
+    __shared__ float sums[4][SUMS][LANE_VALUES * WARP];
+    int warp = threadIdx.x / WARP, lane = threadIdx.x % WARP;
+    int first = blockIdx.x * n.rows_per_block, last = min(first + n.rows_per_block, n.rows);
+    float totals[SUMS][LANE_VALUES] = {};
+    for (int row = first + warp; row < last; row += 4) {
+        int64_t start = static_cast<int64_t>(row) * n.d;
+        float g[LANE_VALUES], xhat[LANE_VALUES], sum = 0, product = 0;
+#pragma unroll
+        for (int v = 0; v < LANE_VALUES; ++v) {
+            int column = v * WARP + lane;
+            bool there = column < n.d;
+            float dy = there ? n.dy[start + column] : 0.0f;
+            xhat[v] = there ? n.xhat[start + column] : 0.0f;
+            g[v] = there ? dy * n.gamma[column] : 0.0f;
+            totals[0][v] += dy * xhat[v];
+            totals[1][v] += dy;
+            sum += g[v];
+            product += g[v] * xhat[v];
+        }
+        float mean = warp_sum(sum) / n.d, along = warp_sum(product) / n.d, rstd = n.rstd[row];
+        T* dx = static_cast<T*>(n.dx) + static_cast<int64_t>(row) * n.stride;
+#pragma unroll
+        for (int v = 0; v < LANE_VALUES; ++v) {
+            int column = v * WARP + lane;
+            float value = column < n.d ? rstd * (g[v] - mean - xhat[v] * along) : 0.0f;
+            totals[2][v] += value;
+            if (column < n.stride) dx[column] = static_cast<T>(value);
+        }
+    }
+#pragma unroll
+    for (int which = 0; which < SUMS; ++which)
+#pragma unroll
+        for (int v = 0; v < LANE_VALUES; ++v) sums[warp][which][v * WARP + lane] = totals[which][v];
+    __syncthreads();
+    for (int e = threadIdx.x; e < SUMS * n.d; e += 128) {
+        int which = e / n.d, column = e % n.d;
+        float sum = 0;
+        for (int w = 0; w < 4; ++w) sum += sums[w][which][column];
+        n.partial[static_cast<int64_t>(blockIdx.x) * SUMS * n.d + e] = sum;
+    }
+}
+
+extern "C" __global__ void __launch_bounds__(128) layer_norm_backward_f32(LayerNormBackward n) {
+    layer_norm_backward<float>(n);
+}
+extern "C" __global__ void __launch_bounds__(128) layer_norm_backward_bf16(LayerNormBackward n) {
+    layer_norm_backward<__nv_bfloat16>(n);
+}

@@ -1,0 +1,249 @@
+// Frozen feature rows, gathered by number, to d values: linear layer and layer normalization, and the gradient of its
+// weight. Reference: src/ops/project.rs.
+//
+// Rows are f16 as the feature store has them, `width` values of 16-bit each, width a multiple of 8. Forward multiplies f16
+// by f16; backward multiplies bf16 by bf16, since gradients may be smaller than f16 can hold. Both sum in f32. d <= 256;
+// columns beyond d, up to the next multiple of 8 or 16, are zero in shared memory and left out of the products.
+// Shared memory holds rows of whole 16-byte chunks; chunk c of row r lies at c ^ (r % 8), so that the eight rows of an
+// ldmatrix tile lie in different banks.
+#include "common.cuh"
+
+// out = x rounded to f16.
+struct ToF16 {
+    const float* x;
+    __half* out;
+    int64_t length;
+};
+
+extern "C" __global__ void __launch_bounds__(256) to_f16(ToF16 t) {
+    int64_t i = blockIdx.x * 256ll + threadIdx.x;
+    if (i < t.length) t.out[i] = __float2half_rn(t.x[i]);
+}
+
+// out (n, width) f32 = rows of a table of f16 or f32; for f32 arithmetic and for tables that are not f16.
+struct Gather {
+    const void* table;
+    const uint32_t* rows;
+    float* out;
+    int64_t length;
+    int width, is_f16;
+};
+
+extern "C" __global__ void __launch_bounds__(256) gather_rows(Gather g) {
+    int64_t i = blockIdx.x * 256ll + threadIdx.x;
+    if (i >= g.length) return;
+    int64_t at = g.rows[i / g.width] * static_cast<int64_t>(g.width) + i % g.width;
+    g.out[i] = g.is_f16 ? __half2float(static_cast<const __half*>(g.table)[at]) : static_cast<const float*>(g.table)[at];
+}
+
+struct ProjectForward {
+    const __half* table;
+    const uint32_t* rows;
+    const __half* weight;  // (d, width)
+    const float* bias;
+    const float* gamma;
+    const float* beta;
+    float* xhat;
+    float* out;
+    float* rstd;
+    int n, width, d;
+    float eps;
+};
+
+constexpr int ROWS = 128, DEPTH = 64, CHUNK = 8, CHUNKS = DEPTH / CHUNK;
+
+__device__ inline int swizzled(int row, int chunk, int chunks) { return (row * chunks + (chunk ^ (row % 8))) * CHUNK; }
+
+// 128 rows by all of d. Eight warps, 16 rows each; two stages of 64 columns of the features, copied while the other is
+// multiplied. COLUMNS is d rounded up to 128 or 256; grid: (tiles of n). Dynamic shared memory: 2 * (128 + COLUMNS) * 128
+// bytes.
+template <int COLUMNS>
+__device__ inline void project_forward(const ProjectForward& p) {
+    extern __shared__ __align__(128) __half stages[];
+    constexpr int STAGE = (ROWS + COLUMNS) * DEPTH, TILES = COLUMNS / 8;
+    int warp = threadIdx.x / WARP, lane = threadIdx.x % WARP, first = blockIdx.x * ROWS;
+    int tiles = (p.d + 7) / 8, steps = (p.width + DEPTH - 1) / DEPTH;
+    auto copy = [&](int step) {
+        __half* x = stages + step % 2 * STAGE;
+        __half* w = x + ROWS * DEPTH;
+        for (int e = threadIdx.x; e < ROWS * CHUNKS; e += 256) {
+            int row = e / CHUNKS, chunk = e % CHUNKS, column = step * DEPTH + chunk * CHUNK;
+            bool there = first + row < p.n && column < p.width;
+            const __half* from = there ? p.table + p.rows[first + row] * static_cast<int64_t>(p.width) + column : p.table;
+            copy_async(x + swizzled(row, chunk, CHUNKS), from, there);
+        }
+        for (int e = threadIdx.x; e < (tiles + 1) / 2 * 16 * CHUNKS; e += 256) {
+            int row = e / CHUNKS, chunk = e % CHUNKS, column = step * DEPTH + chunk * CHUNK;
+            bool there = row < p.d && column < p.width;
+            copy_async(w + swizzled(row, chunk, CHUNKS), there ? p.weight + row * p.width + column : p.weight, there);
+        }
+        copy_commit();
+    };
+    float sums[TILES][4] = {};
+    copy(0);
+    for (int step = 0; step < steps; ++step) {
+        if (step + 1 < steps) {
+            copy(step + 1);
+            copy_wait<1>();
+        } else {
+            copy_wait<0>();
+        }
+        __syncthreads();
+        const __half* x = stages + step % 2 * STAGE;
+        const __half* w = x + ROWS * DEPTH;
+#pragma unroll
+        for (int depth = 0; depth < CHUNKS; depth += 2) {
+            uint32_t left[4];
+            load_tiles(left, x + swizzled(warp * 16 + lane % 16, depth + lane / 16, CHUNKS));
+#pragma unroll
+            for (int tile = 0; tile < TILES; tile += 2) {
+                if (tile >= tiles) break;
+                uint32_t right[4];
+                load_tiles(right, w + swizzled(tile * 8 + lane / 16 * 8 + lane % 8, depth + lane / 8 % 2, CHUNKS));
+                mma_f16(sums[tile], left, right[0], right[1]);
+                if (tile + 1 < tiles) mma_f16(sums[tile + 1], left, right[2], right[3]);
+            }
+        }
+        __syncthreads();
+    }
+    // Each row's values lie with the four lanes of a quad: lane 4 r + q holds columns 8 t + 2 q and the next of rows r and
+    // r + 8.
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+        int row = first + warp * 16 + lane / 4 + 8 * half;
+        float sum = 0;
+#pragma unroll
+        for (int tile = 0; tile < TILES; ++tile)
+#pragma unroll
+            for (int e = 0; e < 2; ++e) {
+                int column = tile * 8 + lane % 4 * 2 + e;
+                float& value = sums[tile][2 * half + e];
+                value = column < p.d ? value + p.bias[column] : 0.0f;
+                sum += value;
+            }
+        float mean = quad_sum(sum) / p.d, squares = 0;
+#pragma unroll
+        for (int tile = 0; tile < TILES; ++tile)
+#pragma unroll
+            for (int e = 0; e < 2; ++e) {
+                float distance = tile * 8 + lane % 4 * 2 + e < p.d ? sums[tile][2 * half + e] - mean : 0.0f;
+                squares += distance * distance;
+            }
+        float rstd = rsqrtf(quad_sum(squares) / p.d + p.eps);
+        if (row >= p.n) continue;
+        int64_t start = static_cast<int64_t>(row) * p.d;
+#pragma unroll
+        for (int tile = 0; tile < TILES; ++tile)
+#pragma unroll
+            for (int e = 0; e < 2; ++e) {
+                int column = tile * 8 + lane % 4 * 2 + e;
+                if (column >= p.d) break;
+                float xhat = (sums[tile][2 * half + e] - mean) * rstd;
+                p.xhat[start + column] = xhat;
+                p.out[start + column] = xhat * p.gamma[column] + p.beta[column];
+            }
+        if (lane % 4 == 0) p.rstd[row] = rstd;
+    }
+}
+
+extern "C" __global__ void __launch_bounds__(256, 1) project_forward_128(ProjectForward p) { project_forward<128>(p); }
+extern "C" __global__ void __launch_bounds__(256, 1) project_forward_256(ProjectForward p) { project_forward<256>(p); }
+
+// partial[split] (d, width) = sum over the rows of a split of dy[row]^T x[row]. dy is bf16 with rows of `stride` values.
+struct ProjectBackward {
+    const __half* table;
+    const uint32_t* rows;
+    const __nv_bfloat16* dy;
+    float* partial;
+    int n, width, d, stride, splits, padding;
+};
+
+constexpr int BACKWARD_ROWS = 32;
+
+// All of d by WIDE columns of the features. Eight warps, WIDE / 8 columns each; two stages of 32 rows. DS is d rounded up
+// to 128 or 256; grid: (tiles of width, splits). Dynamic shared memory: 2 * 32 * (WIDE + DS) * 2 bytes.
+template <int DS, int WIDE>
+__device__ inline void project_backward(const ProjectBackward& p) {
+    extern __shared__ __align__(128) __half stages[];
+    constexpr int STAGE = BACKWARD_ROWS * (WIDE + DS), MINE = WIDE / 8;
+    int warp = threadIdx.x / WARP, lane = threadIdx.x % WARP, first_column = blockIdx.x * WIDE;
+    int tiles = (p.d + 15) / 16;
+    int steps = (p.n + BACKWARD_ROWS - 1) / BACKWARD_ROWS, per_split = (steps + p.splits - 1) / p.splits;
+    int first = blockIdx.y * per_split, last = min(first + per_split, steps);
+    auto copy = [&](int step) {
+        __half* x = stages + step % 2 * STAGE;
+        __half* dy = x + BACKWARD_ROWS * WIDE;
+        for (int e = threadIdx.x; e < BACKWARD_ROWS * (WIDE / CHUNK); e += 256) {
+            int k = e / (WIDE / CHUNK), chunk = e % (WIDE / CHUNK);
+            int row = step * BACKWARD_ROWS + k, column = first_column + chunk * CHUNK;
+            bool there = row < p.n && column < p.width;
+            const __half* from = there ? p.table + p.rows[row] * static_cast<int64_t>(p.width) + column : p.table;
+            copy_async(x + swizzled(k, chunk, WIDE / CHUNK), from, there);
+        }
+        for (int e = threadIdx.x; e < BACKWARD_ROWS * tiles * 2; e += 256) {
+            int k = e / (tiles * 2), chunk = e % (tiles * 2), row = step * BACKWARD_ROWS + k;
+            bool there = row < p.n && chunk * CHUNK < p.stride;
+            const __nv_bfloat16* from = there ? p.dy + row * static_cast<int64_t>(p.stride) + chunk * CHUNK : p.dy;
+            copy_async(dy + swizzled(k, chunk, DS / CHUNK), from, there);
+        }
+        copy_commit();
+    };
+    float sums[DS / 16][MINE / 8][4] = {};
+    if (first < last) copy(first);
+    for (int step = first; step < last; ++step) {
+        if (step + 1 < last) {
+            copy(step + 1);
+            copy_wait<1>();
+        } else {
+            copy_wait<0>();
+        }
+        __syncthreads();
+        const __half* x = stages + step % 2 * STAGE;
+        const __half* dy = x + BACKWARD_ROWS * WIDE;
+#pragma unroll
+        for (int k = 0; k < BACKWARD_ROWS; k += 16) {
+            uint32_t right[MINE / 16][4];
+#pragma unroll
+            for (int j = 0; j < MINE / 16; ++j) {
+                int row = k + lane / 8 % 2 * 8 + lane % 8, chunk = warp * (MINE / 8) + 2 * j + lane / 16;
+                load_tiles_transposed(right[j], x + swizzled(row, chunk, WIDE / CHUNK));
+#pragma unroll
+                for (int e = 0; e < 4; ++e) right[j][e] = f16_to_bf16(right[j][e]);
+            }
+#pragma unroll
+            for (int tile = 0; tile < DS / 16; ++tile) {
+                if (tile >= tiles) break;
+                uint32_t left[4];
+                int row = k + lane / 16 * 8 + lane % 8, chunk = 2 * tile + lane / 8 % 2;
+                load_tiles_transposed(left, dy + swizzled(row, chunk, DS / CHUNK));
+#pragma unroll
+                for (int j = 0; j < MINE / 16; ++j) {
+                    mma_bf16(sums[tile][2 * j], left, right[j][0], right[j][1]);
+                    mma_bf16(sums[tile][2 * j + 1], left, right[j][2], right[j][3]);
+                }
+            }
+        }
+        __syncthreads();
+    }
+    float* partial = p.partial + static_cast<int64_t>(blockIdx.y) * p.d * p.width;
+#pragma unroll
+    for (int tile = 0; tile < DS / 16; ++tile)
+#pragma unroll
+        for (int j = 0; j < MINE / 8; ++j)
+#pragma unroll
+            for (int half = 0; half < 2; ++half) {
+                int row = tile * 16 + lane / 4 + 8 * half;
+                int column = first_column + warp * MINE + j * 8 + lane % 4 * 2;
+                // The width is a multiple of 8: both of a pair are there or neither.
+                if (row < p.d && column < p.width)
+                    *reinterpret_cast<float2*>(partial + static_cast<int64_t>(row) * p.width + column) =
+                        make_float2(sums[tile][j][2 * half], sums[tile][j][2 * half + 1]);
+            }
+}
+
+extern "C" __global__ void __launch_bounds__(256, 1) project_backward_128(ProjectBackward p) {
+    project_backward<128, 256>(p);
+}
+extern "C" __global__ void __launch_bounds__(256, 1) project_backward_256(ProjectBackward p) {
+    project_backward<256, 128>(p);
+}

@@ -1,0 +1,55 @@
+// Dot products of both sides' vectors of each pair, for up to six scores. Reference: src/ops/score.rs.
+//
+// Bit k of `by_item` says that score k's vectors are indexed by left and right item instead of by pair.
+#include "common.cuh"
+
+constexpr int SCORES = 6;
+
+struct ScoreForward {
+    const float* left[SCORES];
+    const float* right[SCORES];
+    const uint32_t* left_item;
+    const uint32_t* right_item;
+    float* scores;  // (kinds, pairs)
+    int kinds, pairs, d, by_item;
+};
+
+extern "C" __global__ void __launch_bounds__(128) score_forward(ScoreForward s) {
+    int work = blockIdx.x * 4 + threadIdx.x / WARP, lane = threadIdx.x % WARP;
+    if (work >= s.kinds * s.pairs) return;
+    int kind = work / s.pairs, pair = work % s.pairs;
+    bool by_item = s.by_item >> kind & 1;
+    const float* left = s.left[kind] + static_cast<int64_t>(by_item ? s.left_item[pair] : pair) * s.d;
+    const float* right = s.right[kind] + static_cast<int64_t>(by_item ? s.right_item[pair] : pair) * s.d;
+    float sum = 0;
+    for (int column = lane; column < s.d; column += WARP) sum = fmaf(left[column], right[column], sum);
+    sum = warp_sum(sum);
+    if (lane == 0) s.scores[work] = sum;
+}
+
+// dto[row] += sum over the pairs of row of grad[pair] * other[row of the other side]. A warp per row of `dto`: a pair, or
+// an item, whose pairs are members[offsets[item]] and so on.
+struct ScoreBackward {
+    const float* other;
+    const float* grad;  // of one score (pairs)
+    const uint32_t* offsets;
+    const uint32_t* members;
+    const uint32_t* other_item;
+    float* dto;
+    int rows, d, by_item, padding;
+};
+
+extern "C" __global__ void __launch_bounds__(128) score_backward(ScoreBackward s) {
+    int row = blockIdx.x * 4 + threadIdx.x / WARP, lane = threadIdx.x % WARP;
+    if (row >= s.rows) return;
+    uint32_t first = s.by_item ? s.offsets[row] : row, last = s.by_item ? s.offsets[row + 1] : row + 1;
+    for (int column = lane; column < s.d; column += WARP) {
+        float sum = 0;
+        for (uint32_t at = first; at < last; ++at) {
+            uint32_t pair = s.by_item ? s.members[at] : at;
+            uint32_t item = s.by_item ? s.other_item[pair] : pair;
+            sum = fmaf(s.grad[pair], s.other[static_cast<int64_t>(item) * s.d + column], sum);
+        }
+        s.dto[static_cast<int64_t>(row) * s.d + column] += sum;
+    }
+}

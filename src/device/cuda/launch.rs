@@ -1,0 +1,82 @@
+//! The one place that launches kernels.
+
+use bytemuck::{Pod, Zeroable};
+use cudarc::driver::{result, sys};
+
+use super::Gpu;
+use crate::error::{Error, Result};
+
+/// A place in a device's memory, as kernels take it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+#[repr(transparent)]
+pub struct Ptr(pub(super) u64);
+
+impl Ptr {
+    /// No place: an argument that is left out.
+    pub const NULL: Ptr = Ptr(0);
+
+    /// The place `count` values of `T` further on.
+    pub fn offset<T>(self, count: usize) -> Ptr {
+        Ptr(self.0 + (count * size_of::<T>()) as u64)
+    }
+}
+
+/// Blocks, threads of a block, and dynamic shared memory in bytes.
+#[derive(Clone, Copy, Debug)]
+pub struct Grid {
+    pub blocks: [usize; 3],
+    pub threads: u32,
+    pub shared: u32,
+}
+
+impl Grid {
+    /// `blocks` blocks in a row.
+    pub fn line(blocks: usize, threads: u32) -> Grid {
+        Grid { blocks: [blocks, 1, 1], threads, shared: 0 }
+    }
+
+    /// Enough blocks of `threads` for `count` values, one per thread.
+    pub fn values(count: usize, threads: u32) -> Grid {
+        Grid::line(count.div_ceil(threads as usize), threads)
+    }
+
+    /// Enough blocks of four warps for `count` pieces of work, one per warp.
+    pub fn warps(count: usize) -> Grid {
+        Grid::line(count.div_ceil(4), 128)
+    }
+}
+
+impl Gpu {
+    /// Queues a kernel. `args` is the struct that the kernel takes, field by field; buffers that it points to stay
+    /// allocated until it is done, since memory is given back in the stream's order.
+    pub fn launch<A: Pod>(&self, kernel: &'static str, grid: Grid, args: &A) -> Result<()> {
+        if grid.blocks.contains(&0) {
+            return Ok(());
+        }
+        let failed = |reason: String| {
+            let Grid { blocks, threads, shared } = grid;
+            let what = format!("launching {kernel} ({blocks:?} blocks of {threads} threads, {shared} bytes shared)");
+            Error::device(format!("{self:?}"), what, reason)
+        };
+        let function = self.0.functions.get(kernel).ok_or_else(|| failed("there is no such kernel".into()))?;
+        let [x, y, z] = grid.blocks;
+        if x > i32::MAX as usize || y > 65_535 || z > 65_535 {
+            return Err(failed("the grid is too large; take a smaller batch".into()));
+        }
+        if grid.shared > 48 << 10 {
+            let attribute = sys::CUfunction_attribute_enum::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
+            function.set_attribute(attribute, grid.shared as i32).map_err(|e| failed(super::explain(e)))?;
+        }
+        self.0.context.bind_to_thread().map_err(|e| self.error("binding", e))?;
+        let blocks = (x as u32, y as u32, z as u32);
+        let mut params = [std::ptr::from_ref(args).cast_mut().cast()];
+        // SAFETY: every kernel takes one struct by value, whose layout `A` mirrors (Pod: no hidden padding); the driver
+        // copies it before the call returns and only reads it. That the kernel stays within the buffers it is given is
+        // what the tests under cusim check.
+        unsafe {
+            let (stream, function) = (self.0.stream.cu_stream(), function.cu_function());
+            result::launch_kernel(function, blocks, (grid.threads, 1, 1), grid.shared, stream, &mut params)
+        }
+        .map_err(|e| failed(super::explain(e)))
+    }
+}

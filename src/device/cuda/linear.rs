@@ -1,0 +1,165 @@
+//! Matrix products (kernels/gemm.cu).
+
+use bytemuck::{Pod, Zeroable};
+
+use super::{Arithmetic, Gpu, Grid, Ptr};
+use crate::error::Result;
+
+const TILE: usize = 64;
+
+/// Blocks that fill a large device; a product with fewer is split along k.
+const ENOUGH_BLOCKS: usize = 256;
+
+/// The shortest part of k that is worth a block of its own.
+const SHORTEST_PART: usize = 256;
+
+/// An f32 matrix in device memory: element (i, j) lies `i * row + j * column` values from `at`; in a batch, the next
+/// matrix `batch` values further.
+#[derive(Clone, Copy, Debug)]
+pub struct Operand {
+    pub at: Ptr,
+    pub row: usize,
+    pub column: usize,
+    pub batch: usize,
+}
+
+impl Operand {
+    /// Row-major with `row` values from one row to the next.
+    pub fn rows(at: Ptr, row: usize) -> Operand {
+        Operand { at, row, column: 1, batch: 0 }
+    }
+
+    /// The transposed matrix.
+    pub fn t(self) -> Operand {
+        Operand { row: self.column, column: self.row, ..self }
+    }
+
+    /// In a batch, the next matrix lies `batch` values further.
+    pub fn every(self, batch: usize) -> Operand {
+        Operand { batch, ..self }
+    }
+}
+
+/// C = alpha A B, or what the builder's methods add to it.
+#[derive(Clone, Copy, Debug)]
+pub struct Product {
+    a: Operand,
+    b: Operand,
+    size: [usize; 3],
+    batches: usize,
+    alpha: f32,
+    bias: (Ptr, usize),
+    accumulate: bool,
+    relu: bool,
+}
+
+/// The kernels' argument.
+#[derive(Clone, Copy, Pod, Zeroable)]
+#[repr(C)]
+struct Gemm {
+    a: Ptr,
+    b: Ptr,
+    c: Ptr,
+    bias: Ptr,
+    a_row: i64,
+    a_col: i64,
+    b_row: i64,
+    b_col: i64,
+    c_row: i64,
+    a_batch: i64,
+    b_batch: i64,
+    c_batch: i64,
+    bias_batch: i64,
+    m: i32,
+    n: i32,
+    k: i32,
+    splits: i32,
+    alpha: f32,
+    accumulate: i32,
+    relu: i32,
+    padding: i32,
+}
+
+impl Product {
+    /// A (m, k) times B (k, n).
+    pub fn new(a: Operand, b: Operand, [m, n, k]: [usize; 3]) -> Product {
+        let (size, bias) = ([m, n, k], (Ptr::NULL, 0));
+        Product { a, b, size, batches: 1, alpha: 1.0, bias, accumulate: false, relu: false }
+    }
+
+    /// As many products, whose operands lie apart by their `batch`.
+    pub fn batches(self, batches: usize) -> Product {
+        Product { batches, ..self }
+    }
+
+    /// Scaled.
+    pub fn scaled(self, alpha: f32) -> Product {
+        Product { alpha, ..self }
+    }
+
+    /// Plus a bias per column; in a batch, the next lies `batch` values further.
+    pub fn bias(self, at: Ptr, batch: usize) -> Product {
+        Product { bias: (at, batch), ..self }
+    }
+
+    /// Added to what C holds.
+    pub fn accumulate(self, accumulate: bool) -> Product {
+        Product { accumulate, ..self }
+    }
+
+    /// Negative results become 0.
+    pub fn relu(self, relu: bool) -> Product {
+        Product { relu, ..self }
+    }
+
+    /// Writes C, whose `column` must be 1.
+    pub fn write(self, gpu: &Gpu, c: Operand) -> Result<()> {
+        self.launch(gpu, c, 1)
+    }
+
+    /// Adds to C, whose `column` must be 1. A long sum over k is split among blocks, and the parts are added in order.
+    pub fn add_to(self, gpu: &Gpu, c: Operand) -> Result<()> {
+        let [m, n, k] = self.size;
+        let blocks = m.div_ceil(TILE) * n.div_ceil(TILE) * self.batches;
+        let splits = ENOUGH_BLOCKS.div_ceil(blocks.max(1)).min(k.div_ceil(SHORTEST_PART)).max(1);
+        if splits == 1 {
+            return self.accumulate(true).launch(gpu, c, 1);
+        }
+        let partial = gpu.alloc::<f32>("partial products", self.batches * splits * m * n)?;
+        self.launch(gpu, Operand::rows(partial.ptr(), n), splits)?;
+        gpu.reduce_partials(partial.ptr(), splits, (m, n), self.batches, c)
+    }
+
+    fn launch(self, gpu: &Gpu, c: Operand, splits: usize) -> Result<()> {
+        let Product { a, b, size: [m, n, k], batches, alpha, bias, accumulate, relu } = self;
+        let (kernel, threads) = match gpu.arithmetic() {
+            Arithmetic::Mixed => ("gemm_bf16", 128),
+            Arithmetic::F32 => ("gemm_f32", 256),
+        };
+        let blocks = [m.div_ceil(TILE), n.div_ceil(TILE), batches * splits];
+        let args = Gemm {
+            a: a.at,
+            b: b.at,
+            c: c.at,
+            bias: bias.0,
+            a_row: a.row as i64,
+            a_col: a.column as i64,
+            b_row: b.row as i64,
+            b_col: b.column as i64,
+            c_row: c.row as i64,
+            a_batch: a.batch as i64,
+            b_batch: b.batch as i64,
+            c_batch: c.batch as i64,
+            bias_batch: bias.1 as i64,
+            m: m as i32,
+            n: n as i32,
+            k: k as i32,
+            splits: splits as i32,
+            alpha,
+            accumulate: accumulate as i32,
+            relu: relu as i32,
+            padding: 0,
+        };
+        gpu.launch(kernel, Grid { blocks, threads, shared: 0 }, &args)
+    }
+}

@@ -1,0 +1,172 @@
+//! CUDA devices through the driver alone: our own kernels, one stream, memory ordered by it.
+
+pub mod kernels;
+mod launch;
+mod layer_norm;
+mod linear;
+mod memory;
+mod reduce;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use cudarc::driver::result::DriverError;
+use cudarc::driver::{CudaContext, CudaFunction, CudaStream, sys};
+
+pub use launch::{Grid, Ptr};
+pub use layer_norm::{LayerNorm, Normalized, NormalizedBackward, Residual};
+pub use linear::{Operand, Product};
+pub use memory::DeviceBuffer;
+use memory::Ledger;
+
+use crate::error::{Error, Result};
+use kernels::{EMBEDDED, NVCC_RELEASE, Ptx};
+
+/// What products are computed in. Sums, normalizations and everything else are f32 in both.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum Arithmetic {
+    /// 16-bit operands on tensor cores: f16 for frozen features, bf16 for everything else.
+    #[default]
+    Mixed,
+    /// f32 operands: slow, for comparison.
+    F32,
+}
+
+/// A CUDA device with our kernels loaded. Cloning shares it.
+#[derive(Clone)]
+pub struct Gpu(Arc<Inner>);
+
+struct Inner {
+    context: Arc<CudaContext>,
+    stream: Arc<CudaStream>,
+    functions: HashMap<&'static str, CudaFunction>,
+    arithmetic: Arithmetic,
+    ledger: Ledger,
+    name: String,
+}
+
+impl std::fmt::Debug for Gpu {
+    fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
+        write!(f, "cuda:{} ({})", self.ordinal(), self.0.name)
+    }
+}
+
+/// Whether a CUDA driver is installed.
+pub fn has_driver() -> bool {
+    // SAFETY: loads the driver's library and looks no further; its initialisers are the vendor's.
+    unsafe { sys::is_culib_present() }
+}
+
+/// Number of CUDA devices.
+pub fn count() -> Result<usize> {
+    let failed = |error: DriverError| Error::device("cuda", "asking for devices", explain(error));
+    if !has_driver() {
+        let reason = "no CUDA driver (libcuda.so.1) was found; install NVIDIA's driver, or use --device cpu";
+        return Err(Error::device("cuda", "opening", reason));
+    }
+    CudaContext::device_count().map(|n| n as usize).map_err(failed)
+}
+
+impl Gpu {
+    /// Opens a device and loads every kernel.
+    pub fn open(ordinal: usize, arithmetic: Arithmetic) -> Result<Gpu> {
+        let device = format!("cuda:{ordinal}");
+        let refuse = |reason: String| Err(Error::device(&device, "opening", reason));
+        let found = count()?;
+        if ordinal >= found {
+            return refuse(format!("there is no such device, the driver has {found}"));
+        }
+        if EMBEDDED.is_empty() {
+            return refuse(
+                "this program was built without CUDA kernels; run scripts/cuda-toolchain.sh, which fetches nvcc, and \
+                 build again"
+                    .into(),
+            );
+        }
+        let failed = |doing: &'static str| {
+            let device = device.clone();
+            move |error: DriverError| Error::device(&device, doing, explain(error))
+        };
+        let context = CudaContext::new(ordinal).map_err(failed("opening"))?;
+        // SAFETY: one stream does all work, so that no buffer is used by two at a time.
+        unsafe { context.disable_event_tracking() };
+        let (major, minor) = context.compute_capability().map_err(failed("opening"))?;
+        let capability = (10 * major + minor) as u32;
+        let ptx = Ptx::for_capability(capability);
+        if ptx.is_empty() {
+            return refuse(format!("its compute capability is {major}.{minor}; the kernels need 8.0 or newer"));
+        }
+        let stream = context.new_stream().map_err(failed("making a stream"))?;
+        let mut functions = HashMap::new();
+        for ptx in ptx {
+            let module = context.load_module(ptx.text.into()).map_err(|error| {
+                let reason = match error.0 {
+                    sys::CUresult::CUDA_ERROR_UNSUPPORTED_PTX_VERSION => format!(
+                        "its driver is too old for kernels that nvcc {NVCC_RELEASE} compiled; install a driver of CUDA \
+                         {NVCC_RELEASE} or newer, or build with an older nvcc (FISSFUSE_NVCC)"
+                    ),
+                    _ => explain(error),
+                };
+                Error::device(&device, format!("loading {}.cu", ptx.file), reason)
+            })?;
+            for entry in ptx.entries() {
+                functions.insert(entry, module.load_function(entry).map_err(failed("loading a kernel"))?);
+            }
+        }
+        memory::keep_freed_memory(&context).map_err(failed("opening"))?;
+        let name = context.name().map_err(failed("opening"))?;
+        Ok(Gpu(Arc::new(Inner { context, stream, functions, arithmetic, ledger: Ledger::default(), name })))
+    }
+
+    /// Number of the device.
+    pub fn ordinal(&self) -> usize {
+        self.0.context.ordinal()
+    }
+
+    /// What products are computed in.
+    pub fn arithmetic(&self) -> Arithmetic {
+        self.0.arithmetic
+    }
+
+    /// Free bytes and all bytes of its memory.
+    pub fn memory(&self) -> Result<(usize, usize)> {
+        self.0.context.mem_get_info().map_err(|e| self.error("asking for memory", e))
+    }
+
+    /// The most bytes that were allocated at once.
+    pub fn peak(&self) -> usize {
+        self.0.ledger.peak()
+    }
+
+    /// Compute capability, 86 for 8.6.
+    pub fn capability(&self) -> Result<u32> {
+        let (major, minor) = self.0.context.compute_capability().map_err(|e| self.error("asking", e))?;
+        Ok((10 * major + minor) as u32)
+    }
+
+    /// Waits until everything that was asked for is done.
+    pub fn synchronize(&self) -> Result<()> {
+        self.0.stream.synchronize().map_err(|e| self.error("running kernels", e))
+    }
+
+    fn error(&self, doing: impl Into<String>, error: DriverError) -> Error {
+        Error::device(format!("{self:?}"), doing, explain(error))
+    }
+}
+
+/// What the driver says, and what to do about it.
+fn explain(error: DriverError) -> String {
+    use sys::CUresult as Code;
+    let said = error.error_string().map(|s| s.to_string_lossy().into_owned());
+    let said = said.unwrap_or_else(|_| format!("{:?}", error.0));
+    let advice = match error.0 {
+        Code::CUDA_ERROR_NO_DEVICE => "; use --device cpu",
+        Code::CUDA_ERROR_ILLEGAL_ADDRESS | Code::CUDA_ERROR_MISALIGNED_ADDRESS | Code::CUDA_ERROR_LAUNCH_FAILED => {
+            "; a kernel is wrong: run `fissfuse doctor` and report what it says"
+        }
+        Code::CUDA_ERROR_ECC_UNCORRECTABLE => "; the device's memory is failing: restart it, then go on with --resume",
+        Code::CUDA_ERROR_DEVICE_UNAVAILABLE => "; another process has it to itself",
+        _ => "",
+    };
+    format!("{said} ({:?}){advice}", error.0)
+}

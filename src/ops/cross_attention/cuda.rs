@@ -1,0 +1,325 @@
+//! `cross_attention` on CUDA devices (kernels/cross_attention.cu, gemm.cu, layer_norm.cu).
+
+use bytemuck::{Pod, Zeroable};
+
+use super::{Attention, CrossAttention};
+use crate::device::Gpu;
+use crate::device::cuda::{
+    DeviceBuffer, Grid, LayerNorm, Normalized, NormalizedBackward, Operand, Product, Ptr, Residual,
+};
+use crate::error::{Error, Result};
+use crate::tape::InputGrads;
+use crate::tensor::{Indices, Tensor};
+
+/// What backward needs.
+pub struct Saved {
+    attention: Attention,
+    queries: Tensor,
+    sequence: Tensor,
+    /// First probability of each pair.
+    starts: Indices,
+    /// Queries after the query layer (nq, d).
+    projected: DeviceBuffer<f32>,
+    /// Logit vectors (nq, heads, d).
+    u: DeviceBuffer<f32>,
+    /// Attention weights of each pair (heads, L), end to end.
+    probabilities: DeviceBuffer<f32>,
+    context: DeviceBuffer<f32>,
+    /// Values after the value layer (pairs, d).
+    values: DeviceBuffer<f32>,
+    xhat: DeviceBuffer<f32>,
+    rstd: DeviceBuffer<f32>,
+}
+
+#[derive(Clone, Copy, Pod, Zeroable)]
+#[repr(C)]
+struct Pairs {
+    left: Ptr,
+    right: Ptr,
+    offsets: Ptr,
+    starts: Ptr,
+}
+
+#[derive(Clone, Copy, Pod, Zeroable)]
+#[repr(C)]
+struct AttendForward {
+    pairs: Pairs,
+    u: Ptr,
+    sequence: Ptr,
+    probabilities: Ptr,
+    context: Ptr,
+    count: i32,
+    heads: i32,
+    d: i32,
+    padding: i32,
+}
+
+#[derive(Clone, Copy, Pod, Zeroable)]
+#[repr(C)]
+struct AttendBackward {
+    pairs: Pairs,
+    sequence: Ptr,
+    probabilities: Ptr,
+    dcontext: Ptr,
+    dlogits: Ptr,
+    du: Ptr,
+    count: i32,
+    heads: i32,
+    d: i32,
+    padding: i32,
+}
+
+#[derive(Clone, Copy, Pod, Zeroable)]
+#[repr(C)]
+struct AttendSequence {
+    pairs: Pairs,
+    group_offsets: Ptr,
+    members: Ptr,
+    sequence_of: Ptr,
+    u: Ptr,
+    dcontext: Ptr,
+    probabilities: Ptr,
+    dlogits: Ptr,
+    dsequence: Ptr,
+    rows: i32,
+    heads: i32,
+    d: i32,
+    padding: i32,
+}
+
+impl Attention {
+    fn on(&self, i: usize) -> Operand {
+        Operand::rows(self.weights[i].ptr(), self.d)
+    }
+
+    /// Rows of a (d, d) weight that belong to each head.
+    fn head_rows(&self, i: usize) -> Operand {
+        self.on(i).every(self.head() * self.d)
+    }
+
+    /// Columns of a matrix of rows of d values that belong to each head.
+    fn head_columns(&self, at: Ptr) -> Operand {
+        Operand::rows(at, self.d).every(self.head())
+    }
+
+    /// The vectors of each head in a matrix (n, heads, d).
+    fn head_vectors(&self, at: Ptr) -> Operand {
+        Operand::rows(at, self.heads * self.d).every(self.d)
+    }
+
+    fn layer_norm(&self) -> LayerNorm {
+        LayerNorm { gamma: self.weights[8].ptr(), beta: self.weights[9].ptr(), eps: self.eps, d: self.d }
+    }
+}
+
+impl CrossAttention {
+    fn pairs_on(&self, gpu: &Gpu, starts: &Indices) -> Result<Pairs> {
+        let (left, right) = (self.pairs.left().on(gpu)?, self.pairs.right().on(gpu)?);
+        Ok(Pairs { left, right, offsets: self.sequences.offsets().on(gpu)?, starts: starts.on(gpu)? })
+    }
+
+    /// First probability of each pair, and their number.
+    fn starts(&self) -> Result<(Indices, usize)> {
+        let (mut starts, mut total) = (Vec::with_capacity(self.pairs.len()), 0usize);
+        for length in self.lengths() {
+            let start = u32::try_from(total);
+            starts
+                .push(start.map_err(|_| {
+                    Error::shape(super::NAME, "more than 2^32 attention weights; take a smaller batch")
+                })?);
+            total += length;
+        }
+        Ok((starts.into(), total))
+    }
+
+    pub(super) fn forward_on(
+        &self,
+        gpu: &Gpu,
+        attention: Attention,
+        queries: &Tensor,
+        sequence: &Tensor,
+    ) -> Result<(Tensor, Saved)> {
+        let a = &attention;
+        let (d, c, heads) = (a.d, a.head(), self.heads);
+        LayerNorm::check(d)?;
+        let (nq, n) = (queries.shape()[0], self.pairs.len());
+        let (starts, total) = self.starts()?;
+        let projected = gpu.alloc::<f32>("queries", nq * d)?;
+        Product::new(Operand::rows(queries.ptr(), d), a.on(0).t(), [nq, d, d])
+            .bias(a.weights[1].ptr(), 0)
+            .write(gpu, Operand::rows(projected.ptr(), d))?;
+        let u = gpu.alloc::<f32>("logit vectors", nq * heads * d)?;
+        Product::new(a.head_columns(projected.ptr()), a.head_rows(2), [nq, d, c])
+            .batches(heads)
+            .scaled(a.scale())
+            .write(gpu, a.head_vectors(u.ptr()))?;
+
+        let probabilities = gpu.alloc::<f32>("attention weights", total)?;
+        let context = gpu.alloc::<f32>("contexts", n * heads * d)?;
+        let args = AttendForward {
+            pairs: self.pairs_on(gpu, &starts)?,
+            u: u.ptr(),
+            sequence: sequence.ptr(),
+            probabilities: probabilities.ptr(),
+            context: context.ptr(),
+            count: n as i32,
+            heads: heads as i32,
+            d: d as i32,
+            padding: 0,
+        };
+        gpu.launch("attend_forward", Grid::warps(n * heads), &args)?;
+
+        let values = gpu.alloc::<f32>("values", n * d)?;
+        Product::new(a.head_vectors(context.ptr()), a.head_rows(4).t(), [n, c, d])
+            .batches(heads)
+            .bias(a.weights[5].ptr(), c)
+            .write(gpu, a.head_columns(values.ptr()))?;
+        let attended = gpu.alloc::<f32>("attended", n * d)?;
+        Product::new(Operand::rows(values.ptr(), d), a.on(6).t(), [n, d, d])
+            .bias(a.weights[7].ptr(), 0)
+            .write(gpu, Operand::rows(attended.ptr(), d))?;
+        let residual = Residual { rows: queries.ptr(), row: self.pairs.left().on(gpu)? };
+        let Normalized { out, xhat, rstd } = a.layer_norm().forward(gpu, attended.ptr(), n, Some(residual))?;
+        let (queries, sequence) = (queries.clone(), sequence.clone());
+        let out = Tensor::on_device([n, d], out)?;
+        let saved =
+            Saved { attention, queries, sequence, starts, projected, u, probabilities, context, values, xhat, rstd };
+        Ok((out, saved))
+    }
+
+    pub(super) fn backward_on(&self, gpu: &Gpu, saved: Saved, grad: &Tensor, grads: &mut InputGrads) -> Result<()> {
+        let a = &saved.attention;
+        let (d, c, n, heads) = (a.d, a.head(), self.pairs.len(), self.heads);
+        let by_left = self.pairs.by_left();
+        let groups = (by_left.offsets().on(gpu)?, by_left.members().on(gpu)?);
+
+        // Normalization, residual and output layer.
+        let sums =
+            NormalizedBackward { bias: grads.on_device(9)?, gamma: grads.on_device(10)?, beta: grads.on_device(11)? };
+        let dx = a.layer_norm().backward(gpu, grad.ptr(), (&saved.xhat, &saved.rstd), sums)?;
+        let dqueries = grads.on_device(0)?;
+        if dqueries != Ptr::NULL {
+            gpu.add_group_sums(dx.ptr(), d, groups, by_left.len(), dqueries)?;
+        }
+        let dx_rows = Operand::rows(dx.ptr(), d);
+        let dweight = grads.on_device(8)?;
+        if dweight != Ptr::NULL {
+            let values = Operand::rows(saved.values.ptr(), d);
+            Product::new(dx_rows.t(), values, [d, d, n]).add_to(gpu, Operand::rows(dweight, d))?;
+        }
+        let dvalues = gpu.alloc::<f32>("gradients of values", n * d)?;
+        Product::new(dx_rows, a.on(6), [n, d, d]).write(gpu, Operand::rows(dvalues.ptr(), d))?;
+
+        // Value layer.
+        let dbias = grads.on_device(7)?;
+        if dbias != Ptr::NULL {
+            gpu.add_column_sums(dvalues.ptr(), (n, d), dbias)?;
+        }
+        let dvalues_heads = a.head_columns(dvalues.ptr());
+        let dweight = grads.on_device(6)?;
+        if dweight != Ptr::NULL {
+            Product::new(dvalues_heads.t(), a.head_vectors(saved.context.ptr()), [c, d, n])
+                .batches(heads)
+                .add_to(gpu, Operand::rows(dweight, d).every(c * d))?;
+        }
+        let dcontext = gpu.alloc::<f32>("gradients of contexts", n * heads * d)?;
+        Product::new(dvalues_heads, a.head_rows(4), [n, d, c])
+            .batches(heads)
+            .write(gpu, a.head_vectors(dcontext.ptr()))?;
+
+        let du_pairs = self.attend_backward_on(gpu, &saved, &dcontext, grads)?;
+        let du = gpu.zeros::<f32>("gradients of logit vectors", saved.u.len())?;
+        gpu.add_group_sums(du_pairs.ptr(), heads * d, groups, by_left.len(), du.ptr())?;
+        self.queries_backward_on(gpu, &saved, &du, grads)
+    }
+
+    /// Adds to the sequence's gradient; returns the gradients of u per pair.
+    fn attend_backward_on(
+        &self,
+        gpu: &Gpu,
+        saved: &Saved,
+        dcontext: &DeviceBuffer<f32>,
+        grads: &mut InputGrads,
+    ) -> Result<DeviceBuffer<f32>> {
+        let (d, n, heads) = (saved.attention.d, self.pairs.len(), self.heads);
+        let pairs = self.pairs_on(gpu, &saved.starts)?;
+        let dlogits = gpu.alloc::<f32>("gradients of logits", saved.probabilities.len())?;
+        let du = gpu.alloc::<f32>("gradients of logit vectors", n * heads * d)?;
+        let args = AttendBackward {
+            pairs,
+            sequence: saved.sequence.ptr(),
+            probabilities: saved.probabilities.ptr(),
+            dcontext: dcontext.ptr(),
+            dlogits: dlogits.ptr(),
+            du: du.ptr(),
+            count: n as i32,
+            heads: heads as i32,
+            d: d as i32,
+            padding: 0,
+        };
+        gpu.launch("attend_backward", Grid::warps(n * heads), &args)?;
+        let dsequence = grads.on_device(1)?;
+        if dsequence != Ptr::NULL {
+            let by_right = self.pairs.by_right();
+            let args = AttendSequence {
+                pairs,
+                group_offsets: by_right.offsets().on(gpu)?,
+                members: by_right.members().on(gpu)?,
+                sequence_of: self.sequences.sequence_of().on(gpu)?,
+                u: saved.u.ptr(),
+                dcontext: dcontext.ptr(),
+                probabilities: saved.probabilities.ptr(),
+                dlogits: dlogits.ptr(),
+                dsequence,
+                rows: self.sequences.rows() as i32,
+                heads: heads as i32,
+                d: d as i32,
+                padding: 0,
+            };
+            gpu.launch("attend_sequence", Grid::warps(self.sequences.rows()), &args)?;
+        }
+        Ok(du)
+    }
+
+    /// From the gradient of u to the query's and key's weights and to the queries.
+    fn queries_backward_on(
+        &self,
+        gpu: &Gpu,
+        saved: &Saved,
+        du: &DeviceBuffer<f32>,
+        grads: &mut InputGrads,
+    ) -> Result<()> {
+        let a = &saved.attention;
+        let (d, c, nq, heads) = (a.d, a.head(), saved.queries.shape()[0], self.heads);
+        let dprojected = gpu.alloc::<f32>("gradients of queries", nq * d)?;
+        Product::new(a.head_vectors(du.ptr()), a.head_rows(2).t(), [nq, c, d])
+            .batches(heads)
+            .scaled(a.scale())
+            .write(gpu, a.head_columns(dprojected.ptr()))?;
+        let dkeys = grads.on_device(4)?;
+        if dkeys != Ptr::NULL {
+            Product::new(a.head_columns(saved.projected.ptr()).t(), a.head_vectors(du.ptr()), [c, d, nq])
+                .batches(heads)
+                .scaled(a.scale())
+                .add_to(gpu, Operand::rows(dkeys, d).every(c * d))?;
+        }
+        // The key bias adds the same to all logits of a query, and softmax ignores that.
+        grads.on_device(5)?;
+        let dprojected_rows = Operand::rows(dprojected.ptr(), d);
+        let dweight = grads.on_device(2)?;
+        if dweight != Ptr::NULL {
+            let queries = Operand::rows(saved.queries.ptr(), d);
+            Product::new(dprojected_rows.t(), queries, [d, d, nq]).add_to(gpu, Operand::rows(dweight, d))?;
+        }
+        let dbias = grads.on_device(3)?;
+        if dbias != Ptr::NULL {
+            gpu.add_column_sums(dprojected.ptr(), (nq, d), dbias)?;
+        }
+        let dqueries = grads.on_device(0)?;
+        if dqueries != Ptr::NULL {
+            let product = Product::new(dprojected_rows, a.on(0), [nq, d, d]).accumulate(true);
+            product.write(gpu, Operand::rows(dqueries, d))?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,104 @@
+//! `cross_entropy` on CUDA devices (kernels/cross_entropy.cu).
+
+use std::ops::Range;
+
+use bytemuck::{Pod, Zeroable};
+
+use super::CrossEntropy;
+use crate::device::Gpu;
+use crate::device::cuda::{DeviceBuffer, Grid, Ptr};
+use crate::error::Result;
+use crate::tape::InputGrads;
+use crate::tensor::{Indices, Tensor};
+
+/// What backward needs: softmax of each score (k, pairs), and the gold pairs.
+pub struct Saved {
+    softmax: DeviceBuffer<f32>,
+    gold: Indices,
+}
+
+#[derive(Clone, Copy, Pod, Zeroable)]
+#[repr(C)]
+struct Forward {
+    scores: Ptr,
+    first: Ptr,
+    end: Ptr,
+    gold: Ptr,
+    softmax: Ptr,
+    losses: Ptr,
+    kinds: i32,
+    pairs: i32,
+    mentions: i32,
+    padding: i32,
+}
+
+#[derive(Clone, Copy, Pod, Zeroable)]
+#[repr(C)]
+struct RowMeans {
+    x: Ptr,
+    out: Ptr,
+    n: i32,
+    padding: i32,
+}
+
+#[derive(Clone, Copy, Pod, Zeroable)]
+#[repr(C)]
+struct Backward {
+    softmax: Ptr,
+    grad: Ptr,
+    mention_of: Ptr,
+    gold: Ptr,
+    dscores: Ptr,
+    kinds: i32,
+    pairs: i32,
+    mentions: i32,
+    padding: i32,
+}
+
+impl CrossEntropy {
+    /// `ranges`: pairs of each mention.
+    pub(super) fn forward_on(&self, gpu: &Gpu, scores: &Tensor, ranges: &[Range<usize>]) -> Result<(Tensor, Saved)> {
+        let (kinds, pairs, mentions) = (scores.shape()[0], scores.shape()[1], ranges.len());
+        let first: Indices = ranges.iter().map(|r| r.start as u32).collect();
+        let end: Indices = ranges.iter().map(|r| r.end as u32).collect();
+        let gold: Indices = self.gold.clone().into();
+        let softmax = gpu.alloc("softmax", kinds * pairs)?;
+        let by_mention = gpu.alloc::<f32>("losses", kinds * mentions)?;
+        let args = Forward {
+            scores: scores.ptr(),
+            first: first.on(gpu)?,
+            end: end.on(gpu)?,
+            gold: gold.on(gpu)?,
+            softmax: softmax.ptr(),
+            losses: by_mention.ptr(),
+            kinds: kinds as i32,
+            pairs: pairs as i32,
+            mentions: mentions as i32,
+            padding: 0,
+        };
+        gpu.launch("cross_entropy_forward", Grid::warps(kinds * mentions), &args)?;
+        let losses = gpu.alloc("losses", kinds)?;
+        let args = RowMeans { x: by_mention.ptr(), out: losses.ptr(), n: mentions as i32, padding: 0 };
+        gpu.launch("row_means", Grid::line(kinds, 128), &args)?;
+        Ok((Tensor::on_device([kinds], losses)?, Saved { softmax, gold }))
+    }
+
+    pub(super) fn backward_on(&self, gpu: &Gpu, saved: Saved, grad: &Tensor, grads: &mut InputGrads) -> Result<()> {
+        let dscores = grads.on_device(0)?;
+        if dscores == Ptr::NULL {
+            return Ok(());
+        }
+        let args = Backward {
+            softmax: saved.softmax.ptr(),
+            grad: grad.ptr(),
+            mention_of: self.pairs.left().on(gpu)?,
+            gold: saved.gold.on(gpu)?,
+            dscores,
+            kinds: grad.len() as i32,
+            pairs: self.pairs.len() as i32,
+            mentions: self.gold.len() as i32,
+            padding: 0,
+        };
+        gpu.launch("cross_entropy_backward", Grid::values(saved.softmax.len(), 256), &args)
+    }
+}

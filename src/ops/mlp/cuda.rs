@@ -1,0 +1,78 @@
+//! `mlp` on CUDA devices (kernels/gemm.cu).
+
+use super::{Mlp, columns};
+use crate::device::Gpu;
+use crate::device::cuda::{DeviceBuffer, Operand, Product, Ptr};
+use crate::error::Result;
+use crate::tape::InputGrads;
+use crate::tensor::Tensor;
+
+/// What backward needs.
+pub struct Saved {
+    weights: [Tensor; 2],
+    parts: Vec<Tensor>,
+    /// After ReLU (n, h).
+    hidden: DeviceBuffer<f32>,
+}
+
+fn rows(tensor: &Tensor) -> Operand {
+    Operand::rows(tensor.ptr(), tensor.shape()[1])
+}
+
+impl Mlp {
+    pub(super) fn forward_on(
+        &self,
+        gpu: &Gpu,
+        [w1, b1, w2, b2]: [&Tensor; 4],
+        parts: Vec<Tensor>,
+    ) -> Result<(Tensor, Saved)> {
+        let ((h, width), d, n) = ((w1.shape()[0], w1.shape()[1]), w2.shape()[0], parts[0].shape()[0]);
+        let hidden = gpu.alloc::<f32>("mlp", n * h)?;
+        let to_hidden = Operand::rows(hidden.ptr(), h);
+        for (i, (start, part)) in columns(&parts).enumerate() {
+            let w = Operand::rows(w1.ptr().offset::<f32>(start), width);
+            let product = Product::new(rows(part), w.t(), [n, h, part.shape()[1]]).relu(i + 1 == parts.len());
+            let product = if i == 0 { product.bias(b1.ptr(), 0) } else { product.accumulate(true) };
+            product.write(gpu, to_hidden)?;
+        }
+        let out = gpu.alloc::<f32>("mlp", n * d)?;
+        let product = Product::new(to_hidden, rows(w2).t(), [n, d, h]).bias(b2.ptr(), 0);
+        product.write(gpu, Operand::rows(out.ptr(), d))?;
+        Ok((Tensor::on_device([n, d], out)?, Saved { weights: [w1.clone(), w2.clone()], parts, hidden }))
+    }
+
+    pub(super) fn backward_on(&self, gpu: &Gpu, saved: Saved, grad: &Tensor, grads: &mut InputGrads) -> Result<()> {
+        let Saved { weights: [w1, w2], parts, hidden } = saved;
+        let ((h, width), (n, d)) = ((w1.shape()[0], w1.shape()[1]), (grad.shape()[0], grad.shape()[1]));
+        let [dw1, db1, dw2, db2] = [grads.on_device(0)?, grads.on_device(1)?, grads.on_device(2)?, grads.on_device(3)?];
+        let dout = rows(grad);
+        if db2 != Ptr::NULL {
+            gpu.add_column_sums(grad.ptr(), (n, d), db2)?;
+        }
+        if dw2 != Ptr::NULL {
+            let hidden = Operand::rows(hidden.ptr(), h);
+            Product::new(dout.t(), hidden, [d, h, n]).add_to(gpu, Operand::rows(dw2, h))?;
+        }
+        let dhidden = gpu.alloc::<f32>("gradients of mlp", n * h)?;
+        let dhidden_rows = Operand::rows(dhidden.ptr(), h);
+        Product::new(dout, rows(&w2), [n, h, d]).write(gpu, dhidden_rows)?;
+        gpu.relu_backward(hidden.ptr(), n * h, dhidden.ptr())?;
+        if db1 != Ptr::NULL {
+            gpu.add_column_sums(dhidden.ptr(), (n, h), db1)?;
+        }
+        for (i, (start, part)) in columns(&parts).enumerate() {
+            let w = part.shape()[1];
+            if dw1 != Ptr::NULL {
+                let to = Operand::rows(dw1.offset::<f32>(start), width);
+                Product::new(dhidden_rows.t(), rows(part), [h, w, n]).add_to(gpu, to)?;
+            }
+            let dpart = grads.on_device(4 + i)?;
+            if dpart != Ptr::NULL {
+                let weight = Operand::rows(w1.ptr().offset::<f32>(start), width);
+                let product = Product::new(dhidden_rows, weight, [n, w, h]).accumulate(true);
+                product.write(gpu, Operand::rows(dpart, w))?;
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,227 @@
+//! `project` on CUDA devices (kernels/project.cu).
+
+use std::sync::Arc;
+
+use bytemuck::{Pod, Zeroable};
+
+use super::Project;
+use crate::device::Gpu;
+use crate::device::cuda::{
+    Arithmetic, DeviceBuffer, Grid, LayerNorm, Normalized, NormalizedBackward, Operand, Product, Ptr,
+};
+use crate::error::Result;
+use crate::tape::InputGrads;
+use crate::tensor::{GpuRows, Indices, Tensor};
+
+/// Rows of features that a block of forward takes.
+const FORWARD_ROWS: usize = 128;
+
+/// Rows of features that a block of backward takes at a time, and as many of them as are worth a block of its own: its
+/// partial gradient is d rows of f32, to be written and read.
+const BACKWARD_ROWS: usize = 32;
+const SPLIT_ROWS: usize = 2048;
+
+/// Blocks that fill a large device.
+const ENOUGH_BLOCKS: usize = 132;
+
+/// What backward needs.
+pub struct Saved {
+    features: Arc<GpuRows>,
+    rows: Indices,
+    weights: [Tensor; 4],
+    xhat: DeviceBuffer<f32>,
+    rstd: DeviceBuffer<f32>,
+}
+
+#[derive(Clone, Copy, Pod, Zeroable)]
+#[repr(C)]
+struct ToF16 {
+    x: Ptr,
+    out: Ptr,
+    length: i64,
+}
+
+#[derive(Clone, Copy, Pod, Zeroable)]
+#[repr(C)]
+struct Gather {
+    table: Ptr,
+    rows: Ptr,
+    out: Ptr,
+    length: i64,
+    width: i32,
+    is_f16: i32,
+}
+
+#[derive(Clone, Copy, Pod, Zeroable)]
+#[repr(C)]
+struct Forward {
+    table: Ptr,
+    rows: Ptr,
+    weight: Ptr,
+    bias: Ptr,
+    gamma: Ptr,
+    beta: Ptr,
+    xhat: Ptr,
+    out: Ptr,
+    rstd: Ptr,
+    n: i32,
+    width: i32,
+    d: i32,
+    eps: f32,
+}
+
+#[derive(Clone, Copy, Pod, Zeroable)]
+#[repr(C)]
+struct Backward {
+    table: Ptr,
+    rows: Ptr,
+    dy: Ptr,
+    partial: Ptr,
+    n: i32,
+    width: i32,
+    d: i32,
+    stride: i32,
+    splits: i32,
+    padding: i32,
+}
+
+impl Project {
+    fn norm(&self, weights: &[Tensor; 4]) -> LayerNorm {
+        let [weight, _, gamma, beta] = weights;
+        LayerNorm { gamma: gamma.ptr(), beta: beta.ptr(), eps: self.eps, d: weight.shape()[0] }
+    }
+
+    /// The rows where the device reads them: the whole table if it fits, else those of this batch.
+    fn features(&self, gpu: &Gpu) -> Result<(Arc<GpuRows>, Indices)> {
+        match self.table.resident(gpu)? {
+            Some(table) => Ok((table, self.rows.clone())),
+            None => Ok((Arc::new(self.table.gathered(gpu, &self.rows)?), (0..self.rows.len() as u32).collect())),
+        }
+    }
+
+    /// Whether the tensor-core kernels take these features; they copy 16 bytes at a time.
+    fn fused(&self, gpu: &Gpu, features: &GpuRows) -> bool {
+        gpu.arithmetic() == Arithmetic::Mixed && features.is_f16() && self.table.width().is_multiple_of(8)
+    }
+
+    /// The rows as one f32 matrix.
+    fn gathered(&self, gpu: &Gpu, features: &GpuRows, rows: &Indices) -> Result<DeviceBuffer<f32>> {
+        let width = self.table.width();
+        let out = gpu.alloc("gathered features", rows.len() * width)?;
+        let args = Gather {
+            table: features.ptr(),
+            rows: rows.on(gpu)?,
+            out: out.ptr(),
+            length: out.len() as i64,
+            width: width as i32,
+            is_f16: features.is_f16() as i32,
+        };
+        gpu.launch("gather_rows", Grid::values(out.len(), 256), &args)?;
+        Ok(out)
+    }
+
+    pub(super) fn forward_on(&self, gpu: &Gpu, inputs: &[&Tensor; 4]) -> Result<(Tensor, Saved)> {
+        let weights = inputs.map(Tensor::clone);
+        let (d, width, n) = (weights[0].shape()[0], self.table.width(), self.rows.len());
+        LayerNorm::check(d)?;
+        let (features, rows) = self.features(gpu)?;
+        let Normalized { out, xhat, rstd } = if self.fused(gpu, &features) {
+            self.forward_fused(gpu, (&features, &rows), &weights)?
+        } else {
+            let x = self.gathered(gpu, &features, &rows)?;
+            let linear = gpu.alloc::<f32>("linear layer", n * d)?;
+            let (x, w) = (Operand::rows(x.ptr(), width), Operand::rows(weights[0].ptr(), width));
+            Product::new(x, w.t(), [n, d, width])
+                .bias(weights[1].ptr(), 0)
+                .write(gpu, Operand::rows(linear.ptr(), d))?;
+            self.norm(&weights).forward(gpu, linear.ptr(), n, None)?
+        };
+        Ok((Tensor::on_device([n, d], out)?, Saved { features, rows, weights, xhat, rstd }))
+    }
+
+    fn forward_fused(
+        &self,
+        gpu: &Gpu,
+        (features, rows): (&GpuRows, &Indices),
+        weights: &[Tensor; 4],
+    ) -> Result<Normalized> {
+        let (d, width, n) = (weights[0].shape()[0], self.table.width(), rows.len());
+        let narrow = gpu.alloc::<u16>("f16 weights", d * width)?;
+        let args = ToF16 { x: weights[0].ptr(), out: narrow.ptr(), length: (d * width) as i64 };
+        gpu.launch("to_f16", Grid::values(d * width, 256), &args)?;
+        let result = Normalized::alloc(gpu, n, d)?;
+        let args = Forward {
+            table: features.ptr(),
+            rows: rows.on(gpu)?,
+            weight: narrow.ptr(),
+            bias: weights[1].ptr(),
+            gamma: weights[2].ptr(),
+            beta: weights[3].ptr(),
+            xhat: result.xhat.ptr(),
+            out: result.out.ptr(),
+            rstd: result.rstd.ptr(),
+            n: n as i32,
+            width: width as i32,
+            d: d as i32,
+            eps: self.eps,
+        };
+        let (kernel, columns) = if d <= 128 { ("project_forward_128", 128) } else { ("project_forward_256", 256) };
+        let shared = 2 * (FORWARD_ROWS as u32 + columns) * 128;
+        gpu.launch(kernel, Grid { shared, ..Grid::line(n.div_ceil(FORWARD_ROWS), 256) }, &args)?;
+        Ok(result)
+    }
+
+    pub(super) fn backward_on(&self, gpu: &Gpu, saved: Saved, grad: &Tensor, grads: &mut InputGrads) -> Result<()> {
+        let Saved { features, rows, weights, xhat, rstd } = saved;
+        let (d, width, n) = (weights[0].shape()[0], self.table.width(), rows.len());
+        let bias = grads.on_device(1)?;
+        let sums = NormalizedBackward { gamma: grads.on_device(2)?, beta: grads.on_device(3)?, bias };
+        let dweight = grads.on_device(0)?;
+        let norm = self.norm(&weights);
+        if self.fused(gpu, &features) {
+            let (dy, stride) = norm.backward_bf16(gpu, grad.ptr(), (&xhat, &rstd), sums)?;
+            if dweight != Ptr::NULL {
+                self.backward_fused(gpu, (&features, &rows), (&dy, stride), d, dweight)?;
+            }
+            return Ok(());
+        }
+        let dy = norm.backward(gpu, grad.ptr(), (&xhat, &rstd), sums)?;
+        if dweight != Ptr::NULL {
+            let x = self.gathered(gpu, &features, &rows)?;
+            let (dy, x) = (Operand::rows(dy.ptr(), d), Operand::rows(x.ptr(), width));
+            Product::new(dy.t(), x, [d, width, n]).add_to(gpu, Operand::rows(dweight, width))?;
+        }
+        Ok(())
+    }
+
+    fn backward_fused(
+        &self,
+        gpu: &Gpu,
+        (features, rows): (&GpuRows, &Indices),
+        (dy, stride): (&DeviceBuffer<u16>, usize),
+        d: usize,
+        dweight: Ptr,
+    ) -> Result<()> {
+        let (width, n) = (self.table.width(), rows.len());
+        let (kernel, wide, columns) =
+            if d <= 128 { ("project_backward_128", 256, 128) } else { ("project_backward_256", 128, 256) };
+        let tiles = width.div_ceil(wide);
+        let splits = ENOUGH_BLOCKS.div_ceil(tiles).min(n.div_ceil(SPLIT_ROWS)).max(1);
+        let partial = gpu.alloc::<f32>("partial gradients", splits * d * width)?;
+        let args = Backward {
+            table: features.ptr(),
+            rows: rows.on(gpu)?,
+            dy: dy.ptr(),
+            partial: partial.ptr(),
+            n: n as i32,
+            width: width as i32,
+            d: d as i32,
+            stride: stride as i32,
+            splits: splits as i32,
+            padding: 0,
+        };
+        let shared = (2 * BACKWARD_ROWS * (wide + columns) * 2) as u32;
+        gpu.launch(kernel, Grid { blocks: [tiles, splits, 1], threads: 256, shared }, &args)?;
+        gpu.reduce_partials(partial.ptr(), splits, (d, width), 1, Operand::rows(dweight, width))
+    }
+}
