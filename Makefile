@@ -3,9 +3,9 @@ TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
 
 .PHONY: demo test check bench cusim cuda-toolchain
 
-# Train, evaluate and use a model on the emoji task.
+# Train, evaluate and use a model on the emoji task; DEVICE=cuda trains on a GPU.
 demo:
-	$(CARGO) run --release -- demo
+	$(CARGO) run --release -- demo $(if $(DEVICE),--device $(DEVICE))
 
 test: cuda-toolchain
 	$(CARGO) test --workspace

@@ -39,7 +39,7 @@ fn operations(criterion: &mut Criterion) {
 
 /// Forward, backward and AdamW.
 fn step(criterion: &mut Criterion) {
-    let mut step = TrainingStep::new(ModelConfig::default(), Shape::WIKIDIVERSE, 0).expect("the paper's sizes");
+    let mut step = TrainingStep::new(ModelConfig::default(), Shape::WIKIDIVERSE, 0, None).expect("the paper's sizes");
     let mut group = criterion.benchmark_group("training step");
     group.sample_size(20).bench_function("wikidiverse", |bench| bench.iter(|| step.run().expect("a step")));
 }

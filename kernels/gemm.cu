@@ -2,7 +2,7 @@
 //
 //   A(i, k) = a[i * a_row + k * a_col], m x k;  B(k, j) = b[k * b_row + j * b_col], k x n;  C(i, j) = c[i * c_row + j]
 //
-// gemm_bf16: 64 x 64 tiles of C, 128 threads, bf16 tensor cores with f32 sums; gemm_f32: the same tiles, 256 threads,
+// gemm_tf32: 64 x 64 tiles of C, 128 threads, operands rounded to tf32 (11 bits) on tensor cores, f32 sums; gemm_f32: the same tiles, 256 threads,
 // f32 throughout. Grid: (tiles of m, tiles of n, batch * splits). With splits > 1 each part of k writes an m x n block of
 // its own, which reduce_partials (reduce.cu) adds up. Reference: src/device/cpu/{matmul,linear}.rs.
 #include "common.cuh"
@@ -104,44 +104,46 @@ extern "C" __global__ void __launch_bounds__(256) gemm_f32(Gemm g) {
             store(g, part, first_i + row + 16 * i, first_j + column + 16 * j, sums[i][j]);
 }
 
-extern "C" __global__ void __launch_bounds__(128) gemm_bf16(Gemm g) {
+extern "C" __global__ void __launch_bounds__(128) gemm_tf32(Gemm g) {
     constexpr int DEPTH = 32;
-    // Rows of 80 bytes: the eight rows of an ldmatrix tile lie in different banks.
-    __shared__ __align__(16) __nv_bfloat16 a[TILE][DEPTH + 8], b[TILE][DEPTH + 8];
+    // Rows four floats apart modulo the banks: the eight rows and four columns of a fragment lie in 32 different ones.
+    __shared__ float a[TILE][DEPTH + 4], b[TILE][DEPTH + 4];
     Part part = part_of(g);
     int first_i = blockIdx.x * TILE, first_j = blockIdx.y * TILE;
     int warp = threadIdx.x / WARP, lane = threadIdx.x % WARP;
-    // Each of the four warps computes 32 x 32 of the tile.
-    int row = warp / 2 * 32, column = warp % 2 * 32;
+    // Each of the four warps computes 32 x 32 of the tile; a lane holds row lane / 4 and column lane % 4 of a fragment.
+    int row = warp / 2 * 32 + lane / 4, column = warp % 2 * 32 + lane / 4, along = lane % 4;
     float sums[2][4][4] = {};
     for (int k = part.first_k; k < part.last_k; k += DEPTH) {
         load_tile<DEPTH, 128>(part.a, g.a_row, g.a_col, first_i, g.m, k, part.last_k,
-                              [&](int i, int k, float x) { a[i][k] = __float2bfloat16_rn(x); });
+                              [&](int i, int k, float x) { a[i][k] = round_to_tf32(x); });
         load_tile<DEPTH, 128>(part.b, g.b_col, g.b_row, first_j, g.n, k, part.last_k,
-                              [&](int j, int k, float x) { b[j][k] = __float2bfloat16_rn(x); });
+                              [&](int j, int k, float x) { b[j][k] = round_to_tf32(x); });
         __syncthreads();
 #pragma unroll
-        for (int depth = 0; depth < DEPTH; depth += 16) {
-            uint32_t left[2][4], right[2][4];
-#pragma unroll
-            for (int half = 0; half < 2; ++half) {
-                load_tiles(left[half], &a[row + 16 * half + lane % 16][depth + lane / 16 * 8]);
-                load_tiles(right[half], &b[column + 16 * half + lane / 16 * 8 + lane % 8][depth + lane / 8 % 2 * 8]);
-            }
+        for (int depth = 0; depth < DEPTH; depth += 8) {
+            float left[2][4], right[4][2];
 #pragma unroll
             for (int i = 0; i < 2; ++i)
 #pragma unroll
-                for (int j = 0; j < 4; ++j)
-                    mma_bf16(sums[i][j], left[i], right[j / 2][j % 2 * 2], right[j / 2][j % 2 * 2 + 1]);
+                for (int e = 0; e < 4; ++e) left[i][e] = a[row + 16 * i + e % 2 * 8][depth + along + e / 2 * 4];
+#pragma unroll
+            for (int j = 0; j < 4; ++j)
+#pragma unroll
+                for (int e = 0; e < 2; ++e) right[j][e] = b[column + 8 * j][depth + along + e * 4];
+#pragma unroll
+            for (int i = 0; i < 2; ++i)
+#pragma unroll
+                for (int j = 0; j < 4; ++j) mma_tf32(sums[i][j], left[i], right[j]);
         }
         __syncthreads();
     }
+    int first_row = first_i + row, first_column = first_j + warp % 2 * 32 + along * 2;
 #pragma unroll
     for (int i = 0; i < 2; ++i)
 #pragma unroll
         for (int j = 0; j < 4; ++j)
 #pragma unroll
             for (int e = 0; e < 4; ++e)
-                store(g, part, first_i + row + 16 * i + lane / 4 + e / 2 * 8,
-                      first_j + column + 8 * j + lane % 4 * 2 + e % 2, sums[i][j][e]);
+                store(g, part, first_row + 16 * i + e / 2 * 8, first_column + 8 * j + e % 2, sums[i][j][e]);
 }

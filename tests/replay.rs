@@ -16,7 +16,7 @@ const SCORES: f32 = 1e-5;
 /// As above, through the backward and relative to a gradient's largest element.
 const GRADIENTS: f32 = 1e-4;
 
-fn fixtures() -> Vec<PathBuf> {
+pub fn fixtures() -> Vec<PathBuf> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/replay");
     ["one-head", "three-heads", "single"].map(|name| folder.join(name)).to_vec()
 }
@@ -37,7 +37,7 @@ fn scores_loss_and_gradients_are_the_references() {
     for folder in fixtures() {
         let file = |name: &str| folder.join(name);
         let config = file("config.json");
-        let got = replay(&file("weights.safetensors"), &file("batch.safetensors"), Some(&config)).unwrap();
+        let got = replay(&file("weights.safetensors"), &file("batch.safetensors"), Some(&config), None).unwrap();
         let want = Reader::open(&file("expected.safetensors")).unwrap();
         assert!(difference(&got.scores, &want.tensor("scores").unwrap(), 0.0) < SCORES);
         assert!(difference(&got.similarity, &want.tensor("similarity").unwrap(), 0.0) < SCORES);
@@ -60,8 +60,8 @@ fn the_configuration_is_read_off_the_weights_where_none_is_given() {
     let folder = &fixtures()[0];
     let file = |name: &str| folder.join(name);
     let config = file("config.json");
-    let with = replay(&file("weights.safetensors"), &file("batch.safetensors"), Some(&config)).unwrap();
-    let without = replay(&file("weights.safetensors"), &file("batch.safetensors"), None).unwrap();
+    let with = replay(&file("weights.safetensors"), &file("batch.safetensors"), Some(&config), None).unwrap();
+    let without = replay(&file("weights.safetensors"), &file("batch.safetensors"), None, None).unwrap();
     assert_eq!(with.scores.data(), without.scores.data());
 }
 

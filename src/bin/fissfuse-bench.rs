@@ -6,6 +6,8 @@ use std::process::ExitCode;
 use anyhow::Context;
 use clap::builder::RangedU64ValueParser;
 use clap::{Parser, Subcommand, ValueEnum};
+use fissfuse::device::cuda::Arithmetic;
+use fissfuse::device::{DeviceChoice, Gpu, describe};
 use fissfuse::encoder::clip::ClipConfig;
 use fissfuse::model::{ModelConfig, Precision};
 use fissfuse::ops::Cost;
@@ -86,6 +88,14 @@ struct StepArgs {
     /// Timed steps.
     #[arg(long, default_value_t = 20, value_parser = at_least_one())]
     runs: usize,
+
+    /// What computes: cpu, cuda, cuda:N, or auto, which takes a CUDA device if a usable one is found.
+    #[arg(long, value_name = "DEVICE", default_value_t)]
+    device: DeviceChoice,
+
+    /// On CUDA devices: products of 16-bit values on tensor cores, or of f32.
+    #[arg(long, value_name = "KIND", default_value = "mixed")]
+    arithmetic: Arithmetic,
 }
 
 /// Sizes of a step in the paper.
@@ -190,12 +200,8 @@ fn print_json(value: &serde_json::Value) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn machine() -> String {
-    format!("fissfuse {} ({}), cpu, {} threads", env!("CARGO_PKG_VERSION"), env!("FISSFUSE_COMMIT"), threads())
-}
-
-fn threads() -> usize {
-    rayon::current_num_threads()
+fn machine(gpu: Option<&Gpu>) -> String {
+    format!("fissfuse {} ({}), {}", env!("CARGO_PKG_VERSION"), env!("FISSFUSE_COMMIT"), describe(gpu))
 }
 
 fn milliseconds(seconds: f64) -> String {
@@ -212,11 +218,11 @@ fn latency(args: LatencyArgs, json: bool) -> anyhow::Result<()> {
     if json {
         let index = if args.half { "f16" } else { "f32" };
         let (entities, peak) = (args.entities, peak_memory());
-        let report = json!({"machine": machine(), "entities": entities, "index": index, "latency": rows,
+        let report = json!({"machine": machine(None), "entities": entities, "index": index, "latency": rows,
             "peak_memory_bytes": peak});
         return print_json(&report);
     }
-    println!("{}; {candidates} candidates of {} prepared entities", machine(), args.entities);
+    println!("{}; {candidates} candidates of {} prepared entities", machine(None), args.entities);
     let header = ["mentions", "runs", "p50 ms", "p90 ms", "p99 ms", "mentions/s"];
     let row = |row: &Latency| {
         let Summary { runs, p50, p90, p99, .. } = row.seconds;
@@ -239,7 +245,7 @@ fn flops(args: FlopsArgs, json: bool) -> anyhow::Result<()> {
     };
     let encoders = EncoderCost::per_sample(&clip, &shape);
     if json {
-        return print_json(&json!({"machine": machine(), "step": step, "encoders_per_sample": encoders}));
+        return print_json(&json!({"machine": machine(None), "step": step, "encoders_per_sample": encoders}));
     }
     print_flops(&step, &encoders);
     Ok(())
@@ -282,13 +288,16 @@ fn print_flops(step: &StepCost, encoders: &EncoderCost) {
 fn step(args: StepArgs, json: bool) -> anyhow::Result<()> {
     let (shape, config) = (args.work.shape()?, args.work.config());
     let flops = training_step(config.clone(), shape, args.work.seed)?.total.flops();
-    let mut step = TrainingStep::new(config, shape, args.work.seed)?;
+    let gpu = args.device.open(args.arithmetic)?;
+    let mut step = TrainingStep::new(config, shape, args.work.seed, gpu.as_ref())?;
     let timing = Timing::of(2, args.runs, || step.run())?.summary();
     let rate = flops as f64 / timing.p50 / 1e9;
     if json {
-        return print_json(&json!({"machine": machine(), "shape": shape, "seconds": timing, "flops": flops}));
+        return print_json(
+            &json!({"machine": machine(gpu.as_ref()), "shape": shape, "seconds": timing, "flops": flops}),
+        );
     }
-    println!("{}; {} mentions x {} candidates", machine(), shape.mentions, shape.candidates);
+    println!("{}; {} mentions x {} candidates", machine(gpu.as_ref()), shape.mentions, shape.candidates);
     let row = [timing.p50, timing.min, timing.p90, timing.max].map(milliseconds).into_iter();
     let rest = [format!("{:.0}", shape.mentions as f64 / timing.p50), format!("{rate:.0}")];
     let header = ["runs", "median ms", "min ms", "p90 ms", "max ms", "samples/s", "GFLOP/s"];

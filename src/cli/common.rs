@@ -7,6 +7,8 @@ use std::time::Duration;
 use anyhow::Context;
 use clap::builder::RangedU64ValueParser;
 use fissfuse::data::{Batcher, Counts, Dataset, FeatureStore, GoldMissing, Skipped, Tolerance};
+use fissfuse::device::cuda::Arithmetic;
+use fissfuse::device::{DeviceChoice, Gpu};
 use fissfuse::model::{Ablation, Modalities};
 use fissfuse::train::{RunConfig, Schedule};
 use indicatif::{ProgressBar, ProgressStyle};
@@ -38,6 +40,25 @@ impl DataArgs {
 
     pub fn open(&self, skipped: &mut Skipped) -> anyhow::Result<Dataset> {
         Ok(Dataset::open(&self.data, self.tolerance(), skipped)?)
+    }
+}
+
+/// Flags of subcommands that compute where they are told to.
+#[derive(clap::Args)]
+pub struct DeviceArgs {
+    /// What computes: cpu, cuda, cuda:N, or auto, which takes a CUDA device if a usable one is found.
+    #[arg(long, value_name = "DEVICE", default_value_t)]
+    pub device: DeviceChoice,
+
+    /// On CUDA devices: products of 16-bit values on tensor cores, or of f32.
+    #[arg(long, value_name = "KIND", default_value = "mixed")]
+    pub arithmetic: Arithmetic,
+}
+
+impl DeviceArgs {
+    /// Opens the device; `None` is the CPU.
+    pub fn open(&self) -> anyhow::Result<Option<Gpu>> {
+        Ok(self.device.open(self.arithmetic)?)
     }
 }
 

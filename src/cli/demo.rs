@@ -14,7 +14,7 @@ use fissfuse::train::TrainedModel;
 use indicatif::ProgressBar;
 
 use super::Cli;
-use super::common::{at_least_one, batcher};
+use super::common::{DeviceArgs, at_least_one, batcher};
 
 /// Train, evaluate and use a model on a small real task, in a few minutes on two cores.
 ///
@@ -41,6 +41,9 @@ pub struct Args {
     /// Passes over the training mentions [default: as in configs/emoji.toml].
     #[arg(long)]
     epochs: Option<usize>,
+
+    #[command(flatten)]
+    device: DeviceArgs,
 }
 
 /// configs/emoji.toml as it was when this program was built.
@@ -79,7 +82,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     let with_config = ["--config".to_string(), show(&config)];
     subcommand("encode", [&data[..], &encode, &with_config].concat())?;
     let mut train = [&data[..], &features_of, &with_config, &["--out".into(), show(&model)]].concat();
-    train.extend(["--seed".into(), args.seed.to_string()]);
+    train.extend(["--seed".into(), args.seed.to_string(), "--device".into(), args.device.device.to_string()]);
     if let Some(epochs) = args.epochs {
         train.extend(["--epochs".into(), epochs.to_string()]);
     }

@@ -2,7 +2,10 @@
 
 use std::path::PathBuf;
 
+use fissfuse::device::describe;
 use fissfuse::eval::replay::replay;
+
+use super::common::DeviceArgs;
 
 /// Run the engine on a draw of reference/make_batch.py, to compare it with PyTorch.
 ///
@@ -24,11 +27,15 @@ pub struct Args {
     /// The reference's config.json [default: widths of the weights, one head].
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
+
+    #[command(flatten)]
+    device: DeviceArgs,
 }
 
 pub fn run(args: Args) -> anyhow::Result<()> {
-    let replayed = replay(&args.weights, &args.batch, args.config.as_deref())?;
+    let gpu = args.device.open()?;
+    let replayed = replay(&args.weights, &args.batch, args.config.as_deref(), gpu.as_ref())?;
     replayed.write(&args.out)?;
-    println!("loss {:.6}; wrote {}", replayed.loss, args.out.display());
+    println!("loss {:.6}, computed by {}; wrote {}", replayed.loss, describe(gpu.as_ref()), args.out.display());
     Ok(())
 }

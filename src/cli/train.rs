@@ -3,9 +3,10 @@
 use std::path::PathBuf;
 
 use fissfuse::data::{Skipped, Split};
+use fissfuse::device::describe;
 use fissfuse::train::{EpochRecord, Trainer};
 
-use super::common::{ConfigArgs, DataArgs, batcher, list_skipped, progress, report_counts};
+use super::common::{ConfigArgs, DataArgs, DeviceArgs, batcher, list_skipped, progress, report_counts};
 
 /// Train FissFuse on a dataset's features.
 ///
@@ -27,6 +28,9 @@ pub struct Args {
     #[command(flatten)]
     pub config: ConfigArgs,
 
+    #[command(flatten)]
+    pub device: DeviceArgs,
+
     /// Go on with the run in --out from its last checkpoint.
     #[arg(long)]
     pub resume: bool,
@@ -34,6 +38,7 @@ pub struct Args {
 
 pub fn run(args: Args) -> anyhow::Result<()> {
     let config = args.config.read()?;
+    let gpu = args.device.open()?;
     let mut skipped = Skipped::default();
     let dataset = args.data.open(&mut skipped)?;
     let batcher = batcher(&dataset, &args.features)?;
@@ -49,8 +54,9 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     list_skipped(&skipped);
     let (epochs, checksum) = (config.train.epochs, dataset.checksum()?);
     let data = (&batcher, checksum);
-    let mut trainer = Trainer::new(&args.out, (model, config.train), data, (train, valid), args.resume)?;
-    println!("{} parameters; {epochs} epochs, {} done", trainer.model().parameters().count(), trainer.progress().epoch);
+    let mut trainer = Trainer::new(&args.out, (model, config.train), data, (train, valid), args.resume, gpu.as_ref())?;
+    let (count, done) = (trainer.model().parameters().count(), trainer.progress().epoch);
+    println!("{count} parameters; {epochs} epochs, {done} done; {}", describe(gpu.as_ref()));
     let bar = progress("steps");
     trainer.run(&bar, |record| bar.suspend(|| print_epoch(record, epochs)))?;
     if let Some((epoch, metrics)) = trainer.progress().best {

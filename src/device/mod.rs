@@ -1,8 +1,10 @@
 //! What runs the arithmetic, and the few places that need `unsafe`.
 
+mod choice;
 pub mod cpu;
 pub mod cuda;
 mod mapped_file;
 
+pub use choice::{DeviceChoice, describe};
 pub use cuda::Gpu;
 pub use mapped_file::MappedFile;

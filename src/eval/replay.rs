@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use crate::device::Gpu;
 use crate::error::{Error, Result};
 use crate::files;
 use crate::model::{Batch, FeatureRows, FissFuse, Modality, ModelConfig, Parameters, Side, Widths};
@@ -35,9 +36,9 @@ impl Replayed {
     }
 }
 
-/// Reads weights, batch and configuration and computes scores, loss and gradients. Without a configuration file,
+/// Reads weights, batch and configuration and computes scores, loss and gradients, on a device or the host. Without a configuration file,
 /// the widths come from the weights and all else is the reference's default.
-pub fn replay(weights: &Path, batch: &Path, config: Option<&Path>) -> Result<Replayed> {
+pub fn replay(weights: &Path, batch: &Path, config: Option<&Path>, gpu: Option<&Gpu>) -> Result<Replayed> {
     let weights = Reader::open(weights)?;
     let config = match config {
         Some(path) => serde_json::from_str(&files::read_text(path)?)
@@ -45,17 +46,17 @@ pub fn replay(weights: &Path, batch: &Path, config: Option<&Path>) -> Result<Rep
         None => config_of(&weights)?,
     };
     let parameters = Parameters::read(&weights, &config)?;
-    let model = FissFuse::with_parameters(config, parameters)?;
+    let model = FissFuse::with_parameters(config, parameters)?.to(gpu)?;
     let reader = Reader::open(batch)?;
     let (batch, mentions, candidates) = read_batch(&reader, model.config().widths)?;
     let step = model.gradients(&batch, None)?;
     let kinds = step.scores.kinds.len();
     let names = model.parameters().iter().map(|(name, _)| name.to_string());
     Ok(Replayed {
-        similarity: Tensor::new([mentions, candidates], step.scores.similarity())?,
-        scores: Tensor::new([kinds, mentions, candidates], step.scores.values.tensor().data().to_vec())?,
+        similarity: Tensor::new([mentions, candidates], step.scores.similarity()?)?,
+        scores: Tensor::new([kinds, mentions, candidates], step.scores.values.tensor().to(None)?.data().to_vec())?,
         loss: step.losses.iter().sum(),
-        gradients: names.zip(step.gradients).collect(),
+        gradients: names.zip(step.gradients).map(|(name, g)| Ok((name, g.to(None)?))).collect::<Result<_>>()?,
     })
 }
 

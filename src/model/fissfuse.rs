@@ -4,6 +4,7 @@ use super::batch::{Batch, FeatureRows, Modality, Side};
 use super::config::{ModelConfig, ScoreKind};
 use super::params::{Parameters, Variables};
 use super::{fission, fusion};
+use crate::device::Gpu;
 use crate::error::Result;
 use crate::ops::{CrossAttention, CrossEntropy, Dropout, Mlp, Operand, Pairing, Project, Score};
 use crate::tape::{Tape, Var};
@@ -26,8 +27,8 @@ pub struct Scores {
 
 impl Scores {
     /// Mean over the scores of each pair (Eq. 11).
-    pub fn similarity(&self) -> Vec<f32> {
-        mean_over_scores(self.values.tensor().data(), self.kinds.len())
+    pub fn similarity(&self) -> Result<Vec<f32>> {
+        Ok(mean_over_scores(self.values.tensor().to(None)?.data(), self.kinds.len()))
     }
 }
 
@@ -58,6 +59,16 @@ impl FissFuse {
     pub fn with_parameters(config: ModelConfig, parameters: Parameters) -> Result<FissFuse> {
         config.check()?;
         Ok(FissFuse { config, parameters })
+    }
+
+    /// The same model with its weights in a device's memory, or with `None` in the host's.
+    pub fn to(&self, gpu: Option<&Gpu>) -> Result<FissFuse> {
+        Ok(FissFuse { config: self.config.clone(), parameters: self.parameters.to(gpu)? })
+    }
+
+    /// The device its weights lie on; `None` for the host.
+    pub fn gpu(&self) -> Option<&Gpu> {
+        self.parameters.tensors().first().and_then(Tensor::gpu)
     }
 
     /// The configuration.
@@ -97,10 +108,10 @@ impl FissFuse {
         let scores = self.scores(&tape, &vars, batch, noise)?;
         let loss = CrossEntropy { pairs: batch.pairs.clone(), gold: batch.gold.clone() };
         let losses = tape.apply(loss, &[&scores.values])?;
-        let seed = Tensor::new(losses.tensor().shape(), vec![1.0; scores.kinds.len()])?;
+        let seed = Tensor::new(losses.tensor().shape(), vec![1.0; scores.kinds.len()])?.to(self.gpu())?;
         let grads = tape.backward(&losses, seed)?;
         let gradients = self.parameters.gradients(vars, grads)?;
-        Ok(Step { scores, losses: losses.into_tensor().data().to_vec(), gradients })
+        Ok(Step { scores, losses: losses.into_tensor().to(None)?.data().to_vec(), gradients })
     }
 }
 

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use rand::Rng;
 
 use super::config::ModelConfig;
+use crate::device::Gpu;
 use crate::error::{Error, Result};
 use crate::random::{Purpose, generator};
 use crate::tape::{Gradients, Tape, Var};
@@ -159,6 +160,12 @@ impl Parameters {
     pub fn get(&self, name: &str) -> Result<&Tensor> {
         let found = self.names.iter().position(|n| n == name);
         found.map(|i| &self.tensors[i]).ok_or_else(|| Error::invalid(format!("the model has no parameter `{name}`")))
+    }
+
+    /// The same in a device's memory, or with `None` in the host's.
+    pub fn to(&self, gpu: Option<&Gpu>) -> Result<Parameters> {
+        let tensors = self.tensors.iter().map(|t| t.to(gpu)).collect::<Result<_>>()?;
+        Ok(Parameters { names: self.names.clone(), tensors })
     }
 
     /// Values in order.

@@ -7,6 +7,7 @@ mod cuda;
 use rayon::prelude::*;
 
 use super::Cost;
+use crate::device::Gpu;
 use crate::device::cpu::simd;
 use crate::error::{Error, Result};
 use crate::tensor::Tensor;
@@ -46,6 +47,11 @@ impl Moments {
     /// Zeros of a parameter's shape.
     pub fn zeros(shape: &[usize]) -> Moments {
         Moments { first: Tensor::zeros(shape), second: Tensor::zeros(shape) }
+    }
+
+    /// The same in a device's memory, or with `None` in the host's.
+    pub fn to(&self, gpu: Option<&Gpu>) -> Result<Moments> {
+        Ok(Moments { first: self.first.to(gpu)?, second: self.second.to(gpu)? })
     }
 }
 

@@ -41,7 +41,10 @@ pub fn small() -> Result<Vec<Case>> {
     let mut draw = Draw::new(1);
     let mut cases = Vec::new();
     for (rows, width, d) in [(1, 8, 5), (31, 24, 16), (33, 64, 100), (100, 40, 33), (257, 16, 7)] {
-        cases.push(draw.project(rows, width, d, rows)?);
+        cases.push(draw.project(rows, width, d, 1)?);
+    }
+    for (rows, width, d) in [(1, 8, 1), (31, 40, 200), (33, 64, 100), (257, 72, 128), (300, 136, 33)] {
+        cases.push(draw.project(rows, width, d, 0)?);
     }
     for (items, longest, d) in [(1, 1, 3), (5, 64, 33), (31, 7, 16), (100, 3, 5)] {
         cases.push(draw.multi_pool(items, longest, d)?);
@@ -67,8 +70,8 @@ pub fn small() -> Result<Vec<Case>> {
 pub fn wikidiverse() -> Result<Vec<Case>> {
     let mut draw = Draw::new(2);
     Ok(vec![
-        draw.project(64_000, 768, 100, 64_000)?,
-        draw.project(25_600, 512, 100, 1280 * 64)?,
+        draw.project(64_000, 768, 100, 0)?,
+        draw.project(25_600, 512, 100, 0)?,
         draw.multi_pool(1280, 39, 100)?,
         draw.mlp(1280, &[300], 100)?,
         draw.mlp(1280, &[100, 100], 100)?,
@@ -119,20 +122,23 @@ impl Draw {
         Pairing::new(left, mentions, (0..n).map(|p| entity(p) as u32).collect(), n)
     }
 
-    fn project(&mut self, rows: usize, width: usize, d: usize, textbook_rows: usize) -> Result<Case> {
+    /// Rows of a table that stores all as f16 but for the last `wide` of them.
+    fn project(&mut self, rows: usize, width: usize, d: usize, wide: usize) -> Result<Case> {
         let stored = rows + 3;
         let mut table = RowTable::new(width);
-        let values: Vec<f16> = self.values((stored - 1) * width).into_iter().map(f16::from_f32).collect();
+        let values: Vec<f16> = self.values((stored - wide) * width).into_iter().map(f16::from_f32).collect();
         table.push_f16(values.into())?;
-        table.push_f32(self.values(width).into())?;
+        if wide > 0 {
+            table.push_f32(self.values(wide * width).into())?;
+        }
         let numbers: Indices = (0..rows).map(|_| self.0.random_range(0..stored as u32)).collect();
         let inputs = vec![self.weight(d, width), self.tensor(&[d]), self.tensor(&[d]), self.tensor(&[d])];
         let table = Arc::new(table);
-        Ok(Case::new(format!("{rows} rows {width} -> {d}"), inputs, move || Project {
+        Ok(Case::new(format!("{rows} rows {width} -> {d}, {wide} wide"), inputs, move || Project {
             table: table.clone(),
             rows: numbers.clone(),
             eps: 1e-5,
-            textbook_rows,
+            textbook_rows: rows,
         }))
     }
 

@@ -39,7 +39,7 @@ pub struct Project {
 /// What backward needs.
 pub enum Saved {
     Host(HostSaved),
-    Device(cuda::Saved),
+    Device(Box<cuda::Saved>),
 }
 
 /// What backward on the host needs.
@@ -112,7 +112,7 @@ impl Op for Project {
         let n = self.rows.len();
         if let Some(gpu) = weight.gpu() {
             let (out, saved) = self.forward_on(gpu, &[weight, bias, gamma, beta])?;
-            return Ok((out, Saved::Device(saved)));
+            return Ok((out, Saved::Device(Box::new(saved))));
         }
         let (mut xhat, mut out, mut rstd) = (Buffer::scratch(n * d), Buffer::scratch(n * d), Buffer::scratch(n));
         let weights = Mat::new(weight.data(), d, self.table.width());
@@ -133,7 +133,7 @@ impl Op for Project {
     fn backward(&self, saved: Saved, grad: &Tensor, grads: &mut InputGrads) -> Result<()> {
         let saved = match (saved, grad.gpu()) {
             (Saved::Host(saved), None) => saved,
-            (Saved::Device(saved), Some(gpu)) => return self.backward_on(gpu, saved, grad, grads),
+            (Saved::Device(saved), Some(gpu)) => return self.backward_on(gpu, *saved, grad, grads),
             _ => return Err(elsewhere(NAME)),
         };
         let (d, width) = saved.weight.matrix(NAME, "weight")?;

@@ -2,6 +2,8 @@
 
 use serde::Serialize;
 
+use crate::device::describe;
+
 /// What is needed to produce a result again.
 #[derive(Clone, Debug, Serialize)]
 pub struct Provenance {
@@ -20,7 +22,7 @@ pub struct Provenance {
 impl Provenance {
     /// Of a result computed by this process on a dataset.
     pub fn new(dataset: String, seed: u64) -> Provenance {
-        let device = format!("cpu, {} threads", rayon::current_num_threads());
+        let device = describe(None);
         Provenance { version: env!("CARGO_PKG_VERSION"), commit: env!("FISSFUSE_COMMIT"), device, dataset, seed }
     }
 }

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::config::TrainSettings;
 use crate::data::Manifest;
+use crate::device::Gpu;
 use crate::error::{Error, Result};
 use crate::eval::Metrics;
 use crate::model::{FissFuse, ModelConfig, Parameters};
@@ -62,11 +63,20 @@ pub struct RunIdentity<'a> {
 }
 
 impl Checkpoint {
+    /// The same with weights and moments in a device's memory, or with `None` in the host's.
+    pub fn to(&self, gpu: Option<&Gpu>) -> Result<Checkpoint> {
+        let moments = self.moments.iter().map(|m| m.to(gpu)).collect::<Result<_>>()?;
+        Ok(Checkpoint { model: self.model.to(gpu)?, moments, progress: self.progress.clone() })
+    }
+
     /// Writes everything, whole or not at all.
     pub fn write(&self, path: &Path, run: RunIdentity) -> Result<()> {
+        // What lies on a device is fetched before anything is written.
+        let parameters = self.model.parameters().to(None)?;
+        let all: Vec<Moments> = self.moments.iter().map(|m| m.to(None)).collect::<Result<_>>()?;
         let mut writer = Writer::default();
-        self.model.parameters().write(&mut writer, "parameter.");
-        for ((name, _), moments) in self.model.parameters().iter().zip(&self.moments) {
+        parameters.write(&mut writer, "parameter.");
+        for ((name, _), moments) in parameters.iter().zip(&all) {
             writer.tensor(format!("first.{name}"), &moments.first);
             writer.tensor(format!("second.{name}"), &moments.second);
         }
@@ -155,8 +165,9 @@ impl TrainedModel {
         epoch: usize,
         metrics: Option<Metrics>,
     ) -> Result<()> {
+        let parameters = model.parameters().to(None)?;
         let mut writer = Writer::default();
-        model.parameters().write(&mut writer, "");
+        parameters.write(&mut writer, "");
         let (config, manifest) = (model.config().clone(), manifest.clone());
         writer.metadata(&ModelHeader { config, manifest, epoch, metrics })?;
         writer.write(path)

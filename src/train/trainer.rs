@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::checkpoint::{Checkpoint, Progress, RunIdentity, TrainedModel};
 use super::config::TrainSettings;
 use crate::data::{Batcher, Sample, read_records};
+use crate::device::Gpu;
 use crate::error::{Error, Result};
 use crate::eval::{Metrics, evaluate};
 use crate::files;
@@ -79,13 +80,14 @@ pub struct Trainer<'a> {
 }
 
 impl<'a> Trainer<'a> {
-    /// A new run in `folder`, or with `resume` the one that was started there.
+    /// A new run in `folder`, or with `resume` the one that was started there; on a device or the host.
     pub fn new(
         folder: &Path,
         (config, settings): (ModelConfig, TrainSettings),
         (batcher, dataset): (&'a Batcher, String),
         (train, valid): (Vec<Sample>, Vec<Sample>),
         resume: bool,
+        gpu: Option<&Gpu>,
     ) -> Result<Trainer<'a>> {
         settings.check()?;
         let train: Vec<Sample> = train.into_iter().filter(|s| s.gold.is_some()).collect();
@@ -123,7 +125,7 @@ impl<'a> Trainer<'a> {
             valid,
             settings,
             dataset,
-            state,
+            state: state.to(gpu)?,
             records,
             stages: Stages::default(),
         })
@@ -234,7 +236,9 @@ impl<'a> Trainer<'a> {
         let start = Instant::now();
         let valid = match self.valid.is_empty() {
             true => None,
-            false => Some(evaluate(&self.state.model, self.batcher, &self.valid, &ProgressBar::hidden())?.mean),
+            false => {
+                Some(evaluate(&self.state.model.to(None)?, self.batcher, &self.valid, &ProgressBar::hidden())?.mean)
+            }
         };
         self.stages.validation += start.elapsed();
         let progress = &mut self.state.progress;

@@ -51,6 +51,7 @@ pub struct Product {
     bias: (Ptr, usize),
     accumulate: bool,
     relu: bool,
+    exact: bool,
 }
 
 /// The kernels' argument.
@@ -84,7 +85,7 @@ impl Product {
     /// A (m, k) times B (k, n).
     pub fn new(a: Operand, b: Operand, [m, n, k]: [usize; 3]) -> Product {
         let (size, bias) = ([m, n, k], (Ptr::NULL, 0));
-        Product { a, b, size, batches: 1, alpha: 1.0, bias, accumulate: false, relu: false }
+        Product { a, b, size, batches: 1, alpha: 1.0, bias, accumulate: false, relu: false, exact: false }
     }
 
     /// As many products, whose operands lie apart by their `batch`.
@@ -112,6 +113,11 @@ impl Product {
         Product { relu, ..self }
     }
 
+    /// In f32, whatever the device's arithmetic.
+    pub fn exact(self) -> Product {
+        Product { exact: true, ..self }
+    }
+
     /// Writes C, whose `column` must be 1.
     pub fn write(self, gpu: &Gpu, c: Operand) -> Result<()> {
         self.launch(gpu, c, 1)
@@ -131,10 +137,10 @@ impl Product {
     }
 
     fn launch(self, gpu: &Gpu, c: Operand, splits: usize) -> Result<()> {
-        let Product { a, b, size: [m, n, k], batches, alpha, bias, accumulate, relu } = self;
+        let Product { a, b, size: [m, n, k], batches, alpha, bias, accumulate, relu, exact } = self;
         let (kernel, threads) = match gpu.arithmetic() {
-            Arithmetic::Mixed => ("gemm_bf16", 128),
-            Arithmetic::F32 => ("gemm_f32", 256),
+            Arithmetic::Mixed if !exact => ("gemm_tf32", 128),
+            _ => ("gemm_f32", 256),
         };
         let blocks = [m.div_ceil(TILE), n.div_ceil(TILE), batches * splits];
         let args = Gemm {

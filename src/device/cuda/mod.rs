@@ -25,7 +25,8 @@ use kernels::{EMBEDDED, NVCC_RELEASE, Ptx};
 /// What products are computed in. Sums, normalizations and everything else are f32 in both.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
 pub enum Arithmetic {
-    /// 16-bit operands on tensor cores: f16 for frozen features, bf16 for everything else.
+    /// Tensor cores: features in f16 forward and bf16 backward, where nearly all of the arithmetic is; tf32 for the small
+    /// layers behind them.
     #[default]
     Mixed,
     /// f32 operands: slow, for comparison.

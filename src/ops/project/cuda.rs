@@ -99,7 +99,8 @@ impl Project {
         }
     }
 
-    /// Whether the tensor-core kernels take these features; they copy 16 bytes at a time.
+    /// Whether the tensor-core kernels take these features; they copy 16 bytes at a time. Features that are not f16 were
+    /// meant to be exact, and are multiplied so.
     fn fused(&self, gpu: &Gpu, features: &GpuRows) -> bool {
         gpu.arithmetic() == Arithmetic::Mixed && features.is_f16() && self.table.width().is_multiple_of(8)
     }
@@ -133,6 +134,7 @@ impl Project {
             let (x, w) = (Operand::rows(x.ptr(), width), Operand::rows(weights[0].ptr(), width));
             Product::new(x, w.t(), [n, d, width])
                 .bias(weights[1].ptr(), 0)
+                .exact()
                 .write(gpu, Operand::rows(linear.ptr(), d))?;
             self.norm(&weights).forward(gpu, linear.ptr(), n, None)?
         };
@@ -189,7 +191,7 @@ impl Project {
         if dweight != Ptr::NULL {
             let x = self.gathered(gpu, &features, &rows)?;
             let (dy, x) = (Operand::rows(dy.ptr(), d), Operand::rows(x.ptr(), width));
-            Product::new(dy.t(), x, [d, width, n]).add_to(gpu, Operand::rows(dweight, width))?;
+            Product::new(dy.t(), x, [d, width, n]).exact().add_to(gpu, Operand::rows(dweight, width))?;
         }
         Ok(())
     }
