@@ -1,31 +1,24 @@
 //! Every kernel against the CPU, on the GPU at hand or, where there is none, on cusim with all its checks.
 
-use std::process::Command;
+use std::path::Path;
+use std::process::{Command, Output};
 
 use fissfuse::device::Gpu;
 use fissfuse::device::cuda::{Arithmetic, has_driver, kernels};
 use fissfuse::eval::replay::replay;
 use fissfuse::model::{FissFuse, ModelConfig, Widths};
-use fissfuse::ops::cases::{self, Case};
+use fissfuse::ops::cases;
+use fissfuse::profile::agreement;
 use fissfuse::profile::step::TrainingStep;
 use fissfuse::profile::synthetic::Shape;
-use fissfuse::tape::{Tape, Var};
 use fissfuse::tensor::Tensor;
 use fissfuse::tensor::safetensors::Reader;
 
 use crate::replay::fixtures;
-use crate::support::cusim;
+use crate::support::{World, cusim, fissfuse, half_written, refused, replace, succeed, toolchain};
 
 /// Set in the process that tests run in.
 const INSIDE: &str = "FISSFUSE_TEST_ON_DEVICE";
-
-/// f32 sums in another order: some hundreds of roundings of 6e-8 each.
-const F32: f32 = 2e-5;
-/// Products of values rounded to 8 bits (bf16) or 11 (f16), 2^-9 each, through up to five layers forward and as many back.
-const MIXED: f32 = 3e-2;
-/// Errors are relative to a tensor's largest element, and at least to this share of the largest of all gradients: a sum
-/// whose terms cancel carries the rounding of its terms.
-const FLOOR: f32 = 0.1;
 
 /// Runs a test's body where it finds a device: here if there is a driver, else in a process of its own on cusim.
 fn on_device(test: &str, body: impl FnOnce()) {
@@ -42,19 +35,6 @@ fn on_device(test: &str, body: impl FnOnce()) {
     let (printed, errors) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success() && printed.contains("1 passed"), "{printed}\n{errors}");
     assert!(!errors.contains("cusim: ["), "{errors}");
-}
-
-/// Output and gradients of a case on a device or, with `None`, the host.
-fn run(case: &Case, gpu: Option<&Gpu>) -> (Tensor, Vec<Tensor>) {
-    let tape = Tape::recording();
-    let leaves: Vec<Var> = case.inputs.iter().map(|t| tape.leaf(t.to(gpu).unwrap())).collect();
-    let out = case.apply(&tape, &leaves.iter().collect::<Vec<_>>()).unwrap();
-    // Gradients that differ from element to element and sum to no round number.
-    let seed = (0..out.tensor().len()).map(|i| ((i * 37 % 101) as f32 - 50.0) / 50.0).collect::<Vec<_>>();
-    let seed = Tensor::new(out.tensor().shape(), seed).unwrap().to(gpu).unwrap();
-    let mut grads = tape.backward(&out, seed).unwrap();
-    let grads = leaves.iter().map(|leaf| grads.take(leaf).unwrap().to(None).unwrap()).collect();
-    (out.into_tensor().to(None).unwrap(), grads)
 }
 
 fn length(values: &[f32]) -> f32 {
@@ -76,20 +56,11 @@ fn compare(what: &str, got: &Tensor, want: &Tensor, floor: f32, tolerance: f32) 
     }
 }
 
-fn agrees(arithmetic: Arithmetic, tolerance: f32) {
+fn agrees(arithmetic: Arithmetic) {
     let gpu = Gpu::open(0, arithmetic).unwrap();
     for case in cases::small().unwrap() {
-        let (out, grads) = run(&case, Some(&gpu));
-        let (want, wanted_grads) = run(&case, None);
-        compare(&case.name, &out, &want, 0.0, tolerance);
-        let floor = FLOOR * wanted_grads.iter().map(largest).fold(0.0, f32::max);
-        for (i, (got, want)) in grads.iter().zip(&wanted_grads).enumerate() {
-            compare(&format!("{}: gradient {i}", case.name), got, want, floor, tolerance);
-        }
-        // The same bits once more.
-        let (again, grads_again) = run(&case, Some(&gpu));
-        assert_eq!(out.data(), again.data(), "{} differs when repeated", case.name);
-        assert!(grads.iter().zip(&grads_again).all(|(a, b)| a.data() == b.data()), "{} differs", case.name);
+        let agreement = agreement::compare(&case, &gpu).unwrap();
+        assert!(agreement.holds(arithmetic), "{arithmetic:?}: {agreement:?}");
     }
 }
 
@@ -100,12 +71,12 @@ fn kernels_are_embedded() {
 
 #[test]
 fn kernels_agree_with_the_cpu_in_f32() {
-    on_device("kernels_agree_with_the_cpu_in_f32", || agrees(Arithmetic::F32, F32));
+    on_device("kernels_agree_with_the_cpu_in_f32", || agrees(Arithmetic::F32));
 }
 
 #[test]
 fn kernels_agree_with_the_cpu_in_mixed_arithmetic() {
-    on_device("kernels_agree_with_the_cpu_in_mixed_arithmetic", || agrees(Arithmetic::Mixed, MIXED));
+    on_device("kernels_agree_with_the_cpu_in_mixed_arithmetic", || agrees(Arithmetic::Mixed));
 }
 
 #[test]
@@ -179,4 +150,112 @@ fn twenty_steps_follow_the_cpu_and_repeat_bit_for_bit() {
         }
         assert!(host[19] < host[0]);
     });
+}
+
+/// The program on cusim, as the environment says.
+fn fissfuse_on_cusim(args: &[&str], environment: &[(&str, &str)]) -> Output {
+    let folder = cusim();
+    let mut command = fissfuse(args);
+    command.env("LD_LIBRARY_PATH", folder.path()).envs(environment.iter().copied());
+    command.output().unwrap()
+}
+
+fn train_on_cuda(world: &World) -> Vec<&'static str> {
+    [&world.train()[..], &["--epochs", "2", "--device", "cuda"]].concat()
+}
+
+#[test]
+fn the_doctor_finds_the_kernels_sound() {
+    let output = fissfuse_on_cusim(&["doctor"], &[("CUSIM_DEVICE", "h100")]);
+    let printed = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{printed}{}", String::from_utf8_lossy(&output.stderr));
+    for says in ["H100", "compute_80", "cross_attention", "All operations agree"] {
+        assert!(printed.contains(says), "{printed}");
+    }
+}
+
+#[test]
+fn a_model_trained_on_a_device_is_evaluated_like_any_other() {
+    let world = World::encoded();
+    let output = fissfuse_on_cusim(&train_on_cuda(&world), &[("CUSIM_CHECK", "all")]);
+    let (printed, errors) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success() && !errors.contains("cusim: ["), "{errors}");
+    assert!(printed.contains("cuda:0") && printed.contains("best: epoch"), "{printed}");
+    succeed(&world.eval("eval"));
+}
+
+#[test]
+fn devices_that_cannot_be_used_are_named() {
+    let world = World::encoded();
+    let refuse = |args: &[&str], environment: &[(&str, &str)], says: &[&str]| {
+        refused(&fissfuse_on_cusim(args, environment), says);
+    };
+    let train = train_on_cuda(&world);
+    refuse(&replace(train.clone(), "--device", "cuda:3"), &[], &["cuda:3", "no such device, the driver has 1"]);
+    refuse(&train, &[("CUSIM_FAIL", "memory=256KiB")], &["cuda:0", "out of memory", "take a smaller batch"]);
+    if !has_driver() {
+        refused(&fissfuse(&train).output().unwrap(), &["no CUDA driver", "--device cpu"]);
+    }
+    let usage = fissfuse(&replace(train, "--device", "gpu")).output().unwrap();
+    assert_eq!(usage.status.code(), Some(2));
+    assert!(!world.path("model/last.safetensors").exists());
+}
+
+#[test]
+fn a_device_that_fails_in_mid_run_leaves_the_last_checkpoint_whole() {
+    let world = World::encoded();
+    let train = [&world.train()[..], &["--epochs", "3", "--device", "cuda", "--arithmetic", "f32"]].concat();
+    // Some steps into the second epoch.
+    for fault in ["launch:2000", "alloc:2000", "ecc:2000"] {
+        let failed = fissfuse_on_cusim(&train, &[("CUSIM_FAIL", fault)]);
+        refused(&failed, &["cuda:0"]);
+        assert!(half_written(&world.path("")).is_empty());
+        let resume = [&train[..], &["--resume"]].concat();
+        let output = fissfuse_on_cusim(&resume, &[]);
+        let (printed, errors) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        assert!(output.status.success() && printed.contains("1 done"), "{fault}: {printed}{errors}");
+        std::fs::remove_dir_all(world.path("model")).unwrap();
+    }
+}
+
+/// Registers, shared memory and spilled bytes that ptxas reports of each kernel.
+fn assembled(ptxas: &Path, file: &Path, arch: &str) -> Vec<[String; 4]> {
+    let output = Command::new(ptxas).args(["-v", "-arch", arch, "-o", "/dev/null"]).arg(file).output().unwrap();
+    let report = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.success(), "{report}");
+    let word_before = |text: &str, what: &str| {
+        let before = text.split(what).next().filter(|before| before.len() < text.len())?;
+        Some(before.rsplit([' ', ',']).find(|word| !word.is_empty())?.to_string())
+    };
+    report
+        .split("Compiling entry function '")
+        .skip(1)
+        .map(|entry| {
+            let name = entry.split('\'').next().unwrap().to_string();
+            let number = |what| word_before(entry, what).unwrap_or_else(|| "0".into());
+            [name, number(" registers"), number(" bytes smem"), number(" bytes spill stores")]
+        })
+        .collect()
+}
+
+#[test]
+fn every_kernel_assembles_without_spills() {
+    let Some(ptxas) = toolchain().map(|folder| folder.join("ptxas")).filter(|ptxas| ptxas.exists()) else {
+        panic!("no ptxas found; run scripts/cuda-toolchain.sh");
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let base: Vec<_> = kernels::EMBEDDED.iter().filter(|ptx| ptx.arch == 80).collect();
+    println!("{:<28}{:>10}{:>12}{:>8}", "kernel", "arch", "registers", "shared");
+    for ptx in base {
+        let file = folder.path().join(ptx.file);
+        std::fs::write(&file, ptx.text).unwrap();
+        for arch in ["sm_80", "sm_86", "sm_89", "sm_90"] {
+            let kernels = assembled(&ptxas, &file, arch);
+            assert_eq!(kernels.len(), ptx.entries().count());
+            for [name, registers, shared, spilled] in kernels {
+                println!("{name:<28}{arch:>10}{registers:>12}{shared:>8}");
+                assert_eq!(spilled, "0", "{name} spills on {arch}");
+            }
+        }
+    }
 }

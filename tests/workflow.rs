@@ -155,6 +155,15 @@ fn a_killed_training_ends_with_the_same_bits() {
 }
 
 #[test]
+fn a_random_encoder_is_the_same_for_the_same_seed() {
+    let worlds = [World::new(), World::new()];
+    for file in ["tokenizer.json", "config.json", "model.safetensors"] {
+        let [one, two] = [0, 1].map(|i| fs::read(worlds[i].path("encoder").join(file)).unwrap());
+        assert!(one == two, "{file} differs");
+    }
+}
+
+#[test]
 fn encoding_goes_on_where_it_stopped_and_adds_what_is_new() {
     let world = World::new();
     kill(&world.encode(), || world.path("features").exists());

@@ -2,6 +2,7 @@
 
 mod common;
 mod demo;
+mod doctor;
 mod embed;
 mod encode;
 mod eval;
@@ -32,6 +33,7 @@ enum Command {
     Link(link::Args),
     Embed(embed::Args),
     Replay(replay::Args),
+    Doctor(doctor::Args),
 }
 
 impl Cli {
@@ -48,6 +50,7 @@ impl Cli {
             Command::Link(args) => link::run(args),
             Command::Embed(args) => embed::run(args),
             Command::Replay(args) => replay::run(args),
+            Command::Doctor(args) => doctor::run(args),
         }
     }
 }

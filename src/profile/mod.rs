@@ -1,5 +1,6 @@
 //! How much work a model is and how fast the engine does it.
 
+pub mod agreement;
 pub mod flops;
 pub mod latency;
 mod memory;

@@ -224,3 +224,14 @@ pub fn cusim() -> TempDir {
     std::os::unix::fs::symlink(library, folder.path().join("libcuda.so.1")).unwrap();
     folder
 }
+
+/// The folder of the nvcc that the kernels were compiled with, as build.rs looks for it.
+pub fn toolchain() -> Option<PathBuf> {
+    let executable = std::env::current_exe().unwrap();
+    let fetched = executable.ancestors().nth(3)?.join("cuda-toolchain/bin");
+    let named = std::env::var_os("FISSFUSE_NVCC").and_then(|nvcc| Some(PathBuf::from(nvcc).parent()?.to_path_buf()));
+    let in_home = std::env::var_os("CUDA_HOME").map(|home| PathBuf::from(home).join("bin"));
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let candidates = named.into_iter().chain(in_home).chain(std::env::split_paths(&path)).chain([fetched]);
+    candidates.into_iter().find(|folder| folder.join("nvcc").exists())
+}

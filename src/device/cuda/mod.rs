@@ -1,5 +1,6 @@
 //! CUDA devices through the driver alone: our own kernels, one stream, memory ordered by it.
 
+mod ceiling;
 pub mod kernels;
 mod launch;
 mod layer_norm;
@@ -13,6 +14,7 @@ use std::sync::Arc;
 use cudarc::driver::result::DriverError;
 use cudarc::driver::{CudaContext, CudaFunction, CudaStream, sys};
 
+pub use ceiling::Ceilings;
 pub use launch::{Grid, Ptr};
 pub use layer_norm::{LayerNorm, Normalized, NormalizedBackward, Residual};
 pub use linear::{Operand, Product};
@@ -56,6 +58,15 @@ impl std::fmt::Debug for Gpu {
 pub fn has_driver() -> bool {
     // SAFETY: loads the driver's library and looks no further; its initialisers are the vendor's.
     unsafe { sys::is_culib_present() }
+}
+
+/// The newest CUDA version that the driver supports, as (major, minor).
+pub fn driver_version() -> Result<(u32, u32)> {
+    let mut version = 0;
+    // SAFETY: the driver writes one integer.
+    let code = unsafe { sys::cuDriverGetVersion(&mut version) };
+    code.result().map_err(|error| Error::device("cuda", "asking for the driver's version", explain(error)))?;
+    Ok((version as u32 / 1000, version as u32 % 1000 / 10))
 }
 
 /// Number of CUDA devices.
@@ -143,6 +154,13 @@ impl Gpu {
     pub fn capability(&self) -> Result<u32> {
         let (major, minor) = self.0.context.compute_capability().map_err(|e| self.error("asking", e))?;
         Ok((10 * major + minor) as u32)
+    }
+
+    /// Number of its multiprocessors.
+    pub fn multiprocessors(&self) -> Result<usize> {
+        let attribute = sys::CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT;
+        let count = self.0.context.attribute(attribute).map_err(|e| self.error("asking", e))?;
+        Ok(count as usize)
     }
 
     /// Waits until everything that was asked for is done.

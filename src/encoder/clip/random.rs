@@ -110,8 +110,9 @@ fn pretty(value: &serde_json::Value) -> Result<String> {
 /// `tokenizer.json` and the number of its tokens.
 fn train_tokenizer<'a>(texts: impl Iterator<Item = &'a str> + Send, vocabulary: usize) -> Result<(String, usize)> {
     let failed = |e: &dyn std::fmt::Display| Error::invalid(format!("training the tokenizer: {e}"));
-    let suffix = "</w>".to_string();
-    let model = BPE::builder().unk_token(UNKNOWN.into()).end_of_word_suffix(suffix.clone()).build();
+    // Without CLIP's suffix for the ends of words: the trainer numbers suffixed letters in an order that changes from run
+    // to run, and with the numbers everything would.
+    let model = BPE::builder().unk_token(UNKNOWN.into()).build();
     let template = TemplateProcessing::builder()
         .try_single(format!("{START} $A {END}"))
         .map_err(|e| failed(&e))?
@@ -127,12 +128,8 @@ fn train_tokenizer<'a>(texts: impl Iterator<Item = &'a str> + Send, vocabulary: 
         .build()
         .map_err(|e| failed(&e))?;
     let special = [START, END, UNKNOWN].map(|token| AddedToken::from(token, true)).to_vec();
-    let mut trainer = BpeTrainerBuilder::new()
-        .vocab_size(vocabulary)
-        .special_tokens(special)
-        .end_of_word_suffix(suffix)
-        .show_progress(false)
-        .build();
+    let mut trainer =
+        BpeTrainerBuilder::new().vocab_size(vocabulary).special_tokens(special).show_progress(false).build();
     tokenizer.train(&mut trainer, texts.map(str::to_string)).map_err(|e| failed(&e))?;
     Ok((tokenizer.to_string(false).map_err(|e| failed(&e))?, tokenizer.get_vocab_size(true)))
 }

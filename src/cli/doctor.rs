@@ -1,0 +1,114 @@
+//! `fissfuse doctor`
+
+use std::collections::BTreeSet;
+
+use anyhow::ensure;
+use fissfuse::device::Gpu;
+use fissfuse::device::cuda::{Arithmetic, count, driver_version, has_driver, kernels};
+use fissfuse::model::ModelConfig;
+use fissfuse::ops::cases;
+use fissfuse::profile::Timing;
+use fissfuse::profile::agreement::{Agreement, compare, tolerance};
+use fissfuse::profile::flops::training_step;
+use fissfuse::profile::step::TrainingStep;
+use fissfuse::profile::synthetic::Shape;
+use fissfuse::report::table;
+
+/// Say what CUDA devices there are, and whether our kernels compute on them what the CPU computes.
+///
+/// Runs every operation forward and backward on the device and on the CPU, at odd sizes, in both arithmetics, twice; exits
+/// with 1 if one is off by more than rounding explains or differs when repeated.
+#[derive(clap::Args)]
+pub struct Args {
+    /// Number of the CUDA device to examine.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    ordinal: usize,
+
+    /// Also time training steps, beside the device's measured ceilings.
+    #[arg(long)]
+    bench: bool,
+}
+
+pub fn run(args: Args) -> anyhow::Result<()> {
+    describe()?;
+    let mut failed = 0;
+    for arithmetic in [Arithmetic::F32, Arithmetic::Mixed] {
+        let gpu = Gpu::open(args.ordinal, arithmetic)?;
+        failed += examine(&gpu)?;
+    }
+    if args.bench {
+        bench(args.ordinal)?;
+    }
+    ensure!(failed == 0, "{failed} operations differ from the CPU; do not trust results of this device");
+    println!("\nAll operations agree with the CPU.");
+    Ok(())
+}
+
+/// Driver, devices, kernels.
+fn describe() -> anyhow::Result<()> {
+    let archs: BTreeSet<u32> = kernels::EMBEDDED.iter().map(|ptx| ptx.arch).collect();
+    let archs: Vec<String> = archs.iter().map(|arch| format!("compute_{arch}")).collect();
+    match archs.is_empty() {
+        true => println!("kernels: none; this program was built without nvcc"),
+        false => {
+            let (count, archs) =
+                (kernels::EMBEDDED.iter().map(|ptx| ptx.entries().count()).sum::<usize>(), archs.join(", "));
+            println!("kernels: {count} in PTX for {archs}, compiled by nvcc {}", kernels::NVCC_RELEASE);
+        }
+    }
+    if !has_driver() {
+        println!("driver:  none found");
+    } else {
+        let (major, minor) = driver_version()?;
+        println!("driver:  CUDA {major}.{minor}");
+    }
+    for ordinal in 0..count()? {
+        let gpu = Gpu::open(ordinal, Arithmetic::Mixed)?;
+        let ((free, total), capability) = (gpu.memory()?, gpu.capability()?);
+        let (major, minor, mib) = (capability / 10, capability % 10, 1 << 20);
+        println!("{gpu:?}: compute capability {major}.{minor}, {} of {} MiB free", free / mib, total / mib);
+    }
+    Ok(())
+}
+
+/// Prints how each operation compares; gives the number of those that do not agree.
+fn examine(gpu: &Gpu) -> anyhow::Result<usize> {
+    let arithmetic = gpu.arithmetic();
+    let cases = cases::small()?;
+    let results = cases.iter().map(|case| compare(case, gpu)).collect::<fissfuse::Result<Vec<_>>>()?;
+    let name = if arithmetic == Arithmetic::F32 { "f32" } else { "mixed" };
+    println!("\n{name} arithmetic; errors are relative, {:.0e} at most", tolerance(arithmetic));
+    let row = |r: &Agreement| {
+        let verdict = if r.holds(arithmetic) { "" } else { "WRONG" };
+        let [output, gradients] = [r.output, r.gradients].map(|e| format!("{e:.1e}"));
+        let time = format!("{:.3}", 1e3 * r.time.as_secs_f64());
+        vec![r.name.clone(), output, gradients, if r.repeats { "yes" } else { "no" }.into(), time, verdict.into()]
+    };
+    println!(
+        "{}",
+        table(&["operation", "output", "gradients", "repeats", "ms with copies", ""], results.iter().map(row))
+    );
+    Ok(results.iter().filter(|r| !r.holds(arithmetic)).count())
+}
+
+/// Times training steps of the paper's sizes.
+fn bench(ordinal: usize) -> anyhow::Result<()> {
+    let gpu = Gpu::open(ordinal, Arithmetic::Mixed)?;
+    let ceilings = gpu.ceilings()?;
+    let (bandwidth, rate) = (ceilings.bytes_per_second / 1e9, ceilings.tensor_flops / 1e12);
+    println!("\nceilings measured now: {bandwidth:.0} GB/s copied, {rate:.1} TFLOP/s of bf16 tensor cores");
+    let header = ["training step", "median ms", "min ms", "TFLOP/s", "of the ceiling %"];
+    let mut rows = Vec::new();
+    for (name, shape) in [("WikiDiverse, 128 x 10", Shape::WIKIDIVERSE), ("WikiMEL, 128 x 100", Shape::WIKIMEL)] {
+        let flops = training_step(ModelConfig::default(), shape, 0)?.total.flops() as f64;
+        let mut step = TrainingStep::new(ModelConfig::default(), shape, 0, Some(&gpu))?;
+        let time = Timing::of(3, 20, || step.run())?.summary();
+        let [median, min] = [time.p50, time.min].map(|s| format!("{:.3}", 1e3 * s));
+        let rate = flops / time.p50;
+        let share = format!("{:.1}", 100.0 * rate / ceilings.tensor_flops);
+        rows.push(vec![name.to_string(), median, min, format!("{:.2}", rate / 1e12), share]);
+    }
+    println!("{}", table(&header, rows));
+    println!("memory at its peak: {} MB", gpu.peak() / 1_000_000);
+    Ok(())
+}
