@@ -88,7 +88,8 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     }
     subcommand("train", train)?;
     let trained = ["--model".to_string(), show(&model)];
-    subcommand("eval", [&data[..], &features_of, &trained, &["--out".into(), show(&out)]].concat())?;
+    let eval = ["--out".into(), show(&out), "--device".into(), args.device.device.to_string()];
+    subcommand("eval", [&data[..], &features_of, &trained, &eval].concat())?;
 
     println!("\nOne mention it has never seen:");
     example(&folder("data"), &features, &encoder, &model)?;

@@ -3,12 +3,13 @@
 use std::path::PathBuf;
 
 use fissfuse::data::{Dataset, GoldMissing, Sample, Skipped, Split};
+use fissfuse::device::describe;
 use fissfuse::eval::{Evaluation, evaluate};
 use fissfuse::report::{Provenance, evaluation_table};
 use fissfuse::train::TrainedModel;
 use serde_json::json;
 
-use super::common::{DataArgs, batcher, list_skipped, progress, report_counts, write_json};
+use super::common::{DataArgs, DeviceArgs, batcher, list_skipped, progress, report_counts, write_json};
 
 /// Rank a split's mentions with a trained model and report H@1, H@2, H@3, H@5, MR and MRR.
 ///
@@ -38,6 +39,9 @@ pub struct Args {
     #[arg(long, default_value_t = 0)]
     pub seed: u64,
 
+    #[command(flatten)]
+    pub device: DeviceArgs,
+
     /// Where to write metrics.json and run.jsonl.
     #[arg(long, value_name = "DIR")]
     pub out: PathBuf,
@@ -47,6 +51,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     let mut skipped = Skipped::default();
     let dataset = args.data.open(&mut skipped)?;
     let batcher = batcher(&dataset, &args.features)?;
+    let gpu = args.device.open()?;
     let trained = TrainedModel::read(&args.model)?;
     trained.check(batcher.store().manifest(), &args.features)?;
     let mentions = dataset.mentions(args.split, &mut skipped)?;
@@ -55,9 +60,10 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     list_skipped(&skipped);
     anyhow::ensure!(!samples.is_empty(), "no mention of {} is left to rank", args.split);
     let bar = progress("entities and mentions");
-    let evaluation = evaluate(&trained.model, &batcher, &samples, &bar)?;
+    let evaluation = evaluate(&trained.model.to(gpu.as_ref())?, &batcher, &samples, &bar)?;
     bar.finish_and_clear();
-    println!("{} mentions of {}, epoch {} of the model", samples.len(), args.split, trained.epoch);
+    let device = describe(gpu.as_ref());
+    println!("{} mentions of {}, epoch {} of the model; {device}", samples.len(), args.split, trained.epoch);
     println!("{}", evaluation_table(&evaluation));
     let per_score: serde_json::Map<String, serde_json::Value> =
         evaluation.per_score.iter().map(|(kind, metrics)| (kind.label().into(), json!(metrics))).collect();
@@ -71,7 +77,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         "model": trained.model.config(),
         "epoch": trained.epoch,
         "features": batcher.store().manifest(),
-        "provenance": Provenance::new(dataset.checksum()?, args.seed),
+        "provenance": Provenance::new(device, dataset.checksum()?, args.seed),
     });
     write_json(&args.out.join("metrics.json"), &metrics)?;
     write_run(&args, &dataset, &samples, &evaluation)

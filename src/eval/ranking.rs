@@ -9,9 +9,13 @@ use super::metrics::{Metrics, rank};
 use crate::data::{Batcher, Sample};
 use crate::error::Result;
 use crate::model::{EntityIndex, FissFuse, Precision, PreparedSide, ScoreKind, Scorer, mean_over_scores};
+use crate::tape::Tape;
 
 /// Entities or mentions prepared at a time.
 const BLOCK: usize = 256;
+
+/// Mentions of a batch on a device.
+const BATCH: usize = 64;
 
 /// A mention's candidates with their scores.
 #[derive(Clone, Debug)]
@@ -60,8 +64,15 @@ pub fn order_by(similarity: &[f32]) -> Vec<usize> {
     order
 }
 
-/// Ranks the candidates of all samples.
-pub fn evaluate(model: &FissFuse, batcher: &Batcher, samples: &[Sample], bar: &ProgressBar) -> Result<Evaluation> {
+/// What the scores (kinds, candidates) of a sample make of its candidates.
+fn ranked(sample: &Sample, scores: Vec<f32>, kinds: usize) -> Ranked {
+    let similarity = mean_over_scores(&scores, kinds);
+    let rank = rank(&similarity, sample.gold.map(|g| g as usize));
+    Ranked { order: order_by(&similarity), similarity, scores, rank }
+}
+
+/// Prepares each entity and each mention once, and scores the pairs of both.
+fn rank_prepared(model: &FissFuse, batcher: &Batcher, samples: &[Sample], bar: &ProgressBar) -> Result<Vec<Ranked>> {
     let mut place: HashMap<u32, u32> = HashMap::new();
     let mut entities = Vec::new();
     for &candidate in samples.iter().flat_map(|s| &s.candidates) {
@@ -75,20 +86,48 @@ pub fn evaluate(model: &FissFuse, batcher: &Batcher, samples: &[Sample], bar: &P
     index_entities(model, batcher, &entities, &mut index, bar)?;
     let scorer = Scorer::new(model)?;
     let kinds = scorer.kinds().len();
-    let mut ranked = Vec::with_capacity(samples.len());
+    let mut all = Vec::with_capacity(samples.len());
     for block in samples.chunks(BLOCK) {
         let items: Vec<_> = block.iter().map(|s| s.item).collect();
         let mentions = PreparedSide::new(model, &batcher.side(&items, items.len())?)?;
         let rank_one = |(i, sample): (usize, &Sample)| {
             let candidates: Vec<u32> = sample.candidates.iter().map(|c| place[c]).collect();
-            let scores = scorer.score(mentions.mention(i), &index, &candidates)?;
-            let similarity = mean_over_scores(&scores, kinds);
-            let rank = rank(&similarity, sample.gold.map(|g| g as usize));
-            Ok(Ranked { order: order_by(&similarity), similarity, scores, rank })
+            Ok(ranked(sample, scorer.score(mentions.mention(i), &index, &candidates)?, kinds))
         };
-        ranked.extend(block.par_iter().enumerate().map(rank_one).collect::<Result<Vec<_>>>()?);
+        all.extend(block.par_iter().enumerate().map(rank_one).collect::<Result<Vec<_>>>()?);
         bar.inc(block.len() as u64);
     }
+    Ok(all)
+}
+
+/// Computes batches as training does.
+fn rank_in_batches(model: &FissFuse, batcher: &Batcher, samples: &[Sample], bar: &ProgressBar) -> Result<Vec<Ranked>> {
+    bar.set_length(samples.len() as u64);
+    let mut all = Vec::with_capacity(samples.len());
+    for block in samples.chunks(BATCH) {
+        let tape = Tape::inference();
+        let vars = model.parameters().bind(&tape);
+        let computed = model.scores(&tape, &vars, &batcher.batch(block)?, None)?;
+        let (kinds, values) = (computed.kinds.len(), computed.values.tensor().to(None)?);
+        let (pairs, mut start) = (values.shape()[1], 0);
+        for sample in block {
+            let n = sample.candidates.len();
+            let of_kind = |k: usize| &values.data()[k * pairs + start..][..n];
+            all.push(ranked(sample, (0..kinds).flat_map(of_kind).copied().collect(), kinds));
+            start += n;
+        }
+        bar.inc(block.len() as u64);
+    }
+    Ok(all)
+}
+
+/// Ranks the candidates of all samples, where the model's weights lie.
+pub fn evaluate(model: &FissFuse, batcher: &Batcher, samples: &[Sample], bar: &ProgressBar) -> Result<Evaluation> {
+    let ranked = match model.gpu() {
+        None => rank_prepared(model, batcher, samples, bar)?,
+        Some(_) => rank_in_batches(model, batcher, samples, bar)?,
+    };
+    let kinds = model.config().scores();
     let by_score = |k: usize| {
         let ranks = samples.iter().zip(&ranked).map(|(sample, ranked)| {
             let n = sample.candidates.len();
@@ -98,7 +137,7 @@ pub fn evaluate(model: &FissFuse, batcher: &Batcher, samples: &[Sample], bar: &P
     };
     Ok(Evaluation {
         mean: Metrics::of(&ranked.iter().map(|r| r.rank).collect::<Vec<_>>()),
-        per_score: scorer.kinds().iter().enumerate().map(|(k, kind)| (*kind, by_score(k))).collect(),
+        per_score: kinds.iter().enumerate().map(|(k, kind)| (*kind, by_score(k))).collect(),
         ranked,
     })
 }

@@ -2,8 +2,6 @@
 
 use serde::Serialize;
 
-use crate::device::describe;
-
 /// What is needed to produce a result again.
 #[derive(Clone, Debug, Serialize)]
 pub struct Provenance {
@@ -20,9 +18,8 @@ pub struct Provenance {
 }
 
 impl Provenance {
-    /// Of a result computed by this process on a dataset.
-    pub fn new(dataset: String, seed: u64) -> Provenance {
-        let device = describe(None);
+    /// Of a result computed by this device on a dataset.
+    pub fn new(device: String, dataset: String, seed: u64) -> Provenance {
         Provenance { version: env!("CARGO_PKG_VERSION"), commit: env!("FISSFUSE_COMMIT"), device, dataset, seed }
     }
 }

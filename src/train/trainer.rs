@@ -14,15 +14,15 @@ use crate::device::Gpu;
 use crate::error::{Error, Result};
 use crate::eval::{Metrics, evaluate};
 use crate::files;
-use crate::model::{FissFuse, ModelConfig, Noise};
+use crate::model::{Batch, FissFuse, ModelConfig, Noise, Step};
 use crate::ops::{AdamW, Moments};
 use crate::random::{Purpose, generator};
 
 /// Time spent in each part of the loop.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Stages {
-    /// Putting batches together.
-    pub batches: Duration,
+    /// Waiting for the next batch, which is put together meanwhile.
+    pub waiting: Duration,
     /// Forward and backward.
     pub gradients: Duration,
     /// AdamW.
@@ -37,7 +37,7 @@ impl Stages {
     /// Name and share of the whole of each part.
     pub fn shares(&self) -> Vec<(&'static str, f64)> {
         let parts = [
-            ("batches", self.batches),
+            ("waiting for batches", self.waiting),
             ("forward and backward", self.gradients),
             ("optimizer", self.optimizer),
             ("validation", self.validation),
@@ -177,8 +177,18 @@ impl<'a> Trainer<'a> {
         let mut order: Vec<usize> = (0..self.train.len()).collect();
         order.shuffle(&mut generator(self.settings.seed, Purpose::EpochOrder, epoch));
         let batches: Vec<&[usize]> = order.chunks(self.settings.batch_size).collect();
-        while self.state.progress.batch < batches.len() {
-            self.step(batches[self.state.progress.batch])?;
+        let prepare = |this: &Self, at: usize| batches.get(at).map(|members| this.batch(members)).transpose();
+        let mut ready = prepare(self, self.state.progress.batch)?;
+        while let Some(batch) = ready {
+            // The next batch is put together meanwhile.
+            let next = self.state.progress.batch + 1;
+            let start = Instant::now();
+            let (computed, prepared) = rayon::join(|| self.gradients(&batch), || prepare(self, next));
+            let (result, computing) = computed?;
+            self.stages.gradients += computing;
+            self.stages.waiting += start.elapsed().saturating_sub(computing);
+            self.optimize(result, batch.gold.len())?;
+            ready = prepared?;
             bar.inc(1);
             let (batch, every) = (self.state.progress.batch, self.settings.checkpoint_steps);
             if every > 0 && batch.is_multiple_of(every) && batch < batches.len() {
@@ -188,26 +198,35 @@ impl<'a> Trainer<'a> {
         Ok(())
     }
 
-    /// One optimizer step on these training samples.
-    fn step(&mut self, members: &[usize]) -> Result<()> {
-        let start = Instant::now();
-        let Progress { epoch, step, .. } = self.state.progress;
+    /// The batch of these training samples.
+    fn batch(&self, members: &[usize]) -> Result<Batch> {
         let TrainSettings { negatives, seed, .. } = self.settings;
+        let epoch = self.state.progress.epoch;
         let sample = |&i: &usize| match negatives {
             0 => self.train[i].clone(),
             n => self.train[i].with_negatives(n, seed, (epoch * self.train.len() + i) as u64),
         };
-        let samples: Vec<Sample> = members.iter().map(sample).collect();
-        let batch = self.batcher.batch(&samples)?;
-        let prepared = Instant::now();
-        let noise = Noise { seed, step: step as u32 };
-        let result = self.state.model.gradients(&batch, Some(noise))?;
+        self.batcher.batch(&members.iter().map(sample).collect::<Vec<_>>())
+    }
+
+    /// Losses and gradients of a batch, and how long they took.
+    fn gradients(&self, batch: &Batch) -> Result<(Step, Duration)> {
+        let start = Instant::now();
+        let Progress { epoch, step, .. } = self.state.progress;
+        let noise = Noise { seed: self.settings.seed, step: step as u32 };
+        let result = self.state.model.gradients(batch, Some(noise))?;
         let loss: f32 = result.losses.iter().sum();
         if !loss.is_finite() {
             let place = format!("epoch {}, step {}", epoch + 1, step + 1);
             return Err(Error::invalid(format!("the loss is {loss} at {place}; lower train.learning_rate")));
         }
-        let computed = Instant::now();
+        Ok((result, start.elapsed()))
+    }
+
+    /// One optimizer step by the gradients of a batch of this many mentions.
+    fn optimize(&mut self, result: Step, mentions: usize) -> Result<()> {
+        let start = Instant::now();
+        let step = self.state.progress.step;
         let steps = (self.settings.epochs * self.batches()) as u64;
         let adamw = AdamW {
             learning_rate: self.settings.rate(step, steps),
@@ -220,14 +239,12 @@ impl<'a> Trainer<'a> {
         let progress = &mut self.state.progress;
         progress.loss_sums.resize(result.losses.len(), 0.0);
         for (sum, loss) in progress.loss_sums.iter_mut().zip(&result.losses) {
-            *sum += *loss as f64 * members.len() as f64;
+            *sum += *loss as f64 * mentions as f64;
         }
-        progress.mentions += members.len();
+        progress.mentions += mentions;
         progress.batch += 1;
         progress.step += 1;
-        self.stages.batches += prepared - start;
-        self.stages.gradients += computed - prepared;
-        self.stages.optimizer += computed.elapsed();
+        self.stages.optimizer += start.elapsed();
         Ok(())
     }
 
@@ -236,9 +253,7 @@ impl<'a> Trainer<'a> {
         let start = Instant::now();
         let valid = match self.valid.is_empty() {
             true => None,
-            false => {
-                Some(evaluate(&self.state.model.to(None)?, self.batcher, &self.valid, &ProgressBar::hidden())?.mean)
-            }
+            false => Some(evaluate(&self.state.model, self.batcher, &self.valid, &ProgressBar::hidden())?.mean),
         };
         self.stages.validation += start.elapsed();
         let progress = &mut self.state.progress;
