@@ -11,6 +11,7 @@ use fissfuse::device::{DeviceChoice, Gpu, describe};
 use fissfuse::encoder::clip::ClipConfig;
 use fissfuse::model::{ModelConfig, Precision};
 use fissfuse::ops::Cost;
+use fissfuse::profile::counts::{self, KernelCount};
 use fissfuse::profile::flops::{EncoderCost, StepCost, training_step};
 use fissfuse::profile::latency::{Latency, LatencyBench};
 use fissfuse::profile::step::TrainingStep;
@@ -40,6 +41,7 @@ enum Command {
     Latency(LatencyArgs),
     Flops(FlopsArgs),
     Step(StepArgs),
+    Kernels(KernelsArgs),
 }
 
 /// Time from a mention's features to the scores of its prepared candidates.
@@ -89,6 +91,10 @@ struct StepArgs {
     #[arg(long, default_value_t = 20, value_parser = at_least_one())]
     runs: usize,
 
+    /// Steps before those that are timed.
+    #[arg(long, default_value_t = 2)]
+    warmup: usize,
+
     /// What computes: cpu, cuda, cuda:N, or auto, which takes a CUDA device if a usable one is found.
     #[arg(long, value_name = "DEVICE", default_value_t)]
     device: DeviceChoice,
@@ -96,6 +102,17 @@ struct StepArgs {
     /// On CUDA devices: products of 16-bit values on tensor cores, or of f32.
     #[arg(long, value_name = "KIND", default_value = "mixed")]
     arithmetic: Arithmetic,
+}
+
+/// What cusim counted of each kernel: FLOPs, bytes, how well they coalesce, bank conflicts.
+///
+/// Count a step by `CUSIM_COUNT=counts.json LD_LIBRARY_PATH=target/cusim fissfuse-bench step --device cuda --runs 1
+/// --warmup 0`.
+#[derive(clap::Args)]
+struct KernelsArgs {
+    /// File that cusim wrote.
+    #[arg(long, value_name = "FILE")]
+    counts: PathBuf,
 }
 
 /// Sizes of a step in the paper.
@@ -192,6 +209,7 @@ fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Latency(args) => latency(args, cli.json),
         Command::Flops(args) => flops(args, cli.json),
         Command::Step(args) => step(args, cli.json),
+        Command::Kernels(args) => kernels(args, cli.json),
     }
 }
 
@@ -290,7 +308,7 @@ fn step(args: StepArgs, json: bool) -> anyhow::Result<()> {
     let flops = training_step(config.clone(), shape, args.work.seed)?.total.flops();
     let gpu = args.device.open(args.arithmetic)?;
     let mut step = TrainingStep::new(config, shape, args.work.seed, gpu.as_ref())?;
-    let timing = Timing::of(2, args.runs, || step.run())?.summary();
+    let timing = Timing::of(args.warmup, args.runs, || step.run())?.summary();
     let rate = flops as f64 / timing.p50 / 1e9;
     if json {
         return print_json(
@@ -302,5 +320,44 @@ fn step(args: StepArgs, json: bool) -> anyhow::Result<()> {
     let rest = [format!("{:.0}", shape.mentions as f64 / timing.p50), format!("{rate:.0}")];
     let header = ["runs", "median ms", "min ms", "p90 ms", "max ms", "samples/s", "GFLOP/s"];
     println!("{}", table(&header, [[timing.runs.to_string()].into_iter().chain(row).chain(rest).collect()]));
+    Ok(())
+}
+
+fn kernels(args: KernelsArgs, json: bool) -> anyhow::Result<()> {
+    let kernels = counts::read(&args.counts)?;
+    if json {
+        return print_json(&json!({"kernels": kernels}));
+    }
+    let header = [
+        "kernel",
+        "launches",
+        "GFLOP",
+        "on tensor cores",
+        "MB loaded",
+        "coalesced %",
+        "MB stored",
+        "coalesced %",
+        "bank passes x",
+        "active lanes",
+    ];
+    let row = |k: &KernelCount| {
+        let giga = |flops: u64| format!("{:.3}", flops as f64 / 1e9);
+        let mega = |sectors: u64| format!("{:.1}", (32 * sectors) as f64 / 1e6);
+        let percent = |share: f64| format!("{:.0}", 100.0 * share);
+        let conflicts = k.shared_load.conflicts().max(k.shared_store.conflicts());
+        vec![
+            k.kernel.clone(),
+            k.launches.to_string(),
+            giga(k.flops),
+            giga(k.tensor_flops()),
+            mega(k.global_load.sectors),
+            percent(k.global_load.efficiency()),
+            mega(k.global_store.sectors),
+            percent(k.global_store.efficiency()),
+            format!("{conflicts:.2}"),
+            format!("{:.1}", k.active_lanes),
+        ]
+    };
+    println!("{}", table(&header, kernels.iter().map(row)));
     Ok(())
 }

@@ -1,6 +1,7 @@
 //! How much work a model is and how fast the engine does it.
 
 pub mod agreement;
+pub mod counts;
 pub mod flops;
 pub mod latency;
 mod memory;

@@ -1,0 +1,73 @@
+//! What cusim counted of each kernel (`CUSIM_COUNT=file.json`).
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Result};
+use crate::files;
+
+/// Bytes asked for and 32-byte sectors touched.
+#[derive(Clone, Copy, Debug, Deserialize, Serialize)]
+pub struct Global {
+    pub bytes: u64,
+    pub sectors: u64,
+}
+
+impl Global {
+    /// Share of the sectors' bytes that were asked for; lanes that share a value make it no more than 1.
+    pub fn efficiency(&self) -> f64 {
+        if self.sectors == 0 { 1.0 } else { (self.bytes as f64 / (32 * self.sectors) as f64).min(1.0) }
+    }
+}
+
+/// Passes over the banks that shared memory took, and that it would take without conflicts.
+#[derive(Clone, Copy, Debug, Deserialize, Serialize)]
+pub struct Shared {
+    pub wavefronts: u64,
+    pub ideal_wavefronts: u64,
+}
+
+impl Shared {
+    /// How many times as many passes as needed.
+    pub fn conflicts(&self) -> f64 {
+        if self.ideal_wavefronts == 0 { 1.0 } else { self.wavefronts as f64 / self.ideal_wavefronts as f64 }
+    }
+}
+
+/// Counts of all launches of a kernel.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct KernelCount {
+    pub kernel: String,
+    pub launches: u64,
+    pub flops: u64,
+    pub operations: BTreeMap<String, u64>,
+    pub active_lanes: f64,
+    pub global_load: Global,
+    pub global_store: Global,
+    pub shared_load: Shared,
+    pub shared_store: Shared,
+    pub local_bytes: u64,
+}
+
+impl KernelCount {
+    /// FLOPs of tensor cores.
+    pub fn tensor_flops(&self) -> u64 {
+        self.operations.iter().filter(|(kind, _)| kind.starts_with("tensor")).map(|(_, count)| count).sum()
+    }
+}
+
+#[derive(Deserialize)]
+struct Counts {
+    kernels: Vec<KernelCount>,
+}
+
+/// Reads the counts, the kernels that move most bytes first.
+pub fn read(path: &Path) -> Result<Vec<KernelCount>> {
+    let counts: Counts = serde_json::from_str(&files::read_text(path)?)
+        .map_err(|e| Error::file(path, format!("is no file of counts that cusim wrote: {e}")))?;
+    let mut kernels = counts.kernels;
+    kernels.sort_by_key(|k| std::cmp::Reverse(k.global_load.sectors + k.global_store.sectors));
+    Ok(kernels)
+}
