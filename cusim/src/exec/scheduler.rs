@@ -49,9 +49,9 @@ impl Block {
         Self { state: Box::default(), warps: vec![], core: Core::idle() }
     }
 
-    /// Prepares for a block of a launch.
-    pub fn start(&mut self, launch: &Launch, number: u64) {
-        self.state.reset(launch, number);
+    /// Prepares for the block of a launch whose turn it is.
+    pub fn start(&mut self, launch: &Launch, turn: u64) {
+        self.state.reset(launch, launch.order.nth(turn, launch.blocks()), turn);
         let threads = launch.threads();
         let count = threads.div_ceil(32);
         if self.warps.len() < count as usize {
