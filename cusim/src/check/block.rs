@@ -67,6 +67,11 @@ impl BlockChecks {
         }
     }
 
+    /// Whether it matters when asynchronous copies start and land.
+    pub fn follows_copies(&self) -> bool {
+        self.checks.race || self.checks.init
+    }
+
     /// Whether races are looked for.
     pub fn looks_for_races(&self) -> bool {
         self.checks.race

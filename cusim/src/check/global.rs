@@ -252,11 +252,11 @@ impl GlobalChecks<'_> {
 /// Whether some byte was not written, given a 1 for each that was.
 #[inline]
 pub fn has_unwritten(written: &[u8]) -> bool {
-    const ALL: [u8; 16] = [1; 16];
+    const ALL: u64 = 0x0101_0101_0101_0101;
+    let eight = |at: usize| u64::from_ne_bytes(std::array::from_fn(|byte| written[at + byte]));
     match written.len() {
-        16 => *written != ALL,
-        8 => *written != ALL[..8],
-        4 => *written != ALL[..4],
+        16 => eight(0) & eight(8) != ALL,
+        8 => eight(0) != ALL,
         _ => written.iter().fold(1, |all, byte| all & byte) == 0,
     }
 }
