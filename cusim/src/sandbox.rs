@@ -2,6 +2,7 @@
 
 use std::sync::Mutex;
 
+use crate::check::log::Turns;
 use crate::check::report::Sink;
 use crate::count::Counters;
 use crate::driver::config::Checks;
@@ -157,6 +158,7 @@ impl Sandbox {
             counters: self.counters.as_ref(),
             threads: self.threads,
             released: std::sync::Mutex::default(),
+            turns: Turns::default(),
             workspace,
         };
         self.workers.run(&launch)

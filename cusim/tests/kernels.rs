@@ -27,7 +27,8 @@ fn run(case: &Case, ptx: &str, order: Order, landing: Landing) -> Result<Shown, 
     // One at a time: with all checks a sandbox reserves a large part of the address space.
     static ALONE: std::sync::Mutex<()> = std::sync::Mutex::new(());
     let _alone = ALONE.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-    let mut sandbox = Sandbox::new(1);
+    // Where blocks go backwards, they do so in parallel.
+    let mut sandbox = Sandbox::new(if order == Order::Reverse { 2 } else { 1 });
     sandbox.check(Checks::ALL);
     (sandbox.order, sandbox.landing) = (order, landing);
     let image = sandbox.load(ptx).unwrap_or_else(|error| panic!("{}: {error}", case.kernel));

@@ -14,10 +14,24 @@ const SYNC: Checks = Checks { sync: true, ..NONE };
 /// Sandboxes with checks reserve much address space: one at a time.
 static ALONE: std::sync::Mutex<()> = std::sync::Mutex::new(());
 
-/// Runs a kernel on 4,096 bytes of zeros (twice, if it takes two pointers): its reports, and the fault it met.
+/// Runs a kernel on 4,096 bytes of zeros (twice, if it takes two pointers): its reports, and the fault it met. These
+/// must not depend on the number of host threads.
 fn run(kernel: &str, checks: Checks, shape: (u32, u32), more: &[Arg]) -> (Vec<String>, Option<Box<Fault>>) {
+    let alone = run_on(1, kernel, checks, shape, more);
+    let together = run_on(2, kernel, checks, shape, more);
+    assert_eq!(format!("{alone:?}"), format!("{together:?}"), "{kernel}");
+    alone
+}
+
+fn run_on(
+    threads: usize,
+    kernel: &str,
+    checks: Checks,
+    shape: (u32, u32),
+    more: &[Arg],
+) -> (Vec<String>, Option<Box<Fault>>) {
     let _alone = ALONE.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-    let mut sandbox = Sandbox::new(1);
+    let mut sandbox = Sandbox::new(threads);
     if checks.any() {
         sandbox.check(checks);
     }
@@ -25,7 +39,8 @@ fn run(kernel: &str, checks: Checks, shape: (u32, u32), more: &[Arg]) -> (Vec<St
     let program = sandbox.kernel(&image, kernel).unwrap();
     let mut args = vec![];
     while args.len() + more.len() < program.params.len() {
-        args.push(Arg::U64(sandbox.upload(&[0u8; 4096])));
+        let bytes = if kernel.contains("many_blocks") { 4 * shape.0 * shape.1 } else { 4096 };
+        args.push(Arg::U64(sandbox.upload(&vec![0u8; bytes as usize])));
     }
     args.extend_from_slice(more);
     let shared = if kernel.starts_with("dynamic") { 256 } else { 0 };
@@ -132,6 +147,31 @@ fn races_in_global_memory() {
     assert_says(&reports("global_race_in_block", RACE, (1, 64), &[]), &["[race]", "global memory", "allocation #"]);
     let blocks = reports("global_race_between_blocks", RACE, (2, 32), &[]);
     assert_says(&blocks, &["[race]", "block (1, 0, 0)", "block (0, 0, 0)"]);
+}
+
+#[test]
+fn lanes_that_store_different_wide_values_to_one_place() {
+    let report = reports("wide_race", RACE, (1, 32), &[Arg::U32(1)]);
+    for store in ["st.shared.v4.u32", "st.shared.v2.u32", "st.shared.u8", "st.global.v4.u32", "st.global.f64"] {
+        let race = format!("({store})");
+        assert!(report.matches(&race).count() == 2, "{race} is missing in:\n{report}");
+    }
+    let (none, fault) = run("wide_race", RACE, (1, 32), &[Arg::U32(0)]);
+    assert!(none.is_empty() && fault.is_none(), "equal values do not race: {none:?}");
+}
+
+#[test]
+fn what_is_found_does_not_depend_on_chance() {
+    let find = |threads| {
+        let (reports, fault) = run_on(threads, "race_of_many_blocks", RACE, (1000, 64), &[]);
+        assert!(fault.is_none());
+        reports.join("\n")
+    };
+    let alone = find(1);
+    assert_says(&alone, &["global memory", "shared memory", "block (30, 0, 0)", "block (96, 0, 0)"]);
+    for _ in 0..5 {
+        assert_eq!(find(4), alone);
+    }
 }
 
 #[test]

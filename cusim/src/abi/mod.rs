@@ -6,6 +6,7 @@ mod launch;
 mod memory;
 mod misc;
 mod module;
+mod pool;
 mod stream;
 mod unsupported;
 

@@ -2,7 +2,11 @@
 
 pub mod block;
 mod copies;
-pub mod race;
+mod global;
+pub mod log;
+mod part;
+mod race;
 pub mod report;
+mod shared;
 pub mod stamp;
 mod sync;

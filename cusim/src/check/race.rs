@@ -6,10 +6,14 @@ use super::stamp::{Clock, Stamp, Who};
 #[derive(Clone, Copy, Debug, Default)]
 #[repr(C)]
 pub struct Cell {
-    write: Stamp,
-    read: Stamp,
-    write_origin: u32,
-    read_origin: u32,
+    /// The last write.
+    pub write: Stamp,
+    /// Reads since, as far as they matter.
+    pub read: Stamp,
+    /// The instruction that wrote.
+    pub write_origin: u32,
+    /// The instruction that read last.
+    pub read_origin: u32,
 }
 
 /// How an instruction accesses a place.
@@ -35,17 +39,6 @@ pub struct Conflict {
 }
 
 impl Cell {
-    /// Forgets what other blocks did, whose memory this was before.
-    #[inline]
-    fn of(&mut self, key: u64) -> &mut Self {
-        for stamp in [&mut self.write, &mut self.read] {
-            if stamp.key() != key {
-                *stamp = Stamp::default();
-            }
-        }
-        self
-    }
-
     /// Notes an access by `thread`; what it races with.
     #[inline]
     pub fn touch(&mut self, clock: &Clock, thread: u32, shared_by: Who, touch: Touch) -> Option<Conflict> {
@@ -71,14 +64,16 @@ impl Cell {
 
 /// Cells of an address range.
 pub trait Cells {
-    /// The word that holds an address, as launch and block `key` see it.
-    fn word(&mut self, address: u64, key: u64) -> &mut Cell;
-    /// The byte at an address.
-    fn byte(&mut self, address: u64, key: u64) -> &mut Cell;
-    /// Whether parts of a word were accessed, in which case its bytes' cells count.
-    fn is_split(&mut self, address: u64, key: u64) -> bool;
-    /// Makes a word's bytes count.
-    fn split(&mut self, address: u64, key: u64);
+    /// Notes an access of the whole word at an address.
+    fn touch_word(&mut self, at: u64, clock: &Clock, thread: u32, who: Who, touch: Touch) -> Option<(u64, Conflict)>;
+    /// The byte at an address, in a word of which parts are accessed from now on.
+    fn byte(&mut self, address: u64, clock: &Clock) -> &mut Cell;
+    /// Notes an access of four whole words by the threads of one warp at once, if none of them needs a closer look;
+    /// else nothing changes.
+    ///
+    /// # Safety
+    /// The processor must have AVX2, and the four words must lie in the range.
+    unsafe fn touch_four(&mut self, at: u64, clock: &Clock, threads: [u32; 4], who: Who, touch: Touch) -> bool;
 }
 
 /// Notes an access of a range of bytes; the first conflict and its address.
@@ -87,7 +82,7 @@ pub fn touch_range(
     cells: &mut impl Cells,
     clock: &Clock,
     thread: u32,
-    shared_by: Who,
+    who: Who,
     touch: Touch,
     address: u64,
     bytes: u32,
@@ -95,118 +90,15 @@ pub fn touch_range(
     let mut found = None;
     let end = address + u64::from(bytes);
     if bytes >= 4 {
-        let mut at = address;
-        while at < end {
-            if cells.is_split(at, clock.key) {
-                for byte in at..at + 4 {
-                    let conflict = cells.byte(byte, clock.key).touch(clock, thread, shared_by, touch);
-                    found = found.or(conflict.map(|conflict| (byte, conflict)));
-                }
-            } else {
-                let conflict = cells.word(at, clock.key).touch(clock, thread, shared_by, touch);
-                found = found.or(conflict.map(|conflict| (at, conflict)));
-            }
-            at += 4;
+        for word in 0..u64::from(bytes) / 4 {
+            let conflict = cells.touch_word(address + 4 * word, clock, thread, who, touch);
+            found = found.or(conflict);
         }
         return found;
     }
-    let word = address & !3;
-    if !cells.is_split(word, clock.key) {
-        let whole = *cells.word(word, clock.key);
-        for byte in word..word + 4 {
-            *cells.byte(byte, clock.key) = whole;
-        }
-        cells.split(word, clock.key);
-    }
     for byte in address..end {
-        let conflict = cells.byte(byte, clock.key).touch(clock, thread, shared_by, touch);
+        let conflict = cells.byte(byte, clock).touch(clock, thread, who, touch);
         found = found.or(conflict.map(|conflict| (byte, conflict)));
     }
     found
-}
-
-/// A block's shared memory.
-#[derive(Default)]
-pub struct SharedCells {
-    words: Vec<Cell>,
-    bytes: Vec<Cell>,
-    /// Key of the launch and block in which a word was split.
-    splits: Vec<u64>,
-}
-
-impl SharedCells {
-    /// Makes room for this many bytes.
-    pub fn reserve(&mut self, bytes: usize) {
-        let bytes = bytes.next_multiple_of(4);
-        if self.bytes.len() < bytes {
-            self.words.resize(bytes / 4, Cell::default());
-            self.bytes.resize(bytes, Cell::default());
-            self.splits.resize(bytes / 4, 0);
-        }
-    }
-}
-
-impl Cells for SharedCells {
-    #[inline]
-    fn word(&mut self, address: u64, key: u64) -> &mut Cell {
-        self.words[address as usize / 4].of(key)
-    }
-
-    #[inline]
-    fn byte(&mut self, address: u64, key: u64) -> &mut Cell {
-        self.bytes[address as usize].of(key)
-    }
-
-    #[inline]
-    fn is_split(&mut self, address: u64, key: u64) -> bool {
-        self.splits[address as usize / 4] == key
-    }
-
-    #[inline]
-    fn split(&mut self, address: u64, key: u64) {
-        self.splits[address as usize / 4] = key;
-    }
-}
-
-/// Device and host memory: cells in arenas of their own, which take memory only where kernels touch.
-pub struct GlobalCells<'a> {
-    /// The arenas.
-    pub shadow: &'a crate::mem::Shadow,
-}
-
-impl GlobalCells<'_> {
-    fn offset(&self, address: u64) -> u64 {
-        self.shadow.offset(address)
-    }
-}
-
-impl Cells for GlobalCells<'_> {
-    #[inline]
-    fn word(&mut self, address: u64, _key: u64) -> &mut Cell {
-        let index = self.offset(address) / 4;
-        // SAFETY: the access was found inside an allocation, for which the arena has cells; kernels run on one thread
-        // while races are looked for.
-        unsafe { &mut *(self.shadow.words() as *mut Cell).add(index as usize) }
-    }
-
-    #[inline]
-    fn byte(&mut self, address: u64, _key: u64) -> &mut Cell {
-        let index = self.offset(address);
-        // SAFETY: as above.
-        unsafe { &mut *(self.shadow.bytes() as *mut Cell).add(index as usize) }
-    }
-
-    #[inline]
-    fn is_split(&mut self, address: u64, key: u64) -> bool {
-        let index = self.offset(address) / 4;
-        // SAFETY: as above. A word is split for a whole launch.
-        unsafe { *(self.shadow.splits() as *mut u16).add(index as usize) == (key >> 20) as u16 }
-    }
-
-    #[inline]
-    fn split(&mut self, address: u64, key: u64) {
-        let index = self.offset(address) / 4;
-        // SAFETY: as above.
-        unsafe { *(self.shadow.splits() as *mut u16).add(index as usize) = (key >> 20) as u16 }
-    }
 }

@@ -47,7 +47,46 @@ pub struct Sink {
 #[derive(Default)]
 struct State {
     reports: Vec<Report>,
-    seen: HashSet<(&'static str, String, u32, u32)>,
+    seen: HashSet<Key>,
+}
+
+/// Check, kernel, instruction and other instruction.
+type Key = (&'static str, String, u32, u32);
+
+/// What a check found, before it is known whether that was reported already.
+pub struct Finding {
+    key: Key,
+    report: Report,
+}
+
+impl Finding {
+    /// Describes what was found, unless it was reported already.
+    pub fn new(
+        launch: &Launch,
+        check: &'static str,
+        title: impl FnOnce() -> String,
+        spot: &Spot,
+        other: Option<(&Spot, &str)>,
+        details: impl FnOnce() -> Vec<String>,
+    ) -> Option<Self> {
+        let key =
+            (check, launch.program.name().to_string(), spot.origin, other.map_or(u32::MAX, |other| other.0.origin));
+        if launch.sink.knows(&key) {
+            return None;
+        }
+        let mut report = describe(launch, check, title(), spot);
+        if let Some((other, what)) = other {
+            let there = describe(launch, check, String::new(), other);
+            report.details.push(format!("{what} {}, {}", there.place, there.line));
+        }
+        report.details.extend(details());
+        Some(Self { key, report })
+    }
+
+    /// Whether both would be reported as one.
+    pub fn repeats(&self, other: &Self) -> bool {
+        self.key == other.key
+    }
 }
 
 impl Sink {
@@ -114,28 +153,16 @@ impl Sink {
         self.add(report);
     }
 
+    /// Whether something was reported already.
+    fn knows(&self, key: &Key) -> bool {
+        self.state().seen.contains(key)
+    }
+
     /// Something that a check found, once per instruction (and other instruction).
-    pub fn found(
-        &self,
-        launch: &Launch,
-        check: &'static str,
-        title: impl FnOnce() -> String,
-        spot: &Spot,
-        other: Option<(&Spot, &str)>,
-        details: impl FnOnce() -> Vec<String>,
-    ) {
-        let key =
-            (check, launch.program.name().to_string(), spot.origin, other.map_or(u32::MAX, |other| other.0.origin));
-        if !self.state().seen.insert(key) {
-            return;
+    pub fn found(&self, finding: Finding) {
+        if self.state().seen.insert(finding.key) {
+            self.add(finding.report);
         }
-        let mut report = describe(launch, check, title(), spot);
-        if let Some((other, what)) = other {
-            let there = describe(launch, check, String::new(), other);
-            report.details.push(format!("{what} {}, {}", there.place, there.line));
-        }
-        report.details.extend(details());
-        self.add(report);
     }
 
     /// Memory that was never freed.

@@ -24,7 +24,12 @@ pub enum Who {
     Grid,
 }
 
-/// An access: from the top bit down, launch (12 bits), block (20), time (19), strong (1), who (2), thread (10).
+/// Bits of a stamp that say who: kind and thread.
+pub const ID: u32 = 0xfff;
+/// Bits in which stamps of one thread, or of several threads of one warp, agree with any thread of that warp.
+pub const SAME_WARP: u32 = 0xbe0;
+
+/// An access: from the top bit down, launch (12 bits, of which the first is 0), block (20), time (19), strong (1), who (2), thread (10).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(transparent)]
 pub struct Stamp(pub u64);
@@ -87,9 +92,12 @@ impl Stamp {
     }
 }
 
-/// Launch and block as a stamp's key. Launches repeat after 4095, before which the shadow memory is cleared.
+/// Launches repeat after this many, before which the shadow memory is cleared.
+pub const LAUNCHES: u64 = 2047;
+
+/// Launch and block as a stamp's key.
 pub fn key(launch: u64, block: u64) -> u64 {
-    (launch % 4095 + 1) << 20 | block & 0xf_ffff
+    (launch % LAUNCHES + 1) << 20 | block & 0xf_ffff
 }
 
 /// What a block knows of the order of things.
@@ -184,6 +192,18 @@ impl Clock {
         }
     }
 
+    /// Accesses of this block with stamps below this happened before the last barrier of all threads.
+    #[inline]
+    pub fn phase_bound(&self) -> Stamp {
+        Stamp(self.key << 32 | self.phase << 13)
+    }
+
+    /// Accesses of a warp with stamps below this happened before its last synchronisation.
+    #[inline]
+    pub fn warp_bound(&self, warp: u32) -> Stamp {
+        Stamp(self.key << 32 | self.warps[warp as usize] << 13)
+    }
+
     /// Whether an earlier access is of this launch.
     #[inline]
     pub fn is_current(&self, stamp: Stamp) -> bool {
@@ -194,7 +214,7 @@ impl Clock {
     #[inline]
     pub fn races(&self, before: Stamp, thread: u32) -> bool {
         // By far the most common: never, or before the last barrier.
-        if before.0 < (self.key << 32 | self.phase << 13) && before.key() == self.key && before.who() != Who::Grid {
+        if before.0 < self.phase_bound().0 && before.key() == self.key && before.who() != Who::Grid {
             return false;
         }
         before.0 != 0 && self.is_current(before) && self.races_now(before, thread)

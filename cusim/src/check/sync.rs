@@ -1,7 +1,7 @@
 //! Checks of barriers and shuffles.
 
 use super::block::BlockChecks;
-use super::report::Spot;
+use super::report::{Finding, Spot};
 use crate::exec::block::{Barrier, Completed};
 use crate::exec::event::Arrival;
 use crate::exec::launch::Launch;
@@ -11,7 +11,7 @@ impl BlockChecks {
     /// A shuffle read from lanes that take no part.
     pub fn inactive_source(&mut self, launch: &Launch, origin: u32, thread: u32, lanes: Mask) {
         if self.checks.sync {
-            launch.sink.found(
+            let finding = Finding::new(
                 launch,
                 "sync",
                 || {
@@ -23,6 +23,7 @@ impl BlockChecks {
                 None,
                 Vec::new,
             );
+            self.found(launch, finding);
         }
     }
 
@@ -43,10 +44,10 @@ impl BlockChecks {
         let ended = launch.threads() - alive;
         if arrival.aligned && !whole {
             let title = || "barrier in divergent code: not all lanes of the warp come to it together".to_string();
-            launch.sink.found(launch, "sync", title, &spot, None, Vec::new);
+            self.found(launch, Finding::new(launch, "sync", title, &spot, None, Vec::new));
         } else if arrival.threads.is_none() && ended > 0 {
             let title = || format!("barrier that {ended} threads of the block never reach: they have ended");
-            launch.sink.found(launch, "sync", title, &spot, None, Vec::new);
+            self.found(launch, Finding::new(launch, "sync", title, &spot, None, Vec::new));
         }
     }
 
@@ -55,7 +56,7 @@ impl BlockChecks {
         if self.checks.sync {
             let title = || "threads come to a barrier again that has not completed since they came last".to_string();
             let spot = Spot { origin, block: self.number, thread };
-            launch.sink.found(launch, "sync", title, &spot, None, Vec::new);
+            self.found(launch, Finding::new(launch, "sync", title, &spot, None, Vec::new));
         }
     }
 
@@ -68,31 +69,46 @@ impl BlockChecks {
                 format!("barrier {number} never completes: {arrived} threads came, of {expected}")
             };
             let thread = barrier.warps.trailing_zeros() * 32;
-            launch.sink.found(launch, "sync", title, &Spot { origin, block: self.number, thread }, None, Vec::new);
+            self.found(
+                launch,
+                Finding::new(launch, "sync", title, &Spot { origin, block: self.number, thread }, None, Vec::new),
+            );
         }
     }
 
     /// Everybody came to a barrier, which orders those who took part; `alive` threads could have.
     pub fn barrier_completed(&mut self, completed: &Completed, alive: u32) {
         if completed.threads >= alive && completed.warps == completed.waiting {
-            self.clock.barrier();
-        } else {
-            self.clock.partial_barrier(completed.warps, completed.waiting);
+            self.block_synchronised();
+            return;
+        }
+        self.clock.partial_barrier(completed.warps, completed.waiting);
+        if let Some(pending) = &mut self.pending {
+            pending.log().partial_barrier(completed.warps, completed.waiting);
         }
     }
 
     /// A warp came to a barrier at which it does not wait.
     pub fn announced(&mut self, warp: usize) {
         self.clock.announce(warp);
+        if let Some(pending) = &mut self.pending {
+            pending.log().announce(warp);
+        }
     }
 
     /// Something ordered all threads of the block.
     pub fn block_synchronised(&mut self) {
         self.clock.barrier();
+        if let Some(pending) = &mut self.pending {
+            pending.log().barrier();
+        }
     }
 
     /// Lanes of a warp met.
     pub fn warp_synchronised(&mut self, warp: u32) {
         self.clock.warp_barrier(warp);
+        if let Some(pending) = &mut self.pending {
+            pending.log().warp_barrier(warp);
+        }
     }
 }

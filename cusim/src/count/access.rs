@@ -43,6 +43,48 @@ impl SiteCounts {
 #[derive(Clone, Debug, Default)]
 pub struct AccessCounts {
     sites: Vec<SiteCounts>,
+    patterns: Vec<Pattern>,
+}
+
+/// A site's last access and what it took: the next is often the same, some way off.
+#[derive(Clone, Debug, Default)]
+struct Pattern {
+    addresses: [u64; LANES],
+    mask: Mask,
+    /// Addresses may move by multiples of this.
+    unit: u64,
+    /// Sectors; or wavefronts, and how many would have been enough.
+    result: (u64, u64),
+}
+
+impl Pattern {
+    /// What the access takes, which `compute` tells where it is not the same as the last one.
+    #[inline]
+    fn result(
+        &mut self,
+        addresses: &[u64; LANES],
+        mask: Mask,
+        unit: u64,
+        compute: impl FnOnce() -> (u64, u64),
+    ) -> (u64, u64) {
+        // SAFETY: accesses are counted only where the processor has AVX2.
+        let same = self.mask == mask && self.unit == unit && unsafe { self.is_moved(addresses) };
+        if !same {
+            *self = Self { addresses: *addresses, mask, unit, result: compute() };
+        }
+        self.result
+    }
+
+    /// Whether all addresses are as far from the last ones, by a multiple of the unit, a power of two.
+    #[target_feature(enable = "avx2")]
+    fn is_moved(&self, addresses: &[u64; LANES]) -> bool {
+        let distance = addresses[0].wrapping_sub(self.addresses[0]);
+        let mut other = distance & (self.unit - 1);
+        for lane in 0..LANES {
+            other |= addresses[lane].wrapping_sub(self.addresses[lane]) ^ distance;
+        }
+        other == 0
+    }
 }
 
 impl AccessCounts {
@@ -56,36 +98,39 @@ impl AccessCounts {
         self.sites.fill(SiteCounts::default());
     }
 
-    fn site(&mut self, program: &Program, seen: &Seen, mask: Mask) -> &mut SiteCounts {
+    fn site(&mut self, program: &Program, seen: &Seen, mask: Mask) -> (&mut SiteCounts, &mut Pattern) {
         if self.sites.len() < program.sites.len() {
             self.sites.resize(program.sites.len(), SiteCounts::default());
+            self.patterns.resize(program.sites.len(), Pattern::default());
         }
         let site = &mut self.sites[seen.index as usize];
         if seen.site.access == AccessKind::Atomic {
             site.atomics += u64::from(mask.count_ones());
         }
-        site
+        (site, &mut self.patterns[seen.index as usize])
     }
 
     /// An access to device memory.
     pub fn global(&mut self, program: &Program, seen: &Seen, mask: Mask) {
-        let site = self.site(program, seen, mask);
-        site.global_bytes += u64::from(seen.bytes) * u64::from(mask.count_ones());
-        site.sectors += sectors(seen.addresses, mask, u64::from(seen.bytes));
+        let (site, pattern) = self.site(program, seen, mask);
+        let bytes = u64::from(seen.bytes);
+        site.global_bytes += bytes * u64::from(mask.count_ones());
+        site.sectors += pattern.result(seen.addresses, mask, SECTOR, || (sectors(seen.addresses, mask, bytes), 0)).0;
     }
 
     /// An access to shared memory.
     pub fn shared(&mut self, program: &Program, seen: &Seen, mask: Mask) {
-        let site = self.site(program, seen, mask);
+        let (site, pattern) = self.site(program, seen, mask);
         site.shared_bytes += u64::from(seen.bytes) * u64::from(mask.count_ones());
-        let (taken, ideal) = wavefronts(seen.addresses, mask, seen.bytes);
+        let (taken, ideal) =
+            pattern.result(seen.addresses, mask, unit(seen.bytes), || wavefronts(seen.addresses, mask, seen.bytes));
         site.wavefronts += taken;
         site.ideal_wavefronts += ideal;
     }
 
     /// An access to local memory.
     pub fn local(&mut self, program: &Program, seen: &Seen, mask: Mask) {
-        self.site(program, seen, mask).local_bytes += u64::from(seen.bytes) * u64::from(mask.count_ones());
+        self.site(program, seen, mask).0.local_bytes += u64::from(seen.bytes) * u64::from(mask.count_ones());
     }
 }
 
@@ -127,10 +172,15 @@ fn sectors(addresses: &[u64; LANES], mask: Mask, bytes: u64) -> u64 {
     all.len() as u64
 }
 
+/// Bytes of the places that banks, or sets of neighbouring banks, are asked for.
+fn unit(bytes: u32) -> u64 {
+    u64::from(bytes.clamp(4, 16))
+}
+
 /// Passes over the banks: lanes are served in groups of at most 128 bytes; within a group, different places of one bank
 /// (for wider accesses, of one set of neighbouring banks) take turns.
 fn wavefronts(addresses: &[u64; LANES], mask: Mask, bytes: u32) -> (u64, u64) {
-    let unit = u64::from(bytes.clamp(4, 16));
+    let unit = unit(bytes);
     let banks = (128 / unit) as usize;
     let (mut taken, mut ideal) = (0, 0);
     for group in 0..LANES / banks {
@@ -197,6 +247,28 @@ mod tests {
         assert_eq!(sectors(&reversed, Mask::MAX, 4), 4);
         assert_eq!(sectors(&strided(4), 0xff, 4), 1);
         assert_eq!(sectors(&strided(8).map(|address| address + 28), Mask::MAX, 8), 9, "from the end of a sector on");
+    }
+
+    #[test]
+    fn moved_patterns_take_the_same() {
+        let mut pattern = Pattern::default();
+        let mut take = |addresses: [u64; LANES], mask, bytes: u32| {
+            let wanted = wavefronts(&addresses, mask, bytes);
+            assert_eq!(pattern.result(&addresses, mask, unit(bytes), || wavefronts(&addresses, mask, bytes)), wanted);
+        };
+        for stride in [2, 4, 6, 8, 80, 132] {
+            for distance in [0, 2, 4, 16, 20, 22] {
+                take(strided(stride).map(|address| address + distance), Mask::MAX, 2);
+                take(strided(stride * 2).map(|address| address + distance * 2), Mask::MAX, 4);
+                take(strided(stride * 8).map(|address| address + distance * 8), 0xffff, 16);
+            }
+        }
+        let mut pattern = Pattern::default();
+        for distance in [0, 4, 28, 32, 36] {
+            let addresses = strided(8).map(|address| address + distance);
+            let wanted = (sectors(&addresses, Mask::MAX, 4), 0);
+            assert_eq!(pattern.result(&addresses, Mask::MAX, SECTOR, || wanted), wanted);
+        }
     }
 
     #[test]

@@ -328,7 +328,7 @@ impl Driver {
             say(&format!("launch {id} ({}) meets a memory error, as CUSIM_FAIL orders", shot.program.name()));
             return Err(ECC_UNCORRECTABLE);
         }
-        if id.is_multiple_of(4095) {
+        if id.is_multiple_of(crate::check::stamp::LAUNCHES) {
             self.memory.shadow().forget();
         }
         if let Some(counters) = &self.counters {
@@ -357,6 +357,7 @@ impl Driver {
             counters: self.counters.as_ref(),
             threads: usize::MAX,
             released: std::sync::Mutex::default(),
+            turns: crate::check::log::Turns::default(),
             workspace,
         };
         let reports = self.sink.count();

@@ -24,7 +24,8 @@ impl<const BYTES: u64, const PARTIAL: bool> Op for Start<BYTES, PARTIAL> {
             let offset = (inst.imm as i64 >> 32) as u64;
             let block = &mut *core.block;
             let eager = block.launch().landing == Landing::Eager;
-            if !PARTIAL && eager && block.checks.is_none() {
+            let followed = block.checks.as_ref().is_some_and(|checks| checks.follows_copies());
+            if !PARTIAL && eager && !followed {
                 // Nobody will ask about this copy again.
                 let source = core.addresses::<{ space::GLOBAL }>(inst.ops[1], offset);
                 let Some(at) = core.locate::<{ space::GLOBAL }>(&source_inst, &source, BYTES, false) else {
@@ -83,11 +84,11 @@ impl<const BYTES: u64, const PARTIAL: bool> Op for Start<BYTES, PARTIAL> {
             if eager {
                 copy.land(core.shared);
             }
-            if let Some(mut checks) = block.checks.take() {
+            if followed && let Some(mut checks) = block.checks.take() {
                 checks.copy_started(block.launch(), core.warp, &copy);
                 block.checks = Some(checks);
             }
-            if !eager || block.checks.is_some() {
+            if !eager || followed {
                 block.copies[core.warp as usize].start(copy);
             }
         }

@@ -78,8 +78,8 @@ impl BlockState {
         }
     }
 
-    /// Prepares for a block of a launch. The launch must outlive the block's run.
-    pub fn reset(&mut self, launch: &Launch, number: u64) {
+    /// Prepares for a block of a launch, the `turn`-th in its order. The launch must outlive the block's run.
+    pub fn reset(&mut self, launch: &Launch, number: u64, turn: u64) {
         self.launch = std::ptr::from_ref(launch).cast();
         self.number = number;
         let [width, height, _] = launch.grid.map(u64::from);
@@ -96,7 +96,7 @@ impl BlockState {
         self.shared.fill(bytes, 0xff);
         self.checks = launch.checks.then(|| {
             let mut checks = self.checks.take().unwrap_or_else(|| Box::new(BlockChecks::new(launch)));
-            checks.start(launch, number);
+            checks.start(launch, number, turn);
             checks
         });
     }
@@ -203,7 +203,15 @@ impl BlockState {
             for (number, barrier) in self.barriers.iter().enumerate().filter(|(_, barrier)| barrier.arrived > 0) {
                 checks.barrier_left(self.launch(), number, barrier);
             }
-            checks.block_ended(self.launch());
+            checks.block_ended(self.launch(), false);
+            self.checks = Some(checks);
+        }
+    }
+
+    /// A thread met a fault that ends the launch.
+    pub fn give_up(&mut self) {
+        if let Some(mut checks) = self.checks.take() {
+            checks.block_ended(self.launch(), true);
             self.checks = Some(checks);
         }
     }

@@ -70,12 +70,13 @@ impl Copies {
     /// Takes the copies that lanes wait for: all groups but the latest `allowed`; with `None`, all copies.
     pub fn wait(&mut self, lanes: Mask, allowed: Option<u32>) -> Vec<Copy> {
         let mut done = vec![];
-        for copy in &mut self.pending {
+        let committed = &self.committed;
+        self.pending.retain_mut(|copy| {
             let mut landing = 0;
             for lane in (0..LANES).filter(|lane| (copy.lanes & lanes) >> lane & 1 != 0) {
                 let finished = match allowed {
                     None => true,
-                    Some(allowed) => copy.group != 0 && copy.group + allowed <= self.committed[lane],
+                    Some(allowed) => copy.group != 0 && copy.group + allowed <= committed[lane],
                 };
                 landing |= Mask::from(finished) << lane;
             }
@@ -83,8 +84,8 @@ impl Copies {
                 done.push(Copy { lanes: landing, ..copy.clone() });
                 copy.lanes &= !landing;
             }
-        }
-        self.pending.retain(|copy| copy.lanes != 0);
+            copy.lanes != 0
+        });
         done
     }
 

@@ -12,6 +12,7 @@ use super::program::Program;
 use super::scheduler::{Block, Outcome};
 use super::site::Site;
 use super::tally::Executed;
+use crate::check::log::Turns;
 use crate::check::report::Sink;
 use crate::count::Counters;
 use crate::mem::Memory;
@@ -57,6 +58,8 @@ pub struct Launch<'a> {
     pub threads: usize,
     /// What blocks released through atomics, by address.
     pub released: Mutex<Released>,
+    /// Whose turn it is to have its accesses to device memory checked.
+    pub turns: Turns,
     /// Memory that the blocks of a cooperative grid meet in; 0 for other grids.
     pub workspace: u64,
 }
@@ -90,7 +93,8 @@ impl Launch<'_> {
 struct Progress {
     next: AtomicU64,
     stop: AtomicBool,
-    fault: Mutex<Option<Box<Fault>>>,
+    /// The first in the order of blocks, and which block that is.
+    fault: Mutex<Option<(u64, Box<Fault>)>>,
 }
 
 /// What a host thread keeps between launches.
@@ -129,14 +133,18 @@ impl Workers {
     /// Runs a launch to its end.
     pub fn run(&self, launch: &Launch) -> Result<(), Box<Fault>> {
         let progress = Progress { next: AtomicU64::new(0), stop: AtomicBool::new(false), fault: Mutex::new(None) };
-        // Looking for races needs one thread, too: what it finds must not depend on chance.
-        let threads = if launch.program.order_sensitive || launch.sink.checks().race {
+        let checks = launch.sink.checks();
+        let ordered = checks.race || checks.init;
+        let threads = if launch.program.order_sensitive || checks.race && launch.program.blocks_meet() {
             1
         } else {
             launch.threads.min(self.threads)
         };
         match &self.pool {
             Some(pool) if threads > 1 && launch.blocks() > 1 => {
+                if ordered && !launch.program.blocks_meet() {
+                    launch.turns.run_in_parallel();
+                }
                 // The caller begins alone; others join if the first blocks show that there is enough to do.
                 let begun = Instant::now();
                 let more = self.with_worker(|worker| {
@@ -162,7 +170,7 @@ impl Workers {
             }
         }
         let fault = progress.fault.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
-        fault.map_or(Ok(()), Err)
+        fault.map_or(Ok(()), |(_, fault)| Err(fault))
     }
 
     fn with_worker<T>(&self, f: impl FnOnce(&mut Worker) -> T) -> T {
@@ -197,7 +205,7 @@ fn run_blocks(launch: &Launch, progress: &Progress, worker: &mut Worker, leave: 
         let number = if resident.len() < MAX_RESIDENT { progress.next.fetch_add(1, Ordering::Relaxed) } else { total };
         let mut block = if number < total {
             let mut block = worker.blocks.pop().unwrap_or_default();
-            block.start(launch, launch.order.nth(number, total));
+            block.start(launch, number);
             block
         } else if resident.is_empty() {
             break;
@@ -218,12 +226,13 @@ fn run_blocks(launch: &Launch, progress: &Progress, worker: &mut Worker, leave: 
                 }
             }
             Ok(Outcome::Waiting) if idle > MAX_IDLE_ROUNDS * (resident.len() as u32 + 1) => {
-                stop(progress, block.stuck(launch));
+                stop(progress, number, block.stuck(launch));
                 break;
             }
             Ok(Outcome::Waiting) => resident.push(block),
             Err(fault) => {
-                stop(progress, fault);
+                stop(progress, number, fault);
+                block.state.give_up();
                 break;
             }
         }
@@ -235,8 +244,10 @@ fn run_blocks(launch: &Launch, progress: &Progress, worker: &mut Worker, leave: 
     left_early
 }
 
-fn stop(progress: &Progress, fault: Box<Fault>) {
+fn stop(progress: &Progress, turn: u64, fault: Box<Fault>) {
     progress.stop.store(true, Ordering::Relaxed);
     let mut first = progress.fault.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-    first.get_or_insert(fault);
+    if first.as_ref().is_none_or(|(earlier, _)| turn < *earlier) {
+        *first = Some((turn, fault));
+    }
 }

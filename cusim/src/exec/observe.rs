@@ -37,7 +37,8 @@ impl Op for Observed {
                 let source = &program.sites[inst.aux as usize + 1];
                 (source, self::addresses(core, inst, source))
             });
-            let stored = stored_value(core, inst, site);
+            let races = block.checks.as_ref().is_some_and(|checks| checks.looks_for_races());
+            let stored = if races { same_values(core, inst, site, &addresses) } else { None };
             if (inst.inner)(core, inst) {
                 return true;
             }
@@ -75,14 +76,48 @@ unsafe fn addresses(core: &Core, inst: &Inst, site: &MemorySite) -> [u64; LANES]
     }
 }
 
-/// What a store of up to four bytes writes: lanes that write the same to one place do not race.
-unsafe fn stored_value(core: &Core, inst: &Inst, site: &MemorySite) -> Option<[u32; LANES]> {
-    match (site.access, site.bytes) {
-        // SAFETY: a store's second operand is its value.
-        (AccessKind::Store, 4) => Some(unsafe { core.get(inst.ops[1]) }),
-        (AccessKind::Store, 1 | 2) => Some(unsafe { core.get::<u16>(inst.ops[1]) }.map(u32::from)),
-        _ => None,
+/// Whether some running lanes access the same place, or might.
+fn meet(addresses: &[u64; LANES], mask: Mask, bytes: u32) -> bool {
+    let mut taken = [0u64; 16];
+    for lane in (0..LANES).filter(|lane| mask >> lane & 1 != 0) {
+        let place = addresses[lane] / u64::from(bytes) % 1024;
+        taken[place as usize / 64] |= 1 << (place % 64);
     }
+    taken.iter().map(|bits| bits.count_ones()).sum::<u32>() < mask.count_ones()
+}
+
+/// Where running lanes store to one place, for each lane the first that stores the same value: these do not race.
+unsafe fn same_values(core: &Core, inst: &Inst, site: &MemorySite, addresses: &[u64; LANES]) -> Option<[u32; LANES]> {
+    let stores = matches!(site.access, AccessKind::Store | AccessKind::MatrixStore);
+    if !stores || !meet(addresses, core.mask & site.lanes, site.bytes) {
+        return None;
+    }
+    let mut first = std::array::from_fn(|lane| lane as u32);
+    // The rows of matrices come from many lanes, no two of which should write the same.
+    if site.access == AccessKind::MatrixStore {
+        return Some(first);
+    }
+    let mut values = [[0u64; 4]; LANES];
+    for part in 0..usize::from(site.values) {
+        let slot = inst.ops[1 + part];
+        // SAFETY: a store's operands after the address are its values.
+        let all: [u64; LANES] = unsafe {
+            match site.bytes / u32::from(site.values) {
+                1 => core.get::<u16>(slot).map(|value| u64::from(value as u8)),
+                2 => core.get::<u16>(slot).map(u64::from),
+                4 => core.get::<u32>(slot).map(u64::from),
+                _ => core.get(slot),
+            }
+        };
+        for lane in 0..LANES {
+            values[lane][part] = all[lane];
+        }
+    }
+    for lane in 0..LANES {
+        let same = (0..lane).find(|other| core.mask >> other & 1 != 0 && values[*other] == values[lane]);
+        first[lane] = same.unwrap_or(lane) as u32;
+    }
+    Some(first)
 }
 
 impl Core {

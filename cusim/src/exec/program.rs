@@ -183,6 +183,8 @@ pub struct MemorySite {
     pub bytes: u32,
     /// What it does there.
     pub access: AccessKind,
+    /// Values per lane.
+    pub values: u8,
     /// Which operand holds the address.
     pub address: u8,
     /// Whether the address is 64 bits wide.
@@ -284,6 +286,16 @@ impl Program {
     /// The kernel's name.
     pub fn name(&self) -> &str {
         self.functions.first().map_or("", |kernel| &kernel.name)
+    }
+
+    /// Whether blocks may order what they do to device memory: through atomics, volatile accesses and so on.
+    pub fn blocks_meet(&self) -> bool {
+        self.may_wait
+            || self.sites.iter().any(|site| {
+                let strong =
+                    matches!(site.access, AccessKind::Atomic | AccessKind::StrongLoad | AccessKind::StrongStore);
+                strong && !matches!(site.space, Space::Shared | Space::Local)
+            })
     }
 
     /// The function that an instruction belongs to.

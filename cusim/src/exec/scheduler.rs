@@ -1,8 +1,11 @@
 //! Runs the warps of a block until all have ended.
 
-use super::block::{BARRIERS, BlockState, reduce};
+mod barriers;
+mod deadlock;
+
+use super::block::BlockState;
 use super::calls::{copy_results, enter_functions, surroundings};
-use super::core::{Core, Lane};
+use super::core::Core;
 use super::event::Event;
 use super::fault::{Fault, FaultKind};
 use super::frame::{Scope, fill};
@@ -49,9 +52,9 @@ impl Block {
         Self { state: Box::default(), warps: vec![], core: Core::idle() }
     }
 
-    /// Prepares for a block of a launch.
-    pub fn start(&mut self, launch: &Launch, number: u64) {
-        self.state.reset(launch, number);
+    /// Prepares for the block of a launch whose turn it is.
+    pub fn start(&mut self, launch: &Launch, turn: u64) {
+        self.state.reset(launch, launch.order.nth(turn, launch.blocks()), turn);
         let threads = launch.threads();
         let count = threads.div_ceil(32);
         if self.warps.len() < count as usize {
@@ -132,74 +135,6 @@ impl Block {
                 patience -= 1;
                 if patience == 0 {
                     return Ok(Outcome::Waiting);
-                }
-            }
-        }
-    }
-
-    /// Counts groups of a warp that came to a barrier, now that none of its lanes can come any more.
-    fn count_arrivals(&mut self, launch: &Launch, index: usize) {
-        let warp = &mut self.warps[index];
-        for group in &mut warp.groups {
-            let Wait::Barrier(arrival, counted @ false) = &mut group.wait else {
-                continue;
-            };
-            *counted = true;
-            let whole = group.mask == warp.alive;
-            let origin = launch.program.code[group.pc as usize].origin;
-            let again = self.state.arrive(arrival, index, group.mask, whole, origin);
-            if let Some(checks) = &mut self.state.checks {
-                let thread = index as u32 * 32 + group.mask.trailing_zeros();
-                if again {
-                    checks.came_again(launch, origin, thread);
-                }
-                checks.at_barrier(launch, origin, thread, arrival, whole, self.state.alive);
-            }
-        }
-    }
-
-    /// Lets go those who wait at barriers to which everybody has come.
-    fn release(&mut self) {
-        for barrier in 0..BARRIERS {
-            let Some(completed) = self.state.complete(barrier) else {
-                continue;
-            };
-            if let Some(checks) = &mut self.state.checks {
-                checks.barrier_completed(&completed, self.state.alive);
-            }
-            let mut released = vec![];
-            for warp in &mut self.warps {
-                for group in &mut warp.groups {
-                    let Wait::Barrier(arrival, true) = group.wait else {
-                        continue;
-                    };
-                    if arrival.barrier as usize % BARRIERS != barrier {
-                        continue;
-                    }
-                    if let Some((reduction, _, slot)) = arrival.reduction {
-                        let value = reduce(reduction, completed.count, completed.threads);
-                        // SAFETY: lowering gave the instruction this register: a predicate for the logical
-                        // reductions, else 32 bits wide.
-                        unsafe {
-                            let frame = warp.registers.as_ptr().add(group.frame.registers as usize);
-                            if reduction == super::event::Reduction::Count {
-                                u32::write(frame, slot, group.mask, [value; LANES]);
-                            } else {
-                                bool::write(frame, slot, group.mask, [value != 0; LANES]);
-                            }
-                        }
-                    }
-                    group.pc += 1;
-                    group.wait = Wait::Ready;
-                    released.push(group.pc);
-                }
-                if !released.is_empty() {
-                    // Groups of a warp that left the barrier together run together.
-                    let groups = std::mem::take(&mut warp.groups);
-                    for group in groups {
-                        if matches!(group.wait, Wait::Ready) { warp.push(group) } else { warp.groups.push(group) }
-                    }
-                    released.clear();
                 }
             }
         }
@@ -383,44 +318,6 @@ impl Block {
             }
         }
         Ok(false)
-    }
-
-    /// The fault of a block that waits for other blocks in vain.
-    pub fn stuck(&self, launch: &Launch) -> Box<Fault> {
-        Box::new(self.deadlock(launch))
-    }
-
-    /// Why nothing can go on.
-    fn deadlock(&self, launch: &Launch) -> Fault {
-        let waiting = self
-            .warps
-            .iter()
-            .enumerate()
-            .flat_map(|(index, warp)| warp.groups.iter().map(move |group| (index, group)))
-            .filter(|(_, group)| group.mask != 0);
-        let mut places = vec![];
-        let mut first = None;
-        let mut kind = FaultKind::Deadlock;
-        for (index, group) in waiting {
-            let origin = launch.program.code[group.pc as usize].origin;
-            first = first.or(Some((origin, index as u32 * 32 + group.mask.trailing_zeros())));
-            if matches!(group.wait, Wait::Converge(_)) {
-                kind = FaultKind::Divergence;
-            }
-            let line = launch.program.origins[origin as usize].ptx_line;
-            if places.len() < 8 {
-                places.push(format!("warp {index} lanes {:#010x} at PTX line {line}", group.mask));
-            }
-        }
-        let (origin, thread) = first.unwrap_or((0, 0));
-        Fault {
-            kind,
-            origin,
-            lane: thread,
-            block: 0,
-            access: None,
-            detail: format!("threads wait for others that never come: {}", places.join(", ")),
-        }
     }
 }
 

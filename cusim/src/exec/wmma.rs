@@ -1,10 +1,14 @@
 //! `wmma`: fragments whose layout is the implementation's own.
 //!
 //! Element `e` of a fragment, counted row by row, is slot `e % n` of lane `e / n`, with `n` elements per lane. Half
-//! precision's A and B hold every element twice, as their registers have room for it.
+//! precision's A and B hold every element twice, as their registers have room for it. Half-bytes are moved by words, B's
+//! column by column.
 
 use super::core::{Core, Lane};
-use super::elements::{Accumulator, BF16Element, Element, F16Element, F64Element, S8Element, TF32Element, U8Element};
+use super::elements::{
+    Accumulator, BF16Element, Element, F16Element, F64Element, MAX_PACKED, S4Element, S4Wide, S8Element, S8Wide,
+    TF32Element, U4Element, U4Wide, U8Element, U8Wide,
+};
 use super::fault::{Access, Fault, FaultKind};
 use super::op::{Inst, LANES, Op, OpFn, op};
 use super::site::space;
@@ -18,6 +22,7 @@ pub struct Part {
     columns: u32,
     bits: u32,
     doubled: bool,
+    packed: bool,
 }
 
 impl Part {
@@ -28,6 +33,12 @@ impl Part {
             "b" => (k, n),
             _ => (m, n),
         };
+        if matches!(ty, "s4" | "u4") {
+            // Words of eight, of which rows of A and columns of B consist.
+            let (rows, columns) = if role == "a" { (m, k / 8) } else { (n, k / 8) };
+            let valid = (m, n, k) == (8, 8, 32) && matches!(role, "a" | "b");
+            return valid.then_some(Self { rows, columns, bits: 32, doubled: false, packed: true });
+        }
         let wide = matches!((m, n, k), (16, 16, 16) | (32, 8, 16) | (8, 32, 16));
         let multiplicand = matches!(role, "a" | "b");
         let (bits, valid) = match (ty, multiplicand) {
@@ -36,11 +47,12 @@ impl Part {
             ("f32", false) => (32, wide || (m, n, k) == (16, 16, 8)),
             ("tf32", true) => (32, (m, n, k) == (16, 16, 8)),
             ("s8" | "u8", true) => (8, wide),
-            ("s32", false) => (32, wide),
+            ("s32", false) => (32, wide || (m, n, k) == (8, 8, 32)),
             ("f64", _) => (64, (m, n, k) == (8, 8, 4)),
             _ => return None,
         };
-        valid.then_some(Self { rows, columns, bits, doubled: multiplicand && ty == "f16" && wide })
+        let doubled = multiplicand && ty == "f16" && wide;
+        valid.then_some(Self { rows, columns, bits, doubled, packed: false })
     }
 
     fn per_lane(&self) -> usize {
@@ -66,9 +78,18 @@ impl Part {
         self.bits / 8
     }
 
+    /// Whether its elements are half-bytes, eight in a word; then A must lie in rows and B in columns.
+    pub fn is_packed(&self) -> bool {
+        self.packed
+    }
+
     /// Distance of rows, or of columns, where the instruction names none.
     pub fn default_stride(&self, columns: bool) -> u32 {
-        if columns { self.rows } else { self.columns }
+        match (self.packed, columns) {
+            (true, _) => 8 * self.columns,
+            (false, true) => self.rows,
+            (false, false) => self.columns,
+        }
     }
 }
 
@@ -241,6 +262,8 @@ pub fn transfer(store: bool, space: u8, part: &Part, by_column: bool) -> Option<
         (16, 16, 32, false) => kinds!(u32, 16, 16, 32, false),
         (16, 32, 8, false) => kinds!(u32, 16, 32, 8, false),
         (16, 8, 32, false) => kinds!(u32, 16, 8, 32, false),
+        (32, 8, 8, _) => kinds!(u32, 32, 8, 8, false),
+        (32, 8, 4, _) => kinds!(u32, 32, 8, 4, false),
         (32, 16, 16, _) => kinds!(u32, 32, 16, 16, false),
         (32, 32, 8, _) => kinds!(u32, 32, 32, 8, false),
         (32, 8, 32, _) => kinds!(u32, 32, 8, 32, false),
@@ -270,6 +293,19 @@ trait Sums<S> {
 struct Single;
 /// Two halves per register.
 struct Halves;
+/// 32-bit integers that clamp, `.satfinite`.
+struct Clamped;
+
+impl Sums<i64> for Clamped {
+    const PER_REGISTER: usize = 1;
+    type Register = i32;
+    fn unpack(register: i32, _index: usize) -> i64 {
+        register.into()
+    }
+    fn pack(values: &[i64]) -> i32 {
+        values[0].clamp(i32::MIN.into(), i32::MAX.into()) as i32
+    }
+}
 
 impl<S: Lane + Accumulator> Sums<S> for Single {
     const PER_REGISTER: usize = 1;
@@ -319,7 +355,11 @@ where
             let (a_list, list) = list.split_at(count(m * k));
             let (b_list, c_list) = list.split_at(count(k * n));
             let a = elements::<E>(core, a_list, m * k);
-            let b = elements::<E>(core, b_list, k * n);
+            let mut b = elements::<E>(core, b_list, k * n);
+            if E::PACKED == MAX_PACKED {
+                // Half-bytes lie column by column.
+                b = (0..k * n).map(|at| b[at % n * k + at / n]).collect();
+            }
             let per_lane = m * n / 32;
             let mut sums = vec![E::Sum::default(); m * n];
             for (register, slot) in c_list[..per_lane / C::PER_REGISTER].iter().enumerate() {
@@ -370,8 +410,17 @@ unsafe fn elements<E: Element>(core: &Core, list: &[u32], count: usize) -> Vec<E
     out
 }
 
-/// The multiply of fragments of these types.
-pub fn multiply(types: [&str; 4]) -> Option<OpFn> {
+/// The multiply of fragments of these types; `clamp` integers that leave their range.
+pub fn multiply(types: [&str; 4], clamp: bool) -> Option<OpFn> {
+    if clamp {
+        return Some(match types {
+            ["s32", "s8", "s8", "s32"] => op::<Multiply<S8Wide, Clamped, Clamped, false>>(),
+            ["s32", "u8", "u8", "s32"] => op::<Multiply<U8Wide, Clamped, Clamped, false>>(),
+            ["s32", "s4", "s4", "s32"] => op::<Multiply<S4Wide, Clamped, Clamped, false>>(),
+            ["s32", "u4", "u4", "s32"] => op::<Multiply<U4Wide, Clamped, Clamped, false>>(),
+            _ => return None,
+        });
+    }
     Some(match types {
         ["f32", "f16", "f16", "f32"] => op::<Multiply<F16Element, Single, Single, true>>(),
         ["f32", "f16", "f16", "f16"] => op::<Multiply<F16Element, Single, Halves, true>>(),
@@ -382,6 +431,8 @@ pub fn multiply(types: [&str; 4]) -> Option<OpFn> {
         ["f64", "f64", "f64", "f64"] => op::<Multiply<F64Element, Single, Single, false>>(),
         ["s32", "s8", "s8", "s32"] => op::<Multiply<S8Element, Single, Single, false>>(),
         ["s32", "u8", "u8", "s32"] => op::<Multiply<U8Element, Single, Single, false>>(),
+        ["s32", "s4", "s4", "s32"] => op::<Multiply<S4Element, Single, Single, false>>(),
+        ["s32", "u4", "u4", "s32"] => op::<Multiply<U4Element, Single, Single, false>>(),
         _ => return None,
     })
 }

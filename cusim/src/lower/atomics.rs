@@ -40,6 +40,7 @@ pub fn lower<'m>(body: &mut Body<'_, 'm>, opcode: &mut Opcode, operands: &[Opera
         space: named,
         bytes: ty.bytes(),
         access: AccessKind::Atomic,
+        values: 1,
         address: 1,
         wide: at.space != space::SHARED,
         lanes: u32::MAX,

@@ -89,7 +89,16 @@ fn system_call(body: &mut Body, name: &str, site: &CallSite) -> Result<(), Probl
 
 fn stack_site(body: &mut Body, bytes: u32, access: AccessKind, address: u8) -> u32 {
     let origin = body.origin;
-    body.site(MemorySite { space: Space::Local, bytes, access, address, wide: false, lanes: u32::MAX, origin })
+    body.site(MemorySite {
+        space: Space::Local,
+        bytes,
+        access,
+        values: 1,
+        address,
+        wide: false,
+        lanes: u32::MAX,
+        origin,
+    })
 }
 
 fn load_argument(body: &mut Body, slot: Slot) -> Result<Reg, Problem> {

@@ -137,6 +137,7 @@ pub fn lower<'m>(
         space: named,
         bytes,
         access,
+        values: count as u8,
         address: if store { 0 } else { count as u8 },
         wide: !matches!(at.space, space::SHARED | space::LOCAL),
         lanes: u32::MAX,

@@ -126,6 +126,7 @@ fn move_matrix<'m>(body: &mut Body<'_, 'm>, opcode: &mut Opcode, operands: &[Ope
         space: Space::Shared,
         bytes: 16,
         access: if store { AccessKind::MatrixStore } else { AccessKind::MatrixLoad },
+        values: 1,
         address: if store { 0 } else { count as u8 },
         wide: false,
         lanes: if count == 4 { u32::MAX } else { (1 << (8 * count)) - 1 },
@@ -187,12 +188,22 @@ fn warp_matrix<'m>(body: &mut Body<'_, 'm>, opcode: &mut Opcode, operands: &[Ope
         [] => body.bits(u64::from(part.default_stride(columns)), 32),
         _ => return Err("too many operands".into()),
     };
-    let run = wmma::transfer(store, at.space, &part, columns).ok_or(UNKNOWN)?;
+    let (mut stride, mut by_column) = (stride, columns);
+    if part.is_packed() {
+        if columns != (role == "b") {
+            return Err(UNKNOWN.into());
+        }
+        let words = body.temporary(32);
+        body.push(map!(|stride: u32| -> u32 { stride / 8 }), vec![words], vec![stride]);
+        (stride, by_column) = (words, false);
+    }
+    let run = wmma::transfer(store, at.space, &part, by_column).ok_or(UNKNOWN)?;
     let origin = body.origin;
     let aux = body.site(MemorySite {
         space: named,
         bytes: part.element_bytes(),
         access: if store { AccessKind::MatrixStore } else { AccessKind::MatrixLoad },
+        values: 1,
         address: u8::MAX,
         wide: at.space != space::SHARED,
         lanes: u32::MAX,
@@ -228,6 +239,10 @@ fn warp_multiply<'m>(
     while let Some(ty) = opcode.take(|word| ScalarType::parse(word).map(|_| word.to_string())) {
         types.push(ty);
     }
+    if types.first().is_some_and(|ty| ty == "f64") {
+        opcode.flag("rn");
+    }
+    let clamp = opcode.flag("satfinite");
     finish(opcode)?;
     expect(operands, 4)?;
     // Half precision leaves out the types of A and B.
@@ -238,7 +253,7 @@ fn warp_multiply<'m>(
     };
     let part = |role, ty| wmma::Part::new(size, role, ty).ok_or(UNKNOWN);
     let parts = [part("d", d)?, part("a", a)?, part("b", b)?, part("c", c)?];
-    let run = wmma::multiply([d, a, b, c]).ok_or(UNKNOWN)?;
+    let run = wmma::multiply([d, a, b, c], clamp).ok_or(UNKNOWN)?;
     let mut uses = vec![];
     for (operand, part) in operands[1..].iter().zip(&parts[1..]) {
         let ty = if part.register_bits() == 64 { F64 } else { ScalarType::bits(32) };

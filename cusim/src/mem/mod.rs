@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use crate::exec::fault::FaultKind;
 use crate::exec::site::{Invalid, Place, Site};
 pub use arena::Arena;
-pub use shadow::Shadow;
+pub use shadow::{RaceArenas, Shadow};
 
 /// Device addresses begin here.
 pub const DEVICE_BASE: u64 = 0x7_0000_0000_0000 >> 2;

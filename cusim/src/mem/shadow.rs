@@ -2,7 +2,7 @@
 
 use super::{Arena, DEVICE_BASE, DEVICE_SPACE, HOST_SPACE};
 
-/// Bytes of a race cell.
+/// Bytes of the cell of a byte.
 const CELL: u64 = 24;
 
 /// Arenas beside device and host memory.
@@ -13,9 +13,34 @@ pub struct Shadow {
 }
 
 struct Races {
-    words: Arena,
+    writes: Arena,
+    reads: Arena,
+    write_origins: Arena,
+    read_origins: Arena,
     bytes: Arena,
-    splits: Arena,
+}
+
+impl Races {
+    /// The arenas, with their bytes for four bytes of memory.
+    fn all(&self) -> [(&Arena, u64); 5] {
+        let Self { writes, reads, write_origins, read_origins, bytes } = self;
+        [(writes, 8), (reads, 8), (write_origins, 4), (read_origins, 4), (bytes, 4 * CELL)]
+    }
+}
+
+/// Where the arenas for races begin.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct RaceArenas {
+    /// Stamps of words' last writes.
+    pub writes: u64,
+    /// Stamps of words' reads.
+    pub reads: u64,
+    /// Instructions that wrote words.
+    pub write_origins: u64,
+    /// Instructions that read words.
+    pub read_origins: u64,
+    /// Cells of bytes.
+    pub bytes: u64,
 }
 
 impl Shadow {
@@ -31,9 +56,15 @@ impl Shadow {
             self.written = Arena::new(space);
         }
         if race {
-            self.races = Arena::new(space / 4 * CELL).and_then(|words| {
-                Some(Races { words, bytes: Arena::new(space * CELL)?, splits: Arena::new(space / 2)? })
-            });
+            self.races = (|| {
+                Some(Races {
+                    writes: Arena::new(space * 2)?,
+                    reads: Arena::new(space * 2)?,
+                    write_origins: Arena::new(space)?,
+                    read_origins: Arena::new(space)?,
+                    bytes: Arena::new(space * CELL)?,
+                })
+            })();
         }
         self.written.is_some() == init && self.races.is_some() == race
     }
@@ -51,25 +82,20 @@ impl Shadow {
         Some((arena.start() + self.offset(address)) as *mut u8)
     }
 
-    /// Cells of words.
-    pub fn words(&self) -> u64 {
-        self.races.as_ref().map_or(0, |races| races.words.start())
-    }
-
-    /// Cells of bytes.
-    pub fn bytes(&self) -> u64 {
-        self.races.as_ref().map_or(0, |races| races.bytes.start())
-    }
-
-    /// Launches in which words were split.
-    pub fn splits(&self) -> u64 {
-        self.races.as_ref().map_or(0, |races| races.splits.start())
+    /// Where to look for earlier accesses.
+    #[inline]
+    pub fn races(&self) -> RaceArenas {
+        let Some(races) = &self.races else {
+            return RaceArenas::default();
+        };
+        let [writes, reads, write_origins, read_origins, bytes] = races.all().map(|(arena, _)| arena.start());
+        RaceArenas { writes, reads, write_origins, read_origins, bytes }
     }
 
     /// Forgets all accesses, before the numbers of launches repeat.
     pub fn forget(&self) {
         if let Some(races) = &self.races {
-            for arena in [&races.words, &races.bytes, &races.splits] {
+            for (arena, _) in races.all() {
                 arena.release(arena.start() as *mut u8, arena.size());
             }
         }
@@ -82,9 +108,9 @@ impl Shadow {
             arena.release((arena.start() + offset) as *mut u8, bytes);
         }
         if let Some(races) = &self.races {
-            races.words.release((races.words.start() + offset / 4 * CELL) as *mut u8, bytes / 4 * CELL);
-            races.bytes.release((races.bytes.start() + offset * CELL) as *mut u8, bytes * CELL);
-            races.splits.release((races.splits.start() + offset / 2) as *mut u8, bytes / 2);
+            for (arena, width) in races.all() {
+                arena.release((arena.start() + offset / 4 * width) as *mut u8, bytes / 4 * width);
+            }
         }
     }
 }

@@ -59,6 +59,31 @@ extern "C" __global__ void warp_race(float* y) {
     y[threadIdx.x] = a[31 - threadIdx.x];
 }
 
+// Every lane stores to one place: two, four or eight words in all, the same value if n is 0.
+extern "C" __global__ void wide_race(float* y, int n) {
+    __shared__ int4 a;
+    __shared__ int2 b;
+    __shared__ unsigned char c;
+    int last = threadIdx.x * n;
+    a = make_int4(1, 2, 3, last);
+    b = make_int2(4, last);
+    c = last;
+    __syncthreads();
+    reinterpret_cast<int4*>(y)[0] = make_int4(a.x, a.y, a.z + b.x + c, last);
+    reinterpret_cast<double*>(y)[4] = last;
+}
+
+// Every thread has a word of its own, but a few go on to a neighbour's. Warps also take turns, without a barrier.
+extern "C" __global__ void race_of_many_blocks(int* y) {
+    __shared__ int a[64];
+    int i = blockIdx.x * blockDim.x + threadIdx.x, n = gridDim.x * blockDim.x, sum = 0;
+    for (int k = 0; k < 50; ++k) sum += y[i];
+    y[i] = sum;
+    if (blockIdx.x % 97 == 96) y[(i + blockDim.x) % n] = 1;
+    a[threadIdx.x] = sum;
+    if (blockIdx.x % 31 == 30) y[i] = a[threadIdx.x ^ 32];
+}
+
 extern "C" __global__ void global_race_in_block(int* y) {
     y[threadIdx.x] = 1;
     if (threadIdx.x) y[threadIdx.x - 1] += 1;
