@@ -55,14 +55,34 @@ __device__ inline void store(const Gemm& g, const Part& part, int i, int j, floa
     *to = g.relu ? fmaxf(value, 0.0f) : value;
 }
 
+// Two neighbours of a row, at once where they lie on an 8-byte boundary.
+__device__ inline void store_pair(const Gemm& g, const Part& part, int i, int j, float low, float high) {
+    float* to = part.c + i * part.c_row + j;
+    bool together = i < g.m && j + 1 < g.n && !g.accumulate && reinterpret_cast<uintptr_t>(to) % 8 == 0;
+    if (!together) {
+        store(g, part, i, j, low);
+        store(g, part, i, j + 1, high);
+        return;
+    }
+    float2 value = make_float2(g.alpha * low, g.alpha * high);
+    if (part.bias) value = make_float2(value.x + part.bias[j], value.y + part.bias[j + 1]);
+    if (g.relu) value = make_float2(fmaxf(value.x, 0.0f), fmaxf(value.y, 0.0f));
+    *reinterpret_cast<float2*>(to) = value;
+}
+
 // Loads a TILE x DEPTH tile of an operand, element (i, k) at base[i * row + k * col], and hands each to `put`. Threads
-// follow each other along the axis that is contiguous in memory.
+// follow each other along the axis that is contiguous in memory: along all of k, or along 16 of i and then 2 of k, so that
+// the rows of shared memory which they write lie in as many banks as can be.
 template <int DEPTH, int THREADS, typename Put>
 __device__ inline void load_tile(const float* base, int64_t row, int64_t col, int first, int rows, int first_k,
                                  int last_k, Put put) {
 #pragma unroll
     for (int e = threadIdx.x; e < TILE * DEPTH; e += THREADS) {
-        int i = col == 1 ? e / DEPTH : e % TILE, k = col == 1 ? e % DEPTH : e / TILE;
+        int i = e / DEPTH, k = e % DEPTH;
+        if (col != 1) {
+            i = e % 16 + e / WARP % (TILE / 16) * 16;
+            k = e / 16 % 2 + e / (WARP * TILE / 16) * 2;
+        }
         bool there = first + i < rows && first_k + k < last_k;
         put(i, k, there ? base[(first + i) * row + (first_k + k) * col] : 0.0f);
     }
@@ -144,6 +164,7 @@ extern "C" __global__ void __launch_bounds__(128) gemm_tf32(Gemm g) {
 #pragma unroll
         for (int j = 0; j < 4; ++j)
 #pragma unroll
-            for (int e = 0; e < 4; ++e)
-                store(g, part, first_row + 16 * i + e / 2 * 8, first_column + 8 * j + e % 2, sums[i][j][e]);
+            for (int half = 0; half < 2; ++half)
+                store_pair(g, part, first_row + 16 * i + half * 8, first_column + 8 * j, sums[i][j][2 * half],
+                           sums[i][j][2 * half + 1]);
 }

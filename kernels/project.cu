@@ -133,15 +133,28 @@ __device__ inline void project_forward(const ProjectForward& p) {
         if (row >= p.n) continue;
         int64_t start = static_cast<int64_t>(row) * p.d;
 #pragma unroll
-        for (int tile = 0; tile < TILES; ++tile)
+        for (int tile = 0; tile < TILES; ++tile) {
+            int column = tile * 8 + lane % 4 * 2;
+            float xhat[2], out[2];
 #pragma unroll
             for (int e = 0; e < 2; ++e) {
-                int column = tile * 8 + lane % 4 * 2 + e;
-                if (column >= p.d) break;
-                float xhat = (sums[tile][2 * half + e] - mean) * rstd;
-                p.xhat[start + column] = xhat;
-                p.out[start + column] = xhat * p.gamma[column] + p.beta[column];
+                if (column + e >= p.d) break;
+                xhat[e] = (sums[tile][2 * half + e] - mean) * rstd;
+                out[e] = xhat[e] * p.gamma[column + e] + p.beta[column + e];
             }
+            // An even d keeps pairs on 8-byte boundaries.
+            if (p.d % 2 == 0 && column < p.d) {
+                *reinterpret_cast<float2*>(p.xhat + start + column) = make_float2(xhat[0], xhat[1]);
+                *reinterpret_cast<float2*>(p.out + start + column) = make_float2(out[0], out[1]);
+            } else {
+#pragma unroll
+                for (int e = 0; e < 2; ++e) {
+                    if (column + e >= p.d) break;
+                    p.xhat[start + column + e] = xhat[e];
+                    p.out[start + column + e] = out[e];
+                }
+            }
+        }
         if (lane % 4 == 0) p.rstd[row] = rstd;
     }
 }
