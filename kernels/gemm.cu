@@ -88,7 +88,7 @@ __device__ inline void load_tile(const float* base, int64_t row, int64_t col, in
     }
 }
 
-extern "C" __global__ void __launch_bounds__(256) gemm_f32(Gemm g) {
+extern "C" __global__ void __launch_bounds__(256, 2) gemm_f32(Gemm g) {
     constexpr int DEPTH = 16;
     // Five floats apart: neither the stores along k nor the loads along i meet in a bank.
     __shared__ float a[DEPTH][TILE + 5], b[DEPTH][TILE + 5];
@@ -124,7 +124,7 @@ extern "C" __global__ void __launch_bounds__(256) gemm_f32(Gemm g) {
             store(g, part, first_i + row + 16 * i, first_j + column + 16 * j, sums[i][j]);
 }
 
-extern "C" __global__ void __launch_bounds__(128) gemm_tf32(Gemm g) {
+extern "C" __global__ void __launch_bounds__(128, 4) gemm_tf32(Gemm g) {
     constexpr int DEPTH = 32;
     // Rows four floats apart modulo the banks: the eight rows and four columns of a fragment lie in 32 different ones.
     __shared__ float a[TILE][DEPTH + 4], b[TILE][DEPTH + 4];
