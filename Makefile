@@ -1,7 +1,7 @@
 CARGO ?= cargo
 TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
 
-.PHONY: demo test check bench cusim cuda-toolchain
+.PHONY: demo test check bench kernel-counts cusim cuda-toolchain
 
 # Train, evaluate and use a model on the emoji task; DEVICE=cuda trains on a GPU.
 demo:
@@ -22,6 +22,13 @@ bench:
 	$(TARGET_DIR)/release/fissfuse-bench latency
 	$(TARGET_DIR)/release/fissfuse-bench step
 	$(CARGO) bench
+
+# What a training step asks of each CUDA kernel, counted by cusim; PRESET=wikimel for the larger one.
+kernel-counts: cuda-toolchain cusim
+	$(CARGO) build --release
+	LD_LIBRARY_PATH=$(TARGET_DIR)/cusim CUSIM_COUNT=$(TARGET_DIR)/counts.json \
+		$(TARGET_DIR)/release/fissfuse-bench step $(if $(PRESET),--preset $(PRESET)) --device cuda --runs 1 --warmup 0 >/dev/null
+	$(TARGET_DIR)/release/fissfuse-bench kernels --counts $(TARGET_DIR)/counts.json
 
 # The CUDA driver in software: LD_LIBRARY_PATH=target/cusim makes any cudarc program use it.
 cusim:
