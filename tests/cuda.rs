@@ -108,11 +108,11 @@ fn gradients_of_a_batch_of_stored_features_are_the_cpus() {
         let shape = Shape { mentions: 64, candidates: 6, mean_tokens: 9, max_tokens: 16, patches: 10 };
         let widths = Widths { text: 64, text_global: 40, image: 72, image_global: 40 };
         let config = ModelConfig { widths, d: 36, heads: 3, ..ModelConfig::default() };
-        let batch = shape.batch(widths, 5).unwrap();
         let model = FissFuse::new(config, 5).unwrap();
-        let want = model.gradients(&batch, None).unwrap();
+        let want = model.gradients(&shape.batch(widths, 5).unwrap(), None).unwrap();
         for (arithmetic, scores, gradients) in [(Arithmetic::F32, 1e-5, 1e-4), (Arithmetic::Mixed, 2e-2, 3e-2)] {
             let gpu = Gpu::open(0, arithmetic).unwrap();
+            let batch = shape.batch(widths, 5).unwrap();
             let got = model.to(Some(&gpu)).unwrap().gradients(&batch, None).unwrap();
             compare("scores", &got.scores.values.tensor().to(None).unwrap(), want.scores.values.tensor(), 0.0, scores);
             // Maximum and ReLU have kinks: where a rounding falls on their other side, a few elements jump. So whole

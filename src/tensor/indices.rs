@@ -27,8 +27,11 @@ impl Indices {
                 self.0.on_device.get_or_init(|| copy)
             }
         };
-        if buffer.gpu().ordinal() != gpu.ordinal() {
-            return Err(Error::shape("indices", format!("lie on {:?}, needed on {gpu:?}", buffer.gpu())));
+        if !buffer.gpu().is(gpu) {
+            return Err(Error::shape(
+                "indices",
+                format!("lie on {:?}, needed on {gpu:?} or by another stream", buffer.gpu()),
+            ));
         }
         Ok(buffer.ptr())
     }

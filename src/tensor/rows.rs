@@ -197,9 +197,12 @@ impl RowTable {
     /// what [`RESIDENT`] grants it.
     pub fn resident(&self, gpu: &Gpu) -> Result<Option<Arc<GpuRows>>> {
         if let Some(rows) = self.on_device.get() {
-            return match rows.gpu().ordinal() == gpu.ordinal() {
+            return match rows.gpu().is(gpu) {
                 true => Ok(Some(rows.clone())),
-                false => Err(Error::shape("row table", format!("lies on {:?}, needed on {gpu:?}", rows.gpu()))),
+                false => Err(Error::shape(
+                    "row table",
+                    format!("lies on {:?}, needed on {gpu:?} or by another stream", rows.gpu()),
+                )),
             };
         }
         let bytes = self.rows() * self.width * self.value_bytes();

@@ -130,6 +130,11 @@ impl Gpu {
         Ok(Gpu(Arc::new(Inner { context, stream, functions, arithmetic, ledger: Ledger::default(), name })))
     }
 
+    /// Whether both are one opened device, so that one's memory is the other's in the right order.
+    pub fn is(&self, other: &Gpu) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+
     /// Number of the device.
     pub fn ordinal(&self) -> usize {
         self.0.context.ordinal()
