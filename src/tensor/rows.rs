@@ -194,7 +194,7 @@ impl RowTable {
     }
 
     /// The whole table in a device's memory, where it is put when first asked for. `None` if it would take more than
-    /// what [`RESIDENT`] grants it.
+    /// 60 % of what is free there.
     pub fn resident(&self, gpu: &Gpu) -> Result<Option<Arc<GpuRows>>> {
         if let Some(rows) = self.on_device.get() {
             return match rows.gpu().is(gpu) {
