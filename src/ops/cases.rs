@@ -43,7 +43,7 @@ pub fn small() -> Result<Vec<Case>> {
     for (rows, width, d) in [(1, 8, 5), (31, 24, 16), (33, 64, 100), (100, 40, 33), (257, 16, 7)] {
         cases.push(draw.project(rows, width, d, 1)?);
     }
-    for (rows, width, d) in [(1, 8, 1), (31, 40, 200), (33, 64, 100), (257, 72, 128), (300, 136, 33)] {
+    for (rows, width, d) in [(1, 8, 1), (31, 40, 200), (33, 64, 100), (257, 72, 128), (300, 136, 33), (65, 512, 256)] {
         cases.push(draw.project(rows, width, d, 0)?);
     }
     for (items, longest, d) in [(1, 1, 3), (5, 64, 33), (31, 7, 16), (100, 3, 5)] {
@@ -52,13 +52,19 @@ pub fn small() -> Result<Vec<Case>> {
     for (rows, parts, d) in [(1, vec![3], 4), (33, vec![5, 7], 16), (257, vec![33, 1, 20], 9)] {
         cases.push(draw.mlp(rows, &parts, d)?);
     }
-    for (mentions, candidates, longest, d, heads) in
-        [(1, 1, 1, 4, 1), (3, 5, 64, 12, 3), (31, 3, 9, 33, 1), (2, 33, 5, 16, 16), (7, 40, 4, 10, 2)]
-    {
+    for (mentions, candidates, longest, d, heads) in [
+        (1, 1, 1, 4, 1),
+        (3, 5, 64, 12, 3),
+        (31, 3, 9, 33, 1),
+        (2, 33, 5, 16, 16),
+        (7, 40, 4, 10, 2),
+        (1, 3, 512, 24, 3),
+        (3, 2, 4, 256, 8),
+    ] {
         cases.push(draw.cross_attention(mentions, candidates, longest, d, heads, false)?);
         cases.push(draw.cross_attention(mentions, candidates, longest, d, heads, true)?);
     }
-    for (mentions, candidates, d) in [(1, 1, 1), (3, 11, 33), (31, 10, 16)] {
+    for (mentions, candidates, d) in [(1, 1, 1), (3, 11, 33), (31, 10, 16), (1, 1000, 8)] {
         cases.push(draw.score(mentions, candidates, d)?);
         cases.push(draw.cross_entropy(mentions, candidates)?);
     }
