@@ -160,11 +160,6 @@ pub struct InputGrads<'a> {
 }
 
 impl InputGrads<'_> {
-    /// Whether input `i` needs a gradient.
-    pub fn needs(&self, i: usize) -> bool {
-        self.inputs[i].is_some()
-    }
-
     /// The gradient of input `i` to add to (zeros at first), or `None` if it needs none.
     pub fn get(&mut self, i: usize) -> Option<&mut [f32]> {
         let input = self.inputs[i].as_ref()?;
