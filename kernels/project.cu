@@ -54,6 +54,19 @@ constexpr int ROWS = 128, DEPTH = 64, CHUNK = 8, CHUNKS = DEPTH / CHUNK;
 
 __device__ inline int swizzled(int row, int chunk, int chunks) { return (row * chunks + (chunk ^ (row % 8))) * CHUNK; }
 
+// Starts copying COUNT gathered rows from number `first` on, CHUNKS chunks of each from `first_column` on; zeros where the
+// features end.
+template <int COUNT, int CHUNKS>
+__device__ inline void copy_features(__half* to, const __half* table, const uint32_t* rows, int first, int n,
+                                     int first_column, int width) {
+    for (int e = threadIdx.x; e < COUNT * CHUNKS; e += 256) {
+        int row = e / CHUNKS, chunk = e % CHUNKS, column = first_column + chunk * CHUNK;
+        bool there = first + row < n && column < width;
+        const __half* from = there ? table + rows[first + row] * static_cast<int64_t>(width) + column : table;
+        copy_async(to + swizzled(row, chunk, CHUNKS), from, there);
+    }
+}
+
 // 128 rows by all of d. Eight warps, 16 rows each; two stages of 64 columns of the features, copied while the other is
 // multiplied. COLUMNS is d rounded up to 128 or 256; grid: (tiles of n). Dynamic shared memory: 2 * (128 + COLUMNS) * 128
 // bytes.
@@ -66,12 +79,7 @@ __device__ inline void project_forward(const ProjectForward& p) {
     auto copy = [&](int step) {
         __half* x = stages + step % 2 * STAGE;
         __half* w = x + ROWS * DEPTH;
-        for (int e = threadIdx.x; e < ROWS * CHUNKS; e += 256) {
-            int row = e / CHUNKS, chunk = e % CHUNKS, column = step * DEPTH + chunk * CHUNK;
-            bool there = first + row < p.n && column < p.width;
-            const __half* from = there ? p.table + p.rows[first + row] * static_cast<int64_t>(p.width) + column : p.table;
-            copy_async(x + swizzled(row, chunk, CHUNKS), from, there);
-        }
+        copy_features<ROWS, CHUNKS>(x, p.table, p.rows, first, p.n, step * DEPTH, p.width);
         for (int e = threadIdx.x; e < (tiles + 1) / 2 * 16 * CHUNKS; e += 256) {
             int row = e / CHUNKS, chunk = e % CHUNKS, column = step * DEPTH + chunk * CHUNK;
             bool there = row < p.d && column < p.width;
@@ -186,13 +194,8 @@ __device__ inline void project_backward(const ProjectBackward& p) {
     auto copy = [&](int step) {
         __half* x = stages + step % 2 * STAGE;
         __half* dy = x + BACKWARD_ROWS * WIDE;
-        for (int e = threadIdx.x; e < BACKWARD_ROWS * (WIDE / CHUNK); e += 256) {
-            int k = e / (WIDE / CHUNK), chunk = e % (WIDE / CHUNK);
-            int row = step * BACKWARD_ROWS + k, column = first_column + chunk * CHUNK;
-            bool there = row < p.n && column < p.width;
-            const __half* from = there ? p.table + p.rows[row] * static_cast<int64_t>(p.width) + column : p.table;
-            copy_async(x + swizzled(k, chunk, WIDE / CHUNK), from, there);
-        }
+        int first_row = step * BACKWARD_ROWS;
+        copy_features<BACKWARD_ROWS, WIDE / CHUNK>(x, p.table, p.rows, first_row, p.n, first_column, p.width);
         for (int e = threadIdx.x; e < BACKWARD_ROWS * tiles * 2; e += 256) {
             int k = e / (tiles * 2), chunk = e % (tiles * 2), row = step * BACKWARD_ROWS + k;
             bool there = row < p.n && chunk * CHUNK < p.stride;
