@@ -1,11 +1,13 @@
 //! CUDA devices through the driver alone: our own kernels, one stream, memory ordered by it.
 
 mod ceiling;
+mod graph;
 pub mod kernels;
 mod launch;
 mod layer_norm;
 mod linear;
 mod memory;
+mod pinned;
 mod reduce;
 
 use std::collections::HashMap;
@@ -15,11 +17,13 @@ use cudarc::driver::result::DriverError;
 use cudarc::driver::{CudaContext, CudaFunction, CudaStream, sys};
 
 pub use ceiling::Ceilings;
+pub use graph::Graph;
 pub use launch::{Grid, Ptr};
 pub use layer_norm::{LayerNorm, Normalized, NormalizedBackward, Residual};
 pub use linear::{Operand, Product};
 pub use memory::DeviceBuffer;
 use memory::Ledger;
+pub use pinned::Pinned;
 
 use crate::error::{Error, Result};
 use kernels::{EMBEDDED, NVCC_RELEASE, Ptx};

@@ -1,0 +1,49 @@
+//! Work that is recorded once and runs again by one call, instead of one call for each of its kernels.
+
+use cudarc::driver::{CudaGraph, sys};
+
+use super::Gpu;
+use crate::error::{Error, Result};
+
+/// Recorded work, with what it works on: everything that the recording named stays allocated as long as it does.
+pub struct Graph<K> {
+    graph: CudaGraph,
+    gpu: Gpu,
+    kept: K,
+}
+
+impl<K> std::fmt::Debug for Graph<K> {
+    fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
+        write!(f, "a graph on {:?}", self.gpu)
+    }
+}
+
+impl Gpu {
+    /// Records what `work` queues on this device; nothing of it runs yet. Every launch repeats it with the same arguments
+    /// at the same places, so `kept` must own what it reads and writes; what `work` allocates must be given back by it.
+    pub fn record<K>(&self, kept: K, work: impl FnOnce(&K) -> Result<()>) -> Result<Graph<K>> {
+        let stream = &self.0.stream;
+        // Other threads may go on allocating.
+        let mode = sys::CUstreamCaptureMode_enum::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL;
+        stream.begin_capture(mode).map_err(|e| self.error("recording a graph", e))?;
+        let worked = work(&kept);
+        // Ended whatever came of the work: a stream left recording would run nothing any more.
+        let recorded = stream.end_capture(sys::CUgraphInstantiate_flags(0));
+        worked?;
+        let nothing = || Error::device(format!("{self:?}"), "recording a graph", "nothing was recorded");
+        let graph = recorded.map_err(|e| self.error("recording a graph", e))?.ok_or_else(nothing)?;
+        Ok(Graph { graph, gpu: self.clone(), kept })
+    }
+}
+
+impl<K> Graph<K> {
+    /// Queues the recorded work.
+    pub fn launch(&self) -> Result<()> {
+        self.graph.launch().map_err(|e| self.gpu.error("launching a graph", e))
+    }
+
+    /// What it works on.
+    pub fn kept(&self) -> &K {
+        &self.kept
+    }
+}
