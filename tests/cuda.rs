@@ -6,7 +6,9 @@ use std::process::{Command, Output};
 use fissfuse::device::Gpu;
 use fissfuse::device::cuda::{Arithmetic, has_driver, kernels};
 use fissfuse::eval::replay::replay;
-use fissfuse::model::{FissFuse, ModelConfig, Widths};
+use fissfuse::model::{
+    Ablation, EntityIndex, FissFuse, GpuScorer, Modalities, ModelConfig, Precision, PreparedSide, Scorer, Widths,
+};
 use fissfuse::ops::cases;
 use fissfuse::profile::agreement;
 use fissfuse::profile::step::TrainingStep;
@@ -124,6 +126,54 @@ fn gradients_of_a_batch_of_stored_features_are_the_cpus() {
                 let error = length(&difference) / length(want.data()).max(floor);
                 assert!(error <= gradients, "{arithmetic:?} {name} is off by {error}");
             }
+        }
+    });
+}
+
+#[test]
+fn a_mention_linked_on_a_device_gets_the_cpus_scores() {
+    on_device("a_mention_linked_on_a_device_gets_the_cpus_scores", || {
+        let shape = Shape { mentions: 5, candidates: 1, mean_tokens: 9, max_tokens: 70, patches: 6 };
+        let widths = Widths { text: 32, text_global: 24, image: 40, image_global: 24 };
+        let gpu = Gpu::open(0, Arithmetic::F32).unwrap();
+        let config = |d, heads| ModelConfig { widths, d, heads, ..ModelConfig::default() };
+        let configs = [
+            (config(36, 3), Precision::Full),
+            (config(100, 1), Precision::Half),
+            (config(136, 2), Precision::Half),
+            (ModelConfig { ablation: Ablation::B, ..config(20, 1) }, Precision::Full),
+            (ModelConfig { ablation: Ablation::A, ..config(20, 1) }, Precision::Full),
+            (ModelConfig { ablation: Ablation::D, ..config(20, 2) }, Precision::Half),
+            (ModelConfig { ablation: Ablation::E, ..config(20, 1) }, Precision::Full),
+            (ModelConfig { modalities: Modalities::Text, ..config(20, 1) }, Precision::Half),
+        ];
+        for (config, precision) in configs {
+            let model = FissFuse::new(config.clone(), 5).unwrap();
+            let mentions = PreparedSide::new(&model, &shape.side(5, widths, 5, 1).unwrap()).unwrap();
+            let on_device = model.to(Some(&gpu)).unwrap();
+            let mut index = EntityIndex::new(&model, precision);
+            let scorer = Scorer::new(&model).unwrap();
+            let mut device = GpuScorer::new(&scorer, &gpu).unwrap();
+            // The index grows between the lists; the lists' lengths differ, and one needs more room than was recorded.
+            let all: Vec<u32> = (0..14).collect();
+            for (mention, list) in
+                [&all[3..4], &all[..7], &all[2..7], &all[..], &all.repeat(10)].into_iter().enumerate()
+            {
+                if mention == 0 || mention == 3 {
+                    let side = shape.side(7, widths, 6, index.len() as u64).unwrap();
+                    index.add(&PreparedSide::new(&on_device, &side).unwrap(), 7).unwrap();
+                }
+                let mention = mentions.mention(mention);
+                let got = device.score(mention, &index, list).unwrap();
+                let want = scorer.score(mention, &index, list).unwrap();
+                assert_eq!(got.len(), want.len());
+                let largest = want.iter().fold(0.0f32, |max, x| max.max(x.abs()));
+                for (got, want) in got.iter().zip(&want) {
+                    // Both compute in f32, in another order.
+                    assert!((got - want).abs() <= 2e-5 * largest, "{config:?}: {got}, CPU {want}");
+                }
+            }
+            assert!(device.score(mentions.mention(0), &index, &[14]).is_err());
         }
     });
 }

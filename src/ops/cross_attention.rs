@@ -116,8 +116,18 @@ impl Attention {
         1.0 / (self.head() as f32).sqrt()
     }
 
-    /// Logit vectors u (n, heads * d) of queries (n, d); beside them the projected queries (n, d).
-    pub fn logit_vectors(&self, queries: &[f32]) -> Result<(Buffer, Buffer)> {
+    /// Logit vectors u (n, heads * d) of queries (n, d), where the queries lie.
+    pub fn logit_vectors(&self, queries: &Tensor) -> Result<Tensor> {
+        let (n, _) = queries.matrix(NAME, "queries")?;
+        let shape = [n, self.heads * self.d];
+        match queries.gpu() {
+            Some(gpu) => Tensor::on_device(shape, self.logit_vectors_on(gpu, queries)?.0),
+            None => Tensor::new(shape, self.logit_vectors_of(queries.data())?.0),
+        }
+    }
+
+    /// The same on the host; beside them the projected queries (n, d).
+    fn logit_vectors_of(&self, queries: &[f32]) -> Result<(Buffer, Buffer)> {
         let (d, c, n) = (self.d, self.head(), queries.len() / self.d);
         let mut projected = Buffer::scratch(n * d);
         linear(&mut projected, Mat::new(queries, n, d), self.matrix(0), Linear::Bias(self.vector(1)))?;
@@ -278,7 +288,7 @@ impl Op for CrossAttention {
             let (out, saved) = self.forward_on(gpu, attention, queries, sequence)?;
             return Ok((out, Saved::Device(Box::new(saved))));
         }
-        let (u, projected) = attention.logit_vectors(queries.data())?;
+        let (u, projected) = attention.logit_vectors_of(queries.data())?;
         let (probabilities, context) = self.attend_all(&u, sequence, d);
         let Finished { out, values, xhat, rstd } = attention.finish(&context, queries.data(), self.pairs.left())?;
         let (queries, sequence) = (queries.clone(), sequence.clone());

@@ -60,6 +60,10 @@ impl Driver {
         if on_device {
             self.devices[device as usize].used += bytes;
         }
+        if matches!(kind, AllocationKind::Pinned | AllocationKind::Managed) {
+            // The host writes it with plain stores, which nothing here sees.
+            self.memory.mark_written(address, bytes);
+        }
         Ok(address)
     }
 

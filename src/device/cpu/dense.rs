@@ -25,6 +25,16 @@ impl Dense {
         self.bias.len()
     }
 
+    /// The weight, transposed (inputs, outputs).
+    pub fn transposed(&self) -> &[f32] {
+        &self.transposed
+    }
+
+    /// The bias (outputs).
+    pub fn bias(&self) -> &[f32] {
+        &self.bias
+    }
+
     /// (n, inputs) -> (n, outputs), in parallel over rows.
     pub fn forward(&self, x: &[f32]) -> Result<Buffer> {
         let mut y = Buffer::scratch(x.len() / self.inputs * self.outputs());

@@ -7,15 +7,15 @@ use crate::ops::Attention;
 /// From contexts to attended vectors: value layer, output layer, residual, normalization.
 #[derive(Debug)]
 pub(super) struct Finish {
-    layers: Layers,
+    pub layers: Layers,
     d: usize,
     eps: f32,
-    gamma: Vec<f32>,
-    beta: Vec<f32>,
+    pub gamma: Vec<f32>,
+    pub beta: Vec<f32>,
 }
 
 #[derive(Debug)]
-enum Layers {
+pub(super) enum Layers {
     /// One head: output and value layer are one matrix.
     Folded(Dense),
     /// Several heads: folded, each would cost as much as the output layer of all.

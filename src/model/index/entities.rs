@@ -85,7 +85,7 @@ impl EntityIndex {
             let first = indexed.tokens.rows() as u32;
             indexed.starts.extend(prepared.sequences.ranges().map(|r| first + r.end as u32));
             push(&mut indexed.tokens, prepared.tokens.data(), self.precision)?;
-            push(&mut indexed.logits, &prepared.logits, self.precision)?;
+            push(&mut indexed.logits, prepared.logits.data(), self.precision)?;
             push(&mut indexed.queries, prepared.queries.data(), Precision::Full)?;
         }
         if self.fused.is_empty() {

@@ -2,9 +2,11 @@
 
 mod attention;
 mod entities;
+mod gpu_scorer;
 mod prepared;
 mod scorer;
 
 pub use entities::{EntityIndex, Precision};
+pub use gpu_scorer::GpuScorer;
 pub use prepared::{PreparedMention, PreparedSide};
 pub use scorer::Scorer;

@@ -1,6 +1,5 @@
 //! What depends on one side alone: projected features, queries and logit vectors of Fission, vectors of Fusion.
 
-use crate::device::cpu::Buffer;
 use crate::error::Result;
 use crate::model::fissfuse::Network;
 use crate::model::params::Parameters;
@@ -26,7 +25,7 @@ pub(super) struct PreparedModality {
     /// h of Eq. 4 (n, d).
     pub queries: Tensor,
     /// u of each query (n, heads * d).
-    pub logits: Buffer,
+    pub logits: Tensor,
 }
 
 /// Prepared features of one mention.
@@ -37,7 +36,7 @@ pub struct PreparedMention<'a> {
 }
 
 impl PreparedSide {
-    /// Prepares all items of a side.
+    /// Prepares all items of a side where the model's weights lie; the result lies on the host.
     pub fn new(model: &FissFuse, side: &Side) -> Result<PreparedSide> {
         let tape = Tape::inference();
         let vars = model.parameters().bind(&tape);
@@ -50,15 +49,16 @@ impl PreparedSide {
                 let attention = attention_of(model.parameters(), config, modality.name)?;
                 let queries = fission::pooled(&network, modality)?.into_tensor();
                 modalities.push(PreparedModality {
-                    logits: attention.logit_vectors(queries.data())?.0,
-                    queries,
-                    tokens: modality.tokens.tensor().clone(),
+                    logits: attention.logit_vectors(&queries)?.to(None)?,
+                    queries: queries.to(None)?,
+                    tokens: modality.tokens.tensor().to(None)?,
                     sequences: modality.sequences.clone(),
                 });
             }
         }
         let fused = fusion::side(&network, &projected)?;
-        Ok(PreparedSide { modalities, fused: fused.into_iter().map(|(kind, var)| (kind, var.into_tensor())).collect() })
+        let fused = fused.into_iter().map(|(kind, var)| Ok((kind, var.tensor().to(None)?))).collect::<Result<_>>()?;
+        Ok(PreparedSide { modalities, fused })
     }
 
     /// The prepared features of one item.

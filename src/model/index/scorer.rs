@@ -15,20 +15,21 @@ const CHUNK: usize = 50;
 /// A model's weights in the form that scoring pairs needs.
 #[derive(Debug)]
 pub struct Scorer {
-    kinds: Vec<ScoreKind>,
-    d: usize,
-    heads: usize,
+    pub(super) kinds: Vec<ScoreKind>,
+    pub(super) d: usize,
+    pub(super) heads: usize,
+    pub(super) eps: f32,
     /// Linear layers that follow a context: one if value and output layer are folded.
     layers: usize,
     /// Each modality that takes part in Fission, with its score.
-    finish: Vec<(ScoreKind, Finish)>,
+    pub(super) finish: Vec<(ScoreKind, Finish)>,
     /// Eq. 7's MLPs of mention and entity.
-    star: Option<[Layers2; 2]>,
+    pub(super) star: Option<[Layers2; 2]>,
 }
 
 /// Two linear layers with ReLU between them.
 #[derive(Debug)]
-struct Layers2(Dense, Dense);
+pub(super) struct Layers2(pub Dense, pub Dense);
 
 impl Layers2 {
     fn new(parameters: &Parameters, name: &str) -> Result<Layers2> {
@@ -65,6 +66,7 @@ impl Scorer {
             kinds: config.scores(),
             d: config.d,
             heads: config.heads,
+            eps: config.layer_norm_eps,
             layers: if config.heads == 1 { 1 } else { 2 },
             finish,
             star: match parts.fission.star {
@@ -146,7 +148,7 @@ impl Scorer {
         let (n, d, width) = (candidates.len(), self.d, self.heads * self.d);
         let own = mention.sequences.range(item);
         let own_tokens = &mention.tokens.data()[own.start * d..own.end * d];
-        let own_logits = &mention.logits[item * width..][..width];
+        let own_logits = &mention.logits.data()[item * width..][..width];
         let own_query = &mention.queries.data()[item * d..][..d];
         let [mut of_mention, mut of_entity] = [0; 2].map(|_| Buffer::scratch(n * width));
         let (mut widened, mut widened_logits, mut probabilities) = (Vec::new(), Vec::new(), Vec::new());

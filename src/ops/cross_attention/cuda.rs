@@ -107,6 +107,25 @@ impl Attention {
         Operand::rows(at, self.heads * self.d).every(self.d)
     }
 
+    /// Logit vectors (n, heads, d) of queries (n, d); beside them the projected queries (n, d).
+    pub(super) fn logit_vectors_on(
+        &self,
+        gpu: &Gpu,
+        queries: &Tensor,
+    ) -> Result<(DeviceBuffer<f32>, DeviceBuffer<f32>)> {
+        let (d, c, heads, n) = (self.d, self.head(), self.heads, queries.shape()[0]);
+        let projected = gpu.alloc::<f32>("queries", n * d)?;
+        Product::new(Operand::rows(queries.ptr(), d), self.on(0).t(), [n, d, d])
+            .bias(self.weights[1].ptr(), 0)
+            .write(gpu, Operand::rows(projected.ptr(), d))?;
+        let u = gpu.alloc::<f32>("logit vectors", n * heads * d)?;
+        Product::new(self.head_columns(projected.ptr()), self.head_rows(2), [n, d, c])
+            .batches(heads)
+            .scaled(self.scale())
+            .write(gpu, self.head_vectors(u.ptr()))?;
+        Ok((u, projected))
+    }
+
     fn layer_norm(&self) -> LayerNorm {
         LayerNorm { gamma: self.weights[8].ptr(), beta: self.weights[9].ptr(), eps: self.eps, d: self.d }
     }
@@ -142,17 +161,9 @@ impl CrossAttention {
         let a = &attention;
         let (d, c, heads) = (a.d, a.head(), self.heads);
         LayerNorm::check(d)?;
-        let (nq, n) = (queries.shape()[0], self.pairs.len());
+        let n = self.pairs.len();
         let (starts, total) = self.starts()?;
-        let projected = gpu.alloc::<f32>("queries", nq * d)?;
-        Product::new(Operand::rows(queries.ptr(), d), a.on(0).t(), [nq, d, d])
-            .bias(a.weights[1].ptr(), 0)
-            .write(gpu, Operand::rows(projected.ptr(), d))?;
-        let u = gpu.alloc::<f32>("logit vectors", nq * heads * d)?;
-        Product::new(a.head_columns(projected.ptr()), a.head_rows(2), [nq, d, c])
-            .batches(heads)
-            .scaled(a.scale())
-            .write(gpu, a.head_vectors(u.ptr()))?;
+        let (u, projected) = a.logit_vectors_on(gpu, queries)?;
 
         let probabilities = gpu.alloc::<f32>("attention weights", total)?;
         let context = gpu.alloc::<f32>("contexts", n * heads * d)?;
