@@ -65,6 +65,21 @@ struct LatencyArgs {
     /// Timed runs of each row.
     #[arg(long, default_value_t = 1000, value_parser = at_least_one())]
     runs: usize,
+
+    #[command(flatten)]
+    device: DeviceArgs,
+}
+
+/// Where to compute.
+#[derive(clap::Args)]
+struct DeviceArgs {
+    /// What computes: cpu, cuda, cuda:N, or auto, which takes a CUDA device if a usable one is found.
+    #[arg(long, value_name = "DEVICE", default_value_t)]
+    device: DeviceChoice,
+
+    /// On CUDA devices: products of 16-bit values on tensor cores, or of f32.
+    #[arg(long, value_name = "KIND", default_value = "mixed")]
+    arithmetic: Arithmetic,
 }
 
 /// FLOPs, bytes and parameters of a training step by operation, as executed and as a textbook would spend them.
@@ -95,13 +110,8 @@ struct StepArgs {
     #[arg(long, default_value_t = 2)]
     warmup: usize,
 
-    /// What computes: cpu, cuda, cuda:N, or auto, which takes a CUDA device if a usable one is found.
-    #[arg(long, value_name = "DEVICE", default_value_t)]
-    device: DeviceChoice,
-
-    /// On CUDA devices: products of 16-bit values on tensor cores, or of f32.
-    #[arg(long, value_name = "KIND", default_value = "mixed")]
-    arithmetic: Arithmetic,
+    #[command(flatten)]
+    device: DeviceArgs,
 }
 
 /// What cusim counted of each kernel: FLOPs, bytes, how well they coalesce, bank conflicts.
@@ -213,6 +223,12 @@ fn run(cli: Cli) -> anyhow::Result<()> {
     }
 }
 
+impl DeviceArgs {
+    fn open(&self) -> fissfuse::Result<Option<Gpu>> {
+        self.device.open(self.arithmetic)
+    }
+}
+
 fn print_json(value: &serde_json::Value) -> anyhow::Result<()> {
     println!("{}", serde_json::to_string_pretty(value).context("cannot be written as JSON")?);
     Ok(())
@@ -230,17 +246,18 @@ fn latency(args: LatencyArgs, json: bool) -> anyhow::Result<()> {
     let (shape, config) = (args.work.shape()?, args.work.config());
     let precision = if args.half { Precision::Half } else { Precision::Full };
     let candidates = args.work.candidates.unwrap_or(100);
-    let bench = LatencyBench::new(config, shape, args.entities, precision, args.work.seed)?;
+    let gpu = args.device.open()?;
+    let mut bench = LatencyBench::new(config, shape, (args.entities, precision), args.work.seed, gpu.as_ref())?;
     let measure = |&mentions: &usize| bench.measure(mentions, candidates, args.runs.div_ceil(mentions));
     let rows: Vec<Latency> = args.batch.iter().map(measure).collect::<fissfuse::Result<_>>()?;
     if json {
         let index = if args.half { "f16" } else { "f32" };
         let (entities, peak) = (args.entities, peak_memory());
-        let report = json!({"machine": machine(None), "entities": entities, "index": index, "latency": rows,
+        let report = json!({"machine": machine(gpu.as_ref()), "entities": entities, "index": index, "latency": rows,
             "peak_memory_bytes": peak});
         return print_json(&report);
     }
-    println!("{}; {candidates} candidates of {} prepared entities", machine(None), args.entities);
+    println!("{}; {candidates} candidates of {} prepared entities", machine(gpu.as_ref()), args.entities);
     let header = ["mentions", "runs", "p50 ms", "p90 ms", "p99 ms", "mentions/s"];
     let row = |row: &Latency| {
         let Summary { runs, p50, p90, p99, .. } = row.seconds;
@@ -306,7 +323,7 @@ fn print_flops(step: &StepCost, encoders: &EncoderCost) {
 fn step(args: StepArgs, json: bool) -> anyhow::Result<()> {
     let (shape, config) = (args.work.shape()?, args.work.config());
     let flops = training_step(config.clone(), shape, args.work.seed)?.total.flops();
-    let gpu = args.device.open(args.arithmetic)?;
+    let gpu = args.device.open()?;
     let mut step = TrainingStep::new(config, shape, args.work.seed, gpu.as_ref())?;
     let timing = Timing::of(args.warmup, args.runs, || step.run())?.summary();
     let rate = flops as f64 / timing.p50 / 1e9;

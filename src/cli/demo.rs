@@ -127,13 +127,13 @@ fn random_clip(seed: u64) -> RandomClip {
     }
 }
 
-/// Links the first test mention and prints it with its three best entities.
+/// Links the first test mention and prints it with its three best entities; one mention is soonest linked on the host.
 fn example(data: &Path, features: &Path, encoder: &Path, model: &Path) -> anyhow::Result<()> {
     let mut skipped = Skipped::default();
     let dataset = Dataset::open(data, Tolerance::Strict, &mut skipped)?;
     let batcher = batcher(&dataset, features)?;
     let (trained, encoders) = (TrainedModel::read(model)?, Encoders::open(encoder)?);
-    let mut linker = Linker::new(&trained.model, &batcher, &dataset, &encoders)?;
+    let mut linker = Linker::new(&trained.model, None, &batcher, &dataset, &encoders)?;
     let mentions = dataset.mentions(Split::Test, &mut skipped)?;
     let mention: &Mention = mentions.first().context("the test split is empty")?;
     let linked = linker.link(mention, 3, &ProgressBar::hidden())?;

@@ -5,11 +5,12 @@ use std::collections::BTreeSet;
 use anyhow::ensure;
 use fissfuse::device::Gpu;
 use fissfuse::device::cuda::{Arithmetic, count, driver_version, has_driver, kernels};
-use fissfuse::model::ModelConfig;
+use fissfuse::model::{ModelConfig, Precision};
 use fissfuse::ops::cases;
 use fissfuse::profile::Timing;
 use fissfuse::profile::agreement::{Agreement, compare, tolerance};
 use fissfuse::profile::flops::training_step;
+use fissfuse::profile::latency::LatencyBench;
 use fissfuse::profile::step::TrainingStep;
 use fissfuse::profile::synthetic::Shape;
 use fissfuse::report::table;
@@ -109,6 +110,11 @@ fn bench(ordinal: usize) -> anyhow::Result<()> {
         rows.push(vec![name.to_string(), median, min, format!("{:.2}", rate / 1e12), share]);
     }
     println!("{}", table(&header, rows));
+    let index = (2000, Precision::Half);
+    let mut linking = LatencyBench::new(ModelConfig::default(), Shape::WIKIMEL, index, 0, Some(&gpu))?;
+    let prepared = linking.measure_prepared(100, 1000)?;
+    let [median, min] = [prepared.p50, prepared.min].map(|s| 1e6 * s);
+    println!("one prepared mention against 100 prepared candidates: median {median:.1} us, min {min:.1} us");
     println!("memory at its peak: {} MB", gpu.peak() / 1_000_000);
     Ok(())
 }

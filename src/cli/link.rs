@@ -10,7 +10,7 @@ use fissfuse::eval::Linker;
 use fissfuse::train::TrainedModel;
 use indicatif::ProgressBar;
 
-use super::common::{DataArgs, at_least_one, batcher, list_skipped, progress};
+use super::common::{DataArgs, DeviceArgs, at_least_one, batcher, list_skipped, progress};
 
 /// Link mentions: JSON lines in, JSON lines out, each answered before the next is read.
 ///
@@ -45,6 +45,9 @@ pub struct Args {
     /// Entities to answer with.
     #[arg(long, value_name = "K", default_value_t = 5, value_parser = at_least_one())]
     pub top: usize,
+
+    #[command(flatten)]
+    pub device: DeviceArgs,
 }
 
 pub fn run(args: Args) -> anyhow::Result<()> {
@@ -62,7 +65,8 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         args.encoder.display(),
         args.features.display()
     );
-    let mut linker = Linker::new(&trained.model, &batcher, &dataset, &encoders)?;
+    let gpu = args.device.open()?;
+    let mut linker = Linker::new(&trained.model, gpu.as_ref(), &batcher, &dataset, &encoders)?;
     let (name, reader): (PathBuf, Box<dyn BufRead>) = match &args.input {
         None => ("standard input".into(), Box::new(std::io::stdin().lock())),
         Some(path) => {

@@ -7,10 +7,13 @@ use serde::Serialize;
 
 use super::ranking::{index_entities, order_by};
 use crate::data::{Batcher, Dataset, Mention};
+use crate::device::Gpu;
 use crate::device::cpu::vector;
 use crate::encoder::{Encoders, read_image};
 use crate::error::{Error, Result};
-use crate::model::{EntityIndex, FissFuse, Modality, Precision, PreparedSide, Scorer, Side, mean_over_scores};
+use crate::model::{
+    EntityIndex, FissFuse, GpuScorer, Modality, Precision, PreparedSide, Scorer, Side, mean_over_scores,
+};
 
 /// Bytes of prepared rows above which an index keeps f16.
 const FULL_PRECISION_BYTES: usize = 256 << 20;
@@ -41,10 +44,13 @@ pub struct Linked {
     pub links: Vec<Link>,
 }
 
-/// A model, its encoders and a knowledge base whose entities are prepared when first needed.
+/// A model, its encoders and a knowledge base whose entities are prepared when first needed: on a device all at once, since
+/// the index goes there as a whole.
 pub struct Linker<'a> {
-    model: &'a FissFuse,
+    /// Where it computes.
+    model: FissFuse,
     scorer: Scorer,
+    on_device: Option<GpuScorer>,
     batcher: &'a Batcher,
     dataset: &'a Dataset,
     encoders: &'a Encoders,
@@ -54,9 +60,10 @@ pub struct Linker<'a> {
 }
 
 impl<'a> Linker<'a> {
-    /// Prepares nothing yet.
+    /// Prepares nothing yet. The model's weights lie on the host; `gpu` is where it shall compute, if not there.
     pub fn new(
-        model: &'a FissFuse,
+        model: &FissFuse,
+        gpu: Option<&Gpu>,
         batcher: &'a Batcher,
         dataset: &'a Dataset,
         encoders: &'a Encoders,
@@ -65,18 +72,23 @@ impl<'a> Linker<'a> {
         let rows = dataset.entities().len() * (manifest.patches + manifest.max_tokens / 2);
         let full = rows * model.config().d * 4 <= FULL_PRECISION_BYTES;
         let index = EntityIndex::new(model, if full { Precision::Full } else { Precision::Half });
-        Ok(Linker { model, scorer: Scorer::new(model)?, batcher, dataset, encoders, index, place: HashMap::new() })
+        let (scorer, place) = (Scorer::new(model)?, HashMap::new());
+        let on_device = gpu.map(|gpu| GpuScorer::new(&scorer, gpu)).transpose()?;
+        Ok(Linker { model: model.to(gpu)?, scorer, on_device, batcher, dataset, encoders, index, place })
     }
 
     /// Prepares those of the given entities that are not yet; `bar` shows how far it is.
     pub fn prepare(&mut self, entities: impl Iterator<Item = u32>, bar: &ProgressBar) -> Result<()> {
-        let missing: Vec<u32> = entities.filter(|e| !self.place.contains_key(e)).collect();
+        let mut missing: Vec<u32> = entities.filter(|e| !self.place.contains_key(e)).collect();
         if missing.is_empty() {
             return Ok(());
         }
+        if self.on_device.is_some() {
+            missing = (0..self.dataset.entities().len() as u32).collect();
+        }
         bar.set_length(missing.len() as u64);
         let first = self.index.len() as u32;
-        index_entities(self.model, self.batcher, &missing, &mut self.index, bar)?;
+        index_entities(&self.model, self.batcher, &missing, &mut self.index, bar)?;
         self.place.extend(missing.into_iter().zip(first..));
         Ok(())
     }
@@ -86,9 +98,12 @@ impl<'a> Linker<'a> {
         let all = 0..self.dataset.entities().len() as u32;
         let candidates = if mention.candidates.is_empty() { all.collect() } else { mention.candidates.clone() };
         self.prepare(candidates.iter().copied(), bar)?;
-        let prepared = PreparedSide::new(self.model, &self.encode(mention)?)?;
+        let prepared = PreparedSide::new(&self.model, &self.encode(mention)?)?;
         let places: Vec<u32> = candidates.iter().map(|c| self.place[c]).collect();
-        let scores = self.scorer.score(prepared.mention(0), &self.index, &places)?;
+        let scores = match &mut self.on_device {
+            Some(scorer) => scorer.score(prepared.mention(0), &self.index, &places)?,
+            None => self.scorer.score(prepared.mention(0), &self.index, &places)?,
+        };
         let kinds = self.scorer.kinds();
         let similarity = mean_over_scores(&scores, kinds.len());
         let mut confidence = similarity.clone();
