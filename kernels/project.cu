@@ -67,19 +67,33 @@ __device__ inline void copy_features(__half* to, const __half* table, const uint
     }
 }
 
-// 128 rows by all of d. Eight warps, 16 rows each; two stages of 64 columns of the features, copied while the other is
-// multiplied. COLUMNS is d rounded up to 128 or 256; grid: (tiles of n). Dynamic shared memory: 2 * (128 + COLUMNS) * 128
-// bytes.
-template <int COLUMNS>
+// Copies 8 rows of a warp's results from shared memory, where they lie end to end as they shall in global memory.
+__device__ inline void store_rows(float* to, const float* from, int64_t row, int n, int d) {
+    int lane = threadIdx.x % WARP;
+    int count = row < n ? min(static_cast<int64_t>(8), n - row) * d : 0;
+    to += row * d;
+    if (d % 4 == 0) {
+        for (int i = 4 * lane; i < count; i += 4 * WARP)
+            *reinterpret_cast<float4*>(to + i) = *reinterpret_cast<const float4*>(from + i);
+    } else {
+        for (int i = lane; i < count; i += WARP) to[i] = from[i];
+    }
+}
+
+// 128 TALL rows by all of d. Eight warps, 16 TALL rows each, so that each part of the weight serves TALL tiles once it is in
+// registers, and all rows of the block once it is in shared memory; two stages of 64 columns of the features, copied while
+// the other is multiplied. COLUMNS is d rounded up to 112, 128 or 256; grid: (tiles of n). Dynamic shared memory:
+// 2 * (128 TALL + COLUMNS) * 128 bytes, which the results pass through on their way out.
+template <int COLUMNS, int TALL>
 __device__ inline void project_forward(const ProjectForward& p) {
     extern __shared__ __align__(128) __half stages[];
-    constexpr int STAGE = (ROWS + COLUMNS) * DEPTH, TILES = COLUMNS / 8;
-    int warp = threadIdx.x / WARP, lane = threadIdx.x % WARP, first = blockIdx.x * ROWS;
+    constexpr int BLOCK = ROWS * TALL, STAGE = (BLOCK + COLUMNS) * DEPTH, TILES = COLUMNS / 8;
+    int warp = threadIdx.x / WARP, lane = threadIdx.x % WARP, first = blockIdx.x * BLOCK;
     int tiles = (p.d + 7) / 8, steps = (p.width + DEPTH - 1) / DEPTH;
     auto copy = [&](int step) {
         __half* x = stages + step % 2 * STAGE;
-        __half* w = x + ROWS * DEPTH;
-        copy_features<ROWS, CHUNKS>(x, p.table, p.rows, first, p.n, step * DEPTH, p.width);
+        __half* w = x + BLOCK * DEPTH;
+        copy_features<BLOCK, CHUNKS>(x, p.table, p.rows, first, p.n, step * DEPTH, p.width);
         for (int e = threadIdx.x; e < (tiles + 1) / 2 * 16 * CHUNKS; e += 256) {
             int row = e / CHUNKS, chunk = e % CHUNKS, column = step * DEPTH + chunk * CHUNK;
             bool there = row < p.d && column < p.width;
@@ -87,7 +101,7 @@ __device__ inline void project_forward(const ProjectForward& p) {
         }
         copy_commit();
     };
-    float sums[TILES][4] = {};
+    float sums[TALL][TILES][4] = {};
     copy(0);
     for (int step = 0; step < steps; ++step) {
         if (step + 1 < steps) {
@@ -98,77 +112,87 @@ __device__ inline void project_forward(const ProjectForward& p) {
         }
         __syncthreads();
         const __half* x = stages + step % 2 * STAGE;
-        const __half* w = x + ROWS * DEPTH;
+        const __half* w = x + BLOCK * DEPTH;
 #pragma unroll
         for (int depth = 0; depth < CHUNKS; depth += 2) {
-            uint32_t left[4];
-            load_tiles(left, x + swizzled(warp * 16 + lane % 16, depth + lane / 16, CHUNKS));
+            uint32_t left[TALL][4];
+#pragma unroll
+            for (int m = 0; m < TALL; ++m)
+                load_tiles(left[m], x + swizzled((warp * TALL + m) * 16 + lane % 16, depth + lane / 16, CHUNKS));
 #pragma unroll
             for (int tile = 0; tile < TILES; tile += 2) {
                 if (tile >= tiles) break;
                 uint32_t right[4];
                 load_tiles(right, w + swizzled(tile * 8 + lane / 16 * 8 + lane % 8, depth + lane / 8 % 2, CHUNKS));
-                mma_f16(sums[tile], left, right[0], right[1]);
-                if (tile + 1 < tiles) mma_f16(sums[tile + 1], left, right[2], right[3]);
+#pragma unroll
+                for (int m = 0; m < TALL; ++m) {
+                    mma_f16(sums[m][tile], left[m], right[0], right[1]);
+                    if (tile + 1 < tiles) mma_f16(sums[m][tile + 1], left[m], right[2], right[3]);
+                }
             }
         }
         __syncthreads();
     }
     // Each row's values lie with the four lanes of a quad: lane 4 r + q holds columns 8 t + 2 q and the next of rows r and
-    // r + 8.
+    // r + 8. Normalized in place, then stored by way of the warp's own part of shared memory.
+    float* mine = reinterpret_cast<float*>(stages) + warp * 8 * p.d;
 #pragma unroll
-    for (int half = 0; half < 2; ++half) {
-        int row = first + warp * 16 + lane / 4 + 8 * half;
-        float sum = 0;
+    for (int m = 0; m < TALL; ++m) {
 #pragma unroll
-        for (int tile = 0; tile < TILES; ++tile)
+        for (int half = 0; half < 2; ++half) {
+            int64_t row = first + (warp * TALL + m) * 16 + 8 * half;
+            float sum = 0;
 #pragma unroll
-            for (int e = 0; e < 2; ++e) {
-                int column = tile * 8 + lane % 4 * 2 + e;
-                float& value = sums[tile][2 * half + e];
-                value = column < p.d ? value + p.bias[column] : 0.0f;
-                sum += value;
-            }
-        float mean = quad_sum(sum) / p.d, squares = 0;
-#pragma unroll
-        for (int tile = 0; tile < TILES; ++tile)
-#pragma unroll
-            for (int e = 0; e < 2; ++e) {
-                float distance = tile * 8 + lane % 4 * 2 + e < p.d ? sums[tile][2 * half + e] - mean : 0.0f;
-                squares += distance * distance;
-            }
-        float rstd = rsqrtf(quad_sum(squares) / p.d + p.eps);
-        if (row >= p.n) continue;
-        int64_t start = static_cast<int64_t>(row) * p.d;
-#pragma unroll
-        for (int tile = 0; tile < TILES; ++tile) {
-            int column = tile * 8 + lane % 4 * 2;
-            float xhat[2], out[2];
-#pragma unroll
-            for (int e = 0; e < 2; ++e) {
-                if (column + e >= p.d) break;
-                xhat[e] = (sums[tile][2 * half + e] - mean) * rstd;
-                out[e] = xhat[e] * p.gamma[column + e] + p.beta[column + e];
-            }
-            // An even d keeps pairs on 8-byte boundaries.
-            if (p.d % 2 == 0 && column < p.d) {
-                *reinterpret_cast<float2*>(p.xhat + start + column) = make_float2(xhat[0], xhat[1]);
-                *reinterpret_cast<float2*>(p.out + start + column) = make_float2(out[0], out[1]);
-            } else {
+            for (int tile = 0; tile < TILES; ++tile)
 #pragma unroll
                 for (int e = 0; e < 2; ++e) {
-                    if (column + e >= p.d) break;
-                    p.xhat[start + column + e] = xhat[e];
-                    p.out[start + column + e] = out[e];
+                    int column = tile * 8 + lane % 4 * 2 + e;
+                    float& value = sums[m][tile][2 * half + e];
+                    value = column < p.d ? value + p.bias[column] : 0.0f;
+                    sum += value;
                 }
-            }
+            float mean = quad_sum(sum) / p.d, squares = 0;
+#pragma unroll
+            for (int tile = 0; tile < TILES; ++tile)
+#pragma unroll
+                for (int e = 0; e < 2; ++e) {
+                    float distance = tile * 8 + lane % 4 * 2 + e < p.d ? sums[m][tile][2 * half + e] - mean : 0.0f;
+                    squares += distance * distance;
+                }
+            float rstd = rsqrtf(quad_sum(squares) / p.d + p.eps);
+#pragma unroll
+            for (int tile = 0; tile < TILES; ++tile)
+#pragma unroll
+                for (int e = 0; e < 2; ++e) {
+                    int column = tile * 8 + lane % 4 * 2 + e;
+                    float& value = sums[m][tile][2 * half + e];
+                    value = (value - mean) * rstd;
+                    if (column < p.d) mine[lane / 4 * p.d + column] = value;
+                }
+            __syncwarp();
+            store_rows(p.xhat, mine, row, p.n, p.d);
+            __syncwarp();
+#pragma unroll
+            for (int tile = 0; tile < TILES; ++tile)
+#pragma unroll
+                for (int e = 0; e < 2; ++e) {
+                    int column = tile * 8 + lane % 4 * 2 + e;
+                    if (column < p.d)
+                        mine[lane / 4 * p.d + column] = sums[m][tile][2 * half + e] * p.gamma[column] + p.beta[column];
+                }
+            __syncwarp();
+            store_rows(p.out, mine, row, p.n, p.d);
+            __syncwarp();
+            if (lane % 4 == 0 && row + lane / 4 < p.n) p.rstd[row + lane / 4] = rstd;
         }
-        if (lane % 4 == 0) p.rstd[row] = rstd;
     }
 }
 
-extern "C" __global__ void __launch_bounds__(256, 1) project_forward_128(ProjectForward p) { project_forward<128>(p); }
-extern "C" __global__ void __launch_bounds__(256, 1) project_forward_256(ProjectForward p) { project_forward<256>(p); }
+extern "C" __global__ void __launch_bounds__(256, 1) project_forward_128(ProjectForward p) { project_forward<128, 1>(p); }
+extern "C" __global__ void __launch_bounds__(256, 1) project_forward_112_tall(ProjectForward p) {
+    project_forward<112, 2>(p);
+}
+extern "C" __global__ void __launch_bounds__(256, 1) project_forward_256(ProjectForward p) { project_forward<256, 1>(p); }
 
 // partial[split] (d, width) = sum over the rows of a split of dy[row]^T x[row]. dy is bf16 with rows of `stride` values.
 struct ProjectBackward {

@@ -13,7 +13,7 @@ use crate::error::Result;
 use crate::tape::InputGrads;
 use crate::tensor::{GpuRows, Indices, Tensor};
 
-/// Rows of features that a block of forward takes.
+/// Rows of features that a block of forward takes, or half of them.
 const FORWARD_ROWS: usize = 128;
 
 /// Rows of features that a block of backward takes at a time, and as many of them as are worth a block of its own: its
@@ -167,9 +167,15 @@ impl Project {
             d: d as i32,
             eps: self.eps,
         };
-        let (kernel, columns) = if d <= 128 { ("project_forward_128", 128) } else { ("project_forward_256", 256) };
-        let shared = 2 * (FORWARD_ROWS as u32 + columns) * 128;
-        gpu.launch(kernel, Grid { shared, ..Grid::line(n.div_ceil(FORWARD_ROWS), 256) }, &args)?;
+        // Twice the rows for each reading of the weights, if that leaves no multiprocessor without a block.
+        let tall = n.div_ceil(2 * FORWARD_ROWS) >= gpu.multiprocessors()?;
+        let (kernel, height, columns) = match d {
+            ..=112 if tall => ("project_forward_112_tall", 2 * FORWARD_ROWS, 112),
+            ..=128 => ("project_forward_128", FORWARD_ROWS, 128),
+            _ => ("project_forward_256", FORWARD_ROWS, 256),
+        };
+        let shared = (2 * (height + columns) * 128) as u32;
+        gpu.launch(kernel, Grid { shared, ..Grid::line(n.div_ceil(height), 256) }, &args)?;
         Ok(result)
     }
 
