@@ -2,7 +2,7 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use super::{DeviceBuffer, Gpu, Grid, Operand, Ptr};
+use super::{DeviceBuffer, Gpu, Grid, Ptr};
 use crate::error::{Error, Result};
 
 /// The widest rows that the kernels take: eight values per lane of a warp.
@@ -158,12 +158,7 @@ impl LayerNorm {
             rows_per_block: ROWS_PER_BLOCK as i32,
         };
         gpu.launch(kernel, Grid::line(blocks, 128), &args)?;
-        let total = gpu.zeros::<f32>("sums", 3 * d)?;
-        gpu.reduce_partials(partial.ptr(), blocks, (1, 3 * d), 1, Operand::rows(total.ptr(), 3 * d))?;
-        for (i, to) in [sums.gamma, sums.beta, sums.bias].into_iter().enumerate().filter(|(_, to)| *to != Ptr::NULL) {
-            gpu.add(total.ptr().offset::<f32>(i * d), d, to)?;
-        }
-        Ok(())
+        gpu.reduce_three_partials(partial.ptr(), blocks, d, [sums.gamma, sums.beta, sums.bias])
     }
 }
 

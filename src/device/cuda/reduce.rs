@@ -8,17 +8,25 @@ use crate::error::Result;
 /// Rows that one block sums.
 const ROWS_PER_BLOCK: usize = 128;
 
+/// Partial sums from which on a block has 32 threads for each column, not 4.
+const MANY: usize = 32;
+
+/// Columns of a block.
+const COLUMNS: usize = 32;
+
 #[derive(Clone, Copy, Pod, Zeroable)]
 #[repr(C)]
 struct ReducePartials {
     partial: Ptr,
-    out: Ptr,
+    out: [Ptr; 3],
+    split: i64,
+    part: i64,
     out_row: i64,
     out_batch: i64,
     m: i32,
     n: i32,
     splits: i32,
-    padding: i32,
+    apart: i32,
 }
 
 #[derive(Clone, Copy, Pod, Zeroable)]
@@ -61,13 +69,36 @@ impl Gpu {
         batches: usize,
         out: Operand,
     ) -> Result<()> {
-        let Operand { at, row, batch, .. } = out;
-        let (m, n, splits) = (m as i32, n as i32, splits as i32);
-        let (out_row, out_batch) = (row as i64, batch as i64);
-        let args = ReducePartials { partial, out: at, out_row, out_batch, m, n, splits, padding: 0 };
-        let mut grid = Grid::values(m as usize * n as usize, 256);
-        grid.blocks[1] = batches;
-        self.launch("reduce_partials", grid, &args)
+        let args = ReducePartials {
+            partial,
+            out: [out.at, Ptr::NULL, Ptr::NULL],
+            split: (m * n) as i64,
+            part: (splits * m * n) as i64,
+            out_row: out.row as i64,
+            out_batch: out.batch as i64,
+            m: m as i32,
+            n: n as i32,
+            splits: splits as i32,
+            apart: 0,
+        };
+        self.reduce(args, batches)
+    }
+
+    /// Each of three outs (d) += Σ_s of its part of partial (splits, 3, d); those that are null are left out.
+    pub fn reduce_three_partials(&self, partial: Ptr, splits: usize, d: usize, out: [Ptr; 3]) -> Result<()> {
+        let (split, part) = (3 * d as i64, d as i64);
+        let (n, splits) = (d as i32, splits as i32);
+        let args = ReducePartials { partial, out, split, part, out_row: 0, out_batch: 0, m: 1, n, splits, apart: 1 };
+        self.reduce(args, 3)
+    }
+
+    fn reduce(&self, args: ReducePartials, batches: usize) -> Result<()> {
+        let (kernel, threads) = match args.splits as usize {
+            ..MANY => ("reduce_partials", 128),
+            _ => ("reduce_many_partials", 1024),
+        };
+        let columns = args.m as usize * args.n as usize;
+        self.launch(kernel, Grid { blocks: [columns.div_ceil(COLUMNS), batches, 1], threads, shared: 0 }, &args)
     }
 
     /// out (columns) += Σ rows of x (rows, columns).
@@ -76,7 +107,7 @@ impl Gpu {
         let partial = self.alloc::<f32>("partial sums", blocks * columns)?;
         let (rows, rows_per_block) = (rows as i32, ROWS_PER_BLOCK as i32);
         let args = ColumnSums { x, partial: partial.ptr(), rows, columns: columns as i32, rows_per_block, padding: 0 };
-        let grid = Grid { blocks: [blocks, columns.div_ceil(256), 1], threads: 256, shared: 0 };
+        let grid = Grid { blocks: [blocks, columns.div_ceil(COLUMNS), 1], threads: 256, shared: 0 };
         self.launch("column_sums", grid, &args)?;
         self.reduce_partials(partial.ptr(), blocks, (1, columns), 1, Operand::rows(out, columns))
     }
@@ -92,11 +123,6 @@ impl Gpu {
     ) -> Result<()> {
         let args = GroupSums { x, out, offsets, members, columns: columns as i32, padding: 0 };
         self.launch("group_sums", Grid::line(groups, 128), &args)
-    }
-
-    /// out += x
-    pub fn add(&self, x: Ptr, length: usize, out: Ptr) -> Result<()> {
-        self.launch("add", Grid::values(length, 256), &Pointwise { x, out, length: length as i64 })
     }
 
     /// dx = 0 where y, the output of ReLU, is 0.
