@@ -7,7 +7,7 @@ use fissfuse::device::Gpu;
 use fissfuse::device::cuda::{Arithmetic, has_driver, kernels};
 use fissfuse::eval::replay::replay;
 use fissfuse::model::{
-    Ablation, EntityIndex, FissFuse, GpuScorer, Modalities, ModelConfig, Precision, PreparedSide, Scorer, Widths,
+    Ablation, EntityIndex, FissFuse, GpuScorer, Modalities, ModelConfig, Precision, PreparedSide, Scorer, Step, Widths,
 };
 use fissfuse::ops::cases;
 use fissfuse::profile::agreement;
@@ -114,11 +114,18 @@ fn gradients_of_a_batch_of_stored_features_are_the_cpus() {
         let want = model.gradients(&shape.batch(widths, 5).unwrap(), None).unwrap();
         for (arithmetic, scores, gradients) in [(Arithmetic::F32, 1e-5, 1e-4), (Arithmetic::Mixed, 2e-2, 3e-2)] {
             let gpu = Gpu::open(0, arithmetic).unwrap();
+            // Features that stay on the device, and features that are copied for the batch: the same bits.
             let batch = shape.batch(widths, 5).unwrap();
+            let resident = model.to(Some(&gpu)).unwrap().gradients(&batch, None).unwrap();
+            gpu.set_resident_percent(0);
+            let batch = shape.batch(widths, 5).unwrap();
+            batch.stage(&gpu).unwrap();
             let got = model.to(Some(&gpu)).unwrap().gradients(&batch, None).unwrap();
             compare("scores", &got.scores.values.tensor().to(None).unwrap(), want.scores.values.tensor(), 0.0, scores);
             // Maximum and ReLU have kinks: where a rounding falls on their other side, a few elements jump. So whole
             // gradients are compared, by the length of their difference.
+            let values = |step: &Step| step.scores.values.tensor().to(None).unwrap().data().to_vec();
+            assert_eq!(values(&got), values(&resident), "{arithmetic:?}");
             let floor = 1e-3 * want.gradients.iter().map(|g| length(g.data())).fold(0.0, f32::max);
             for ((got, want), (name, _)) in got.gradients.iter().zip(&want.gradients).zip(model.parameters().iter()) {
                 let got = got.to(None).unwrap();
@@ -227,7 +234,8 @@ fn the_doctor_finds_the_kernels_sound() {
 #[test]
 fn a_model_trained_on_a_device_is_evaluated_like_any_other() {
     let world = World::encoded();
-    let output = fissfuse_on_cusim(&train_on_cuda(&world), &[("CUSIM_CHECK", "all")]);
+    let train = [&train_on_cuda(&world)[..], &["--feature-memory", "0"]].concat();
+    let output = fissfuse_on_cusim(&train, &[("CUSIM_CHECK", "all")]);
     let (printed, errors) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success() && !errors.contains("cusim: ["), "{errors}");
     assert!(printed.contains("cuda:0") && printed.contains("best: epoch"), "{printed}");

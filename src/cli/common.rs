@@ -53,12 +53,19 @@ pub struct DeviceArgs {
     /// On CUDA devices: products of 16-bit values on tensor cores, or of f32.
     #[arg(long, value_name = "KIND", default_value = "mixed")]
     pub arithmetic: Arithmetic,
+
+    /// On CUDA devices: percent of the free memory that one table of features may take to stay there; larger ones are
+    /// copied batch by batch while the device computes.
+    #[arg(long, value_name = "PERCENT", default_value_t = 60, value_parser = RangedU64ValueParser::<usize>::new().range(0..=100))]
+    pub feature_memory: usize,
 }
 
 impl DeviceArgs {
     /// Opens the device; `None` is the CPU.
     pub fn open(&self) -> anyhow::Result<Option<Gpu>> {
-        Ok(self.device.open(self.arithmetic)?)
+        let gpu = self.device.open(self.arithmetic)?;
+        gpu.iter().for_each(|gpu| gpu.set_resident_percent(self.feature_memory));
+        Ok(gpu)
     }
 }
 

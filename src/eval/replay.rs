@@ -6,10 +6,10 @@ use std::sync::Arc;
 use crate::device::Gpu;
 use crate::error::{Error, Result};
 use crate::files;
-use crate::model::{Batch, FeatureRows, FissFuse, Modality, ModelConfig, Parameters, Side, Widths};
+use crate::model::{Batch, FissFuse, Modality, ModelConfig, Parameters, Side, Widths};
 use crate::ops::Pairing;
 use crate::tensor::safetensors::{Reader, Writer};
-use crate::tensor::{Ragged, RowTable, Tensor, Textbook};
+use crate::tensor::{FeatureRows, Indices, Ragged, RowTable, Tensor, Textbook};
 
 /// What the engine computed on a batch, shaped as the reference's `expected.safetensors`.
 pub struct Replayed {
@@ -114,13 +114,13 @@ fn read_side(reader: &Reader, side: &str, items: usize, widths: Widths) -> Resul
         let rows: Vec<u32> = (0..real.len() as u32).filter(|&row| real[row as usize] != 0).collect();
         let textbook = Textbook { sequences: items, length };
         let sequences = Ragged::new(lengths, textbook).map_err(|e| reader.error(&mask, e.to_string()))?;
-        let tokens = FeatureRows { table: Arc::new(RowTable::from_f32(width, values)?), rows: rows.into() };
+        let tokens = FeatureRows::new(Arc::new(RowTable::from_f32(width, values)?), rows);
         let global_name = format!("{side}.{name}_global");
         let table = RowTable::from_f32(global, reader.tensor(&global_name)?.data().to_vec())?;
         if table.rows() != items {
             return Err(reader.error(&global_name, format!("has {} rows, needs {items}", table.rows())));
         }
-        let global = FeatureRows { table: Arc::new(table), rows: (0..items as u32).collect() };
+        let global = FeatureRows::new(Arc::new(table), (0..items as u32).collect::<Indices>());
         Ok(Modality { tokens, sequences, global })
     };
     Ok(Side {

@@ -4,18 +4,10 @@ use std::sync::Arc;
 
 use half::f16;
 
+use crate::device::Gpu;
 use crate::error::Result;
 use crate::ops::Pairing;
-use crate::tensor::{Indices, Ragged, RowTable, Textbook};
-
-/// Some rows of a table.
-#[derive(Clone, Debug)]
-pub struct FeatureRows {
-    /// Where the rows lie.
-    pub table: Arc<RowTable>,
-    /// Their numbers.
-    pub rows: Indices,
-}
+use crate::tensor::{FeatureRows, Indices, Ragged, RowTable, Textbook};
 
 /// Features of one modality of n items.
 #[derive(Clone, Debug)]
@@ -34,8 +26,8 @@ impl Modality {
         let rows = |values: &[f32], width: usize| -> Result<FeatureRows> {
             let mut table = RowTable::new(width);
             table.push_f16(values.iter().map(|&x| f16::from_f32(x)).collect::<Vec<_>>().into())?;
-            let rows = (0..table.rows() as u32).collect();
-            Ok(FeatureRows { table: Arc::new(table), rows })
+            let rows = (0..table.rows() as u32).collect::<Indices>();
+            Ok(FeatureRows::new(Arc::new(table), rows))
         };
         let tokens = rows(tokens, width)?;
         let length = tokens.rows.len();
@@ -64,4 +56,12 @@ pub struct Batch {
     pub pairs: Pairing,
     /// Pair that holds each mention's gold candidate; empty if none is needed.
     pub gold: Vec<u32>,
+}
+
+impl Batch {
+    /// Starts copying the features that a device will need and does not hold.
+    pub fn stage(&self, gpu: &Gpu) -> Result<()> {
+        let sides = [&self.mention, &self.entity].into_iter().flat_map(|side| [&side.text, &side.image]);
+        sides.flat_map(|modality| [&modality.tokens, &modality.global]).try_for_each(|rows| rows.stage(gpu))
+    }
 }

@@ -1,6 +1,6 @@
 //! The whole model: projection of the features (Eq. 2), both branches, six scores, loss (Eq. 11, 12).
 
-use super::batch::{Batch, FeatureRows, Modality, Side};
+use super::batch::{Batch, Modality, Side};
 use super::config::{ModelConfig, ScoreKind};
 use super::params::{Parameters, Variables};
 use super::{fission, fusion};
@@ -8,7 +8,7 @@ use crate::device::Gpu;
 use crate::error::Result;
 use crate::ops::{CrossAttention, CrossEntropy, Dropout, Mlp, Operand, Pairing, Project, Score};
 use crate::tape::{Tape, Var};
-use crate::tensor::{Ragged, Tensor};
+use crate::tensor::{FeatureRows, Ragged, Tensor};
 
 /// A configuration with its parameters.
 #[derive(Clone, Debug)]
@@ -177,8 +177,7 @@ impl Network<'_> {
         stream: u32,
     ) -> Result<Var> {
         let weights = self.vars.group(name, ["linear.weight", "linear.bias", "norm.weight", "norm.bias"])?;
-        let FeatureRows { table, rows } = features.clone();
-        let op = Project { table, rows, eps: self.config.layer_norm_eps, textbook_rows };
+        let op = Project { features: features.clone(), eps: self.config.layer_norm_eps, textbook_rows };
         let out = self.tape.apply(op, &weights)?;
         match noise {
             Some(Noise { seed, step }) if self.config.dropout > 0.0 => {

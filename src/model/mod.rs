@@ -8,7 +8,7 @@ mod fusion;
 mod index;
 mod params;
 
-pub use batch::{Batch, FeatureRows, Modality, Side};
+pub use batch::{Batch, Modality, Side};
 pub use config::{Ablation, Branch, Modalities, ModelConfig, Parts, ScoreKind, Widths};
 pub use fissfuse::{FissFuse, Noise, Scores, Step, mean_over_scores};
 pub use index::{EntityIndex, GpuScorer, Precision, PreparedMention, PreparedSide, Scorer};

@@ -11,7 +11,7 @@ use super::{CrossAttention, CrossEntropy, Dropout, Mlp, MultiPool, Op, Operand, 
 use crate::error::Result;
 use crate::random::{Purpose, generator};
 use crate::tape::{Tape, Var};
-use crate::tensor::{Indices, Ragged, RowTable, Tensor, Textbook};
+use crate::tensor::{FeatureRows, Indices, Ragged, RowTable, Tensor, Textbook};
 
 type Apply = Box<dyn Fn(&Tape, &[&Var]) -> Result<Var> + Send + Sync>;
 
@@ -141,10 +141,9 @@ impl Draw {
         }
         let numbers: Indices = (0..rows).map(|_| self.0.random_range(0..stored as u32)).collect();
         let inputs = vec![self.weight(d, width), self.tensor(&[d]), self.tensor(&[d]), self.tensor(&[d])];
-        let table = Arc::new(table);
+        let features = FeatureRows::new(Arc::new(table), numbers);
         Ok(Case::new(format!("{rows} rows {width} -> {d}, {wide} wide"), inputs, move || Project {
-            table: table.clone(),
-            rows: numbers.clone(),
+            features: features.clone(),
             eps: 1e-5,
             textbook_rows: rows,
         }))

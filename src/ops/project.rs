@@ -6,7 +6,6 @@
 mod cuda;
 
 use std::cell::RefCell;
-use std::sync::Arc;
 
 use rayon::prelude::*;
 
@@ -17,7 +16,7 @@ use crate::device::cpu::{
 };
 use crate::error::Result;
 use crate::tape::InputGrads;
-use crate::tensor::{Indices, RowTable, Tensor};
+use crate::tensor::{FeatureRows, Tensor};
 
 const NAME: &str = "project";
 
@@ -26,10 +25,8 @@ const BACKWARD_ROWS: usize = 2 * ROW_CHUNK;
 
 /// See the module's documentation.
 pub struct Project {
-    /// Where the rows come from.
-    pub table: Arc<RowTable>,
-    /// Numbers of the rows, in the order wanted.
-    pub rows: Indices,
+    /// The rows, in the order wanted.
+    pub features: FeatureRows,
     /// Epsilon of the layer normalization.
     pub eps: f32,
     /// Rows a textbook implementation would compute.
@@ -61,12 +58,12 @@ impl Project {
     /// Calls `f` with the table's rows of these numbers as a matrix.
     fn with_rows<R>(&self, rows: &[u32], f: impl FnOnce(Mat) -> R) -> R {
         GATHERED.with_borrow_mut(|gathered| {
-            let width = self.table.width();
+            let width = self.features.table.width();
             if gathered.len() < rows.len() * width {
                 gathered.resize(rows.len() * width, 0.0);
             }
             let gathered = &mut gathered[..rows.len() * width];
-            self.table.gather(rows, gathered);
+            self.features.table.gather(rows, gathered);
             f(Mat::new(gathered, rows.len(), width))
         })
     }
@@ -85,11 +82,11 @@ impl Op for Project {
 
     fn cost(&self, inputs: &[&[usize]]) -> Cost {
         let (d, width) = (inputs[0][0], inputs[0][1]);
-        let n = self.rows.len();
+        let n = self.features.len();
         // Per output value: 2 in for the product, bias, and about 8 for the normalization (12 backward).
         let forward = |rows: usize| (rows * d * (2 * width + 1 + 8)) as u64;
         let backward = |rows: usize| (rows * d * (2 * width + 1 + 12)) as u64;
-        let features = n * width * self.table.value_bytes();
+        let features = n * width * self.features.table.value_bytes();
         let weights = 4 * (d * width + 3 * d);
         Cost {
             forward: forward(n),
@@ -104,23 +101,23 @@ impl Op for Project {
     fn forward(&self, inputs: &[&Tensor]) -> Result<(Tensor, Saved)> {
         let &[weight, bias, gamma, beta] = arity(NAME, inputs)?;
         let (d, _) = weight.matrix(NAME, "weight")?;
-        weight.expect(NAME, "weight", &[d, self.table.width()])?;
+        weight.expect(NAME, "weight", &[d, self.features.table.width()])?;
         for (tensor, what) in [(bias, "bias"), (gamma, "gamma"), (beta, "beta")] {
             tensor.expect(NAME, what, &[d])?;
         }
-        self.table.check(&self.rows)?;
-        let n = self.rows.len();
+        self.features.table.check(&self.features.rows)?;
+        let n = self.features.len();
         if let Some(gpu) = weight.gpu() {
             let (out, saved) = self.forward_on(gpu, &[weight, bias, gamma, beta])?;
             return Ok((out, Saved::Device(Box::new(saved))));
         }
         let (mut xhat, mut out, mut rstd) = (Buffer::scratch(n * d), Buffer::scratch(n * d), Buffer::scratch(n));
-        let weights = Mat::new(weight.data(), d, self.table.width());
+        let weights = Mat::new(weight.data(), d, self.features.table.width());
         // One chunk of rows does not earn back a copy.
         let copy = (n > ROW_CHUNK).then(|| transposed(weights));
-        let w = copy.as_ref().map_or(weights.t(), |copy| Mat::new(copy, self.table.width(), d));
+        let w = copy.as_ref().map_or(weights.t(), |copy| Mat::new(copy, self.features.table.width(), d));
         let chunks = xhat.par_chunks_mut(ROW_CHUNK * d).zip(out.par_chunks_mut(ROW_CHUNK * d));
-        let chunks = chunks.zip(rstd.par_chunks_mut(ROW_CHUNK)).zip(self.rows.par_chunks(ROW_CHUNK));
+        let chunks = chunks.zip(rstd.par_chunks_mut(ROW_CHUNK)).zip(self.features.rows.par_chunks(ROW_CHUNK));
         chunks.try_for_each(|(((xhat, out), rstd), rows)| {
             self.with_rows(rows, |x| linear_chunk(xhat, x, w, Linear::Bias(bias.data())))?;
             layer_norm_forward(xhat, out, rstd, gamma.data(), beta.data(), self.eps);
@@ -142,7 +139,7 @@ impl Op for Project {
             bias: Vec<f32>,
             norm: LayerNormGrads,
         }
-        let partial: Vec<Partial> = segments(self.rows.len())
+        let partial: Vec<Partial> = segments(self.features.len())
             .into_par_iter()
             .map(|segment| {
                 let mut sums =
@@ -155,7 +152,9 @@ impl Op for Project {
                     sums.norm.rows(dy, &grad.data()[values], xhat, rstd, saved.gamma.data());
                     simd!(dy.chunks_exact(d).for_each(|row| vector::add(&mut sums.bias, row)));
                     let dy = Mat::new(dy, end - start, d);
-                    self.with_rows(&self.rows[start..end], |x| matmul(&mut sums.weight, width, 1.0, 1.0, dy.t(), x))?;
+                    self.with_rows(&self.features.rows[start..end], |x| {
+                        matmul(&mut sums.weight, width, 1.0, 1.0, dy.t(), x)
+                    })?;
                 }
                 Ok(sums)
             })

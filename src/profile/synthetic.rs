@@ -6,10 +6,10 @@ use half::f16;
 use rand::Rng;
 
 use crate::error::{Error, Result};
-use crate::model::{Batch, FeatureRows, Modality, Side, Widths};
+use crate::model::{Batch, Modality, Side, Widths};
 use crate::ops::Pairing;
 use crate::random::{Purpose, generator};
-use crate::tensor::{Ragged, RowTable, Textbook};
+use crate::tensor::{FeatureRows, Indices, Ragged, RowTable, Textbook};
 
 /// Sizes of a synthetic batch.
 #[derive(Clone, Copy, Debug, serde::Serialize)]
@@ -71,7 +71,7 @@ impl Shape {
                 }
                 let mut table = RowTable::new(width);
                 table.push_f16(values.into())?;
-                Ok(FeatureRows { table: Arc::new(table), rows: (0..n as u32).collect() })
+                Ok(FeatureRows::new(Arc::new(table), (0..n as u32).collect::<Indices>()))
             };
             Ok(Modality { tokens: rows(sequences.rows(), width)?, global: rows(items, global)?, sequences })
         };

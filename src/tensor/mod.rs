@@ -1,6 +1,7 @@
 //! Arrays: dense tensors that the tape tracks, frozen rows that it does not, ragged sequences, safetensors files.
 
 mod dtype;
+mod feature_rows;
 mod indices;
 mod ragged;
 mod rows;
@@ -9,6 +10,7 @@ pub mod safetensors;
 use std::sync::Arc;
 
 pub use dtype::DType;
+pub use feature_rows::FeatureRows;
 pub use indices::Indices;
 pub use ragged::{Ragged, Textbook};
 pub use rows::{GpuRows, RowTable, SharedSlice};

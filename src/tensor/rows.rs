@@ -4,14 +4,12 @@ use std::ops::{Deref, Range};
 use std::sync::{Arc, OnceLock};
 
 use half::f16;
+use rayon::prelude::*;
 
 use crate::device::cpu::{simd, vector};
 use crate::device::cuda::{DeviceBuffer, Ptr};
 use crate::device::{Gpu, MappedFile};
 use crate::error::{Error, Result};
-
-/// Percent of a device's free memory that one table may take to stay there.
-const RESIDENT: usize = 60;
 
 /// An immutable slice that is owned or lies in a mapped file. Cloning shares it.
 #[derive(Clone, Debug)]
@@ -99,6 +97,17 @@ impl GpuRows {
         match &self.values {
             DeviceValues::F32(values) => values.ptr(),
             DeviceValues::F16(values) => values.ptr(),
+        }
+    }
+
+    /// Kernels that are queued on this device from now on run when the rows are there.
+    pub fn arrive(&self, gpu: &Gpu) -> Result<()> {
+        if !self.gpu().is(gpu) {
+            return Err(Error::shape("feature rows", format!("lie on {:?}, needed on {gpu:?}", self.gpu())));
+        }
+        match &self.values {
+            DeviceValues::F32(values) => values.arrive(),
+            DeviceValues::F16(values) => values.arrive(),
         }
     }
 
@@ -194,7 +203,7 @@ impl RowTable {
     }
 
     /// The whole table in a device's memory, where it is put when first asked for. `None` if it would take more than
-    /// 60 % of what is free there.
+    /// [`Gpu::resident_percent`] of what is free there.
     pub fn resident(&self, gpu: &Gpu) -> Result<Option<Arc<GpuRows>>> {
         if let Some(rows) = self.on_device.get() {
             return match rows.gpu().is(gpu) {
@@ -206,7 +215,7 @@ impl RowTable {
             };
         }
         let bytes = self.rows() * self.width * self.value_bytes();
-        if bytes > gpu.memory()?.0 / 100 * RESIDENT {
+        if bytes > gpu.memory()?.0 / 100 * gpu.resident_percent() {
             return Ok(None);
         }
         let rows = Arc::new(self.upload(gpu)?);
@@ -238,22 +247,22 @@ impl RowTable {
         Ok(GpuRows { values })
     }
 
-    /// The rows of these numbers, one after the other in a device's memory: for tables that do not fit.
+    /// The rows of these numbers, one after the other in a device's memory, for tables that do not fit: copied while other
+    /// work goes on, see [`GpuRows::arrive`].
     pub fn gathered(&self, gpu: &Gpu, rows: &[u32]) -> Result<GpuRows> {
         const LABEL: &str = "features of a batch";
+        let width = self.width;
         let values = if self.value_bytes() == 2 {
-            let mut values = Vec::with_capacity(rows.len() * self.width);
-            for &row in rows {
-                let (shard, row) = self.place(row as usize);
-                if let Values::F16(shard) = &self.shards[shard] {
-                    values.extend_from_slice(&shard[row * self.width..(row + 1) * self.width]);
-                }
-            }
-            DeviceValues::F16(gpu.upload(LABEL, bytemuck::cast_slice(&values))?)
+            DeviceValues::F16(gpu.stage(LABEL, rows.len() * width, |out: &mut [u16]| {
+                out.par_chunks_exact_mut(width).zip(rows).for_each(|(out, &row)| {
+                    let (shard, row) = self.place(row as usize);
+                    if let Values::F16(shard) = &self.shards[shard] {
+                        out.copy_from_slice(bytemuck::cast_slice(&shard[row * width..(row + 1) * width]));
+                    }
+                });
+            })?)
         } else {
-            let mut values = vec![0.0; rows.len() * self.width];
-            self.gather(rows, &mut values);
-            DeviceValues::F32(gpu.upload(LABEL, &values)?)
+            DeviceValues::F32(gpu.stage(LABEL, rows.len() * width, |out: &mut [f32]| self.gather(rows, out))?)
         };
         Ok(GpuRows { values })
     }

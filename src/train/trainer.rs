@@ -206,7 +206,11 @@ impl<'a> Trainer<'a> {
             0 => self.train[i].clone(),
             n => self.train[i].with_negatives(n, seed, (epoch * self.train.len() + i) as u64),
         };
-        self.batcher.batch(&members.iter().map(sample).collect::<Vec<_>>())
+        let batch = self.batcher.batch(&members.iter().map(sample).collect::<Vec<_>>())?;
+        if let Some(gpu) = self.state.model.gpu() {
+            batch.stage(gpu)?;
+        }
+        Ok(batch)
     }
 
     /// Losses and gradients of a batch, and how long they took.

@@ -6,9 +6,9 @@ use std::sync::Arc;
 
 use super::{Kind, Manifest};
 use crate::error::{Error, Result};
-use crate::model::{FeatureRows, Modality, Side};
+use crate::model::{Modality, Side};
 use crate::tensor::safetensors::Reader;
-use crate::tensor::{Indices, Ragged, RowTable, Textbook};
+use crate::tensor::{FeatureRows, Indices, Ragged, RowTable, Textbook};
 
 /// An opened store.
 #[derive(Debug)]
@@ -56,9 +56,9 @@ impl Column {
         let range = |&item: &u32| self.ranges[item as usize];
         let rows: Indices = items.iter().map(range).flat_map(|(first, n)| first..first + n).collect();
         Ok(Modality {
-            tokens: FeatureRows { table: self.tokens.clone(), rows },
+            tokens: FeatureRows::new(self.tokens.clone(), rows),
             sequences: Ragged::new(items.iter().map(range).map(|(_, n)| n as usize), textbook)?,
-            global: FeatureRows { table: self.global.clone(), rows: items.to_vec().into() },
+            global: FeatureRows::new(self.global.clone(), items.to_vec()),
         })
     }
 }

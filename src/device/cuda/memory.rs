@@ -5,8 +5,9 @@ use std::marker::PhantomData;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use bytemuck::Pod;
-use cudarc::driver::{CudaContext, CudaSlice, DevicePtr, DriverError, result, sys};
+use cudarc::driver::{CudaContext, CudaSlice, CudaStream, DevicePtr, DriverError, result, sys};
 
+use super::staging::Arrival;
 use super::{Gpu, Ptr};
 use crate::error::{Error, Result};
 
@@ -67,6 +68,8 @@ pub struct DeviceBuffer<T> {
     len: usize,
     label: &'static str,
     gpu: Gpu,
+    /// Set if the memory is the copies', not the kernels'.
+    arrival: Option<Arrival>,
     values: PhantomData<T>,
 }
 
@@ -79,6 +82,10 @@ impl<T> std::fmt::Debug for DeviceBuffer<T> {
 impl<T> Drop for DeviceBuffer<T> {
     fn drop(&mut self) {
         self.gpu.0.ledger.give(self.label, self.bytes.len());
+        if let Some(arrival) = &self.arrival {
+            // A device that failed does not use it any more.
+            let _ = arrival.end_of_use(&self.gpu.0.stream);
+        }
     }
 }
 
@@ -87,12 +94,22 @@ const MB: usize = 1 << 20;
 impl Gpu {
     /// Memory of any content; `label` names it where memory runs out.
     pub fn alloc<T: Pod>(&self, label: &'static str, len: usize) -> Result<DeviceBuffer<T>> {
+        self.alloc_on(&self.0.stream, label, len)
+    }
+
+    /// Memory that is allocated and given back in the order of this stream.
+    pub(super) fn alloc_on<T: Pod>(
+        &self,
+        stream: &Arc<CudaStream>,
+        label: &'static str,
+        len: usize,
+    ) -> Result<DeviceBuffer<T>> {
         // An empty array still has a place.
         let size = (len * size_of::<T>()).max(1);
         // SAFETY: kernels and copies write all of it before anything reads it, which cusim's init check verifies.
-        let bytes = unsafe { self.0.stream.alloc::<u8>(size) }.map_err(|e| self.no_memory(label, size, e))?;
+        let bytes = unsafe { stream.alloc::<u8>(size) }.map_err(|e| self.no_memory(label, size, e))?;
         self.0.ledger.take(label, size);
-        Ok(DeviceBuffer { bytes, len, label, gpu: self.clone(), values: PhantomData })
+        Ok(DeviceBuffer { bytes, len, label, gpu: self.clone(), arrival: None, values: PhantomData })
     }
 
     /// Zeros.
@@ -150,6 +167,18 @@ impl<T: Pod> DeviceBuffer<T> {
     /// Where it lies.
     pub fn ptr(&self) -> Ptr {
         Ptr(self.bytes.device_ptr(&self.gpu.0.stream).0)
+    }
+
+    pub(super) fn arriving(self, arrival: Arrival) -> DeviceBuffer<T> {
+        let mut buffer = self;
+        buffer.arrival = Some(arrival);
+        buffer
+    }
+
+    /// Kernels that are queued from now on run when what [`Gpu::stage`] put here has arrived.
+    pub fn arrive(&self) -> Result<()> {
+        let Some(arrival) = &self.arrival else { return Ok(()) };
+        arrival.await_on(&self.gpu.0.stream).map_err(|e| self.gpu.error("copying to the device", e))
     }
 
     /// Copies host values to places from `start` on.

@@ -9,9 +9,11 @@ mod linear;
 mod memory;
 mod pinned;
 mod reduce;
+mod staging;
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use cudarc::driver::result::DriverError;
 use cudarc::driver::{CudaContext, CudaFunction, CudaStream, sys};
@@ -24,6 +26,7 @@ pub use linear::{Operand, Product};
 pub use memory::DeviceBuffer;
 use memory::Ledger;
 pub use pinned::Pinned;
+use staging::Staging;
 
 use crate::error::{Error, Result};
 use kernels::{EMBEDDED, NVCC_RELEASE, Ptx};
@@ -39,6 +42,9 @@ pub enum Arithmetic {
     F32,
 }
 
+/// Percent of the free memory that one table of features may take to stay on the device.
+const RESIDENT: usize = 60;
+
 /// A CUDA device with our kernels loaded. Cloning shares it.
 #[derive(Clone)]
 pub struct Gpu(Arc<Inner>);
@@ -49,6 +55,9 @@ struct Inner {
     functions: HashMap<&'static str, CudaFunction>,
     arithmetic: Arithmetic,
     ledger: Ledger,
+    staging: Staging,
+    /// Percent of the free memory that one table of features may take to stay.
+    resident: AtomicUsize,
     name: String,
 }
 
@@ -131,7 +140,9 @@ impl Gpu {
         }
         memory::keep_freed_memory(&context).map_err(failed("opening"))?;
         let name = context.name().map_err(failed("opening"))?;
-        Ok(Gpu(Arc::new(Inner { context, stream, functions, arithmetic, ledger: Ledger::default(), name })))
+        let staging = Staging::new(&context).map_err(failed("making a stream"))?;
+        let (ledger, resident) = (Ledger::default(), RESIDENT.into());
+        Ok(Gpu(Arc::new(Inner { context, stream, functions, arithmetic, ledger, staging, resident, name })))
     }
 
     /// Whether both are one opened device, so that one's memory is the other's in the right order.
@@ -147,6 +158,16 @@ impl Gpu {
     /// What products are computed in.
     pub fn arithmetic(&self) -> Arithmetic {
         self.0.arithmetic
+    }
+
+    /// The percentage of the free memory that one table of features may take to stay on the device.
+    pub fn resident_percent(&self) -> usize {
+        self.0.resident.load(Ordering::Relaxed)
+    }
+
+    /// Sets [`Gpu::resident_percent`], 60 at first; with 0 each batch's features are copied when it is put together.
+    pub fn set_resident_percent(&self, percent: usize) {
+        self.0.resident.store(percent, Ordering::Relaxed);
     }
 
     /// Free bytes and all bytes of its memory.

@@ -91,23 +91,15 @@ impl Project {
         LayerNorm { gamma: gamma.ptr(), beta: beta.ptr(), eps: self.eps, d: weight.shape()[0] }
     }
 
-    /// The rows where the device reads them: the whole table if it fits, else those of this batch.
-    fn features(&self, gpu: &Gpu) -> Result<(Arc<GpuRows>, Indices)> {
-        match self.table.resident(gpu)? {
-            Some(table) => Ok((table, self.rows.clone())),
-            None => Ok((Arc::new(self.table.gathered(gpu, &self.rows)?), (0..self.rows.len() as u32).collect())),
-        }
-    }
-
     /// Whether the tensor-core kernels take these features; they copy 16 bytes at a time. Features that are not f16 were
     /// meant to be exact, and are multiplied so.
     fn fused(&self, gpu: &Gpu, features: &GpuRows) -> bool {
-        gpu.arithmetic() == Arithmetic::Mixed && features.is_f16() && self.table.width().is_multiple_of(8)
+        gpu.arithmetic() == Arithmetic::Mixed && features.is_f16() && self.features.table.width().is_multiple_of(8)
     }
 
     /// The rows as one f32 matrix.
     fn gathered(&self, gpu: &Gpu, features: &GpuRows, rows: &Indices) -> Result<DeviceBuffer<f32>> {
-        let width = self.table.width();
+        let width = self.features.table.width();
         let out = gpu.alloc("gathered features", rows.len() * width)?;
         let args = Gather {
             table: features.ptr(),
@@ -123,9 +115,9 @@ impl Project {
 
     pub(super) fn forward_on(&self, gpu: &Gpu, inputs: &[&Tensor; 4]) -> Result<(Tensor, Saved)> {
         let weights = inputs.map(Tensor::clone);
-        let (d, width, n) = (weights[0].shape()[0], self.table.width(), self.rows.len());
+        let (d, width, n) = (weights[0].shape()[0], self.features.table.width(), self.features.len());
         LayerNorm::check(d)?;
-        let (features, rows) = self.features(gpu)?;
+        let (features, rows) = self.features.on(gpu)?;
         let Normalized { out, xhat, rstd } = if self.fused(gpu, &features) {
             self.forward_fused(gpu, (&features, &rows), &weights)?
         } else {
@@ -147,7 +139,7 @@ impl Project {
         (features, rows): (&GpuRows, &Indices),
         weights: &[Tensor; 4],
     ) -> Result<Normalized> {
-        let (d, width, n) = (weights[0].shape()[0], self.table.width(), rows.len());
+        let (d, width, n) = (weights[0].shape()[0], self.features.table.width(), rows.len());
         let narrow = gpu.alloc::<u16>("f16 weights", d * width)?;
         let args = ToF16 { x: weights[0].ptr(), out: narrow.ptr(), length: (d * width) as i64 };
         gpu.launch("to_f16", Grid::values(d * width, 256), &args)?;
@@ -181,7 +173,7 @@ impl Project {
 
     pub(super) fn backward_on(&self, gpu: &Gpu, saved: Saved, grad: &Tensor, grads: &mut InputGrads) -> Result<()> {
         let Saved { features, rows, weights, xhat, rstd } = saved;
-        let (d, width, n) = (weights[0].shape()[0], self.table.width(), rows.len());
+        let (d, width, n) = (weights[0].shape()[0], self.features.table.width(), rows.len());
         let bias = grads.on_device(1)?;
         let sums = NormalizedBackward { gamma: grads.on_device(2)?, beta: grads.on_device(3)?, bias };
         let dweight = grads.on_device(0)?;
@@ -210,7 +202,7 @@ impl Project {
         d: usize,
         dweight: Ptr,
     ) -> Result<()> {
-        let (width, n) = (self.table.width(), rows.len());
+        let (width, n) = (self.features.table.width(), rows.len());
         let (kernel, wide, columns) =
             if d <= 128 { ("project_backward_128", 256, 128) } else { ("project_backward_256", 128, 256) };
         let tiles = width.div_ceil(wide);

@@ -1,0 +1,75 @@
+//! Rows of a table that a batch is made of.
+
+use std::sync::{Arc, OnceLock};
+
+use super::rows::GpuRows;
+use super::{Indices, RowTable};
+use crate::device::Gpu;
+use crate::error::Result;
+
+/// Some rows of a table. Cloning shares them.
+#[derive(Clone, Debug)]
+pub struct FeatureRows {
+    /// Where the rows lie.
+    pub table: Arc<RowTable>,
+    /// Their numbers.
+    pub rows: Indices,
+    /// A copy of them alone on a device, for tables that do not stay there.
+    staged: Arc<OnceLock<Staged>>,
+}
+
+#[derive(Debug)]
+struct Staged {
+    values: Arc<GpuRows>,
+    /// 0, 1, ...: the numbers of the copy's rows.
+    rows: Indices,
+}
+
+impl FeatureRows {
+    /// These rows of a table.
+    pub fn new(table: Arc<RowTable>, rows: impl Into<Indices>) -> FeatureRows {
+        FeatureRows { table, rows: rows.into(), staged: Arc::default() }
+    }
+
+    /// Number of rows.
+    pub fn len(&self) -> usize {
+        self.rows.len()
+    }
+
+    /// Whether there are no rows.
+    pub fn is_empty(&self) -> bool {
+        self.rows.is_empty()
+    }
+
+    /// Starts copying what the device will need, if the table does not stay there.
+    pub fn stage(&self, gpu: &Gpu) -> Result<()> {
+        if self.staged.get().is_none() && self.table.resident(gpu)?.is_none() {
+            let staged = self.copy(gpu)?;
+            self.staged.get_or_init(|| staged);
+        }
+        Ok(())
+    }
+
+    fn copy(&self, gpu: &Gpu) -> Result<Staged> {
+        let rows = (0..self.rows.len() as u32).collect();
+        Ok(Staged { values: Arc::new(self.table.gathered(gpu, &self.rows)?), rows })
+    }
+
+    /// Where kernels that are queued from now on find the rows, and their numbers there.
+    pub fn on(&self, gpu: &Gpu) -> Result<(Arc<GpuRows>, Indices)> {
+        if self.staged.get().is_none()
+            && let Some(table) = self.table.resident(gpu)?
+        {
+            return Ok((table, self.rows.clone()));
+        }
+        let staged = match self.staged.get() {
+            Some(staged) => staged,
+            None => {
+                let staged = self.copy(gpu)?;
+                self.staged.get_or_init(|| staged)
+            }
+        };
+        staged.values.arrive(gpu)?;
+        Ok((staged.values.clone(), staged.rows.clone()))
+    }
+}
