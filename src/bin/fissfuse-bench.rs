@@ -14,6 +14,7 @@ use fissfuse::ops::Cost;
 use fissfuse::profile::counts::{self, KernelCount};
 use fissfuse::profile::flops::{EncoderCost, StepCost, training_step};
 use fissfuse::profile::latency::{Latency, LatencyBench};
+use fissfuse::profile::products::{ENCODER_PRODUCTS, ProductRate, product_rate};
 use fissfuse::profile::step::TrainingStep;
 use fissfuse::profile::synthetic::Shape;
 use fissfuse::profile::{Summary, Timing, peak_memory};
@@ -42,6 +43,15 @@ enum Command {
     Flops(FlopsArgs),
     Step(StepArgs),
     Kernels(KernelsArgs),
+    Ceiling(CeilingArgs),
+}
+
+/// Rates of the encoders' bf16 products beside the processor's ceiling, measured in turn.
+#[derive(clap::Args)]
+struct CeilingArgs {
+    /// Timed runs of each product.
+    #[arg(long, default_value_t = 20, value_parser = at_least_one())]
+    runs: usize,
 }
 
 /// Time from a mention's features to the scores of its prepared candidates.
@@ -220,6 +230,7 @@ fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Flops(args) => flops(args, cli.json),
         Command::Step(args) => step(args, cli.json),
         Command::Kernels(args) => kernels(args, cli.json),
+        Command::Ceiling(args) => ceiling(args, cli.json),
     }
 }
 
@@ -376,5 +387,23 @@ fn kernels(args: KernelsArgs, json: bool) -> anyhow::Result<()> {
         ]
     };
     println!("{}", table(&header, kernels.iter().map(row)));
+    Ok(())
+}
+
+fn ceiling(args: CeilingArgs, json: bool) -> anyhow::Result<()> {
+    let rates = ENCODER_PRODUCTS.iter().map(|&shape| product_rate(shape, args.runs));
+    let rates: Vec<ProductRate> = rates.collect::<fissfuse::Result<_>>()?;
+    if json {
+        return print_json(&json!({"machine": machine(None), "products": rates}));
+    }
+    println!("{}", machine(None));
+    let row = |rate: &ProductRate| {
+        let ProductRate { shape, flops, ceiling } = rate;
+        let giga = |flops: &f64| format!("{:.0}", flops / 1e9);
+        let sizes = [shape.rows, shape.outputs, shape.inputs].map(|n| n.to_string());
+        let rates = [giga(flops), giga(ceiling), format!("{:.0}", 100.0 * flops / ceiling)];
+        [shape.name.to_string()].into_iter().chain(sizes).chain(rates).collect()
+    };
+    println!("{}", table(&["product", "rows", "outputs", "inputs", "GFLOP/s", "ceiling", "%"], rates.iter().map(row)));
     Ok(())
 }

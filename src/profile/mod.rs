@@ -5,6 +5,7 @@ pub mod counts;
 pub mod flops;
 pub mod latency;
 mod memory;
+pub mod products;
 pub mod step;
 pub mod synthetic;
 mod timing;

@@ -25,6 +25,7 @@ mod dense;
 mod layer_norm;
 mod linear;
 mod matmul;
+mod product;
 pub mod vector;
 
 pub use attention::{Attended, attend, attend_backward};
@@ -36,3 +37,4 @@ pub use linear::{
     transposed,
 };
 pub use matmul::{Mat, matmul};
+pub use product::{Activation, Epilogue, Operand, PackedBf16, Value, bf16_ceiling};

@@ -3,7 +3,7 @@
 //! Sums run over 16 lanes that are added up in a fixed tree, so they have the same bits on every instruction set
 //! with fused multiply-add.
 
-use half::f16;
+use half::{bf16, f16};
 
 const LANES: usize = 16;
 
@@ -94,6 +94,29 @@ pub fn widen(out: &mut [f32], x: &[f16]) {
         let value = if magnitude >= INFINITY { magnitude | 0xff << 23 } else { finite };
         *out = f32::from_bits(value | (bits & 0x8000) << 16);
     }
+}
+
+/// out = x, widened.
+#[inline(always)]
+pub fn widen_bf16(out: &mut [f32], x: &[bf16]) {
+    out.iter_mut().zip(x).for_each(|(out, x)| *out = f32::from_bits((x.to_bits() as u32) << 16));
+}
+
+/// out = x, rounded to the nearest bf16, ties to even. A NaN stays one.
+#[inline(always)]
+pub fn round_bf16(out: &mut [bf16], x: &[f32]) {
+    for (out, x) in out.iter_mut().zip(x) {
+        let bits = x.to_bits();
+        let rounded = bits.wrapping_add(0x7fff + (bits >> 16 & 1)) >> 16;
+        let nan = bits >> 16 | 0x40;
+        *out = bf16::from_bits(if bits & 0x7fff_ffff > 0x7f80_0000 { nan } else { rounded } as u16);
+    }
+}
+
+/// max(x, 0), in place.
+#[inline(always)]
+pub fn relu(x: &mut [f32]) {
+    x.iter_mut().for_each(|x| *x = x.max(0.0));
 }
 
 /// eˣ within 2 ulp, without a call and without a branch. Below -87 it is 0 to f32's normal range, above 88 infinite.
@@ -195,6 +218,19 @@ mod tests {
         simd!(widen(&mut wide, &all));
         for (x, wide) in all.iter().zip(wide) {
             assert!(wide.to_bits() == x.to_f32().to_bits() || x.is_nan() && wide.is_nan(), "{x}: {wide}");
+        }
+    }
+
+    #[test]
+    fn rounding_to_bf16_is_that_of_half() {
+        let patterns = (0..=u16::MAX).flat_map(|high| [0, 1, 0x7fff, 0x8000, 0x8001, 0xffff].map(|low| (high, low)));
+        let x: Vec<f32> = patterns.map(|(high, low)| f32::from_bits((high as u32) << 16 | low)).collect();
+        let (mut narrow, mut wide) = (vec![bf16::ZERO; x.len()], vec![0.0; x.len()]);
+        simd!(round_bf16(&mut narrow, &x));
+        simd!(widen_bf16(&mut wide, &narrow));
+        for ((x, narrow), wide) in x.iter().zip(narrow).zip(wide) {
+            assert_eq!(narrow.to_bits(), bf16::from_f32(*x).to_bits(), "{x:e}");
+            assert_eq!(wide.to_bits(), (narrow.to_bits() as u32) << 16);
         }
     }
 

@@ -1,0 +1,15 @@
+//! Products of activations with weights, with bias, residual and activation function in their epilogue.
+
+#[cfg(target_arch = "x86_64")]
+mod avx512;
+mod ceiling;
+mod epilogue;
+mod operand;
+mod packed;
+mod value;
+
+pub use ceiling::bf16_ceiling;
+pub use epilogue::{Activation, Epilogue};
+pub use operand::Operand;
+pub use packed::PackedBf16;
+pub use value::Value;
