@@ -61,6 +61,41 @@ pub fn write_new(path: &Path, bytes: &[u8]) -> Result<()> {
     Ok(())
 }
 
+/// Fills a folder under a temporary name beside `path` and renames it: `path` holds all of it or does not exist. A
+/// folder that exists and is not empty is refused.
+pub fn write_folder_whole<T>(path: &Path, fill: impl FnOnce(&Path) -> Result<T>) -> Result<T> {
+    let occupied = match std::fs::read_dir(path) {
+        Ok(mut entries) => entries.next().is_some(),
+        Err(e) => e.kind() != std::io::ErrorKind::NotFound,
+    };
+    if occupied {
+        return Err(Error::file(path, "exists already; choose another folder, or remove it first"));
+    }
+    let beside = folder_of(path);
+    create_folder(&beside)?;
+    let mut builder = tempfile::Builder::new();
+    builder.prefix(".writing-").suffix(".tmp");
+    #[cfg(unix)]
+    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o777));
+    let temp = builder.tempdir_in(&beside).map_err(Error::io(path, "create"))?;
+    let filled = fill(temp.path())?;
+    std::fs::rename(temp.path(), path).map_err(Error::io(path, "write"))?;
+    Ok(filled)
+}
+
+/// Replaces several files: all are written under temporary names first, then all are renamed.
+pub fn write_together(files: Vec<(PathBuf, Vec<u8>)>) -> Result<()> {
+    let mut staged = Vec::with_capacity(files.len());
+    for (path, bytes) in files {
+        let mut temp = temp_in(&folder_of(&path)).map_err(Error::io(&path, "create"))?;
+        temp.write_all(&bytes).and_then(|()| temp.as_file().sync_all()).map_err(Error::io(&path, "write"))?;
+        staged.push((path, temp));
+    }
+    staged
+        .into_iter()
+        .try_for_each(|(path, temp)| temp.persist(&path).map(|_| ()).map_err(|e| Error::io(&path, "write")(e.error)))
+}
+
 /// Creates a folder and those above it.
 pub fn create_folder(path: &Path) -> Result<()> {
     std::fs::create_dir_all(path).map_err(Error::io(path, "create"))
@@ -68,7 +103,11 @@ pub fn create_folder(path: &Path) -> Result<()> {
 
 /// Reads a text file, which must be UTF-8.
 pub fn read_text(path: &Path) -> Result<String> {
-    let bytes = std::fs::read(path).map_err(Error::io(path, "read"))?;
+    utf8(path, std::fs::read(path).map_err(Error::io(path, "read"))?)
+}
+
+/// The text in a file's bytes, which must be UTF-8.
+pub fn utf8(path: &Path, bytes: Vec<u8>) -> Result<String> {
     String::from_utf8(bytes).map_err(|e| {
         let line = 1 + e.as_bytes()[..e.utf8_error().valid_up_to()].iter().filter(|&&b| b == b'\n').count();
         Error::Record { path: path.to_path_buf(), line, reason: "is not UTF-8; convert the file to UTF-8".into() }
@@ -91,6 +130,37 @@ mod tests {
         assert!(failed.unwrap_err().to_string().contains("disk full"));
         assert_eq!(std::fs::read(&path).unwrap(), b"old");
         assert_eq!(std::fs::read_dir(path.parent().unwrap()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_folder_appears_whole_or_not_at_all() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a/b");
+        let fill = |fails: bool| {
+            write_folder_whole(&path, |temp| {
+                write_new(&temp.join("x"), b"1")?;
+                if fails { Err(Error::invalid("stopped")) } else { Ok(()) }
+            })
+        };
+        assert!(fill(true).is_err());
+        assert_eq!(std::fs::read_dir(path.parent().unwrap()).unwrap().count(), 0);
+        fill(false).unwrap();
+        assert_eq!(std::fs::read(path.join("x")).unwrap(), b"1");
+        assert!(fill(false).unwrap_err().to_string().contains("exists already"));
+        assert_eq!(std::fs::read_dir(path.parent().unwrap()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn files_that_belong_together_change_together() {
+        let folder = tempfile::tempdir().unwrap();
+        let [a, b] = ["a", "b"].map(|name| folder.path().join(name));
+        std::fs::write(&a, "old").unwrap();
+        let missing = folder.path().join("nowhere/c");
+        assert!(write_together(vec![(a.clone(), b"new".to_vec()), (missing, Vec::new())]).is_err());
+        assert_eq!(std::fs::read(&a).unwrap(), b"old");
+        write_together(vec![(a.clone(), b"new".to_vec()), (b.clone(), b"b".to_vec())]).unwrap();
+        assert_eq!((std::fs::read(&a).unwrap(), std::fs::read(&b).unwrap()), (b"new".to_vec(), b"b".to_vec()));
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 2);
     }
 
     #[test]

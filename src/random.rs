@@ -58,6 +58,8 @@ pub enum Purpose {
     Demo = 5,
     /// Synthetic features for benchmarks.
     Benchmark = 6,
+    /// Which mentions are for training, validation and test.
+    Split = 7,
 }
 
 /// A generator for one purpose; `index` tells its uses apart (an epoch, a mention).

@@ -4,6 +4,7 @@ mod bad_input;
 mod cuda;
 mod encoder;
 mod gradients;
+mod import;
 mod replay;
 mod support;
 mod workflow;

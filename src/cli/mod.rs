@@ -1,11 +1,13 @@
 //! The command line: one file per subcommand, which parses, calls and prints.
 
+mod audit;
 mod common;
 mod demo;
 mod doctor;
 mod embed;
 mod encode;
 mod eval;
+mod import;
 mod link;
 mod replay;
 mod train;
@@ -27,6 +29,8 @@ pub struct Cli {
 #[derive(Subcommand)]
 enum Command {
     Demo(demo::Args),
+    Import(import::Args),
+    Audit(audit::Args),
     Encode(encode::Args),
     Train(train::Args),
     Eval(eval::Args),
@@ -44,6 +48,8 @@ impl Cli {
         }
         match self.command {
             Command::Demo(args) => demo::run(args),
+            Command::Import(args) => import::run(args),
+            Command::Audit(args) => audit::run(args),
             Command::Encode(args) => encode::run(args),
             Command::Train(args) => train::run(args),
             Command::Eval(args) => eval::run(args),

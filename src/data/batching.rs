@@ -100,7 +100,7 @@ impl Batcher {
             let about = |reason: String| Error::invalid(format!("mention `{}`: {reason}", mention.id));
             let mut candidates = mention.candidates.clone();
             if candidates.is_empty() {
-                return Err(about("has no candidates; give it a list of at least one entity".into()));
+                return Err(about("has no candidates; `fissfuse candidates` finds them".into()));
             }
             let Some(gold) = mention.gold else {
                 return Err(about("has no `gold`, which training and evaluation need".into()));

@@ -5,29 +5,29 @@ use std::collections::HashSet;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::records::{read_records, record_error};
 use crate::encoder::Fingerprint;
 use crate::error::{Error, Result};
 
 /// An entity of the knowledge base.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Entity {
     /// Its identifier, unique in the file.
     pub qid: String,
     /// Its name.
     pub name: String,
     /// What is known about it; may be empty.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub description: String,
     /// Its image, relative to the dataset's folder.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub image: Option<String>,
 }
 
 /// A mention as its line has it.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct MentionRecord {
     /// Its identifier.
     pub mention_id: String,
@@ -36,13 +36,13 @@ pub struct MentionRecord {
     /// The sentence.
     pub sentence: String,
     /// The image that comes with it.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub image: Option<String>,
     /// Identifiers of its candidates.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub candidates: Vec<String>,
     /// Identifier of the right entity.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gold: Option<String>,
 }
 
@@ -64,7 +64,8 @@ pub struct Mention {
 }
 
 /// One of a dataset's files of mentions.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, clap::ValueEnum)]
+#[serde(rename_all = "kebab-case")]
 pub enum Split {
     Train,
     Valid,
@@ -234,7 +235,7 @@ impl Dataset {
     }
 }
 
-fn check_entity(entity: Entity) -> Result<Entity, String> {
+pub(super) fn check_entity(entity: Entity) -> Result<Entity, String> {
     if entity.qid.is_empty() {
         return Err("`qid` is empty".into());
     }

@@ -1,9 +1,11 @@
 //! Datasets and features on disk, and the batches made of them.
 
+pub mod audit;
 mod batching;
 mod dataset;
 pub mod demo;
 mod encoding;
+pub mod import;
 mod records;
 mod store;
 

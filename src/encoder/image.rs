@@ -1,9 +1,10 @@
 //! Image files to an encoder's input, as Hugging Face's CLIPImageProcessor prepares them.
 
-use std::io::{BufRead, Cursor, Seek};
+use std::fs::File;
+use std::io::{BufRead, BufReader, Cursor, Seek};
 use std::path::Path;
 
-use image::{ImageReader, Limits, RgbImage};
+use image::{DynamicImage, ImageDecoder, ImageError, ImageReader, Limits, RgbImage};
 use serde::Deserialize;
 
 use super::resample::{Filter, resize};
@@ -13,6 +14,9 @@ use crate::files;
 /// Most memory that decoding one image may take.
 const DECODE_LIMIT: u64 = 1 << 30;
 
+/// Most pixels of an image: where Pillow refuses one as a decompression bomb.
+const PIXEL_LIMIT: u64 = 178_956_970;
+
 /// Reads an image file of any supported format. Transparency is dropped, as PIL's `convert("RGB")` does.
 pub fn read_image(path: &Path) -> Result<RgbImage> {
     let bytes = std::fs::read(path).map_err(Error::io(path, "read"))?;
@@ -20,19 +24,39 @@ pub fn read_image(path: &Path) -> Result<RgbImage> {
 }
 
 fn decode(bytes: impl BufRead + Seek) -> Result<RgbImage, String> {
-    let reader = ImageReader::new(bytes).with_guessed_format().map_err(|e| e.to_string())?;
-    if reader.format().is_none() {
-        return Err("is no image of a known format (JPEG, PNG, GIF, WebP, BMP, TIFF)".into());
-    }
+    let mut reader = reader(bytes)?;
     let mut limits = Limits::default();
     limits.max_alloc = Some(DECODE_LIMIT);
-    let mut reader = reader;
     reader.limits(limits);
-    let image = reader.decode().map_err(|e| format!("cannot be decoded: {e}; is the file whole?"))?;
-    if image.width() == 0 || image.height() == 0 {
+    let decoder = reader.into_decoder().map_err(undecodable)?;
+    let (width, height) = decoder.dimensions();
+    if width == 0 || height == 0 {
         return Err("has no pixels".into());
     }
-    Ok(image.into_rgb8())
+    // The header is read, nothing else: what it announces may be absurd.
+    if width as u64 * height as u64 > PIXEL_LIMIT {
+        return Err(format!("announces {width} x {height} pixels; more than {PIXEL_LIMIT} are not decoded"));
+    }
+    Ok(DynamicImage::from_decoder(decoder).map_err(undecodable)?.into_rgb8())
+}
+
+fn reader<R: BufRead + Seek>(bytes: R) -> Result<ImageReader<R>, String> {
+    let reader = ImageReader::new(bytes).with_guessed_format().map_err(|e| e.to_string())?;
+    match reader.format() {
+        Some(_) => Ok(reader),
+        None => Err("is no image of a known format (JPEG, PNG, GIF, WebP, BMP, TIFF)".into()),
+    }
+}
+
+fn undecodable(error: ImageError) -> String {
+    format!("cannot be decoded: {error}; is the file whole?")
+}
+
+/// Width and height that an image file's header announces.
+pub fn image_size(path: &Path) -> Result<(u32, u32)> {
+    let file = File::open(path).map_err(Error::io(path, "open"))?;
+    let reader = reader(BufReader::new(file)).map_err(|reason| Error::file(path, reason))?;
+    reader.into_dimensions().map_err(|e| Error::file(path, undecodable(e)))
 }
 
 /// A size that Hugging Face writes as a number or as an object.

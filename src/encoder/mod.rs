@@ -9,7 +9,7 @@ mod text;
 
 use std::path::Path;
 
-pub use self::image::{ImageProcessor, read_image};
+pub use self::image::{ImageProcessor, image_size, read_image};
 pub use directory::Fingerprint;
 pub use text::Tokenizer;
 

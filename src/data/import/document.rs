@@ -1,0 +1,175 @@
+//! JSON files of many records, read so that each record's errors carry its own line.
+
+use std::marker::PhantomData;
+use std::path::{Path, PathBuf};
+
+use serde::de::{DeserializeOwned, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
+use serde_json::value::RawValue;
+
+use crate::data::records::{parse_record, record_error};
+use crate::error::{Error, Result};
+use crate::files;
+
+/// What a file that is no JSON looks like at its start, and what to do with it.
+const SIGNATURES: [(&[u8], &str); 6] = [
+    (
+        b"\x89HDF\r\n\x1a\n",
+        "is an HDF5 file where JSON is due; datasets in HDF5 hold images, which docs/importing.md says how to unpack",
+    ),
+    (
+        b"\x93NUMPY",
+        "is a NumPy file where JSON is due; DRIN's preprocessed features cannot be turned back into text: \
+         import the raw data (`fissfuse import drin-wikimel` or `drin-wikidiverse`)",
+    ),
+    (b"PK\x03\x04", "is a zip archive where JSON is due; unpack it (`unzip`) and import the folder"),
+    (b"\x1f\x8b", "is a gzip archive where JSON is due; unpack it (`tar xzf` or `gunzip`) and import the folder"),
+    (b"\x80", "is a Python pickle where JSON is due; write it again with json.dump"),
+    (b"SQLite format 3", "is an SQLite database where JSON is due"),
+];
+
+/// Says what a file is that cannot be JSON, by its first bytes.
+pub fn foreign(bytes: &[u8]) -> Option<&'static str> {
+    SIGNATURES.iter().find(|(signature, _)| bytes.starts_with(signature)).map(|(_, advice)| *advice)
+}
+
+/// A JSON file in memory.
+pub struct Document {
+    path: PathBuf,
+    text: String,
+}
+
+/// A record of a document with the line it starts in.
+pub struct Record<T> {
+    /// Its key, if the document is an object.
+    pub key: String,
+    /// Its line, from 1.
+    pub line: usize,
+    /// What it says, or what is wrong with it.
+    pub value: Result<T>,
+}
+
+impl Document {
+    /// Reads a file.
+    pub fn open(path: &Path) -> Result<Document> {
+        let bytes = std::fs::read(path).map_err(Error::io(path, "read"))?;
+        if let Some(advice) = foreign(&bytes) {
+            return Err(Error::file(path, advice));
+        }
+        let text = files::utf8(path, bytes)?;
+        // Python's "utf-8-sig" and Windows editors put a mark in front.
+        let text = text.strip_prefix('\u{feff}').map(str::to_string).unwrap_or(text);
+        Ok(Document { path: path.to_path_buf(), text })
+    }
+
+    /// The elements of an array.
+    pub fn list<T: DeserializeOwned>(&self) -> Result<Vec<Record<T>>> {
+        let raw = self.whole::<Vec<&RawValue>>("an array of records", serde_json::from_str)?;
+        Ok(self.records(raw.into_iter().map(|raw| (String::new(), raw))))
+    }
+
+    /// The entries of an object, in the order of the file.
+    pub fn object<T: DeserializeOwned>(&self) -> Result<Vec<Record<T>>> {
+        let raw = self.whole("an object of records", |text| {
+            let mut parser = serde_json::Deserializer::from_str(text);
+            let entries = parser.deserialize_map(Entries(PhantomData))?;
+            parser.end().map(|()| entries)
+        })?;
+        Ok(self.records(raw.into_iter()))
+    }
+
+    /// The entries of an object; the first that is wrong is an error.
+    pub fn dictionary<T: DeserializeOwned>(&self) -> Result<Vec<(String, T)>> {
+        self.object::<T>()?.into_iter().map(|record| Ok((record.key, record.value?))).collect()
+    }
+
+    fn whole<'a, T>(&'a self, what: &str, parse: impl FnOnce(&'a str) -> serde_json::Result<T>) -> Result<T> {
+        parse(&self.text).map_err(|e| {
+            let nan = ["NaN", "Infinity"].iter().any(|word| self.text.contains(&format!(": {word}")));
+            let hint = if nan { "; NaN and Infinity are no JSON: write the file again without them" } else { "" };
+            record_error(&self.path, e.line().max(1), format!("is no JSON with {what}: {e}{hint}"))
+        })
+    }
+
+    fn records<'a, T: DeserializeOwned>(&'a self, raw: impl Iterator<Item = (String, &'a RawValue)>) -> Vec<Record<T>> {
+        let (mut line, mut at) = (1, 0);
+        raw.map(|(key, raw)| {
+            // A raw value borrows from the text, and the records come in the text's order.
+            let start = raw.get().as_ptr().addr() - self.text.as_ptr().addr();
+            line += self.text.as_bytes()[at..start].iter().filter(|&&byte| byte == b'\n').count();
+            at = start;
+            Record { key, line, value: parse_record(&self.path, line, raw.get()) }
+        })
+        .collect()
+    }
+
+    /// An error about a record.
+    pub fn error(&self, line: usize, reason: impl Into<String>) -> Error {
+        record_error(&self.path, line, reason)
+    }
+}
+
+/// Keeps an object's entries in order, with repeated keys.
+struct Entries<'a>(PhantomData<&'a ()>);
+
+impl<'de> Visitor<'de> for Entries<'de> {
+    type Value = Vec<(String, &'de RawValue)>;
+
+    fn expecting(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+        let mut entries = Vec::new();
+        while let Some(entry) = map.next_entry()? {
+            entries.push(entry);
+        }
+        Ok(entries)
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, _: A) -> Result<Self::Value, A::Error> {
+        Err(A::Error::custom("found an array, needs an object"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn document(bytes: &[u8]) -> Result<Document> {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("x.json");
+        std::fs::write(&path, bytes).unwrap();
+        Document::open(&path)
+    }
+
+    #[test]
+    fn each_record_knows_its_line() {
+        let doc = document("\u{feff}{\n \"b\": 1,\n\n \"a\": \"two\", \"b\":\n 3}".as_bytes()).unwrap();
+        let records = doc.object::<u32>().unwrap();
+        let places: Vec<_> = records.iter().map(|r| (r.key.as_str(), r.line)).collect();
+        assert_eq!(places, [("b", 2), ("a", 4), ("b", 5)]);
+        assert!(records[1].value.as_ref().unwrap_err().to_string().contains("x.json:4: "));
+        let doc = document(b"[1,\n2]").unwrap();
+        assert_eq!(doc.list::<u32>().unwrap().iter().map(|r| r.line).collect::<Vec<_>>(), [1, 2]);
+    }
+
+    #[test]
+    fn what_is_no_json_is_named() {
+        for (bytes, says) in [
+            (&b"\x89HDF\r\n\x1a\n..."[..], "HDF5"),
+            (b"\x93NUMPY\x01", "drin-wikimel"),
+            (b"PK\x03\x04", "unzip"),
+            (b"\x1f\x8b\x08", "gzip"),
+            (b"\x80\x04", "pickle"),
+            (b"{\"a\": \xff}", "UTF-8"),
+        ] {
+            let error = document(bytes).err().unwrap().to_string();
+            assert!(error.contains(says), "{error}");
+        }
+        for (text, says) in [("[1, 2", "x.json:1:"), ("{\n\"a\": NaN}", "NaN and Infinity"), ("[]", "needs an object")]
+        {
+            let error = document(text.as_bytes()).unwrap().object::<u32>().err().unwrap().to_string();
+            assert!(error.contains(says), "{error}");
+        }
+    }
+}

@@ -1,0 +1,133 @@
+//! A folder that somebody published: finding its files, and saying what it is if not what was asked for.
+
+use std::path::{Path, PathBuf};
+
+use super::document::foreign;
+use super::{Format, Settings};
+use crate::data::{Skipped, Split, Tolerance};
+use crate::error::{Error, Result};
+
+/// Files by which a format is recognised, in the order in which they are tried.
+const MARKS: [(&str, Format); 9] = [
+    ("mentions/WIKIMEL_train.json", Format::DrinWikimel),
+    ("candidates/test_w_10cands.json", Format::DrinWikidiverse),
+    ("test_w_10cands.json", Format::DrinWikidiverse),
+    ("kb_entity.json", Format::Mimic),
+    ("Wikidata-MEL.json", Format::Melbench),
+    ("Richpedia-MEL.json", Format::Melbench),
+    ("WIKIMEL_train.jsonl", Format::Fissfuse),
+    ("WIKIDIVERSE_train.jsonl", Format::Fissfuse),
+    ("mentions/train.json", Format::Wikidiverse),
+];
+
+/// Endings of archives.
+const ARCHIVES: [&str; 7] = ["zip", "gz", "tgz", "tar", "bz2", "xz", "7z"];
+
+/// What is imported, and how.
+pub struct Source<'a> {
+    pub folder: PathBuf,
+    pub settings: &'a Settings,
+    format: Format,
+    tolerance: Tolerance,
+    skipped: &'a mut Skipped,
+}
+
+impl<'a> Source<'a> {
+    /// Opens the folder of a dataset, or the folder of a file in it.
+    pub fn open(
+        format: Format,
+        path: &Path,
+        settings: &'a Settings,
+        tolerance: Tolerance,
+        skipped: &'a mut Skipped,
+    ) -> Result<Source<'a>> {
+        let metadata = std::fs::metadata(path).map_err(Error::io(path, "read"))?;
+        if !metadata.is_dir() {
+            return Err(Error::file(path, what_file(path)));
+        }
+        Ok(Source { folder: path.to_path_buf(), settings, format, tolerance, skipped })
+    }
+
+    /// Goes into a folder of that name, if there is one: some archives hold several datasets.
+    pub fn enter(&mut self, name: &str) {
+        let inner = self.folder.join(name);
+        if inner.is_dir() {
+            self.folder = inner;
+        }
+    }
+
+    /// The first of these files that exists.
+    pub fn find(&self, names: &[&str]) -> Option<PathBuf> {
+        names.iter().map(|name| self.folder.join(name)).find(|path| path.exists())
+    }
+
+    /// The first of these files; an error says what stands in its place.
+    pub fn need(&self, names: &[&str]) -> Result<PathBuf> {
+        self.find(names).ok_or_else(|| {
+            let reason = format!("has no {}{}", names.join(" or "), self.instead());
+            Error::file(&self.folder, reason)
+        })
+    }
+
+    /// The files of the splits, of which one at least must exist; `name` makes a file's name of a split's.
+    pub fn splits(&self, valid: &str, name: impl Fn(&str) -> String) -> Result<Vec<(Split, PathBuf)>> {
+        let names = ["train", valid, "test"].map(name);
+        self.need(&[&names[0], &names[1], &names[2]])?;
+        let files = Split::ALL.into_iter().zip(names.iter().map(|name| self.folder.join(name)));
+        Ok(files.filter(|(_, path)| path.exists()).collect())
+    }
+
+    /// A folder of images: the one the user names, or the first of these that exists.
+    pub fn images(&self, named: &Option<PathBuf>, names: &[&str]) -> Option<PathBuf> {
+        named.clone().or_else(|| self.find(names))
+    }
+
+    /// Stops at an error, or notes it and goes on.
+    pub fn skip(&mut self, error: Error) -> Result<()> {
+        self.skipped.take(self.tolerance, error)
+    }
+
+    /// What the folder seems to hold instead.
+    fn instead(&self) -> String {
+        let other = |(mark, format): &(&str, Format)| *format != self.format && self.folder.join(mark).exists();
+        if let Some((mark, format)) = MARKS.iter().find(|mark| other(mark)) {
+            return format!(
+                "; its {mark} is of another format: `fissfuse import {} {} DST`",
+                format.name(),
+                self.folder.display()
+            );
+        }
+        if self.folder.join("entities.jsonl").exists() && self.folder.join("train.jsonl").exists() {
+            return "; it is in fissfuse's own layout already, and needs no import".into();
+        }
+        let entries = std::fs::read_dir(&self.folder).into_iter().flatten().flatten();
+        let found = entries.map(|entry| entry.path()).find_map(|path| advice(&path).map(|what| (path, what)));
+        let named = |(path, what): (PathBuf, &str)| {
+            format!("; {} {what}", path.file_name().unwrap_or_default().to_string_lossy())
+        };
+        found.map_or("; see docs/importing.md for the files of each format".into(), named)
+    }
+}
+
+/// What to do with a file that nobody can import as it is, by its ending.
+fn advice(path: &Path) -> Option<&'static str> {
+    let ending = path.extension()?.to_str()?.to_lowercase();
+    match ending.as_str() {
+        _ if ARCHIVES.contains(&ending.as_str()) => Some("is an archive; unpack it and import the folder"),
+        "mp4" => Some(
+            "is one of DRIN's archives in disguise; restore it with DRIN's dataset/data_tools.py, unpack it and \
+             import the folder",
+        ),
+        "npy" => Some("is a preprocessed feature of DRIN, of which no text can be made; import DRIN's raw data"),
+        "h5" | "h5py" | "hdf5" => Some("is HDF5 and holds images only; the text lies in JSON files beside it"),
+        _ => None,
+    }
+}
+
+fn what_file(path: &Path) -> String {
+    let mut head = [0; 16];
+    let read = std::fs::File::open(path).and_then(|mut file| std::io::Read::read(&mut file, &mut head));
+    let by_content = foreign(&head[..read.unwrap_or(0)]);
+    let what = advice(path).or(by_content).unwrap_or("is a file; give the folder that holds the dataset");
+    what.to_string()
+}
