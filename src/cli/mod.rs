@@ -1,6 +1,7 @@
 //! The command line: one file per subcommand, which parses, calls and prints.
 
 mod audit;
+mod candidates;
 mod common;
 mod demo;
 mod doctor;
@@ -31,6 +32,7 @@ enum Command {
     Demo(demo::Args),
     Import(import::Args),
     Audit(audit::Args),
+    Candidates(candidates::Args),
     Encode(encode::Args),
     Train(train::Args),
     Eval(eval::Args),
@@ -50,6 +52,7 @@ impl Cli {
             Command::Demo(args) => demo::run(args),
             Command::Import(args) => import::run(args),
             Command::Audit(args) => audit::run(args),
+            Command::Candidates(args) => candidates::run(args),
             Command::Encode(args) => encode::run(args),
             Command::Train(args) => train::run(args),
             Command::Eval(args) => eval::run(args),

@@ -96,10 +96,12 @@ impl Batcher {
     pub fn samples(&self, mentions: &[Mention], seed: u64, missing: GoldMissing) -> Result<(Vec<Sample>, Counts)> {
         let mut counts = Counts { mentions: mentions.len(), ..Counts::default() };
         let mut samples = Vec::with_capacity(mentions.len());
+        // An empty list among others lacks its gold entity, as any other may; where all are empty, none were made yet.
+        let empty_lacks_gold = missing != GoldMissing::Miss && mentions.iter().any(|m| !m.candidates.is_empty());
         for (index, mention) in mentions.iter().enumerate() {
             let about = |reason: String| Error::invalid(format!("mention `{}`: {reason}", mention.id));
             let mut candidates = mention.candidates.clone();
-            if candidates.is_empty() {
+            if candidates.is_empty() && !empty_lacks_gold {
                 return Err(about("has no candidates; `fissfuse candidates` finds them".into()));
             }
             let Some(gold) = mention.gold else {

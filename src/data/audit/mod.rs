@@ -106,10 +106,10 @@ mod tests {
             "test.jsonl",
             &[mention("d", "x is Q12", "copy", r#""Q1""#, "Q2"), mention("e", "x", "e", "", "Q7")].join("\n"),
         );
+        write("images/bad.png", "no image");
         image::RgbImage::new(3, 3).save(folder.path().join("images/a.png")).unwrap();
         std::fs::copy(folder.path().join("images/a.png"), folder.path().join("images/copy.png")).unwrap();
         image::RgbImage::new(5, 9).save(folder.path().join("images/e.png")).unwrap();
-        write("images/bad.png", "no image");
         folder
     }
 

@@ -3,7 +3,7 @@
 use std::marker::PhantomData;
 use std::path::{Path, PathBuf};
 
-use serde::de::{DeserializeOwned, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
+use serde::de::{DeserializeOwned, Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
 use crate::data::records::{parse_record, record_error};
@@ -125,10 +125,6 @@ impl<'de> Visitor<'de> for Entries<'de> {
         }
         Ok(entries)
     }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, _: A) -> Result<Self::Value, A::Error> {
-        Err(A::Error::custom("found an array, needs an object"))
-    }
 }
 
 #[cfg(test)]
@@ -166,7 +162,8 @@ mod tests {
             let error = document(bytes).err().unwrap().to_string();
             assert!(error.contains(says), "{error}");
         }
-        for (text, says) in [("[1, 2", "x.json:1:"), ("{\n\"a\": NaN}", "NaN and Infinity"), ("[]", "needs an object")]
+        for (text, says) in
+            [("[1, 2", "x.json:1:"), ("{\n\"a\": NaN}", "NaN and Infinity"), ("[]", "expected an object")]
         {
             let error = document(text.as_bytes()).unwrap().object::<u32>().err().unwrap().to_string();
             assert!(error.contains(says), "{error}");

@@ -10,7 +10,7 @@ use crate::data::Split;
 /// What is special about a format.
 #[derive(Clone, Debug, Default)]
 pub struct About {
-    /// Candidates that a list is meant to hold.
+    /// Candidates that a list is meant to hold; 0 if there are no lists.
     pub list_length: usize,
     /// What the paper says about this dataset.
     pub published: Option<Published>,

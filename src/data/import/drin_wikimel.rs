@@ -31,6 +31,7 @@ pub fn read(source: &mut Source) -> Result<Draft> {
     let splits = source.splits("valid", |split| format!("mentions/WIKIMEL_{split}.json"))?;
     read_entities(source, &mut draft)?;
     let candidates = read_candidates(source)?;
+    draft.about.list_length *= candidates.is_some() as usize;
     let images = source.images(&source.settings.mention_images, &["mentions/KVQAimgs"]);
     for (split, path) in splits {
         let document = Document::open(&path)?;

@@ -143,11 +143,14 @@ mod tests {
         assert_eq!(resolve(&ImageSource::Files(list[..3].to_vec())), Resolved::Unreadable);
         assert_eq!(resolve(&ImageSource::Files(list[..1].to_vec())), Resolved::Missing);
         // A header alone is not a picture.
-        let whole = std::fs::read(at("Q1.jpeg")).unwrap();
-        std::fs::write(at("Q3.png"), &std::fs::read(at("Q1.png")).unwrap()[..40]).unwrap();
-        std::fs::write(at("Q4.jpg"), &whole[..whole.len() / 2]).unwrap();
-        assert_eq!(resolve(&ImageSource::Stem(at("Q3"))), Resolved::File(at("Q3.png")));
-        assert_eq!(ImageSource::Stem(at("Q3")).resolve(ImageCheck::Decode, 1), Resolved::Unreadable);
+        image::RgbImage::from_fn(60, 60, |x, y| image::Rgb([x, y, x * y].map(|v| (v * 37) as u8)))
+            .save(at("Q3.png"))
+            .unwrap();
+        let whole = std::fs::read(at("Q3.png")).unwrap();
+        std::fs::write(at("Q3.png"), &whole[..whole.len() / 2]).unwrap();
+        let cut = ImageSource::Stem(at("Q3"));
+        assert_eq!(resolve(&cut), Resolved::File(at("Q3.png")));
+        assert_eq!(cut.resolve(ImageCheck::Decode, 1), Resolved::Unreadable);
     }
 
     #[test]

@@ -74,7 +74,7 @@ pub enum Protocol {
 impl Protocol {
     /// Applies the protocol to a list that is meant to hold `length` candidates.
     pub fn apply<T: PartialEq>(self, candidates: &mut Vec<T>, gold: T, length: usize) {
-        if self == Protocol::GoldInList && !candidates.is_empty() && !candidates.contains(&gold) {
+        if self == Protocol::GoldInList && !candidates.contains(&gold) {
             candidates.truncate(length.saturating_sub(1));
             candidates.push(gold);
         }

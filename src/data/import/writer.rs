@@ -71,10 +71,10 @@ fn fill(draft: Draft, format: Format, root: &Path, settings: &Settings) -> Resul
         let images = shelf.take(mentions.iter().map(|m| (m.id.as_str(), &m.image)), &mut notes)?;
         let lines = mentions.into_iter().zip(images).map(|(mention, image)| {
             let mut candidates = mention.candidates;
-            if !candidates.is_empty() && !candidates.contains(&mention.gold) {
+            if list_length > 0 && !candidates.contains(&mention.gold) {
                 notes.add(&format!("lists of {split} without their gold entity, as retrieved"), &mention.id);
+                settings.protocol.apply(&mut candidates, mention.gold.clone(), list_length);
             }
-            settings.protocol.apply(&mut candidates, mention.gold.clone(), list_length);
             MentionRecord {
                 mention_id: mention.id,
                 mention: mention.mention,
