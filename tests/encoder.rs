@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use fissfuse::encoder::{Encoders, read_image};
+use fissfuse::encoder::{Encoders, Precision, read_image};
 use fissfuse::tensor::safetensors::Reader;
 use tempfile::tempdir;
 
@@ -24,6 +24,10 @@ fn fixtures() -> (Vec<PathBuf>, PathBuf) {
     (names.map(|name| folder.join(name)).to_vec(), folder.join("image.png"))
 }
 
+fn open(folder: &Path) -> fissfuse::Result<Encoders> {
+    Encoders::open(&folder.into(), Precision::F32)
+}
+
 fn difference(got: &[f32], want: &[f32]) -> f32 {
     assert_eq!(got.len(), want.len());
     got.iter().zip(want).fold(0.0, |max, (g, w)| max.max((g - w).abs()))
@@ -34,7 +38,7 @@ fn pixels_and_tokens_are_those_of_transformers() {
     let (folders, image) = fixtures();
     for folder in folders {
         let expected = Reader::open(&folder.join("expected.safetensors")).unwrap();
-        let encoders = Encoders::open(&folder).unwrap();
+        let encoders = open(&folder).unwrap();
         let pixels = encoders.image.processor().process(read_image(&image).unwrap()).unwrap();
         let wanted = expected.tensor("pixels").unwrap();
         assert!(difference(&pixels, wanted.data()) < PIXELS);
@@ -66,7 +70,7 @@ fn embed_writes_what_transformers_computes() {
 #[test]
 fn texts_encoded_together_are_as_if_encoded_alone() {
     let (folders, _) = fixtures();
-    let encoders = Encoders::open(&folders[0]).unwrap();
+    let encoders = open(&folders[0]).unwrap();
     let texts = ["king", TEXT, "", "Hussein of Jordan"];
     let together = encoders.text.encode_texts(&texts, 12).unwrap();
     for (text, together) in texts.iter().zip(together) {

@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use anyhow::Context;
 use clap::builder::RangedU64ValueParser;
-use fissfuse::data::{Batcher, Counts, Dataset, FeatureStore, GoldMissing, Skipped, Tolerance};
+use fissfuse::data::{Batcher, Counts, Dataset, EncodeSettings, FeatureStore, GoldMissing, Skipped, Tolerance};
 use fissfuse::device::cuda::Arithmetic;
 use fissfuse::device::{DeviceChoice, Gpu};
+use fissfuse::encoder::EncoderPaths;
 use fissfuse::model::{Ablation, Modalities};
 use fissfuse::train::{RunConfig, Schedule};
 use indicatif::{ProgressBar, ProgressStyle};
@@ -66,6 +67,41 @@ impl DeviceArgs {
         let gpu = self.device.open(self.arithmetic)?;
         gpu.iter().for_each(|gpu| gpu.set_resident_percent(self.feature_memory));
         Ok(gpu)
+    }
+}
+
+/// Flags that name the encoders.
+#[derive(clap::Args)]
+pub struct EncoderArgs {
+    /// Hugging Face directory of an encoder of texts and images: CLIP.
+    #[arg(long, value_name = "DIR")]
+    encoder: Option<PathBuf>,
+
+    /// Hugging Face directory of the encoder of texts: CLIP or BERT [default: --encoder].
+    #[arg(long, value_name = "DIR")]
+    text_encoder: Option<PathBuf>,
+
+    /// Hugging Face directory of the encoder of images: CLIP or ResNet [default: --encoder].
+    #[arg(long, value_name = "DIR")]
+    image_encoder: Option<PathBuf>,
+}
+
+impl EncoderArgs {
+    /// The directories; that of the settings where no flag names one.
+    pub fn paths(&self, settings: &EncodeSettings) -> anyhow::Result<EncoderPaths> {
+        Ok(EncoderPaths { text: self.text(&settings.text_encoder)?, image: self.image(&settings.image_encoder)? })
+    }
+
+    /// The directory of the text encoder.
+    pub fn text(&self, setting: &Option<PathBuf>) -> anyhow::Result<PathBuf> {
+        let path = self.text_encoder.as_ref().or(self.encoder.as_ref()).or(setting.as_ref()).cloned();
+        path.context("no encoder of texts is given: add --encoder DIR or --text-encoder DIR")
+    }
+
+    /// The directory of the image encoder.
+    pub fn image(&self, setting: &Option<PathBuf>) -> anyhow::Result<PathBuf> {
+        let path = self.image_encoder.as_ref().or(self.encoder.as_ref()).or(setting.as_ref()).cloned();
+        path.context("no encoder of images is given: add --encoder DIR or --image-encoder DIR")
     }
 }
 

@@ -79,6 +79,8 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     let data = ["--data".to_string(), show(&data)];
     let features_of = ["--features".to_string(), show(&features)];
     let encode = ["--encoder".to_string(), show(&encoder), "--out".into(), show(&features)];
+    // The small encoder is no work for either, and f32 gives the same model on every processor.
+    let encode = [&encode[..], &["--precision".into(), "f32".into()]].concat();
     let with_config = ["--config".to_string(), show(&config)];
     subcommand("encode", [&data[..], &encode, &with_config].concat())?;
     let mut train = [&data[..], &features_of, &with_config, &["--out".into(), show(&model)]].concat();
@@ -132,7 +134,8 @@ fn example(data: &Path, features: &Path, encoder: &Path, model: &Path) -> anyhow
     let mut skipped = Skipped::default();
     let dataset = Dataset::open(data, Tolerance::Strict, &mut skipped)?;
     let batcher = batcher(&dataset, features)?;
-    let (trained, encoders) = (TrainedModel::read(model)?, Encoders::open(encoder)?);
+    let (trained, encoders) =
+        (TrainedModel::read(model)?, Encoders::open(&encoder.into(), batcher.store().manifest().precision)?);
     let mut linker = Linker::new(&trained.model, None, &batcher, &dataset, &encoders)?;
     let mentions = dataset.mentions(Split::Test, &mut skipped)?;
     let mention: &Mention = mentions.first().context("the test split is empty")?;

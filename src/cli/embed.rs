@@ -2,11 +2,11 @@
 
 use std::path::PathBuf;
 
-use fissfuse::encoder::{Encoders, read_image};
+use fissfuse::encoder::{ImageEncoder, Precision, TextEncoder, read_image};
 use fissfuse::tensor::Tensor;
 use fissfuse::tensor::safetensors::Writer;
 
-use super::common::at_least_one;
+use super::common::{EncoderArgs, at_least_one};
 
 /// Encode one text and one image, to look at or to compare with another implementation.
 ///
@@ -14,9 +14,12 @@ use super::common::at_least_one;
 #[derive(clap::Args)]
 #[command(group = clap::ArgGroup::new("input").required(true).multiple(true))]
 pub struct Args {
-    /// Hugging Face directory of the encoder.
-    #[arg(long, value_name = "DIR")]
-    encoder: PathBuf,
+    #[command(flatten)]
+    encoders: EncoderArgs,
+
+    /// What the encoders compute with, f32 or bf16.
+    #[arg(long, value_name = "TYPE", default_value_t)]
+    precision: Precision,
 
     /// Text to encode.
     #[arg(long, group = "input")]
@@ -36,19 +39,20 @@ pub struct Args {
 }
 
 pub fn run(args: Args) -> anyhow::Result<()> {
-    let encoders = Encoders::open(&args.encoder)?;
     let mut tensors = Vec::new();
     if let Some(text) = &args.text {
-        let (width, _) = encoders.text.widths();
-        for encoded in encoders.text.encode_texts(&[text], args.max_tokens.unwrap_or(usize::MAX))? {
+        let encoder = TextEncoder::open(&args.encoders.text(&None)?, args.precision)?;
+        let (width, _) = encoder.widths();
+        for encoded in encoder.encode_texts(&[text], args.max_tokens.unwrap_or(usize::MAX))? {
             tensors.push(("text.tokens", Tensor::new([encoded.tokens.len() / width, width], encoded.tokens)?));
             tensors.push(("text.global", Tensor::new([encoded.global.len()], encoded.global)?));
         }
     }
     if let Some(path) = &args.image {
-        let (width, _) = encoders.image.widths();
-        let pixels = encoders.image.processor().process(read_image(path)?)?;
-        for encoded in encoders.image.encode_images(&[pixels])? {
+        let encoder = ImageEncoder::open(&args.encoders.image(&None)?, args.precision)?;
+        let (width, _) = encoder.widths();
+        let pixels = encoder.processor().process(read_image(path)?)?;
+        for encoded in encoder.encode_images(&[pixels])? {
             tensors.push(("image.patches", Tensor::new([encoded.tokens.len() / width, width], encoded.tokens)?));
             tensors.push(("image.global", Tensor::new([encoded.global.len()], encoded.global)?));
         }

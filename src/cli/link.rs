@@ -4,13 +4,13 @@ use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
-use fissfuse::data::{Dataset, Mention, MentionRecord, Skipped, parse_record, record_error};
+use fissfuse::data::{Dataset, EncodeSettings, Mention, MentionRecord, Skipped, parse_record, record_error};
 use fissfuse::encoder::Encoders;
 use fissfuse::eval::Linker;
 use fissfuse::train::TrainedModel;
 use indicatif::ProgressBar;
 
-use super::common::{DataArgs, DeviceArgs, at_least_one, batcher, list_skipped, progress};
+use super::common::{DataArgs, DeviceArgs, EncoderArgs, at_least_one, batcher, list_skipped, progress};
 
 /// Link mentions: JSON lines in, JSON lines out, each answered before the next is read.
 ///
@@ -26,9 +26,8 @@ pub struct Args {
     #[arg(long, value_name = "DIR")]
     pub features: PathBuf,
 
-    /// Hugging Face directory of the encoder that made the features.
-    #[arg(long, value_name = "DIR")]
-    pub encoder: PathBuf,
+    #[command(flatten)]
+    pub encoders: EncoderArgs,
 
     /// Folder of a training run, or a model's file.
     #[arg(long, value_name = "PATH")]
@@ -56,15 +55,18 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     let batcher = batcher(&dataset, &args.features)?;
     let trained = TrainedModel::read(&args.model)?;
     trained.check(batcher.store().manifest(), &args.features)?;
-    let encoders = Encoders::open(&args.encoder)?;
-    let (text, image) = (encoders.text.identity(), encoders.image.identity());
+    let paths = args.encoders.paths(&EncodeSettings::default())?;
     let manifest = batcher.store().manifest();
-    anyhow::ensure!(
-        (&text, &image) == (&manifest.text_encoder, &manifest.image_encoder),
-        "{} is another encoder than the one that made {}",
-        args.encoder.display(),
-        args.features.display()
-    );
+    let encoders = Encoders::open(&paths, manifest.precision)?;
+    let found = [(encoders.text.identity(), &paths.text), (encoders.image.identity(), &paths.image)];
+    for ((found, path), wanted) in found.into_iter().zip([&manifest.text_encoder, &manifest.image_encoder]) {
+        anyhow::ensure!(
+            found == wanted,
+            "{} is another encoder than the one that made {}",
+            path.display(),
+            args.features.display()
+        );
+    }
     let gpu = args.device.open()?;
     let mut linker = Linker::new(&trained.model, gpu.as_ref(), &batcher, &dataset, &encoders)?;
     let (name, reader): (PathBuf, Box<dyn BufRead>) = match &args.input {

@@ -1,7 +1,7 @@
 //! Encoding a dataset into a feature store: each text and image once, in shards, resuming where it stopped.
 
 use std::collections::HashSet;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::UNIX_EPOCH;
 
 use image::{Rgb, RgbImage};
@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::store::{Kind, Manifest, MissingImage, Stamp, StoreWriter, image_key, text_key};
 use super::{Dataset, Skipped, Split, Tolerance};
-use crate::encoder::{Encoded, Encoders, read_image};
+use crate::encoder::{Encoded, Encoders, Precision, read_image};
 use crate::error::{Error, Result};
 use crate::model::Widths;
 
@@ -30,6 +30,12 @@ pub struct EncodeSettings {
     pub entity_template: String,
     /// What stands in for a missing image.
     pub missing_image: MissingImage,
+    /// Hugging Face directory of the text encoder.
+    pub text_encoder: Option<PathBuf>,
+    /// Hugging Face directory of the image encoder.
+    pub image_encoder: Option<PathBuf>,
+    /// What the encoders compute with; else the faster one on this processor.
+    pub precision: Option<Precision>,
 }
 
 impl Default for EncodeSettings {
@@ -39,6 +45,9 @@ impl Default for EncodeSettings {
             mention_template: "{mention}. {sentence}".into(),
             entity_template: "{name}. {description}".into(),
             missing_image: MissingImage::White,
+            text_encoder: None,
+            image_encoder: None,
+            precision: None,
         }
     }
 }
@@ -47,11 +56,12 @@ impl EncodeSettings {
     /// What a store made with these encoders and settings records.
     pub fn manifest(&self, encoders: &Encoders) -> Manifest {
         let ((text, text_global), (image, image_global)) = (encoders.text.widths(), encoders.image.widths());
-        let EncodeSettings { max_tokens, mention_template, entity_template, missing_image } = self.clone();
+        let EncodeSettings { max_tokens, mention_template, entity_template, missing_image, .. } = self.clone();
         Manifest {
             format: Manifest::FORMAT,
-            text_encoder: encoders.text.identity(),
-            image_encoder: encoders.image.identity(),
+            text_encoder: encoders.text.identity().into(),
+            image_encoder: encoders.image.identity().into(),
+            precision: encoders.precision,
             widths: Widths { text, text_global, image, image_global },
             patches: encoders.image.patches(),
             max_tokens,

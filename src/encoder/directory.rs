@@ -1,11 +1,14 @@
-//! A Hugging Face model directory: its files and their fingerprint.
+//! A Hugging Face model directory: what it holds, its files and their fingerprint.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use xxhash_rust::xxh3::Xxh3;
 
+use super::{ImageEncoder, Precision, TextEncoder, Tokenizer, bert, clip, resnet};
 use crate::device::MappedFile;
-use crate::error::Result;
+use crate::error::{Error, Result};
+use crate::files;
+use crate::tensor::Shards;
 
 /// Tells one encoder's files from another's: a hash of their contents.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,5 +35,76 @@ impl Fingerprint {
     /// As hexadecimal digits.
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+}
+
+/// A model that the directory may hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Clip,
+    Bert,
+    ResNet,
+}
+
+/// An opened directory.
+pub(super) struct Directory {
+    folder: PathBuf,
+    kind: Kind,
+    shards: Shards,
+}
+
+impl Directory {
+    /// Opens a directory; its `config.json` says what it holds.
+    pub fn open(folder: &Path) -> Result<Directory> {
+        let path = folder.join("config.json");
+        if !path.exists() {
+            let reason = "has no config.json; give the directory of a Hugging Face model";
+            return Err(Error::file(folder, reason));
+        }
+        let config: serde_json::Value = serde_json::from_str(&files::read_text(&path)?)
+            .map_err(|e| Error::file(&path, format!("is no JSON: {e}")))?;
+        let kind = match config.get("model_type").and_then(|m| m.as_str()) {
+            Some("clip") => Kind::Clip,
+            Some("bert") => Kind::Bert,
+            Some("resnet") => Kind::ResNet,
+            other => {
+                let found = other.map_or("no model_type".into(), |m| format!("model_type `{m}`"));
+                return Err(Error::file(&path, format!("has {found}; this version reads `clip`, `bert`, `resnet`")));
+            }
+        };
+        Ok(Directory { folder: folder.to_path_buf(), kind, shards: Shards::open(folder)? })
+    }
+
+    /// Its text encoder.
+    pub fn text(&self, precision: Precision) -> Result<TextEncoder> {
+        let (name, model) = match self.kind {
+            Kind::Clip => ("clip-text", clip::open_text(&self.folder, &self.shards, precision)?),
+            Kind::Bert => ("bert", bert::open(&self.folder, &self.shards, precision)?),
+            Kind::ResNet => {
+                let reason = "holds a ResNet, which encodes images; give a CLIP or a BERT for the texts";
+                return Err(Error::file(&self.folder, reason));
+            }
+        };
+        let identity = self.identity(name, "tokenizer.json")?;
+        Ok(TextEncoder::new(identity, Tokenizer::open(&self.folder)?, model))
+    }
+
+    /// Its image encoder.
+    pub fn image(&self, precision: Precision) -> Result<ImageEncoder> {
+        let (name, (processor, model)) = match self.kind {
+            Kind::Clip => ("clip-image", clip::open_vision(&self.folder, &self.shards, precision)?),
+            Kind::ResNet => ("resnet", resnet::open(&self.folder, &self.shards, precision)?),
+            Kind::Bert => {
+                let reason = "holds a BERT, which encodes texts; give a CLIP or a ResNet for the images";
+                return Err(Error::file(&self.folder, reason));
+            }
+        };
+        Ok(ImageEncoder::new(self.identity(name, "preprocessor_config.json")?, processor, model))
+    }
+
+    /// Kind and fingerprint of all files that determine what one side computes.
+    fn identity(&self, name: &str, preparation: &str) -> Result<String> {
+        let files: Vec<&str> = ["config.json", preparation].into_iter().chain(self.shards.files()).collect();
+        Ok(format!("{name}:{}", Fingerprint::of(&self.folder, &files)?.as_str()))
     }
 }

@@ -111,8 +111,9 @@ pub struct ImageProcessor {
 }
 
 impl ImageProcessor {
-    /// Reads `preprocessor_config.json` of a model's folder, for a model that takes images of `size` x `size`.
-    pub fn open(folder: &Path, size: u32) -> Result<ImageProcessor> {
+    /// Reads `preprocessor_config.json` of a model's folder, for a model that takes images of `size` x `size`, or square
+    /// ones of any size.
+    pub fn open(folder: &Path, size: Option<u32>) -> Result<ImageProcessor> {
         let path = folder.join("preprocessor_config.json");
         if !path.exists() {
             return Err(Error::file(&path, "is missing; it says how images become the model's input"));
@@ -132,7 +133,8 @@ impl ImageProcessor {
             (false, _, true, Size::Exact { height, width }) => (height, width),
             _ => return Err(Error::file(&path, "neither crops nor resizes to one size")),
         };
-        if output != (size, size) {
+        let size = size.unwrap_or(output.0);
+        if output != (size, size) || size == 0 {
             let reason = format!("makes images of {output:?}, the model takes {size} x {size}");
             return Err(Error::file(&path, reason));
         }
@@ -140,6 +142,11 @@ impl ImageProcessor {
             return Err(Error::file(&path, "has a zero in `image_std`"));
         }
         Ok(ImageProcessor { config, filter, output })
+    }
+
+    /// Width and height of what comes out.
+    pub fn size(&self) -> usize {
+        self.output.0 as usize
     }
 
     /// The encoder's input of an image: (3, height, width).

@@ -1,20 +1,29 @@
 //! Frozen encoders: texts and images to token states and a global vector.
 
+pub mod bert;
 pub mod clip;
 mod directory;
 mod image;
 mod layers;
+mod precision;
 mod resample;
+pub mod resnet;
 mod text;
+mod tokenizer;
+mod transformer;
+mod vision;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 pub use self::image::{ImageProcessor, image_size, read_image};
 pub use directory::Fingerprint;
-pub use text::Tokenizer;
+pub use precision::Precision;
+pub use text::TextEncoder;
+pub use tokenizer::Tokenizer;
+pub use vision::ImageEncoder;
 
-use crate::error::{Error, Result};
-use crate::files;
+use self::layers::{Rows, Sequences};
+use crate::error::Result;
 
 /// What an encoder says about one text or image.
 #[derive(Clone, Debug, PartialEq)]
@@ -25,63 +34,43 @@ pub struct Encoded {
     pub global: Vec<f32>,
 }
 
-/// Encodes texts.
-pub trait TextEncoder: Send + Sync {
-    /// Kind and fingerprint, as a store's manifest records it.
-    fn identity(&self) -> String;
-
-    /// Widths of token states and of the global vector.
-    fn widths(&self) -> (usize, usize);
-
-    /// Encodes texts, each cut to `max_tokens` and else at its own length.
-    fn encode_texts(&self, texts: &[&str], max_tokens: usize) -> Result<Vec<Encoded>>;
+/// Splits the rows of a batch into its sequences.
+fn collect(rows: Rows, sequences: &Sequences, global: Vec<Vec<f32>>) -> Result<Vec<Encoded>> {
+    let width = rows.width();
+    let rows = rows.into_host()?;
+    let tokens = sequences.ranges().map(|range| rows[range.start * width..range.end * width].to_vec());
+    Ok(tokens.zip(global).map(|(tokens, global)| Encoded { tokens, global }).collect())
 }
 
-/// Encodes images.
-pub trait ImageEncoder: Send + Sync {
-    /// Kind and fingerprint, as a store's manifest records it.
-    fn identity(&self) -> String;
+/// The directories of the two encoders: Hugging Face models, one and the same or two.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EncoderPaths {
+    /// For texts: CLIP or BERT.
+    pub text: PathBuf,
+    /// For images: CLIP or ResNet.
+    pub image: PathBuf,
+}
 
-    /// Widths of patch states and of the global vector.
-    fn widths(&self) -> (usize, usize);
-
-    /// Number of patch states of every image.
-    fn patches(&self) -> usize;
-
-    /// How a decoded image becomes the encoder's input.
-    fn processor(&self) -> &ImageProcessor;
-
-    /// Encodes images that the processor prepared.
-    fn encode_images(&self, pixels: &[Vec<f32>]) -> Result<Vec<Encoded>>;
+impl From<&Path> for EncoderPaths {
+    fn from(both: &Path) -> EncoderPaths {
+        EncoderPaths { text: both.into(), image: both.into() }
+    }
 }
 
 /// A text and an image encoder.
 pub struct Encoders {
     /// For texts.
-    pub text: Box<dyn TextEncoder>,
+    pub text: TextEncoder,
     /// For images.
-    pub image: Box<dyn ImageEncoder>,
+    pub image: ImageEncoder,
+    /// What both compute with.
+    pub precision: Precision,
 }
 
 impl Encoders {
-    /// Opens a Hugging Face directory; its `config.json` says what it holds.
-    pub fn open(folder: &Path) -> Result<Encoders> {
-        let path = folder.join("config.json");
-        if !path.exists() {
-            let reason = "has no config.json; give the directory of a Hugging Face model";
-            return Err(Error::file(folder, reason));
-        }
-        let config: serde_json::Value = serde_json::from_str(&files::read_text(&path)?)
-            .map_err(|e| Error::file(&path, format!("is no JSON: {e}")))?;
-        match config.get("model_type").and_then(|m| m.as_str()) {
-            Some("clip") => {
-                let clip = std::sync::Arc::new(clip::Clip::open(folder)?);
-                Ok(Encoders { text: Box::new(clip.clone()), image: Box::new(clip) })
-            }
-            other => {
-                let found = other.map_or("no model_type".into(), |m| format!("model_type `{m}`"));
-                Err(Error::file(&path, format!("has {found}; this version reads `clip`")))
-            }
-        }
+    /// Opens the directories; the `config.json` of each says what it holds.
+    pub fn open(paths: &EncoderPaths, precision: Precision) -> Result<Encoders> {
+        let text = TextEncoder::open(&paths.text, precision)?;
+        Ok(Encoders { text, image: ImageEncoder::open(&paths.image, precision)?, precision })
     }
 }

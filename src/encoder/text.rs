@@ -1,65 +1,107 @@
-//! Texts to token numbers, by the tokenizer that a model ships.
+//! Encoding texts: tokens, batches, and back to the order of the texts.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use tokenizers::TruncationParams;
+use rayon::prelude::*;
 
+use super::directory::Directory;
+use super::{Encoded, Precision, Tokenizer};
 use crate::error::{Error, Result};
 
-/// A model's `tokenizer.json`.
-pub struct Tokenizer {
-    path: PathBuf,
-    inner: tokenizers::Tokenizer,
+/// Tokens of a forward pass: enough rows to fill the products, few enough that they stay in the cache between layers.
+const BATCH_TOKENS: usize = 1024;
+
+/// A model of texts.
+pub trait TextModel: Send + Sync {
+    /// Widths of token states and of the global vector.
+    fn widths(&self) -> (usize, usize);
+
+    /// Most tokens of a text.
+    fn max_tokens(&self) -> usize;
+
+    /// Encodes texts given by the numbers of their tokens.
+    fn encode(&self, ids: &[&[u32]]) -> Result<Vec<Encoded>>;
 }
 
-impl Tokenizer {
-    /// Reads `tokenizer.json` of a model's folder.
-    pub fn open(folder: &Path) -> Result<Tokenizer> {
-        let path = folder.join("tokenizer.json");
-        if !path.exists() {
-            let reason = "is missing; save the model's fast tokenizer (`tokenizer.save_pretrained`) beside its weights";
-            return Err(Error::file(&path, reason));
+/// A model of texts with its tokenizer.
+pub struct TextEncoder {
+    identity: String,
+    tokenizer: Tokenizer,
+    model: Box<dyn TextModel>,
+}
+
+impl TextEncoder {
+    /// Opens a Hugging Face directory of a CLIP or a BERT.
+    pub fn open(folder: &Path, precision: Precision) -> Result<TextEncoder> {
+        Directory::open(folder)?.text(precision)
+    }
+
+    pub(super) fn new(identity: String, tokenizer: Tokenizer, model: Box<dyn TextModel>) -> TextEncoder {
+        TextEncoder { identity, tokenizer, model }
+    }
+
+    /// Kind and fingerprint, as a store's manifest records it.
+    pub fn identity(&self) -> &str {
+        &self.identity
+    }
+
+    /// Widths of token states and of the global vector.
+    pub fn widths(&self) -> (usize, usize) {
+        self.model.widths()
+    }
+
+    /// Encodes texts, each cut to `max_tokens` and else at its own length.
+    pub fn encode_texts(&self, texts: &[&str], max_tokens: usize) -> Result<Vec<Encoded>> {
+        let tokenizer = self.tokenizer.at_most(max_tokens.min(self.model.max_tokens()))?;
+        let ids: Vec<Vec<u32>> = texts.par_iter().map(|text| tokenizer.ids(text)).collect::<Result<_>>()?;
+        self.encode_ids(&ids)
+    }
+
+    /// Encodes texts given by the numbers of their tokens.
+    pub fn encode_ids(&self, ids: &[Vec<u32>]) -> Result<Vec<Encoded>> {
+        let mut encoded = vec![None; ids.len()];
+        for batch in batches(ids) {
+            let texts: Vec<&[u32]> = batch.iter().map(|&i| ids[i].as_slice()).collect();
+            for (&i, text) in batch.iter().zip(self.model.encode(&texts)?) {
+                encoded[i] = Some(text);
+            }
         }
-        let mut inner = tokenizers::Tokenizer::from_file(&path)
-            .map_err(|e| Error::file(&path, format!("cannot be read as a tokenizer: {e}")))?;
-        inner.with_padding(None);
-        Ok(Tokenizer { path, inner })
+        let whole: Option<Vec<Encoded>> = encoded.into_iter().collect();
+        whole.ok_or_else(|| Error::invalid("the text encoder left out a text"))
     }
+}
 
-    /// Token numbers of a text with the model's special tokens, at most `max_tokens` in all.
-    pub fn encode(&self, text: &str, max_tokens: usize) -> Result<Vec<u32>> {
-        self.at_most(max_tokens)?.ids(text)
-    }
-
-    /// The same tokenizer, cutting texts to `max_tokens` with their special tokens.
-    pub fn at_most(&self, max_tokens: usize) -> Result<Bounded<'_>> {
-        let special = self.ids_of(&self.inner, "")?.len();
-        if max_tokens <= special {
-            let reason = format!("max_tokens = {max_tokens} leaves no room beside the {special} special tokens");
-            return Err(Error::invalid(reason));
+/// Numbers of the texts of each forward pass: by length, so that those of a pass take about as long.
+fn batches(ids: &[Vec<u32>]) -> Vec<Vec<usize>> {
+    let mut order: Vec<usize> = (0..ids.len()).collect();
+    order.sort_by_key(|&i| ids[i].len());
+    let (mut batches, mut tokens) = (Vec::new(), BATCH_TOKENS + 1);
+    for i in order {
+        tokens += ids[i].len();
+        if tokens > BATCH_TOKENS {
+            batches.push(Vec::new());
+            tokens = ids[i].len();
         }
-        let mut inner = self.inner.clone();
-        let truncation = TruncationParams { max_length: max_tokens, ..TruncationParams::default() };
-        inner.with_truncation(Some(truncation)).map_err(|e| Error::file(&self.path, e.to_string()))?;
-        Ok(Bounded { tokenizer: self, inner })
+        if let Some(batch) = batches.last_mut() {
+            batch.push(i);
+        }
     }
-
-    fn ids_of(&self, inner: &tokenizers::Tokenizer, text: &str) -> Result<Vec<u32>> {
-        let encoding = inner.encode_fast(text, true);
-        let encoding = encoding.map_err(|e| Error::file(&self.path, format!("cannot tokenize {text:?}: {e}")))?;
-        Ok(encoding.get_ids().to_vec())
-    }
+    batches
 }
 
-/// A tokenizer with a limit.
-pub struct Bounded<'a> {
-    tokenizer: &'a Tokenizer,
-    inner: tokenizers::Tokenizer,
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-impl Bounded<'_> {
-    /// Token numbers of a text.
-    pub fn ids(&self, text: &str) -> Result<Vec<u32>> {
-        self.tokenizer.ids_of(&self.inner, text)
+    #[test]
+    fn every_text_is_in_one_batch() {
+        let ids: Vec<Vec<u32>> = (0..500).map(|i| vec![0; 1 + i * 37 % 77]).chain([vec![0; 3000]]).collect();
+        let batches = batches(&ids);
+        let mut all = batches.concat();
+        all.sort();
+        assert_eq!(all, (0..ids.len()).collect::<Vec<_>>());
+        let tokens = |batch: &Vec<usize>| batch.iter().map(|&i| ids[i].len()).sum::<usize>();
+        assert!(batches.iter().all(|batch| tokens(batch) <= BATCH_TOKENS || batch.len() == 1));
+        assert!(batches.len() < 25 && super::batches(&[]).is_empty());
     }
 }

@@ -6,6 +6,7 @@ mod indices;
 mod ragged;
 mod rows;
 pub mod safetensors;
+mod shards;
 
 use std::sync::Arc;
 
@@ -14,6 +15,7 @@ pub use feature_rows::FeatureRows;
 pub use indices::Indices;
 pub use ragged::{Ragged, Textbook};
 pub use rows::{GpuRows, RowTable, SharedSlice};
+pub use shards::Shards;
 
 use crate::device::Gpu;
 use crate::device::cpu::Buffer;

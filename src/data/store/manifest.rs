@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use crate::encoder::Precision;
 use crate::error::{Error, Result};
 use crate::files;
 use crate::model::Widths;
@@ -33,6 +34,9 @@ pub struct Manifest {
     pub text_encoder: String,
     /// Kind and fingerprint of the image encoder's files.
     pub image_encoder: String,
+    /// What both computed with.
+    #[serde(default)]
+    pub precision: Precision,
     /// Widths of the four features.
     #[serde(flatten)]
     pub widths: Widths,

@@ -6,6 +6,8 @@
 use std::ops::{Deref, DerefMut};
 use std::sync::Mutex;
 
+use half::bf16;
+
 /// Arrays smaller than this go through the ordinary allocator, which keeps them anyway.
 const SMALL: usize = 16 << 10;
 /// The most floats that wait for reuse (1 GiB); what comes on top is freed.
@@ -107,6 +109,35 @@ impl Deref for Buffer {
 impl DerefMut for Buffer {
     fn deref_mut(&mut self) -> &mut [f32] {
         &mut self.0
+    }
+}
+
+/// An owned array of bf16 from the same pool.
+#[derive(Debug)]
+pub struct HalfBuffer {
+    /// Two values in the bits of each.
+    words: Buffer,
+    len: usize,
+}
+
+impl HalfBuffer {
+    /// `len` values of any kind: for results that are written in full before they are read.
+    pub fn scratch(len: usize) -> HalfBuffer {
+        HalfBuffer { words: Buffer::scratch(len.div_ceil(2)), len }
+    }
+}
+
+impl Deref for HalfBuffer {
+    type Target = [bf16];
+
+    fn deref(&self) -> &[bf16] {
+        &bytemuck::cast_slice(&self.words)[..self.len]
+    }
+}
+
+impl DerefMut for HalfBuffer {
+    fn deref_mut(&mut self) -> &mut [bf16] {
+        &mut bytemuck::cast_slice_mut(&mut self.words)[..self.len]
     }
 }
 

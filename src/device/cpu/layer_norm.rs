@@ -2,8 +2,8 @@
 
 use rayon::prelude::*;
 
-use super::linear::segments;
-use super::vector;
+use super::linear::{ROW_CHUNK, segments};
+use super::{Value, vector};
 
 /// Normalizes one row: `x` becomes x̂, `out` the result; returns rstd.
 #[inline(always)]
@@ -26,6 +26,24 @@ pub fn layer_norm_forward(x: &mut [f32], out: &mut [f32], rstd: &mut [f32], gamm
             *rstd = forward_row(x, out, gamma, beta, eps);
         }
     });
+}
+
+/// Normalizes rows of `gamma.len()` floats in parallel, for inference: nothing is kept for a backward.
+pub fn layer_norm<T: Value>(x: &[f32], out: &mut [T], gamma: &[f32], beta: &[f32], eps: f32) {
+    let width = gamma.len();
+    let chunks = out.par_chunks_mut(ROW_CHUNK * width).zip(x.par_chunks(ROW_CHUNK * width));
+    chunks.for_each_init(
+        || [vec![0.0; width], vec![0.0; width]],
+        |[xhat, row], (out, x)| {
+            simd!({
+                for (x, out) in x.chunks_exact(width).zip(out.chunks_exact_mut(width)) {
+                    xhat.copy_from_slice(x);
+                    forward_row(xhat, row, gamma, beta, eps);
+                    T::store(out, row);
+                }
+            });
+        },
+    );
 }
 
 /// Gradients of gamma and beta, summed over rows.

@@ -26,15 +26,17 @@ mod layer_norm;
 mod linear;
 mod matmul;
 mod product;
+mod self_attention;
 pub mod vector;
 
 pub use attention::{Attended, attend, attend_backward};
-pub use buffer::Buffer;
+pub use buffer::{Buffer, HalfBuffer};
 pub use dense::Dense;
-pub use layer_norm::{LayerNormGrads, layer_norm_backward, layer_norm_forward};
+pub use layer_norm::{LayerNormGrads, layer_norm, layer_norm_backward, layer_norm_forward};
 pub use linear::{
     Linear, ROW_CHUNK, add_column_sums, linear, linear_backward_input, linear_backward_weight, linear_chunk, segments,
     transposed,
 };
 pub use matmul::{Mat, matmul};
-pub use product::{Activation, Epilogue, Operand, PackedBf16, Value, bf16_ceiling};
+pub use product::{Activation, Epilogue, Operand, PackedBf16, TransposedF32, Value, Windows, bf16_ceiling};
+pub use self_attention::{Heads, self_attention};

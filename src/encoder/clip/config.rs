@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use crate::encoder::layers::{Activation, Sizes};
+use crate::encoder::transformer::{Sizes, block_flops};
 use crate::error::{Error, Result};
 use crate::files;
 
@@ -84,53 +84,23 @@ impl Default for VisionConfig {
     }
 }
 
-fn sizes(width: usize, inner: usize, heads: usize, eps: f32, activation: &str) -> Result<Sizes> {
-    let activation = match activation {
-        "quick_gelu" => Activation::QuickGelu,
-        "gelu" => Activation::Gelu,
-        other => return Err(Error::invalid(format!("config.json: hidden_act `{other}` is not supported"))),
-    };
-    if heads == 0 || !width.is_multiple_of(heads) {
-        return Err(Error::invalid(format!("config.json: {heads} attention heads do not divide {width}")));
-    }
-    Ok(Sizes { width, inner, heads, eps, activation })
-}
-
 impl TextConfig {
     pub(super) fn sizes(&self) -> Result<Sizes> {
         let (heads, eps) = (self.num_attention_heads, self.layer_norm_eps);
-        sizes(self.hidden_size, self.intermediate_size, heads, eps, &self.hidden_act)
+        Ok(Sizes::new(self.hidden_size, self.intermediate_size, heads, eps, &self.hidden_act)?.causal())
     }
 }
 
 impl VisionConfig {
     pub(super) fn sizes(&self) -> Result<Sizes> {
         let (heads, eps) = (self.num_attention_heads, self.layer_norm_eps);
-        sizes(self.hidden_size, self.intermediate_size, heads, eps, &self.hidden_act)
+        Sizes::new(self.hidden_size, self.intermediate_size, heads, eps, &self.hidden_act)
     }
 
     /// States of an image: its patches and the class token.
     pub fn patches(&self) -> usize {
         (self.image_size / self.patch_size).pow(2) + 1
     }
-
-    /// Patches of an image (3, size, size), row by row, each flattened as the embedding's weight is.
-    pub(super) fn cut_patches(&self, pixels: &[f32]) -> Vec<f32> {
-        let (size, patch) = (self.image_size, self.patch_size);
-        let side = size / patch;
-        let mut out = Vec::with_capacity(side * side * 3 * patch * patch);
-        for (row, column) in (0..side * side).map(|i| (i / side * patch, i % side * patch)) {
-            for line in (0..3 * patch).map(|i| (i / patch) * size + row + i % patch) {
-                out.extend_from_slice(&pixels[line * size + column..][..patch]);
-            }
-        }
-        out
-    }
-}
-
-/// FLOPs of a transformer's blocks on one sequence of `length` rows: projections, attention, two layers of the MLP.
-fn block_flops(layers: usize, width: usize, inner: usize, length: usize) -> u64 {
-    (layers * (length * (8 * width * width + 4 * width * inner) + 4 * length * length * width)) as u64
 }
 
 impl ClipConfig {
@@ -162,6 +132,7 @@ impl ClipConfig {
         if sizes.contains(&0) || vision.num_channels != 3 || vision.patch_size > vision.image_size {
             return Err(Error::file(&path, "has a size that makes no sense"));
         }
+        text.sizes().and(vision.sizes()).map_err(|e| Error::file(&path, e.to_string()))?;
         Ok(config)
     }
 }

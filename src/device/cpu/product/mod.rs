@@ -6,10 +6,12 @@ mod ceiling;
 mod epilogue;
 mod operand;
 mod packed;
+mod transposed;
 mod value;
 
 pub use ceiling::bf16_ceiling;
 pub use epilogue::{Activation, Epilogue};
-pub use operand::Operand;
+pub use operand::{Operand, Windows};
 pub use packed::PackedBf16;
+pub use transposed::TransposedF32;
 pub use value::Value;

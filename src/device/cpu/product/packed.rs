@@ -108,17 +108,11 @@ impl PackedBf16 {
 
     /// Checks the shapes, cuts the work into tasks and runs them.
     fn run<T: Value, U: Value>(&self, x: Operand<T>, out: &mut [U], epilogue: Epilogue, native: bool) -> Result<()> {
-        let (rows, inputs) = x.size().ok_or_else(|| Error::shape("product", "the last row is not whole"))?;
-        let bias = epilogue.bias.map_or(self.outputs, <[f32]>::len);
-        if inputs != self.inputs || out.len() != rows * self.outputs || bias != self.outputs {
-            let weight = format!("({}, {})ᵀ with a bias of {bias}", self.outputs, self.inputs);
-            let reason = format!("({rows}, {inputs}) times {weight} into {} values", out.len());
-            return Err(Error::shape("product", reason));
-        }
+        let rows = check(&x, (self.outputs, self.inputs), out.len(), &epilogue)?;
         if out.is_empty() {
             return Ok(());
         }
-        let most = (BLOCK / (2 * inputs)).clamp(TILE, ROWS);
+        let most = (BLOCK / (2 * self.inputs)).clamp(TILE, ROWS);
         let blocks = rows.div_ceil(most);
         let per_block = rows.div_ceil(blocks).next_multiple_of(TILE);
         let panels = self.outputs.div_ceil(PANEL);
@@ -170,6 +164,22 @@ impl PackedBf16 {
         }
         Ok(())
     }
+}
+
+/// Checks that x, a weight of this size, the output and the bias fit together; gives the rows of x.
+pub fn check<T: Value>(
+    x: &Operand<T>,
+    (outputs, inputs): (usize, usize),
+    out: usize,
+    epilogue: &Epilogue,
+) -> Result<usize> {
+    let (rows, width) = x.size().ok_or_else(|| Error::shape("product", "the last row is not whole"))?;
+    let bias = epilogue.bias.map_or(outputs, <[f32]>::len);
+    if width != inputs || out != rows * outputs || bias != outputs {
+        let weight = format!("({outputs}, {inputs})ᵀ with a bias of {bias}");
+        return Err(Error::shape("product", format!("({rows}, {width}) times {weight} into {out} values")));
+    }
+    Ok(rows)
 }
 
 /// An output that several tasks write, each its own part.

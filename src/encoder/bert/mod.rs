@@ -1,0 +1,70 @@
+//! BERT (Devlin et al., 2019).
+
+mod config;
+
+use std::path::Path;
+
+pub use config::BertConfig;
+
+use super::layers::{Embedding, Loader, Norm, Sequences, mean};
+use super::text::TextModel;
+use super::transformer::{Block, Layout};
+use super::{Encoded, Precision, collect};
+use crate::error::Result;
+use crate::tensor::Shards;
+
+/// Where the layers of a block lie.
+const BLOCK: Layout = Layout {
+    norm_first: false,
+    qkv: ["attention.self.query", "attention.self.key", "attention.self.value"],
+    out: "attention.output.dense",
+    norm1: "attention.output.LayerNorm",
+    up: "intermediate.dense",
+    down: "output.dense",
+    norm2: "output.LayerNorm",
+};
+
+/// A transformer encoder; a text's global vector is the mean of its tokens' states.
+pub struct Bert {
+    config: BertConfig,
+    embedding: Embedding,
+    norm: Norm,
+    blocks: Vec<Block>,
+}
+
+/// Reads the model, saved alone or with a head for some task.
+pub(super) fn open(folder: &Path, shards: &Shards, precision: Precision) -> Result<Box<dyn TextModel>> {
+    let config = BertConfig::read(folder)?;
+    let loader = Loader::new(shards, precision).under_if("bert", "embeddings.word_embeddings.weight");
+    let (width, sizes) = (config.hidden_size, config.sizes()?);
+    let embeddings = loader.under("embeddings");
+    // All texts are of the first type.
+    let types = embeddings.tensor("token_type_embeddings.weight", &[config.type_vocab_size, width])?;
+    let tokens = ("word_embeddings", config.vocab_size);
+    let positions = ("position_embeddings", config.max_position_embeddings);
+    let block = |i: usize| Block::read(&loader.under(&format!("encoder.layer.{i}")), &BLOCK, sizes);
+    Ok(Box::new(Bert {
+        embedding: embeddings.embedding(tokens, positions, width, Some(types))?,
+        norm: embeddings.norm("LayerNorm", width, config.layer_norm_eps)?.wide(),
+        blocks: (0..config.num_hidden_layers).map(block).collect::<Result<_>>()?,
+        config,
+    }))
+}
+
+impl TextModel for Bert {
+    fn widths(&self) -> (usize, usize) {
+        (self.config.hidden_size, self.config.hidden_size)
+    }
+
+    fn max_tokens(&self) -> usize {
+        self.config.max_position_embeddings
+    }
+
+    fn encode(&self, ids: &[&[u32]]) -> Result<Vec<Encoded>> {
+        let texts = Sequences::new(ids.iter().map(|ids| ids.len()).collect());
+        let mut x = self.norm.forward(&self.embedding.forward(ids)?)?;
+        self.blocks.iter().try_for_each(|block| block.forward(&mut x, &texts))?;
+        let global = mean(&x, &texts)?.into_vectors()?;
+        collect(x, &texts, global)
+    }
+}

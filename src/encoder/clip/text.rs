@@ -1,0 +1,71 @@
+//! CLIP's text tower.
+
+use super::config::{ClipConfig, TextConfig};
+use super::{BLOCK, project};
+use crate::encoder::layers::{Dense, Embedding, Loader, Norm, Sequences};
+use crate::encoder::text::TextModel;
+use crate::encoder::transformer::Block;
+use crate::encoder::{Encoded, collect};
+use crate::error::{Error, Result};
+
+/// A transformer whose tokens see only those before them; the last one's state says what the text does.
+pub struct ClipText {
+    config: TextConfig,
+    embedding: Embedding,
+    blocks: Vec<Block>,
+    norm: Norm,
+    projection: Dense,
+}
+
+impl ClipText {
+    pub(super) fn read(loader: &Loader, config: &ClipConfig) -> Result<ClipText> {
+        let c = &config.text_config;
+        let (width, sizes) = (c.hidden_size, c.sizes()?);
+        let tower = loader.under("text_model");
+        let tokens = ("embeddings.token_embedding", c.vocab_size);
+        let positions = ("embeddings.position_embedding", c.max_position_embeddings);
+        let block = |i: usize| Block::read(&tower.under(&format!("encoder.layers.{i}")), &BLOCK, sizes);
+        Ok(ClipText {
+            embedding: tower.embedding(tokens, positions, width, None)?,
+            blocks: (0..c.num_hidden_layers).map(block).collect::<Result<_>>()?,
+            norm: tower.norm("final_layer_norm", width, c.layer_norm_eps)?.wide(),
+            projection: loader.projection("text_projection", config.projection_dim, width)?.wide(),
+            config: c.clone(),
+        })
+    }
+
+    /// Row of the sentence vector: transformers looks for the first end token, and in configurations written before
+    /// it knew that token's number (they say 2) for the highest number.
+    fn end_of(&self, ids: &[u32]) -> Result<usize> {
+        let end = self.config.eos_token_id;
+        let found = match end {
+            2 => ids.iter().enumerate().rev().max_by_key(|(_, id)| **id).map(|(i, _)| i),
+            _ => ids.iter().position(|&id| id == end),
+        };
+        found.ok_or_else(|| {
+            Error::invalid(format!(
+                "a text's tokens lack the end token {end} of config.json; tokenizer.json belongs to another model"
+            ))
+        })
+    }
+}
+
+impl TextModel for ClipText {
+    fn widths(&self) -> (usize, usize) {
+        (self.config.hidden_size, self.projection.outputs())
+    }
+
+    fn max_tokens(&self) -> usize {
+        self.config.max_position_embeddings
+    }
+
+    fn encode(&self, ids: &[&[u32]]) -> Result<Vec<Encoded>> {
+        let texts = Sequences::new(ids.iter().map(|ids| ids.len()).collect());
+        let mut x = self.embedding.forward(ids)?;
+        self.blocks.iter().try_for_each(|block| block.forward(&mut x, &texts))?;
+        let x = self.norm.forward(&x)?;
+        let ends = ids.iter().zip(texts.ranges()).map(|(ids, rows)| Ok(rows.start + self.end_of(ids)?));
+        let ends = x.select(&ends.collect::<Result<Vec<_>>>()?)?;
+        collect(x, &texts, project(&self.projection, &ends)?)
+    }
+}

@@ -1,0 +1,63 @@
+//! CLIP's vision tower.
+
+use super::config::{ClipConfig, VisionConfig};
+use super::{BLOCK, project};
+use crate::encoder::layers::{ClassToken, Convolution, Dense, Filters, Loader, Maps, Norm};
+use crate::encoder::transformer::Block;
+use crate::encoder::vision::ImageModel;
+use crate::encoder::{Encoded, collect};
+use crate::error::Result;
+
+/// A transformer over an image's patches and a class token, whose state says what the image shows.
+pub struct ClipVision {
+    config: VisionConfig,
+    patches: Convolution,
+    class: ClassToken,
+    before: Norm,
+    blocks: Vec<Block>,
+    after: Norm,
+    projection: Dense,
+}
+
+impl ClipVision {
+    pub(super) fn read(loader: &Loader, config: &ClipConfig) -> Result<ClipVision> {
+        let c = &config.vision_config;
+        let (width, eps, sizes) = (c.hidden_size, c.layer_norm_eps, c.sizes()?);
+        let tower = loader.under("vision_model");
+        let embeddings = tower.under("embeddings");
+        let (kernel, padding) = (c.patch_size, 0);
+        let filters = Filters { outputs: width, inputs: 3, kernel, stride: kernel, padding };
+        let block = |i: usize| Block::read(&tower.under(&format!("encoder.layers.{i}")), &BLOCK, sizes);
+        Ok(ClipVision {
+            patches: embeddings.convolution("patch_embedding", filters)?.wide(),
+            class: embeddings.class_token("class_embedding", "position_embedding", c.patches(), width)?,
+            // The missing letter is in every published file.
+            before: tower.norm("pre_layrnorm", width, eps)?.wide(),
+            blocks: (0..c.num_hidden_layers).map(block).collect::<Result<_>>()?,
+            after: tower.norm("post_layernorm", width, eps)?,
+            projection: loader.projection("visual_projection", config.projection_dim, width)?.wide(),
+            config: c.clone(),
+        })
+    }
+}
+
+impl ImageModel for ClipVision {
+    fn widths(&self) -> (usize, usize) {
+        (self.config.hidden_size, self.projection.outputs())
+    }
+
+    fn patches(&self) -> usize {
+        self.config.patches()
+    }
+
+    fn encode(&self, images: &[Vec<f32>]) -> Result<Vec<Encoded>> {
+        let size = self.config.image_size;
+        let patches = self.patches.forward(&Maps::from_planes(images, size, size)?)?;
+        let (x, images) = self.class.forward(&patches.rows)?;
+        let mut x = self.before.forward(&x)?;
+        self.blocks.iter().try_for_each(|block| block.forward(&mut x, &images))?;
+        let first = x.select(&images.ranges().map(|rows| rows.start).collect::<Vec<_>>())?;
+        let global = project(&self.projection, &self.after.forward(&first)?)?;
+        collect(x, &images, global)
+    }
+}

@@ -1,0 +1,32 @@
+//! Self-attention.
+
+use super::rows::Data;
+use super::{Rows, Sequences};
+use crate::device::cpu::{Heads, self_attention};
+use crate::encoder::Precision;
+use crate::error::{Error, Result};
+
+/// Attention of ragged sequences to themselves; it has no weights.
+pub struct Attention {
+    heads: Heads,
+    /// Of the output, which is also the input's.
+    precision: Precision,
+}
+
+impl Attention {
+    /// With these heads.
+    pub fn new(heads: Heads, precision: Precision) -> Attention {
+        Attention { heads, precision }
+    }
+
+    /// Queries, keys and values side by side (n, 3 · width) -> contexts (n, width)
+    pub fn forward(&self, qkv: &Rows, sequences: &Sequences) -> Result<Rows> {
+        let mut out = Rows::scratch(qkv.count(), self.heads.count * self.heads.width, self.precision);
+        match (qkv.data(), out.data_mut()) {
+            (Data::F32(qkv), Data::F32(out)) => self_attention(qkv, sequences.lengths(), self.heads, out)?,
+            (Data::Bf16(qkv), Data::Bf16(out)) => self_attention(qkv, sequences.lengths(), self.heads, out)?,
+            _ => return Err(Error::shape("self-attention", format!("rows are not in {}", self.precision))),
+        }
+        Ok(out)
+    }
+}

@@ -1,0 +1,94 @@
+//! Linear layers.
+
+use super::Rows;
+use super::rows::Data;
+use crate::device::cpu::{Activation, Epilogue, Mat, Operand, PackedBf16, TransposedF32, Value, Windows};
+use crate::encoder::Precision;
+use crate::error::{Error, Result};
+
+/// `activation(x Wᵀ + b)`, or with a residual `activation(x Wᵀ + b + residual)`.
+pub struct Dense {
+    weight: Weight,
+    bias: Option<Vec<f32>>,
+    activation: Option<Activation>,
+    /// Of the output.
+    precision: Precision,
+}
+
+enum Weight {
+    F32(TransposedF32),
+    Bf16(PackedBf16),
+}
+
+impl Dense {
+    /// From a row-major weight (outputs, inputs).
+    pub fn new(weight: &[f32], outputs: usize, bias: Option<Vec<f32>>, precision: Precision) -> Result<Dense> {
+        let inputs = weight.len() / outputs.max(1);
+        let weight = match precision {
+            Precision::F32 => Weight::F32(TransposedF32::new(Mat::new(weight, outputs, inputs))),
+            Precision::Bf16 => Weight::Bf16(PackedBf16::new(weight, outputs, inputs)?),
+        };
+        Ok(Dense { weight, bias, activation: None, precision })
+    }
+
+    /// The same with an activation function.
+    pub fn with(self, activation: Activation) -> Dense {
+        Dense { activation: Some(activation), ..self }
+    }
+
+    /// The same with outputs in f32.
+    pub fn wide(self) -> Dense {
+        Dense { precision: Precision::F32, ..self }
+    }
+
+    /// Width of the output.
+    pub fn outputs(&self) -> usize {
+        match &self.weight {
+            Weight::F32(weight) => weight.outputs(),
+            Weight::Bf16(weight) => weight.outputs(),
+        }
+    }
+
+    /// (n, inputs) -> (n, outputs)
+    pub fn forward(&self, x: &Rows) -> Result<Rows> {
+        let mut out = Rows::scratch(x.count(), self.outputs(), self.precision);
+        self.run(x, None, &mut out, false)?;
+        Ok(out)
+    }
+
+    /// Updates the residual (n, outputs).
+    pub fn forward_onto(&self, x: &Rows, residual: &mut Rows) -> Result<()> {
+        self.run(x, None, residual, true)
+    }
+
+    /// The same on windows of images: x holds pixels, out has a row for each window.
+    pub(super) fn forward_windows(&self, x: &Rows, windows: Windows, count: usize) -> Result<Rows> {
+        let mut out = Rows::scratch(count, self.outputs(), self.precision);
+        self.run(x, Some(windows), &mut out, false)?;
+        Ok(out)
+    }
+
+    /// [`Dense::forward_onto`] of windows.
+    pub(super) fn forward_windows_onto(&self, x: &Rows, windows: Windows, residual: &mut Rows) -> Result<()> {
+        self.run(x, Some(windows), residual, true)
+    }
+
+    fn run(&self, x: &Rows, windows: Option<Windows>, out: &mut Rows, residual: bool) -> Result<()> {
+        let epilogue = Epilogue { bias: self.bias.as_deref(), residual, activation: self.activation };
+        fn operand<T: Value>(values: &[T], width: usize, windows: Option<Windows>) -> Operand<'_, T> {
+            match windows {
+                None => Operand::new(values, width),
+                Some(windows) => Operand::windows(values, width, windows),
+            }
+        }
+        let width = x.width();
+        match (&self.weight, x.data(), out.data_mut()) {
+            (Weight::F32(w), Data::F32(x), Data::F32(out)) => w.forward(operand(x, width, windows), out, epilogue),
+            (Weight::Bf16(w), Data::F32(x), Data::F32(out)) => w.forward(operand(x, width, windows), out, epilogue),
+            (Weight::Bf16(w), Data::F32(x), Data::Bf16(out)) => w.forward(operand(x, width, windows), out, epilogue),
+            (Weight::Bf16(w), Data::Bf16(x), Data::F32(out)) => w.forward(operand(x, width, windows), out, epilogue),
+            (Weight::Bf16(w), Data::Bf16(x), Data::Bf16(out)) => w.forward(operand(x, width, windows), out, epilogue),
+            _ => Err(Error::shape("dense", "weights in f32 meet rows in bf16")),
+        }
+    }
+}

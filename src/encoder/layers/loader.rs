@@ -1,0 +1,130 @@
+//! Reading layers from a model's weights.
+
+use super::{ClassToken, Convolution, Dense, Embedding, Filters, Norm};
+use crate::encoder::Precision;
+use crate::error::Result;
+use crate::tensor::{Shards, Tensor};
+
+/// Makes the layers of an encoder from the tensors of a file, for where and how it computes.
+pub struct Loader<'a> {
+    shards: &'a Shards,
+    /// What stands before each name.
+    prefix: String,
+    precision: Precision,
+}
+
+impl<'a> Loader<'a> {
+    /// For all tensors of a model.
+    pub fn new(shards: &'a Shards, precision: Precision) -> Loader<'a> {
+        Loader { shards, prefix: String::new(), precision }
+    }
+
+    /// The same for tensors whose names go on with `part.` if there is one called `part.known`: models are published
+    /// alone and as part of larger ones.
+    pub fn under_if(self, part: &str, known: &str) -> Loader<'a> {
+        if self.contains(&format!("{part}.{known}")) { self.under(part) } else { self }
+    }
+
+    /// The same for tensors whose names go on with `part.`.
+    pub fn under(&self, part: &str) -> Loader<'a> {
+        Loader { prefix: format!("{}{part}.", self.prefix), ..*self }
+    }
+
+    /// What the layers compute with.
+    pub fn precision(&self) -> Precision {
+        self.precision
+    }
+
+    /// Whether there is a tensor of that name.
+    pub fn contains(&self, name: &str) -> bool {
+        self.shards.contains(&format!("{}{name}", self.prefix))
+    }
+
+    /// A tensor of this shape.
+    pub fn tensor(&self, name: &str, shape: &[usize]) -> Result<Tensor> {
+        self.shards.tensor_of(&format!("{}{name}", self.prefix), shape)
+    }
+
+    fn vector(&self, name: &str, len: usize) -> Result<Vec<f32>> {
+        Ok(self.tensor(name, &[len])?.data().to_vec())
+    }
+
+    /// `name.weight` (outputs, inputs), `name.bias`.
+    pub fn dense(&self, name: &str, outputs: usize, inputs: usize) -> Result<Dense> {
+        self.dense_of(&[name], outputs, inputs)
+    }
+
+    /// `name.weight` (outputs, inputs) without a bias.
+    pub fn projection(&self, name: &str, outputs: usize, inputs: usize) -> Result<Dense> {
+        let weight = self.tensor(&format!("{name}.weight"), &[outputs, inputs])?;
+        Dense::new(weight.data(), outputs, None, self.precision)
+    }
+
+    /// Several layers of the same input as one, their outputs side by side.
+    pub fn dense_of(&self, names: &[&str], outputs: usize, inputs: usize) -> Result<Dense> {
+        let (mut weight, mut bias) = (Vec::with_capacity(names.len() * outputs * inputs), Vec::new());
+        for name in names {
+            weight.extend_from_slice(self.tensor(&format!("{name}.weight"), &[outputs, inputs])?.data());
+            bias.extend(self.vector(&format!("{name}.bias"), outputs)?);
+        }
+        Dense::new(&weight, names.len() * outputs, Some(bias), self.precision)
+    }
+
+    /// `name.weight` and `name.bias`, or as old files call them `name.gamma` and `name.beta`.
+    pub fn norm(&self, name: &str, width: usize, eps: f32) -> Result<Norm> {
+        let old = self.contains(&format!("{name}.gamma"));
+        let [gamma, beta] = if old { ["gamma", "beta"] } else { ["weight", "bias"] };
+        let [gamma, beta] = [gamma, beta].map(|part| self.vector(&format!("{name}.{part}"), width));
+        Ok(Norm::new(gamma?, beta?, eps, self.precision))
+    }
+
+    /// `tokens.weight` (vocabulary, width) and `positions.weight` (most tokens, width), to whose rows `shift` is added.
+    pub fn embedding(
+        &self,
+        (tokens, vocabulary): (&str, usize),
+        (positions, most): (&str, usize),
+        width: usize,
+        shift: Option<Tensor>,
+    ) -> Result<Embedding> {
+        let tokens = self.tensor(&format!("{tokens}.weight"), &[vocabulary, width])?;
+        let mut positions = self.tensor(&format!("{positions}.weight"), &[most, width])?;
+        if let Some(shift) = shift {
+            let shift = shift.data().get(..width).unwrap_or_default();
+            for row in positions.data_mut().chunks_exact_mut(width) {
+                row.iter_mut().zip(shift).for_each(|(x, shift)| *x += shift);
+            }
+        }
+        Embedding::new(tokens, positions)
+    }
+
+    /// `class` (width) and `positions.weight` (length, width).
+    pub fn class_token(&self, class: &str, positions: &str, length: usize, width: usize) -> Result<ClassToken> {
+        let class = self.tensor(class, &[width])?;
+        Ok(ClassToken::new(class, self.tensor(&format!("{positions}.weight"), &[length, width])?))
+    }
+
+    /// `name.weight` (outputs, inputs, kernel, kernel) without a bias.
+    pub fn convolution(&self, name: &str, filters: Filters) -> Result<Convolution> {
+        Convolution::new(self.filters(name, filters)?.data(), filters, None, self.precision)
+    }
+
+    /// `convolution.weight` (outputs, inputs, kernel, kernel) followed by the batch normalization `normalization`, which
+    /// in inference is a factor and a bias of each output: `gamma (y - mean) / sqrt(variance + eps) + beta`.
+    pub fn normalized_convolution(&self, filters: Filters, eps: f32) -> Result<Convolution> {
+        let mut weight = self.filters("convolution", filters)?;
+        let part = |part: &str| self.vector(&format!("normalization.{part}"), filters.outputs);
+        let (gamma, mut bias) = (part("weight")?, part("bias")?);
+        let (mean, variance) = (part("running_mean")?, part("running_var")?);
+        let per_output = (weight.len() / filters.outputs.max(1)).max(1);
+        for (i, weights) in weight.data_mut().chunks_exact_mut(per_output).enumerate() {
+            let factor = gamma[i] / (variance[i] + eps).sqrt();
+            weights.iter_mut().for_each(|weight| *weight *= factor);
+            bias[i] -= mean[i] * factor;
+        }
+        Convolution::new(weight.data(), filters, Some(bias), self.precision)
+    }
+
+    fn filters(&self, name: &str, Filters { outputs, inputs, kernel, .. }: Filters) -> Result<Tensor> {
+        self.tensor(&format!("{name}.weight"), &[outputs, inputs, kernel, kernel])
+    }
+}

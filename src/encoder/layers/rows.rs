@@ -1,0 +1,138 @@
+//! What layers take and give.
+
+use std::ops::Range;
+
+use half::bf16;
+
+use crate::device::cpu::{Buffer, HalfBuffer, simd, vector};
+use crate::encoder::Precision;
+use crate::error::{Error, Result};
+
+/// Rows of activations: tokens, patches or pixels.
+#[derive(Debug)]
+pub struct Rows {
+    width: usize,
+    data: Data,
+}
+
+/// Row-major values.
+#[derive(Debug)]
+pub(super) enum Data {
+    F32(Buffer),
+    Bf16(HalfBuffer),
+}
+
+impl Rows {
+    /// From values on the host.
+    pub fn new(values: impl Into<Buffer>, width: usize) -> Rows {
+        Rows { width, data: Data::F32(values.into()) }
+    }
+
+    /// `count` rows of any values, to be written in full before they are read.
+    pub(super) fn scratch(count: usize, width: usize, precision: Precision) -> Rows {
+        let data = match precision {
+            Precision::F32 => Data::F32(Buffer::scratch(count * width)),
+            Precision::Bf16 => Data::Bf16(HalfBuffer::scratch(count * width)),
+        };
+        Rows { width, data }
+    }
+
+    /// Number of rows.
+    pub fn count(&self) -> usize {
+        let len = match &self.data {
+            Data::F32(values) => values.len(),
+            Data::Bf16(values) => values.len(),
+        };
+        len / self.width
+    }
+
+    /// Values in a row.
+    pub fn width(&self) -> usize {
+        self.width
+    }
+
+    pub(super) fn data(&self) -> &Data {
+        &self.data
+    }
+
+    pub(super) fn data_mut(&mut self) -> &mut Data {
+        &mut self.data
+    }
+
+    /// The values in f32, for a layer that takes nothing else.
+    pub(super) fn wide(&self, layer: &'static str) -> Result<&[f32]> {
+        match &self.data {
+            Data::F32(values) => Ok(values),
+            Data::Bf16(_) => Err(Error::shape(layer, "takes rows of f32, not of bf16")),
+        }
+    }
+
+    /// The values in f32 on the host.
+    pub fn into_host(self) -> Result<Buffer> {
+        match self.data {
+            Data::F32(values) => Ok(values),
+            Data::Bf16(values) => Ok(widened(&values)),
+        }
+    }
+
+    /// The same rows in f32.
+    pub fn into_wide(self) -> Result<Rows> {
+        let width = self.width;
+        Ok(Rows::new(self.into_host()?, width))
+    }
+
+    /// Each row as a vector of its own on the host.
+    pub fn into_vectors(self) -> Result<Vec<Vec<f32>>> {
+        let width = self.width;
+        Ok(self.into_host()?.chunks_exact(width).map(<[f32]>::to_vec).collect())
+    }
+
+    /// A copy of the rows of these numbers.
+    pub fn select(&self, numbers: &[usize]) -> Result<Rows> {
+        let x = self.wide("select")?;
+        let mut out = Buffer::scratch(numbers.len() * self.width);
+        for (out, &number) in out.chunks_exact_mut(self.width).zip(numbers) {
+            let row = x.get(number * self.width..(number + 1) * self.width);
+            out.copy_from_slice(row.ok_or_else(|| Error::shape("select", format!("no row {number}")))?);
+        }
+        Ok(Rows::new(out, self.width))
+    }
+}
+
+fn widened(values: &[bf16]) -> Buffer {
+    let mut wide = Buffer::scratch(values.len());
+    simd!(vector::widen_bf16(&mut wide, values));
+    wide
+}
+
+/// Sequences that lie one after the other in rows, without padding.
+#[derive(Clone, Debug)]
+pub struct Sequences {
+    lengths: Vec<usize>,
+}
+
+impl Sequences {
+    /// Sequences of these lengths.
+    pub fn new(lengths: Vec<usize>) -> Sequences {
+        Sequences { lengths }
+    }
+
+    /// `count` sequences of one length.
+    pub fn equal(count: usize, length: usize) -> Sequences {
+        Sequences { lengths: vec![length; count] }
+    }
+
+    /// Rows of each.
+    pub fn lengths(&self) -> &[usize] {
+        &self.lengths
+    }
+
+    /// Where each one's rows lie.
+    pub fn ranges(&self) -> impl Iterator<Item = Range<usize>> {
+        self.lengths.iter().scan(0, |start, length| {
+            let range = *start..*start + length;
+            *start = range.end;
+            Some(range)
+        })
+    }
+}

@@ -1,0 +1,119 @@
+//! The block of a transformer encoder.
+
+use super::layers::{Attention, Dense, Loader, Norm, Rows, Sequences};
+use crate::device::cpu::{Activation, Heads};
+use crate::error::{Error, Result};
+
+/// Sizes of a block.
+#[derive(Clone, Copy, Debug)]
+pub struct Sizes {
+    /// Of a token's state.
+    pub width: usize,
+    /// Of its MLP's hidden layer.
+    pub inner: usize,
+    /// Of its attention.
+    pub heads: Heads,
+    /// Of its norms.
+    pub eps: f32,
+    /// Of its MLP.
+    pub activation: Activation,
+}
+
+impl Sizes {
+    /// Checks what a configuration says.
+    pub fn new(width: usize, inner: usize, heads: usize, eps: f32, activation: &str) -> Result<Sizes> {
+        let activation = match activation {
+            "quick_gelu" => Activation::QuickGelu,
+            "gelu" => Activation::Gelu,
+            "relu" => Activation::Relu,
+            other => return Err(Error::invalid(format!("hidden_act `{other}` is not supported"))),
+        };
+        if heads == 0 || width == 0 || inner == 0 || !width.is_multiple_of(heads) {
+            return Err(Error::invalid(format!("{heads} attention heads do not divide {width}")));
+        }
+        let heads = Heads { count: heads, width: width / heads, causal: false };
+        Ok(Sizes { width, inner, heads, eps, activation })
+    }
+
+    /// The same for a decoder, whose tokens see only those before them.
+    pub fn causal(self) -> Sizes {
+        Sizes { heads: Heads { causal: true, ..self.heads }, ..self }
+    }
+}
+
+/// FLOPs of a transformer's blocks on one sequence of `length` rows: projections, attention, two layers of the MLP.
+pub fn block_flops(layers: usize, width: usize, inner: usize, length: usize) -> u64 {
+    (layers * (length * (8 * width * width + 4 * width * inner) + 4 * length * length * width)) as u64
+}
+
+/// Where a block's layers lie in a file, and on which side of their residuals it normalizes.
+pub struct Layout {
+    /// Normalizes the input of attention and of the MLP (CLIP), not the sums after them (BERT).
+    pub norm_first: bool,
+    /// Queries, keys and values.
+    pub qkv: [&'static str; 3],
+    /// What follows the attention.
+    pub out: &'static str,
+    /// The norm of the attention.
+    pub norm1: &'static str,
+    /// The MLP's two layers.
+    pub up: &'static str,
+    pub down: &'static str,
+    /// The norm of the MLP.
+    pub norm2: &'static str,
+}
+
+/// Attention and an MLP with residuals around both.
+pub struct Block {
+    norm_first: bool,
+    norm1: Norm,
+    qkv: Dense,
+    attention: Attention,
+    out: Dense,
+    norm2: Norm,
+    up: Dense,
+    down: Dense,
+}
+
+impl Block {
+    /// Reads a block.
+    pub fn read(loader: &Loader, layout: &Layout, sizes: Sizes) -> Result<Block> {
+        let Sizes { width, inner, heads, eps, activation } = sizes;
+        // A norm that feeds products alone may round its output to their type; one that makes the next residual may not.
+        let norm = |name| {
+            let norm = loader.norm(name, width, eps)?;
+            Ok(if layout.norm_first { norm } else { norm.wide() })
+        };
+        Ok(Block {
+            norm_first: layout.norm_first,
+            norm1: norm(layout.norm1)?,
+            qkv: loader.dense_of(&layout.qkv, width, width)?,
+            attention: Attention::new(heads, loader.precision()),
+            out: loader.dense(layout.out, width, width)?,
+            norm2: norm(layout.norm2)?,
+            up: loader.dense(layout.up, inner, width)?.with(activation),
+            down: loader.dense(layout.down, width, inner)?,
+        })
+    }
+
+    /// Updates the rows of sequences.
+    pub fn forward(&self, x: &mut Rows, sequences: &Sequences) -> Result<()> {
+        let qkv = match self.norm_first {
+            true => self.qkv.forward(&self.norm1.forward(x)?)?,
+            false => self.qkv.forward(x)?,
+        };
+        self.out.forward_onto(&self.attention.forward(&qkv, sequences)?, x)?;
+        let inner = match self.norm_first {
+            true => self.up.forward(&self.norm2.forward(x)?)?,
+            false => {
+                *x = self.norm1.forward(x)?;
+                self.up.forward(x)?
+            }
+        };
+        self.down.forward_onto(&inner, x)?;
+        if !self.norm_first {
+            *x = self.norm2.forward(x)?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,69 @@
+//! Encoding images that were prepared as a model takes them.
+
+use std::path::Path;
+
+use super::directory::Directory;
+use super::{Encoded, ImageProcessor, Precision};
+use crate::error::Result;
+
+/// Images of a forward pass.
+const BATCH: usize = 32;
+
+/// A model of images.
+pub trait ImageModel: Send + Sync {
+    /// Widths of patch states and of the global vector.
+    fn widths(&self) -> (usize, usize);
+
+    /// Number of patch states of every image.
+    fn patches(&self) -> usize;
+
+    /// Encodes images (3, size, size).
+    fn encode(&self, images: &[Vec<f32>]) -> Result<Vec<Encoded>>;
+}
+
+/// A model of images with their preprocessing.
+pub struct ImageEncoder {
+    identity: String,
+    processor: ImageProcessor,
+    model: Box<dyn ImageModel>,
+}
+
+impl ImageEncoder {
+    /// Opens a Hugging Face directory of a CLIP or a ResNet.
+    pub fn open(folder: &Path, precision: Precision) -> Result<ImageEncoder> {
+        Directory::open(folder)?.image(precision)
+    }
+
+    pub(super) fn new(identity: String, processor: ImageProcessor, model: Box<dyn ImageModel>) -> ImageEncoder {
+        ImageEncoder { identity, processor, model }
+    }
+
+    /// Kind and fingerprint, as a store's manifest records it.
+    pub fn identity(&self) -> &str {
+        &self.identity
+    }
+
+    /// Widths of patch states and of the global vector.
+    pub fn widths(&self) -> (usize, usize) {
+        self.model.widths()
+    }
+
+    /// Number of patch states of every image.
+    pub fn patches(&self) -> usize {
+        self.model.patches()
+    }
+
+    /// How a decoded image becomes the encoder's input.
+    pub fn processor(&self) -> &ImageProcessor {
+        &self.processor
+    }
+
+    /// Encodes images that the processor prepared.
+    pub fn encode_images(&self, images: &[Vec<f32>]) -> Result<Vec<Encoded>> {
+        let mut encoded = Vec::with_capacity(images.len());
+        for images in images.chunks(BATCH) {
+            encoded.extend(self.model.encode(images)?);
+        }
+        Ok(encoded)
+    }
+}

@@ -1,0 +1,141 @@
+//! The weights of a Hugging Face directory: one safetensors file, or several with an index.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+
+use super::Tensor;
+use super::safetensors::Reader;
+use crate::error::{Error, Result};
+use crate::files;
+
+const SINGLE: &str = "model.safetensors";
+const INDEX: &str = "model.safetensors.index.json";
+
+/// The opened files of a model.
+#[derive(Debug)]
+pub struct Shards {
+    folder: PathBuf,
+    readers: Vec<Reader>,
+    /// The reader of each tensor.
+    places: BTreeMap<String, usize>,
+}
+
+#[derive(Deserialize)]
+struct Index {
+    weight_map: BTreeMap<String, String>,
+}
+
+impl Shards {
+    /// Opens `model.safetensors`, or all files that `model.safetensors.index.json` names.
+    ///
+    /// Fails if a file is missing or cut short, or lacks a tensor that the index says it has.
+    pub fn open(folder: &Path) -> Result<Shards> {
+        let index = folder.join(INDEX);
+        let names = match (folder.join(SINGLE).exists(), index.exists()) {
+            (true, _) => BTreeSet::from([SINGLE.to_string()]),
+            (false, true) => Shards::named_by(&index)?.into_values().collect(),
+            (false, false) => {
+                let reason = format!(
+                    "has neither {SINGLE} nor {INDEX}; if the model has only pytorch_model.bin, save it again with \
+                     safe_serialization"
+                );
+                return Err(Error::file(folder, reason));
+            }
+        };
+        if let Some(missing) = names.iter().find(|name| !folder.join(name).exists()) {
+            return Err(Error::file(folder.join(missing), format!("is missing, {INDEX} names it; download it")));
+        }
+        let readers = names.iter().map(|name| Reader::open(&folder.join(name))).collect::<Result<Vec<_>>>()?;
+        let mut places = BTreeMap::new();
+        for (i, reader) in readers.iter().enumerate() {
+            places.extend(reader.names().map(|name| (name.to_string(), i)));
+        }
+        if !folder.join(SINGLE).exists() {
+            for (tensor, file) in Shards::named_by(&index)? {
+                if !readers.iter().any(|r| r.path() == folder.join(&file) && r.contains(&tensor)) {
+                    return Err(Error::tensor(
+                        folder.join(file),
+                        &tensor,
+                        format!("is missing, {INDEX} says it is here"),
+                    ));
+                }
+            }
+        }
+        Ok(Shards { folder: folder.to_path_buf(), readers, places })
+    }
+
+    fn named_by(index: &Path) -> Result<BTreeMap<String, String>> {
+        let parsed: Index = serde_json::from_str(&files::read_text(index)?)
+            .map_err(|e| Error::file(index, format!("is no index of shards: {e}")))?;
+        match parsed.weight_map.values().find(|name| Path::new(name).components().count() != 1) {
+            Some(name) => Err(Error::file(index, format!("names {name:?}, which is no file beside it"))),
+            None => Ok(parsed.weight_map),
+        }
+    }
+
+    /// Names of the files, in order.
+    pub fn files(&self) -> impl Iterator<Item = &str> {
+        self.readers.iter().filter_map(|reader| reader.path().file_name()?.to_str())
+    }
+
+    /// Whether there is a tensor of that name.
+    pub fn contains(&self, name: &str) -> bool {
+        self.places.contains_key(name)
+    }
+
+    /// Shape of a tensor.
+    pub fn shape(&self, name: &str) -> Result<&[usize]> {
+        self.reader(name)?.shape(name)
+    }
+
+    /// Reads a tensor of f32, f16 or bf16 as f32 and checks its shape.
+    pub fn tensor_of(&self, name: &str, shape: &[usize]) -> Result<Tensor> {
+        self.reader(name)?.tensor_of(name, shape)
+    }
+
+    fn reader(&self, name: &str) -> Result<&Reader> {
+        let reader = self.places.get(name).and_then(|&i| self.readers.get(i));
+        reader.ok_or_else(|| {
+            let reason = "is missing; is the download complete, and is config.json this model's?";
+            Error::tensor(&self.folder, name, reason)
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::safetensors::Writer;
+    use super::*;
+
+    fn write(folder: &Path, file: &str, tensor: &str) {
+        Writer::default().add(tensor, &[2], &[1.0f32, 2.0]).write(&folder.join(file)).unwrap();
+    }
+
+    fn refused(folder: &Path) -> String {
+        Shards::open(folder).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn shards_are_found_and_their_faults_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path();
+        assert!(refused(path).contains("has neither"));
+        let index = r#"{"weight_map": {"a": "1.safetensors", "b": "2.safetensors"}}"#;
+        std::fs::write(path.join(INDEX), index).unwrap();
+        write(path, "1.safetensors", "a");
+        assert!(refused(path).contains("2.safetensors: is missing"));
+        write(path, "2.safetensors", "c");
+        assert!(refused(path).contains("2.safetensors: tensor `b`: is missing"));
+        write(path, "2.safetensors", "b");
+        let shards = Shards::open(path).unwrap();
+        assert_eq!(shards.tensor_of("b", &[2]).unwrap().data(), [1.0, 2.0]);
+        assert_eq!(shards.files().collect::<Vec<_>>(), ["1.safetensors", "2.safetensors"]);
+        assert!(shards.tensor_of("c", &[2]).unwrap_err().to_string().contains("`c`: is missing"));
+        std::fs::write(path.join(INDEX), index.replace("2.s", "../2.s")).unwrap();
+        assert!(refused(path).contains("no file beside it"));
+        std::fs::write(path.join(INDEX), "{}").unwrap();
+        assert!(refused(path).contains("is no index of shards"));
+    }
+}
