@@ -68,7 +68,7 @@ enum Size {
     Exact { height: u32, width: u32 },
 }
 
-/// `preprocessor_config.json`. Defaults are CLIPImageProcessor's.
+/// `preprocessor_config.json`. Defaults are CLIPImageProcessor's, but for `crop_pct`, which is ConvNextImageProcessor's.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(default)]
 struct Config {
@@ -77,6 +77,8 @@ struct Config {
     resample: u32,
     do_center_crop: bool,
     crop_size: Size,
+    /// `size` is the size of the crop; the shorter side is resized to it divided by this.
+    crop_pct: Option<f32>,
     do_rescale: bool,
     rescale_factor: f32,
     do_normalize: bool,
@@ -92,12 +94,31 @@ impl Default for Config {
             resample: 3,
             do_center_crop: true,
             crop_size: Size::Number(224),
+            crop_pct: None,
             do_rescale: true,
             rescale_factor: 1.0 / 255.0,
             do_normalize: true,
             image_mean: [0.481_454_66, 0.457_827_5, 0.408_210_73],
             image_std: [0.268_629_54, 0.261_302_6, 0.275_777_1],
         }
+    }
+}
+
+/// From this size on ConvNextImageProcessor resizes to a square instead of cropping one.
+const WARPED: u32 = 384;
+
+impl Config {
+    /// The same without `crop_pct`.
+    fn without_crop_pct(self) -> Config {
+        let (Some(part), Size::Number(size) | Size::Shortest { shortest_edge: size }) = (self.crop_pct, self.size)
+        else {
+            return self;
+        };
+        if size >= WARPED {
+            return Config { do_center_crop: false, size: Size::Exact { height: size, width: size }, ..self };
+        }
+        let resized = Size::Number((size as f32 / part) as u32);
+        Config { do_center_crop: true, crop_size: Size::Number(size), size: resized, ..self }
     }
 }
 
@@ -120,6 +141,10 @@ impl ImageProcessor {
         }
         let config: Config = serde_json::from_str(&files::read_text(&path)?)
             .map_err(|e| Error::file(&path, format!("is no image processor's configuration: {e}")))?;
+        if config.crop_pct.is_some_and(|part| !(part > 0.0 && part <= 1.0)) {
+            return Err(Error::file(&path, "has a `crop_pct` that is not between 0 and 1"));
+        }
+        let config = config.without_crop_pct();
         let filter = Filter::from_number(config.resample).ok_or_else(|| {
             let reason = format!(
                 "asks for `resample` {}; 1 (Lanczos), 2 (bilinear), 3 (bicubic) are supported",
