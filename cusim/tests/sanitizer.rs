@@ -182,6 +182,14 @@ fn asynchronous_copies_that_nobody_waits_for() {
 }
 
 #[test]
+fn asynchronous_copies_that_read_nothing_may_be_of_anywhere() {
+    for checks in [INIT, RACE] {
+        let (reports, fault) = run("copy_of_nothing", checks, (1, 32), &[]);
+        assert!(reports.is_empty() && fault.is_none(), "{reports:?}");
+    }
+}
+
+#[test]
 fn misuse_of_barriers_and_shuffles() {
     let divergent = run("divergent_barrier", SYNC, (1, 32), &[]);
     assert!(divergent.1.is_none_or(|fault| fault.kind == FaultKind::Deadlock));

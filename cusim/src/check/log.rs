@@ -44,6 +44,7 @@ struct Access {
     index: u32,
     warp: u32,
     mask: Mask,
+    bytes: u32,
     addresses: Addresses,
     /// Where to find which lanes store the same, if that matters.
     stored: Option<u32>,
@@ -83,8 +84,8 @@ impl Log {
             self.stored.push(*stored);
             self.stored.len() as u32 - 1
         });
-        let Seen { index, warp, .. } = *part.seen;
-        self.entries.push(Entry::Access(Access { index, warp, mask: part.mask, addresses, stored }));
+        let Seen { index, warp, bytes, .. } = *part.seen;
+        self.entries.push(Entry::Access(Access { index, warp, mask: part.mask, bytes, addresses, stored }));
     }
 
     /// All threads met.
@@ -132,9 +133,9 @@ impl Log {
                         }
                         Addresses::Any(index) => self.addresses[index as usize],
                     };
-                    let Access { index, warp, mask, .. } = access;
+                    let Access { index, warp, mask, bytes, .. } = access;
                     let site = &program.sites[index as usize];
-                    let seen = Seen { site, index, warp, mask, addresses: &addresses, bytes: site.bytes };
+                    let seen = Seen { site, index, warp, mask, addresses: &addresses, bytes };
                     let stored = access.stored.map(|index| &self.stored[index as usize]);
                     checks.accessed(clock, &Part { seen: &seen, mask, window: 0 }, stored);
                 }

@@ -47,10 +47,21 @@ impl Op for Observed {
             let seen = Seen { site, index: inst.aux, warp, mask, addresses: &addresses, bytes: site.bytes };
             core.show(&seen, stored.as_ref());
             if let Some((site, addresses)) = second {
-                core.show(
-                    &Seen { site, index: inst.aux + 1, warp, mask, addresses: &addresses, bytes: site.bytes },
-                    None,
-                );
+                let read = match site.access {
+                    AccessKind::PartialCopy => core.get::<u32>(inst.ops[2]).map(|bytes| bytes.min(site.bytes)),
+                    _ => [site.bytes; LANES],
+                };
+                let mut left = mask;
+                while left != 0 {
+                    // Lanes that read as much as the first of those left; some read nothing.
+                    let bytes = read[left.trailing_zeros() as usize];
+                    let alike = (0..LANES).filter(|lane| read[*lane] == bytes).fold(0, |lanes, lane| lanes | 1 << lane);
+                    let mask = left & alike;
+                    left &= !alike;
+                    if bytes != 0 {
+                        core.show(&Seen { site, index: inst.aux + 1, warp, mask, addresses: &addresses, bytes }, None);
+                    }
+                }
             }
         }
         false
@@ -63,7 +74,7 @@ unsafe fn addresses(core: &Core, inst: &Inst, site: &MemorySite) -> [u64; LANES]
     let slot = inst.ops[site.address as usize];
     let offset = match site.access {
         AccessKind::AsyncCopy if site.address == 0 => inst.imm & 0xffff_ffff,
-        AccessKind::AsyncCopy => (inst.imm as i64 >> 32) as u64,
+        AccessKind::AsyncCopy | AccessKind::PartialCopy => (inst.imm as i64 >> 32) as u64,
         _ => inst.imm,
     };
     // SAFETY: the site says which register holds the address and how wide it is.

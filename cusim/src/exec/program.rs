@@ -214,6 +214,8 @@ pub enum AccessKind {
     MatrixStore,
     /// Asynchronous copy: reads here and writes elsewhere later.
     AsyncCopy,
+    /// The reading end of an asynchronous copy whose third operand says how many bytes each lane reads.
+    PartialCopy,
 }
 
 /// A variable in shared memory.

@@ -78,20 +78,22 @@ fn copy<'m>(body: &mut Body<'_, 'm>, opcode: &mut Opcode, operands: &[Operand<'m
             body.source(read, B32)?
         });
     }
-    let run = exec::start(bytes as u32, uses.len() == 3).ok_or("sizes are 4, 8 and 16 bytes")?;
+    let partial = uses.len() == 3;
+    let run = exec::start(bytes as u32, partial).ok_or("sizes are 4, 8 and 16 bytes")?;
     let origin = body.origin;
-    let site = |space, address, wide| MemorySite {
+    let site = |space, access, address, wide| MemorySite {
         space,
         bytes: bytes as u32,
-        access: AccessKind::AsyncCopy,
+        access,
         values: 1,
         address,
         wide,
         lanes: u32::MAX,
         origin,
     };
-    let aux = body.site(site(Space::Shared, 0, false));
-    body.site(site(Space::Global, 1, true));
+    let aux = body.site(site(Space::Shared, AccessKind::AsyncCopy, 0, false));
+    let reads = if partial { AccessKind::PartialCopy } else { AccessKind::AsyncCopy };
+    body.site(site(Space::Global, reads, 1, true));
     let draft = body.push(run, vec![], uses);
     draft.imm = target.offset & 0xffff_ffff | source.offset << 32;
     (draft.aux, draft.observed) = (aux, true);

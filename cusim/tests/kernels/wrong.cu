@@ -117,6 +117,16 @@ extern "C" __global__ void copy_without_barrier(const float* x, float* y) {
     y[threadIdx.x] = a[(threadIdx.x + 1) % 32 * 4];
 }
 
+extern "C" __global__ void copy_of_nothing(const float* x, float* y) {
+    __shared__ __align__(16) float a[128];
+    uint32_t dst = (uint32_t)__cvta_generic_to_shared(&a[threadIdx.x * 4]);
+    bool reads = threadIdx.x < 8;
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;\ncp.async.wait_all;" ::"r"(dst),
+                 "l"(x + (reads ? 0 : 1 << 20) + threadIdx.x * 4), "r"(reads ? 16 : 0));
+    __syncthreads();
+    y[threadIdx.x] = a[threadIdx.x * 4];
+}
+
 extern "C" __global__ void divergent_barrier(float* y) {
     if (threadIdx.x % 2) asm volatile("bar.sync 0;" ::: "memory");
     else asm volatile("bar.sync 1;" ::: "memory");
