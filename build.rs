@@ -38,7 +38,7 @@ fn kernels() {
             let others = env::var("FISSFUSE_CUDA_ARCH").unwrap_or_default();
             let others = others.split(',').map(str::trim).filter(|arch| !arch.is_empty() && *arch != BASE);
             for arch in [BASE].into_iter().chain(others) {
-                for source in sources() {
+                for source in sources("cu") {
                     compile(&nvcc, &source, arch, &out, &mut table);
                 }
             }
@@ -53,10 +53,11 @@ fn kernels() {
     fs::write(out.join("kernels.rs"), format!("&[\n{table}]\n")).expect("OUT_DIR can be written");
 }
 
-fn sources() -> Vec<PathBuf> {
+/// The files of kernels/ with this extension, in order.
+fn sources(extension: &str) -> Vec<PathBuf> {
     let entries = fs::read_dir("kernels").expect("the folder kernels can be read").flatten();
     let mut sources: Vec<PathBuf> =
-        entries.map(|e| e.path()).filter(|p| p.extension().is_some_and(|e| e == "cu")).collect();
+        entries.map(|e| e.path()).filter(|p| p.extension().is_some_and(|e| e == extension)).collect();
     sources.sort();
     sources
 }
@@ -94,7 +95,9 @@ fn compile(nvcc: &Path, source: &Path, arch: &str, out: &Path, table: &mut Strin
     }
     let mut hasher = DefaultHasher::new();
     fs::read(source).expect("a source that was compiled can be read").hash(&mut hasher);
-    fs::read("kernels/common.cuh").expect("kernels/common.cuh can be read").hash(&mut hasher);
+    for header in sources("cuh") {
+        fs::read(header).expect("a header that was compiled can be read").hash(&mut hasher);
+    }
     let hash = hasher.finish();
     writeln!(table, "    Ptx {{ file: {name:?}, arch: {arch}, hash: {hash}, text: include_str!({ptx:?}) }},")
         .expect("a string takes what is written");

@@ -17,26 +17,11 @@ use fissfuse::tensor::Tensor;
 use fissfuse::tensor::safetensors::Reader;
 
 use crate::replay::fixtures;
-use crate::support::{World, cusim, fissfuse, half_written, refused, replace, succeed, toolchain};
+use crate::support::{self, World, cusim, fissfuse, half_written, refused, replace, succeed, toolchain};
 
-/// Set in the process that tests run in.
-const INSIDE: &str = "FISSFUSE_TEST_ON_DEVICE";
-
-/// Runs a test's body where it finds a device: here if there is a driver, else in a process of its own on cusim.
+/// Runs the body of a test of this file on a device.
 fn on_device(test: &str, body: impl FnOnce()) {
-    if std::env::var_os(INSIDE).is_some() || has_driver() {
-        return body();
-    }
-    let folder = cusim();
-    let output = Command::new(std::env::current_exe().unwrap())
-        .args([&format!("cuda::{test}"), "--exact", "--nocapture", "--test-threads=1"])
-        .env("LD_LIBRARY_PATH", folder.path())
-        .envs([(INSIDE, "1"), ("CUSIM_CHECK", "all"), ("CUSIM_ASYNC", "late"), ("CUSIM_ORDER", "reverse")])
-        .output()
-        .unwrap();
-    let (printed, errors) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    assert!(output.status.success() && printed.contains("1 passed"), "{printed}\n{errors}");
-    assert!(!errors.contains("cusim: ["), "{errors}");
+    support::on_device(&format!("cuda::{test}"), body);
 }
 
 fn length(values: &[f32]) -> f32 {

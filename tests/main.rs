@@ -4,6 +4,7 @@ mod bad_input;
 mod candidates;
 mod cuda;
 mod encoder;
+mod encoder_layers;
 mod gradients;
 mod import;
 mod replay;

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::OnceLock;
 
+use fissfuse::device::cuda::has_driver;
 use fissfuse::encoder::clip::{RandomClip, write_random};
 use image::{Rgb, RgbImage};
 use serde_json::{Value, json};
@@ -234,4 +235,25 @@ pub fn toolchain() -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let candidates = named.into_iter().chain(in_home).chain(std::env::split_paths(&path)).chain([fetched]);
     candidates.into_iter().find(|folder| folder.join("nvcc").exists())
+}
+
+/// Set in the process that tests on a device run in.
+const INSIDE: &str = "FISSFUSE_TEST_ON_DEVICE";
+
+/// Runs the body of the test with this path where it finds a device: here if there is a driver, else in a process of its
+/// own on cusim with all its checks.
+pub fn on_device(test: &str, body: impl FnOnce()) {
+    if std::env::var_os(INSIDE).is_some() || has_driver() {
+        return body();
+    }
+    let folder = cusim();
+    let output = Command::new(std::env::current_exe().unwrap())
+        .args([test, "--exact", "--nocapture", "--test-threads=1"])
+        .env("LD_LIBRARY_PATH", folder.path())
+        .envs([(INSIDE, "1"), ("CUSIM_CHECK", "all"), ("CUSIM_ASYNC", "late"), ("CUSIM_ORDER", "reverse")])
+        .output()
+        .unwrap();
+    let (printed, errors) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success() && printed.contains("1 passed"), "{printed}\n{errors}");
+    assert!(!errors.contains("cusim: ["), "{errors}");
 }

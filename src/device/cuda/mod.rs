@@ -1,6 +1,7 @@
 //! CUDA devices through the driver alone: our own kernels, one stream, memory ordered by it.
 
 mod ceiling;
+pub mod encoder;
 mod graph;
 pub mod kernels;
 mod launch;

@@ -1,0 +1,187 @@
+//! Matrix products with bias, activation and residual (kernels/encoder_gemm.cu).
+
+use bytemuck::{Pod, Zeroable};
+
+use super::super::{Gpu, Grid, Ptr};
+use super::{Element, Matrix};
+use crate::error::{Error, Result};
+
+/// Sides of the kernels' tiles.
+const LARGE: usize = 128;
+const SMALL: usize = 64;
+
+/// Threads of the bf16 kernels, and of those that compute in f32.
+pub(super) const THREADS: u32 = 128;
+pub(super) const THREADS_F32: u32 = 256;
+
+/// What is applied to each element of a product, after the bias and before the residual.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Activation {
+    #[default]
+    None,
+    /// x / (1 + exp(-1.702 x))
+    QuickGelu,
+    /// x Φ(x), by the error function.
+    Gelu,
+    Relu,
+}
+
+/// C (m, n) = activation(A (m, k) W (n, k)ᵀ + bias) + residual, of matrices in device memory.
+///
+/// Strides are in values from one row to the next. For bf16 operands k and the strides of A and W are multiples of 8, and n
+/// and the strides of C and the residual of 4; [`Gemm::launch`] refuses others.
+#[derive(Clone, Copy, Debug)]
+pub struct Gemm {
+    pub a: Ptr,
+    pub a_row: usize,
+    pub w: Ptr,
+    pub w_row: usize,
+    /// n values of f32, or null.
+    pub bias: Ptr,
+    pub activation: Activation,
+    /// Of C's type, or null; may be C itself.
+    pub residual: Ptr,
+    pub residual_row: usize,
+    pub c: Ptr,
+    pub c_row: usize,
+    /// m, n, k.
+    pub size: [usize; 3],
+    /// What A and W are.
+    pub element: Element,
+    /// What C and the residual are; f32 if the operands are.
+    pub output: Element,
+}
+
+/// The part of the kernels' argument that says where sums go.
+#[derive(Clone, Copy, Pod, Zeroable)]
+#[repr(C)]
+pub(super) struct Output {
+    bias: Ptr,
+    residual: Ptr,
+    c: Ptr,
+    residual_row: i64,
+    c_row: i64,
+    m: i32,
+    n: i32,
+    activation: i32,
+    wide: i32,
+}
+
+#[derive(Clone, Copy, Pod, Zeroable)]
+#[repr(C)]
+struct Args {
+    a: Ptr,
+    w: Ptr,
+    a_row: i64,
+    w_row: i64,
+    out: Output,
+    k: i32,
+    padding: i32,
+}
+
+impl Gemm {
+    /// A Wᵀ of whole matrices into `c`, without bias, activation or residual.
+    pub fn new(a: &Matrix, w: &Matrix, c: &Matrix) -> Result<Gemm> {
+        let (m, n, k) = (a.rows(), w.rows(), a.width());
+        let fits = w.width() == k && (c.rows(), c.width()) == (m, n) && a.element() == w.element();
+        if !fits {
+            let shape = |x: &Matrix| format!("({}, {}) {:?}", x.rows(), x.width(), x.element());
+            let shapes = format!("A {} times W {} transposed into C {}", shape(a), shape(w), shape(c));
+            return Err(Error::shape("encoder_gemm", shapes));
+        }
+        Ok(Gemm {
+            a: a.ptr(),
+            a_row: k,
+            w: w.ptr(),
+            w_row: k,
+            bias: Ptr::NULL,
+            activation: Activation::None,
+            residual: Ptr::NULL,
+            residual_row: n,
+            c: c.ptr(),
+            c_row: n,
+            size: [m, n, k],
+            element: a.element(),
+            output: c.element(),
+        })
+    }
+
+    /// Queues the product. Small ones take smaller tiles, with the same bits.
+    pub fn launch(&self, gpu: &Gpu) -> Result<()> {
+        let Gemm { size: [m, n, k], a_row, w_row, element, .. } = *self;
+        let output = self.output("encoder_gemm")?;
+        if element == Element::Bf16 && [k, a_row, w_row].iter().any(|x| !x.is_multiple_of(8)) {
+            let reason = format!("k = {k}, rows of {a_row} and {w_row} values: must be multiples of 8");
+            return Err(Error::shape("encoder_gemm", reason));
+        }
+        let args = Args {
+            a: self.a,
+            w: self.w,
+            a_row: a_row as i64,
+            w_row: w_row as i64,
+            out: output,
+            k: k as i32,
+            padding: 0,
+        };
+        let (side, shared) = tile(gpu, element, m, n)?;
+        let (kernel, threads) = match (element, side) {
+            (Element::F32, _) => ("encoder_gemm_f32", THREADS_F32),
+            (Element::Bf16, LARGE) => ("encoder_gemm_128", THREADS),
+            (Element::Bf16, _) => ("encoder_gemm_64", THREADS),
+        };
+        let blocks = m.div_ceil(side) * n.div_ceil(side);
+        gpu.launch(kernel, Grid { shared, ..Grid::line(blocks, threads) }, &args)
+    }
+
+    fn output(&self, op: &'static str) -> Result<Output> {
+        let Gemm { size: [m, n, _], c_row, residual_row, .. } = *self;
+        Output::new(op, (m, n), self.activation, (self.bias, self.residual, self.c), (residual_row, c_row), self.output)
+    }
+}
+
+impl Output {
+    /// Checks what the epilogue takes: four neighbours at a time.
+    pub(super) fn new(
+        op: &'static str,
+        (m, n): (usize, usize),
+        activation: Activation,
+        (bias, residual, c): (Ptr, Ptr, Ptr),
+        (residual_row, c_row): (usize, usize),
+        element: Element,
+    ) -> Result<Output> {
+        if [n, c_row, residual_row].iter().any(|x| !x.is_multiple_of(4)) {
+            let reason = format!("n = {n}, rows of {c_row} and {residual_row} values: must be multiples of 4");
+            return Err(Error::shape(op, reason));
+        }
+        Ok(Output {
+            bias,
+            residual,
+            c,
+            residual_row: residual_row as i64,
+            c_row: c_row as i64,
+            m: m as i32,
+            n: n as i32,
+            // As in kernels/encoder_product.cuh.
+            activation: match activation {
+                Activation::None => 0,
+                Activation::QuickGelu => 1,
+                Activation::Gelu => 2,
+                Activation::Relu => 3,
+            },
+            wide: (element == Element::F32) as i32,
+        })
+    }
+}
+
+/// Side of the tiles for a product, and their dynamic shared memory: large ones if there are enough to fill the device.
+pub(super) fn tile(gpu: &Gpu, element: Element, m: usize, n: usize) -> Result<(usize, u32)> {
+    const STAGES: usize = 3;
+    const DEPTH: usize = 32;
+    let shared = |side: usize| (STAGES * 2 * side * DEPTH * 2) as u32;
+    if element == Element::F32 {
+        return Ok((SMALL, 0));
+    }
+    let enough = m.div_ceil(LARGE) * n.div_ceil(LARGE) >= gpu.multiprocessors()?;
+    let side = if enough { LARGE } else { SMALL };
+    Ok((side, shared(side)))
+}
