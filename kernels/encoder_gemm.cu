@@ -1,4 +1,4 @@
-// Linear layers of encoders and decoders: C = activation(A W^T + bias) + residual.
+// Linear layers of encoders and decoders: C = activation(A W^T + bias + residual).
 //
 // A (m, k), W (n, k), C and residual (m, n): row-major with a stride of their own each; bias (n) f32. bf16 operands: k and
 // strides are multiples of 8; n is a multiple of 4. C and residual are bf16, or f32 with `wide`. Any m.

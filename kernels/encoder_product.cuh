@@ -1,4 +1,4 @@
-// What the encoders' matrix products and convolutions share: C = activation(A W^T + bias) + residual, where W (n, k) is
+// What the encoders' matrix products and convolutions share: C = activation(A W^T + bias + residual), where W (n, k) is
 // row-major and A (m, k) is what a source of rows says it is (rows of a matrix, windows of an image).
 //
 // bf16: tiles of BM x BN of C, a warp for WM x WN of it, mma.m16n8k16 with f32 sums over k in ascending order: an element
@@ -10,7 +10,7 @@
 // f32: 64 x 64 tiles, 256 threads.
 #pragma once
 
-#include "common.cuh"
+#include "encoder_vector.cuh"
 
 // As in src/device/cuda/encoder/product.rs.
 enum Activation { NONE = 0, QUICK_GELU = 1, GELU = 2, RELU = 3 };
@@ -35,38 +35,28 @@ __device__ inline float activate(float x, int activation) {
     }
 }
 
-__device__ inline float2 unpack_bf16(uint32_t pair) {
-    return make_float2(__uint_as_float(pair << 16), __uint_as_float(pair & 0xffff0000u));
+// Four values of a bias from `column` on, a multiple of 4; zeros without one.
+__device__ inline Four bias_of(const Output& out, int column) {
+    bool there = out.bias && column < out.n;
+    return there ? load_four(out.bias + column) : Four{};
 }
 
-// Four values of a bias from `column` on, a multiple of 4; zeros without one.
-__device__ inline float4 bias_of(const Output& out, int column) {
-    bool there = out.bias && column < out.n;
-    return there ? *reinterpret_cast<const float4*>(out.bias + column) : make_float4(0, 0, 0, 0);
+template <typename T>
+__device__ inline void finish(const Output& out, int row, int column, Four sum) {
+    if (out.residual)
+        sum = sum + load_four(static_cast<const T*>(out.residual) + row * out.residual_row + column);
+#pragma unroll
+    for (int e = 0; e < FOUR; ++e) sum.at[e] = activate(sum.at[e], out.activation);
+    store_four(static_cast<T*>(out.c) + row * out.c_row + column, sum);
 }
 
 // Writes four neighbours, of a column that is a multiple of 4.
-__device__ inline void finish(const Output& out, int row, int column, float4 sum, float4 bias) {
+__device__ inline void finish(const Output& out, int row, int column, Four sum, Four bias) {
     if (row >= out.m || column >= out.n) return;
-    float values[4] = {sum.x + bias.x, sum.y + bias.y, sum.z + bias.z, sum.w + bias.w};
-#pragma unroll
-    for (int e = 0; e < 4; ++e) values[e] = activate(values[e], out.activation);
-    int64_t from = row * out.residual_row + column, to = row * out.c_row + column;
-    if (out.residual && out.wide) {
-        float4 residual = *reinterpret_cast<const float4*>(static_cast<const float*>(out.residual) + from);
-        values[0] += residual.x, values[1] += residual.y, values[2] += residual.z, values[3] += residual.w;
-    } else if (out.residual) {
-        uint2 residual = *reinterpret_cast<const uint2*>(static_cast<const __nv_bfloat16*>(out.residual) + from);
-        float2 low = unpack_bf16(residual.x), high = unpack_bf16(residual.y);
-        values[0] += low.x, values[1] += low.y, values[2] += high.x, values[3] += high.y;
-    }
-    if (out.wide) {
-        float4 value = make_float4(values[0], values[1], values[2], values[3]);
-        *reinterpret_cast<float4*>(static_cast<float*>(out.c) + to) = value;
-    } else {
-        uint2 value = make_uint2(pack_bf16(values[0], values[1]), pack_bf16(values[2], values[3]));
-        *reinterpret_cast<uint2*>(static_cast<__nv_bfloat16*>(out.c) + to) = value;
-    }
+    if (out.wide)
+        finish<float>(out, row, column, sum + bias);
+    else
+        finish<__nv_bfloat16>(out, row, column, sum + bias);
 }
 
 // The tile of a block. Blocks that run at the same time share rows of A and of W: eight tiles of m, then the next of n.
@@ -167,7 +157,7 @@ __device__ inline void product(const RowsOfA& a, const RowsOfW& w, int k, const 
     constexpr int STRIDE = WN + 8, LANES = WN / 4, ROWS = WARP / LANES;
     float* slab = reinterpret_cast<float*>(stages) + warp * 16 * STRIDE;
     int column = lane % LANES * 4;
-    float4 bias = bias_of(out, tile.first_column + warp_column + column);
+    Four bias = bias_of(out, tile.first_column + warp_column + column);
 #pragma unroll
     for (int i = 0; i < DOWN; ++i) {
         __syncwarp();
@@ -182,7 +172,7 @@ __device__ inline void product(const RowsOfA& a, const RowsOfW& w, int k, const 
 #pragma unroll
         for (int pass = 0; pass < 16 / ROWS; ++pass) {
             int row = pass * ROWS + lane / LANES;
-            float4 sum = *reinterpret_cast<const float4*>(slab + row * STRIDE + column);
+            Four sum = load_four(slab + row * STRIDE + column);
             finish(out, tile.first_row + warp_row + 16 * i + row, tile.first_column + warp_column + column, sum, bias);
         }
     }
@@ -211,9 +201,9 @@ __device__ inline void product_f32(ElementOfA a_of, const float* w, int64_t w_ro
                 for (int j = 0; j < 4; ++j) sums[i][j] = fmaf(a[depth][row + i], b[depth][column + j], sums[i][j]);
         __syncthreads();
     }
-    float4 bias = bias_of(out, tile.first_column + column);
+    Four bias = bias_of(out, tile.first_column + column);
 #pragma unroll
     for (int i = 0; i < 4; ++i)
         finish(out, tile.first_row + row + i, tile.first_column + column,
-               make_float4(sums[i][0], sums[i][1], sums[i][2], sums[i][3]), bias);
+               {{sums[i][0], sums[i][1], sums[i][2], sums[i][3]}}, bias);
 }

@@ -2,7 +2,10 @@
 
 use fissfuse::device::Gpu;
 use fissfuse::device::cuda::Arithmetic;
-use fissfuse::device::cuda::encoder::{Activation, Element, Gemm, Matrix};
+use fissfuse::device::cuda::encoder::{
+    Activation, Convolution, Element, Gemm, Heads, Maps, Matrix, Norm, SequenceRows, Windows, embed_patches,
+    embed_tokens, mean, unit_length,
+};
 
 use crate::support;
 
@@ -68,11 +71,11 @@ fn activate(x: f64, activation: Activation) -> f64 {
     }
 }
 
-/// activation(A Wᵀ + bias) + residual
+/// activation(A Wᵀ + bias + residual)
 fn product(a: &[f32], w: &[f32], k: usize, bias: &[f32], activation: Activation, residual: &[f32]) -> Vec<f32> {
     let dot = |a: &[f32], w: &[f32]| a.iter().zip(w).map(|(a, w)| *a as f64 * *w as f64).sum::<f64>();
     let rows = a.chunks_exact(k).flat_map(|a| w.chunks_exact(k).zip(bias).map(move |(w, b)| dot(a, w) + *b as f64));
-    rows.zip(residual).map(|(x, r)| (activate(x, activation) + *r as f64) as f32).collect()
+    rows.zip(residual).map(|(x, r)| activate(x + *r as f64, activation) as f32).collect()
 }
 
 #[test]
@@ -141,5 +144,230 @@ fn products_that_the_kernels_cannot_compute_are_refused() {
         assert!(refused(matrix(3, 16), matrix(6, 16), matrix(3, 6)));
         let narrow = refused(matrix(3, 12), matrix(8, 12), matrix(3, 8));
         assert_eq!(narrow, gpu.arithmetic() == Arithmetic::Mixed);
+    });
+}
+
+/// Rows of f32, of which the device's layers normalize or add.
+fn upload_wide(gpu: &Gpu, values: &[f32], width: usize) -> Matrix {
+    Matrix::upload_f32(gpu, "test", values, width).unwrap()
+}
+
+#[test]
+fn normalized_rows_have_mean_and_variance_of_the_parameters() {
+    on_device("normalized_rows_have_mean_and_variance_of_the_parameters", |gpu| {
+        for (rows, width) in [(1, 4), (33, 100), (67, 768), (5, 2048)] {
+            let (x, gamma, beta) = (values(rows * width, 1), values(width, 2), values(width, 3));
+            let normalized = |row: &[f32]| {
+                let mean = row.iter().map(|x| *x as f64).sum::<f64>() / width as f64;
+                let variance = row.iter().map(|x| (*x as f64 - mean).powi(2)).sum::<f64>() / width as f64;
+                let scale = |x: f32| (x as f64 - mean) / (variance + 1e-5).sqrt();
+                let parameters = gamma.iter().zip(&beta);
+                row.iter()
+                    .zip(parameters)
+                    .map(|(x, (g, b))| (scale(*x) * *g as f64 + *b as f64) as f32)
+                    .collect::<Vec<_>>()
+            };
+            let want: Vec<f32> = x.chunks_exact(width).flat_map(normalized).collect();
+            let norm = Norm::new(gpu, &gamma, &beta, 1e-5).unwrap();
+            let x = upload_wide(gpu, &x, width);
+            let got = norm.forward(&x, Element::of(gpu)).unwrap();
+            agrees(gpu, &format!("{rows} x {width}"), &got.read().unwrap(), &want);
+            let last = gpu.upload("test", &[rows as u32 - 1, 0]).unwrap();
+            let some = norm.forward_rows(&x, &last, Element::of(gpu)).unwrap().read().unwrap();
+            let all = got.read().unwrap();
+            assert_eq!(some[..], [&all[(rows - 1) * width..], &all[..width]].concat());
+        }
+        assert!(Norm::new(gpu, &[1.0; 2052], &[0.0; 2052], 1e-5).is_err_and(|e| e.to_string().contains("2052")));
+    });
+}
+
+/// Attention of one head of one sequence, row by row.
+fn attended(q: &[&[f32]], k: &[&[f32]], v: &[&[f32]], causal: bool) -> Vec<Vec<f32>> {
+    let scale = 1.0 / (q[0].len() as f64).sqrt();
+    let row = |(i, q): (usize, &&[f32])| {
+        let seen = if causal { i + 1 } else { k.len() };
+        let dot = |k: &&[f32]| q.iter().zip(k.iter()).map(|(q, k)| *q as f64 * *k as f64).sum::<f64>() * scale;
+        let weights: Vec<f64> = k[..seen].iter().map(|k| dot(k).exp()).collect();
+        let total: f64 = weights.iter().sum();
+        let column = |c: usize| v.iter().zip(&weights).map(|(v, w)| v[c] as f64 * w).sum::<f64>() / total;
+        (0..q.len()).map(|c| column(c) as f32).collect()
+    };
+    q.iter().enumerate().map(row).collect()
+}
+
+#[test]
+fn attention_is_that_of_the_definition() {
+    on_device("attention_is_that_of_the_definition", |gpu| {
+        let cases: [(&[usize], usize, usize, bool); 6] = [
+            (&[1], 1, 16, true),
+            (&[7, 16, 1, 13], 2, 64, true),
+            (&[50, 50], 3, 64, false),
+            (&[17, 65, 130, 3], 2, 48, true),
+            (&[129, 2, 64], 1, 96, false),
+            (&[33, 70], 2, 128, false),
+        ];
+        for (lengths, count, head, causal) in cases {
+            let (rows, width) = (lengths.iter().sum::<usize>(), count * head);
+            // Some logits are large, so that softmax is sharp.
+            let qkv: Vec<f32> = values(rows * 3 * width, 7).iter().map(|x| 2.0 * x).collect();
+            let mut want = vec![0.0; rows * width];
+            let mut start = 0;
+            for &length in lengths {
+                for h in 0..count {
+                    let part = |which: usize| -> Vec<&[f32]> {
+                        let column = |row: usize| (row * 3 + which) * width + h * head;
+                        (start..start + length).map(|row| &qkv[column(row)..column(row) + head]).collect()
+                    };
+                    let contexts = attended(&part(0), &part(1), &part(2), causal);
+                    for (i, context) in contexts.iter().enumerate() {
+                        want[(start + i) * width + h * head..][..head].copy_from_slice(context);
+                    }
+                }
+                start += length;
+            }
+            let qkv = upload(gpu, &qkv, 3 * width);
+            let heads = Heads { count, width: head, causal };
+            let got = SequenceRows::new(gpu, lengths).unwrap().attend(&qkv, heads).unwrap();
+            agrees(gpu, &format!("{lengths:?}, {heads:?}"), &got.read().unwrap(), &want);
+        }
+        let refused = |rows: usize, head: usize| {
+            let qkv = upload(gpu, &vec![0.0; rows * 3 * head], 3 * head);
+            SequenceRows::new(gpu, &[3]).unwrap().attend(&qkv, Heads { count: 1, width: head, causal: false }).is_err()
+        };
+        assert!(refused(4, 16) && refused(3, 144));
+        assert_eq!(refused(3, 24), gpu.arithmetic() == Arithmetic::Mixed);
+    });
+}
+
+#[test]
+fn embeddings_are_sums_of_rows() {
+    on_device("embeddings_are_sums_of_rows", |gpu| {
+        let width = 36;
+        let (table, positions) = (values(11 * width, 1), values(5 * width, 2));
+        let row = |table: &[f32], i: usize| table[i * width..(i + 1) * width].to_vec();
+        let sum = |a: Vec<f32>, b: Vec<f32>| a.iter().zip(&b).map(|(a, b)| a + b).collect::<Vec<_>>();
+        let (ids, places) = ([3, 10, 0, 3, 7], [0, 1, 2, 0, 4]);
+        let want: Vec<f32> = ids
+            .iter()
+            .zip(places)
+            .flat_map(|(&id, at)| sum(row(&table, id as usize), row(&positions, at as usize)))
+            .collect();
+        let (tokens, there) = (upload_wide(gpu, &table, width), upload_wide(gpu, &positions, width));
+        assert_eq!(embed_tokens(gpu, &tokens, &there, &ids, &places).unwrap().read().unwrap()[..], want);
+        assert!(embed_tokens(gpu, &tokens, &there, &[11], &[0]).is_err());
+        assert!(embed_tokens(gpu, &tokens, &there, &[0], &[5]).is_err());
+
+        let patches = values(3 * 4 * width, 3);
+        let first = row(&table, 0);
+        let want: Vec<f32> = (0..15)
+            .flat_map(|i| {
+                let patch = if i % 5 == 0 { first.clone() } else { row(&patches, i / 5 * 4 + i % 5 - 1) };
+                sum(patch, row(&positions, i % 5))
+            })
+            .collect();
+        let [first, patches] = [&first, &patches].map(|values| upload_wide(gpu, values, width));
+        assert_eq!(embed_patches(&first, &patches, &there).unwrap().read().unwrap()[..], want);
+    });
+}
+
+/// Calls `visit` with an output's number and, for each pixel of its window that is there, its place in the window and its
+/// number.
+fn visit_windows(
+    images: usize,
+    (height, width): (usize, usize),
+    windows: Windows,
+    mut visit: impl FnMut(usize, usize, usize),
+) {
+    let Windows { size, stride, border } = windows;
+    let (down, across) = windows.output(height, width).unwrap();
+    for output in 0..images * down * across {
+        let (image, y, x) = (output / (down * across), output / across % down, output % across);
+        for tap in 0..size * size {
+            let at = |i: usize, tap: usize, end| (i * stride + tap).checked_sub(border).filter(|&at| at < end);
+            if let (Some(y), Some(x)) = (at(y, tap / size, height), at(x, tap % size, width)) {
+                visit(output, tap, (image * height + y) * width + x);
+            }
+        }
+    }
+}
+
+#[test]
+fn convolutions_are_those_of_the_definition() {
+    on_device("convolutions_are_those_of_the_definition", |gpu| {
+        let windows = |size, stride, border| Windows { size, stride, border };
+        let cases = [
+            // (height, width), inputs, outputs: a stem, a bottleneck's parts, patches.
+            ((23, 17), 3, 12, windows(7, 2, 3)),
+            ((9, 7), 24, 72, windows(3, 1, 1)),
+            ((10, 7), 8, 20, windows(3, 2, 1)),
+            ((9, 7), 40, 8, windows(1, 2, 0)),
+            ((12, 20), 3, 16, windows(4, 4, 0)),
+            ((16, 32), 3, 16, windows(8, 8, 0)),
+        ];
+        for ((height, width), inputs, outputs, windows) in cases {
+            let (images, area) = (3, windows.size * windows.size);
+            let pixels = values(images * height * width * inputs, 1);
+            let (weight, bias) = (values(outputs * area * inputs, 2), values(outputs, 3));
+            let (down, across) = windows.output(height, width).unwrap();
+            let count = images * down * across;
+            let mut sums: Vec<f64> = (0..count * outputs).map(|i| bias[i % outputs] as f64).collect();
+            visit_windows(images, (height, width), windows, |output, tap, pixel| {
+                let x = &pixels[pixel * inputs..(pixel + 1) * inputs];
+                for (o, sum) in sums[output * outputs..(output + 1) * outputs].iter_mut().enumerate() {
+                    let w = &weight[(o * area + tap) * inputs..][..inputs];
+                    *sum += x.iter().zip(w).map(|(x, w)| *x as f64 * *w as f64).sum::<f64>();
+                }
+            });
+            let convolution = Convolution::new(gpu, &weight, inputs, windows, Some(&bias)).unwrap();
+            let x = convolution.upload(&pixels, height, width).unwrap();
+            let what = format!("{height} x {width}, {inputs} to {outputs}, {windows:?}");
+            let got = convolution.forward(&x, Activation::Relu, Element::of(gpu)).unwrap();
+            let want: Vec<f32> = sums.iter().map(|x| x.max(0.0) as f32).collect();
+            assert_eq!((got.height, got.width, got.images()), (down, across, images));
+            agrees(gpu, &what, &got.pixels.read().unwrap(), &want);
+            let residual = values(count * outputs, 4);
+            let want: Vec<f32> = sums.iter().zip(&residual).map(|(x, r)| (x + *r as f64).max(0.0) as f32).collect();
+            let mut out = Maps { pixels: upload(gpu, &residual, outputs), ..got };
+            convolution.forward_onto(&x, &mut out, Activation::Relu).unwrap();
+            agrees(gpu, &what, &out.pixels.read().unwrap(), &want);
+        }
+    });
+}
+
+#[test]
+fn pools_are_those_of_the_definition() {
+    on_device("pools_are_those_of_the_definition", |gpu| {
+        let (images, height, width, channels) = (2, 9, 8, 12);
+        let windows = Windows { size: 3, stride: 2, border: 1 };
+        let pixels = values(images * height * width * channels, 1);
+        let (down, across) = windows.output(height, width).unwrap();
+        let mut want = vec![f32::NEG_INFINITY; images * down * across * channels];
+        visit_windows(images, (height, width), windows, |output, _, pixel| {
+            let window = want[output * channels..(output + 1) * channels].iter_mut();
+            window.zip(&pixels[pixel * channels..]).for_each(|(most, x)| *most = most.max(*x));
+        });
+        let maps = Maps { pixels: upload(gpu, &pixels, channels), height, width };
+        assert_eq!(maps.max_pool(windows).unwrap().pixels.read().unwrap()[..], want);
+
+        let (lengths, width) = ([3, 0, 1, 40], 516);
+        let x = values(44 * width, 2);
+        let mut rows = x.chunks_exact(width);
+        let want: Vec<f32> = lengths
+            .iter()
+            .flat_map(|&length| {
+                let mut sum = vec![0.0f64; width];
+                rows.by_ref().take(length).for_each(|row| sum.iter_mut().zip(row).for_each(|(s, x)| *s += *x as f64));
+                sum.into_iter().map(move |x| (x / length.max(1) as f64) as f32)
+            })
+            .collect();
+        let sequences = SequenceRows::new(gpu, &lengths).unwrap();
+        let mut x = upload_wide(gpu, &x, width);
+        agrees(gpu, "mean", &mean(&x, &sequences).unwrap().read().unwrap(), &want);
+
+        unit_length(&mut x).unwrap();
+        for row in x.read().unwrap().chunks_exact(width) {
+            let length = row.iter().map(|x| x * x).sum::<f32>().sqrt();
+            assert!((length - 1.0).abs() < 1e-5, "{length}");
+        }
     });
 }

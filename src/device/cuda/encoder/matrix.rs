@@ -28,6 +28,14 @@ impl Element {
         }
     }
 
+    /// The kernel for this type.
+    pub(super) fn kernel(self, bf16: &'static str, f32: &'static str) -> &'static str {
+        match self {
+            Element::Bf16 => bf16,
+            Element::F32 => f32,
+        }
+    }
+
     /// Bytes of one value.
     pub fn size(self) -> usize {
         match self {
@@ -55,9 +63,14 @@ impl Matrix {
     /// A copy of host values, rounded to the device's element type; their number must be a multiple of `width`.
     pub fn upload(gpu: &Gpu, label: &'static str, values: &[f32], width: usize) -> Result<Matrix> {
         match Element::of(gpu) {
-            Element::F32 => Matrix::of_bytes(gpu, label, cast_slice(values), Element::F32, width),
+            Element::F32 => Matrix::upload_f32(gpu, label, values, width),
             Element::Bf16 => Matrix::upload_bf16(gpu, label, &to_bf16(values), width),
         }
+    }
+
+    /// A copy of host values as f32, whatever the device's arithmetic.
+    pub fn upload_f32(gpu: &Gpu, label: &'static str, values: &[f32], width: usize) -> Result<Matrix> {
+        Matrix::of_bytes(gpu, label, cast_slice(values), Element::F32, width)
     }
 
     /// A copy of host values that are bf16 already, whatever the device's arithmetic.
@@ -96,6 +109,14 @@ impl Matrix {
             return Err(Error::shape("matrix", format!("{count} values in rows of {width}")));
         }
         Ok(Matrix { rows: count / width, width, ..self })
+    }
+
+    /// Its width, if its values are what a kernel takes.
+    pub(super) fn width_of(&self, kernel: &'static str, element: Element) -> Result<usize> {
+        match self.element == element {
+            true => Ok(self.width),
+            false => Err(Error::shape(kernel, format!("rows of {:?}, needs {element:?}", self.element))),
+        }
     }
 
     /// What its values are.

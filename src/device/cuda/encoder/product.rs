@@ -14,7 +14,7 @@ const SMALL: usize = 64;
 pub(super) const THREADS: u32 = 128;
 pub(super) const THREADS_F32: u32 = 256;
 
-/// What is applied to each element of a product, after the bias and before the residual.
+/// What is applied to each element of a product, after bias and residual were added.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Activation {
     #[default]
@@ -26,7 +26,7 @@ pub enum Activation {
     Relu,
 }
 
-/// C (m, n) = activation(A (m, k) W (n, k)ᵀ + bias) + residual, of matrices in device memory.
+/// C (m, n) = activation(A (m, k) W (n, k)ᵀ + bias + residual), of matrices in device memory.
 ///
 /// Strides are in values from one row to the next. For bf16 operands k and the strides of A and W are multiples of 8, and n
 /// and the strides of C and the residual of 4; [`Gemm::launch`] refuses others.
@@ -173,7 +173,8 @@ impl Output {
     }
 }
 
-/// Side of the tiles for a product, and their dynamic shared memory: large ones if there are enough to fill the device.
+/// Side of the tiles for a product, and their dynamic shared memory: large ones if they are filled and fill
+/// the device.
 pub(super) fn tile(gpu: &Gpu, element: Element, m: usize, n: usize) -> Result<(usize, u32)> {
     const STAGES: usize = 3;
     const DEPTH: usize = 32;
@@ -181,7 +182,7 @@ pub(super) fn tile(gpu: &Gpu, element: Element, m: usize, n: usize) -> Result<(u
     if element == Element::F32 {
         return Ok((SMALL, 0));
     }
-    let enough = m.div_ceil(LARGE) * n.div_ceil(LARGE) >= gpu.multiprocessors()?;
+    let enough = n > SMALL && m.div_ceil(LARGE) * n.div_ceil(LARGE) >= gpu.multiprocessors()?;
     let side = if enough { LARGE } else { SMALL };
     Ok((side, shared(side)))
 }

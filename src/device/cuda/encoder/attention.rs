@@ -1,0 +1,130 @@
+//! Self-attention of ragged sequences (kernels/encoder_attention.cu).
+
+use bytemuck::{Pod, Zeroable};
+
+use super::super::{DeviceBuffer, Gpu, Grid, Ptr};
+use super::{Element, Matrix};
+use crate::error::{Error, Result};
+
+/// The widest heads that the kernels take.
+const WIDEST: usize = 128;
+
+/// Queries of a warp, most warps of a block, and keys of a tile.
+const WARP_QUERIES: usize = 16;
+const MOST_WARPS: usize = 4;
+const KEYS: usize = 64;
+
+/// Heads of attention.
+#[derive(Clone, Copy, Debug)]
+pub struct Heads {
+    pub count: usize,
+    /// Values of a head.
+    pub width: usize,
+    /// Whether a row sees only itself and those before it in its sequence.
+    pub causal: bool,
+}
+
+/// Where each sequence lies among the rows of a matrix.
+#[derive(Debug)]
+pub struct SequenceRows {
+    /// Offsets (n + 1).
+    offsets: DeviceBuffer<u32>,
+    rows: usize,
+    longest: usize,
+}
+
+#[derive(Clone, Copy, Pod, Zeroable)]
+#[repr(C)]
+struct Args {
+    q: Ptr,
+    k: Ptr,
+    v: Ptr,
+    out: Ptr,
+    offsets: Ptr,
+    row: i64,
+    out_row: i64,
+    head: i32,
+    causal: i32,
+    scale: f32,
+    padding: i32,
+}
+
+impl SequenceRows {
+    /// Sequences of these lengths, one after the other.
+    pub fn new(gpu: &Gpu, lengths: &[usize]) -> Result<SequenceRows> {
+        let rows: usize = lengths.iter().sum();
+        if i32::try_from(rows).is_err() {
+            return Err(Error::shape("sequences", format!("{rows} rows in one batch; take a smaller batch")));
+        }
+        let ends = lengths.iter().scan(0, |end, length| {
+            *end += *length as u32;
+            Some(*end)
+        });
+        let offsets: Vec<u32> = std::iter::once(0).chain(ends).collect();
+        let longest = lengths.iter().copied().max().unwrap_or(0);
+        Ok(SequenceRows { offsets: gpu.upload("offsets", &offsets)?, rows, longest })
+    }
+
+    /// Number of sequences.
+    pub fn len(&self) -> usize {
+        self.offsets.len() - 1
+    }
+
+    /// Whether there are no sequences.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Rows of all sequences.
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// Where the offsets lie.
+    pub fn offsets(&self) -> Ptr {
+        self.offsets.ptr()
+    }
+
+    /// Attention of each sequence to itself: queries, keys and values side by side (rows, 3 · width) -> (rows, width), of the
+    /// device's element type.
+    pub fn attend(&self, qkv: &Matrix, heads: Heads) -> Result<Matrix> {
+        let (gpu, element) = (qkv.gpu(), qkv.element());
+        let Heads { count, width: head, causal } = heads;
+        let width = count * head;
+        let tensor_cores = element == Element::Bf16;
+        if qkv.width() != 3 * width || qkv.rows() != self.rows {
+            let reason = format!("({}, {}) for {} rows of {count} heads of {head}", qkv.rows(), qkv.width(), self.rows);
+            return Err(Error::shape("encoder_attention", reason));
+        }
+        if head == 0 || head > WIDEST || (tensor_cores && !head.is_multiple_of(16)) {
+            let reason = format!("heads of {head}: must be a multiple of 16, at most {WIDEST}; use --device cpu");
+            return Err(Error::shape("encoder_attention", reason));
+        }
+        let out = Matrix::alloc(gpu, "activations", element, self.rows, width)?;
+        let args = Args {
+            q: qkv.ptr(),
+            k: qkv.column(width),
+            v: qkv.column(2 * width),
+            out: out.ptr(),
+            offsets: self.offsets.ptr(),
+            row: 3 * width as i64,
+            out_row: width as i64,
+            head: head as i32,
+            causal: causal as i32,
+            scale: 1.0 / (head as f32).sqrt(),
+            padding: 0,
+        };
+        // Short sequences take fewer warps, none of which idles.
+        let warps = if tensor_cores { self.longest.div_ceil(WARP_QUERIES).clamp(1, MOST_WARPS) } else { 4 };
+        let queries = if tensor_cores { warps * WARP_QUERIES } else { warps };
+        let shared = if tensor_cores { (queries + 2 * KEYS) * (head + 8) * 2 } else { 0 };
+        let wide = if head <= 64 { "encoder_attention_64" } else { "encoder_attention_128" };
+        let grid = Grid {
+            blocks: [self.len(), count, self.longest.div_ceil(queries)],
+            threads: 32 * warps as u32,
+            shared: shared as u32,
+        };
+        gpu.launch(element.kernel(wide, "encoder_attention_f32"), grid, &args)?;
+        Ok(out)
+    }
+}
