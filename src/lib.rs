@@ -7,6 +7,7 @@ pub mod encoder;
 pub mod error;
 pub mod eval;
 pub mod files;
+pub mod llama;
 pub mod model;
 pub mod ops;
 pub mod profile;

@@ -60,6 +60,8 @@ pub enum Purpose {
     Benchmark = 6,
     /// Which mentions are for training, validation and test.
     Split = 7,
+    /// Tokens of a generated text, and weights of a random language model.
+    Language = 8,
 }
 
 /// A generator for one purpose; `index` tells its uses apart (an epoch, a mention).

@@ -10,6 +10,7 @@ mod encode;
 mod eval;
 mod import;
 mod link;
+mod llm;
 mod replay;
 mod train;
 
@@ -38,6 +39,7 @@ enum Command {
     Eval(eval::Args),
     Link(link::Args),
     Embed(embed::Args),
+    Llm(llm::Args),
     Replay(replay::Args),
     Doctor(doctor::Args),
 }
@@ -58,6 +60,7 @@ impl Cli {
             Command::Eval(args) => eval::run(args),
             Command::Link(args) => link::run(args),
             Command::Embed(args) => embed::run(args),
+            Command::Llm(args) => llm::run(args),
             Command::Replay(args) => replay::run(args),
             Command::Doctor(args) => doctor::run(args),
         }

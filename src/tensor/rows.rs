@@ -17,7 +17,7 @@ pub struct SharedSlice<T>(Owner<T>);
 
 #[derive(Clone, Debug)]
 enum Owner<T> {
-    Memory(Arc<[T]>),
+    Memory(Arc<Vec<T>>),
     File(Arc<MappedFile>, Range<usize>),
 }
 
@@ -31,7 +31,7 @@ impl<T: bytemuck::Pod> SharedSlice<T> {
 
 impl<T> From<Vec<T>> for SharedSlice<T> {
     fn from(values: Vec<T>) -> SharedSlice<T> {
-        SharedSlice(Owner::Memory(values.into()))
+        SharedSlice(Owner::Memory(Arc::new(values)))
     }
 }
 

@@ -87,6 +87,14 @@ impl Reader {
         Ok(&self.entry(name)?.shape)
     }
 
+    /// Type of a tensor's numbers. Fails for types that the engine never uses.
+    pub fn dtype(&self, name: &str) -> Result<DType> {
+        let found = self.entry(name)?.dtype;
+        let known = [DType::U8, DType::I64, DType::U64, DType::F16, DType::BF16, DType::F32, DType::F64];
+        let dtype = known.into_iter().find(|&dtype| storage(dtype) == found);
+        dtype.ok_or_else(|| self.error(name, format!("is {found:?}, which no part of the engine reads")))
+    }
+
     /// Reads a tensor of f32, f16 or bf16 as f32, whatever its shape.
     pub fn tensor(&self, name: &str) -> Result<Tensor> {
         let entry = self.entry(name)?;

@@ -99,6 +99,11 @@ fn save(path: &Path, encode: impl FnOnce(&mut std::io::Cursor<Vec<u8>>) -> image
     files::write_new(path, bytes.get_ref())
 }
 
+/// Names and descriptions of the knowledge base: a tokenizer can learn words from them.
+pub fn descriptions() -> Result<Vec<String>> {
+    Ok(Emoji::all()?.iter().map(|e| format!("{}. {}", e.name, e.description())).collect())
+}
+
 /// Texts that the demo's tokenizer learns its words from: all of the knowledge base and the training sentences.
 pub fn tokenizer_texts(dataset: &Dataset) -> Result<Vec<String>> {
     let mut texts: Vec<String> = dataset.entities().iter().map(|e| format!("{}. {}", e.name, e.description)).collect();

@@ -25,6 +25,8 @@ mod dense;
 mod layer_norm;
 mod linear;
 mod matmul;
+pub mod matrix;
+mod memory;
 mod product;
 mod self_attention;
 pub mod vector;
@@ -38,5 +40,6 @@ pub use linear::{
     transposed,
 };
 pub use matmul::{Mat, matmul};
+pub use memory::available_memory;
 pub use product::{Activation, Epilogue, Operand, PackedBf16, TransposedF32, Value, Windows, bf16_ceiling};
 pub use self_attention::{Heads, self_attention};

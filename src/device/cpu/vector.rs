@@ -154,6 +154,26 @@ pub fn softmax(x: &mut [f32]) {
     scale(x, 1.0 / sum(x));
 }
 
+/// Replaces each x by exp(x - max) and returns their sum.
+#[inline(always)]
+pub fn exp_sum(x: &mut [f32], max: f32) -> f32 {
+    x.iter_mut().for_each(|x| *x = exp(*x - max));
+    sum(x)
+}
+
+/// out = gain · x / sqrt(mean(x²) + eps)
+#[inline(always)]
+pub fn rms_norm(out: &mut [f32], x: &[f32], gain: &[f32], eps: f32) {
+    let rstd = 1.0 / (squares_about(x, 0.0) / x.len() as f32 + eps).sqrt();
+    out.iter_mut().zip(x).zip(gain).for_each(|((out, x), gain)| *out = gain * (x * rstd));
+}
+
+/// out = silu(gate) · up, silu(x) = x σ(x)
+#[inline(always)]
+pub fn swiglu(out: &mut [f32], gate: &[f32], up: &[f32]) {
+    out.iter_mut().zip(gate).zip(up).for_each(|((out, g), up)| *out = g / (1.0 + exp(-g)) * up);
+}
+
 /// x σ(1.702 x), in place: CLIP's approximation of GELU.
 #[inline(always)]
 pub fn quick_gelu(x: &mut [f32]) {

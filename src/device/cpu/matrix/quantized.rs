@@ -1,0 +1,122 @@
+//! Weights as small integers: `w = scale · (code - zero)`, one scale (bf16) for each group of 64 or 128 weights of a row.
+//!
+//! Codes are unsigned, since the processor's dot product multiplies unsigned by signed bytes. 8 bits: a byte per weight,
+//! zero 128. 4 bits: zero 8; 64 weights lie in 32 bytes, of which byte i holds weight i in its low and weight i + 32 in
+//! its high half, so that two operations unpack a register.
+
+use half::bf16;
+
+/// Weights that share a block of packed bytes.
+pub const BLOCK: usize = 64;
+
+/// Width of a code.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Bits {
+    Eight,
+    Four,
+}
+
+impl Bits {
+    /// 8 or 4.
+    pub fn count(self) -> usize {
+        match self {
+            Bits::Eight => 8,
+            Bits::Four => 4,
+        }
+    }
+
+    /// Bytes of a row of `columns` weights.
+    pub fn bytes(self, columns: usize) -> usize {
+        match self {
+            Bits::Eight => columns,
+            Bits::Four => columns / 2,
+        }
+    }
+
+    /// The code of a weight of 0.
+    pub fn zero(self) -> u8 {
+        match self {
+            Bits::Eight => 128,
+            Bits::Four => 8,
+        }
+    }
+
+    /// Weights per scale when rows of `columns` weights are quantized: 128 with 8 bits, where the step is small anyhow, if
+    /// that divides the row, else 64. `None` if neither does.
+    pub fn group(self, columns: usize) -> Option<usize> {
+        match self {
+            _ if columns == 0 || !columns.is_multiple_of(BLOCK) => None,
+            Bits::Eight if columns.is_multiple_of(2 * BLOCK) => Some(2 * BLOCK),
+            _ => Some(BLOCK),
+        }
+    }
+}
+
+/// Quantizes a row. `codes` has [`Bits::bytes`] bytes; `scales.len()` divides the row into groups.
+pub fn quantize(bits: Bits, row: &[f32], codes: &mut [u8], scales: &mut [bf16]) {
+    let group = row.len() / scales.len();
+    let groups = row.chunks_exact(group).zip(codes.chunks_exact_mut(bits.bytes(group)));
+    for ((weights, codes), scale) in groups.zip(scales) {
+        match bits {
+            Bits::Eight => {
+                *scale = scale8(weights);
+                codes.iter_mut().zip(weights).for_each(|(code, &w)| *code = encode(w, *scale, 128.0, 255.0));
+            }
+            Bits::Four => {
+                *scale = scale4(weights);
+                for (codes, weights) in codes.chunks_exact_mut(BLOCK / 2).zip(weights.chunks_exact(BLOCK)) {
+                    let (low, high) = weights.split_at(BLOCK / 2);
+                    for (code, (&low, &high)) in codes.iter_mut().zip(low.iter().zip(high)) {
+                        *code = encode(low, *scale, 8.0, 15.0) | encode(high, *scale, 8.0, 15.0) << 4;
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn encode(weight: f32, scale: bf16, zero: f32, largest: f32) -> u8 {
+    let scale = scale.to_f32();
+    let steps = if scale == 0.0 { 0.0 } else { weight / scale };
+    // A float that is no number becomes 0 here; callers refuse it.
+    (steps + zero).round_ties_even().clamp(0.0, largest) as u8
+}
+
+/// The step that maps the largest magnitude to 127, rounded up so that none is cut.
+fn scale8(weights: &[f32]) -> bf16 {
+    let largest = weights.iter().fold(0.0f32, |max, w| max.max(w.abs()));
+    let scale = bf16::from_f32(largest / 127.0);
+    if scale.to_f32() * 127.0 >= largest { scale } else { bf16::from_bits(scale.to_bits() + 1) }
+}
+
+/// Of the steps that map the weight of largest magnitude to -8, or a little beyond, the one of least squared error.
+/// Sixteen codes are few: what the extreme weight loses by being cut, the others may gain twice.
+fn scale4(weights: &[f32]) -> bf16 {
+    let extreme = weights.iter().fold(0.0f32, |e, &w| if w.abs() > e.abs() { w } else { e });
+    let error = |scale: bf16| -> f32 {
+        let step = scale.to_f32();
+        weights.iter().map(|&w| (w - step * (encode(w, scale, 8.0, 15.0) as f32 - 8.0)).powi(2)).sum()
+    };
+    let candidates = (0..8).map(|i| bf16::from_f32(extreme / -(8.0 + 0.35 * i as f32 - 0.7)));
+    let best = candidates.map(|scale| (error(scale), scale)).min_by(|a, b| a.0.total_cmp(&b.0));
+    best.map_or(bf16::ZERO, |(_, scale)| scale)
+}
+
+/// A row as f32.
+pub fn dequantize(bits: Bits, codes: &[u8], scales: &[bf16], out: &mut [f32]) {
+    let group = out.len() / scales.len();
+    let groups = out.chunks_exact_mut(group).zip(codes.chunks_exact(bits.bytes(group)));
+    for ((out, codes), scale) in groups.zip(scales) {
+        let scale = scale.to_f32();
+        match bits {
+            Bits::Eight => simd!(out.iter_mut().zip(codes).for_each(|(x, &c)| *x = scale * (c as f32 - 128.0))),
+            Bits::Four => {
+                for (out, codes) in out.chunks_exact_mut(BLOCK).zip(codes.chunks_exact(BLOCK / 2)) {
+                    let (low, high) = out.split_at_mut(BLOCK / 2);
+                    simd!(low.iter_mut().zip(codes).for_each(|(x, &c)| *x = scale * ((c & 15) as f32 - 8.0)));
+                    simd!(high.iter_mut().zip(codes).for_each(|(x, &c)| *x = scale * ((c >> 4) as f32 - 8.0)));
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,99 @@
+//! What a device must be able to do for the decoder; [`super::decoder`] says in which order.
+
+use std::sync::Arc;
+
+use super::matrix::Matrix;
+use crate::error::Result;
+
+/// The rows of one sequence in a ragged batch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Span {
+    /// Its first row in the batch.
+    pub start: usize,
+    /// Its rows: new tokens of the sequence.
+    pub rows: usize,
+    /// Position of the first row in the sequence: the tokens before it, whose keys and values are cached.
+    pub position: usize,
+}
+
+/// Keys and values of one sequence, on top of a prefix that it may share with others.
+pub trait KvCache: Send + Sync + 'static {
+    /// Tokens whose keys and values are held, the prefix's included.
+    fn len(&self) -> usize;
+
+    /// Whether there are none.
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The most tokens that it can hold, the prefix's included.
+    fn capacity(&self) -> usize;
+
+    /// Counts tokens whose keys and values every layer has stored.
+    fn advance(&mut self, tokens: usize);
+}
+
+/// A device's side of the decoder. Rows are activations (n, width) in the device's memory; a batch is ragged, with the
+/// rows of its sequences one after the other and padding nowhere.
+pub trait Backend: Send + Sync + 'static {
+    /// A matrix (outputs, inputs), in its precision.
+    type Weight: Send + Sync;
+    /// Gains of an RMSNorm (width).
+    type Gain: Send + Sync;
+    /// Activations (n, width).
+    type Rows;
+    /// Keys and values of a sequence.
+    type Cache: KvCache;
+    /// What a forward pass derives from its tokens and spans once for all layers: positions, angles, offsets.
+    type Plan;
+
+    /// Takes the matrices of one layer, stacked by rows: query, key and value; gate and up; or one alone.
+    fn weight(&self, stacked: Vec<Matrix>) -> Result<Self::Weight>;
+
+    /// Takes the gains of a norm.
+    fn gain(&self, values: Vec<f32>) -> Result<Self::Gain>;
+
+    /// An empty cache of `room` tokens after those of `prefix`.
+    ///
+    /// Fails if the device has no memory for it; the error says how many tokens would fit.
+    fn cache(&self, prefix: Option<Arc<Self::Cache>>, room: usize) -> Result<Self::Cache>;
+
+    /// The most rows of one forward pass; longer batches are cut.
+    fn max_rows(&self) -> usize;
+
+    /// Prepares a forward pass over these tokens. `spans` cover them in order.
+    fn plan(&self, tokens: &[u32], spans: &[Span]) -> Result<Self::Plan>;
+
+    /// The embedding's rows of the plan's tokens.
+    fn embed(&self, plan: &Self::Plan, table: &Self::Weight) -> Result<Self::Rows>;
+
+    /// gain · x / sqrt(mean(x²) + eps), row by row.
+    fn rms_norm(&self, x: &Self::Rows, gain: &Self::Gain) -> Result<Self::Rows>;
+
+    /// x Wᵀ
+    fn linear(&self, x: &Self::Rows, weight: &Self::Weight) -> Result<Self::Rows>;
+
+    /// sum += x Wᵀ
+    fn add_linear(&self, sum: &mut Self::Rows, x: &Self::Rows, weight: &Self::Weight) -> Result<()>;
+
+    /// Rotates queries and keys, stores keys and values at the spans' positions of `layer`, and attends causally over
+    /// everything each sequence has cached.
+    ///
+    /// `qkv` (n, (heads + 2 kv_heads) · head_dim) -> context (n, heads · head_dim). One cache per span.
+    fn attend(
+        &self,
+        plan: &Self::Plan,
+        layer: usize,
+        qkv: Self::Rows,
+        caches: &mut [&mut Self::Cache],
+    ) -> Result<Self::Rows>;
+
+    /// silu(gate) · up. `gate_up` (n, 2 · inner) holds a row's gates, then its ups.
+    fn swiglu(&self, gate_up: Self::Rows) -> Result<Self::Rows>;
+
+    /// The rows of these numbers.
+    fn select(&self, x: &Self::Rows, rows: &[usize]) -> Result<Self::Rows>;
+
+    /// Copies rows to the host.
+    fn read(&self, x: &Self::Rows) -> Result<Vec<f32>>;
+}

@@ -1,0 +1,256 @@
+//! Weights of a Hugging Face directory: one safetensors file or shards with an index, checked against the configuration
+//! before any of them is read.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+
+use super::matrix::{Matrix, Precision, Values, float_precision};
+use super::{LlamaConfig, layout};
+use crate::device::cpu::matrix::Bits;
+use crate::error::{Error, Result};
+use crate::files;
+use crate::tensor::DType;
+use crate::tensor::safetensors::Reader;
+
+/// The one file of a small model.
+pub(super) const SINGLE: &str = "model.safetensors";
+/// Which shard of a larger one holds which tensor.
+pub(super) const INDEX: &str = "model.safetensors.index.json";
+
+/// The opened files of a model. Matrices are read when asked for: mapped where they have the wanted precision already,
+/// else converted.
+pub struct Checkpoint {
+    folder: PathBuf,
+    config: LlamaConfig,
+    shards: Vec<Reader>,
+    /// The shard of each tensor.
+    places: HashMap<String, usize>,
+    precision: Precision,
+}
+
+#[derive(Deserialize)]
+struct Index {
+    weight_map: BTreeMap<String, String>,
+}
+
+impl Checkpoint {
+    /// Opens a directory and verifies names, shapes, types and shards. Weights are converted to `precision` as they are
+    /// read; without one they stay as the files have them.
+    ///
+    /// Fails if a shard or a tensor is missing, has another shape than `config.json` says, or if quantized files are
+    /// asked for in another precision.
+    pub fn open(folder: &Path, precision: Option<Precision>) -> Result<Checkpoint> {
+        let config = LlamaConfig::read(folder)?;
+        let shards = open_shards(folder)?;
+        let mut places = HashMap::new();
+        for (i, shard) in shards.iter().enumerate() {
+            places.extend(shard.names().map(|name| (name.to_string(), i)));
+        }
+        let mut checkpoint =
+            Checkpoint { folder: folder.to_path_buf(), config, shards, places, precision: Precision::F32 };
+        checkpoint.verify()?;
+        let stored = checkpoint.stored()?;
+        checkpoint.precision = precision.unwrap_or(stored);
+        if checkpoint.config.quantized.is_some() && checkpoint.precision != stored {
+            let asked = checkpoint.precision;
+            let reason = format!("holds {stored} weights; {asked} needs the directory that they were made from");
+            return Err(Error::file(folder, reason));
+        }
+        Ok(checkpoint)
+    }
+
+    /// The configuration.
+    pub fn config(&self) -> &LlamaConfig {
+        &self.config
+    }
+
+    /// Where the files lie.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// What weights of the blocks are read as.
+    pub fn precision(&self) -> Precision {
+        self.precision
+    }
+
+    /// What the weights of the blocks are in the files.
+    fn stored(&self) -> Result<Precision> {
+        match self.config.quantized {
+            Some(q) if q.bits == 4 => Ok(Precision::Int4),
+            Some(_) => Ok(Precision::Int8),
+            None => {
+                let name = "model.layers.0.self_attn.q_proj.weight";
+                let reader = self.reader(name)?;
+                float_precision(reader.dtype(name)?).ok_or_else(|| reader.error(name, "is no float"))
+            }
+        }
+    }
+
+    /// What a layer's matrix is read as: the last layer keeps 8 bits where the blocks have 4, an embedding of its own
+    /// stays as it is, since a token reads only one of its rows.
+    fn precision_of(&self, layer: &str) -> Option<Precision> {
+        match (self.precision.bits(), layer) {
+            (Some(_), layout::EMBEDDING) if !self.config.tied => None,
+            (Some(_), layout::EMBEDDING | layout::HEAD) => Some(Precision::Int8),
+            _ => Some(self.precision),
+        }
+    }
+
+    /// The weight of a layer, such as `model.layers.0.self_attn.q_proj`, in the checkpoint's precision.
+    pub fn matrix(&self, layer: &str) -> Result<Matrix> {
+        let name = format!("{layer}.weight");
+        let reader = self.reader(&name)?;
+        let shape =
+            layout::matrix_shape(&self.config, layer).ok_or_else(|| reader.error(&name, "is no matrix of a Llama"))?;
+        let [rows, columns] = shape;
+        let values = match reader.dtype(&name)? {
+            DType::F32 => Values::F32(reader.mapped(&name)?),
+            DType::F16 => Values::F16(reader.mapped(&name)?),
+            DType::BF16 => Values::Bf16(reader.mapped(&name)?),
+            _ => {
+                let scales = layout::scale_name(layer);
+                let bits = if reader.shape(&name)? == [rows, columns] { Bits::Eight } else { Bits::Four };
+                Values::Quantized { bits, codes: reader.mapped(&name)?, scales: self.reader(&scales)?.mapped(&scales)? }
+            }
+        };
+        let matrix = Matrix::new(rows, columns, values)?;
+        match self.precision_of(layer) {
+            Some(precision) => matrix.to(precision).map_err(|e| reader.error(&name, e.to_string())),
+            None => Ok(matrix),
+        }
+    }
+
+    /// Bytes of what [`Checkpoint::matrix`] gives.
+    pub(super) fn matrix_bytes(&self, layer: &str) -> Result<u64> {
+        let name = format!("{layer}.weight");
+        let reader = self.reader(&name)?;
+        let values: usize = reader.shape(&name)?.iter().product();
+        let bytes = match self.precision_of(layer) {
+            Some(Precision::F32) => 4 * values,
+            Some(Precision::F16 | Precision::Bf16) => 2 * values,
+            Some(Precision::Int8) => values + values / 64,
+            Some(Precision::Int4) => values / 2 + values / 32,
+            None => values * reader.dtype(&name)?.size(),
+        };
+        Ok(bytes as u64)
+    }
+
+    /// The gains of a norm, such as `model.norm`.
+    pub fn vector(&self, layer: &str) -> Result<Vec<f32>> {
+        let name = format!("{layer}.weight");
+        Ok(self.reader(&name)?.tensor_of(&name, &[self.config.hidden_size])?.data().to_vec())
+    }
+
+    fn reader(&self, name: &str) -> Result<&Reader> {
+        let shard = self.places.get(name).and_then(|&i| self.shards.get(i));
+        shard.ok_or_else(|| Error::tensor(&self.folder, name, "is missing"))
+    }
+
+    /// Names and shapes of everything the decoder reads, without reading any of it.
+    fn verify(&self) -> Result<()> {
+        let mut known = BTreeSet::new();
+        let mut missing = Vec::new();
+        for layer in layout::matrices(&self.config) {
+            let name = format!("{layer}.weight");
+            match self.reader(&name) {
+                Ok(reader) => self.verify_matrix(reader, &layer, &name)?,
+                Err(_) => missing.push(name.clone()),
+            }
+            known.insert(layout::scale_name(&layer));
+            known.insert(name);
+        }
+        for layer in layout::norms(&self.config) {
+            let name = format!("{layer}.weight");
+            match self.reader(&name) {
+                Ok(reader) => {
+                    let (found, needed) = (reader.shape(&name)?, [self.config.hidden_size]);
+                    if found != needed {
+                        return Err(reader.error(&name, format!("has shape {found:?}, config.json says {needed:?}")));
+                    }
+                    if float_precision(reader.dtype(&name)?).is_none() {
+                        return Err(reader.error(&name, "is no float"));
+                    }
+                }
+                Err(_) => missing.push(name.clone()),
+            }
+            known.insert(name);
+        }
+        if let Some(first) = missing.first() {
+            let more = missing.len() - 1;
+            let others = if more > 0 { format!(" (and {more} more tensors)") } else { String::new() };
+            let reason = format!("is missing{others}; is the download complete, and is config.json this model's?");
+            return Err(Error::tensor(&self.folder, first, reason));
+        }
+        // Files of old carry the rotary frequencies, and some tied models their last layer.
+        let ignored = |name: &str| name.ends_with(".rotary_emb.inv_freq") || name == "lm_head.weight";
+        let unknown = self.places.keys().filter(|name| !known.contains(*name) && !ignored(name)).min();
+        match unknown {
+            None => Ok(()),
+            Some(name) => {
+                let reason = "is no tensor of a Llama as config.json describes it; the decoder would leave it out";
+                Err(Error::tensor(&self.folder, name, reason))
+            }
+        }
+    }
+
+    fn verify_matrix(&self, reader: &Reader, layer: &str, name: &str) -> Result<()> {
+        let Some([rows, columns]) = layout::matrix_shape(&self.config, layer) else { return Ok(()) };
+        let (found, dtype) = (reader.shape(name)?, reader.dtype(name)?);
+        if float_precision(dtype).is_some() {
+            return match found == [rows, columns] {
+                true => Ok(()),
+                false => {
+                    Err(reader.error(name, format!("has shape {found:?}, config.json says {:?}", [rows, columns])))
+                }
+            };
+        }
+        if dtype != DType::U8 || self.config.quantized.is_none() {
+            return Err(reader.error(name, format!("is {dtype}; weights are F32, F16 or BF16")));
+        }
+        if found != [rows, columns] && found != [rows, columns / 2] {
+            return Err(reader.error(name, format!("has shape {found:?}, config.json says {:?}", [rows, columns])));
+        }
+        let scales = layout::scale_name(layer);
+        let holder = self.reader(&scales)?;
+        match (holder.dtype(&scales)?, holder.shape(&scales)?) {
+            (DType::BF16, &[r, groups]) if r == rows && (groups * 64 == columns || groups * 128 == columns) => Ok(()),
+            (dtype, shape) => {
+                let needed = format!("needs BF16 [{rows}, {}] or [{rows}, {}]", columns / 64, columns / 128);
+                Err(holder.error(&scales, format!("is {dtype} {shape:?}, {needed}")))
+            }
+        }
+    }
+}
+
+fn open_shards(folder: &Path) -> Result<Vec<Reader>> {
+    let (single, index) = (folder.join(SINGLE), folder.join(INDEX));
+    if single.exists() {
+        return Ok(vec![Reader::open(&single)?]);
+    }
+    if !index.exists() {
+        let reason = format!(
+            "has neither {SINGLE} nor {INDEX}; if the model has only pytorch_model.bin, save it again with \
+             safe_serialization"
+        );
+        return Err(Error::file(folder, reason));
+    }
+    let parsed: Index = serde_json::from_str(&files::read_text(&index)?)
+        .map_err(|e| Error::file(&index, format!("is no index of shards: {e}")))?;
+    let names: BTreeSet<&String> = parsed.weight_map.values().collect();
+    let missing: Vec<&str> = names.iter().filter(|n| !folder.join(n).exists()).map(|n| n.as_str()).collect();
+    if !missing.is_empty() {
+        let reason = format!("names shards that are missing: {}; download them", missing.join(", "));
+        return Err(Error::file(&index, reason));
+    }
+    let shards = names.iter().map(|name| Reader::open(&folder.join(name))).collect::<Result<Vec<_>>>()?;
+    for (tensor, file) in &parsed.weight_map {
+        let shard = names.iter().position(|name| *name == file).and_then(|i| shards.get(i));
+        if shard.is_none_or(|shard| !shard.contains(tensor)) {
+            return Err(Error::tensor(folder.join(file), tensor, format!("is missing, {INDEX} says it is here")));
+        }
+    }
+    Ok(shards)
+}

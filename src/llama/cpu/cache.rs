@@ -1,0 +1,141 @@
+//! Keys and values on the CPU: one array per layer, of the sequence's own tokens; those before lie in the prefix.
+
+use std::sync::Arc;
+
+use half::bf16;
+use half::slice::HalfFloatSliceExt;
+
+use super::super::LlamaConfig;
+use super::super::backend::KvCache;
+use crate::device::cpu::available_memory;
+use crate::error::{Error, Result};
+
+/// Keys and values of one sequence.
+pub struct Cache {
+    prefix: Option<Arc<Cache>>,
+    /// Tokens of the prefix.
+    before: usize,
+    /// Own tokens held, and at most.
+    len: usize,
+    room: usize,
+    kv_heads: usize,
+    head_dim: usize,
+    layers: Vec<Layer>,
+}
+
+/// Keys (kv_heads, room, head_dim), then values of the same shape.
+enum Layer {
+    F32(Vec<f32>),
+    Bf16(Vec<bf16>),
+}
+
+/// Keys or values.
+#[derive(Clone, Copy)]
+pub(super) enum Part {
+    Keys = 0,
+    Values = 1,
+}
+
+impl Cache {
+    pub(super) fn new(config: &LlamaConfig, prefix: Option<Arc<Cache>>, room: usize, exact: bool) -> Result<Cache> {
+        let values = 2 * room * config.kv_width();
+        let per_token = config.layers * 2 * config.kv_width() * if exact { 4 } else { 2 };
+        let refuse = |free: usize| {
+            Error::device(
+                "cpu",
+                "allocating keys and values",
+                format!(
+                    "{room} tokens need {} MB, {} MB are free, in which {} tokens would fit; shorten the prompt, ask for \
+                     fewer new tokens, or give fewer prompts at once",
+                    room * per_token / 1_000_000,
+                    free / 1_000_000,
+                    free / per_token
+                ),
+            )
+        };
+        // The system promises more memory than it has, so ask what is there.
+        let free = available_memory().unwrap_or(usize::MAX);
+        if room * per_token > free {
+            return Err(refuse(free));
+        }
+        let layer = |_| {
+            Ok(match exact {
+                true => Layer::F32(reserved(values).map_err(|()| refuse(0))?),
+                false => Layer::Bf16(reserved(values).map_err(|()| refuse(0))?),
+            })
+        };
+        Ok(Cache {
+            before: prefix.as_ref().map_or(0, |p| p.len()),
+            prefix,
+            len: 0,
+            room,
+            kv_heads: config.kv_heads,
+            head_dim: config.head_dim,
+            layers: (0..config.layers).map(layer).collect::<Result<_>>()?,
+        })
+    }
+
+    /// Stores the keys and values of new tokens: rows (n, query width + 2 kv widths) from the end of what is held.
+    pub(super) fn store(&mut self, layer: usize, qkv: &[f32], query_width: usize) {
+        let (heads, dim, room) = (self.kv_heads, self.head_dim, self.room);
+        let width = query_width + 2 * heads * dim;
+        for (row, qkv) in qkv.chunks_exact(width).enumerate() {
+            for (i, head) in qkv[query_width..].chunks_exact(dim).enumerate() {
+                let at = (i * room + self.len + row) * dim;
+                match &mut self.layers[layer] {
+                    Layer::F32(v) => v[at..at + dim].copy_from_slice(head),
+                    Layer::Bf16(v) => v[at..at + dim].convert_from_f32_slice(head),
+                }
+            }
+        }
+    }
+
+    /// Up to `count` keys or values of a head from a position on, as f32 (tokens, head_dim): fewer where the prefix ends.
+    /// `scratch` is where they are widened, if need be.
+    pub(super) fn read<'a>(
+        &'a self,
+        layer: usize,
+        part: Part,
+        head: usize,
+        position: usize,
+        count: usize,
+        scratch: &'a mut Vec<f32>,
+    ) -> &'a [f32] {
+        if let (Some(prefix), true) = (&self.prefix, position < self.before) {
+            return prefix.read(layer, part, head, position, count.min(self.before - position), scratch);
+        }
+        let own = position - self.before;
+        let start = ((part as usize * self.kv_heads + head) * self.room + own) * self.head_dim;
+        let at = start..start + count.min(self.room - own) * self.head_dim;
+        match &self.layers[layer] {
+            Layer::F32(v) => &v[at],
+            Layer::Bf16(v) => {
+                scratch.resize(at.len(), 0.0);
+                v[at].convert_to_f32_slice(scratch);
+                scratch
+            }
+        }
+    }
+}
+
+impl KvCache for Cache {
+    fn len(&self) -> usize {
+        self.before + self.len
+    }
+
+    fn capacity(&self) -> usize {
+        self.before + self.room
+    }
+
+    fn advance(&mut self, tokens: usize) {
+        self.len += tokens;
+    }
+}
+
+/// Zeros, or an error instead of an abort where there is no memory.
+fn reserved<T: bytemuck::Zeroable + Clone>(len: usize) -> Result<Vec<T>, ()> {
+    let mut values = Vec::new();
+    values.try_reserve_exact(len).map_err(|_| ())?;
+    values.resize(len, T::zeroed());
+    Ok(values)
+}

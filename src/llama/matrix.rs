@@ -1,0 +1,205 @@
+//! Weight matrices as they lie in memory or in a mapped file, in any precision.
+
+use half::{bf16, f16};
+use rayon::prelude::*;
+
+use crate::device::cpu::matrix::{Bits, Matrix as View, Values as ViewValues, quantize};
+use crate::error::{Error, Result};
+use crate::tensor::{DType, SharedSlice};
+
+/// What weights are kept in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Precision {
+    /// 32-bit floats: the reference.
+    F32,
+    /// 16-bit floats with 11 significant bits, as the files of Llama 2 are.
+    F16,
+    /// 16-bit floats with 8 significant bits, as the files of Llama 3 are.
+    Bf16,
+    /// 8-bit integers with one scale for 128 (or 64) weights of a row.
+    Int8,
+    /// 4-bit integers with one scale for 64 weights of a row, and the last layer in 8.
+    Int4,
+}
+
+impl Precision {
+    /// Integer width, if weights are integers.
+    pub fn bits(self) -> Option<Bits> {
+        match self {
+            Precision::Int8 => Some(Bits::Eight),
+            Precision::Int4 => Some(Bits::Four),
+            _ => None,
+        }
+    }
+}
+
+impl std::fmt::Display for Precision {
+    fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
+        f.write_str(match self {
+            Precision::F32 => "f32",
+            Precision::F16 => "f16",
+            Precision::Bf16 => "bf16",
+            Precision::Int8 => "int8",
+            Precision::Int4 => "int4",
+        })
+    }
+}
+
+/// A matrix (rows, columns), row-major.
+#[derive(Clone, Debug)]
+pub struct Matrix {
+    rows: usize,
+    columns: usize,
+    values: Values,
+}
+
+/// Numbers of a matrix. Cloning shares them.
+#[derive(Clone, Debug)]
+pub enum Values {
+    F32(SharedSlice<f32>),
+    F16(SharedSlice<f16>),
+    Bf16(SharedSlice<bf16>),
+    /// Integers with a scale per group; [`crate::device::cpu::matrix`] describes the layout.
+    Quantized {
+        bits: Bits,
+        codes: SharedSlice<u8>,
+        scales: SharedSlice<bf16>,
+    },
+}
+
+impl Matrix {
+    /// Fails if the number of values is not that of the shape.
+    pub fn new(rows: usize, columns: usize, values: Values) -> Result<Matrix> {
+        let fits = match &values {
+            Values::F32(v) => v.len() == rows * columns,
+            Values::F16(v) => v.len() == rows * columns,
+            Values::Bf16(v) => v.len() == rows * columns,
+            Values::Quantized { bits, codes, scales } => {
+                let groups = scales.len().checked_div(rows).unwrap_or(0);
+                let whole = groups > 0 && scales.len() == rows * groups && columns.is_multiple_of(groups);
+                whole && matches!(columns / groups, 64 | 128) && codes.len() == rows * bits.bytes(columns)
+            }
+        };
+        match fits {
+            true => Ok(Matrix { rows, columns, values }),
+            false => Err(Error::shape("llama", format!("values of another shape than {rows} x {columns}"))),
+        }
+    }
+
+    /// Rows: outputs of a layer.
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// Columns: inputs of a layer.
+    pub fn columns(&self) -> usize {
+        self.columns
+    }
+
+    /// Its numbers.
+    pub fn values(&self) -> &Values {
+        &self.values
+    }
+
+    /// Bytes of its numbers and scales.
+    pub fn bytes(&self) -> usize {
+        match &self.values {
+            Values::F32(v) => 4 * v.len(),
+            Values::F16(v) => 2 * v.len(),
+            Values::Bf16(v) => 2 * v.len(),
+            Values::Quantized { codes, scales, .. } => codes.len() + 2 * scales.len(),
+        }
+    }
+
+    /// What its numbers are.
+    pub fn precision(&self) -> Precision {
+        match &self.values {
+            Values::F32(_) => Precision::F32,
+            Values::F16(_) => Precision::F16,
+            Values::Bf16(_) => Precision::Bf16,
+            Values::Quantized { bits: Bits::Eight, .. } => Precision::Int8,
+            Values::Quantized { bits: Bits::Four, .. } => Precision::Int4,
+        }
+    }
+
+    /// The CPU's view of it.
+    pub fn view(&self) -> View<'_> {
+        let values = match &self.values {
+            Values::F32(v) => ViewValues::F32(v),
+            Values::F16(v) => ViewValues::F16(v),
+            Values::Bf16(v) => ViewValues::Bf16(v),
+            Values::Quantized { bits, codes, scales } => ViewValues::Quantized { bits: *bits, codes, scales },
+        };
+        View { rows: self.rows, columns: self.columns, values }
+    }
+
+    /// One row as f32.
+    pub fn row(&self, row: usize, out: &mut [f32]) {
+        self.view().row(row, out);
+    }
+
+    /// The matrix in another precision; itself, shared, if it has that one already.
+    ///
+    /// Fails if a float is not finite or the columns cannot be quantized in groups.
+    pub fn to(&self, precision: Precision) -> Result<Matrix> {
+        if self.precision() == precision {
+            return Ok(self.clone());
+        }
+        let values = match precision {
+            Precision::F32 => Values::F32(self.converted(|x| x).into()),
+            Precision::F16 => Values::F16(self.converted(f16::from_f32).into()),
+            Precision::Bf16 => Values::Bf16(self.converted(bf16::from_f32).into()),
+            Precision::Int8 => self.quantized(Bits::Eight)?,
+            Precision::Int4 => self.quantized(Bits::Four)?,
+        };
+        Matrix::new(self.rows, self.columns, values)
+    }
+
+    fn converted<T: bytemuck::Zeroable + Copy + Send>(&self, from: impl Fn(f32) -> T + Sync) -> Vec<T> {
+        let mut out = vec![T::zeroed(); self.rows * self.columns];
+        out.par_chunks_mut(self.columns.max(1)).enumerate().for_each_init(
+            || vec![0.0; self.columns],
+            |wide, (row, out)| {
+                self.row(row, wide);
+                out.iter_mut().zip(wide).for_each(|(out, x)| *out = from(*x));
+            },
+        );
+        out
+    }
+
+    fn quantized(&self, bits: Bits) -> Result<Values> {
+        let group = bits.group(self.columns).ok_or_else(|| {
+            Error::invalid(format!(
+                "rows of {} weights cannot be quantized in groups of 64; use bf16, f16 or f32",
+                self.columns
+            ))
+        })?;
+        let (bytes, groups) = (bits.bytes(self.columns), self.columns / group);
+        let (mut codes, mut scales) = (vec![0; self.rows * bytes], vec![bf16::ZERO; self.rows * groups]);
+        let rows = codes.par_chunks_mut(bytes).zip(scales.par_chunks_mut(groups)).enumerate();
+        let finite = rows
+            .map_init(
+                || vec![0.0; self.columns],
+                |wide, (row, (codes, scales))| {
+                    self.row(row, wide);
+                    quantize(bits, wide, codes, scales);
+                    wide.iter().all(|x| x.is_finite())
+                },
+            )
+            .reduce(|| true, |a, b| a & b);
+        match finite {
+            true => Ok(Values::Quantized { bits, codes: codes.into(), scales: scales.into() }),
+            false => Err(Error::invalid("holds a weight that is infinite or no number")),
+        }
+    }
+}
+
+/// The precision of floats of this type, if they can be weights.
+pub(super) fn float_precision(dtype: DType) -> Option<Precision> {
+    match dtype {
+        DType::F32 => Some(Precision::F32),
+        DType::F16 => Some(Precision::F16),
+        DType::BF16 => Some(Precision::Bf16),
+        _ => None,
+    }
+}

@@ -1,0 +1,139 @@
+//! Llama decoders (Touvron et al., 2023) from Hugging Face directories: Llama 2 and 3, TinyLlama and their kin.
+//!
+//! [`Llama`] is what callers use. Inside, [`decoder`](self::decoder) is the one definition of the network, over the
+//! operations that [`Backend`] lists for a device; keys and values of a [`Prefix`] are computed once and shared by all
+//! sequences that start with it.
+
+pub mod backend;
+mod chat;
+mod checkpoint;
+mod config;
+mod cpu;
+mod decoder;
+mod generation;
+mod layout;
+mod matrix;
+mod quantize;
+mod random;
+mod sampling;
+mod sequence;
+mod shards;
+mod tokenizer;
+
+use std::path::Path;
+
+pub use chat::{ChatTemplate, Message};
+pub use checkpoint::Checkpoint;
+pub use config::{LlamaConfig, QuantizedConfig, Rope, RopeScaling};
+pub use cpu::Cpu;
+pub use decoder::{Decoder, Engine, Wanted};
+pub use generation::{Answer, Generation, GenerationConfig, Spent, Stop};
+pub use matrix::{Matrix, Precision, Values};
+pub use quantize::quantize;
+pub use random::{Preset, write_random};
+pub use sampling::{Sampler, Sampling};
+pub use sequence::{Prefix, Sequence};
+pub use tokenizer::{Streaming, Tokenizer};
+
+use crate::device::Gpu;
+use crate::error::{Error, Result};
+use crate::tensor::Tensor;
+
+/// A decoder with its tokenizer, chat template and generation settings.
+pub struct Llama {
+    config: LlamaConfig,
+    precision: Precision,
+    tokenizer: Tokenizer,
+    template: Option<ChatTemplate>,
+    generation: GenerationConfig,
+    engine: Box<dyn Engine>,
+}
+
+impl Llama {
+    /// Opens a Hugging Face directory: `config.json`, `tokenizer.json`, safetensors; `tokenizer_config.json`,
+    /// `chat_template.jinja` and `generation_config.json` where there are any. `precision` converts the weights; without
+    /// one they stay as they are in the files. `gpu` is where it computes, `None` the CPU.
+    ///
+    /// Fails before anything is allocated if a file, a shard or a tensor is missing or not as `config.json` says, or if the
+    /// architecture is another.
+    pub fn open(folder: &Path, precision: Option<Precision>, gpu: Option<&Gpu>) -> Result<Llama> {
+        let checkpoint = Checkpoint::open(folder, precision)?;
+        let config = checkpoint.config().clone();
+        let tokenizer = Tokenizer::open(folder)?;
+        let template = ChatTemplate::open(folder)?;
+        let generation = GenerationConfig::read(folder)?;
+        let engine: Box<dyn Engine> = match gpu {
+            None => Box::new(Decoder::load(Cpu::new(&checkpoint), &checkpoint)?),
+            Some(gpu) => {
+                let reason = "the decoder has no CUDA kernels in this version; use --device cpu";
+                return Err(Error::device(format!("{gpu:?}"), "opening a language model", reason));
+            }
+        };
+        Ok(Llama { config, precision: checkpoint.precision(), tokenizer, template, generation, engine })
+    }
+
+    /// Sizes and constants.
+    pub fn config(&self) -> &LlamaConfig {
+        &self.config
+    }
+
+    /// What the weights of its blocks are kept in.
+    pub fn precision(&self) -> Precision {
+        self.precision
+    }
+
+    /// Texts to token numbers and back.
+    pub fn tokenizer(&self) -> &Tokenizer {
+        &self.tokenizer
+    }
+
+    /// End tokens and the model's own sampling settings.
+    pub fn generation(&self) -> &GenerationConfig {
+        &self.generation
+    }
+
+    /// How the model wants conversations written. Fails if the directory has no chat template.
+    pub fn template(&self) -> Result<&ChatTemplate> {
+        self.template.as_ref().ok_or_else(|| {
+            Error::invalid(
+                "the model has no chat template (chat_template.jinja, or `chat_template` in tokenizer_config.json): it is \
+                 no chat model; give it plain prompts, or put a template there",
+            )
+        })
+    }
+
+    /// Token numbers of a conversation, ready for the assistant's answer.
+    pub fn encode_chat(&self, messages: &[Message]) -> Result<Vec<u32>> {
+        // The template writes the special tokens itself.
+        self.tokenizer.encode(&self.template()?.render(messages, true)?, false)
+    }
+
+    /// The decoder alone, for callers that keep sequences of their own.
+    pub fn engine(&self) -> &dyn Engine {
+        &*self.engine
+    }
+
+    /// Computes keys and values of tokens that many sequences start with, once. `onto` is a prefix that they continue.
+    pub fn prefill_prefix(&self, onto: Option<&Prefix>, tokens: &[u32]) -> Result<Prefix> {
+        let mut sequence = self.engine.sequence(onto, tokens.len())?;
+        self.engine.forward(&mut [(&mut sequence, tokens)], Wanted::None)?;
+        self.engine.share(sequence)
+    }
+
+    /// Logits (vocab) after the last token of each sequence: a prefix, if there is one, and the sequence's own tokens. All
+    /// sequences go through the network together; their keys and values are dropped.
+    pub fn continue_from(&self, prefix: Option<&Prefix>, batch: &[&[u32]]) -> Result<Vec<Vec<f32>>> {
+        let mut sequences =
+            batch.iter().map(|tokens| self.engine.sequence(prefix, tokens.len())).collect::<Result<Vec<_>>>()?;
+        let mut work: Vec<_> = sequences.iter_mut().zip(batch.iter().copied()).collect();
+        let logits = self.engine.forward(&mut work, Wanted::Last)?;
+        Ok(logits.chunks_exact(self.config.vocab_size).map(<[f32]>::to_vec).collect())
+    }
+
+    /// Logits (tokens, vocab) after every token of a text.
+    pub fn logits(&self, tokens: &[u32]) -> Result<Tensor> {
+        let mut sequence = self.engine.sequence(None, tokens.len())?;
+        let logits = self.engine.forward(&mut [(&mut sequence, tokens)], Wanted::All)?;
+        Tensor::new([tokens.len(), self.config.vocab_size], logits)
+    }
+}

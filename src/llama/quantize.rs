@@ -1,0 +1,72 @@
+//! Packing a model's weights once, into a directory that opens again without conversion.
+
+use std::path::Path;
+
+use serde_json::{Value, json};
+
+use super::config::QUANT_METHOD;
+use super::matrix::{Precision, Values};
+use super::shards::{self, Planned, Stored};
+use super::{Checkpoint, layout};
+use crate::error::{Error, Result};
+use crate::files;
+
+/// Files beside the weights that a model is opened with.
+const BESIDE: [&str; 5] = [
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "chat_template.jinja",
+    "generation_config.json",
+];
+
+/// Writes the model of `folder` to `out` with its matrices in int8 or int4. `on_layer` hears of each layer (done, all).
+///
+/// A matrix `<layer>.weight` (outputs, inputs) becomes U8 codes (outputs, inputs · bits / 8) and `<layer>.weight_scale`
+/// BF16 (outputs, groups), laid out as [`crate::device::cpu::matrix`] says. With int4 the last layer is int8; an embedding
+/// that is not the last layer too stays as it is. `config.json` says so in `quantization_config`.
+pub fn quantize(folder: &Path, out: &Path, precision: Precision, on_layer: impl Fn(usize, usize) + Sync) -> Result<()> {
+    let Some(bits) = precision.bits() else {
+        return Err(Error::invalid(format!("{precision} is no quantized precision; int8 and int4 are")));
+    };
+    let checkpoint = Checkpoint::open(folder, Some(precision))?;
+    if checkpoint.config().quantized.is_some() {
+        return Err(Error::file(folder, "is quantized already"));
+    }
+    if out.join("config.json").exists() {
+        return Err(Error::file(out, "holds a model already; choose another folder"));
+    }
+    let config = checkpoint.config();
+    let matrices: Vec<String> = layout::matrices(config).collect();
+    let norms: Vec<String> = layout::norms(config).collect();
+    let mut planned: Vec<Planned> = Vec::with_capacity(matrices.len() + norms.len());
+    for layer in &matrices {
+        planned.push(Planned { layer: layer.clone(), bytes: checkpoint.matrix_bytes(layer)? });
+    }
+    planned.extend(norms.iter().map(|layer| Planned { layer: layer.clone(), bytes: 4 * config.hidden_size as u64 }));
+    shards::write(out, &planned, |layer| {
+        let name = format!("{layer}.weight");
+        let stored = match layout::matrix_shape(config, layer) {
+            Some(shape) => Stored { name, shape: shape.to_vec(), values: checkpoint.matrix(layer)?.values().clone() },
+            None => {
+                let gains = checkpoint.vector(layer)?;
+                Stored { name, shape: vec![gains.len()], values: Values::F32(gains.into()) }
+            }
+        };
+        on_layer(planned.iter().position(|p| p.layer == layer).map_or(0, |i| i + 1), planned.len());
+        Ok(vec![stored])
+    })?;
+    for name in BESIDE {
+        let from = folder.join(name);
+        if from.exists() {
+            let bytes = std::fs::read(&from).map_err(Error::io(&from, "read"))?;
+            files::write_new(&out.join(name), &bytes)?;
+        }
+    }
+    let path = folder.join("config.json");
+    let mut config: Value =
+        serde_json::from_str(&files::read_text(&path)?).map_err(|e| Error::file(&path, format!("is no JSON: {e}")))?;
+    config["quantization_config"] = json!({"quant_method": QUANT_METHOD, "bits": bits.count()});
+    // Last, so that a directory that was cut short has no configuration.
+    files::write_whole(&out.join("config.json"), |file| writeln!(file, "{config:#}"))
+}

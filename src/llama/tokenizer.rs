@@ -1,0 +1,83 @@
+//! Texts to token numbers and back, by the tokenizer that a model ships.
+
+use std::path::{Path, PathBuf};
+
+use crate::error::{Error, Result};
+
+/// A model's `tokenizer.json`.
+pub struct Tokenizer {
+    path: PathBuf,
+    inner: tokenizers::Tokenizer,
+}
+
+impl Tokenizer {
+    /// Reads `tokenizer.json` of a model's folder.
+    pub fn open(folder: &Path) -> Result<Tokenizer> {
+        let path = folder.join("tokenizer.json");
+        if !path.exists() {
+            let reason = "is missing; save the model's fast tokenizer (`tokenizer.save_pretrained`) beside its weights";
+            return Err(Error::file(&path, reason));
+        }
+        let mut inner = tokenizers::Tokenizer::from_file(&path)
+            .map_err(|e| Error::file(&path, format!("cannot be read as a tokenizer: {e}")))?;
+        inner.with_padding(None);
+        inner.with_truncation(None).map_err(|e| Error::file(&path, e.to_string()))?;
+        Ok(Tokenizer { path, inner })
+    }
+
+    /// Token numbers of a text, with the model's start token if `special`.
+    pub fn encode(&self, text: &str, special: bool) -> Result<Vec<u32>> {
+        let encoding = self.inner.encode_fast(text, special);
+        let encoding = encoding.map_err(|e| Error::file(&self.path, format!("cannot tokenize {text:?}: {e}")))?;
+        Ok(encoding.get_ids().to_vec())
+    }
+
+    /// The text of tokens, without special ones.
+    pub fn decode(&self, ids: &[u32]) -> Result<String> {
+        self.inner.decode(ids, true).map_err(|e| Error::file(&self.path, format!("cannot decode tokens: {e}")))
+    }
+
+    /// The number of a token as it stands in the vocabulary.
+    pub fn id(&self, token: &str) -> Option<u32> {
+        self.inner.token_to_id(token)
+    }
+
+    /// Decodes an answer token by token.
+    pub fn stream(&self) -> Streaming<'_> {
+        Streaming { tokenizer: self, ids: Vec::new(), shown: 0, text: 0 }
+    }
+}
+
+/// The text of tokens that arrive one after the other. A character may need several, and what a token reads as depends on
+/// the ones before it, so text is given out only when it is settled.
+pub struct Streaming<'a> {
+    tokenizer: &'a Tokenizer,
+    /// Tokens from the last one that was shown in full, which gives those after it their spaces.
+    ids: Vec<u32>,
+    /// Of these, the tokens whose text was given out.
+    shown: usize,
+    /// Length of their text in bytes.
+    text: usize,
+}
+
+impl Streaming<'_> {
+    /// The text that a further token settles; empty if it is not settled yet.
+    pub fn push(&mut self, id: u32) -> Result<String> {
+        self.ids.push(id);
+        let text = self.tokenizer.decode(&self.ids)?;
+        if text.ends_with(char::REPLACEMENT_CHARACTER) {
+            return Ok(String::new());
+        }
+        let new = text.get(self.text..).unwrap_or_default().to_string();
+        // Keep one token of context.
+        self.ids.drain(..self.shown);
+        self.shown = self.ids.len();
+        self.text = self.tokenizer.decode(&self.ids)?.len();
+        Ok(new)
+    }
+
+    /// What is left at the end: an unfinished character.
+    pub fn finish(self) -> Result<String> {
+        Ok(self.tokenizer.decode(&self.ids)?.get(self.text..).unwrap_or_default().to_string())
+    }
+}
