@@ -62,6 +62,8 @@ pub enum Purpose {
     Split = 7,
     /// Tokens of a generated text, and weights of a random language model.
     Language = 8,
+    /// Which mentions show a language model's preference for letters.
+    Debias = 9,
 }
 
 /// A generator for one purpose; `index` tells its uses apart (an epoch, a mention).

@@ -11,6 +11,7 @@ use crate::error::{Error, Result};
 use crate::eval::Metrics;
 use crate::model::{FissFuse, ModelConfig, Parameters};
 use crate::ops::Moments;
+use crate::settings::difference;
 use crate::tensor::safetensors::{Reader, Writer};
 
 /// Where a run stands. Every random draw is a function of the seed and of these counters.
@@ -123,15 +124,6 @@ impl Checkpoint {
         let model = FissFuse::with_parameters(config.clone(), parameters)?;
         Ok(Checkpoint { model, moments, progress: header.progress })
     }
-}
-
-/// Names the settings in which two values differ.
-fn difference<T: Serialize>(old: &T, new: &T) -> String {
-    let object = |value: &T| serde_json::to_value(value).ok().and_then(|v| v.as_object().cloned()).unwrap_or_default();
-    let (old, new) = (object(old), object(new));
-    let differing = old.iter().filter(|(key, value)| new.get(*key) != Some(value));
-    let listed = differing.map(|(key, value)| format!("{key} was {value} and is now {}", new[key]));
-    listed.collect::<Vec<_>>().join(", ")
 }
 
 /// What stands in the header of a trained model.

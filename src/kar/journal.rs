@@ -1,0 +1,234 @@
+//! What was answered so far: a file to which each answer is appended, so that a run that is killed goes on where it
+//! stopped.
+//!
+//! Its first line holds the settings, each further one an answer. Lines are appended whole; if the last one is cut
+//! short all the same, it is dropped and its question asked again.
+
+use std::collections::HashMap;
+use std::fs::{File, OpenOptions, TryLockError};
+use std::io::{Read, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use super::instruction::{Budget, Strategy};
+use super::model::Reply;
+use crate::data::{parse_record, record_error};
+use crate::error::{Error, Result};
+use crate::files;
+use crate::settings::difference;
+
+/// What an answer depends on, but for the question's own text.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Header {
+    /// The model.
+    pub model: String,
+    /// What it is asked.
+    pub strategy: Strategy,
+    /// Candidates that it is asked about.
+    pub k: usize,
+    /// How it answers.
+    pub scoring: super::Scoring,
+    /// Most tokens of an answer.
+    pub max_new_tokens: usize,
+    /// Checksum of the template.
+    pub template: String,
+    /// Lengths of the instruction's parts.
+    pub budget: Budget,
+    /// Checksum of the dataset.
+    pub dataset: String,
+    /// Checksum of the run file.
+    pub ranking: String,
+}
+
+/// An answer as its line has it.
+#[derive(Serialize, Deserialize)]
+struct Entry {
+    mention_id: String,
+    /// The prompt's key: the same question has the same answer.
+    question: String,
+    #[serde(flatten)]
+    reply: Reply,
+}
+
+/// A journal that is open for writing. No other process can open it meanwhile.
+#[derive(Debug)]
+pub struct Journal {
+    path: PathBuf,
+    file: File,
+    replies: HashMap<String, Reply>,
+}
+
+impl Journal {
+    /// Opens a journal, or begins one.
+    ///
+    /// Fails if it belongs to other settings, if another process writes it, or if it is no journal.
+    pub fn open(path: &Path, header: &Header) -> Result<Journal> {
+        if let Some(folder) = path.parent().filter(|f| !f.as_os_str().is_empty()) {
+            files::create_folder(folder)?;
+        }
+        let open = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path);
+        let mut file = open.map_err(Error::io(path, "open"))?;
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                return Err(Error::file(path, "another process is re-ranking into it; wait for it or stop it"));
+            }
+            Err(TryLockError::Error(e)) => return Err(Error::io(path, "lock")(e)),
+        }
+        let mut bytes = Vec::new();
+        file.read_to_end(&mut bytes).map_err(Error::io(path, "read"))?;
+        // What stands behind the last line end was cut short.
+        let whole = bytes.iter().rposition(|&b| b == b'\n').map_or(0, |at| at + 1);
+        let cut = bytes.get(whole..).unwrap_or_default();
+        if whole == 0 && !cut.is_empty() && !cut.starts_with(b"{\"settings\"") {
+            return Err(Error::file(path, "is no journal of answers; choose another --out or --journal"));
+        }
+        bytes.truncate(whole);
+        let text =
+            String::from_utf8(bytes).map_err(|_| Error::file(path, "is no journal of answers: it is not UTF-8"))?;
+        let mut journal = Journal { path: path.to_path_buf(), file, replies: HashMap::new() };
+        journal.file.set_len(whole as u64).map_err(Error::io(path, "write"))?;
+        journal.file.seek(SeekFrom::End(0)).map_err(Error::io(path, "write"))?;
+        match text.lines().next() {
+            None => journal.line(&First { settings: header.clone() })?,
+            Some(_) => journal.replies = read(path, &text, header)?,
+        }
+        Ok(journal)
+    }
+
+    /// Its file.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Answers that it holds.
+    pub fn len(&self) -> usize {
+        self.replies.len()
+    }
+
+    /// Whether it holds none.
+    pub fn is_empty(&self) -> bool {
+        self.replies.is_empty()
+    }
+
+    /// The answer to the question with this key.
+    pub fn get(&self, question: &str) -> Option<&Reply> {
+        self.replies.get(question)
+    }
+
+    /// Appends an answer.
+    pub fn append(&mut self, mention: &str, question: String, reply: Reply) -> Result<()> {
+        let entry = Entry { mention_id: mention.to_string(), question, reply };
+        self.line(&entry)?;
+        self.replies.insert(entry.question, entry.reply);
+        Ok(())
+    }
+
+    /// Hands a line to the system in one piece: a process that is killed leaves it whole.
+    fn line(&mut self, value: &impl Serialize) -> Result<()> {
+        let text = serde_json::to_string(value).map_err(|e| Error::file(&self.path, e.to_string()))?;
+        self.file.write_all(format!("{text}\n").as_bytes()).map_err(Error::io(&self.path, "write"))
+    }
+}
+
+#[derive(Serialize, Deserialize)]
+struct First {
+    settings: Header,
+}
+
+fn read(path: &Path, text: &str, header: &Header) -> Result<HashMap<String, Reply>> {
+    let mut lines = text.lines().enumerate();
+    let (_, first) = lines.next().unwrap_or_default();
+    let First { settings } = parse_record(path, 1, first)?;
+    if settings != *header {
+        let reason = format!(
+            "holds answers under other settings: {}; remove it to ask anew, or choose another --journal",
+            difference(&settings, header)
+        );
+        return Err(Error::file(path, reason));
+    }
+    let mut replies = HashMap::new();
+    for (i, line) in lines {
+        let entry: Entry = parse_record(path, i + 1, line)
+            .map_err(|e| record_error(path, i + 1, format!("{e}; remove this line to ask its question again")))?;
+        replies.insert(entry.question, entry.reply);
+    }
+    Ok(replies)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kar::Scoring;
+    use crate::kar::model::Said;
+
+    fn header() -> Header {
+        let text = |t: &str| t.to_string();
+        Header {
+            model: text("m"),
+            strategy: Strategy::SelectOne,
+            k: 5,
+            scoring: Scoring::Letters,
+            max_new_tokens: 8,
+            template: text("t"),
+            budget: Budget::default(),
+            dataset: text("d"),
+            ranking: text("r"),
+        }
+    }
+
+    fn reply(logits: &[f32]) -> Reply {
+        Reply { said: Said::Letters(logits.to_vec()), prompt_tokens: 9, computed_tokens: 4, new_tokens: 0 }
+    }
+
+    #[test]
+    fn answers_come_back_and_a_torn_last_line_is_dropped() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("new/journal.jsonl");
+        let text = Reply { said: Said::Text("B.\n\u{1F600}".into()), ..reply(&[]) };
+        {
+            let mut journal = Journal::open(&path, &header()).unwrap();
+            journal.append("one", "k1".into(), reply(&[0.1, -3.5e-7])).unwrap();
+            journal.append("two", "k2".into(), text.clone()).unwrap();
+        }
+        let bytes = std::fs::read(&path).unwrap();
+        // However much of the last line is missing.
+        let second = bytes[..bytes.len() - 1].iter().rposition(|&b| b == b'\n').unwrap() + 1;
+        for cut in second..bytes.len() {
+            std::fs::write(&path, &bytes[..cut]).unwrap();
+            let mut journal = Journal::open(&path, &header()).unwrap();
+            assert_eq!((journal.len(), journal.get("k1")), (1, Some(&reply(&[0.1, -3.5e-7]))));
+            journal.append("two", "k2".into(), text.clone()).unwrap();
+            drop(journal);
+            assert!(std::fs::read(&path).unwrap() == bytes);
+        }
+        assert_eq!(Journal::open(&path, &header()).unwrap().get("k2"), Some(&text));
+        // Even of the first.
+        std::fs::write(&path, &bytes[..20]).unwrap();
+        assert!(Journal::open(&path, &header()).unwrap().is_empty());
+    }
+
+    #[test]
+    fn a_journal_of_something_else_is_refused_and_left_as_it_is() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("journal.jsonl");
+        let open = |header: Header| Journal::open(&path, &header);
+        let held = open(header()).unwrap();
+        assert!(open(header()).unwrap_err().to_string().contains("another process"));
+        drop(held);
+        let other = open(Header { k: 3, ..header() }).unwrap_err().to_string();
+        assert!(other.contains("k was 5 and is now 3"), "{other}");
+        for (content, says) in [("precious", "is no journal"), ("precious\nwords\n", ":1: is no valid record")] {
+            std::fs::write(&path, content).unwrap();
+            assert!(open(header()).unwrap_err().to_string().contains(says));
+            assert_eq!(std::fs::read_to_string(&path).unwrap(), content);
+        }
+        std::fs::remove_file(&path).unwrap();
+        drop(open(header()).unwrap());
+        let mut text = std::fs::read_to_string(&path).unwrap();
+        text.push_str("{\"mention_id\":7}\n");
+        std::fs::write(&path, &text).unwrap();
+        assert!(open(header()).unwrap_err().to_string().contains("journal.jsonl:2: "));
+    }
+}

@@ -1,0 +1,18 @@
+//! KAR, knowledge-aware re-ranking (section 3.4 of the paper): a language model reads a mention and the K best
+//! candidates of any ranking and says which one fits, or their order.
+
+pub mod answer;
+mod debias;
+mod gate;
+mod instruction;
+mod journal;
+mod mention;
+pub mod model;
+mod rerank;
+mod run_file;
+
+pub use debias::Prior;
+pub use instruction::{Budget, MOST_OPTIONS, Prompt, Strategy, Template};
+pub use journal::{Header, Journal};
+pub use rerank::{Outcome, Reranked, Scoring, Settings, Spent, Verdict, rerank};
+pub use run_file::{Ranking, read_run};

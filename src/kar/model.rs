@@ -1,0 +1,71 @@
+//! What KAR asks of a language model.
+
+use serde::{Deserialize, Serialize};
+
+use super::instruction::Prompt;
+use crate::error::Result;
+
+/// One thing to ask.
+#[derive(Clone, Debug)]
+pub struct Question {
+    /// The mention's identifier, for messages.
+    pub mention: String,
+    /// Questions of one group, which stand together, have more in common than with others: they are about one mention.
+    pub group: usize,
+    /// What the model reads.
+    pub prompt: Prompt,
+    /// Options that it lists, by the letters A, B, ...
+    pub options: usize,
+}
+
+/// What to answer a question with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wanted {
+    /// A text of at most so many tokens, greedily chosen.
+    Text { max_new_tokens: usize },
+    /// Logits of the options' letters as the next token.
+    Letters,
+}
+
+/// What a model answered.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Said {
+    /// A text.
+    Text(String),
+    /// A logit per option, up to a constant.
+    Letters(Vec<f32>),
+    /// Nothing, for a reason that lies in this question: it is too long, or the server refuses its text. Asking again
+    /// would not help, and other questions are not concerned.
+    Refused(String),
+}
+
+/// An answer with what it took.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Reply {
+    /// The answer.
+    pub said: Said,
+    /// Tokens of the prompt.
+    pub prompt_tokens: usize,
+    /// Of these, the ones that were computed for this question alone; the others' keys and values were shared. Servers
+    /// that say nothing about it count as sharing nothing.
+    pub computed_tokens: usize,
+    /// Tokens of the answer.
+    pub new_tokens: usize,
+}
+
+/// A language model, wherever it runs.
+pub trait LanguageModel {
+    /// Which model it is, for journals and reports. Holds no secret.
+    fn identity(&self) -> String;
+
+    /// Answers questions in any order; `on_reply` hears of each by its position. An error of `on_reply` ends the work.
+    ///
+    /// Fails if the model cannot answer at all; what was answered before has been heard.
+    fn answer(
+        &mut self,
+        questions: &[Question],
+        wanted: Wanted,
+        on_reply: &mut dyn FnMut(usize, Reply) -> Result<()>,
+    ) -> Result<()>;
+}

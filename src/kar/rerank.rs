@@ -1,0 +1,353 @@
+//! Re-ranking: which mentions are asked about, and what their answers make of their rankings (section 3.4).
+
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+use indicatif::ProgressBar;
+use rand::seq::index;
+use serde::{Deserialize, Serialize};
+
+use super::answer::{Choice, parse};
+use super::debias::{Prior, over_rotations, rotated, softmax};
+use super::gate::margin;
+use super::instruction::{Budget, MOST_OPTIONS, Strategy, Template};
+use super::journal::Journal;
+use super::model::{LanguageModel, Question, Reply, Said, Wanted};
+use super::run_file::Ranking;
+use crate::data::{Dataset, Entity};
+use crate::error::{Error, Result};
+use crate::random::{Purpose, generator};
+
+/// How a model answers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum Scoring {
+    /// By a text, which is parsed: the paper's way.
+    Generate,
+    /// By the logits of the options' letters after one prefill.
+    #[default]
+    #[value(name = "logits")]
+    #[serde(rename = "logits")]
+    Letters,
+}
+
+/// How to re-rank.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Settings {
+    /// What is asked.
+    pub strategy: Strategy,
+    /// Candidates that a model is asked about.
+    pub k: usize,
+    /// How it answers.
+    pub scoring: Scoring,
+    /// Most tokens of an answer that is a text.
+    pub max_new_tokens: usize,
+    /// Ask only where the first candidate's confidence is less than this ahead of the second's.
+    pub gate: Option<f32>,
+    /// Share of the mentions on which the letters' prior is estimated.
+    pub debias: Option<f64>,
+    /// Draws those mentions.
+    pub seed: u64,
+    /// Lengths of the instruction's parts.
+    pub budget: Budget,
+}
+
+impl Default for Settings {
+    /// The paper's K and strategy, read off one prefill.
+    fn default() -> Settings {
+        Settings {
+            strategy: Strategy::SelectOne,
+            k: 5,
+            scoring: Scoring::Letters,
+            max_new_tokens: 32,
+            gate: None,
+            debias: None,
+            seed: 0,
+            budget: Budget::default(),
+        }
+    }
+}
+
+impl Settings {
+    /// Says which setting makes no sense.
+    pub fn check(&self) -> Result<()> {
+        let refuse = |reason: String| Err(Error::invalid(reason));
+        if !(2..=MOST_OPTIONS).contains(&self.k) {
+            return refuse(format!("k = {}: a model can be asked about 2 to {MOST_OPTIONS} candidates", self.k));
+        }
+        if self.max_new_tokens == 0 {
+            return refuse("max_new_tokens = 0 leaves no room for an answer".into());
+        }
+        if let Some(gate) = self.gate.filter(|gate| !(0.0..=1.0).contains(gate)) {
+            return refuse(format!("gate = {gate} is no difference of confidences; give one from 0 to 1"));
+        }
+        if let Some(share) = self.debias.filter(|&share| !(share > 0.0 && share <= 1.0)) {
+            return refuse(format!("debias = {share} is no share of the mentions; give one above 0 and up to 1"));
+        }
+        if self.debias.is_some() && self.scoring != Scoring::Letters {
+            return refuse("debiasing needs the letters' logits; add --scoring logits or leave out --debias".into());
+        }
+        Ok(())
+    }
+
+    fn wanted(&self) -> Wanted {
+        match self.scoring {
+            Scoring::Generate => Wanted::Text { max_new_tokens: self.max_new_tokens },
+            Scoring::Letters => Wanted::Letters,
+        }
+    }
+}
+
+/// What became of a mention.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Verdict {
+    /// It has fewer than two candidates: there is nothing to ask.
+    TooFew,
+    /// The gate found its ranking sure enough.
+    Sure,
+    /// The answer, quoted here, names no option.
+    Invalid(String),
+    /// The model said nothing, for this reason.
+    Refused(String),
+    /// The answer counts. Probabilities are those of the first K candidates in their old order.
+    Answered { probabilities: Option<Vec<f64>> },
+}
+
+/// A mention's new ranking.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Reranked {
+    /// Positions in the old ranking, best first.
+    pub order: Vec<usize>,
+    /// Why it is as it is.
+    pub verdict: Verdict,
+}
+
+/// What the answers took.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct Spent {
+    /// Questions that a model was asked in this run.
+    pub calls: usize,
+    /// Questions whose answers stood in the journal.
+    pub from_journal: usize,
+    /// Questions that the gate spared.
+    pub calls_saved: usize,
+    /// Tokens of all prompts, in the journal or not.
+    pub prompt_tokens: usize,
+    /// Of these, the ones computed for one question alone.
+    pub computed_tokens: usize,
+    /// Tokens of all answers.
+    pub new_tokens: usize,
+    /// Time of this run's calls.
+    pub seconds: f64,
+}
+
+/// New rankings, in the order of the old ones.
+#[derive(Clone, Debug)]
+pub struct Outcome {
+    /// One per ranking.
+    pub reranked: Vec<Reranked>,
+    /// What it took.
+    pub spent: Spent,
+    /// The letters' prior that was divided out.
+    pub prior: Option<Prior>,
+}
+
+/// Why a mention is not asked about, or under which rotations of its options it is.
+enum Plan {
+    Keep(Verdict),
+    Ask { rotations: usize },
+}
+
+/// Re-ranks the first K candidates of each ranking by what the model says of them. Answers are taken from the journal
+/// and appended to it, if there is one. `bar` counts mentions.
+pub fn rerank(
+    rankings: &[Ranking],
+    dataset: &Dataset,
+    template: &Template,
+    settings: &Settings,
+    model: &mut dyn LanguageModel,
+    journal: Option<&mut Journal>,
+    bar: &ProgressBar,
+) -> Result<Outcome> {
+    settings.check()?;
+    let plans = plan(rankings, settings)?;
+    let mut questions = Vec::new();
+    let mut spent = Spent::default();
+    for (group, (ranking, plan)) in rankings.iter().zip(&plans).enumerate() {
+        match plan {
+            Plan::Keep(verdict) => spent.calls_saved += usize::from(*verdict == Verdict::Sure),
+            Plan::Ask { rotations } => {
+                for rotation in 0..*rotations {
+                    questions.push(question(group, ranking, rotation, dataset, template, settings)?);
+                }
+            }
+        }
+    }
+    let replies = ask(&questions, settings.wanted(), model, journal, bar, &mut spent)?;
+    let mut replies_of: Vec<Vec<Reply>> = vec![Vec::new(); rankings.len()];
+    for (question, reply) in questions.iter().zip(replies) {
+        spent.prompt_tokens += reply.prompt_tokens;
+        spent.computed_tokens += reply.computed_tokens;
+        spent.new_tokens += reply.new_tokens;
+        replies_of[question.group].push(reply);
+    }
+    let prior = settings.debias.and_then(|_| {
+        let sampled = plans.iter().zip(&replies_of).filter(|(plan, _)| matches!(plan, Plan::Ask { rotations: 2.. }));
+        Prior::estimate(&sampled.filter_map(|(_, replies)| letters_of(replies)).collect::<Vec<_>>())
+    });
+    let reranked = rankings.iter().zip(plans).zip(&replies_of).map(|((ranking, plan), replies)| {
+        let verdict = match plan {
+            Plan::Keep(verdict) => return Reranked { order: (0..ranking.candidates.len()).collect(), verdict },
+            Plan::Ask { .. } => replies,
+        };
+        judge(ranking, verdict, dataset, settings, prior.as_ref())
+    });
+    Ok(Outcome { reranked: reranked.collect(), spent, prior })
+}
+
+/// Options that a model would be asked about.
+fn options_of(ranking: &Ranking, settings: &Settings) -> usize {
+    settings.k.min(ranking.candidates.len())
+}
+
+fn plan(rankings: &[Ranking], settings: &Settings) -> Result<Vec<Plan>> {
+    let mut plans = Vec::with_capacity(rankings.len());
+    for ranking in rankings {
+        let too_few = options_of(ranking, settings) < 2;
+        plans.push(match settings.gate {
+            _ if too_few => Plan::Keep(Verdict::TooFew),
+            Some(gate) if margin(ranking)? >= gate => Plan::Keep(Verdict::Sure),
+            _ => Plan::Ask { rotations: 1 },
+        });
+    }
+    if let Some(share) = settings.debias {
+        let full = |i: &usize| matches!(plans[*i], Plan::Ask { .. }) && rankings[*i].candidates.len() >= settings.k;
+        let eligible: Vec<usize> = (0..plans.len()).filter(full).collect();
+        let samples = (eligible.len() as f64 * share).ceil() as usize;
+        let mut rng = generator(settings.seed, Purpose::Debias, 0);
+        for drawn in index::sample(&mut rng, eligible.len(), samples.min(eligible.len())) {
+            plans[eligible[drawn]] = Plan::Ask { rotations: settings.k };
+        }
+    }
+    Ok(plans)
+}
+
+fn question(
+    group: usize,
+    ranking: &Ranking,
+    rotation: usize,
+    dataset: &Dataset,
+    template: &Template,
+    settings: &Settings,
+) -> Result<Question> {
+    let options = options_of(ranking, settings);
+    let entity = |option: usize| &dataset.entities()[ranking.candidates[option] as usize];
+    let entities: Vec<&Entity> = rotated(options, rotation).map(entity).collect();
+    let prompt = template.render(&ranking.mention, &entities, settings.budget)?;
+    Ok(Question { mention: ranking.mention.id.clone(), group, prompt, options })
+}
+
+/// The replies to all questions, in their order.
+fn ask(
+    questions: &[Question],
+    wanted: Wanted,
+    model: &mut dyn LanguageModel,
+    mut journal: Option<&mut Journal>,
+    bar: &ProgressBar,
+    spent: &mut Spent,
+) -> Result<Vec<Reply>> {
+    let keys: Vec<String> = questions.iter().map(|q| q.prompt.key()).collect();
+    let known = |key: &String| journal.as_ref().and_then(|j| j.get(key)).cloned();
+    let mut replies: Vec<Option<Reply>> = keys.iter().map(known).collect();
+    // How many of a mention's questions are open.
+    let mut open: HashMap<usize, usize> = HashMap::new();
+    questions.iter().zip(&replies).for_each(|(q, r)| *open.entry(q.group).or_default() += usize::from(r.is_none()));
+    bar.set_length(open.len() as u64);
+    bar.set_position(open.values().filter(|&&n| n == 0).count() as u64);
+    bar.reset_eta();
+    let pending: Vec<usize> = (0..questions.len()).filter(|&i| replies[i].is_none()).collect();
+    let asked: Vec<Question> = pending.iter().map(|&i| questions[i].clone()).collect();
+    (spent.calls, spent.from_journal) = (asked.len(), questions.len() - asked.len());
+    if asked.is_empty() {
+        return Ok(replies.into_iter().flatten().collect());
+    }
+    let start = Instant::now();
+    model.answer(&asked, wanted, &mut |i, reply| {
+        let at = pending[i];
+        // What was refused is asked again by the next run, which may ask otherwise.
+        if let Some(journal) = journal.as_mut().filter(|_| !matches!(reply.said, Said::Refused(_))) {
+            journal.append(&questions[at].mention, keys[at].clone(), reply.clone())?;
+        }
+        replies[at] = Some(reply);
+        if let Some(left) = open.get_mut(&questions[at].group) {
+            *left -= 1;
+            bar.inc(u64::from(*left == 0));
+        }
+        Ok(())
+    })?;
+    spent.seconds = start.elapsed().max(Duration::from_nanos(1)).as_secs_f64();
+    if replies.iter().any(Option::is_none) {
+        return Err(Error::invalid(format!("{} left a question without an answer", model.identity())));
+    }
+    Ok(replies.into_iter().flatten().collect())
+}
+
+/// The letters' probabilities of each reply, if every one has them.
+fn letters_of(replies: &[Reply]) -> Option<Vec<Vec<f64>>> {
+    let letters = |reply: &Reply| match &reply.said {
+        Said::Letters(logits) => Some(softmax(logits)),
+        _ => None,
+    };
+    replies.iter().map(letters).collect()
+}
+
+fn judge(
+    ranking: &Ranking,
+    replies: &[Reply],
+    dataset: &Dataset,
+    settings: &Settings,
+    prior: Option<&Prior>,
+) -> Reranked {
+    let options = options_of(ranking, settings);
+    let kept = |verdict: Verdict| Reranked { order: (0..ranking.candidates.len()).collect(), verdict };
+    let refused = replies.iter().find_map(|reply| match &reply.said {
+        Said::Refused(reason) => Some(reason.clone()),
+        _ => None,
+    });
+    if let Some(reason) = refused {
+        return kept(Verdict::Refused(reason));
+    }
+    let (named, probabilities) = match (letters_of(replies), replies.first().map(|r| &r.said)) {
+        (Some(rotations), Some(Said::Letters(_))) => {
+            let probabilities = match (rotations.as_slice(), prior) {
+                ([one], Some(prior)) => prior.divided_out(one),
+                ([one], None) => one.clone(),
+                (all, _) => over_rotations(all),
+            };
+            let mut order: Vec<usize> = (0..options).collect();
+            order.sort_by(|&a, &b| probabilities[b].total_cmp(&probabilities[a]));
+            if settings.strategy == Strategy::SelectOne {
+                order.truncate(1);
+            }
+            (order, Some(probabilities))
+        }
+        (_, Some(Said::Text(text))) => {
+            let entity = |option: &u32| &dataset.entities()[*option as usize];
+            let entities: Vec<&Entity> = ranking.candidates.iter().take(options).map(entity).collect();
+            let choices: Vec<Choice> = entities.iter().map(|e| Choice { name: &e.name, qid: &e.qid }).collect();
+            let named = parse(text, &choices, settings.strategy);
+            if named.is_empty() {
+                return kept(Verdict::Invalid(text.clone()));
+            }
+            (named, None)
+        }
+        _ => return kept(Verdict::Refused("the model gave no answer".into())),
+    };
+    Reranked { order: reordered(&named, ranking.candidates.len()), verdict: Verdict::Answered { probabilities } }
+}
+
+/// The positions of a ranking with those that were named first, and the rest in their old order.
+fn reordered(named: &[usize], candidates: usize) -> Vec<usize> {
+    let rest = (0..candidates).filter(|at| !named.contains(at));
+    named.iter().copied().chain(rest).collect()
+}
