@@ -7,6 +7,7 @@ mod encoder;
 mod encoder_layers;
 mod gradients;
 mod import;
+mod kar;
 mod replay;
 mod support;
 mod workflow;

@@ -12,6 +12,7 @@ mod import;
 mod link;
 mod llm;
 mod replay;
+mod rerank;
 mod train;
 
 use clap::{Parser, Subcommand};
@@ -40,6 +41,7 @@ enum Command {
     Link(link::Args),
     Embed(embed::Args),
     Llm(llm::Args),
+    Rerank(rerank::Args),
     Replay(replay::Args),
     Doctor(doctor::Args),
 }
@@ -61,6 +63,7 @@ impl Cli {
             Command::Link(args) => link::run(args),
             Command::Embed(args) => embed::run(args),
             Command::Llm(args) => llm::run(args),
+            Command::Rerank(args) => rerank::run(args),
             Command::Replay(args) => replay::run(args),
             Command::Doctor(args) => doctor::run(args),
         }

@@ -24,6 +24,9 @@ pub struct Metrics {
     /// Share of those that rank among the first three.
     #[serde(rename = "H@3")]
     pub hits3: f64,
+    /// Share of those that rank among the first four.
+    #[serde(rename = "H@4", default)]
+    pub hits4: f64,
     /// Share of those that rank among the first five.
     #[serde(rename = "H@5")]
     pub hits5: f64,
@@ -46,6 +49,7 @@ impl Metrics {
             hits1: hits(1),
             hits2: hits(2),
             hits3: hits(3),
+            hits4: hits(4),
             hits5: hits(5),
             mean_rank: ranks.iter().map(|&r| r as f64).sum::<f64>() / n,
             reciprocal: ranks.iter().map(|&r| 1.0 / r as f64).sum::<f64>() / n,
@@ -70,7 +74,8 @@ mod tests {
     #[test]
     fn metrics_are_those_of_the_paper() {
         let metrics = Metrics::of(&[1, 2, 4, 10]);
-        assert_eq!((metrics.hits1, metrics.hits2, metrics.hits3, metrics.hits5), (0.25, 0.5, 0.5, 0.75));
+        let Metrics { hits1, hits2, hits3, hits4, hits5, .. } = metrics;
+        assert_eq!([hits1, hits2, hits3, hits4, hits5], [0.25, 0.5, 0.5, 0.75, 0.75]);
         assert_eq!((metrics.mean_rank, metrics.reciprocal), (4.25, (1.0 + 0.5 + 0.25 + 0.1) / 4.0));
     }
 }

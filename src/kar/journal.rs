@@ -10,10 +10,12 @@ use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
+use xxhash_rust::xxh3::xxh3_128;
 
-use super::instruction::{Budget, Strategy};
-use super::model::Reply;
-use crate::data::{parse_record, record_error};
+use super::instruction::{Budget, Strategy, Template};
+use super::model::{LanguageModel, Reply};
+use super::rerank::{Scoring, Settings};
+use crate::data::{Dataset, parse_record, record_error};
 use crate::error::{Error, Result};
 use crate::files;
 use crate::settings::difference;
@@ -28,7 +30,7 @@ pub struct Header {
     /// Candidates that it is asked about.
     pub k: usize,
     /// How it answers.
-    pub scoring: super::Scoring,
+    pub scoring: Scoring,
     /// Most tokens of an answer.
     pub max_new_tokens: usize,
     /// Checksum of the template.
@@ -39,6 +41,30 @@ pub struct Header {
     pub dataset: String,
     /// Checksum of the run file.
     pub ranking: String,
+}
+
+impl Header {
+    /// What answers of this model to questions about this run file depend on.
+    pub fn new(
+        model: &dyn LanguageModel,
+        settings: &Settings,
+        template: &Template,
+        dataset: &Dataset,
+        run: &Path,
+    ) -> Result<Header> {
+        let checksum = |bytes: &[u8]| format!("{:032x}", xxh3_128(bytes));
+        Ok(Header {
+            model: model.identity(),
+            strategy: settings.strategy,
+            k: settings.k,
+            scoring: settings.scoring,
+            max_new_tokens: settings.max_new_tokens,
+            template: checksum(template.text().as_bytes()),
+            budget: settings.budget,
+            dataset: dataset.checksum()?,
+            ranking: checksum(&std::fs::read(run).map_err(Error::io(run, "read"))?),
+        })
+    }
 }
 
 /// An answer as its line has it.
@@ -160,7 +186,6 @@ fn read(path: &Path, text: &str, header: &Header) -> Result<HashMap<String, Repl
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kar::Scoring;
     use crate::kar::model::Said;
 
     fn header() -> Header {

@@ -1,6 +1,8 @@
 //! Texts made fit for an instruction: the mention marked in its sentence, and all of it cut to a budget.
 
-use regex::RegexBuilder;
+use std::ops::Range;
+
+use super::words::{occurrences, stands_alone};
 
 /// Characters that a word of a budget may have in the mean, so that scripts without spaces are cut too.
 const CHARACTERS_PER_WORD: usize = 8;
@@ -19,13 +21,13 @@ pub fn cut(text: &str, words: usize) -> String {
 /// it stays unmarked.
 pub fn marked(sentence: &str, mention: &str, words: usize) -> String {
     let (sentence, mention) = (one_line(sentence), one_line(mention));
-    let Some((start, end)) = find(&sentence, &mention) else { return cut_end(&sentence, words) };
-    let (before, after) = (&sentence[..start], &sentence[end..]);
+    let Some(at) = find(&sentence, &mention) else { return cut_end(&sentence, words) };
+    let (before, after) = (&sentence[..at.start], &sentence[at.end..]);
     // Half of the budget on either side; what one side does not need goes to the other.
     let count = |text: &str| text.split_whitespace().count();
     let spare = words.saturating_sub(count(&mention));
     let right = count(after).min((spare / 2).max(spare.saturating_sub(count(before))));
-    format!("{}[[{}]]{}", cut_start(before, spare - right), &sentence[start..end], cut_end(after, right))
+    format!("{}[[{}]]{}", cut_start(before, spare - right), &sentence[at], cut_end(after, right))
 }
 
 fn one_line(text: &str) -> String {
@@ -56,19 +58,11 @@ fn cut_start(text: &str, words: usize) -> String {
 }
 
 /// Where the mention stands in the sentence.
-fn find(sentence: &str, mention: &str) -> Option<(usize, usize)> {
+fn find(sentence: &str, mention: &str) -> Option<Range<usize>> {
     [false, true].into_iter().find_map(|any_case| {
-        let pattern = RegexBuilder::new(&regex::escape(mention)).case_insensitive(any_case).build().ok()?;
-        let mut found = pattern.find_iter(sentence).map(|m| (m.start(), m.end())).peekable();
-        let first = *found.peek()?;
-        Some(found.find(|&(start, end)| stands_alone(sentence, start, end)).unwrap_or(first))
+        let alone = occurrences(sentence, mention, any_case).find(|at| stands_alone(sentence, at));
+        alone.or_else(|| occurrences(sentence, mention, any_case).next())
     })
-}
-
-/// Whether no letter or digit adjoins this part of a text.
-pub fn stands_alone(text: &str, start: usize, end: usize) -> bool {
-    let adjoins = |c: Option<char>| c.is_some_and(|c| c.is_alphanumeric() || c == '_');
-    !adjoins(text[..start].chars().next_back()) && !adjoins(text[end..].chars().next())
 }
 
 #[cfg(test)]

@@ -3,16 +3,21 @@
 
 pub mod answer;
 mod debias;
+pub mod endpoint;
 mod gate;
 mod instruction;
 mod journal;
+pub mod llama;
 mod mention;
 pub mod model;
+mod report;
 mod rerank;
 mod run_file;
+mod words;
 
 pub use debias::Prior;
 pub use instruction::{Budget, MOST_OPTIONS, Prompt, Strategy, Template};
 pub use journal::{Header, Journal};
+pub use report::{RankChanges, Report, Unanswered};
 pub use rerank::{Outcome, Reranked, Scoring, Settings, Spent, Verdict, rerank};
-pub use run_file::{Ranking, read_run};
+pub use run_file::{Ranking, read_run, write_run};

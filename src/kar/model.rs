@@ -47,8 +47,8 @@ pub struct Reply {
     pub said: Said,
     /// Tokens of the prompt.
     pub prompt_tokens: usize,
-    /// Of these, the ones that were computed for this question alone; the others' keys and values were shared. Servers
-    /// that say nothing about it count as sharing nothing.
+    /// Of these, the ones that were computed for it and not shared with questions before it. Servers that say nothing
+    /// about it count as sharing nothing.
     pub computed_tokens: usize,
     /// Tokens of the answer.
     pub new_tokens: usize,

@@ -5,9 +5,12 @@ use std::collections::HashSet;
 use std::path::Path;
 
 use serde::Deserialize;
+use serde_json::json;
 
+use super::rerank::{Reranked, Verdict};
 use crate::data::{Dataset, Mention, Skipped, Tolerance, read_records, record_error};
 use crate::error::{Error, Result};
+use crate::files;
 
 /// A line as it stands in the file. Other fields are ignored.
 #[derive(Deserialize)]
@@ -97,11 +100,34 @@ fn look_up(record: Record, dataset: &Dataset, mentions: &HashMap<&str, &Mention>
         if scores.len() != indices.len() {
             return Err(format!("has {} scores for {} candidates", scores.len(), indices.len()));
         }
-        if !scores.iter().all(|s| s.is_finite()) {
-            return Err("has a score that is no finite number".into());
-        }
     }
     Ok(Ranking { mention: (*mention).clone(), candidates: indices, scores })
+}
+
+/// Writes a run file of new rankings, which is one that [`read_run`] reads. The old scores come along as `scores_before`,
+/// since they do not order the candidates any more.
+pub fn write_run(path: &Path, dataset: &Dataset, rankings: &[Ranking], reranked: &[Reranked]) -> Result<()> {
+    let qid = |entity: u32| &dataset.entities()[entity as usize].qid;
+    files::write_whole(path, |out| {
+        for (ranking, Reranked { order, verdict }) in rankings.iter().zip(reranked) {
+            let mut line = json!({
+                "mention_id": ranking.mention.id,
+                "candidates": order.iter().map(|&at| qid(ranking.candidates[at])).collect::<Vec<_>>(),
+                "kar": verdict.label(),
+                "gold": ranking.mention.gold.map(qid),
+                "rank": ranking.rank(order.iter().copied()),
+            });
+            if let Some(scores) = &ranking.scores {
+                line["scores_before"] = json!(order.iter().map(|&at| scores[at]).collect::<Vec<_>>());
+            }
+            if let Verdict::Answered { probabilities: Some(probabilities) } = verdict {
+                let first = order.iter().take(probabilities.len());
+                line["confidence"] = json!(first.map(|&at| probabilities[at]).collect::<Vec<_>>());
+            }
+            writeln!(out, "{line}")?;
+        }
+        Ok(())
+    })
 }
 
 #[cfg(test)]
@@ -147,7 +173,7 @@ mod tests {
             (r#"{"mention_id":"b","candidates":["Q3"]}"#, "mention `b`: candidate `Q3` is no entity"),
             (r#"{"mention_id":"b","candidates":["Q1","Q1"]}"#, "candidate `Q1` is listed twice"),
             (r#"{"mention_id":"b","candidates":["Q1"],"scores":[1,2]}"#, "2 scores for 1 candidates"),
-            (r#"{"mention_id":"b","candidates":["Q1"],"scores":[1e300]}"#, "no finite number"),
+            (r#"{"mention_id":"b","candidates":["Q1"],"scores":[1e39]}"#, "number out of range"),
             (r#"{"mention_id":"b","candidates":["Q1"],"scores":[null]}"#, "is no valid record"),
             (r#"{"mention_id":"a","candidates":["Q1"]}"#, "mention `a` stands in line 1 already"),
             (r#"{"mention_id":"b"}"#, "missing field `candidates`"),

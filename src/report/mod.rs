@@ -6,4 +6,4 @@ mod table;
 
 pub use dataset::{findings_text, statistics_table};
 pub use provenance::Provenance;
-pub use table::{evaluation_table, table};
+pub use table::{evaluation_table, rank_change_table, reranking_table, table};

@@ -3,6 +3,7 @@
 use comfy_table::{CellAlignment, Table, TableComponent, presets};
 
 use crate::eval::{Evaluation, Metrics};
+use crate::kar::Report;
 
 /// A table of text: the first column to the left, all others to the right.
 pub fn table(header: &[&str], rows: impl IntoIterator<Item = Vec<String>>) -> String {
@@ -28,4 +29,44 @@ pub fn evaluation_table(evaluation: &Evaluation) -> String {
     let scores = evaluation.per_score.iter().map(|(kind, metrics)| row(kind.label(), metrics));
     let rows = std::iter::once(row("mean", &evaluation.mean)).chain(scores);
     table(&["score", "H@1 %", "H@2 %", "H@3 %", "H@5 %", "MR", "MRR %"], rows)
+}
+
+/// Metrics before and after re-ranking.
+pub fn reranking_table(report: &Report) -> String {
+    let values = |m: &Metrics| {
+        let percent = |x: f64| 100.0 * x;
+        [
+            percent(m.hits1),
+            percent(m.hits2),
+            percent(m.hits3),
+            percent(m.hits4),
+            percent(m.hits5),
+            m.mean_rank,
+            percent(m.reciprocal),
+        ]
+    };
+    let (before, after) = (values(&report.before), values(&report.after));
+    let change: Vec<f64> = after.iter().zip(before).map(|(after, before)| after - before).collect();
+    let shown = |values: &[f64], sign: bool| -> Vec<String> {
+        let decimals = |i: usize| if i == 5 { 3 } else { 2 };
+        let text = |(i, x): (usize, &f64)| match sign {
+            true => format!("{x:+.*}", decimals(i)),
+            false => format!("{x:.*}", decimals(i)),
+        };
+        values.iter().enumerate().map(text).collect()
+    };
+    let row = |name: &str, values: Vec<String>| [vec![name.to_string()], values].concat();
+    let rows =
+        [row("before", shown(&before, false)), row("after", shown(&after, false)), row("change", shown(&change, true))];
+    table(&["", "H@1 %", "H@2 %", "H@3 %", "H@4 %", "H@5 %", "MR", "MRR %"], rows)
+}
+
+/// How many gold entities went from which rank (rows) to which (columns), as in Fig. 9.
+pub fn rank_change_table(report: &Report) -> String {
+    let ranks: Vec<String> = (1..=report.changes.matrix.len()).map(|rank| rank.to_string()).collect();
+    let header: Vec<&str> = ["before \\ after"].into_iter().chain(ranks.iter().map(String::as_str)).collect();
+    let row = |(rank, counts): (&String, &Vec<usize>)| {
+        [rank.clone()].into_iter().chain(counts.iter().map(usize::to_string)).collect()
+    };
+    table(&header, ranks.iter().zip(&report.changes.matrix).map(row))
 }

@@ -3,11 +3,11 @@
 use std::ops::Range;
 use std::sync::LazyLock;
 
-use regex::{Regex, RegexBuilder};
+use regex::Regex;
 
 use super::Choice;
 use crate::kar::instruction::letter;
-use crate::kar::mention::stands_alone;
+use crate::kar::words::{occurrences, stands_alone};
 
 /// How an answer names an option, the surest first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -66,7 +66,7 @@ fn names(text: &str, options: &[Choice]) -> Vec<Evidence> {
         if name.chars().count() < 2 || shared {
             continue;
         }
-        found.extend(occurrences(text, name, option, Kind::Name));
+        found.extend(alone(text, name, option, Kind::Name));
     }
     // Of a name within a longer one, such as Paris in Paris Hilton, only the longer is meant.
     let all = found.clone();
@@ -79,22 +79,17 @@ fn identifiers(text: &str, options: &[Choice]) -> Vec<Evidence> {
     // A bare number could be any number, a bare letter any letter.
     let telling = |qid: &str| qid.chars().any(|c| c.is_ascii_digit()) && qid.chars().any(char::is_alphabetic);
     let told = options.iter().enumerate().filter(|(_, choice)| telling(choice.qid));
-    told.flat_map(|(option, choice)| occurrences(text, choice.qid, option, Kind::Identifier)).collect()
+    told.flat_map(|(option, choice)| alone(text, choice.qid, option, Kind::Identifier)).collect()
 }
 
-/// Where these words stand alone, in any case.
-fn occurrences(text: &str, words: &str, option: usize, kind: Kind) -> Vec<Evidence> {
-    let words: Vec<String> = words.split_whitespace().map(regex::escape).collect();
-    // A name of many kilobytes does not compile; no answer has it either.
-    let Ok(pattern) = RegexBuilder::new(&words.join(r"\s+")).case_insensitive(true).build() else {
-        return Vec::new();
-    };
-    let alone = pattern.find_iter(text).filter(|m| stands_alone(text, m.start(), m.end()));
-    alone.map(|m| Evidence { span: m.range(), option, kind }).collect()
+/// Where an option's words stand alone, in any case.
+fn alone<'a>(text: &'a str, words: &'a str, option: usize, kind: Kind) -> impl Iterator<Item = Evidence> + 'a {
+    let alone = occurrences(text, words, true).filter(|at| stands_alone(text, at));
+    alone.map(move |span| Evidence { span, option, kind })
 }
 
-/// A letter between characters that cannot continue a word, as its second group; the text before it is the first.
-static ALONE: LazyLock<Regex> = LazyLock::new(|| pattern(r"[A-Za-z]+"));
+/// A run of letters.
+static RUN: LazyLock<Regex> = LazyLock::new(|| pattern(r"[A-Za-z]+"));
 
 /// Ends at the beginning of an item: of a line, perhaps after a bullet or number, or after `:`, `;`, `>` and the like.
 static ITEM_START: LazyLock<Regex> =
@@ -103,7 +98,7 @@ static ITEM_START: LazyLock<Regex> =
 /// Ends with a word that a letter follows.
 static CUE: LazyLock<Regex> = LazyLock::new(|| {
     pattern(
-        r#"(?i)\b(?:option|candidate|entity|answer|choice|letter|choose|select|pick|selected|chose|is|be)[ \t]*[:=]?[ \t]*["'“‘`(\[{*_]*$"#,
+        r#"(?i)\b(?:option|candidate|entity|answer|choice|letter|choose|select|pick|selected|chose|is|be|to|as|with)[ \t]*[:=]?[ \t]*["'“‘`(\[{*_]*$"#,
     )
 });
 
@@ -114,21 +109,21 @@ static CLOSED: LazyLock<Regex> =
 /// Begins with another letter of a list, after what separates the two.
 static LISTED: LazyLock<Regex> = LazyLock::new(|| {
     pattern(
-        r#"^["'”’`)\]}*_]*[ \t]*(?:[,;>/|=→\-–—]+|,? ?\b(?:and|then)\b)[ \t]*(?:then[ \t]+)?["'“‘`(\[{*_]*[A-Z](?:$|[^\w'’])"#,
+        r#"^["'”’`)\]}*_]*[ \t]*(?:[,;>/|=→\-–—]+|,? ?\b(?:and|then)\b|[ \t])[ \t]*(?:then[ \t]+)?["'“‘`(\[{*_]*[A-Z](?:$|[^\w'’])"#,
     )
 });
 
 /// Ends with a letter of a list and what separates it from the next.
 static LISTED_BEFORE: LazyLock<Regex> = LazyLock::new(|| {
     pattern(
-        r#"(?:^|[^\w'’])[A-Z]["'”’`)\]}*_]*[ \t]*(?:[,;>/|=→\-–—]+|,? ?\b(?:and|then)\b)[ \t]*(?:then[ \t]+)?["'“‘`(\[{*_]*$"#,
+        r#"(?:^|[^\w'’])[A-Z]["'”’`)\]}*_]*[ \t]*(?:[,;>/|=→\-–—]+|,? ?\b(?:and|then)\b|[ \t])[ \t]*(?:then[ \t]+)?["'“‘`(\[{*_]*$"#,
     )
 });
 
 fn letters(text: &str, options: usize) -> Vec<Evidence> {
-    let last = letter(options.saturating_sub(1));
+    let Some(last) = options.checked_sub(1).map(letter) else { return Vec::new() };
     let mut found = Vec::new();
-    for run in ALONE.find_iter(text) {
+    for run in RUN.find_iter(text) {
         let (word, (start, end)) = (run.as_str(), (run.start(), run.end()));
         let of = |c: char| (c.to_ascii_uppercase() <= last).then(|| (c.to_ascii_uppercase() as u8 - b'A') as usize);
         if let [byte] = word.as_bytes() {
@@ -136,7 +131,7 @@ fn letters(text: &str, options: usize) -> Vec<Evidence> {
             if let (Some(option), Some(kind)) = (of(char::from(*byte)), kind) {
                 found.push(Evidence { span: start..end, option, kind });
             }
-        } else if is_permutation(word, options, text.trim() == word) && stands_alone(text, start, end) {
+        } else if is_permutation(word, last, options, text.trim() == word) && stands_alone(text, &run.range()) {
             let each = word.char_indices().filter_map(|(i, c)| Some((start + i, of(c)?)));
             found.extend(each.map(|(at, option)| Evidence { span: at..at + 1, option, kind: Kind::Letter }));
         }
@@ -145,8 +140,7 @@ fn letters(text: &str, options: usize) -> Vec<Evidence> {
 }
 
 /// Whether a word is letters of options in some order, such as `BAC`: all of them, or it is the whole answer.
-fn is_permutation(word: &str, options: usize, whole: bool) -> bool {
-    let last = letter(options.saturating_sub(1));
+fn is_permutation(word: &str, last: char, options: usize, whole: bool) -> bool {
     let distinct = word.chars().enumerate().all(|(i, c)| ('A'..=last).contains(&c) && !word[..i].contains(c));
     distinct && (word.len() == options || whole)
 }

@@ -56,6 +56,9 @@ static FITTING: LazyLock<Regex> = LazyLock::new(|| {
     )
 });
 
+/// Ends a sentence, unlike the stop after an option's letter.
+static SENTENCE_END: LazyLock<Regex> = LazyLock::new(|| pattern(r#"(?:\w\w|[)\]"'’”])[.!?](?:\s|$)"#));
+
 /// How far from its announcement an answer may stand, in bytes.
 const REACH: usize = 120;
 
@@ -79,8 +82,8 @@ fn announced<'a>(text: &str, found: &'a [Evidence], announcement: &Regex) -> Opt
     ends.into_iter().rev().find_map(|end| {
         let within = |e: &&Evidence| (end..end + REACH).contains(&e.span.start);
         let same_sentence = |e: &&Evidence| {
-            let between = &text[end..e.span.start];
-            !between.contains(". ") && !between.trim_start().contains('\n')
+            let between = text[end..e.span.start].trim_start();
+            !SENTENCE_END.is_match(between) && !between.contains('\n')
         };
         found.iter().find(|e| within(e) && same_sentence(e))
     })

@@ -7,15 +7,15 @@ use indicatif::ProgressBar;
 use rand::seq::index;
 use serde::{Deserialize, Serialize};
 
-use super::answer::{Choice, parse};
-use super::debias::{Prior, over_rotations, rotated, softmax};
-use super::gate::margin;
-use super::instruction::{Budget, MOST_OPTIONS, Strategy, Template};
-use super::journal::Journal;
-use super::model::{LanguageModel, Question, Reply, Said, Wanted};
-use super::run_file::Ranking;
 use crate::data::{Dataset, Entity};
 use crate::error::{Error, Result};
+use crate::kar::answer::{Choice, parse};
+use crate::kar::debias::{Prior, over_rotations, rotated, softmax};
+use crate::kar::gate::margin;
+use crate::kar::instruction::{Budget, MOST_OPTIONS, Strategy, Template};
+use crate::kar::journal::Journal;
+use crate::kar::model::{LanguageModel, Question, Reply, Said, Wanted};
+use crate::kar::run_file::Ranking;
 use crate::random::{Purpose, generator};
 
 /// How a model answers.
@@ -50,6 +50,8 @@ pub struct Settings {
     pub seed: u64,
     /// Lengths of the instruction's parts.
     pub budget: Budget,
+    /// Keep the old ranking of a mention whose question the model refuses, instead of stopping there.
+    pub skip_refused: bool,
 }
 
 impl Default for Settings {
@@ -64,6 +66,7 @@ impl Default for Settings {
             debias: None,
             seed: 0,
             budget: Budget::default(),
+            skip_refused: false,
         }
     }
 }
@@ -113,6 +116,19 @@ pub enum Verdict {
     Answered { probabilities: Option<Vec<f64>> },
 }
 
+impl Verdict {
+    /// In a word, as run files have it.
+    pub fn label(&self) -> &'static str {
+        match self {
+            Verdict::TooFew => "too-few",
+            Verdict::Sure => "sure",
+            Verdict::Invalid(_) => "invalid",
+            Verdict::Refused(_) => "refused",
+            Verdict::Answered { .. } => "answered",
+        }
+    }
+}
+
 /// A mention's new ranking.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Reranked {
@@ -133,7 +149,7 @@ pub struct Spent {
     pub calls_saved: usize,
     /// Tokens of all prompts, in the journal or not.
     pub prompt_tokens: usize,
-    /// Of these, the ones computed for one question alone.
+    /// Of these, the ones that were computed and not shared.
     pub computed_tokens: usize,
     /// Tokens of all answers.
     pub new_tokens: usize,
@@ -183,7 +199,7 @@ pub fn rerank(
             }
         }
     }
-    let replies = ask(&questions, settings.wanted(), model, journal, bar, &mut spent)?;
+    let replies = ask(&questions, settings, model, journal, bar, &mut spent)?;
     let mut replies_of: Vec<Vec<Reply>> = vec![Vec::new(); rankings.len()];
     for (question, reply) in questions.iter().zip(replies) {
         spent.prompt_tokens += reply.prompt_tokens;
@@ -250,7 +266,7 @@ fn question(
 /// The replies to all questions, in their order.
 fn ask(
     questions: &[Question],
-    wanted: Wanted,
+    settings: &Settings,
     model: &mut dyn LanguageModel,
     mut journal: Option<&mut Journal>,
     bar: &ProgressBar,
@@ -272,8 +288,16 @@ fn ask(
         return Ok(replies.into_iter().flatten().collect());
     }
     let start = Instant::now();
-    model.answer(&asked, wanted, &mut |i, reply| {
+    model.answer(&asked, settings.wanted(), &mut |i, reply| {
         let at = pending[i];
+        if let Said::Refused(reason) = &reply.said
+            && !settings.skip_refused
+        {
+            let id = &questions[at].mention;
+            return Err(Error::invalid(format!(
+                "mention `{id}`: {reason}; --skip-bad keeps its old ranking and goes on"
+            )));
+        }
         // What was refused is asked again by the next run, which may ask otherwise.
         if let Some(journal) = journal.as_mut().filter(|_| !matches!(reply.said, Said::Refused(_))) {
             journal.append(&questions[at].mention, keys[at].clone(), reply.clone())?;
@@ -310,40 +334,36 @@ fn judge(
 ) -> Reranked {
     let options = options_of(ranking, settings);
     let kept = |verdict: Verdict| Reranked { order: (0..ranking.candidates.len()).collect(), verdict };
-    let refused = replies.iter().find_map(|reply| match &reply.said {
-        Said::Refused(reason) => Some(reason.clone()),
-        _ => None,
-    });
-    if let Some(reason) = refused {
-        return kept(Verdict::Refused(reason));
-    }
-    let (named, probabilities) = match (letters_of(replies), replies.first().map(|r| &r.said)) {
-        (Some(rotations), Some(Said::Letters(_))) => {
-            let probabilities = match (rotations.as_slice(), prior) {
-                ([one], Some(prior)) => prior.divided_out(one),
-                ([one], None) => one.clone(),
-                (all, _) => over_rotations(all),
-            };
-            let mut order: Vec<usize> = (0..options).collect();
-            order.sort_by(|&a, &b| probabilities[b].total_cmp(&probabilities[a]));
-            if settings.strategy == Strategy::SelectOne {
-                order.truncate(1);
-            }
-            (order, Some(probabilities))
+    if let Some(rotations) = letters_of(replies).filter(|r| !r.is_empty()) {
+        let probabilities = match (rotations.as_slice(), prior) {
+            ([one], Some(prior)) => prior.divided_out(one),
+            ([one], None) => one.clone(),
+            (all, _) => over_rotations(all),
+        };
+        let mut order: Vec<usize> = (0..options).collect();
+        order.sort_by(|&a, &b| probabilities[b].total_cmp(&probabilities[a]));
+        if settings.strategy == Strategy::SelectOne {
+            order.truncate(1);
         }
-        (_, Some(Said::Text(text))) => {
+        let verdict = Verdict::Answered { probabilities: Some(probabilities) };
+        return Reranked { order: reordered(&order, ranking.candidates.len()), verdict };
+    }
+    match replies.iter().map(|r| &r.said).find(|said| !matches!(said, Said::Letters(_))) {
+        Some(Said::Text(text)) => {
             let entity = |option: &u32| &dataset.entities()[*option as usize];
             let entities: Vec<&Entity> = ranking.candidates.iter().take(options).map(entity).collect();
             let choices: Vec<Choice> = entities.iter().map(|e| Choice { name: &e.name, qid: &e.qid }).collect();
-            let named = parse(text, &choices, settings.strategy);
+            // A text among several rotations' letters does not fit with them.
+            let named = if replies.len() == 1 { parse(text, &choices, settings.strategy) } else { Vec::new() };
             if named.is_empty() {
                 return kept(Verdict::Invalid(text.clone()));
             }
-            (named, None)
+            let order = reordered(&named, ranking.candidates.len());
+            Reranked { order, verdict: Verdict::Answered { probabilities: None } }
         }
-        _ => return kept(Verdict::Refused("the model gave no answer".into())),
-    };
-    Reranked { order: reordered(&named, ranking.candidates.len()), verdict: Verdict::Answered { probabilities } }
+        Some(Said::Refused(reason)) => kept(Verdict::Refused(reason.clone())),
+        _ => kept(Verdict::Refused("the model gave no answer".into())),
+    }
 }
 
 /// The positions of a ranking with those that were named first, and the rest in their old order.
@@ -351,3 +371,6 @@ fn reordered(named: &[usize], candidates: usize) -> Vec<usize> {
     let rest = (0..candidates).filter(|at| !named.contains(at));
     named.iter().copied().chain(rest).collect()
 }
+
+#[cfg(test)]
+mod tests;

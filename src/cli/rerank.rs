@@ -1,0 +1,274 @@
+//! `fissfuse rerank`
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::Context;
+use fissfuse::data::{Skipped, Split};
+use fissfuse::device::describe;
+use fissfuse::kar::endpoint::{Endpoint, EndpointSettings};
+use fissfuse::kar::llama::{Batching, Decoder};
+use fissfuse::kar::model::LanguageModel;
+use fissfuse::kar::{
+    Budget, Header, Journal, Report, Scoring, Settings, Strategy, Template, Unanswered, read_run, rerank, write_run,
+};
+use fissfuse::llama::Precision;
+use fissfuse::report::{Provenance, rank_change_table, reranking_table};
+use serde_json::json;
+
+use super::common::{DataArgs, DeviceArgs, at_least_one, list_skipped, progress, write_json};
+
+/// Invalid answers that are shown on the terminal.
+const SHOWN: usize = 3;
+
+/// Re-rank the first candidates of any ranking by asking a language model (KAR).
+///
+/// A run file has a line per mention: {"mention_id", "candidates": [qid, ...] best first, "scores"?: [...]}; `eval` writes
+/// such files. Answers are appended to a journal as they arrive: a run that was stopped goes on where it stopped.
+#[derive(clap::Args)]
+pub struct Args {
+    #[command(flatten)]
+    data: DataArgs,
+
+    /// Run file to re-rank.
+    #[arg(long, value_name = "FILE")]
+    ranking: PathBuf,
+
+    /// Split that the run file's mentions belong to.
+    #[arg(long, default_value = "test")]
+    split: Split,
+
+    #[command(flatten)]
+    model: ModelArgs,
+
+    /// What is asked: which candidate fits, or the order of all.
+    #[arg(long, value_enum, default_value_t = Strategy::SelectOne)]
+    strategy: Strategy,
+
+    /// Candidates that are asked about.
+    #[arg(long, default_value_t = 5)]
+    k: usize,
+
+    /// Read the letters' logits, or a text [default: logits with --llm, generate with --endpoint].
+    #[arg(long, value_enum)]
+    scoring: Option<Scoring>,
+
+    /// Most tokens of an answer that is a text.
+    #[arg(long, value_name = "N", default_value_t = Settings::default().max_new_tokens)]
+    max_new_tokens: usize,
+
+    /// Ask only where the first candidate's confidence (the softmax of the scores) is less than this ahead of the second's.
+    #[arg(long, value_name = "MARGIN")]
+    gate: Option<f32>,
+
+    /// Divide out the model's preference for letters, estimated on this share of the mentions (PriDe).
+    #[arg(long, value_name = "SHARE", num_args = 0..=1, require_equals = true, default_missing_value = "0.05")]
+    debias: Option<f64>,
+
+    /// Draws the mentions on which that preference is estimated.
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+
+    /// Template of the instruction [default: the built-in one of the strategy; docs/kar.md].
+    #[arg(long, value_name = "FILE")]
+    template: Option<PathBuf>,
+
+    /// Most words of a candidate's description.
+    #[arg(long, value_name = "N", default_value_t = Budget::default().description_words)]
+    description_words: usize,
+
+    /// Most words of the sentence, which is cut around the mention.
+    #[arg(long, value_name = "N", default_value_t = Budget::default().sentence_words, value_parser = at_least_one())]
+    sentence_words: usize,
+
+    /// Print the first mention's instruction and ask nothing.
+    #[arg(long)]
+    show_prompt: bool,
+
+    /// File that answers are appended to [default: beside --out].
+    #[arg(long, value_name = "FILE")]
+    journal: Option<PathBuf>,
+
+    /// Run file to write.
+    #[arg(long, value_name = "FILE")]
+    out: PathBuf,
+
+    /// Report to write, as JSON.
+    #[arg(long, value_name = "FILE")]
+    report: Option<PathBuf>,
+}
+
+/// Which model is asked, and how it is reached.
+#[derive(clap::Args)]
+struct ModelArgs {
+    /// Hugging Face directory of a Llama.
+    #[arg(long, value_name = "DIR", required_unless_present = "endpoint", conflicts_with = "endpoint")]
+    llm: Option<PathBuf>,
+
+    /// Keep the Llama's weights in this [default: as in its files].
+    #[arg(long, value_enum, conflicts_with = "endpoint")]
+    precision: Option<Precision>,
+
+    /// Ask the Llama without a chat template: it is no chat model.
+    #[arg(long, conflicts_with = "endpoint")]
+    plain: bool,
+
+    /// Most tokens that go through the Llama together.
+    #[arg(long, value_name = "N", default_value_t = Batching::default().tokens, value_parser = at_least_one())]
+    batch_tokens: usize,
+
+    #[command(flatten)]
+    device: DeviceArgs,
+
+    /// Base URL of a server with OpenAI's chat completions, such as http://localhost:8000/v1.
+    #[arg(long, value_name = "URL", requires = "model")]
+    endpoint: Option<String>,
+
+    /// The model's name on that server.
+    #[arg(long, value_name = "NAME", requires = "endpoint")]
+    model: Option<String>,
+
+    /// Environment variable that holds the server's key, if it wants one.
+    #[arg(long, value_name = "VARIABLE", default_value = "OPENAI_API_KEY")]
+    api_key_env: String,
+
+    /// Questions that the server is asked at a time.
+    #[arg(long, value_name = "N", default_value_t = 8, value_parser = at_least_one())]
+    concurrency: usize,
+
+    /// Seconds that the server may take for an answer.
+    #[arg(long, value_name = "S", default_value_t = 120, value_parser = clap::value_parser!(u64).range(1..))]
+    timeout: u64,
+
+    /// Calls after one that failed, each after twice the wait of the one before.
+    #[arg(long, value_name = "N", default_value_t = 6)]
+    retries: u32,
+}
+
+impl ModelArgs {
+    /// Opens the model; says where it computes.
+    fn open(&self) -> anyhow::Result<(Box<dyn LanguageModel>, String)> {
+        if let (Some(url), Some(model)) = (&self.endpoint, &self.model) {
+            let settings = EndpointSettings {
+                url: url.clone(),
+                model: model.clone(),
+                key: std::env::var(&self.api_key_env).ok().map(|key| key.trim().to_string()),
+                concurrency: self.concurrency,
+                timeout: Duration::from_secs(self.timeout),
+                retries: self.retries,
+                backoff: Duration::from_secs(1),
+            };
+            return Ok((Box::new(Endpoint::new(settings)?), "endpoint".into()));
+        }
+        let folder = self.llm.as_deref().unwrap_or(Path::new(""));
+        let gpu = self.device.open()?;
+        let batching = Batching { tokens: self.batch_tokens, ..Batching::default() };
+        let decoder = Decoder::open(folder, self.precision, gpu.as_ref(), self.plain, batching)?;
+        Ok((Box::new(decoder), describe(gpu.as_ref())))
+    }
+}
+
+impl Args {
+    fn settings(&self) -> Settings {
+        let default = if self.model.llm.is_some() { Scoring::Letters } else { Scoring::Generate };
+        Settings {
+            strategy: self.strategy,
+            k: self.k,
+            scoring: self.scoring.unwrap_or(default),
+            max_new_tokens: self.max_new_tokens,
+            gate: self.gate,
+            debias: self.debias,
+            seed: self.seed,
+            budget: Budget { description_words: self.description_words, sentence_words: self.sentence_words },
+            skip_refused: self.data.skip_bad,
+        }
+    }
+}
+
+pub fn run(args: Args) -> anyhow::Result<()> {
+    let settings = args.settings();
+    settings.check()?;
+    let template = match &args.template {
+        Some(path) => Template::read(path)?,
+        None => Template::built_in(settings.strategy)?,
+    };
+    let mut skipped = Skipped::default();
+    let dataset = args.data.open(&mut skipped)?;
+    let mentions = dataset.mentions(args.split, &mut skipped)?;
+    let rankings = read_run(&args.ranking, &dataset, &mentions, args.data.tolerance(), &mut skipped)?;
+    list_skipped(&skipped);
+    if args.show_prompt {
+        let first = rankings.first().context("the run file is empty")?;
+        let entities = first.candidates.iter().take(settings.k).map(|&c| &dataset.entities()[c as usize]);
+        let prompt = template.render(&first.mention, &entities.collect::<Vec<_>>(), settings.budget)?;
+        println!("{}\n---\n{}\n---\n{}", prompt.system, prompt.user, prompt.reply);
+        return Ok(());
+    }
+    let (mut model, device) = args.model.open()?;
+    let header = Header::new(&*model, &settings, &template, &dataset, &args.ranking)?;
+    let beside = args.out.with_extension("journal.jsonl");
+    let mut journal = Journal::open(args.journal.as_deref().unwrap_or(&beside), &header)?;
+    if !journal.is_empty() {
+        eprintln!("going on with {} answers of {}", journal.len(), journal.path().display());
+    }
+    let bar = progress("mentions");
+    let outcome = rerank(&rankings, &dataset, &template, &settings, &mut *model, Some(&mut journal), &bar)?;
+    bar.finish_and_clear();
+    write_run(&args.out, &dataset, &rankings, &outcome.reranked)?;
+    let report = Report::new(model.identity(), &settings, &rankings, mentions.len(), &outcome);
+    if let Some(path) = &args.report {
+        let mut value = json!(report);
+        value["provenance"] = json!(Provenance::new(device, dataset.checksum()?, args.seed));
+        write_json(path, &value)?;
+    }
+    print_report(&report);
+    let reported = args.report.map(|path| format!(" and {}", path.display())).unwrap_or_default();
+    println!("wrote {}{reported}; answers are kept in {}", args.out.display(), journal.path().display());
+    Ok(())
+}
+
+fn print_report(report: &Report) {
+    let (k, spent) = (report.settings.k, &report.spent);
+    println!("{} mentions, the first {k} candidates of each; {}", report.mentions, report.model);
+    if report.with_gold > 0 {
+        println!("{}\n{}\n", reranking_table(report), report.note);
+        println!("Ranks of the right entities before (rows) and after (columns):");
+        println!("{}", rank_change_table(report));
+        let changes = &report.changes;
+        print!("{} better, {} worse, {} behind the first {k}", changes.improved, changes.degraded, changes.behind);
+        println!(" ({} of them no candidate)", report.gold_missing);
+    }
+    println!(
+        "asked about {} mentions in {} calls ({} more in the journal): {} invalid answers, {} refused",
+        report.asked(),
+        spent.calls,
+        spent.from_journal,
+        report.invalid.len(),
+        report.refused.len()
+    );
+    let first = |listed: &[Unanswered]| {
+        listed.iter().take(SHOWN).for_each(|u| println!("  {}: {:?}", u.mention_id, u.answer));
+    };
+    first(&report.invalid);
+    first(&report.refused);
+    if report.settings.gate.is_some() {
+        let right = report.sure_and_right.map(|s| format!("; of these, {:.1} % were right", 100.0 * s));
+        println!("the gate saved {} calls{}", spent.calls_saved, right.unwrap_or_default());
+    }
+    if let Some(prior) = &report.letter_prior {
+        let shares: Vec<String> = prior
+            .iter()
+            .enumerate()
+            .map(|(i, p)| format!("{} {:.1} %", char::from(b'A' + i as u8), 100.0 * p))
+            .collect();
+        println!("the model's preference for letters, divided out: {}", shares.join(", "));
+    }
+    println!(
+        "{} tokens of prompts, {} of them computed and not shared; {} new tokens; {:.1} s ({:.1} calls/s)",
+        spent.prompt_tokens,
+        spent.computed_tokens,
+        spent.new_tokens,
+        spent.seconds,
+        spent.calls as f64 / spent.seconds.max(1e-9)
+    );
+}

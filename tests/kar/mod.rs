@@ -1,0 +1,5 @@
+//! KAR through the binary, by a random Llama and by a server; and the endpoint by itself.
+
+mod endpoint;
+mod rerank;
+mod server;
