@@ -10,6 +10,8 @@ use fissfuse::data::{Dataset, Mention, Skipped, Split, Tolerance};
 use fissfuse::encoder::Encoders;
 use fissfuse::encoder::clip::{RandomClip, write_random};
 use fissfuse::eval::Linker;
+use fissfuse::kar::{self, instructions, read_run};
+use fissfuse::llama::{self, LlamaConfig, Preset};
 use fissfuse::train::TrainedModel;
 use indicatif::ProgressBar;
 
@@ -41,6 +43,10 @@ pub struct Args {
     /// Passes over the training mentions [default: as in configs/emoji.toml].
     #[arg(long)]
     epochs: Option<usize>,
+
+    /// Re-rank the result with a small random Llama too: it shows the way, its answers are chance.
+    #[arg(long)]
+    kar: bool,
 
     #[command(flatten)]
     device: DeviceArgs,
@@ -93,6 +99,10 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     let eval = ["--out".into(), show(&out), "--device".into(), args.device.device.to_string()];
     subcommand("eval", [&data[..], &features_of, &trained, &eval].concat())?;
 
+    if args.kar {
+        rerank(&args.out, args.seed, &args.device)?;
+    }
+
     println!("\nOne mention it has never seen:");
     example(&folder("data"), &features, &encoder, &model)?;
     println!("\nThe demo took {:.0} s. To go on, for instance:", start.elapsed().as_secs_f64());
@@ -127,6 +137,29 @@ fn random_clip(seed: u64) -> RandomClip {
         vocabulary: 8000,
         seed,
     }
+}
+
+/// Re-ranks what `eval` wrote by a small random Llama.
+fn rerank(folder: &Path, seed: u64, device: &DeviceArgs) -> anyhow::Result<()> {
+    println!(
+        "\nKAR: a small Llama with random weights re-ranks what is least sure. It knows nothing and answers by chance:"
+    );
+    println!("this shows the way that a real one takes (--llm DIR), and the accuracy after it means nothing.");
+    let [data, run, model, out, report] =
+        ["data", "eval/run.jsonl", "llama", "eval/run-kar.jsonl", "eval/kar.json"].map(|name| folder.join(name));
+    let mut skipped = Skipped::default();
+    let dataset = Dataset::open(&data, Tolerance::Strict, &mut skipped)?;
+    let mentions = dataset.mentions(Split::Test, &mut skipped)?;
+    let rankings = read_run(&run, &dataset, &mentions, Tolerance::Strict, &mut skipped)?;
+    // Its tokenizer learns the words of the instructions that it will read.
+    let texts = instructions(&rankings, &dataset, &kar::Settings::default())?;
+    let config = LlamaConfig { vocab_size: 4096, ..Preset::Tiny.config() };
+    llama::write_random(&model, &config, llama::Precision::F32, seed, texts.iter().map(String::as_str))?;
+    let pairs = [("--data", &data), ("--ranking", &run), ("--llm", &model), ("--out", &out), ("--report", &report)];
+    let paths = pairs.iter().flat_map(|(flag, path)| [flag.to_string(), path.display().to_string()]);
+    let rest =
+        ["--gate", "0.3", "--debias", "--device"].map(String::from).into_iter().chain([device.device.to_string()]);
+    subcommand("rerank", paths.chain(rest).collect())
 }
 
 /// Links the first test mention and prints it with its three best entities; one mention is soonest linked on the host.

@@ -2,6 +2,9 @@
 //! say. That prior is estimated on a few mentions, which are asked once for each cyclic permutation of their options,
 //! and divided out of the answers about all others.
 
+/// Least probability that counts: logarithms and quotients stay finite.
+const LEAST: f64 = 1e-30;
+
 /// Probabilities of logits.
 pub fn softmax(logits: &[f32]) -> Vec<f64> {
     let highest = logits.iter().fold(f32::NEG_INFINITY, |a, &b| a.max(b));
@@ -24,15 +27,15 @@ pub fn rotated(options: usize, rotation: usize) -> impl Iterator<Item = usize> {
 pub struct Prior(Vec<f64>);
 
 impl Prior {
-    /// From some samples, each with the letters' probabilities under every rotation of its options (the paper's
-    /// equations 6 and 7: the softmax of the mean log-probability of each letter, averaged over samples). `None`
+    /// From some samples, each with the letters' probabilities under every rotation of its options (of each
+    /// sample, the softmax of the letters' mean log-probabilities; then the mean over samples). `None`
     /// without samples.
     pub fn estimate(samples: &[Vec<Vec<f64>>]) -> Option<Prior> {
         let letters = samples.first()?.first()?.len();
         let mut prior = vec![0.0; letters];
         for rotations in samples {
             let mean_log = |letter: usize| {
-                let logs = rotations.iter().map(|p| p[letter].max(f64::MIN_POSITIVE).ln());
+                let logs = rotations.iter().map(|p| p[letter].max(LEAST).ln());
                 logs.sum::<f64>() / rotations.len() as f64
             };
             let own = normalized((0..letters).map(|letter| mean_log(letter).exp()).collect());
@@ -46,15 +49,15 @@ impl Prior {
         &self.0
     }
 
-    /// Probabilities of options, without what the model owes to their letters (equation 8). Of fewer options than the
-    /// prior has letters, the first letters count.
+    /// Probabilities of options, without what the model owes to their letters. Of fewer options than the prior has
+    /// letters, the first letters count.
     pub fn divided_out(&self, observed: &[f64]) -> Vec<f64> {
-        normalized(observed.iter().zip(&self.0).map(|(p, prior)| p / prior.max(f64::MIN_POSITIVE)).collect())
+        normalized(observed.iter().zip(&self.0).map(|(p, prior)| p / prior.max(LEAST)).collect())
     }
 }
 
 /// Probabilities of the options of a mention that was asked under every rotation: each option stood at each letter
-/// once, so the mean is free of the letters (the paper's equation 1).
+/// once, so the mean is free of the letters.
 pub fn over_rotations(rotations: &[Vec<f64>]) -> Vec<f64> {
     let options = rotations.len();
     let mut mean = vec![0.0; options];

@@ -19,5 +19,5 @@ pub use debias::Prior;
 pub use instruction::{Budget, MOST_OPTIONS, Prompt, Strategy, Template};
 pub use journal::{Header, Journal};
 pub use report::{RankChanges, Report, Unanswered};
-pub use rerank::{Outcome, Reranked, Scoring, Settings, Spent, Verdict, rerank};
+pub use rerank::{Outcome, Reranked, Scoring, Settings, Spent, Verdict, instructions, rerank};
 pub use run_file::{Ranking, read_run, write_run};

@@ -96,10 +96,8 @@ fn look_up(record: Record, dataset: &Dataset, mentions: &HashMap<&str, &Mention>
         }
         indices.push(index);
     }
-    if let Some(scores) = &scores {
-        if scores.len() != indices.len() {
-            return Err(format!("has {} scores for {} candidates", scores.len(), indices.len()));
-        }
+    if let Some(scores) = scores.as_ref().filter(|s| s.len() != indices.len()) {
+        return Err(format!("has {} scores for {} candidates", scores.len(), indices.len()));
     }
     Ok(Ranking { mention: (*mention).clone(), candidates: indices, scores })
 }

@@ -3,6 +3,7 @@
 pub mod agreement;
 pub mod counts;
 pub mod flops;
+pub mod kar;
 pub mod latency;
 mod memory;
 pub mod products;

@@ -2,6 +2,7 @@ use rand::Rng;
 use rand::seq::{IndexedRandom, SliceRandom};
 
 use super::*;
+use crate::kar::instruction::letter;
 use crate::random::{Purpose, generator};
 
 const OPTIONS: [Choice; 5] = [
@@ -166,16 +167,8 @@ fn options_of_one_name_are_told_apart_by_letters_only() {
 #[test]
 fn any_order_in_any_list_is_read_back() {
     let mut rng = generator(0, Purpose::Demo, 1);
-    let ways: [&dyn Fn(usize, &str) -> String; 8] = [
-        &|_, l| l.to_string(),
-        &|_, l| format!("[{l}]"),
-        &|_, l| format!("({l})"),
-        &|_, l| format!("**{l}**"),
-        &|_, l| format!("\"{l}\""),
-        &|_, l| format!("{l}."),
-        &|i, l| format!("{}. {l}", i + 1),
-        &|_, l| format!("Option {l}"),
-    ];
+    // A letter for @, its place for #.
+    let ways = ["@", "[@]", "(@)", "**@**", "\"@\"", "@.", "#. @", "Option @"];
     for n in 2..=26 {
         let names: Vec<String> = (0..n).map(|i| format!("entity number {i}")).collect();
         let qids: Vec<String> = (0..n).map(|i| format!("Q{}", 1000 + i)).collect();
@@ -183,9 +176,11 @@ fn any_order_in_any_list_is_read_back() {
         for _ in 0..20 {
             let mut order: Vec<usize> = (0..n).collect();
             order.shuffle(&mut rng);
-            let letters = |i: usize| ((b'A' + i as u8) as char).to_string();
             for way in ways {
-                let items: Vec<String> = order.iter().enumerate().map(|(i, &o)| way(i, &letters(o))).collect();
+                let item = |(i, &o): (usize, &usize)| {
+                    way.replace('@', &letter(o).to_string()).replace('#', &(i + 1).to_string())
+                };
+                let items: Vec<String> = order.iter().enumerate().map(item).collect();
                 for separator in [" > ", ">", ", ", "\n", "; "] {
                     let text = items.join(separator);
                     assert_eq!(parse(&text, &options, Strategy::RankTopK), order, "{text:?}");

@@ -221,6 +221,16 @@ pub fn rerank(
     Ok(Outcome { reranked: reranked.collect(), spent, prior })
 }
 
+/// What a model would be asked about each ranking, as a text: a tokenizer can learn words from these.
+pub fn instructions(rankings: &[Ranking], dataset: &Dataset, settings: &Settings) -> Result<Vec<String>> {
+    let template = Template::built_in(settings.strategy)?;
+    let asked = |ranking: &Ranking| {
+        let prompt = question(0, ranking, 0, dataset, &template, settings)?.prompt;
+        Ok([prompt.system, prompt.user, prompt.reply].join("\n"))
+    };
+    rankings.iter().map(asked).collect()
+}
+
 /// Options that a model would be asked about.
 fn options_of(ranking: &Ranking, settings: &Settings) -> usize {
     settings.k.min(ranking.candidates.len())

@@ -1,0 +1,85 @@
+//! What each of KAR's savings is worth: the same mentions re-ranked with and without it.
+
+use std::path::Path;
+
+use indicatif::ProgressBar;
+use serde::Serialize;
+
+use crate::data::{Dataset, Skipped, Split, Tolerance};
+use crate::device::Gpu;
+use crate::error::Result;
+use crate::kar::llama::{Batching, Decoder};
+use crate::kar::{Ranking, Scoring, Settings, Spent, Template, instructions, read_run, rerank};
+use crate::llama::{LlamaConfig, Precision, write_random};
+
+/// A way to re-rank and what it took.
+#[derive(Clone, Debug, Serialize)]
+pub struct KarRow {
+    /// The way.
+    pub name: String,
+    /// What it took.
+    pub spent: Spent,
+}
+
+/// Rankings and a random Llama to re-rank them.
+pub struct KarBench {
+    dataset: Dataset,
+    rankings: Vec<Ranking>,
+    decoder: Decoder,
+    /// Holds the Llama's files, which stay mapped.
+    _folder: tempfile::TempDir,
+}
+
+impl KarBench {
+    /// Reads the first mentions of a test split's run file and draws a Llama whose tokenizer knows their words.
+    pub fn new(
+        data: &Path,
+        run: &Path,
+        mentions: usize,
+        config: &LlamaConfig,
+        precision: Precision,
+        seed: u64,
+        gpu: Option<&Gpu>,
+    ) -> Result<KarBench> {
+        let mut skipped = Skipped::default();
+        let dataset = Dataset::open(data, Tolerance::Strict, &mut skipped)?;
+        let all = dataset.mentions(Split::Test, &mut skipped)?;
+        let mut rankings = read_run(run, &dataset, &all, Tolerance::Strict, &mut skipped)?;
+        rankings.truncate(mentions);
+        let folder = tempfile::tempdir().map_err(crate::Error::io(std::env::temp_dir(), "create"))?;
+        let texts = instructions(&rankings, &dataset, &Settings::default())?;
+        write_random(folder.path(), config, precision, seed, texts.iter().map(String::as_str))?;
+        let decoder = Decoder::open(folder.path(), None, gpu, false, Batching::default())?;
+        Ok(KarBench { dataset, rankings, decoder, _folder: folder })
+    }
+
+    /// Mentions of a run.
+    pub fn mentions(&self) -> usize {
+        self.rankings.len()
+    }
+
+    /// Re-ranks by text and by logits, without and with shared prefixes, then with the gate and with debiasing.
+    pub fn measure(&mut self, max_new_tokens: usize, gate: f32) -> Result<Vec<KarRow>> {
+        let text = Settings { scoring: Scoring::Generate, max_new_tokens, ..Settings::default() };
+        let letters = Settings::default();
+        let ways = [
+            (format!("generate {max_new_tokens} tokens, nothing shared"), text.clone(), false),
+            (format!("generate {max_new_tokens} tokens, prefix shared"), text, true),
+            ("logits, nothing shared".into(), letters.clone(), false),
+            ("logits, prefix shared".into(), letters.clone(), true),
+            (format!("the same, gate {gate}"), Settings { gate: Some(gate), ..letters.clone() }, true),
+            ("the same, no gate, debiased on 5 %".into(), Settings { debias: Some(0.05), ..letters }, true),
+        ];
+        ways.into_iter()
+            .map(|(name, settings, share)| Ok(KarRow { name, spent: self.run(&settings, share)? }))
+            .collect()
+    }
+
+    fn run(&mut self, settings: &Settings, share: bool) -> Result<Spent> {
+        self.decoder.set_batching(Batching { share, ..Batching::default() });
+        let template = Template::built_in(settings.strategy)?;
+        let bar = ProgressBar::hidden();
+        let decoder = &mut self.decoder;
+        Ok(rerank(&self.rankings, &self.dataset, &template, settings, decoder, None, &bar)?.spent)
+    }
+}
