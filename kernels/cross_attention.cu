@@ -114,37 +114,66 @@ extern "C" __global__ void __launch_bounds__(128) attend_backward(AttendBackward
 }
 
 // dsequence[l] += sum over the pairs of its sequence and over heads of a dcontext + dlogit u, in the pairs' order.
-// A warp per row; members of group s are the pairs of sequence s.
+// A block per sequence and SEQUENCE_ROWS of its rows, of which each warp has a quarter in registers; the vectors of SOURCES
+// pairs and heads at a time pass through shared memory. Members of group s are the pairs of sequence s.
+// Grid: (sequences, parts of the longest).
 struct AttendSequence {
     Pairs pairs;
     const uint32_t* group_offsets;
     const uint32_t* members;
-    const uint32_t* sequence_of;  // of each row
     const float* u;
     const float* dcontext;
     const float* probabilities;
     const float* dlogits;
     float* dsequence;
-    int rows, heads, d, padding;
+    int heads, d;
 };
 
+constexpr int SEQUENCE_ROWS = 32, SOURCES = 16;
+
 extern "C" __global__ void __launch_bounds__(128) attend_sequence(AttendSequence a) {
-    int row = blockIdx.x * 4 + threadIdx.x / WARP;
-    if (row >= a.rows) return;
-    uint32_t sequence = a.sequence_of[row];
-    uint32_t first = a.pairs.offsets[sequence], length = a.pairs.offsets[sequence + 1] - first;
-    float* to = a.dsequence + static_cast<int64_t>(row) * a.d;
-    float sum[LANE_VALUES], other[LANE_VALUES];
-    load_row(sum, to, a.d);
-    for (uint32_t at = a.group_offsets[sequence]; at < a.group_offsets[sequence + 1]; ++at) {
-        uint32_t pair = a.members[at];
-        for (int head = 0; head < a.heads; ++head) {
-            int64_t place = a.pairs.starts[pair] + head * length + (row - first);
-            load_row(other, a.dcontext + (static_cast<int64_t>(pair) * a.heads + head) * a.d, a.d);
-            add_scaled(sum, a.probabilities[place], other);
-            load_row(other, a.u + (static_cast<int64_t>(a.pairs.left[pair]) * a.heads + head) * a.d, a.d);
-            add_scaled(sum, a.dlogits[place], other);
+    constexpr int WARPS = 4, MINE = SEQUENCE_ROWS / WARPS;
+    __shared__ float dcontexts[SOURCES][WARP * LANE_VALUES], us[SOURCES][WARP * LANE_VALUES];
+    __shared__ float probabilities[SOURCES][SEQUENCE_ROWS], dlogits[SOURCES][SEQUENCE_ROWS];
+    uint32_t start = a.pairs.offsets[blockIdx.x], length = a.pairs.offsets[blockIdx.x + 1] - start;
+    uint32_t first = blockIdx.y * SEQUENCE_ROWS;
+    if (first >= length) return;
+    int warp = threadIdx.x / WARP, lane = threadIdx.x % WARP;
+    int rows = min(length - first, static_cast<uint32_t>(SEQUENCE_ROWS)), mine = warp * MINE;
+    float* to = a.dsequence + static_cast<int64_t>(start + first + mine) * a.d;
+    float sums[MINE][LANE_VALUES] = {};
+#pragma unroll
+    for (int r = 0; r < MINE; ++r)
+        if (mine + r < rows) load_row(sums[r], to + r * a.d, a.d);
+    int sources = (a.group_offsets[blockIdx.x + 1] - a.group_offsets[blockIdx.x]) * a.heads;
+    for (int chunk = 0; chunk < sources; chunk += SOURCES) {
+        int count = min(SOURCES, sources - chunk);
+        for (int s = warp; s < count; s += WARPS) {
+            int head = (chunk + s) % a.heads;
+            uint32_t pair = a.members[a.group_offsets[blockIdx.x] + (chunk + s) / a.heads];
+            float vector[LANE_VALUES];
+            load_row(vector, a.dcontext + (static_cast<int64_t>(pair) * a.heads + head) * a.d, a.d);
+            store_row(dcontexts[s], vector, WARP * LANE_VALUES);
+            load_row(vector, a.u + (static_cast<int64_t>(a.pairs.left[pair]) * a.heads + head) * a.d, a.d);
+            store_row(us[s], vector, WARP * LANE_VALUES);
+            int64_t place = a.pairs.starts[pair] + head * static_cast<int64_t>(length) + first + lane;
+            probabilities[s][lane] = lane < rows ? a.probabilities[place] : 0.0f;
+            dlogits[s][lane] = lane < rows ? a.dlogits[place] : 0.0f;
         }
+        __syncthreads();
+        for (int s = 0; s < count; ++s) {
+            float dcontext[LANE_VALUES], u[LANE_VALUES];
+            load_row(dcontext, dcontexts[s], a.d);
+            load_row(u, us[s], a.d);
+#pragma unroll
+            for (int r = 0; r < MINE; ++r) {
+                add_scaled(sums[r], probabilities[s][mine + r], dcontext);
+                add_scaled(sums[r], dlogits[s][mine + r], u);
+            }
+        }
+        __syncthreads();
     }
-    store_row(to, sum, a.d);
+#pragma unroll
+    for (int r = 0; r < MINE; ++r)
+        if (mine + r < rows) store_row(to + r * a.d, sums[r], a.d);
 }

@@ -1,7 +1,6 @@
 //! Sequences of different lengths laid end to end.
 
 use std::ops::Range;
-use std::sync::{Arc, OnceLock};
 
 use super::Indices;
 use crate::error::{Error, Result};
@@ -11,8 +10,6 @@ use crate::error::{Error, Result};
 pub struct Ragged {
     /// Offsets (n + 1): sequence i owns rows `offsets[i]..offsets[i + 1]`.
     offsets: Indices,
-    /// Sequence of each row; made when a device first needs it.
-    sequence_of: Arc<OnceLock<Indices>>,
     textbook: Textbook,
 }
 
@@ -44,7 +41,7 @@ impl Ragged {
             total += length;
             offsets.push(u32::try_from(total).map_err(|_| Error::shape("ragged", "more than 2^32 rows in one batch"))?);
         }
-        Ok(Ragged { offsets: offsets.into(), sequence_of: Arc::default(), textbook })
+        Ok(Ragged { offsets: offsets.into(), textbook })
     }
 
     /// Number of sequences.
@@ -75,14 +72,6 @@ impl Ragged {
     /// Offsets (n + 1).
     pub fn offsets(&self) -> &Indices {
         &self.offsets
-    }
-
-    /// Sequence of each row.
-    pub fn sequence_of(&self) -> &Indices {
-        self.sequence_of.get_or_init(|| {
-            let number = |(i, range): (usize, Range<usize>)| std::iter::repeat_n(i as u32, range.len());
-            self.ranges().enumerate().flat_map(number).collect()
-        })
     }
 
     /// What a textbook implementation would compute on instead.

@@ -11,6 +11,9 @@ use crate::error::{Error, Result};
 use crate::tape::InputGrads;
 use crate::tensor::{Indices, Tensor};
 
+/// Rows of a sequence whose gradients a block sums.
+const SEQUENCE_ROWS: usize = 32;
+
 /// What backward needs.
 pub struct Saved {
     attention: Attention,
@@ -75,16 +78,13 @@ struct AttendSequence {
     pairs: Pairs,
     group_offsets: Ptr,
     members: Ptr,
-    sequence_of: Ptr,
     u: Ptr,
     dcontext: Ptr,
     probabilities: Ptr,
     dlogits: Ptr,
     dsequence: Ptr,
-    rows: i32,
     heads: i32,
     d: i32,
-    padding: i32,
 }
 
 impl Attention {
@@ -276,18 +276,17 @@ impl CrossAttention {
                 pairs,
                 group_offsets: by_right.offsets().on(gpu)?,
                 members: by_right.members().on(gpu)?,
-                sequence_of: self.sequences.sequence_of().on(gpu)?,
                 u: saved.u.ptr(),
                 dcontext: dcontext.ptr(),
                 probabilities: saved.probabilities.ptr(),
                 dlogits: dlogits.ptr(),
                 dsequence,
-                rows: self.sequences.rows() as i32,
                 heads: heads as i32,
                 d: d as i32,
-                padding: 0,
             };
-            gpu.launch("attend_sequence", Grid::warps(self.sequences.rows()), &args)?;
+            let longest = self.sequences.ranges().map(|range| range.len()).max().unwrap_or(0);
+            let blocks = [self.sequences.len(), longest.div_ceil(SEQUENCE_ROWS), 1];
+            gpu.launch("attend_sequence", Grid { blocks, threads: 128, shared: 0 }, &args)?;
         }
         Ok(du)
     }
