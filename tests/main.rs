@@ -6,6 +6,7 @@ mod cuda;
 mod encoder;
 mod encoder_layers;
 mod gradients;
+mod images;
 mod import;
 mod kar;
 mod replay;

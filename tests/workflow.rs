@@ -194,3 +194,44 @@ fn the_demo_runs_from_nothing_to_a_linked_mention() {
     refuse(&["demo", "--out", mine], &["is no folder of a demo"]);
     assert!(folder.path().join("mine").exists());
 }
+
+#[test]
+fn a_knowledge_base_grows_without_encoding_anything_again() {
+    let world = World::encoded();
+    let new =
+        json!({"qid": "Q100", "name": "pink ball again", "description": "a ball", "image": "images/pink-ball.png"});
+    world.write_lines("new.jsonl", &[new.clone(), json!({"qid": "Q101", "name": "a thing"})]);
+    let paths = ["--data", world.arg("data"), "--features", world.arg("features"), "--encoder", world.arg("encoder")];
+    let add = [&["index", "add", "--entities", world.arg("new.jsonl")][..], &paths].concat();
+    let printed = succeed(&add);
+    assert!(printed.contains("added 2 entities to 12: encoded 2 texts and 0 images (1 were"), "{printed}");
+    assert_eq!(world.read_lines("data/entities.jsonl").len(), ENTITIES + 2);
+    assert!(succeed(&world.encode()).contains("encoded 0 texts and 0 images"));
+    refuse(&add, &["new.jsonl:1:", "`Q100` is in the knowledge base already"]);
+    world.write_encoder("other", 7);
+    world.write_lines("new.jsonl", &[json!({"qid": "Q102", "name": "more"})]);
+    refuse(&replace(add, "--encoder", world.arg("other")), &["features", "made otherwise"]);
+    assert_eq!(world.read_lines("data/entities.jsonl").len(), ENTITIES + 2);
+}
+
+#[test]
+fn a_store_that_changed_on_disk_is_found_by_its_checksum() {
+    let world = World::encoded();
+    let check = ["index", "check", "--features", world.arg("features")];
+    let printed = succeed(&check);
+    assert!(printed.contains("2 shards") && printed.contains("are what was written"), "{printed}");
+    let shard = world.path("features/image-00000.safetensors");
+    let good = fs::read(&shard).unwrap();
+    let mut bytes = good.clone();
+    // One bit of one feature.
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    fs::write(&shard, &bytes).unwrap();
+    refuse(&check, &["image-00000.safetensors", "checksum differs"]);
+    let text = String::from_utf8_lossy(&good[..2000]).into_owned();
+    let at = text.find("max_tokens").unwrap() + "max_tokens\\\":".len();
+    let mut bytes = good;
+    bytes[at] = b'7';
+    fs::write(&shard, &bytes).unwrap();
+    refuse(&world.train(), &["image-00000.safetensors", "was made otherwise than its store: max_tokens"]);
+}

@@ -9,6 +9,7 @@ mod embed;
 mod encode;
 mod eval;
 mod import;
+mod index;
 mod link;
 mod llm;
 mod replay;
@@ -39,6 +40,7 @@ enum Command {
     Train(train::Args),
     Eval(eval::Args),
     Link(link::Args),
+    Index(index::Args),
     Embed(embed::Args),
     Llm(llm::Args),
     Rerank(rerank::Args),
@@ -61,6 +63,7 @@ impl Cli {
             Command::Train(args) => train::run(args),
             Command::Eval(args) => eval::run(args),
             Command::Link(args) => link::run(args),
+            Command::Index(args) => index::run(args),
             Command::Embed(args) => embed::run(args),
             Command::Llm(args) => llm::run(args),
             Command::Rerank(args) => rerank::run(args),

@@ -10,7 +10,7 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use super::store::{Kind, Manifest, MissingImage, Stamp, StoreWriter, image_key, text_key};
-use super::{Dataset, Skipped, Split, Tolerance};
+use super::{Dataset, Entity, Mention, Skipped, Split, Tolerance};
 use crate::encoder::{Encoded, Encoders, Precision, read_image};
 use crate::error::{Error, Result};
 use crate::model::Widths;
@@ -53,6 +53,12 @@ impl Default for EncodeSettings {
 }
 
 impl EncodeSettings {
+    /// The settings with which a store was made.
+    pub fn of(manifest: &Manifest) -> EncodeSettings {
+        let Manifest { max_tokens, mention_template, entity_template, missing_image, .. } = manifest.clone();
+        EncodeSettings { max_tokens, mention_template, entity_template, missing_image, ..EncodeSettings::default() }
+    }
+
     /// What a store made with these encoders and settings records.
     pub fn manifest(&self, encoders: &Encoders) -> Manifest {
         let ((text, text_global), (image, image_global)) = (encoders.text.widths(), encoders.image.widths());
@@ -97,36 +103,40 @@ pub fn encode(
     skipped: &mut Skipped,
     bar: &ProgressBar,
 ) -> Result<EncodeReport> {
-    let manifest = settings.manifest(encoders);
-    let mut run = Run {
-        writer: StoreWriter::open(folder, manifest.clone())?,
-        dataset,
-        encoders,
-        settings,
-        tolerance,
-        report: EncodeReport::default(),
-    };
-    let work = run.collect(&manifest, skipped)?;
-    bar.set_length((work.texts.len() + work.images.len()) as u64);
-    run.stand_in()?;
-    for group in work.texts.chunks(GROUP) {
-        run.encode_texts(group)?;
-        bar.inc(group.len() as u64);
+    let mut run = Run::open(dataset.root(), encoders, settings, folder, tolerance)?;
+    run.collect_entities(dataset.entities());
+    for split in Split::ALL.into_iter().filter(|&split| dataset.has(split)) {
+        run.collect_mentions(&dataset.mentions(split, skipped)?);
     }
-    for group in work.images.chunks(GROUP) {
-        run.encode_images(group, skipped)?;
-        bar.inc(group.len() as u64);
-    }
-    run.writer.finish()?;
-    Ok(run.report)
+    run.finish(skipped, bar)
+}
+
+/// Encodes the texts and images of some entities, which `folder` may not have yet. `root` is the folder that their images
+/// are relative to.
+pub fn encode_entities(
+    (root, entities): (&Path, &[Entity]),
+    encoders: &Encoders,
+    settings: &EncodeSettings,
+    folder: &Path,
+    tolerance: Tolerance,
+    skipped: &mut Skipped,
+    bar: &ProgressBar,
+) -> Result<EncodeReport> {
+    let mut run = Run::open(root, encoders, settings, folder, tolerance)?;
+    run.collect_entities(entities);
+    run.finish(skipped, bar)
 }
 
 struct Run<'a> {
     writer: StoreWriter,
-    dataset: &'a Dataset,
+    manifest: Manifest,
+    root: &'a Path,
     encoders: &'a Encoders,
     settings: &'a EncodeSettings,
     tolerance: Tolerance,
+    work: Work,
+    /// Features of the stand-in for missing images, once they are known.
+    stand_in: Option<Encoded>,
     report: EncodeReport,
 }
 
@@ -144,24 +154,54 @@ struct ImageFile {
     stamp: Option<Stamp>,
 }
 
-impl Run<'_> {
-    fn collect(&mut self, manifest: &Manifest, skipped: &mut Skipped) -> Result<Work> {
-        let mut work = Work::default();
-        for entity in self.dataset.entities() {
-            let text = manifest.entity_text(&entity.name, &entity.description);
-            self.need(&mut work, text, entity.image.as_deref());
-        }
-        for split in Split::ALL.into_iter().filter(|&split| self.dataset.has(split)) {
-            for mention in self.dataset.mentions(split, skipped)? {
-                let text = manifest.mention_text(&mention.mention, &mention.sentence);
-                self.need(&mut work, text, mention.image.as_deref());
-            }
-        }
-        Ok(work)
+impl<'a> Run<'a> {
+    fn open(
+        root: &'a Path,
+        encoders: &'a Encoders,
+        settings: &'a EncodeSettings,
+        folder: &Path,
+        tolerance: Tolerance,
+    ) -> Result<Run<'a>> {
+        let manifest = settings.manifest(encoders);
+        let writer = StoreWriter::open(folder, manifest.clone())?;
+        let (work, report) = (Work::default(), EncodeReport::default());
+        Ok(Run { writer, manifest, root, encoders, settings, tolerance, work, stand_in: None, report })
     }
 
-    fn need(&mut self, work: &mut Work, text: String, image: Option<&str>) {
-        let key = text_key(&text);
+    fn collect_entities(&mut self, entities: &[Entity]) {
+        for entity in entities {
+            let text = self.manifest.entity_text(&entity.name, &entity.description);
+            self.need(text, entity.image.as_deref());
+        }
+    }
+
+    fn collect_mentions(&mut self, mentions: &[Mention]) {
+        for mention in mentions {
+            let text = self.manifest.mention_text(&mention.mention, &mention.sentence);
+            self.need(text, mention.image.as_deref());
+        }
+    }
+
+    /// Encodes what was collected.
+    fn finish(mut self, skipped: &mut Skipped, bar: &ProgressBar) -> Result<EncodeReport> {
+        let Work { texts, images, .. } = std::mem::take(&mut self.work);
+        bar.set_length((texts.len() + images.len()) as u64);
+        let key = image_key(None);
+        if !self.writer.has(Kind::Image, key, Stamp::default()) {
+            let encoded = self.stand_in()?.clone();
+            self.writer.add(Kind::Image, key, &encoded, Stamp::default())?;
+        }
+        for group in texts.chunks(GROUP) {
+            self.encode_texts(group)?;
+            bar.inc(group.len() as u64);
+        }
+        self.encode_images(&images, skipped, bar)?;
+        self.writer.finish()?;
+        Ok(self.report)
+    }
+
+    fn need(&mut self, text: String, image: Option<&str>) {
+        let (work, key) = (&mut self.work, text_key(&text));
         if work.seen.insert(key) {
             if self.writer.has(Kind::Text, key, Stamp::default()) {
                 self.report.reused += 1;
@@ -175,7 +215,7 @@ impl Run<'_> {
         };
         // An image's name may be the same string as a text.
         if work.seen.insert(!image_key(Some(name))) {
-            let stamp = stamp_of(&self.dataset.root().join(name));
+            let stamp = stamp_of(&self.root.join(name));
             if stamp.is_some_and(|stamp| self.writer.has(Kind::Image, image_key(Some(name)), stamp)) {
                 self.report.reused += 1;
             } else {
@@ -194,12 +234,31 @@ impl Run<'_> {
         Ok(())
     }
 
-    fn encode_images(&mut self, images: &[ImageFile], skipped: &mut Skipped) -> Result<()> {
-        let prepare = |image: &ImageFile| {
-            let path = self.dataset.root().join(&image.name);
-            self.encoders.image.processor().process(read_image(&path)?)
-        };
-        let prepared: Vec<Result<Vec<f32>>> = images.par_iter().map(prepare).collect();
+    /// Encodes images group by group, while another thread reads and prepares the next one with all cores.
+    fn encode_images(&mut self, images: &[ImageFile], skipped: &mut Skipped, bar: &ProgressBar) -> Result<()> {
+        let (root, processor) = (self.root, self.encoders.image.processor());
+        let prepare = |image: &ImageFile| processor.process(read_image(&root.join(&image.name))?);
+        std::thread::scope(|scope| {
+            let (send, receive) = std::sync::mpsc::sync_channel(1);
+            scope.spawn(move || {
+                let prepared = |group: &[ImageFile]| group.par_iter().map(prepare).collect::<Vec<_>>();
+                // It ends early where the encoding below failed and nobody receives.
+                images.chunks(GROUP).all(|group| send.send(prepared(group)).is_ok())
+            });
+            for (group, prepared) in images.chunks(GROUP).zip(receive) {
+                self.encode_prepared(group, prepared, skipped)?;
+                bar.inc(group.len() as u64);
+            }
+            Ok(())
+        })
+    }
+
+    fn encode_prepared(
+        &mut self,
+        images: &[ImageFile],
+        prepared: Vec<Result<Vec<f32>>>,
+        skipped: &mut Skipped,
+    ) -> Result<()> {
         let (mut good, mut pixels) = (Vec::new(), Vec::new());
         for (image, prepared) in images.iter().zip(prepared) {
             match prepared {
@@ -210,8 +269,8 @@ impl Run<'_> {
                 Err(error) => {
                     skipped.take(self.tolerance, error)?;
                     self.report.bad_images += 1;
-                    let stand_in = self.encode_stand_in()?;
-                    self.writer.add(Kind::Image, image_key(Some(&image.name)), &stand_in, Stamp::default())?;
+                    let encoded = self.stand_in()?.clone();
+                    self.writer.add(Kind::Image, image_key(Some(&image.name)), &encoded, Stamp::default())?;
                 }
             }
         }
@@ -224,14 +283,13 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// Features of the stand-in for missing images, under their own key.
-    fn stand_in(&mut self) -> Result<()> {
-        let key = image_key(None);
-        if self.writer.has(Kind::Image, key, Stamp::default()) {
-            return Ok(());
-        }
-        let encoded = self.encode_stand_in()?;
-        self.writer.add(Kind::Image, key, &encoded, Stamp::default())
+    /// Features of the stand-in for missing images.
+    fn stand_in(&mut self) -> Result<&Encoded> {
+        let encoded = match self.stand_in.take() {
+            Some(encoded) => encoded,
+            None => self.encode_stand_in()?,
+        };
+        Ok(self.stand_in.insert(encoded))
     }
 
     fn encode_stand_in(&self) -> Result<Encoded> {

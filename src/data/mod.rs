@@ -5,12 +5,15 @@ mod batching;
 mod dataset;
 pub mod demo;
 mod encoding;
+mod growth;
 pub mod import;
 mod records;
 mod store;
 
 pub use batching::{Batcher, Counts, GoldMissing, Item, Sample};
 pub use dataset::{Dataset, Entity, Mention, MentionRecord, Skipped, Split, Tolerance};
-pub use encoding::{EncodeReport, EncodeSettings, encode};
+pub use encoding::{EncodeReport, EncodeSettings, encode, encode_entities};
+pub use growth::add_entities;
 pub use records::{parse_record, read_records, record_error};
-pub use store::{FeatureStore, Kind, Manifest, MissingImage, StoreWriter, image_key, text_key};
+pub use store::check as check_store;
+pub use store::{Checked, FeatureStore, Kind, Manifest, MissingImage, StoreWriter, image_key, text_key};

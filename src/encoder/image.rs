@@ -35,7 +35,7 @@ fn decode(bytes: impl BufRead + Seek) -> Result<RgbImage, String> {
     }
     // The header is read, nothing else: what it announces may be absurd.
     if width as u64 * height as u64 > PIXEL_LIMIT {
-        return Err(format!("announces {width} x {height} pixels; more than {PIXEL_LIMIT} are not decoded"));
+        return Err(format!("is too large: it announces {width} x {height} pixels, of at most {PIXEL_LIMIT}"));
     }
     Ok(DynamicImage::from_decoder(decoder).map_err(undecodable)?.into_rgb8())
 }
@@ -49,7 +49,10 @@ fn reader<R: BufRead + Seek>(bytes: R) -> Result<ImageReader<R>, String> {
 }
 
 fn undecodable(error: ImageError) -> String {
-    format!("cannot be decoded: {error}; is the file whole?")
+    match error {
+        ImageError::Limits(_) => format!("is too large: decoding it may take {DECODE_LIMIT} bytes at most"),
+        error => format!("cannot be decoded: {error}; is the file whole?"),
+    }
 }
 
 /// Width and height that an image file's header announces.

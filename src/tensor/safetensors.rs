@@ -130,6 +130,11 @@ impl Reader {
             .ok_or_else(|| self.error(name, "is not aligned in the file; write it again with a current safetensors"))
     }
 
+    /// The bytes of a tensor of any type.
+    pub fn bytes(&self, name: &str) -> Result<&[u8]> {
+        Ok(&self.file[self.entry(name)?.bytes.clone()])
+    }
+
     fn typed<T: Element>(&self, name: &str) -> Result<&Entry> {
         let entry = self.entry(name)?;
         if entry.dtype != storage(T::DTYPE) {

@@ -9,7 +9,7 @@ use crate::error::{Error, Result};
 use crate::files;
 use crate::model::Widths;
 
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 const MANIFEST: &str = "manifest.json";
 
 /// What stands in for an image that is missing.

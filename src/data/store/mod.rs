@@ -4,16 +4,20 @@
 //! width), `image-*.safetensors` hold `image.patches` f16 (n, patches, width); beside them lie, under `text.` or
 //! `image.`, `offsets` u64 (n + 1), `global` f16 (n, width), `keys` u64 (n, 2) and `stamps` u64 (n, 2), the size and
 //! time of an image's file. A key is the hash of a text or of an image's path, so that each is stored once however
-//! often it is used; a later shard's entry replaces an earlier one.
+//! often it is used; a later shard's entry replaces an earlier one. A shard's header holds the manifest and a checksum of
+//! its tensors, which [`check`] compares; opening a store reads keys and offsets only.
 
+mod check;
 mod manifest;
 mod reader;
 mod writer;
 
 use std::path::{Path, PathBuf};
 
-use xxhash_rust::xxh3::xxh3_128;
+use serde::{Deserialize, Serialize};
+use xxhash_rust::xxh3::{Xxh3, xxh3_128};
 
+pub use check::{Checked, check};
 pub use manifest::{Manifest, MissingImage};
 pub use reader::FeatureStore;
 pub use writer::{Stamp, StoreWriter};
@@ -33,6 +37,25 @@ pub fn image_key(path: Option<&str>) -> u128 {
         Some(path) => xxh3_128(path.as_bytes()),
         None => xxh3_128(b"\0missing image"),
     }
+}
+
+/// What a shard's header says.
+#[derive(Serialize, Deserialize)]
+struct Seal {
+    /// How its features were made.
+    manifest: Manifest,
+    /// [`checksum`] of its tensors.
+    checksum: String,
+}
+
+/// A hash of the contents of a shard's tensors, in the order of [`Kind::tensors`].
+fn checksum<'a>(tensors: impl IntoIterator<Item = &'a [u8]>) -> String {
+    let mut hash = Xxh3::new();
+    for bytes in tensors {
+        hash.update(&(bytes.len() as u64).to_le_bytes());
+        hash.update(bytes);
+    }
+    format!("{:032x}", hash.digest128())
 }
 
 /// What a shard holds.
@@ -91,6 +114,12 @@ impl Kind {
     /// Path of a shard.
     fn shard(self, folder: &Path, number: usize) -> PathBuf {
         folder.join(format!("{}-{number:05}.safetensors", self.name()))
+    }
+
+    /// Names of all tensors of a shard.
+    fn tensors(self) -> [String; 5] {
+        let part = |name: &str| self.tensor(name);
+        [self.tokens().to_string(), part("global"), part("offsets"), part("keys"), part("stamps")]
     }
 
     fn keys(self, reader: &Reader) -> Result<Vec<u128>> {

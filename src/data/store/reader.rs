@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use super::{Kind, Manifest};
+use super::{Kind, Manifest, Seal};
 use crate::error::{Error, Result};
 use crate::model::{Modality, Side};
 use crate::tensor::safetensors::Reader;
@@ -35,6 +35,11 @@ impl Column {
         let (mut ranges, mut index) = (Vec::new(), HashMap::new());
         for (_, path) in kind.shards(folder)? {
             let reader = Reader::open(&path)?;
+            if let Some(difference) = reader.metadata::<Seal>()?.manifest.difference(manifest) {
+                let reason =
+                    format!("was made otherwise than its store: {difference}; delete the file and encode again");
+                return Err(Error::file(&path, reason));
+            }
             let (keys, offsets) = (kind.keys(&reader)?, reader.values::<u64>(&kind.tensor("offsets"))?);
             let refuse = |e: Error| reader.error(kind.tokens(), format!("{e}; delete the file and encode again"));
             let first = tokens.push_f16(reader.mapped(kind.tokens())?).map_err(refuse)? as u64;

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use half::f16;
 
-use super::{Kind, Manifest};
+use super::{Kind, Manifest, Seal, checksum};
 use crate::encoder::Encoded;
 use crate::error::{Error, Result};
 use crate::files;
@@ -84,13 +84,14 @@ impl Pending {
             Kind::Text => vec![self.offsets[n] as usize, width],
             Kind::Image => vec![n, manifest.patches, width],
         };
+        let [tokens, global, offsets, keys, stamps] = kind.tensors();
         let mut writer = Writer::default();
-        writer.add(kind.tokens(), &tokens_shape, &self.tokens);
-        writer.add(kind.tensor("global"), &[n, global_width], &self.global);
-        writer.add(kind.tensor("offsets"), &[n + 1], &self.offsets);
-        writer.add(kind.tensor("keys"), &[n, 2], &self.keys);
-        writer.add(kind.tensor("stamps"), &[n, 2], &self.stamps);
-        writer.metadata(manifest)?.write(&kind.shard(folder, self.next_shard))?;
+        writer.add(tokens, &tokens_shape, &self.tokens).add(global, &[n, global_width], &self.global);
+        writer.add(offsets, &[n + 1], &self.offsets).add(keys, &[n, 2], &self.keys).add(stamps, &[n, 2], &self.stamps);
+        let [offsets, keys, stamps] = [&self.offsets, &self.keys, &self.stamps].map(|x| bytemuck::cast_slice(x));
+        let checksum =
+            checksum([bytemuck::cast_slice(&self.tokens), bytemuck::cast_slice(&self.global), offsets, keys, stamps]);
+        writer.metadata(&Seal { manifest: manifest.clone(), checksum })?.write(&kind.shard(folder, self.next_shard))?;
         *self =
             Pending { known: std::mem::take(&mut self.known), next_shard: self.next_shard + 1, ..Pending::default() };
         Ok(())

@@ -1,0 +1,80 @@
+//! `fissfuse index`
+
+use std::path::PathBuf;
+use std::time::Instant;
+
+use clap::Subcommand;
+use fissfuse::data::{Checked, EncodeSettings, Manifest, Skipped, add_entities, check_store};
+use fissfuse::encoder::Encoders;
+
+use super::common::{DataArgs, EncoderArgs, list_skipped, progress};
+
+/// Let a feature store grow with its knowledge base, or compare it with its checksums.
+#[derive(clap::Args)]
+pub struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    Add(AddArgs),
+    Check(CheckArgs),
+}
+
+/// Encode new entities, and append them to the feature store and to the dataset's entities.jsonl.
+#[derive(clap::Args)]
+struct AddArgs {
+    #[command(flatten)]
+    data: DataArgs,
+
+    /// Feature store that `fissfuse encode` made.
+    #[arg(long, value_name = "DIR")]
+    features: PathBuf,
+
+    #[command(flatten)]
+    encoders: EncoderArgs,
+
+    /// New entities, one JSON object per line, as in entities.jsonl; images are relative to the dataset's folder.
+    #[arg(long, value_name = "FILE")]
+    entities: PathBuf,
+}
+
+/// Read a feature store and compare each shard with its checksum.
+#[derive(clap::Args)]
+struct CheckArgs {
+    /// Feature store that `fissfuse encode` made.
+    #[arg(long, value_name = "DIR")]
+    features: PathBuf,
+}
+
+pub fn run(args: Args) -> anyhow::Result<()> {
+    match args.command {
+        Command::Add(args) => add(args),
+        Command::Check(args) => {
+            let (start, Checked { shards, items, bytes }) = (Instant::now(), check_store(&args.features)?);
+            let (megabytes, seconds) = (bytes / 1_000_000, start.elapsed().as_secs_f64());
+            println!("{shards} shards, {items} texts and images, {megabytes} MB are what was written ({seconds:.1} s)");
+            Ok(())
+        }
+    }
+}
+
+fn add(args: AddArgs) -> anyhow::Result<()> {
+    let mut skipped = Skipped::default();
+    let dataset = args.data.open(&mut skipped)?;
+    let precision = Manifest::read(&args.features)?.precision;
+    let encoders = Encoders::open(&args.encoders.paths(&EncodeSettings::default())?, precision)?;
+    let (data, bar) = ((&dataset, args.entities.as_path()), progress("texts and images"));
+    let (count, done) = add_entities(data, &encoders, &args.features, args.data.tolerance(), &mut skipped, &bar)?;
+    bar.finish_and_clear();
+    list_skipped(&skipped);
+    println!(
+        "added {count} entities to {}: encoded {} texts and {} images ({} were there already)",
+        dataset.entities().len(),
+        done.texts,
+        done.images,
+        done.reused
+    );
+    Ok(())
+}
