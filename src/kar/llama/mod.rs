@@ -1,21 +1,20 @@
 //! KAR by the engine's own decoder. What prompts begin with in common is computed once: all of them the template's
 //! fixed text, those of one mention its sentence besides.
 
-use std::cmp::Reverse;
-use std::ops::{ControlFlow, Range};
+mod plan;
+
+use std::ops::ControlFlow;
 use std::path::Path;
 
 use rayon::prelude::*;
 
-use super::instruction::{Prompt, letter};
-use super::model::{LanguageModel, Question, Reply, Said, Wanted};
+use self::plan::{Group, LEAST_SHARED, batches, common_len, groups};
 use crate::device::Gpu;
 use crate::encoder::Fingerprint;
 use crate::error::{Error, Result};
+use crate::kar::instruction::{Prompt, letter};
+use crate::kar::model::{LanguageModel, Question, Reply, Said, Wanted};
 use crate::llama::{self, Generation, Llama, Message, Prefix, Sampling};
-
-/// Fewer common tokens than this are not worth a prefix of their own.
-const LEAST_SHARED: usize = 8;
 
 /// How prompts go through the decoder.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -185,77 +184,6 @@ impl Decoder {
     }
 }
 
-/// Questions about one mention.
-#[derive(Debug)]
-struct Group {
-    /// Their positions.
-    members: Vec<usize>,
-    /// Tokens in common with all other groups.
-    common: usize,
-    /// Tokens that all members have in common, at least as many.
-    shared: usize,
-    /// Tokens to compute for it.
-    cost: usize,
-}
-
-impl Group {
-    /// Whether its members share a prefix of their own.
-    fn shares_more(&self) -> bool {
-        self.shared > self.common
-    }
-}
-
-/// Length of what all of these begin with, and at least one token less than any has.
-fn common_len<'a>(prompts: impl Iterator<Item = &'a Vec<u32>>) -> usize {
-    let mut prompts = prompts;
-    let Some(first) = prompts.next() else { return 0 };
-    prompts.fold(first.len().saturating_sub(1), |len, other| {
-        let same = first.iter().zip(other).take(len).take_while(|(a, b)| a == b).count();
-        same.min(other.len().saturating_sub(1))
-    })
-}
-
-/// Groups of questions, the longest first, so that what needs most memory comes at once and the time left is not
-/// underestimated.
-fn groups(
-    questions: &[Question],
-    asked: &[usize],
-    prompts: &[Vec<u32>],
-    common: usize,
-    share: bool,
-    room: usize,
-) -> Vec<Group> {
-    let mut groups: Vec<Group> = asked
-        .chunk_by(|&a, &b| questions[a].group == questions[b].group)
-        .map(|members| {
-            let in_common = common_len(members.iter().map(|&m| &prompts[m]));
-            let more = share && members.len() > 1 && in_common >= common + LEAST_SHARED;
-            let shared = if more { in_common } else { common };
-            let own: usize = members.iter().map(|&m| prompts[m].len() - shared + room).sum();
-            Group { members: members.to_vec(), common, shared, cost: own + shared - common }
-        })
-        .collect();
-    groups.sort_by_key(|g| Reverse(g.cost));
-    groups
-}
-
-/// Cuts groups into batches of at most so many tokens, or of one group.
-fn batches(groups: &[Group], tokens: usize) -> Vec<Range<usize>> {
-    let mut batches: Vec<Range<usize>> = Vec::new();
-    let mut used = 0;
-    for (i, group) in groups.iter().enumerate() {
-        match batches.last_mut().filter(|_| used + group.cost <= tokens) {
-            Some(batch) => batch.end = i + 1,
-            None => {
-                batches.push(i..i + 1);
-                used = 0;
-            }
-        }
-        used += group.cost;
-    }
-    batches
-}
-
 impl LanguageModel for Decoder {
     fn identity(&self) -> String {
         self.identity.clone()
@@ -329,110 +257,4 @@ impl LanguageModel for Decoder {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_all_prompts_begin_with_leaves_each_a_token() {
-        let common = |prompts: &[&[u32]]| common_len(prompts.iter().map(|p| p.to_vec()).collect::<Vec<_>>().iter());
-        assert_eq!(common(&[&[1, 2, 3, 4], &[1, 2, 5], &[1, 2, 3]]), 2);
-        assert_eq!(common(&[&[1, 2, 3], &[1, 2]]), 1);
-        assert_eq!(common(&[&[1, 2, 3], &[1, 2, 3]]), 2);
-        assert_eq!((common(&[&[1, 2]]), common(&[&[2], &[1]]), common(&[])), (1, 0, 0));
-    }
-
-    #[test]
-    fn batches_hold_every_group_once_and_few_tokens() {
-        let group = |cost| Group { members: vec![cost], common: 0, shared: 0, cost };
-        let groups: Vec<Group> = [90, 40, 30, 30, 20, 10].map(group).into();
-        assert_eq!(batches(&groups, 60), [0..1, 1..2, 2..4, 4..6]);
-        assert_eq!(batches(&groups, 150), [0..2, 2..6]);
-        assert!(batches(&[], 10).is_empty());
-    }
-
-    fn decoder(share: bool, tokens: usize) -> (Decoder, tempfile::TempDir) {
-        let folder = tempfile::tempdir().unwrap();
-        let texts = ["Which one is meant? Answer with a letter: A, B or C.", "The king of Jordan, a river"];
-        let config = llama::Preset::Tiny.config();
-        llama::write_random(folder.path(), &config, llama::Precision::F32, 5, texts.into_iter()).unwrap();
-        let decoder = Decoder::open(folder.path(), None, None, false, Batching { tokens, share }).unwrap();
-        (decoder, folder)
-    }
-
-    /// Three mentions, the second of which is asked under three rotations.
-    fn questions() -> Vec<Question> {
-        let texts = ["The king of Jordan spoke.", "A river that is in the north of Jordan.", "Jordan."];
-        let question = |group: usize, options: [&str; 3]| {
-            let user = format!("Which one is meant? {} {}", texts[group], options.join(", "));
-            let prompt = Prompt { system: "Answer with a letter.".into(), user, reply: "Answer:".into() };
-            Question { mention: group.to_string(), group, prompt, options: 3 }
-        };
-        let one = ["A. the river", "B. the king", "C. the place"];
-        let rotated =
-            [["A. the king", "B. the place", "C. the river"], ["A. the place", "B. the river", "C. the king"]];
-        vec![question(0, one), question(1, one), question(1, rotated[0]), question(1, rotated[1]), question(2, one)]
-    }
-
-    fn replies(decoder: &mut Decoder, wanted: Wanted) -> Vec<Reply> {
-        let questions = questions();
-        let mut replies = vec![None; questions.len()];
-        decoder
-            .answer(&questions, wanted, &mut |i, reply| {
-                assert!(replies[i].replace(reply).is_none());
-                Ok(())
-            })
-            .unwrap();
-        replies.into_iter().map(Option::unwrap).collect()
-    }
-
-    #[test]
-    fn shared_and_batched_prompts_give_what_each_alone_gives() {
-        let questions = questions();
-        for (share, tokens) in [(true, 4096), (true, 1), (false, 4096), (false, 90)] {
-            let (mut decoder, _folder) = decoder(share, tokens);
-            let letters = replies(&mut decoder, Wanted::Letters);
-            let texts = replies(&mut decoder, Wanted::Text { max_new_tokens: 5 });
-            let prompts: Vec<Vec<u32>> = questions.iter().map(|q| decoder.tokens(&q.prompt).unwrap()).collect();
-            for (i, prompt) in prompts.iter().enumerate() {
-                let logits = decoder.llama.logits(prompt).unwrap();
-                let last = &logits.data()[(prompt.len() - 1) * decoder.llama.config().vocab_size..];
-                let id = |i: usize| decoder.llama.tokenizer().id(["A", "B", "C"][i]).unwrap() as usize;
-                let Said::Letters(got) = &letters[i].said else { panic!("{:?}", letters[i]) };
-                for (letter, got) in got.iter().enumerate() {
-                    // This tokenizer knows letters without a space only. Summation in another order costs some bits.
-                    let want = last[id(letter)];
-                    assert!((got - want).abs() < 1e-4 * want.abs().max(1.0), "{got} {want}");
-                }
-                let how =
-                    Generation { sampling: Sampling { temperature: 0.0, top_p: 1.0, seed: 0 }, max_new_tokens: 5 };
-                let go_on = |_, _| ControlFlow::Continue(());
-                let (answers, _) = decoder.llama.generate(None, &[prompt], how, go_on).unwrap();
-                let want = decoder.llama.tokenizer().decode(&answers[0].tokens).unwrap();
-                assert_eq!(texts[i].said, Said::Text(want));
-                assert_eq!((letters[i].prompt_tokens, letters[i].new_tokens), (prompt.len(), 0));
-            }
-            let sum = |of: fn(&Reply) -> usize| letters.iter().map(of).sum::<usize>();
-            let (all, computed) = (sum(|r| r.prompt_tokens), sum(|r| r.computed_tokens));
-            if share {
-                let common = common_len(prompts.iter());
-                let of_one = common_len(prompts[1..4].iter());
-                assert!(of_one >= common + LEAST_SHARED, "the sentence is shared by its rotations");
-                assert_eq!(all - computed, 4 * common + 2 * (of_one - common));
-            } else {
-                assert_eq!(all, computed);
-            }
-        }
-    }
-
-    #[test]
-    fn a_template_without_system_messages_gets_them_with_the_question() {
-        let (decoder, _folder) = decoder(true, 100);
-        assert_eq!(decoder.style, Style::ChatWithoutSystem);
-        let tokens = decoder.tokens(&questions()[0].prompt).unwrap();
-        let text = decoder.llama.tokenizer().decode(&tokens).unwrap();
-        assert!(
-            text.contains("[INST] Answer with a letter.\n\nWhich one") && text.ends_with("[/INST] Answer:"),
-            "{text}"
-        );
-    }
-}
+mod tests;
