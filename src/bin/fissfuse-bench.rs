@@ -172,7 +172,7 @@ struct KarArgs {
     max_new_tokens: usize,
 
     /// The gate's margin.
-    #[arg(long, default_value_t = 0.3)]
+    #[arg(long, default_value_t = 0.2)]
     gate: f32,
 
     /// Draws the weights.

@@ -158,7 +158,7 @@ fn rerank(folder: &Path, seed: u64, device: &DeviceArgs) -> anyhow::Result<()> {
     let pairs = [("--data", &data), ("--ranking", &run), ("--llm", &model), ("--out", &out), ("--report", &report)];
     let paths = pairs.iter().flat_map(|(flag, path)| [flag.to_string(), path.display().to_string()]);
     let rest =
-        ["--gate", "0.3", "--debias", "--device"].map(String::from).into_iter().chain([device.device.to_string()]);
+        ["--gate", "0.2", "--debias", "--device"].map(String::from).into_iter().chain([device.device.to_string()]);
     subcommand("rerank", paths.chain(rest).collect())
 }
 

@@ -188,6 +188,7 @@ impl Args {
 pub fn run(args: Args) -> anyhow::Result<()> {
     let settings = args.settings();
     settings.check()?;
+    anyhow::ensure!(args.out != args.ranking, "--out would replace the run file that --ranking reads; choose another");
     let template = match &args.template {
         Some(path) => Template::read(path)?,
         None => Template::built_in(settings.strategy)?,

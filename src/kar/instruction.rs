@@ -220,7 +220,7 @@ mod tests {
 
     #[test]
     fn the_built_in_templates_say_everything_in_order() {
-        let entities = [entity("Hussein bin Talal", "king\nof Jordan"), entity("Saddam Hussein", "")];
+        let entities = [entity("Hussein bin Talal", "king\nof \"Jordan\" & <more>"), entity("Saddam Hussein", "")];
         let entities: Vec<&Entity> = entities.iter().collect();
         for (strategy, asks) in [(Strategy::SelectOne, "one letter: A or B."), (Strategy::RankTopK, "all 2 letters")] {
             let prompt =
@@ -229,7 +229,7 @@ mod tests {
             for part in [
                 "[[ and ]]",
                 "\nText: King [[Hussein]] of Jordan.\nMention: Hussein\n\nEntities:\n",
-                "A. Hussein bin Talal: king of Jordan\nB. Saddam Hussein\n\n",
+                "A. Hussein bin Talal: king of \"Jordan\" & <more>\nB. Saddam Hussein\n\n",
                 asks,
             ] {
                 let at = rest.find(part).unwrap_or_else(|| panic!("{rest:?} lacks {part:?}"));

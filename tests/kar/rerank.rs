@@ -295,6 +295,7 @@ fn settings_and_templates_that_make_no_sense_are_named() {
     refuse(&with(&["--k", "27"]), &["k = 27"]);
     refuse(&with(&["--gate", "2"]), &["gate = 2"]);
     refuse(&with(&["--debias"]), &["--scoring logits"]);
+    refuse(&replace(args.clone(), "--out", world.arg("run.jsonl")), &["--out would replace"]);
     refuse(&with(&["--scoring", "logits"]), &["no log-probabilities", "--scoring generate"]);
     fs::write(world.path("t.txt"), "---\n{{ sentence }}\n---\n").unwrap();
     let template = ["--template", world.arg("t.txt")];

@@ -46,8 +46,8 @@ pub fn find(text: &str, options: &[Choice]) -> Vec<Evidence> {
     found
 }
 
-/// What a pattern that this file writes down compiles to.
-fn pattern(text: &str) -> Regex {
+/// What a pattern that this module writes down compiles to.
+pub fn pattern(text: &str) -> Regex {
     Regex::new(text).unwrap_or_else(|e| unreachable!("{e}"))
 }
 

@@ -7,7 +7,7 @@ use std::sync::LazyLock;
 use regex::Regex;
 
 use super::instruction::Strategy;
-use evidence::{Evidence, Kind, find};
+use evidence::{Evidence, Kind, find, pattern};
 
 /// An option as an answer may name it.
 #[derive(Clone, Copy, Debug)]
@@ -35,11 +35,6 @@ fn after_thinking(answer: &str) -> &str {
         Some((_, answer)) => answer,
         None => answer.split("<think>").next().unwrap_or_default(),
     }
-}
-
-/// What a pattern that this file writes down compiles to.
-fn pattern(text: &str) -> Regex {
-    Regex::new(text).unwrap_or_else(|e| unreachable!("{e}"))
 }
 
 /// Announces the answer.
