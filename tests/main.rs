@@ -9,6 +9,7 @@ mod gradients;
 mod images;
 mod import;
 mod kar;
+mod llama;
 mod replay;
 mod support;
 mod workflow;

@@ -61,8 +61,17 @@ pub trait Backend: Send + Sync + 'static {
     /// The most rows of one forward pass; longer batches are cut.
     fn max_rows(&self) -> usize;
 
-    /// Prepares a forward pass over these tokens. `spans` cover them in order.
-    fn plan(&self, tokens: &[u32], spans: &[Span]) -> Result<Self::Plan>;
+    /// Prepares a forward pass over these tokens. `spans` cover them in order; one cache per span.
+    fn plan(&self, tokens: &[u32], spans: &[Span], caches: &[&mut Self::Cache]) -> Result<Self::Plan>;
+
+    /// Runs the forward pass and copies its logits to the host: `network` computes them, for the rows in `wanted`, from
+    /// what the plan holds. A device may record what it does and repeat that instead for a plan of the same shape.
+    fn execute(
+        &self,
+        plan: Self::Plan,
+        wanted: &[usize],
+        network: impl FnOnce(&Self::Plan) -> Result<Option<Self::Rows>> + Send,
+    ) -> Result<Vec<f32>>;
 
     /// The embedding's rows of the plan's tokens.
     fn embed(&self, plan: &Self::Plan, table: &Self::Weight) -> Result<Self::Rows>;
@@ -72,6 +81,9 @@ pub trait Backend: Send + Sync + 'static {
 
     /// x Wᵀ
     fn linear(&self, x: &Self::Rows, weight: &Self::Weight) -> Result<Self::Rows>;
+
+    /// x Wᵀ, in f32 whatever activations are.
+    fn logits(&self, x: &Self::Rows, weight: &Self::Weight) -> Result<Self::Rows>;
 
     /// sum += x Wᵀ
     fn add_linear(&self, sum: &mut Self::Rows, x: &Self::Rows, weight: &Self::Weight) -> Result<()>;
@@ -92,8 +104,5 @@ pub trait Backend: Send + Sync + 'static {
     fn swiglu(&self, gate_up: Self::Rows) -> Result<Self::Rows>;
 
     /// The rows of these numbers.
-    fn select(&self, x: &Self::Rows, rows: &[usize]) -> Result<Self::Rows>;
-
-    /// Copies rows to the host.
-    fn read(&self, x: &Self::Rows) -> Result<Vec<f32>>;
+    fn select(&self, x: Self::Rows, rows: &[usize]) -> Result<Self::Rows>;
 }

@@ -123,19 +123,27 @@ impl Checkpoint {
         }
     }
 
-    /// Bytes of what [`Checkpoint::matrix`] gives.
+    /// Bytes of what [`Checkpoint::matrix`] gives, scales included.
     pub(super) fn matrix_bytes(&self, layer: &str) -> Result<u64> {
-        let name = format!("{layer}.weight");
-        let reader = self.reader(&name)?;
-        let values: usize = reader.shape(&name)?.iter().product();
-        let bytes = match self.precision_of(layer) {
-            Some(Precision::F32) => 4 * values,
-            Some(Precision::F16 | Precision::Bf16) => 2 * values,
-            Some(Precision::Int8) => values + values / 64,
-            Some(Precision::Int4) => values / 2 + values / 32,
-            None => values * reader.dtype(&name)?.size(),
+        let Some([rows, columns]) = layout::matrix_shape(&self.config, layer) else { return Ok(0) };
+        let bits = |bits: Bits| bits.bytes(columns) + 2 * columns / bits.group(columns).unwrap_or(columns);
+        let row = match self.precision_of(layer) {
+            Some(Precision::F32) => 4 * columns,
+            Some(Precision::F16 | Precision::Bf16) => 2 * columns,
+            Some(Precision::Int8) => bits(Bits::Eight),
+            Some(Precision::Int4) => bits(Bits::Four),
+            None => {
+                let name = format!("{layer}.weight");
+                columns * self.reader(&name)?.dtype(&name)?.size()
+            }
         };
-        Ok(bytes as u64)
+        Ok((rows * row) as u64)
+    }
+
+    /// Bytes of all matrices that multiply a token's state.
+    pub(super) fn bytes_per_token(&self) -> Result<u64> {
+        let read_whole = |layer: &String| layer != layout::EMBEDDING || self.config.tied;
+        layout::matrices(&self.config).filter(read_whole).map(|layer| self.matrix_bytes(&layer)).sum()
     }
 
     /// The gains of a norm, such as `model.norm`.

@@ -6,12 +6,11 @@
 //! logits = head(rms_norm(x))
 //! ```
 
-use std::any::Any;
 use std::sync::Arc;
 
 use super::backend::{Backend, KvCache, Span};
 use super::checkpoint::Checkpoint;
-use super::sequence::{Prefix, Sequence};
+use super::sequence::{Owner, Prefix, Sequence};
 use super::{LlamaConfig, layout};
 use crate::error::{Error, Result};
 
@@ -40,6 +39,7 @@ pub trait Engine: Send + Sync {
 
 /// Weights on a device.
 pub struct Decoder<B: Backend> {
+    owner: Owner,
     backend: B,
     config: LlamaConfig,
     embedding: B::Weight,
@@ -80,6 +80,7 @@ impl<B: Backend> Decoder<B> {
         };
         let layers = (0..config.layers).map(layer).collect::<Result<_>>()?;
         Ok(Decoder {
+            owner: Owner::new(),
             embedding: backend.weight(vec![checkpoint.matrix(layout::EMBEDDING)?])?,
             layers,
             norm: backend.gain(checkpoint.vector(layout::NORM)?)?,
@@ -94,22 +95,32 @@ impl<B: Backend> Decoder<B> {
 
     /// One pass over at most `max_rows` tokens.
     fn pass(&self, tokens: &[u32], spans: &[Span], caches: &mut [&mut B::Cache], wanted: &[usize]) -> Result<Vec<f32>> {
+        let plan = self.backend.plan(tokens, spans, caches)?;
+        let logits = self.backend.execute(plan, wanted, |plan| self.network(plan, caches, wanted))?;
+        caches.iter_mut().zip(spans).for_each(|(cache, span)| cache.advance(span.rows));
+        Ok(logits)
+    }
+
+    /// Logits of the wanted rows (wanted, vocab), if there are any.
+    fn network(&self, plan: &B::Plan, caches: &mut [&mut B::Cache], wanted: &[usize]) -> Result<Option<B::Rows>> {
         let backend = &self.backend;
-        let plan = backend.plan(tokens, spans)?;
-        let mut x = backend.embed(&plan, &self.embedding)?;
+        let mut x = backend.embed(plan, &self.embedding)?;
         for (index, layer) in self.layers.iter().enumerate() {
             let qkv = backend.linear(&backend.rms_norm(&x, &layer.attention_norm)?, &layer.qkv)?;
-            let context = backend.attend(&plan, index, qkv, caches)?;
+            let mut context = backend.attend(plan, index, qkv, caches)?;
+            // Behind the last keys and values only the wanted rows matter.
+            if index + 1 == self.layers.len() {
+                if wanted.is_empty() {
+                    return Ok(None);
+                }
+                (context, x) = (backend.select(context, wanted)?, backend.select(x, wanted)?);
+            }
             backend.add_linear(&mut x, &context, &layer.out)?;
             let gate_up = backend.linear(&backend.rms_norm(&x, &layer.mlp_norm)?, &layer.gate_up)?;
             backend.add_linear(&mut x, &backend.swiglu(gate_up)?, &layer.down)?;
         }
-        caches.iter_mut().zip(spans).for_each(|(cache, span)| cache.advance(span.rows));
-        if wanted.is_empty() {
-            return Ok(Vec::new());
-        }
-        let x = backend.rms_norm(&backend.select(&x, wanted)?, &self.norm)?;
-        backend.read(&backend.linear(&x, self.head.as_ref().unwrap_or(&self.embedding))?)
+        let x = backend.rms_norm(&x, &self.norm)?;
+        backend.logits(&x, self.head.as_ref().unwrap_or(&self.embedding)).map(Some)
     }
 
     fn check(&self, cache: &B::Cache, tokens: &[u32]) -> Result<()> {
@@ -133,26 +144,25 @@ impl<B: Backend> Decoder<B> {
 impl<B: Backend> Engine for Decoder<B> {
     fn sequence(&self, prefix: Option<&Prefix>, room: usize) -> Result<Sequence> {
         let before = prefix.map_or(0, Prefix::len);
-        if before + room > self.config.context {
+        let (all, context) = (before.saturating_add(room), self.config.context);
+        if all > context {
             return Err(Error::invalid(format!(
-                "{} tokens are more than the model's context of {}; shorten the prompt or ask for fewer new tokens",
-                before + room,
-                self.config.context
+                "{all} tokens are more than the model's context of {context}; shorten the prompt or ask for fewer new tokens"
             )));
         }
-        let shared = prefix.map(|prefix| prefix.cache::<B::Cache>()).transpose()?;
-        Ok(Sequence::new(Box::new(self.backend.cache(shared, room)?)))
+        let shared = prefix.map(|prefix| prefix.cache::<B::Cache>(self.owner)).transpose()?;
+        Ok(Sequence::new(self.owner, self.backend.cache(shared, room)?))
     }
 
     fn share(&self, sequence: Sequence) -> Result<Prefix> {
-        let cache: Arc<B::Cache> = Arc::new(sequence.into_cache()?);
-        Ok(Prefix::new(cache.len(), cache as Arc<dyn Any + Send + Sync>))
+        let cache: B::Cache = sequence.into_cache(self.owner)?;
+        Ok(Prefix::new(self.owner, cache.len(), Arc::new(cache)))
     }
 
     fn forward(&self, batch: &mut [(&mut Sequence, &[u32])], wanted: Wanted) -> Result<Vec<f32>> {
         let mut work: Vec<(&mut B::Cache, &[u32])> = Vec::with_capacity(batch.len());
         for (sequence, tokens) in batch {
-            let cache = sequence.cache_mut::<B::Cache>()?;
+            let cache = sequence.cache_mut::<B::Cache>(self.owner)?;
             self.check(cache, tokens)?;
             work.push((cache, tokens));
         }

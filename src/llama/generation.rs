@@ -121,7 +121,7 @@ impl Llama {
         let mut running = Vec::with_capacity(prompts.len());
         for (number, prompt) in prompts.iter().enumerate() {
             // The last token is never fed back.
-            let sequence = engine.sequence(prefix, prompt.len() + how.max_new_tokens - 1)?;
+            let sequence = engine.sequence(prefix, prompt.len().saturating_add(how.max_new_tokens - 1))?;
             running.push(Running { number, sequence, sampler: Sampler::new(how.sampling, number), token: 0 });
         }
         let start = Instant::now();

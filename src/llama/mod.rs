@@ -43,6 +43,7 @@ use crate::tensor::Tensor;
 pub struct Llama {
     config: LlamaConfig,
     precision: Precision,
+    bytes_per_token: u64,
     tokenizer: Tokenizer,
     template: Option<ChatTemplate>,
     generation: GenerationConfig,
@@ -69,7 +70,8 @@ impl Llama {
                 return Err(Error::device(format!("{gpu:?}"), "opening a language model", reason));
             }
         };
-        Ok(Llama { config, precision: checkpoint.precision(), tokenizer, template, generation, engine })
+        let (precision, bytes_per_token) = (checkpoint.precision(), checkpoint.bytes_per_token()?);
+        Ok(Llama { config, precision, bytes_per_token, tokenizer, template, generation, engine })
     }
 
     /// Sizes and constants.
@@ -80,6 +82,11 @@ impl Llama {
     /// What the weights of its blocks are kept in.
     pub fn precision(&self) -> Precision {
         self.precision
+    }
+
+    /// Bytes of weights that a decoding step reads: the matrices of all blocks and of the last layer.
+    pub fn bytes_per_token(&self) -> u64 {
+        self.bytes_per_token
     }
 
     /// Texts to token numbers and back.

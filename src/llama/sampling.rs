@@ -80,3 +80,39 @@ pub(super) fn likeliest(logits: &[f32]) -> u32 {
     });
     best.1
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn drawn(temperature: f32, top_p: f32, logits: &[f32]) -> Vec<u32> {
+        let mut sampler = Sampler::new(Sampling { temperature, top_p, seed: 5 }, 2);
+        (0..4000).map(|_| sampler.choose(logits)).collect()
+    }
+
+    #[test]
+    fn tokens_are_drawn_as_often_as_they_are_likely() {
+        let logits = [0.0, 3f32.ln() * 2.0, f32::NEG_INFINITY];
+        let share = drawn(2.0, 1.0, &logits).iter().filter(|&&id| id == 1).count() as f32 / 4000.0;
+        // Four deviations of 4000 draws of probability 3/4.
+        assert!((share - 0.75).abs() < 4.0 * (0.75f32 * 0.25 / 4000.0).sqrt(), "{share}");
+        assert!(drawn(2.0, 1.0, &logits).iter().all(|&id| id < 2));
+    }
+
+    #[test]
+    fn top_p_keeps_the_fewest_that_suffice() {
+        // Probabilities 1/2, 1/4, 1/4.
+        let logits = [2f32.ln(), 0.0, 0.0];
+        assert!(drawn(1.0, 0.5, &logits).iter().all(|&id| id == 0));
+        let some = drawn(1.0, 0.6, &logits);
+        assert!(some.contains(&1) && !some.contains(&2));
+        assert!(drawn(1.0, 1.0, &logits).contains(&2));
+    }
+
+    #[test]
+    fn greedy_takes_the_first_of_the_largest() {
+        assert_eq!(likeliest(&[0.0, 2.0, 2.0]), 1);
+        assert_eq!(likeliest(&[f32::NAN, -1.0]), 1);
+        assert!(drawn(0.0, 1.0, &[1.0, 3.0]).iter().all(|&id| id == 1));
+    }
+}

@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
-use half::bf16;
+use half::f16;
 use half::slice::HalfFloatSliceExt;
 
 use super::super::LlamaConfig;
 use super::super::backend::KvCache;
-use crate::device::cpu::available_memory;
+use crate::device::cpu::{available_memory, simd, vector};
 use crate::error::{Error, Result};
 
 /// Keys and values of one sequence.
@@ -26,7 +26,7 @@ pub struct Cache {
 /// Keys (kv_heads, room, head_dim), then values of the same shape.
 enum Layer {
     F32(Vec<f32>),
-    Bf16(Vec<bf16>),
+    F16(Vec<f16>),
 }
 
 /// Keys or values.
@@ -38,30 +38,26 @@ pub(super) enum Part {
 
 impl Cache {
     pub(super) fn new(config: &LlamaConfig, prefix: Option<Arc<Cache>>, room: usize, exact: bool) -> Result<Cache> {
-        let values = 2 * room * config.kv_width();
         let per_token = config.layers * 2 * config.kv_width() * if exact { 4 } else { 2 };
+        let needed = room.saturating_mul(per_token);
         let refuse = |free: usize| {
-            Error::device(
-                "cpu",
-                "allocating keys and values",
-                format!(
-                    "{room} tokens need {} MB, {} MB are free, in which {} tokens would fit; shorten the prompt, ask for \
-                     fewer new tokens, or give fewer prompts at once",
-                    room * per_token / 1_000_000,
-                    free / 1_000_000,
-                    free / per_token
-                ),
-            )
+            let (needed, free_mb, fit) = (needed / 1_000_000, free / 1_000_000, free / per_token);
+            let reason = format!(
+                "{room} tokens need {needed} MB, {free_mb} MB are free, in which {fit} tokens would fit; shorten the prompt, \
+                 ask for fewer new tokens, or give fewer prompts at once"
+            );
+            Error::device("cpu", "allocating keys and values", reason)
         };
         // The system promises more memory than it has, so ask what is there.
         let free = available_memory().unwrap_or(usize::MAX);
-        if room * per_token > free {
+        if needed > free {
             return Err(refuse(free));
         }
+        let values = 2 * room * config.kv_width();
         let layer = |_| {
             Ok(match exact {
-                true => Layer::F32(reserved(values).map_err(|()| refuse(0))?),
-                false => Layer::Bf16(reserved(values).map_err(|()| refuse(0))?),
+                true => Layer::F32(reserved(values).map_err(|()| refuse(free))?),
+                false => Layer::F16(reserved(values).map_err(|()| refuse(free))?),
             })
         };
         Ok(Cache {
@@ -84,7 +80,7 @@ impl Cache {
                 let at = (i * room + self.len + row) * dim;
                 match &mut self.layers[layer] {
                     Layer::F32(v) => v[at..at + dim].copy_from_slice(head),
-                    Layer::Bf16(v) => v[at..at + dim].convert_from_f32_slice(head),
+                    Layer::F16(v) => v[at..at + dim].convert_from_f32_slice(head),
                 }
             }
         }
@@ -109,9 +105,9 @@ impl Cache {
         let at = start..start + count.min(self.room - own) * self.head_dim;
         match &self.layers[layer] {
             Layer::F32(v) => &v[at],
-            Layer::Bf16(v) => {
+            Layer::F16(v) => {
                 scratch.resize(at.len(), 0.0);
-                v[at].convert_to_f32_slice(scratch);
+                simd!(vector::widen(scratch, &v[at]));
                 scratch
             }
         }

@@ -20,7 +20,7 @@ use crate::error::{Error, Result};
 pub struct Cpu {
     config: LlamaConfig,
     frequencies: Vec<f32>,
-    /// Keys and values are f32 where the weights are, else bf16.
+    /// Keys and values are f32 where the weights are, else f16.
     exact: bool,
 }
 
@@ -81,13 +81,23 @@ impl Backend for Cpu {
         1024
     }
 
-    fn plan(&self, tokens: &[u32], spans: &[Span]) -> Result<Plan> {
+    fn plan(&self, tokens: &[u32], spans: &[Span], _: &[&mut Cache]) -> Result<Plan> {
         let positions = spans.iter().flat_map(|span| span.position..span.position + span.rows);
         let turns = positions.flat_map(|position| {
             // The product is rounded to f32, as transformers rounds it.
             self.frequencies.iter().map(move |f| ((position as f32 * f).cos(), (position as f32 * f).sin()))
         });
         Ok(Plan { tokens: tokens.to_vec(), spans: spans.to_vec(), turns: turns.collect() })
+    }
+
+    fn execute(
+        &self,
+        plan: Plan,
+        _: &[usize],
+        network: impl FnOnce(&Plan) -> Result<Option<Rows>> + Send,
+    ) -> Result<Vec<f32>> {
+        // Inside of the pool, whose threads then do not fall asleep between operations.
+        rayon::scope(|_| Ok(network(&plan)?.map_or(Vec::new(), |logits| logits.values.to_vec())))
     }
 
     fn embed(&self, plan: &Plan, table: &Vec<Matrix>) -> Result<Rows> {
@@ -116,6 +126,10 @@ impl Backend for Cpu {
         Ok(y)
     }
 
+    fn logits(&self, x: &Rows, weight: &Vec<Matrix>) -> Result<Rows> {
+        self.linear(x, weight)
+    }
+
     fn add_linear(&self, sum: &mut Rows, x: &Rows, weight: &Vec<Matrix>) -> Result<()> {
         project(&mut sum.values, &x.values, &views(weight), true)
     }
@@ -142,16 +156,12 @@ impl Backend for Cpu {
         Ok(out)
     }
 
-    fn select(&self, x: &Rows, rows: &[usize]) -> Result<Rows> {
+    fn select(&self, x: Rows, rows: &[usize]) -> Result<Rows> {
         let mut out = Rows::scratch(rows.len(), x.width);
         for (out, &row) in out.values.chunks_exact_mut(x.width).zip(rows) {
             out.copy_from_slice(&x.values[row * x.width..][..x.width]);
         }
         Ok(out)
-    }
-
-    fn read(&self, x: &Rows) -> Result<Vec<f32>> {
-        Ok(x.values.to_vec())
     }
 }
 

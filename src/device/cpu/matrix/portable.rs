@@ -2,12 +2,9 @@
 //! the processor has no dot product of their type.
 
 use super::columns::Columns;
-use super::{Matrix, Values};
+use super::{FEW, Matrix, Values};
 use crate::device::cpu::{Mat, matmul, vector};
 use crate::error::Result;
-
-/// Fewer rows of activations than this are dotted with each row of weights as it is widened.
-const FEW: usize = 8;
 
 /// `y = x Wᵀ` or, with `add`, `y += x Wᵀ`, for the rows `first..first + y's columns` of the weights.
 pub fn product(

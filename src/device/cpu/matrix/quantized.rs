@@ -120,3 +120,50 @@ pub fn dequantize(bits: Bits, codes: &[u8], scales: &[bf16], out: &mut [f32]) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn round_trip(bits: Bits, row: &[f32], group: usize) -> (Vec<f32>, Vec<bf16>) {
+        let (mut codes, mut scales) = (vec![0; bits.bytes(row.len())], vec![bf16::ZERO; row.len() / group]);
+        quantize(bits, row, &mut codes, &mut scales);
+        let mut back = vec![f32::NAN; row.len()];
+        dequantize(bits, &codes, &scales, &mut back);
+        (back, scales)
+    }
+
+    #[test]
+    fn eight_bits_are_off_by_half_a_step_at_most() {
+        let row: Vec<f32> = (0..256).map(|i| (i as f32 * 1.7).sin() * (1.0 + (i / 128) as f32 * 9.0)).collect();
+        for group in [64, 128] {
+            let (back, scales) = round_trip(Bits::Eight, &row, group);
+            for (i, (x, back)) in row.iter().zip(&back).enumerate() {
+                let step = scales[i / group].to_f32();
+                assert!((x - back).abs() <= 0.501 * step && step <= 10.1 / 127.0, "{x}: {back}");
+            }
+        }
+    }
+
+    #[test]
+    fn four_bits_place_each_weight_and_lose_no_more_than_an_even_step_would() {
+        let row: Vec<f32> = (0..192).map(|i| ((i * 37 % 97) as f32 - 48.0) / 48.0).collect();
+        let (back, _) = round_trip(Bits::Four, &row, 64);
+        let squares: f32 = row.iter().zip(&back).map(|(x, back)| (x - back).powi(2)).sum();
+        // Fifteen even steps from -1 to 1 have a deviation of 2 / 15 / sqrt(12).
+        assert!((squares / 192.0).sqrt() < 2.0 / 15.0 / 12f32.sqrt() * 1.02, "{squares}");
+        for extreme in [3.0, -3.0] {
+            let mut row = [0.01; 64];
+            row[40] = extreme;
+            let (back, scales) = round_trip(Bits::Four, &row, 64);
+            assert!((back[40] - extreme).abs() <= scales[0].to_f32().abs() && back[8] == 0.0);
+        }
+    }
+
+    #[test]
+    fn zeros_stay_zeros() {
+        for bits in [Bits::Eight, Bits::Four] {
+            assert_eq!(round_trip(bits, &[0.0; 128], 64).0, [0.0; 128]);
+        }
+    }
+}

@@ -1,7 +1,7 @@
 //! Products of activations with weights, with bias, residual and activation function in their epilogue.
 
 #[cfg(target_arch = "x86_64")]
-mod avx512;
+pub(in crate::device::cpu) mod avx512;
 mod ceiling;
 mod epilogue;
 mod operand;
@@ -12,6 +12,7 @@ mod value;
 pub use ceiling::bf16_ceiling;
 pub use epilogue::{Activation, Epilogue};
 pub use operand::{Operand, Windows};
+pub(in crate::device::cpu) use packed::Line;
 pub use packed::PackedBf16;
 pub use transposed::TransposedF32;
 pub use value::Value;
