@@ -9,10 +9,12 @@ use clap::{Parser, Subcommand, ValueEnum};
 use fissfuse::device::cuda::Arithmetic;
 use fissfuse::device::{DeviceChoice, Gpu, describe};
 use fissfuse::encoder::clip::ClipConfig;
+use fissfuse::encoder::{ImageEncoder, Precision, TextEncoder};
 use fissfuse::llama;
-use fissfuse::model::{ModelConfig, Precision};
+use fissfuse::model::{self, ModelConfig};
 use fissfuse::ops::Cost;
 use fissfuse::profile::counts::{self, KernelCount};
+use fissfuse::profile::encoding::{self, EncodingRate};
 use fissfuse::profile::flops::{EncoderCost, StepCost, training_step};
 use fissfuse::profile::kar::{KarBench, KarRow};
 use fissfuse::profile::latency::{Latency, LatencyBench};
@@ -47,6 +49,39 @@ enum Command {
     Kernels(KernelsArgs),
     Kar(KarArgs),
     Ceiling(CeilingArgs),
+    Encode(EncodeArgs),
+}
+
+/// Time of encoding texts, which are cut into tokens before, and prepared images.
+#[derive(clap::Args)]
+struct EncodeArgs {
+    /// Hugging Face directory of the text encoder, if texts are to be encoded.
+    #[arg(long, value_name = "DIR", requires = "texts")]
+    text_encoder: Option<PathBuf>,
+
+    /// File of texts, one a line.
+    #[arg(long, value_name = "FILE")]
+    texts: Option<PathBuf>,
+
+    /// Most tokens of a text.
+    #[arg(long, default_value_t = 64, value_parser = at_least_one())]
+    max_tokens: usize,
+
+    /// Hugging Face directory of the image encoder, if images are to be encoded.
+    #[arg(long, value_name = "DIR")]
+    image_encoder: Option<PathBuf>,
+
+    /// Images of a run, drawn at random.
+    #[arg(long, default_value_t = 32, value_parser = at_least_one())]
+    images: usize,
+
+    /// What the encoders compute with, f32 or bf16 [default: bf16 if the processor has instructions for it].
+    #[arg(long, value_name = "TYPE")]
+    precision: Option<Precision>,
+
+    /// Timed runs of each.
+    #[arg(long, default_value_t = 5, value_parser = at_least_one())]
+    runs: usize,
 }
 
 /// Rates of the encoders' bf16 products beside the processor's ceiling, measured in turn.
@@ -280,6 +315,7 @@ fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Kernels(args) => kernels(args, cli.json),
         Command::Kar(args) => kar(args, cli.json),
         Command::Ceiling(args) => ceiling(args, cli.json),
+        Command::Encode(args) => encode(args, cli.json),
     }
 }
 
@@ -304,7 +340,7 @@ fn milliseconds(seconds: f64) -> String {
 
 fn latency(args: LatencyArgs, json: bool) -> anyhow::Result<()> {
     let (shape, config) = (args.work.shape()?, args.work.config());
-    let precision = if args.half { Precision::Half } else { Precision::Full };
+    let precision = if args.half { model::Precision::Half } else { model::Precision::Full };
     let candidates = args.work.candidates.unwrap_or(100);
     let gpu = args.device.open()?;
     let mut bench = LatencyBench::new(config, shape, (args.entities, precision), args.work.seed, gpu.as_ref())?;
@@ -490,5 +526,34 @@ fn kar(args: KarArgs, json: bool) -> anyhow::Result<()> {
         ]
     };
     println!("{}", table(&header, rows.iter().map(row)));
+    Ok(())
+}
+
+fn encode(args: EncodeArgs, json: bool) -> anyhow::Result<()> {
+    let precision = args.precision.unwrap_or_else(Precision::fastest);
+    let mut rates: Vec<(&str, EncodingRate)> = Vec::new();
+    if let (Some(folder), Some(file)) = (&args.text_encoder, &args.texts) {
+        let encoder = TextEncoder::open(folder, precision)?;
+        let text = fissfuse::files::read_text(file)?;
+        let texts: Vec<&str> = text.lines().collect();
+        rates.push(("texts", encoding::texts(&encoder, &texts, args.max_tokens, args.runs)?));
+    }
+    if let Some(folder) = &args.image_encoder {
+        let encoder = ImageEncoder::open(folder, precision)?;
+        rates.push(("images", encoding::images(&encoder, args.images, args.runs)?));
+    }
+    if json {
+        let rates: serde_json::Map<_, _> = rates.into_iter().map(|(name, rate)| (name.into(), json!(rate))).collect();
+        return print_json(&json!({"machine": machine(None), "precision": precision, "rates": rates}));
+    }
+    println!("{}; {precision}", machine(None));
+    let row = |(name, rate): &(&str, EncodingRate)| {
+        let Summary { min, p50, max, .. } = rate.seconds;
+        let times = [p50, min, max].map(milliseconds);
+        let counts = [name.to_string(), rate.count.to_string(), rate.tokens.to_string()];
+        counts.into_iter().chain(times).chain([format!("{:.1}", rate.per_second)]).collect()
+    };
+    let header = ["encoded", "a run", "tokens or patches", "median ms", "min ms", "max ms", "per second"];
+    println!("{}", table(&header, rates.iter().map(row)));
     Ok(())
 }

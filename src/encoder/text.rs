@@ -9,7 +9,7 @@ use super::{Encoded, Precision, Tokenizer};
 use crate::error::{Error, Result};
 
 /// Tokens of a forward pass: enough rows to fill the products, few enough that they stay in the cache between layers.
-const BATCH_TOKENS: usize = 1024;
+const BATCH_TOKENS: usize = 512;
 
 /// A model of texts.
 pub trait TextModel: Send + Sync {
@@ -52,19 +52,24 @@ impl TextEncoder {
 
     /// Encodes texts, each cut to `max_tokens` and else at its own length.
     pub fn encode_texts(&self, texts: &[&str], max_tokens: usize) -> Result<Vec<Encoded>> {
+        self.encode_ids(&self.tokenize(texts, max_tokens)?)
+    }
+
+    /// The numbers of texts' tokens, at most `max_tokens` of each text and no more than the model takes.
+    pub fn tokenize(&self, texts: &[&str], max_tokens: usize) -> Result<Vec<Vec<u32>>> {
         let tokenizer = self.tokenizer.at_most(max_tokens.min(self.model.max_tokens()))?;
-        let ids: Vec<Vec<u32>> = texts.par_iter().map(|text| tokenizer.ids(text)).collect::<Result<_>>()?;
-        self.encode_ids(&ids)
+        texts.par_iter().map(|text| tokenizer.ids(text)).collect()
     }
 
     /// Encodes texts given by the numbers of their tokens.
     pub fn encode_ids(&self, ids: &[Vec<u32>]) -> Result<Vec<Encoded>> {
+        let batches = batches(ids);
+        // Batches side by side: their layers need not wait for each other.
+        let run = |batch: &Vec<usize>| self.model.encode(&batch.iter().map(|&i| ids[i].as_slice()).collect::<Vec<_>>());
+        let done: Vec<Vec<Encoded>> = batches.par_iter().map(run).collect::<Result<_>>()?;
         let mut encoded = vec![None; ids.len()];
-        for batch in batches(ids) {
-            let texts: Vec<&[u32]> = batch.iter().map(|&i| ids[i].as_slice()).collect();
-            for (&i, text) in batch.iter().zip(self.model.encode(&texts)?) {
-                encoded[i] = Some(text);
-            }
+        for (i, text) in batches.into_iter().flatten().zip(done.into_iter().flatten()) {
+            encoded[i] = Some(text);
         }
         let whole: Option<Vec<Encoded>> = encoded.into_iter().collect();
         whole.ok_or_else(|| Error::invalid("the text encoder left out a text"))
@@ -102,6 +107,6 @@ mod tests {
         assert_eq!(all, (0..ids.len()).collect::<Vec<_>>());
         let tokens = |batch: &Vec<usize>| batch.iter().map(|&i| ids[i].len()).sum::<usize>();
         assert!(batches.iter().all(|batch| tokens(batch) <= BATCH_TOKENS || batch.len() == 1));
-        assert!(batches.len() < 25 && super::batches(&[]).is_empty());
+        assert!(batches.len() < 50 && super::batches(&[]).is_empty());
     }
 }

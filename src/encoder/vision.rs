@@ -2,12 +2,14 @@
 
 use std::path::Path;
 
+use rayon::prelude::*;
+
 use super::directory::Directory;
 use super::{Encoded, ImageProcessor, Precision};
 use crate::error::Result;
 
-/// Images of a forward pass.
-const BATCH: usize = 32;
+/// Images of a forward pass: enough rows to fill the products, few enough that they stay in the cache between layers.
+const BATCH: usize = 8;
 
 /// A model of images.
 pub trait ImageModel: Send + Sync {
@@ -60,10 +62,8 @@ impl ImageEncoder {
 
     /// Encodes images that the processor prepared.
     pub fn encode_images(&self, images: &[Vec<f32>]) -> Result<Vec<Encoded>> {
-        let mut encoded = Vec::with_capacity(images.len());
-        for images in images.chunks(BATCH) {
-            encoded.extend(self.model.encode(images)?);
-        }
-        Ok(encoded)
+        // Batches side by side: their layers need not wait for each other.
+        let batches = images.par_chunks(BATCH).map(|images| self.model.encode(images));
+        Ok(batches.collect::<Result<Vec<_>>>()?.into_iter().flatten().collect())
     }
 }

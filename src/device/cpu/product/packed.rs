@@ -206,7 +206,7 @@ impl<U> Shared<U> {
 
 /// Sums of a block's rows for one panel, by the micro-kernel.
 #[cfg(target_arch = "x86_64")]
-fn tiles(x: &[bf16], stride: usize, lines: &[Line], sums: &mut [f32], inputs: usize) {
+pub fn tiles(x: &[bf16], stride: usize, lines: &[Line], sums: &mut [f32], inputs: usize) {
     let rows = sums.len() / PANEL;
     assert!(rows == 0 || x.len() >= (rows - 1) * stride + inputs.next_multiple_of(2), "the block is too short");
     for (depth, lines) in lines.chunks(DEPTH / 2 * (PANEL / 16)).enumerate() {
@@ -225,7 +225,7 @@ fn tiles(x: &[bf16], stride: usize, lines: &[Line], sums: &mut [f32], inputs: us
 }
 
 #[cfg(not(target_arch = "x86_64"))]
-fn tiles(_: &[bf16], _: usize, _: &[Line], _: &mut [f32], _: usize) {}
+pub fn tiles(_: &[bf16], _: usize, _: &[Line], _: &mut [f32], _: usize) {}
 
 /// The same by a product of f32, for processors without the instructions.
 fn widened(x: &[bf16], stride: usize, lines: &[Line], sums: &mut [f32], inputs: usize) -> Result<()> {
