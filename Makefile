@@ -23,11 +23,13 @@ bench:
 	$(TARGET_DIR)/release/fissfuse-bench step
 	$(CARGO) bench
 
-# What a training step asks of each CUDA kernel, counted by cusim; PRESET=wikimel for the larger one.
+# What a training step asks of each CUDA kernel, counted by cusim; PRESET=wikimel for the larger one. WORK=encode counts a
+# layer of ViT-B/32 instead.
 kernel-counts: cuda-toolchain cusim
 	$(CARGO) build --release
 	LD_LIBRARY_PATH=$(TARGET_DIR)/cusim CUSIM_COUNT=$(TARGET_DIR)/counts.json \
-		$(TARGET_DIR)/release/fissfuse-bench step $(if $(PRESET),--preset $(PRESET)) --device cuda --runs 1 --warmup 0 >/dev/null
+		$(TARGET_DIR)/release/fissfuse-bench $(if $(filter encode,$(WORK)),layer,step $(if $(PRESET),--preset $(PRESET))) \
+		--device cuda --runs 1 --warmup 0 $(if $(filter encode,$(WORK)),,>/dev/null)
 	$(TARGET_DIR)/release/fissfuse-bench kernels --counts $(TARGET_DIR)/counts.json
 
 # The CUDA driver in software: LD_LIBRARY_PATH=target/cusim makes any cudarc program use it.

@@ -1,12 +1,12 @@
 // Self-attention over sequences of any lengths laid end to end: out = softmax(Q K^T * scale) V, per sequence and head.
 //
 // Q, K, V (rows, heads * head) with a common stride, as one product writes them side by side; out (rows, heads * head) with
-// its own; offsets (sequences + 1). With `causal`, a row sees itself and those before it. Heads are 16 to 128 values wide, a
-// multiple of 16.
+// its own; offsets (sequences + 1). With `causal`, a row sees itself and those before it. Heads are at most 128 values wide;
+// for bf16, a multiple of 8, filled up to 16 with zeros in shared memory.
 // bf16: softmax runs along with the keys (Dao et al., 2022), 64 at a time; products on tensor cores with f32 sums. Keys
 // are copied while values are multiplied and the other way round. Grid: (sequences, heads, tiles of the longest sequence);
-// one to four warps of 16 queries; dynamic shared memory: (16 * warps + 128) rows of head + 8 values, whose odd number of
-// chunks keeps eight rows in different banks. encoder_attention_f32: a warp per query, four to a block, heads of at most 128.
+// one to four warps of 16 queries; dynamic shared memory: (16 * warps + 128) rows of 8 values more than a head filled up,
+// whose odd number of chunks keeps eight rows in different banks. encoder_attention_f32: a warp per query, four to a block.
 // Deterministic; a sequence has the same bits whatever else is in the batch. Reference: src/encoder/layers.
 #include "common.cuh"
 
@@ -24,14 +24,14 @@ struct EncoderAttention {
 
 constexpr int KEYS = 64, CHUNK = 8;
 
-// Starts copying rows of one head to shared memory, row r at r * (head + 8); zeros from `there` rows on.
-__device__ inline void copy_rows(__nv_bfloat16* to, const __nv_bfloat16* from, int64_t stride, int rows, int there,
-                                 int head) {
-    int chunks = head / CHUNK;
+// Starts copying rows of one head to shared memory, `to_stride` values apart; zeros from `there` rows on and beyond the head.
+__device__ inline void copy_rows(__nv_bfloat16* to, int to_stride, const __nv_bfloat16* from, int64_t stride, int rows,
+                                 int there, int head) {
+    int chunks = to_stride / CHUNK - 1;
     for (int e = threadIdx.x; e < rows * chunks; e += blockDim.x) {
         int row = e / chunks, chunk = e % chunks;
-        bool copied = row < there;
-        copy_async(to + row * (head + CHUNK) + chunk * CHUNK, copied ? from + row * stride + chunk * CHUNK : from, copied);
+        bool copied = row < there && chunk * CHUNK < head;
+        copy_async(to + row * to_stride + chunk * CHUNK, copied ? from + row * stride + chunk * CHUNK : from, copied);
     }
 }
 
@@ -40,7 +40,8 @@ template <int WIDEST>
 __device__ inline void encoder_attention(const EncoderAttention& g) {
     extern __shared__ __align__(16) __nv_bfloat16 shared[];
     constexpr int DEPTHS = WIDEST / 16;
-    int warp = threadIdx.x / WARP, lane = threadIdx.x % WARP, stride = g.head + CHUNK, depths = g.head / 16;
+    int warp = threadIdx.x / WARP, lane = threadIdx.x % WARP, depths = (g.head + 15) / 16;
+    int stride = depths * 16 + CHUNK;
     int start = g.offsets[blockIdx.x], length = g.offsets[blockIdx.x + 1] - start;
     int queries = blockDim.x / WARP * 16, first_query = blockIdx.z * queries;
     if (first_query >= length) return;
@@ -52,10 +53,10 @@ __device__ inline void encoder_attention(const EncoderAttention& g) {
     // Rows of a tile of keys that are multiplied: of a short one, no more than needed.
     auto rows_of = [&](int first) { return (min(KEYS, seen - first) + 15) / 16 * 16; };
     auto copy_keys = [&](__nv_bfloat16* to, const void* from, int first) {
-        if (first < seen) copy_rows(to, head_of(from, first), g.row, rows_of(first), seen - first, g.head);
+        if (first < seen) copy_rows(to, stride, head_of(from, first), g.row, rows_of(first), seen - first, g.head);
         copy_commit();
     };
-    copy_rows(q, head_of(g.q, first_query), g.row, queries, length - first_query, g.head);
+    copy_rows(q, stride, head_of(g.q, first_query), g.row, queries, length - first_query, g.head);
     copy_keys(k, g.k, 0);
     copy_keys(v, g.v, 0);
 

@@ -15,7 +15,7 @@ struct EmbedTokens {
 };
 
 struct EmbedPatches {
-    const float* first;  // the class vector
+    const float* class_vector;
     const float* patches;
     const float* positions;
     float* out;
@@ -34,6 +34,6 @@ extern "C" __global__ void __launch_bounds__(256) encoder_embed_patches(EmbedPat
     int64_t at = (blockIdx.x * 256ll + threadIdx.x) * FOUR, row = at / g.width, column = at % g.width;
     if (row >= g.rows) return;
     int64_t image = row / g.length, place = row % g.length;
-    const float* patch = place ? g.patches + (image * (g.length - 1) + place - 1) * g.width : g.first;
+    const float* patch = place ? g.patches + (image * (g.length - 1) + place - 1) * g.width : g.class_vector;
     store_four(g.out + at, load_four(patch + column) + load_four(g.positions + place * g.width + column));
 }

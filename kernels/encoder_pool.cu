@@ -1,5 +1,4 @@
-// Maxima of windows of images, means of sequences, rows of length one. Deterministic.
-// Reference: src/encoder/layers/pool.rs, src/encoder/clip.
+// Maxima of windows of images, means of sequences. Deterministic. Reference: src/encoder/layers/pool.rs.
 #include "encoder_vector.cuh"
 
 // out (images, out_height, out_width, channels) = maximum over windows of size x size, `stride` apart, of x (images,
@@ -54,20 +53,4 @@ extern "C" __global__ void __launch_bounds__(128) encoder_mean(Mean m) {
 #pragma unroll
     for (int e = 0; e < FOUR; ++e) sum.at[e] /= count;
     store_four(m.out + static_cast<int64_t>(blockIdx.x) * m.width + column, sum);
-}
-
-// x (rows, width) f32: each row divided by its length. Grid: four rows to a block, a warp each.
-struct UnitLength {
-    float* x;
-    int rows, width;
-};
-
-extern "C" __global__ void __launch_bounds__(128) encoder_unit_length(UnitLength u) {
-    int row = blockIdx.x * 4 + threadIdx.x / WARP, lane = threadIdx.x % WARP;
-    if (row >= u.rows) return;
-    float* x = u.x + static_cast<int64_t>(row) * u.width;
-    float squares = 0;
-    for (int column = lane; column < u.width; column += WARP) squares += x[column] * x[column];
-    float length = sqrtf(warp_sum(squares));
-    for (int column = lane; column < u.width; column += WARP) x[column] /= length;
 }

@@ -2,11 +2,13 @@
 
 use std::path::{Path, PathBuf};
 
-use fissfuse::encoder::{EncoderPaths, Encoders, ImageEncoder, Precision, TextEncoder, read_image};
+use fissfuse::device::Gpu;
+use fissfuse::device::cuda::Arithmetic;
+use fissfuse::encoder::{Compute, Encoded, EncoderPaths, Encoders, ImageEncoder, Precision, TextEncoder, read_image};
 use fissfuse::tensor::safetensors::Reader;
 use tempfile::tempdir;
 
-use crate::support::{refuse, succeed};
+use crate::support::{on_device, refuse, succeed};
 
 /// The sentence of the scripts.
 const TEXT: &str = "Hussein of Jordan. King Hussein, with his wife and Shahbanu Farah!";
@@ -23,7 +25,7 @@ const PIXELS: f32 = 0.019;
 
 const CLIP: [&str; 3] = ["clip/quick-gelu-f32", "clip/quick-gelu-f16", "clip/gelu-bf16-legacy-eos"];
 const BERT: [&str; 2] = ["bert/sharded-f32", "bert/masked-lm-bf16"];
-const RESNET: [&str; 2] = ["resnet/three-stages-f32", "resnet/classifier-bf16"];
+const RESNET: [&str; 3] = ["resnet/three-stages-f32", "resnet/classifier-bf16", "resnet/eights-f16"];
 
 fn fixture(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(name)
@@ -77,16 +79,55 @@ fn embed_writes_what_transformers_computes() {
             let (folder, file_name) = (fixture(name), file.to_str().unwrap());
             let encoder = ["embed", "--encoder", folder.to_str().unwrap(), "--precision", precision];
             succeed(&[&encoder[..], input, &["--out", file_name]].concat());
-            let (got, want) = (Reader::open(&file).unwrap(), expected(name));
+            let got = Reader::open(&file).unwrap();
             assert_eq!(got.names().count(), input.len());
             for feature in got.names() {
-                let (got, want) = (got.tensor(feature).unwrap(), want.tensor(feature).unwrap());
-                let largest = want.data().iter().fold(0.0f32, |max, x| max.max(x.abs()));
-                let error = difference(got.data(), want.data()) / largest;
+                let error = feature_error(got.tensor(feature).unwrap().data(), name, feature);
                 assert!(error < bound, "{name} in {precision}: {feature} is off by {error}");
             }
         }
     }
+}
+
+/// Of a feature, relative to its largest element.
+fn feature_error(got: &[f32], name: &str, feature: &str) -> f32 {
+    let want = expected(name).tensor(feature).unwrap();
+    let largest = want.data().iter().fold(0.0f32, |max, x| max.max(x.abs()));
+    difference(got, want.data()) / largest
+}
+
+#[test]
+fn a_device_computes_what_transformers_does() {
+    on_device("encoder::a_device_computes_what_transformers_does", || {
+        // The kernels take heads and channels in eights for bf16, and channels in fours for f32.
+        let (texts, images) = ([CLIP[0], CLIP[1], CLIP[2], BERT[0], BERT[1]], [CLIP[0], CLIP[1], RESNET[0], RESNET[2]]);
+        let (half_texts, half_images) = ([CLIP[0], CLIP[1], BERT[0], BERT[1]], [CLIP[1], RESNET[2]]);
+        let f32 = (Precision::F32, Arithmetic::F32, 2e-5, &texts[..], &images[..]);
+        let bf16 = (Precision::Bf16, Arithmetic::Mixed, FEATURES_BF16, &half_texts[..], &half_images[..]);
+        for (precision, arithmetic, bound, texts, images) in [f32, bf16] {
+            let compute = Compute { precision, gpu: Some(Gpu::open(0, arithmetic).unwrap()) };
+            let check = |encoded: &Encoded, name: &str, features: [&str; 2]| {
+                for (got, feature) in [&encoded.tokens, &encoded.global].into_iter().zip(features) {
+                    let error = feature_error(got, name, feature);
+                    assert!(error < bound, "{name} in {precision}: {feature} is off by {error}");
+                }
+            };
+            for name in texts {
+                let encoder = TextEncoder::open(&fixture(name), &compute).unwrap();
+                let encoded = encoder.encode_texts(&["king", TEXT, ""], usize::MAX).unwrap();
+                check(&encoded[1], name, ["text.tokens", "text.global"]);
+                assert_eq!(encoded[1..2], encoder.encode_texts(&[TEXT], usize::MAX).unwrap());
+            }
+            for name in images {
+                let encoder = ImageEncoder::open(&fixture(name), &compute).unwrap();
+                let pixels = encoder.processor().process(read_image(&image()).unwrap()).unwrap();
+                let mirrored: Vec<f32> = pixels.iter().rev().copied().collect();
+                let encoded = encoder.encode_images(&[mirrored, pixels.clone()]).unwrap();
+                check(&encoded[1], name, ["image.patches", "image.global"]);
+                assert_eq!(encoded[1..], encoder.encode_images(&[pixels]).unwrap());
+            }
+        }
+    });
 }
 
 #[test]

@@ -156,6 +156,7 @@ impl Sandbox {
             checks: self.watches(),
             sink: &self.sink,
             counters: self.counters.as_ref(),
+            touched: Default::default(),
             threads: self.threads,
             released: std::sync::Mutex::default(),
             turns: Turns::default(),

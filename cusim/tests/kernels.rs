@@ -8,7 +8,7 @@ use cusim::driver::config::Checks;
 use cusim::exec::copies::Landing;
 use cusim::exec::order::Order;
 use cusim::lower::LowerError;
-use cusim::sandbox::Sandbox;
+use cusim::sandbox::{Arg, Sandbox};
 use suite::{CASES, Case, agrees};
 
 /// What a run showed.
@@ -182,4 +182,28 @@ fn every_mutant_is_caught() {
     println!("{caught} mutants caught, {by_report} of them by a report; {equivalent} change nothing");
     assert!(missed.is_empty(), "{caught} caught, missed:\n{}", missed.join("\n"));
     assert!(caught >= 40);
+}
+
+#[test]
+fn sectors_count_once_a_launch_beside_every_load() {
+    const SIDE: usize = 128;
+    let mut sandbox = Sandbox::new(2);
+    sandbox.counters = Some(Default::default());
+    let image = sandbox.load(&support::compile("speed", &[])).unwrap();
+    let program = sandbox.kernel(&image, "gemm_bf16").unwrap();
+    let [a, b] = [0; 2].map(|_| sandbox.upload(&[0x3f80u16; SIDE * SIDE]));
+    let c = sandbox.upload(&[0f32; SIDE * SIDE]);
+    let args = [a, b, c].map(Arg::U64).into_iter().chain([0; 3].map(|_| Arg::U32(SIDE as u32))).collect::<Vec<_>>();
+    for _ in 0..2 {
+        sandbox.launch(&program, [2, 2, 1], [128, 1, 1], 0, &args).unwrap();
+    }
+    let counters = sandbox.counters.as_ref().unwrap().lock().unwrap();
+    let counts = &counters.kernels["gemm_bf16"];
+    let matrix = (2 * SIDE * SIDE) as u64;
+    // Each operand is loaded by two rows or columns of blocks.
+    assert_eq!(
+        (counts.total().loads.global_bytes, counts.total().stores.global_bytes),
+        (2 * 4 * matrix, 2 * 2 * matrix)
+    );
+    assert_eq!(counts.touched, [2 * 2 * matrix, 2 * 2 * matrix]);
 }

@@ -8,6 +8,7 @@ use clap::builder::RangedU64ValueParser;
 use clap::{Parser, Subcommand, ValueEnum};
 use fissfuse::device::cuda::Arithmetic;
 use fissfuse::device::{DeviceChoice, Gpu, describe};
+use fissfuse::encoder;
 use fissfuse::encoder::clip::ClipConfig;
 use fissfuse::encoder::{ImageEncoder, Precision, TextEncoder};
 use fissfuse::llama;
@@ -18,6 +19,7 @@ use fissfuse::profile::encoding::{self, EncodingRate};
 use fissfuse::profile::flops::{EncoderCost, StepCost, training_step};
 use fissfuse::profile::kar::{KarBench, KarRow};
 use fissfuse::profile::latency::{Latency, LatencyBench};
+use fissfuse::profile::layers::LayerBench;
 use fissfuse::profile::products::{ENCODER_PRODUCTS, ProductRate, product_rate};
 use fissfuse::profile::step::TrainingStep;
 use fissfuse::profile::synthetic::Shape;
@@ -46,6 +48,7 @@ enum Command {
     Latency(LatencyArgs),
     Flops(FlopsArgs),
     Step(StepArgs),
+    Layer(LayerArgs),
     Kernels(KernelsArgs),
     Kar(KarArgs),
     Ceiling(CeilingArgs),
@@ -162,7 +165,36 @@ struct StepArgs {
     device: DeviceArgs,
 }
 
-/// What cusim counted of each kernel: FLOPs, bytes, how well they coalesce, bank conflicts.
+/// Time of layers of CLIP ViT-B/32's vision tower.
+#[derive(clap::Args)]
+struct LayerArgs {
+    /// Images of a run.
+    #[arg(long, default_value_t = 8, value_parser = at_least_one())]
+    images: usize,
+
+    /// Layers of a run.
+    #[arg(long, default_value_t = 1, value_parser = at_least_one())]
+    layers: usize,
+
+    /// Timed runs.
+    #[arg(long, default_value_t = 20, value_parser = at_least_one())]
+    runs: usize,
+
+    /// Runs before those that are timed.
+    #[arg(long, default_value_t = 2)]
+    warmup: usize,
+
+    /// What computes: cpu, cuda, cuda:N, or auto, which takes a CUDA device if a usable one is found.
+    #[arg(long, value_name = "DEVICE", default_value_t)]
+    device: DeviceChoice,
+
+    /// What the layers compute with, f32 or bf16 [default: the faster one].
+    #[arg(long, value_name = "TYPE")]
+    precision: Option<encoder::Precision>,
+}
+
+/// What cusim counted of each kernel: FLOPs, bytes that its launches touch and all that they load and store, how well these
+/// coalesce, bank conflicts.
 ///
 /// Count a step by `CUSIM_COUNT=counts.json LD_LIBRARY_PATH=target/cusim fissfuse-bench step --device cuda --runs 1
 /// --warmup 0`.
@@ -312,6 +344,7 @@ fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Latency(args) => latency(args, cli.json),
         Command::Flops(args) => flops(args, cli.json),
         Command::Step(args) => step(args, cli.json),
+        Command::Layer(args) => layer(args, cli.json),
         Command::Kernels(args) => kernels(args, cli.json),
         Command::Kar(args) => kar(args, cli.json),
         Command::Ceiling(args) => ceiling(args, cli.json),
@@ -436,6 +469,27 @@ fn step(args: StepArgs, json: bool) -> anyhow::Result<()> {
     Ok(())
 }
 
+fn layer(args: LayerArgs, json: bool) -> anyhow::Result<()> {
+    let gpu = args.device.open(Arithmetic::Mixed)?;
+    let precision = args.precision.unwrap_or_else(|| encoder::Compute::fastest(gpu.as_ref()));
+    let mut bench = LayerBench::new(args.layers, args.images, encoder::Compute { precision, gpu: gpu.clone() })?;
+    let timing = Timing::of(args.warmup, args.runs, || bench.run())?.summary();
+    let (flops, bytes) = (bench.flops(), bench.least_bytes());
+    if json {
+        let (images, layers) = (args.images, args.layers);
+        let report = json!({"machine": machine(gpu.as_ref()), "images": images, "layers": layers, "precision": precision,
+            "seconds": timing, "flops": flops, "least_bytes": bytes});
+        return print_json(&report);
+    }
+    println!("{}; {} layers of ViT-B/32, {} images, {precision}", machine(gpu.as_ref()), args.layers, args.images);
+    let [median, min, max] = [timing.p50, timing.min, timing.max].map(milliseconds);
+    let rates = [flops as f64 / timing.p50 / 1e9, flops as f64 / 1e9, bytes as f64 / 1e6];
+    let [rate, flops, bytes] = rates.map(|x| format!("{x:.1}"));
+    let header = ["runs", "median ms", "min ms", "max ms", "GFLOP/s", "GFLOP", "least MB moved"];
+    println!("{}", table(&header, [vec![timing.runs.to_string(), median, min, max, rate, flops, bytes]]));
+    Ok(())
+}
+
 fn kernels(args: KernelsArgs, json: bool) -> anyhow::Result<()> {
     let kernels = counts::read(&args.counts)?;
     if json {
@@ -446,6 +500,7 @@ fn kernels(args: KernelsArgs, json: bool) -> anyhow::Result<()> {
         "launches",
         "GFLOP",
         "on tensor cores",
+        "MB touched",
         "MB loaded",
         "coalesced %",
         "MB stored",
@@ -463,6 +518,7 @@ fn kernels(args: KernelsArgs, json: bool) -> anyhow::Result<()> {
             k.launches.to_string(),
             giga(k.flops),
             giga(k.tensor_flops()),
+            format!("{:.1}", k.once_bytes() as f64 / 1e6),
             mega(k.global_load.sectors),
             percent(k.global_load.efficiency()),
             mega(k.global_store.sectors),
@@ -472,6 +528,8 @@ fn kernels(args: KernelsArgs, json: bool) -> anyhow::Result<()> {
         ]
     };
     println!("{}", table(&header, kernels.iter().map(row)));
+    let once = kernels.iter().map(KernelCount::once_bytes).sum::<u64>() as f64 / 1e6;
+    println!("touched, each sector once a launch: {once:.1} MB in all");
     Ok(())
 }
 

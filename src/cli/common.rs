@@ -9,7 +9,7 @@ use clap::builder::RangedU64ValueParser;
 use fissfuse::data::{Batcher, Counts, Dataset, EncodeSettings, FeatureStore, GoldMissing, Skipped, Tolerance};
 use fissfuse::device::cuda::Arithmetic;
 use fissfuse::device::{DeviceChoice, Gpu};
-use fissfuse::encoder::EncoderPaths;
+use fissfuse::encoder::{Compute, EncoderPaths, Precision};
 use fissfuse::model::{Ablation, Modalities};
 use fissfuse::train::{RunConfig, Schedule};
 use indicatif::{ProgressBar, ProgressStyle};
@@ -67,6 +67,29 @@ impl DeviceArgs {
         let gpu = self.device.open(self.arithmetic)?;
         gpu.iter().for_each(|gpu| gpu.set_resident_percent(self.feature_memory));
         Ok(gpu)
+    }
+}
+
+/// Flags of subcommands that encode.
+#[derive(clap::Args)]
+pub struct ComputeArgs {
+    /// What encodes: cpu, cuda, cuda:N, or auto, which takes a CUDA device if a usable one is found.
+    #[arg(long, value_name = "DEVICE", default_value_t)]
+    device: DeviceChoice,
+
+    /// What the encoders compute with, f32 or bf16 [default: bf16 on CUDA devices and if the processor has instructions for
+    /// it].
+    #[arg(long, value_name = "TYPE")]
+    precision: Option<Precision>,
+}
+
+impl ComputeArgs {
+    /// Opens the device; the setting counts where no flag says how to compute.
+    pub fn open(&self, setting: Option<Precision>) -> anyhow::Result<Compute> {
+        let asked = self.precision.or(setting);
+        let arithmetic = if asked == Some(Precision::F32) { Arithmetic::F32 } else { Arithmetic::Mixed };
+        let gpu = self.device.open(arithmetic)?;
+        Ok(Compute { precision: asked.unwrap_or_else(|| Compute::fastest(gpu.as_ref())), gpu })
     }
 }
 

@@ -5,15 +5,20 @@ use std::collections::BTreeSet;
 use anyhow::ensure;
 use fissfuse::device::Gpu;
 use fissfuse::device::cuda::{Arithmetic, count, driver_version, has_driver, kernels};
+use fissfuse::encoder::{self, Compute};
 use fissfuse::model::{ModelConfig, Precision};
 use fissfuse::ops::cases;
-use fissfuse::profile::Timing;
 use fissfuse::profile::agreement::{Agreement, compare, tolerance};
 use fissfuse::profile::flops::training_step;
 use fissfuse::profile::latency::LatencyBench;
+use fissfuse::profile::layers::{LayerBench, VIT_LAYERS};
 use fissfuse::profile::step::TrainingStep;
 use fissfuse::profile::synthetic::Shape;
+use fissfuse::profile::{Summary, Timing};
 use fissfuse::report::table;
+
+/// Images of a batch that is timed.
+const ENCODED: usize = 256;
 
 /// Say what CUDA devices there are, and whether our kernels compute on them what the CPU computes.
 ///
@@ -25,7 +30,7 @@ pub struct Args {
     #[arg(long, value_name = "N", default_value_t = 0)]
     ordinal: usize,
 
-    /// Also time training steps, beside the device's measured ceilings.
+    /// Also time training steps and an encoder's layers, beside the device's measured ceilings.
     #[arg(long)]
     bench: bool,
 }
@@ -92,23 +97,33 @@ fn examine(gpu: &Gpu) -> anyhow::Result<usize> {
     Ok(results.iter().filter(|r| !r.holds(arithmetic)).count())
 }
 
-/// Times training steps of the paper's sizes.
+/// Times training steps of the paper's sizes, and the layers of an encoder.
 fn bench(ordinal: usize) -> anyhow::Result<()> {
     let gpu = Gpu::open(ordinal, Arithmetic::Mixed)?;
     let ceilings = gpu.ceilings()?;
     let (bandwidth, rate) = (ceilings.bytes_per_second / 1e9, ceilings.tensor_flops / 1e12);
     println!("\nceilings measured now: {bandwidth:.0} GB/s copied, {rate:.1} TFLOP/s of bf16 tensor cores");
-    let header = ["training step", "median ms", "min ms", "TFLOP/s", "of the ceiling %"];
-    let mut rows = Vec::new();
-    for (name, shape) in [("WikiDiverse, 128 x 10", Shape::WIKIDIVERSE), ("WikiMEL, 128 x 100", Shape::WIKIMEL)] {
-        let flops = training_step(ModelConfig::default(), shape, 0)?.total.flops() as f64;
-        let mut step = TrainingStep::new(ModelConfig::default(), shape, 0, Some(&gpu))?;
-        let time = Timing::of(3, 20, || step.run())?.summary();
+    let header = ["work", "median ms", "min ms", "TFLOP/s", "of the ceiling %"];
+    let row = |name: &str, flops: f64, time: Summary| {
         let [median, min] = [time.p50, time.min].map(|s| format!("{:.3}", 1e3 * s));
         let rate = flops / time.p50;
         let share = format!("{:.1}", 100.0 * rate / ceilings.tensor_flops);
-        rows.push(vec![name.to_string(), median, min, format!("{:.2}", rate / 1e12), share]);
+        vec![name.to_string(), median, min, format!("{:.2}", rate / 1e12), share]
+    };
+    let mut rows = Vec::new();
+    for (name, shape) in [
+        ("training step, WikiDiverse, 128 x 10", Shape::WIKIDIVERSE),
+        ("training step, WikiMEL, 128 x 100", Shape::WIKIMEL),
+    ] {
+        let flops = training_step(ModelConfig::default(), shape, 0)?.total.flops() as f64;
+        let mut step = TrainingStep::new(ModelConfig::default(), shape, 0, Some(&gpu))?;
+        let time = Timing::of(3, 20, || step.run())?.summary();
+        rows.push(row(name, flops, time));
     }
+    let compute = Compute { precision: encoder::Precision::Bf16, gpu: Some(gpu.clone()) };
+    let mut layers = LayerBench::new(VIT_LAYERS, ENCODED, compute)?;
+    let time = Timing::of(3, 20, || layers.run())?.summary();
+    rows.push(row(&format!("layers of ViT-B/32, {ENCODED} images"), layers.flops() as f64, time));
     println!("{}", table(&header, rows));
     let index = (2000, Precision::Half);
     let mut linking = LatencyBench::new(ModelConfig::default(), Shape::WIKIMEL, index, 0, Some(&gpu))?;

@@ -6,7 +6,7 @@ use fissfuse::encoder::{ImageEncoder, Precision, TextEncoder, read_image};
 use fissfuse::tensor::Tensor;
 use fissfuse::tensor::safetensors::Writer;
 
-use super::common::{EncoderArgs, at_least_one};
+use super::common::{ComputeArgs, EncoderArgs, at_least_one};
 
 /// Encode one text and one image, to look at or to compare with another implementation.
 ///
@@ -17,9 +17,8 @@ pub struct Args {
     #[command(flatten)]
     encoders: EncoderArgs,
 
-    /// What the encoders compute with, f32 or bf16.
-    #[arg(long, value_name = "TYPE", default_value_t)]
-    precision: Precision,
+    #[command(flatten)]
+    compute: ComputeArgs,
 
     /// Text to encode.
     #[arg(long, group = "input")]
@@ -39,9 +38,11 @@ pub struct Args {
 }
 
 pub fn run(args: Args) -> anyhow::Result<()> {
+    // To compare with others, f32 unless asked otherwise.
+    let compute = args.compute.open(Some(Precision::F32))?;
     let mut tensors = Vec::new();
     if let Some(text) = &args.text {
-        let encoder = TextEncoder::open(&args.encoders.text(&None)?, args.precision)?;
+        let encoder = TextEncoder::open(&args.encoders.text(&None)?, &compute)?;
         let (width, _) = encoder.widths();
         for encoded in encoder.encode_texts(&[text], args.max_tokens.unwrap_or(usize::MAX))? {
             tensors.push(("text.tokens", Tensor::new([encoded.tokens.len() / width, width], encoded.tokens)?));
@@ -49,7 +50,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         }
     }
     if let Some(path) = &args.image {
-        let encoder = ImageEncoder::open(&args.encoders.image(&None)?, args.precision)?;
+        let encoder = ImageEncoder::open(&args.encoders.image(&None)?, &compute)?;
         let (width, _) = encoder.widths();
         let pixels = encoder.processor().process(read_image(path)?)?;
         for encoded in encoder.encode_images(&[pixels])? {

@@ -4,10 +4,10 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use fissfuse::data::{Skipped, encode};
-use fissfuse::encoder::{Encoders, Precision};
+use fissfuse::encoder::Encoders;
 use fissfuse::train::RunConfig;
 
-use super::common::{DataArgs, EncoderArgs, list_skipped, progress};
+use super::common::{ComputeArgs, DataArgs, EncoderArgs, list_skipped, progress};
 
 /// Encode a dataset's texts and images once, into a feature store.
 ///
@@ -20,9 +20,8 @@ pub struct Args {
     #[command(flatten)]
     pub encoders: EncoderArgs,
 
-    /// What the encoders compute with, f32 or bf16 [default: bf16 if the processor has instructions for it].
-    #[arg(long, value_name = "TYPE")]
-    pub precision: Option<Precision>,
+    #[command(flatten)]
+    pub compute: ComputeArgs,
 
     /// Folder of the feature store.
     #[arg(long, value_name = "DIR")]
@@ -37,15 +36,16 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     let config = args.config.as_deref().map(RunConfig::read).transpose()?.unwrap_or_default();
     let mut skipped = Skipped::default();
     let dataset = args.data.open(&mut skipped)?;
-    let precision = args.precision.or(config.encode.precision).unwrap_or_else(Precision::fastest);
-    let encoders = Encoders::open(&args.encoders.paths(&config.encode)?, precision)?;
+    let paths = args.encoders.paths(&config.encode)?;
+    let compute = args.compute.open(config.encode.precision)?;
+    let encoders = Encoders::open(&paths, &compute)?;
     let (start, bar) = (Instant::now(), progress("texts and images"));
     let done = encode(&dataset, &encoders, &config.encode, &args.out, args.data.tolerance(), &mut skipped, &bar)?;
     bar.finish_and_clear();
     list_skipped(&skipped);
     let seconds = start.elapsed().as_secs_f64();
     println!(
-        "encoded {} texts and {} images in {precision} in {seconds:.1} s ({} were there already); \
+        "encoded {} texts and {} images in {compute} in {seconds:.1} s ({} were there already); \
          {} mentions and entities have no image, {} images were unreadable",
         done.texts, done.images, done.reused, done.without_image, done.bad_images
     );

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use xxhash_rust::xxh3::Xxh3;
 
-use super::{ImageEncoder, Precision, TextEncoder, Tokenizer, bert, clip, resnet};
+use super::{Compute, ImageEncoder, TextEncoder, Tokenizer, bert, clip, resnet};
 use crate::device::MappedFile;
 use crate::error::{Error, Result};
 use crate::files;
@@ -76,30 +76,30 @@ impl Directory {
     }
 
     /// Its text encoder.
-    pub fn text(&self, precision: Precision) -> Result<TextEncoder> {
+    pub fn text(&self, compute: &Compute) -> Result<TextEncoder> {
         let (name, model) = match self.kind {
-            Kind::Clip => ("clip-text", clip::open_text(&self.folder, &self.shards, precision)?),
-            Kind::Bert => ("bert", bert::open(&self.folder, &self.shards, precision)?),
+            Kind::Clip => ("clip-text", clip::open_text(&self.folder, &self.shards, compute)?),
+            Kind::Bert => ("bert", bert::open(&self.folder, &self.shards, compute)?),
             Kind::ResNet => {
                 let reason = "holds a ResNet, which encodes images; give a CLIP or a BERT for the texts";
                 return Err(Error::file(&self.folder, reason));
             }
         };
         let identity = self.identity(name, "tokenizer.json")?;
-        Ok(TextEncoder::new(identity, Tokenizer::open(&self.folder)?, model))
+        Ok(TextEncoder::new(identity, Tokenizer::open(&self.folder)?, model, compute.tokens()))
     }
 
     /// Its image encoder.
-    pub fn image(&self, precision: Precision) -> Result<ImageEncoder> {
+    pub fn image(&self, compute: &Compute) -> Result<ImageEncoder> {
         let (name, (processor, model)) = match self.kind {
-            Kind::Clip => ("clip-image", clip::open_vision(&self.folder, &self.shards, precision)?),
-            Kind::ResNet => ("resnet", resnet::open(&self.folder, &self.shards, precision)?),
+            Kind::Clip => ("clip-image", clip::open_vision(&self.folder, &self.shards, compute)?),
+            Kind::ResNet => ("resnet", resnet::open(&self.folder, &self.shards, compute)?),
             Kind::Bert => {
                 let reason = "holds a BERT, which encodes texts; give a CLIP or a ResNet for the images";
                 return Err(Error::file(&self.folder, reason));
             }
         };
-        Ok(ImageEncoder::new(self.identity(name, "preprocessor_config.json")?, processor, model))
+        Ok(ImageEncoder::new(self.identity(name, "preprocessor_config.json")?, processor, model, compute.images()))
     }
 
     /// Kind and fingerprint of all files that determine what one side computes.

@@ -4,20 +4,20 @@ pub mod bert;
 pub mod clip;
 mod directory;
 mod image;
-mod layers;
+pub(crate) mod layers;
 mod precision;
 mod resample;
 pub mod resnet;
 mod text;
 mod tokenizer;
-mod transformer;
+pub(crate) mod transformer;
 mod vision;
 
 use std::path::{Path, PathBuf};
 
 pub use self::image::{ImageProcessor, image_size, read_image};
 pub use directory::Fingerprint;
-pub use precision::Precision;
+pub use precision::{Compute, Precision};
 pub use text::TextEncoder;
 pub use tokenizer::Tokenizer;
 pub use vision::ImageEncoder;
@@ -69,8 +69,9 @@ pub struct Encoders {
 
 impl Encoders {
     /// Opens the directories; the `config.json` of each says what it holds.
-    pub fn open(paths: &EncoderPaths, precision: Precision) -> Result<Encoders> {
-        let text = TextEncoder::open(&paths.text, precision)?;
-        Ok(Encoders { text, image: ImageEncoder::open(&paths.image, precision)?, precision })
+    pub fn open(paths: &EncoderPaths, compute: impl Into<Compute>) -> Result<Encoders> {
+        let compute = compute.into();
+        let text = TextEncoder::open(&paths.text, &compute)?;
+        Ok(Encoders { text, image: ImageEncoder::open(&paths.image, &compute)?, precision: compute.precision })
     }
 }

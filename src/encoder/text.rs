@@ -5,11 +5,8 @@ use std::path::Path;
 use rayon::prelude::*;
 
 use super::directory::Directory;
-use super::{Encoded, Precision, Tokenizer};
+use super::{Compute, Encoded, Tokenizer};
 use crate::error::{Error, Result};
-
-/// Tokens of a forward pass: enough rows to fill the products, few enough that they stay in the cache between layers.
-const BATCH_TOKENS: usize = 512;
 
 /// A model of texts.
 pub trait TextModel: Send + Sync {
@@ -28,16 +25,23 @@ pub struct TextEncoder {
     identity: String,
     tokenizer: Tokenizer,
     model: Box<dyn TextModel>,
+    /// Tokens of a forward pass.
+    batch_tokens: usize,
 }
 
 impl TextEncoder {
     /// Opens a Hugging Face directory of a CLIP or a BERT.
-    pub fn open(folder: &Path, precision: Precision) -> Result<TextEncoder> {
-        Directory::open(folder)?.text(precision)
+    pub fn open(folder: &Path, compute: impl Into<Compute>) -> Result<TextEncoder> {
+        Directory::open(folder)?.text(&compute.into())
     }
 
-    pub(super) fn new(identity: String, tokenizer: Tokenizer, model: Box<dyn TextModel>) -> TextEncoder {
-        TextEncoder { identity, tokenizer, model }
+    pub(super) fn new(
+        identity: String,
+        tokenizer: Tokenizer,
+        model: Box<dyn TextModel>,
+        batch_tokens: usize,
+    ) -> TextEncoder {
+        TextEncoder { identity, tokenizer, model, batch_tokens }
     }
 
     /// Kind and fingerprint, as a store's manifest records it.
@@ -63,7 +67,7 @@ impl TextEncoder {
 
     /// Encodes texts given by the numbers of their tokens.
     pub fn encode_ids(&self, ids: &[Vec<u32>]) -> Result<Vec<Encoded>> {
-        let batches = batches(ids);
+        let batches = batches(ids, self.batch_tokens);
         // Batches side by side: their layers need not wait for each other.
         let run = |batch: &Vec<usize>| self.model.encode(&batch.iter().map(|&i| ids[i].as_slice()).collect::<Vec<_>>());
         let done: Vec<Vec<Encoded>> = batches.par_iter().map(run).collect::<Result<_>>()?;
@@ -76,14 +80,14 @@ impl TextEncoder {
     }
 }
 
-/// Numbers of the texts of each forward pass: by length, so that those of a pass take about as long.
-fn batches(ids: &[Vec<u32>]) -> Vec<Vec<usize>> {
+/// Numbers of the texts of each forward pass of at most so many tokens: by length, so that those of a pass take about as long.
+fn batches(ids: &[Vec<u32>], most: usize) -> Vec<Vec<usize>> {
     let mut order: Vec<usize> = (0..ids.len()).collect();
     order.sort_by_key(|&i| ids[i].len());
-    let (mut batches, mut tokens) = (Vec::new(), BATCH_TOKENS + 1);
+    let (mut batches, mut tokens) = (Vec::new(), most + 1);
     for i in order {
         tokens += ids[i].len();
-        if tokens > BATCH_TOKENS {
+        if tokens > most {
             batches.push(Vec::new());
             tokens = ids[i].len();
         }
@@ -101,12 +105,12 @@ mod tests {
     #[test]
     fn every_text_is_in_one_batch() {
         let ids: Vec<Vec<u32>> = (0..500).map(|i| vec![0; 1 + i * 37 % 77]).chain([vec![0; 3000]]).collect();
-        let batches = batches(&ids);
+        let batches = batches(&ids, 1024);
         let mut all = batches.concat();
         all.sort();
         assert_eq!(all, (0..ids.len()).collect::<Vec<_>>());
         let tokens = |batch: &Vec<usize>| batch.iter().map(|&i| ids[i].len()).sum::<usize>();
-        assert!(batches.iter().all(|batch| tokens(batch) <= BATCH_TOKENS || batch.len() == 1));
-        assert!(batches.len() < 50 && super::batches(&[]).is_empty());
+        assert!(batches.iter().all(|batch| tokens(batch) <= 1024 || batch.len() == 1));
+        assert!(batches.len() < 25 && super::batches(&[], 1024).is_empty());
     }
 }

@@ -1,8 +1,12 @@
 //! The block of a transformer encoder.
 
+use rand::Rng;
+
+use super::Compute;
 use super::layers::{Attention, Dense, Loader, Norm, Rows, Sequences};
 use crate::device::cpu::{Activation, Heads};
 use crate::error::{Error, Result};
+use crate::random::{Purpose, generator};
 
 /// Sizes of a block.
 #[derive(Clone, Copy, Debug)]
@@ -44,6 +48,17 @@ impl Sizes {
 /// FLOPs of a transformer's blocks on one sequence of `length` rows: projections, attention, two layers of the MLP.
 pub fn block_flops(layers: usize, width: usize, inner: usize, length: usize) -> u64 {
     (layers * (length * (8 * width * width + 4 * width * inner) + 4 * length * length * width)) as u64
+}
+
+/// Bytes that a block which normalizes first moves at least on these rows: its weights once, and what each of its steps
+/// (two norms, four products, attention) takes and gives once. Residuals are f32, operands `operand` bytes each.
+pub fn block_bytes(sizes: &Sizes, rows: usize, operand: usize) -> u64 {
+    let Sizes { width, inner, .. } = *sizes;
+    let weights = operand * (4 * width * width + 2 * width * inner) + 4 * (9 * width + inner);
+    let norms = 2 * (4 + operand) * width;
+    let attention = operand * (width + 3 * width) + operand * (3 * width + width) + (operand + 4 + 4) * width;
+    let mlp = operand * (width + inner) + operand * inner + (4 + 4) * width;
+    (weights + rows * (norms + attention + mlp)) as u64
 }
 
 /// Where a block's layers lie in a file, and on which side of their residuals it normalizes.
@@ -93,6 +108,28 @@ impl Block {
             norm2: norm(layout.norm2)?,
             up: loader.dense(layout.up, inner, width)?.with(activation),
             down: loader.dense(layout.down, width, inner)?,
+        })
+    }
+
+    /// A block that normalizes first, with weights drawn by seed, to measure with.
+    pub fn random(sizes: Sizes, seed: u64, compute: &Compute) -> Result<Block> {
+        let Sizes { width, inner, heads, eps, activation } = sizes;
+        let mut rng = generator(seed, Purpose::Benchmark, 2);
+        let norm = || Norm::new(vec![1.0; width], vec![0.0; width], eps, compute);
+        let mut dense = |outputs: usize, inputs: usize| {
+            let bound = 1.0 / (inputs as f32).sqrt();
+            let weight: Vec<f32> = (0..outputs * inputs).map(|_| rng.random_range(-bound..bound)).collect();
+            Dense::new(&weight, outputs, Some(vec![0.0; outputs]), compute)
+        };
+        Ok(Block {
+            norm_first: true,
+            norm1: norm()?,
+            qkv: dense(3 * width, width)?,
+            attention: Attention::new(heads, compute.precision),
+            out: dense(width, width)?,
+            norm2: norm()?,
+            up: dense(inner, width)?.with(activation),
+            down: dense(width, inner)?,
         })
     }
 

@@ -5,11 +5,8 @@ use std::path::Path;
 use rayon::prelude::*;
 
 use super::directory::Directory;
-use super::{Encoded, ImageProcessor, Precision};
+use super::{Compute, Encoded, ImageProcessor};
 use crate::error::Result;
-
-/// Images of a forward pass: enough rows to fill the products, few enough that they stay in the cache between layers.
-const BATCH: usize = 8;
 
 /// A model of images.
 pub trait ImageModel: Send + Sync {
@@ -28,16 +25,23 @@ pub struct ImageEncoder {
     identity: String,
     processor: ImageProcessor,
     model: Box<dyn ImageModel>,
+    /// Images of a forward pass.
+    batch: usize,
 }
 
 impl ImageEncoder {
     /// Opens a Hugging Face directory of a CLIP or a ResNet.
-    pub fn open(folder: &Path, precision: Precision) -> Result<ImageEncoder> {
-        Directory::open(folder)?.image(precision)
+    pub fn open(folder: &Path, compute: impl Into<Compute>) -> Result<ImageEncoder> {
+        Directory::open(folder)?.image(&compute.into())
     }
 
-    pub(super) fn new(identity: String, processor: ImageProcessor, model: Box<dyn ImageModel>) -> ImageEncoder {
-        ImageEncoder { identity, processor, model }
+    pub(super) fn new(
+        identity: String,
+        processor: ImageProcessor,
+        model: Box<dyn ImageModel>,
+        batch: usize,
+    ) -> ImageEncoder {
+        ImageEncoder { identity, processor, model, batch }
     }
 
     /// Kind and fingerprint, as a store's manifest records it.
@@ -63,7 +67,7 @@ impl ImageEncoder {
     /// Encodes images that the processor prepared.
     pub fn encode_images(&self, images: &[Vec<f32>]) -> Result<Vec<Encoded>> {
         // Batches side by side: their layers need not wait for each other.
-        let batches = images.par_chunks(BATCH).map(|images| self.model.encode(images));
+        let batches = images.par_chunks(self.batch).map(|images| self.model.encode(images));
         Ok(batches.collect::<Result<Vec<_>>>()?.into_iter().flatten().collect())
     }
 }

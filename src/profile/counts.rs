@@ -41,6 +41,9 @@ impl Shared {
 pub struct KernelCount {
     pub kernel: String,
     pub launches: u64,
+    /// Bytes of the sectors that each launch touches, each sector once: what caches cannot absorb.
+    pub loaded_once_bytes: u64,
+    pub stored_once_bytes: u64,
     pub flops: u64,
     pub operations: BTreeMap<String, u64>,
     pub active_lanes: f64,
@@ -52,6 +55,11 @@ pub struct KernelCount {
 }
 
 impl KernelCount {
+    /// Bytes that must move between device memory and the chip, however well caches work.
+    pub fn once_bytes(&self) -> u64 {
+        self.loaded_once_bytes + self.stored_once_bytes
+    }
+
     /// FLOPs of tensor cores.
     pub fn tensor_flops(&self) -> u64 {
         self.operations.iter().filter(|(kind, _)| kind.starts_with("tensor")).map(|(_, count)| count).sum()

@@ -6,6 +6,7 @@ pub mod encoding;
 pub mod flops;
 pub mod kar;
 pub mod latency;
+pub mod layers;
 mod memory;
 pub mod products;
 pub mod step;

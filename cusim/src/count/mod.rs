@@ -4,6 +4,7 @@
 //! the chip.
 
 pub mod access;
+pub mod touched;
 
 use std::collections::BTreeMap;
 
@@ -11,6 +12,7 @@ use crate::exec::program::{AccessKind, Program, WorkKind};
 use crate::exec::tally::Executed;
 use crate::json::Json;
 use access::{AccessCounts, SiteCounts};
+use touched::Touched;
 
 /// Counts of some instructions.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -107,6 +109,8 @@ fn name(kind: WorkKind) -> &'static str {
 pub struct KernelCounts {
     /// How often it was launched.
     pub launches: u64,
+    /// Bytes of the sectors that each launch loads from and stores to, a sector once a launch.
+    pub touched: [u64; 2],
     /// Counts by source line; of instructions without one under an empty name.
     pub lines: BTreeMap<(String, u32), Counts>,
 }
@@ -131,6 +135,13 @@ impl Counters {
     /// Counts a launch.
     pub fn add_launch(&mut self, program: &Program) {
         self.kernels.entry(program.name().to_string()).or_default().launches += 1;
+    }
+
+    /// Adds the sectors that a launch touched.
+    pub fn add_touched(&mut self, program: &Program, touched: &Touched) {
+        let [loads, stores] = &mut self.kernels.entry(program.name().to_string()).or_default().touched;
+        *loads += touched.loads.bytes();
+        *stores += touched.stores.bytes();
     }
 
     fn line(&mut self, program: &Program, origin: u32) -> &mut Counts {
@@ -178,9 +189,11 @@ impl Counters {
                 continue;
             }
             let line = self.line(program, site.origin);
-            let stores = matches!(site.access, AccessKind::Store | AccessKind::StrongStore | AccessKind::MatrixStore)
-                || site.access == AccessKind::AsyncCopy && site.space == crate::ptx::Space::Shared;
-            if stores { line.stores.add(counts) } else { line.loads.add(counts) }
+            if site.access.stores() || site.access == AccessKind::AsyncCopy && site.space == crate::ptx::Space::Shared {
+                line.stores.add(counts)
+            } else {
+                line.loads.add(counts)
+            }
         }
     }
 
@@ -191,7 +204,13 @@ impl Counters {
                 let place = Json::String(if file.is_empty() { String::new() } else { format!("{file}:{line}") });
                 Json::object([("source", place)].into_iter().chain(counts.to_json()))
             });
-            let head = [("kernel", Json::String(name.clone())), ("launches", Json::Int(kernel.launches))];
+            let [loaded, stored] = kernel.touched.map(Json::Int);
+            let head = [
+                ("kernel", Json::String(name.clone())),
+                ("launches", Json::Int(kernel.launches)),
+                ("loaded_once_bytes", loaded),
+                ("stored_once_bytes", stored),
+            ];
             let tail = [("lines", Json::Array(lines.collect()))];
             Json::object(head.into_iter().chain(kernel.total().to_json()).chain(tail))
         });

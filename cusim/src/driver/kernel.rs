@@ -355,6 +355,7 @@ impl Driver {
             checks: self.sink.watches() || self.counters.is_some(),
             sink: &self.sink,
             counters: self.counters.as_ref(),
+            touched: Default::default(),
             threads: usize::MAX,
             released: std::sync::Mutex::default(),
             turns: crate::check::log::Turns::default(),

@@ -15,6 +15,7 @@ use super::tally::Executed;
 use crate::check::log::Turns;
 use crate::check::report::Sink;
 use crate::count::Counters;
+use crate::count::touched::Touched;
 use crate::mem::Memory;
 
 /// Work below this is not worth waking another thread for.
@@ -54,6 +55,8 @@ pub struct Launch<'a> {
     pub sink: &'a Sink,
     /// Where counts go.
     pub counters: Option<&'a Mutex<Counters>>,
+    /// What it touched of device memory, where that is counted.
+    pub touched: Touched,
     /// Host threads.
     pub threads: usize,
     /// What blocks released through atomics, by address.
@@ -168,6 +171,10 @@ impl Workers {
             _ => {
                 self.with_worker(|worker| run_blocks(launch, &progress, worker, |_| false));
             }
+        }
+        if let Some(counters) = launch.counters {
+            let mut counters = counters.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            counters.add_touched(launch.program, &launch.touched);
         }
         let fault = progress.fault.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
         fault.map_or(Ok(()), |(_, fault)| Err(fault))

@@ -218,6 +218,13 @@ pub enum AccessKind {
     PartialCopy,
 }
 
+impl AccessKind {
+    /// Whether it only writes, where its address points.
+    pub fn stores(self) -> bool {
+        matches!(self, AccessKind::Store | AccessKind::StrongStore | AccessKind::MatrixStore)
+    }
+}
+
 /// A variable in shared memory.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SharedVariable {

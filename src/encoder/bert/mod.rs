@@ -9,7 +9,7 @@ pub use config::BertConfig;
 use super::layers::{Embedding, Loader, Norm, Sequences, mean};
 use super::text::TextModel;
 use super::transformer::{Block, Layout};
-use super::{Encoded, Precision, collect};
+use super::{Compute, Encoded, collect};
 use crate::error::Result;
 use crate::tensor::Shards;
 
@@ -33,9 +33,9 @@ pub struct Bert {
 }
 
 /// Reads the model, saved alone or with a head for some task.
-pub(super) fn open(folder: &Path, shards: &Shards, precision: Precision) -> Result<Box<dyn TextModel>> {
+pub(super) fn open(folder: &Path, shards: &Shards, compute: &Compute) -> Result<Box<dyn TextModel>> {
     let config = BertConfig::read(folder)?;
-    let loader = Loader::new(shards, precision).under_if("bert", "embeddings.word_embeddings.weight");
+    let loader = Loader::new(shards, compute).under_if("bert", "embeddings.word_embeddings.weight");
     let (width, sizes) = (config.hidden_size, config.sizes()?);
     let embeddings = loader.under("embeddings");
     // All texts are of the first type.

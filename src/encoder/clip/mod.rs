@@ -16,7 +16,7 @@ use super::layers::{Dense, Loader, Rows};
 use super::text::TextModel;
 use super::transformer::Layout;
 use super::vision::ImageModel;
-use super::{ImageProcessor, Precision};
+use super::{Compute, ImageProcessor};
 use crate::device::cpu::vector;
 use crate::error::Result;
 use crate::tensor::Shards;
@@ -33,20 +33,20 @@ const BLOCK: Layout = Layout {
 };
 
 /// Reads the text tower.
-pub(super) fn open_text(folder: &Path, shards: &Shards, precision: Precision) -> Result<Box<dyn TextModel>> {
+pub(super) fn open_text(folder: &Path, shards: &Shards, compute: &Compute) -> Result<Box<dyn TextModel>> {
     let config = ClipConfig::read(folder)?;
-    Ok(Box::new(ClipText::read(&Loader::new(shards, precision), &config)?))
+    Ok(Box::new(ClipText::read(&Loader::new(shards, compute), &config)?))
 }
 
 /// Reads the vision tower and how its images are prepared.
 pub(super) fn open_vision(
     folder: &Path,
     shards: &Shards,
-    precision: Precision,
+    compute: &Compute,
 ) -> Result<(ImageProcessor, Box<dyn ImageModel>)> {
     let config = ClipConfig::read(folder)?;
     let processor = ImageProcessor::open(folder, Some(config.vision_config.image_size as u32))?;
-    Ok((processor, Box::new(ClipVision::read(&Loader::new(shards, precision), &config)?)))
+    Ok((processor, Box::new(ClipVision::read(&Loader::new(shards, compute), &config)?)))
 }
 
 /// The projected vector of each row, scaled to length one.

@@ -21,6 +21,9 @@ impl Attention {
 
     /// Queries, keys and values side by side (n, 3 · width) -> contexts (n, width)
     pub fn forward(&self, qkv: &Rows, sequences: &Sequences) -> Result<Rows> {
+        if let Data::Device(device) = qkv.data() {
+            return Ok(Rows::on_device(sequences.on(device.rows.gpu())?.attend(&device.rows, self.heads)?));
+        }
         let mut out = Rows::scratch(qkv.count(), self.heads.count * self.heads.width, self.precision);
         match (qkv.data(), out.data_mut()) {
             (Data::F32(qkv), Data::F32(out)) => self_attention(qkv, sequences.lengths(), self.heads, out)?,

@@ -1,8 +1,12 @@
 //! Convolutions, as products with the windows of images.
 
+use rayon::prelude::*;
+
+use super::rows::Data;
 use super::{Dense, Rows};
-use crate::device::cpu::{Activation, Windows};
-use crate::encoder::Precision;
+use crate::device::cpu::{Activation, Buffer, Windows};
+use crate::device::cuda::encoder as cuda;
+use crate::encoder::{Compute, Precision};
 use crate::error::{Error, Result};
 
 /// Images or feature maps: a row for each pixel, image by image, line by line.
@@ -19,16 +23,16 @@ impl Maps {
     /// From images (3, height, width) with their channels apart, as image processors make them.
     pub fn from_planes(images: &[Vec<f32>], height: usize, width: usize) -> Result<Maps> {
         let pixels = height * width;
-        let mut values = Vec::with_capacity(images.len() * 3 * pixels);
-        for image in images {
-            if image.len() != 3 * pixels {
-                let reason = format!("{} values of an image, needs (3, {height}, {width})", image.len());
-                return Err(Error::shape("images", reason));
-            }
-            let (red, rest) = image.split_at(pixels);
-            let (green, blue) = rest.split_at(pixels);
-            values.extend(red.iter().zip(green).zip(blue).flat_map(|((&red, &green), &blue)| [red, green, blue]));
+        if let Some(image) = images.iter().find(|image| image.len() != 3 * pixels) {
+            let reason = format!("{} values of an image, needs (3, {height}, {width})", image.len());
+            return Err(Error::shape("images", reason));
         }
+        let mut values = Buffer::scratch(images.len() * 3 * pixels);
+        values.par_chunks_mut((3 * pixels).max(1)).zip(images).for_each(|(values, planes)| {
+            for (i, pixel) in values.chunks_exact_mut(3).enumerate() {
+                pixel.copy_from_slice(&[planes[i], planes[pixels + i], planes[2 * pixels + i]]);
+            }
+        });
         Ok(Maps { rows: Rows::new(values, 3), height, width })
     }
 
@@ -51,14 +55,19 @@ pub struct Filters {
 
 /// A convolution; its activation and residual are those of [`Dense`].
 pub struct Convolution {
-    product: Dense,
+    product: Product,
     filters: Filters,
+}
+
+enum Product {
+    Host(Dense),
+    Device { convolution: cuda::Convolution, activation: Option<Activation>, precision: Precision },
 }
 
 impl Convolution {
     /// From a weight (outputs, inputs, kernel, kernel).
-    pub fn new(weight: &[f32], filters: Filters, bias: Option<Vec<f32>>, precision: Precision) -> Result<Convolution> {
-        let Filters { outputs, inputs, kernel, .. } = filters;
+    pub fn new(weight: &[f32], filters: Filters, bias: Option<Vec<f32>>, compute: &Compute) -> Result<Convolution> {
+        let Filters { outputs, inputs, kernel, stride, padding } = filters;
         let area = kernel * kernel;
         if weight.len() != outputs * inputs * area || weight.is_empty() {
             return Err(Error::shape("convolution", format!("{} weights for {filters:?}", weight.len())));
@@ -68,30 +77,70 @@ impl Convolution {
             .chunks_exact(inputs * area)
             .flat_map(|filter| (0..inputs * area).map(|i| filter[i % inputs * area + i / inputs]))
             .collect();
-        Ok(Convolution { product: Dense::new(&turned, outputs, bias, precision)?, filters })
+        let precision = compute.precision;
+        let product = match &compute.gpu {
+            None => Product::Host(Dense::new(&turned, outputs, bias, compute)?),
+            Some(gpu) => {
+                let (sizes, patches) = ((inputs, kernel), kernel == stride && padding == 0);
+                let bias = bias.as_deref();
+                let convolution = cuda::Convolution::new(gpu, &turned, sizes, patches, bias, precision.into())?;
+                Product::Device { convolution, activation: None, precision }
+            }
+        };
+        Ok(Convolution { product, filters })
     }
 
     /// The same with an activation function.
     pub fn with(self, activation: Activation) -> Convolution {
-        Convolution { product: self.product.with(activation), ..self }
+        let product = match self.product {
+            Product::Host(product) => Product::Host(product.with(activation)),
+            Product::Device { convolution, precision, .. } => {
+                Product::Device { convolution, activation: Some(activation), precision }
+            }
+        };
+        Convolution { product, ..self }
     }
 
     /// The same with outputs in f32.
     pub fn wide(self) -> Convolution {
-        Convolution { product: self.product.wide(), ..self }
+        let product = match self.product {
+            Product::Host(product) => Product::Host(product.wide()),
+            Product::Device { convolution, activation, .. } => {
+                Product::Device { convolution, activation, precision: Precision::F32 }
+            }
+        };
+        Convolution { product, ..self }
     }
 
-    /// Maps of the filters' responses.
+    /// Maps of the filters' responses. Images on the host are copied to where the convolution computes.
     pub fn forward(&self, x: &Maps) -> Result<Maps> {
         let windows = self.windows(x);
         let (height, width) = windows.size();
-        let rows = self.product.forward_windows(&x.rows, windows, x.images() * height * width)?;
+        let rows = match (&self.product, x.rows.data()) {
+            (Product::Host(product), _) => product.forward_windows(&x.rows, windows, x.images() * height * width)?,
+            (Product::Device { convolution, activation, precision }, data) => {
+                let forward = |x: &_| convolution.forward(x, windows, *activation, (*precision).into());
+                Rows::on_device(match data {
+                    Data::Device(x) => x.with(convolution.element(), forward)?,
+                    _ => forward(&convolution.upload(x.rows.wide("convolution")?)?)?,
+                })
+            }
+        };
         Ok(Maps { rows, height, width })
     }
 
     /// Adds to the residual, which has the size of the output, and applies the activation.
     pub fn forward_onto(&self, x: &Maps, residual: &mut Maps) -> Result<()> {
-        self.product.forward_windows_onto(&x.rows, self.windows(x), &mut residual.rows)
+        let windows = self.windows(x);
+        match (&self.product, x.rows.data(), residual.rows.data_mut()) {
+            (Product::Device { convolution, activation, .. }, Data::Device(x), Data::Device(out)) => {
+                out.narrow = None;
+                let onto = |x: &_| convolution.forward_onto(x, windows, &mut out.rows, *activation);
+                x.with(convolution.element(), onto)
+            }
+            (Product::Host(product), ..) => product.forward_windows_onto(&x.rows, windows, &mut residual.rows),
+            _ => Err(Error::shape("convolution", "weights and images lie on different devices")),
+        }
     }
 
     fn windows(&self, x: &Maps) -> Windows {

@@ -1,43 +1,62 @@
 //! Token embeddings, and the class token that vision transformers put before the patches.
 
+use super::rows::Data;
 use super::{Rows, Sequences};
 use crate::device::cpu::{Buffer, simd, vector};
+use crate::device::cuda::encoder as cuda;
+use crate::encoder::Compute;
 use crate::error::{Error, Result};
 use crate::tensor::Tensor;
 
 /// Vectors of tokens and of their positions in a sequence, which are added.
 pub struct Embedding {
-    /// (vocabulary, width)
-    tokens: Tensor,
-    /// (most tokens, width)
-    positions: Tensor,
+    tables: Tables,
+    /// Rows of the two tables.
+    vocabulary: usize,
+    most_tokens: usize,
     width: usize,
+}
+
+enum Tables {
+    Host { tokens: Tensor, positions: Tensor },
+    Device(cuda::Embedding),
 }
 
 impl Embedding {
     /// From two tables of one width.
-    pub fn new(tokens: Tensor, positions: Tensor) -> Result<Embedding> {
-        let (_, width) = tokens.matrix("embedding", "table of tokens")?;
-        positions.expect("embedding", "table of positions", &[positions.len() / width.max(1), width])?;
-        Ok(Embedding { tokens, positions, width })
+    pub fn new(tokens: Tensor, positions: Tensor, compute: &Compute) -> Result<Embedding> {
+        let (vocabulary, width) = tokens.matrix("embedding", "table of tokens")?;
+        let most_tokens = positions.len() / width.max(1);
+        positions.expect("embedding", "table of positions", &[most_tokens, width])?;
+        let tables = match &compute.gpu {
+            Some(gpu) => Tables::Device(cuda::Embedding::new(gpu, tokens.data(), positions.data(), width)?),
+            None => Tables::Host { tokens, positions },
+        };
+        Ok(Embedding { tables, vocabulary, most_tokens, width })
     }
 
     /// Rows of the tokens of all sequences.
-    pub fn forward<'a>(&'a self, ids: &[&[u32]]) -> Result<Rows> {
+    pub fn forward(&self, ids: &[&[u32]]) -> Result<Rows> {
+        if let Some(id) = ids.iter().flat_map(|ids| ids.iter()).find(|&&id| id as usize >= self.vocabulary) {
+            let reason = format!("token {id} is beyond the vocabulary of {}", self.vocabulary);
+            return Err(Error::invalid(format!("{reason}; tokenizer.json belongs to another model")));
+        }
+        if ids.iter().any(|ids| ids.len() > self.most_tokens) {
+            return Err(Error::shape("embedding", "a text has more tokens than positions"));
+        }
+        let (tokens, positions) = match &self.tables {
+            Tables::Host { tokens, positions } => (tokens, positions),
+            Tables::Device(embedding) => {
+                let places: Vec<u32> = ids.iter().flat_map(|ids| 0..ids.len() as u32).collect();
+                return Ok(Rows::on_device(embedding.forward(&ids.concat(), &places)?));
+            }
+        };
         let mut out = Buffer::scratch(ids.iter().map(|ids| ids.len()).sum::<usize>() * self.width);
-        let row = |table: &'a Tensor, i: usize| table.data().get(i * self.width..(i + 1) * self.width);
+        let row = |i: usize| i * self.width..(i + 1) * self.width;
         let places = ids.iter().flat_map(|ids| ids.iter().enumerate());
         for (out, (position, &id)) in out.chunks_exact_mut(self.width).zip(places) {
-            let token = row(&self.tokens, id as usize).ok_or_else(|| {
-                let known = self.tokens.len() / self.width;
-                let reason = format!("token {id} is beyond the vocabulary of {known}");
-                Error::invalid(format!("{reason}; tokenizer.json belongs to another model"))
-            })?;
-            let position = row(&self.positions, position);
-            let position =
-                position.ok_or_else(|| Error::shape("embedding", "a text has more tokens than positions"))?;
-            out.copy_from_slice(token);
-            simd!(vector::add(out, position));
+            out.copy_from_slice(&tokens.data()[row(id as usize)]);
+            simd!(vector::add(out, &positions.data()[row(position)]));
         }
         Ok(Rows::new(out, self.width))
     }
@@ -45,32 +64,52 @@ impl Embedding {
 
 /// Puts the class token before each image's patches and adds their positions.
 pub struct ClassToken {
-    class: Tensor,
-    /// (patches + 1, width)
-    positions: Tensor,
+    vectors: Vectors,
+    width: usize,
+    /// Patches of an image and the class token.
+    length: usize,
+}
+
+enum Vectors {
+    Host { class: Tensor, positions: Tensor },
+    Device(cuda::ClassToken),
 }
 
 impl ClassToken {
     /// From the token (width) and the positions (patches + 1, width).
-    pub fn new(class: Tensor, positions: Tensor) -> ClassToken {
-        ClassToken { class, positions }
+    pub fn new(class: Tensor, positions: Tensor, compute: &Compute) -> Result<ClassToken> {
+        let (width, length) = (class.len(), positions.len() / class.len().max(1));
+        let vectors = match &compute.gpu {
+            Some(gpu) => Vectors::Device(cuda::ClassToken::new(gpu, class.data(), positions.data())?),
+            None => Vectors::Host { class, positions },
+        };
+        Ok(ClassToken { vectors, width, length })
     }
 
     /// (images · patches, width) -> (images · (patches + 1), width) and the images' sequences.
     pub fn forward(&self, patches: &Rows) -> Result<(Rows, Sequences)> {
-        let (width, length) = (self.class.len(), self.positions.len() / self.class.len().max(1));
+        let ClassToken { width, length, .. } = *self;
         if patches.width() != width || length < 2 || !patches.count().is_multiple_of(length - 1) {
             let (count, found) = (patches.count(), patches.width());
             return Err(Error::shape("class token", format!("({count}, {found}) patches of images of {length}")));
         }
         let images = patches.count() / (length - 1);
-        let mut out = Buffer::scratch(images * length * width);
-        let patches = patches.wide("class token")?.chunks_exact((length - 1) * width);
-        for (out, patches) in out.chunks_exact_mut(length * width).zip(patches) {
-            out[..width].copy_from_slice(self.class.data());
-            out[width..].copy_from_slice(patches);
-            simd!(vector::add(out, self.positions.data()));
-        }
-        Ok((Rows::new(out, width), Sequences::equal(images, length)))
+        let rows = match (&self.vectors, patches.data()) {
+            (Vectors::Device(token), Data::Device(patches)) => Rows::on_device(token.forward(&patches.rows)?),
+            (Vectors::Device(_), _) => {
+                return Err(Error::shape("class token", "lies on a device, patches on the host"));
+            }
+            (Vectors::Host { class, positions }, _) => {
+                let mut out = Buffer::scratch(images * length * width);
+                let patches = patches.wide("class token")?.chunks_exact((length - 1) * width);
+                for (out, patches) in out.chunks_exact_mut(length * width).zip(patches) {
+                    out[..width].copy_from_slice(class.data());
+                    out[width..].copy_from_slice(patches);
+                    simd!(vector::add(out, positions.data()));
+                }
+                Rows::new(out, width)
+            }
+        };
+        Ok((rows, Sequences::equal(images, length)))
     }
 }

@@ -1,7 +1,7 @@
 //! Reading layers from a model's weights.
 
 use super::{ClassToken, Convolution, Dense, Embedding, Filters, Norm};
-use crate::encoder::Precision;
+use crate::encoder::{Compute, Precision};
 use crate::error::Result;
 use crate::tensor::{Shards, Tensor};
 
@@ -10,13 +10,13 @@ pub struct Loader<'a> {
     shards: &'a Shards,
     /// What stands before each name.
     prefix: String,
-    precision: Precision,
+    compute: &'a Compute,
 }
 
 impl<'a> Loader<'a> {
     /// For all tensors of a model.
-    pub fn new(shards: &'a Shards, precision: Precision) -> Loader<'a> {
-        Loader { shards, prefix: String::new(), precision }
+    pub fn new(shards: &'a Shards, compute: &'a Compute) -> Loader<'a> {
+        Loader { shards, prefix: String::new(), compute }
     }
 
     /// The same for tensors whose names go on with `part.` if there is one called `part.known`: models are published
@@ -32,7 +32,7 @@ impl<'a> Loader<'a> {
 
     /// What the layers compute with.
     pub fn precision(&self) -> Precision {
-        self.precision
+        self.compute.precision
     }
 
     /// Whether there is a tensor of that name.
@@ -57,7 +57,7 @@ impl<'a> Loader<'a> {
     /// `name.weight` (outputs, inputs) without a bias.
     pub fn projection(&self, name: &str, outputs: usize, inputs: usize) -> Result<Dense> {
         let weight = self.tensor(&format!("{name}.weight"), &[outputs, inputs])?;
-        Dense::new(weight.data(), outputs, None, self.precision)
+        Dense::new(weight.data(), outputs, None, self.compute)
     }
 
     /// Several layers of the same input as one, their outputs side by side.
@@ -67,7 +67,7 @@ impl<'a> Loader<'a> {
             weight.extend_from_slice(self.tensor(&format!("{name}.weight"), &[outputs, inputs])?.data());
             bias.extend(self.vector(&format!("{name}.bias"), outputs)?);
         }
-        Dense::new(&weight, names.len() * outputs, Some(bias), self.precision)
+        Dense::new(&weight, names.len() * outputs, Some(bias), self.compute)
     }
 
     /// `name.weight` and `name.bias`, or as old files call them `name.gamma` and `name.beta`.
@@ -75,7 +75,7 @@ impl<'a> Loader<'a> {
         let old = self.contains(&format!("{name}.gamma"));
         let [gamma, beta] = if old { ["gamma", "beta"] } else { ["weight", "bias"] };
         let [gamma, beta] = [gamma, beta].map(|part| self.vector(&format!("{name}.{part}"), width));
-        Ok(Norm::new(gamma?, beta?, eps, self.precision))
+        Norm::new(gamma?, beta?, eps, self.compute)
     }
 
     /// `tokens.weight` (vocabulary, width) and `positions.weight` (most tokens, width), to whose rows `shift` is added.
@@ -94,18 +94,18 @@ impl<'a> Loader<'a> {
                 row.iter_mut().zip(shift).for_each(|(x, shift)| *x += shift);
             }
         }
-        Embedding::new(tokens, positions)
+        Embedding::new(tokens, positions, self.compute)
     }
 
     /// `class` (width) and `positions.weight` (length, width).
     pub fn class_token(&self, class: &str, positions: &str, length: usize, width: usize) -> Result<ClassToken> {
         let class = self.tensor(class, &[width])?;
-        Ok(ClassToken::new(class, self.tensor(&format!("{positions}.weight"), &[length, width])?))
+        ClassToken::new(class, self.tensor(&format!("{positions}.weight"), &[length, width])?, self.compute)
     }
 
     /// `name.weight` (outputs, inputs, kernel, kernel) without a bias.
     pub fn convolution(&self, name: &str, filters: Filters) -> Result<Convolution> {
-        Convolution::new(self.filters(name, filters)?.data(), filters, None, self.precision)
+        Convolution::new(self.filters(name, filters)?.data(), filters, None, self.compute)
     }
 
     /// `convolution.weight` (outputs, inputs, kernel, kernel) followed by the batch normalization `normalization`, which
@@ -121,7 +121,7 @@ impl<'a> Loader<'a> {
             weights.iter_mut().for_each(|weight| *weight *= factor);
             bias[i] -= mean[i] * factor;
         }
-        Convolution::new(weight.data(), filters, Some(bias), self.precision)
+        Convolution::new(weight.data(), filters, Some(bias), self.compute)
     }
 
     fn filters(&self, name: &str, Filters { outputs, inputs, kernel, .. }: Filters) -> Result<Tensor> {

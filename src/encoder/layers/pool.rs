@@ -5,11 +5,15 @@ use rayon::prelude::*;
 use super::rows::Data;
 use super::{Maps, Rows, Sequences};
 use crate::device::cpu::{Buffer, Value, Windows, simd, vector};
+use crate::device::cuda::encoder as cuda;
 use crate::encoder::Precision;
 use crate::error::{Error, Result};
 
 /// The mean row of each sequence in f32; of an empty one, zeros.
 pub fn mean(x: &Rows, sequences: &Sequences) -> Result<Rows> {
+    if let Data::Device(device) = x.data() {
+        return Ok(Rows::on_device(cuda::mean(&device.rows, sequences.on(device.rows.gpu())?)?));
+    }
     let (values, width) = (x.wide("mean")?, x.width());
     let mut out = Buffer::zeros(sequences.lengths().len() * width);
     for (out, range) in out.chunks_exact_mut(width).zip(sequences.ranges()) {
@@ -40,6 +44,10 @@ impl MaxPool {
         let precision = match x.rows.data() {
             Data::F32(_) => Precision::F32,
             Data::Bf16(_) => Precision::Bf16,
+            Data::Device(device) => {
+                let rows = Rows::on_device(cuda::max_pool(&device.rows, windows)?);
+                return Ok(Maps { rows, height, width });
+            }
         };
         let mut rows = Rows::scratch(x.images() * height * width, channels, precision);
         match (x.rows.data(), rows.data_mut()) {

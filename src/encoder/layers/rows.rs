@@ -1,11 +1,14 @@
 //! What layers take and give.
 
 use std::ops::Range;
+use std::sync::{Arc, OnceLock};
 
 use half::bf16;
 
+use crate::device::Gpu;
 use crate::device::cpu::{Buffer, HalfBuffer, simd, vector};
-use crate::encoder::Precision;
+use crate::device::cuda::encoder::{Element, Matrix, SequenceRows};
+use crate::encoder::{Compute, Precision};
 use crate::error::{Error, Result};
 
 /// Rows of activations: tokens, patches or pixels.
@@ -20,12 +23,50 @@ pub struct Rows {
 pub(super) enum Data {
     F32(Buffer),
     Bf16(HalfBuffer),
+    Device(DeviceRows),
+}
+
+/// Rows in a device's memory.
+#[derive(Debug)]
+pub(super) struct DeviceRows {
+    pub rows: Matrix,
+    /// The same in bf16, if the rows are f32 and a product is to come.
+    pub narrow: Option<Matrix>,
+}
+
+impl DeviceRows {
+    /// Calls a layer with the rows in this type, converted if need be.
+    pub fn with<R>(&self, element: Element, layer: impl FnOnce(&Matrix) -> Result<R>) -> Result<R> {
+        match &self.narrow {
+            _ if self.rows.element() == element => layer(&self.rows),
+            Some(narrow) if element == Element::Bf16 => layer(narrow),
+            _ => layer(&self.rows.converted()?),
+        }
+    }
 }
 
 impl Rows {
     /// From values on the host.
     pub fn new(values: impl Into<Buffer>, width: usize) -> Rows {
         Rows { width, data: Data::F32(values.into()) }
+    }
+
+    /// From values on the host, where something computes.
+    pub fn on(values: Vec<f32>, width: usize, compute: &Compute) -> Result<Rows> {
+        match &compute.gpu {
+            Some(gpu) => Ok(Rows::on_device(Matrix::upload(gpu, "activations", &values, width, Element::F32)?)),
+            None => Ok(Rows::new(values, width)),
+        }
+    }
+
+    /// From a matrix in a device's memory.
+    pub(super) fn on_device(rows: Matrix) -> Rows {
+        Rows::of(DeviceRows { rows, narrow: None })
+    }
+
+    /// From a matrix in a device's memory and its copy.
+    pub(super) fn of(device: DeviceRows) -> Rows {
+        Rows { width: device.rows.width(), data: Data::Device(device) }
     }
 
     /// `count` rows of any values, to be written in full before they are read.
@@ -42,6 +83,7 @@ impl Rows {
         let len = match &self.data {
             Data::F32(values) => values.len(),
             Data::Bf16(values) => values.len(),
+            Data::Device(device) => return device.rows.rows(),
         };
         len / self.width
     }
@@ -64,6 +106,7 @@ impl Rows {
         match &self.data {
             Data::F32(values) => Ok(values),
             Data::Bf16(_) => Err(Error::shape(layer, "takes rows of f32, not of bf16")),
+            Data::Device(_) => Err(Error::shape(layer, "computes on the host, its rows lie on a device")),
         }
     }
 
@@ -72,11 +115,18 @@ impl Rows {
         match self.data {
             Data::F32(values) => Ok(values),
             Data::Bf16(values) => Ok(widened(&values)),
+            Data::Device(device) => device.rows.read(),
         }
     }
 
-    /// The same rows in f32.
+    /// The same rows in f32, where they lie.
     pub fn into_wide(self) -> Result<Rows> {
+        if let Data::Device(device) = self.data {
+            return match device.rows.element() {
+                Element::F32 => Ok(Rows::on_device(device.rows)),
+                Element::Bf16 => Ok(Rows::on_device(device.rows.converted()?)),
+            };
+        }
         let width = self.width;
         Ok(Rows::new(self.into_host()?, width))
     }
@@ -89,6 +139,10 @@ impl Rows {
 
     /// A copy of the rows of these numbers.
     pub fn select(&self, numbers: &[usize]) -> Result<Rows> {
+        if let Data::Device(device) = &self.data {
+            let numbers: Vec<u32> = numbers.iter().map(|&number| number as u32).collect();
+            return Ok(Rows::on_device(device.rows.select(&numbers)?));
+        }
         let x = self.wide("select")?;
         let mut out = Buffer::scratch(numbers.len() * self.width);
         for (out, &number) in out.chunks_exact_mut(self.width).zip(numbers) {
@@ -109,17 +163,28 @@ fn widened(values: &[bf16]) -> Buffer {
 #[derive(Clone, Debug)]
 pub struct Sequences {
     lengths: Vec<usize>,
+    /// Made when a device first needs it.
+    on_device: Arc<OnceLock<SequenceRows>>,
 }
 
 impl Sequences {
     /// Sequences of these lengths.
     pub fn new(lengths: Vec<usize>) -> Sequences {
-        Sequences { lengths }
+        Sequences { lengths, on_device: Arc::default() }
     }
 
     /// `count` sequences of one length.
     pub fn equal(count: usize, length: usize) -> Sequences {
-        Sequences { lengths: vec![length; count] }
+        Sequences::new(vec![length; count])
+    }
+
+    /// Where they lie, as a device reads it.
+    pub(super) fn on(&self, gpu: &Gpu) -> Result<&SequenceRows> {
+        if let Some(rows) = self.on_device.get() {
+            return Ok(rows);
+        }
+        let rows = SequenceRows::new(gpu, &self.lengths)?;
+        Ok(self.on_device.get_or_init(|| rows))
     }
 
     /// Rows of each.

@@ -8,7 +8,7 @@ pub use config::ResNetConfig;
 
 use super::layers::{Convolution, Filters, Loader, Maps, MaxPool, Sequences, mean};
 use super::vision::ImageModel;
-use super::{Encoded, ImageProcessor, Precision, collect};
+use super::{Compute, Encoded, ImageProcessor, collect};
 use crate::device::cpu::Activation;
 use crate::error::Result;
 use crate::tensor::Shards;
@@ -41,15 +41,11 @@ struct Bottleneck {
 }
 
 /// Reads the model, saved alone or with a classifier, and how its images are prepared.
-pub(super) fn open(
-    folder: &Path,
-    shards: &Shards,
-    precision: Precision,
-) -> Result<(ImageProcessor, Box<dyn ImageModel>)> {
+pub(super) fn open(folder: &Path, shards: &Shards, compute: &Compute) -> Result<(ImageProcessor, Box<dyn ImageModel>)> {
     let config = ResNetConfig::read(folder)?;
     let processor = ImageProcessor::open(folder, None)?;
     let size = processor.size();
-    let loader = Loader::new(shards, precision).under_if("resnet", "embedder.embedder.convolution.weight");
+    let loader = Loader::new(shards, compute).under_if("resnet", "embedder.embedder.convolution.weight");
     let normalized = |loader: &Loader, outputs, inputs, kernel, stride| {
         let filters = Filters { outputs, inputs, kernel, stride, padding: kernel / 2 };
         loader.normalized_convolution(filters, EPS)

@@ -32,7 +32,7 @@ impl Windows {
     }
 
     /// Whether each window is one pixel, and each pixel one window.
-    fn are_pixels(&self) -> bool {
+    pub fn are_pixels(&self) -> bool {
         self.kernel == 1 && self.stride == 1 && self.padding == 0
     }
 }

@@ -4,6 +4,7 @@ use bytemuck::{Pod, Zeroable};
 
 use super::super::{DeviceBuffer, Gpu, Grid, Ptr};
 use super::{Element, Matrix};
+use crate::device::cpu::Heads;
 use crate::error::{Error, Result};
 
 /// The widest heads that the kernels take.
@@ -13,16 +14,6 @@ const WIDEST: usize = 128;
 const WARP_QUERIES: usize = 16;
 const MOST_WARPS: usize = 4;
 const KEYS: usize = 64;
-
-/// Heads of attention.
-#[derive(Clone, Copy, Debug)]
-pub struct Heads {
-    pub count: usize,
-    /// Values of a head.
-    pub width: usize,
-    /// Whether a row sees only itself and those before it in its sequence.
-    pub causal: bool,
-}
 
 /// Where each sequence lies among the rows of a matrix.
 #[derive(Debug)]
@@ -86,7 +77,7 @@ impl SequenceRows {
     }
 
     /// Attention of each sequence to itself: queries, keys and values side by side (rows, 3 · width) -> (rows, width), of the
-    /// device's element type.
+    /// same element type.
     pub fn attend(&self, qkv: &Matrix, heads: Heads) -> Result<Matrix> {
         let (gpu, element) = (qkv.gpu(), qkv.element());
         let Heads { count, width: head, causal } = heads;
@@ -96,8 +87,8 @@ impl SequenceRows {
             let reason = format!("({}, {}) for {} rows of {count} heads of {head}", qkv.rows(), qkv.width(), self.rows);
             return Err(Error::shape("encoder_attention", reason));
         }
-        if head == 0 || head > WIDEST || (tensor_cores && !head.is_multiple_of(16)) {
-            let reason = format!("heads of {head}: must be a multiple of 16, at most {WIDEST}; use --device cpu");
+        if head == 0 || head > WIDEST || (tensor_cores && !head.is_multiple_of(8)) {
+            let reason = format!("heads of {head}: must be a multiple of 8, at most {WIDEST}; use --device cpu");
             return Err(Error::shape("encoder_attention", reason));
         }
         let out = Matrix::alloc(gpu, "activations", element, self.rows, width)?;
@@ -117,7 +108,7 @@ impl SequenceRows {
         // Short sequences take fewer warps, none of which idles.
         let warps = if tensor_cores { self.longest.div_ceil(WARP_QUERIES).clamp(1, MOST_WARPS) } else { 4 };
         let queries = if tensor_cores { warps * WARP_QUERIES } else { warps };
-        let shared = if tensor_cores { (queries + 2 * KEYS) * (head + 8) * 2 } else { 0 };
+        let shared = if tensor_cores { (queries + 2 * KEYS) * (head.next_multiple_of(16) + 8) * 2 } else { 0 };
         let wide = if head <= 64 { "encoder_attention_64" } else { "encoder_attention_128" };
         let grid = Grid {
             blocks: [self.len(), count, self.longest.div_ceil(queries)],

@@ -3,8 +3,21 @@
 use bytemuck::{Pod, Zeroable};
 
 use super::super::{Gpu, Grid, Ptr};
+use super::matrix::fours;
 use super::{Element, Matrix};
 use crate::error::{Error, Result};
+
+/// Tables of tokens and of their positions.
+pub struct Embedding {
+    tokens: Matrix,
+    positions: Matrix,
+}
+
+/// The vector before an image's patches, and the positions of both.
+pub struct ClassToken {
+    class: Matrix,
+    positions: Matrix,
+}
 
 #[derive(Clone, Copy, Pod, Zeroable)]
 #[repr(C)]
@@ -21,7 +34,7 @@ struct Tokens {
 #[derive(Clone, Copy, Pod, Zeroable)]
 #[repr(C)]
 struct Patches {
-    first: Ptr,
+    class: Ptr,
     patches: Ptr,
     positions: Ptr,
     out: Ptr,
@@ -31,62 +44,71 @@ struct Patches {
     padding: i32,
 }
 
-/// Width of tables of f32 that the kernels take.
-fn width_of(tables: [&Matrix; 2]) -> Result<usize> {
-    let [width, other] = tables.map(|table| table.width_of("encoder_embed", Element::F32));
-    match (width?, other?) {
-        (width, other) if width == other && width.is_multiple_of(4) => Ok(width),
-        (width, other) => {
-            Err(Error::shape("encoder_embed", format!("rows of {width} and {other}: must be a multiple of 4")))
+fn table(gpu: &Gpu, values: &[f32], width: usize) -> Result<Matrix> {
+    fours("encoder_embed", width)?;
+    Matrix::upload(gpu, "weights", values, width, Element::F32)
+}
+
+impl Embedding {
+    /// Copies tables of rows of one width to a device.
+    pub fn new(gpu: &Gpu, tokens: &[f32], positions: &[f32], width: usize) -> Result<Embedding> {
+        Ok(Embedding { tokens: table(gpu, tokens, width)?, positions: table(gpu, positions, width)? })
+    }
+
+    /// Row ids[i] of the tokens plus row places[i] of the positions, as f32.
+    pub fn forward(&self, ids: &[u32], places: &[u32]) -> Result<Matrix> {
+        let Embedding { tokens, positions } = self;
+        let within = |numbers: &[u32], table: &Matrix| numbers.iter().all(|&i| (i as usize) < table.rows());
+        if ids.len() != places.len() || !within(ids, tokens) || !within(places, positions) {
+            return Err(Error::shape("encoder_embed", "a token or its position is beyond its table"));
         }
+        let (gpu, width) = (tokens.gpu(), tokens.width());
+        let out = Matrix::alloc(gpu, "activations", Element::F32, ids.len(), width)?;
+        let [ids, places] = [ids, places].map(|numbers| gpu.upload("row numbers", numbers));
+        let (ids, places, rows) = (ids?, places?, out.rows());
+        let args = Tokens {
+            table: tokens.ptr(),
+            positions: positions.ptr(),
+            ids: ids.ptr(),
+            places: places.ptr(),
+            out: out.ptr(),
+            rows: rows as i32,
+            width: width as i32,
+        };
+        gpu.launch("encoder_embed_tokens", Grid::values(rows * width / 4, 256), &args)?;
+        Ok(out)
     }
 }
 
-/// Row ids[i] of `table` plus row places[i] of `positions`, as f32.
-pub fn embed_tokens(gpu: &Gpu, table: &Matrix, positions: &Matrix, ids: &[u32], places: &[u32]) -> Result<Matrix> {
-    let width = width_of([table, positions])?;
-    let within = |numbers: &[u32], table: &Matrix| numbers.iter().all(|&i| (i as usize) < table.rows());
-    if ids.len() != places.len() || !within(ids, table) || !within(places, positions) {
-        return Err(Error::shape("encoder_embed", "a token or its position is beyond its table"));
+impl ClassToken {
+    /// Copies the vector (width) and the positions (1 + patches, width) to a device.
+    pub fn new(gpu: &Gpu, class: &[f32], positions: &[f32]) -> Result<ClassToken> {
+        let width = class.len();
+        Ok(ClassToken { class: table(gpu, class, width)?, positions: table(gpu, positions, width)? })
     }
-    let out = Matrix::alloc(gpu, "activations", Element::F32, ids.len(), width)?;
-    let (ids_there, places) = (gpu.upload("row numbers", ids)?, gpu.upload("row numbers", places)?);
-    let args = Tokens {
-        table: table.ptr(),
-        positions: positions.ptr(),
-        ids: ids_there.ptr(),
-        places: places.ptr(),
-        out: out.ptr(),
-        rows: ids.len() as i32,
-        width: width as i32,
-    };
-    gpu.launch("encoder_embed_tokens", Grid::values(ids.len() * width / 4, 256), &args)?;
-    Ok(out)
-}
 
-/// `first` (1, width) and the patches of each image (images · n, width), plus `positions` (1 + n, width): (images · (1 + n),
-/// width), as f32.
-pub fn embed_patches(first: &Matrix, patches: &Matrix, positions: &Matrix) -> Result<Matrix> {
-    let (gpu, width, length) = (positions.gpu(), width_of([patches, positions])?, positions.rows());
-    if first.width_of("encoder_embed", Element::F32)? != width
-        || length < 2
-        || !patches.rows().is_multiple_of(length - 1)
-    {
-        let reason = format!("{} patches of images of {length}, with those of {}", patches.rows(), first.width());
-        return Err(Error::shape("encoder_embed", reason));
+    /// The patches (images · patches, width), f32, with the class vector before each image's and all with their positions:
+    /// (images · (1 + patches), width).
+    pub fn forward(&self, patches: &Matrix) -> Result<Matrix> {
+        let (gpu, width, length) = (patches.gpu(), self.class.width(), self.positions.rows());
+        let fits = patches.width_of("encoder_embed", Element::F32)? == width && length > 1;
+        if !fits || !patches.rows().is_multiple_of(length - 1) {
+            let reason = format!("({}, {}) patches of images of {length}", patches.rows(), patches.width());
+            return Err(Error::shape("encoder_embed", reason));
+        }
+        let rows = patches.rows() / (length - 1) * length;
+        let out = Matrix::alloc(gpu, "activations", Element::F32, rows, width)?;
+        let args = Patches {
+            class: self.class.ptr(),
+            patches: patches.ptr(),
+            positions: self.positions.ptr(),
+            out: out.ptr(),
+            rows: rows as i32,
+            length: length as i32,
+            width: width as i32,
+            padding: 0,
+        };
+        gpu.launch("encoder_embed_patches", Grid::values(rows * width / 4, 256), &args)?;
+        Ok(out)
     }
-    let rows = patches.rows() / (length - 1) * length;
-    let out = Matrix::alloc(gpu, "activations", Element::F32, rows, width)?;
-    let args = Patches {
-        first: first.ptr(),
-        patches: patches.ptr(),
-        positions: positions.ptr(),
-        out: out.ptr(),
-        rows: rows as i32,
-        length: length as i32,
-        width: width as i32,
-        padding: 0,
-    };
-    gpu.launch("encoder_embed_patches", Grid::values(rows * width / 4, 256), &args)?;
-    Ok(out)
 }

@@ -1,11 +1,11 @@
-//! Row-major matrices of the device's element type.
+//! Row-major matrices in device memory, and copies of their rows (kernels/encoder_rows.cu).
 
-use bytemuck::{cast_slice, cast_slice_mut};
+use bytemuck::{Pod, Zeroable, cast_slice, cast_slice_mut};
 use half::bf16;
 use half::slice::HalfFloatSliceExt;
 use rayon::prelude::*;
 
-use super::super::{Arithmetic, DeviceBuffer, Gpu, Ptr};
+use super::super::{DeviceBuffer, Gpu, Grid, Ptr};
 use crate::device::cpu::Buffer;
 use crate::error::{Error, Result};
 
@@ -20,14 +20,6 @@ pub enum Element {
 }
 
 impl Element {
-    /// What layers compute on under a device's arithmetic.
-    pub fn of(gpu: &Gpu) -> Element {
-        match gpu.arithmetic() {
-            Arithmetic::Mixed => Element::Bf16,
-            Arithmetic::F32 => Element::F32,
-        }
-    }
-
     /// The kernel for this type.
     pub(super) fn kernel(self, bf16: &'static str, f32: &'static str) -> &'static str {
         match self {
@@ -45,6 +37,16 @@ impl Element {
     }
 }
 
+#[derive(Clone, Copy, Pod, Zeroable)]
+#[repr(C)]
+struct Copy {
+    x: Ptr,
+    from: Ptr,
+    out: Ptr,
+    rows: i32,
+    width: i32,
+}
+
 /// A row-major matrix in a device's memory.
 #[derive(Debug)]
 pub struct Matrix {
@@ -60,22 +62,12 @@ impl Matrix {
         Ok(Matrix { bytes: gpu.alloc(label, rows * width * element.size())?, element, rows, width })
     }
 
-    /// A copy of host values, rounded to the device's element type; their number must be a multiple of `width`.
-    pub fn upload(gpu: &Gpu, label: &'static str, values: &[f32], width: usize) -> Result<Matrix> {
-        match Element::of(gpu) {
-            Element::F32 => Matrix::upload_f32(gpu, label, values, width),
-            Element::Bf16 => Matrix::upload_bf16(gpu, label, &to_bf16(values), width),
+    /// A copy of host values, rounded to the element type; their number must be a multiple of `width`.
+    pub fn upload(gpu: &Gpu, label: &'static str, values: &[f32], width: usize, element: Element) -> Result<Matrix> {
+        match element {
+            Element::F32 => Matrix::of_bytes(gpu, label, cast_slice(values), element, width),
+            Element::Bf16 => Matrix::of_bytes(gpu, label, cast_slice(&to_bf16(values)), element, width),
         }
-    }
-
-    /// A copy of host values as f32, whatever the device's arithmetic.
-    pub fn upload_f32(gpu: &Gpu, label: &'static str, values: &[f32], width: usize) -> Result<Matrix> {
-        Matrix::of_bytes(gpu, label, cast_slice(values), Element::F32, width)
-    }
-
-    /// A copy of host values that are bf16 already, whatever the device's arithmetic.
-    pub fn upload_bf16(gpu: &Gpu, label: &'static str, values: &[bf16], width: usize) -> Result<Matrix> {
-        Matrix::of_bytes(gpu, label, cast_slice(values), Element::Bf16, width)
     }
 
     fn of_bytes(gpu: &Gpu, label: &'static str, bytes: &[u8], element: Element, width: usize) -> Result<Matrix> {
@@ -102,13 +94,31 @@ impl Matrix {
         Ok(values)
     }
 
-    /// The same values in rows of another width.
-    pub fn reshaped(self, width: usize) -> Result<Matrix> {
-        let count = self.rows * self.width;
-        if width == 0 || !count.is_multiple_of(width) {
-            return Err(Error::shape("matrix", format!("{count} values in rows of {width}")));
+    /// A copy in the other element type.
+    pub fn converted(&self) -> Result<Matrix> {
+        let (kernel, element) = match self.element {
+            Element::F32 => ("encoder_rows_narrow", Element::Bf16),
+            Element::Bf16 => ("encoder_rows_wide", Element::F32),
+        };
+        self.copy(kernel, (Ptr::NULL, self.rows), element)
+    }
+
+    /// A copy of the rows of these numbers, of f32.
+    pub fn select(&self, rows: &[u32]) -> Result<Matrix> {
+        self.width_of("encoder_rows", Element::F32)?;
+        if let Some(row) = rows.iter().find(|&&row| row as usize >= self.rows) {
+            return Err(Error::shape("encoder_rows", format!("no row {row} of {}", self.rows)));
         }
-        Ok(Matrix { rows: count / width, width, ..self })
+        let numbers = self.gpu().upload("row numbers", rows)?;
+        self.copy("encoder_rows_select", (numbers.ptr(), rows.len()), Element::F32)
+    }
+
+    fn copy(&self, kernel: &'static str, (from, rows): (Ptr, usize), element: Element) -> Result<Matrix> {
+        let out = Matrix::alloc(self.gpu(), "activations", element, rows, self.width)?;
+        let (rows, width) = (rows as i32, self.width as i32);
+        let args = Copy { x: self.ptr(), from, out: out.ptr(), rows, width };
+        self.gpu().launch(kernel, Grid::values(out.rows * fours(kernel, self.width)?, 256), &args)?;
+        Ok(out)
     }
 
     /// Its width, if its values are what a kernel takes.
@@ -150,8 +160,16 @@ impl Matrix {
     }
 }
 
+/// A quarter of a width, of which the kernels take four values at a time.
+pub(super) fn fours(kernel: &'static str, width: usize) -> Result<usize> {
+    match width.is_multiple_of(4) {
+        true => Ok(width / 4),
+        false => Err(Error::shape(kernel, format!("rows of {width}: must be a multiple of 4; use --device cpu"))),
+    }
+}
+
 /// Values rounded to bf16, to nearest and ties to even.
-pub(super) fn to_bf16(values: &[f32]) -> Vec<bf16> {
+fn to_bf16(values: &[f32]) -> Vec<bf16> {
     let mut narrow = vec![bf16::ZERO; values.len()];
     let chunks = narrow.par_chunks_mut(CONVERTED).zip(values.par_chunks(CONVERTED));
     chunks.for_each(|(narrow, wide)| narrow.convert_from_f32_slice(wide));

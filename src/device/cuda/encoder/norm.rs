@@ -6,8 +6,8 @@ use super::super::{DeviceBuffer, Gpu, Grid, Ptr};
 use super::{Element, Matrix};
 use crate::error::{Error, Result};
 
-/// The widest rows that the kernels take: 64 values per lane of a warp.
-pub const WIDEST: usize = 2048;
+/// The widest rows that the kernel takes: 64 values per lane of a warp.
+const WIDEST: usize = 2048;
 
 /// Rows of a block.
 const BLOCK_ROWS: usize = 32;
@@ -23,10 +23,10 @@ pub struct Norm {
 #[repr(C)]
 struct Args {
     x: Ptr,
-    from: Ptr,
     gamma: Ptr,
     beta: Ptr,
-    out: Ptr,
+    wide: Ptr,
+    narrow: Ptr,
     rows: i32,
     width: i32,
     eps: f32,
@@ -46,34 +46,35 @@ impl Norm {
 
     /// The rows of x (n, width), f32, normalized.
     pub fn forward(&self, x: &Matrix, output: Element) -> Result<Matrix> {
-        self.launch(x, (Ptr::NULL, x.rows()), output)
+        let out = self.output(x, output)?;
+        let [wide, narrow] = match output {
+            Element::F32 => [out.ptr(), Ptr::NULL],
+            Element::Bf16 => [Ptr::NULL, out.ptr()],
+        };
+        self.launch(x, wide, narrow)?;
+        Ok(out)
     }
 
-    /// The rows of x of these numbers, normalized; they must be below x's number of rows.
-    pub fn forward_rows(&self, x: &Matrix, rows: &DeviceBuffer<u32>, output: Element) -> Result<Matrix> {
-        self.launch(x, (rows.ptr(), rows.len()), output)
+    /// The same as f32 and as bf16, for rows that are both a residual and an operand.
+    pub fn forward_both(&self, x: &Matrix) -> Result<(Matrix, Matrix)> {
+        let (wide, narrow) = (self.output(x, Element::F32)?, self.output(x, Element::Bf16)?);
+        self.launch(x, wide.ptr(), narrow.ptr())?;
+        Ok((wide, narrow))
     }
 
-    fn launch(&self, x: &Matrix, (from, rows): (Ptr, usize), output: Element) -> Result<Matrix> {
+    fn output(&self, x: &Matrix, element: Element) -> Result<Matrix> {
         let width = x.width_of("encoder_layer_norm", Element::F32)?;
         if width != self.gamma.len() {
             return Err(Error::shape("encoder_layer_norm", format!("rows of {width}, needs {}", self.gamma.len())));
         }
-        let out = Matrix::alloc(x.gpu(), "activations", output, rows, width)?;
-        let args = Args {
-            x: x.ptr(),
-            from,
-            gamma: self.gamma.ptr(),
-            beta: self.beta.ptr(),
-            out: out.ptr(),
-            rows: rows as i32,
-            width: width as i32,
-            eps: self.eps,
-            padding: 0,
-        };
-        let kernel = output.kernel("encoder_layer_norm_bf16", "encoder_layer_norm_f32");
-        let grid = Grid { shared: 8 * width as u32, ..Grid::line(rows.div_ceil(BLOCK_ROWS), 256) };
-        x.gpu().launch(kernel, grid, &args)?;
-        Ok(out)
+        Matrix::alloc(x.gpu(), "activations", element, x.rows(), width)
+    }
+
+    fn launch(&self, x: &Matrix, wide: Ptr, narrow: Ptr) -> Result<()> {
+        let (gamma, beta) = (self.gamma.ptr(), self.beta.ptr());
+        let (rows, width) = (x.rows() as i32, x.width() as i32);
+        let args = Args { x: x.ptr(), gamma, beta, wide, narrow, rows, width, eps: self.eps, padding: 0 };
+        let grid = Grid { shared: 8 * width as u32, ..Grid::line(x.rows().div_ceil(BLOCK_ROWS), 256) };
+        x.gpu().launch("encoder_layer_norm", grid, &args)
     }
 }

@@ -3,7 +3,9 @@
 use bytemuck::{Pod, Zeroable};
 
 use super::super::{Grid, Ptr};
-use super::{Element, Maps, Matrix, SequenceRows, Windows};
+use super::matrix::fours;
+use super::{Element, Matrix, SequenceRows};
+use crate::device::cpu::Windows;
 use crate::error::{Error, Result};
 
 #[derive(Clone, Copy, Pod, Zeroable)]
@@ -33,47 +35,30 @@ struct Mean {
     padding: i32,
 }
 
-#[derive(Clone, Copy, Pod, Zeroable)]
-#[repr(C)]
-struct UnitLength {
-    x: Ptr,
-    rows: i32,
-    width: i32,
-}
-
-fn fours(width: usize) -> Result<usize> {
-    match width.is_multiple_of(4) {
-        true => Ok(width / 4),
-        false => Err(Error::shape("encoder_pool", format!("rows of {width}: must be a multiple of 4"))),
-    }
-}
-
-impl Maps {
-    /// The largest value of each channel in each window; what lies beyond the border counts as nothing.
-    pub fn max_pool(&self, windows: Windows) -> Result<Maps> {
-        let (channels, element) = (self.pixels.width(), self.pixels.element());
-        let images = self.images();
-        let (out_height, out_width) = windows.output(self.height, self.width)?;
-        let count = images * out_height * out_width;
-        let out = Matrix::alloc(self.pixels.gpu(), "activations", element, count, channels)?;
-        let args = MaxPool {
-            x: self.pixels.ptr(),
-            out: out.ptr(),
-            images: images as i32,
-            height: self.height as i32,
-            width: self.width as i32,
-            channels: channels as i32,
-            out_height: out_height as i32,
-            out_width: out_width as i32,
-            size: windows.size as i32,
-            stride: windows.stride as i32,
-            border: windows.border as i32,
-            padding: 0,
-        };
-        let kernel = element.kernel("encoder_max_pool_bf16", "encoder_max_pool_f32");
-        out.gpu().launch(kernel, Grid::values(count * fours(channels)?, 256), &args)?;
-        Ok(Maps { pixels: out, height: out_height, width: out_width })
-    }
+/// The largest value of each channel in each window of images (n · height · width, channels); what lies beyond the border
+/// is left out.
+pub fn max_pool(x: &Matrix, windows: Windows) -> Result<Matrix> {
+    let Windows { height, width, kernel, stride, padding } = windows;
+    let (channels, (down, across)) = (x.width(), windows.size());
+    let images = x.rows() / (height * width).max(1);
+    let out = Matrix::alloc(x.gpu(), "activations", x.element(), images * down * across, channels)?;
+    let args = MaxPool {
+        x: x.ptr(),
+        out: out.ptr(),
+        images: images as i32,
+        height: height as i32,
+        width: width as i32,
+        channels: channels as i32,
+        out_height: down as i32,
+        out_width: across as i32,
+        size: kernel as i32,
+        stride: stride as i32,
+        border: padding as i32,
+        padding: 0,
+    };
+    let grid = Grid::values(out.rows() * fours("encoder_max_pool", channels)?, 256);
+    x.gpu().launch(x.element().kernel("encoder_max_pool_bf16", "encoder_max_pool_f32"), grid, &args)?;
+    Ok(out)
 }
 
 /// The mean row of each sequence of f32; of an empty one, zeros.
@@ -84,14 +69,7 @@ pub fn mean(x: &Matrix, sequences: &SequenceRows) -> Result<Matrix> {
     }
     let out = Matrix::alloc(x.gpu(), "activations", Element::F32, sequences.len(), width)?;
     let args = Mean { x: x.ptr(), offsets: sequences.offsets(), out: out.ptr(), width: width as i32, padding: 0 };
-    let grid = Grid { blocks: [sequences.len(), fours(width)?.div_ceil(128), 1], threads: 128, shared: 0 };
-    x.gpu().launch("encoder_mean", grid, &args)?;
+    let blocks = [sequences.len(), fours("encoder_mean", width)?.div_ceil(128), 1];
+    x.gpu().launch("encoder_mean", Grid { blocks, threads: 128, shared: 0 }, &args)?;
     Ok(out)
-}
-
-/// Divides each row of f32 by its length.
-pub fn unit_length(x: &mut Matrix) -> Result<()> {
-    let width = x.width_of("encoder_unit_length", Element::F32)?;
-    let args = UnitLength { x: x.ptr(), rows: x.rows() as i32, width: width as i32 };
-    x.gpu().launch("encoder_unit_length", Grid::warps(x.rows()), &args)
 }

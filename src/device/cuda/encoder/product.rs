@@ -4,6 +4,7 @@ use bytemuck::{Pod, Zeroable};
 
 use super::super::{Gpu, Grid, Ptr};
 use super::{Element, Matrix};
+use crate::device::cpu::Activation;
 use crate::error::{Error, Result};
 
 /// Sides of the kernels' tiles.
@@ -13,18 +14,6 @@ const SMALL: usize = 64;
 /// Threads of the bf16 kernels, and of those that compute in f32.
 pub(super) const THREADS: u32 = 128;
 pub(super) const THREADS_F32: u32 = 256;
-
-/// What is applied to each element of a product, after bias and residual were added.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Activation {
-    #[default]
-    None,
-    /// x / (1 + exp(-1.702 x))
-    QuickGelu,
-    /// x Φ(x), by the error function.
-    Gelu,
-    Relu,
-}
 
 /// C (m, n) = activation(A (m, k) W (n, k)ᵀ + bias + residual), of matrices in device memory.
 ///
@@ -38,7 +27,7 @@ pub struct Gemm {
     pub w_row: usize,
     /// n values of f32, or null.
     pub bias: Ptr,
-    pub activation: Activation,
+    pub activation: Option<Activation>,
     /// Of C's type, or null; may be C itself.
     pub residual: Ptr,
     pub residual_row: usize,
@@ -95,7 +84,7 @@ impl Gemm {
             w: w.ptr(),
             w_row: k,
             bias: Ptr::NULL,
-            activation: Activation::None,
+            activation: None,
             residual: Ptr::NULL,
             residual_row: n,
             c: c.ptr(),
@@ -144,7 +133,7 @@ impl Output {
     pub(super) fn new(
         op: &'static str,
         (m, n): (usize, usize),
-        activation: Activation,
+        activation: Option<Activation>,
         (bias, residual, c): (Ptr, Ptr, Ptr),
         (residual_row, c_row): (usize, usize),
         element: Element,
@@ -163,10 +152,10 @@ impl Output {
             n: n as i32,
             // As in kernels/encoder_product.cuh.
             activation: match activation {
-                Activation::None => 0,
-                Activation::QuickGelu => 1,
-                Activation::Gelu => 2,
-                Activation::Relu => 3,
+                None => 0,
+                Some(Activation::QuickGelu) => 1,
+                Some(Activation::Gelu) => 2,
+                Some(Activation::Relu) => 3,
             },
             wide: (element == Element::F32) as i32,
         })

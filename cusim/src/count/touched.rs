@@ -1,0 +1,89 @@
+//! Which sectors of device memory a launch touches, each counted once: what must be moved however well caches work.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{PoisonError, RwLock};
+
+use super::access::SECTOR;
+use crate::exec::observe::Seen;
+use crate::exec::op::{LANES, Mask};
+
+/// Words of 64 sectors in a page, and its sectors: 2 MiB of memory.
+const WORDS: usize = 1024;
+const PAGE: u64 = 64 * WORDS as u64;
+
+/// Sectors of a page, a bit each.
+type Page = [AtomicU64; WORDS];
+
+/// A set of sectors that threads add to.
+#[derive(Default)]
+pub struct Sectors(RwLock<HashMap<u64, Box<Page>>>);
+
+/// Sectors that a launch loads from and stores to.
+#[derive(Default)]
+pub struct Touched {
+    /// Loads, and what else reads.
+    pub loads: Sectors,
+    /// Stores.
+    pub stores: Sectors,
+}
+
+impl Sectors {
+    /// Adds the sectors of an access.
+    pub fn add(&self, seen: &Seen, mask: Mask) {
+        let lanes = (0..LANES).filter(|lane| mask >> lane & 1 != 0).map(|lane| seen.addresses[lane]);
+        self.insert(lanes.flat_map(|address| address / SECTOR..=(address + u64::from(seen.bytes) - 1) / SECTOR));
+    }
+
+    fn insert(&self, sectors: impl Iterator<Item = u64> + Clone) {
+        if !self.insert_known(sectors.clone()) {
+            let mut pages = self.0.write().unwrap_or_else(PoisonError::into_inner);
+            for sector in sectors.clone() {
+                pages.entry(sector / PAGE).or_insert_with(|| Box::new([const { AtomicU64::new(0) }; WORDS]));
+            }
+            drop(pages);
+            self.insert_known(sectors);
+        }
+    }
+
+    /// Adds sectors as long as their pages are there; whether all were.
+    fn insert_known(&self, sectors: impl Iterator<Item = u64>) -> bool {
+        let pages = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        let mut last = None;
+        for sector in sectors {
+            let page = match last {
+                Some((number, page)) if number == sector / PAGE => page,
+                _ => match pages.get(&(sector / PAGE)) {
+                    Some(page) => page,
+                    None => return false,
+                },
+            };
+            last = Some((sector / PAGE, page));
+            let (word, bit) = (&page[(sector % PAGE) as usize / 64], 1 << (sector % 64));
+            if word.load(Ordering::Relaxed) & bit == 0 {
+                word.fetch_or(bit, Ordering::Relaxed);
+            }
+        }
+        true
+    }
+
+    /// Bytes of all sectors.
+    pub fn bytes(&self) -> u64 {
+        let pages = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        let words = pages.values().flat_map(|page| page.iter());
+        words.map(|word| SECTOR * u64::from(word.load(Ordering::Relaxed).count_ones())).sum()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sector_counts_once() {
+        let sectors = Sectors::default();
+        sectors.insert([5, 6, 5, PAGE + 5].into_iter());
+        sectors.insert([1 << 40, 5, PAGE + 5].into_iter());
+        assert_eq!(sectors.bytes(), 4 * SECTOR);
+    }
+}

@@ -1,0 +1,64 @@
+//! Layers of a vision transformer, with weights drawn by seed.
+
+use rand::Rng;
+
+use crate::device::cpu::{Activation, Heads};
+use crate::encoder::layers::{Rows, Sequences};
+use crate::encoder::transformer::{Block, Sizes, block_bytes, block_flops};
+use crate::encoder::{Compute, Precision};
+use crate::error::Result;
+use crate::random::{Purpose, generator};
+
+/// Sizes of CLIP ViT-B/32's vision tower.
+const SIZES: Sizes = Sizes {
+    width: 768,
+    inner: 3072,
+    heads: Heads { count: 12, width: 64, causal: false },
+    eps: 1e-5,
+    activation: Activation::QuickGelu,
+};
+
+/// Its layers, and patches of an image with the class token.
+pub const VIT_LAYERS: usize = 12;
+const LENGTH: usize = 50;
+
+/// Layers of ViT-B/32 with the states of some images.
+pub struct LayerBench {
+    blocks: Vec<Block>,
+    states: Rows,
+    images: Sequences,
+    compute: Compute,
+}
+
+impl LayerBench {
+    /// Draws the layers and the states.
+    pub fn new(layers: usize, images: usize, compute: Compute) -> Result<LayerBench> {
+        let mut rng = generator(0, Purpose::Benchmark, 3);
+        let states = (0..images * LENGTH * SIZES.width).map(|_| rng.random_range(-1.0..1.0)).collect();
+        Ok(LayerBench {
+            blocks: (0..layers).map(|i| Block::random(SIZES, i as u64, &compute)).collect::<Result<_>>()?,
+            states: Rows::on(states, SIZES.width, &compute)?,
+            images: Sequences::equal(images, LENGTH),
+            compute,
+        })
+    }
+
+    /// Runs the layers and waits until they are done.
+    pub fn run(&mut self) -> Result<()> {
+        let LayerBench { blocks, states, images, compute } = self;
+        blocks.iter().try_for_each(|block| block.forward(states, images))?;
+        compute.gpu.as_ref().map_or(Ok(()), |gpu| gpu.synchronize())
+    }
+
+    /// FLOPs of a run.
+    pub fn flops(&self) -> u64 {
+        let images = self.images.lengths().len() as u64;
+        images * block_flops(self.blocks.len(), SIZES.width, SIZES.inner, LENGTH)
+    }
+
+    /// Bytes that a run moves at least, if each step reads and writes each of its operands once.
+    pub fn least_bytes(&self) -> u64 {
+        let operand = if self.compute.precision == Precision::Bf16 { 2 } else { 4 };
+        self.blocks.len() as u64 * block_bytes(&SIZES, self.states.count(), operand)
+    }
+}
