@@ -8,7 +8,7 @@ use fissfuse::encoder::{Compute, Encoded, EncoderPaths, Encoders, ImageEncoder, 
 use fissfuse::tensor::safetensors::Reader;
 use tempfile::tempdir;
 
-use crate::support::{on_device, refuse, succeed};
+use crate::support::{World, on_device, refuse, succeed};
 
 /// The sentence of the scripts.
 const TEXT: &str = "Hussein of Jordan. King Hussein, with his wife and Shahbanu Farah!";
@@ -169,4 +169,13 @@ fn a_side_that_a_model_does_not_encode_is_refused() {
     let image = image().to_str().unwrap().to_string();
     refuse(&["embed", "--encoder", bert, "--image", &image, "--out", &out], &["BERT, which encodes texts"]);
     refuse(&["embed", "--text", "x", "--out", &out], &["no encoder of texts", "--text-encoder"]);
+}
+
+#[test]
+fn features_of_different_precision_do_not_mix() {
+    let world = World::new();
+    let encode = |precision: &'static str| [&world.encode()[..], &["--precision", precision]].concat();
+    succeed(&encode("bf16"));
+    refuse(&encode("f32"), &["features", "precision is \"bf16\" in the one, \"f32\" in the other"]);
+    succeed(&encode("bf16"));
 }
