@@ -64,6 +64,8 @@ pub enum Purpose {
     Language = 8,
     /// Which mentions show a language model's preference for letters.
     Debias = 9,
+    /// Simulated datasets.
+    Simulation = 10,
 }
 
 /// A generator for one purpose; `index` tells its uses apart (an epoch, a mention).

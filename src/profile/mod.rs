@@ -9,7 +9,9 @@ pub mod latency;
 pub mod layers;
 mod memory;
 pub mod products;
+pub mod simulation;
 pub mod step;
+pub mod storage;
 pub mod synthetic;
 mod timing;
 

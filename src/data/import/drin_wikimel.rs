@@ -1,7 +1,6 @@
 //! WikiMEL in DRIN's raw layout, with its lists of 100 candidates.
 
 use std::collections::HashMap;
-use std::path::PathBuf;
 
 use serde_json::Value;
 
@@ -110,7 +109,7 @@ fn read_candidates(source: &mut Source) -> Result<Option<HashMap<String, Vec<Str
                 continue;
             }
         };
-        source.skip(record_error(&PathBuf::from(&path), i + 1, reason))?;
+        source.skip(record_error(&path, i + 1, reason))?;
     }
     Ok(Some(lists))
 }

@@ -1,5 +1,7 @@
 //! The `fissfuse-bench` command: how much work the model is and how fast this machine does it.
 
+mod data;
+
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -53,6 +55,10 @@ enum Command {
     Kar(KarArgs),
     Ceiling(CeilingArgs),
     Encode(EncodeArgs),
+    Candidates(data::CandidatesArgs),
+    Store(data::StoreArgs),
+    #[command(hide = true)]
+    StoreOnce(data::StoreOnceArgs),
 }
 
 /// Time of encoding texts, which are cut into tokens before, and prepared images.
@@ -346,6 +352,9 @@ fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Step(args) => step(args, cli.json),
         Command::Layer(args) => layer(args, cli.json),
         Command::Kernels(args) => kernels(args, cli.json),
+        Command::Candidates(args) => data::candidates(args, cli.json),
+        Command::Store(args) => data::store(args, cli.json),
+        Command::StoreOnce(args) => data::store_once(args),
         Command::Kar(args) => kar(args, cli.json),
         Command::Ceiling(args) => ceiling(args, cli.json),
         Command::Encode(args) => encode(args, cli.json),
@@ -394,9 +403,7 @@ fn latency(args: LatencyArgs, json: bool) -> anyhow::Result<()> {
         vec![row.mentions.to_string(), runs.to_string(), p50, p90, p99, format!("{:.0}", row.mentions_per_second)]
     };
     println!("{}", table(&header, rows.iter().map(row)));
-    if let Some(bytes) = peak_memory() {
-        println!("memory at its peak: {} MB", bytes / 1_000_000);
-    }
+    print_peak(peak_memory());
     Ok(())
 }
 
@@ -614,4 +621,10 @@ fn encode(args: EncodeArgs, json: bool) -> anyhow::Result<()> {
     let header = ["encoded", "a run", "tokens or patches", "median ms", "min ms", "max ms", "per second"];
     println!("{}", table(&header, rates.iter().map(row)));
     Ok(())
+}
+
+fn print_peak(bytes: Option<u64>) {
+    if let Some(bytes) = bytes {
+        println!("memory at its peak: {} MB", bytes / 1_000_000);
+    }
 }
