@@ -1,6 +1,6 @@
 //! Importers: what the field publishes, read into the dataset layout (docs/importing.md).
 //!
-//! One file per format reads a [`Draft`]; [`writer`] puts it on disk, whole or not at all.
+//! One file per format reads a draft of the dataset; the writer puts it on disk, whole or not at all.
 
 mod authors;
 mod document;
