@@ -7,6 +7,7 @@ pub mod flops;
 pub mod kar;
 pub mod latency;
 pub mod layers;
+pub mod llama;
 mod memory;
 pub mod products;
 pub mod simulation;

@@ -1,0 +1,140 @@
+"""llama.cpp and this engine on the same shapes, in turn: a Llama-2-7B's layers, a few of them, with random weights.
+
+    cargo build --release
+    python3 -m pip install gguf                                          # writes llama.cpp's files
+    python3 -m pip install --no-binary llama-cpp-python llama-cpp-python # builds llama.cpp for this processor
+    python3 benches/peers/llama.py [--layers 4] [--prompt 512] [--new 32] [--turns 3] [--threads 2] [--work DIR]
+
+Both read the same numbers of weights in bf16 and in 8 bits (llama.cpp's q8_0, with a scale for 32 weights; ours has one for
+128). Prints the best turn of each: prompt tokens per second, and new tokens per second one after the other, which memory
+bandwidth bounds; `fissfuse-bench` measures that bandwidth in the same turns.
+"""
+import argparse
+import json
+import pathlib
+import subprocess
+import tempfile
+import time
+
+import gguf
+import llama_cpp
+import numpy
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+WIDTH, INNER, HEADS, VOCABULARY, CONTEXT = 4096, 11008, 32, 32000, 4096
+
+
+def write_gguf(path, layers, kind):
+    """A random Llama of these layers; `kind` is a quantization type of gguf."""
+    writer = gguf.GGUFWriter(path, "llama")
+    writer.add_context_length(CONTEXT)
+    writer.add_embedding_length(WIDTH)
+    writer.add_block_count(layers)
+    writer.add_feed_forward_length(INNER)
+    writer.add_head_count(HEADS)
+    writer.add_head_count_kv(HEADS)
+    writer.add_rope_dimension_count(WIDTH // HEADS)
+    writer.add_layer_norm_rms_eps(1e-5)
+    writer.add_vocab_size(VOCABULARY)
+    writer.add_tokenizer_model("llama")
+    writer.add_token_list([f"<{i}>".encode() for i in range(VOCABULARY)])
+    writer.add_token_scores([0.0] * VOCABULARY)
+    writer.add_token_types([gguf.TokenType.NORMAL] * VOCABULARY)
+    generator = numpy.random.default_rng(0)
+
+    def matrix(name, outputs, inputs):
+        values = generator.random((outputs, inputs), dtype=numpy.float32) - numpy.float32(0.5)
+        values *= numpy.float32(12 / inputs) ** numpy.float32(0.5)
+        writer.add_tensor(name, gguf.quantize(values, kind), raw_dtype=kind)
+
+    def gains(name):
+        writer.add_tensor(name, numpy.ones(WIDTH, dtype=numpy.float32))
+
+    matrix("token_embd.weight", VOCABULARY, WIDTH)
+    for i in range(layers):
+        for name in ("attn_q", "attn_k", "attn_v", "attn_output"):
+            matrix(f"blk.{i}.{name}.weight", WIDTH, WIDTH)
+        matrix(f"blk.{i}.ffn_gate.weight", INNER, WIDTH)
+        matrix(f"blk.{i}.ffn_up.weight", INNER, WIDTH)
+        matrix(f"blk.{i}.ffn_down.weight", WIDTH, INNER)
+        gains(f"blk.{i}.attn_norm.weight")
+        gains(f"blk.{i}.ffn_norm.weight")
+    gains("output_norm.weight")
+    matrix("output.weight", VOCABULARY, WIDTH)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+
+
+class Peer:
+    def __init__(self, path, threads, prompt):
+        self.llama = llama_cpp.Llama(str(path), n_ctx=prompt + 256, n_batch=prompt, n_ubatch=prompt, n_threads=threads,
+                                     n_threads_batch=threads, logits_all=False, verbose=False)
+        self.prompt = [i * 37 % VOCABULARY for i in range(prompt)]
+
+    def turn(self, new):
+        """Tokens per second of the prompt, and of new tokens after its first one."""
+        self.llama.reset()
+        start = time.perf_counter()
+        self.llama.eval(self.prompt)
+        prefill = len(self.prompt) / (time.perf_counter() - start)
+        self.llama.reset()
+        self.llama.eval(self.prompt[:1])
+        start = time.perf_counter()
+        for token in self.prompt[1:new + 1]:
+            self.llama.eval([token])
+        return prefill, new / (time.perf_counter() - start)
+
+
+def engine(program, model, precision, args):
+    """Our rates in one turn."""
+    command = [program, "llama", "--model", model, "--precision", precision, "--prompt", str(args.prompt), "--new",
+               str(args.new + 1), "--turns", "1", "--threads", str(args.threads), "--json"]
+    report = json.loads(subprocess.run(command, check=True, capture_output=True).stdout)
+    return report["rates"][precision]
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--layers", type=int, default=4)
+    parser.add_argument("--prompt", type=int, default=512)
+    parser.add_argument("--new", type=int, default=32)
+    parser.add_argument("--turns", type=int, default=3)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--work", type=pathlib.Path, help="folder for the models, kept for the next run")
+    args = parser.parse_args()
+    target = ROOT / "target" / "release"
+    with tempfile.TemporaryDirectory() as scratch:
+        work = args.work or pathlib.Path(scratch)
+        work.mkdir(parents=True, exist_ok=True)
+        ours = work / f"ours-{args.layers}"
+        if not (ours / "config.json").exists():
+            subprocess.run([target / "fissfuse", "llm", "random", "--preset", "7b", "--layers", str(args.layers),
+                            "--out", ours], check=True, stdout=subprocess.DEVNULL)
+        print(f"llama.cpp of llama-cpp-python {llama_cpp.__version__}; {args.layers} layers of 7B, {args.threads} threads")
+        print("weights  what             llama.cpp  FissFuse  ratio   of the ceiling")
+        kinds = {"bf16": gguf.GGMLQuantizationType.BF16, "int8": gguf.GGMLQuantizationType.Q8_0}
+        for precision, kind in kinds.items():
+            path = work / f"peer-{args.layers}-{precision}.gguf"
+            if not path.exists():
+                write_gguf(path, args.layers, kind)
+            peer = Peer(path, args.threads, args.prompt)
+            peer.turn(2)
+            theirs, rates = (0.0, 0.0), []
+            for _ in range(args.turns):
+                theirs = tuple(map(max, theirs, peer.turn(args.new)))
+                rates.append(engine(target / "fissfuse-bench", ours, precision, args))
+            del peer
+            best = {key: max(rate[key] or 0.0 for rate in rates) for key in ("prefill", "decode", "bandwidth", "ceiling")}
+            flops = best["prefill"] * rates[0]["prefill_flops"] / args.prompt
+            read = best["decode"] * rates[0]["bytes_per_token"]
+            share = f"{flops / best['ceiling']:.0%} of {best['ceiling'] / 1e9:.0f} GFLOP/s in bf16" if best["ceiling"] else ""
+            row = "{:<8} {:<16} {:9.2f} {:9.2f} {:6.2f}   {}"
+            print(row.format(precision, "prompt tokens/s", theirs[0], best["prefill"], best["prefill"] / theirs[0], share))
+            share = f"{read / best['bandwidth']:.0%} of {best['bandwidth'] / 1e9:.1f} GB/s read"
+            print(row.format(precision, "new tokens/s", theirs[1], best["decode"], best["decode"] / theirs[1], share))
+
+
+if __name__ == "__main__":
+    main()
