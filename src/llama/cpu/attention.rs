@@ -10,7 +10,7 @@ use crate::device::cpu::{Mat, matmul, simd, vector};
 use crate::error::Result;
 
 /// Positions whose keys and values are read at a time.
-const KEYS: usize = 128;
+const KEYS: usize = 256;
 /// New tokens of a sequence that one task takes.
 const QUERIES: usize = 64;
 

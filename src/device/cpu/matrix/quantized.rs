@@ -57,24 +57,33 @@ pub fn quantize(bits: Bits, row: &[f32], codes: &mut [u8], scales: &mut [bf16]) 
     let group = row.len() / scales.len();
     let groups = row.chunks_exact(group).zip(codes.chunks_exact_mut(bits.bytes(group)));
     for ((weights, codes), scale) in groups.zip(scales) {
-        match bits {
-            Bits::Eight => {
-                *scale = scale8(weights);
-                codes.iter_mut().zip(weights).for_each(|(code, &w)| *code = encode(w, *scale, 128.0, 255.0));
-            }
-            Bits::Four => {
-                *scale = scale4(weights);
-                for (codes, weights) in codes.chunks_exact_mut(BLOCK / 2).zip(weights.chunks_exact(BLOCK)) {
-                    let (low, high) = weights.split_at(BLOCK / 2);
-                    for (code, (&low, &high)) in codes.iter_mut().zip(low.iter().zip(high)) {
-                        *code = encode(low, *scale, 8.0, 15.0) | encode(high, *scale, 8.0, 15.0) << 4;
-                    }
-                }
-            }
-        }
+        *scale = match bits {
+            Bits::Eight => simd!(quantize8(weights, codes)),
+            Bits::Four => simd!(quantize4(weights, codes)),
+        };
     }
 }
 
+#[inline(always)]
+fn quantize8(weights: &[f32], codes: &mut [u8]) -> bf16 {
+    let scale = scale8(weights);
+    codes.iter_mut().zip(weights).for_each(|(code, &w)| *code = encode(w, scale, 128.0, 255.0));
+    scale
+}
+
+#[inline(always)]
+fn quantize4(weights: &[f32], codes: &mut [u8]) -> bf16 {
+    let scale = scale4(weights);
+    for (codes, weights) in codes.chunks_exact_mut(BLOCK / 2).zip(weights.chunks_exact(BLOCK)) {
+        let (low, high) = weights.split_at(BLOCK / 2);
+        for (code, (&low, &high)) in codes.iter_mut().zip(low.iter().zip(high)) {
+            *code = encode(low, scale, 8.0, 15.0) | encode(high, scale, 8.0, 15.0) << 4;
+        }
+    }
+    scale
+}
+
+#[inline(always)]
 fn encode(weight: f32, scale: bf16, zero: f32, largest: f32) -> u8 {
     let scale = scale.to_f32();
     let steps = if scale == 0.0 { 0.0 } else { weight / scale };
@@ -83,6 +92,7 @@ fn encode(weight: f32, scale: bf16, zero: f32, largest: f32) -> u8 {
 }
 
 /// The step that maps the largest magnitude to 127, rounded up so that none is cut.
+#[inline(always)]
 fn scale8(weights: &[f32]) -> bf16 {
     let largest = weights.iter().fold(0.0f32, |max, w| max.max(w.abs()));
     let scale = bf16::from_f32(largest / 127.0);
@@ -91,11 +101,19 @@ fn scale8(weights: &[f32]) -> bf16 {
 
 /// Of the steps that map the weight of largest magnitude to -8, or a little beyond, the one of least squared error.
 /// Sixteen codes are few: what the extreme weight loses by being cut, the others may gain twice.
+#[inline(always)]
 fn scale4(weights: &[f32]) -> bf16 {
     let extreme = weights.iter().fold(0.0f32, |e, &w| if w.abs() > e.abs() { w } else { e });
     let error = |scale: bf16| -> f32 {
-        let step = scale.to_f32();
-        weights.iter().map(|&w| (w - step * (encode(w, scale, 8.0, 15.0) as f32 - 8.0)).powi(2)).sum()
+        const LANES: usize = 16;
+        let (step, mut sums) = (scale.to_f32(), [0.0; LANES]);
+        for weights in weights.as_chunks::<LANES>().0 {
+            for (sum, &w) in sums.iter_mut().zip(weights) {
+                let off = w - step * (encode(w, scale, 8.0, 15.0) as f32 - 8.0);
+                *sum += off * off;
+            }
+        }
+        sums.into_iter().sum()
     };
     let candidates = (0..8).map(|i| bf16::from_f32(extreme / -(8.0 + 0.35 * i as f32 - 0.7)));
     let best = candidates.map(|scale| (error(scale), scale)).min_by(|a, b| a.0.total_cmp(&b.0));
