@@ -60,7 +60,7 @@ pub enum Purpose {
     Benchmark = 6,
     /// Which mentions are for training, validation and test.
     Split = 7,
-    /// Tokens of a generated text, and weights of a random language model.
+    /// Tokens of a generated text.
     Language = 8,
     /// Which mentions show a language model's preference for letters.
     Debias = 9,

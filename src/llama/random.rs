@@ -15,7 +15,10 @@ use super::{LlamaConfig, Rope, RopeScaling, layout};
 use crate::device::cpu::simd;
 use crate::error::{Error, Result};
 use crate::files;
-use crate::random::{LANES, Purpose, philox_lanes};
+use crate::random::{LANES, philox_lanes};
+
+/// Last word of the counters that weights are drawn at; part of their definition.
+const WEIGHTS: u32 = 7;
 
 const START: &str = "<s>";
 const END: &str = "</s>";
@@ -143,7 +146,7 @@ fn uniform(seed: u64, tensor: u32, len: usize) -> Vec<f32> {
     use rayon::prelude::*;
     let mut out = vec![0.0; len];
     out.par_chunks_mut(4 * LANES).enumerate().for_each(|(chunk, out)| {
-        let drawn = simd!(philox_lanes(seed, (chunk * LANES) as u64, [tensor, Purpose::Language as u32]));
+        let drawn = simd!(philox_lanes(seed, (chunk * LANES) as u64, [tensor, WEIGHTS]));
         for (i, out) in out.iter_mut().enumerate() {
             *out = (drawn[i % 4][i / 4] >> 8) as f32 / (1 << 23) as f32 - 1.0;
         }
