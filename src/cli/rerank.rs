@@ -256,6 +256,9 @@ fn print_report(report: &Report) {
         let right = report.sure_and_right.map(|s| format!("; of these, {:.1} % were right", 100.0 * s));
         println!("the gate saved {} calls{}", spent.calls_saved, right.unwrap_or_default());
     }
+    if report.settings.debias.is_some() && report.letter_prior.is_none() {
+        println!("nothing was debiased: no mention that was asked has {k} candidates and their letters' probabilities");
+    }
     if let Some(prior) = &report.letter_prior {
         let shares: Vec<String> = prior
             .iter()

@@ -211,12 +211,9 @@ pub fn rerank(
         let sampled = plans.iter().zip(&replies_of).filter(|(plan, _)| matches!(plan, Plan::Ask { rotations: 2.. }));
         Prior::estimate(&sampled.filter_map(|(_, replies)| letters_of(replies)).collect::<Vec<_>>())
     });
-    let reranked = rankings.iter().zip(plans).zip(&replies_of).map(|((ranking, plan), replies)| {
-        let verdict = match plan {
-            Plan::Keep(verdict) => return Reranked { order: (0..ranking.candidates.len()).collect(), verdict },
-            Plan::Ask { .. } => replies,
-        };
-        judge(ranking, verdict, dataset, settings, prior.as_ref())
+    let reranked = rankings.iter().zip(plans).zip(&replies_of).map(|((ranking, plan), replies)| match plan {
+        Plan::Keep(verdict) => Reranked { order: (0..ranking.candidates.len()).collect(), verdict },
+        Plan::Ask { .. } => judge(ranking, replies, dataset, settings, prior.as_ref()),
     });
     Ok(Outcome { reranked: reranked.collect(), spent, prior })
 }
