@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use fissfuse::data::{Dataset, EncodeSettings, Mention, MentionRecord, Skipped, parse_record, record_error};
-use fissfuse::encoder::Encoders;
+use fissfuse::encoder::{Compute, Encoders};
 use fissfuse::eval::Linker;
 use fissfuse::train::TrainedModel;
 use indicatif::ProgressBar;
@@ -57,7 +57,8 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     trained.check(batcher.store().manifest(), &args.features)?;
     let paths = args.encoders.paths(&EncodeSettings::default())?;
     let manifest = batcher.store().manifest();
-    let encoders = Encoders::open(&paths, manifest.precision)?;
+    let gpu = args.device.open()?;
+    let encoders = Encoders::open(&paths, Compute { precision: manifest.precision, gpu: gpu.clone() })?;
     let found = [(encoders.text.identity(), &paths.text), (encoders.image.identity(), &paths.image)];
     for ((found, path), wanted) in found.into_iter().zip([&manifest.text_encoder, &manifest.image_encoder]) {
         anyhow::ensure!(
@@ -67,7 +68,6 @@ pub fn run(args: Args) -> anyhow::Result<()> {
             args.features.display()
         );
     }
-    let gpu = args.device.open()?;
     let mut linker = Linker::new(&trained.model, gpu.as_ref(), &batcher, &dataset, &encoders)?;
     let (name, reader): (PathBuf, Box<dyn BufRead>) = match &args.input {
         None => ("standard input".into(), Box::new(std::io::stdin().lock())),

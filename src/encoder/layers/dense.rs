@@ -20,7 +20,7 @@ enum Weight {
     F32(TransposedF32),
     Bf16(PackedBf16),
     /// With the bias.
-    Device(cuda::Dense),
+    Device(Box<cuda::Dense>),
 }
 
 impl Dense {
@@ -28,7 +28,9 @@ impl Dense {
     pub fn new(weight: &[f32], outputs: usize, bias: Option<Vec<f32>>, compute: &Compute) -> Result<Dense> {
         let (inputs, precision) = (weight.len() / outputs.max(1), compute.precision);
         let weight = match (&compute.gpu, precision) {
-            (Some(gpu), _) => Weight::Device(cuda::Dense::new(gpu, weight, inputs, bias.as_deref(), precision.into())?),
+            (Some(gpu), _) => {
+                Weight::Device(Box::new(cuda::Dense::new(gpu, weight, inputs, bias.as_deref(), precision.into())?))
+            }
             (None, Precision::F32) => Weight::F32(TransposedF32::new(Mat::new(weight, outputs, inputs))),
             (None, Precision::Bf16) => Weight::Bf16(PackedBf16::new(weight, outputs, inputs)?),
         };

@@ -23,7 +23,7 @@ pub struct Rows {
 pub(super) enum Data {
     F32(Buffer),
     Bf16(HalfBuffer),
-    Device(DeviceRows),
+    Device(Box<DeviceRows>),
 }
 
 /// Rows in a device's memory.
@@ -66,7 +66,7 @@ impl Rows {
 
     /// From a matrix in a device's memory and its copy.
     pub(super) fn of(device: DeviceRows) -> Rows {
-        Rows { width: device.rows.width(), data: Data::Device(device) }
+        Rows { width: device.rows.width(), data: Data::Device(Box::new(device)) }
     }
 
     /// `count` rows of any values, to be written in full before they are read.
