@@ -37,6 +37,19 @@ __device__ inline uint32_t pack_bf16(float low, float high) {
     return *reinterpret_cast<uint32_t*>(&pair);
 }
 
+// The same by type of the values.
+__device__ inline uint32_t pack(float low, float high, __nv_bfloat16) { return pack_bf16(low, high); }
+__device__ inline uint32_t pack(float low, float high, __half) {
+    __half2 pair = __floats2half2_rn(low, high);
+    return *reinterpret_cast<uint32_t*>(&pair);
+}
+
+// What `pack` packed.
+__device__ inline float2 unpack(uint32_t pair, __nv_bfloat16) {
+    return make_float2(__uint_as_float(pair << 16), __uint_as_float(pair & 0xffff0000u));
+}
+__device__ inline float2 unpack(uint32_t pair, __half) { return __half22float2(*reinterpret_cast<__half2*>(&pair)); }
+
 // Two f16 as bf16.
 __device__ inline uint32_t f16_to_bf16(uint32_t pair) {
     float2 values = __half22float2(*reinterpret_cast<__half2*>(&pair));
@@ -75,6 +88,14 @@ __device__ inline void mma_f16(float (&c)[4], const uint32_t (&a)[4], uint32_t b
                  "{%0, %1, %2, %3};"
                  : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
                  : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+}
+
+// The same by type of the operands.
+__device__ inline void mma(float (&c)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1, __nv_bfloat16) {
+    mma_bf16(c, a, b0, b1);
+}
+__device__ inline void mma(float (&c)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1, __half) {
+    mma_f16(c, a, b0, b1);
 }
 
 // x rounded to the 11 bits that tf32 keeps.

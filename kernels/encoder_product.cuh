@@ -1,8 +1,8 @@
-// What the encoders' matrix products and convolutions share: C = activation(A W^T + bias + residual), where W (n, k) is
+// What matrix products and convolutions of encoders and decoders share: C = activation(A W^T + bias + residual), where W (n, k) is
 // row-major and A (m, k) is what a source of rows says it is (rows of a matrix, windows of an image).
 //
-// bf16: tiles of BM x BN of C, a warp for WM x WN of it, mma.m16n8k16 with f32 sums over k in ascending order: an element
-// has the same bits whatever tile computes it, so nothing depends on what else is in a batch. Operands come in tiles of
+// bf16 or f16 (T): tiles of BM x BN of C, a warp for WM x WN of it, mma.m16n8k16 with f32 sums over k in ascending order:
+// an element has the same bits whatever tile computes it, so nothing depends on what else is in a batch. Operands come in tiles of
 // DEPTH columns through STAGES stages of shared memory, filled by cp.async while others are multiplied. Rows of a tile
 // are four 16-byte chunks; chunk c of row r lies at c ^ (r / 2 % 4), so that neither ldmatrix nor cp.async meets in a
 // bank. The epilogue passes 16 rows of each warp at a time through shared memory, in f32, so that rows are read and
@@ -23,7 +23,7 @@ struct Output {
     int64_t residual_row, c_row;
     int m, n;
     int activation;
-    int wide;  // whether c and residual are f32, else bf16
+    int wide;  // whether c and residual are f32, else of the operands' type
 };
 
 __device__ inline float activate(float x, int activation) {
@@ -51,12 +51,13 @@ __device__ inline void finish(const Output& out, int row, int column, Four sum) 
 }
 
 // Writes four neighbours, of a column that is a multiple of 4.
+template <typename T>
 __device__ inline void finish(const Output& out, int row, int column, Four sum, Four bias) {
     if (row >= out.m || column >= out.n) return;
     if (out.wide)
         finish<float>(out, row, column, sum + bias);
     else
-        finish<__nv_bfloat16>(out, row, column, sum + bias);
+        finish<T>(out, row, column, sum + bias);
 }
 
 // The tile of a block. Blocks that run at the same time share rows of A and of W: eight tiles of m, then the next of n.
@@ -78,13 +79,13 @@ constexpr int DEPTH = 32, CHUNK = 8, CHUNKS = DEPTH / CHUNK, STAGES = 3;
 __device__ inline int place(int row, int chunk) { return (row * CHUNKS + (chunk ^ (row / 2 % CHUNKS))) * CHUNK; }
 
 // Rows of a row-major matrix, of which this thread copies chunk threadIdx.x % 4 of every THREADS / 4th.
-template <int ROWS, int THREADS>
+template <int ROWS, int THREADS, typename T = __nv_bfloat16>
 struct MatrixRows {
     static constexpr int MINE = ROWS * CHUNKS / THREADS;
-    const __nv_bfloat16* from[MINE];
+    const T* from[MINE];
     int there, column, k;
 
-    __device__ MatrixRows(const __nv_bfloat16* matrix, int64_t stride, int first, int rows, int k)
+    __device__ MatrixRows(const T* matrix, int64_t stride, int first, int rows, int k)
         : there(0), column(threadIdx.x % CHUNKS * CHUNK), k(k) {
 #pragma unroll
         for (int i = 0; i < MINE; ++i) {
@@ -95,7 +96,7 @@ struct MatrixRows {
     }
 
     // Starts copying the tile of columns `step` * DEPTH on; zeros beyond the matrix.
-    __device__ void copy(__nv_bfloat16* to, int step) const {
+    __device__ void copy(T* to, int step) const {
         bool inside = step * DEPTH + column < k;
 #pragma unroll
         for (int i = 0; i < MINE; ++i) {
@@ -106,16 +107,22 @@ struct MatrixRows {
     }
 };
 
+// Sources whose tiles do not come by cp.async alone store them behind the products that hide their loads: `copy` loads,
+// `land` stores. This is for all others.
+template <typename Rows, typename T>
+__device__ inline void land(const Rows&, T*, int) {}
+
 // Computes a block's tile of C. Block: BM / WM * BN / WN warps; dynamic shared memory: STAGES * (BM + BN) * DEPTH * 2 bytes.
-template <int BM, int BN, int WM, int WN, typename RowsOfA, typename RowsOfW>
-__device__ inline void product(const RowsOfA& a, const RowsOfW& w, int k, const Output& out, TileOf tile) {
-    extern __shared__ __align__(128) __nv_bfloat16 stages[];
+template <int BM, int BN, int WM, int WN, typename T = __nv_bfloat16, typename RowsOfA, typename RowsOfW>
+__device__ inline void product(const RowsOfA& a, RowsOfW&& w, int k, const Output& out, TileOf tile) {
+    extern __shared__ __align__(128) char dynamic[];
+    T* stages = reinterpret_cast<T*>(dynamic);
     constexpr int STAGE = (BM + BN) * DEPTH, DOWN = WM / 16, ACROSS = WN / 8;
     int warp = threadIdx.x / WARP, lane = threadIdx.x % WARP;
     int warp_row = warp / (BN / WN) * WM, warp_column = warp % (BN / WN) * WN;
     int steps = (k + DEPTH - 1) / DEPTH;
     auto copy = [&](int step) {
-        __nv_bfloat16* to = stages + step % STAGES * STAGE;
+        T* to = stages + step % STAGES * STAGE;
         if (step < steps) {
             a.copy(to, step);
             w.copy(to + BM * DEPTH, step);
@@ -123,16 +130,22 @@ __device__ inline void product(const RowsOfA& a, const RowsOfW& w, int k, const 
         // Empty groups at the end keep the count of those under way.
         copy_commit();
     };
+    auto stored = [&](int step) {
+        if (step < steps) land(w, stages + step % STAGES * STAGE + BM * DEPTH, step);
+    };
     float sums[DOWN][ACROSS][4] = {};
 #pragma unroll
-    for (int step = 0; step < STAGES - 1; ++step) copy(step);
+    for (int step = 0; step < STAGES - 1; ++step) {
+        copy(step);
+        stored(step);
+    }
     for (int step = 0; step < steps; ++step) {
         copy_wait<STAGES - 2>();
         // Behind it all have what they wait for, and none still reads the stage that is filled next.
         __syncthreads();
         copy(step + STAGES - 1);
-        const __nv_bfloat16* left_tile = stages + step % STAGES * STAGE;
-        const __nv_bfloat16* right_tile = left_tile + BM * DEPTH;
+        const T* left_tile = stages + step % STAGES * STAGE;
+        const T* right_tile = left_tile + BM * DEPTH;
 #pragma unroll
         for (int depth = 0; depth < CHUNKS; depth += 2) {
             uint32_t left[DOWN][4], right[ACROSS / 2][4];
@@ -148,8 +161,9 @@ __device__ inline void product(const RowsOfA& a, const RowsOfW& w, int k, const 
             for (int i = 0; i < DOWN; ++i)
 #pragma unroll
                 for (int j = 0; j < ACROSS; ++j)
-                    mma_bf16(sums[i][j], left[i], right[j / 2][j % 2 * 2], right[j / 2][j % 2 * 2 + 1]);
+                    mma(sums[i][j], left[i], right[j / 2][j % 2 * 2], right[j / 2][j % 2 * 2 + 1], T());
         }
+        stored(step + STAGES - 1);
     }
     copy_wait<0>();
     __syncthreads();
@@ -173,7 +187,7 @@ __device__ inline void product(const RowsOfA& a, const RowsOfW& w, int k, const 
         for (int pass = 0; pass < 16 / ROWS; ++pass) {
             int row = pass * ROWS + lane / LANES;
             Four sum = load_four(slab + row * STRIDE + column);
-            finish(out, tile.first_row + warp_row + 16 * i + row, tile.first_column + warp_column + column, sum, bias);
+            finish<T>(out, tile.first_row + warp_row + 16 * i + row, tile.first_column + warp_column + column, sum, bias);
         }
     }
 }
@@ -204,6 +218,6 @@ __device__ inline void product_f32(ElementOfA a_of, const float* w, int64_t w_ro
     Four bias = bias_of(out, tile.first_column + column);
 #pragma unroll
     for (int i = 0; i < 4; ++i)
-        finish(out, tile.first_row + row + i, tile.first_column + column,
+        finish<__nv_bfloat16>(out, tile.first_row + row + i, tile.first_column + column,
                {{sums[i][0], sums[i][1], sums[i][2], sums[i][3]}}, bias);
 }

@@ -20,12 +20,22 @@ __device__ inline Four load_four(const __nv_bfloat16* from) {
              __uint_as_float(x.y & 0xffff0000u)}};
 }
 
+__device__ inline Four load_four(const __half* from) {
+    uint2 x = *reinterpret_cast<const uint2*>(from);
+    float2 low = unpack(x.x, __half()), high = unpack(x.y, __half());
+    return {{low.x, low.y, high.x, high.y}};
+}
+
 __device__ inline void store_four(float* to, const Four& x) {
     *reinterpret_cast<float4*>(to) = make_float4(x.at[0], x.at[1], x.at[2], x.at[3]);
 }
 
 __device__ inline void store_four(__nv_bfloat16* to, const Four& x) {
     *reinterpret_cast<uint2*>(to) = make_uint2(pack_bf16(x.at[0], x.at[1]), pack_bf16(x.at[2], x.at[3]));
+}
+
+__device__ inline void store_four(__half* to, const Four& x) {
+    *reinterpret_cast<uint2*>(to) = make_uint2(pack(x.at[0], x.at[1], __half()), pack(x.at[2], x.at[3], __half()));
 }
 
 __device__ inline Four operator+(const Four& a, const Four& b) {
