@@ -12,6 +12,10 @@ pub struct Graph<K> {
     kept: K,
 }
 
+// SAFETY: any thread may use the driver's handles of a graph as long as no two do at once; a Graph is not Sync, and its
+// methods make the context current where they run.
+unsafe impl<K: Send> Send for Graph<K> {}
+
 impl<K> std::fmt::Debug for Graph<K> {
     fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
         write!(f, "a graph on {:?}", self.gpu)

@@ -46,6 +46,12 @@ impl Ledger {
     pub fn peak(&self) -> usize {
         self.account().peak
     }
+
+    /// Bytes that were given back, and that the driver keeps for this process.
+    fn kept(&self) -> usize {
+        let account = self.account();
+        account.peak - account.live
+    }
 }
 
 /// Tells the driver not to return freed memory to the system: a step allocates what the last one freed.
@@ -124,6 +130,12 @@ impl Gpu {
         let mut buffer = self.alloc(label, values.len())?;
         buffer.write(0, values)?;
         Ok(buffer)
+    }
+
+    /// Bytes that can still be allocated, what the driver keeps of memory that was given back included.
+    pub fn available(&self) -> Result<usize> {
+        let (free, total) = self.memory()?;
+        Ok(total.min(free + self.0.ledger.kept()))
     }
 
     fn no_memory(&self, label: &str, asked: usize, error: DriverError) -> Error {
@@ -207,6 +219,17 @@ impl<T: Pod> DeviceBuffer<T> {
         let stream = &self.gpu.0.stream;
         let copied = stream.memcpy_dtoh(&self.bytes, bytes).and_then(|()| stream.synchronize());
         copied.map_err(|e| self.gpu.error("running kernels", e))
+    }
+
+    /// Queues a copy to another array of the same length on the same device.
+    pub fn copy_to(&self, to: &DeviceBuffer<T>) -> Result<()> {
+        if to.len != self.len || !to.gpu.is(&self.gpu) {
+            return Err(Error::shape("device memory", format!("{self:?} into {to:?}")));
+        }
+        let (from, bytes) = (self.ptr().0, self.len * size_of::<T>());
+        // SAFETY: both arrays hold as many bytes, and memory is freed in the stream's order.
+        let queued = unsafe { result::memcpy_dtod_async(to.ptr().0, from, bytes, self.gpu.0.stream.cu_stream()) };
+        queued.map_err(|e| self.gpu.error("copying", e))
     }
 
     /// A copy on the same device.

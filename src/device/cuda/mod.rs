@@ -7,6 +7,7 @@ pub mod kernels;
 mod launch;
 mod layer_norm;
 mod linear;
+pub mod llama;
 mod memory;
 mod pinned;
 mod reduce;

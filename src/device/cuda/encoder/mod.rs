@@ -20,3 +20,4 @@ pub use matrix::{Element, Matrix};
 pub use norm::Norm;
 pub use pool::{max_pool, mean};
 pub use product::Gemm;
+pub(super) use product::{Output, THREADS, tile};

@@ -12,7 +12,7 @@ const LARGE: usize = 128;
 const SMALL: usize = 64;
 
 /// Threads of the bf16 kernels, and of those that compute in f32.
-pub(super) const THREADS: u32 = 128;
+pub(in super::super) const THREADS: u32 = 128;
 pub(super) const THREADS_F32: u32 = 256;
 
 /// C (m, n) = activation(A (m, k) W (n, k)ᵀ + bias + residual), of matrices in device memory.
@@ -44,7 +44,7 @@ pub struct Gemm {
 /// The part of the kernels' argument that says where sums go.
 #[derive(Clone, Copy, Pod, Zeroable)]
 #[repr(C)]
-pub(super) struct Output {
+pub(in super::super) struct Output {
     bias: Ptr,
     residual: Ptr,
     c: Ptr,
@@ -130,7 +130,7 @@ impl Gemm {
 
 impl Output {
     /// Checks what the epilogue takes: four neighbours at a time.
-    pub(super) fn new(
+    pub(in super::super) fn new(
         op: &'static str,
         (m, n): (usize, usize),
         activation: Option<Activation>,
@@ -164,7 +164,7 @@ impl Output {
 
 /// Side of the tiles for a product, and their dynamic shared memory: large ones if they are filled and fill
 /// the device.
-pub(super) fn tile(gpu: &Gpu, element: Element, m: usize, n: usize) -> Result<(usize, u32)> {
+pub(in super::super) fn tile(gpu: &Gpu, element: Element, m: usize, n: usize) -> Result<(usize, u32)> {
     const STAGES: usize = 3;
     const DEPTH: usize = 32;
     let shared = |side: usize| (STAGES * 2 * side * DEPTH * 2) as u32;

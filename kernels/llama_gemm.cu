@@ -1,0 +1,83 @@
+// Linear layers of many rows, as prefill has them: C = A W^T, or C += A W^T, on tensor cores.
+//
+// A (m, k) bf16 with W (n, k) in codes, as llama_weights.cuh describes them, or both f16; C (m, n) of A's type, or f32; k and n
+// as encoder_gemm.cu wants them, which multiplies bf16 by bf16. Codes become bf16 (code - zero) * scale on their way to shared
+// memory: loaded while a tile is multiplied, stored behind it. int4 blocks of 64 weights are loaded once for two tiles.
+// Grid: tiles of C in one row. _128: 128 x 128 tiles, four warps of 64 x 64, 48 KB dynamic shared memory; _64: 64 x 64 tiles,
+// four warps of 32 x 32, 24 KB. Deterministic; both give the same bits. Reference: src/device/cpu/matrix.
+#include "encoder_product.cuh"
+#include "llama_weights.cuh"
+
+struct LlamaGemm {
+    Weights weights;
+    const void* a;
+    Output out;
+};
+
+// Rows of a matrix in codes, of which this thread takes 16 bytes of every 64th: half of what a tile of 32 columns has of a
+// row in int8, or of what two tiles have in int4.
+template <typename W, int ROWS>
+struct CodeRows {
+    static constexpr int MINE = ROWS / 64, BOTH = W::EACH == 32 ? 2 : 1;
+    const Weights& weights;
+    int first;
+    uint4 raw[MINE];
+    float scales[MINE];
+
+    __device__ CodeRows(const Weights& weights, int first) : weights(weights), first(first + threadIdx.x / 2) {}
+
+    __device__ void copy(__nv_bfloat16*, int step) {
+        int k = step * DEPTH, groups = weights.k / weights.group;
+        if (step % BOTH != 0) return;
+#pragma unroll
+        for (int i = 0; i < MINE; ++i) {
+            int64_t row = first + i * 64;
+            bool there = row < weights.rows;
+            const uint4* from = reinterpret_cast<const uint4*>(weights.codes + W::bytes(row * weights.k + k));
+            raw[i] = there ? __ldg(from + threadIdx.x % 2) : make_uint4(0, 0, 0, 0);
+            scales[i] = there ? __bfloat162float(weights.scales[row * groups + k / weights.group]) : 0.0f;
+        }
+    }
+};
+
+template <typename W, int ROWS>
+__device__ inline void land(const CodeRows<W, ROWS>& w, __nv_bfloat16* to, int step) {
+#pragma unroll
+    for (int i = 0; i < w.MINE; ++i)
+#pragma unroll
+        for (int piece = 0; piece < 2; ++piece) {
+            float x[8];
+            W::unpack(x, w.raw[i], step % w.BOTH * 2 + piece);
+            uint32_t pairs[4];
+#pragma unroll
+            for (int e = 0; e < 4; ++e) pairs[e] = pack_bf16(x[2 * e] * w.scales[i], x[2 * e + 1] * w.scales[i]);
+            __nv_bfloat16* chunk = to + place(threadIdx.x / 2 + i * 64, threadIdx.x % 2 * 2 + piece);
+            *reinterpret_cast<uint4*>(chunk) = make_uint4(pairs[0], pairs[1], pairs[2], pairs[3]);
+        }
+}
+
+template <typename W, int SIDE>
+__device__ inline void gemm_codes(const LlamaGemm& g) {
+    TileOf tile = tile_of(g.out, SIDE, SIDE);
+    const auto* a = static_cast<const __nv_bfloat16*>(g.a);
+    MatrixRows<SIDE, 128> rows(a, g.weights.k, tile.first_row, g.out.m, g.weights.k);
+    CodeRows<W, SIDE> weights(g.weights, tile.first_column);
+    product<SIDE, SIDE, SIDE / 2, SIDE / 2>(rows, weights, g.weights.k, g.out, tile);
+}
+
+template <int SIDE>
+__device__ inline void gemm_f16(const LlamaGemm& g) {
+    TileOf tile = tile_of(g.out, SIDE, SIDE);
+    int k = g.weights.k;
+    MatrixRows<SIDE, 128, __half> rows(static_cast<const __half*>(g.a), k, tile.first_row, g.out.m, k);
+    const auto* w = reinterpret_cast<const __half*>(g.weights.codes);
+    MatrixRows<SIDE, 128, __half> weights(w, k, tile.first_column, g.out.n, k);
+    product<SIDE, SIDE, SIDE / 2, SIDE / 2, __half>(rows, weights, k, g.out, tile);
+}
+
+extern "C" __global__ void __launch_bounds__(128, 2) llama_gemm_f16_128(LlamaGemm g) { gemm_f16<128>(g); }
+extern "C" __global__ void __launch_bounds__(128, 4) llama_gemm_f16_64(LlamaGemm g) { gemm_f16<64>(g); }
+extern "C" __global__ void __launch_bounds__(128, 2) llama_gemm_int8_128(LlamaGemm g) { gemm_codes<Int8, 128>(g); }
+extern "C" __global__ void __launch_bounds__(128, 4) llama_gemm_int8_64(LlamaGemm g) { gemm_codes<Int8, 64>(g); }
+extern "C" __global__ void __launch_bounds__(128, 2) llama_gemm_int4_128(LlamaGemm g) { gemm_codes<Int4, 128>(g); }
+extern "C" __global__ void __launch_bounds__(128, 4) llama_gemm_int4_64(LlamaGemm g) { gemm_codes<Int4, 64>(g); }

@@ -1,0 +1,56 @@
+// Weights as they are stored, for llama_gemv.cu, llama_gemm.cu and llama_embed.cu.
+//
+// A matrix (rows, k) is row-major in f32, bf16 or f16, or in codes: w = scale * (code - zero), one bf16 scale for each group
+// of 64 or 128 weights of a row. int8: a byte per weight, zero 128. int4: zero 8; 64 weights lie in 32 bytes, of which byte i
+// holds weight i in its low and weight i + 32 in its high half. As src/device/cpu/matrix/quantized.rs.
+#pragma once
+
+#include "llama.cuh"
+
+struct Weights {
+    const char* codes;
+    const __nv_bfloat16* scales;  // (rows, k / group)
+    int rows, k, group, padding;
+};
+
+// Numbers 8388608 + code - zero of four codes, one per byte: exact, and cheaper than conversions.
+__device__ inline void unpack_codes(float* out, uint32_t codes, float zero) {
+#pragma unroll
+    for (int i = 0; i < 4; ++i)
+        out[i] = __uint_as_float(__byte_perm(codes, 0x4b000000, 0x7440 + i)) - (8388608.0f + zero);
+}
+
+// How 16 bytes of a row are read: EACH weights, in pieces of PIECE that belong to neighbours of x.
+template <typename T>
+struct Plain {
+    static constexpr int EACH = PER_LOAD<T>, PIECE = EACH;
+    static constexpr bool SCALED = false;
+    __device__ static int64_t bytes(int64_t weights) { return weights * sizeof(T); }
+    __device__ static int place(int k, int) { return k; }
+    __device__ static void unpack(float (&out)[PIECE], uint4 raw, int) { unpack_load<T>(out, raw); }
+};
+
+struct Int8 {
+    static constexpr int EACH = 16, PIECE = 8;
+    static constexpr bool SCALED = true;
+    __device__ static int64_t bytes(int64_t weights) { return weights; }
+    __device__ static int place(int k, int piece) { return k + piece * PIECE; }
+    __device__ static void unpack(float (&out)[PIECE], uint4 raw, int piece) {
+        unpack_codes(out, piece == 0 ? raw.x : raw.z, 128.0f);
+        unpack_codes(out + 4, piece == 0 ? raw.y : raw.w, 128.0f);
+    }
+};
+
+struct Int4 {
+    static constexpr int EACH = 32, PIECE = 8;
+    static constexpr bool SCALED = true;
+    __device__ static int64_t bytes(int64_t weights) { return weights / 2; }
+    // The bytes of k / 32 % 2 = h are 16 h to 16 h + 15 of a block of 64 weights; pieces 2 and 3 are their high halves.
+    __device__ static int place(int k, int piece) { return k / 64 * 64 + k % 64 / 2 + piece % 2 * 8 + piece / 2 * 32; }
+    __device__ static void unpack(float (&out)[PIECE], uint4 raw, int piece) {
+        uint32_t low = piece % 2 == 0 ? raw.x : raw.z, high = piece % 2 == 0 ? raw.y : raw.w;
+        if (piece >= 2) low >>= 4, high >>= 4;
+        unpack_codes(out, low & 0x0f0f0f0f, 8.0f);
+        unpack_codes(out + 4, high & 0x0f0f0f0f, 8.0f);
+    }
+};

@@ -1,0 +1,263 @@
+//! Weights and products with them (kernels/llama_gemv.cu, llama_gemm.cu, encoder_gemm.cu), embeddings.
+
+use bytemuck::{Pod, Zeroable};
+
+use super::super::encoder::{self, Gemm, Output, THREADS, tile};
+use super::super::{DeviceBuffer, Gpu, Grid, Ptr};
+use super::{Element, Rows};
+use crate::error::{Error, Result};
+
+/// Rows of activations that go through one reading of the weights; more are multiplied tile by tile on tensor cores.
+pub const FEW: usize = 8;
+
+/// What the numbers of a [`Weight`] are; src/device/cpu/matrix/quantized.rs describes the codes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    F32,
+    Bf16,
+    F16,
+    Int8,
+    Int4,
+}
+
+/// A matrix (outputs, inputs) in a device's memory.
+#[derive(Debug)]
+pub struct Weight {
+    codes: DeviceBuffer<u8>,
+    scales: Option<DeviceBuffer<u8>>,
+    rows: usize,
+    columns: usize,
+    /// Weights that share a scale.
+    group: usize,
+    format: Format,
+}
+
+/// Where a product goes; as in kernels/llama_gemv.cu.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Into {
+    /// Rows of the activations' type.
+    Own = 0,
+    /// f32 rows.
+    Wide = 1,
+    /// Added to f32 rows.
+    Added = 2,
+}
+
+/// As in kernels/llama_weights.cuh.
+#[derive(Clone, Copy, Pod, Zeroable)]
+#[repr(C)]
+struct Weights {
+    codes: Ptr,
+    scales: Ptr,
+    rows: i32,
+    k: i32,
+    group: i32,
+    padding: i32,
+}
+
+#[derive(Clone, Copy, Pod, Zeroable)]
+#[repr(C)]
+struct Gemv {
+    weights: Weights,
+    x: Ptr,
+    out: Ptr,
+    rows: i32,
+    into: i32,
+}
+
+#[derive(Clone, Copy, Pod, Zeroable)]
+#[repr(C)]
+struct LlamaGemm {
+    weights: Weights,
+    a: Ptr,
+    out: Output,
+}
+
+#[derive(Clone, Copy, Pod, Zeroable)]
+#[repr(C)]
+struct Embed {
+    table: Weights,
+    tokens: Ptr,
+    out: Ptr,
+}
+
+impl Format {
+    /// Bytes of `count` weights.
+    pub fn bytes(self, count: usize) -> usize {
+        match self {
+            Format::F32 => 4 * count,
+            Format::Bf16 | Format::F16 => 2 * count,
+            Format::Int8 => count,
+            Format::Int4 => count / 2,
+        }
+    }
+
+    /// Rows of the weights must be whole multiples of this many: 16 bytes, or what shares a block of codes.
+    pub fn multiple(self) -> usize {
+        match self {
+            Format::F32 => 4,
+            Format::Bf16 | Format::F16 => 8,
+            Format::Int8 | Format::Int4 => 64,
+        }
+    }
+}
+
+impl Weight {
+    /// Copies matrices of `columns` to a device, one below the other. Each comes as its numbers and, if these are codes, the
+    /// bf16 scales of its groups.
+    pub fn upload(gpu: &Gpu, format: Format, columns: usize, parts: &[(&[u8], &[u8])]) -> Result<Weight> {
+        let sum = |of: fn(&(&[u8], &[u8])) -> usize| parts.iter().map(of).sum::<usize>();
+        let (bytes, scale_bytes) = (sum(|p| p.0.len()), sum(|p| p.1.len()));
+        let row = format.bytes(columns);
+        if columns == 0 || !columns.is_multiple_of(format.multiple()) || !bytes.is_multiple_of(row) {
+            let multiple = format.multiple();
+            let reason =
+                format!("rows of {columns} {format:?} weights; the CUDA kernels need a multiple of {multiple}");
+            return Err(Error::invalid(format!("{reason}; use --device cpu")));
+        }
+        let rows = bytes / row;
+        let (mut codes, mut at) = (gpu.alloc("weights", bytes)?, 0);
+        let (mut scales, mut scale_at) =
+            (if scale_bytes > 0 { Some(gpu.alloc("weights", scale_bytes)?) } else { None }, 0);
+        for (part, part_scales) in parts {
+            codes.write(at, part)?;
+            at += part.len();
+            if let Some(scales) = &mut scales {
+                scales.write(scale_at, part_scales)?;
+                scale_at += part_scales.len();
+            }
+        }
+        // A scale has two bytes.
+        let group = (2 * rows * columns).checked_div(scale_bytes).unwrap_or(columns);
+        Ok(Weight { codes, scales, rows, columns, group, format })
+    }
+
+    /// Outputs.
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// Inputs.
+    pub fn columns(&self) -> usize {
+        self.columns
+    }
+
+    fn args(&self) -> Weights {
+        Weights {
+            codes: self.codes.ptr(),
+            scales: self.scales.as_ref().map_or(Ptr::NULL, DeviceBuffer::ptr),
+            rows: self.rows as i32,
+            k: self.columns as i32,
+            group: self.group as i32,
+            padding: 0,
+        }
+    }
+
+    /// x Wᵀ
+    pub fn multiply(&self, x: &Rows, into: Into) -> Result<Rows> {
+        let gpu = x.gpu();
+        let out = match into {
+            Into::Own => Rows::alloc(gpu, x.element(), x.len(), self.rows)?,
+            _ => Rows::any_width(gpu, Element::F32, x.len(), self.rows)?,
+        };
+        self.product(x, &out, if into == Into::Own { Into::Own } else { Into::Wide })?;
+        Ok(out)
+    }
+
+    /// sum += x Wᵀ, of f32 sums.
+    pub fn add_to(&self, sum: &mut Rows, x: &Rows) -> Result<()> {
+        if sum.element() != Element::F32 {
+            return Err(Error::shape("llama", "sums that are not f32"));
+        }
+        self.product(x, sum, Into::Added)
+    }
+
+    fn product(&self, x: &Rows, out: &Rows, into: Into) -> Result<()> {
+        if x.width() != self.columns || out.width() != self.rows || out.len() != x.len() {
+            let ((n, k), (rows, columns)) = ((x.len(), x.width()), (self.rows, self.columns));
+            let shapes = format!("({n}, {k}) times ({rows}, {columns}) into ({}, {})", out.len(), out.width());
+            return Err(Error::shape("llama", shapes));
+        }
+        // The epilogue on tensor cores takes four neighbours; a vocabulary may be odd.
+        let many = x.len() > FEW && x.element() != Element::F32 && self.rows.is_multiple_of(4);
+        if many { self.tiles(x, out, into) } else { self.row_by_row(x, out, into) }
+    }
+
+    fn row_by_row(&self, x: &Rows, out: &Rows, into: Into) -> Result<()> {
+        let one = x.len() == 1;
+        let choose = |single, several| if one { single } else { several };
+        let kernel = match (self.format, x.element()) {
+            (Format::F32, Element::F32) => choose("llama_gemv_f32_f32_1", "llama_gemv_f32_f32_8"),
+            (Format::Bf16, Element::F32) => choose("llama_gemv_bf16_f32_1", "llama_gemv_bf16_f32_8"),
+            (Format::F16, Element::F32) => choose("llama_gemv_f16_f32_1", "llama_gemv_f16_f32_8"),
+            (Format::Int8, Element::F32) => choose("llama_gemv_int8_f32_1", "llama_gemv_int8_f32_8"),
+            (Format::Int4, Element::F32) => choose("llama_gemv_int4_f32_1", "llama_gemv_int4_f32_8"),
+            (Format::Bf16, Element::Bf16) => choose("llama_gemv_bf16_bf16_1", "llama_gemv_bf16_bf16_8"),
+            (Format::Int8, Element::Bf16) => choose("llama_gemv_int8_bf16_1", "llama_gemv_int8_bf16_8"),
+            (Format::Int4, Element::Bf16) => choose("llama_gemv_int4_bf16_1", "llama_gemv_int4_bf16_8"),
+            (Format::F16, Element::F16) => choose("llama_gemv_f16_f16_1", "llama_gemv_f16_f16_8"),
+            (format, element) => return Err(no_kernel(format, element)),
+        };
+        let rows = x.len() as i32;
+        let args = Gemv { weights: self.args(), x: x.ptr(), out: out.ptr(), rows, into: into as i32 };
+        let blocks = [self.rows.div_ceil(4), x.len().div_ceil(FEW), 1];
+        x.gpu().launch(kernel, Grid { blocks, threads: 128, shared: 0 }, &args)
+    }
+
+    fn tiles(&self, x: &Rows, out: &Rows, into: Into) -> Result<()> {
+        let (gpu, [m, n, k]) = (x.gpu(), [x.len(), self.rows, self.columns]);
+        let residual = if into == Into::Added { out.ptr() } else { Ptr::NULL };
+        // The output's 16-bit type is the operands'.
+        let output = if into == Into::Own { encoder::Element::Bf16 } else { encoder::Element::F32 };
+        let kernels = match (self.format, x.element()) {
+            (Format::Bf16, Element::Bf16) => {
+                return Gemm {
+                    a: x.ptr(),
+                    a_row: k,
+                    w: self.codes.ptr(),
+                    w_row: k,
+                    bias: Ptr::NULL,
+                    activation: None,
+                    residual,
+                    residual_row: n,
+                    c: out.ptr(),
+                    c_row: n,
+                    size: [m, n, k],
+                    element: encoder::Element::Bf16,
+                    output,
+                }
+                .launch(gpu);
+            }
+            (Format::F16, Element::F16) => ["llama_gemm_f16_64", "llama_gemm_f16_128"],
+            (Format::Int8, Element::Bf16) => ["llama_gemm_int8_64", "llama_gemm_int8_128"],
+            (Format::Int4, Element::Bf16) => ["llama_gemm_int4_64", "llama_gemm_int4_128"],
+            (format, element) => return Err(no_kernel(format, element)),
+        };
+        let pointers = (Ptr::NULL, residual, out.ptr());
+        let out = Output::new("llama_gemm", (m, n), None, pointers, (n, n), output)?;
+        let (side, shared) = tile(gpu, encoder::Element::Bf16, m, n)?;
+        let args = LlamaGemm { weights: self.args(), a: x.ptr(), out };
+        let blocks = m.div_ceil(side) * n.div_ceil(side);
+        let kernel = if side == 64 { kernels[0] } else { kernels[1] };
+        gpu.launch(kernel, Grid { shared, ..Grid::line(blocks, THREADS) }, &args)
+    }
+
+    /// The rows of tokens (n), as f32. `tokens` lie on the device and are less than the number of rows.
+    pub fn embed(&self, tokens: Ptr, n: usize) -> Result<Rows> {
+        let gpu = self.codes.gpu();
+        let out = Rows::alloc(gpu, Element::F32, n, self.columns)?;
+        let kernel = match self.format {
+            Format::F32 => "llama_embed_f32",
+            Format::Bf16 => "llama_embed_bf16",
+            Format::F16 => "llama_embed_f16",
+            Format::Int8 => "llama_embed_int8",
+            Format::Int4 => return Err(Error::shape("embed", "a table of int4")),
+        };
+        gpu.launch(kernel, Grid::line(n, 128), &Embed { table: self.args(), tokens, out: out.ptr() })?;
+        Ok(out)
+    }
+}
+
+fn no_kernel(format: Format, element: Element) -> Error {
+    Error::shape("llama", format!("no kernel multiplies {element:?} activations by {format:?} weights"))
+}
