@@ -10,6 +10,8 @@ mod images;
 mod import;
 mod kar;
 mod llama;
+mod llama_cuda;
+mod llama_kernels;
 mod replay;
 mod support;
 mod workflow;

@@ -9,6 +9,7 @@ mod chat;
 mod checkpoint;
 mod config;
 mod cpu;
+mod cuda;
 mod decoder;
 mod generation;
 mod layout;
@@ -26,6 +27,7 @@ pub use chat::{ChatTemplate, Message};
 pub use checkpoint::Checkpoint;
 pub use config::{LlamaConfig, QuantizedConfig, Rope, RopeScaling};
 pub use cpu::Cpu;
+pub use cuda::Cuda;
 pub use decoder::{Decoder, Engine, Wanted};
 pub use generation::{Answer, Generation, GenerationConfig, Spent, Stop};
 pub use matrix::{Matrix, Precision, Values};
@@ -65,10 +67,7 @@ impl Llama {
         let generation = GenerationConfig::read(folder)?;
         let engine: Box<dyn Engine> = match gpu {
             None => Box::new(Decoder::load(Cpu::new(&checkpoint), &checkpoint)?),
-            Some(gpu) => {
-                let reason = "the decoder has no CUDA kernels in this version; use --device cpu";
-                return Err(Error::device(format!("{gpu:?}"), "opening a language model", reason));
-            }
+            Some(gpu) => Box::new(Decoder::load(Cuda::new(gpu, &checkpoint)?, &checkpoint)?),
         };
         let (precision, bytes_per_token) = (checkpoint.precision(), checkpoint.bytes_per_token()?);
         Ok(Llama { config, precision, bytes_per_token, tokenizer, template, generation, engine })

@@ -1,0 +1,144 @@
+//! What a forward pass reads beside weights, in one array on the device.
+
+use bytemuck::{Pod, cast_slice};
+
+use super::super::backend::Span;
+use super::Cache;
+use crate::device::Gpu;
+use crate::device::cuda::llama::{Page, Sequences, Tile};
+use crate::device::cuda::{DeviceBuffer, Ptr};
+use crate::error::Result;
+
+/// Sizes of the inputs: passes of the same shape run the same kernels with the same arguments.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Shape {
+    pub rows: usize,
+    sequences: usize,
+    /// Pages that the table has of each sequence: a power of two, which a growing sequence seldom outgrows.
+    stride: usize,
+    /// Tiles for the prefill kernel, if it is to run.
+    tiles: usize,
+}
+
+/// The inputs, one after the other.
+pub(super) struct Inputs {
+    bytes: DeviceBuffer<u8>,
+    shape: Shape,
+    /// Angles of a row.
+    angles: usize,
+}
+
+impl Shape {
+    /// For these spans; `single` if each row is to be attended by itself.
+    pub(super) fn of(spans: &[Span], caches: &[&mut Cache], single: bool) -> Shape {
+        let pages = caches.iter().map(|cache| cache.pages().len()).max().unwrap_or(0);
+        Shape {
+            rows: spans.iter().map(|span| span.rows).sum(),
+            sequences: spans.len(),
+            stride: pages.next_power_of_two().max(2),
+            tiles: if single { 0 } else { tiles(spans).count() },
+        }
+    }
+
+    /// Whether each sequence has one row, attended by itself.
+    pub(super) fn is_step(&self) -> bool {
+        self.tiles == 0 && self.rows == self.sequences
+    }
+
+    /// Bytes of each part; what is aligned to more stands first.
+    fn sizes(&self, angles: usize) -> [usize; 7] {
+        let Shape { rows, sequences, stride, tiles } = *self;
+        let (pages, tiles) = (sequences * stride * size_of::<Page>(), tiles * size_of::<Tile>());
+        [pages, tiles, rows * 8, rows * angles * 8, rows * 4, rows * 4, rows * 4]
+    }
+
+    fn place(&self, angles: usize, part: Part) -> usize {
+        self.sizes(angles)[..part as usize].iter().sum()
+    }
+}
+
+/// In the order in which they lie.
+#[derive(Clone, Copy)]
+enum Part {
+    Pages,
+    Tiles,
+    Slots,
+    Angles,
+    Tokens,
+    Positions,
+    Numbers,
+}
+
+fn tiles(spans: &[Span]) -> impl Iterator<Item = Tile> {
+    let of = |(number, span): (usize, &Span)| Tile::of(number, span.start, span.rows, span.position);
+    spans.iter().enumerate().flat_map(of)
+}
+
+impl Inputs {
+    pub(super) fn alloc(gpu: &Gpu, shape: Shape, head_dim: usize) -> Result<Inputs> {
+        let angles = head_dim / 2;
+        let bytes = gpu.alloc("positions and pages", shape.sizes(angles).iter().sum())?;
+        Ok(Inputs { bytes, shape, angles })
+    }
+
+    pub(super) fn shape(&self) -> Shape {
+        self.shape
+    }
+
+    /// Writes those of a pass, of the same shape as before.
+    pub(super) fn write(
+        &mut self,
+        tokens: &[u32],
+        spans: &[Span],
+        caches: &[&mut Cache],
+        frequencies: &[f32],
+    ) -> Result<()> {
+        let mut all = Vec::with_capacity(self.bytes.len());
+        for cache in caches {
+            let mut pages = cache.pages();
+            pages.resize(self.shape.stride, Page::NONE);
+            put(&mut all, &pages);
+        }
+        if self.shape.tiles > 0 {
+            put(&mut all, &tiles(spans).collect::<Vec<_>>());
+        }
+        let positions = |span: &Span| span.position..span.position + span.rows;
+        let slots = spans.iter().zip(caches).flat_map(|(span, cache)| positions(span).map(|p| cache.slot(p)));
+        put(&mut all, &slots.collect::<Vec<Ptr>>());
+        let positions: Vec<u32> = spans.iter().flat_map(positions).map(|p| p as u32).collect();
+        // The product is rounded to f32, as on the CPU.
+        let turn = |p: u32| frequencies.iter().map(move |f| [(p as f32 * f).cos(), (p as f32 * f).sin()]);
+        put(&mut all, &positions.iter().copied().flat_map(turn).collect::<Vec<_>>());
+        put(&mut all, tokens);
+        put(&mut all, &positions);
+        let number = |(number, span): (usize, &Span)| std::iter::repeat_n(number as u32, span.rows);
+        put(&mut all, &spans.iter().enumerate().flat_map(number).collect::<Vec<u32>>());
+        self.bytes.write(0, &all)
+    }
+
+    fn at(&self, part: Part) -> Ptr {
+        self.bytes.ptr().offset::<u8>(self.shape.place(self.angles, part))
+    }
+
+    /// Tokens (rows).
+    pub(super) fn tokens(&self) -> Ptr {
+        self.at(Part::Tokens)
+    }
+
+    /// The rest, for attention.
+    pub(super) fn sequences(&self) -> Sequences {
+        Sequences {
+            angles: self.at(Part::Angles),
+            positions: self.at(Part::Positions),
+            numbers: self.at(Part::Numbers),
+            slots: self.at(Part::Slots),
+            pages: self.at(Part::Pages),
+            page_stride: self.shape.stride,
+            tiles: (self.at(Part::Tiles), self.shape.tiles),
+        }
+    }
+}
+
+fn put<T: Pod>(all: &mut Vec<u8>, values: &[T]) {
+    all.extend_from_slice(cast_slice(values));
+}

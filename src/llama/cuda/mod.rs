@@ -1,0 +1,242 @@
+//! The decoder's operations on a CUDA device.
+//!
+//! Prefill multiplies on tensor cores; a step that appends one token to each of a few sequences is recorded as a graph when
+//! it first occurs and launched as one from then on. What changes from step to step (tokens, positions, pages) lies in the
+//! device's memory, where the next step's is written over it.
+
+mod cache;
+mod inputs;
+
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use bytemuck::cast_slice;
+pub use cache::Cache;
+use inputs::{Inputs, Shape};
+
+use super::backend::{Backend, Span};
+use super::matrix::{Matrix, Values};
+use super::{Checkpoint, LlamaConfig, Precision, layout};
+use crate::device::Gpu;
+use crate::device::cpu::matrix::Bits;
+use crate::device::cuda::llama::{Element, Format, Heads, Into, Rows, Sequences, Weight};
+use crate::device::cuda::{Arithmetic, DeviceBuffer, Graph};
+use crate::error::{Error, Result};
+
+/// The most rows of one forward pass: enough to keep the tensor cores busy; the widest activations of a 7B model then take
+/// 0.3 GB.
+const MAX_ROWS: usize = 2048;
+
+/// The most sequences whose steps are recorded as graphs: those that one reading of the weights serves.
+const FEW: usize = 8;
+
+const MB: usize = 1_000_000;
+
+/// A CUDA device: weights in their precision, activations in bf16 or f16, everything that is summed up in f32. With f32
+/// weights, or under f32 arithmetic, activations are f32 too: slow, for comparison.
+pub struct Cuda {
+    gpu: Gpu,
+    config: LlamaConfig,
+    frequencies: Vec<f32>,
+    heads: Heads,
+    /// Bytes of the activations of [`MAX_ROWS`] rows.
+    activations: usize,
+    /// Recorded steps that wait for their next use.
+    steps: Mutex<Vec<Step>>,
+}
+
+/// The inputs of a forward pass, and perhaps what was recorded on them with the place of its logits.
+struct Step {
+    inputs: Inputs,
+    recorded: Option<Graph<Rows>>,
+}
+
+/// A forward pass about to run.
+pub struct Plan {
+    step: Step,
+    sequences: Sequences,
+}
+
+impl Cuda {
+    /// For the decoder of this checkpoint.
+    ///
+    /// Fails if the kernels do not take its sizes, or if the weights do not fit into the device's memory; the error says in
+    /// which precision they would.
+    pub fn new(gpu: &Gpu, checkpoint: &Checkpoint) -> Result<Cuda> {
+        let config = checkpoint.config().clone();
+        let element = match (gpu.arithmetic(), checkpoint.precision()) {
+            (Arithmetic::F32, _) | (_, Precision::F32) => Element::F32,
+            (_, Precision::F16) => Element::F16,
+            (_, Precision::Bf16 | Precision::Int8 | Precision::Int4) => Element::Bf16,
+        };
+        let heads = Heads { queries: config.heads, kv: config.kv_heads, size: config.head_dim, element };
+        heads.check()?;
+        let frequencies = config.rope.frequencies(config.head_dim);
+        let attention = 3 * config.query_width() + 2 * config.kv_width();
+        let widest = attention.max(3 * config.intermediate_size) + config.hidden_size;
+        let activations = MAX_ROWS * (widest * element.size() + 4 * config.hidden_size);
+        let backend = Cuda { gpu: gpu.clone(), config, frequencies, heads, activations, steps: Mutex::default() };
+        backend.check_weights(checkpoint)?;
+        Ok(backend)
+    }
+
+    fn check_weights(&self, checkpoint: &Checkpoint) -> Result<()> {
+        let matrices = layout::matrices(&self.config);
+        let bytes: u64 = matrices.map(|layer| checkpoint.matrix_bytes(&layer)).sum::<Result<_>>()?;
+        let (needed, free) = (bytes as usize + self.activations, self.gpu.available()?);
+        if needed <= free {
+            return Ok(());
+        }
+        let numbers = self.config.matrix_parameters() as usize + self.config.vocab_size * self.config.hidden_size;
+        let smaller = [(Precision::Bf16, 2 * numbers), (Precision::Int8, numbers + numbers / 64)]
+            .into_iter()
+            .chain([(Precision::Int4, numbers / 2 + numbers / 32)])
+            .filter(|&(_, bytes)| bytes + self.activations <= free)
+            .map(|(precision, bytes)| format!("{precision} ({} MB)", bytes / MB));
+        let smaller: Vec<String> = smaller.collect();
+        let advice = match smaller.is_empty() {
+            true => "no precision would fit; use --device cpu".to_string(),
+            false => format!("what would fit: {}; see --precision", smaller.join(", ")),
+        };
+        let (needed, free, precision) = (needed / MB, free / MB, checkpoint.precision());
+        let reason = format!("{precision} weights and activations need {needed} MB, {free} MB are free; {advice}");
+        Err(Error::device(format!("{:?}", self.gpu), "loading the language model", reason))
+    }
+
+    fn steps(&self) -> MutexGuard<'_, Vec<Step>> {
+        // A panic elsewhere cannot leave the list half-changed: it only moves whole steps.
+        self.steps.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    /// A recorded step of this shape that is not in use, or the inputs of a new one.
+    fn step(&self, shape: Shape) -> Result<Step> {
+        let mut steps = self.steps();
+        if let Some(at) = steps.iter().position(|step| step.inputs.shape() == shape) {
+            return Ok(steps.swap_remove(at));
+        }
+        Ok(Step { inputs: Inputs::alloc(&self.gpu, shape, self.config.head_dim)?, recorded: None })
+    }
+}
+
+impl Backend for Cuda {
+    type Weight = Weight;
+    type Gain = DeviceBuffer<f32>;
+    type Rows = Rows;
+    type Cache = Cache;
+    type Plan = Plan;
+
+    fn weight(&self, stacked: Vec<Matrix>) -> Result<Weight> {
+        let Some(first) = stacked.first() else { return Err(Error::shape("llama", "no matrix")) };
+        let (format, columns) = (format(first.values()), first.columns());
+        if stacked.iter().any(|m| format != self::format(m.values()) || m.columns() != columns) {
+            return Err(Error::invalid("query, key and value weights, or gate and up weights, differ in type"));
+        }
+        let parts: Vec<(&[u8], &[u8])> = stacked.iter().map(|matrix| bytes(matrix.values())).collect();
+        Weight::upload(&self.gpu, format, columns, &parts)
+    }
+
+    fn gain(&self, values: Vec<f32>) -> Result<DeviceBuffer<f32>> {
+        self.gpu.upload("weights", &values)
+    }
+
+    fn cache(&self, prefix: Option<Arc<Cache>>, room: usize) -> Result<Cache> {
+        Cache::new(&self.gpu, self.heads, self.config.layers, prefix, room, self.activations)
+    }
+
+    fn max_rows(&self) -> usize {
+        MAX_ROWS
+    }
+
+    fn plan(&self, tokens: &[u32], spans: &[Span], caches: &[&mut Cache]) -> Result<Plan> {
+        let single = spans.iter().all(|span| span.rows == 1) || self.heads.element == Element::F32;
+        let shape = Shape::of(spans, caches, single);
+        let mut step = self.step(shape)?;
+        step.inputs.write(tokens, spans, caches, &self.frequencies)?;
+        let sequences = step.inputs.sequences();
+        Ok(Plan { step, sequences })
+    }
+
+    /// Records a step of few sequences the first time, and launches what was recorded from then on.
+    fn execute(
+        &self,
+        plan: Plan,
+        wanted: &[usize],
+        network: impl FnOnce(&Plan) -> Result<Option<Rows>> + Send,
+    ) -> Result<Vec<f32>> {
+        let rows = plan.step.inputs.shape().rows;
+        let repeats = plan.step.inputs.shape().is_step() && rows <= FEW && wanted.iter().copied().eq(0..rows);
+        if !repeats {
+            return network(&plan)?.map_or(Ok(Vec::new()), |rows| rows.read());
+        }
+        let mut plan = plan;
+        if plan.step.recorded.is_none() {
+            let place = Rows::any_width(&self.gpu, Element::F32, rows, self.config.vocab_size)?;
+            let recorded = self.gpu.record(place, |place| match network(&plan)? {
+                Some(logits) => logits.copy_to(place),
+                None => Err(Error::shape("llama", "a step without logits")),
+            })?;
+            plan.step.recorded = Some(recorded);
+        }
+        let logits = match &plan.step.recorded {
+            Some(recorded) => recorded.launch().and_then(|()| recorded.kept().read())?,
+            None => Vec::new(),
+        };
+        self.steps().push(plan.step);
+        Ok(logits)
+    }
+
+    fn embed(&self, plan: &Plan, table: &Weight) -> Result<Rows> {
+        table.embed(plan.step.inputs.tokens(), plan.step.inputs.shape().rows)
+    }
+
+    fn rms_norm(&self, x: &Rows, gain: &DeviceBuffer<f32>) -> Result<Rows> {
+        x.rms_norm(gain, self.config.rms_norm_eps, self.heads.element)
+    }
+
+    fn linear(&self, x: &Rows, weight: &Weight) -> Result<Rows> {
+        weight.multiply(x, Into::Own)
+    }
+
+    fn logits(&self, x: &Rows, weight: &Weight) -> Result<Rows> {
+        weight.multiply(x, Into::Wide)
+    }
+
+    fn add_linear(&self, sum: &mut Rows, x: &Rows, weight: &Weight) -> Result<()> {
+        weight.add_to(sum, x)
+    }
+
+    fn attend(&self, plan: &Plan, layer: usize, qkv: Rows, _: &mut [&mut Cache]) -> Result<Rows> {
+        self.heads.attend(&self.gpu, &plan.sequences, self.heads.layer(layer), &qkv)
+    }
+
+    fn swiglu(&self, gate_up: Rows) -> Result<Rows> {
+        gate_up.swiglu()
+    }
+
+    fn select(&self, x: Rows, rows: &[usize]) -> Result<Rows> {
+        if rows.iter().copied().eq(0..x.len()) {
+            return Ok(x);
+        }
+        let rows: Vec<u32> = rows.iter().map(|&row| row as u32).collect();
+        x.select(&rows)
+    }
+}
+
+fn format(values: &Values) -> Format {
+    match values {
+        Values::F32(_) => Format::F32,
+        Values::F16(_) => Format::F16,
+        Values::Bf16(_) => Format::Bf16,
+        Values::Quantized { bits: Bits::Eight, .. } => Format::Int8,
+        Values::Quantized { bits: Bits::Four, .. } => Format::Int4,
+    }
+}
+
+/// Numbers, and scales if there are any.
+fn bytes(values: &Values) -> (&[u8], &[u8]) {
+    match values {
+        Values::F32(v) => (cast_slice(v), &[]),
+        Values::F16(v) => (cast_slice(v), &[]),
+        Values::Bf16(v) => (cast_slice(v), &[]),
+        Values::Quantized { codes, scales, .. } => (codes, cast_slice(scales)),
+    }
+}
