@@ -1,4 +1,4 @@
-//! What a device must be able to do for the decoder; [`super::decoder`] says in which order.
+//! What a device must be able to do for the decoder; `decoder` says in which order.
 
 use std::sync::Arc;
 

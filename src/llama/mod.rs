@@ -1,7 +1,7 @@
 //! Llama decoders (Touvron et al., 2023) from Hugging Face directories: Llama 2 and 3, TinyLlama and their kin.
 //!
-//! [`Llama`] is what callers use. Inside, [`decoder`](self::decoder) is the one definition of the network, over the
-//! operations that [`Backend`] lists for a device; keys and values of a [`Prefix`] are computed once and shared by all
+//! [`Llama`] is what callers use. Inside, `decoder` is the one definition of the network, over the
+//! operations that [`Backend`](backend::Backend) lists for a device; keys and values of a [`Prefix`] are computed once and shared by all
 //! sequences that start with it.
 
 pub mod backend;

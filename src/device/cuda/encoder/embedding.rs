@@ -55,7 +55,7 @@ impl Embedding {
         Ok(Embedding { tokens: table(gpu, tokens, width)?, positions: table(gpu, positions, width)? })
     }
 
-    /// Row ids[i] of the tokens plus row places[i] of the positions, as f32.
+    /// Row `ids[i]` of the tokens plus row `places[i]` of the positions, as f32.
     pub fn forward(&self, ids: &[u32], places: &[u32]) -> Result<Matrix> {
         let Embedding { tokens, positions } = self;
         let within = |numbers: &[u32], table: &Matrix| numbers.iter().all(|&i| (i as usize) < table.rows());
