@@ -46,7 +46,7 @@ impl LlamaRates {
         };
         let how = Generation { sampling: Sampling::GREEDY, max_new_tokens: new.max(2) };
         for _ in 0..turns {
-            rates.bandwidth = rates.bandwidth.max(read_bandwidth());
+            rates.bandwidth = rates.bandwidth.max(read_bandwidth()?);
             rates.ceiling = bf16_ceiling(1).map(|rate| rate.max(rates.ceiling.unwrap_or(0.0)));
             let (_, spent) = llama.generate(None, &[&ids], how, |_, _| ControlFlow::Continue(()))?;
             rates.prefill = rates.prefill.max(prompt as f64 / spent.prefill.as_secs_f64());

@@ -4,7 +4,8 @@ use std::time::Instant;
 
 use rayon::prelude::*;
 
-use super::{Buffer, vector};
+use super::vector;
+use crate::error::{Error, Result};
 
 /// Bytes that can be allocated without swapping, if the system says.
 pub fn available_memory() -> Option<usize> {
@@ -13,17 +14,23 @@ pub fn available_memory() -> Option<usize> {
     line.trim().strip_suffix("kB")?.trim().parse::<usize>().ok().map(|kib| kib * 1024)
 }
 
-/// Bytes per second at which all threads together read an array that no cache holds (512 MiB): the best of three turns.
-pub fn read_bandwidth() -> f64 {
-    const FLOATS: usize = 128 << 20;
+/// Bytes per second at which all threads together read an array that no cache holds (512 MiB), in large pages where the
+/// system gives them: the best of three turns. Fails if there is no memory for it.
+pub fn read_bandwidth() -> Result<f64> {
+    const BYTES: usize = 512 << 20;
     const PIECE: usize = 1 << 16;
-    let mut array = Buffer::scratch(FLOATS);
+    let failed = |e: std::io::Error| Error::device("cpu", "measuring the memory", e.to_string());
+    let mut array = memmap2::MmapMut::map_anon(BYTES).map_err(failed)?;
+    // Advice: without large pages the array is read all the same.
+    #[cfg(target_os = "linux")]
+    let _ = array.advise(memmap2::Advice::HugePage);
+    let array: &mut [f32] = bytemuck::cast_slice_mut(&mut array);
     array.par_chunks_mut(PIECE).for_each(|piece| piece.fill(1.0));
     let turn = || {
         let start = Instant::now();
         let total: f32 = array.par_chunks(PIECE).map(|piece| simd!(vector::total4(piece))).sum();
         std::hint::black_box(total);
-        (4 * FLOATS) as f64 / start.elapsed().as_secs_f64()
+        BYTES as f64 / start.elapsed().as_secs_f64()
     };
-    (0..3).map(|_| turn()).fold(0.0, f64::max)
+    Ok((0..3).map(|_| turn()).fold(0.0, f64::max))
 }
