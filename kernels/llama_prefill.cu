@@ -161,7 +161,7 @@ __device__ inline void prefill(const Prefill& p) {
 
 #define PREFILL(T, name)                                                                                               \
     extern "C" __global__ void __launch_bounds__(128, 3) llama_prefill_##name##_64(Prefill p) { prefill<T, 64>(p); }  \
-    extern "C" __global__ void __launch_bounds__(128, 3) llama_prefill_##name##_128(Prefill p) { prefill<T, 128>(p); }
+    extern "C" __global__ void __launch_bounds__(128, 2) llama_prefill_##name##_128(Prefill p) { prefill<T, 128>(p); }
 
 PREFILL(__nv_bfloat16, bf16)
 PREFILL(__half, f16)

@@ -1,5 +1,6 @@
 //! Every kernel against the CPU, on the GPU at hand or, where there is none, on cusim with all its checks.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::{Command, Output};
 
@@ -229,21 +230,28 @@ fn a_model_trained_on_a_device_is_evaluated_like_any_other() {
     let mut whole = World::mention("test", 1);
     whole.as_object_mut().unwrap().remove("candidates");
     world.write_lines("asked.jsonl", &[World::mention("test", 0), whole]);
-    let link = [&world.link()[..], &["--input", world.arg("asked.jsonl"), "--device"]].concat();
+    let link = [&world.link()[..], &["--top", "100", "--input", world.arg("asked.jsonl"), "--device"]].concat();
     let on_cuda = fissfuse_on_cusim(&[&link[..], &["cuda", "--arithmetic", "f32"]].concat(), &[("CUSIM_CHECK", "all")]);
     let errors = String::from_utf8_lossy(&on_cuda.stderr);
     assert!(on_cuda.status.success() && !errors.contains("cusim: ["), "{errors}");
     let on_cpu = fissfuse(&[&link[..], &["cpu"]].concat()).output().unwrap();
-    let links = |output: &Output| -> Vec<(String, f64)> {
+    let links = |output: &Output| -> BTreeMap<(String, String), f64> {
         let lines = String::from_utf8(output.stdout.clone()).unwrap();
         let answers = lines.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
-        let links = answers.flat_map(|answer| answer["links"].as_array().unwrap().clone());
-        links.map(|link| (link["qid"].to_string(), link["score"].as_f64().unwrap())).collect()
+        let links = answers.flat_map(|answer| {
+            let mention = answer["mention_id"].to_string();
+            let link = |link: &serde_json::Value| {
+                ((mention.clone(), link["qid"].to_string()), link["score"].as_f64().unwrap())
+            };
+            answer["links"].as_array().unwrap().iter().map(link).collect::<Vec<_>>()
+        });
+        links.collect()
     };
     let (got, want) = (links(&on_cuda), links(&on_cpu));
-    assert!(got.len() == want.len() && got.len() > 5);
-    for ((got_qid, got), (want_qid, want)) in got.iter().zip(&want) {
-        assert!(got_qid == want_qid && (got - want).abs() <= 1e-4 * want.abs().max(1.0), "{got}, CPU {want}");
+    assert!(got.keys().eq(want.keys()) && got.len() > 5);
+    for ((key, got), want) in got.iter().zip(want.values()) {
+        // The mention is encoded in bf16 on either, but the sums round differently, and a bf16 has 8 bits.
+        assert!((got - want).abs() <= 5e-3 * want.abs().max(1.0), "{key:?}: {got}, CPU {want}");
     }
 }
 

@@ -99,7 +99,10 @@ impl Shards {
         let reader = self.places.get(name).and_then(|&i| self.readers.get(i));
         reader.ok_or_else(|| {
             let reason = "is missing; is the download complete, and is config.json this model's?";
-            Error::tensor(&self.folder, name, reason)
+            match &self.readers[..] {
+                [only] => Error::tensor(only.path(), name, reason),
+                _ => Error::tensor(self.folder.join(INDEX), name, reason),
+            }
         })
     }
 }
