@@ -146,25 +146,26 @@ impl Matrix {
             return Ok(self.clone());
         }
         let values = match precision {
-            Precision::F32 => Values::F32(self.converted(|x| x).into()),
-            Precision::F16 => Values::F16(self.converted(f16::from_f32).into()),
-            Precision::Bf16 => Values::Bf16(self.converted(bf16::from_f32).into()),
+            Precision::F32 => Values::F32(self.converted(|x| x)?),
+            Precision::F16 => Values::F16(self.converted(f16::from_f32)?),
+            Precision::Bf16 => Values::Bf16(self.converted(bf16::from_f32)?),
             Precision::Int8 => self.quantized(Bits::Eight)?,
             Precision::Int4 => self.quantized(Bits::Four)?,
         };
         Matrix::new(self.rows, self.columns, values)
     }
 
-    fn converted<T: bytemuck::Zeroable + Copy + Send>(&self, from: impl Fn(f32) -> T + Sync) -> Vec<T> {
-        let mut out = vec![T::zeroed(); self.rows * self.columns];
-        out.par_chunks_mut(self.columns.max(1)).enumerate().for_each_init(
-            || vec![0.0; self.columns],
-            |wide, (row, out)| {
-                self.row(row, wide);
-                out.iter_mut().zip(wide).for_each(|(out, x)| *out = from(*x));
-            },
-        );
-        out
+    fn converted<T: bytemuck::Pod + Send>(&self, from: impl Fn(f32) -> T + Sync) -> Result<SharedSlice<T>> {
+        let convert = |out: &mut [T]| {
+            out.par_chunks_mut(self.columns.max(1)).enumerate().for_each_init(
+                || vec![0.0; self.columns],
+                |wide, (row, out)| {
+                    self.row(row, wide);
+                    out.iter_mut().zip(wide).for_each(|(out, x)| *out = from(*x));
+                },
+            );
+        };
+        Ok(SharedSlice::in_large_pages(self.rows * self.columns, convert)?.0)
     }
 
     fn quantized(&self, bits: Bits) -> Result<Values> {
@@ -175,10 +176,10 @@ impl Matrix {
             ))
         })?;
         let (bytes, groups) = (bits.bytes(self.columns), self.columns / group);
-        let (mut codes, mut scales) = (vec![0; self.rows * bytes], vec![bf16::ZERO; self.rows * groups]);
-        let rows = codes.par_chunks_mut(bytes).zip(scales.par_chunks_mut(groups)).enumerate();
-        let finite = rows
-            .map_init(
+        let mut scales = vec![bf16::ZERO; self.rows * groups];
+        let (codes, finite) = SharedSlice::in_large_pages(self.rows * bytes, |codes| {
+            let rows = codes.par_chunks_mut(bytes).zip(scales.par_chunks_mut(groups)).enumerate();
+            rows.map_init(
                 || vec![0.0; self.columns],
                 |wide, (row, (codes, scales))| {
                     self.row(row, wide);
@@ -186,9 +187,10 @@ impl Matrix {
                     wide.iter().all(|x| x.is_finite())
                 },
             )
-            .reduce(|| true, |a, b| a & b);
+            .reduce(|| true, |a, b| a & b)
+        })?;
         match finite {
-            true => Ok(Values::Quantized { bits, codes: codes.into(), scales: scales.into() }),
+            true => Ok(Values::Quantized { bits, codes, scales: scales.into() }),
             false => Err(Error::invalid("holds a weight that is infinite or no number")),
         }
     }

@@ -6,7 +6,7 @@ use std::sync::{Arc, OnceLock};
 use half::f16;
 use rayon::prelude::*;
 
-use crate::device::cpu::{simd, vector};
+use crate::device::cpu::{large_array, simd, vector};
 use crate::device::cuda::{DeviceBuffer, Ptr};
 use crate::device::{Gpu, MappedFile};
 use crate::error::{Error, Result};
@@ -19,6 +19,8 @@ pub struct SharedSlice<T>(Owner<T>);
 enum Owner<T> {
     Memory(Arc<Vec<T>>),
     File(Arc<MappedFile>, Range<usize>),
+    /// Large pages, and how many of their bytes are the slice.
+    Pages(Arc<memmap2::Mmap>, usize),
 }
 
 impl<T: bytemuck::Pod> SharedSlice<T> {
@@ -26,6 +28,15 @@ impl<T: bytemuck::Pod> SharedSlice<T> {
     pub fn mapped(file: Arc<MappedFile>, bytes: Range<usize>) -> Option<SharedSlice<T>> {
         bytemuck::try_cast_slice::<u8, T>(file.get(bytes.clone())?).ok()?;
         Some(SharedSlice(Owner::File(file, bytes)))
+    }
+
+    /// `len` values that `fill` writes over zeros, in large pages where the system gives them; beside them what it returns.
+    pub fn in_large_pages<R>(len: usize, fill: impl FnOnce(&mut [T]) -> R) -> Result<(SharedSlice<T>, R)> {
+        let bytes = len * size_of::<T>();
+        let mut array = large_array(bytes)?;
+        let result = fill(bytemuck::cast_slice_mut(&mut array[..bytes]));
+        let array = array.make_read_only().map_err(|e| Error::device("cpu", "keeping an array", e.to_string()))?;
+        Ok((SharedSlice(Owner::Pages(Arc::new(array), bytes)), result))
     }
 }
 
@@ -42,6 +53,7 @@ impl<T: bytemuck::Pod> Deref for SharedSlice<T> {
         match &self.0 {
             Owner::Memory(values) => values,
             Owner::File(file, bytes) => bytemuck::cast_slice(&file[bytes.clone()]),
+            Owner::Pages(array, bytes) => bytemuck::cast_slice(&array[..*bytes]),
         }
     }
 }

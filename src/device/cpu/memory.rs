@@ -2,6 +2,7 @@
 
 use std::time::Instant;
 
+use memmap2::MmapMut;
 use rayon::prelude::*;
 
 use super::vector;
@@ -14,16 +15,23 @@ pub fn available_memory() -> Option<usize> {
     line.trim().strip_suffix("kB")?.trim().parse::<usize>().ok().map(|kib| kib * 1024)
 }
 
+/// Zeros in large pages where the system gives them: an array that is read from end to end again and again spares the walk
+/// to a page's place every 4 KiB. Fails if there is no memory for it.
+pub fn large_array(bytes: usize) -> Result<MmapMut> {
+    let failed = |e: std::io::Error| Error::device("cpu", format!("allocating {} MB", bytes >> 20), e.to_string());
+    let array = MmapMut::map_anon(bytes.max(1)).map_err(failed)?;
+    // Advice: without large pages the array is the same.
+    #[cfg(target_os = "linux")]
+    let _ = array.advise(memmap2::Advice::HugePage);
+    Ok(array)
+}
+
 /// Bytes per second at which all threads together read an array that no cache holds (512 MiB), in large pages where the
 /// system gives them: the best of three turns. Fails if there is no memory for it.
 pub fn read_bandwidth() -> Result<f64> {
     const BYTES: usize = 512 << 20;
     const PIECE: usize = 1 << 16;
-    let failed = |e: std::io::Error| Error::device("cpu", "measuring the memory", e.to_string());
-    let mut array = memmap2::MmapMut::map_anon(BYTES).map_err(failed)?;
-    // Advice: without large pages the array is read all the same.
-    #[cfg(target_os = "linux")]
-    let _ = array.advise(memmap2::Advice::HugePage);
+    let mut array = large_array(BYTES)?;
     let array: &mut [f32] = bytemuck::cast_slice_mut(&mut array);
     array.par_chunks_mut(PIECE).for_each(|piece| piece.fill(1.0));
     let turn = || {

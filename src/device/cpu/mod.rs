@@ -40,6 +40,6 @@ pub use linear::{
     transposed,
 };
 pub use matmul::{Mat, matmul};
-pub use memory::{available_memory, read_bandwidth};
+pub use memory::{available_memory, large_array, read_bandwidth};
 pub use product::{Activation, Epilogue, Operand, PackedBf16, TransposedF32, Value, Windows, bf16_ceiling};
 pub use self_attention::{Heads, self_attention};
