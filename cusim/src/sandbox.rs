@@ -5,6 +5,7 @@ use std::sync::Mutex;
 use crate::check::log::Turns;
 use crate::check::report::Sink;
 use crate::count::Counters;
+use crate::count::touched::Touched;
 use crate::driver::config::Checks;
 use crate::exec::copies::Landing;
 use crate::exec::fault::Fault;
@@ -156,7 +157,7 @@ impl Sandbox {
             checks: self.watches(),
             sink: &self.sink,
             counters: self.counters.as_ref(),
-            touched: Default::default(),
+            touched: Touched::new(0, 1),
             threads: self.threads,
             released: std::sync::Mutex::default(),
             turns: Turns::default(),

@@ -44,6 +44,9 @@ pub struct KernelCount {
     /// Bytes of the sectors that each launch touches, each sector once: what caches cannot absorb.
     pub loaded_once_bytes: u64,
     pub stored_once_bytes: u64,
+    /// Bytes of the sectors that each launch loads, each sector once for each wave of blocks that run at a time: what a cache
+    /// lets through that keeps what blocks share while they run, and nothing else.
+    pub loaded_by_wave_bytes: u64,
     pub flops: u64,
     pub operations: BTreeMap<String, u64>,
     pub active_lanes: f64,
@@ -58,6 +61,11 @@ impl KernelCount {
     /// Bytes that must move between device memory and the chip, however well caches work.
     pub fn once_bytes(&self) -> u64 {
         self.loaded_once_bytes + self.stored_once_bytes
+    }
+
+    /// Bytes that move if blocks share what they load with those that run beside them only.
+    pub fn wave_bytes(&self) -> u64 {
+        self.loaded_by_wave_bytes + self.stored_once_bytes
     }
 
     /// FLOPs of tensor cores.

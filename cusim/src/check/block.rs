@@ -192,9 +192,7 @@ impl BlockChecks {
     fn global(&mut self, launch: &Launch, part: &Part, stored: Option<&[u32; LANES]>) {
         if let Some(counts) = &mut self.counts {
             counts.global(launch.program, part.seen, part.mask);
-            let touched = &launch.touched;
-            let sectors = if part.seen.site.access.stores() { &touched.stores } else { &touched.loads };
-            sectors.add(part.seen, part.mask);
+            launch.touched.add(self.number, part.seen, part.mask);
         }
         if part.seen.site.space == Space::Const || !(self.checks.init || self.checks.race) {
             return;

@@ -109,8 +109,12 @@ fn name(kind: WorkKind) -> &'static str {
 pub struct KernelCounts {
     /// How often it was launched.
     pub launches: u64,
-    /// Bytes of the sectors that each launch loads from and stores to, a sector once a launch.
-    pub touched: [u64; 2],
+    /// Bytes of the sectors that each launch loads from, a sector once a launch.
+    pub loaded_once: u64,
+    /// The same, a sector once for each wave of blocks.
+    pub loaded_by_wave: u64,
+    /// Bytes of the sectors that each launch stores to, a sector once a launch.
+    pub stored_once: u64,
     /// Counts by source line; of instructions without one under an empty name.
     pub lines: BTreeMap<(String, u32), Counts>,
 }
@@ -139,9 +143,10 @@ impl Counters {
 
     /// Adds the sectors that a launch touched.
     pub fn add_touched(&mut self, program: &Program, touched: &Touched) {
-        let [loads, stores] = &mut self.kernels.entry(program.name().to_string()).or_default().touched;
-        *loads += touched.loads.bytes();
-        *stores += touched.stores.bytes();
+        let kernel = self.kernels.entry(program.name().to_string()).or_default();
+        kernel.loaded_once += touched.loaded();
+        kernel.loaded_by_wave += touched.loaded_by_wave();
+        kernel.stored_once += touched.stored();
     }
 
     fn line(&mut self, program: &Program, origin: u32) -> &mut Counts {
@@ -204,12 +209,12 @@ impl Counters {
                 let place = Json::String(if file.is_empty() { String::new() } else { format!("{file}:{line}") });
                 Json::object([("source", place)].into_iter().chain(counts.to_json()))
             });
-            let [loaded, stored] = kernel.touched.map(Json::Int);
             let head = [
                 ("kernel", Json::String(name.clone())),
                 ("launches", Json::Int(kernel.launches)),
-                ("loaded_once_bytes", loaded),
-                ("stored_once_bytes", stored),
+                ("loaded_once_bytes", Json::Int(kernel.loaded_once)),
+                ("loaded_by_wave_bytes", Json::Int(kernel.loaded_by_wave)),
+                ("stored_once_bytes", Json::Int(kernel.stored_once)),
             ];
             let tail = [("lines", Json::Array(lines.collect()))];
             Json::object(head.into_iter().chain(kernel.total().to_json()).chain(tail))

@@ -1,8 +1,10 @@
-//! Which sectors of device memory a launch touches, each counted once: what must be moved however well caches work.
+//! Which sectors of device memory a launch touches: each counted once, which is what must be moved however well caches
+//! work; and once for each wave of blocks that run at a time, which is what must be moved if a cache keeps what a wave
+//! loads, but nothing from one wave to the next.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{PoisonError, RwLock};
+use std::sync::{Arc, PoisonError, RwLock};
 
 use super::access::SECTOR;
 use crate::exec::observe::Seen;
@@ -17,20 +19,73 @@ type Page = [AtomicU64; WORDS];
 
 /// A set of sectors that threads add to.
 #[derive(Default)]
-pub struct Sectors(RwLock<HashMap<u64, Box<Page>>>);
+struct Sectors(RwLock<HashMap<u64, Box<Page>>>);
 
 /// Sectors that a launch loads from and stores to.
-#[derive(Default)]
 pub struct Touched {
     /// Loads, and what else reads.
-    pub loads: Sectors,
-    /// Stores.
-    pub stores: Sectors,
+    loads: Sectors,
+    /// The same of each wave, if there is more than one.
+    waves: RwLock<HashMap<u64, Arc<Sectors>>>,
+    stores: Sectors,
+    /// Blocks of a wave.
+    wave: u64,
+    several_waves: bool,
+}
+
+impl Touched {
+    /// Nothing yet of a launch of so many blocks, of which `wave` run at a time.
+    pub fn new(blocks: u64, wave: u64) -> Self {
+        let wave = wave.max(1);
+        Self {
+            loads: Sectors::default(),
+            waves: RwLock::default(),
+            stores: Sectors::default(),
+            wave,
+            several_waves: blocks > wave,
+        }
+    }
+
+    /// Adds the sectors of an access of this block.
+    pub fn add(&self, block: u64, seen: &Seen, mask: Mask) {
+        if seen.site.access.stores() {
+            return self.stores.add(seen, mask);
+        }
+        self.loads.add(seen, mask);
+        if self.several_waves {
+            self.wave(block / self.wave).add(seen, mask);
+        }
+    }
+
+    fn wave(&self, number: u64) -> Arc<Sectors> {
+        if let Some(known) = self.waves.read().unwrap_or_else(PoisonError::into_inner).get(&number) {
+            return known.clone();
+        }
+        self.waves.write().unwrap_or_else(PoisonError::into_inner).entry(number).or_default().clone()
+    }
+
+    /// Bytes loaded, each sector once.
+    pub fn loaded(&self) -> u64 {
+        self.loads.bytes()
+    }
+
+    /// Bytes loaded, each sector once a wave.
+    pub fn loaded_by_wave(&self) -> u64 {
+        if !self.several_waves {
+            return self.loaded();
+        }
+        self.waves.read().unwrap_or_else(PoisonError::into_inner).values().map(|wave| wave.bytes()).sum()
+    }
+
+    /// Bytes stored, each sector once.
+    pub fn stored(&self) -> u64 {
+        self.stores.bytes()
+    }
 }
 
 impl Sectors {
     /// Adds the sectors of an access.
-    pub fn add(&self, seen: &Seen, mask: Mask) {
+    fn add(&self, seen: &Seen, mask: Mask) {
         let lanes = (0..LANES).filter(|lane| mask >> lane & 1 != 0).map(|lane| seen.addresses[lane]);
         self.insert(lanes.flat_map(|address| address / SECTOR..=(address + u64::from(seen.bytes) - 1) / SECTOR));
     }
@@ -68,7 +123,7 @@ impl Sectors {
     }
 
     /// Bytes of all sectors.
-    pub fn bytes(&self) -> u64 {
+    fn bytes(&self) -> u64 {
         let pages = self.0.read().unwrap_or_else(PoisonError::into_inner);
         let words = pages.values().flat_map(|page| page.iter());
         words.map(|word| SECTOR * u64::from(word.load(Ordering::Relaxed).count_ones())).sum()

@@ -10,6 +10,7 @@ use super::context::current;
 use super::device::{DEFAULT_SHARED, MAX_PTX, MAX_THREADS, Model, REGISTERS, RESERVED_SHARED};
 use super::handles::Kind;
 use super::say;
+use crate::count::touched::Touched;
 use crate::exec::copies::Landing;
 use crate::exec::launch::Launch;
 use crate::exec::program::Program;
@@ -61,6 +62,8 @@ pub struct Shot {
     pub device: u32,
     /// Whether its blocks may wait for each other.
     pub cooperative: bool,
+    /// Blocks that the device has room for at a time.
+    pub wave: u64,
 }
 
 impl Function {
@@ -291,8 +294,8 @@ impl Driver {
         {
             return refuse(LAUNCH_OUT_OF_RESOURCES, format!("{registers} registers for each of {threads} threads"));
         }
+        let fit = function.blocks_per_sm(model, threads, u64::from(shared)) * model.multiprocessors as u32;
         if cooperative {
-            let fit = function.blocks_per_sm(model, threads, u64::from(shared)) * model.multiprocessors as u32;
             let blocks: u64 = grid.iter().map(|extent| u64::from(*extent)).product();
             if blocks > u64::from(fit) {
                 let why = format!("{blocks} blocks cannot be resident at once; {fit} can");
@@ -300,7 +303,8 @@ impl Driver {
             }
         }
         let params = read(&function.program)?;
-        Ok(Shot { program: function.program.clone(), grid, block, shared, params, device, cooperative })
+        let wave = u64::from(fit);
+        Ok(Shot { program: function.program.clone(), grid, block, shared, params, device, cooperative, wave })
     }
 
     /// Memory that the blocks of a cooperative grid meet in, all zero.
@@ -355,7 +359,7 @@ impl Driver {
             checks: self.sink.watches() || self.counters.is_some(),
             sink: &self.sink,
             counters: self.counters.as_ref(),
-            touched: Default::default(),
+            touched: Touched::new(shot.grid.iter().map(|extent| u64::from(*extent)).product(), shot.wave),
             threads: usize::MAX,
             released: std::sync::Mutex::default(),
             turns: crate::check::log::Turns::default(),

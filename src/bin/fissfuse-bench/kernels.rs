@@ -32,6 +32,7 @@ pub fn kernels(args: KernelsArgs, json: bool) -> anyhow::Result<()> {
         "GFLOP",
         "on tensor cores",
         "MB touched",
+        "by wave",
         "MB loaded",
         "coalesced %",
         "MB stored",
@@ -50,6 +51,7 @@ pub fn kernels(args: KernelsArgs, json: bool) -> anyhow::Result<()> {
             giga(k.flops),
             giga(k.tensor_flops()),
             format!("{:.1}", k.once_bytes() as f64 / 1e6),
+            format!("{:.1}", k.wave_bytes() as f64 / 1e6),
             mega(k.global_load.sectors),
             percent(k.global_load.efficiency()),
             mega(k.global_store.sectors),
@@ -59,7 +61,12 @@ pub fn kernels(args: KernelsArgs, json: bool) -> anyhow::Result<()> {
         ]
     };
     println!("{}", table(&header, kernels.iter().map(row)));
-    let once = kernels.iter().map(KernelCount::once_bytes).sum::<u64>() as f64 / 1e6;
-    println!("touched, each sector once a launch: {once:.1} MB in all");
+    let sum = |bytes: fn(&KernelCount) -> u64| kernels.iter().map(bytes).sum::<u64>() as f64 / 1e6;
+    let (once, by_wave) = (sum(KernelCount::once_bytes), sum(KernelCount::wave_bytes));
+    let launches: u64 = kernels.iter().map(|k| k.launches).sum();
+    println!(
+        "{launches} launches; {once:.1} MB touched, each sector once a launch, {by_wave:.1} MB with what is loaded counted once \
+         a wave of blocks"
+    );
     Ok(())
 }
