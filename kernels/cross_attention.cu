@@ -2,10 +2,8 @@
 // src/ops/cross_attention.rs.
 //
 // Pair p has query left[p] with logit vectors u (queries, heads, d) and sequence right[p]; its logits and probabilities
-// lie at starts[p] (heads, length). Lane l of a warp holds columns l, l + 32, ... of a row; d <= 256.
-#include "common.cuh"
-
-constexpr int LANE_VALUES = 8;
+// lie at starts[p] (heads, length). d <= 256.
+#include "rows.cuh"
 
 struct Pairs {
     const uint32_t* left;
@@ -13,31 +11,6 @@ struct Pairs {
     const uint32_t* offsets;  // of the sequences
     const uint32_t* starts;   // of each pair's probabilities
 };
-
-__device__ inline void load_row(float (&values)[LANE_VALUES], const float* row, int d) {
-    int lane = threadIdx.x % WARP;
-#pragma unroll
-    for (int v = 0; v < LANE_VALUES; ++v) values[v] = v * WARP + lane < d ? row[v * WARP + lane] : 0.0f;
-}
-
-__device__ inline void store_row(float* row, const float (&values)[LANE_VALUES], int d) {
-    int lane = threadIdx.x % WARP;
-#pragma unroll
-    for (int v = 0; v < LANE_VALUES; ++v)
-        if (v * WARP + lane < d) row[v * WARP + lane] = values[v];
-}
-
-__device__ inline float dot(const float (&x)[LANE_VALUES], const float (&y)[LANE_VALUES]) {
-    float sum = 0;
-#pragma unroll
-    for (int v = 0; v < LANE_VALUES; ++v) sum = fmaf(x[v], y[v], sum);
-    return warp_sum(sum);
-}
-
-__device__ inline void add_scaled(float (&sum)[LANE_VALUES], float a, const float (&x)[LANE_VALUES]) {
-#pragma unroll
-    for (int v = 0; v < LANE_VALUES; ++v) sum[v] = fmaf(a, x[v], sum[v]);
-}
 
 // Probabilities and contexts (pairs, heads, d). A warp per pair and head; one pass over the sequence, whose sums are
 // rescaled whenever the maximum rises.
@@ -56,24 +29,28 @@ extern "C" __global__ void __launch_bounds__(128) attend_forward(AttendForward a
     int pair = work / a.heads, head = work % a.heads;
     uint32_t first = a.pairs.offsets[a.pairs.right[pair]], last = a.pairs.offsets[a.pairs.right[pair] + 1];
     int length = last - first;
+    bool fours = by_fours(a.d);
     float u[LANE_VALUES], row[LANE_VALUES], context[LANE_VALUES] = {};
-    load_row(u, a.u + (static_cast<int64_t>(a.pairs.left[pair]) * a.heads + head) * a.d, a.d);
+    load_row(u, a.u + (static_cast<int64_t>(a.pairs.left[pair]) * a.heads + head) * a.d, a.d, fours);
     float* probabilities = a.probabilities + a.pairs.starts[pair] + head * length;
-    float max = -INFINITY, sum = 0;
+    // Logits are kept until a lane each has one, and then stored at once.
+    float max = -INFINITY, sum = 0, mine = 0;
     for (int l = 0; l < length; ++l) {
-        load_row(row, a.sequence + static_cast<int64_t>(first + l) * a.d, a.d);
+        load_row(row, a.sequence + static_cast<int64_t>(first + l) * a.d, a.d, fours);
         float logit = dot(u, row), higher = fmaxf(max, logit);
         float keep = expf(max - higher), weight = expf(logit - higher);
         sum = sum * keep + weight;
 #pragma unroll
         for (int v = 0; v < LANE_VALUES; ++v) context[v] = context[v] * keep + weight * row[v];
         max = higher;
-        if (l % WARP == lane) probabilities[l] = logit;
+        if (l % WARP == lane) mine = logit;
+        if (l % WARP == WARP - 1 || l + 1 == length)
+            if (lane <= l % WARP) probabilities[l - l % WARP + lane] = mine;
     }
     float share = 1.0f / sum;
 #pragma unroll
     for (int v = 0; v < LANE_VALUES; ++v) context[v] *= share;
-    store_row(a.context + static_cast<int64_t>(work) * a.d, context, a.d);
+    store_row(a.context + static_cast<int64_t>(work) * a.d, context, a.d, fours);
     for (int l = lane; l < length; l += WARP) probabilities[l] = expf(probabilities[l] - max) * share;
 }
 
@@ -96,20 +73,23 @@ extern "C" __global__ void __launch_bounds__(128) attend_backward(AttendBackward
     int length = last - first;
     const float* probabilities = a.probabilities + a.pairs.starts[pair] + head * length;
     float* dlogits = a.dlogits + a.pairs.starts[pair] + head * length;
+    bool fours = by_fours(a.d);
     float dcontext[LANE_VALUES], row[LANE_VALUES];
-    load_row(dcontext, a.dcontext + static_cast<int64_t>(work) * a.d, a.d);
+    load_row(dcontext, a.dcontext + static_cast<int64_t>(work) * a.d, a.d, fours);
     // du = sum of a (da - mean) F = sum of a da F - mean (sum of a F), so that one pass is enough.
-    float along[LANE_VALUES] = {}, context[LANE_VALUES] = {}, mean = 0;
+    float along[LANE_VALUES] = {}, context[LANE_VALUES] = {}, mean = 0, mine = 0;
     for (int l = 0; l < length; ++l) {
-        load_row(row, a.sequence + static_cast<int64_t>(first + l) * a.d, a.d);
+        load_row(row, a.sequence + static_cast<int64_t>(first + l) * a.d, a.d, fours);
         float da = dot(dcontext, row), probability = probabilities[l];
         mean = fmaf(probability, da, mean);
         add_scaled(along, probability * da, row);
         add_scaled(context, probability, row);
-        if (l % WARP == lane) dlogits[l] = da;
+        if (l % WARP == lane) mine = da;
+        if (l % WARP == WARP - 1 || l + 1 == length)
+            if (lane <= l % WARP) dlogits[l - l % WARP + lane] = mine;
     }
     add_scaled(along, -mean, context);
-    store_row(a.du + static_cast<int64_t>(work) * a.d, along, a.d);
+    store_row(a.du + static_cast<int64_t>(work) * a.d, along, a.d, fours);
     for (int l = lane; l < length; l += WARP) dlogits[l] = probabilities[l] * (dlogits[l] - mean);
 }
 
@@ -133,18 +113,19 @@ constexpr int SEQUENCE_ROWS = 32, SOURCES = 16;
 
 extern "C" __global__ void __launch_bounds__(128) attend_sequence(AttendSequence a) {
     constexpr int WARPS = 4, MINE = SEQUENCE_ROWS / WARPS;
-    __shared__ float dcontexts[SOURCES][WARP * LANE_VALUES], us[SOURCES][WARP * LANE_VALUES];
+    __shared__ alignas(16) float dcontexts[SOURCES][WARP * LANE_VALUES], us[SOURCES][WARP * LANE_VALUES];
     __shared__ float probabilities[SOURCES][SEQUENCE_ROWS], dlogits[SOURCES][SEQUENCE_ROWS];
     uint32_t start = a.pairs.offsets[blockIdx.x], length = a.pairs.offsets[blockIdx.x + 1] - start;
     uint32_t first = blockIdx.y * SEQUENCE_ROWS;
     if (first >= length) return;
     int warp = threadIdx.x / WARP, lane = threadIdx.x % WARP;
     int rows = min(length - first, static_cast<uint32_t>(SEQUENCE_ROWS)), mine = warp * MINE;
+    bool fours = by_fours(a.d);
     float* to = a.dsequence + static_cast<int64_t>(start + first + mine) * a.d;
     float sums[MINE][LANE_VALUES] = {};
 #pragma unroll
     for (int r = 0; r < MINE; ++r)
-        if (mine + r < rows) load_row(sums[r], to + r * a.d, a.d);
+        if (mine + r < rows) load_row(sums[r], to + r * a.d, a.d, fours);
     int sources = (a.group_offsets[blockIdx.x + 1] - a.group_offsets[blockIdx.x]) * a.heads;
     for (int chunk = 0; chunk < sources; chunk += SOURCES) {
         int count = min(SOURCES, sources - chunk);
@@ -152,10 +133,10 @@ extern "C" __global__ void __launch_bounds__(128) attend_sequence(AttendSequence
             int head = (chunk + s) % a.heads;
             uint32_t pair = a.members[a.group_offsets[blockIdx.x] + (chunk + s) / a.heads];
             float vector[LANE_VALUES];
-            load_row(vector, a.dcontext + (static_cast<int64_t>(pair) * a.heads + head) * a.d, a.d);
-            store_row(dcontexts[s], vector, WARP * LANE_VALUES);
-            load_row(vector, a.u + (static_cast<int64_t>(a.pairs.left[pair]) * a.heads + head) * a.d, a.d);
-            store_row(us[s], vector, WARP * LANE_VALUES);
+            load_row(vector, a.dcontext + (static_cast<int64_t>(pair) * a.heads + head) * a.d, a.d, fours);
+            share_row(dcontexts[s], vector, fours);
+            load_row(vector, a.u + (static_cast<int64_t>(a.pairs.left[pair]) * a.heads + head) * a.d, a.d, fours);
+            share_row(us[s], vector, fours);
             int64_t place = a.pairs.starts[pair] + head * static_cast<int64_t>(length) + first + lane;
             probabilities[s][lane] = lane < rows ? a.probabilities[place] : 0.0f;
             dlogits[s][lane] = lane < rows ? a.dlogits[place] : 0.0f;
@@ -163,8 +144,8 @@ extern "C" __global__ void __launch_bounds__(128) attend_sequence(AttendSequence
         __syncthreads();
         for (int s = 0; s < count; ++s) {
             float dcontext[LANE_VALUES], u[LANE_VALUES];
-            load_row(dcontext, dcontexts[s], a.d);
-            load_row(u, us[s], a.d);
+            load_row(dcontext, dcontexts[s], a.d, fours);
+            load_row(u, us[s], a.d, fours);
 #pragma unroll
             for (int r = 0; r < MINE; ++r) {
                 add_scaled(sums[r], probabilities[s][mine + r], dcontext);
@@ -175,5 +156,5 @@ extern "C" __global__ void __launch_bounds__(128) attend_sequence(AttendSequence
     }
 #pragma unroll
     for (int r = 0; r < MINE; ++r)
-        if (mine + r < rows) store_row(to + r * a.d, sums[r], a.d);
+        if (mine + r < rows) store_row(to + r * a.d, sums[r], a.d, fours);
 }

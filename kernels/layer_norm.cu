@@ -1,7 +1,5 @@
 // Layer normalization of rows of d values. A warp per row; d <= 256. Reference: src/device/cpu/layer_norm.rs.
-#include "common.cuh"
-
-constexpr int LANE_VALUES = 8;
+#include "rows.cuh"
 
 // x (rows, d) -> xhat = (x - mean) * rstd, out = xhat * gamma + beta, rstd (rows). With `residual` (queries, d), row i of x
 // is x + residual[residual_row[i]].
@@ -22,30 +20,31 @@ struct LayerNormForward {
 extern "C" __global__ void __launch_bounds__(128) layer_norm_forward(LayerNormForward n) {
     int row = blockIdx.x * 4 + threadIdx.x / WARP, lane = threadIdx.x % WARP;
     if (row >= n.rows) return;
-    const float* x = n.x + static_cast<int64_t>(row) * n.d;
-    const float* residual = n.residual ? n.residual + static_cast<int64_t>(n.residual_row[row]) * n.d : nullptr;
-    float values[LANE_VALUES], sum = 0;
-#pragma unroll
-    for (int v = 0; v < LANE_VALUES; ++v) {
-        int column = v * WARP + lane;
-        values[v] = column < n.d ? x[column] + (residual ? residual[column] : 0.0f) : 0.0f;
-        sum += values[v];
+    bool fours = by_fours(n.d);
+    float values[LANE_VALUES], other[LANE_VALUES], sum = 0;
+    load_row(values, n.x + static_cast<int64_t>(row) * n.d, n.d, fours);
+    if (n.residual) {
+        load_row(other, n.residual + static_cast<int64_t>(n.residual_row[row]) * n.d, n.d, fours);
+        add_scaled(values, 1.0f, other);
     }
+#pragma unroll
+    for (int v = 0; v < LANE_VALUES; ++v) sum += values[v];
     float mean = warp_sum(sum) / n.d, squares = 0;
 #pragma unroll
     for (int v = 0; v < LANE_VALUES; ++v) {
-        float distance = v * WARP + lane < n.d ? values[v] - mean : 0.0f;
+        float distance = lane_column(v, fours) < n.d ? values[v] - mean : 0.0f;
         squares += distance * distance;
     }
     float rstd = rsqrtf(warp_sum(squares) / n.d + n.eps);
 #pragma unroll
-    for (int v = 0; v < LANE_VALUES; ++v) {
-        int column = v * WARP + lane;
-        if (column >= n.d) break;
-        float xhat = (values[v] - mean) * rstd;
-        n.xhat[static_cast<int64_t>(row) * n.d + column] = xhat;
-        n.out[static_cast<int64_t>(row) * n.d + column] = xhat * n.gamma[column] + n.beta[column];
-    }
+    for (int v = 0; v < LANE_VALUES; ++v) values[v] = (values[v] - mean) * rstd;
+    store_row(n.xhat + static_cast<int64_t>(row) * n.d, values, n.d, fours);
+    float gamma[LANE_VALUES];
+    load_row(gamma, n.gamma, n.d, fours);
+    load_row(other, n.beta, n.d, fours);
+#pragma unroll
+    for (int v = 0; v < LANE_VALUES; ++v) values[v] = fmaf(values[v], gamma[v], other[v]);
+    store_row(n.out + static_cast<int64_t>(row) * n.d, values, n.d, fours);
     if (lane == 0) n.rstd[row] = rstd;
 }
 
@@ -65,39 +64,35 @@ struct LayerNormBackward {
 template <typename T>
 __device__ inline void layer_norm_backward(const LayerNormBackward& n) {
     constexpr int SUMS = 3;
-    __shared__ float sums[4][SUMS][LANE_VALUES * WARP];
-    int warp = threadIdx.x / WARP, lane = threadIdx.x % WARP;
+    __shared__ alignas(16) float sums[4][SUMS][LANE_VALUES * WARP];
+    int warp = threadIdx.x / WARP;
     int first = blockIdx.x * n.rows_per_block, last = min(first + n.rows_per_block, n.rows);
-    float totals[SUMS][LANE_VALUES] = {};
+    bool fours = by_fours(n.d);
+    float totals[SUMS][LANE_VALUES] = {}, gamma[LANE_VALUES];
+    load_row(gamma, n.gamma, n.d, fours);
     for (int row = first + warp; row < last; row += 4) {
         int64_t start = static_cast<int64_t>(row) * n.d;
         float g[LANE_VALUES], xhat[LANE_VALUES], sum = 0, product = 0;
+        load_row(g, n.dy + start, n.d, fours);
+        load_row(xhat, n.xhat + start, n.d, fours);
 #pragma unroll
         for (int v = 0; v < LANE_VALUES; ++v) {
-            int column = v * WARP + lane;
-            bool there = column < n.d;
-            float dy = there ? n.dy[start + column] : 0.0f;
-            xhat[v] = there ? n.xhat[start + column] : 0.0f;
-            g[v] = there ? dy * n.gamma[column] : 0.0f;
-            totals[0][v] += dy * xhat[v];
-            totals[1][v] += dy;
+            totals[0][v] += g[v] * xhat[v];
+            totals[1][v] += g[v];
+            g[v] *= gamma[v];
             sum += g[v];
             product += g[v] * xhat[v];
         }
         float mean = warp_sum(sum) / n.d, along = warp_sum(product) / n.d, rstd = n.rstd[row];
-        T* dx = static_cast<T*>(n.dx) + static_cast<int64_t>(row) * n.stride;
 #pragma unroll
         for (int v = 0; v < LANE_VALUES; ++v) {
-            int column = v * WARP + lane;
-            float value = column < n.d ? rstd * (g[v] - mean - xhat[v] * along) : 0.0f;
-            totals[2][v] += value;
-            if (column < n.stride) dx[column] = static_cast<T>(value);
+            g[v] = lane_column(v, fours) < n.d ? rstd * (g[v] - mean - xhat[v] * along) : 0.0f;
+            totals[2][v] += g[v];
         }
+        store_row(static_cast<T*>(n.dx) + static_cast<int64_t>(row) * n.stride, g, n.stride, fours);
     }
 #pragma unroll
-    for (int which = 0; which < SUMS; ++which)
-#pragma unroll
-        for (int v = 0; v < LANE_VALUES; ++v) sums[warp][which][v * WARP + lane] = totals[which][v];
+    for (int which = 0; which < SUMS; ++which) share_row(sums[warp][which], totals[which], fours);
     __syncthreads();
     for (int e = threadIdx.x; e < SUMS * n.d; e += 128) {
         int which = e / n.d, column = e % n.d;

@@ -1,7 +1,10 @@
 // Maximum and mean over each sequence, beside its global vector. Reference: src/ops/multi_pool.rs.
 //
-// A block per sequence; a thread per column, as many rounds as there are columns.
-#include "common.cuh"
+// A block of four warps per sequence and CHUNK columns; warp w has every fourth row, and what they found is put together in
+// a fixed order. Grid: (sequences, chunks of d).
+#include "rows.cuh"
+
+constexpr int WARPS = 4, VALUES = 4, CHUNK = VALUES * WARP;
 
 struct MultiPoolForward {
     const float* sequence;  // (sum of lengths, d)
@@ -12,26 +15,50 @@ struct MultiPoolForward {
     int d, padding;
 };
 
-extern "C" __global__ void __launch_bounds__(128) multi_pool_forward(MultiPoolForward p) {
+extern "C" __global__ void __launch_bounds__(WARPS* WARP) multi_pool_forward(MultiPoolForward p) {
+    // Rows are numbers in the place of floats, so that they move like those.
+    __shared__ alignas(16) float maxima[WARPS][CHUNK], sums[WARPS][CHUNK], rows[WARPS][CHUNK];
     uint32_t first = p.offsets[blockIdx.x], last = p.offsets[blockIdx.x + 1];
+    int warp = threadIdx.x / WARP, start = blockIdx.y * CHUNK;
+    bool fours = by_fours(p.d);
+    float max[VALUES] = {-INFINITY, -INFINITY, -INFINITY, -INFINITY}, sum[VALUES] = {}, x[VALUES];
+    uint32_t argmax[VALUES] = {first, first, first, first};
+    for (uint32_t row = first + warp; row < last; row += WARPS) {
+        load_row(x, p.sequence + static_cast<int64_t>(row) * p.d + start, p.d - start, fours);
+#pragma unroll
+        for (int v = 0; v < VALUES; ++v) {
+            if (x[v] > max[v]) {
+                max[v] = x[v];
+                argmax[v] = row;
+            }
+            sum[v] += x[v];
+        }
+    }
+    share_row(maxima[warp], max, fours);
+    share_row(sums[warp], sum, fours);
+#pragma unroll
+    for (int v = 0; v < VALUES; ++v) x[v] = __uint_as_float(argmax[v]);
+    share_row(rows[warp], x, fours);
+    __syncthreads();
+    int mine = threadIdx.x, column = start + mine;
+    if (column >= p.d) return;
+    // Of equal ones, the first row's.
+    float most = maxima[0][mine], total = sums[0][mine];
+    uint32_t at = __float_as_uint(rows[0][mine]);
+    for (int w = 1; w < WARPS; ++w) {
+        uint32_t row = __float_as_uint(rows[w][mine]);
+        if (maxima[w][mine] > most || (maxima[w][mine] == most && row < at)) {
+            most = maxima[w][mine];
+            at = row;
+        }
+        total += sums[w][mine];
+    }
     int64_t item = blockIdx.x;
     float* out = p.out + item * 3 * p.d;
-    for (int column = threadIdx.x; column < p.d; column += 128) {
-        float max = -INFINITY, sum = 0;
-        uint32_t argmax = first;
-        for (uint32_t row = first; row < last; ++row) {
-            float x = p.sequence[static_cast<int64_t>(row) * p.d + column];
-            if (x > max) {
-                max = x;
-                argmax = row;
-            }
-            sum += x;
-        }
-        out[column] = max;
-        out[p.d + column] = sum * (1.0f / (last - first));
-        out[2 * p.d + column] = p.global[item * p.d + column];
-        p.argmax[item * p.d + column] = argmax;
-    }
+    out[column] = most;
+    out[p.d + column] = total * (1.0f / (last - first));
+    out[2 * p.d + column] = p.global[item * p.d + column];
+    p.argmax[item * p.d + column] = at;
 }
 
 // Adds to dsequence and dglobal, of which either may be null.
@@ -44,16 +71,32 @@ struct MultiPoolBackward {
     int d, padding;
 };
 
-extern "C" __global__ void __launch_bounds__(128) multi_pool_backward(MultiPoolBackward p) {
+extern "C" __global__ void __launch_bounds__(WARPS* WARP) multi_pool_backward(MultiPoolBackward p) {
     uint32_t first = p.offsets[blockIdx.x], last = p.offsets[blockIdx.x + 1];
     int64_t item = blockIdx.x;
-    const float* grad = p.grad + item * 3 * p.d;
-    for (int column = threadIdx.x; column < p.d; column += 128) {
-        if (p.dglobal) p.dglobal[item * p.d + column] += grad[2 * p.d + column];
-        if (!p.dsequence) continue;
-        float of_max = grad[column], of_mean = grad[p.d + column] * (1.0f / (last - first));
-        uint32_t argmax = p.argmax[item * p.d + column];
-        for (uint32_t row = first; row < last; ++row)
-            p.dsequence[static_cast<int64_t>(row) * p.d + column] += of_mean + (row == argmax ? of_max : 0.0f);
+    int warp = threadIdx.x / WARP, start = blockIdx.y * CHUNK, count = p.d - start;
+    bool fours = by_fours(p.d);
+    const float* grad = p.grad + item * 3 * p.d + start;
+    float x[VALUES], of_max[VALUES], of_mean[VALUES] = {};
+    if (p.dglobal && warp == 0) {
+        float* to = p.dglobal + item * p.d + start;
+        float of_global[VALUES];
+        load_row(of_global, grad + 2 * p.d, count, fours);
+        load_row(x, to, count, fours);
+        add_scaled(x, 1.0f, of_global);
+        store_row(to, x, count, fours);
+    }
+    if (!p.dsequence) return;
+    load_row(of_max, grad, count, fours);
+    load_row(x, grad + p.d, count, fours);
+    add_scaled(of_mean, 1.0f / (last - first), x);
+    float argmax[VALUES];
+    load_row(argmax, reinterpret_cast<const float*>(p.argmax) + item * p.d + start, count, fours);
+    for (uint32_t row = first + warp; row < last; row += WARPS) {
+        float* to = p.dsequence + static_cast<int64_t>(row) * p.d + start;
+        load_row(x, to, count, fours);
+#pragma unroll
+        for (int v = 0; v < VALUES; ++v) x[v] += of_mean[v] + (row == __float_as_uint(argmax[v]) ? of_max[v] : 0.0f);
+        store_row(to, x, count, fours);
     }
 }

@@ -1,7 +1,7 @@
 // Dot products of both sides' vectors of each pair, for up to six scores. Reference: src/ops/score.rs.
 //
-// Bit k of `by_item` says that score k's vectors are indexed by left and right item instead of by pair.
-#include "common.cuh"
+// Bit k of `by_item` says that score k's vectors are indexed by left and right item instead of by pair. d <= 256.
+#include "rows.cuh"
 
 constexpr int SCORES = 6;
 
@@ -21,9 +21,10 @@ extern "C" __global__ void __launch_bounds__(128) score_forward(ScoreForward s) 
     bool by_item = s.by_item >> kind & 1;
     const float* left = s.left[kind] + static_cast<int64_t>(by_item ? s.left_item[pair] : pair) * s.d;
     const float* right = s.right[kind] + static_cast<int64_t>(by_item ? s.right_item[pair] : pair) * s.d;
-    float sum = 0;
-    for (int column = lane; column < s.d; column += WARP) sum = fmaf(left[column], right[column], sum);
-    sum = warp_sum(sum);
+    float x[LANE_VALUES], y[LANE_VALUES];
+    load_row(x, left, s.d, by_fours(s.d));
+    load_row(y, right, s.d, by_fours(s.d));
+    float sum = dot(x, y);
     if (lane == 0) s.scores[work] = sum;
 }
 
@@ -40,16 +41,19 @@ struct ScoreBackward {
 };
 
 extern "C" __global__ void __launch_bounds__(128) score_backward(ScoreBackward s) {
-    int row = blockIdx.x * 4 + threadIdx.x / WARP, lane = threadIdx.x % WARP;
+    int row = blockIdx.x * 4 + threadIdx.x / WARP;
     if (row >= s.rows) return;
     uint32_t first = s.by_item ? s.offsets[row] : row, last = s.by_item ? s.offsets[row + 1] : row + 1;
-    for (int column = lane; column < s.d; column += WARP) {
-        float sum = 0;
-        for (uint32_t at = first; at < last; ++at) {
-            uint32_t pair = s.by_item ? s.members[at] : at;
-            uint32_t item = s.by_item ? s.other_item[pair] : pair;
-            sum = fmaf(s.grad[pair], s.other[static_cast<int64_t>(item) * s.d + column], sum);
-        }
-        s.dto[static_cast<int64_t>(row) * s.d + column] += sum;
+    bool fours = by_fours(s.d);
+    float* to = s.dto + static_cast<int64_t>(row) * s.d;
+    float sum[LANE_VALUES] = {}, x[LANE_VALUES];
+    for (uint32_t at = first; at < last; ++at) {
+        uint32_t pair = s.by_item ? s.members[at] : at;
+        uint32_t item = s.by_item ? s.other_item[pair] : pair;
+        load_row(x, s.other + static_cast<int64_t>(item) * s.d, s.d, fours);
+        add_scaled(sum, s.grad[pair], x);
     }
+    load_row(x, to, s.d, fours);
+    add_scaled(sum, 1.0f, x);
+    store_row(to, sum, s.d, fours);
 }

@@ -7,6 +7,9 @@ use crate::error::Result;
 
 const TILE: usize = 64;
 
+/// Values of a sector, the unit in which device memory is moved.
+const SECTOR: usize = 8;
+
 /// Blocks that fill a large device; a product with fewer is split along k.
 const ENOUGH_BLOCKS: usize = 256;
 
@@ -49,6 +52,8 @@ pub struct Product {
     batches: usize,
     alpha: f32,
     bias: (Ptr, usize),
+    mask: Option<Operand>,
+    row_sums: (Ptr, usize),
     accumulate: bool,
     relu: bool,
     exact: bool,
@@ -62,15 +67,20 @@ struct Gemm {
     b: Ptr,
     c: Ptr,
     bias: Ptr,
+    mask: Ptr,
+    row_sums: Ptr,
     a_row: i64,
     a_col: i64,
     b_row: i64,
     b_col: i64,
     c_row: i64,
+    mask_row: i64,
     a_batch: i64,
     b_batch: i64,
     c_batch: i64,
     bias_batch: i64,
+    row_sums_batch: i64,
+    c_split: i64,
     m: i32,
     n: i32,
     k: i32,
@@ -84,8 +94,9 @@ struct Gemm {
 impl Product {
     /// A (m, k) times B (k, n).
     pub fn new(a: Operand, b: Operand, [m, n, k]: [usize; 3]) -> Product {
-        let (size, bias) = ([m, n, k], (Ptr::NULL, 0));
-        Product { a, b, size, batches: 1, alpha: 1.0, bias, accumulate: false, relu: false, exact: false }
+        let (size, bias, row_sums) = ([m, n, k], (Ptr::NULL, 0), (Ptr::NULL, 0));
+        let (accumulate, relu, exact) = (false, false, false);
+        Product { a, b, size, batches: 1, alpha: 1.0, bias, mask: None, row_sums, accumulate, relu, exact }
     }
 
     /// As many products, whose operands lie apart by their `batch`.
@@ -113,6 +124,19 @@ impl Product {
         Product { relu, ..self }
     }
 
+    /// 0 where the output of a ReLU, which lies as C does, is 0: the gradient of what went into it.
+    pub fn relu_backward(self, output: Operand) -> Product {
+        Product { mask: Some(output), ..self }
+    }
+
+    /// Beside C, adds the sums of A's rows over k to an array of m values, in a batch to the next, `batch` values further;
+    /// nothing if it is null. Where the product is the gradient of a layer's weight, those are the gradient of its bias. A
+    /// must be the transposed of a row-major matrix.
+    pub fn row_sums(self, at: Ptr, batch: usize) -> Product {
+        debug_assert!(self.a.row == 1, "row sums of a matrix that is not transposed");
+        Product { row_sums: (at, batch), ..self }
+    }
+
     /// In f32, whatever the device's arithmetic.
     pub fn exact(self) -> Product {
         Product { exact: true, ..self }
@@ -120,24 +144,36 @@ impl Product {
 
     /// Writes C, whose `column` must be 1.
     pub fn write(self, gpu: &Gpu, c: Operand) -> Result<()> {
-        self.launch(gpu, c, 1)
+        self.launch(gpu, c, (1, 0))
     }
 
-    /// Adds to C, whose `column` must be 1. A long sum over k is split among blocks, and the parts are added in order.
+    /// Adds to C, whose `column` must be 1, if it is not null. A long sum over k is split among blocks, and the parts are
+    /// added in order.
     pub fn add_to(self, gpu: &Gpu, c: Operand) -> Result<()> {
         let [m, n, k] = self.size;
+        if c.at == Ptr::NULL {
+            if self.row_sums.0 == Ptr::NULL {
+                return Ok(());
+            }
+            let unused = gpu.alloc::<f32>("partial products", self.batches * m * n)?;
+            return self.launch(gpu, Operand::rows(unused.ptr(), n).every(m * n), (1, 0));
+        }
         let blocks = m.div_ceil(TILE) * n.div_ceil(TILE) * self.batches;
         let splits = ENOUGH_BLOCKS.div_ceil(blocks.max(1)).min(k.div_ceil(SHORTEST_PART)).max(1);
         if splits == 1 {
-            return self.accumulate(true).launch(gpu, c, 1);
+            return self.accumulate(true).launch(gpu, c, (1, 0));
         }
-        let partial = gpu.alloc::<f32>("partial products", self.batches * splits * m * n)?;
-        self.launch(gpu, Operand::rows(partial.ptr(), n), splits)?;
-        gpu.reduce_partials(partial.ptr(), splits, (m, n), self.batches, c)
+        // The sums of A's rows stand behind each part's product; the next part begins with a sector of memory.
+        let sums = if self.row_sums.0 == Ptr::NULL { 0 } else { m };
+        let part = (m * n + sums).next_multiple_of(SECTOR);
+        let partial = gpu.alloc::<f32>("partial products", self.batches * splits * part)?;
+        self.launch(gpu, Operand::rows(partial.ptr(), n), (splits, part))?;
+        gpu.reduce_products((partial.ptr(), part), splits, (m, n), self.batches, (c, self.row_sums))
     }
 
-    fn launch(self, gpu: &Gpu, c: Operand, splits: usize) -> Result<()> {
-        let Product { a, b, size: [m, n, k], batches, alpha, bias, accumulate, relu, exact } = self;
+    /// With k in `splits` parts, which lie `split` values apart.
+    fn launch(self, gpu: &Gpu, c: Operand, (splits, split): (usize, usize)) -> Result<()> {
+        let Product { a, b, size: [m, n, k], batches, alpha, bias, mask, row_sums, accumulate, relu, exact } = self;
         let (kernel, threads) = match gpu.arithmetic() {
             Arithmetic::Mixed if !exact => ("gemm_tf32", 128),
             _ => ("gemm_f32", 256),
@@ -148,15 +184,20 @@ impl Product {
             b: b.at,
             c: c.at,
             bias: bias.0,
+            mask: mask.map_or(Ptr::NULL, |mask| mask.at),
+            row_sums: row_sums.0,
             a_row: a.row as i64,
             a_col: a.column as i64,
             b_row: b.row as i64,
             b_col: b.column as i64,
             c_row: c.row as i64,
+            mask_row: mask.map_or(0, |mask| mask.row) as i64,
             a_batch: a.batch as i64,
             b_batch: b.batch as i64,
             c_batch: c.batch as i64,
             bias_batch: bias.1 as i64,
+            row_sums_batch: row_sums.1 as i64,
+            c_split: split as i64,
             m: m as i32,
             n: n as i32,
             k: k as i32,

@@ -213,26 +213,17 @@ impl CrossAttention {
             gpu.add_group_sums(dx.ptr(), d, groups, by_left.len(), dqueries)?;
         }
         let dx_rows = Operand::rows(dx.ptr(), d);
-        let dweight = grads.on_device(8)?;
-        if dweight != Ptr::NULL {
-            let values = Operand::rows(saved.values.ptr(), d);
-            Product::new(dx_rows.t(), values, [d, d, n]).add_to(gpu, Operand::rows(dweight, d))?;
-        }
+        let values = Operand::rows(saved.values.ptr(), d);
+        Product::new(dx_rows.t(), values, [d, d, n]).add_to(gpu, Operand::rows(grads.on_device(8)?, d))?;
         let dvalues = gpu.alloc::<f32>("gradients of values", n * d)?;
         Product::new(dx_rows, a.on(6), [n, d, d]).write(gpu, Operand::rows(dvalues.ptr(), d))?;
 
         // Value layer.
-        let dbias = grads.on_device(7)?;
-        if dbias != Ptr::NULL {
-            gpu.add_column_sums(dvalues.ptr(), (n, d), dbias)?;
-        }
         let dvalues_heads = a.head_columns(dvalues.ptr());
-        let dweight = grads.on_device(6)?;
-        if dweight != Ptr::NULL {
-            Product::new(dvalues_heads.t(), a.head_vectors(saved.context.ptr()), [c, d, n])
-                .batches(heads)
-                .add_to(gpu, Operand::rows(dweight, d).every(c * d))?;
-        }
+        Product::new(dvalues_heads.t(), a.head_vectors(saved.context.ptr()), [c, d, n])
+            .batches(heads)
+            .row_sums(grads.on_device(7)?, c)
+            .add_to(gpu, Operand::rows(grads.on_device(6)?, d).every(c * d))?;
         let dcontext = gpu.alloc::<f32>("gradients of contexts", n * heads * d)?;
         Product::new(dvalues_heads, a.head_rows(4), [n, d, c])
             .batches(heads)
@@ -306,25 +297,17 @@ impl CrossAttention {
             .batches(heads)
             .scaled(a.scale())
             .write(gpu, a.head_columns(dprojected.ptr()))?;
-        let dkeys = grads.on_device(4)?;
-        if dkeys != Ptr::NULL {
-            Product::new(a.head_columns(saved.projected.ptr()).t(), a.head_vectors(du.ptr()), [c, d, nq])
-                .batches(heads)
-                .scaled(a.scale())
-                .add_to(gpu, Operand::rows(dkeys, d).every(c * d))?;
-        }
+        Product::new(a.head_columns(saved.projected.ptr()).t(), a.head_vectors(du.ptr()), [c, d, nq])
+            .batches(heads)
+            .scaled(a.scale())
+            .add_to(gpu, Operand::rows(grads.on_device(4)?, d).every(c * d))?;
         // The key bias adds the same to all logits of a query, and softmax ignores that.
         grads.on_device(5)?;
         let dprojected_rows = Operand::rows(dprojected.ptr(), d);
-        let dweight = grads.on_device(2)?;
-        if dweight != Ptr::NULL {
-            let queries = Operand::rows(saved.queries.ptr(), d);
-            Product::new(dprojected_rows.t(), queries, [d, d, nq]).add_to(gpu, Operand::rows(dweight, d))?;
-        }
-        let dbias = grads.on_device(3)?;
-        if dbias != Ptr::NULL {
-            gpu.add_column_sums(dprojected.ptr(), (nq, d), dbias)?;
-        }
+        let queries = Operand::rows(saved.queries.ptr(), d);
+        Product::new(dprojected_rows.t(), queries, [d, d, nq])
+            .row_sums(grads.on_device(3)?, 0)
+            .add_to(gpu, Operand::rows(grads.on_device(2)?, d))?;
         let dqueries = grads.on_device(0)?;
         if dqueries != Ptr::NULL {
             let product = Product::new(dprojected_rows, a.on(0), [nq, d, d]).accumulate(true);

@@ -46,26 +46,16 @@ impl Mlp {
         let ((h, width), (n, d)) = ((w1.shape()[0], w1.shape()[1]), (grad.shape()[0], grad.shape()[1]));
         let [dw1, db1, dw2, db2] = [grads.on_device(0)?, grads.on_device(1)?, grads.on_device(2)?, grads.on_device(3)?];
         let dout = rows(grad);
-        if db2 != Ptr::NULL {
-            gpu.add_column_sums(grad.ptr(), (n, d), db2)?;
-        }
-        if dw2 != Ptr::NULL {
-            let hidden = Operand::rows(hidden.ptr(), h);
-            Product::new(dout.t(), hidden, [d, h, n]).add_to(gpu, Operand::rows(dw2, h))?;
-        }
+        let output = Operand::rows(hidden.ptr(), h);
+        Product::new(dout.t(), output, [d, h, n]).row_sums(db2, 0).add_to(gpu, Operand::rows(dw2, h))?;
         let dhidden = gpu.alloc::<f32>("gradients of mlp", n * h)?;
         let dhidden_rows = Operand::rows(dhidden.ptr(), h);
-        Product::new(dout, rows(&w2), [n, h, d]).write(gpu, dhidden_rows)?;
-        gpu.relu_backward(hidden.ptr(), n * h, dhidden.ptr())?;
-        if db1 != Ptr::NULL {
-            gpu.add_column_sums(dhidden.ptr(), (n, h), db1)?;
-        }
+        Product::new(dout, rows(&w2), [n, h, d]).relu_backward(output).write(gpu, dhidden_rows)?;
         for (i, (start, part)) in columns(&parts).enumerate() {
             let w = part.shape()[1];
-            if dw1 != Ptr::NULL {
-                let to = Operand::rows(dw1.offset::<f32>(start), width);
-                Product::new(dhidden_rows.t(), rows(part), [h, w, n]).add_to(gpu, to)?;
-            }
+            let to = Operand::rows(if dw1 == Ptr::NULL { dw1 } else { dw1.offset::<f32>(start) }, width);
+            let bias = if i == 0 { db1 } else { Ptr::NULL };
+            Product::new(dhidden_rows.t(), rows(part), [h, w, n]).row_sums(bias, 0).add_to(gpu, to)?;
             let dpart = grads.on_device(4 + i)?;
             if dpart != Ptr::NULL {
                 let weight = Operand::rows(w1.ptr().offset::<f32>(start), width);

@@ -38,6 +38,13 @@ struct Backward {
     padding: i32,
 }
 
+/// Columns of a block.
+const COLUMNS: usize = 128;
+
+fn grid(sequences: usize, d: usize) -> Grid {
+    Grid { blocks: [sequences, d.div_ceil(COLUMNS), 1], threads: 128, shared: 0 }
+}
+
 impl MultiPool {
     pub(super) fn forward_on(&self, gpu: &Gpu, [sequence, global]: [&Tensor; 2]) -> Result<(Tensor, Saved)> {
         let (n, d) = (self.sequences.len(), sequence.shape()[1]);
@@ -51,20 +58,21 @@ impl MultiPool {
             d: d as i32,
             padding: 0,
         };
-        gpu.launch("multi_pool_forward", Grid::line(n, 128), &args)?;
+        gpu.launch("multi_pool_forward", grid(n, d), &args)?;
         Ok((Tensor::on_device([n, 3 * d], out)?, Saved { argmax }))
     }
 
     pub(super) fn backward_on(&self, gpu: &Gpu, saved: Saved, grad: &Tensor, grads: &mut InputGrads) -> Result<()> {
+        let (n, d) = (self.sequences.len(), grad.shape()[1] / 3);
         let args = Backward {
             grad: grad.ptr(),
             offsets: self.sequences.offsets().on(gpu)?,
             argmax: saved.argmax.ptr(),
             dsequence: grads.on_device(0)?,
             dglobal: grads.on_device(1)?,
-            d: (grad.shape()[1] / 3) as i32,
+            d: d as i32,
             padding: 0,
         };
-        gpu.launch("multi_pool_backward", Grid::line(self.sequences.len(), 128), &args)
+        gpu.launch("multi_pool_backward", grid(n, d), &args)
     }
 }

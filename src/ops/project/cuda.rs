@@ -222,6 +222,7 @@ impl Project {
         };
         let shared = (2 * BACKWARD_ROWS * (wide + columns) * 2) as u32;
         gpu.launch(kernel, Grid { blocks: [tiles, splits, 1], threads: 256, shared }, &args)?;
-        gpu.reduce_partials(partial.ptr(), splits, (d, width), 1, Operand::rows(dweight, width))
+        let to = (Operand::rows(dweight, width), (Ptr::NULL, 0));
+        gpu.reduce_products((partial.ptr(), d * width), splits, (d, width), 1, to)
     }
 }
