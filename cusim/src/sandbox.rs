@@ -31,6 +31,8 @@ pub struct Sandbox {
     pub sink: Sink,
     /// Counts, if counting.
     pub counters: Option<Mutex<Counters>>,
+    /// Blocks that run at a time, as far as counts go.
+    pub wave: u64,
     workers: Workers,
     threads: usize,
     launches: u64,
@@ -63,6 +65,7 @@ impl Sandbox {
             landing: Landing::Eager,
             sink: Sink::default(),
             counters: None,
+            wave: u64::MAX,
             workers: Workers::new(Some(threads)),
             threads,
             launches: 0,
@@ -157,7 +160,7 @@ impl Sandbox {
             checks: self.watches(),
             sink: &self.sink,
             counters: self.counters.as_ref(),
-            touched: Touched::new(0, 1),
+            touched: Touched::new(grid.iter().map(|extent| u64::from(*extent)).product(), self.wave),
             threads: self.threads,
             released: std::sync::Mutex::default(),
             turns: Turns::default(),

@@ -185,10 +185,11 @@ fn every_mutant_is_caught() {
 }
 
 #[test]
-fn sectors_count_once_a_launch_beside_every_load() {
+fn sectors_count_once_a_launch_and_once_a_wave_beside_every_load() {
     const SIDE: usize = 128;
     let mut sandbox = Sandbox::new(2);
     sandbox.counters = Some(Default::default());
+    sandbox.wave = 2;
     let image = sandbox.load(&support::compile("speed", &[])).unwrap();
     let program = sandbox.kernel(&image, "gemm_bf16").unwrap();
     let [a, b] = [0; 2].map(|_| sandbox.upload(&[0x3f80u16; SIDE * SIDE]));
@@ -205,5 +206,7 @@ fn sectors_count_once_a_launch_beside_every_load() {
         (counts.total().loads.global_bytes, counts.total().stores.global_bytes),
         (2 * 4 * matrix, 2 * 2 * matrix)
     );
-    assert_eq!(counts.touched, [2 * 2 * matrix, 2 * 2 * matrix]);
+    assert_eq!([counts.loaded_once, counts.stored_once], [2 * 2 * matrix; 2]);
+    // The two blocks of a wave share one operand's half; the other operand is loaded by both waves.
+    assert_eq!(counts.loaded_by_wave, 2 * 3 * matrix);
 }
