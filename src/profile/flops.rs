@@ -1,5 +1,6 @@
 //! Arithmetic and memory traffic of a training step, operation by operation.
 
+use half::f16;
 use serde::Serialize;
 
 use super::synthetic::Shape;
@@ -27,6 +28,8 @@ pub struct StepCost {
     pub shape: Shape,
     /// Trainable parameters.
     pub parameters: usize,
+    /// Bytes of the features, stored as f16: the least that a device loads of them in one pass.
+    pub feature_bytes: u64,
     /// In the order in which a step first runs them.
     pub ops: Vec<OpCost>,
     /// All of them.
@@ -57,7 +60,10 @@ pub fn training_step(config: ModelConfig, shape: Shape, seed: u64) -> Result<Ste
     let total = ops.iter().map(|op| op.cost).sum();
     let rows = [2 * shape.mean_tokens, 2 * shape.patches];
     let prepared = shape.candidates as u64 * Scorer::new(&model)?.flops(&rows);
-    Ok(StepCost { shape, parameters: model.parameters().count(), ops, total, prepared })
+    let modalities = [&batch.mention, &batch.entity].into_iter().flat_map(|side| [&side.text, &side.image]);
+    let features = modalities.flat_map(|modality| [&modality.tokens, &modality.global]);
+    let feature_bytes = features.map(|rows| (rows.len() * rows.table.width() * size_of::<f16>()) as u64).sum();
+    Ok(StepCost { shape, parameters: model.parameters().count(), feature_bytes, ops, total, prepared })
 }
 
 /// FLOPs of encoding what one sample needs: a mention and its candidates, a text and an image each. Caching the

@@ -47,7 +47,8 @@ pub fn flops(args: FlopsArgs, json: bool) -> anyhow::Result<()> {
 fn print_flops(step: &StepCost, encoders: &EncoderCost) {
     let Shape { mentions, candidates, mean_tokens, max_tokens, patches } = step.shape;
     println!("A training step of {mentions} mentions x {candidates} candidates, {} parameters;", step.parameters);
-    println!("texts of {mean_tokens} tokens in the mean and {max_tokens} at most, images of {patches} patches.\n");
+    println!("texts of {mean_tokens} tokens in the mean and {max_tokens} at most, images of {patches} patches;");
+    println!("{:.1} MB of features as f16, which each pass must load.\n", step.feature_bytes as f64 / 1e6);
     let million = |flops: u64| format!("{:.2}", flops as f64 / mentions as f64 / 1e6);
     let row = |name: &str, calls: String, cost: &Cost| {
         let ratio = cost.textbook() as f64 / cost.flops().max(1) as f64;
