@@ -3,9 +3,10 @@
 //
 //   A(i, k) = a[i * a_row + k * a_col], m x k;  B(k, j) = b[k * b_row + j * b_col], k x n;  C(i, j) = c[i * c_row + j]
 //
-// gemm_tf32: 64 x 64 tiles of C, 128 threads, operands rounded to tf32 (11 bits) on tensor cores, f32 sums; gemm_f32: the
-// same tiles, 256 threads, f32 throughout. Grid: (tiles of m, tiles of n, batch * splits). With splits > 1 each part of k
-// writes a block of its own, m x n and on, which reduce_partials (reduce.cu) adds up. With `row_sums` the sums of A's rows over k,
+// A launch has up to PRODUCTS of them, of which none reads what another writes. gemm_tf32: 64 x 64 tiles of C, 128 threads,
+// operands rounded to tf32 (11 bits) on tensor cores, f32 sums; gemm_f32: the same tiles, 256 threads, f32 throughout. Grid:
+// the products' tiles of m, of n, batch and splits, one after the other. With splits > 1 each part of k writes a block of
+// its own, m x n and on, which reduce_partials (reduce.cu) adds up. With `row_sums` the sums of A's rows over k,
 // in f32, which are a bias's gradient where the product is its weight's, are added to it, or written behind the block of
 // each part; A must then be contiguous along i. Reference: src/device/cpu/{matmul,linear}.rs.
 #include "common.cuh"
@@ -25,7 +26,16 @@ struct Gemm {
     int64_t c_split;
     int m, n, k, splits;
     float alpha;
-    int accumulate, relu, padding;
+    int accumulate, relu, batches;
+};
+
+constexpr int PRODUCTS = 8;
+
+struct Gemms {
+    Gemm of[PRODUCTS];
+    // The block with which each begins.
+    int first[PRODUCTS];
+    int count, padding;
 };
 
 constexpr int TILE = 64;
@@ -42,11 +52,21 @@ struct Part {
     const float* bias;
     float* row_sums;
     int64_t c_row;
+    // The tile's row, and its column.
+    int first_i, first_j;
     int first_k, last_k;
 };
 
-__device__ inline Part part_of(const Gemm& g) {
-    int batch = blockIdx.z / g.splits, split = blockIdx.z % g.splits;
+__device__ inline int product_of(const Gemms& all) {
+    int product = 0;
+    while (product + 1 < all.count && static_cast<int>(blockIdx.x) >= all.first[product + 1]) ++product;
+    return product;
+}
+
+// Of product g, whose blocks begin with `first`.
+__device__ inline Part part_of(const Gemm& g, int first) {
+    int tiles_m = (g.m + TILE - 1) / TILE, tiles = tiles_m * ((g.n + TILE - 1) / TILE), block = blockIdx.x - first;
+    int z = block / tiles, batch = z / g.splits, split = z % g.splits;
     // Parts of k are whole tiles.
     int length = ((g.k + DEPTH - 1) / DEPTH + g.splits - 1) / g.splits * DEPTH;
     Part part{g.a + batch * g.a_batch,
@@ -55,13 +75,17 @@ __device__ inline Part part_of(const Gemm& g) {
               g.bias ? g.bias + batch * g.bias_batch : nullptr,
               g.row_sums ? g.row_sums + batch * g.row_sums_batch : nullptr,
               g.c_row,
+              block % tiles % tiles_m * TILE,
+              block % tiles / tiles_m * TILE,
               min(split * length, g.k),
               min((split + 1) * length, g.k)};
     if (g.splits > 1) {
-        part.c = g.c + blockIdx.z * g.c_split;
+        part.c = g.c + z * g.c_split;
         part.c_row = g.n;
         if (g.row_sums) part.row_sums = part.c + static_cast<int64_t>(g.m) * g.n;
     }
+    // The blocks of one column of tiles sum A's rows.
+    if (part.first_j > 0) part.row_sums = nullptr;
     return part;
 }
 
@@ -97,7 +121,7 @@ __device__ inline void store_tile(const Gemm& g, const Part& part, const float* 
     __syncthreads();
     for (int e = threadIdx.x; e < TILE * TILE / 4; e += THREADS) {
         int row = e / (TILE / 4), column = e % (TILE / 4) * 4;
-        int i = blockIdx.x * TILE + row, j = blockIdx.y * TILE + column, there = g.n - j;
+        int i = part.first_i + row, j = part.first_j + column, there = g.n - j;
         if (i >= g.m || there <= 0) continue;
         float* to = part.c + i * part.c_row + j;
         float4 sum = *reinterpret_cast<const float4*>(tile + row * C_PITCH + column);
@@ -139,7 +163,7 @@ __device__ inline void store_row_sums(const Gemm& g, const Part& part, float4 mi
     __syncthreads();
     *reinterpret_cast<float4*>(&shared[threadIdx.x / (TILE / 4)][threadIdx.x % (TILE / 4) * 4]) = mine;
     __syncthreads();
-    int i = blockIdx.x * TILE + threadIdx.x;
+    int i = part.first_i + threadIdx.x;
     if (threadIdx.x >= TILE || i >= g.m) return;
     float sum = 0;
     for (int thread = 0; thread < THREADS / (TILE / 4); ++thread) sum += shared[thread][threadIdx.x];
@@ -154,23 +178,21 @@ __device__ inline void add(float4& sum, float4 x) {
 }
 
 template <bool A_ALONG_K, bool B_ALONG_K>
-__device__ inline void tile_f32(const Gemm& g, float* shared) {
+__device__ inline void tile_f32(const Gemm& g, const Part& part, float* shared) {
     constexpr int DEEP = 16, PITCH = TILE + 5;
     // Five floats apart: neither the stores along k nor the loads along i meet in a bank.
     float(*a)[PITCH] = reinterpret_cast<float(*)[PITCH]>(shared), (*b)[PITCH] = a + DEEP;
-    Part part = part_of(g);
-    int first_i = blockIdx.x * TILE, first_j = blockIdx.y * TILE;
     int row = threadIdx.x / 16, column = threadIdx.x % 16;
     float sums[4][4] = {};
     float4 row_sums = {};
     for (int k = part.first_k; k < part.last_k; k += DEEP) {
-        load_tile<A_ALONG_K, DEEP, 256>(part.a, g.a_row, g.a_col, first_i, g.m, k, part.last_k, [&](int i, int k, float4 x) {
+        load_tile<A_ALONG_K, DEEP, 256>(part.a, g.a_row, g.a_col, part.first_i, g.m, k, part.last_k, [&](int i, int k, float4 x) {
             if (!A_ALONG_K) add(row_sums, x);
             float* to = &a[k][i];
             constexpr int NEXT = A_ALONG_K ? PITCH : 1;
             to[0] = x.x, to[NEXT] = x.y, to[2 * NEXT] = x.z, to[3 * NEXT] = x.w;
         });
-        load_tile<B_ALONG_K, DEEP, 256>(part.b, g.b_col, g.b_row, first_j, g.n, k, part.last_k, [&](int j, int k, float4 x) {
+        load_tile<B_ALONG_K, DEEP, 256>(part.b, g.b_col, g.b_row, part.first_j, g.n, k, part.last_k, [&](int j, int k, float4 x) {
             float* to = &b[k][j];
             constexpr int NEXT = B_ALONG_K ? PITCH : 1;
             to[0] = x.x, to[NEXT] = x.y, to[2 * NEXT] = x.z, to[3 * NEXT] = x.w;
@@ -196,7 +218,7 @@ __device__ inline void tile_f32(const Gemm& g, float* shared) {
 #pragma unroll
         for (int j = 0; j < 4; ++j) shared[(row + 16 * i) * C_PITCH + column + 16 * j] = sums[i][j];
     store_tile<256>(g, part, shared);
-    if (!A_ALONG_K && part.row_sums && blockIdx.y == 0)
+    if (!A_ALONG_K && part.row_sums)
         store_row_sums<256>(g, part, row_sums, reinterpret_cast<float(*)[TILE]>(shared));
 }
 
@@ -217,22 +239,20 @@ struct Tile {
 };
 
 template <bool A_ALONG_K, bool B_ALONG_K>
-__device__ inline void tile_tf32(const Gemm& g, float* shared) {
+__device__ inline void tile_tf32(const Gemm& g, const Part& part, float* shared) {
     Tile<A_ALONG_K> a{shared};
     Tile<B_ALONG_K> b{shared + Tile<A_ALONG_K>::VALUES};
-    Part part = part_of(g);
-    int first_i = blockIdx.x * TILE, first_j = blockIdx.y * TILE;
     int warp = threadIdx.x / WARP, lane = threadIdx.x % WARP;
     // Each of the four warps computes 32 x 32 of the tile; a lane holds row lane / 4 and column lane % 4 of a fragment.
     int row = warp / 2 * 32 + lane / 4, column = warp % 2 * 32 + lane / 4, along = lane % 4;
     float sums[2][4][4] = {};
     float4 row_sums = {};
     for (int k = part.first_k; k < part.last_k; k += DEPTH) {
-        load_tile<A_ALONG_K, DEPTH, 128>(part.a, g.a_row, g.a_col, first_i, g.m, k, part.last_k, [&](int i, int k, float4 x) {
+        load_tile<A_ALONG_K, DEPTH, 128>(part.a, g.a_row, g.a_col, part.first_i, g.m, k, part.last_k, [&](int i, int k, float4 x) {
             if (!A_ALONG_K) add(row_sums, x);
             a.put(i, k, x);
         });
-        load_tile<B_ALONG_K, DEPTH, 128>(part.b, g.b_col, g.b_row, first_j, g.n, k, part.last_k,
+        load_tile<B_ALONG_K, DEPTH, 128>(part.b, g.b_col, g.b_row, part.first_j, g.n, k, part.last_k,
                                          [&](int j, int k, float4 x) { b.put(j, k, x); });
         __syncthreads();
 #pragma unroll
@@ -263,24 +283,30 @@ __device__ inline void tile_tf32(const Gemm& g, float* shared) {
                 *reinterpret_cast<float2*>(shared + (row + 16 * i + half * 8) * C_PITCH + pairs + 8 * j) =
                     make_float2(sums[i][j][2 * half], sums[i][j][2 * half + 1]);
     store_tile<128>(g, part, shared);
-    if (!A_ALONG_K && part.row_sums && blockIdx.y == 0)
+    if (!A_ALONG_K && part.row_sums)
         store_row_sums<128>(g, part, row_sums, reinterpret_cast<float(*)[TILE]>(shared));
 }
 
-extern "C" __global__ void __launch_bounds__(256, 2) gemm_f32(Gemm g) {
+extern "C" __global__ void __launch_bounds__(256, 2) gemm_f32(const __grid_constant__ Gemms all) {
     __shared__ alignas(16) float shared[TILE * C_PITCH];
+    int product = product_of(all);
+    const Gemm& g = all.of[product];
+    Part part = part_of(g, all.first[product]);
     bool a_along_k = g.a_col == 1, b_along_k = g.b_row == 1;
-    if (a_along_k && b_along_k) tile_f32<true, true>(g, shared);
-    else if (a_along_k) tile_f32<true, false>(g, shared);
-    else if (b_along_k) tile_f32<false, true>(g, shared);
-    else tile_f32<false, false>(g, shared);
+    if (a_along_k && b_along_k) tile_f32<true, true>(g, part, shared);
+    else if (a_along_k) tile_f32<true, false>(g, part, shared);
+    else if (b_along_k) tile_f32<false, true>(g, part, shared);
+    else tile_f32<false, false>(g, part, shared);
 }
 
-extern "C" __global__ void __launch_bounds__(128, 4) gemm_tf32(Gemm g) {
+extern "C" __global__ void __launch_bounds__(128, 4) gemm_tf32(const __grid_constant__ Gemms all) {
     __shared__ alignas(16) float shared[2 * Tile<false>::VALUES];
+    int product = product_of(all);
+    const Gemm& g = all.of[product];
+    Part part = part_of(g, all.first[product]);
     bool a_along_k = g.a_col == 1, b_along_k = g.b_row == 1;
-    if (a_along_k && b_along_k) tile_tf32<true, true>(g, shared);
-    else if (a_along_k) tile_tf32<true, false>(g, shared);
-    else if (b_along_k) tile_tf32<false, true>(g, shared);
-    else tile_tf32<false, false>(g, shared);
+    if (a_along_k && b_along_k) tile_tf32<true, true>(g, part, shared);
+    else if (a_along_k) tile_tf32<true, false>(g, part, shared);
+    else if (b_along_k) tile_tf32<false, true>(g, part, shared);
+    else tile_tf32<false, false>(g, part, shared);
 }

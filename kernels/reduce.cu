@@ -18,24 +18,36 @@ __device__ inline float sum_of_lanes(float mine) {
 
 // out(batch)[i * out_row + j] += sum over s of partial[s * split + batch * part + i * n + j]. out(batch) is out[0] and
 // `out_batch` values further for each batch, or with `apart` out[batch], which may be null. With `sums`, m more columns
-// follow those of m n, and are added to sums(batch), `sums_batch` values further for each batch. Grid: (columns, batches).
-struct ReducePartials {
+// follow those of m n, and are added to sums(batch), `sums_batch` values further for each batch.
+struct Reduction {
     const float* partial;
     float* out[3];
     float* sums;
     int64_t split, part, out_row, out_batch, sums_batch;
-    int m, n, splits, apart;
+    int m, n, splits, apart, batches, padding;
+};
+
+constexpr int REDUCTIONS = 8;
+
+// Grid: the blocks of each, its columns for each of its batch, one after the other.
+struct Reductions {
+    Reduction of[REDUCTIONS];
+    // The block with which each begins.
+    int first[REDUCTIONS];
+    int count, padding;
 };
 
 template <int LANES>
-__device__ inline void reduce(const ReducePartials& r) {
-    int64_t at = blockIdx.x * static_cast<int64_t>(COLUMNS) + threadIdx.x % COLUMNS;
-    int64_t products = static_cast<int64_t>(r.m) * r.n;
-    bool there = at < (r.sums ? products + r.m : products);
-    const float* partial = r.partial + blockIdx.y * r.part + at;
-    // An array in a parameter that is indexed would be copied to local memory.
-    float* apart = blockIdx.y == 0 ? r.out[0] : blockIdx.y == 1 ? r.out[1] : r.out[2];
-    float* out = r.apart ? apart : r.out[0] + blockIdx.y * r.out_batch;
+__device__ inline void reduce(const Reductions& all) {
+    int which = 0;
+    while (which + 1 < all.count && static_cast<int>(blockIdx.x) >= all.first[which + 1]) ++which;
+    const Reduction& r = all.of[which];
+    int64_t products = static_cast<int64_t>(r.m) * r.n, columns = r.sums ? products + r.m : products;
+    int blocks = (columns + COLUMNS - 1) / COLUMNS, block = blockIdx.x - all.first[which], batch = block / blocks;
+    int64_t at = block % blocks * static_cast<int64_t>(COLUMNS) + threadIdx.x % COLUMNS;
+    bool there = at < columns;
+    const float* partial = r.partial + batch * r.part + at;
+    float* out = r.apart ? r.out[batch] : r.out[0] + batch * r.out_batch;
     if (out == nullptr) return;
     float sum = 0;
     if (there)
@@ -44,11 +56,15 @@ __device__ inline void reduce(const ReducePartials& r) {
     sum = sum_of_lanes<LANES>(sum);
     if (!there || threadIdx.x >= COLUMNS) return;
     if (at < products) out[at / r.n * r.out_row + at % r.n] += sum;
-    else r.sums[blockIdx.y * r.sums_batch + at - products] += sum;
+    else r.sums[batch * r.sums_batch + at - products] += sum;
 }
 
-extern "C" __global__ void __launch_bounds__(128) reduce_partials(ReducePartials r) { reduce<4>(r); }
-extern "C" __global__ void __launch_bounds__(1024) reduce_many_partials(ReducePartials r) { reduce<32>(r); }
+extern "C" __global__ void __launch_bounds__(128) reduce_partials(const __grid_constant__ Reductions all) {
+    reduce<4>(all);
+}
+extern "C" __global__ void __launch_bounds__(1024) reduce_many_partials(const __grid_constant__ Reductions all) {
+    reduce<32>(all);
+}
 
 // out[g][j] += sum over the members p of group g of x[p][j]. A block of four warps per group and 128 columns, each warp with
 // every fourth member. Grid: (groups, chunks of the columns).

@@ -2,7 +2,7 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use super::{DeviceBuffer, Gpu, Grid, Ptr};
+use super::{DeviceBuffer, Gpu, Grid, Ptr, Sums};
 use crate::error::{Error, Result};
 
 /// The widest rows that the kernels take: eight values per lane of a warp.
@@ -107,30 +107,30 @@ impl LayerNorm {
         Ok(result)
     }
 
-    /// dx (rows, d) as f32; adds to the sums.
+    /// dx (rows, d) as f32; adds to the sums when `sums` runs.
     pub fn backward(
         &self,
         gpu: &Gpu,
         dy: Ptr,
         (xhat, rstd): (&DeviceBuffer<f32>, &DeviceBuffer<f32>),
-        sums: NormalizedBackward,
+        (to, sums): (NormalizedBackward, &mut Sums),
     ) -> Result<DeviceBuffer<f32>> {
         let dx = gpu.alloc("gradients of normalized rows", xhat.len())?;
-        self.run_backward(gpu, "layer_norm_backward_f32", (dy, dx.ptr(), self.d), (xhat, rstd), sums)?;
+        self.run_backward(gpu, "layer_norm_backward_f32", (dy, dx.ptr(), self.d), (xhat, rstd), (to, sums))?;
         Ok(dx)
     }
 
-    /// dx as bf16 in rows of a multiple of 8 values, the last of them zero; adds to the sums.
+    /// dx as bf16 in rows of a multiple of 8 values, the last of them zero; adds to the sums when `sums` runs.
     pub fn backward_bf16(
         &self,
         gpu: &Gpu,
         dy: Ptr,
         (xhat, rstd): (&DeviceBuffer<f32>, &DeviceBuffer<f32>),
-        sums: NormalizedBackward,
+        (to, sums): (NormalizedBackward, &mut Sums),
     ) -> Result<(DeviceBuffer<u16>, usize)> {
         let stride = self.d.next_multiple_of(8);
         let dx = gpu.alloc("gradients of normalized rows", rstd.len() * stride)?;
-        self.run_backward(gpu, "layer_norm_backward_bf16", (dy, dx.ptr(), stride), (xhat, rstd), sums)?;
+        self.run_backward(gpu, "layer_norm_backward_bf16", (dy, dx.ptr(), stride), (xhat, rstd), (to, sums))?;
         Ok((dx, stride))
     }
 
@@ -140,7 +140,7 @@ impl LayerNorm {
         kernel: &'static str,
         (dy, dx, stride): (Ptr, Ptr, usize),
         (xhat, rstd): (&DeviceBuffer<f32>, &DeviceBuffer<f32>),
-        sums: NormalizedBackward,
+        (to, sums): (NormalizedBackward, &mut Sums),
     ) -> Result<()> {
         let (rows, d) = (rstd.len(), self.d);
         let blocks = rows.div_ceil(ROWS_PER_BLOCK);
@@ -158,7 +158,7 @@ impl LayerNorm {
             rows_per_block: ROWS_PER_BLOCK as i32,
         };
         gpu.launch(kernel, Grid::line(blocks, 128), &args)?;
-        gpu.reduce_three_partials(partial.ptr(), blocks, d, [sums.gamma, sums.beta, sums.bias])
+        sums.add_three(partial, blocks, d, [to.gamma, to.beta, to.bias])
     }
 }
 

@@ -2,8 +2,11 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use super::{Arithmetic, Gpu, Grid, Ptr};
+use super::{Arithmetic, DeviceBuffer, Gpu, Grid, Ptr, Sums};
 use crate::error::Result;
+
+/// The most products that one launch computes.
+const PRODUCTS: usize = 8;
 
 const TILE: usize = 64;
 
@@ -59,8 +62,18 @@ pub struct Product {
     exact: bool,
 }
 
-/// The kernels' argument.
-#[derive(Clone, Copy, Pod, Zeroable)]
+/// Products that run at once, in one launch where they are not many: none reads what another writes.
+#[derive(Debug)]
+pub struct Products<'a> {
+    gpu: &'a Gpu,
+    queued: Vec<Gemm>,
+    exact: bool,
+    /// Results that nobody wants, but that are written.
+    unwanted: Vec<DeviceBuffer<f32>>,
+}
+
+/// A product as the kernels take it.
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
 #[repr(C)]
 struct Gemm {
     a: Ptr,
@@ -88,6 +101,16 @@ struct Gemm {
     alpha: f32,
     accumulate: i32,
     relu: i32,
+    batches: i32,
+}
+
+/// The kernels' argument.
+#[derive(Clone, Copy, Pod, Zeroable)]
+#[repr(C)]
+struct Gemms {
+    of: [Gemm; PRODUCTS],
+    first: [i32; PRODUCTS],
+    count: i32,
     padding: i32,
 }
 
@@ -144,42 +167,13 @@ impl Product {
 
     /// Writes C, whose `column` must be 1.
     pub fn write(self, gpu: &Gpu, c: Operand) -> Result<()> {
-        self.launch(gpu, c, (1, 0))
+        gpu.products().write(self, c)?.run()
     }
 
-    /// Adds to C, whose `column` must be 1, if it is not null. A long sum over k is split among blocks, and the parts are
-    /// added in order.
-    pub fn add_to(self, gpu: &Gpu, c: Operand) -> Result<()> {
-        let [m, n, k] = self.size;
-        if c.at == Ptr::NULL {
-            if self.row_sums.0 == Ptr::NULL {
-                return Ok(());
-            }
-            let unused = gpu.alloc::<f32>("partial products", self.batches * m * n)?;
-            return self.launch(gpu, Operand::rows(unused.ptr(), n).every(m * n), (1, 0));
-        }
-        let blocks = m.div_ceil(TILE) * n.div_ceil(TILE) * self.batches;
-        let splits = ENOUGH_BLOCKS.div_ceil(blocks.max(1)).min(k.div_ceil(SHORTEST_PART)).max(1);
-        if splits == 1 {
-            return self.accumulate(true).launch(gpu, c, (1, 0));
-        }
-        // The sums of A's rows stand behind each part's product; the next part begins with a sector of memory.
-        let sums = if self.row_sums.0 == Ptr::NULL { 0 } else { m };
-        let part = (m * n + sums).next_multiple_of(SECTOR);
-        let partial = gpu.alloc::<f32>("partial products", self.batches * splits * part)?;
-        self.launch(gpu, Operand::rows(partial.ptr(), n), (splits, part))?;
-        gpu.reduce_products((partial.ptr(), part), splits, (m, n), self.batches, (c, self.row_sums))
-    }
-
-    /// With k in `splits` parts, which lie `split` values apart.
-    fn launch(self, gpu: &Gpu, c: Operand, (splits, split): (usize, usize)) -> Result<()> {
-        let Product { a, b, size: [m, n, k], batches, alpha, bias, mask, row_sums, accumulate, relu, exact } = self;
-        let (kernel, threads) = match gpu.arithmetic() {
-            Arithmetic::Mixed if !exact => ("gemm_tf32", 128),
-            _ => ("gemm_f32", 256),
-        };
-        let blocks = [m.div_ceil(TILE), n.div_ceil(TILE), batches * splits];
-        let args = Gemm {
+    fn gemm(self, c: Operand, (splits, split): (usize, usize)) -> Gemm {
+        let Product { a, b, size: [m, n, k], batches: _, alpha, bias, mask, row_sums, accumulate, relu, exact: _ } =
+            self;
+        Gemm {
             a: a.at,
             b: b.at,
             c: c.at,
@@ -205,8 +199,87 @@ impl Product {
             alpha,
             accumulate: accumulate as i32,
             relu: relu as i32,
-            padding: 0,
+            batches: self.batches as i32,
+        }
+    }
+}
+
+impl Gemm {
+    fn blocks(&self) -> usize {
+        (self.m as usize).div_ceil(TILE) * (self.n as usize).div_ceil(TILE) * (self.batches * self.splits) as usize
+    }
+}
+
+impl Gpu {
+    /// None yet.
+    pub fn products(&self) -> Products<'_> {
+        Products { gpu: self, queued: vec![], exact: false, unwanted: vec![] }
+    }
+}
+
+impl Products<'_> {
+    /// And one that writes C, whose `column` must be 1.
+    pub fn write(self, product: Product, c: Operand) -> Result<Self> {
+        self.queue(product, c, (1, 0))
+    }
+
+    /// And one that adds to C, whose `column` must be 1, if it is not null. A long sum over k is split among blocks, whose
+    /// parts `sums` adds in order when it runs.
+    pub fn add(self, product: Product, c: Operand, sums: &mut Sums) -> Result<Self> {
+        let ([m, n, k], batches, gpu) = (product.size, product.batches, self.gpu);
+        let has_sums = product.row_sums.0 != Ptr::NULL;
+        if c.at == Ptr::NULL {
+            if !has_sums {
+                return Ok(self);
+            }
+            let unwanted = gpu.alloc::<f32>("partial products", batches * m * n)?;
+            let mut with = self.queue(product, Operand::rows(unwanted.ptr(), n).every(m * n), (1, 0))?;
+            with.unwanted.push(unwanted);
+            return Ok(with);
+        }
+        let blocks = m.div_ceil(TILE) * n.div_ceil(TILE) * batches;
+        let splits = ENOUGH_BLOCKS.div_ceil(blocks.max(1)).min(k.div_ceil(SHORTEST_PART)).max(1);
+        if splits == 1 {
+            return self.queue(product.accumulate(true), c, (1, 0));
+        }
+        // The sums of A's rows stand behind each part's product; the next part begins with a sector of memory.
+        let part = (m * n + if has_sums { m } else { 0 }).next_multiple_of(SECTOR);
+        let partial = gpu.alloc::<f32>("partial products", batches * splits * part)?;
+        let with = self.queue(product, Operand::rows(partial.ptr(), n), (splits, part))?;
+        sums.add_products((partial, part), splits, (m, n), batches, (c, product.row_sums))?;
+        Ok(with)
+    }
+
+    fn queue(mut self, product: Product, c: Operand, splits: (usize, usize)) -> Result<Self> {
+        // Two that add to the same matrix must not run at once.
+        let meets = self.queued.iter().any(|other| other.c == c.at);
+        if meets || product.exact != self.exact || self.queued.len() == PRODUCTS {
+            self.launch()?;
+        }
+        self.exact = product.exact;
+        self.queued.push(product.gemm(c, splits));
+        Ok(self)
+    }
+
+    /// Runs those that did not yet.
+    pub fn run(mut self) -> Result<()> {
+        self.launch()
+    }
+
+    fn launch(&mut self) -> Result<()> {
+        let (kernel, threads) = match self.gpu.arithmetic() {
+            Arithmetic::Mixed if !self.exact => ("gemm_tf32", 128),
+            _ => ("gemm_f32", 256),
         };
-        gpu.launch(kernel, Grid { blocks, threads, shared: 0 }, &args)
+        let mut args = Gemms { count: self.queued.len() as i32, ..Zeroable::zeroed() };
+        let mut blocks = 0;
+        for (i, gemm) in self.queued.drain(..).enumerate() {
+            (args.of[i], args.first[i]) = (gemm, blocks as i32);
+            blocks += gemm.blocks();
+        }
+        if blocks == 0 {
+            return Ok(());
+        }
+        self.gpu.launch(kernel, Grid::line(blocks, threads), &args)
     }
 }

@@ -24,10 +24,11 @@ pub use ceiling::Ceilings;
 pub use graph::Graph;
 pub use launch::{Grid, Ptr};
 pub use layer_norm::{LayerNorm, Normalized, NormalizedBackward, Residual};
-pub use linear::{Operand, Product};
+pub use linear::{Operand, Product, Products};
 pub use memory::DeviceBuffer;
 use memory::Ledger;
 pub use pinned::Pinned;
+pub use reduce::Sums;
 use staging::Staging;
 
 use crate::error::{Error, Result};

@@ -2,8 +2,11 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use super::{Gpu, Grid, Operand, Ptr};
+use super::{DeviceBuffer, Gpu, Grid, Operand, Ptr};
 use crate::error::Result;
+
+/// The most reductions of one launch.
+const REDUCTIONS: usize = 8;
 
 /// Partial sums from which on a block has 32 threads for each column, not 4.
 const MANY: usize = 32;
@@ -14,9 +17,18 @@ const COLUMNS: usize = 32;
 /// Columns of a block that sums groups.
 const GROUP_COLUMNS: usize = 128;
 
-#[derive(Clone, Copy, Pod, Zeroable)]
+/// Parts of sums that are still to be added to where they belong, in one launch where they are not many.
+#[derive(Debug)]
+pub struct Sums<'a> {
+    gpu: &'a Gpu,
+    queued: Vec<Reduction>,
+    /// The parts.
+    partials: Vec<DeviceBuffer<f32>>,
+}
+
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
 #[repr(C)]
-struct ReducePartials {
+struct Reduction {
     partial: Ptr,
     out: [Ptr; 3],
     sums: Ptr,
@@ -29,6 +41,18 @@ struct ReducePartials {
     n: i32,
     splits: i32,
     apart: i32,
+    batches: i32,
+    padding: i32,
+}
+
+/// The kernels' argument.
+#[derive(Clone, Copy, Pod, Zeroable)]
+#[repr(C)]
+struct Reductions {
+    of: [Reduction; REDUCTIONS],
+    first: [i32; REDUCTIONS],
+    count: i32,
+    padding: i32,
 }
 
 #[derive(Clone, Copy, Pod, Zeroable)]
@@ -43,61 +67,9 @@ struct GroupSums {
 }
 
 impl Gpu {
-    /// out (m, n) += Σ_s partial (splits, m, n), for each of a batch, where the next of `splits` lies `part` values further.
-    /// Behind the products of a part stand m values that are summed likewise, if `sums` (with the distance from one of a
-    /// batch to the next) is not null.
-    pub fn reduce_products(
-        &self,
-        (partial, part): (Ptr, usize),
-        splits: usize,
-        (m, n): (usize, usize),
-        batches: usize,
-        (out, sums): (Operand, (Ptr, usize)),
-    ) -> Result<()> {
-        let args = ReducePartials {
-            partial,
-            out: [out.at, Ptr::NULL, Ptr::NULL],
-            sums: sums.0,
-            split: part as i64,
-            part: (splits * part) as i64,
-            out_row: out.row as i64,
-            out_batch: out.batch as i64,
-            sums_batch: sums.1 as i64,
-            m: m as i32,
-            n: n as i32,
-            splits: splits as i32,
-            apart: 0,
-        };
-        self.reduce(args, batches)
-    }
-
-    /// Each of three outs (d) += Σ_s of its part of partial (splits, 3, d); those that are null are left out.
-    pub fn reduce_three_partials(&self, partial: Ptr, splits: usize, d: usize, out: [Ptr; 3]) -> Result<()> {
-        let args = ReducePartials {
-            partial,
-            out,
-            sums: Ptr::NULL,
-            split: 3 * d as i64,
-            part: d as i64,
-            out_row: 0,
-            out_batch: 0,
-            sums_batch: 0,
-            m: 1,
-            n: d as i32,
-            splits: splits as i32,
-            apart: 1,
-        };
-        self.reduce(args, 3)
-    }
-
-    fn reduce(&self, args: ReducePartials, batches: usize) -> Result<()> {
-        let (kernel, threads) = match args.splits as usize {
-            ..MANY => ("reduce_partials", 128),
-            _ => ("reduce_many_partials", 1024),
-        };
-        let sums = if args.sums == Ptr::NULL { 0 } else { args.m };
-        let columns = args.m as usize * args.n as usize + sums as usize;
-        self.launch(kernel, Grid { blocks: [columns.div_ceil(COLUMNS), batches, 1], threads, shared: 0 }, &args)
+    /// None yet.
+    pub fn sums(&self) -> Sums<'_> {
+        Sums { gpu: self, queued: vec![], partials: vec![] }
     }
 
     /// out (groups, columns) += Σ over each group's members of their rows of x.
@@ -112,5 +84,101 @@ impl Gpu {
         let args = GroupSums { x, out, offsets, members, columns: columns as i32, padding: 0 };
         let blocks = [groups, columns.div_ceil(GROUP_COLUMNS), 1];
         self.launch("group_sums", Grid { blocks, threads: 128, shared: 0 }, &args)
+    }
+}
+
+impl Sums<'_> {
+    /// out (m, n) += Σ_s partial (splits, m, n), for each of a batch, where the next of `splits` lies `part` values further.
+    /// Behind the products of a part stand m values that are summed likewise, if `sums` (with the distance from one of a
+    /// batch to the next) is not null.
+    pub fn add_products(
+        &mut self,
+        (partial, part): (DeviceBuffer<f32>, usize),
+        splits: usize,
+        (m, n): (usize, usize),
+        batches: usize,
+        (out, sums): (Operand, (Ptr, usize)),
+    ) -> Result<()> {
+        let reduction = Reduction {
+            partial: partial.ptr(),
+            out: [out.at, Ptr::NULL, Ptr::NULL],
+            sums: sums.0,
+            split: part as i64,
+            part: (splits * part) as i64,
+            out_row: out.row as i64,
+            out_batch: out.batch as i64,
+            sums_batch: sums.1 as i64,
+            m: m as i32,
+            n: n as i32,
+            splits: splits as i32,
+            apart: 0,
+            batches: batches as i32,
+            padding: 0,
+        };
+        self.queue(reduction, partial)
+    }
+
+    /// Each of three outs (d) += Σ_s of its part of partial (splits, 3, d); those that are null are left out.
+    pub fn add_three(&mut self, partial: DeviceBuffer<f32>, splits: usize, d: usize, out: [Ptr; 3]) -> Result<()> {
+        let reduction = Reduction {
+            partial: partial.ptr(),
+            out,
+            sums: Ptr::NULL,
+            split: 3 * d as i64,
+            part: d as i64,
+            out_row: 0,
+            out_batch: 0,
+            sums_batch: 0,
+            m: 1,
+            n: d as i32,
+            splits: splits as i32,
+            apart: 1,
+            batches: 3,
+            padding: 0,
+        };
+        self.queue(reduction, partial)
+    }
+
+    fn queue(&mut self, reduction: Reduction, partial: DeviceBuffer<f32>) -> Result<()> {
+        // Two that add to the same place must not run at once.
+        let meets = self.queued.iter().any(|other| other.out[0] == reduction.out[0]);
+        if meets || self.queued.len() == REDUCTIONS {
+            self.launch()?;
+        }
+        self.queued.push(reduction);
+        self.partials.push(partial);
+        Ok(())
+    }
+
+    /// Adds those that were not yet.
+    pub fn run(mut self) -> Result<()> {
+        self.launch()
+    }
+
+    fn launch(&mut self) -> Result<()> {
+        let mut args = Reductions { count: self.queued.len() as i32, ..Zeroable::zeroed() };
+        let (mut blocks, mut splits) = (0, 0);
+        for (i, reduction) in self.queued.drain(..).enumerate() {
+            (args.of[i], args.first[i]) = (reduction, blocks as i32);
+            blocks += reduction.blocks();
+            splits = splits.max(reduction.splits as usize);
+        }
+        if blocks == 0 {
+            return Ok(());
+        }
+        let (kernel, threads) = match splits {
+            ..MANY => ("reduce_partials", 128),
+            _ => ("reduce_many_partials", 1024),
+        };
+        self.gpu.launch(kernel, Grid::line(blocks, threads), &args)?;
+        self.partials.clear();
+        Ok(())
+    }
+}
+
+impl Reduction {
+    fn blocks(&self) -> usize {
+        let sums = if self.sums == Ptr::NULL { 0 } else { self.m };
+        (self.m as usize * self.n as usize + sums as usize).div_ceil(COLUMNS) * self.batches as usize
     }
 }

@@ -5,7 +5,7 @@ use bytemuck::{Pod, Zeroable};
 use super::{Attention, CrossAttention};
 use crate::device::Gpu;
 use crate::device::cuda::{
-    DeviceBuffer, Grid, LayerNorm, Normalized, NormalizedBackward, Operand, Product, Ptr, Residual,
+    DeviceBuffer, Grid, LayerNorm, Normalized, NormalizedBackward, Operand, Product, Ptr, Residual, Sums,
 };
 use crate::error::{Error, Result};
 use crate::tape::InputGrads;
@@ -205,34 +205,38 @@ impl CrossAttention {
         let groups = (by_left.offsets().on(gpu)?, by_left.members().on(gpu)?);
 
         // Normalization, residual and output layer.
-        let sums =
+        let mut sums = gpu.sums();
+        let to =
             NormalizedBackward { bias: grads.on_device(9)?, gamma: grads.on_device(10)?, beta: grads.on_device(11)? };
-        let dx = a.layer_norm().backward(gpu, grad.ptr(), (&saved.xhat, &saved.rstd), sums)?;
+        let dx = a.layer_norm().backward(gpu, grad.ptr(), (&saved.xhat, &saved.rstd), (to, &mut sums))?;
         let dqueries = grads.on_device(0)?;
         if dqueries != Ptr::NULL {
             gpu.add_group_sums(dx.ptr(), d, groups, by_left.len(), dqueries)?;
         }
         let dx_rows = Operand::rows(dx.ptr(), d);
         let values = Operand::rows(saved.values.ptr(), d);
-        Product::new(dx_rows.t(), values, [d, d, n]).add_to(gpu, Operand::rows(grads.on_device(8)?, d))?;
         let dvalues = gpu.alloc::<f32>("gradients of values", n * d)?;
-        Product::new(dx_rows, a.on(6), [n, d, d]).write(gpu, Operand::rows(dvalues.ptr(), d))?;
+        let dweight = Operand::rows(grads.on_device(8)?, d);
+        gpu.products()
+            .add(Product::new(dx_rows.t(), values, [d, d, n]), dweight, &mut sums)?
+            .write(Product::new(dx_rows, a.on(6), [n, d, d]), Operand::rows(dvalues.ptr(), d))?
+            .run()?;
 
         // Value layer.
         let dvalues_heads = a.head_columns(dvalues.ptr());
-        Product::new(dvalues_heads.t(), a.head_vectors(saved.context.ptr()), [c, d, n])
-            .batches(heads)
-            .row_sums(grads.on_device(7)?, c)
-            .add_to(gpu, Operand::rows(grads.on_device(6)?, d).every(c * d))?;
         let dcontext = gpu.alloc::<f32>("gradients of contexts", n * heads * d)?;
-        Product::new(dvalues_heads, a.head_rows(4), [n, d, c])
+        let of_weight = Product::new(dvalues_heads.t(), a.head_vectors(saved.context.ptr()), [c, d, n])
             .batches(heads)
-            .write(gpu, a.head_vectors(dcontext.ptr()))?;
+            .row_sums(grads.on_device(7)?, c);
+        let of_context = Product::new(dvalues_heads, a.head_rows(4), [n, d, c]).batches(heads);
+        let dweight = Operand::rows(grads.on_device(6)?, d).every(c * d);
+        gpu.products().add(of_weight, dweight, &mut sums)?.write(of_context, a.head_vectors(dcontext.ptr()))?.run()?;
 
         let du_pairs = self.attend_backward_on(gpu, &saved, &dcontext, grads)?;
         let du = gpu.zeros::<f32>("gradients of logit vectors", saved.u.len())?;
         gpu.add_group_sums(du_pairs.ptr(), heads * d, groups, by_left.len(), du.ptr())?;
-        self.queries_backward_on(gpu, &saved, &du, grads)
+        self.queries_backward_on(gpu, &saved, &du, grads, &mut sums)?;
+        sums.run()
     }
 
     /// Adds to the sequence's gradient; returns the gradients of u per pair.
@@ -289,30 +293,32 @@ impl CrossAttention {
         saved: &Saved,
         du: &DeviceBuffer<f32>,
         grads: &mut InputGrads,
+        sums: &mut Sums,
     ) -> Result<()> {
         let a = &saved.attention;
         let (d, c, nq, heads) = (a.d, a.head(), saved.queries.shape()[0], self.heads);
         let dprojected = gpu.alloc::<f32>("gradients of queries", nq * d)?;
-        Product::new(a.head_vectors(du.ptr()), a.head_rows(2).t(), [nq, c, d])
-            .batches(heads)
-            .scaled(a.scale())
-            .write(gpu, a.head_columns(dprojected.ptr()))?;
-        Product::new(a.head_columns(saved.projected.ptr()).t(), a.head_vectors(du.ptr()), [c, d, nq])
-            .batches(heads)
-            .scaled(a.scale())
-            .add_to(gpu, Operand::rows(grads.on_device(4)?, d).every(c * d))?;
+        let of_projected = Product::new(a.head_vectors(du.ptr()), a.head_rows(2).t(), [nq, c, d]);
+        let of_keys = Product::new(a.head_columns(saved.projected.ptr()).t(), a.head_vectors(du.ptr()), [c, d, nq]);
+        let dkeys = Operand::rows(grads.on_device(4)?, d).every(c * d);
+        gpu.products()
+            .write(of_projected.batches(heads).scaled(a.scale()), a.head_columns(dprojected.ptr()))?
+            .add(of_keys.batches(heads).scaled(a.scale()), dkeys, sums)?
+            .run()?;
         // The key bias adds the same to all logits of a query, and softmax ignores that.
         grads.on_device(5)?;
         let dprojected_rows = Operand::rows(dprojected.ptr(), d);
         let queries = Operand::rows(saved.queries.ptr(), d);
-        Product::new(dprojected_rows.t(), queries, [d, d, nq])
-            .row_sums(grads.on_device(3)?, 0)
-            .add_to(gpu, Operand::rows(grads.on_device(2)?, d))?;
+        let of_weight = Product::new(dprojected_rows.t(), queries, [d, d, nq]).row_sums(grads.on_device(3)?, 0);
+        let products = gpu.products().add(of_weight, Operand::rows(grads.on_device(2)?, d), sums)?;
         let dqueries = grads.on_device(0)?;
-        if dqueries != Ptr::NULL {
-            let product = Product::new(dprojected_rows, a.on(0), [nq, d, d]).accumulate(true);
-            product.write(gpu, Operand::rows(dqueries, d))?;
-        }
-        Ok(())
+        let products = match dqueries == Ptr::NULL {
+            true => products,
+            false => {
+                let product = Product::new(dprojected_rows, a.on(0), [nq, d, d]).accumulate(true);
+                products.write(product, Operand::rows(dqueries, d))?
+            }
+        };
+        products.run()
     }
 }

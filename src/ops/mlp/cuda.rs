@@ -47,22 +47,29 @@ impl Mlp {
         let [dw1, db1, dw2, db2] = [grads.on_device(0)?, grads.on_device(1)?, grads.on_device(2)?, grads.on_device(3)?];
         let dout = rows(grad);
         let output = Operand::rows(hidden.ptr(), h);
-        Product::new(dout.t(), output, [d, h, n]).row_sums(db2, 0).add_to(gpu, Operand::rows(dw2, h))?;
         let dhidden = gpu.alloc::<f32>("gradients of mlp", n * h)?;
         let dhidden_rows = Operand::rows(dhidden.ptr(), h);
-        Product::new(dout, rows(&w2), [n, h, d]).relu_backward(output).write(gpu, dhidden_rows)?;
+        let mut sums = gpu.sums();
+        let dweight = Product::new(dout.t(), output, [d, h, n]).row_sums(db2, 0);
+        gpu.products()
+            .add(dweight, Operand::rows(dw2, h), &mut sums)?
+            .write(Product::new(dout, rows(&w2), [n, h, d]).relu_backward(output), dhidden_rows)?
+            .run()?;
+        let mut products = gpu.products();
         for (i, (start, part)) in columns(&parts).enumerate() {
             let w = part.shape()[1];
             let to = Operand::rows(if dw1 == Ptr::NULL { dw1 } else { dw1.offset::<f32>(start) }, width);
             let bias = if i == 0 { db1 } else { Ptr::NULL };
-            Product::new(dhidden_rows.t(), rows(part), [h, w, n]).row_sums(bias, 0).add_to(gpu, to)?;
+            let dweight = Product::new(dhidden_rows.t(), rows(part), [h, w, n]).row_sums(bias, 0);
+            products = products.add(dweight, to, &mut sums)?;
             let dpart = grads.on_device(4 + i)?;
             if dpart != Ptr::NULL {
                 let weight = Operand::rows(w1.ptr().offset::<f32>(start), width);
                 let product = Product::new(dhidden_rows, weight, [n, w, h]).accumulate(true);
-                product.write(gpu, Operand::rows(dpart, w))?;
+                products = products.write(product, Operand::rows(dpart, w))?;
             }
         }
-        Ok(())
+        products.run()?;
+        sums.run()
     }
 }

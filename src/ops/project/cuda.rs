@@ -7,7 +7,7 @@ use bytemuck::{Pod, Zeroable};
 use super::Project;
 use crate::device::Gpu;
 use crate::device::cuda::{
-    Arithmetic, DeviceBuffer, Grid, LayerNorm, Normalized, NormalizedBackward, Operand, Product, Ptr,
+    Arithmetic, DeviceBuffer, Grid, LayerNorm, Normalized, NormalizedBackward, Operand, Product, Ptr, Sums,
 };
 use crate::error::Result;
 use crate::tape::InputGrads;
@@ -175,23 +175,25 @@ impl Project {
         let Saved { features, rows, weights, xhat, rstd } = saved;
         let (d, width, n) = (weights[0].shape()[0], self.features.table.width(), rows.len());
         let bias = grads.on_device(1)?;
-        let sums = NormalizedBackward { gamma: grads.on_device(2)?, beta: grads.on_device(3)?, bias };
+        let to = NormalizedBackward { gamma: grads.on_device(2)?, beta: grads.on_device(3)?, bias };
+        let mut sums = gpu.sums();
         let dweight = grads.on_device(0)?;
         let norm = self.norm(&weights);
         if self.fused(gpu, &features) {
-            let (dy, stride) = norm.backward_bf16(gpu, grad.ptr(), (&xhat, &rstd), sums)?;
+            let (dy, stride) = norm.backward_bf16(gpu, grad.ptr(), (&xhat, &rstd), (to, &mut sums))?;
             if dweight != Ptr::NULL {
-                self.backward_fused(gpu, (&features, &rows), (&dy, stride), d, dweight)?;
+                self.backward_fused(gpu, (&features, &rows), (&dy, stride), d, (dweight, &mut sums))?;
             }
-            return Ok(());
+            return sums.run();
         }
-        let dy = norm.backward(gpu, grad.ptr(), (&xhat, &rstd), sums)?;
+        let dy = norm.backward(gpu, grad.ptr(), (&xhat, &rstd), (to, &mut sums))?;
         if dweight != Ptr::NULL {
             let x = self.gathered(gpu, &features, &rows)?;
             let (dy, x) = (Operand::rows(dy.ptr(), d), Operand::rows(x.ptr(), width));
-            Product::new(dy.t(), x, [d, width, n]).exact().add_to(gpu, Operand::rows(dweight, width))?;
+            let product = Product::new(dy.t(), x, [d, width, n]).exact();
+            gpu.products().add(product, Operand::rows(dweight, width), &mut sums)?.run()?;
         }
-        Ok(())
+        sums.run()
     }
 
     fn backward_fused(
@@ -200,7 +202,7 @@ impl Project {
         (features, rows): (&GpuRows, &Indices),
         (dy, stride): (&DeviceBuffer<u16>, usize),
         d: usize,
-        dweight: Ptr,
+        (dweight, sums): (Ptr, &mut Sums),
     ) -> Result<()> {
         let (width, n) = (self.features.table.width(), rows.len());
         let (kernel, wide, columns) =
@@ -223,6 +225,6 @@ impl Project {
         let shared = (2 * BACKWARD_ROWS * (wide + columns) * 2) as u32;
         gpu.launch(kernel, Grid { blocks: [tiles, splits, 1], threads: 256, shared }, &args)?;
         let to = (Operand::rows(dweight, width), (Ptr::NULL, 0));
-        gpu.reduce_products((partial.ptr(), d * width), splits, (d, width), 1, to)
+        sums.add_products((partial, d * width), splits, (d, width), 1, to)
     }
 }
