@@ -118,7 +118,7 @@ on_cusim! {
                 let mut out = 0u64;
                 let size = random.below(1 << 16) as usize;
                 let mut value = 0i32;
-                let made = match random.below(26) {
+                let made = match random.below(28) {
                     0 => sys::cuStreamCreate((&mut out as *mut u64).cast(), random.below(3) as u32),
                     1 => sys::cuStreamDestroy_v2(a as _),
                     2 => sys::cuStreamSynchronize(a as _),
@@ -149,6 +149,17 @@ on_cusim! {
                     21 => sys::cuGraphLaunch(a as _, b as _),
                     22 => sys::cuGraphDestroy(a as _),
                     23 => sys::cuGraphExecDestroy(a as _),
+                    25 => {
+                        let mut info = std::mem::zeroed();
+                        sys::cuGraphExecUpdate_v2(a as _, b as _, &mut info)
+                    }
+                    26 => {
+                        let mut mode = match random.below(2) {
+                            0 => sys::CUstreamCaptureMode_enum::CU_STREAM_CAPTURE_MODE_GLOBAL,
+                            _ => sys::CUstreamCaptureMode_enum::CU_STREAM_CAPTURE_MODE_RELAXED,
+                        };
+                        sys::cuThreadExchangeStreamCaptureMode(&mut mode)
+                    }
                     24 => sys::cuMemPoolTrimTo(a as _, size),
                     _ => sys::cuEventQuery(a as _),
                 };

@@ -3,9 +3,18 @@
 use std::ffi::{c_uint, c_ulonglong, c_void};
 
 use super::{api, put};
-use crate::driver::capture::Graph;
+use crate::driver::capture::exchange_mode;
 use crate::driver::code::{Code, INVALID_VALUE};
+use crate::driver::graph::{Graph, Refusal};
 use crate::driver::with;
+
+/// `CUgraphExecUpdateResultInfo`.
+#[repr(C)]
+pub struct UpdateInfo {
+    result: c_uint,
+    node: u64,
+    from: u64,
+}
 
 fn instantiate(exec: *mut u64, graph: u64) -> Result<(), Code> {
     let made = with(|d| d.instantiate(graph))?;
@@ -69,9 +78,15 @@ api! {
         Ok(())
     }
 
-    /// Changes the calling thread's rules for captures; only asking is supported, in that nothing changes.
+    /// Sets whose captures keep the calling thread from unsafe calls; gives what was set before.
     fn cuThreadExchangeStreamCaptureMode(mode: *mut c_uint) {
-        if mode.is_null() { Err(INVALID_VALUE) } else { Ok(()) }
+        if mode.is_null() {
+            return Err(INVALID_VALUE);
+        }
+        // SAFETY: not null, so valid by the caller's promise.
+        let before = exchange_mode(unsafe { *mode })?;
+        // SAFETY: as above.
+        unsafe { put(mode, before) }
     }
 
     /// An empty graph.
@@ -84,15 +99,15 @@ api! {
         unsafe { put(graph, made) }
     }
 
-    /// Number of steps; the nodes themselves cannot be had.
+    /// Number of nodes; the nodes themselves cannot be had.
     fn cuGraphGetNodes(graph: u64, nodes: *mut u64, count: *mut usize) {
         if !nodes.is_null() {
             crate::driver::say("cuGraphGetNodes: only the number of nodes can be had");
             return Err(crate::driver::code::NOT_SUPPORTED);
         }
-        let steps = with(|d| Ok(d.graphs.get(graph)?.steps.len()))?;
+        let nodes = with(|d| Ok(d.graphs.get(graph)?.nodes.len()))?;
         // SAFETY: the caller gives a valid pointer.
-        unsafe { put(count, steps) }
+        unsafe { put(count, nodes) }
     }
 
     /// Makes a graph ready to run.
@@ -107,6 +122,21 @@ api! {
     fn cuGraphInstantiate_v2(exec: *mut u64, graph: u64, node: *mut u64, log: *mut u8, bytes: usize) {
         let _ = (node, log, bytes);
         instantiate(exec, graph)
+    }
+
+    /// Gives a graph that is ready to run the parameters of another of the same topology.
+    fn cuGraphExecUpdate_v2(exec: u64, graph: u64, info: *mut UpdateInfo) {
+        if info.is_null() {
+            return Err(INVALID_VALUE);
+        }
+        let updated = with(|d| Ok(d.update_exec(exec, graph)))?;
+        let (outcome, answer) = match updated {
+            Ok(()) => (UpdateInfo { result: 0, node: 0, from: 0 }, Ok(())),
+            Err(Refusal { code, result, node, from }) => (UpdateInfo { result, node, from }, Err(code)),
+        };
+        // SAFETY: not null, so valid by the caller's promise.
+        unsafe { put(info, outcome)? };
+        answer
     }
 
     /// Runs a graph.

@@ -56,7 +56,7 @@ fn copy_later(to: Place, from: Place, bytes: usize, stream: u64, call: &'static 
             // Into pageable memory the call waits.
             (Place::Host(_), _) if !captured => {
                 d.submit(stream, Work::Copy { to, from, bytes, call })?;
-                d.synchronise_stream(stream)
+                d.finish_stream(stream)
             }
             _ => d.submit(stream, Work::Copy { to, from, bytes, call }),
         }
@@ -325,7 +325,9 @@ api! {
     fn cuStreamAttachMemAsync(stream: u64, address: u64, bytes: usize, flags: c_uint) {
         let _ = (bytes, flags);
         with(|d| {
-            d.resolve_stream(stream)?;
+            let stream = d.resolve_stream(stream)?;
+            // No graph has such a node.
+            d.refuse_in_capture(stream)?;
             if d.is_known(address) { Ok(()) } else { Err(INVALID_VALUE) }
         })
     }

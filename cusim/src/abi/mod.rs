@@ -14,10 +14,11 @@ use std::ffi::{CStr, c_char};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use crate::driver::code::{Code, INVALID_VALUE, UNKNOWN};
-use crate::driver::say;
+use crate::driver::{calls, say};
 
 /// Runs a call; a bug in cusim becomes an error code, since a panic must not leave the library.
-fn call(name: &str, f: impl FnOnce() -> Result<(), Code>) -> u32 {
+fn call(name: &'static str, f: impl FnOnce() -> Result<(), Code>) -> u32 {
+    calls::note(name);
     match catch_unwind(AssertUnwindSafe(f)) {
         Ok(Ok(())) => 0,
         Ok(Err(Code(code))) => code,

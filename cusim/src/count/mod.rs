@@ -133,6 +133,8 @@ impl KernelCounts {
 pub struct Counters {
     /// By kernel.
     pub kernels: BTreeMap<String, KernelCounts>,
+    /// Calls of each function of the driver.
+    pub calls: BTreeMap<&'static str, u64>,
 }
 
 impl Counters {
@@ -219,6 +221,7 @@ impl Counters {
             let tail = [("lines", Json::Array(lines.collect()))];
             Json::object(head.into_iter().chain(kernel.total().to_json()).chain(tail))
         });
-        Json::object([("kernels", Json::Array(kernels.collect()))]).to_string()
+        let calls = Json::object(self.calls.iter().map(|(name, count)| (*name, Json::Int(*count))));
+        Json::object([("kernels", Json::Array(kernels.collect())), ("calls", calls)]).to_string()
     }
 }

@@ -1,14 +1,35 @@
-//! Graphs, and recording them from streams.
+//! Recording graphs from streams, and what must not be called meanwhile.
 //!
-//! A graph is the list of its steps in the order in which they were recorded, which respects all dependencies.
+//! Two kinds of calls are refused. Those that conflict with a capture always are: waiting for a captured stream, for a
+//! context that has one, or for an event that a capture recorded. Those that are potentially unsafe, because they may wait
+//! or are not seen by the capture (plain allocations, loading modules, waiting for anything else), are refused as the modes
+//! of the captures and of the calling thread say.
 
+use std::cell::Cell;
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::thread::{self, ThreadId};
 
 use super::Driver;
 use super::code::*;
-use super::handles::Kind;
+use super::graph::Graph;
 use super::work::Work;
+
+/// Modes of captures and of threads.
+mod mode {
+    pub const GLOBAL: u32 = 0;
+    pub const THREAD_LOCAL: u32 = 1;
+    pub const RELAXED: u32 = 2;
+}
+
+thread_local! {
+    /// Whose captures keep this thread from unsafe calls: everybody's global ones and its own, its own, or none.
+    static MODE: Cell<u32> = const { Cell::new(mode::GLOBAL) };
+}
+
+/// Sets the calling thread's mode; gives the one before.
+pub fn exchange_mode(mode: u32) -> Result<u32, Code> {
+    if mode > mode::RELAXED { Err(INVALID_VALUE) } else { Ok(MODE.replace(mode)) }
+}
 
 /// A capture as a stream sees it.
 #[derive(Clone)]
@@ -19,40 +40,18 @@ pub struct Capture {
     pub origin: u64,
     /// How many steps of each stream this stream's next step comes after.
     pub covers: HashMap<u64, usize>,
-}
-
-/// A graph.
-#[derive(Default)]
-pub struct Graph {
-    /// Its steps.
-    pub steps: Vec<Work>,
-    /// Memory that its steps allocated.
-    pub memory: Vec<u64>,
-    recording: Option<Recording>,
+    /// The nodes that its next step comes directly after.
+    pub after: Vec<usize>,
 }
 
 /// A capture under way.
-struct Recording {
-    /// 0: no unsafe calls by any thread; 1: none by this thread; 2: all are allowed.
+pub struct Recording {
+    /// Which threads it keeps from unsafe calls: all, this one, none.
     mode: u32,
-    thread: std::thread::ThreadId,
+    thread: ThreadId,
     /// Steps recorded per stream.
     counts: HashMap<u64, usize>,
     broken: bool,
-}
-
-impl Kind for Graph {
-    const TAG: u64 = 0x54;
-}
-
-/// A graph ready to run.
-pub struct GraphExec {
-    /// Its steps.
-    pub steps: Arc<Vec<Work>>,
-}
-
-impl Kind for GraphExec {
-    const TAG: u64 = 0x55;
 }
 
 impl Driver {
@@ -61,7 +60,7 @@ impl Driver {
     }
 
     /// Spoils a capture.
-    fn spoil(&mut self, graph: u64) {
+    pub fn spoil(&mut self, graph: u64) {
         if let Some(recording) = self.recording(graph) {
             recording.broken = true;
         }
@@ -70,7 +69,7 @@ impl Driver {
     /// Begins a capture.
     pub fn begin_capture(&mut self, stream: u64, mode: u32) -> Result<(), Code> {
         self.healthy()?;
-        if mode > 2 {
+        if mode > mode::RELAXED {
             return Err(INVALID_VALUE);
         }
         let legacy = self.context()?.legacy;
@@ -83,12 +82,13 @@ impl Driver {
         }
         let recording = Recording {
             mode,
-            thread: std::thread::current().id(),
+            thread: thread::current().id(),
             counts: HashMap::from([(stream, 0)]),
             broken: false,
         };
         let graph = self.graphs.add(Graph { recording: Some(recording), ..Graph::default() });
-        self.streams.get_mut(stream)?.capture = Some(Capture { graph, origin: stream, covers: HashMap::new() });
+        let capture = Capture { graph, origin: stream, covers: HashMap::new(), after: vec![] };
+        self.streams.get_mut(stream)?.capture = Some(capture);
         Ok(())
     }
 
@@ -106,10 +106,11 @@ impl Driver {
         let count = recording.counts.entry(stream).or_default();
         *count += 1;
         let count = *count;
+        let node = self.add_node(capture.graph, work.clone(), capture.after)?;
         if let Some(own) = &mut self.streams.get_mut(stream)?.capture {
             own.covers.insert(stream, count);
+            own.after = vec![node];
         }
-        self.graphs.get_mut(capture.graph)?.steps.push(work.clone());
         Ok(true)
     }
 
@@ -172,6 +173,11 @@ impl Driver {
                         let covered = capture.covers.entry(other).or_default();
                         *covered = (*covered).max(count);
                     }
+                    for node in event.after {
+                        if !capture.after.contains(&node) {
+                            capture.after.push(node);
+                        }
+                    }
                 }
                 Ok(true)
             }
@@ -189,7 +195,7 @@ impl Driver {
         let Some(recording) = self.recording(capture.graph) else {
             return Err(STREAM_CAPTURE_INVALIDATED);
         };
-        if recording.mode != 2 && recording.thread != std::thread::current().id() {
+        if recording.mode != mode::RELAXED && recording.thread != thread::current().id() {
             return Err(STREAM_CAPTURE_WRONG_THREAD);
         }
         let broken = recording.broken;
@@ -232,12 +238,26 @@ impl Driver {
         Err(STREAM_CAPTURE_UNSUPPORTED)
     }
 
-    /// Calls that may wait, such as plain allocations, are not allowed during a capture unless it is relaxed.
+    /// Waiting for a context waits for its streams, so a captured one spoils that, whatever the modes.
+    pub fn refuse_in_context(&mut self, context: u64) -> Result<(), Code> {
+        let captured = self.streams.iter().filter(|(_, stream)| stream.context == context);
+        let graphs: Vec<u64> = captured.filter_map(|(_, stream)| Some(stream.capture.as_ref()?.graph)).collect();
+        graphs.iter().for_each(|graph| self.spoil(*graph));
+        if graphs.is_empty() { Ok(()) } else { Err(STREAM_CAPTURE_UNSUPPORTED) }
+    }
+
+    /// Refuses what is potentially unsafe, such as plain allocations, where a capture forbids it to this thread. That spoils
+    /// the capture.
     pub fn refuse_unsafe(&mut self) -> Result<(), Code> {
-        let thread = std::thread::current().id();
+        let (thread, own_mode) = (thread::current().id(), MODE.get());
         let forbidding = self.graphs.iter().find_map(|(handle, graph)| {
             let recording = graph.recording.as_ref()?;
-            (recording.mode == 0 || recording.mode == 1 && recording.thread == thread).then_some(*handle)
+            let forbids = match recording.mode {
+                mode::GLOBAL => own_mode == mode::GLOBAL || recording.thread == thread,
+                mode::THREAD_LOCAL => recording.thread == thread,
+                _ => false,
+            };
+            (forbids && own_mode != mode::RELAXED).then_some(*handle)
         });
         match forbidding {
             None => Ok(()),
@@ -246,23 +266,5 @@ impl Driver {
                 Err(STREAM_CAPTURE_UNSUPPORTED)
             }
         }
-    }
-
-    /// Makes a graph ready to run.
-    pub fn instantiate(&mut self, graph: u64) -> Result<u64, Code> {
-        let steps = Arc::new(self.graphs.get(graph)?.steps.clone());
-        Ok(self.execs.add(GraphExec { steps }))
-    }
-
-    /// Runs a graph in a stream.
-    pub fn launch_graph(&mut self, exec: u64, stream: u64) -> Result<(), Code> {
-        let steps = self.execs.get(exec)?.steps.clone();
-        self.submit(stream, Work::Graph(steps))
-    }
-
-    /// Ends a graph.
-    pub fn destroy_graph(&mut self, graph: u64) -> Result<(), Code> {
-        let graph = self.graphs.remove(graph)?;
-        graph.memory.iter().try_for_each(|start| self.free_now(*start))
     }
 }

@@ -96,11 +96,14 @@ impl Driver {
         if start == 0 {
             return Ok(());
         }
-        let graph = self.streams.get(stream)?.capture.as_ref().map(|capture| capture.graph);
-        if let Some(graph) = graph
-            && self.graphs.get(graph)?.memory.contains(&start)
-        {
-            return Ok(());
+        if let Some(graph) = self.streams.get(stream)?.capture.as_ref().map(|capture| capture.graph) {
+            // A free node frees what an allocation node of a graph allocated, and that stays as long as the graph.
+            if self.graphs.get(graph)?.memory.contains(&start) {
+                return Ok(());
+            }
+            say(&format!("cuMemFreeAsync: {start:#x} was not allocated in the capture that would free it"));
+            self.spoil(graph);
+            return Err(INVALID_VALUE);
         }
         self.submit(stream, Work::Free(start))
     }

@@ -1,10 +1,12 @@
 //! The driver's state and what its calls do, apart from the C interface.
 
+pub mod calls;
 pub mod capture;
 pub mod code;
 pub mod config;
 pub mod context;
 pub mod device;
+pub mod graph;
 pub mod handles;
 pub mod kernel;
 pub mod memory;
@@ -18,10 +20,10 @@ use crate::count::Counters;
 use crate::exec::launch::Workers;
 use crate::exec::order::Random;
 use crate::mem::Memory;
-use capture::{Graph, GraphExec};
 use code::{Code, NOT_INITIALIZED};
 use config::Config;
 use context::{Context, Device};
+use graph::{Graph, GraphExec};
 use handles::Handles;
 use kernel::{Function, LoadedModule};
 use memory::Pool;
@@ -134,6 +136,9 @@ impl Driver {
             }),
             config,
         };
+        if driver.config.count.is_some() {
+            calls::begin();
+        }
         let checks = driver.config.checks;
         if !driver.memory.enable_checks(checks.init, checks.race) {
             say("the host refuses to reserve address space for the checks (see ulimit -v)");
@@ -165,7 +170,8 @@ impl Driver {
             say(&format!("cannot write CUSIM_REPORT={}: {error}", path.display()));
         }
         if let (Some(path), Some(counters)) = (&self.config.count, &self.counters) {
-            let counters = counters.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut counters = counters.lock().unwrap_or_else(PoisonError::into_inner);
+            counters.calls = calls::all();
             if let Err(error) = std::fs::write(path, counters.to_json()) {
                 say(&format!("cannot write CUSIM_COUNT={}: {error}", path.display()));
             }

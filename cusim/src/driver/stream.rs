@@ -194,10 +194,16 @@ impl Driver {
         Ok(())
     }
 
-    /// Waits for a stream.
+    /// Waits for a stream, as the program asked.
     pub fn synchronise_stream(&mut self, stream: u64) -> Result<(), Code> {
         self.healthy()?;
         self.refuse_in_capture(stream)?;
+        self.refuse_unsafe()?;
+        self.finish_stream(stream)
+    }
+
+    /// Waits for a stream that is not captured, because a call that waits has work in it.
+    pub fn finish_stream(&mut self, stream: u64) -> Result<(), Code> {
         if self.is_legacy(stream) {
             // The legacy stream has not ended before the blocking streams' earlier work has.
             self.issued += 1;
@@ -212,6 +218,7 @@ impl Driver {
     pub fn synchronise_context(&mut self) -> Result<(), Code> {
         self.context()?;
         self.healthy()?;
+        self.refuse_in_context(current())?;
         self.refuse_unsafe()?;
         self.drain_context(current())
     }
@@ -220,6 +227,7 @@ impl Driver {
     pub fn query_stream(&mut self, stream: u64) -> Result<(), Code> {
         self.healthy()?;
         self.refuse_in_capture(stream)?;
+        self.refuse_unsafe()?;
         if self.is_idle(stream) {
             return Ok(());
         }
@@ -263,14 +271,18 @@ impl Driver {
         self.submit(stream, Work::Wait(event, recorded))
     }
 
+    /// Refuses events that a capture recorded last: they stand for nothing that runs.
+    fn refuse_captured(&self, event: u64) -> Result<(), Code> {
+        if self.events.get(event)?.captured.is_some() { Err(CAPTURED_EVENT) } else { Ok(()) }
+    }
+
     /// Waits for an event's last recording.
     pub fn synchronise_event(&mut self, event: u64) -> Result<(), Code> {
         self.healthy()?;
+        self.refuse_captured(event)?;
+        self.refuse_unsafe()?;
         loop {
             let object = self.events.get(event)?;
-            if object.captured.is_some() {
-                return Err(CAPTURED_EVENT);
-            }
             if object.done >= object.recorded {
                 return Ok(());
             }
@@ -284,10 +296,9 @@ impl Driver {
     /// Whether an event's last recording is done. Asking lets its stream get on by a step.
     pub fn query_event(&mut self, event: u64) -> Result<(), Code> {
         self.healthy()?;
+        self.refuse_captured(event)?;
+        self.refuse_unsafe()?;
         let object = self.events.get(event)?;
-        if object.captured.is_some() {
-            return Err(CAPTURED_EVENT);
-        }
         if object.done >= object.recorded {
             return Ok(());
         }

@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use super::Driver;
 use super::code::*;
+use super::graph::Node;
 use super::kernel::Shot;
 use crate::mem::FreeError;
 
@@ -71,7 +72,7 @@ pub enum Work {
     /// Call the host.
     Host(HostFunction),
     /// Run a graph's steps.
-    Graph(Arc<Vec<Work>>),
+    Graph(Arc<Vec<Node>>),
 }
 
 impl Driver {
@@ -117,7 +118,7 @@ impl Driver {
                 unsafe { (function.call)(function.data as *mut std::ffi::c_void) };
                 Ok(())
             }
-            Work::Graph(steps) => steps.iter().try_for_each(|step| self.perform(step)),
+            Work::Graph(nodes) => nodes.iter().try_for_each(|node| self.perform(&node.work)),
         }
     }
 
