@@ -3,6 +3,8 @@
 use cudarc::driver::{CudaGraph, sys};
 
 use super::Gpu;
+use super::gate::{Closed, Takes};
+use super::memory::Memory;
 use crate::error::{Error, Result};
 
 /// Recorded work, with what it works on: everything that the recording named stays allocated as long as it does.
@@ -10,6 +12,14 @@ pub struct Graph<K> {
     graph: CudaGraph,
     gpu: Gpu,
     kept: K,
+    /// What was given back during the recording.
+    named: Vec<Memory>,
+}
+
+impl<K> Drop for Graph<K> {
+    fn drop(&mut self) {
+        self.named.drain(..).for_each(|memory| self.gpu.give_back(memory));
+    }
 }
 
 // SAFETY: any thread may use the driver's handles of a graph as long as no two do at once; a Graph is not Sync, and its
@@ -23,26 +33,42 @@ impl<K> std::fmt::Debug for Graph<K> {
 }
 
 impl Gpu {
+    /// Keeps other threads from queueing work as long as this one records.
+    pub(super) fn close(&self, takes: Takes) -> Result<Closed<'_>> {
+        let nested = || Error::device(format!("{self:?}"), "recording a graph", "this thread records one already");
+        self.0.gate.close(takes).ok_or_else(nested)
+    }
+
     /// Records what `work` queues on this device; nothing of it runs yet. Every launch repeats it with the same arguments
     /// at the same places, so `kept` must own what it reads and writes; what `work` allocates must be given back by it.
+    /// Other threads that queue work on this device wait meanwhile.
     pub fn record<K>(&self, kept: K, work: impl FnOnce(&K) -> Result<()>) -> Result<Graph<K>> {
+        let closed = self.close(Takes::Nodes)?;
         let stream = &self.0.stream;
-        // Other threads may go on allocating.
+        // Other threads may go on allocating host memory.
         let mode = sys::CUstreamCaptureMode_enum::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL;
         stream.begin_capture(mode).map_err(|e| self.error("recording a graph", e))?;
         let worked = work(&kept);
         // Ended whatever came of the work: a stream left recording would run nothing any more.
         let recorded = stream.end_capture(sys::CUgraphInstantiate_flags(0));
-        worked?;
+        let named = self.take_kept();
+        drop(closed);
         let nothing = || Error::device(format!("{self:?}"), "recording a graph", "nothing was recorded");
-        let graph = recorded.map_err(|e| self.error("recording a graph", e))?.ok_or_else(nothing)?;
-        Ok(Graph { graph, gpu: self.clone(), kept })
+        let recorded = recorded.map_err(|e| self.error("recording a graph", e));
+        match worked.and_then(|()| recorded?.ok_or_else(nothing)) {
+            Ok(graph) => Ok(Graph { graph, gpu: self.clone(), kept, named }),
+            Err(error) => {
+                named.into_iter().for_each(|memory| self.give_back(memory));
+                Err(error)
+            }
+        }
     }
 }
 
 impl<K> Graph<K> {
     /// Queues the recorded work.
     pub fn launch(&self) -> Result<()> {
+        let _turn = self.gpu.turn();
         self.graph.launch().map_err(|e| self.gpu.error("launching a graph", e))
     }
 

@@ -67,15 +67,16 @@ impl Gpu {
             let attribute = sys::CUfunction_attribute_enum::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
             function.set_attribute(attribute, grid.shared as i32).map_err(|e| failed(super::explain(e)))?;
         }
-        self.0.context.bind_to_thread().map_err(|e| self.error("binding", e))?;
+        self.bind()?;
         let blocks = (x as u32, y as u32, z as u32);
         let mut params = [std::ptr::from_ref(args).cast_mut().cast()];
         // SAFETY: every kernel takes one struct by value, whose layout `A` mirrors (Pod: no hidden padding); the driver
         // copies it before the call returns and only reads it. That the kernel stays within the buffers it is given is
         // what the tests under cusim check.
         unsafe {
-            let (stream, function) = (self.0.stream.cu_stream(), function.cu_function());
-            result::launch_kernel(function, blocks, (grid.threads, 1, 1), grid.shared, stream, &mut params)
+            let (stream, function) = (self.turn(), function.cu_function());
+            let threads = (grid.threads, 1, 1);
+            result::launch_kernel(function, blocks, threads, grid.shared, stream.cu_stream(), &mut params)
         }
         .map_err(|e| failed(super::explain(e)))
     }

@@ -5,8 +5,10 @@ use std::marker::PhantomData;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use bytemuck::Pod;
-use cudarc::driver::{CudaContext, CudaSlice, CudaStream, DevicePtr, DriverError, result, sys};
+use cudarc::driver::{CudaContext, CudaSlice, DevicePtr, DriverError, result, sys};
 
+use super::cache::Block;
+use super::gate::Takes;
 use super::staging::Arrival;
 use super::{Gpu, Ptr};
 use crate::error::{Error, Result};
@@ -68,14 +70,34 @@ pub(super) fn keep_freed_memory(context: &Arc<CudaContext>) -> Result<(), Driver
     }
 }
 
+/// Bytes of a device's memory, by who gave them and gets them back.
+pub(super) enum Memory {
+    /// The driver, in the order of the stream.
+    Ordered(CudaSlice<u8>),
+    /// A graph, when it runs.
+    Node(CudaSlice<u8>),
+    /// The host's cache.
+    Block(Block),
+    /// The driver, in the order of the copies.
+    Staged(CudaSlice<u8>, Arrival),
+}
+
+impl Memory {
+    fn at(&self, gpu: &Gpu) -> u64 {
+        match self {
+            Memory::Ordered(slice) | Memory::Node(slice) | Memory::Staged(slice, _) => slice.device_ptr(&gpu.0.stream).0,
+            Memory::Block(block) => block.at,
+        }
+    }
+}
+
 /// An array in a device's memory.
 pub struct DeviceBuffer<T> {
-    bytes: CudaSlice<u8>,
+    /// `None` only while it is dropped.
+    memory: Option<Memory>,
     len: usize,
     label: &'static str,
     gpu: Gpu,
-    /// Set if the memory is the copies', not the kernels'.
-    arrival: Option<Arrival>,
     values: PhantomData<T>,
 }
 
@@ -87,12 +109,16 @@ impl<T> std::fmt::Debug for DeviceBuffer<T> {
 
 impl<T> Drop for DeviceBuffer<T> {
     fn drop(&mut self) {
-        self.gpu.0.ledger.give(self.label, self.bytes.len());
-        if let Some(arrival) = &self.arrival {
-            // A device that failed does not use it any more.
-            let _ = arrival.end_of_use(&self.gpu.0.stream);
+        self.gpu.0.ledger.give(self.label, bytes_of::<T>(self.len));
+        if let Some(memory) = self.memory.take() {
+            self.gpu.give_back(memory);
         }
     }
+}
+
+/// Bytes of an array; an empty one still has a place.
+fn bytes_of<T>(len: usize) -> usize {
+    (len * size_of::<T>()).max(1)
 }
 
 const MB: usize = 1 << 20;
@@ -100,28 +126,82 @@ const MB: usize = 1 << 20;
 impl Gpu {
     /// Memory of any content; `label` names it where memory runs out.
     pub fn alloc<T: Pod>(&self, label: &'static str, len: usize) -> Result<DeviceBuffer<T>> {
-        self.alloc_on(&self.0.stream, label, len)
+        let bytes = bytes_of::<T>(len);
+        let memory = match self.0.gate.recording() {
+            None => self.with_reclaimed(|| self.ordered(bytes)).map(Memory::Ordered),
+            Some(Takes::Nodes) => self.ordered(bytes).map(Memory::Node),
+            Some(Takes::Blocks) => self.0.cache.take(bytes).map(Memory::Block),
+        };
+        memory.map(|memory| self.buffer(memory, label, len)).map_err(|e| self.no_memory(label, bytes, e))
     }
 
-    /// Memory that is allocated and given back in the order of this stream.
-    pub(super) fn alloc_on<T: Pod>(
-        &self,
-        stream: &Arc<CudaStream>,
-        label: &'static str,
-        len: usize,
-    ) -> Result<DeviceBuffer<T>> {
-        // An empty array still has a place.
-        let size = (len * size_of::<T>()).max(1);
+    fn ordered(&self, bytes: usize) -> Result<CudaSlice<u8>, DriverError> {
         // SAFETY: kernels and copies write all of it before anything reads it, which cusim's init check verifies.
-        let bytes = unsafe { stream.alloc::<u8>(size) }.map_err(|e| self.no_memory(label, size, e))?;
-        self.0.ledger.take(label, size);
-        Ok(DeviceBuffer { bytes, len, label, gpu: self.clone(), arrival: None, values: PhantomData })
+        unsafe { self.turn().alloc::<u8>(bytes) }
+    }
+
+    /// Tries again with the memory that is kept for recorded work, if there was not enough without.
+    pub(super) fn with_reclaimed<R>(&self, allocate: impl Fn() -> Result<R, DriverError>) -> Result<R, DriverError> {
+        match allocate() {
+            Err(DriverError(sys::CUresult::CUDA_ERROR_OUT_OF_MEMORY)) if self.0.cache.free_bytes() > 0 => {
+                // If it fails, the second attempt says what there is to say.
+                let _ = self.reclaim();
+                allocate()
+            }
+            result => result,
+        }
+    }
+
+    /// An array in this memory.
+    pub(super) fn buffer<T>(&self, memory: Memory, label: &'static str, len: usize) -> DeviceBuffer<T> {
+        self.0.ledger.take(label, bytes_of::<T>(len));
+        DeviceBuffer { memory: Some(memory), len, label, gpu: self.clone(), values: PhantomData }
+    }
+
+    /// Gives memory back when what was asked for is done.
+    pub(super) fn give_back(&self, memory: Memory) {
+        match (memory, self.0.gate.recording()) {
+            (Memory::Block(block), _) => self.0.cache.put(block),
+            // A node of the graph, too.
+            (Memory::Node(slice), Some(Takes::Nodes)) => drop(slice),
+            // No graph's to free, and what is recorded may work on it.
+            (memory, Some(_)) => self.kept().push(memory),
+            (memory, None) => {
+                let stream = self.turn();
+                if let Memory::Staged(_, arrival) = &memory {
+                    // A device that failed does not use it any more.
+                    let _ = arrival.end_of_use(&stream);
+                }
+                drop(memory);
+            }
+        }
+    }
+
+    fn kept(&self) -> MutexGuard<'_, Vec<Memory>> {
+        self.0.kept.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    /// What was given back while this thread recorded, which is to be done when the recording is ended.
+    pub(super) fn take_kept(&self) -> Vec<Memory> {
+        std::mem::take(&mut *self.kept())
     }
 
     /// Zeros.
     pub fn zeros<T: Pod>(&self, label: &'static str, len: usize) -> Result<DeviceBuffer<T>> {
-        let mut buffer = self.alloc(label, len)?;
-        self.0.stream.memset_zeros(&mut buffer.bytes).map_err(|e| self.error("clearing memory", e))?;
+        let buffer = self.alloc(label, len)?;
+        let (at, bytes) = (buffer.ptr().0, bytes_of::<T>(len));
+        // SAFETY: the array holds these bytes, and its memory is given back in the stream's order.
+        let cleared = unsafe { result::memset_d8_async(at, 0, bytes, self.turn().cu_stream()) };
+        cleared.map_err(|e| self.error("clearing memory", e))?;
+        Ok(buffer)
+    }
+
+    /// The same value everywhere.
+    pub fn filled(&self, label: &'static str, len: usize, value: f32) -> Result<DeviceBuffer<f32>> {
+        let buffer = self.alloc(label, len)?;
+        // SAFETY: as for zeros.
+        let filled = unsafe { sys::cuMemsetD32Async(buffer.ptr().0, value.to_bits(), len, self.turn().cu_stream()) };
+        filled.result().map_err(|e| self.error("filling memory", e))?;
         Ok(buffer)
     }
 
@@ -138,19 +218,23 @@ impl Gpu {
         Ok(total.min(free + self.0.ledger.kept()))
     }
 
-    fn no_memory(&self, label: &str, asked: usize, error: DriverError) -> Error {
+    pub(super) fn no_memory(&self, label: &str, asked: usize, error: DriverError) -> Error {
         let doing = format!("allocating {} MB for {label}", asked.div_ceil(MB));
         if error.0 != sys::CUresult::CUDA_ERROR_OUT_OF_MEMORY {
             return self.error(doing, error);
         }
         let free = self.memory().map(|(free, total)| format!("{} of {} MB are free", free / MB, total / MB));
+        let for_graphs = match self.0.cache.free_bytes() {
+            0 => String::new(),
+            bytes => format!(", and {} MB for recorded work", bytes.div_ceil(MB)),
+        };
         let account = self.0.ledger.account();
         let mut largest: Vec<_> = account.by_label.iter().filter(|(_, bytes)| **bytes > 0).collect();
         largest.sort_by_key(|(_, bytes)| std::cmp::Reverse(**bytes));
         let largest: Vec<String> =
             largest.iter().take(5).map(|(label, bytes)| format!("{label} {} MB", bytes.div_ceil(MB))).collect();
         let reason = format!(
-            "out of memory: {}; this process holds {} MB, at its peak {} MB, most of it in {}; take a smaller batch",
+            "out of memory: {}; this process holds {} MB, at its peak {} MB, most of it in {}{for_graphs}; take a smaller batch",
             free.unwrap_or_else(|_| "what is free is unknown".into()),
             account.live.div_ceil(MB),
             account.peak.div_ceil(MB),
@@ -178,19 +262,27 @@ impl<T: Pod> DeviceBuffer<T> {
 
     /// Where it lies.
     pub fn ptr(&self) -> Ptr {
-        Ptr(self.bytes.device_ptr(&self.gpu.0.stream).0)
-    }
-
-    pub(super) fn arriving(self, arrival: Arrival) -> DeviceBuffer<T> {
-        let mut buffer = self;
-        buffer.arrival = Some(arrival);
-        buffer
+        self.memory.as_ref().map_or(Ptr::NULL, |memory| Ptr(memory.at(&self.gpu)))
     }
 
     /// Kernels that are queued from now on run when what [`Gpu::stage`] put here has arrived.
     pub fn arrive(&self) -> Result<()> {
-        let Some(arrival) = &self.arrival else { return Ok(()) };
-        arrival.await_on(&self.gpu.0.stream).map_err(|e| self.gpu.error("copying to the device", e))
+        match &self.memory {
+            Some(Memory::Staged(_, arrival)) => arrival.wait(&self.gpu),
+            _ => Ok(()),
+        }
+    }
+
+    /// Fails while this thread records: what a copy finds in the host's memory when it is recorded is not what it finds when
+    /// it runs.
+    fn not_recording(&self, doing: &str) -> Result<()> {
+        match self.gpu.0.gate.recording() {
+            None => Ok(()),
+            Some(_) => {
+                let reason = "work that is recorded must find its input on the device; stage it before";
+                Err(Error::device(format!("{:?}", self.gpu), format!("{doing} {}", self.label), reason))
+            }
+        }
     }
 
     /// Copies host values to places from `start` on.
@@ -198,13 +290,15 @@ impl<T: Pod> DeviceBuffer<T> {
         if values.is_empty() {
             return Ok(());
         }
-        let range = start * size_of::<T>()..(start + values.len()) * size_of::<T>();
-        let gpu = self.gpu.clone();
-        let Some(mut to) = self.bytes.try_slice_mut(range) else {
+        self.not_recording("copying to the device:")?;
+        if start + values.len() > self.len {
             return Err(Error::shape("device memory", format!("{} values from {start} of {}", values.len(), self.len)));
-        };
-        let bytes: &[u8] = bytemuck::cast_slice(values);
-        gpu.0.stream.memcpy_htod(bytes, &mut to).map_err(|e| gpu.error("copying to the device", e))
+        }
+        let (at, bytes): (_, &[u8]) = (self.ptr().offset::<T>(start).0, bytemuck::cast_slice(values));
+        self.gpu.bind()?;
+        // SAFETY: the array holds these places. Pageable memory is read before the call returns.
+        let copied = unsafe { result::memcpy_htod_async(at, bytes, self.gpu.turn().cu_stream()) };
+        copied.map_err(|e| self.gpu.error("copying to the device", e))
     }
 
     /// Copies all values to the host, once everything queued before is done.
@@ -215,10 +309,13 @@ impl<T: Pod> DeviceBuffer<T> {
         if values.is_empty() {
             return Ok(());
         }
-        let bytes: &mut [u8] = bytemuck::cast_slice_mut(values);
-        let stream = &self.gpu.0.stream;
-        let copied = stream.memcpy_dtoh(&self.bytes, bytes).and_then(|()| stream.synchronize());
-        copied.map_err(|e| self.gpu.error("running kernels", e))
+        self.not_recording("copying to the host:")?;
+        self.gpu.bind()?;
+        let (at, bytes): (_, &mut [u8]) = (self.ptr().0, bytemuck::cast_slice_mut(values));
+        let stream = self.gpu.turn();
+        // SAFETY: both hold as many bytes, and the copy is done before they are looked at.
+        let copied = unsafe { result::memcpy_dtoh_async(bytes, at, stream.cu_stream()) };
+        copied.and_then(|()| stream.synchronize()).map_err(|e| self.gpu.error("running kernels", e))
     }
 
     /// Queues a copy to another array of the same length on the same device.
@@ -226,17 +323,17 @@ impl<T: Pod> DeviceBuffer<T> {
         if to.len != self.len || !to.gpu.is(&self.gpu) {
             return Err(Error::shape("device memory", format!("{self:?} into {to:?}")));
         }
+        self.gpu.bind()?;
         let (from, bytes) = (self.ptr().0, self.len * size_of::<T>());
         // SAFETY: both arrays hold as many bytes, and memory is freed in the stream's order.
-        let queued = unsafe { result::memcpy_dtod_async(to.ptr().0, from, bytes, self.gpu.0.stream.cu_stream()) };
+        let queued = unsafe { result::memcpy_dtod_async(to.ptr().0, from, bytes, self.gpu.turn().cu_stream()) };
         queued.map_err(|e| self.gpu.error("copying", e))
     }
 
     /// A copy on the same device.
     pub fn duplicate(&self) -> Result<DeviceBuffer<T>> {
-        let mut copy = self.gpu.alloc(self.label, self.len)?;
-        let stream = &self.gpu.0.stream;
-        stream.memcpy_dtod(&self.bytes, &mut copy.bytes).map_err(|e| self.gpu.error("copying", e))?;
+        let copy = self.gpu.alloc(self.label, self.len)?;
+        self.copy_to(&copy)?;
         Ok(copy)
     }
 }

@@ -1,7 +1,10 @@
-//! CUDA devices through the driver alone: our own kernels, one stream, memory ordered by it.
+//! CUDA devices through the driver alone: our own kernels, one stream for them and one for copies, memory ordered by them.
 
+mod cache;
 mod ceiling;
+mod counting;
 pub mod encoder;
+mod gate;
 mod graph;
 pub mod kernels;
 mod launch;
@@ -11,24 +14,30 @@ pub mod llama;
 mod memory;
 mod pinned;
 mod reduce;
+mod repeating;
 mod staging;
 
 use std::collections::HashMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 
 use cudarc::driver::result::DriverError;
 use cudarc::driver::{CudaContext, CudaFunction, CudaStream, sys};
 
+use cache::Cache;
 pub use ceiling::Ceilings;
+use counting::Counting;
+use gate::Gate;
 pub use graph::Graph;
 pub use launch::{Grid, Ptr};
 pub use layer_norm::{LayerNorm, Normalized, NormalizedBackward, Residual};
 pub use linear::{Operand, Product, Products};
 pub use memory::DeviceBuffer;
-use memory::Ledger;
+use memory::{Ledger, Memory};
 pub use pinned::Pinned;
 pub use reduce::Sums;
+pub use repeating::{Recorded, Repeating};
+pub use staging::Returning;
 use staging::Staging;
 
 use crate::error::{Error, Result};
@@ -55,13 +64,25 @@ pub struct Gpu(Arc<Inner>);
 struct Inner {
     context: Arc<CudaContext>,
     stream: Arc<CudaStream>,
+    gate: Gate,
     functions: HashMap<&'static str, CudaFunction>,
     arithmetic: Arithmetic,
     ledger: Ledger,
+    cache: Cache,
+    /// What was given back while a thread records.
+    kept: Mutex<Vec<Memory>>,
     staging: Staging,
+    counting: Counting,
     /// Percent of the free memory that one table of features may take to stay.
     resident: AtomicUsize,
     name: String,
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        // Kernels may still use what is about to be given back; a device that failed uses nothing any more.
+        let _ = self.stream.synchronize();
+    }
 }
 
 impl std::fmt::Debug for Gpu {
@@ -144,8 +165,20 @@ impl Gpu {
         memory::keep_freed_memory(&context).map_err(failed("opening"))?;
         let name = context.name().map_err(failed("opening"))?;
         let staging = Staging::new(&context).map_err(failed("making a stream"))?;
-        let (ledger, resident) = (Ledger::default(), RESIDENT.into());
-        Ok(Gpu(Arc::new(Inner { context, stream, functions, arithmetic, ledger, staging, resident, name })))
+        Ok(Gpu(Arc::new(Inner {
+            cache: Cache::new(&context),
+            context,
+            stream,
+            gate: Gate::default(),
+            functions,
+            arithmetic,
+            ledger: Ledger::default(),
+            kept: Mutex::default(),
+            staging,
+            counting: Counting::default(),
+            resident: RESIDENT.into(),
+            name,
+        })))
     }
 
     /// Whether both are one opened device, so that one's memory is the other's in the right order.
@@ -198,7 +231,12 @@ impl Gpu {
 
     /// Waits until everything that was asked for is done.
     pub fn synchronize(&self) -> Result<()> {
-        self.0.stream.synchronize().map_err(|e| self.error("running kernels", e))
+        self.turn().synchronize().map_err(|e| self.error("running kernels", e))
+    }
+
+    /// Makes the device's context the calling thread's.
+    fn bind(&self) -> Result<()> {
+        self.0.context.bind_to_thread().map_err(|e| self.error("binding", e))
     }
 
     fn error(&self, doing: impl Into<String>, error: DriverError) -> Error {

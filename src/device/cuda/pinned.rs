@@ -120,7 +120,7 @@ impl<T: Pod> Pinned<T> {
         let from = &memory.as_mut_slice()[..self.len * size_of::<T>()];
         // SAFETY: both hold `len` values. They outlive the copy: device memory is freed in the stream's order, and this
         // memory when the device is done.
-        let queued = unsafe { result::memcpy_htod_async(buffer.ptr().0, from, self.gpu.0.stream.cu_stream()) };
+        let queued = unsafe { result::memcpy_htod_async(buffer.ptr().0, from, self.gpu.turn().cu_stream()) };
         queued.map_err(|e| self.gpu.error("copying to the device", e))
     }
 
@@ -130,7 +130,7 @@ impl<T: Pod> Pinned<T> {
         let mut memory = self.lock();
         let to = &mut memory.as_mut_slice()[..self.len * size_of::<T>()];
         // SAFETY: as for `copy_to`; the host looks at the values again when the device is done.
-        let queued = unsafe { result::memcpy_dtoh_async(to, buffer.ptr().0, self.gpu.0.stream.cu_stream()) };
+        let queued = unsafe { result::memcpy_dtoh_async(to, buffer.ptr().0, self.gpu.turn().cu_stream()) };
         queued.map_err(|e| self.gpu.error("copying from the device", e))
     }
 }

@@ -1,16 +1,20 @@
 //! Copies to the device that run beside its kernels: through page-locked memory, on a stream of their own.
 
-use std::sync::{Arc, Mutex};
+use std::marker::PhantomData;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use bytemuck::Pod;
-use cudarc::driver::{CudaContext, CudaEvent, CudaStream, DriverError, result};
+use cudarc::driver::{CudaContext, CudaEvent, CudaSlice, CudaStream, DevicePtr, DriverError, result};
 
+use super::memory::Memory;
 use super::pinned::PageLocked;
 use super::{DeviceBuffer, Gpu};
-use crate::error::Result;
+use crate::error::{Error, Result};
 
-/// Blocks of page-locked memory that may wait for their copies: those of two batches.
-const BLOCKS: usize = 16;
+/// Blocks of page-locked memory that may wait for their copies: those of two batches, each of eight tables of features and
+/// its row numbers, and two for losses on their way back.
+const BLOCKS: usize = 20;
 
 /// The stream of copies and the memory that they pass through.
 pub(super) struct Staging {
@@ -28,12 +32,28 @@ struct Block {
 pub(super) struct Arrival {
     stream: Arc<CudaStream>,
     event: CudaEvent,
+    /// Whether the kernels' stream has been told to wait: once is enough, since it keeps its order.
+    awaited: AtomicBool,
+    telling: Mutex<()>,
 }
 
 impl Arrival {
-    /// What is queued on `stream` from now on runs when the content is there.
-    pub fn await_on(&self, stream: &CudaStream) -> Result<(), DriverError> {
-        stream.wait(&self.event)
+    /// What is queued on the device from now on runs when the content is there.
+    pub fn wait(&self, gpu: &Gpu) -> Result<()> {
+        if self.awaited.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        if gpu.0.gate.recording().is_some() {
+            // A graph cannot wait for what is not in it.
+            let reason = "an array is still on its way to the device; let the batch arrive before";
+            return Err(Error::device(format!("{gpu:?}"), "recording a graph", reason));
+        }
+        let _telling = self.telling.lock().unwrap_or_else(PoisonError::into_inner);
+        if !self.awaited.load(Ordering::Acquire) {
+            gpu.turn().wait(&self.event).map_err(|e| gpu.error("copying to the device", e))?;
+            self.awaited.store(true, Ordering::Release);
+        }
+        Ok(())
     }
 
     /// The buffer's memory, which goes back in the order of the copies, is free when `stream` has done what it was asked to.
@@ -50,8 +70,10 @@ impl Staging {
     /// A block of at least this many bytes that nothing is copied from any more.
     fn take(&self, bytes: usize) -> Result<Block, DriverError> {
         let mut blocks = self.blocks.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        let free = |block: &Block| block.memory.bytes() >= bytes && block.copied.is_complete();
-        if let Some(at) = blocks.iter().position(free) {
+        // The smallest: row numbers must not take what the next table of features needs.
+        let free = blocks.iter().enumerate().filter(|(_, b)| b.memory.bytes() >= bytes && b.copied.is_complete());
+        let smallest = free.min_by_key(|(_, block)| block.memory.bytes());
+        if let Some((at, _)) = smallest {
             return Ok(blocks.swap_remove(at));
         }
         // Grown by an eighth: the next batch may be a little larger.
@@ -85,19 +107,79 @@ impl Gpu {
         len: usize,
         fill: impl FnOnce(&mut [T]),
     ) -> Result<DeviceBuffer<T>> {
+        let (memory, arrival) = self.copy_staged(label, len, fill)?;
+        Ok(self.buffer(Memory::Staged(memory, arrival), label, len))
+    }
+
+    /// The same without an owner.
+    pub(super) fn copy_staged<T: Pod>(
+        &self,
+        label: &'static str,
+        len: usize,
+        fill: impl FnOnce(&mut [T]),
+    ) -> Result<(CudaSlice<u8>, Arrival)> {
         let staging = &self.0.staging;
         let bytes = len * size_of::<T>();
         let failed = |error| self.error("copying to the device", error);
         let mut block = staging.take(bytes).map_err(failed)?;
         let host = &mut block.memory.as_mut_slice()[..bytes];
         fill(bytemuck::cast_slice_mut(host));
-        let buffer = self.alloc_on::<T>(&staging.stream, label, len)?;
+        // SAFETY: the copy below writes all of it before anything reads it.
+        let memory = self.with_reclaimed(|| unsafe { staging.stream.alloc::<u8>(bytes.max(1)) });
+        let memory = memory.map_err(|e| self.no_memory(label, bytes, e))?;
+        let at = memory.device_ptr(&staging.stream).0;
         // SAFETY: both hold `bytes` bytes. The block is not touched again before its event says that the copy is done, nor
         // freed: see `Staging::take` and its drop.
-        let queued = unsafe { result::memcpy_htod_async(buffer.ptr().0, host, staging.stream.cu_stream()) };
+        let queued = unsafe { result::memcpy_htod_async(at, host, staging.stream.cu_stream()) };
         let arrival = queued.and_then(|()| block.copied.record(&staging.stream));
         let event = arrival.and_then(|()| staging.stream.record_event(None)).map_err(failed)?;
         staging.give_back(block);
-        Ok(buffer.arriving(Arrival { stream: staging.stream.clone(), event }))
+        let stream = staging.stream.clone();
+        Ok((memory, Arrival { stream, event, awaited: AtomicBool::new(false), telling: Mutex::default() }))
+    }
+
+    /// Queues a copy of the values to the host, which goes on meanwhile.
+    pub fn read_later<T: Pod>(&self, values: &DeviceBuffer<T>) -> Result<Returning<T>> {
+        let failed = |error| self.error("copying to the host", error);
+        let mut block = self.0.staging.take(size_of::<T>() * values.len()).map_err(failed)?;
+        let host = &mut block.memory.as_mut_slice()[..size_of::<T>() * values.len()];
+        let stream = self.turn();
+        // SAFETY: both hold as many bytes; the block is looked at when its event says that the copy is done, and the values'
+        // memory is given back in the stream's order.
+        let queued = unsafe { result::memcpy_dtoh_async(host, values.ptr().0, stream.cu_stream()) };
+        queued.and_then(|()| block.copied.record(&stream)).map_err(failed)?;
+        Ok(Returning { block: Some(block), gpu: self.clone(), len: values.len(), values: PhantomData })
+    }
+}
+
+/// Values on their way to the host.
+pub struct Returning<T> {
+    /// `None` only while it is dropped.
+    block: Option<Block>,
+    len: usize,
+    gpu: Gpu,
+    values: PhantomData<T>,
+}
+
+impl<T> std::fmt::Debug for Returning<T> {
+    fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
+        write!(f, "{} values from {:?}", self.len, self.gpu)
+    }
+}
+
+impl<T: Pod> Returning<T> {
+    /// The values, once they are there. Fails if what computes them failed.
+    pub fn wait(mut self) -> Result<Vec<T>> {
+        let Some(block) = &mut self.block else { return Ok(Vec::new()) };
+        block.copied.synchronize().map_err(|e| self.gpu.error("running kernels", e))?;
+        Ok(bytemuck::cast_slice(&block.memory.as_mut_slice()[..self.len * size_of::<T>()]).to_vec())
+    }
+}
+
+impl<T> Drop for Returning<T> {
+    fn drop(&mut self) {
+        if let Some(block) = self.block.take() {
+            self.gpu.0.staging.give_back(block);
+        }
     }
 }

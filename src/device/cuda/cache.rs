@@ -1,0 +1,115 @@
+//! Device memory that the host hands out by itself, to work that is recorded.
+//!
+//! Asked for in a stream that is recorded, memory would become allocation nodes of the graph, and graphs that allocate
+//! cannot take new parameters. Blocks are allocated outside of any stream instead, and stay here: one that is given back may
+//! be handed out at once, since all that uses blocks runs on one stream in the order in which it was recorded.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use cudarc::driver::{CudaContext, DriverError, result, sys};
+
+/// Sizes are multiples of this, and of an eighth of the power of two below them: batches differ a little in size.
+const SMALLEST: usize = 512;
+
+/// A block of a device's memory.
+pub(super) struct Block {
+    pub at: u64,
+    pub bytes: usize,
+}
+
+/// The blocks that are not in use.
+pub(super) struct Cache {
+    context: Arc<CudaContext>,
+    shelves: Mutex<Shelves>,
+}
+
+#[derive(Default)]
+struct Shelves {
+    /// Where free blocks lie, by their size.
+    free: BTreeMap<usize, Vec<u64>>,
+    /// Whether there was no memory for a block since somebody asked.
+    starved: bool,
+}
+
+/// The size of a block for this many bytes, at most an eighth or 511 bytes more.
+fn size_of_block(bytes: usize) -> usize {
+    bytes.next_multiple_of((bytes.next_power_of_two() / 16).max(SMALLEST))
+}
+
+impl Cache {
+    pub fn new(context: &Arc<CudaContext>) -> Cache {
+        Cache { context: context.clone(), shelves: Mutex::default() }
+    }
+
+    fn shelves(&self) -> MutexGuard<'_, Shelves> {
+        self.shelves.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A block of at least this many bytes: the smallest free one, unless it is larger by a quarter, or a new one. The
+    /// stream may be recorded meanwhile, if in relaxed mode.
+    pub fn take(&self, bytes: usize) -> Result<Block, DriverError> {
+        let bytes = size_of_block(bytes);
+        let mut shelves = self.shelves();
+        if let Some(shelf) = shelves.free.range_mut(bytes..=bytes + bytes / 4).next()
+            && let Some(at) = shelf.1.pop()
+        {
+            let bytes = *shelf.0;
+            if shelf.1.is_empty() {
+                shelves.free.remove(&bytes);
+            }
+            return Ok(Block { at, bytes });
+        }
+        self.context.bind_to_thread()?;
+        // SAFETY: kernels and memsets write all of it before anything reads it.
+        let allocated = unsafe { result::malloc_sync(bytes) };
+        shelves.starved |= allocated == Err(DriverError(sys::CUresult::CUDA_ERROR_OUT_OF_MEMORY));
+        Ok(Block { at: allocated?, bytes })
+    }
+
+    /// Takes a block back.
+    pub fn put(&self, Block { at, bytes }: Block) {
+        self.shelves().free.entry(bytes).or_default().push(at);
+    }
+
+    /// Whether there was no memory for a block since this was last asked.
+    pub fn was_starved(&self) -> bool {
+        std::mem::take(&mut self.shelves().starved)
+    }
+
+    /// Bytes of free blocks.
+    pub fn free_bytes(&self) -> usize {
+        self.shelves().free.iter().map(|(bytes, blocks)| bytes * blocks.len()).sum()
+    }
+
+    /// Gives the free blocks back to the driver, once nothing that uses them is queued or recorded any more.
+    pub fn empty(&self) -> Result<(), DriverError> {
+        let free = std::mem::take(&mut self.shelves().free);
+        self.context.bind_to_thread()?;
+        // SAFETY: these blocks are ours, nobody has them, and the caller has waited for what had them.
+        free.into_values().flatten().try_for_each(|at| unsafe { result::free_sync(at) })
+    }
+}
+
+impl Drop for Cache {
+    fn drop(&mut self) {
+        // A device that failed has nothing to be given back.
+        let _ = self.empty();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn blocks_are_little_larger_than_asked_for() {
+        assert_eq!([1, 512, 513, 8192].map(size_of_block), [512, 512, 1024, 8192]);
+        for bytes in (1..100_000).step_by(37).chain([(1 << 30) + 1]) {
+            let block = size_of_block(bytes);
+            assert!(block >= bytes && block % SMALLEST == 0, "{bytes}: {block}");
+            assert!(block - bytes < SMALLEST.max(bytes / 8 + 1), "{bytes}: {block}");
+            assert_eq!(size_of_block(block), block);
+        }
+    }
+}
