@@ -10,6 +10,7 @@ use fissfuse::profile::step::TrainingStep;
 use fissfuse::profile::synthetic::Shape;
 use fissfuse::tape::{Tape, Var};
 use fissfuse::tensor::Tensor;
+use fissfuse::train::Steps;
 
 /// Forward of each operation, then forward with backward.
 fn operations(criterion: &mut Criterion) {
@@ -39,7 +40,8 @@ fn operations(criterion: &mut Criterion) {
 
 /// Forward, backward and AdamW.
 fn step(criterion: &mut Criterion) {
-    let mut step = TrainingStep::new(ModelConfig::default(), Shape::WIKIDIVERSE, 0, None).expect("the paper's sizes");
+    let steps = Steps::new(None, false).expect("the host");
+    let mut step = TrainingStep::new(ModelConfig::default(), Shape::WIKIDIVERSE, 0, steps).expect("the paper's sizes");
     let mut group = criterion.benchmark_group("training step");
     group.sample_size(20).bench_function("wikidiverse", |bench| bench.iter(|| step.run().expect("a step")));
 }

@@ -1,6 +1,7 @@
-// AdamW of all parameters in one launch. Reference: src/ops/adamw.rs.
+// AdamW of up to 96 parameters in one launch. Reference: src/ops/adamw.rs.
 //
-// Grid: (blocks over the longest parameter, parameters).
+// Grid: (blocks over the longest parameter, parameters). The table of parameters comes with the launch: gradients lie
+// elsewhere in each step, and a table in memory would have to be copied there.
 #include "common.cuh"
 
 struct Parameter {
@@ -12,7 +13,7 @@ struct Parameter {
 };
 
 struct AdamW {
-    const Parameter* parameters;
+    Parameter parameters[96];
     float beta1, beta2, rate, root, eps, keep;
 };
 

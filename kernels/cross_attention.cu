@@ -2,14 +2,14 @@
 // src/ops/cross_attention.rs.
 //
 // Pair p has query left[p] with logit vectors u (queries, heads, d) and sequence right[p]; its logits and probabilities
-// lie at starts[p] (heads, length). d <= 256.
+// lie at heads * starts[p] (heads, length). d <= 256.
 #include "rows.cuh"
 
 struct Pairs {
     const uint32_t* left;
     const uint32_t* right;
     const uint32_t* offsets;  // of the sequences
-    const uint32_t* starts;   // of each pair's probabilities
+    const uint32_t* starts;   // of each pair's probabilities, if there were one head
 };
 
 // Probabilities and contexts (pairs, heads, d). A warp per pair and head; one pass over the sequence, whose sums are
@@ -32,7 +32,7 @@ extern "C" __global__ void __launch_bounds__(128) attend_forward(AttendForward a
     bool fours = by_fours(a.d);
     float u[LANE_VALUES], row[LANE_VALUES], context[LANE_VALUES] = {};
     load_row(u, a.u + (static_cast<int64_t>(a.pairs.left[pair]) * a.heads + head) * a.d, a.d, fours);
-    float* probabilities = a.probabilities + a.pairs.starts[pair] + head * length;
+    float* probabilities = a.probabilities + static_cast<int64_t>(a.heads) * a.pairs.starts[pair] + head * length;
     // Logits are kept until a lane each has one, and then stored at once.
     float max = -INFINITY, sum = 0, mine = 0;
     for (int l = 0; l < length; ++l) {
@@ -71,8 +71,8 @@ extern "C" __global__ void __launch_bounds__(128) attend_backward(AttendBackward
     int pair = work / a.heads, head = work % a.heads;
     uint32_t first = a.pairs.offsets[a.pairs.right[pair]], last = a.pairs.offsets[a.pairs.right[pair] + 1];
     int length = last - first;
-    const float* probabilities = a.probabilities + a.pairs.starts[pair] + head * length;
-    float* dlogits = a.dlogits + a.pairs.starts[pair] + head * length;
+    const float* probabilities = a.probabilities + static_cast<int64_t>(a.heads) * a.pairs.starts[pair] + head * length;
+    float* dlogits = a.dlogits + static_cast<int64_t>(a.heads) * a.pairs.starts[pair] + head * length;
     bool fours = by_fours(a.d);
     float dcontext[LANE_VALUES], row[LANE_VALUES];
     load_row(dcontext, a.dcontext + static_cast<int64_t>(work) * a.d, a.d, fours);
@@ -137,7 +137,8 @@ extern "C" __global__ void __launch_bounds__(128) attend_sequence(AttendSequence
             share_row(dcontexts[s], vector, fours);
             load_row(vector, a.u + (static_cast<int64_t>(a.pairs.left[pair]) * a.heads + head) * a.d, a.d, fours);
             share_row(us[s], vector, fours);
-            int64_t place = a.pairs.starts[pair] + head * static_cast<int64_t>(length) + first + lane;
+            int64_t place = static_cast<int64_t>(a.heads) * a.pairs.starts[pair];
+            place += head * static_cast<int64_t>(length) + first + lane;
             probabilities[s][lane] = lane < rows ? a.probabilities[place] : 0.0f;
             dlogits[s][lane] = lane < rows ? a.dlogits[place] : 0.0f;
         }

@@ -96,7 +96,7 @@ fn ablations_compute_what_remains_and_nothing_else() {
         }
         assert!(model.parameters().count() < full.parameters().count() || matches!(ablation, D | E | F));
         let step = model.gradients(&batch, Option::None).unwrap();
-        assert!(step.losses.iter().all(|l| l.is_finite()));
+        assert!(step.losses.data().iter().all(|l| l.is_finite()));
         assert_eq!(step.gradients.len(), names.len());
         let pairs = batch.pairs.len();
         for (row, kind) in step.scores.kinds.iter().enumerate() {
@@ -120,7 +120,7 @@ fn results_do_not_depend_on_the_number_of_threads() {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
         let step = pool.install(|| model.gradients(&batch, Some(Noise { seed: 1, step: 2 }))).unwrap();
         let gradients: Vec<Vec<f32>> = step.gradients.iter().map(|g| g.data().to_vec()).collect();
-        (step.losses, gradients)
+        (step.losses.data().to_vec(), gradients)
     };
     let one = run(1);
     for threads in [2, 3, 7] {

@@ -16,6 +16,7 @@ use fissfuse::profile::step::TrainingStep;
 use fissfuse::profile::synthetic::Shape;
 use fissfuse::profile::{Summary, Timing};
 use fissfuse::report::table;
+use fissfuse::train::Steps;
 
 /// Images of a batch that is timed.
 const ENCODED: usize = 256;
@@ -111,14 +112,14 @@ fn bench(ordinal: usize) -> anyhow::Result<()> {
         vec![name.to_string(), median, min, format!("{:.2}", rate / 1e12), share]
     };
     let mut rows = Vec::new();
-    for (name, shape) in [
-        ("training step, WikiDiverse, 128 x 10", Shape::WIKIDIVERSE),
-        ("training step, WikiMEL, 128 x 100", Shape::WIKIMEL),
-    ] {
+    for (name, shape) in [("WikiDiverse, 128 x 10", Shape::WIKIDIVERSE), ("WikiMEL, 128 x 100", Shape::WIKIMEL)] {
         let flops = training_step(ModelConfig::default(), shape, 0)?.total.flops() as f64;
-        let mut step = TrainingStep::new(ModelConfig::default(), shape, 0, Some(&gpu))?;
-        let time = Timing::of(3, 20, || step.run())?.summary();
-        rows.push(row(name, flops, time));
+        for (how, graphs) in [("", false), (", as a graph", true)] {
+            let steps = Steps::new(Some(&gpu), graphs)?;
+            let mut step = TrainingStep::new(ModelConfig::default(), shape, 0, steps)?;
+            let time = Timing::of(3, 20, || step.queue())?.summary();
+            rows.push(row(&format!("training step, {name}{how}"), flops, time));
+        }
     }
     let compute = Compute { precision: encoder::Precision::Bf16, gpu: Some(gpu.clone()) };
     let mut layers = LayerBench::new(VIT_LAYERS, ENCODED, compute)?;

@@ -150,12 +150,8 @@ impl Batcher {
             }
         }
         let (mentions, pairs) = (samples.iter().map(|s| s.item).collect::<Vec<_>>(), left.len());
-        Ok(Batch {
-            mention: self.side(&mentions, mentions.len())?,
-            entity: self.side(&self.items(&entities)?, pairs)?,
-            pairs: Pairing::new(left, samples.len(), right, entities.len())?,
-            gold,
-        })
+        let (mention, entity) = (self.side(&mentions, mentions.len())?, self.side(&self.items(&entities)?, pairs)?);
+        Batch::new(mention, entity, Pairing::new(left, samples.len(), right, entities.len())?, gold)
     }
 
     /// Features of the stand-in for a missing image.

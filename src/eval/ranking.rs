@@ -106,8 +106,9 @@ fn rank_in_batches(model: &FissFuse, batcher: &Batcher, samples: &[Sample], bar:
     let mut all = Vec::with_capacity(samples.len());
     for block in samples.chunks(BATCH) {
         let tape = Tape::inference();
-        let vars = model.parameters().bind(&tape);
-        let computed = model.scores(&tape, &vars, &batcher.batch(block)?, None)?;
+        let (vars, batch) = (model.parameters().bind(&tape), batcher.batch(block)?);
+        model.gpu().map_or(Ok(()), |gpu| batch.stage(gpu))?;
+        let computed = model.scores(&tape, &vars, &batch, None)?;
         let (kinds, values) = (computed.kinds.len(), computed.values.tensor().to(None)?);
         let (pairs, mut start) = (values.shape()[1], 0);
         for sample in block {

@@ -55,7 +55,7 @@ pub fn replay(weights: &Path, batch: &Path, config: Option<&Path>, gpu: Option<&
     Ok(Replayed {
         similarity: Tensor::new([mentions, candidates], step.scores.similarity()?)?,
         scores: Tensor::new([kinds, mentions, candidates], step.scores.values.tensor().to(None)?.data().to_vec())?,
-        loss: step.losses.iter().sum(),
+        loss: step.losses.to(None)?.data().iter().sum(),
         gradients: names.zip(step.gradients).map(|(name, g)| Ok((name, g.to(None)?))).collect::<Result<_>>()?,
     })
 }
@@ -89,12 +89,10 @@ fn read_batch(reader: &Reader, widths: Widths) -> Result<(Batch, usize, usize)> 
     let pairs = mentions * candidates;
     let left = (0..pairs).map(|p| (p / candidates) as u32).collect();
     let right = (0..pairs as u32).collect();
-    let batch = Batch {
-        mention: read_side(reader, "mention", mentions, widths)?,
-        entity: read_side(reader, "entity", pairs, widths)?,
-        pairs: Pairing::new(left, mentions, right, pairs)?,
-        gold: gold.iter().enumerate().map(|(m, &g)| (m * candidates) as u32 + g as u32).collect(),
-    };
+    let gold = gold.iter().enumerate().map(|(m, &g)| (m * candidates) as u32 + g as u32).collect();
+    let (mention, entity) =
+        (read_side(reader, "mention", mentions, widths)?, read_side(reader, "entity", pairs, widths)?);
+    let batch = Batch::new(mention, entity, Pairing::new(left, mentions, right, pairs)?, gold)?;
     Ok((batch, mentions, candidates))
 }
 

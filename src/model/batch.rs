@@ -6,7 +6,7 @@ use half::f16;
 
 use crate::device::Gpu;
 use crate::error::Result;
-use crate::ops::Pairing;
+use crate::ops::{Gold, Pairing};
 use crate::tensor::{FeatureRows, Indices, Ragged, RowTable, Textbook};
 
 /// Features of one modality of n items.
@@ -55,13 +55,68 @@ pub struct Batch {
     /// Left: mention, right: entity; a mention's candidates stand next to each other, in their order.
     pub pairs: Pairing,
     /// Pair that holds each mention's gold candidate; empty if none is needed.
-    pub gold: Vec<u32>,
+    pub gold: Gold,
+    /// Of each pair's attention weights over texts and over images.
+    pub(super) starts: [Starts; 2],
+}
+
+/// [`Pairing::starts`] of pairs over one modality.
+#[derive(Clone, Debug)]
+pub(super) struct Starts {
+    /// Mentions as queries over the entities' sequences.
+    pub mention: Indices,
+    /// The reverse.
+    pub entity: Indices,
 }
 
 impl Batch {
-    /// Starts copying the features that a device will need and does not hold.
+    /// What the pairs (mention, entity) and the gold pairs among them make of these features.
+    pub fn new(mention: Side, entity: Side, pairs: Pairing, gold: Vec<u32>) -> Result<Batch> {
+        let starts = |mention: &Modality, entity: &Modality| -> Result<Starts> {
+            let (over, under) = (pairs.starts(&entity.sequences)?, pairs.flip().starts(&mention.sequences)?);
+            Ok(Starts { mention: over, entity: under })
+        };
+        let starts = [starts(&mention.text, &entity.text)?, starts(&mention.image, &entity.image)?];
+        Ok(Batch { gold: Gold::new(&pairs, gold), mention, entity, pairs, starts })
+    }
+
+    fn modalities(&self) -> impl Iterator<Item = &Modality> {
+        [&self.mention, &self.entity].into_iter().flat_map(|side| [&side.text, &side.image])
+    }
+
+    fn features(&self) -> impl Iterator<Item = &FeatureRows> {
+        self.modalities().flat_map(|modality| [&modality.tokens, &modality.global])
+    }
+
+    /// All arrays of numbers that kernels will be given.
+    fn arrays(&self) -> Vec<&Indices> {
+        let mut arrays: Vec<&Indices> = self.features().map(FeatureRows::numbers).collect();
+        arrays.extend(self.modalities().map(|modality| modality.sequences.offsets()));
+        arrays.extend(self.starts.iter().flat_map(|Starts { mention, entity }| [mention, entity]));
+        arrays.extend(self.pairs.arrays());
+        arrays.extend(self.gold.arrays());
+        arrays
+    }
+
+    /// The longest array that counts, of those that kernels will be given.
+    fn longest_count(&self) -> usize {
+        let items = self.modalities().map(|modality| modality.sequences.len() + 1);
+        self.features().map(|rows| rows.len()).chain(items).max().unwrap_or(0)
+    }
+
+    /// Starts copying what a device will need and does not hold: features through a block of page-locked memory each, all
+    /// numbers together through one more.
     pub fn stage(&self, gpu: &Gpu) -> Result<()> {
-        let sides = [&self.mention, &self.entity].into_iter().flat_map(|side| [&side.text, &side.image]);
-        sides.flat_map(|modality| [&modality.tokens, &modality.global]).try_for_each(|rows| rows.stage(gpu))
+        self.features().try_for_each(|rows| rows.stage(gpu))?;
+        gpu.stage_counting(self.longest_count())?;
+        Indices::stage(&self.arrays(), gpu)
+    }
+
+    /// What is queued on the device from now on runs when all of [`Batch::stage`] is there, and needs nothing more.
+    pub fn arrive(&self, gpu: &Gpu) -> Result<()> {
+        self.stage(gpu)?;
+        self.features().try_for_each(|rows| rows.on(gpu).map(drop))?;
+        gpu.counting(self.longest_count())?;
+        self.arrays().into_iter().try_for_each(|array| array.on(gpu).map(drop))
     }
 }

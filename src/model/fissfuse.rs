@@ -8,7 +8,7 @@ use crate::device::Gpu;
 use crate::error::Result;
 use crate::ops::{CrossAttention, CrossEntropy, Dropout, Mlp, Operand, Pairing, Project, Score};
 use crate::tape::{Tape, Var};
-use crate::tensor::{FeatureRows, Ragged, Tensor};
+use crate::tensor::{FeatureRows, Indices, Ragged, Tensor};
 
 /// A configuration with its parameters.
 #[derive(Clone, Debug)]
@@ -91,7 +91,7 @@ impl FissFuse {
         let network = Network { config: &self.config, tape, vars };
         let mention = network.project(&batch.mention, noise, 0)?;
         let entity = network.project(&batch.entity, noise, 1)?;
-        let mut vectors = fission::vectors(&network, &mention, &entity, &batch.pairs)?;
+        let mut vectors = fission::vectors(&network, &mention, &entity, batch)?;
         vectors.extend(fusion::vectors(&network, &mention, &entity)?);
         let kinds = self.config.scores();
         let chosen: Vec<&Compared> = kinds.iter().filter_map(|kind| vectors.iter().find(|v| v.kind == *kind)).collect();
@@ -108,19 +108,19 @@ impl FissFuse {
         let scores = self.scores(&tape, &vars, batch, noise)?;
         let loss = CrossEntropy { pairs: batch.pairs.clone(), gold: batch.gold.clone() };
         let losses = tape.apply(loss, &[&scores.values])?;
-        let seed = Tensor::new(losses.tensor().shape(), vec![1.0; scores.kinds.len()])?.to(self.gpu())?;
+        let seed = Tensor::filled(losses.tensor().shape(), 1.0, self.gpu())?;
         let grads = tape.backward(&losses, seed)?;
         let gradients = self.parameters.gradients(vars, grads)?;
-        Ok(Step { scores, losses: losses.into_tensor().to(None)?.data().to_vec(), gradients })
+        Ok(Step { scores, losses: losses.into_tensor(), gradients })
     }
 }
 
-/// What one training step computes before the optimizer's turn.
+/// What one training step computes before the optimizer's turn, where the model's weights lie.
 pub struct Step {
     /// Scores of the batch.
     pub scores: Scores,
-    /// Loss of each score; Eq. 12 is their sum.
-    pub losses: Vec<f32>,
+    /// Loss of each score (kinds); Eq. 12 is their sum.
+    pub losses: Tensor,
     /// Gradient of each parameter, in the parameters' order.
     pub gradients: Vec<Tensor>,
 }
@@ -128,6 +128,8 @@ pub struct Step {
 /// One modality of a side, projected to d.
 pub(super) struct Projected {
     pub name: &'static str,
+    /// 0 for text, 1 for images.
+    pub modality: usize,
     pub tokens: Var,
     pub sequences: Ragged,
     pub global: Var,
@@ -160,6 +162,7 @@ impl Network<'_> {
             let textbook = sequences.textbook();
             projected.push(Projected {
                 name,
+                modality: index,
                 tokens: self.projection(name, tokens, textbook.rows(), noise, stream)?,
                 sequences: sequences.clone(),
                 global: self.projection(&format!("{name}_global"), global, textbook.sequences, noise, stream + 1)?,
@@ -195,13 +198,13 @@ impl Network<'_> {
         self.tape.apply(Mlp { textbook_rows }, &inputs)
     }
 
-    /// Each pair's query against its sequence.
+    /// Each pair's query against its sequence; with the pairs, where their attention weights begin.
     pub fn attention(
         &self,
         name: &str,
         query: &Var,
         tokens: &Projected,
-        pairs: Pairing,
+        (pairs, starts): (Pairing, Indices),
         textbook_pairs: usize,
     ) -> Result<Var> {
         let layers = ["query.weight", "query.bias", "key.weight", "key.bias", "value.weight", "value.bias"];
@@ -212,7 +215,7 @@ impl Network<'_> {
             .chain(self.vars.group(name, rest)?)
             .collect();
         let ModelConfig { heads, layer_norm_eps: eps, .. } = *self.config;
-        let op = CrossAttention { heads, eps, sequences: tokens.sequences.clone(), pairs, textbook_pairs };
+        let op = CrossAttention { heads, eps, sequences: tokens.sequences.clone(), pairs, starts, textbook_pairs };
         self.tape.apply(op, &inputs)
     }
 }

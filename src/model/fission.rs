@@ -2,10 +2,11 @@
 //!
 //! One set of weights serves mentions and entities, but for the two MLPs of Eq. 7.
 
+use super::batch::{Batch, Starts};
 use super::config::ScoreKind;
 use super::fissfuse::{Compared, Network, Projected};
 use crate::error::Result;
-use crate::ops::{MultiPool, Operand, Pairing};
+use crate::ops::{MultiPool, Operand};
 use crate::tape::Var;
 
 /// h of Eq. 3 and 4: the query that stands for an item's whole sequence (n, d).
@@ -19,21 +20,22 @@ pub(super) fn vectors(
     network: &Network,
     mention: &[Projected],
     entity: &[Projected],
-    pairs: &Pairing,
+    batch: &Batch,
 ) -> Result<Vec<Compared>> {
     let branch = network.config.parts().fission;
     if !branch.any() {
         return Ok(Vec::new());
     }
-    let mut compared = Vec::new();
+    let (mut compared, pairs) = (Vec::new(), &batch.pairs);
     for (m, e) in mention.iter().zip(entity) {
+        let Starts { mention: over, entity: under } = &batch.starts[m.modality];
         let name = format!("fission.{}_attention", m.name);
         let (hm, he) = (pooled(network, m)?, pooled(network, e)?);
         compared.push(Compared {
             kind: ScoreKind::fission(m.name),
             operand: Operand::Pair,
-            mention: network.attention(&name, &hm, e, pairs.clone(), pairs.len())?,
-            entity: network.attention(&name, &he, m, pairs.flip(), pairs.len())?,
+            mention: network.attention(&name, &hm, e, (pairs.clone(), over.clone()), pairs.len())?,
+            entity: network.attention(&name, &he, m, (pairs.flip(), under.clone()), pairs.len())?,
         });
     }
     if branch.star {

@@ -17,7 +17,8 @@ pub(super) fn side(network: &Network, side: &[Projected]) -> Result<Vec<(ScoreKi
     for modality in side {
         let textbook = modality.sequences.textbook().sequences;
         let query = network.mlp(&format!("fusion.{}_mlp", modality.name), &globals, textbook)?;
-        let pairs = Pairing::identity(modality.sequences.len());
+        // Each item's weights begin where its sequence does.
+        let pairs = (Pairing::identity(modality.sequences.len()), modality.sequences.offsets().clone());
         let name = format!("fusion.{}_attention", modality.name);
         fused.push((ScoreKind::fusion(modality.name), network.attention(&name, &query, modality, pairs, textbook)?));
     }

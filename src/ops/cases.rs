@@ -7,7 +7,7 @@ use half::f16;
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 
-use super::{CrossAttention, CrossEntropy, Dropout, Mlp, MultiPool, Op, Operand, Pairing, Project, Score};
+use super::{CrossAttention, CrossEntropy, Dropout, Gold, Mlp, MultiPool, Op, Operand, Pairing, Project, Score};
 use crate::error::Result;
 use crate::random::{Purpose, generator};
 use crate::tape::{Tape, Var};
@@ -176,6 +176,7 @@ impl Draw {
         let pairs = Draw::pairs(mentions, candidates)?;
         let pairs = if reverse { pairs.flip() } else { pairs };
         let sequences = self.sequences(pairs.by_right().len(), longest)?;
+        let starts = pairs.starts(&sequences)?;
         let mut inputs = vec![self.tensor(&[pairs.by_left().len(), d]), self.tensor(&[sequences.rows(), d])];
         for _ in 0..4 {
             inputs.extend([self.weight(d, d), self.tensor(&[d])]);
@@ -188,6 +189,7 @@ impl Draw {
             eps: 1e-5,
             sequences: sequences.clone(),
             pairs: pairs.clone(),
+            starts: starts.clone(),
             textbook_pairs: pairs.len(),
         }))
     }
@@ -206,7 +208,8 @@ impl Draw {
 
     fn cross_entropy(&mut self, mentions: usize, candidates: usize) -> Result<Case> {
         let pairs = Draw::pairs(mentions, candidates)?;
-        let gold: Vec<u32> = (0..mentions).map(|m| (m * candidates + (7 * m) % candidates) as u32).collect();
+        let gold = (0..mentions).map(|m| (m * candidates + (7 * m) % candidates) as u32).collect();
+        let gold = Gold::new(&pairs, gold);
         let inputs = vec![self.tensor(&[6, pairs.len()])];
         let name = format!("{mentions} x {candidates}");
         Ok(Case::new(name, inputs, move || CrossEntropy { pairs: pairs.clone(), gold: gold.clone() }))

@@ -16,7 +16,7 @@ use crate::device::cpu::{
 };
 use crate::error::{Error, Result};
 use crate::tape::InputGrads;
-use crate::tensor::{Ragged, Tensor};
+use crate::tensor::{Indices, Ragged, Tensor};
 
 const NAME: &str = "cross_attention";
 
@@ -184,6 +184,8 @@ pub struct CrossAttention {
     pub sequences: Ragged,
     /// Left: query, right: sequence.
     pub pairs: Pairing,
+    /// [`Pairing::starts`] of them.
+    pub starts: Indices,
     /// Pairs a textbook implementation would compute.
     pub textbook_pairs: usize,
 }

@@ -5,20 +5,56 @@
 
 mod cuda;
 
+use std::ops::{Deref, Range};
+
 use super::{Cost, Op, Pairing, arity, elsewhere};
 use crate::device::cpu::{Buffer, vector};
 use crate::error::{Error, Result};
 use crate::tape::InputGrads;
-use crate::tensor::Tensor;
+use crate::tensor::{Indices, Tensor};
 
 const NAME: &str = "cross_entropy";
+
+/// Pair that holds each mention's gold candidate, and between which pairs the mention's candidates lie. Cloning shares it.
+#[derive(Clone, Debug)]
+pub struct Gold {
+    pairs: Indices,
+    first: Indices,
+    end: Indices,
+}
+
+impl Gold {
+    /// Gold pairs among pairs whose left items are mentions. [`CrossEntropy`] says if they are none.
+    pub fn new(pairs: &Pairing, gold: Vec<u32>) -> Gold {
+        let by_mention = pairs.by_left();
+        let candidates = || (0..by_mention.len()).map(|mention| by_mention.of(mention));
+        Gold {
+            pairs: gold.into(),
+            first: candidates().map(|pairs| pairs.first().map_or(0, |&first| first)).collect(),
+            end: candidates().map(|pairs| pairs.last().map_or(0, |&last| last + 1)).collect(),
+        }
+    }
+
+    /// All arrays that a device may ask for.
+    pub fn arrays(&self) -> [&Indices; 3] {
+        [&self.pairs, &self.first, &self.end]
+    }
+}
+
+impl Deref for Gold {
+    type Target = [u32];
+
+    fn deref(&self) -> &[u32] {
+        &self.pairs
+    }
+}
 
 /// See the module's documentation.
 pub struct CrossEntropy {
     /// Left: mention, right: entity.
     pub pairs: Pairing,
-    /// Pair that holds the gold candidate of each mention.
-    pub gold: Vec<u32>,
+    /// Their gold pairs.
+    pub gold: Gold,
 }
 
 /// Softmax of each score (k, pairs).
@@ -29,7 +65,7 @@ pub enum Saved {
 
 impl CrossEntropy {
     /// Pairs of each mention; a mention's candidates stand next to each other.
-    fn candidates(&self, mention: usize) -> Result<std::ops::Range<usize>> {
+    fn candidates(&self, mention: usize) -> Result<Range<usize>> {
         let pairs = self.pairs.by_left().of(mention);
         match (pairs.first(), pairs.last()) {
             (Some(&first), Some(&last)) if (last - first) as usize + 1 == pairs.len() => {
@@ -75,13 +111,13 @@ impl Op for CrossEntropy {
             return Err(Error::shape(NAME, format!("gold pair {gold} is none of mention {mention}'s")));
         }
         if let Some(gpu) = scores.gpu() {
-            let (losses, saved) = self.forward_on(gpu, scores, &ranges)?;
+            let (losses, saved) = self.forward_on(gpu, scores)?;
             return Ok((losses, Saved::Device(saved)));
         }
         let mut softmax = Buffer::scratch(k * n);
         softmax.copy_from_slice(scores.data());
         let mut losses = vec![0.0; k];
-        for (range, &gold) in ranges.iter().zip(&self.gold) {
+        for (range, &gold) in ranges.iter().zip(self.gold.iter()) {
             let gold = gold as usize;
             for ((loss, softmax), scores) in
                 losses.iter_mut().zip(softmax.chunks_exact_mut(n)).zip(scores.data().chunks_exact(n))

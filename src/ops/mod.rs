@@ -18,7 +18,7 @@ mod score;
 pub use adamw::{AdamW, Moments};
 pub use cost::Cost;
 pub use cross_attention::{Attention, CrossAttention};
-pub use cross_entropy::CrossEntropy;
+pub use cross_entropy::{CrossEntropy, Gold};
 pub use dropout::Dropout;
 pub use mlp::Mlp;
 pub use multi_pool::MultiPool;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::error::{Error, Result};
-use crate::tensor::Indices;
+use crate::tensor::{Indices, Ragged};
 
 /// Items grouped by an owner: owner i has members `members[offsets[i]..offsets[i + 1]]`, in rising order.
 #[derive(Debug)]
@@ -96,10 +96,11 @@ impl Pairing {
         Ok(Pairing { left: Half::new(left, lefts)?, right: Half::new(right, rights)? })
     }
 
-    /// Pairs (i, i) of `n` items.
+    /// Pairs (i, i) of `n` items. All arrays of them count, so that a device needs no copies.
     pub fn identity(n: usize) -> Pairing {
-        let item_of: Vec<u32> = (0..n as u32).collect();
-        let half = Arc::new(Half { pairs_of: Groups::new(&item_of, n), item_of: item_of.into() });
+        let item_of = Indices::counting(n);
+        let pairs_of = Groups { offsets: Indices::counting(n + 1), members: item_of.clone(), rank: item_of.to_vec() };
+        let half = Arc::new(Half { item_of, pairs_of });
         Pairing { left: half.clone(), right: half }
     }
 
@@ -137,11 +138,36 @@ impl Pairing {
     pub fn by_right(&self) -> &Groups {
         &self.right.pairs_of
     }
+
+    /// All arrays that a device may ask for.
+    pub fn arrays(&self) -> [&Indices; 6] {
+        let (left, right) = (&self.left, &self.right);
+        let groups = [&left.pairs_of, &right.pairs_of];
+        let [[a, b], [c, d]] = groups.map(|groups| [&groups.offsets, &groups.members]);
+        [&left.item_of, &right.item_of, a, b, c, d]
+    }
+
+    /// Where each pair's attention weights would begin if there were one for each row of its right item's sequence, laid end
+    /// to end; kernels multiply by the number of heads.
+    pub fn starts(&self, sequences: &Ragged) -> Result<Indices> {
+        let (mut starts, mut total) = (Vec::with_capacity(self.len()), 0u32);
+        for &sequence in self.right().iter() {
+            if sequence as usize >= sequences.len() {
+                return Err(Error::shape("pairing", format!("sequence {sequence} of {}", sequences.len())));
+            }
+            starts.push(total);
+            let longer = total.checked_add(sequences.range(sequence as usize).len() as u32);
+            let too_many = || Error::shape("pairing", "more than 2^32 attention weights; take a smaller batch");
+            total = longer.ok_or_else(too_many)?;
+        }
+        Ok(starts.into())
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::tensor::Textbook;
 
     #[test]
     fn pairs_are_found_from_both_sides() {
@@ -153,5 +179,17 @@ mod tests {
         assert_eq!((pairs.by_right().of(0), pairs.by_right().of(1)), (&[1][..], &[0, 2][..]));
         assert_eq!(pairs.flip().left()[..], [1, 0, 1]);
         assert!(Pairing::new(vec![3], 3, vec![0], 1).is_err());
+    }
+
+    #[test]
+    fn attention_weights_lie_end_to_end() {
+        let textbook = Textbook { sequences: 2, length: 5 };
+        let sequences = Ragged::new([2, 5], textbook).unwrap();
+        let pairs = Pairing::new(vec![0, 0, 2], 3, vec![1, 0, 1], 2).unwrap();
+        assert_eq!(pairs.starts(&sequences).unwrap()[..], [0, 5, 7]);
+        assert!(pairs.flip().starts(&sequences).is_err(), "left item 2 has no sequence");
+        let identity = Pairing::identity(2);
+        assert_eq!(identity.starts(&sequences).unwrap()[..], sequences.offsets()[..2]);
+        assert_eq!((identity.by_left().of(1), identity.by_right().rank(1)), (&[1][..], 1));
     }
 }

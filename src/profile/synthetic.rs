@@ -47,12 +47,9 @@ impl Shape {
     pub fn batch(&self, widths: Widths, seed: u64) -> Result<Batch> {
         let pairs = self.mentions * self.candidates;
         let left = (0..pairs).map(|p| (p / self.candidates) as u32).collect();
-        Ok(Batch {
-            mention: self.side(self.mentions, widths, seed, 0)?,
-            entity: self.side(pairs, widths, seed, 1)?,
-            pairs: Pairing::new(left, self.mentions, (0..pairs as u32).collect(), pairs)?,
-            gold: (0..self.mentions).map(|m| (m * self.candidates + m % self.candidates) as u32).collect(),
-        })
+        let (mention, entity) = (self.side(self.mentions, widths, seed, 0)?, self.side(pairs, widths, seed, 1)?);
+        let gold = (0..self.mentions).map(|m| (m * self.candidates + m % self.candidates) as u32).collect();
+        Batch::new(mention, entity, Pairing::new(left, self.mentions, (0..pairs as u32).collect(), pairs)?, gold)
     }
 
     /// Features of `items` mentions or entities.

@@ -41,7 +41,7 @@ impl FeatureRows {
         self.rows.is_empty()
     }
 
-    /// Starts copying what the device will need, if the table does not stay there.
+    /// Starts copying the features that the device will need, if the table does not stay there.
     pub fn stage(&self, gpu: &Gpu) -> Result<()> {
         if self.staged.get().is_none() && self.table.resident(gpu)?.is_none() {
             let staged = self.copy(gpu)?;
@@ -51,8 +51,13 @@ impl FeatureRows {
     }
 
     fn copy(&self, gpu: &Gpu) -> Result<Staged> {
-        let rows = (0..self.rows.len() as u32).collect();
+        let rows = Indices::counting(self.rows.len());
         Ok(Staged { values: Arc::new(self.table.gathered(gpu, &self.rows)?), rows })
+    }
+
+    /// The row numbers that kernels will be given, once [`FeatureRows::stage`] has been called.
+    pub fn numbers(&self) -> &Indices {
+        self.staged.get().map_or(&self.rows, |staged| &staged.rows)
     }
 
     /// Where kernels that are queued from now on find the rows, and their numbers there.

@@ -3,6 +3,7 @@
 mod dtype;
 mod feature_rows;
 mod indices;
+mod later;
 mod ragged;
 mod rows;
 pub mod safetensors;
@@ -13,6 +14,7 @@ use std::sync::Arc;
 pub use dtype::DType;
 pub use feature_rows::FeatureRows;
 pub use indices::Indices;
+pub use later::Later;
 pub use ragged::{Ragged, Textbook};
 pub use rows::{GpuRows, RowTable, SharedSlice};
 pub use shards::Shards;
@@ -55,6 +57,16 @@ impl Tensor {
         let shape = shape.into();
         let data = Buffer::zeros(shape.iter().product());
         Tensor { shape, storage: Storage::Host(Arc::new(data)) }
+    }
+
+    /// The same value everywhere, in a device's memory or with `None` in the host's.
+    pub fn filled(shape: impl Into<Vec<usize>>, value: f32, gpu: Option<&Gpu>) -> Result<Tensor> {
+        let shape = shape.into();
+        let len = shape.iter().product();
+        match gpu {
+            Some(gpu) => Tensor::on_device(shape, gpu.filled("tensors", len, value)?),
+            None => Tensor::new(shape, vec![value; len]),
+        }
     }
 
     /// The device it lies on; `None` for the host.

@@ -2,8 +2,11 @@
 
 mod checkpoint;
 mod config;
+mod running;
+mod steps;
 mod trainer;
 
 pub use checkpoint::{Checkpoint, Progress, TrainedModel};
 pub use config::{ModelSettings, RunConfig, Schedule, TrainSettings};
+pub use steps::{Steps, Update};
 pub use trainer::{EpochRecord, Stages, Trainer};

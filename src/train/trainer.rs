@@ -9,13 +9,15 @@ use serde::{Deserialize, Serialize};
 
 use super::checkpoint::{Checkpoint, Progress, RunIdentity, TrainedModel};
 use super::config::TrainSettings;
+use super::running::{Pending, Running, Source};
+use super::steps::Steps;
 use crate::data::{Batcher, Sample, read_records};
 use crate::device::Gpu;
 use crate::error::{Error, Result};
 use crate::eval::{Metrics, evaluate};
 use crate::files;
-use crate::model::{Batch, FissFuse, ModelConfig, Noise, Step};
-use crate::ops::{AdamW, Moments};
+use crate::model::{FissFuse, ModelConfig};
+use crate::ops::Moments;
 use crate::random::{Purpose, generator};
 
 /// Time spent in each part of the loop.
@@ -23,10 +25,8 @@ use crate::random::{Purpose, generator};
 pub struct Stages {
     /// Waiting for the next batch, which is put together meanwhile.
     pub waiting: Duration,
-    /// Forward and backward.
-    pub gradients: Duration,
-    /// AdamW.
-    pub optimizer: Duration,
+    /// Forward, backward and AdamW, and waiting for a device to do them.
+    pub steps: Duration,
     /// Ranking the validation mentions.
     pub validation: Duration,
     /// Writing checkpoints and models.
@@ -38,8 +38,7 @@ impl Stages {
     pub fn shares(&self) -> Vec<(&'static str, f64)> {
         let parts = [
             ("waiting for batches", self.waiting),
-            ("forward and backward", self.gradients),
-            ("optimizer", self.optimizer),
+            ("steps", self.steps),
             ("validation", self.validation),
             ("files", self.files),
         ];
@@ -75,19 +74,22 @@ pub struct Trainer<'a> {
     settings: TrainSettings,
     dataset: String,
     state: Checkpoint,
+    steps: Steps,
+    /// The step whose losses were not looked at yet: it may still be computed.
+    pending: Option<Pending>,
     records: Vec<EpochRecord>,
     stages: Stages,
 }
 
 impl<'a> Trainer<'a> {
-    /// A new run in `folder`, or with `resume` the one that was started there; on a device or the host.
+    /// A new run in `folder`, or with `resume` the one that was started there; on the device or the host of `steps`.
     pub fn new(
         folder: &Path,
         (config, settings): (ModelConfig, TrainSettings),
         (batcher, dataset): (&'a Batcher, String),
         (train, valid): (Vec<Sample>, Vec<Sample>),
         resume: bool,
-        gpu: Option<&Gpu>,
+        steps: Steps,
     ) -> Result<Trainer<'a>> {
         settings.check()?;
         let train: Vec<Sample> = train.into_iter().filter(|s| s.gold.is_some()).collect();
@@ -125,7 +127,9 @@ impl<'a> Trainer<'a> {
             valid,
             settings,
             dataset,
-            state: state.to(gpu)?,
+            state: state.to(steps.gpu())?,
+            steps,
+            pending: None,
             records,
             stages: Stages::default(),
         })
@@ -177,79 +181,48 @@ impl<'a> Trainer<'a> {
         let mut order: Vec<usize> = (0..self.train.len()).collect();
         order.shuffle(&mut generator(self.settings.seed, Purpose::EpochOrder, epoch));
         let batches: Vec<&[usize]> = order.chunks(self.settings.batch_size).collect();
-        let prepare = |this: &Self, at: usize| batches.get(at).map(|members| this.batch(members)).transpose();
-        let mut ready = prepare(self, self.state.progress.batch)?;
+        let gpu = self.steps.gpu().cloned();
+        let first = batches.get(self.state.progress.batch);
+        let source = self.split(gpu.as_ref()).source;
+        let mut ready = first.map(|members| source.batch(members)).transpose()?;
         while let Some(batch) = ready {
             // The next batch is put together meanwhile.
-            let next = self.state.progress.batch + 1;
+            let next = batches.get(self.state.progress.batch + 1);
             let start = Instant::now();
-            let (computed, prepared) = rayon::join(|| self.gradients(&batch), || prepare(self, next));
-            let (result, computing) = computed?;
-            self.stages.gradients += computing;
+            let mut run = self.split(gpu.as_ref());
+            let source = run.source;
+            let (stepped, prepared) =
+                rayon::join(|| run.step(&batch), || next.map(|members| source.batch(members)).transpose());
+            let computing = stepped?;
+            self.stages.steps += computing;
             self.stages.waiting += start.elapsed().saturating_sub(computing);
-            self.optimize(result, batch.gold.len())?;
             ready = prepared?;
             bar.inc(1);
             let (batch, every) = (self.state.progress.batch, self.settings.checkpoint_steps);
             if every > 0 && batch.is_multiple_of(every) && batch < batches.len() {
+                self.settle()?;
                 self.write_checkpoint()?;
             }
         }
-        Ok(())
+        self.settle()
     }
 
-    /// The batch of these training samples.
-    fn batch(&self, members: &[usize]) -> Result<Batch> {
-        let TrainSettings { negatives, seed, .. } = self.settings;
-        let epoch = self.state.progress.epoch;
-        let sample = |&i: &usize| match negatives {
-            0 => self.train[i].clone(),
-            n => self.train[i].with_negatives(n, seed, (epoch * self.train.len() + i) as u64),
-        };
-        let batch = self.batcher.batch(&members.iter().map(sample).collect::<Vec<_>>())?;
-        if let Some(gpu) = self.state.model.gpu() {
-            batch.stage(gpu)?;
-        }
-        Ok(batch)
+    /// What a step changes, beside what the next batch is made of.
+    fn split<'s>(&'s mut self, gpu: Option<&'s Gpu>) -> Running<'s> {
+        let steps_of_run = (self.settings.epochs * self.batches()) as u64;
+        let (epoch, settings) = (self.state.progress.epoch, &self.settings);
+        let source = Source { batcher: self.batcher, train: &self.train, settings, gpu, epoch };
+        let (state, steps, pending) = (&mut self.state, &mut self.steps, &mut self.pending);
+        Running { source, state, steps, pending, steps_of_run }
     }
 
-    /// Losses and gradients of a batch, and how long they took.
-    fn gradients(&self, batch: &Batch) -> Result<(Step, Duration)> {
+    /// Looks at the losses of the step that was queued last: before anything is written, so that a model that broke is not.
+    fn settle(&mut self) -> Result<()> {
         let start = Instant::now();
-        let Progress { epoch, step, .. } = self.state.progress;
-        let noise = Noise { seed: self.settings.seed, step: step as u32 };
-        let result = self.state.model.gradients(batch, Some(noise))?;
-        let loss: f32 = result.losses.iter().sum();
-        if !loss.is_finite() {
-            let place = format!("epoch {}, step {}", epoch + 1, step + 1);
-            return Err(Error::invalid(format!("the loss is {loss} at {place}; lower train.learning_rate")));
-        }
-        Ok((result, start.elapsed()))
-    }
-
-    /// One optimizer step by the gradients of a batch of this many mentions.
-    fn optimize(&mut self, result: Step, mentions: usize) -> Result<()> {
-        let start = Instant::now();
-        let step = self.state.progress.step;
-        let steps = (self.settings.epochs * self.batches()) as u64;
-        let adamw = AdamW {
-            learning_rate: self.settings.rate(step, steps),
-            betas: self.settings.betas,
-            eps: self.settings.eps,
-            weight_decay: self.settings.weight_decay,
-        };
-        let parameters = self.state.model.parameters_mut().tensors_mut();
-        adamw.step(step + 1, parameters, &result.gradients, &mut self.state.moments)?;
-        let progress = &mut self.state.progress;
-        progress.loss_sums.resize(result.losses.len(), 0.0);
-        for (sum, loss) in progress.loss_sums.iter_mut().zip(&result.losses) {
-            *sum += *loss as f64 * mentions as f64;
-        }
-        progress.mentions += mentions;
-        progress.batch += 1;
-        progress.step += 1;
-        self.stages.optimizer += start.elapsed();
-        Ok(())
+        let pending = self.pending.take();
+        let settled = pending.map_or(Ok(()), |pending| pending.settle(&mut self.state.progress));
+        self.stages.steps += start.elapsed();
+        settled
     }
 
     /// Validates, keeps the model if it is the best, and writes the checkpoint from which the next epoch starts.

@@ -8,6 +8,7 @@ use fissfuse::profile::flops::training_step;
 use fissfuse::profile::layers::LayerBench;
 use fissfuse::profile::step::TrainingStep;
 use fissfuse::report::table;
+use fissfuse::train::Steps;
 use serde_json::json;
 
 use super::at_least_one;
@@ -17,7 +18,7 @@ use super::print_json;
 use super::work::DeviceArgs;
 use super::work::WorkArgs;
 
-/// Time of a training step: forward, backward, AdamW.
+/// Time of a training step: forward, backward, AdamW. On a device, each is queued while the one before runs, as in training.
 #[derive(clap::Args)]
 pub struct StepArgs {
     #[command(flatten)]
@@ -33,18 +34,28 @@ pub struct StepArgs {
 
     #[command(flatten)]
     device: DeviceArgs,
+
+    /// On CUDA devices: give the device each step as one CUDA graph, not kernel by kernel.
+    #[arg(long)]
+    graph: bool,
 }
 
 pub fn step(args: StepArgs, json: bool) -> anyhow::Result<()> {
     let (shape, config) = (args.work.shape()?, args.work.config());
     let flops = training_step(config.clone(), shape, args.work.seed)?.total.flops();
     let gpu = args.device.open()?;
-    let mut step = TrainingStep::new(config, shape, args.work.seed, gpu.as_ref())?;
-    let timing = Timing::of(args.warmup, args.runs, || step.run())?.summary();
+    let steps = Steps::new(gpu.as_ref(), args.graph)?;
+    let mut step = TrainingStep::new(config, shape, args.work.seed, steps)?;
+    // With no step before it, the first would not wait for anything.
+    let timing = match args.warmup {
+        0 => Timing::of(0, args.runs, || step.run().map(drop)),
+        warmup => Timing::of(warmup, args.runs, || step.queue().map(drop)),
+    };
+    let timing = timing?.summary();
     let rate = flops as f64 / timing.p50 / 1e9;
     if json {
         return print_json(
-            &json!({"machine": machine(gpu.as_ref()), "shape": shape, "seconds": timing, "flops": flops}),
+            &json!({"machine": machine(gpu.as_ref()), "shape": shape, "graph": args.graph, "seconds": timing, "flops": flops}),
         );
     }
     println!("{}; {} mentions x {} candidates", machine(gpu.as_ref()), shape.mentions, shape.candidates);

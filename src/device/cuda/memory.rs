@@ -85,7 +85,9 @@ pub(super) enum Memory {
 impl Memory {
     fn at(&self, gpu: &Gpu) -> u64 {
         match self {
-            Memory::Ordered(slice) | Memory::Node(slice) | Memory::Staged(slice, _) => slice.device_ptr(&gpu.0.stream).0,
+            Memory::Ordered(slice) | Memory::Node(slice) | Memory::Staged(slice, _) => {
+                slice.device_ptr(&gpu.0.stream).0
+            }
             Memory::Block(block) => block.at,
         }
     }
@@ -184,25 +186,6 @@ impl Gpu {
     /// What was given back while this thread recorded, which is to be done when the recording is ended.
     pub(super) fn take_kept(&self) -> Vec<Memory> {
         std::mem::take(&mut *self.kept())
-    }
-
-    /// Zeros.
-    pub fn zeros<T: Pod>(&self, label: &'static str, len: usize) -> Result<DeviceBuffer<T>> {
-        let buffer = self.alloc(label, len)?;
-        let (at, bytes) = (buffer.ptr().0, bytes_of::<T>(len));
-        // SAFETY: the array holds these bytes, and its memory is given back in the stream's order.
-        let cleared = unsafe { result::memset_d8_async(at, 0, bytes, self.turn().cu_stream()) };
-        cleared.map_err(|e| self.error("clearing memory", e))?;
-        Ok(buffer)
-    }
-
-    /// The same value everywhere.
-    pub fn filled(&self, label: &'static str, len: usize, value: f32) -> Result<DeviceBuffer<f32>> {
-        let buffer = self.alloc(label, len)?;
-        // SAFETY: as for zeros.
-        let filled = unsafe { sys::cuMemsetD32Async(buffer.ptr().0, value.to_bits(), len, self.turn().cu_stream()) };
-        filled.result().map_err(|e| self.error("filling memory", e))?;
-        Ok(buffer)
     }
 
     /// A copy of host memory.

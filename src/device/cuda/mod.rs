@@ -4,6 +4,7 @@ mod cache;
 mod ceiling;
 mod counting;
 pub mod encoder;
+mod fill;
 mod gate;
 mod graph;
 pub mod kernels;

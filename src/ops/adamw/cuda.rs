@@ -12,6 +12,9 @@ use crate::tensor::Tensor;
 const THREADS: u32 = 256;
 const MOST_BLOCKS: usize = 512;
 
+/// Parameters of a launch: the arguments of a kernel have 4 KB.
+const TABLE: usize = 96;
+
 #[derive(Clone, Copy, Pod, Zeroable)]
 #[repr(C)]
 struct Parameter {
@@ -25,7 +28,7 @@ struct Parameter {
 #[derive(Clone, Copy, Pod, Zeroable)]
 #[repr(C)]
 struct Args {
-    parameters: Ptr,
+    parameters: [Parameter; TABLE],
     beta1: f32,
     beta2: f32,
     rate: f32,
@@ -43,21 +46,25 @@ impl AdamW {
         grads: &[Tensor],
         moments: &mut [Moments],
     ) -> Result<()> {
-        let longest = parameters.iter().map(Tensor::len).max().unwrap_or(0);
-        let mut table = Vec::with_capacity(parameters.len());
-        for ((parameter, grad), moments) in parameters.iter_mut().zip(grads).zip(moments) {
-            table.push(Parameter {
-                value: parameter.ptr_mut()?,
-                grad: grad.ptr(),
-                first: moments.first.ptr_mut()?,
-                second: moments.second.ptr_mut()?,
-                length: parameter.len() as i64,
-            });
-        }
-        let table = gpu.upload("table of parameters", &table)?;
         let (beta1, beta2) = self.betas;
-        let args = Args { parameters: table.ptr(), beta1, beta2, rate, root, eps: self.eps, keep };
-        let blocks = longest.div_ceil(THREADS as usize).min(MOST_BLOCKS);
-        gpu.launch("adamw", Grid { blocks: [blocks, table.len(), 1], threads: THREADS, shared: 0 }, &args)
+        let mut args = Args { parameters: Zeroable::zeroed(), beta1, beta2, rate, root, eps: self.eps, keep };
+        let tensors = parameters.chunks_mut(TABLE).zip(grads.chunks(TABLE)).zip(moments.chunks_mut(TABLE));
+        for ((parameters, grads), moments) in tensors {
+            let longest = parameters.iter().map(Tensor::len).max().unwrap_or(0);
+            let count = parameters.len();
+            let tensors = parameters.iter_mut().zip(grads).zip(moments);
+            for (entry, ((parameter, grad), moments)) in args.parameters.iter_mut().zip(tensors) {
+                *entry = Parameter {
+                    value: parameter.ptr_mut()?,
+                    grad: grad.ptr(),
+                    first: moments.first.ptr_mut()?,
+                    second: moments.second.ptr_mut()?,
+                    length: parameter.len() as i64,
+                };
+            }
+            let blocks = [longest.div_ceil(THREADS as usize).min(MOST_BLOCKS), count, 1];
+            gpu.launch("adamw", Grid { blocks, threads: THREADS, shared: 0 }, &args)?;
+        }
+        Ok(())
     }
 }

@@ -7,9 +7,9 @@ use crate::device::Gpu;
 use crate::device::cuda::{
     DeviceBuffer, Grid, LayerNorm, Normalized, NormalizedBackward, Operand, Product, Ptr, Residual, Sums,
 };
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::tape::InputGrads;
-use crate::tensor::{Indices, Tensor};
+use crate::tensor::Tensor;
 
 /// Rows of a sequence whose gradients a block sums.
 const SEQUENCE_ROWS: usize = 32;
@@ -19,8 +19,6 @@ pub struct Saved {
     attention: Attention,
     queries: Tensor,
     sequence: Tensor,
-    /// First probability of each pair.
-    starts: Indices,
     /// Queries after the query layer (nq, d).
     projected: DeviceBuffer<f32>,
     /// Logit vectors (nq, heads, d).
@@ -132,23 +130,9 @@ impl Attention {
 }
 
 impl CrossAttention {
-    fn pairs_on(&self, gpu: &Gpu, starts: &Indices) -> Result<Pairs> {
+    fn pairs_on(&self, gpu: &Gpu) -> Result<Pairs> {
         let (left, right) = (self.pairs.left().on(gpu)?, self.pairs.right().on(gpu)?);
-        Ok(Pairs { left, right, offsets: self.sequences.offsets().on(gpu)?, starts: starts.on(gpu)? })
-    }
-
-    /// First probability of each pair, and their number.
-    fn starts(&self) -> Result<(Indices, usize)> {
-        let (mut starts, mut total) = (Vec::with_capacity(self.pairs.len()), 0usize);
-        for length in self.lengths() {
-            let start = u32::try_from(total);
-            starts
-                .push(start.map_err(|_| {
-                    Error::shape(super::NAME, "more than 2^32 attention weights; take a smaller batch")
-                })?);
-            total += length;
-        }
-        Ok((starts.into(), total))
+        Ok(Pairs { left, right, offsets: self.sequences.offsets().on(gpu)?, starts: self.starts.on(gpu)? })
     }
 
     pub(super) fn forward_on(
@@ -162,13 +146,13 @@ impl CrossAttention {
         let (d, c, heads) = (a.d, a.head(), self.heads);
         LayerNorm::check(d)?;
         let n = self.pairs.len();
-        let (starts, total) = self.starts()?;
+        let total = self.lengths().iter().sum();
         let (u, projected) = a.logit_vectors_on(gpu, queries)?;
 
         let probabilities = gpu.alloc::<f32>("attention weights", total)?;
         let context = gpu.alloc::<f32>("contexts", n * heads * d)?;
         let args = AttendForward {
-            pairs: self.pairs_on(gpu, &starts)?,
+            pairs: self.pairs_on(gpu)?,
             u: u.ptr(),
             sequence: sequence.ptr(),
             probabilities: probabilities.ptr(),
@@ -193,8 +177,7 @@ impl CrossAttention {
         let Normalized { out, xhat, rstd } = a.layer_norm().forward(gpu, attended.ptr(), n, Some(residual))?;
         let (queries, sequence) = (queries.clone(), sequence.clone());
         let out = Tensor::on_device([n, d], out)?;
-        let saved =
-            Saved { attention, queries, sequence, starts, projected, u, probabilities, context, values, xhat, rstd };
+        let saved = Saved { attention, queries, sequence, projected, u, probabilities, context, values, xhat, rstd };
         Ok((out, saved))
     }
 
@@ -248,7 +231,7 @@ impl CrossAttention {
         grads: &mut InputGrads,
     ) -> Result<DeviceBuffer<f32>> {
         let (d, n, heads) = (saved.attention.d, self.pairs.len(), self.heads);
-        let pairs = self.pairs_on(gpu, &saved.starts)?;
+        let pairs = self.pairs_on(gpu)?;
         let dlogits = gpu.alloc::<f32>("gradients of logits", saved.probabilities.len())?;
         let du = gpu.alloc::<f32>("gradients of logit vectors", n * heads * d)?;
         let args = AttendBackward {

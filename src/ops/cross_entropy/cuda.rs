@@ -1,7 +1,5 @@
 //! `cross_entropy` on CUDA devices (kernels/cross_entropy.cu).
 
-use std::ops::Range;
-
 use bytemuck::{Pod, Zeroable};
 
 use super::CrossEntropy;
@@ -9,12 +7,11 @@ use crate::device::Gpu;
 use crate::device::cuda::{DeviceBuffer, Grid, Ptr};
 use crate::error::Result;
 use crate::tape::InputGrads;
-use crate::tensor::{Indices, Tensor};
+use crate::tensor::Tensor;
 
-/// What backward needs: softmax of each score (k, pairs), and the gold pairs.
+/// What backward needs: softmax of each score (k, pairs).
 pub struct Saved {
     softmax: DeviceBuffer<f32>,
-    gold: Indices,
 }
 
 #[derive(Clone, Copy, Pod, Zeroable)]
@@ -56,19 +53,15 @@ struct Backward {
 }
 
 impl CrossEntropy {
-    /// `ranges`: pairs of each mention.
-    pub(super) fn forward_on(&self, gpu: &Gpu, scores: &Tensor, ranges: &[Range<usize>]) -> Result<(Tensor, Saved)> {
-        let (kinds, pairs, mentions) = (scores.shape()[0], scores.shape()[1], ranges.len());
-        let first: Indices = ranges.iter().map(|r| r.start as u32).collect();
-        let end: Indices = ranges.iter().map(|r| r.end as u32).collect();
-        let gold: Indices = self.gold.clone().into();
+    pub(super) fn forward_on(&self, gpu: &Gpu, scores: &Tensor) -> Result<(Tensor, Saved)> {
+        let (kinds, pairs, mentions) = (scores.shape()[0], scores.shape()[1], self.gold.len());
         let softmax = gpu.alloc("softmax", kinds * pairs)?;
         let by_mention = gpu.alloc::<f32>("losses", kinds * mentions)?;
         let args = Forward {
             scores: scores.ptr(),
-            first: first.on(gpu)?,
-            end: end.on(gpu)?,
-            gold: gold.on(gpu)?,
+            first: self.gold.first.on(gpu)?,
+            end: self.gold.end.on(gpu)?,
+            gold: self.gold.pairs.on(gpu)?,
             softmax: softmax.ptr(),
             losses: by_mention.ptr(),
             kinds: kinds as i32,
@@ -80,7 +73,7 @@ impl CrossEntropy {
         let losses = gpu.alloc("losses", kinds)?;
         let args = RowMeans { x: by_mention.ptr(), out: losses.ptr(), n: mentions as i32, padding: 0 };
         gpu.launch("row_means", Grid::line(kinds, 128), &args)?;
-        Ok((Tensor::on_device([kinds], losses)?, Saved { softmax, gold }))
+        Ok((Tensor::on_device([kinds], losses)?, Saved { softmax }))
     }
 
     pub(super) fn backward_on(&self, gpu: &Gpu, saved: Saved, grad: &Tensor, grads: &mut InputGrads) -> Result<()> {
@@ -92,7 +85,7 @@ impl CrossEntropy {
             softmax: saved.softmax.ptr(),
             grad: grad.ptr(),
             mention_of: self.pairs.left().on(gpu)?,
-            gold: saved.gold.on(gpu)?,
+            gold: self.gold.pairs.on(gpu)?,
             dscores,
             kinds: grad.len() as i32,
             pairs: self.pairs.len() as i32,

@@ -1,0 +1,100 @@
+//! A run while it makes steps: putting the next batch together, queueing a step, looking at the losses of the one before.
+
+use std::time::{Duration, Instant};
+
+use super::checkpoint::{Checkpoint, Progress};
+use super::config::TrainSettings;
+use super::steps::{Steps, Update};
+use crate::data::{Batcher, Sample};
+use crate::device::Gpu;
+use crate::error::{Error, Result};
+use crate::model::{Batch, Noise};
+use crate::ops::AdamW;
+use crate::tensor::Later;
+
+/// What batches are made of.
+#[derive(Clone, Copy)]
+pub(super) struct Source<'a> {
+    pub batcher: &'a Batcher,
+    pub train: &'a [Sample],
+    pub settings: &'a TrainSettings,
+    pub gpu: Option<&'a Gpu>,
+    /// From 0.
+    pub epoch: usize,
+}
+
+impl Source<'_> {
+    /// The batch of these training samples, on its way to the device.
+    pub fn batch(&self, members: &[usize]) -> Result<Batch> {
+        let TrainSettings { negatives, seed, .. } = *self.settings;
+        let sample = |&i: &usize| match negatives {
+            0 => self.train[i].clone(),
+            n => self.train[i].with_negatives(n, seed, (self.epoch * self.train.len() + i) as u64),
+        };
+        let batch = self.batcher.batch(&members.iter().map(sample).collect::<Vec<_>>())?;
+        if let Some(gpu) = self.gpu {
+            batch.stage(gpu)?;
+        }
+        Ok(batch)
+    }
+}
+
+/// What a step changes, beside what the next batch is made of.
+pub(super) struct Running<'a> {
+    pub source: Source<'a>,
+    pub state: &'a mut Checkpoint,
+    pub steps: &'a mut Steps,
+    pub pending: &'a mut Option<Pending>,
+    /// Steps of the whole run.
+    pub steps_of_run: u64,
+}
+
+impl Running<'_> {
+    /// Queues a step, and looks at the losses of the one before: so the device always has work while the host waits for it.
+    /// Gives the time that took.
+    pub fn step(&mut self, batch: &Batch) -> Result<Duration> {
+        let start = Instant::now();
+        let settings = self.source.settings;
+        let Checkpoint { model, moments, progress } = &mut *self.state;
+        let adamw = AdamW {
+            learning_rate: settings.rate(progress.step, self.steps_of_run),
+            betas: settings.betas,
+            eps: settings.eps,
+            weight_decay: settings.weight_decay,
+        };
+        let noise = Noise { seed: settings.seed, step: progress.step as u32 };
+        let update = Update { adamw, number: progress.step + 1 };
+        let losses = self.steps.run((model, moments), batch, noise, update)?;
+        progress.batch += 1;
+        progress.step += 1;
+        let place = format!("epoch {}, step {}", progress.epoch + 1, progress.step);
+        let before = self.pending.replace(Pending { losses, mentions: batch.gold.len(), place });
+        before.map_or(Ok(()), |before| before.settle(progress))?;
+        Ok(start.elapsed())
+    }
+}
+
+/// A step that was queued.
+pub(super) struct Pending {
+    losses: Later,
+    mentions: usize,
+    /// Which it is.
+    place: String,
+}
+
+impl Pending {
+    /// Adds the losses to those of the epoch, once they are there.
+    pub fn settle(self, progress: &mut Progress) -> Result<()> {
+        let losses = self.losses.wait()?;
+        let loss: f32 = losses.iter().sum();
+        if !loss.is_finite() {
+            return Err(Error::invalid(format!("the loss is {loss} at {}; lower train.learning_rate", self.place)));
+        }
+        progress.loss_sums.resize(losses.len(), 0.0);
+        for (sum, loss) in progress.loss_sums.iter_mut().zip(&losses) {
+            *sum += *loss as f64 * self.mentions as f64;
+        }
+        progress.mentions += self.mentions;
+        Ok(())
+    }
+}
