@@ -16,6 +16,7 @@ use fissfuse::profile::step::TrainingStep;
 use fissfuse::profile::synthetic::Shape;
 use fissfuse::tensor::Tensor;
 use fissfuse::tensor::safetensors::Reader;
+use fissfuse::train::Steps;
 
 use crate::replay::fixtures;
 use crate::support::{self, World, cusim, fissfuse, half_written, refused, replace, succeed, toolchain};
@@ -178,7 +179,7 @@ fn twenty_steps_follow_the_cpu_and_repeat_bit_for_bit() {
         let widths = Widths { text: 32, text_global: 24, image: 40, image_global: 24 };
         let config = ModelConfig { widths, d: 20, heads: 2, dropout: 0.1, ..ModelConfig::default() };
         let losses = |gpu: Option<&Gpu>| -> Vec<f32> {
-            let mut step = TrainingStep::new(config.clone(), shape, 3, gpu).unwrap();
+            let mut step = TrainingStep::new(config.clone(), shape, 3, Steps::new(gpu, false).unwrap()).unwrap();
             (0..20).map(|_| step.run().unwrap()).collect()
         };
         let host = losses(None);
@@ -196,7 +197,7 @@ fn twenty_steps_follow_the_cpu_and_repeat_bit_for_bit() {
 }
 
 /// The program on cusim, as the environment says.
-fn fissfuse_on_cusim(args: &[&str], environment: &[(&str, &str)]) -> Output {
+pub fn fissfuse_on_cusim(args: &[&str], environment: &[(&str, &str)]) -> Output {
     let folder = cusim();
     let mut command = fissfuse(args);
     command.env("LD_LIBRARY_PATH", folder.path()).envs(environment.iter().copied());

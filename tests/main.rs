@@ -3,6 +3,7 @@
 mod bad_input;
 mod candidates;
 mod cuda;
+mod cuda_graph;
 mod encoder;
 mod encoder_layers;
 mod gradients;
