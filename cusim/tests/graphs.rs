@@ -67,8 +67,7 @@ fn update(exec: sys::CUgraphExec, graph: sys::CUgraph) -> (Code, Outcome, bool, 
     (code, info.result, !info.errorNode.is_null(), !info.errorFromNode.is_null())
 }
 
-const UPDATED: (Code, Outcome, bool, bool) =
-    (Code::CUDA_SUCCESS, Outcome::CU_GRAPH_EXEC_UPDATE_SUCCESS, false, false);
+const UPDATED: (Code, Outcome, bool, bool) = (Code::CUDA_SUCCESS, Outcome::CU_GRAPH_EXEC_UPDATE_SUCCESS, false, false);
 
 fn refused(outcome: Outcome, node: bool, edge: bool) -> (Code, Outcome, bool, bool) {
     (Code::CUDA_ERROR_GRAPH_EXEC_UPDATE_FAILURE, outcome, node, edge)

@@ -80,12 +80,8 @@ impl Driver {
         if self.streams.get(stream)?.capture.is_some() {
             return Err(INVALID_VALUE);
         }
-        let recording = Recording {
-            mode,
-            thread: thread::current().id(),
-            counts: HashMap::from([(stream, 0)]),
-            broken: false,
-        };
+        let recording =
+            Recording { mode, thread: thread::current().id(), counts: HashMap::from([(stream, 0)]), broken: false };
         let graph = self.graphs.add(Graph { recording: Some(recording), ..Graph::default() });
         let capture = Capture { graph, origin: stream, covers: HashMap::new(), after: vec![] };
         self.streams.get_mut(stream)?.capture = Some(capture);
