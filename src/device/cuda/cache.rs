@@ -107,7 +107,7 @@ mod tests {
         assert_eq!([1, 512, 513, 8192].map(size_of_block), [512, 512, 1024, 8192]);
         for bytes in (1..100_000).step_by(37).chain([(1 << 30) + 1]) {
             let block = size_of_block(bytes);
-            assert!(block >= bytes && block % SMALLEST == 0, "{bytes}: {block}");
+            assert!(block >= bytes && block.is_multiple_of(SMALLEST), "{bytes}: {block}");
             assert!(block - bytes < SMALLEST.max(bytes / 8 + 1), "{bytes}: {block}");
             assert_eq!(size_of_block(block), block);
         }

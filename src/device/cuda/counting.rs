@@ -2,9 +2,9 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use cudarc::driver::{CudaSlice, DevicePtr};
+use cudarc::driver::DevicePtr;
 
-use super::staging::Arrival;
+use super::memory::Staged;
 use super::{Gpu, Ptr};
 use crate::error::Result;
 
@@ -13,38 +13,31 @@ const FIRST: usize = 1 << 14;
 
 /// Arrays of rising length. Shorter ones stay: kernels may be about to read them.
 #[derive(Default)]
-pub(super) struct Counting(Mutex<Vec<Arc<Numbers>>>);
-
-struct Numbers {
-    memory: CudaSlice<u8>,
-    arrival: Arrival,
-}
+pub(super) struct Counting(Mutex<Vec<Arc<Staged>>>);
 
 impl Counting {
-    fn arrays(&self) -> MutexGuard<'_, Vec<Arc<Numbers>>> {
+    fn arrays(&self) -> MutexGuard<'_, Vec<Arc<Staged>>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Numbers {
-    fn hold(&self, n: usize) -> bool {
-        self.memory.len() >= n * size_of::<u32>()
-    }
+fn hold(numbers: &Staged, n: usize) -> bool {
+    numbers.slice.len() >= n * size_of::<u32>()
 }
 
 impl Gpu {
     /// Starts copying 0, ..., n - 1, unless they are there.
     pub fn stage_counting(&self, n: usize) -> Result<()> {
         let arrays = &self.0.counting;
-        if arrays.arrays().iter().any(|numbers| numbers.hold(n)) {
+        if arrays.arrays().iter().any(|numbers| hold(numbers, n)) {
             return Ok(());
         }
         let count = n.next_power_of_two().max(FIRST);
         let fill = |numbers: &mut [u32]| (0..).zip(numbers).for_each(|(i, number)| *number = i);
-        let (memory, arrival) = self.copy_staged("counted numbers", count, fill)?;
+        let numbers = self.copy_staged("counted numbers", count, fill)?;
         let mut arrays = arrays.arrays();
-        arrays.push(Arc::new(Numbers { memory, arrival }));
-        arrays.sort_by_key(|numbers| numbers.memory.len());
+        arrays.push(Arc::new(numbers));
+        arrays.sort_by_key(|numbers| numbers.slice.len());
         Ok(())
     }
 
@@ -52,11 +45,11 @@ impl Gpu {
     pub fn counting(&self, n: usize) -> Result<Ptr> {
         self.stage_counting(n)?;
         // Looked up first: who waits for a turn below must not keep the thread that records from looking up.
-        let numbers = self.0.counting.arrays().iter().find(|numbers| numbers.hold(n)).cloned();
+        let numbers = self.0.counting.arrays().iter().find(|numbers| hold(numbers, n)).cloned();
         match numbers {
             Some(numbers) => {
                 numbers.arrival.wait(self)?;
-                Ok(Ptr(numbers.memory.device_ptr(&self.0.stream).0))
+                Ok(Ptr(numbers.slice.device_ptr(&self.0.stream).0))
             }
             None => Ok(Ptr::NULL),
         }

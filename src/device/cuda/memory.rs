@@ -79,15 +79,20 @@ pub(super) enum Memory {
     /// The host's cache.
     Block(Block),
     /// The driver, in the order of the copies.
-    Staged(CudaSlice<u8>, Arrival),
+    Staged(Box<Staged>),
+}
+
+/// Memory of the copies.
+pub(super) struct Staged {
+    pub slice: CudaSlice<u8>,
+    pub arrival: Arrival,
 }
 
 impl Memory {
     fn at(&self, gpu: &Gpu) -> u64 {
         match self {
-            Memory::Ordered(slice) | Memory::Node(slice) | Memory::Staged(slice, _) => {
-                slice.device_ptr(&gpu.0.stream).0
-            }
+            Memory::Ordered(slice) | Memory::Node(slice) => slice.device_ptr(&gpu.0.stream).0,
+            Memory::Staged(staged) => staged.slice.device_ptr(&gpu.0.stream).0,
             Memory::Block(block) => block.at,
         }
     }
@@ -170,9 +175,9 @@ impl Gpu {
             (memory, Some(_)) => self.kept().push(memory),
             (memory, None) => {
                 let stream = self.turn();
-                if let Memory::Staged(_, arrival) = &memory {
+                if let Memory::Staged(staged) = &memory {
                     // A device that failed does not use it any more.
-                    let _ = arrival.end_of_use(&stream);
+                    let _ = staged.arrival.end_of_use(&stream);
                 }
                 drop(memory);
             }
@@ -251,7 +256,7 @@ impl<T: Pod> DeviceBuffer<T> {
     /// Kernels that are queued from now on run when what [`Gpu::stage`] put here has arrived.
     pub fn arrive(&self) -> Result<()> {
         match &self.memory {
-            Some(Memory::Staged(_, arrival)) => arrival.wait(&self.gpu),
+            Some(Memory::Staged(staged)) => staged.arrival.wait(&self.gpu),
             _ => Ok(()),
         }
     }

@@ -5,9 +5,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytemuck::Pod;
-use cudarc::driver::{CudaContext, CudaEvent, CudaSlice, CudaStream, DevicePtr, DriverError, result};
+use cudarc::driver::{CudaContext, CudaEvent, CudaStream, DevicePtr, DriverError, result};
 
-use super::memory::Memory;
+use super::memory::{Memory, Staged};
 use super::pinned::PageLocked;
 use super::{DeviceBuffer, Gpu};
 use crate::error::{Error, Result};
@@ -107,8 +107,8 @@ impl Gpu {
         len: usize,
         fill: impl FnOnce(&mut [T]),
     ) -> Result<DeviceBuffer<T>> {
-        let (memory, arrival) = self.copy_staged(label, len, fill)?;
-        Ok(self.buffer(Memory::Staged(memory, arrival), label, len))
+        let staged = self.copy_staged(label, len, fill)?;
+        Ok(self.buffer(Memory::Staged(Box::new(staged)), label, len))
     }
 
     /// The same without an owner.
@@ -117,7 +117,7 @@ impl Gpu {
         label: &'static str,
         len: usize,
         fill: impl FnOnce(&mut [T]),
-    ) -> Result<(CudaSlice<u8>, Arrival)> {
+    ) -> Result<Staged> {
         let staging = &self.0.staging;
         let bytes = len * size_of::<T>();
         let failed = |error| self.error("copying to the device", error);
@@ -125,9 +125,9 @@ impl Gpu {
         let host = &mut block.memory.as_mut_slice()[..bytes];
         fill(bytemuck::cast_slice_mut(host));
         // SAFETY: the copy below writes all of it before anything reads it.
-        let memory = self.with_reclaimed(|| unsafe { staging.stream.alloc::<u8>(bytes.max(1)) });
-        let memory = memory.map_err(|e| self.no_memory(label, bytes, e))?;
-        let at = memory.device_ptr(&staging.stream).0;
+        let slice = self.with_reclaimed(|| unsafe { staging.stream.alloc::<u8>(bytes.max(1)) });
+        let slice = slice.map_err(|e| self.no_memory(label, bytes, e))?;
+        let at = slice.device_ptr(&staging.stream).0;
         // SAFETY: both hold `bytes` bytes. The block is not touched again before its event says that the copy is done, nor
         // freed: see `Staging::take` and its drop.
         let queued = unsafe { result::memcpy_htod_async(at, host, staging.stream.cu_stream()) };
@@ -135,7 +135,8 @@ impl Gpu {
         let event = arrival.and_then(|()| staging.stream.record_event(None)).map_err(failed)?;
         staging.give_back(block);
         let stream = staging.stream.clone();
-        Ok((memory, Arrival { stream, event, awaited: AtomicBool::new(false), telling: Mutex::default() }))
+        let arrival = Arrival { stream, event, awaited: AtomicBool::new(false), telling: Mutex::default() };
+        Ok(Staged { slice, arrival })
     }
 
     /// Queues a copy of the values to the host, which goes on meanwhile.
