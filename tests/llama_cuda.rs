@@ -1,5 +1,6 @@
 //! The decoder on devices against the decoder on the CPU.
 
+use std::ops::ControlFlow;
 use std::path::Path;
 use std::process::Output;
 
@@ -108,19 +109,52 @@ fn logits_are_near_the_cpus_in_every_precision() {
 }
 
 #[test]
-fn greedy_tokens_are_the_cpus_in_f32() {
-    on_device("greedy_tokens_are_the_cpus_in_f32", || {
+fn generated_tokens_are_the_cpus_in_f32() {
+    on_device("generated_tokens_are_the_cpus_in_f32", || {
         let gpu = Gpu::open(0, Arithmetic::F32).unwrap();
         let folder = model(&small(), Precision::F32);
         let prompts = [tokens(60, 3), tokens(2, 4), tokens(9, 5)];
         let prompts: Vec<&[u32]> = prompts.iter().map(Vec::as_slice).collect();
-        let how = Generation { sampling: Sampling::GREEDY, max_new_tokens: 12 };
-        let generate = |gpu: Option<&Gpu>| {
-            let llama = open(folder.path(), None, gpu);
+        let [device, cpu] = [Some(&gpu), None].map(|gpu| open(folder.path(), None, gpu));
+        let generate = |llama: &Llama, sampling| {
             let prefix = llama.prefill_prefix(None, &tokens(67, 6)).unwrap();
-            llama.generate(Some(&prefix), &prompts, how, |_, _| std::ops::ControlFlow::Continue(())).unwrap().0
+            let how = Generation { sampling, max_new_tokens: 12 };
+            // One answer is cut short, so that the batch shrinks on the way.
+            let mut heard = 0;
+            let on_token = |number, _| {
+                heard += (number == 1) as usize;
+                if heard == 5 && number == 1 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+            };
+            llama.generate(Some(&prefix), &prompts, how, on_token).unwrap().0
         };
-        assert_eq!(generate(Some(&gpu)), generate(None));
+        let drawn = |temperature, top_p| Sampling { temperature, top_p, seed: 3 };
+        for sampling in [Sampling::GREEDY, drawn(0.8, 0.9), drawn(1.5, 1.0)] {
+            let got = generate(&device, sampling);
+            assert_eq!(got, generate(&cpu, sampling), "{sampling:?}");
+            assert_eq!((got[0].tokens.len(), got[1].tokens.len()), (12, 5), "{sampling:?}");
+        }
+    });
+}
+
+#[test]
+fn the_logits_of_some_tokens_are_theirs_among_all() {
+    on_device("the_logits_of_some_tokens_are_theirs_among_all", || {
+        let gpu = Gpu::open(0, Arithmetic::Mixed).unwrap();
+        let folder = model(&small(), Precision::Bf16);
+        for gpu in [Some(&gpu), None] {
+            let llama = open(folder.path(), None, gpu);
+            let (texts, asked) = ([tokens(7, 8), tokens(1, 9)], [300, 5, 77]);
+            let texts: Vec<&[u32]> = texts.iter().map(Vec::as_slice).collect();
+            let all = llama.continue_from(None, &texts).unwrap();
+            let mut sequences: Vec<_> =
+                texts.iter().map(|text| (llama.engine().sequence(None, text.len()).unwrap(), *text)).collect();
+            let mut batch: Vec<_> = sequences.iter_mut().map(|(sequence, text)| (sequence, *text)).collect();
+            let got = llama.engine().logits_of(&mut batch, &asked).unwrap();
+            let want: Vec<f32> = all.iter().flat_map(|row| asked.map(|token| row[token as usize])).collect();
+            assert_eq!(got, want);
+            let beyond = llama.engine().logits_of(&mut batch, &[301]).unwrap_err().to_string();
+            assert!(beyond.contains("token 301 is beyond the vocabulary of 301"), "{beyond}");
+        }
     });
 }
 

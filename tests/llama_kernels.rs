@@ -1,8 +1,11 @@
 //! The decoder's kernels on devices against their definitions, at odd sizes.
 
+use std::collections::BTreeSet;
+
 use bytemuck::cast_slice;
 use fissfuse::device::Gpu;
 use fissfuse::device::cpu::matrix::{Bits, dequantize, quantize};
+use fissfuse::device::cpu::{Draw, choose};
 use fissfuse::device::cuda::llama::{Element, Format, Heads, Into, PAGE, Page, Rows, Sequences, Tile, Weight};
 use fissfuse::device::cuda::{Arithmetic, Ptr};
 use half::{bf16, f16};
@@ -188,6 +191,100 @@ fn norms_gates_and_embeddings_are_those_of_the_definition() {
             let want: Vec<f32> = [10, 0, 7, 7].iter().flat_map(|t| exact[t * 192..][..192].to_vec()).collect();
             assert_eq!(got, want, "{format:?}");
         }
+    });
+}
+
+#[test]
+fn chosen_tokens_are_the_cpus() {
+    on_device("chosen_tokens_are_the_cpus", |gpu| {
+        let draw = |number, sharpness, top_p| Draw { number, sharpness, top_p };
+        let some = 0x9e37_79b9_7f4a_7c15;
+        let draws = [
+            Draw::LIKELIEST,
+            draw(0, 1.0, 1.0),
+            draw(u64::MAX, 1.0, 1.0),
+            draw(some, 1.0 / 0.7, 0.9),
+            draw(u64::MAX, 1.0, 0.9),
+            draw(u64::MAX, 0.3, 0.5),
+            draw(u64::MAX, 1.0, 1e-30),
+            draw(some, 0.01, 0.999_999),
+            draw(some, f32::INFINITY, 0.5),
+        ];
+        let check = |what: &str, logits: &[f32], draws: &[Draw]| {
+            let rows = Rows::upload(gpu, Element::F32, &logits.repeat(draws.len()), logits.len()).unwrap();
+            let out = gpu.alloc::<u32>("test", draws.len()).unwrap();
+            rows.choose(&gpu.upload("test", draws).unwrap(), &out).unwrap();
+            let mut got = vec![0; draws.len()];
+            out.read(&mut got).unwrap();
+            let want: Vec<u32> = draws.iter().map(|&draw| choose(logits, draw)).collect();
+            assert_eq!(got, want, "{what}, {}: {draws:?}", logits.len());
+        };
+        let spread = |vocabulary| values(vocabulary, 8).iter().map(|x| 12.0 * x).collect::<Vec<f32>>();
+        check("spread", &spread(256_000), &draws[3..4]);
+        for vocabulary in [1, 31, 257, 4097, 32_000] {
+            let spread = spread(vocabulary);
+            // Half of all tokens are as likely as some others; -0 is 0.
+            let tied: Vec<f32> = spread.iter().map(|x| (x / 3.0).round() * 1.5).collect();
+            let peaked: Vec<f32> = spread.iter().map(|x| 10.0 * x).collect();
+            // Every third is no number, every third nothing; the last is as large as the largest.
+            let mut holes = spread.clone();
+            holes.chunks_mut(3).filter(|three| three.len() == 3).for_each(|three| {
+                three[0] = f32::NAN;
+                three[1] = f32::NEG_INFINITY;
+            });
+            holes[vocabulary - 1] = holes.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+            let nothing = vec![f32::NEG_INFINITY; vocabulary];
+            let mut endless = spread.clone();
+            endless[vocabulary / 2] = f32::INFINITY;
+            for (name, logits) in [
+                ("spread", spread),
+                ("tied", tied),
+                ("equal", vec![0.25; vocabulary]),
+                ("peaked", peaked),
+                ("holes", holes),
+                ("nothing", nothing),
+                ("endless", endless),
+            ] {
+                // Sizes of a batch: one, three, and all.
+                for draws in [&draws[3..4], &draws[..3], &draws[..]] {
+                    check(name, &logits, draws);
+                }
+            }
+        }
+    });
+}
+
+#[test]
+fn every_number_draws_the_cpus_token() {
+    on_device("every_number_draws_the_cpus_token", |gpu| {
+        // Few tokens, so that numbers fall close to the borders between them, and ties that top-p cuts.
+        let logits: Vec<f32> = values(50, 9).iter().map(|x| (x * 4.0).round()).collect();
+        for (sharpness, top_p) in [(1.0, 0.8), (0.5, 1.0)] {
+            let draws: Vec<Draw> = (0..512u64).map(|i| Draw { number: i << 55, sharpness, top_p }).collect();
+            let rows: Vec<f32> = draws.iter().flat_map(|_| logits.clone()).collect();
+            let rows = Rows::upload(gpu, Element::F32, &rows, logits.len()).unwrap();
+            let out = gpu.alloc::<u32>("test", draws.len()).unwrap();
+            rows.choose(&gpu.upload("test", &draws).unwrap(), &out).unwrap();
+            let mut got = vec![0; draws.len()];
+            out.read(&mut got).unwrap();
+            let want: Vec<u32> = draws.iter().map(|&draw| choose(&logits, draw)).collect();
+            assert_eq!(got, want);
+            let distinct: BTreeSet<u32> = got.into_iter().collect();
+            assert!(distinct.len() > 4, "{distinct:?}");
+        }
+    });
+}
+
+#[test]
+fn gathered_logits_are_those_of_the_tokens() {
+    on_device("gathered_logits_are_those_of_the_tokens", |gpu| {
+        let logits = values(3 * 301, 10);
+        let rows = Rows::upload(gpu, Element::F32, &logits, 301).unwrap();
+        let tokens: Vec<u32> = (0..130).map(|i| i * 2).chain([300, 0]).collect();
+        let got = rows.gather(&tokens).unwrap().read().unwrap();
+        let want: Vec<f32> = logits.chunks(301).flat_map(|row| tokens.iter().map(|&t| row[t as usize])).collect();
+        assert_eq!(got, want);
+        assert!(rows.gather(&[301]).is_err());
     });
 }
 

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::matrix::Matrix;
+use crate::device::cpu::{Draw, choose};
 use crate::error::Result;
 
 /// The rows of one sequence in a ragged batch.
@@ -31,6 +32,43 @@ pub trait KvCache: Send + Sync + 'static {
 
     /// Counts tokens whose keys and values every layer has stored.
     fn advance(&mut self, tokens: usize);
+}
+
+/// What becomes of the logits that a forward pass computes.
+#[derive(Clone, Copy, Debug)]
+pub enum Ask<'a> {
+    /// All of them go to the host.
+    Logits,
+    /// Those of these tokens do.
+    Of(&'a [u32]),
+    /// A token is chosen by each row of them, and only tokens go to the host.
+    Tokens(&'a [Draw]),
+}
+
+/// What a forward pass gave: what was asked for; the rest is empty.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Output {
+    /// Row by row (rows, vocabulary), or (rows, tokens asked for).
+    pub logits: Vec<f32>,
+    /// One for each row.
+    pub tokens: Vec<u32>,
+}
+
+impl Ask<'_> {
+    /// What is asked of logits (rows, vocabulary) that lie in the host's memory.
+    pub fn answer(self, logits: &[f32], vocabulary: usize) -> Output {
+        let rows = logits.chunks_exact(vocabulary);
+        match self {
+            Ask::Logits => Output { logits: logits.to_vec(), ..Output::default() },
+            Ask::Of(tokens) => {
+                let of_row = |row: &[f32]| tokens.iter().map(|&token| row[token as usize]).collect::<Vec<_>>();
+                Output { logits: rows.flat_map(of_row).collect(), ..Output::default() }
+            }
+            Ask::Tokens(draws) => {
+                Output { tokens: rows.zip(draws).map(|(row, &draw)| choose(row, draw)).collect(), ..Output::default() }
+            }
+        }
+    }
 }
 
 /// A device's side of the decoder. Rows are activations (n, width) in the device's memory; a batch is ragged, with the
@@ -64,14 +102,15 @@ pub trait Backend: Send + Sync + 'static {
     /// Prepares a forward pass over these tokens. `spans` cover them in order; one cache per span.
     fn plan(&self, tokens: &[u32], spans: &[Span], caches: &[&mut Self::Cache]) -> Result<Self::Plan>;
 
-    /// Runs the forward pass and copies its logits to the host: `network` computes them, for the rows in `wanted`, from
-    /// what the plan holds. A device may record what it does and repeat that instead for a plan of the same shape.
+    /// Runs the forward pass: `network` computes the logits of the rows in `wanted` from what the plan holds, of which
+    /// `ask` says what to give. A device may record what it does and repeat that instead for a plan of the same shape.
     fn execute(
         &self,
         plan: Self::Plan,
         wanted: &[usize],
+        ask: Ask,
         network: impl FnOnce(&Self::Plan) -> Result<Option<Self::Rows>> + Send,
-    ) -> Result<Vec<f32>>;
+    ) -> Result<Output>;
 
     /// The embedding's rows of the plan's tokens.
     fn embed(&self, plan: &Self::Plan, table: &Self::Weight) -> Result<Self::Rows>;

@@ -8,10 +8,11 @@
 
 use std::sync::Arc;
 
-use super::backend::{Backend, KvCache, Span};
+use super::backend::{Ask, Backend, KvCache, Output, Span};
 use super::checkpoint::Checkpoint;
 use super::sequence::{Owner, Prefix, Sequence};
 use super::{LlamaConfig, layout};
+use crate::device::cpu::Draw;
 use crate::error::{Error, Result};
 
 /// Which positions' logits a forward pass is to compute.
@@ -35,6 +36,13 @@ pub trait Engine: Send + Sync {
 
     /// Appends tokens to each sequence (at least one to each), and returns the wanted logits, row by row (rows, vocab).
     fn forward(&self, batch: &mut [(&mut Sequence, &[u32])], wanted: Wanted) -> Result<Vec<f32>>;
+
+    /// The same of the logits after each sequence's last token; of these, those of some tokens (sequences, tokens).
+    fn logits_of(&self, batch: &mut [(&mut Sequence, &[u32])], tokens: &[u32]) -> Result<Vec<f32>>;
+
+    /// The same, and chooses the token that follows each sequence, as its draw says. Only tokens leave the device, and
+    /// one that goes in next, with the same sequences beside it, is there already.
+    fn choose(&self, batch: &mut [(&mut Sequence, &[u32])], draws: &[Draw]) -> Result<Vec<u32>>;
 }
 
 /// Weights on a device.
@@ -94,11 +102,18 @@ impl<B: Backend> Decoder<B> {
     }
 
     /// One pass over at most `max_rows` tokens.
-    fn pass(&self, tokens: &[u32], spans: &[Span], caches: &mut [&mut B::Cache], wanted: &[usize]) -> Result<Vec<f32>> {
+    fn pass(
+        &self,
+        tokens: &[u32],
+        spans: &[Span],
+        caches: &mut [&mut B::Cache],
+        wanted: &[usize],
+        ask: Ask,
+    ) -> Result<Output> {
         let plan = self.backend.plan(tokens, spans, caches)?;
-        let logits = self.backend.execute(plan, wanted, |plan| self.network(plan, caches, wanted))?;
+        let output = self.backend.execute(plan, wanted, ask, |plan| self.network(plan, caches, wanted))?;
         caches.iter_mut().zip(spans).for_each(|(cache, span)| cache.advance(span.rows));
-        Ok(logits)
+        Ok(output)
     }
 
     /// Logits of the wanted rows (wanted, vocab), if there are any.
@@ -123,13 +138,62 @@ impl<B: Backend> Decoder<B> {
         backend.logits(&x, self.head.as_ref().unwrap_or(&self.embedding)).map(Some)
     }
 
-    fn check(&self, cache: &B::Cache, tokens: &[u32]) -> Result<()> {
-        let vocabulary = self.config.vocab_size;
-        if let Some(id) = tokens.iter().find(|&&id| id as usize >= vocabulary) {
-            let reason =
-                format!("token {id} is beyond the vocabulary of {vocabulary}; is it another model's tokenizer?");
-            return Err(Error::invalid(reason));
+    /// Appends tokens to each sequence, in passes of at most as many rows as the device takes.
+    fn run(&self, batch: &mut [(&mut Sequence, &[u32])], wanted: Wanted, ask: Ask) -> Result<Output> {
+        let mut work: Vec<(&mut B::Cache, &[u32])> = Vec::with_capacity(batch.len());
+        for (sequence, tokens) in batch {
+            let cache = sequence.cache_mut::<B::Cache>(self.owner)?;
+            self.check(cache, tokens)?;
+            work.push((cache, tokens));
         }
+        let mut output = Output::default();
+        // Passes of at most `max_rows` rows; the batch's order stays, and a long sequence goes through several.
+        let limit = self.backend.max_rows().max(1);
+        let (mut next, mut done) = (0, 0);
+        while next < work.len() {
+            let (mut tokens, mut spans, mut rows) = (Vec::new(), Vec::new(), Vec::new());
+            let first = next;
+            while next < work.len() && tokens.len() < limit {
+                let (cache, all) = &work[next];
+                let taken = (all.len() - done).min(limit - tokens.len());
+                let start = tokens.len();
+                spans.push(Span { start, rows: taken, position: cache.len() });
+                tokens.extend_from_slice(&all[done..done + taken]);
+                done += taken;
+                match wanted {
+                    Wanted::All => rows.extend(start..start + taken),
+                    Wanted::Last if done == all.len() => rows.push(start + taken - 1),
+                    _ => {}
+                }
+                if done == all.len() {
+                    (next, done) = (next + 1, 0);
+                }
+            }
+            let mut caches: Vec<&mut B::Cache> =
+                work[first..].iter_mut().take(spans.len()).map(|(cache, _)| &mut **cache).collect();
+            let ask = match ask {
+                Ask::Tokens(draws) => Ask::Tokens(&draws[output.tokens.len()..][..rows.len()]),
+                other => other,
+            };
+            let Output { logits, tokens } = self.pass(&tokens, &spans, &mut caches, &rows, ask)?;
+            output.logits.extend(logits);
+            output.tokens.extend(tokens);
+        }
+        Ok(output)
+    }
+
+    fn check_tokens(&self, tokens: &[u32]) -> Result<()> {
+        let vocabulary = self.config.vocab_size;
+        match tokens.iter().find(|&&id| id as usize >= vocabulary) {
+            None => Ok(()),
+            Some(id) => Err(Error::invalid(format!(
+                "token {id} is beyond the vocabulary of {vocabulary}; is it another model's tokenizer?"
+            ))),
+        }
+    }
+
+    fn check(&self, cache: &B::Cache, tokens: &[u32]) -> Result<()> {
+        self.check_tokens(tokens)?;
         if tokens.is_empty() {
             return Err(Error::shape("llama", "a sequence without new tokens"));
         }
@@ -160,39 +224,18 @@ impl<B: Backend> Engine for Decoder<B> {
     }
 
     fn forward(&self, batch: &mut [(&mut Sequence, &[u32])], wanted: Wanted) -> Result<Vec<f32>> {
-        let mut work: Vec<(&mut B::Cache, &[u32])> = Vec::with_capacity(batch.len());
-        for (sequence, tokens) in batch {
-            let cache = sequence.cache_mut::<B::Cache>(self.owner)?;
-            self.check(cache, tokens)?;
-            work.push((cache, tokens));
+        Ok(self.run(batch, wanted, Ask::Logits)?.logits)
+    }
+
+    fn logits_of(&self, batch: &mut [(&mut Sequence, &[u32])], tokens: &[u32]) -> Result<Vec<f32>> {
+        self.check_tokens(tokens)?;
+        Ok(self.run(batch, Wanted::Last, Ask::Of(tokens))?.logits)
+    }
+
+    fn choose(&self, batch: &mut [(&mut Sequence, &[u32])], draws: &[Draw]) -> Result<Vec<u32>> {
+        if batch.len() != draws.len() {
+            return Err(Error::shape("llama", format!("{} draws for {} sequences", draws.len(), batch.len())));
         }
-        let mut logits = Vec::new();
-        // Passes of at most `max_rows` rows; the batch's order stays, and a long sequence goes through several.
-        let limit = self.backend.max_rows().max(1);
-        let (mut next, mut done) = (0, 0);
-        while next < work.len() {
-            let (mut tokens, mut spans, mut rows) = (Vec::new(), Vec::new(), Vec::new());
-            let first = next;
-            while next < work.len() && tokens.len() < limit {
-                let (cache, all) = &work[next];
-                let taken = (all.len() - done).min(limit - tokens.len());
-                let start = tokens.len();
-                spans.push(Span { start, rows: taken, position: cache.len() });
-                tokens.extend_from_slice(&all[done..done + taken]);
-                done += taken;
-                match wanted {
-                    Wanted::All => rows.extend(start..start + taken),
-                    Wanted::Last if done == all.len() => rows.push(start + taken - 1),
-                    _ => {}
-                }
-                if done == all.len() {
-                    (next, done) = (next + 1, 0);
-                }
-            }
-            let mut caches: Vec<&mut B::Cache> =
-                work[first..].iter_mut().take(spans.len()).map(|(cache, _)| &mut **cache).collect();
-            logits.extend(self.pass(&tokens, &spans, &mut caches, &rows)?);
-        }
-        Ok(logits)
+        Ok(self.run(batch, Wanted::Last, Ask::Tokens(draws))?.tokens)
     }
 }

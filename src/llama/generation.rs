@@ -8,7 +8,8 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::sampling::{Sampler, Sampling};
-use super::{Llama, Prefix, Sequence, Wanted};
+use super::{Llama, Prefix, Sequence};
+use crate::device::cpu::Draw;
 use crate::error::{Error, Result};
 use crate::files;
 
@@ -91,7 +92,7 @@ pub struct Answer {
 pub struct Spent {
     /// Prompt tokens, without those of the prefix.
     pub prompt_tokens: usize,
-    /// From the first prompt token to the first logits.
+    /// From the first prompt tokens to the first new ones.
     pub prefill: Duration,
     /// Tokens that were generated after the first of each sequence.
     pub decoded_tokens: usize,
@@ -125,15 +126,16 @@ impl Llama {
             running.push(Running { number, sequence, sampler: Sampler::new(how.sampling, number), token: 0 });
         }
         let start = Instant::now();
+        let draws = draw(&mut running);
         let mut work: Vec<_> = running.iter_mut().map(|r| (&mut r.sequence, prompts[r.number])).collect();
-        let mut logits = engine.forward(&mut work, Wanted::Last)?;
+        let mut chosen = engine.choose(&mut work, &draws)?;
         spent.prefill = start.elapsed();
         let start = Instant::now();
         loop {
-            let mut rows = logits.chunks_exact(self.config.vocab_size);
+            let mut tokens = chosen.iter();
             running.retain_mut(|r| {
-                let Some(logits) = rows.next() else { return false };
-                let (token, answer) = (r.sampler.choose(logits), &mut answers[r.number]);
+                let Some(&token) = tokens.next() else { return false };
+                let answer = &mut answers[r.number];
                 r.token = token;
                 if self.generation.end.contains(&token) {
                     answer.stop = Stop::End;
@@ -150,14 +152,20 @@ impl Llama {
                 break;
             }
             spent.decoded_tokens += running.len();
+            let draws = draw(&mut running);
             let fed: Vec<u32> = running.iter().map(|r| r.token).collect();
             let tokens = fed.chunks_exact(1);
             let mut work: Vec<_> = running.iter_mut().map(|r| &mut r.sequence).zip(tokens).collect();
-            logits = engine.forward(&mut work, Wanted::Last)?;
+            chosen = engine.choose(&mut work, &draws)?;
         }
         spent.decode = start.elapsed();
         Ok((answers, spent))
     }
+}
+
+/// How the next token of each sequence is chosen.
+fn draw(running: &mut [Running]) -> Vec<Draw> {
+    running.iter_mut().map(|r| r.sampler.draw()).collect()
 }
 
 /// A sequence whose answer has not ended.

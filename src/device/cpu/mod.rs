@@ -28,6 +28,7 @@ mod matmul;
 pub mod matrix;
 mod memory;
 mod product;
+mod sampling;
 mod self_attention;
 pub mod vector;
 
@@ -42,4 +43,5 @@ pub use linear::{
 pub use matmul::{Mat, matmul};
 pub use memory::{available_memory, large_array, read_bandwidth};
 pub use product::{Activation, Epilogue, Operand, PackedBf16, TransposedF32, Value, Windows, bf16_ceiling};
+pub use sampling::{Draw, choose};
 pub use self_attention::{Heads, self_attention};

@@ -3,6 +3,7 @@
 
 mod plan;
 
+use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 use std::path::Path;
 
@@ -115,7 +116,7 @@ impl Decoder {
     }
 
     /// Tokens that stand for each option's letter: alone and after a space, where the tokenizer has both for all.
-    fn letters(&self, options: usize) -> Result<Vec<Vec<usize>>> {
+    fn letters(&self, options: usize) -> Result<Vec<Vec<u32>>> {
         let id = |before: &str, i: usize| self.llama.tokenizer().id(&format!("{before}{}", letter(i)));
         // As the vocabularies of byte-level and SentencePiece tokenizers write a space.
         let ways: Vec<&str> =
@@ -124,7 +125,7 @@ impl Decoder {
             let reason = "the model's tokenizer lacks a token for each of the options' letters; use --scoring generate";
             return Err(Error::invalid(reason));
         }
-        Ok((0..options).map(|i| ways.iter().filter_map(|b| Some(id(b, i)? as usize)).collect()).collect())
+        Ok((0..options).map(|i| ways.iter().filter_map(|b| id(b, i)).collect()).collect())
     }
 
     /// Keys and values of several continuations of a prefix, computed together.
@@ -163,20 +164,24 @@ impl Decoder {
             }
         }
         let mut work: Vec<_> = sequences.iter_mut().zip(inputs).collect();
-        let logits = engine.forward(&mut work, llama::Wanted::Last)?;
-        let members = batch.iter().flat_map(|g| &g.members);
-        let rows = logits.chunks_exact(self.llama.config().vocab_size).zip(members);
-        rows.map(|(row, &member)| self.of_letters(row, questions[member].options)).collect()
+        let members = || batch.iter().flat_map(|g| &g.members);
+        let letters = members().map(|&member| self.letters(questions[member].options)).collect::<Result<Vec<_>>>()?;
+        let wanted: BTreeSet<u32> = letters.iter().flatten().flatten().copied().collect();
+        let wanted: Vec<u32> = wanted.into_iter().collect();
+        let logits = engine.logits_of(&mut work, &wanted)?;
+        let of_token = |row: &[f32], token| row[wanted.partition_point(|&other| other < token)];
+        let rows = logits.chunks_exact(wanted.len().max(1)).zip(&letters);
+        rows.map(|(row, letters)| Decoder::of_letters(letters, |token| of_token(row, token))).collect()
     }
 
     /// Log of the summed exponentials of each letter's tokens.
-    fn of_letters(&self, logits: &[f32], options: usize) -> Result<Vec<f32>> {
-        let sum = |tokens: &Vec<usize>| {
-            let values = || tokens.iter().filter_map(|&t| logits.get(t).copied());
+    fn of_letters(letters: &[Vec<u32>], logit: impl Fn(u32) -> f32) -> Result<Vec<f32>> {
+        let sum = |tokens: &Vec<u32>| {
+            let values = || tokens.iter().map(|&token| logit(token));
             let highest = values().fold(f32::NEG_INFINITY, f32::max);
             highest + values().map(|l| (l - highest).exp()).sum::<f32>().ln()
         };
-        let letters: Vec<f32> = self.letters(options)?.iter().map(sum).collect();
+        let letters: Vec<f32> = letters.iter().map(sum).collect();
         match letters.iter().all(|l| l.is_finite()) {
             true => Ok(letters),
             false => Err(Error::invalid("the model's logits are no finite numbers; are its weights whole?")),

@@ -9,7 +9,7 @@ use rayon::prelude::*;
 
 pub use cache::Cache;
 
-use super::backend::{Backend, Span};
+use super::backend::{Ask, Backend, Output, Span};
 use super::matrix::Matrix;
 use super::{Checkpoint, LlamaConfig, Precision};
 use crate::device::cpu::matrix::{Matrix as View, project};
@@ -94,10 +94,14 @@ impl Backend for Cpu {
         &self,
         plan: Plan,
         _: &[usize],
+        ask: Ask,
         network: impl FnOnce(&Plan) -> Result<Option<Rows>> + Send,
-    ) -> Result<Vec<f32>> {
+    ) -> Result<Output> {
         // Inside of the pool, whose threads then do not fall asleep between operations.
-        rayon::scope(|_| Ok(network(&plan)?.map_or(Vec::new(), |logits| logits.values.to_vec())))
+        rayon::scope(|_| {
+            let logits = network(&plan)?;
+            Ok(logits.map_or(Output::default(), |logits| ask.answer(&logits.values, logits.width)))
+        })
     }
 
     fn embed(&self, plan: &Plan, table: &Vec<Matrix>) -> Result<Rows> {

@@ -1,11 +1,12 @@
-//! What a forward pass reads beside weights, in one array on the device.
+//! What a forward pass reads beside weights: most of it in one array on the device.
 
 use bytemuck::{Pod, cast_slice};
 
 use super::super::backend::Span;
 use super::Cache;
 use crate::device::Gpu;
-use crate::device::cuda::llama::{Page, Sequences, Tile};
+use crate::device::cpu::Draw;
+use crate::device::cuda::llama::{Page, Rows, Sequences, Tile};
 use crate::device::cuda::{DeviceBuffer, Ptr};
 use crate::error::Result;
 
@@ -20,9 +21,14 @@ pub(super) struct Shape {
     tiles: usize,
 }
 
-/// The inputs, one after the other.
+/// The inputs.
 pub(super) struct Inputs {
+    /// The parts, one after the other.
     bytes: DeviceBuffer<u8>,
+    /// A token of each row. In a recorded step the chosen ones take their places.
+    tokens: Known<u32>,
+    /// Of a recorded step, how each row's next token is chosen.
+    draws: Known<Draw>,
     shape: Shape,
     /// Angles of a row.
     angles: usize,
@@ -46,10 +52,10 @@ impl Shape {
     }
 
     /// Bytes of each part; what is aligned to more stands first.
-    fn sizes(&self, angles: usize) -> [usize; 7] {
+    fn sizes(&self, angles: usize) -> [usize; 6] {
         let Shape { rows, sequences, stride, tiles } = *self;
         let (pages, tiles) = (sequences * stride * size_of::<Page>(), tiles * size_of::<Tile>());
-        [pages, tiles, rows * 8, rows * angles * 8, rows * 4, rows * 4, rows * 4]
+        [pages, tiles, rows * 8, rows * angles * 8, rows * 4, rows * 4]
     }
 
     fn place(&self, angles: usize, part: Part) -> usize {
@@ -64,9 +70,36 @@ enum Part {
     Tiles,
     Slots,
     Angles,
-    Tokens,
     Positions,
     Numbers,
+}
+
+/// An array on the device whose values the host knows, so that it copies them only where they change.
+struct Known<T: Pod> {
+    there: DeviceBuffer<T>,
+    values: Vec<T>,
+}
+
+impl<T: Pod + PartialEq> Known<T> {
+    fn alloc(gpu: &Gpu, label: &'static str, len: usize) -> Result<Known<T>> {
+        Ok(Known { there: gpu.alloc(label, len)?, values: Vec::new() })
+    }
+
+    fn set(&mut self, values: &[T]) -> Result<()> {
+        if self.values != values {
+            self.values.clear();
+            self.there.write(0, values)?;
+            self.values.extend_from_slice(values);
+        }
+        Ok(())
+    }
+
+    /// What a kernel left there.
+    fn read(&mut self) -> Result<&[T]> {
+        self.values.resize(self.there.len(), T::zeroed());
+        self.there.read(&mut self.values)?;
+        Ok(&self.values)
+    }
 }
 
 fn tiles(spans: &[Span]) -> impl Iterator<Item = Tile> {
@@ -78,7 +111,8 @@ impl Inputs {
     pub(super) fn alloc(gpu: &Gpu, shape: Shape, head_dim: usize) -> Result<Inputs> {
         let angles = head_dim / 2;
         let bytes = gpu.alloc("positions and pages", shape.sizes(angles).iter().sum())?;
-        Ok(Inputs { bytes, shape, angles })
+        let (tokens, draws) = (Known::alloc(gpu, "tokens", shape.rows)?, Known::alloc(gpu, "tokens", shape.rows)?);
+        Ok(Inputs { bytes, tokens, draws, shape, angles })
     }
 
     pub(super) fn shape(&self) -> Shape {
@@ -109,11 +143,26 @@ impl Inputs {
         // The product is rounded to f32, as on the CPU.
         let turn = |p: u32| frequencies.iter().map(move |f| [(p as f32 * f).cos(), (p as f32 * f).sin()]);
         put(&mut all, &positions.iter().copied().flat_map(turn).collect::<Vec<_>>());
-        put(&mut all, tokens);
         put(&mut all, &positions);
         let number = |(number, span): (usize, &Span)| std::iter::repeat_n(number as u32, span.rows);
         put(&mut all, &spans.iter().enumerate().flat_map(number).collect::<Vec<u32>>());
+        self.tokens.set(tokens)?;
         self.bytes.write(0, &all)
+    }
+
+    /// Writes how each row's next token is chosen.
+    pub(super) fn set_draws(&mut self, draws: &[Draw]) -> Result<()> {
+        self.draws.set(draws)
+    }
+
+    /// Queues the choice of each row's next token, which takes its last one's place.
+    pub(super) fn choose(&self, logits: Rows) -> Result<()> {
+        logits.choose(&self.draws.there, &self.tokens.there)
+    }
+
+    /// The tokens that were chosen.
+    pub(super) fn chosen(&mut self) -> Result<&[u32]> {
+        self.tokens.read()
     }
 
     fn at(&self, part: Part) -> Ptr {
@@ -122,7 +171,7 @@ impl Inputs {
 
     /// Tokens (rows).
     pub(super) fn tokens(&self) -> Ptr {
-        self.at(Part::Tokens)
+        self.tokens.there.ptr()
     }
 
     /// The rest, for attention.

@@ -2,7 +2,7 @@
 //!
 //! Prefill multiplies on tensor cores; a step that appends one token to each of a few sequences is recorded as a graph when
 //! it first occurs and launched as one from then on. What changes from step to step (tokens, positions, pages) lies in the
-//! device's memory, where the next step's is written over it.
+//! device's memory, where the next step's is written over it; the tokens that a step chooses it puts there itself.
 
 mod cache;
 mod inputs;
@@ -13,10 +13,11 @@ use bytemuck::cast_slice;
 pub use cache::Cache;
 use inputs::{Inputs, Shape};
 
-use super::backend::{Backend, Span};
+use super::backend::{Ask, Backend, Output, Span};
 use super::matrix::{Matrix, Values};
 use super::{Checkpoint, LlamaConfig, Precision, layout};
 use crate::device::Gpu;
+use crate::device::cpu::Draw;
 use crate::device::cpu::matrix::Bits;
 use crate::device::cuda::llama::{Element, Format, Heads, Into, Rows, Sequences, Weight};
 use crate::device::cuda::{Arithmetic, DeviceBuffer, Graph};
@@ -44,10 +45,11 @@ pub struct Cuda {
     steps: Mutex<Vec<Step>>,
 }
 
-/// The inputs of a forward pass, and perhaps what was recorded on them with the place of its logits.
+/// The inputs of a forward pass, and perhaps what was recorded on them: it reads and writes nothing else that it does not
+/// allocate itself, beside the weights.
 struct Step {
+    recorded: Option<Graph<()>>,
     inputs: Inputs,
-    recorded: Option<Graph<Rows>>,
 }
 
 /// A forward pass about to run.
@@ -113,7 +115,37 @@ impl Cuda {
         if let Some(at) = steps.iter().position(|step| step.inputs.shape() == shape) {
             return Ok(steps.swap_remove(at));
         }
-        Ok(Step { inputs: Inputs::alloc(&self.gpu, shape, self.config.head_dim)?, recorded: None })
+        Ok(Step { recorded: None, inputs: Inputs::alloc(&self.gpu, shape, self.config.head_dim)? })
+    }
+
+    /// Runs a forward pass that chooses a token from each of the wanted rows' logits. A step of few sequences is recorded
+    /// the first time, and launched as one from then on.
+    fn choose(
+        &self,
+        mut plan: Plan,
+        wanted: &[usize],
+        draws: &[Draw],
+        network: impl FnOnce(&Plan) -> Result<Option<Rows>>,
+    ) -> Result<Vec<u32>> {
+        let shape = plan.step.inputs.shape();
+        let missing = || Error::shape("llama", "tokens to be chosen without logits");
+        if !(shape.is_step() && shape.rows <= FEW && wanted.iter().copied().eq(0..shape.rows)) {
+            let logits = network(&plan)?.ok_or_else(missing)?;
+            let mut tokens = vec![0; wanted.len()];
+            let chosen = self.gpu.alloc("tokens", wanted.len())?;
+            logits.choose(&self.gpu.upload("tokens", draws)?, &chosen)?;
+            return chosen.read(&mut tokens).map(|()| tokens);
+        }
+        plan.step.inputs.set_draws(draws)?;
+        let recorded = match plan.step.recorded.take() {
+            Some(recorded) => recorded,
+            None => self.gpu.record((), |()| plan.step.inputs.choose(network(&plan)?.ok_or_else(missing)?))?,
+        };
+        recorded.launch()?;
+        let tokens = plan.step.inputs.chosen()?.to_vec();
+        plan.step.recorded = Some(recorded);
+        self.steps().push(plan.step);
+        Ok(tokens)
     }
 }
 
@@ -155,33 +187,26 @@ impl Backend for Cuda {
         Ok(Plan { step, sequences })
     }
 
-    /// Records a step of few sequences the first time, and launches what was recorded from then on.
     fn execute(
         &self,
         plan: Plan,
         wanted: &[usize],
+        ask: Ask,
         network: impl FnOnce(&Plan) -> Result<Option<Rows>> + Send,
-    ) -> Result<Vec<f32>> {
-        let rows = plan.step.inputs.shape().rows;
-        let repeats = plan.step.inputs.shape().is_step() && rows <= FEW && wanted.iter().copied().eq(0..rows);
-        if !repeats {
-            return network(&plan)?.map_or(Ok(Vec::new()), |rows| rows.read());
+    ) -> Result<Output> {
+        if let (Ask::Tokens(draws), false) = (ask, wanted.is_empty()) {
+            return Ok(Output { tokens: self.choose(plan, wanted, draws, network)?, ..Output::default() });
         }
-        let mut plan = plan;
-        if plan.step.recorded.is_none() {
-            let place = Rows::any_width(&self.gpu, Element::F32, rows, self.config.vocab_size)?;
-            let recorded = self.gpu.record(place, |place| match network(&plan)? {
-                Some(logits) => logits.copy_to(place),
-                None => Err(Error::shape("llama", "a step without logits")),
-            })?;
-            plan.step.recorded = Some(recorded);
-        }
-        let logits = match &plan.step.recorded {
-            Some(recorded) => recorded.launch().and_then(|()| recorded.kept().read())?,
-            None => Vec::new(),
+        let logits = match (network(&plan)?, ask) {
+            (None, _) => Vec::new(),
+            (Some(logits), Ask::Of(tokens)) => logits.gather(tokens)?.read()?,
+            (Some(logits), _) => logits.read()?,
         };
-        self.steps().push(plan.step);
-        Ok(logits)
+        // A recorded step whose inputs this pass had borrowed.
+        if plan.step.recorded.is_some() {
+            self.steps().push(plan.step);
+        }
+        Ok(Output { logits, ..Output::default() })
     }
 
     fn embed(&self, plan: &Plan, table: &Weight) -> Result<Rows> {

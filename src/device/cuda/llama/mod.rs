@@ -6,6 +6,7 @@
 mod attention;
 mod linear;
 mod rows;
+mod sample;
 
 pub use attention::{Heads, Layer, PAGE, Page, Sequences, Tile};
 pub use linear::{Format, Into, Weight};

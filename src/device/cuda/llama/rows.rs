@@ -84,7 +84,7 @@ impl Rows {
         Rows::any_width(gpu, element, rows, width)
     }
 
-    /// Rows that only products write and the host reads: their width is any.
+    /// Rows of logits: products write them, choices and the host read them, and their width is any.
     pub fn any_width(gpu: &Gpu, element: Element, rows: usize, width: usize) -> Result<Rows> {
         Ok(Rows { bytes: gpu.alloc("activations", rows * width * element.size())?, rows, width, element })
     }
@@ -119,9 +119,13 @@ impl Rows {
         self.bytes.gpu()
     }
 
-    /// A copy of host values, rounded to `element`; their number must be a multiple of `width`.
+    /// A copy of host values, rounded to `element`; their number must be a multiple of `width`, which is any in f32.
     pub fn upload(gpu: &Gpu, element: Element, values: &[f32], width: usize) -> Result<Rows> {
-        let mut rows = Rows::alloc(gpu, element, values.len() / width.max(1), width)?;
+        let count = values.len() / width.max(1);
+        let mut rows = match element {
+            Element::F32 => Rows::any_width(gpu, element, count, width)?,
+            _ => Rows::alloc(gpu, element, count, width)?,
+        };
         let written = match element {
             Element::F32 => rows.bytes.write(0, cast_slice(values)),
             Element::Bf16 => rows.bytes.write(0, cast_slice(&Vec::<bf16>::from_f32_slice(values))),
