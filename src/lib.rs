@@ -17,6 +17,7 @@ pub mod report;
 pub mod settings;
 pub mod tape;
 pub mod tensor;
+pub mod tokenizer;
 pub mod train;
 
 pub use error::{Error, Result};

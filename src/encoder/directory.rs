@@ -4,11 +4,12 @@ use std::path::{Path, PathBuf};
 
 use xxhash_rust::xxh3::Xxh3;
 
-use super::{Compute, ImageEncoder, TextEncoder, Tokenizer, bert, clip, resnet};
+use super::{Compute, ImageEncoder, TextEncoder, bert, clip, resnet};
 use crate::device::MappedFile;
 use crate::error::{Error, Result};
 use crate::files;
 use crate::tensor::Shards;
+use crate::tokenizer::Tokenizer;
 
 /// Tells one encoder's files from another's: a hash of their contents.
 #[derive(Clone, Debug, PartialEq, Eq)]

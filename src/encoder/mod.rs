@@ -9,7 +9,6 @@ mod precision;
 mod resample;
 pub mod resnet;
 mod text;
-mod tokenizer;
 pub(crate) mod transformer;
 mod vision;
 
@@ -19,7 +18,6 @@ pub use self::image::{ImageProcessor, image_size, read_image};
 pub use directory::Fingerprint;
 pub use precision::{Compute, Precision};
 pub use text::TextEncoder;
-pub use tokenizer::Tokenizer;
 pub use vision::ImageEncoder;
 
 use self::layers::{Rows, Sequences};

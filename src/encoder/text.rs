@@ -5,8 +5,9 @@ use std::path::Path;
 use rayon::prelude::*;
 
 use super::directory::Directory;
-use super::{Compute, Encoded, Tokenizer};
+use super::{Compute, Encoded};
 use crate::error::{Error, Result};
+use crate::tokenizer::Tokenizer;
 
 /// A model of texts.
 pub trait TextModel: Send + Sync {
@@ -62,7 +63,7 @@ impl TextEncoder {
     /// The numbers of texts' tokens, at most `max_tokens` of each text and no more than the model takes.
     pub fn tokenize(&self, texts: &[&str], max_tokens: usize) -> Result<Vec<Vec<u32>>> {
         let tokenizer = self.tokenizer.at_most(max_tokens.min(self.model.max_tokens()))?;
-        texts.par_iter().map(|text| tokenizer.ids(text)).collect()
+        texts.par_iter().map(|text| tokenizer.encode(text)).collect()
     }
 
     /// Encodes texts given by the numbers of their tokens.

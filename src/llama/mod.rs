@@ -19,7 +19,6 @@ mod random;
 mod sampling;
 mod sequence;
 mod shards;
-mod tokenizer;
 
 use std::path::Path;
 
@@ -35,11 +34,11 @@ pub use quantize::quantize;
 pub use random::{Preset, write_random};
 pub use sampling::{Sampler, Sampling};
 pub use sequence::{Prefix, Sequence};
-pub use tokenizer::{Streaming, Tokenizer};
 
 use crate::device::Gpu;
 use crate::error::{Error, Result};
 use crate::tensor::Tensor;
+use crate::tokenizer::Tokenizer;
 
 /// A decoder with its tokenizer, chat template and generation settings.
 pub struct Llama {

@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use tokenizers::TruncationParams;
+
 use crate::error::{Error, Result};
 
 /// A model's `tokenizer.json`.
@@ -11,7 +13,7 @@ pub struct Tokenizer {
 }
 
 impl Tokenizer {
-    /// Reads `tokenizer.json` of a model's folder.
+    /// Reads `tokenizer.json` of a model's folder. What it says about padding and cutting does not count.
     pub fn open(folder: &Path) -> Result<Tokenizer> {
         let path = folder.join("tokenizer.json");
         if !path.exists() {
@@ -25,11 +27,28 @@ impl Tokenizer {
         Ok(Tokenizer { path, inner })
     }
 
-    /// Token numbers of a text, with the model's start token if `special`.
+    /// Token numbers of a text, with the model's special tokens if `special`.
     pub fn encode(&self, text: &str, special: bool) -> Result<Vec<u32>> {
-        let encoding = self.inner.encode_fast(text, special);
+        self.encode_by(&self.inner, text, special)
+    }
+
+    fn encode_by(&self, inner: &tokenizers::Tokenizer, text: &str, special: bool) -> Result<Vec<u32>> {
+        let encoding = inner.encode_fast(text, special);
         let encoding = encoding.map_err(|e| Error::file(&self.path, format!("cannot tokenize {text:?}: {e}")))?;
         Ok(encoding.get_ids().to_vec())
+    }
+
+    /// The same tokenizer, cutting texts to `max_tokens` with their special tokens.
+    pub fn at_most(&self, max_tokens: usize) -> Result<Bounded<'_>> {
+        let special = self.encode("", true)?.len();
+        if max_tokens <= special {
+            let reason = format!("max_tokens = {max_tokens} leaves no room beside the {special} special tokens");
+            return Err(Error::invalid(reason));
+        }
+        let mut inner = self.inner.clone();
+        let truncation = TruncationParams { max_length: max_tokens, ..TruncationParams::default() };
+        inner.with_truncation(Some(truncation)).map_err(|e| Error::file(&self.path, e.to_string()))?;
+        Ok(Bounded { tokenizer: self, inner })
     }
 
     /// The text of tokens, without special ones.
@@ -45,6 +64,19 @@ impl Tokenizer {
     /// Decodes an answer token by token.
     pub fn stream(&self) -> Streaming<'_> {
         Streaming { tokenizer: self, ids: Vec::new(), shown: 0, text: 0 }
+    }
+}
+
+/// A tokenizer with a limit.
+pub struct Bounded<'a> {
+    tokenizer: &'a Tokenizer,
+    inner: tokenizers::Tokenizer,
+}
+
+impl Bounded<'_> {
+    /// Token numbers of a text with the model's special tokens, cut to the limit.
+    pub fn encode(&self, text: &str) -> Result<Vec<u32>> {
+        self.tokenizer.encode_by(&self.inner, text, true)
     }
 }
 
