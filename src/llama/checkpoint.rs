@@ -1,38 +1,23 @@
 //! Weights of a Hugging Face directory: one safetensors file or shards with an index, checked against the configuration
 //! before any of them is read.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
-
-use serde::Deserialize;
 
 use super::matrix::{Matrix, Precision, Values, float_precision};
 use super::{LlamaConfig, layout};
 use crate::device::cpu::matrix::Bits;
 use crate::error::{Error, Result};
-use crate::files;
-use crate::tensor::DType;
 use crate::tensor::safetensors::Reader;
-
-/// The one file of a small model.
-pub(super) const SINGLE: &str = "model.safetensors";
-/// Which shard of a larger one holds which tensor.
-pub(super) const INDEX: &str = "model.safetensors.index.json";
+use crate::tensor::{DType, Shards};
 
 /// The opened files of a model. Matrices are read when asked for: mapped where they have the wanted precision already,
 /// else converted.
 pub struct Checkpoint {
     folder: PathBuf,
     config: LlamaConfig,
-    shards: Vec<Reader>,
-    /// The shard of each tensor.
-    places: HashMap<String, usize>,
+    shards: Shards,
     precision: Precision,
-}
-
-#[derive(Deserialize)]
-struct Index {
-    weight_map: BTreeMap<String, String>,
 }
 
 impl Checkpoint {
@@ -43,13 +28,8 @@ impl Checkpoint {
     /// asked for in another precision.
     pub fn open(folder: &Path, precision: Option<Precision>) -> Result<Checkpoint> {
         let config = LlamaConfig::read(folder)?;
-        let shards = open_shards(folder)?;
-        let mut places = HashMap::new();
-        for (i, shard) in shards.iter().enumerate() {
-            places.extend(shard.names().map(|name| (name.to_string(), i)));
-        }
-        let mut checkpoint =
-            Checkpoint { folder: folder.to_path_buf(), config, shards, places, precision: Precision::F32 };
+        let shards = Shards::open(folder)?;
+        let mut checkpoint = Checkpoint { folder: folder.to_path_buf(), config, shards, precision: Precision::F32 };
         checkpoint.verify()?;
         let stored = checkpoint.stored()?;
         checkpoint.precision = precision.unwrap_or(stored);
@@ -83,7 +63,7 @@ impl Checkpoint {
             Some(_) => Ok(Precision::Int8),
             None => {
                 let name = "model.layers.0.self_attn.q_proj.weight";
-                let reader = self.reader(name)?;
+                let reader = self.shards.reader(name)?;
                 float_precision(reader.dtype(name)?).ok_or_else(|| reader.error(name, "is no float"))
             }
         }
@@ -102,7 +82,7 @@ impl Checkpoint {
     /// The weight of a layer, such as `model.layers.0.self_attn.q_proj`, in the checkpoint's precision.
     pub fn matrix(&self, layer: &str) -> Result<Matrix> {
         let name = format!("{layer}.weight");
-        let reader = self.reader(&name)?;
+        let reader = self.shards.reader(&name)?;
         let shape =
             layout::matrix_shape(&self.config, layer).ok_or_else(|| reader.error(&name, "is no matrix of a Llama"))?;
         let [rows, columns] = shape;
@@ -113,7 +93,11 @@ impl Checkpoint {
             _ => {
                 let scales = layout::scale_name(layer);
                 let bits = if reader.shape(&name)? == [rows, columns] { Bits::Eight } else { Bits::Four };
-                Values::Quantized { bits, codes: reader.mapped(&name)?, scales: self.reader(&scales)?.mapped(&scales)? }
+                Values::Quantized {
+                    bits,
+                    codes: reader.mapped(&name)?,
+                    scales: self.shards.reader(&scales)?.mapped(&scales)?,
+                }
             }
         };
         let matrix = Matrix::new(rows, columns, values)?;
@@ -134,7 +118,7 @@ impl Checkpoint {
             Some(Precision::Int4) => bits(Bits::Four),
             None => {
                 let name = format!("{layer}.weight");
-                columns * self.reader(&name)?.dtype(&name)?.size()
+                columns * self.shards.reader(&name)?.dtype(&name)?.size()
             }
         };
         Ok((rows * row) as u64)
@@ -149,12 +133,7 @@ impl Checkpoint {
     /// The gains of a norm, such as `model.norm`.
     pub fn vector(&self, layer: &str) -> Result<Vec<f32>> {
         let name = format!("{layer}.weight");
-        Ok(self.reader(&name)?.tensor_of(&name, &[self.config.hidden_size])?.data().to_vec())
-    }
-
-    fn reader(&self, name: &str) -> Result<&Reader> {
-        let shard = self.places.get(name).and_then(|&i| self.shards.get(i));
-        shard.ok_or_else(|| Error::tensor(&self.folder, name, "is missing"))
+        Ok(self.shards.reader(&name)?.tensor_of(&name, &[self.config.hidden_size])?.data().to_vec())
     }
 
     /// Names and shapes of everything the decoder reads, without reading any of it.
@@ -163,7 +142,7 @@ impl Checkpoint {
         let mut missing = Vec::new();
         for layer in layout::matrices(&self.config) {
             let name = format!("{layer}.weight");
-            match self.reader(&name) {
+            match self.shards.reader(&name) {
                 Ok(reader) => self.verify_matrix(reader, &layer, &name)?,
                 Err(_) => missing.push(name.clone()),
             }
@@ -172,7 +151,7 @@ impl Checkpoint {
         }
         for layer in layout::norms(&self.config) {
             let name = format!("{layer}.weight");
-            match self.reader(&name) {
+            match self.shards.reader(&name) {
                 Ok(reader) => {
                     let (found, needed) = (reader.shape(&name)?, [self.config.hidden_size]);
                     if found != needed {
@@ -194,7 +173,7 @@ impl Checkpoint {
         }
         // Files of old carry the rotary frequencies, and some tied models their last layer.
         let ignored = |name: &str| name.ends_with(".rotary_emb.inv_freq") || name == "lm_head.weight";
-        let unknown = self.places.keys().filter(|name| !known.contains(*name) && !ignored(name)).min();
+        let unknown = self.shards.names().find(|name| !known.contains(*name) && !ignored(name));
         match unknown {
             None => Ok(()),
             Some(name) => {
@@ -222,7 +201,7 @@ impl Checkpoint {
             return Err(reader.error(name, format!("has shape {found:?}, config.json says {:?}", [rows, columns])));
         }
         let scales = layout::scale_name(layer);
-        let holder = self.reader(&scales)?;
+        let holder = self.shards.reader(&scales)?;
         match (holder.dtype(&scales)?, holder.shape(&scales)?) {
             (DType::BF16, &[r, groups]) if r == rows && (groups * 64 == columns || groups * 128 == columns) => Ok(()),
             (dtype, shape) => {
@@ -231,34 +210,4 @@ impl Checkpoint {
             }
         }
     }
-}
-
-fn open_shards(folder: &Path) -> Result<Vec<Reader>> {
-    let (single, index) = (folder.join(SINGLE), folder.join(INDEX));
-    if single.exists() {
-        return Ok(vec![Reader::open(&single)?]);
-    }
-    if !index.exists() {
-        let reason = format!(
-            "has neither {SINGLE} nor {INDEX}; if the model has only pytorch_model.bin, save it again with \
-             safe_serialization"
-        );
-        return Err(Error::file(folder, reason));
-    }
-    let parsed: Index = serde_json::from_str(&files::read_text(&index)?)
-        .map_err(|e| Error::file(&index, format!("is no index of shards: {e}")))?;
-    let names: BTreeSet<&String> = parsed.weight_map.values().collect();
-    let missing: Vec<&str> = names.iter().filter(|n| !folder.join(n).exists()).map(|n| n.as_str()).collect();
-    if !missing.is_empty() {
-        let reason = format!("names shards that are missing: {}; download them", missing.join(", "));
-        return Err(Error::file(&index, reason));
-    }
-    let shards = names.iter().map(|name| Reader::open(&folder.join(name))).collect::<Result<Vec<_>>>()?;
-    for (tensor, file) in &parsed.weight_map {
-        let shard = names.iter().position(|name| *name == file).and_then(|i| shards.get(i));
-        if shard.is_none_or(|shard| !shard.contains(tensor)) {
-            return Err(Error::tensor(folder.join(file), tensor, format!("is missing, {INDEX} says it is here")));
-        }
-    }
-    Ok(shards)
 }

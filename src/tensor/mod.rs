@@ -18,6 +18,7 @@ pub use later::Later;
 pub use ragged::{Ragged, Textbook};
 pub use rows::{GpuRows, RowTable, SharedSlice};
 pub use shards::Shards;
+pub(crate) use shards::{INDEX, SINGLE};
 
 use crate::device::Gpu;
 use crate::device::cpu::Buffer;

@@ -10,8 +10,10 @@ use super::safetensors::Reader;
 use crate::error::{Error, Result};
 use crate::files;
 
-const SINGLE: &str = "model.safetensors";
-const INDEX: &str = "model.safetensors.index.json";
+/// The one file of a small model.
+pub(crate) const SINGLE: &str = "model.safetensors";
+/// Which file of a larger one holds which tensor.
+pub(crate) const INDEX: &str = "model.safetensors.index.json";
 
 /// The opened files of a model.
 #[derive(Debug)]
@@ -30,12 +32,12 @@ struct Index {
 impl Shards {
     /// Opens `model.safetensors`, or all files that `model.safetensors.index.json` names.
     ///
-    /// Fails if a file is missing or cut short, or lacks a tensor that the index says it has.
+    /// Fails if files are missing or cut short, or if one lacks a tensor that the index says it has.
     pub fn open(folder: &Path) -> Result<Shards> {
         let index = folder.join(INDEX);
-        let names = match (folder.join(SINGLE).exists(), index.exists()) {
-            (true, _) => BTreeSet::from([SINGLE.to_string()]),
-            (false, true) => Shards::named_by(&index)?.into_values().collect(),
+        let named = match (folder.join(SINGLE).exists(), index.exists()) {
+            (true, _) => BTreeMap::new(),
+            (false, true) => Shards::named_by(&index)?,
             (false, false) => {
                 let reason = format!(
                     "has neither {SINGLE} nor {INDEX}; if the model has only pytorch_model.bin, save it again with \
@@ -44,23 +46,22 @@ impl Shards {
                 return Err(Error::file(folder, reason));
             }
         };
-        if let Some(missing) = names.iter().find(|name| !folder.join(name).exists()) {
-            return Err(Error::file(folder.join(missing), format!("is missing, {INDEX} names it; download it")));
+        let single = folder.join(SINGLE).exists().then_some(SINGLE);
+        let names: BTreeSet<&str> = named.values().map(String::as_str).chain(single).collect();
+        let missing: Vec<&str> = names.iter().copied().filter(|name| !folder.join(name).exists()).collect();
+        if !missing.is_empty() {
+            let reason = format!("names shards that are missing: {}; download them", missing.join(", "));
+            return Err(Error::file(&index, reason));
         }
         let readers = names.iter().map(|name| Reader::open(&folder.join(name))).collect::<Result<Vec<_>>>()?;
         let mut places = BTreeMap::new();
         for (i, reader) in readers.iter().enumerate() {
             places.extend(reader.names().map(|name| (name.to_string(), i)));
         }
-        if !folder.join(SINGLE).exists() {
-            for (tensor, file) in Shards::named_by(&index)? {
-                if !readers.iter().any(|r| r.path() == folder.join(&file) && r.contains(&tensor)) {
-                    return Err(Error::tensor(
-                        folder.join(file),
-                        &tensor,
-                        format!("is missing, {INDEX} says it is here"),
-                    ));
-                }
+        for (tensor, file) in &named {
+            if !readers.iter().any(|r| r.path() == folder.join(file) && r.contains(tensor)) {
+                let reason = format!("is missing, {INDEX} says it is here");
+                return Err(Error::tensor(folder.join(file), tensor, reason));
             }
         }
         Ok(Shards { folder: folder.to_path_buf(), readers, places })
@@ -85,6 +86,11 @@ impl Shards {
         self.places.contains_key(name)
     }
 
+    /// Names of all tensors, sorted.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.places.keys().map(String::as_str)
+    }
+
     /// Shape of a tensor.
     pub fn shape(&self, name: &str) -> Result<&[usize]> {
         self.reader(name)?.shape(name)
@@ -95,7 +101,8 @@ impl Shards {
         self.reader(name)?.tensor_of(name, shape)
     }
 
-    fn reader(&self, name: &str) -> Result<&Reader> {
+    /// The file that holds a tensor.
+    pub fn reader(&self, name: &str) -> Result<&Reader> {
         let reader = self.places.get(name).and_then(|&i| self.readers.get(i));
         reader.ok_or_else(|| {
             let reason = "is missing; is the download complete, and is config.json this model's?";
@@ -128,7 +135,7 @@ mod tests {
         let index = r#"{"weight_map": {"a": "1.safetensors", "b": "2.safetensors"}}"#;
         std::fs::write(path.join(INDEX), index).unwrap();
         write(path, "1.safetensors", "a");
-        assert!(refused(path).contains("2.safetensors: is missing"));
+        assert!(refused(path).contains("names shards that are missing: 2.safetensors"));
         write(path, "2.safetensors", "c");
         assert!(refused(path).contains("2.safetensors: tensor `b`: is missing"));
         write(path, "2.safetensors", "b");
