@@ -213,7 +213,16 @@ fn the_doctor_finds_the_kernels_sound() {
     let output = fissfuse_on_cusim(&["doctor"], &[("CUSIM_DEVICE", "h100")]);
     let printed = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success(), "{printed}{}", String::from_utf8_lossy(&output.stderr));
-    for says in ["H100", "compute_80", "cross_attention", "All operations agree"] {
+    for says in [
+        "H100",
+        "compute_80",
+        "cross_attention",
+        "Llama, bf16, prefill",
+        "Llama, int8, decode",
+        "Llama, int8, sampling",
+        "CLIP, bf16, images",
+        "All operations and models agree",
+    ] {
         assert!(printed.contains(says), "{printed}");
     }
 }

@@ -12,6 +12,7 @@ use fissfuse::profile::agreement::{Agreement, compare, tolerance};
 use fissfuse::profile::flops::training_step;
 use fissfuse::profile::latency::LatencyBench;
 use fissfuse::profile::layers::{LayerBench, VIT_LAYERS};
+use fissfuse::profile::models::{Comparison, compare_clip, compare_llama};
 use fissfuse::profile::step::TrainingStep;
 use fissfuse::profile::synthetic::Shape;
 use fissfuse::profile::{Summary, Timing};
@@ -23,8 +24,9 @@ const ENCODED: usize = 256;
 
 /// Say what CUDA devices there are, and whether our kernels compute on them what the CPU computes.
 ///
-/// Runs every operation forward and backward on the device and on the CPU, at odd sizes, in both arithmetics, twice; exits
-/// with 1 if one is off by more than rounding explains or differs when repeated.
+/// Runs every operation forward and backward on the device and on the CPU, at odd sizes, in both arithmetics, twice; then a
+/// small Llama and a small CLIP with random weights. Exits with 1 if one is off by more than rounding explains or differs when
+/// repeated.
 #[derive(clap::Args)]
 pub struct Args {
     /// Number of the CUDA device to examine.
@@ -46,8 +48,8 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     if args.bench {
         bench(args.ordinal)?;
     }
-    ensure!(failed == 0, "{failed} operations differ from the CPU; do not trust results of this device");
-    println!("\nAll operations agree with the CPU.");
+    ensure!(failed == 0, "{failed} operations or models differ from the CPU; do not trust results of this device");
+    println!("\nAll operations and models agree with the CPU.");
     Ok(())
 }
 
@@ -78,7 +80,7 @@ fn describe() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Prints how each operation compares; gives the number of those that do not agree.
+/// Prints how each operation and each model compares; gives the number of those that do not agree.
 fn examine(gpu: &Gpu) -> anyhow::Result<usize> {
     let arithmetic = gpu.arithmetic();
     let cases = cases::small()?;
@@ -95,7 +97,15 @@ fn examine(gpu: &Gpu) -> anyhow::Result<usize> {
         "{}",
         table(&["operation", "output", "gradients", "repeats", "ms with copies", ""], results.iter().map(row))
     );
-    Ok(results.iter().filter(|r| !r.holds(arithmetic)).count())
+    let models = [compare_llama(gpu)?, compare_clip(gpu)?].concat();
+    let row = |m: &Comparison| {
+        let [error, bound] = [m.error, m.bound].map(|e| format!("{e:.1e}"));
+        let verdict = if m.holds() { "" } else { "WRONG" };
+        vec![m.name.clone(), error, bound, format!("{:.3}", 1e3 * m.time.as_secs_f64()), verdict.into()]
+    };
+    println!("{}", table(&["model", "error", "at most", "ms with copies", ""], models.iter().map(row)));
+    let wrong = results.iter().filter(|r| !r.holds(arithmetic)).count();
+    Ok(wrong + models.iter().filter(|m| !m.holds()).count())
 }
 
 /// Times training steps of the paper's sizes, and the layers of an encoder.

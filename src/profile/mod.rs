@@ -9,6 +9,7 @@ pub mod latency;
 pub mod layers;
 pub mod llama;
 mod memory;
+pub mod models;
 pub mod products;
 pub mod simulation;
 pub mod step;
