@@ -24,11 +24,13 @@ bench:
 	$(CARGO) bench
 
 # What a training step asks of each CUDA kernel, counted by cusim; PRESET=wikimel for the larger one. WORK=encode counts a
-# layer of ViT-B/32 instead.
+# layer of ViT-B/32 instead, WORK=decode a prompt and a step of two layers of Llama-2-7B (PRECISION=int8, int4, ...).
+COUNTED_encode := layer
+COUNTED_decode := decode --layers 2 --steps 1 $(if $(PRECISION),--precision $(PRECISION))
 kernel-counts: cuda-toolchain cusim
 	$(CARGO) build --release
 	LD_LIBRARY_PATH=$(TARGET_DIR)/cusim CUSIM_COUNT=$(TARGET_DIR)/counts.json \
-		$(TARGET_DIR)/release/fissfuse-bench $(if $(filter encode,$(WORK)),layer,step $(if $(PRESET),--preset $(PRESET))) \
+		$(TARGET_DIR)/release/fissfuse-bench $(or $(COUNTED_$(WORK)),step $(if $(PRESET),--preset $(PRESET))) \
 		--device cuda --runs 1 --warmup 0 $(if $(filter encode,$(WORK)),,>/dev/null)
 	$(TARGET_DIR)/release/fissfuse-bench kernels --counts $(TARGET_DIR)/counts.json
 

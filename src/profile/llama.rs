@@ -6,7 +6,13 @@ use serde::Serialize;
 
 use crate::device::cpu::{bf16_ceiling, read_bandwidth};
 use crate::error::Result;
-use crate::llama::{Generation, Llama, Sampling};
+use crate::llama::{Generation, Llama, LlamaConfig, Sampling};
+
+/// FLOPs of a prompt's matrix products; the last layer is computed for the last token alone.
+pub fn prompt_flops(config: &LlamaConfig, tokens: usize) -> f64 {
+    let last = config.vocab_size as u64 * config.hidden_size as u64;
+    2.0 * (tokens as f64 * (config.matrix_parameters() - last) as f64 + last as f64)
+}
 
 /// What was measured of a model on the CPU, each the best of some turns.
 #[derive(Clone, Copy, Debug, Serialize)]
@@ -32,15 +38,12 @@ impl LlamaRates {
     pub fn measure(llama: &Llama, prompt: usize, new: usize, turns: usize) -> Result<LlamaRates> {
         let config = llama.config();
         let ids: Vec<u32> = (0..prompt as u32).map(|i| i * 37 % config.vocab_size as u32).collect();
-        // The last layer is computed for the last token alone.
-        let last = config.vocab_size as u64 * config.hidden_size as u64;
-        let flops = 2.0 * (prompt as f64 * (config.matrix_parameters() - last) as f64 + last as f64);
         let mut rates = LlamaRates {
             prompt,
             prefill: 0.0,
             decode: 0.0,
             bytes_per_token: llama.bytes_per_token(),
-            prefill_flops: flops,
+            prefill_flops: prompt_flops(config, prompt),
             bandwidth: 0.0,
             ceiling: None,
         };

@@ -2,6 +2,7 @@
 
 pub mod agreement;
 pub mod counts;
+pub mod decoding;
 pub mod encoding;
 pub mod flops;
 pub mod kar;

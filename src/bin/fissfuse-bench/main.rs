@@ -1,6 +1,7 @@
 //! The `fissfuse-bench` command: how much work the model is and how fast this machine does it.
 
 mod data;
+mod decode;
 mod encode;
 mod flops;
 mod kar;
@@ -43,6 +44,7 @@ enum Command {
     Kar(kar::KarArgs),
     Ceiling(encode::CeilingArgs),
     Llama(llama::LlamaArgs),
+    Decode(decode::DecodeArgs),
     Encode(encode::EncodeArgs),
     Candidates(data::CandidatesArgs),
     Store(data::StoreArgs),
@@ -74,6 +76,7 @@ fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Flops(args) => flops::flops(args, cli.json),
         Command::Step(args) => step::step(args, cli.json),
         Command::Llama(args) => llama::llama(args, cli.json),
+        Command::Decode(args) => decode::decode(args, cli.json),
         Command::Layer(args) => step::layer(args, cli.json),
         Command::Kernels(args) => kernels::kernels(args, cli.json),
         Command::Candidates(args) => data::candidates(args, cli.json),
