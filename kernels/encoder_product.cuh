@@ -1,5 +1,6 @@
 // What matrix products and convolutions of encoders and decoders share: C = activation(A W^T + bias + residual), where W (n, k) is
-// row-major and A (m, k) is what a source of rows says it is (rows of a matrix, windows of an image).
+// row-major and A (m, k) is what a source of rows says it is (rows of a matrix, windows of an image). With SWIGLU, C (m, n / 2) =
+// silu(first) * second of each two neighbours of A W^T, whose W has the rows of gates and of ups in turn.
 //
 // bf16 or f16 (T): tiles of BM x BN of C, a warp for WM x WN of it, mma.m16n8k16 with f32 sums over k in ascending order:
 // an element has the same bits whatever tile computes it, so nothing depends on what else is in a batch. Operands come in tiles of
@@ -13,7 +14,7 @@
 #include "encoder_vector.cuh"
 
 // As in src/device/cuda/encoder/product.rs.
-enum Activation { NONE = 0, QUICK_GELU = 1, GELU = 2, RELU = 3 };
+enum Finish { PLAIN = 0, QUICK_GELU = 1, GELU = 2, RELU = 3, SWIGLU = 4 };
 
 // Where sums go.
 struct Output {
@@ -22,12 +23,12 @@ struct Output {
     void* c;               // (m, n)
     int64_t residual_row, c_row;
     int m, n;
-    int activation;
+    int finish;
     int wide;  // whether c and residual are f32, else of the operands' type
 };
 
-__device__ inline float activate(float x, int activation) {
-    switch (activation) {
+__device__ inline float activate(float x, int finish) {
+    switch (finish) {
         case QUICK_GELU: return __fdividef(x, 1.0f + __expf(-1.702f * x));
         case GELU: return 0.5f * x * (1.0f + erff(x * 0.70710678f));
         case RELU: return fmaxf(x, 0.0f);
@@ -45,9 +46,15 @@ template <typename T>
 __device__ inline void finish(const Output& out, int row, int column, Four sum) {
     if (out.residual)
         sum = sum + load_four(static_cast<const T*>(out.residual) + row * out.residual_row + column);
+    T* c = static_cast<T*>(out.c) + row * out.c_row;
+    if (out.finish == SWIGLU) {
+        auto gated = [](float gate, float up) { return __fdividef(gate, 1.0f + __expf(-gate)) * up; };
+        store_two(c + column / 2, gated(sum.at[0], sum.at[1]), gated(sum.at[2], sum.at[3]));
+        return;
+    }
 #pragma unroll
-    for (int e = 0; e < FOUR; ++e) sum.at[e] = activate(sum.at[e], out.activation);
-    store_four(static_cast<T*>(out.c) + row * out.c_row + column, sum);
+    for (int e = 0; e < FOUR; ++e) sum.at[e] = activate(sum.at[e], out.finish);
+    store_four(c + column, sum);
 }
 
 // Writes four neighbours, of a column that is a multiple of 4.

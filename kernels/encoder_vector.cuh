@@ -38,6 +38,19 @@ __device__ inline void store_four(__half* to, const Four& x) {
     *reinterpret_cast<uint2*>(to) = make_uint2(pack(x.at[0], x.at[1], __half()), pack(x.at[2], x.at[3], __half()));
 }
 
+// Two neighbours.
+__device__ inline void store_two(float* to, float low, float high) {
+    *reinterpret_cast<float2*>(to) = make_float2(low, high);
+}
+
+__device__ inline void store_two(__nv_bfloat16* to, float low, float high) {
+    *reinterpret_cast<uint32_t*>(to) = pack_bf16(low, high);
+}
+
+__device__ inline void store_two(__half* to, float low, float high) {
+    *reinterpret_cast<uint32_t*>(to) = pack(low, high, __half());
+}
+
 __device__ inline Four operator+(const Four& a, const Four& b) {
     return {{a.at[0] + b.at[0], a.at[1] + b.at[1], a.at[2] + b.at[2], a.at[3] + b.at[3]}};
 }

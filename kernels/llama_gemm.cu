@@ -1,4 +1,4 @@
-// Linear layers of many rows, as prefill has them: C = A W^T, or C += A W^T, on tensor cores.
+// Linear layers of many rows, as prefill has them: C = A W^T, C += A W^T, or SwiGLU of A W^T, on tensor cores.
 //
 // A (m, k) bf16 with W (n, k) in codes, as llama_weights.cuh describes them, or both f16; C (m, n) of A's type, or f32; k and n
 // as encoder_gemm.cu wants them, which multiplies bf16 by bf16. Codes become bf16 (code - zero) * scale on their way to shared

@@ -1,14 +1,15 @@
-// Linear layers of few rows, as decoding has them: out = x W^T, bound by reading W.
+// Linear layers of few rows, as decoding has them: out = x W^T, bound by reading W; or silu(gate) * up of it, where rows of W are
+// a gate's and its up's in turn.
 //
 // x (rows, k) of T (f32, bf16, f16); weights as llama_weights.cuh describes them, k a multiple of what 16 bytes hold; out
-// (rows, columns) of T, or f32, which may be added to. A block of four warps computes four columns of out for up to XS rows of
+// (rows, columns) of T, or f32, which may be added to, or (rows, columns / 2) of T. A block of four warps computes four columns of out for up to XS rows of
 // x: each lane loads 16 bytes of four rows of W at a time, the warps share k, and a weight is loaded once per XS rows.
 // Grid: (columns / 4, rows / XS); block 128; static shared memory. Sums are f32, over lanes and warps in a fixed order; an
 // element has the same bits for every XS. Deterministic. Reference: src/device/cpu/matrix.
 #include "llama_weights.cuh"
 
 // What becomes of a sum; as in src/device/cuda/llama/linear.rs.
-enum Into { OWN = 0, WIDE = 1, ADDED = 2 };
+enum Into { OWN = 0, WIDE = 1, ADDED = 2, GATED = 3 };
 
 struct Gemv {
     Weights weights;
@@ -78,14 +79,20 @@ __device__ inline void gemv(const Gemv& g) {
     __syncthreads();
     int c = threadIdx.x % COLUMNS, s = threadIdx.x / COLUMNS;
     if (s >= XS || first_x + s >= g.rows || first + c >= g.weights.rows) return;
-    float sum = 0;
+    auto total = [&](int column) {
+        float sum = 0;
 #pragma unroll
-    for (int w = 0; w < WARPS; ++w) sum += shared[w][c][s];
+        for (int w = 0; w < WARPS; ++w) sum += shared[w][column][s];
+        return sum;
+    };
+    float sum = total(c);
     int64_t at = static_cast<int64_t>(first_x + s) * g.weights.rows + first + c;
     switch (g.into) {
         case OWN: static_cast<T*>(g.out)[at] = from_float<T>(sum); break;
         case WIDE: static_cast<float*>(g.out)[at] = sum; break;
-        default: static_cast<float*>(g.out)[at] += sum;
+        case ADDED: static_cast<float*>(g.out)[at] += sum; break;
+        default:
+            if (c % 2 == 0) static_cast<T*>(g.out)[at / 2] = from_float<T>(sum / (1.0f + expf(-sum)) * total(c + 1));
     }
 }
 

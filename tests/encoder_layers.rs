@@ -107,7 +107,7 @@ fn products_are_those_of_the_definition() {
             let bias = gpu.upload("test", &bias).unwrap();
             let c = Matrix::alloc(gpu, "test", element(gpu), m, n).unwrap();
             let plain = Gemm { bias: bias.ptr(), ..Gemm::new(&a, &w, &c).unwrap() };
-            Gemm { activation, residual: residual.ptr(), ..plain }.launch(gpu).unwrap();
+            Gemm { finish: activation.into(), residual: residual.ptr(), ..plain }.launch(gpu).unwrap();
             let what = format!("{m} x {n} x {k}, {activation:?}");
             agrees(gpu, &what, &c.read().unwrap(), &want);
             // Added in place, to f32 whatever the operands are.

@@ -171,8 +171,8 @@ fn llm(folder: &Path, args: &[&str], environment: &[(&str, &str)]) -> Output {
 fn what_does_not_fit_is_refused_with_what_would() {
     let config = LlamaConfig { layers: 8, hidden_size: 256, intermediate_size: 1024, context: 1 << 20, ..small() };
     let folder = model(&config, Precision::F32);
-    // 8 layers of about a million weights each, beside activations of 18 MB.
-    let failed = llm(folder.path(), &["--precision", "f32"], &[("CUSIM_FAIL", "memory=48MiB")]);
+    // 8 layers of about a million weights each, beside activations of 13 MB.
+    let failed = llm(folder.path(), &["--precision", "f32"], &[("CUSIM_FAIL", "memory=36MiB")]);
     support::refused(&failed, &["cuda:0", "f32 weights and activations need", "what would fit: bf16", "int4"]);
     let failed = llm(folder.path(), &["--max-new-tokens", "100000"], &[("CUSIM_FAIL", "memory=96MiB")]);
     support::refused(&failed, &["cuda:0", "tokens need", "tokens would fit", "fewer new tokens"]);

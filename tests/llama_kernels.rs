@@ -6,7 +6,7 @@ use bytemuck::cast_slice;
 use fissfuse::device::Gpu;
 use fissfuse::device::cpu::matrix::{Bits, dequantize, quantize};
 use fissfuse::device::cpu::{Draw, choose};
-use fissfuse::device::cuda::llama::{Element, Format, Heads, Into, PAGE, Page, Rows, Sequences, Tile, Weight};
+use fissfuse::device::cuda::llama::{Element, Format, Gates, Heads, PAGE, Page, Rows, Sequences, Tile, Weight};
 use fissfuse::device::cuda::{Arithmetic, Ptr};
 use half::{bf16, f16};
 
@@ -54,8 +54,8 @@ fn agrees(what: &str, got: &[f32], want: &[f32], tolerance: f32) {
     }
 }
 
-/// A matrix (rows, columns) in a format, on the device and as its numbers really are. Two parts, one below the other.
-fn weight(gpu: &Gpu, format: Format, rows: usize, columns: usize, seed: u32) -> (Weight, Vec<f32>) {
+/// The numbers and scales of a matrix (rows, columns) in a format, and what they really are.
+fn encoded(format: Format, rows: usize, columns: usize, seed: u32) -> (Vec<u8>, Vec<u8>, Vec<f32>) {
     let wide = values(rows * columns, seed);
     let bits = |bits: Bits| {
         let groups = columns / bits.group(columns).unwrap();
@@ -68,7 +68,7 @@ fn weight(gpu: &Gpu, format: Format, rows: usize, columns: usize, seed: u32) -> 
         }
         (codes, cast_slice(&scales).to_vec(), exact)
     };
-    let (codes, scales, exact): (Vec<u8>, Vec<u8>, Vec<f32>) = match format {
+    match format {
         Format::F32 => (cast_slice(&wide).to_vec(), vec![], wide.clone()),
         Format::Bf16 => {
             let narrow: Vec<bf16> = wide.iter().map(|x| bf16::from_f32(*x)).collect();
@@ -80,7 +80,12 @@ fn weight(gpu: &Gpu, format: Format, rows: usize, columns: usize, seed: u32) -> 
         }
         Format::Int8 => bits(Bits::Eight),
         Format::Int4 => bits(Bits::Four),
-    };
+    }
+}
+
+/// A matrix (rows, columns) in a format, on the device and as its numbers really are. Two parts, one below the other.
+fn weight(gpu: &Gpu, format: Format, rows: usize, columns: usize, seed: u32) -> (Weight, Vec<f32>) {
+    let (codes, scales, exact) = encoded(format, rows, columns, seed);
     let (first, first_scales) = (rows / 3 * (codes.len() / rows), rows / 3 * (scales.len() / rows));
     let parts = [(&codes[..first], &scales[..first_scales]), (&codes[first..], &scales[first_scales..])];
     (Weight::upload(gpu, format, columns, &parts).unwrap(), exact)
@@ -91,21 +96,23 @@ fn product(x: &[f32], w: &[f32], k: usize) -> Vec<f32> {
     x.chunks_exact(k).flat_map(|x| w.chunks_exact(k).map(|w| dot(x, w))).collect()
 }
 
+/// What is multiplied by what.
+const KINDS: [(Format, Element); 9] = [
+    (Format::F32, Element::F32),
+    (Format::Bf16, Element::F32),
+    (Format::F16, Element::F32),
+    (Format::Int8, Element::F32),
+    (Format::Int4, Element::F32),
+    (Format::Bf16, Element::Bf16),
+    (Format::F16, Element::F16),
+    (Format::Int8, Element::Bf16),
+    (Format::Int4, Element::Bf16),
+];
+
 #[test]
 fn products_are_those_of_the_definition() {
     on_device("products_are_those_of_the_definition", |gpu| {
-        let kinds = [
-            (Format::F32, Element::F32),
-            (Format::Bf16, Element::F32),
-            (Format::F16, Element::F32),
-            (Format::Int8, Element::F32),
-            (Format::Int4, Element::F32),
-            (Format::Bf16, Element::Bf16),
-            (Format::F16, Element::F16),
-            (Format::Int8, Element::Bf16),
-            (Format::Int4, Element::Bf16),
-        ];
-        for (number, (format, element)) in kinds.into_iter().enumerate() {
+        for (number, (format, element)) in KINDS.into_iter().enumerate() {
             // Groups of 128 and of 64; odd numbers of outputs where the host reads them.
             for (m, n, k) in [(1, 43, 256), (3, 24, 1088), (8, 17, 192), (9, 72, 64), (67, 136, 320)] {
                 let (w, exact) = weight(gpu, format, n, k, number as u32);
@@ -116,9 +123,9 @@ fn products_are_those_of_the_definition() {
                 // On tensor cores codes become bf16.
                 let tiled = m > 8 && matches!(format, Format::Int8 | Format::Int4) && element == Element::Bf16;
                 let wide = if tiled { tolerance(Element::Bf16) } else { tolerance(Element::F32) };
-                agrees(&what, &w.multiply(&rows, Into::Wide).unwrap().read().unwrap(), &want, wide);
+                agrees(&what, &w.multiply_wide(&rows).unwrap().read().unwrap(), &want, wide);
                 if n % 8 == 0 {
-                    let got = w.multiply(&rows, Into::Own).unwrap();
+                    let got = w.multiply(&rows).unwrap();
                     assert_eq!(got.element(), element);
                     agrees(&what, &got.read().unwrap(), &want, tolerance(element).max(wide) + wide);
                     let mut sum = Rows::upload(gpu, Element::F32, &vec![0.5; m * n], n).unwrap();
@@ -132,6 +139,29 @@ fn products_are_those_of_the_definition() {
 }
 
 #[test]
+fn gated_products_are_those_of_the_definition() {
+    on_device("gated_products_are_those_of_the_definition", |gpu| {
+        for (number, (format, element)) in KINDS.into_iter().enumerate() {
+            for (m, inner, k) in [(1, 24, 256), (3, 8, 1088), (9, 72, 64), (67, 136, 320)] {
+                let [gate, up] = [2 * number as u32, 2 * number as u32 + 1].map(|seed| encoded(format, inner, k, seed));
+                let gates = Gates::upload(gpu, format, k, (&gate.0, &gate.1), (&up.0, &up.1)).unwrap();
+                let x = rounded(&values(m * k, 51), element);
+                let got = gates.multiply(&Rows::upload(gpu, element, &x, k).unwrap()).unwrap();
+                assert_eq!((got.element(), got.width()), (element, inner));
+                let silu = |g: f32| g / (1.0 + (-g).exp());
+                let pairs = product(&x, &gate.2, k).into_iter().zip(product(&x, &up.2, k));
+                let want: Vec<f32> = pairs.map(|(gate, up)| silu(gate) * up).collect();
+                // On tensor cores codes become bf16, which rounds both factors.
+                let tiled = m > 8 && matches!(format, Format::Int8 | Format::Int4) && element == Element::Bf16;
+                let factors = if tiled { 2.0 * tolerance(Element::Bf16) } else { tolerance(Element::F32) };
+                let what = format!("{format:?}, {element:?}, {m} x {inner} x {k}");
+                agrees(&what, &got.read().unwrap(), &want, tolerance(element) + factors);
+            }
+        }
+    });
+}
+
+#[test]
 fn a_row_has_the_same_bits_whatever_stands_beside_it() {
     on_device("a_row_has_the_same_bits_whatever_stands_beside_it", |gpu| {
         for (format, element) in [(Format::Int4, Element::Bf16), (Format::F16, Element::F16)] {
@@ -139,7 +169,7 @@ fn a_row_has_the_same_bits_whatever_stands_beside_it() {
             let x = values(8 * 192, 2);
             let multiply = |x: &[f32]| {
                 let rows = Rows::upload(gpu, element, x, 192).unwrap();
-                w.multiply(&rows, Into::Wide).unwrap().read().unwrap()
+                w.multiply_wide(&rows).unwrap().read().unwrap()
             };
             let all = multiply(&x);
             for row in 0..8 {
@@ -150,8 +180,8 @@ fn a_row_has_the_same_bits_whatever_stands_beside_it() {
 }
 
 #[test]
-fn norms_gates_and_embeddings_are_those_of_the_definition() {
-    on_device("norms_gates_and_embeddings_are_those_of_the_definition", |gpu| {
+fn norms_and_embeddings_are_those_of_the_definition() {
+    on_device("norms_and_embeddings_are_those_of_the_definition", |gpu| {
         for element in [Element::F32, Element::Bf16, Element::F16] {
             for (n, width) in [(1, 8), (3, 1032), (5, 264)] {
                 let what = format!("{element:?}, {n} x {width}");
@@ -168,16 +198,6 @@ fn norms_gates_and_embeddings_are_those_of_the_definition() {
                 let rows = Rows::upload(gpu, Element::F32, &x, width).unwrap();
                 let gain = gpu.upload("test", &gain).unwrap();
                 let got = rows.rms_norm(&gain, 1e-5, element).unwrap();
-                agrees(&what, &got.read().unwrap(), &want, tolerance(element));
-                let gate_up = rounded(&values(n * 2 * width, 5), element);
-                let want: Vec<f32> = gate_up
-                    .chunks(2 * width)
-                    .flat_map(|row| {
-                        let (gate, up) = row.split_at(width);
-                        gate.iter().zip(up).map(|(g, u)| g / (1.0 + (-g).exp()) * u)
-                    })
-                    .collect();
-                let got = Rows::upload(gpu, element, &gate_up, 2 * width).unwrap().swiglu().unwrap();
                 agrees(&what, &got.read().unwrap(), &want, tolerance(element));
                 let x = rounded(&x, element);
                 let chosen = Rows::upload(gpu, element, &x, width).unwrap().select(&[n as u32 - 1, 0]).unwrap();

@@ -76,6 +76,8 @@ impl Ask<'_> {
 pub trait Backend: Send + Sync + 'static {
     /// A matrix (outputs, inputs), in its precision.
     type Weight: Send + Sync;
+    /// The matrices (inner, inputs) of an MLP's gates and ups.
+    type Gates: Send + Sync;
     /// Gains of an RMSNorm (width).
     type Gain: Send + Sync;
     /// Activations (n, width).
@@ -85,8 +87,11 @@ pub trait Backend: Send + Sync + 'static {
     /// What a forward pass derives from its tokens and spans once for all layers: positions, angles, offsets.
     type Plan;
 
-    /// Takes the matrices of one layer, stacked by rows: query, key and value; gate and up; or one alone.
+    /// Takes the matrices of one layer, stacked by rows: query, key and value; or one alone.
     fn weight(&self, stacked: Vec<Matrix>) -> Result<Self::Weight>;
+
+    /// Takes the matrices of an MLP's gates and ups.
+    fn gates(&self, gate: Matrix, up: Matrix) -> Result<Self::Gates>;
 
     /// Takes the gains of a norm.
     fn gain(&self, values: Vec<f32>) -> Result<Self::Gain>;
@@ -139,8 +144,8 @@ pub trait Backend: Send + Sync + 'static {
         caches: &mut [&mut Self::Cache],
     ) -> Result<Self::Rows>;
 
-    /// silu(gate) · up. `gate_up` (n, 2 · inner) holds a row's gates, then its ups.
-    fn swiglu(&self, gate_up: Self::Rows) -> Result<Self::Rows>;
+    /// SwiGLU: silu(x Wᵀ of the gates) · (x Wᵀ of the ups).
+    fn gated(&self, x: &Self::Rows, gates: &Self::Gates) -> Result<Self::Rows>;
 
     /// The rows of these numbers.
     fn select(&self, x: Self::Rows, rows: &[usize]) -> Result<Self::Rows>;

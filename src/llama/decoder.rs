@@ -62,7 +62,7 @@ struct Layer<B: Backend> {
     qkv: B::Weight,
     out: B::Weight,
     mlp_norm: B::Gain,
-    gate_up: B::Weight,
+    gates: B::Gates,
     down: B::Weight,
 }
 
@@ -73,16 +73,15 @@ impl<B: Backend> Decoder<B> {
         let layer = |i: usize| -> Result<Layer<B>> {
             let name = |part: &str| format!("model.layers.{i}.{part}");
             let gain = |part: &str| backend.gain(checkpoint.vector(&name(part))?);
-            let stacked = |parts: &[&str]| {
-                let parts: Result<Vec<_>> = parts.iter().map(|part| checkpoint.matrix(&name(part))).collect();
-                backend.weight(parts?)
-            };
+            let matrix = |part: &str| checkpoint.matrix(&name(part));
+            let stacked =
+                |parts: &[&str]| backend.weight(parts.iter().map(|part| matrix(part)).collect::<Result<_>>()?);
             Ok(Layer {
                 attention_norm: gain("input_layernorm")?,
                 qkv: stacked(&["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"])?,
                 out: stacked(&["self_attn.o_proj"])?,
                 mlp_norm: gain("post_attention_layernorm")?,
-                gate_up: stacked(&["mlp.gate_proj", "mlp.up_proj"])?,
+                gates: backend.gates(matrix("mlp.gate_proj")?, matrix("mlp.up_proj")?)?,
                 down: stacked(&["mlp.down_proj"])?,
             })
         };
@@ -131,8 +130,8 @@ impl<B: Backend> Decoder<B> {
                 (context, x) = (backend.select(context, wanted)?, backend.select(x, wanted)?);
             }
             backend.add_linear(&mut x, &context, &layer.out)?;
-            let gate_up = backend.linear(&backend.rms_norm(&x, &layer.mlp_norm)?, &layer.gate_up)?;
-            backend.add_linear(&mut x, &backend.swiglu(gate_up)?, &layer.down)?;
+            let inner = backend.gated(&backend.rms_norm(&x, &layer.mlp_norm)?, &layer.gates)?;
+            backend.add_linear(&mut x, &inner, &layer.down)?;
         }
         let x = backend.rms_norm(&x, &self.norm)?;
         backend.logits(&x, self.head.as_ref().unwrap_or(&self.embedding)).map(Some)

@@ -59,6 +59,7 @@ impl Rows {
 
 impl Backend for Cpu {
     type Weight = Vec<Matrix>;
+    type Gates = [Matrix; 2];
     type Gain = Vec<f32>;
     type Rows = Rows;
     type Cache = Cache;
@@ -66,6 +67,10 @@ impl Backend for Cpu {
 
     fn weight(&self, stacked: Vec<Matrix>) -> Result<Vec<Matrix>> {
         Ok(stacked)
+    }
+
+    fn gates(&self, gate: Matrix, up: Matrix) -> Result<[Matrix; 2]> {
+        Ok([gate, up])
     }
 
     fn gain(&self, values: Vec<f32>) -> Result<Vec<f32>> {
@@ -125,9 +130,7 @@ impl Backend for Cpu {
     }
 
     fn linear(&self, x: &Rows, weight: &Vec<Matrix>) -> Result<Rows> {
-        let mut y = Rows::scratch(x.len(), weight.iter().map(Matrix::rows).sum());
-        project(&mut y.values, &x.values, &views(weight), false)?;
-        Ok(y)
+        stacked(x, weight)
     }
 
     fn logits(&self, x: &Rows, weight: &Vec<Matrix>) -> Result<Rows> {
@@ -150,7 +153,8 @@ impl Backend for Cpu {
         attention::attend(&self.config, layer, &qkv, &plan.spans, caches)
     }
 
-    fn swiglu(&self, gate_up: Rows) -> Result<Rows> {
+    fn gated(&self, x: &Rows, gates: &[Matrix; 2]) -> Result<Rows> {
+        let gate_up = stacked(x, gates)?;
         let inner = gate_up.width / 2;
         let mut out = Rows::scratch(gate_up.len(), inner);
         out.values.par_chunks_mut(inner).zip(gate_up.values.par_chunks(2 * inner)).for_each(|(out, row)| {
@@ -167,6 +171,13 @@ impl Backend for Cpu {
         }
         Ok(out)
     }
+}
+
+/// x Wᵀ of matrices one below the other.
+fn stacked(x: &Rows, weight: &[Matrix]) -> Result<Rows> {
+    let mut y = Rows::scratch(x.len(), weight.iter().map(Matrix::rows).sum());
+    project(&mut y.values, &x.values, &views(weight), false)?;
+    Ok(y)
 }
 
 fn views(weight: &[Matrix]) -> Vec<View<'_>> {

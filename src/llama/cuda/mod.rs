@@ -19,7 +19,7 @@ use super::{Checkpoint, LlamaConfig, Precision, layout};
 use crate::device::Gpu;
 use crate::device::cpu::Draw;
 use crate::device::cpu::matrix::Bits;
-use crate::device::cuda::llama::{Element, Format, Heads, Into, Rows, Sequences, Weight};
+use crate::device::cuda::llama::{Element, Format, Gates, Heads, Numbers, Rows, Sequences, Weight};
 use crate::device::cuda::{Arithmetic, DeviceBuffer, Graph};
 use crate::error::{Error, Result};
 
@@ -74,7 +74,7 @@ impl Cuda {
         heads.check()?;
         let frequencies = config.rope.frequencies(config.head_dim);
         let attention = 3 * config.query_width() + 2 * config.kv_width();
-        let widest = attention.max(3 * config.intermediate_size) + config.hidden_size;
+        let widest = attention.max(config.intermediate_size) + config.hidden_size;
         let activations = MAX_ROWS * (widest * element.size() + 4 * config.hidden_size);
         let backend = Cuda { gpu: gpu.clone(), config, frequencies, heads, activations, steps: Mutex::default() };
         backend.check_weights(checkpoint)?;
@@ -151,19 +151,22 @@ impl Cuda {
 
 impl Backend for Cuda {
     type Weight = Weight;
+    type Gates = Gates;
     type Gain = DeviceBuffer<f32>;
     type Rows = Rows;
     type Cache = Cache;
     type Plan = Plan;
 
     fn weight(&self, stacked: Vec<Matrix>) -> Result<Weight> {
-        let Some(first) = stacked.first() else { return Err(Error::shape("llama", "no matrix")) };
-        let (format, columns) = (format(first.values()), first.columns());
-        if stacked.iter().any(|m| format != self::format(m.values()) || m.columns() != columns) {
-            return Err(Error::invalid("query, key and value weights, or gate and up weights, differ in type"));
-        }
-        let parts: Vec<(&[u8], &[u8])> = stacked.iter().map(|matrix| bytes(matrix.values())).collect();
+        let (format, columns) = alike(&stacked)?;
+        let parts: Vec<Numbers> = stacked.iter().map(|matrix| numbers(matrix.values())).collect();
         Weight::upload(&self.gpu, format, columns, &parts)
+    }
+
+    fn gates(&self, gate: Matrix, up: Matrix) -> Result<Gates> {
+        let both = [gate, up];
+        let ((format, columns), [gates, ups]) = (alike(&both)?, both.each_ref().map(|m| numbers(m.values())));
+        Gates::upload(&self.gpu, format, columns, gates, ups)
     }
 
     fn gain(&self, values: Vec<f32>) -> Result<DeviceBuffer<f32>> {
@@ -218,11 +221,11 @@ impl Backend for Cuda {
     }
 
     fn linear(&self, x: &Rows, weight: &Weight) -> Result<Rows> {
-        weight.multiply(x, Into::Own)
+        weight.multiply(x)
     }
 
     fn logits(&self, x: &Rows, weight: &Weight) -> Result<Rows> {
-        weight.multiply(x, Into::Wide)
+        weight.multiply_wide(x)
     }
 
     fn add_linear(&self, sum: &mut Rows, x: &Rows, weight: &Weight) -> Result<()> {
@@ -233,8 +236,8 @@ impl Backend for Cuda {
         self.heads.attend(&self.gpu, &plan.sequences, self.heads.layer(layer), &qkv)
     }
 
-    fn swiglu(&self, gate_up: Rows) -> Result<Rows> {
-        gate_up.swiglu()
+    fn gated(&self, x: &Rows, gates: &Gates) -> Result<Rows> {
+        gates.multiply(x)
     }
 
     fn select(&self, x: Rows, rows: &[usize]) -> Result<Rows> {
@@ -256,8 +259,18 @@ fn format(values: &Values) -> Format {
     }
 }
 
+/// Format and columns of matrices that are multiplied together.
+fn alike(matrices: &[Matrix]) -> Result<(Format, usize)> {
+    let mut kinds = matrices.iter().map(|matrix| (format(matrix.values()), matrix.columns()));
+    let first = kinds.next().ok_or_else(|| Error::shape("llama", "no matrix"))?;
+    match kinds.all(|kind| kind == first) {
+        true => Ok(first),
+        false => Err(Error::invalid("query, key and value weights, or gate and up weights, differ in type")),
+    }
+}
+
 /// Numbers, and scales if there are any.
-fn bytes(values: &Values) -> (&[u8], &[u8]) {
+fn numbers(values: &Values) -> Numbers<'_> {
     match values {
         Values::F32(v) => (cast_slice(v), &[]),
         Values::F16(v) => (cast_slice(v), &[]),

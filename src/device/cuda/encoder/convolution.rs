@@ -141,7 +141,7 @@ impl Convolution {
         let args = Args {
             image: x.ptr(),
             weight: weight.ptr(),
-            out: Output::new("encoder_convolution", (m, n), activation, sums, (n, n), out.element())?,
+            out: Output::new("encoder_convolution", (m, n), activation.into(), sums, (n, n), out.element())?,
             height: height as i32,
             width: (width / fold) as i32,
             channels: channels as i32,

@@ -46,6 +46,6 @@ impl Dense {
 
     fn gemm(&self, x: &Matrix, out: &Matrix, activation: Option<Activation>) -> Result<Gemm> {
         let bias = self.bias.as_ref().map_or(Ptr::NULL, DeviceBuffer::ptr);
-        Ok(Gemm { bias, activation, ..Gemm::new(x, &self.weight, out)? })
+        Ok(Gemm { bias, finish: activation.into(), ..Gemm::new(x, &self.weight, out)? })
     }
 }

@@ -19,5 +19,5 @@ pub use embedding::{ClassToken, Embedding};
 pub use matrix::{Element, Matrix};
 pub use norm::Norm;
 pub use pool::{max_pool, mean};
-pub use product::Gemm;
+pub use product::{Finish, Gemm};
 pub(super) use product::{Output, THREADS, tile};

@@ -15,6 +15,29 @@ const SMALL: usize = 64;
 pub(in super::super) const THREADS: u32 = 128;
 pub(super) const THREADS_F32: u32 = 256;
 
+/// What becomes of sums; the numbers are those of kernels/encoder_product.cuh.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Finish {
+    #[default]
+    Plain = 0,
+    QuickGelu = 1,
+    Gelu = 2,
+    Relu = 3,
+    /// silu(first) · second of each two neighbours, so that C is half as wide; takes no residual.
+    Swiglu = 4,
+}
+
+impl From<Option<Activation>> for Finish {
+    fn from(activation: Option<Activation>) -> Finish {
+        match activation {
+            None => Finish::Plain,
+            Some(Activation::QuickGelu) => Finish::QuickGelu,
+            Some(Activation::Gelu) => Finish::Gelu,
+            Some(Activation::Relu) => Finish::Relu,
+        }
+    }
+}
+
 /// C (m, n) = activation(A (m, k) W (n, k)ᵀ + bias + residual), of matrices in device memory.
 ///
 /// Strides are in values from one row to the next. For bf16 operands k and the strides of A and W are multiples of 8, and n
@@ -27,7 +50,7 @@ pub struct Gemm {
     pub w_row: usize,
     /// n values of f32, or null.
     pub bias: Ptr,
-    pub activation: Option<Activation>,
+    pub finish: Finish,
     /// Of C's type, or null; may be C itself.
     pub residual: Ptr,
     pub residual_row: usize,
@@ -52,7 +75,7 @@ pub(in super::super) struct Output {
     c_row: i64,
     m: i32,
     n: i32,
-    activation: i32,
+    finish: i32,
     wide: i32,
 }
 
@@ -84,7 +107,7 @@ impl Gemm {
             w: w.ptr(),
             w_row: k,
             bias: Ptr::NULL,
-            activation: None,
+            finish: Finish::Plain,
             residual: Ptr::NULL,
             residual_row: n,
             c: c.ptr(),
@@ -124,7 +147,7 @@ impl Gemm {
 
     fn output(&self, op: &'static str) -> Result<Output> {
         let Gemm { size: [m, n, _], c_row, residual_row, .. } = *self;
-        Output::new(op, (m, n), self.activation, (self.bias, self.residual, self.c), (residual_row, c_row), self.output)
+        Output::new(op, (m, n), self.finish, (self.bias, self.residual, self.c), (residual_row, c_row), self.output)
     }
 }
 
@@ -133,7 +156,7 @@ impl Output {
     pub(in super::super) fn new(
         op: &'static str,
         (m, n): (usize, usize),
-        activation: Option<Activation>,
+        finish: Finish,
         (bias, residual, c): (Ptr, Ptr, Ptr),
         (residual_row, c_row): (usize, usize),
         element: Element,
@@ -150,13 +173,7 @@ impl Output {
             c_row: c_row as i64,
             m: m as i32,
             n: n as i32,
-            // As in kernels/encoder_product.cuh.
-            activation: match activation {
-                None => 0,
-                Some(Activation::QuickGelu) => 1,
-                Some(Activation::Gelu) => 2,
-                Some(Activation::Relu) => 3,
-            },
+            finish: finish as i32,
             wide: (element == Element::F32) as i32,
         })
     }

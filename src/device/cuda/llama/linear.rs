@@ -2,7 +2,7 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use super::super::encoder::{self, Gemm, Output, THREADS, tile};
+use super::super::encoder::{self, Finish, Gemm, Output, THREADS, tile};
 use super::super::{DeviceBuffer, Gpu, Grid, Ptr};
 use super::{Element, Rows};
 use crate::error::{Error, Result};
@@ -20,6 +20,9 @@ pub enum Format {
     Int4,
 }
 
+/// Bytes of gates and ups that are put together at a time on their way to a device.
+const STAGED: usize = 64 << 20;
+
 /// A matrix (outputs, inputs) in a device's memory.
 #[derive(Debug)]
 pub struct Weight {
@@ -32,15 +35,24 @@ pub struct Weight {
     format: Format,
 }
 
-/// Where a product goes; as in kernels/llama_gemv.cu.
+/// The matrices (inner, inputs) of gates and of ups, a row of each in turn.
+#[derive(Debug)]
+pub struct Gates(Weight);
+
+/// Numbers of a matrix and, if these are codes, the bf16 scales of its groups.
+pub type Numbers<'a> = (&'a [u8], &'a [u8]);
+
+/// What becomes of a product; as in kernels/llama_gemv.cu.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Into {
+enum Into {
     /// Rows of the activations' type.
     Own = 0,
     /// f32 rows.
     Wide = 1,
     /// Added to f32 rows.
     Added = 2,
+    /// silu(first) · second of each two neighbours, as rows of the activations' type.
+    Gated = 3,
 }
 
 /// As in kernels/llama_weights.cuh.
@@ -103,11 +115,24 @@ impl Format {
 }
 
 impl Weight {
-    /// Copies matrices of `columns` to a device, one below the other. Each comes as its numbers and, if these are codes, the
-    /// bf16 scales of its groups.
-    pub fn upload(gpu: &Gpu, format: Format, columns: usize, parts: &[(&[u8], &[u8])]) -> Result<Weight> {
-        let sum = |of: fn(&(&[u8], &[u8])) -> usize| parts.iter().map(of).sum::<usize>();
-        let (bytes, scale_bytes) = (sum(|p| p.0.len()), sum(|p| p.1.len()));
+    /// Copies matrices of `columns` to a device, one below the other.
+    pub fn upload(gpu: &Gpu, format: Format, columns: usize, parts: &[Numbers]) -> Result<Weight> {
+        let sum = |of: fn(&Numbers) -> usize| parts.iter().map(of).sum::<usize>();
+        let mut weight = Weight::alloc(gpu, format, columns, sum(|p| p.0.len()), sum(|p| p.1.len()))?;
+        let (mut at, mut scale_at) = (0, 0);
+        for (part, scales) in parts {
+            weight.codes.write(at, part)?;
+            at += part.len();
+            if let Some(to) = &mut weight.scales {
+                to.write(scale_at, scales)?;
+                scale_at += scales.len();
+            }
+        }
+        Ok(weight)
+    }
+
+    /// Memory for so many bytes of numbers and of scales.
+    fn alloc(gpu: &Gpu, format: Format, columns: usize, bytes: usize, scale_bytes: usize) -> Result<Weight> {
         let row = format.bytes(columns);
         if columns == 0 || !columns.is_multiple_of(format.multiple()) || !bytes.is_multiple_of(row) {
             let multiple = format.multiple();
@@ -116,17 +141,8 @@ impl Weight {
             return Err(Error::invalid(format!("{reason}; use --device cpu")));
         }
         let rows = bytes / row;
-        let (mut codes, mut at) = (gpu.alloc("weights", bytes)?, 0);
-        let (mut scales, mut scale_at) =
-            (if scale_bytes > 0 { Some(gpu.alloc("weights", scale_bytes)?) } else { None }, 0);
-        for (part, part_scales) in parts {
-            codes.write(at, part)?;
-            at += part.len();
-            if let Some(scales) = &mut scales {
-                scales.write(scale_at, part_scales)?;
-                scale_at += part_scales.len();
-            }
-        }
+        let codes = gpu.alloc("weights", bytes)?;
+        let scales = if scale_bytes > 0 { Some(gpu.alloc("weights", scale_bytes)?) } else { None };
         // A scale has two bytes.
         let group = (2 * rows * columns).checked_div(scale_bytes).unwrap_or(columns);
         Ok(Weight { codes, scales, rows, columns, group, format })
@@ -153,15 +169,16 @@ impl Weight {
         }
     }
 
-    /// x Wᵀ
-    pub fn multiply(&self, x: &Rows, into: Into) -> Result<Rows> {
-        let gpu = x.gpu();
-        let out = match into {
-            Into::Own => Rows::alloc(gpu, x.element(), x.len(), self.rows)?,
-            _ => Rows::any_width(gpu, Element::F32, x.len(), self.rows)?,
-        };
-        self.product(x, &out, if into == Into::Own { Into::Own } else { Into::Wide })?;
-        Ok(out)
+    /// x Wᵀ, of the activations' type.
+    pub fn multiply(&self, x: &Rows) -> Result<Rows> {
+        let out = Rows::alloc(x.gpu(), x.element(), x.len(), self.rows)?;
+        self.product(x, &out, Into::Own).map(|()| out)
+    }
+
+    /// x Wᵀ in f32.
+    pub fn multiply_wide(&self, x: &Rows) -> Result<Rows> {
+        let out = Rows::any_width(x.gpu(), Element::F32, x.len(), self.rows)?;
+        self.product(x, &out, Into::Wide).map(|()| out)
     }
 
     /// sum += x Wᵀ, of f32 sums.
@@ -173,7 +190,8 @@ impl Weight {
     }
 
     fn product(&self, x: &Rows, out: &Rows, into: Into) -> Result<()> {
-        if x.width() != self.columns || out.width() != self.rows || out.len() != x.len() {
+        let width = if into == Into::Gated { self.rows / 2 } else { self.rows };
+        if x.width() != self.columns || out.width() != width || out.len() != x.len() {
             let ((n, k), (rows, columns)) = ((x.len(), x.width()), (self.rows, self.columns));
             let shapes = format!("({n}, {k}) times ({rows}, {columns}) into ({}, {})", out.len(), out.width());
             return Err(Error::shape("llama", shapes));
@@ -208,7 +226,12 @@ impl Weight {
         let (gpu, [m, n, k]) = (x.gpu(), [x.len(), self.rows, self.columns]);
         let residual = if into == Into::Added { out.ptr() } else { Ptr::NULL };
         // The output's 16-bit type is the operands'.
-        let output = if into == Into::Own { encoder::Element::Bf16 } else { encoder::Element::F32 };
+        let output = match into {
+            Into::Own | Into::Gated => encoder::Element::Bf16,
+            Into::Wide | Into::Added => encoder::Element::F32,
+        };
+        let finish = if into == Into::Gated { Finish::Swiglu } else { Finish::Plain };
+        let c_row = out.width();
         let kernels = match (self.format, x.element()) {
             (Format::Bf16, Element::Bf16) => {
                 return Gemm {
@@ -217,11 +240,11 @@ impl Weight {
                     w: self.codes.ptr(),
                     w_row: k,
                     bias: Ptr::NULL,
-                    activation: None,
+                    finish,
                     residual,
                     residual_row: n,
                     c: out.ptr(),
-                    c_row: n,
+                    c_row,
                     size: [m, n, k],
                     element: encoder::Element::Bf16,
                     output,
@@ -234,7 +257,7 @@ impl Weight {
             (format, element) => return Err(no_kernel(format, element)),
         };
         let pointers = (Ptr::NULL, residual, out.ptr());
-        let out = Output::new("llama_gemm", (m, n), None, pointers, (n, n), output)?;
+        let out = Output::new("llama_gemm", (m, n), finish, pointers, (n, c_row), output)?;
         let (side, shared) = tile(gpu, encoder::Element::Bf16, m, n)?;
         let args = LlamaGemm { weights: self.args(), a: x.ptr(), out };
         let blocks = m.div_ceil(side) * n.div_ceil(side);
@@ -256,6 +279,47 @@ impl Weight {
         gpu.launch(kernel, Grid::line(n, 128), &Embed { table: self.args(), tokens, out: out.ptr() })?;
         Ok(out)
     }
+}
+
+impl Gates {
+    /// Copies the matrices of gates and of ups to a device. They have the same shape.
+    pub fn upload(gpu: &Gpu, format: Format, columns: usize, gates: Numbers, ups: Numbers) -> Result<Gates> {
+        if (gates.0.len(), gates.1.len()) != (ups.0.len(), ups.1.len()) {
+            return Err(Error::shape("llama", "gates and ups of different shapes"));
+        }
+        let mut both = Weight::alloc(gpu, format, columns, 2 * gates.0.len(), 2 * gates.1.len())?;
+        let inner = (both.rows / 2).max(1);
+        in_turn(&mut both.codes, gates.0, ups.0, gates.0.len() / inner)?;
+        if let Some(scales) = &mut both.scales {
+            in_turn(scales, gates.1, ups.1, gates.1.len() / inner)?;
+        }
+        Ok(Gates(both))
+    }
+
+    /// silu(x Wᵀ of the gates) · (x Wᵀ of the ups), of the activations' type.
+    pub fn multiply(&self, x: &Rows) -> Result<Rows> {
+        let out = Rows::alloc(x.gpu(), x.element(), x.len(), self.0.rows / 2)?;
+        self.0.product(x, &out, Into::Gated).map(|()| out)
+    }
+}
+
+/// Copies rows of so many bytes, one of each in turn.
+fn in_turn(to: &mut DeviceBuffer<u8>, first: &[u8], second: &[u8], row: usize) -> Result<()> {
+    if row == 0 {
+        return Ok(());
+    }
+    let some = (STAGED / 2 / row).max(1) * row;
+    let (mut staged, mut at) = (Vec::<u8>::new(), 0);
+    for (first, second) in first.chunks(some).zip(second.chunks(some)) {
+        staged.clear();
+        for (first, second) in first.chunks_exact(row).zip(second.chunks_exact(row)) {
+            staged.extend_from_slice(first);
+            staged.extend_from_slice(second);
+        }
+        to.write(at, &staged)?;
+        at += staged.len();
+    }
+    Ok(())
 }
 
 fn no_kernel(format: Format, element: Element) -> Error {

@@ -9,5 +9,5 @@ mod rows;
 mod sample;
 
 pub use attention::{Heads, Layer, PAGE, Page, Sequences, Tile};
-pub use linear::{Format, Into, Weight};
+pub use linear::{Format, Gates, Numbers, Weight};
 pub use rows::{Element, Rows};

@@ -37,16 +37,6 @@ struct RmsNorm {
 
 #[derive(Clone, Copy, Pod, Zeroable)]
 #[repr(C)]
-struct Swiglu {
-    gate_up: Ptr,
-    out: Ptr,
-    chunks: i64,
-    inner: i32,
-    padding: i32,
-}
-
-#[derive(Clone, Copy, Pod, Zeroable)]
-#[repr(C)]
 struct Select {
     x: Ptr,
     rows: Ptr,
@@ -169,18 +159,6 @@ impl Rows {
         let args = RmsNorm { x: self.ptr(), gain: gain.ptr(), out: out.ptr(), width: self.width as i32, eps };
         let kernel = element.choose(["llama_rms_norm_f32", "llama_rms_norm_bf16", "llama_rms_norm_f16"]);
         self.gpu().launch(kernel, Grid::line(self.rows, 256), &args)?;
-        Ok(out)
-    }
-
-    /// silu(gate) · up, of rows that hold their gates, then their ups.
-    pub fn swiglu(&self) -> Result<Rows> {
-        let inner = self.width / 2;
-        let out = Rows::alloc(self.gpu(), self.element, self.rows, inner)?;
-        let chunks = self.rows * inner * self.element.size() / 16;
-        let (gate_up, inner) = (self.ptr(), inner as i32);
-        let args = Swiglu { gate_up, out: out.ptr(), chunks: chunks as i64, inner, padding: 0 };
-        let kernel = self.element.choose(["llama_swiglu_f32", "llama_swiglu_bf16", "llama_swiglu_f16"]);
-        self.gpu().launch(kernel, Grid::values(chunks, 256), &args)?;
         Ok(out)
     }
 
