@@ -7,7 +7,7 @@
 // queries (rows, heads, d), pages as llama.cuh describes them, those of sequences[row] from pages[... * page_stride] on;
 // partial (rows, heads, splits, d) f32, peaks (rows, heads, splits, 2): maximum and sum. Grid: (splits, kv_heads * groups,
 // rows); block 128; G query heads at a time, of which a group may need several. 16 bytes of a head per lane: d is a power of
-// two, at most 128 in f32 and 256 else. Reference: src/llama/cpu/attention.rs.
+// two, at most D_MAX. Reference: src/llama/cpu/attention.rs.
 #include "llama.cuh"
 
 struct Decode {
@@ -17,18 +17,20 @@ struct Decode {
     const Page* pages;
     float* partial;
     float* peaks;
+    void* out;  // of llama_decode_combine
     int64_t layer, values;
-    int page_stride, heads, kv_heads, d, splits;
+    int page_stride, heads, kv_heads, size, d, splits;
     float scale;
+    int padding;
 };
 
-constexpr int SPLIT = 2, KEYS = SPLIT * PAGE, WARPS = 4;
+constexpr int SPLIT = 2, KEYS = SPLIT * PAGE, WARPS = 4, D_MAX = 128;
 
 template <typename T, int G>
 __device__ inline void decode(const Decode& a) {
     constexpr int EACH = PER_LOAD<T>;
     __shared__ float logits[G][KEYS];
-    __shared__ float sums[WARPS][G][WARP * EACH];
+    __shared__ float sums[WARPS][G][D_MAX + WARP];
     int warp = threadIdx.x / WARP, lane = threadIdx.x % WARP, split = blockIdx.x;
     int64_t row = blockIdx.z;
     int group = a.heads / a.kv_heads, per_kv_head = (group + G - 1) / G;
@@ -96,6 +98,8 @@ __device__ inline void decode(const Decode& a) {
         }
     }
     __syncthreads();
+    // Value e of all lanes, then the next: with this stride neither writing nor reading meets in a bank.
+    auto place = [&](int e, int lane_of_row) { return e * (lanes + WARP / EACH) + lane_of_row; };
     float out[G][EACH] = {};
 #pragma unroll 4
     for (int key = first_key; key < KEYS; key += WARPS * at_once) {
@@ -113,14 +117,14 @@ __device__ inline void decode(const Decode& a) {
         for (int e = 0; e < EACH; ++e) {
             float sum = out[g][e];
             for (int offset = lanes; offset < WARP; offset *= 2) sum += __shfl_xor_sync(ALL_LANES, sum, offset);
-            if (lane < lanes) sums[warp][g][mine + e] = sum;
+            if (lane < lanes) sums[warp][g][place(e, lane)] = sum;
         }
     __syncthreads();
     for (int i = threadIdx.x; i < count * a.d; i += WARPS * WARP) {
         int g = i / a.d, column = i % a.d;
         float sum = 0;
 #pragma unroll
-        for (int w = 0; w < WARPS; ++w) sum += sums[w][g][column];
+        for (int w = 0; w < WARPS; ++w) sum += sums[w][g][place(column % EACH, column / EACH)];
         a.partial[((row * a.heads + first_head + g) * a.splits + split) * a.d + column] = sum;
     }
 }
@@ -135,18 +139,8 @@ DECODE(__nv_bfloat16, bf16)
 DECODE(__half, f16)
 
 // out (rows, heads * size) = the parts of each query and head, weighted. Grid: (heads, rows); block d / 2, two columns each.
-struct Combine {
-    const float* partial;
-    const float* peaks;
-    const uint32_t* positions;
-    const uint32_t* sequences;
-    const Page* pages;
-    void* out;
-    int page_stride, heads, size, d, splits, padding;
-};
-
 template <typename T>
-__device__ inline void combine(const Combine& c) {
+__device__ inline void combine(const Decode& c) {
     int64_t row = blockIdx.y, head = row * c.heads + blockIdx.x;
     const Page* pages = c.pages + static_cast<int64_t>(c.sequences[row]) * c.page_stride;
     int position = c.positions[row], column = 2 * threadIdx.x;
@@ -168,6 +162,6 @@ __device__ inline void combine(const Combine& c) {
     out[1] = from_float<T>(high / sum);
 }
 
-extern "C" __global__ void __launch_bounds__(128) llama_decode_combine_f32(Combine c) { combine<float>(c); }
-extern "C" __global__ void __launch_bounds__(128) llama_decode_combine_bf16(Combine c) { combine<__nv_bfloat16>(c); }
-extern "C" __global__ void __launch_bounds__(128) llama_decode_combine_f16(Combine c) { combine<__half>(c); }
+extern "C" __global__ void __launch_bounds__(128) llama_decode_combine_f32(Decode c) { combine<float>(c); }
+extern "C" __global__ void __launch_bounds__(128) llama_decode_combine_bf16(Decode c) { combine<__nv_bfloat16>(c); }
+extern "C" __global__ void __launch_bounds__(128) llama_decode_combine_f16(Decode c) { combine<__half>(c); }

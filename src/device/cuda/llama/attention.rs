@@ -131,30 +131,16 @@ struct Decode {
     pages: Ptr,
     partial: Ptr,
     peaks: Ptr,
+    out: Ptr,
     layer: i64,
     values: i64,
     page_stride: i32,
     heads: i32,
     kv_heads: i32,
-    d: i32,
-    splits: i32,
-    scale: f32,
-}
-
-#[derive(Clone, Copy, Pod, Zeroable)]
-#[repr(C)]
-struct Combine {
-    partial: Ptr,
-    peaks: Ptr,
-    positions: Ptr,
-    sequences: Ptr,
-    pages: Ptr,
-    out: Ptr,
-    page_stride: i32,
-    heads: i32,
     size: i32,
     d: i32,
     splits: i32,
+    scale: f32,
     padding: i32,
 }
 
@@ -277,42 +263,30 @@ impl Heads {
         let parts = count * self.queries * splits;
         let (partial, peaks) = (gpu.alloc::<f32>("attention", parts * d)?, gpu.alloc::<f32>("attention", parts * 2)?);
         let of_row = |ptr: Ptr, bytes: usize| ptr.offset::<u8>(first * bytes);
-        let (positions, numbers) = (of_row(sequences.positions, 4), of_row(sequences.numbers, 4));
         let row = self.queries * self.element.size();
         let args = Decode {
             queries: of_row(queries.ptr(), row * d),
-            positions,
-            sequences: numbers,
+            positions: of_row(sequences.positions, 4),
+            sequences: of_row(sequences.numbers, 4),
             pages: sequences.pages,
             partial: partial.ptr(),
             peaks: peaks.ptr(),
+            out: of_row(out.ptr(), row * self.size),
             layer: layer.keys as i64,
             values: layer.values as i64,
             page_stride: sequences.page_stride as i32,
             heads: self.queries as i32,
             kv_heads: self.kv as i32,
-            d: d as i32,
-            splits: splits as i32,
-            scale: self.scale(),
-        };
-        let blocks = [splits, self.kv * group.div_ceil(at_once), count];
-        gpu.launch(self.element.choose(kernels), Grid { blocks, threads: 128, shared: 0 }, &args)?;
-        let args = Combine {
-            partial: partial.ptr(),
-            peaks: peaks.ptr(),
-            positions,
-            sequences: numbers,
-            pages: sequences.pages,
-            out: of_row(out.ptr(), row * self.size),
-            page_stride: sequences.page_stride as i32,
-            heads: self.queries as i32,
             size: self.size as i32,
             d: d as i32,
             splits: splits as i32,
+            scale: self.scale(),
             padding: 0,
         };
-        let kernels = ["llama_decode_combine_f32", "llama_decode_combine_bf16", "llama_decode_combine_f16"];
+        let blocks = [splits, self.kv * group.div_ceil(at_once), count];
+        gpu.launch(self.element.choose(kernels), Grid { blocks, threads: 128, shared: 0 }, &args)?;
+        let combine = ["llama_decode_combine_f32", "llama_decode_combine_bf16", "llama_decode_combine_f16"];
         let blocks = [self.queries, count, 1];
-        gpu.launch(self.element.choose(kernels), Grid { blocks, threads: d as u32 / 2, shared: 0 }, &args)
+        gpu.launch(self.element.choose(combine), Grid { blocks, threads: d as u32 / 2, shared: 0 }, &args)
     }
 }
