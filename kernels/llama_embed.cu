@@ -1,4 +1,4 @@
-// Rows of the embedding, and of other rows. out (rows, width) f32 = table[tokens[row]], a matrix as llama_weights.cuh describes them.
+// Rows of the embedding. out (rows, width) f32 = table[tokens[row]], a matrix as llama_weights.cuh describes them.
 //
 // Grid: rows; block 128; 16 bytes of the table per lane. Deterministic. Reference: src/llama/matrix.rs.
 #include "llama_weights.cuh"
@@ -34,17 +34,3 @@ extern "C" __global__ void __launch_bounds__(128) llama_embed_f32(Embed e) { emb
 extern "C" __global__ void __launch_bounds__(128) llama_embed_bf16(Embed e) { embed<Plain<__nv_bfloat16>>(e); }
 extern "C" __global__ void __launch_bounds__(128) llama_embed_f16(Embed e) { embed<Plain<__half>>(e); }
 extern "C" __global__ void __launch_bounds__(128) llama_embed_int8(Embed e) { embed<Int8>(e); }
-
-// out[row] = x[rows[row]] of rows of `chunks` 16 bytes each. Grid: rows; block 128.
-struct Select {
-    const uint4* x;
-    const uint32_t* rows;
-    uint4* out;
-    int chunks, padding;
-};
-
-extern "C" __global__ void __launch_bounds__(128) llama_select(Select s) {
-    const uint4* from = s.x + static_cast<int64_t>(s.rows[blockIdx.x]) * s.chunks;
-    uint4* to = s.out + static_cast<int64_t>(blockIdx.x) * s.chunks;
-    for (int i = threadIdx.x; i < s.chunks; i += 128) to[i] = from[i];
-}

@@ -16,6 +16,7 @@ mod memory;
 mod pinned;
 mod reduce;
 mod repeating;
+mod rows;
 mod staging;
 
 use std::collections::HashMap;

@@ -1,4 +1,4 @@
-//! Row-major matrices in device memory, and copies of their rows (kernels/encoder_rows.cu).
+//! Row-major matrices in device memory, and copies of them (kernels/rows.cu).
 
 use bytemuck::{Pod, Zeroable, cast_slice, cast_slice_mut};
 use half::bf16;
@@ -39,12 +39,10 @@ impl Element {
 
 #[derive(Clone, Copy, Pod, Zeroable)]
 #[repr(C)]
-struct Copy {
+struct Convert {
     x: Ptr,
-    from: Ptr,
     out: Ptr,
-    rows: i32,
-    width: i32,
+    fours: i64,
 }
 
 /// A row-major matrix in a device's memory.
@@ -97,28 +95,20 @@ impl Matrix {
     /// A copy in the other element type.
     pub fn converted(&self) -> Result<Matrix> {
         let (kernel, element) = match self.element {
-            Element::F32 => ("encoder_rows_narrow", Element::Bf16),
-            Element::Bf16 => ("encoder_rows_wide", Element::F32),
+            Element::F32 => ("rows_narrow", Element::Bf16),
+            Element::Bf16 => ("rows_wide", Element::F32),
         };
-        self.copy(kernel, (Ptr::NULL, self.rows), element)
-    }
-
-    /// A copy of the rows of these numbers, of f32.
-    pub fn select(&self, rows: &[u32]) -> Result<Matrix> {
-        self.width_of("encoder_rows", Element::F32)?;
-        if let Some(row) = rows.iter().find(|&&row| row as usize >= self.rows) {
-            return Err(Error::shape("encoder_rows", format!("no row {row} of {}", self.rows)));
-        }
-        let numbers = self.gpu().upload("row numbers", rows)?;
-        self.copy("encoder_rows_select", (numbers.ptr(), rows.len()), Element::F32)
-    }
-
-    fn copy(&self, kernel: &'static str, (from, rows): (Ptr, usize), element: Element) -> Result<Matrix> {
-        let out = Matrix::alloc(self.gpu(), "activations", element, rows, self.width)?;
-        let (rows, width) = (rows as i32, self.width as i32);
-        let args = Copy { x: self.ptr(), from, out: out.ptr(), rows, width };
-        self.gpu().launch(kernel, Grid::values(out.rows * fours(kernel, self.width)?, 256), &args)?;
+        let out = Matrix::alloc(self.gpu(), "activations", element, self.rows, self.width)?;
+        let fours = self.rows * fours(kernel, self.width)?;
+        let args = Convert { x: self.ptr(), out: out.ptr(), fours: fours as i64 };
+        self.gpu().launch(kernel, Grid::values(fours, 256), &args)?;
         Ok(out)
+    }
+
+    /// A copy of the rows of these numbers.
+    pub fn select(&self, rows: &[u32]) -> Result<Matrix> {
+        let bytes = self.bytes.select_rows("activations", self.width * self.element.size(), rows)?;
+        Ok(Matrix { bytes, element: self.element, rows: rows.len(), width: self.width })
     }
 
     /// Its width, if its values are what a kernel takes.

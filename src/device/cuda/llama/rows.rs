@@ -35,16 +35,6 @@ struct RmsNorm {
     eps: f32,
 }
 
-#[derive(Clone, Copy, Pod, Zeroable)]
-#[repr(C)]
-struct Select {
-    x: Ptr,
-    rows: Ptr,
-    out: Ptr,
-    chunks: i32,
-    padding: i32,
-}
-
 impl Element {
     /// Bytes of one value.
     pub fn size(self) -> usize {
@@ -144,11 +134,6 @@ impl Rows {
         Ok(values)
     }
 
-    /// Queues a copy to rows of the same size.
-    pub fn copy_to(&self, to: &Rows) -> Result<()> {
-        self.bytes.copy_to(&to.bytes)
-    }
-
     /// gain · x / sqrt(mean(x²) + eps), row by row, of f32 rows; as `element`. `gain` (width) f32.
     pub fn rms_norm(&self, gain: &DeviceBuffer<f32>, eps: f32, element: Element) -> Result<Rows> {
         if self.element != Element::F32 || gain.len() != self.width {
@@ -164,14 +149,7 @@ impl Rows {
 
     /// The rows of these numbers.
     pub fn select(&self, rows: &[u32]) -> Result<Rows> {
-        if let Some(row) = rows.iter().find(|&&row| row as usize >= self.rows) {
-            return Err(Error::shape("select", format!("row {row} of {}", self.rows)));
-        }
-        let numbers = self.gpu().upload("row numbers", rows)?;
-        let out = Rows::alloc(self.gpu(), self.element, rows.len(), self.width)?;
-        let chunks = (self.width * self.element.size() / 16) as i32;
-        let args = Select { x: self.ptr(), rows: numbers.ptr(), out: out.ptr(), chunks, padding: 0 };
-        self.gpu().launch("llama_select", Grid::line(rows.len(), 128), &args)?;
-        Ok(out)
+        let bytes = self.bytes.select_rows("activations", self.width * self.element.size(), rows)?;
+        Ok(Rows { bytes, rows: rows.len(), width: self.width, element: self.element })
     }
 }
