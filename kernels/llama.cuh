@@ -48,12 +48,18 @@ __device__ inline void load_values(float (&out)[N], const T* from) {
     }
 }
 
-// 16 bytes that this launch reads once: they need no place in the first-level cache.
-__device__ inline uint4 load_once(const void* from) {
-    uint4 raw;
-    asm("ld.global.nc.L1::no_allocate.v4.u32 {%0, %1, %2, %3}, [%4];"
-        : "=r"(raw.x), "=r"(raw.y), "=r"(raw.z), "=r"(raw.w)
-        : "l"(from));
+// 16 or 8 bytes (uint4, uint2) that this launch reads once: they need no place in the first-level cache.
+template <typename Raw>
+__device__ inline Raw load_once(const void* from) {
+    Raw raw;
+    if constexpr (sizeof(Raw) == 16)
+        asm("ld.global.nc.L1::no_allocate.v4.u32 {%0, %1, %2, %3}, [%4];"
+            : "=r"(raw.x), "=r"(raw.y), "=r"(raw.z), "=r"(raw.w)
+            : "l"(from));
+    else
+        asm("ld.global.nc.L1::no_allocate.v2.u32 {%0, %1}, [%2];"
+            : "=r"(raw.x), "=r"(raw.y)
+            : "l"(from));
     return raw;
 }
 

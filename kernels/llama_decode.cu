@@ -66,7 +66,7 @@ __device__ inline void decode(const Decode& a) {
         for (int key = first_key; key < KEYS; key += WARPS * at_once) {
             const T* from = find(key, 0);
             float k[EACH];
-            unpack_load<T>(k, from ? load_once(from + mine) : make_uint4(0, 0, 0, 0));
+            unpack_load<T>(k, from ? load_once<uint4>(from + mine) : make_uint4(0, 0, 0, 0));
 #pragma unroll
             for (int g = 0; g < G; ++g) {
                 float dot = 0;
@@ -105,7 +105,7 @@ __device__ inline void decode(const Decode& a) {
     for (int key = first_key; key < KEYS; key += WARPS * at_once) {
         const T* from = find(key, a.values);
         float v[EACH];
-        unpack_load<T>(v, from ? load_once(from + mine) : make_uint4(0, 0, 0, 0));
+        unpack_load<T>(v, from ? load_once<uint4>(from + mine) : make_uint4(0, 0, 0, 0));
 #pragma unroll
         for (int g = 0; g < G; ++g)
 #pragma unroll

@@ -1,6 +1,6 @@
 // Rows of the embedding. out (rows, width) f32 = table[tokens[row]], a matrix as llama_weights.cuh describes them.
 //
-// Grid: rows; block 128; 16 bytes of the table per lane. Deterministic. Reference: src/llama/matrix.rs.
+// Grid: rows; block 128; 16 bytes of the table per lane, of codes 8. Deterministic. Reference: src/llama/matrix.rs.
 #include "llama_weights.cuh"
 
 struct Embed {
@@ -14,7 +14,7 @@ __device__ inline void embed(const Embed& e) {
     int64_t token = e.tokens[blockIdx.x];
     float* out = e.out + static_cast<int64_t>(blockIdx.x) * e.table.k;
     for (int k = threadIdx.x * W::EACH; k < e.table.k; k += 128 * W::EACH) {
-        uint4 raw = load_once(e.table.codes + W::bytes(token * e.table.k + k));
+        auto raw = load_once<typename W::Raw>(e.table.codes + W::bytes(token * e.table.k + k));
         float scale = 1.0f;
         if constexpr (W::SCALED)
             scale = to_float(e.table.scales[token * (e.table.k / e.table.group) + k / e.table.group]);

@@ -15,45 +15,51 @@ struct LlamaGemm {
 };
 
 // Rows of a matrix in codes, of which this thread takes 16 bytes of every 64th: half of what a tile of 32 columns has of a
-// row in int8, or of what two tiles have in int4.
+// row in int8, or of what two tiles have in int4. The two threads of a row hold the scales of two groups that follow each other, so
+// that a sector is loaded once for both.
 template <typename W, int ROWS>
 struct CodeRows {
-    static constexpr int MINE = ROWS / 64, BOTH = W::EACH == 32 ? 2 : 1;
+    static constexpr int MINE = ROWS / 64, BOTH = W::EACH == 16 ? 2 : 1;
     const Weights& weights;
     int first;
     uint4 raw[MINE];
-    float scales[MINE];
+    float scales[MINE];  // of group 2 g + threadIdx.x % 2
 
     __device__ CodeRows(const Weights& weights, int first) : weights(weights), first(first + threadIdx.x / 2) {}
 
     __device__ void copy(__nv_bfloat16*, int step) {
-        int k = step * DEPTH, groups = weights.k / weights.group;
+        int k = step * DEPTH, groups = weights.k / weights.group, group = k / weights.group + threadIdx.x % 2;
         if (step % BOTH != 0) return;
+        bool next = k % (2 * weights.group) == 0;
 #pragma unroll
         for (int i = 0; i < MINE; ++i) {
             int64_t row = first + i * 64;
             bool there = row < weights.rows;
             const uint4* from = reinterpret_cast<const uint4*>(weights.codes + W::bytes(row * weights.k + k));
             raw[i] = there ? __ldg(from + threadIdx.x % 2) : make_uint4(0, 0, 0, 0);
-            scales[i] = there ? __bfloat162float(weights.scales[row * groups + k / weights.group]) : 0.0f;
+            if (next) scales[i] = there && group < groups ? __bfloat162float(weights.scales[row * groups + group]) : 0.0f;
         }
     }
 };
 
 template <typename W, int ROWS>
 __device__ inline void land(const CodeRows<W, ROWS>& w, __nv_bfloat16* to, int step) {
+    int holder = threadIdx.x % WARP / 2 * 2 + step * DEPTH / w.weights.group % 2;
 #pragma unroll
-    for (int i = 0; i < w.MINE; ++i)
+    for (int i = 0; i < w.MINE; ++i) {
+        float scale = __shfl_sync(ALL_LANES, w.scales[i], holder);
 #pragma unroll
         for (int piece = 0; piece < 2; ++piece) {
             float x[8];
-            W::unpack(x, w.raw[i], step % w.BOTH * 2 + piece);
+            uint4 raw = w.raw[i];
+            W::unpack(x, piece ? make_uint2(raw.z, raw.w) : make_uint2(raw.x, raw.y), step % w.BOTH);
             uint32_t pairs[4];
 #pragma unroll
-            for (int e = 0; e < 4; ++e) pairs[e] = pack_bf16(x[2 * e] * w.scales[i], x[2 * e + 1] * w.scales[i]);
+            for (int e = 0; e < 4; ++e) pairs[e] = pack_bf16(x[2 * e] * scale, x[2 * e + 1] * scale);
             __nv_bfloat16* chunk = to + place(threadIdx.x / 2 + i * 64, threadIdx.x % 2 * 2 + piece);
             *reinterpret_cast<uint4*>(chunk) = make_uint4(pairs[0], pairs[1], pairs[2], pairs[3]);
         }
+    }
 }
 
 template <typename W, int SIDE>

@@ -1,11 +1,13 @@
-// Linear layers of few rows, as decoding has them: out = x W^T, bound by reading W; or silu(gate) * up of it, where rows of W are
-// a gate's and its up's in turn.
+// Linear layers of few rows, as decoding has them: out = x W^T, bound by reading W; or silu(gate) * up of it, where rows of W
+// are a gate's and its up's in turn.
 //
 // x (rows, k) of T (f32, bf16, f16); weights as llama_weights.cuh describes them, k a multiple of what 16 bytes hold; out
-// (rows, columns) of T, or f32, which may be added to, or (rows, columns / 2) of T. A block of four warps computes four columns of out for up to XS rows of
-// x: each lane loads 16 bytes of four rows of W at a time, the warps share k, and a weight is loaded once per XS rows.
-// Grid: (columns / 4, rows / XS); block 128; static shared memory. Sums are f32, over lanes and warps in a fixed order; an
-// element has the same bits for every XS. Deterministic. Reference: src/device/cpu/matrix.
+// (rows, columns) of T, or f32, which may be added to, or (rows, columns / 2) of T. A block of four warps computes four columns of
+// x W^T for up to XS rows of x: each lane loads 16 bytes, of codes 8, of four rows of W at a time, the warps share k, and a weight
+// is loaded once per XS rows. The scales of the four rows lie one after the other and are copied at once.
+// Grid: (columns / 4, rows / XS); block 128; static shared memory, and 2 bytes dynamic for each scale of four rows. Sums are
+// f32, over lanes and warps in a fixed order; an element has the same bits for every XS. Deterministic. Reference:
+// src/device/cpu/matrix.
 #include "llama_weights.cuh"
 
 // What becomes of a sum; as in src/device/cuda/llama/linear.rs.
@@ -23,6 +25,7 @@ constexpr int WARPS = 4, COLUMNS = 4;
 template <typename W, typename T, int XS>
 __device__ inline void gemv(const Gemv& g) {
     __shared__ float shared[WARPS][COLUMNS][XS];
+    extern __shared__ __nv_bfloat16 scales[];
     int warp = threadIdx.x / WARP, lane = threadIdx.x % WARP;
     int first = blockIdx.x * COLUMNS, first_x = blockIdx.y * XS;
     int64_t rows[COLUMNS];
@@ -33,13 +36,19 @@ __device__ inline void gemv(const Gemv& g) {
         rows[c] = there[c] ? first + c : 0;
     }
     int groups = W::SCALED ? g.weights.k / g.weights.group : 0;
+    if constexpr (W::SCALED) {
+        const __nv_bfloat16* from = g.weights.scales + static_cast<int64_t>(first) * groups;
+        int count = min(COLUMNS, g.weights.rows - first) * groups;
+        for (int i = threadIdx.x; i < COLUMNS * groups; i += WARPS * WARP) scales[i] = i < count ? from[i] : __nv_bfloat16();
+        __syncthreads();
+    }
     float sums[COLUMNS][XS] = {};
     for (int k = threadIdx.x * W::EACH; k < g.weights.k; k += WARPS * WARP * W::EACH) {
-        uint4 raw[COLUMNS];
+        typename W::Raw raw[COLUMNS];
 #pragma unroll
         for (int c = 0; c < COLUMNS; ++c) {
             const char* from = g.weights.codes + W::bytes(rows[c] * g.weights.k + k);
-            raw[c] = there[c] ? load_once(from) : make_uint4(0, 0, 0, 0);
+            raw[c] = there[c] ? load_once<typename W::Raw>(from) : typename W::Raw();
         }
         // Sums of what shares a scale; of weights without scales, all.
         float part[COLUMNS][XS] = {};
@@ -64,7 +73,7 @@ __device__ inline void gemv(const Gemv& g) {
         if constexpr (W::SCALED)
 #pragma unroll
             for (int c = 0; c < COLUMNS; ++c) {
-                float scale = there[c] ? to_float(g.weights.scales[rows[c] * groups + k / g.weights.group]) : 0.0f;
+                float scale = to_float(scales[c * groups + k / g.weights.group]);
 #pragma unroll
                 for (int s = 0; s < XS; ++s) sums[c][s] = fmaf(scale, part[c][s], sums[c][s]);
             }

@@ -20,9 +20,11 @@ __device__ inline void unpack_codes(float* out, uint32_t codes, float zero) {
         out[i] = __uint_as_float(__byte_perm(codes, 0x4b000000, 0x7440 + i)) - (8388608.0f + zero);
 }
 
-// How 16 bytes of a row are read: EACH weights, in pieces of PIECE that belong to neighbours of x.
+// How a row is read: EACH weights at a time (Raw), in pieces of PIECE that belong to neighbours of x. Of codes a lane takes 8 bytes,
+// so that the lanes' neighbours of x lie side by side in whole sectors.
 template <typename T>
 struct Plain {
+    using Raw = uint4;
     static constexpr int EACH = PER_LOAD<T>, PIECE = EACH;
     static constexpr bool SCALED = false;
     __device__ static int64_t bytes(int64_t weights) { return weights * sizeof(T); }
@@ -31,26 +33,27 @@ struct Plain {
 };
 
 struct Int8 {
-    static constexpr int EACH = 16, PIECE = 8;
+    using Raw = uint2;
+    static constexpr int EACH = 8, PIECE = EACH;
     static constexpr bool SCALED = true;
     __device__ static int64_t bytes(int64_t weights) { return weights; }
-    __device__ static int place(int k, int piece) { return k + piece * PIECE; }
-    __device__ static void unpack(float (&out)[PIECE], uint4 raw, int piece) {
-        unpack_codes(out, piece == 0 ? raw.x : raw.z, 128.0f);
-        unpack_codes(out + 4, piece == 0 ? raw.y : raw.w, 128.0f);
+    __device__ static int place(int k, int) { return k; }
+    __device__ static void unpack(float (&out)[PIECE], uint2 raw, int) {
+        unpack_codes(out, raw.x, 128.0f);
+        unpack_codes(out + 4, raw.y, 128.0f);
     }
 };
 
 struct Int4 {
-    static constexpr int EACH = 32, PIECE = 8;
+    using Raw = uint2;
+    static constexpr int EACH = 16, PIECE = 8;
     static constexpr bool SCALED = true;
     __device__ static int64_t bytes(int64_t weights) { return weights / 2; }
-    // The bytes of k / 32 % 2 = h are 16 h to 16 h + 15 of a block of 64 weights; pieces 2 and 3 are their high halves.
-    __device__ static int place(int k, int piece) { return k / 64 * 64 + k % 64 / 2 + piece % 2 * 8 + piece / 2 * 32; }
-    __device__ static void unpack(float (&out)[PIECE], uint4 raw, int piece) {
-        uint32_t low = piece % 2 == 0 ? raw.x : raw.z, high = piece % 2 == 0 ? raw.y : raw.w;
-        if (piece >= 2) low >>= 4, high >>= 4;
-        unpack_codes(out, low & 0x0f0f0f0f, 8.0f);
-        unpack_codes(out + 4, high & 0x0f0f0f0f, 8.0f);
+    // Bytes 8 q to 8 q + 7 of a block of 64 weights are read at k % 64 = 16 q; piece 1 is their high halves.
+    __device__ static int place(int k, int piece) { return k / 64 * 64 + k % 64 / 2 + piece * 32; }
+    __device__ static void unpack(float (&out)[PIECE], uint2 raw, int piece) {
+        if (piece == 1) raw.x >>= 4, raw.y >>= 4;
+        unpack_codes(out, raw.x & 0x0f0f0f0f, 8.0f);
+        unpack_codes(out + 4, raw.y & 0x0f0f0f0f, 8.0f);
     }
 };

@@ -219,7 +219,9 @@ impl Weight {
         let rows = x.len() as i32;
         let args = Gemv { weights: self.args(), x: x.ptr(), out: out.ptr(), rows, into: into as i32 };
         let blocks = [self.rows.div_ceil(4), x.len().div_ceil(FEW), 1];
-        x.gpu().launch(kernel, Grid { blocks, threads: 128, shared: 0 }, &args)
+        // The bf16 scales of four rows.
+        let shared = if self.scales.is_some() { (8 * self.columns / self.group) as u32 } else { 0 };
+        x.gpu().launch(kernel, Grid { blocks, threads: 128, shared }, &args)
     }
 
     fn tiles(&self, x: &Rows, out: &Rows, into: Into) -> Result<()> {
