@@ -8,10 +8,14 @@ use crate::device::cpu::{bf16_ceiling, read_bandwidth};
 use crate::error::Result;
 use crate::llama::{Generation, Llama, LlamaConfig, Sampling};
 
-/// FLOPs of a prompt's matrix products; the last layer is computed for the last token alone.
+/// FLOPs of a prompt's matrix products. What stands behind the last block's keys and values is computed for the last token
+/// alone.
 pub fn prompt_flops(config: &LlamaConfig, tokens: usize) -> f64 {
-    let last = config.vocab_size as u64 * config.hidden_size as u64;
-    2.0 * (tokens as f64 * (config.matrix_parameters() - last) as f64 + last as f64)
+    let width = config.hidden_size;
+    let qkv = width * (config.query_width() + 2 * config.kv_width());
+    let rest = width * (config.query_width() + 3 * config.intermediate_size);
+    let of_each = config.layers * qkv + (config.layers - 1) * rest;
+    2.0 * (tokens as f64 * of_each as f64 + (rest + width * config.vocab_size) as f64)
 }
 
 /// What was measured of a model on the CPU, each the best of some turns.
