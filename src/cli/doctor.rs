@@ -6,9 +6,11 @@ use anyhow::ensure;
 use fissfuse::device::Gpu;
 use fissfuse::device::cuda::{Arithmetic, count, driver_version, has_driver, kernels};
 use fissfuse::encoder::{self, Compute};
+use fissfuse::llama::{self, LlamaConfig};
 use fissfuse::model::{ModelConfig, Precision};
 use fissfuse::ops::cases;
 use fissfuse::profile::agreement::{Agreement, compare, tolerance};
+use fissfuse::profile::decoding::DecodingBench;
 use fissfuse::profile::flops::training_step;
 use fissfuse::profile::latency::LatencyBench;
 use fissfuse::profile::layers::{LayerBench, VIT_LAYERS};
@@ -22,6 +24,10 @@ use fissfuse::train::Steps;
 /// Images of a batch that is timed.
 const ENCODED: usize = 256;
 
+/// Layers of Llama-2-7B, and tokens of the prompt, that are timed.
+const DECODER_LAYERS: usize = 2;
+const PROMPT: usize = 512;
+
 /// Say what CUDA devices there are, and whether our kernels compute on them what the CPU computes.
 ///
 /// Runs every operation forward and backward on the device and on the CPU, at odd sizes, in both arithmetics, twice; then a
@@ -33,7 +39,7 @@ pub struct Args {
     #[arg(long, value_name = "N", default_value_t = 0)]
     ordinal: usize,
 
-    /// Also time training steps and an encoder's layers, beside the device's measured ceilings.
+    /// Also time training steps and layers of an encoder and of a decoder, beside the device's measured ceilings.
     #[arg(long)]
     bench: bool,
 }
@@ -108,7 +114,7 @@ fn examine(gpu: &Gpu) -> anyhow::Result<usize> {
     Ok(wrong + models.iter().filter(|m| !m.holds()).count())
 }
 
-/// Times training steps of the paper's sizes, and the layers of an encoder.
+/// Times training steps of the paper's sizes, and layers of an encoder and of a decoder.
 fn bench(ordinal: usize) -> anyhow::Result<()> {
     let gpu = Gpu::open(ordinal, Arithmetic::Mixed)?;
     let ceilings = gpu.ceilings()?;
@@ -135,7 +141,22 @@ fn bench(ordinal: usize) -> anyhow::Result<()> {
     let mut layers = LayerBench::new(VIT_LAYERS, ENCODED, compute)?;
     let time = Timing::of(3, 20, || layers.run())?.summary();
     rows.push(row(&format!("layers of ViT-B/32, {ENCODED} images"), layers.flops() as f64, time));
+    let config = LlamaConfig { layers: DECODER_LAYERS, ..llama::Preset::SevenB.config() };
+    let decoder = DecodingBench::new(&config, llama::Precision::Bf16, (1, PROMPT), Some(&gpu))?;
+    let times = decoder.measure(32, 1, 5)?;
+    let (prompt, step) = (times.prefill.summary(), times.step.summary());
+    rows.push(row(
+        &format!("prompt of {PROMPT}, {DECODER_LAYERS} layers of Llama-2-7B"),
+        decoder.prefill_flops(),
+        prompt,
+    ));
     println!("{}", table(&header, rows));
+    let rate = decoder.step_bytes() as f64 / step.p50;
+    let [median, min, rate, share] =
+        [1e6 * step.p50, 1e6 * step.min, rate / 1e9, 100.0 * rate / ceilings.bytes_per_second];
+    println!(
+        "one token after it: median {median:.1} us, min {min:.1} us; {rate:.0} GB/s of weights, {share:.0} % of what is copied"
+    );
     let index = (2000, Precision::Half);
     let mut linking = LatencyBench::new(ModelConfig::default(), Shape::WIKIMEL, index, 0, Some(&gpu))?;
     let prepared = linking.measure_prepared(100, 1000)?;
