@@ -307,7 +307,7 @@ impl<T: Pod> DeviceBuffer<T> {
     }
 
     /// Queues a copy to another array of the same length on the same device.
-    pub fn copy_to(&self, to: &DeviceBuffer<T>) -> Result<()> {
+    fn copy_to(&self, to: &DeviceBuffer<T>) -> Result<()> {
         if to.len != self.len || !to.gpu.is(&self.gpu) {
             return Err(Error::shape("device memory", format!("{self:?} into {to:?}")));
         }
