@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use tempfile::NamedTempFile;
 
 use crate::error::{Error, Result};
+use crate::foreign::no_text;
 
 /// Writes a file under a temporary name beside `path`, flushes it to disk and renames it. Whatever goes wrong
 /// (a full disk, a kill), `path` holds its old content or the new one, never a part.
@@ -101,17 +102,17 @@ pub fn create_folder(path: &Path) -> Result<()> {
     std::fs::create_dir_all(path).map_err(Error::io(path, "create"))
 }
 
-/// Reads a text file, which must be UTF-8.
+/// Reads a text file, which must be UTF-8. The mark that Python's "utf-8-sig" and Windows editors put in front is left out.
 pub fn read_text(path: &Path) -> Result<String> {
-    utf8(path, std::fs::read(path).map_err(Error::io(path, "read"))?)
-}
-
-/// The text in a file's bytes, which must be UTF-8.
-pub fn utf8(path: &Path, bytes: Vec<u8>) -> Result<String> {
-    String::from_utf8(bytes).map_err(|e| {
+    let bytes = std::fs::read(path).map_err(Error::io(path, "read"))?;
+    if let Some(advice) = no_text(&bytes) {
+        return Err(Error::file(path, advice));
+    }
+    let text = String::from_utf8(bytes).map_err(|e| {
         let line = 1 + e.as_bytes()[..e.utf8_error().valid_up_to()].iter().filter(|&&b| b == b'\n').count();
         Error::Record { path: path.to_path_buf(), line, reason: "is not UTF-8; convert the file to UTF-8".into() }
-    })
+    })?;
+    Ok(text.strip_prefix('\u{feff}').map(str::to_string).unwrap_or(text))
 }
 
 #[cfg(test)]
@@ -169,5 +170,30 @@ mod tests {
         let path = folder.path().join("t");
         std::fs::write(&path, b"fine\n\xff\n").unwrap();
         assert!(read_text(&path).unwrap_err().to_string().contains("t:2:"));
+    }
+
+    #[test]
+    fn what_is_no_text_is_named_and_a_mark_is_passed_over() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("x.json");
+        let read = |bytes: &[u8]| {
+            std::fs::write(&path, bytes).unwrap();
+            read_text(&path).map_err(|e| e.to_string())
+        };
+        for (bytes, says) in [
+            (&b"\x89HDF\r\n\x1a\n..."[..], "HDF5"),
+            (b"\x93NUMPY\x01", "drin-wikimel"),
+            (b"PK\x03\x04", "unzip"),
+            (b"\x1f\x8b\x08", "gzip"),
+            (b"\x80\x04", "pickle"),
+            (b"version https://git-lfs.github.com/spec/v1\noid", "git lfs pull"),
+            (b"\xff\xfe{\0", "UTF-16"),
+            (b"\xfe\xff\0{", "UTF-16"),
+            (b"{\0\"\0", "UTF-16"),
+        ] {
+            let error = read(bytes).unwrap_err();
+            assert!(error.contains("x.json") && error.contains(says), "{error}");
+        }
+        assert_eq!(read("\u{feff}{}".as_bytes()).as_deref(), Ok("{}"));
     }
 }

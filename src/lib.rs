@@ -7,6 +7,7 @@ pub mod encoder;
 pub mod error;
 pub mod eval;
 pub mod files;
+mod foreign;
 pub mod kar;
 pub mod llama;
 pub mod model;

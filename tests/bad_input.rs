@@ -51,9 +51,47 @@ fn a_repeated_or_broken_entity_is_named() {
     world.change_line("data/entities.jsonl", 5, |e| e["qid"] = json!("Q0"));
     refuse(&world.encode(), &["entities.jsonl:5:", "`Q0` stands in line 1 already"]);
     fs::remove_file(world.path("data/entities.jsonl")).unwrap();
-    refuse(&world.encode(), &["entities.jsonl: cannot read"]);
+    refuse(&world.encode(), &["data: is no dataset", "no entities.jsonl", "fissfuse import"]);
     fs::write(world.path("data/entities.jsonl"), "\n").unwrap();
     refuse(&world.encode(), &["entities.jsonl: holds no entity"]);
+}
+
+#[test]
+fn what_is_no_text_is_named_and_a_mark_is_passed_over() {
+    let world = World::new();
+    let file = world.path("data/entities.jsonl");
+    let good = fs::read(&file).unwrap();
+    let wide: Vec<u8> = std::str::from_utf8(&good).unwrap().encode_utf16().flat_map(u16::to_le_bytes).collect();
+    for (bytes, says) in [
+        (b"\x89HDF\r\n\x1a\n"[..].to_vec(), "HDF5"),
+        (b"\x93NUMPY\x01"[..].to_vec(), "NumPy"),
+        (b"PK\x03\x04"[..].to_vec(), "unzip"),
+        ([b"\xff\xfe", &wide[..]].concat(), "UTF-16"),
+        (wide, "UTF-16"),
+    ] {
+        fs::write(&file, bytes).unwrap();
+        refuse(&world.encode(), &["entities.jsonl", says]);
+    }
+    fs::write(&file, &good[..good.len() - 20]).unwrap();
+    refuse(&world.encode(), &["entities.jsonl:12:", "cut short"]);
+    fs::write(&file, [b"\xef\xbb\xbf", &good[..]].concat()).unwrap();
+    succeed(&world.encode());
+    for (name, bytes) in [("data.tar.gz", &b"\x1f\x8b"[..]), ("data.bin", b"PK\x03\x04")] {
+        fs::write(world.path(name), bytes).unwrap();
+        refuse(&replace(world.encode(), "--data", world.arg(name)), &[name, "archive; unpack it"]);
+    }
+}
+
+#[test]
+fn a_store_of_another_version_is_refused() {
+    let world = World::encoded();
+    let file = world.path("features/manifest.json");
+    let manifest = fs::read_to_string(&file).unwrap();
+    // Another version may have other fields.
+    fs::write(&file, manifest.replace("\"format\": 2", "\"format\": 1").replace("max_tokens", "tokens")).unwrap();
+    refuse(&world.train(), &["manifest.json", "has format 1, this version reads 2"]);
+    fs::write(&file, manifest.replace("max_tokens", "tokens")).unwrap();
+    refuse(&world.train(), &["manifest.json", "`max_tokens`"]);
 }
 
 #[test]
@@ -105,6 +143,8 @@ fn a_spoilt_weights_file_is_named_with_its_tensor() {
     refuse(&world.encode(), &["model.safetensors", "cut short"]);
     fs::write(&file, b"not at all").unwrap();
     refuse(&world.encode(), &["model.safetensors"]);
+    fs::write(&file, b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n").unwrap();
+    refuse(&world.encode(), &["model.safetensors", "git lfs pull"]);
 
     // The header is JSON of its own length; names and types of the same length keep the offsets right.
     let spoil = |from: &str, to: &str| {

@@ -74,5 +74,5 @@ fn an_audit_marks_what_spoils_a_measurement() {
     fs::remove_file(world.path("data/images/red-ball.png")).unwrap();
     let printed = succeed(&["audit", "--data", world.arg("data")]);
     assert!(printed.contains("1 image files missing"), "{printed}");
-    refuse(&["audit", "--data", world.arg("nowhere")], &["nowhere", "cannot read"]);
+    refuse(&["audit", "--data", world.arg("nowhere")], &["nowhere", "is no dataset"]);
 }

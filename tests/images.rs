@@ -73,6 +73,7 @@ fn a_decompression_bomb_is_refused() {
         std::fs::write(&path, announcing(width, height)).unwrap();
         let error = read_image(&path).unwrap_err().to_string();
         assert!(error.contains("bomb.png") && error.contains("too large"), "{error}");
+        assert!(image_size(&path).is_err());
     }
     std::fs::write(&path, announcing(3, 0)).unwrap();
     assert!(read_image(&path).is_err());

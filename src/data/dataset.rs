@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use super::import::what_file;
 use super::records::{read_records, record_error};
 use crate::encoder::Fingerprint;
 use crate::error::{Error, Result};
@@ -123,10 +124,25 @@ pub struct Dataset {
     tolerance: Tolerance,
 }
 
+/// The file of entities of the dataset in folder `root`; says what there is if not a dataset.
+pub fn entities_file(root: &Path) -> Result<PathBuf> {
+    let path = root.join("entities.jsonl");
+    let reason = match (path.exists(), root.is_file()) {
+        (true, _) => return Ok(path),
+        (false, true) => what_file(root),
+        (false, false) => {
+            "is no dataset: it has no entities.jsonl; `fissfuse import` makes a dataset of published files \
+                           (docs/importing.md)"
+                .to_string()
+        }
+    };
+    Err(Error::file(root, reason))
+}
+
 impl Dataset {
     /// Reads the knowledge base of the dataset in folder `root`.
     pub fn open(root: &Path, tolerance: Tolerance, skipped: &mut Skipped) -> Result<Dataset> {
-        let path = root.join("entities.jsonl");
+        let path = entities_file(root)?;
         let mut dataset = Dataset { root: root.to_path_buf(), entities: Vec::new(), index: HashMap::new(), tolerance };
         let mut line_of: HashMap<String, usize> = HashMap::new();
         for (line, record) in read_records::<Entity>(&path)? {

@@ -29,15 +29,19 @@ fn decode(bytes: impl BufRead + Seek) -> Result<RgbImage, String> {
     limits.max_alloc = Some(DECODE_LIMIT);
     reader.limits(limits);
     let decoder = reader.into_decoder().map_err(undecodable)?;
-    let (width, height) = decoder.dimensions();
+    // The header is read, nothing else: what it announces may be absurd.
+    check_size(decoder.dimensions())?;
+    Ok(DynamicImage::from_decoder(decoder).map_err(undecodable)?.into_rgb8())
+}
+
+fn check_size((width, height): (u32, u32)) -> Result<(), String> {
     if width == 0 || height == 0 {
         return Err("has no pixels".into());
     }
-    // The header is read, nothing else: what it announces may be absurd.
     if width as u64 * height as u64 > PIXEL_LIMIT {
         return Err(format!("is too large: it announces {width} x {height} pixels, of at most {PIXEL_LIMIT}"));
     }
-    Ok(DynamicImage::from_decoder(decoder).map_err(undecodable)?.into_rgb8())
+    Ok(())
 }
 
 fn reader<R: BufRead + Seek>(bytes: R) -> Result<ImageReader<R>, String> {
@@ -55,11 +59,12 @@ fn undecodable(error: ImageError) -> String {
     }
 }
 
-/// Width and height that an image file's header announces.
+/// Width and height that an image file's header announces, which must be such as [`read_image`] takes.
 pub fn image_size(path: &Path) -> Result<(u32, u32)> {
     let file = File::open(path).map_err(Error::io(path, "open"))?;
-    let reader = reader(BufReader::new(file)).map_err(|reason| Error::file(path, reason))?;
-    reader.into_dimensions().map_err(|e| Error::file(path, undecodable(e)))
+    let size = reader(BufReader::new(file)).and_then(|reader| reader.into_dimensions().map_err(undecodable));
+    let checked = size.and_then(|size| check_size(size).map(|()| size));
+    checked.map_err(|reason| Error::file(path, reason))
 }
 
 /// A size that Hugging Face writes as a number or as an object.
@@ -198,7 +203,7 @@ impl ImageProcessor {
         }
         // A sliver of a pixel by tens of thousands would blow up the other way round.
         if to_width as u64 * to_height as u64 * 3 > DECODE_LIMIT {
-            return Err(Error::invalid(format!("an image of {width} x {height} is too long and narrow to resize")));
+            return Err(Error::invalid(format!("has {width} x {height} pixels: too long and narrow to resize")));
         }
         Ok(resize(&image, to_width, to_height, self.filter))
     }

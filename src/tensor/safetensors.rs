@@ -16,6 +16,7 @@ use super::{DType, SharedSlice, Tensor};
 use crate::device::MappedFile;
 use crate::error::{Error, Result};
 use crate::files;
+use crate::foreign::foreign;
 
 /// Our metadata lives under one key, since the format keeps its keys in no order.
 const METADATA_KEY: &str = "fissfuse";
@@ -40,10 +41,8 @@ impl Reader {
     pub fn open(path: &Path) -> Result<Reader> {
         let file = Arc::new(MappedFile::open(path)?);
         let (header, metadata) = SafeTensors::read_metadata(&file).map_err(|e| {
-            Error::file(
-                path,
-                format!("is no complete safetensors file ({e}); was it cut short? write or copy it again"),
-            )
+            let cut = || format!("is no complete safetensors file ({e}); was it cut short? write or copy it again");
+            Error::file(path, foreign(&file).map_or_else(cut, str::to_string))
         })?;
         let start = header + 8;
         let entries = metadata

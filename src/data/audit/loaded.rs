@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
-use crate::data::dataset::check_entity;
+use crate::data::dataset::{check_entity, entities_file};
 use crate::data::{Entity, MentionRecord, Split, read_records, record_error};
 use crate::error::{Error, Result};
 
@@ -25,7 +25,7 @@ pub struct Loaded {
 impl Loaded {
     /// Reads a dataset. Fails only if there is none.
     pub fn read(root: &Path) -> Result<Loaded> {
-        let path = root.join("entities.jsonl");
+        let path = entities_file(root)?;
         let mut loaded = Loaded {
             root: root.to_path_buf(),
             entities: Vec::new(),

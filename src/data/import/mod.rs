@@ -21,6 +21,7 @@ use serde::Serialize;
 
 pub use published::Published;
 use source::Source;
+pub(super) use source::what_file;
 pub use writer::{Imported, Note};
 
 use super::audit::ImageCheck;

@@ -2,10 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
-use super::document::foreign;
 use super::{Format, Settings};
 use crate::data::{Skipped, Split, Tolerance};
 use crate::error::{Error, Result};
+use crate::foreign::no_text;
 
 /// Files by which a format is recognised, in the order in which they are tried.
 const MARKS: [(&str, Format); 9] = [
@@ -113,7 +113,7 @@ impl<'a> Source<'a> {
 fn advice(path: &Path) -> Option<&'static str> {
     let ending = path.extension()?.to_str()?.to_lowercase();
     match ending.as_str() {
-        _ if ARCHIVES.contains(&ending.as_str()) => Some("is an archive; unpack it and import the folder"),
+        _ if ARCHIVES.contains(&ending.as_str()) => Some("is an archive; unpack it and give the folder"),
         "mp4" => Some(
             "is one of DRIN's archives in disguise; restore it with DRIN's dataset/data_tools.py, unpack it and \
              import the folder",
@@ -124,10 +124,11 @@ fn advice(path: &Path) -> Option<&'static str> {
     }
 }
 
-fn what_file(path: &Path) -> String {
+/// What a file is that stands where a folder is due.
+pub fn what_file(path: &Path) -> String {
     let mut head = [0; 16];
     let read = std::fs::File::open(path).and_then(|mut file| std::io::Read::read(&mut file, &mut head));
-    let by_content = foreign(&head[..read.unwrap_or(0)]);
+    let by_content = no_text(&head[..read.unwrap_or(0)]);
     let what = advice(path).or(by_content).unwrap_or("is a file; give the folder that holds the dataset");
     what.to_string()
 }

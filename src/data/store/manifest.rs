@@ -77,13 +77,16 @@ impl Manifest {
         if !Manifest::exists(folder) {
             return Err(Error::file(folder, "is no feature store (no manifest.json); make one with `fissfuse encode`"));
         }
-        let manifest: Manifest = serde_json::from_str(&files::read_text(&path)?)
-            .map_err(|e| Error::file(&path, format!("is no manifest of a feature store: {e}")))?;
-        if manifest.format != FORMAT {
-            let reason = format!("has format {}, this version reads {FORMAT}; encode again", manifest.format);
-            return Err(Error::file(&path, reason));
+        let refuse = |reason: String| Error::file(&path, reason);
+        let unreadable = |e: serde_json::Error| refuse(format!("is no manifest of a feature store: {e}"));
+        // Another format may have other fields.
+        let manifest: serde_json::Value = serde_json::from_str(&files::read_text(&path)?).map_err(unreadable)?;
+        match manifest.get("format").and_then(serde_json::Value::as_u64) {
+            Some(format) if format != u64::from(FORMAT) => {
+                Err(refuse(format!("has format {format}, this version reads {FORMAT}; encode again")))
+            }
+            _ => serde_json::from_value(manifest).map_err(unreadable),
         }
-        Ok(manifest)
     }
 
     pub(super) fn write(&self, folder: &Path) -> Result<()> {
