@@ -42,6 +42,10 @@ pub struct Args {
     #[arg(long, value_name = "N")]
     split_seed: Option<u64>,
 
+    /// Of a folder with several datasets (kgmel): which [default: the only one].
+    #[arg(long, value_name = "NAME")]
+    dataset: Option<String>,
+
     /// Folder of the mentions' images [default: where the format has it].
     #[arg(long, value_name = "DIR")]
     mention_images: Option<PathBuf>,
@@ -69,6 +73,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         description: args.description,
         unit: args.split_by,
         seed: args.split_seed,
+        dataset: args.dataset,
         mention_images: args.mention_images,
         entity_images: args.entity_images,
         copy: args.copy,

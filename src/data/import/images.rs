@@ -11,7 +11,7 @@ use crate::error::{Error, Result};
 const SUFFIXES: [&str; 11] = ["", ".jpg", ".JPG", ".jpeg", ".JPEG", ".png", ".PNG", ".tif", ".TIF", ".tiff", ".TIFF"];
 
 /// Where an image may lie.
-#[derive(Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum ImageSource {
     /// The item has none.
     None,

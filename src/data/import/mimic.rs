@@ -3,13 +3,12 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
-use percent_encoding::percent_decode_str;
 use serde::Deserialize;
 
 use super::document::Document;
 use super::draft::{About, Draft, DraftEntity, DraftMention};
 use super::images::ImageSource;
-use super::record::{Sentence, each, not_empty};
+use super::record::{Sentence, each, not_empty, title};
 use super::source::Source;
 use super::{Description, Published};
 use crate::error::{Error, Result};
@@ -46,13 +45,12 @@ pub fn read(source: &mut Source) -> Result<Draft> {
     for (split, path) in splits {
         let document = Document::open(&path)?;
         each(source, &document, document.list::<Sentence>()?, |_, mut record| {
-            let link = record
-                .only_link("KGMEL's regrouped file is no longer MIMIC's: import the files that MIMIC publishes")?;
+            let link = record.only_link("KGMEL's regrouped files are imported by `fissfuse import kgmel`")?;
             if link.answer.eq_ignore_ascii_case("nil") {
                 draft.count("mentions of entities outside the knowledge base (NIL) left out");
                 return Ok(());
             }
-            let image = mention_image(&record.image).zip(images.as_ref());
+            let image = record.jpeg().zip(images.as_ref());
             let id = draft.free_id(split, &record.id.text());
             draft.mention(
                 split,
@@ -95,7 +93,7 @@ fn read_entities(source: &mut Source, kb: &Path, draft: &mut Draft) -> Result<()
         count += 1;
         draft.entity(DraftEntity {
             qid: entity.qid,
-            name: percent_decode_str(&entity.entity_name).decode_utf8_lossy().replace('_', " "),
+            name: title(&entity.entity_name),
             description: text.unwrap_or_default(),
             image: images.as_ref().map_or(ImageSource::None, |folder| ImageSource::Files(files(folder))),
         })
@@ -107,28 +105,5 @@ fn read_entities(source: &mut Source, kb: &Path, draft: &mut Draft) -> Result<()
             source.skip(Error::file(kb, reason))
         }
         None => Ok(()),
-    }
-}
-
-/// The file of a mention's image: the name up to its first dot, as a JPEG.
-fn mention_image(path: &str) -> Option<String> {
-    let name = path.rsplit('/').next()?.split('.').next()?;
-    (!name.is_empty()).then(|| format!("{name}.jpg"))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_mentions_image_is_named_up_to_the_first_dot() {
-        for (path, name) in [
-            ("mention_54.jpg", Some("mention_54.jpg")),
-            ("KVQAimgs/46351.JPG", Some("46351.jpg")),
-            ("a/St._John.png", Some("St.jpg")),
-            ("", None),
-        ] {
-            assert_eq!(mention_image(path).as_deref(), name);
-        }
     }
 }

@@ -7,6 +7,7 @@ mod document;
 mod draft;
 mod drin_wikimel;
 mod images;
+mod kgmel;
 mod melbench;
 mod mimic;
 mod published;
@@ -40,6 +41,8 @@ pub enum Format {
     Wikidiverse,
     /// WikiMEL, RichpediaMEL or WikiDiverse as cleaned by MIMIC's authors.
     Mimic,
+    /// WikiMEL, WikiDiverse or RichpediaMEL as KGMEL's authors regrouped MIMIC's files.
+    Kgmel,
     /// Wikidata-MEL or Richpedia-MEL of MELBench.
     Melbench,
     /// The JSON lines of the FissFuse authors.
@@ -54,6 +57,7 @@ impl Format {
             Format::DrinWikidiverse => "drin-wikidiverse",
             Format::Wikidiverse => "wikidiverse",
             Format::Mimic => "mimic",
+            Format::Kgmel => "kgmel",
             Format::Melbench => "melbench",
             Format::Fissfuse => "fissfuse",
         }
@@ -115,6 +119,8 @@ pub struct Settings {
     pub unit: SplitUnit,
     /// Draws the split; without it, the file's order is kept.
     pub seed: Option<u64>,
+    /// Of a folder with several datasets, which.
+    pub dataset: Option<String>,
     /// Folder of the mentions' images, if not where the format has it.
     pub mention_images: Option<PathBuf>,
     /// Folder of the entities' images, if not where the format has it.
@@ -140,6 +146,7 @@ pub fn import(
         Format::DrinWikidiverse => wikidiverse::read_with_candidates(&mut source),
         Format::Wikidiverse => wikidiverse::read_passages(&mut source),
         Format::Mimic => mimic::read(&mut source),
+        Format::Kgmel => kgmel::read(&mut source),
         Format::Melbench => melbench::read(&mut source),
         Format::Fissfuse => authors::read(&mut source),
     }?;

@@ -1,5 +1,6 @@
 //! The record that DRIN, MIMIC and MELBench share, in the variations that occur.
 
+use percent_encoding::percent_decode_str;
 use serde::Deserialize;
 
 use super::document::{Document, Record};
@@ -16,10 +17,10 @@ pub enum Id {
 
 impl Id {
     /// As text.
-    pub fn text(self) -> String {
+    pub fn text(&self) -> String {
         match self {
             Id::Number(n) => n.to_string(),
-            Id::Text(text) => text,
+            Id::Text(text) => text.clone(),
         }
     }
 }
@@ -70,6 +71,12 @@ impl Sentence {
         Ok(names.map(|((mention, entity), answer)| Link { mention, entity, answer }).collect())
     }
 
+    /// The file of its image as MIMIC stores it: the name up to its first dot, as a JPEG.
+    pub fn jpeg(&self) -> Option<String> {
+        let name = self.image.rsplit('/').next()?.split('.').next()?;
+        (!name.is_empty()).then(|| format!("{name}.jpg"))
+    }
+
     /// The only mention of a sentence, in formats that have no others.
     pub fn only_link(&mut self, instead: &str) -> Result<Link, String> {
         let several = matches!(self.mentions, Texts::Many(_));
@@ -78,6 +85,11 @@ impl Sentence {
             _ => Err(format!("has a list of mentions; {instead}")),
         }
     }
+}
+
+/// A name that may be the percent-encoded title of a page.
+pub fn title(encoded: &str) -> String {
+    percent_decode_str(encoded).decode_utf8_lossy().replace('_', " ")
 }
 
 /// Takes each record that can be read to `add`; what either finds wrong is skipped or stops the import.
@@ -99,4 +111,31 @@ pub fn each<T>(
 /// An error if nothing was read.
 pub fn not_empty(count: usize, source: &Source, what: &str) -> Result<()> {
     if count > 0 { Ok(()) } else { Err(Error::file(&source.folder, format!("holds no {what}"))) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_image_is_named_up_to_the_first_dot() {
+        for (path, name) in [
+            ("mention_54.jpg", Some("mention_54.jpg")),
+            ("KVQAimgs/46351.JPG", Some("46351.jpg")),
+            ("a/St._John.png", Some("St.jpg")),
+            ("", None),
+        ] {
+            let record = format!(
+                r#"{{"id": 1, "sentence": "", "imgPath": "{path}", "mentions": "", "entities": "", "answer": ""}}"#
+            );
+            assert_eq!(serde_json::from_str::<Sentence>(&record).unwrap().jpeg().as_deref(), name);
+        }
+    }
+
+    #[test]
+    fn names_are_decoded_titles() {
+        for (encoded, name) in [("Bj%C3%B6rk_G", "Björk G"), ("AC%2FDC", "AC/DC"), ("100% Pure", "100% Pure")] {
+            assert_eq!(title(encoded), name);
+        }
+    }
 }

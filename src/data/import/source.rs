@@ -8,11 +8,14 @@ use crate::error::{Error, Result};
 use crate::foreign::no_text;
 
 /// Files by which a format is recognised, in the order in which they are tried.
-const MARKS: [(&str, Format); 9] = [
+const MARKS: [(&str, Format); 12] = [
     ("mentions/WIKIMEL_train.json", Format::DrinWikimel),
     ("candidates/test_w_10cands.json", Format::DrinWikidiverse),
     ("test_w_10cands.json", Format::DrinWikidiverse),
     ("kb_entity.json", Format::Mimic),
+    ("mapping/ids_split_mappings.json", Format::Kgmel),
+    ("dataset/mapping/ids_split_mappings.json", Format::Kgmel),
+    ("data/dataset/mapping/ids_split_mappings.json", Format::Kgmel),
     ("Wikidata-MEL.json", Format::Melbench),
     ("Richpedia-MEL.json", Format::Melbench),
     ("WIKIMEL_train.jsonl", Format::Fissfuse),
@@ -63,10 +66,12 @@ impl<'a> Source<'a> {
 
     /// The first of these files; an error says what stands in its place.
     pub fn need(&self, names: &[&str]) -> Result<PathBuf> {
-        self.find(names).ok_or_else(|| {
-            let reason = format!("has no {}{}", names.join(" or "), self.instead());
-            Error::file(&self.folder, reason)
-        })
+        self.find(names).ok_or_else(|| self.lacks(names))
+    }
+
+    /// The error that none of these files is there; says what stands in their place.
+    pub fn lacks(&self, names: &[&str]) -> Error {
+        Error::file(&self.folder, format!("has no {}{}", names.join(" or "), self.instead()))
     }
 
     /// The files of the splits, of which one at least must exist; `name` makes a file's name of a split's.
