@@ -43,9 +43,7 @@ impl ClipText {
             _ => ids.iter().position(|&id| id == end),
         };
         found.ok_or_else(|| {
-            Error::invalid(format!(
-                "a text's tokens lack the end token {end} of config.json; tokenizer.json belongs to another model"
-            ))
+            Error::invalid(format!("gives no end token, which is {end} in config.json; is it another model's?"))
         })
     }
 }

@@ -1,25 +1,53 @@
 //! Token embeddings, and the class token that vision transformers put before the patches.
 
+use std::iter::once;
+
 use super::rows::Data;
 use super::{Rows, Sequences};
+use crate::device::Gpu;
 use crate::device::cpu::{Buffer, simd, vector};
 use crate::device::cuda::encoder as cuda;
 use crate::encoder::Compute;
 use crate::error::{Error, Result};
 use crate::tensor::Tensor;
 
+/// Vectors and those of positions, which are added to them; `D` has both on a device.
+enum Weights<D> {
+    Host { vectors: Tensor, positions: Tensor },
+    Device(D),
+}
+
+impl<D> Weights<D> {
+    fn new(
+        vectors: Tensor,
+        positions: Tensor,
+        compute: &Compute,
+        upload: impl FnOnce(&Gpu, &[f32], &[f32]) -> Result<D>,
+    ) -> Result<Weights<D>> {
+        Ok(match &compute.gpu {
+            Some(gpu) => Weights::Device(upload(gpu, vectors.data(), positions.data())?),
+            None => Weights::Host { vectors, positions },
+        })
+    }
+}
+
+/// Rows that are sums of two.
+fn sums<'a>(count: usize, width: usize, rows: impl Iterator<Item = (&'a [f32], &'a [f32])>) -> Rows {
+    let mut out = Buffer::scratch(count * width);
+    for (out, (vector, position)) in out.chunks_exact_mut(width).zip(rows) {
+        out.copy_from_slice(vector);
+        simd!(vector::add(out, position));
+    }
+    Rows::new(out, width)
+}
+
 /// Vectors of tokens and of their positions in a sequence, which are added.
 pub struct Embedding {
-    tables: Tables,
+    tables: Weights<cuda::Embedding>,
     /// Rows of the two tables.
     vocabulary: usize,
     most_tokens: usize,
     width: usize,
-}
-
-enum Tables {
-    Host { tokens: Tensor, positions: Tensor },
-    Device(cuda::Embedding),
 }
 
 impl Embedding {
@@ -28,61 +56,49 @@ impl Embedding {
         let (vocabulary, width) = tokens.matrix("embedding", "table of tokens")?;
         let most_tokens = positions.len() / width.max(1);
         positions.expect("embedding", "table of positions", &[most_tokens, width])?;
-        let tables = match &compute.gpu {
-            Some(gpu) => Tables::Device(cuda::Embedding::new(gpu, tokens.data(), positions.data(), width)?),
-            None => Tables::Host { tokens, positions },
-        };
+        let upload = |gpu: &Gpu, tokens: &[f32], positions: &[f32]| cuda::Embedding::new(gpu, tokens, positions, width);
+        let tables = Weights::new(tokens, positions, compute, upload)?;
         Ok(Embedding { tables, vocabulary, most_tokens, width })
     }
 
     /// Rows of the tokens of all sequences.
     pub fn forward(&self, ids: &[&[u32]]) -> Result<Rows> {
         if let Some(id) = ids.iter().flat_map(|ids| ids.iter()).find(|&&id| id as usize >= self.vocabulary) {
-            let reason = format!("token {id} is beyond the vocabulary of {}", self.vocabulary);
-            return Err(Error::invalid(format!("{reason}; tokenizer.json belongs to another model")));
+            let reason = format!("gives token {id} of a model that has {}; is it another model's?", self.vocabulary);
+            return Err(Error::invalid(reason));
         }
         if ids.iter().any(|ids| ids.len() > self.most_tokens) {
             return Err(Error::shape("embedding", "a text has more tokens than positions"));
         }
-        let (tokens, positions) = match &self.tables {
-            Tables::Host { tokens, positions } => (tokens, positions),
-            Tables::Device(embedding) => {
-                let places: Vec<u32> = ids.iter().flat_map(|ids| 0..ids.len() as u32).collect();
-                return Ok(Rows::on_device(embedding.forward(&ids.concat(), &places)?));
+        let places = ids.iter().flat_map(|ids| 0..ids.len() as u32);
+        match &self.tables {
+            Weights::Device(embedding) => {
+                Ok(Rows::on_device(embedding.forward(&ids.concat(), &places.collect::<Vec<_>>())?))
             }
-        };
-        let mut out = Buffer::scratch(ids.iter().map(|ids| ids.len()).sum::<usize>() * self.width);
-        let row = |i: usize| i * self.width..(i + 1) * self.width;
-        let places = ids.iter().flat_map(|ids| ids.iter().enumerate());
-        for (out, (position, &id)) in out.chunks_exact_mut(self.width).zip(places) {
-            out.copy_from_slice(&tokens.data()[row(id as usize)]);
-            simd!(vector::add(out, &positions.data()[row(position)]));
+            Weights::Host { vectors, positions } => {
+                let (ids, width) = (ids.concat(), self.width);
+                let row = |i: u32| i as usize * width..(i as usize + 1) * width;
+                let rows = ids.iter().zip(places);
+                let rows = rows.map(|(&id, place)| (&vectors.data()[row(id)], &positions.data()[row(place)]));
+                Ok(sums(ids.len(), width, rows))
+            }
         }
-        Ok(Rows::new(out, self.width))
     }
 }
 
 /// Puts the class token before each image's patches and adds their positions.
 pub struct ClassToken {
-    vectors: Vectors,
+    vectors: Weights<cuda::ClassToken>,
     width: usize,
     /// Patches of an image and the class token.
     length: usize,
-}
-
-enum Vectors {
-    Host { class: Tensor, positions: Tensor },
-    Device(cuda::ClassToken),
 }
 
 impl ClassToken {
     /// From the token (width) and the positions (patches + 1, width).
     pub fn new(class: Tensor, positions: Tensor, compute: &Compute) -> Result<ClassToken> {
         let (width, length) = (class.len(), positions.len() / class.len().max(1));
-        let vectors = match &compute.gpu {
-            Some(gpu) => Vectors::Device(cuda::ClassToken::new(gpu, class.data(), positions.data())?),
-            None => Vectors::Host { class, positions },
-        };
+        let vectors = Weights::new(class, positions, compute, cuda::ClassToken::new)?;
         Ok(ClassToken { vectors, width, length })
     }
 
@@ -95,19 +111,14 @@ impl ClassToken {
         }
         let images = patches.count() / (length - 1);
         let rows = match (&self.vectors, patches.data()) {
-            (Vectors::Device(token), Data::Device(patches)) => Rows::on_device(token.forward(&patches.rows)?),
-            (Vectors::Device(_), _) => {
+            (Weights::Device(token), Data::Device(patches)) => Rows::on_device(token.forward(&patches.rows)?),
+            (Weights::Device(_), _) => {
                 return Err(Error::shape("class token", "lies on a device, patches on the host"));
             }
-            (Vectors::Host { class, positions }, _) => {
-                let mut out = Buffer::scratch(images * length * width);
+            (Weights::Host { vectors: class, positions }, _) => {
                 let patches = patches.wide("class token")?.chunks_exact((length - 1) * width);
-                for (out, patches) in out.chunks_exact_mut(length * width).zip(patches) {
-                    out[..width].copy_from_slice(class.data());
-                    out[width..].copy_from_slice(patches);
-                    simd!(vector::add(out, positions.data()));
-                }
-                Rows::new(out, width)
+                let rows = patches.flat_map(|patches| once(class.data()).chain(patches.chunks_exact(width)));
+                sums(images * length, width, rows.zip(positions.data().chunks_exact(width).cycle()))
             }
         };
         Ok((rows, Sequences::equal(images, length)))
