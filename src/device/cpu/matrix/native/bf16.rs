@@ -2,7 +2,7 @@
 
 use std::arch::x86_64::{
     __m512bh, __m512i, _mm512_add_ps, _mm512_dpbf16_ps, _mm512_loadu_si512, _mm512_maskz_loadu_epi16,
-    _mm512_reduce_add_ps, _mm512_setzero_ps, _mm512_setzero_si512, _mm512_store_si512,
+    _mm512_reduce_add_ps, _mm512_setzero_ps, _mm512_setzero_si512,
 };
 use std::mem::transmute;
 
@@ -10,11 +10,9 @@ use bytemuck::Zeroable;
 use half::bf16 as Bf16;
 
 use super::super::activations::Rounded;
-use super::super::{Columns, FEW, TILE};
-use super::transpose::transpose;
-use super::{DOTS, put};
+use super::super::{Columns, FEW};
+use super::{BLOCKS, DOTS, by_height, put, put_block};
 use crate::device::cpu::product::{Line, avx512};
-use crate::device::cpu::vector;
 
 /// Columns of weights that are packed at a time: with 64 outputs, 64 KiB.
 const DEPTH: usize = 512;
@@ -106,30 +104,15 @@ fn pairs(bits: __m512i) -> __m512bh {
 
 /// Packs the tile a block of columns at a time, and goes through all rows of x with each.
 fn packed(y: &mut Columns, x: &Rounded, weights: &[Bf16], add: bool, lines: &mut Vec<Line>) {
-    let (rows, outputs) = y.size();
-    assert!(outputs <= TILE, "a tile of {outputs} rows of weights");
-    let mut sums = [0.0; avx512::TILE * TILE];
     for depth in (0..x.columns).step_by(DEPTH) {
         let columns = DEPTH.min(x.columns - depth);
         // SAFETY: callers of `bf16` have asked for the instructions.
         unsafe { pack(weights, x.columns, depth..depth + columns, lines) };
-        let mut row = 0;
-        while row < rows {
-            // Tiles of as equal a height as can be: one of a single row would wait for its own sums.
-            let height = (rows - row).div_ceil((rows - row).div_ceil(avx512::TILE));
-            let sums = &mut sums[..height * TILE];
-            let block = &x.values[row * x.stride + depth..(row + height) * x.stride];
+        by_height(y, add || depth > 0, |rows, sums| {
+            let block = &x.values[rows.start * x.stride + depth..rows.end * x.stride];
             // SAFETY: as above; the block reaches to the end of its last row, which is longer than the lines' columns.
             unsafe { avx512::tile(block.as_ptr(), x.stride, lines, sums, false) };
-            for (i, sums) in sums.chunks_exact(TILE).enumerate() {
-                let y = y.row(row + i);
-                match add || depth > 0 {
-                    true => simd!(vector::add(y, &sums[..outputs])),
-                    false => y.copy_from_slice(&sums[..outputs]),
-                }
-            }
-            row += height;
-        }
+        });
     }
 }
 
@@ -137,7 +120,6 @@ fn packed(y: &mut Columns, x: &Rounded, weights: &[Bf16], add: bool, lines: &mut
 /// that are not there.
 #[target_feature(enable = "avx512f,avx512bw")]
 fn pack(weights: &[Bf16], width: usize, columns: std::ops::Range<usize>, lines: &mut Vec<Line>) {
-    const BLOCKS: usize = TILE / 16;
     lines.resize(columns.len().div_ceil(LANES) * 16 * BLOCKS, Line::zeroed());
     for (lines, at) in lines.chunks_exact_mut(16 * BLOCKS).zip(columns.clone().step_by(LANES)) {
         for block in 0..BLOCKS {
@@ -145,10 +127,7 @@ fn pack(weights: &[Bf16], width: usize, columns: std::ops::Range<usize>, lines: 
                 Some(row) if !row.is_empty() => load(&row[..columns.end], at),
                 _ => _mm512_setzero_si512(),
             });
-            for (unit, line) in transpose(rows).into_iter().enumerate() {
-                // SAFETY: a line is 64 aligned bytes.
-                unsafe { _mm512_store_si512((&raw mut lines[unit * BLOCKS + block]).cast(), line) };
-            }
+            put_block(lines, block, rows);
         }
     }
 }

@@ -5,8 +5,8 @@ use std::arch::x86_64::{
     _mm512_add_ps, _mm512_and_si512, _mm512_castsi256_si512, _mm512_castsi512_si256, _mm512_cvtepi32_ps,
     _mm512_dpbusd_epi32, _mm512_fmadd_ps, _mm512_inserti64x4, _mm512_load_si512, _mm512_loadu_ps, _mm512_loadu_si512,
     _mm512_mask_blend_ps, _mm512_maskz_loadu_epi8, _mm512_mul_ps, _mm512_reduce_add_ps, _mm512_set1_epi8,
-    _mm512_set1_epi32, _mm512_set1_ps, _mm512_setzero_ps, _mm512_setzero_si512, _mm512_srli_epi16, _mm512_store_si512,
-    _mm512_storeu_ps, _mm512_zextsi128_si512,
+    _mm512_set1_epi32, _mm512_set1_ps, _mm512_setzero_ps, _mm512_setzero_si512, _mm512_srli_epi16, _mm512_storeu_ps,
+    _mm512_zextsi128_si512,
 };
 
 use bytemuck::Zeroable;
@@ -15,19 +15,11 @@ use half::bf16;
 use super::super::activations::Integers;
 use super::super::quantized::BLOCK;
 use super::super::{Bits, Columns, FEW, Scratch, TILE};
-use super::transpose::transpose;
-use super::{DOTS, put};
+use super::{BLOCKS, DOTS, HEIGHT, by_height, put, put_block};
 use crate::device::cpu::product::Line;
-use crate::device::cpu::vector;
 
 /// Columns of weights that are packed at a time: with 64 outputs, 64 KiB.
 const DEPTH: usize = 1024;
-
-/// Rows of activations of a packed tile, as for bf16: its sums fill 24 registers.
-const HEIGHT: usize = 6;
-
-/// Lines for each four columns of a packed tile.
-const BLOCKS: usize = TILE / 16;
 
 /// Whether the processor has the instructions.
 pub fn has_integers() -> bool {
@@ -204,8 +196,7 @@ fn by_halves(first: f32, second: f32) -> __m512 {
 
 /// Packs the tile a block of columns at a time, and goes through all rows of x with each.
 fn packed(y: &mut Columns, x: &Integers, bits: Bits, codes: &[u8], scales: &[bf16], add: bool, scratch: &mut Scratch) {
-    let ((rows, outputs), groups) = (y.size(), x.columns / x.group);
-    assert!(outputs <= TILE, "a tile of {outputs} rows of weights");
+    let groups = x.columns / x.group;
     // Scales (groups, 64).
     let by_group = &mut scratch.floats;
     by_group.clear();
@@ -213,37 +204,26 @@ fn packed(y: &mut Columns, x: &Integers, bits: Bits, codes: &[u8], scales: &[bf1
     for (output, scales) in scales.chunks_exact(groups).enumerate() {
         scales.iter().enumerate().for_each(|(g, scale)| by_group[g * TILE + output] = scale.to_f32());
     }
-    let mut sums = [0.0; HEIGHT * TILE];
     for depth in (0..x.columns).step_by(DEPTH) {
         let columns = DEPTH.min(x.columns - depth);
         // SAFETY: callers of `integers` have asked for the instructions.
         unsafe { pack(bits, codes, x.columns, depth, columns, &mut scratch.lines) };
         let scales = &by_group[depth / x.group * TILE..][..columns / x.group * TILE];
-        let mut row = 0;
-        while row < rows {
-            let height = (rows - row).div_ceil((rows - row).div_ceil(HEIGHT));
-            let sums = &mut sums[..height * TILE];
+        let lines = &scratch.lines;
+        by_height(y, add || depth > 0, |rows, sums| {
             sums.fill(0.0);
             // SAFETY: as above.
             unsafe {
-                match height {
-                    1 => tile::<1>(x, row, depth, &scratch.lines, scales, sums),
-                    2 => tile::<2>(x, row, depth, &scratch.lines, scales, sums),
-                    3 => tile::<3>(x, row, depth, &scratch.lines, scales, sums),
-                    4 => tile::<4>(x, row, depth, &scratch.lines, scales, sums),
-                    5 => tile::<5>(x, row, depth, &scratch.lines, scales, sums),
-                    _ => tile::<HEIGHT>(x, row, depth, &scratch.lines, scales, sums),
+                match rows.len() {
+                    1 => tile::<1>(x, rows.start, depth, lines, scales, sums),
+                    2 => tile::<2>(x, rows.start, depth, lines, scales, sums),
+                    3 => tile::<3>(x, rows.start, depth, lines, scales, sums),
+                    4 => tile::<4>(x, rows.start, depth, lines, scales, sums),
+                    5 => tile::<5>(x, rows.start, depth, lines, scales, sums),
+                    _ => tile::<HEIGHT>(x, rows.start, depth, lines, scales, sums),
                 }
             }
-            for (i, sums) in sums.chunks_exact(TILE).enumerate() {
-                let y = y.row(row + i);
-                match add || depth > 0 {
-                    true => simd!(vector::add(y, &sums[..outputs])),
-                    false => y.copy_from_slice(&sums[..outputs]),
-                }
-            }
-            row += height;
-        }
+        });
     }
 }
 
@@ -270,10 +250,7 @@ fn pack(bits: Bits, codes: &[u8], width: usize, depth: usize, columns: usize, li
                     }
                 }
             });
-            for (unit, line) in transpose(rows).into_iter().enumerate() {
-                // SAFETY: a line is 64 aligned bytes.
-                unsafe { _mm512_store_si512((&raw mut lines[unit * BLOCKS + block]).cast(), line) };
-            }
+            put_block(lines, block, rows);
         }
     }
 }
