@@ -27,6 +27,11 @@ impl Tokenizer {
         Ok(Tokenizer { path, inner })
     }
 
+    /// Where it was read.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// Token numbers of a text, with the model's special tokens if `special`.
     pub fn encode(&self, text: &str, special: bool) -> Result<Vec<u32>> {
         self.encode_by(&self.inner, text, special)

@@ -19,7 +19,7 @@ use fissfuse::tensor::safetensors::Reader;
 use fissfuse::train::Steps;
 
 use crate::replay::fixtures;
-use crate::support::{self, World, cusim, fissfuse, half_written, refused, replace, succeed, toolchain};
+use crate::support::{self, World, fissfuse, fissfuse_on_cusim, half_written, refused, replace, succeed, toolchain};
 
 /// Runs the body of a test of this file on a device.
 fn on_device(test: &str, body: impl FnOnce()) {
@@ -194,14 +194,6 @@ fn twenty_steps_follow_the_cpu_and_repeat_bit_for_bit() {
         }
         assert!(host[19] < host[0]);
     });
-}
-
-/// The program on cusim, as the environment says.
-pub fn fissfuse_on_cusim(args: &[&str], environment: &[(&str, &str)]) -> Output {
-    let folder = cusim();
-    let mut command = fissfuse(args);
-    command.env("LD_LIBRARY_PATH", folder.path()).envs(environment.iter().copied());
-    command.output().unwrap()
 }
 
 fn train_on_cuda(world: &World) -> Vec<&'static str> {

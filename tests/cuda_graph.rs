@@ -15,8 +15,7 @@ use fissfuse::tensor::Indices;
 use fissfuse::tensor::safetensors::Reader;
 use fissfuse::train::Steps;
 
-use crate::cuda::fissfuse_on_cusim;
-use crate::support::{self, World, cusim, half_written, refused, replace};
+use crate::support::{self, World, cusim, fissfuse_on_cusim, half_written, refused, replace};
 
 fn on_device(test: &str, body: impl FnOnce()) {
     support::on_device(&format!("cuda_graph::{test}"), body);

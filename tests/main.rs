@@ -6,6 +6,7 @@ mod cuda;
 mod cuda_graph;
 mod encoder;
 mod encoder_layers;
+mod encoding;
 mod gradients;
 mod images;
 mod import;

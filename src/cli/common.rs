@@ -84,12 +84,14 @@ pub struct ComputeArgs {
 }
 
 impl ComputeArgs {
-    /// Opens the device; the setting counts where no flag says how to compute.
-    pub fn open(&self, setting: Option<Precision>) -> anyhow::Result<Compute> {
-        let asked = self.precision.or(setting);
-        let arithmetic = if asked == Some(Precision::F32) { Arithmetic::F32 } else { Arithmetic::Mixed };
-        let gpu = self.device.open(arithmetic)?;
-        Ok(Compute { precision: asked.unwrap_or_else(|| Compute::fastest(gpu.as_ref())), gpu })
+    /// Opens the device, and what encodes on it; the setting counts where no flag says how to compute.
+    pub fn open<T>(
+        &self,
+        setting: Option<Precision>,
+        open: impl Fn(&Compute) -> fissfuse::Result<T>,
+    ) -> anyhow::Result<(T, Compute)> {
+        let gpu = self.device.open(Arithmetic::default())?;
+        Ok(Compute::open(self.device, gpu, self.precision.or(setting), open)?)
     }
 }
 

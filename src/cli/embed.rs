@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use fissfuse::encoder::{ImageEncoder, Precision, TextEncoder, read_image};
+use fissfuse::encoder::{Compute, ImageEncoder, Precision, TextEncoder};
 use fissfuse::tensor::Tensor;
 use fissfuse::tensor::safetensors::Writer;
 
@@ -38,22 +38,27 @@ pub struct Args {
 }
 
 pub fn run(args: Args) -> anyhow::Result<()> {
+    let text = args.text.as_ref().map(|text| anyhow::Ok((text, args.encoders.text(&None)?))).transpose()?;
+    let image = args.image.as_ref().map(|image| anyhow::Ok((image, args.encoders.image(&None)?))).transpose()?;
+    let open = |compute: &Compute| {
+        let text = text.as_ref().map(|(text, path)| TextEncoder::open(path, compute).map(|encoder| (*text, encoder)));
+        let image =
+            image.as_ref().map(|(image, path)| ImageEncoder::open(path, compute).map(|encoder| (*image, encoder)));
+        Ok((text.transpose()?, image.transpose()?))
+    };
     // To compare with others, f32 unless asked otherwise.
-    let compute = args.compute.open(Some(Precision::F32))?;
+    let ((text, image), _) = args.compute.open(Some(Precision::F32), open)?;
     let mut tensors = Vec::new();
-    if let Some(text) = &args.text {
-        let encoder = TextEncoder::open(&args.encoders.text(&None)?, &compute)?;
+    if let Some((text, encoder)) = text {
         let (width, _) = encoder.widths();
         for encoded in encoder.encode_texts(&[text], args.max_tokens.unwrap_or(usize::MAX))? {
             tensors.push(("text.tokens", Tensor::new([encoded.tokens.len() / width, width], encoded.tokens)?));
             tensors.push(("text.global", Tensor::new([encoded.global.len()], encoded.global)?));
         }
     }
-    if let Some(path) = &args.image {
-        let encoder = ImageEncoder::open(&args.encoders.image(&None)?, &compute)?;
+    if let Some((path, encoder)) = image {
         let (width, _) = encoder.widths();
-        let pixels = encoder.processor().process(read_image(path)?)?;
-        for encoded in encoder.encode_images(&[pixels])? {
+        for encoded in encoder.encode_images(&[encoder.prepare(path)?])? {
             tensors.push(("image.patches", Tensor::new([encoded.tokens.len() / width, width], encoded.tokens)?));
             tensors.push(("image.global", Tensor::new([encoded.global.len()], encoded.global)?));
         }

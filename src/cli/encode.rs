@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Instant;
 
-use fissfuse::data::{Skipped, encode};
+use fissfuse::data::{Items, Skipped, encode};
 use fissfuse::encoder::Encoders;
 use fissfuse::train::RunConfig;
 
@@ -37,10 +37,13 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     let mut skipped = Skipped::default();
     let dataset = args.data.open(&mut skipped)?;
     let paths = args.encoders.paths(&config.encode)?;
-    let compute = args.compute.open(config.encode.precision)?;
-    let encoders = Encoders::open(&paths, &compute)?;
+    let (encoders, compute) = args.compute.open(config.encode.precision, |compute| Encoders::open(&paths, compute))?;
+    let items = Items::of(&dataset, &mut skipped)?;
+    if items.mentions.is_empty() {
+        eprintln!("{} has no file of mentions: its entities alone are encoded", dataset.root().display());
+    }
     let (start, bar) = (Instant::now(), progress("texts and images"));
-    let done = encode(&dataset, &encoders, &config.encode, &args.out, args.data.tolerance(), &mut skipped, &bar)?;
+    let done = encode(&items, &encoders, &config.encode, &args.out, args.data.tolerance(), &mut skipped, &bar)?;
     bar.finish_and_clear();
     list_skipped(&skipped);
     let seconds = start.elapsed().as_secs_f64();

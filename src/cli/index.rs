@@ -5,7 +5,9 @@ use std::time::Instant;
 
 use clap::Subcommand;
 use fissfuse::data::{Checked, EncodeSettings, Manifest, Skipped, add_entities, check_store};
-use fissfuse::encoder::Encoders;
+use fissfuse::device::DeviceChoice;
+use fissfuse::device::cuda::Arithmetic;
+use fissfuse::encoder::{Compute, Encoders};
 
 use super::common::{DataArgs, EncoderArgs, list_skipped, progress};
 
@@ -38,6 +40,10 @@ struct AddArgs {
     /// New entities, one JSON object per line, as in entities.jsonl; images are relative to the dataset's folder.
     #[arg(long, value_name = "FILE")]
     entities: PathBuf,
+
+    /// What encodes, in the store's precision: cpu, cuda, cuda:N, or auto, which takes a CUDA device if a usable one is found.
+    #[arg(long, value_name = "DEVICE", default_value_t)]
+    device: DeviceChoice,
 }
 
 /// Read a feature store and compare each shard with its checksum.
@@ -64,13 +70,16 @@ fn add(args: AddArgs) -> anyhow::Result<()> {
     let mut skipped = Skipped::default();
     let dataset = args.data.open(&mut skipped)?;
     let precision = Manifest::read(&args.features)?.precision;
-    let encoders = Encoders::open(&args.encoders.paths(&EncodeSettings::default())?, precision)?;
+    let paths = args.encoders.paths(&EncodeSettings::default())?;
+    let gpu = args.device.open(Arithmetic::default())?;
+    let open = |compute: &Compute| Encoders::open(&paths, compute);
+    let (encoders, compute) = Compute::open(args.device, gpu, Some(precision), open)?;
     let (data, bar) = ((&dataset, args.entities.as_path()), progress("texts and images"));
     let (count, done) = add_entities(data, &encoders, &args.features, args.data.tolerance(), &mut skipped, &bar)?;
     bar.finish_and_clear();
     list_skipped(&skipped);
     println!(
-        "added {count} entities to {}: encoded {} texts and {} images ({} were there already)",
+        "added {count} entities to {}: encoded {} texts and {} images in {compute} ({} were there already)",
         dataset.entities().len(),
         done.texts,
         done.images,

@@ -58,7 +58,8 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     let paths = args.encoders.paths(&EncodeSettings::default())?;
     let manifest = batcher.store().manifest();
     let gpu = args.device.open()?;
-    let encoders = Encoders::open(&paths, Compute { precision: manifest.precision, gpu: gpu.clone() })?;
+    let open = |compute: &Compute| Encoders::open(&paths, compute);
+    let (encoders, _) = Compute::open(args.device.device, gpu.clone(), Some(manifest.precision), open)?;
     let found = [(encoders.text.identity(), &paths.text), (encoders.image.identity(), &paths.image)];
     for ((found, path), wanted) in found.into_iter().zip([&manifest.text_encoder, &manifest.image_encoder]) {
         anyhow::ensure!(

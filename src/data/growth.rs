@@ -6,7 +6,7 @@ use std::path::Path;
 use indicatif::ProgressBar;
 
 use super::dataset::check_entity;
-use super::encoding::{EncodeReport, EncodeSettings, encode_entities};
+use super::encoding::{EncodeReport, EncodeSettings, Items, encode};
 use super::store::Manifest;
 use super::{Dataset, Entity, Skipped, Tolerance, read_records, record_error};
 use crate::encoder::Encoders;
@@ -26,8 +26,8 @@ pub fn add_entities(
 ) -> Result<(usize, EncodeReport)> {
     let settings = EncodeSettings::of(&Manifest::read(features)?);
     let entities = read_new(dataset, file, tolerance, skipped)?;
-    let new = (dataset.root(), &entities[..]);
-    let report = encode_entities(new, encoders, &settings, features, tolerance, skipped, bar)?;
+    let new = Items { root: dataset.root(), entities: &entities, mentions: Vec::new() };
+    let report = encode(&new, encoders, &settings, features, tolerance, skipped, bar)?;
     let path = dataset.root().join("entities.jsonl");
     let there = std::fs::read(&path).map_err(Error::io(&path, "read"))?;
     files::write_whole(&path, |out| {

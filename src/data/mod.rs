@@ -12,7 +12,7 @@ mod store;
 
 pub use batching::{Batcher, Counts, GoldMissing, Item, Sample};
 pub use dataset::{Dataset, Entity, Mention, MentionRecord, Skipped, Split, Tolerance};
-pub use encoding::{EncodeReport, EncodeSettings, encode, encode_entities};
+pub use encoding::{EncodeReport, EncodeSettings, Items, encode};
 pub use growth::add_entities;
 pub use records::{parse_record, read_records, record_error};
 pub use store::check as check_store;

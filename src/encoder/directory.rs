@@ -78,6 +78,39 @@ impl Directory {
 
     /// Its text encoder.
     pub fn text(&self, compute: &Compute) -> Result<TextEncoder> {
+        let tried = |encoder: &TextEncoder| encoder.encode_texts(&[""], usize::MAX).map(drop);
+        self.opened(compute, || self.read_text(compute), tried)
+    }
+
+    /// Its image encoder.
+    pub fn image(&self, compute: &Compute) -> Result<ImageEncoder> {
+        let tried = |encoder: &ImageEncoder| {
+            let size = encoder.processor().size();
+            encoder.encode_images(&[vec![0.0; 3 * size * size]]).map(drop)
+        };
+        self.opened(compute, || self.read_image(compute), tried)
+    }
+
+    /// Opens an encoder and, if it computes on a device, tries it out: what the kernels cannot compute is known at once, as an
+    /// error of the device.
+    fn opened<E>(
+        &self,
+        compute: &Compute,
+        open: impl FnOnce() -> Result<E>,
+        try_out: impl FnOnce(&E) -> Result<()>,
+    ) -> Result<E> {
+        let Some(gpu) = &compute.gpu else { return open() };
+        let opened = open().and_then(|encoder| try_out(&encoder).map(|()| encoder));
+        opened.map_err(|error| match error {
+            Error::Shape { .. } => {
+                let doing = format!("encoding with {} in {}", self.folder.display(), compute.precision);
+                Error::device(format!("{gpu:?}"), doing, format!("{error}; use --device cpu"))
+            }
+            error => error,
+        })
+    }
+
+    fn read_text(&self, compute: &Compute) -> Result<TextEncoder> {
         let (name, model) = match self.kind {
             Kind::Clip => ("clip-text", clip::open_text(&self.folder, &self.shards, compute)?),
             Kind::Bert => ("bert", bert::open(&self.folder, &self.shards, compute)?),
@@ -90,8 +123,7 @@ impl Directory {
         Ok(TextEncoder::new(identity, Tokenizer::open(&self.folder)?, model, compute.tokens()))
     }
 
-    /// Its image encoder.
-    pub fn image(&self, compute: &Compute) -> Result<ImageEncoder> {
+    fn read_image(&self, compute: &Compute) -> Result<ImageEncoder> {
         let (name, (processor, model)) = match self.kind {
             Kind::Clip => ("clip-image", clip::open_vision(&self.folder, &self.shards, compute)?),
             Kind::ResNet => ("resnet", resnet::open(&self.folder, &self.shards, compute)?),

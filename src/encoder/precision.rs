@@ -5,9 +5,10 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::device::Gpu;
 use crate::device::cpu::PackedBf16;
 use crate::device::cuda::encoder::Element;
+use crate::device::{DeviceChoice, Gpu};
+use crate::error::{Error, Result};
 
 /// Type of an encoder's weights and of the operands of its products; sums and residuals are f32 in any case.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -50,16 +51,55 @@ impl Compute {
         if gpu.is_some() { Precision::Bf16 } else { Precision::fastest() }
     }
 
-    /// Tokens of a forward pass over texts: enough rows to fill the products, on the CPU few enough that they stay in the
-    /// cache between layers.
-    pub fn tokens(&self) -> usize {
-        if self.gpu.is_some() { 8192 } else { 512 }
+    /// Opens what encodes, on a device if there is one, in the faster arithmetic where none is asked for. If the device was
+    /// not named but found (`choice` is auto) and refuses, the CPU takes its place, with a warning that says why.
+    pub fn open<T>(
+        choice: DeviceChoice,
+        gpu: Option<Gpu>,
+        asked: Option<Precision>,
+        open: impl Fn(&Compute) -> Result<T>,
+    ) -> Result<(T, Compute)> {
+        let on = |gpu: Option<Gpu>| {
+            let compute = Compute { precision: asked.unwrap_or_else(|| Compute::fastest(gpu.as_ref())), gpu };
+            Ok((open(&compute)?, compute))
+        };
+        match on(gpu.clone()) {
+            Err(error @ Error::Device { .. }) if gpu.is_some() && choice == DeviceChoice::Auto => {
+                tracing::warn!("encoding on the CPU, since {error}");
+                on(None)
+            }
+            done => done,
+        }
     }
 
-    /// Images of a forward pass; of them the same is true.
-    pub fn images(&self) -> usize {
-        if self.gpu.is_some() { 256 } else { 8 }
+    /// Tokens of texts: passes have enough rows to fill the products, on the CPU few enough that they stay in the cache
+    /// between layers.
+    pub(super) fn tokens(&self) -> Portion {
+        let pass = if self.gpu.is_some() { 8192 } else { 512 };
+        Portion { pass, group: pass * self.passes(), on_device: self.gpu.is_some() }
     }
+
+    /// Images; of them the same is true. Prepared for ViT-B/32, each takes 600 kB.
+    pub(super) fn images(&self) -> Portion {
+        let pass = if self.gpu.is_some() { 256 } else { 8 };
+        Portion { pass, group: (pass * self.passes()).min(512), on_device: self.gpu.is_some() }
+    }
+
+    /// Passes of a group: on the CPU they run side by side, two for each core, so that none waits long for the last one.
+    fn passes(&self) -> usize {
+        if self.gpu.is_some() { 1 } else { 2 * rayon::current_num_threads() }
+    }
+}
+
+/// How many tokens or images are taken at a time.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Portion {
+    /// By a forward pass.
+    pub pass: usize,
+    /// By all passes that start together.
+    pub group: usize,
+    /// Whether a device computes them, and the processor is free for other work.
+    pub on_device: bool,
 }
 
 impl fmt::Display for Compute {

@@ -1,10 +1,12 @@
 //! Encoding texts: tokens, batches, and back to the order of the texts.
 
+use std::collections::VecDeque;
 use std::path::Path;
 
 use rayon::prelude::*;
 
 use super::directory::Directory;
+use super::precision::Portion;
 use super::{Compute, Encoded};
 use crate::error::{Error, Result};
 use crate::tokenizer::Tokenizer;
@@ -21,13 +23,15 @@ pub trait TextModel: Send + Sync {
     fn encode(&self, ids: &[&[u32]]) -> Result<Vec<Encoded>>;
 }
 
+/// Texts that are tokenized at a time, side by side.
+const CHUNK: usize = 256;
+
 /// A model of texts with its tokenizer.
 pub struct TextEncoder {
     identity: String,
     tokenizer: Tokenizer,
     model: Box<dyn TextModel>,
-    /// Tokens of a forward pass.
-    batch_tokens: usize,
+    tokens: Portion,
 }
 
 impl TextEncoder {
@@ -40,9 +44,9 @@ impl TextEncoder {
         identity: String,
         tokenizer: Tokenizer,
         model: Box<dyn TextModel>,
-        batch_tokens: usize,
+        tokens: Portion,
     ) -> TextEncoder {
-        TextEncoder { identity, tokenizer, model, batch_tokens }
+        TextEncoder { identity, tokenizer, model, tokens }
     }
 
     /// Kind and fingerprint, as a store's manifest records it.
@@ -66,12 +70,41 @@ impl TextEncoder {
         texts.par_iter().map(|text| tokenizer.encode(text)).collect()
     }
 
+    /// The same in groups of as many texts as are worth encoding together, each group when it is asked for.
+    pub fn groups<'t>(
+        &'t self,
+        texts: &'t [String],
+        max_tokens: usize,
+    ) -> Result<impl Iterator<Item = Result<Vec<Vec<u32>>>> + Send + 't> {
+        let tokenizer = self.tokenizer.at_most(max_tokens.min(self.model.max_tokens()))?;
+        let (mut chunks, mut waiting) = (texts.chunks(CHUNK), VecDeque::new());
+        Ok(std::iter::from_fn(move || {
+            let mut tokens: usize = waiting.iter().map(Vec::len).sum();
+            while tokens < self.tokens.group {
+                let Some(chunk) = chunks.next() else { break };
+                match chunk.par_iter().map(|text| tokenizer.encode(text)).collect::<Result<Vec<_>>>() {
+                    Ok(ids) => {
+                        tokens += ids.iter().map(Vec::len).sum::<usize>();
+                        waiting.extend(ids);
+                    }
+                    Err(error) => return Some(Err(error)),
+                }
+            }
+            let group = take_group(&mut waiting, self.tokens.group);
+            (!group.is_empty()).then_some(Ok(group))
+        }))
+    }
+
     /// Encodes texts given by the numbers of their tokens.
     pub fn encode_ids(&self, ids: &[Vec<u32>]) -> Result<Vec<Encoded>> {
-        let batches = batches(ids, self.batch_tokens);
+        let batches = batches(ids, self.tokens.pass);
         // Batches side by side: their layers need not wait for each other.
         let run = |batch: &Vec<usize>| self.model.encode(&batch.iter().map(|&i| ids[i].as_slice()).collect::<Vec<_>>());
-        let done: Vec<Vec<Encoded>> = batches.par_iter().map(run).collect::<Result<_>>()?;
+        let done: Result<Vec<Vec<Encoded>>> = batches.par_iter().map(run).collect();
+        let done = done.map_err(|error| match error {
+            Error::Invalid(reason) => Error::file(self.tokenizer.path(), reason),
+            error => error,
+        })?;
         let mut encoded = vec![None; ids.len()];
         for (i, text) in batches.into_iter().flatten().zip(done.into_iter().flatten()) {
             encoded[i] = Some(text);
@@ -79,6 +112,17 @@ impl TextEncoder {
         let whole: Option<Vec<Encoded>> = encoded.into_iter().collect();
         whole.ok_or_else(|| Error::invalid("the text encoder left out a text"))
     }
+}
+
+/// Takes texts from the front: as many as have this many tokens together, and one at least.
+fn take_group(waiting: &mut VecDeque<Vec<u32>>, most: usize) -> Vec<Vec<u32>> {
+    let mut tokens = 0;
+    let fits = |ids: &&Vec<u32>| {
+        tokens += ids.len();
+        tokens <= most
+    };
+    let count = waiting.iter().take_while(fits).count().max(1).min(waiting.len());
+    waiting.drain(..count).collect()
 }
 
 /// Numbers of the texts of each forward pass of at most so many tokens: by length, so that those of a pass take about as long.
@@ -113,5 +157,12 @@ mod tests {
         let tokens = |batch: &Vec<usize>| batch.iter().map(|&i| ids[i].len()).sum::<usize>();
         assert!(batches.iter().all(|batch| tokens(batch) <= 1024 || batch.len() == 1));
         assert!(batches.len() < 25 && super::batches(&[], 1024).is_empty());
+    }
+
+    #[test]
+    fn groups_hold_what_fits_and_one_text_at_least() {
+        let mut waiting: VecDeque<Vec<u32>> = [3, 4, 9, 2].map(|length| vec![0; length]).into();
+        let mut take = || take_group(&mut waiting, 8).iter().map(Vec::len).collect::<Vec<_>>();
+        assert_eq!([take(), take(), take(), take()], [vec![3, 4], vec![9], vec![2], vec![]]);
     }
 }

@@ -5,8 +5,9 @@ use std::path::Path;
 use rayon::prelude::*;
 
 use super::directory::Directory;
-use super::{Compute, Encoded, ImageProcessor};
-use crate::error::Result;
+use super::precision::Portion;
+use super::{Compute, Encoded, ImageProcessor, read_image};
+use crate::error::{Error, Result};
 
 /// A model of images.
 pub trait ImageModel: Send + Sync {
@@ -25,8 +26,7 @@ pub struct ImageEncoder {
     identity: String,
     processor: ImageProcessor,
     model: Box<dyn ImageModel>,
-    /// Images of a forward pass.
-    batch: usize,
+    images: Portion,
 }
 
 impl ImageEncoder {
@@ -39,9 +39,9 @@ impl ImageEncoder {
         identity: String,
         processor: ImageProcessor,
         model: Box<dyn ImageModel>,
-        batch: usize,
+        images: Portion,
     ) -> ImageEncoder {
-        ImageEncoder { identity, processor, model, batch }
+        ImageEncoder { identity, processor, model, images }
     }
 
     /// Kind and fingerprint, as a store's manifest records it.
@@ -64,10 +64,25 @@ impl ImageEncoder {
         &self.processor
     }
 
+    /// The encoder's input of an image file: (3, height, width).
+    pub fn prepare(&self, path: &Path) -> Result<Vec<f32>> {
+        self.processor.process(read_image(path)?).map_err(|error| Error::file(path, error.to_string()))
+    }
+
+    /// Whether a device encodes them, and the processor is free for other work.
+    pub fn on_device(&self) -> bool {
+        self.images.on_device
+    }
+
+    /// How many images are worth encoding together.
+    pub fn group(&self) -> usize {
+        self.images.group
+    }
+
     /// Encodes images that the processor prepared.
     pub fn encode_images(&self, images: &[Vec<f32>]) -> Result<Vec<Encoded>> {
         // Batches side by side: their layers need not wait for each other.
-        let batches = images.par_chunks(self.batch).map(|images| self.model.encode(images));
+        let batches = images.par_chunks(self.images.pass).map(|images| self.model.encode(images));
         Ok(batches.collect::<Result<Vec<_>>>()?.into_iter().flatten().collect())
     }
 }

@@ -9,7 +9,7 @@ use super::ranking::{index_entities, order_by};
 use crate::data::{Batcher, Dataset, Mention};
 use crate::device::Gpu;
 use crate::device::cpu::vector;
-use crate::encoder::{Encoders, read_image};
+use crate::encoder::Encoders;
 use crate::error::{Error, Result};
 use crate::model::{
     EntityIndex, FissFuse, GpuScorer, Modality, Precision, PreparedSide, Scorer, Side, mean_over_scores,
@@ -136,8 +136,7 @@ impl<'a> Linker<'a> {
         let image = match &mention.image {
             None => self.batcher.missing_image()?,
             Some(name) => {
-                let image = read_image(&self.dataset.root().join(name))?;
-                let pixels = self.encoders.image.processor().process(image)?;
+                let pixels = self.encoders.image.prepare(&self.dataset.root().join(name))?;
                 let image = one(self.encoders.image.encode_images(&[pixels])?)?;
                 Modality::single(&image.tokens, manifest.widths.image, &image.global)?
             }

@@ -9,7 +9,9 @@ use serde::Serialize;
 
 use super::simulation::{Simulation, simulate};
 use super::{Timing, peak_memory};
-use crate::data::{Dataset, EncodeReport, EncodeSettings, FeatureStore, Skipped, Tolerance, check_store, encode};
+use crate::data::{
+    Dataset, EncodeReport, EncodeSettings, FeatureStore, Items, Skipped, Tolerance, check_store, encode,
+};
 use crate::encoder::clip::{RandomClip, write_random};
 use crate::encoder::{Encoders, Precision};
 use crate::error::{Error, Result};
@@ -87,7 +89,8 @@ pub fn encode_once(folder: &Path) -> Result<EncodeReport> {
     let dataset = Dataset::open(&folder.join("data"), Tolerance::Strict, &mut skipped)?;
     let encoders = Encoders::open(&folder.join("encoder").as_path().into(), Precision::fastest())?;
     let (settings, features, bar) = (EncodeSettings::default(), folder.join("features"), ProgressBar::hidden());
-    encode(&dataset, &encoders, &settings, &features, Tolerance::Strict, &mut skipped, &bar)
+    let items = Items::of(&dataset, &mut skipped)?;
+    encode(&items, &encoders, &settings, &features, Tolerance::Strict, &mut skipped, &bar)
 }
 
 /// Starts a program and kills it when it has stored so many bytes of features of images.

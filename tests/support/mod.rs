@@ -226,6 +226,14 @@ pub fn cusim() -> TempDir {
     folder
 }
 
+/// The program on cusim, as the environment says.
+pub fn fissfuse_on_cusim(args: &[&str], environment: &[(&str, &str)]) -> Output {
+    let folder = cusim();
+    let mut command = fissfuse(args);
+    command.env("LD_LIBRARY_PATH", folder.path()).envs(environment.iter().copied());
+    command.output().unwrap()
+}
+
 /// The folder of the nvcc that the kernels were compiled with, as build.rs looks for it.
 pub fn toolchain() -> Option<PathBuf> {
     let executable = std::env::current_exe().unwrap();

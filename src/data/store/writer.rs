@@ -5,6 +5,7 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use half::f16;
+use half::slice::HalfFloatSliceExt;
 
 use super::{Kind, Manifest, Seal, checksum};
 use crate::encoder::Encoded;
@@ -54,8 +55,11 @@ impl Pending {
 
     fn push(&mut self, key: u128, encoded: &Encoded, width: usize, stamp: Stamp) -> Result<()> {
         let before = (self.tokens.len(), self.global.len());
-        self.tokens.extend(encoded.tokens.iter().map(|&x| f16::from_f32(x)));
-        self.global.extend(encoded.global.iter().map(|&x| f16::from_f32(x)));
+        for (values, rounded) in [(&encoded.tokens, &mut self.tokens), (&encoded.global, &mut self.global)] {
+            let start = rounded.len();
+            rounded.resize(start + values.len(), f16::ZERO);
+            rounded[start..].convert_from_f32_slice(values);
+        }
         let new = self.tokens[before.0..].iter().chain(&self.global[before.1..]);
         if !new.into_iter().all(|x| x.is_finite()) {
             return Err(Error::invalid("the encoder gave a value that f16 cannot hold; are its weights whole?"));

@@ -88,7 +88,7 @@ impl SequenceRows {
             return Err(Error::shape("encoder_attention", reason));
         }
         if head == 0 || head > WIDEST || (tensor_cores && !head.is_multiple_of(8)) {
-            let reason = format!("heads of {head}: must be a multiple of 8, at most {WIDEST}; use --device cpu");
+            let reason = format!("heads of {head}: must be a multiple of 8, at most {WIDEST}");
             return Err(Error::shape("encoder_attention", reason));
         }
         let out = Matrix::alloc(gpu, "activations", element, self.rows, width)?;

@@ -154,7 +154,7 @@ impl Matrix {
 pub(super) fn fours(kernel: &'static str, width: usize) -> Result<usize> {
     match width.is_multiple_of(4) {
         true => Ok(width / 4),
-        false => Err(Error::shape(kernel, format!("rows of {width}: must be a multiple of 4; use --device cpu"))),
+        false => Err(Error::shape(kernel, format!("rows of {width}: must be a multiple of 4"))),
     }
 }
 

@@ -38,7 +38,7 @@ impl Norm {
     pub fn new(gpu: &Gpu, gamma: &[f32], beta: &[f32], eps: f32) -> Result<Norm> {
         let width = gamma.len();
         if width > WIDEST || !width.is_multiple_of(4) || beta.len() != width {
-            let reason = format!("width {width}: must be a multiple of 4, at most {WIDEST}; use --device cpu");
+            let reason = format!("width {width}: must be a multiple of 4, at most {WIDEST}");
             return Err(Error::shape("encoder_layer_norm", reason));
         }
         Ok(Norm { gamma: gpu.upload("weights", gamma)?, beta: gpu.upload("weights", beta)?, eps })

@@ -1,0 +1,123 @@
+//! Encoding a dataset into a feature store: each text and image once, in shards, resuming where it stopped.
+
+mod pipeline;
+mod run;
+
+use std::path::{Path, PathBuf};
+
+use indicatif::ProgressBar;
+use serde::{Deserialize, Serialize};
+
+use self::run::Run;
+use super::store::{Manifest, MissingImage};
+use super::{Dataset, Entity, Mention, Skipped, Split, Tolerance};
+use crate::encoder::{Encoders, Precision};
+use crate::error::Result;
+use crate::model::Widths;
+
+/// How texts are made and what stands in for missing images.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct EncodeSettings {
+    /// Most tokens of a text.
+    pub max_tokens: usize,
+    /// A mention's text, of `{mention}` and `{sentence}`.
+    pub mention_template: String,
+    /// An entity's text, of `{name}` and `{description}`.
+    pub entity_template: String,
+    /// What stands in for a missing image.
+    pub missing_image: MissingImage,
+    /// Hugging Face directory of the text encoder.
+    pub text_encoder: Option<PathBuf>,
+    /// Hugging Face directory of the image encoder.
+    pub image_encoder: Option<PathBuf>,
+    /// What the encoders compute with; else the faster one on this processor.
+    pub precision: Option<Precision>,
+}
+
+impl Default for EncodeSettings {
+    fn default() -> EncodeSettings {
+        EncodeSettings {
+            max_tokens: 64,
+            mention_template: "{mention}. {sentence}".into(),
+            entity_template: "{name}. {description}".into(),
+            missing_image: MissingImage::White,
+            text_encoder: None,
+            image_encoder: None,
+            precision: None,
+        }
+    }
+}
+
+impl EncodeSettings {
+    /// The settings with which a store was made.
+    pub fn of(manifest: &Manifest) -> EncodeSettings {
+        let Manifest { max_tokens, mention_template, entity_template, missing_image, .. } = manifest.clone();
+        EncodeSettings { max_tokens, mention_template, entity_template, missing_image, ..EncodeSettings::default() }
+    }
+
+    /// What a store made with these encoders and settings records.
+    pub fn manifest(&self, encoders: &Encoders) -> Manifest {
+        let ((text, text_global), (image, image_global)) = (encoders.text.widths(), encoders.image.widths());
+        let EncodeSettings { max_tokens, mention_template, entity_template, missing_image, .. } = self.clone();
+        Manifest {
+            format: Manifest::FORMAT,
+            text_encoder: encoders.text.identity().into(),
+            image_encoder: encoders.image.identity().into(),
+            precision: encoders.precision,
+            widths: Widths { text, text_global, image, image_global },
+            patches: encoders.image.patches(),
+            max_tokens,
+            mention_template,
+            entity_template,
+            missing_image,
+        }
+    }
+}
+
+/// What an encoding run did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct EncodeReport {
+    /// Texts encoded now.
+    pub texts: usize,
+    /// Images encoded now.
+    pub images: usize,
+    /// Texts and images that the store had already.
+    pub reused: usize,
+    /// Mentions and entities that name no image.
+    pub without_image: usize,
+    /// Image files that are missing or unreadable and were replaced by the stand-in.
+    pub bad_images: usize,
+}
+
+/// Whose texts and images are encoded.
+pub struct Items<'a> {
+    /// The folder that images are relative to.
+    pub root: &'a Path,
+    pub entities: &'a [Entity],
+    pub mentions: Vec<Mention>,
+}
+
+impl<'a> Items<'a> {
+    /// All entities and mentions of a dataset.
+    pub fn of(dataset: &'a Dataset, skipped: &mut Skipped) -> Result<Items<'a>> {
+        let mut mentions = Vec::new();
+        for split in Split::ALL.into_iter().filter(|&split| dataset.has(split)) {
+            mentions.extend(dataset.mentions(split, skipped)?);
+        }
+        Ok(Items { root: dataset.root(), entities: dataset.entities(), mentions })
+    }
+}
+
+/// Encodes the texts and images that the store in `folder` does not have yet.
+pub fn encode(
+    items: &Items,
+    encoders: &Encoders,
+    settings: &EncodeSettings,
+    folder: &Path,
+    tolerance: Tolerance,
+    skipped: &mut Skipped,
+    bar: &ProgressBar,
+) -> Result<EncodeReport> {
+    Run::open(items, encoders, settings, folder, tolerance)?.encode(skipped, bar)
+}

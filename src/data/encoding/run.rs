@@ -1,0 +1,203 @@
+//! One run of the encoders over what a store lacks.
+
+use std::collections::HashSet;
+use std::path::Path;
+use std::time::UNIX_EPOCH;
+
+use image::{Rgb, RgbImage};
+use indicatif::ProgressBar;
+use rayon::ThreadPoolBuilder;
+use rayon::prelude::*;
+
+use super::super::store::{Kind, MissingImage, Stamp, StoreWriter, image_key, text_key};
+use super::super::{Skipped, Tolerance};
+use super::pipeline::pipeline;
+use super::{EncodeReport, EncodeSettings, Items};
+use crate::encoder::{Encoded, Encoders};
+use crate::error::{Error, Result};
+
+/// What is encoded, and where it goes.
+pub struct Run<'a> {
+    writer: StoreWriter,
+    root: &'a Path,
+    encoders: &'a Encoders,
+    settings: &'a EncodeSettings,
+    tolerance: Tolerance,
+    work: Work,
+    /// Features of the stand-in for missing images, once they are known.
+    stand_in: Option<Encoded>,
+    report: EncodeReport,
+}
+
+/// What the store lacks, in the order it is first used.
+#[derive(Default)]
+struct Work {
+    texts: Vec<String>,
+    images: Vec<ImageFile>,
+    seen: HashSet<u128>,
+}
+
+/// An image of the dataset and the state of its file; no stamp if there is none.
+struct ImageFile {
+    name: String,
+    stamp: Option<Stamp>,
+}
+
+impl<'a> Run<'a> {
+    /// Opens the store, or starts one, and sees what it lacks.
+    pub fn open(
+        items: &Items<'a>,
+        encoders: &'a Encoders,
+        settings: &'a EncodeSettings,
+        folder: &Path,
+        tolerance: Tolerance,
+    ) -> Result<Run<'a>> {
+        let manifest = settings.manifest(encoders);
+        let writer = StoreWriter::open(folder, manifest.clone())?;
+        let (work, report) = (Work::default(), EncodeReport::default());
+        let mut run = Run { writer, root: items.root, encoders, settings, tolerance, work, stand_in: None, report };
+        for entity in items.entities {
+            run.need(manifest.entity_text(&entity.name, &entity.description), entity.image.as_deref());
+        }
+        for mention in &items.mentions {
+            run.need(manifest.mention_text(&mention.mention, &mention.sentence), mention.image.as_deref());
+        }
+        Ok(run)
+    }
+
+    fn need(&mut self, text: String, image: Option<&str>) {
+        let (work, key) = (&mut self.work, text_key(&text));
+        if work.seen.insert(key) {
+            if self.writer.has(Kind::Text, key, Stamp::default()) {
+                self.report.reused += 1;
+            } else {
+                work.texts.push(text);
+            }
+        }
+        let Some(name) = image else {
+            self.report.without_image += 1;
+            return;
+        };
+        // An image's name may be the same string as a text.
+        if work.seen.insert(!image_key(Some(name))) {
+            let stamp = stamp_of(&self.root.join(name));
+            if stamp.is_some_and(|stamp| self.writer.has(Kind::Image, image_key(Some(name)), stamp)) {
+                self.report.reused += 1;
+            } else {
+                work.images.push(ImageFile { name: name.to_string(), stamp });
+            }
+        }
+    }
+
+    /// Encodes what the store lacks.
+    pub fn encode(mut self, skipped: &mut Skipped, bar: &ProgressBar) -> Result<EncodeReport> {
+        let Work { texts, images, .. } = std::mem::take(&mut self.work);
+        bar.set_length((texts.len() + images.len()) as u64);
+        let key = image_key(None);
+        if !self.writer.has(Kind::Image, key, Stamp::default()) {
+            let encoded = self.stand_in()?.clone();
+            self.writer.add(Kind::Image, key, &encoded, Stamp::default())?;
+        }
+        self.encode_texts(&texts, bar)?;
+        self.encode_images(&images, skipped, bar)?;
+        self.writer.finish()?;
+        Ok(self.report)
+    }
+
+    fn encode_texts(&mut self, texts: &[String], bar: &ProgressBar) -> Result<()> {
+        let encoder = &self.encoders.text;
+        let mut stored = texts.iter();
+        let encode = |ids: Vec<Vec<u32>>| encoder.encode_ids(&ids);
+        pipeline(encoder.groups(texts, self.settings.max_tokens)?, encode, |group| {
+            for (encoded, text) in group.iter().zip(stored.by_ref()) {
+                self.writer.add(Kind::Text, text_key(text), encoded, Stamp::default())?;
+            }
+            self.report.texts += group.len();
+            bar.inc(group.len() as u64);
+            Ok(())
+        })
+    }
+
+    fn encode_images(&mut self, images: &[ImageFile], skipped: &mut Skipped, bar: &ProgressBar) -> Result<()> {
+        let (root, encoder) = (self.root, &self.encoders.image);
+        // Where the processor only feeds a device, what it does for the current pass must not queue behind the images of the
+        // next one: those have threads of their own.
+        let threads = ThreadPoolBuilder::new().num_threads(rayon::current_num_threads());
+        let threads = encoder.on_device().then(|| threads.build()).transpose();
+        let threads = threads.map_err(|e| Error::invalid(format!("cannot start threads to decode images: {e}")))?;
+        let prepared = images.chunks(encoder.group()).map(|group| {
+            let prepare = |image: &ImageFile| encoder.prepare(&root.join(&image.name));
+            let all = || group.par_iter().map(prepare).collect::<Vec<_>>();
+            Ok((group, threads.as_ref().map_or_else(all, |threads| threads.install(all))))
+        });
+        let encode = |(group, prepared): (_, Vec<Result<Vec<f32>>>)| {
+            let mut pixels = Vec::with_capacity(prepared.len());
+            let good = |prepared: Result<Vec<f32>>| prepared.map(|good| pixels.push(good));
+            let states: Vec<Result<()>> = prepared.into_iter().map(good).collect();
+            Ok((group, states, encoder.encode_images(&pixels)?))
+        };
+        pipeline(prepared, encode, |(group, states, encoded)| {
+            self.store_images(group, states, &encoded, skipped)?;
+            bar.inc(group.len() as u64);
+            Ok(())
+        })
+    }
+
+    /// Stores the features of a group's good images, and the stand-in's for the others.
+    fn store_images(
+        &mut self,
+        group: &[ImageFile],
+        states: Vec<Result<()>>,
+        encoded: &[Encoded],
+        skipped: &mut Skipped,
+    ) -> Result<()> {
+        let mut encoded = encoded.iter();
+        for (image, state) in group.iter().zip(states) {
+            let key = image_key(Some(&image.name));
+            match state {
+                Ok(()) => {
+                    let encoded =
+                        encoded.next().ok_or_else(|| Error::invalid("the image encoder left out an image"))?;
+                    self.writer.add(Kind::Image, key, encoded, image.stamp.unwrap_or_default())?;
+                    self.report.images += 1;
+                }
+                Err(error) => {
+                    skipped.take(self.tolerance, error)?;
+                    self.report.bad_images += 1;
+                    let stand_in = self.stand_in()?.clone();
+                    self.writer.add(Kind::Image, key, &stand_in, Stamp::default())?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Features of the stand-in for missing images.
+    fn stand_in(&mut self) -> Result<&Encoded> {
+        let encoded = match self.stand_in.take() {
+            Some(encoded) => encoded,
+            None => self.encode_stand_in()?,
+        };
+        Ok(self.stand_in.insert(encoded))
+    }
+
+    fn encode_stand_in(&self) -> Result<Encoded> {
+        let encoder = &self.encoders.image;
+        let pixels = match &self.settings.missing_image {
+            MissingImage::Zeros => {
+                let (width, global) = encoder.widths();
+                return Ok(Encoded { tokens: vec![0.0; encoder.patches() * width], global: vec![0.0; global] });
+            }
+            MissingImage::White => encoder.processor().process(RgbImage::from_pixel(224, 224, Rgb([255; 3])))?,
+            MissingImage::File(path) => encoder.prepare(path)?,
+        };
+        encoder.encode_images(&[pixels])?.pop().ok_or_else(|| Error::invalid("the image encoder gave nothing"))
+    }
+}
+
+/// Size and modification time of a file.
+fn stamp_of(path: &Path) -> Option<Stamp> {
+    let metadata = std::fs::metadata(path).ok()?;
+    let time = metadata.modified().ok()?.duration_since(UNIX_EPOCH).ok()?;
+    Some([metadata.len(), time.as_nanos() as u64])
+}
