@@ -10,8 +10,9 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// Reading or writing a file failed.
-    #[error("{}: cannot {action}: {source}", .path.display())]
-    Io { path: PathBuf, action: &'static str, source: std::io::Error },
+    // Not called `source`: the line has it already, and what prints a chain of errors would repeat it.
+    #[error("{}: cannot {action}: {cause}", .path.display())]
+    Io { path: PathBuf, action: &'static str, cause: std::io::Error },
 
     /// One record of a line-oriented file is not what the format asks for.
     #[error("{}:{line}: {reason}", .path.display())]
@@ -50,7 +51,7 @@ impl Error {
     /// An I/O error at `path` while doing `action` ("read", "create", ...).
     pub fn io(path: impl AsRef<Path>, action: &'static str) -> impl FnOnce(std::io::Error) -> Error {
         let path = path.as_ref().to_path_buf();
-        move |source| Error::Io { path, action, source }
+        move |cause| Error::Io { path, action, cause }
     }
 
     /// A file that is not what its format asks for.

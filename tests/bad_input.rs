@@ -123,7 +123,8 @@ fn a_bad_image_is_named_or_replaced() {
         refuse(&world.encode(), &["red-ball.png", says]);
     }
     fs::remove_file(&image).unwrap();
-    refuse(&world.encode(), &["red-ball.png", "cannot"]);
+    let errors = String::from_utf8(run(&world.encode()).stderr).unwrap();
+    assert!(errors.contains("red-ball.png: cannot read") && errors.matches("os error").count() == 1, "{errors}");
     let output = run(&[&world.encode()[..], &["--skip-bad"]].concat());
     let (printed, errors) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success(), "{errors}");
@@ -253,4 +254,18 @@ fn settings_that_make_no_sense_are_named() {
     refuse(&with(&["--epochs", "0"]), &["epochs"]);
     fs::write(world.path("bad.toml"), "[train]\nepoch = 3\n").unwrap();
     refuse(&with(&["--config", world.arg("bad.toml")]), &["bad.toml", "epoch"]);
+    let encode = replace(world.encode(), "--out", world.arg("other"));
+    let encode = [&encode[..], &["--config", world.arg("bad.toml")]].concat();
+    for (setting, says) in [
+        ("entity_template = \"{nam}\"", "must hold {name} or {description}"),
+        ("mention_template = \"no place\"", "must hold {mention} or {sentence}"),
+        ("max_tokens = 1", "leaves no room beside the 2 special tokens"),
+        ("missing_image = { file = \"nowhere.png\" }", "nowhere.png: cannot read"),
+    ] {
+        fs::write(world.path("bad.toml"), format!("[encode]\n{setting}\n")).unwrap();
+        refuse(&encode, &[says]);
+    }
+    // What failed before it stored anything does not bind the settings.
+    fs::write(world.path("bad.toml"), "").unwrap();
+    succeed(&encode);
 }

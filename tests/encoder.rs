@@ -179,3 +179,13 @@ fn features_of_different_precision_do_not_mix() {
     refuse(&encode("f32"), &["features", "precision is \"bf16\" in the one, \"f32\" in the other"]);
     succeed(&encode("bf16"));
 }
+
+#[test]
+fn a_store_goes_on_in_its_precision() {
+    for precision in ["f32", "bf16"] {
+        let world = World::new();
+        succeed(&[&world.encode()[..], &["--precision", precision]].concat());
+        let printed = succeed(&world.encode());
+        assert!(printed.contains(&format!("encoded 0 texts and 0 images in {precision}")), "{printed}");
+    }
+}

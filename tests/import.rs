@@ -129,6 +129,9 @@ fn what_is_no_folder_of_the_format_is_named() {
     for format in ["mimic", "drin-wikimel", "drin-wikidiverse", "wikidiverse", "fissfuse"] {
         source.refuse(format, &["Wikidata-MEL.json is of another format", "`fissfuse import melbench"]);
     }
+    let nested = Source::new();
+    nested.json("unpacked/Wikidata-MEL.json", json!({}));
+    nested.refuse("melbench", &["has no Wikidata-MEL.json", "give the folder", "unpacked"]);
     let other = Source::new();
     other.write("answer_train.npy", b"\x93NUMPY");
     other.refuse("drin-wikimel", &["answer_train.npy is a preprocessed feature of DRIN"]);

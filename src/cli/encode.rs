@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Instant;
 
-use fissfuse::data::{Items, Skipped, encode};
+use fissfuse::data::{Items, Manifest, Skipped, encode};
 use fissfuse::encoder::Encoders;
 use fissfuse::train::RunConfig;
 
@@ -37,7 +37,10 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     let mut skipped = Skipped::default();
     let dataset = args.data.open(&mut skipped)?;
     let paths = args.encoders.paths(&config.encode)?;
-    let (encoders, compute) = args.compute.open(config.encode.precision, |compute| Encoders::open(&paths, compute))?;
+    // A store that was begun goes on in its precision.
+    let begun = Manifest::read(&args.out).ok().map(|manifest| manifest.precision);
+    let (encoders, compute) =
+        args.compute.open(config.encode.precision.or(begun), |compute| Encoders::open(&paths, compute))?;
     let items = Items::of(&dataset, &mut skipped)?;
     if items.mentions.is_empty() {
         eprintln!("{} has no file of mentions: its entities alone are encoded", dataset.root().display());

@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use super::import::what_file;
 use super::records::{read_records, record_error};
@@ -20,7 +20,7 @@ pub struct Entity {
     /// Its name.
     pub name: String,
     /// What is known about it; may be empty.
-    #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[serde(default, deserialize_with = "or_nothing", skip_serializing_if = "String::is_empty")]
     pub description: String,
     /// Its image, relative to the dataset's folder.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -40,7 +40,7 @@ pub struct MentionRecord {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub image: Option<String>,
     /// Identifiers of its candidates.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, deserialize_with = "or_nothing", skip_serializing_if = "Vec::is_empty")]
     pub candidates: Vec<String>,
     /// Identifier of the right entity.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -230,6 +230,9 @@ impl Dataset {
         if sentence.trim().is_empty() {
             return Err(format!("mention `{mention_id}`: `sentence` is empty"));
         }
+        if image.as_deref() == Some("") {
+            return Err(format!("mention `{mention_id}`: {NO_IMAGE}"));
+        }
         let look_up = |qid: &str, what: &str| {
             self.entity(qid).ok_or_else(|| {
                 format!(
@@ -251,12 +254,22 @@ impl Dataset {
     }
 }
 
+const NO_IMAGE: &str = "`image` is empty; leave it out where there is none";
+
+/// What a field says, or nothing if it says null.
+fn or_nothing<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default>(field: D) -> Result<T, D::Error> {
+    Ok(Option::deserialize(field)?.unwrap_or_default())
+}
+
 pub(super) fn check_entity(entity: Entity) -> Result<Entity, String> {
     if entity.qid.is_empty() {
         return Err("`qid` is empty".into());
     }
     if entity.name.trim().is_empty() {
         return Err(format!("entity `{}`: `name` is empty", entity.qid));
+    }
+    if entity.image.as_deref() == Some("") {
+        return Err(format!("entity `{}`: {NO_IMAGE}", entity.qid));
     }
     Ok(entity)
 }
@@ -282,12 +295,13 @@ mod tests {
 
     #[test]
     fn reads_what_the_layout_allows() {
-        let text = format!("{}\n\n", mention(r#""candidates":["Q2","Q1"],"gold":"Q1","extra":1"#));
-        let folder = folder(ENTITIES, &text);
+        let text = format!("{}\n\n", mention(r#""candidates":["Q2","Q1"],"gold":"Q1","extra":1,"image":null"#));
+        let bare = r#"{"qid":"Q3","name":"three","description":null,"image":null}"#;
+        let folder = folder(&format!("{ENTITIES}{bare}\n"), &text);
         let dataset = Dataset::open(folder.path(), Tolerance::Strict, &mut Skipped::default()).unwrap();
         let mentions = dataset.mentions(Split::Train, &mut Skipped::default()).unwrap();
         assert_eq!((&mentions[0].candidates[..], mentions[0].gold), (&[1, 0][..], Some(0)));
-        assert!(!dataset.has(Split::Test));
+        assert!(!dataset.has(Split::Test) && dataset.entities()[2].description.is_empty());
     }
 
     #[test]
@@ -300,6 +314,7 @@ mod tests {
             (r#"{"mention_id":"m""#.into(), "is no valid record"),
             (r#"{"mention_id":"m","mention":"x"}"#.into(), "missing field `sentence`"),
             (mention(r#""candidates":7"#), "invalid type"),
+            (mention(r#""image":"""#), "`image` is empty"),
             (r#"{"mention_id":"first","mention":"x","sentence":"y"}"#.into(), "stands in line 1 already"),
         ] {
             let good = r#"{"mention_id":"first","mention":"x","sentence":"y"}"#;

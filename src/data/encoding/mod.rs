@@ -12,7 +12,7 @@ use self::run::Run;
 use super::store::{Manifest, MissingImage};
 use super::{Dataset, Entity, Mention, Skipped, Split, Tolerance};
 use crate::encoder::{Encoders, Precision};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::model::Widths;
 
 /// How texts are made and what stands in for missing images.
@@ -56,6 +56,23 @@ impl EncodeSettings {
         EncodeSettings { max_tokens, mention_template, entity_template, missing_image, ..EncodeSettings::default() }
     }
 
+    /// Fails if a template has no place for a text, or one for a text that there is not.
+    pub fn check(&self) -> Result<()> {
+        for (setting, template, places) in [
+            ("mention_template", &self.mention_template, ["{mention}", "{sentence}"]),
+            ("entity_template", &self.entity_template, ["{name}", "{description}"]),
+        ] {
+            let rest = template.replace(places[0], "").replace(places[1], "");
+            if rest == *template || rest.contains(['{', '}']) {
+                let [first, second] = places;
+                let reason =
+                    format!("encode: {setting} = {template:?}: must hold {first} or {second}, and no other braces");
+                return Err(Error::invalid(reason));
+            }
+        }
+        Ok(())
+    }
+
     /// What a store made with these encoders and settings records.
     pub fn manifest(&self, encoders: &Encoders) -> Manifest {
         let ((text, text_global), (image, image_global)) = (encoders.text.widths(), encoders.image.widths());
@@ -94,7 +111,9 @@ pub struct EncodeReport {
 pub struct Items<'a> {
     /// The folder that images are relative to.
     pub root: &'a Path,
+    /// Their names and descriptions make texts.
     pub entities: &'a [Entity],
+    /// Of any split; their sentences make texts.
     pub mentions: Vec<Mention>,
 }
 
@@ -119,5 +138,6 @@ pub fn encode(
     skipped: &mut Skipped,
     bar: &ProgressBar,
 ) -> Result<EncodeReport> {
+    settings.check()?;
     Run::open(items, encoders, settings, folder, tolerance)?.encode(skipped, bar)
 }

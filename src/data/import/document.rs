@@ -127,7 +127,7 @@ mod tests {
     #[test]
     fn what_is_no_json_is_named() {
         for (text, says) in
-            [("[1, 2", "cut short"), ("{\n\"a\": NaN}", "NaN and Infinity"), ("[]", "expected an object")]
+            [("{\"a\": 1,", "cut short"), ("{\n\"a\": NaN}", "NaN and Infinity"), ("[]", "expected an object")]
         {
             let error = document(text.as_bytes()).unwrap().object::<u32>().err().unwrap().to_string();
             assert!(error.contains(says), "{error}");

@@ -71,7 +71,11 @@ impl<'a> Source<'a> {
 
     /// The error that none of these files is there; says what stands in their place.
     pub fn lacks(&self, names: &[&str]) -> Error {
-        Error::file(&self.folder, format!("has no {}{}", names.join(" or "), self.instead()))
+        let entries = std::fs::read_dir(&self.folder).into_iter().flatten().flatten();
+        // Archives often unpack into a folder of their own.
+        let inner = entries.map(|entry| entry.path()).find(|inner| names.iter().any(|name| inner.join(name).exists()));
+        let instead = inner.map_or_else(|| self.instead(), |inner| format!("; give the folder {}", inner.display()));
+        Error::file(&self.folder, format!("has no {}{instead}", names.join(" or ")))
     }
 
     /// The files of the splits, of which one at least must exist; `name` makes a file's name of a split's.

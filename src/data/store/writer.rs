@@ -111,13 +111,17 @@ impl StoreWriter {
         if lock.try_lock().is_err() {
             return Err(Error::file(folder, "is being written by another process; wait for it to end"));
         }
-        if !Manifest::exists(folder) {
-            manifest.write(folder)?;
-        } else if let Some(difference) = Manifest::read(folder)?.difference(&manifest) {
-            let reason = format!("holds features made otherwise: {difference}; choose another folder for --out");
-            return Err(Error::file(folder, reason));
-        }
         let (text, image) = (Pending::open(folder, Kind::Text)?, Pending::open(folder, Kind::Image)?);
+        let there = Manifest::exists(folder).then(|| Manifest::read(folder)).transpose()?;
+        match there.map(|there| there.difference(&manifest)) {
+            Some(None) => {}
+            Some(Some(difference)) if text.next_shard + image.next_shard > 0 => {
+                let reason = format!("holds features made otherwise: {difference}; choose another folder for --out");
+                return Err(Error::file(folder, reason));
+            }
+            // A run that failed before it stored anything binds nobody to its settings.
+            _ => manifest.write(folder)?,
+        }
         Ok(StoreWriter { folder: folder.to_path_buf(), manifest, text, image, _lock: lock })
     }
 
