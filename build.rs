@@ -15,14 +15,20 @@ const BASE: &str = "80";
 
 fn main() {
     println!("cargo:rerun-if-changed=build.rs");
-    println!("cargo:rerun-if-changed=.git/HEAD");
-    println!("cargo:rerun-if-changed=.git/logs/HEAD");
-    println!("cargo:rustc-env=FISSFUSE_COMMIT={}", commit().as_deref().unwrap_or("unknown"));
+    // Where these files lie differs between clones and work trees; one that is not there would have all of this run each time.
+    for file in ["HEAD", "logs/HEAD"] {
+        if let Some(path) = git(&["rev-parse", "--git-path", file]).filter(|path| Path::new(path).exists()) {
+            println!("cargo:rerun-if-changed={path}");
+        }
+    }
+    let commit = git(&["rev-parse", "--short=12", "HEAD"]);
+    println!("cargo:rustc-env=FISSFUSE_COMMIT={}", commit.as_deref().unwrap_or("unknown"));
     kernels();
 }
 
-fn commit() -> Option<String> {
-    let output = Command::new("git").args(["rev-parse", "--short=12", "HEAD"]).output().ok()?;
+/// What git answers, if there is one and this is its working tree.
+fn git(args: &[&str]) -> Option<String> {
+    let output = Command::new("git").args(args).output().ok()?;
     output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_string())
 }
 
