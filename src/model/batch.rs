@@ -98,7 +98,7 @@ impl Batch {
         arrays
     }
 
-    /// The longest array that counts, of those that kernels will be given.
+    /// No array that counts, of those that kernels will be given, is longer.
     fn longest_count(&self) -> usize {
         let items = self.modalities().map(|modality| modality.sequences.len() + 1);
         self.features().map(|rows| rows.len()).chain(items).max().unwrap_or(0)

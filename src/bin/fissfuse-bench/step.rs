@@ -63,6 +63,9 @@ pub fn step(args: StepArgs, json: bool) -> anyhow::Result<()> {
     let rest = [format!("{:.0}", shape.mentions as f64 / timing.p50), format!("{rate:.0}")];
     let header = ["runs", "median ms", "min ms", "p90 ms", "max ms", "samples/s", "GFLOP/s"];
     println!("{}", table(&header, [[timing.runs.to_string()].into_iter().chain(row).chain(rest).collect()]));
+    if let Some(graphs) = step.steps().recorded() {
+        println!("graphs: {} made ready, {} brought up to date", graphs.made, graphs.updated);
+    }
     Ok(())
 }
 
