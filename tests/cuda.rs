@@ -10,7 +10,7 @@ use fissfuse::eval::replay::replay;
 use fissfuse::model::{
     Ablation, EntityIndex, FissFuse, GpuScorer, Modalities, ModelConfig, Precision, PreparedSide, Scorer, Step, Widths,
 };
-use fissfuse::ops::cases;
+use fissfuse::ops::{AdamW, Moments, cases};
 use fissfuse::profile::agreement;
 use fissfuse::profile::step::TrainingStep;
 use fissfuse::profile::synthetic::Shape;
@@ -196,6 +196,31 @@ fn twenty_steps_follow_the_cpu_and_repeat_bit_for_bit() {
     });
 }
 
+#[test]
+fn adamw_takes_more_parameters_than_a_launch() {
+    on_device("adamw_takes_more_parameters_than_a_launch", || {
+        let gpu = Gpu::open(0, Arithmetic::F32).unwrap();
+        let tensor = |i: usize, scale: f32| {
+            let values: Vec<f32> =
+                (0..1 + 7 * i % 300).map(|j| scale * ((i * 31 + j * 17) % 23) as f32 - 1.0).collect();
+            Tensor::new([values.len()], values).unwrap()
+        };
+        let stepped = |gpu: Option<&Gpu>| -> Vec<Tensor> {
+            let on = |scale: f32| (0..200).map(|i| tensor(i, scale).to(gpu).unwrap()).collect::<Vec<_>>();
+            let (mut parameters, grads) = (on(0.1), on(0.2));
+            let zeros = parameters.iter().map(|p| Moments::zeros(p.shape()).to(gpu).unwrap());
+            let mut moments: Vec<Moments> = zeros.collect();
+            for step in 1..=2 {
+                AdamW::default().step(step, &mut parameters, &grads, &mut moments).unwrap();
+            }
+            parameters.iter().map(|p| p.to(None).unwrap()).collect()
+        };
+        for (i, (got, want)) in stepped(Some(&gpu)).iter().zip(&stepped(None)).enumerate() {
+            compare(&format!("parameter {i}"), got, want, 0.0, 1e-6);
+        }
+    });
+}
+
 fn train_on_cuda(world: &World) -> Vec<&'static str> {
     [&world.train()[..], &["--epochs", "2", "--device", "cuda"]].concat()
 }
@@ -279,7 +304,7 @@ fn a_device_that_fails_in_mid_run_leaves_the_last_checkpoint_whole() {
     let world = World::encoded();
     let train = [&world.train()[..], &["--epochs", "3", "--device", "cuda", "--arithmetic", "f32"]].concat();
     // Some steps into the second epoch.
-    for fault in ["launch:2000", "alloc:2000", "ecc:2000"] {
+    for fault in ["launch:1300", "alloc:2000", "ecc:1300"] {
         let failed = fissfuse_on_cusim(&train, &[("CUSIM_FAIL", fault)]);
         refused(&failed, &["cuda:0"]);
         assert!(half_written(&world.path("")).is_empty());
