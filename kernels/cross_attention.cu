@@ -93,7 +93,8 @@ extern "C" __global__ void __launch_bounds__(128) attend_backward(AttendBackward
     for (int l = lane; l < length; l += WARP) dlogits[l] = probabilities[l] * (dlogits[l] - mean);
 }
 
-// dsequence[l] += sum over the pairs of its sequence and over heads of a dcontext + dlogit u, in the pairs' order.
+// dsequence[l] = sum over the pairs of its sequence and over heads of a dcontext + dlogit u, in the pairs' order; with
+// `adds` added to what is there.
 // A block per sequence and SEQUENCE_ROWS of its rows, of which each warp has a quarter in registers; the vectors of SOURCES
 // pairs and heads at a time pass through shared memory. Members of group s are the pairs of sequence s.
 // Grid: (sequences, parts of the longest).
@@ -106,7 +107,7 @@ struct AttendSequence {
     const float* probabilities;
     const float* dlogits;
     float* dsequence;
-    int heads, d;
+    int heads, d, adds, padding;
 };
 
 constexpr int SEQUENCE_ROWS = 32, SOURCES = 16;
@@ -125,7 +126,7 @@ extern "C" __global__ void __launch_bounds__(128) attend_sequence(AttendSequence
     float sums[MINE][LANE_VALUES] = {};
 #pragma unroll
     for (int r = 0; r < MINE; ++r)
-        if (mine + r < rows) load_row(sums[r], to + r * a.d, a.d, fours);
+        if (a.adds && mine + r < rows) load_row(sums[r], to + r * a.d, a.d, fours);
     int sources = (a.group_offsets[blockIdx.x + 1] - a.group_offsets[blockIdx.x]) * a.heads;
     for (int chunk = 0; chunk < sources; chunk += SOURCES) {
         int count = min(SOURCES, sources - chunk);

@@ -46,14 +46,14 @@ extern "C" __global__ void __launch_bounds__(128) row_means(RowMeans r) {
     if (threadIdx.x == 0) r.out[blockIdx.x] = (sums[0] + sums[1] + sums[2] + sums[3]) / r.n;
 }
 
-// dscores += (softmax - [gold]) * grad / mentions. A thread per pair and score.
+// dscores = (softmax - [gold]) * grad / mentions, with `adds` added to what is there. A thread per pair and score.
 struct CrossEntropyBackward {
     const float* softmax;
     const float* grad;  // (kinds)
     const uint32_t* mention_of;
     const uint32_t* gold;
     float* dscores;
-    int kinds, pairs, mentions, padding;
+    int kinds, pairs, mentions, adds;
 };
 
 extern "C" __global__ void __launch_bounds__(256) cross_entropy_backward(CrossEntropyBackward c) {
@@ -61,5 +61,6 @@ extern "C" __global__ void __launch_bounds__(256) cross_entropy_backward(CrossEn
     if (at >= static_cast<int64_t>(c.kinds) * c.pairs) return;
     uint32_t pair = at % c.pairs;
     float gold = c.gold[c.mention_of[pair]] == pair ? 1.0f : 0.0f;
-    c.dscores[at] += (c.softmax[at] - gold) * c.grad[at / c.pairs] / c.mentions;
+    float gradient = (c.softmax[at] - gold) * c.grad[at / c.pairs] / c.mentions;
+    c.dscores[at] = c.adds ? c.dscores[at] + gradient : gradient;
 }

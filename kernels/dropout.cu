@@ -1,4 +1,5 @@
-// out += x with values zeroed at random and the rest scaled; forward and backward alike. Reference: src/ops/dropout.rs.
+// out = x with values zeroed at random and the rest scaled, with `adds` added to what is there; forward and backward alike.
+// Reference: src/ops/dropout.rs.
 //
 // Value i is decided by number i % 4 of block i / 4 of Philox4x32-10, so that CPU and GPU drop the same values.
 // A thread per block of four.
@@ -12,6 +13,7 @@ struct Dropout {
     uint32_t stream[2];
     uint32_t threshold;
     float scale;
+    int adds, padding;
 };
 
 extern "C" __global__ void __launch_bounds__(256) dropout(Dropout d) {
@@ -30,6 +32,10 @@ extern "C" __global__ void __launch_bounds__(256) dropout(Dropout d) {
         key[1] += 0xBB67AE85u;
     }
 #pragma unroll
-    for (int i = 0; i < 4; ++i)
-        if (block * 4 + i < d.length && c[i] >= d.threshold) d.out[block * 4 + i] += d.x[block * 4 + i] * d.scale;
+    for (int i = 0; i < 4; ++i) {
+        int64_t at = block * 4 + i;
+        if (at >= d.length) return;
+        float x = c[i] >= d.threshold ? d.x[at] * d.scale : 0.0f;
+        d.out[at] = d.adds ? d.out[at] + x : x;
+    }
 }

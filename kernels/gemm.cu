@@ -7,8 +7,7 @@
 // operands rounded to tf32 (11 bits) on tensor cores, f32 sums; gemm_f32: the same tiles, 256 threads, f32 throughout. Grid:
 // the products' tiles of m, of n, batch and splits, one after the other. With splits > 1 each part of k writes a block of
 // its own, m x n and on, which reduce_partials (reduce.cu) adds up. With `row_sums` the sums of A's rows over k,
-// in f32, which are a bias's gradient where the product is its weight's, are added to it, or written behind the block of
-// each part; A must then be contiguous along i. Reference: src/device/cpu/{matmul,linear}.rs.
+// in f32, which are a bias's gradient where the product is its weight's, are put there, or behind the block of each part; A must then be contiguous along i. Reference: src/device/cpu/{matmul,linear}.rs.
 #include "common.cuh"
 
 struct Gemm {
@@ -26,7 +25,7 @@ struct Gemm {
     int64_t c_split;
     int m, n, k, splits;
     float alpha;
-    int accumulate, relu, batches;
+    int accumulate, relu, batches, row_sums_add, padding;
 };
 
 constexpr int PRODUCTS = 8;
@@ -167,7 +166,7 @@ __device__ inline void store_row_sums(const Gemm& g, const Part& part, float4 mi
     if (threadIdx.x >= TILE || i >= g.m) return;
     float sum = 0;
     for (int thread = 0; thread < THREADS / (TILE / 4); ++thread) sum += shared[thread][threadIdx.x];
-    part.row_sums[i] = g.splits > 1 ? sum : part.row_sums[i] + sum;
+    part.row_sums[i] = g.splits == 1 && g.row_sums_add ? part.row_sums[i] + sum : sum;
 }
 
 __device__ inline void add(float4& sum, float4 x) {

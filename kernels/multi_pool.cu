@@ -61,14 +61,14 @@ extern "C" __global__ void __launch_bounds__(WARPS* WARP) multi_pool_forward(Mul
     p.argmax[item * p.d + column] = at;
 }
 
-// Adds to dsequence and dglobal, of which either may be null.
+// Writes dsequence and dglobal, of which either may be null; adds to them where bits 0 and 1 of `adds` say so.
 struct MultiPoolBackward {
     const float* grad;  // (n, 3 d)
     const uint32_t* offsets;
     const uint32_t* argmax;
     float* dsequence;
     float* dglobal;
-    int d, padding;
+    int d, adds;
 };
 
 extern "C" __global__ void __launch_bounds__(WARPS* WARP) multi_pool_backward(MultiPoolBackward p) {
@@ -82,7 +82,7 @@ extern "C" __global__ void __launch_bounds__(WARPS* WARP) multi_pool_backward(Mu
         float* to = p.dglobal + item * p.d + start;
         float of_global[VALUES];
         load_row(of_global, grad + 2 * p.d, count, fours);
-        load_row(x, to, count, fours);
+        load_row(x, to, p.adds & 2 ? count : 0, fours);
         add_scaled(x, 1.0f, of_global);
         store_row(to, x, count, fours);
     }
@@ -94,7 +94,7 @@ extern "C" __global__ void __launch_bounds__(WARPS* WARP) multi_pool_backward(Mu
     load_row(argmax, reinterpret_cast<const float*>(p.argmax) + item * p.d + start, count, fours);
     for (uint32_t row = first + warp; row < last; row += WARPS) {
         float* to = p.dsequence + static_cast<int64_t>(row) * p.d + start;
-        load_row(x, to, count, fours);
+        load_row(x, to, p.adds & 1 ? count : 0, fours);
 #pragma unroll
         for (int v = 0; v < VALUES; ++v) x[v] += of_mean[v] + (row == __float_as_uint(argmax[v]) ? of_max[v] : 0.0f);
         store_row(to, x, count, fours);

@@ -16,15 +16,16 @@ __device__ inline float sum_of_lanes(float mine) {
     return sum;
 }
 
-// out(batch)[i * out_row + j] += sum over s of partial[s * split + batch * part + i * n + j]. out(batch) is out[0] and
+// out(batch)[i * out_row + j] = sum over s of partial[s * split + batch * part + i * n + j]. out(batch) is out[0] and
 // `out_batch` values further for each batch, or with `apart` out[batch], which may be null. With `sums`, m more columns
-// follow those of m n, and are added to sums(batch), `sums_batch` values further for each batch.
+// follow those of m n, for sums(batch), `sums_batch` values further for each batch. Bit 3 of `adds` says that `sums` is added
+// to, the bits below it that out[0] to out[2] are.
 struct Reduction {
     const float* partial;
     float* out[3];
     float* sums;
     int64_t split, part, out_row, out_batch, sums_batch;
-    int m, n, splits, apart, batches, padding;
+    int m, n, splits, apart, batches, adds;
 };
 
 constexpr int REDUCTIONS = 8;
@@ -55,8 +56,10 @@ __device__ inline void reduce(const Reductions& all) {
         for (int s = threadIdx.x / COLUMNS; s < r.splits; s += LANES) sum += partial[s * r.split];
     sum = sum_of_lanes<LANES>(sum);
     if (!there || threadIdx.x >= COLUMNS) return;
-    if (at < products) out[at / r.n * r.out_row + at % r.n] += sum;
-    else r.sums[batch * r.sums_batch + at - products] += sum;
+    bool product = at < products;
+    float* to = product ? out + at / r.n * r.out_row + at % r.n : r.sums + batch * r.sums_batch + at - products;
+    int bit = product ? (r.apart ? batch : 0) : 3;
+    *to = r.adds >> bit & 1 ? *to + sum : sum;
 }
 
 extern "C" __global__ void __launch_bounds__(128) reduce_partials(const __grid_constant__ Reductions all) {
@@ -66,14 +69,14 @@ extern "C" __global__ void __launch_bounds__(1024) reduce_many_partials(const __
     reduce<32>(all);
 }
 
-// out[g][j] += sum over the members p of group g of x[p][j]. A block of four warps per group and 128 columns, each warp with
+// out[g][j] = sum over the members p of group g of x[p][j], with `adds` added to what is there. A block of four warps per group and 128 columns, each warp with
 // every fourth member. Grid: (groups, chunks of the columns).
 struct GroupSums {
     const float* x;
     float* out;
     const uint32_t* offsets;
     const uint32_t* members;
-    int columns, padding;
+    int columns, adds;
 };
 
 extern "C" __global__ void __launch_bounds__(128) group_sums(GroupSums g) {
@@ -92,5 +95,6 @@ extern "C" __global__ void __launch_bounds__(128) group_sums(GroupSums g) {
     if (column >= g.columns) return;
     float total = 0;
     for (int w = 0; w < WARPS; ++w) total += sums[w][threadIdx.x];
-    g.out[static_cast<int64_t>(blockIdx.x) * g.columns + column] += total;
+    float* to = g.out + static_cast<int64_t>(blockIdx.x) * g.columns + column;
+    *to = g.adds ? *to + total : total;
 }

@@ -28,7 +28,7 @@ extern "C" __global__ void __launch_bounds__(128) score_forward(ScoreForward s) 
     if (lane == 0) s.scores[work] = sum;
 }
 
-// dto[row] += sum over the pairs of row of grad[pair] * other[row of the other side]. A warp per row of `dto`: a pair, or
+// dto[row] = sum over the pairs of row of grad[pair] * other[row of the other side], with `adds` added to what is there. A warp per row of `dto`: a pair, or
 // an item, whose pairs are members[offsets[item]] and so on.
 struct ScoreBackward {
     const float* other;
@@ -37,7 +37,7 @@ struct ScoreBackward {
     const uint32_t* members;
     const uint32_t* other_item;
     float* dto;
-    int rows, d, by_item, padding;
+    int rows, d, by_item, adds;
 };
 
 extern "C" __global__ void __launch_bounds__(128) score_backward(ScoreBackward s) {
@@ -53,7 +53,7 @@ extern "C" __global__ void __launch_bounds__(128) score_backward(ScoreBackward s
         load_row(x, s.other + static_cast<int64_t>(item) * s.d, s.d, fours);
         add_scaled(sum, s.grad[pair], x);
     }
-    load_row(x, to, s.d, fours);
+    load_row(x, to, s.adds ? s.d : 0, fours);
     add_scaled(sum, 1.0f, x);
     store_row(to, sum, s.d, fours);
 }

@@ -7,7 +7,7 @@ use std::cell::RefCell;
 use std::time::{Duration, Instant};
 
 use crate::device::Gpu;
-use crate::device::cuda::Ptr;
+use crate::device::cuda::Target;
 use crate::error::{Error, Result};
 use crate::ops::{Cost, Op};
 use crate::tensor::Tensor;
@@ -167,16 +167,30 @@ impl InputGrads<'_> {
         Some(self.grads[input.node].get_or_insert_with(|| Tensor::zeros(input.shape.clone())).data_mut())
     }
 
-    /// As [`InputGrads::get`], on the device where the output's gradient lies; null if it needs none.
-    pub fn on_device(&mut self, i: usize) -> Result<Ptr> {
-        let (Some(input), Some(gpu)) = (&self.inputs[i], &self.gpu) else { return Ok(Ptr::NULL) };
+    /// As [`InputGrads::get`], on the device where the output's gradient lies; null if it needs none. Whoever asks first
+    /// must write all of it.
+    pub fn on_device(&mut self, i: usize) -> Result<Target> {
+        let (Some(input), Some(gpu)) = (&self.inputs[i], &self.gpu) else { return Ok(Target::NULL) };
+        self.written |= 1 << i;
+        let slot = &mut self.grads[input.node];
+        let adds = slot.is_some();
+        if !adds {
+            let memory = gpu.alloc("gradients", input.shape.iter().product())?;
+            *slot = Some(Tensor::on_device(&input.shape[..], memory)?);
+        }
+        slot.as_mut().map_or(Ok(Target::NULL), |slot| Ok(Target { at: slot.ptr_mut()?, adds }))
+    }
+
+    /// The gradient of input `i`, if it needs one, gets nothing from this operation.
+    pub fn nothing_on_device(&mut self, i: usize) -> Result<()> {
+        let (Some(input), Some(gpu)) = (&self.inputs[i], &self.gpu) else { return Ok(()) };
         self.written |= 1 << i;
         let slot = &mut self.grads[input.node];
         if slot.is_none() {
             let zeros = gpu.zeros("gradients", input.shape.iter().product())?;
             *slot = Some(Tensor::on_device(&input.shape[..], zeros)?);
         }
-        slot.as_mut().map_or(Ok(Ptr::NULL), Tensor::ptr_mut)
+        Ok(())
     }
 
     fn finish(self) -> Result<()> {

@@ -171,7 +171,7 @@ fn graphs_that_fail_leave_the_last_checkpoint_whole() {
     let world = World::encoded();
     let train = [&train(&world)[..], &["--graph"]].concat();
     // Some steps into the second epoch, at once and when the host waits for them.
-    for (fault, when) in [("launch:2000", "eager"), ("launch:2000", "late"), ("ecc:2000", "late")] {
+    for (fault, when) in [("launch:1300", "eager"), ("launch:1300", "late"), ("ecc:1300", "late")] {
         let failed = fissfuse_on_cusim(&train, &[("CUSIM_FAIL", fault), ("CUSIM_ASYNC", when)]);
         refused(&failed, &["cuda:0"]);
         assert!(half_written(&world.path("")).is_empty());

@@ -9,6 +9,7 @@ use rayon::prelude::*;
 
 use super::{Cost, Op, arity};
 use crate::device::cpu::{Buffer, simd};
+use crate::device::cuda::Target;
 use crate::error::{Error, Result};
 use crate::random::{LANES, philox_lanes};
 use crate::tape::InputGrads;
@@ -87,8 +88,8 @@ impl Op for Dropout {
             return Err(Error::invalid(format!("dropout {} is not in [0, 1)", self.p)));
         }
         if let Some(gpu) = x.gpu() {
-            let out = gpu.zeros("dropout", x.len())?;
-            self.add_masked_on(gpu, x.ptr(), x.len(), out.ptr())?;
+            let out = gpu.alloc("dropout", x.len())?;
+            self.masked_on(gpu, x.ptr(), x.len(), Target { at: out.ptr(), adds: false })?;
             return Ok((Tensor::on_device(x.shape(), out)?, ()));
         }
         let mut out = Buffer::zeros(x.len());
@@ -99,7 +100,7 @@ impl Op for Dropout {
     fn backward(&self, (): (), grad: &Tensor, grads: &mut InputGrads) -> Result<()> {
         if let Some(gpu) = grad.gpu() {
             let to = grads.on_device(0)?;
-            return self.add_masked_on(gpu, grad.ptr(), grad.len(), to);
+            return self.masked_on(gpu, grad.ptr(), grad.len(), to);
         }
         if let Some(to) = grads.get(0) {
             self.add_masked(grad.data(), to);

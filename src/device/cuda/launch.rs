@@ -21,6 +21,25 @@ impl Ptr {
     }
 }
 
+/// Where a kernel puts a sum: added to what is there, or as the first, in memory that holds nothing yet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Target {
+    /// The place.
+    pub at: Ptr,
+    /// Whether something is there.
+    pub adds: bool,
+}
+
+impl Target {
+    /// A sum that nobody wants.
+    pub const NULL: Target = Target { at: Ptr::NULL, adds: false };
+
+    /// Whether nobody wants it.
+    pub fn is_null(self) -> bool {
+        self.at == Ptr::NULL
+    }
+}
+
 /// Blocks, threads of a block, and dynamic shared memory in bytes.
 #[derive(Clone, Copy, Debug)]
 pub struct Grid {

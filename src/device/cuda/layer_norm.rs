@@ -2,7 +2,7 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use super::{DeviceBuffer, Gpu, Grid, Ptr, Sums};
+use super::{DeviceBuffer, Gpu, Grid, Ptr, Sums, Target};
 use crate::error::{Error, Result};
 
 /// The widest rows that the kernels take: eight values per lane of a warp.
@@ -34,13 +34,13 @@ pub struct Normalized {
     pub rstd: DeviceBuffer<f32>,
 }
 
-/// Where the sums of backward are added, or null.
+/// Where the sums of backward go, or null.
 #[derive(Clone, Copy, Debug)]
 pub struct NormalizedBackward {
-    pub gamma: Ptr,
-    pub beta: Ptr,
+    pub gamma: Target,
+    pub beta: Target,
     /// Σ rows of dx: the gradient of a bias before the normalization.
-    pub bias: Ptr,
+    pub bias: Target,
 }
 
 #[derive(Clone, Copy, Pod, Zeroable)]

@@ -2,7 +2,7 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use super::{Arithmetic, DeviceBuffer, Gpu, Grid, Ptr, Sums};
+use super::{Arithmetic, DeviceBuffer, Gpu, Grid, Ptr, Sums, Target};
 use crate::error::Result;
 
 /// The most products that one launch computes.
@@ -56,7 +56,7 @@ pub struct Product {
     alpha: f32,
     bias: (Ptr, usize),
     mask: Option<Operand>,
-    row_sums: (Ptr, usize),
+    row_sums: (Target, usize),
     accumulate: bool,
     relu: bool,
     exact: bool,
@@ -102,6 +102,8 @@ struct Gemm {
     accumulate: i32,
     relu: i32,
     batches: i32,
+    row_sums_add: i32,
+    padding: i32,
 }
 
 /// The kernels' argument.
@@ -117,7 +119,7 @@ struct Gemms {
 impl Product {
     /// A (m, k) times B (k, n).
     pub fn new(a: Operand, b: Operand, [m, n, k]: [usize; 3]) -> Product {
-        let (size, bias, row_sums) = ([m, n, k], (Ptr::NULL, 0), (Ptr::NULL, 0));
+        let (size, bias, row_sums) = ([m, n, k], (Ptr::NULL, 0), (Target::NULL, 0));
         let (accumulate, relu, exact) = (false, false, false);
         Product { a, b, size, batches: 1, alpha: 1.0, bias, mask: None, row_sums, accumulate, relu, exact }
     }
@@ -152,12 +154,12 @@ impl Product {
         Product { mask: Some(output), ..self }
     }
 
-    /// Beside C, adds the sums of A's rows over k to an array of m values, in a batch to the next, `batch` values further;
-    /// nothing if it is null. Where the product is the gradient of a layer's weight, those are the gradient of its bias. A
+    /// Beside C, sums A's rows over k into an array of m values, in a batch into the next, `batch` values further; not if it
+    /// is null. Where the product is the gradient of a layer's weight, those are the gradient of its bias. A
     /// must be the transposed of a row-major matrix.
-    pub fn row_sums(self, at: Ptr, batch: usize) -> Product {
+    pub fn row_sums(self, to: Target, batch: usize) -> Product {
         debug_assert!(self.a.row == 1, "row sums of a matrix that is not transposed");
-        Product { row_sums: (at, batch), ..self }
+        Product { row_sums: (to, batch), ..self }
     }
 
     /// In f32, whatever the device's arithmetic.
@@ -179,7 +181,7 @@ impl Product {
             c: c.at,
             bias: bias.0,
             mask: mask.map_or(Ptr::NULL, |mask| mask.at),
-            row_sums: row_sums.0,
+            row_sums: row_sums.0.at,
             a_row: a.row as i64,
             a_col: a.column as i64,
             b_row: b.row as i64,
@@ -200,6 +202,8 @@ impl Product {
             accumulate: accumulate as i32,
             relu: relu as i32,
             batches: self.batches as i32,
+            row_sums_add: row_sums.0.adds as i32,
+            padding: 0,
         }
     }
 }
@@ -223,11 +227,11 @@ impl Products<'_> {
         self.queue(product, c, (1, 0))
     }
 
-    /// And one that adds to C, whose `column` must be 1, if it is not null. A long sum over k is split among blocks, whose
+    /// And one that writes C, whose `column` must be 1, if it is not null. A long sum over k is split among blocks, whose
     /// parts `sums` adds in order when it runs.
-    pub fn add(self, product: Product, c: Operand, sums: &mut Sums) -> Result<Self> {
+    pub fn sum(self, product: Product, c: Operand, sums: &mut Sums) -> Result<Self> {
         let ([m, n, k], batches, gpu) = (product.size, product.batches, self.gpu);
-        let has_sums = product.row_sums.0 != Ptr::NULL;
+        let has_sums = !product.row_sums.0.is_null();
         if c.at == Ptr::NULL {
             if !has_sums {
                 return Ok(self);
@@ -240,13 +244,14 @@ impl Products<'_> {
         let blocks = m.div_ceil(TILE) * n.div_ceil(TILE) * batches;
         let splits = ENOUGH_BLOCKS.div_ceil(blocks.max(1)).min(k.div_ceil(SHORTEST_PART)).max(1);
         if splits == 1 {
-            return self.queue(product.accumulate(true), c, (1, 0));
+            return self.queue(product, c, (1, 0));
         }
         // The sums of A's rows stand behind each part's product; the next part begins with a sector of memory.
         let part = (m * n + if has_sums { m } else { 0 }).next_multiple_of(SECTOR);
         let partial = gpu.alloc::<f32>("partial products", batches * splits * part)?;
-        let with = self.queue(product, Operand::rows(partial.ptr(), n), (splits, part))?;
-        sums.add_products((partial, part), splits, (m, n), batches, (c, product.row_sums))?;
+        let with = self.queue(product.accumulate(false), Operand::rows(partial.ptr(), n), (splits, part))?;
+        let to = (c, product.accumulate, product.row_sums);
+        sums.add_products((partial, part), splits, (m, n), batches, to)?;
         Ok(with)
     }
 

@@ -31,7 +31,7 @@ pub use ceiling::Ceilings;
 use counting::Counting;
 use gate::Gate;
 pub use graph::Graph;
-pub use launch::{Grid, Ptr};
+pub use launch::{Grid, Ptr, Target};
 pub use layer_norm::{LayerNorm, Normalized, NormalizedBackward, Residual};
 pub use linear::{Operand, Product, Products};
 pub use memory::DeviceBuffer;

@@ -2,7 +2,7 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use super::{DeviceBuffer, Gpu, Grid, Operand, Ptr};
+use super::{DeviceBuffer, Gpu, Grid, Operand, Ptr, Target};
 use crate::error::Result;
 
 /// The most reductions of one launch.
@@ -42,7 +42,8 @@ struct Reduction {
     splits: i32,
     apart: i32,
     batches: i32,
-    padding: i32,
+    /// Bit i: out[i] is added to; bit 3: sums.
+    adds: i32,
 }
 
 /// The kernels' argument.
@@ -63,7 +64,7 @@ struct GroupSums {
     offsets: Ptr,
     members: Ptr,
     columns: i32,
-    padding: i32,
+    adds: i32,
 }
 
 impl Gpu {
@@ -72,24 +73,25 @@ impl Gpu {
         Sums { gpu: self, queued: vec![], partials: vec![] }
     }
 
-    /// out (groups, columns) += Σ over each group's members of their rows of x.
+    /// out (groups, columns) = Σ over each group's members of their rows of x.
     pub fn add_group_sums(
         &self,
         x: Ptr,
         columns: usize,
         (offsets, members): (Ptr, Ptr),
         groups: usize,
-        out: Ptr,
+        out: Target,
     ) -> Result<()> {
-        let args = GroupSums { x, out, offsets, members, columns: columns as i32, padding: 0 };
+        let (out, adds) = (out.at, out.adds as i32);
+        let args = GroupSums { x, out, offsets, members, columns: columns as i32, adds };
         let blocks = [groups, columns.div_ceil(GROUP_COLUMNS), 1];
         self.launch("group_sums", Grid { blocks, threads: 128, shared: 0 }, &args)
     }
 }
 
 impl Sums<'_> {
-    /// out (m, n) += Σ_s partial (splits, m, n), for each of a batch, where the next of `splits` lies `part` values further.
-    /// Behind the products of a part stand m values that are summed likewise, if `sums` (with the distance from one of a
+    /// out (m, n) = Σ_s partial (splits, m, n), for each of a batch, where the next of `splits` lies `part` values further;
+    /// with `adds` added to what is there. Behind the products of a part stand m values that are summed likewise, if `sums` (with the distance from one of a
     /// batch to the next) is not null.
     pub fn add_products(
         &mut self,
@@ -97,12 +99,12 @@ impl Sums<'_> {
         splits: usize,
         (m, n): (usize, usize),
         batches: usize,
-        (out, sums): (Operand, (Ptr, usize)),
+        (out, adds, sums): (Operand, bool, (Target, usize)),
     ) -> Result<()> {
         let reduction = Reduction {
             partial: partial.ptr(),
             out: [out.at, Ptr::NULL, Ptr::NULL],
-            sums: sums.0,
+            sums: sums.0.at,
             split: part as i64,
             part: (splits * part) as i64,
             out_row: out.row as i64,
@@ -113,16 +115,16 @@ impl Sums<'_> {
             splits: splits as i32,
             apart: 0,
             batches: batches as i32,
-            padding: 0,
+            adds: adds as i32 | (sums.0.adds as i32) << 3,
         };
         self.queue(reduction, partial)
     }
 
-    /// Each of three outs (d) += Σ_s of its part of partial (splits, 3, d); those that are null are left out.
-    pub fn add_three(&mut self, partial: DeviceBuffer<f32>, splits: usize, d: usize, out: [Ptr; 3]) -> Result<()> {
+    /// Each of three outs (d) = Σ_s of its part of partial (splits, 3, d); those that are null are left out.
+    pub fn add_three(&mut self, partial: DeviceBuffer<f32>, splits: usize, d: usize, out: [Target; 3]) -> Result<()> {
         let reduction = Reduction {
             partial: partial.ptr(),
-            out,
+            out: out.map(|out| out.at),
             sums: Ptr::NULL,
             split: 3 * d as i64,
             part: d as i64,
@@ -134,7 +136,7 @@ impl Sums<'_> {
             splits: splits as i32,
             apart: 1,
             batches: 3,
-            padding: 0,
+            adds: (0..3).map(|i| (out[i].adds as i32) << i).sum(),
         };
         self.queue(reduction, partial)
     }

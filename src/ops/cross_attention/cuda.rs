@@ -5,7 +5,7 @@ use bytemuck::{Pod, Zeroable};
 use super::{Attention, CrossAttention};
 use crate::device::Gpu;
 use crate::device::cuda::{
-    DeviceBuffer, Grid, LayerNorm, Normalized, NormalizedBackward, Operand, Product, Ptr, Residual, Sums,
+    DeviceBuffer, Grid, LayerNorm, Normalized, NormalizedBackward, Operand, Product, Ptr, Residual, Sums, Target,
 };
 use crate::error::Result;
 use crate::tape::InputGrads;
@@ -83,6 +83,8 @@ struct AttendSequence {
     dsequence: Ptr,
     heads: i32,
     d: i32,
+    adds: i32,
+    padding: i32,
 }
 
 impl Attention {
@@ -193,31 +195,35 @@ impl CrossAttention {
             NormalizedBackward { bias: grads.on_device(9)?, gamma: grads.on_device(10)?, beta: grads.on_device(11)? };
         let dx = a.layer_norm().backward(gpu, grad.ptr(), (&saved.xhat, &saved.rstd), (to, &mut sums))?;
         let dqueries = grads.on_device(0)?;
-        if dqueries != Ptr::NULL {
+        if !dqueries.is_null() {
             gpu.add_group_sums(dx.ptr(), d, groups, by_left.len(), dqueries)?;
         }
         let dx_rows = Operand::rows(dx.ptr(), d);
         let values = Operand::rows(saved.values.ptr(), d);
         let dvalues = gpu.alloc::<f32>("gradients of values", n * d)?;
-        let dweight = Operand::rows(grads.on_device(8)?, d);
+        let dweight = grads.on_device(8)?;
+        let of_weight = Product::new(dx_rows.t(), values, [d, d, n]).accumulate(dweight.adds);
         gpu.products()
-            .add(Product::new(dx_rows.t(), values, [d, d, n]), dweight, &mut sums)?
+            .sum(of_weight, Operand::rows(dweight.at, d), &mut sums)?
             .write(Product::new(dx_rows, a.on(6), [n, d, d]), Operand::rows(dvalues.ptr(), d))?
             .run()?;
 
         // Value layer.
         let dvalues_heads = a.head_columns(dvalues.ptr());
         let dcontext = gpu.alloc::<f32>("gradients of contexts", n * heads * d)?;
+        let dweight = grads.on_device(6)?;
         let of_weight = Product::new(dvalues_heads.t(), a.head_vectors(saved.context.ptr()), [c, d, n])
             .batches(heads)
-            .row_sums(grads.on_device(7)?, c);
+            .row_sums(grads.on_device(7)?, c)
+            .accumulate(dweight.adds);
         let of_context = Product::new(dvalues_heads, a.head_rows(4), [n, d, c]).batches(heads);
-        let dweight = Operand::rows(grads.on_device(6)?, d).every(c * d);
-        gpu.products().add(of_weight, dweight, &mut sums)?.write(of_context, a.head_vectors(dcontext.ptr()))?.run()?;
+        let dweight = Operand::rows(dweight.at, d).every(c * d);
+        gpu.products().sum(of_weight, dweight, &mut sums)?.write(of_context, a.head_vectors(dcontext.ptr()))?.run()?;
 
         let du_pairs = self.attend_backward_on(gpu, &saved, &dcontext, grads)?;
-        let du = gpu.zeros::<f32>("gradients of logit vectors", saved.u.len())?;
-        gpu.add_group_sums(du_pairs.ptr(), heads * d, groups, by_left.len(), du.ptr())?;
+        let du = gpu.alloc::<f32>("gradients of logit vectors", saved.u.len())?;
+        let to = Target { at: du.ptr(), adds: false };
+        gpu.add_group_sums(du_pairs.ptr(), heads * d, groups, by_left.len(), to)?;
         self.queries_backward_on(gpu, &saved, &du, grads, &mut sums)?;
         sums.run()
     }
@@ -248,7 +254,7 @@ impl CrossAttention {
         };
         gpu.launch("attend_backward", Grid::warps(n * heads), &args)?;
         let dsequence = grads.on_device(1)?;
-        if dsequence != Ptr::NULL {
+        if !dsequence.is_null() {
             let by_right = self.pairs.by_right();
             let args = AttendSequence {
                 pairs,
@@ -258,9 +264,11 @@ impl CrossAttention {
                 dcontext: dcontext.ptr(),
                 probabilities: saved.probabilities.ptr(),
                 dlogits: dlogits.ptr(),
-                dsequence,
+                dsequence: dsequence.at,
                 heads: heads as i32,
                 d: d as i32,
+                adds: dsequence.adds as i32,
+                padding: 0,
             };
             let longest = self.sequences.ranges().map(|range| range.len()).max().unwrap_or(0);
             let blocks = [self.sequences.len(), longest.div_ceil(SEQUENCE_ROWS), 1];
@@ -282,24 +290,29 @@ impl CrossAttention {
         let (d, c, nq, heads) = (a.d, a.head(), saved.queries.shape()[0], self.heads);
         let dprojected = gpu.alloc::<f32>("gradients of queries", nq * d)?;
         let of_projected = Product::new(a.head_vectors(du.ptr()), a.head_rows(2).t(), [nq, c, d]);
-        let of_keys = Product::new(a.head_columns(saved.projected.ptr()).t(), a.head_vectors(du.ptr()), [c, d, nq]);
-        let dkeys = Operand::rows(grads.on_device(4)?, d).every(c * d);
+        let of_keys = Product::new(a.head_columns(saved.projected.ptr()).t(), a.head_vectors(du.ptr()), [c, d, nq])
+            .batches(heads)
+            .scaled(a.scale());
+        let dkeys = grads.on_device(4)?;
         gpu.products()
             .write(of_projected.batches(heads).scaled(a.scale()), a.head_columns(dprojected.ptr()))?
-            .add(of_keys.batches(heads).scaled(a.scale()), dkeys, sums)?
+            .sum(of_keys.accumulate(dkeys.adds), Operand::rows(dkeys.at, d).every(c * d), sums)?
             .run()?;
         // The key bias adds the same to all logits of a query, and softmax ignores that.
-        grads.on_device(5)?;
+        grads.nothing_on_device(5)?;
         let dprojected_rows = Operand::rows(dprojected.ptr(), d);
         let queries = Operand::rows(saved.queries.ptr(), d);
-        let of_weight = Product::new(dprojected_rows.t(), queries, [d, d, nq]).row_sums(grads.on_device(3)?, 0);
-        let products = gpu.products().add(of_weight, Operand::rows(grads.on_device(2)?, d), sums)?;
+        let dweight = grads.on_device(2)?;
+        let of_weight = Product::new(dprojected_rows.t(), queries, [d, d, nq])
+            .row_sums(grads.on_device(3)?, 0)
+            .accumulate(dweight.adds);
+        let products = gpu.products().sum(of_weight, Operand::rows(dweight.at, d), sums)?;
         let dqueries = grads.on_device(0)?;
-        let products = match dqueries == Ptr::NULL {
+        let products = match dqueries.is_null() {
             true => products,
             false => {
-                let product = Product::new(dprojected_rows, a.on(0), [nq, d, d]).accumulate(true);
-                products.write(product, Operand::rows(dqueries, d))?
+                let product = Product::new(dprojected_rows, a.on(0), [nq, d, d]).accumulate(dqueries.adds);
+                products.write(product, Operand::rows(dqueries.at, d))?
             }
         };
         products.run()

@@ -49,7 +49,7 @@ struct Backward {
     kinds: i32,
     pairs: i32,
     mentions: i32,
-    padding: i32,
+    adds: i32,
 }
 
 impl CrossEntropy {
@@ -78,7 +78,7 @@ impl CrossEntropy {
 
     pub(super) fn backward_on(&self, gpu: &Gpu, saved: Saved, grad: &Tensor, grads: &mut InputGrads) -> Result<()> {
         let dscores = grads.on_device(0)?;
-        if dscores == Ptr::NULL {
+        if dscores.is_null() {
             return Ok(());
         }
         let args = Backward {
@@ -86,11 +86,11 @@ impl CrossEntropy {
             grad: grad.ptr(),
             mention_of: self.pairs.left().on(gpu)?,
             gold: self.gold.pairs.on(gpu)?,
-            dscores,
+            dscores: dscores.at,
             kinds: grad.len() as i32,
             pairs: self.pairs.len() as i32,
             mentions: self.gold.len() as i32,
-            padding: 0,
+            adds: dscores.adds as i32,
         };
         gpu.launch("cross_entropy_backward", Grid::values(saved.softmax.len(), 256), &args)
     }

@@ -4,7 +4,7 @@ use bytemuck::{Pod, Zeroable};
 
 use super::Dropout;
 use crate::device::Gpu;
-use crate::device::cuda::{Grid, Ptr};
+use crate::device::cuda::{Grid, Ptr, Target};
 use crate::error::Result;
 
 #[derive(Clone, Copy, Pod, Zeroable)]
@@ -17,19 +17,23 @@ struct Args {
     stream: [u32; 2],
     threshold: u32,
     scale: f32,
+    adds: i32,
+    padding: i32,
 }
 
 impl Dropout {
-    /// out += x, masked and scaled.
-    pub(super) fn add_masked_on(&self, gpu: &Gpu, x: Ptr, length: usize, out: Ptr) -> Result<()> {
+    /// x, masked and scaled.
+    pub(super) fn masked_on(&self, gpu: &Gpu, x: Ptr, length: usize, out: Target) -> Result<()> {
         let args = Args {
             x,
-            out,
+            out: out.at,
             length: length as i64,
             key: [self.seed as u32, (self.seed >> 32) as u32],
             stream: [self.stream.0, self.stream.1],
             threshold: self.threshold(),
             scale: self.scale(),
+            adds: out.adds as i32,
+            padding: 0,
         };
         gpu.launch("dropout", Grid::values(length.div_ceil(4), 256), &args)
     }

@@ -2,7 +2,7 @@
 
 use super::{Mlp, columns};
 use crate::device::Gpu;
-use crate::device::cuda::{DeviceBuffer, Operand, Product, Ptr};
+use crate::device::cuda::{DeviceBuffer, Operand, Product, Target};
 use crate::error::Result;
 use crate::tape::InputGrads;
 use crate::tensor::Tensor;
@@ -50,23 +50,23 @@ impl Mlp {
         let dhidden = gpu.alloc::<f32>("gradients of mlp", n * h)?;
         let dhidden_rows = Operand::rows(dhidden.ptr(), h);
         let mut sums = gpu.sums();
-        let dweight = Product::new(dout.t(), output, [d, h, n]).row_sums(db2, 0);
+        let dweight = Product::new(dout.t(), output, [d, h, n]).row_sums(db2, 0).accumulate(dw2.adds);
         gpu.products()
-            .add(dweight, Operand::rows(dw2, h), &mut sums)?
+            .sum(dweight, Operand::rows(dw2.at, h), &mut sums)?
             .write(Product::new(dout, rows(&w2), [n, h, d]).relu_backward(output), dhidden_rows)?
             .run()?;
         let mut products = gpu.products();
         for (i, (start, part)) in columns(&parts).enumerate() {
             let w = part.shape()[1];
-            let to = Operand::rows(if dw1 == Ptr::NULL { dw1 } else { dw1.offset::<f32>(start) }, width);
-            let bias = if i == 0 { db1 } else { Ptr::NULL };
-            let dweight = Product::new(dhidden_rows.t(), rows(part), [h, w, n]).row_sums(bias, 0);
-            products = products.add(dweight, to, &mut sums)?;
+            let to = Operand::rows(if dw1.is_null() { dw1.at } else { dw1.at.offset::<f32>(start) }, width);
+            let bias = if i == 0 { db1 } else { Target::NULL };
+            let dweight = Product::new(dhidden_rows.t(), rows(part), [h, w, n]).row_sums(bias, 0).accumulate(dw1.adds);
+            products = products.sum(dweight, to, &mut sums)?;
             let dpart = grads.on_device(4 + i)?;
-            if dpart != Ptr::NULL {
+            if !dpart.is_null() {
                 let weight = Operand::rows(w1.ptr().offset::<f32>(start), width);
-                let product = Product::new(dhidden_rows, weight, [n, w, h]).accumulate(true);
-                products = products.write(product, Operand::rows(dpart, w))?;
+                let product = Product::new(dhidden_rows, weight, [n, w, h]).accumulate(dpart.adds);
+                products = products.write(product, Operand::rows(dpart.at, w))?;
             }
         }
         products.run()?;

@@ -35,7 +35,8 @@ struct Backward {
     dsequence: Ptr,
     dglobal: Ptr,
     d: i32,
-    padding: i32,
+    /// Bit 0: dsequence is added to; bit 1: dglobal.
+    adds: i32,
 }
 
 /// Columns of a block.
@@ -64,14 +65,15 @@ impl MultiPool {
 
     pub(super) fn backward_on(&self, gpu: &Gpu, saved: Saved, grad: &Tensor, grads: &mut InputGrads) -> Result<()> {
         let (n, d) = (self.sequences.len(), grad.shape()[1] / 3);
+        let (dsequence, dglobal) = (grads.on_device(0)?, grads.on_device(1)?);
         let args = Backward {
             grad: grad.ptr(),
             offsets: self.sequences.offsets().on(gpu)?,
             argmax: saved.argmax.ptr(),
-            dsequence: grads.on_device(0)?,
-            dglobal: grads.on_device(1)?,
+            dsequence: dsequence.at,
+            dglobal: dglobal.at,
             d: d as i32,
-            padding: 0,
+            adds: dsequence.adds as i32 | (dglobal.adds as i32) << 1,
         };
         gpu.launch("multi_pool_backward", grid(n, d), &args)
     }

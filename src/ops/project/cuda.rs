@@ -7,7 +7,7 @@ use bytemuck::{Pod, Zeroable};
 use super::Project;
 use crate::device::Gpu;
 use crate::device::cuda::{
-    Arithmetic, DeviceBuffer, Grid, LayerNorm, Normalized, NormalizedBackward, Operand, Product, Ptr, Sums,
+    Arithmetic, DeviceBuffer, Grid, LayerNorm, Normalized, NormalizedBackward, Operand, Product, Ptr, Sums, Target,
 };
 use crate::error::Result;
 use crate::tape::InputGrads;
@@ -181,17 +181,17 @@ impl Project {
         let norm = self.norm(&weights);
         if self.fused(gpu, &features) {
             let (dy, stride) = norm.backward_bf16(gpu, grad.ptr(), (&xhat, &rstd), (to, &mut sums))?;
-            if dweight != Ptr::NULL {
+            if !dweight.is_null() {
                 self.backward_fused(gpu, (&features, &rows), (&dy, stride), d, (dweight, &mut sums))?;
             }
             return sums.run();
         }
         let dy = norm.backward(gpu, grad.ptr(), (&xhat, &rstd), (to, &mut sums))?;
-        if dweight != Ptr::NULL {
+        if !dweight.is_null() {
             let x = self.gathered(gpu, &features, &rows)?;
             let (dy, x) = (Operand::rows(dy.ptr(), d), Operand::rows(x.ptr(), width));
-            let product = Product::new(dy.t(), x, [d, width, n]).exact();
-            gpu.products().add(product, Operand::rows(dweight, width), &mut sums)?.run()?;
+            let product = Product::new(dy.t(), x, [d, width, n]).exact().accumulate(dweight.adds);
+            gpu.products().sum(product, Operand::rows(dweight.at, width), &mut sums)?.run()?;
         }
         sums.run()
     }
@@ -202,7 +202,7 @@ impl Project {
         (features, rows): (&GpuRows, &Indices),
         (dy, stride): (&DeviceBuffer<u16>, usize),
         d: usize,
-        (dweight, sums): (Ptr, &mut Sums),
+        (dweight, sums): (Target, &mut Sums),
     ) -> Result<()> {
         let (width, n) = (self.features.table.width(), rows.len());
         let (kernel, wide, columns) =
@@ -224,7 +224,7 @@ impl Project {
         };
         let shared = (2 * BACKWARD_ROWS * (wide + columns) * 2) as u32;
         gpu.launch(kernel, Grid { blocks: [tiles, splits, 1], threads: 256, shared }, &args)?;
-        let to = (Operand::rows(dweight, width), (Ptr::NULL, 0));
+        let to = (Operand::rows(dweight.at, width), dweight.adds, (Target::NULL, 0));
         sums.add_products((partial, d * width), splits, (d, width), 1, to)
     }
 }

@@ -38,7 +38,7 @@ struct Backward {
     rows: i32,
     d: i32,
     by_item: i32,
-    padding: i32,
+    adds: i32,
 }
 
 impl Score {
@@ -74,7 +74,7 @@ impl Score {
         for (i, to) in saved.iter().enumerate() {
             let (k, side) = (i / 2, i % 2);
             let dto = grads.on_device(i)?;
-            if dto == Ptr::NULL {
+            if dto.is_null() {
                 continue;
             }
             let rows = to.shape()[0];
@@ -84,11 +84,11 @@ impl Score {
                 offsets: groups[side].offsets().on(gpu)?,
                 members: groups[side].members().on(gpu)?,
                 other_item: items[1 - side].on(gpu)?,
-                dto,
+                dto: dto.at,
                 rows: rows as i32,
                 d: to.shape()[1] as i32,
                 by_item: (self.operands[k] == Operand::Item) as i32,
-                padding: 0,
+                adds: dto.adds as i32,
             };
             gpu.launch("score_backward", Grid::warps(rows), &args)?;
         }
