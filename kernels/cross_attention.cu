@@ -3,7 +3,7 @@
 //
 // Pair p has query left[p] with logit vectors u (queries, heads, d) and sequence right[p]; its logits and probabilities
 // lie at heads * starts[p] (heads, length). d <= 256.
-#include "rows.cuh"
+#include "warp_row.cuh"
 
 struct Pairs {
     const uint32_t* left;

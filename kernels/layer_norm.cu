@@ -1,5 +1,5 @@
 // Layer normalization of rows of d values. A warp per row; d <= 256. Reference: src/device/cpu/layer_norm.rs.
-#include "rows.cuh"
+#include "warp_row.cuh"
 
 // x (rows, d) -> xhat = (x - mean) * rstd, out = xhat * gamma + beta, rstd (rows). With `residual` (queries, d), row i of x
 // is x + residual[residual_row[i]].

@@ -2,7 +2,7 @@
 //
 // A block of four warps per sequence and CHUNK columns; warp w has every fourth row, and what they found is put together in
 // a fixed order. Grid: (sequences, chunks of d).
-#include "rows.cuh"
+#include "warp_row.cuh"
 
 constexpr int WARPS = 4, VALUES = 4, CHUNK = VALUES * WARP;
 

@@ -1,5 +1,5 @@
 // Sums in a fixed order: over parts of a product, over the members of groups.
-#include "rows.cuh"
+#include "warp_row.cuh"
 
 // A block has 32 columns, and LANES threads for each: neighbouring threads read neighbouring columns.
 constexpr int COLUMNS = 32;
