@@ -1,17 +1,27 @@
-//! Compiles kernels/*.cu to PTX and embeds them; tells the program which commit it was built from.
+//! Compiles kernels/*.cu to PTX that any driver since 2021 takes, and in release builds to machine code, and embeds both; tells
+//! the program which commit it was built from.
 //!
 //! nvcc is looked for in $FISSFUSE_NVCC, $CUDA_HOME/bin, $PATH and <target>/cuda-toolchain (scripts/cuda-toolchain.sh).
 //! Without one the program is built without kernels, and says so where they are asked for.
 
 use std::env;
-use std::fmt::Write as _;
 use std::fs;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::thread;
+
+#[path = "src/device/cuda/ptx_version.rs"]
+mod ptx_version;
 
 /// The oldest architecture that the kernels run on; newer devices run its PTX, too.
 const BASE: &str = "80";
+
+/// Capabilities that release builds hold machine code for, so that nothing is compiled at the first start: 8.6, which 8.9 runs
+/// too, and 9.0.
+const CUBINS: &str = "86,90";
 
 fn main() {
     println!("cargo:rerun-if-changed=build.rs");
@@ -34,21 +44,21 @@ fn git(args: &[&str]) -> Option<String> {
 
 fn kernels() {
     println!("cargo:rerun-if-changed=kernels");
-    for name in ["FISSFUSE_NVCC", "CUDA_HOME", "FISSFUSE_CUDA_ARCH", "PATH"] {
+    println!("cargo:rerun-if-changed=src/device/cuda/ptx_version.rs");
+    for name in ["FISSFUSE_NVCC", "CUDA_HOME", "FISSFUSE_CUDA_ARCH", "FISSFUSE_CUBINS", "PATH"] {
         println!("cargo:rerun-if-env-changed={name}");
     }
     let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets OUT_DIR"));
     let mut table = String::new();
     let release = match find_nvcc(&out) {
         Some(nvcc) => {
-            let others = env::var("FISSFUSE_CUDA_ARCH").unwrap_or_default();
-            let others = others.split(',').map(str::trim).filter(|arch| !arch.is_empty() && *arch != BASE);
-            for arch in [BASE].into_iter().chain(others) {
-                for source in sources("cu") {
-                    compile(&nvcc, &source, arch, &out, &mut table);
-                }
-            }
-            release(&nvcc)
+            let compiler = Compiler { cubins: cubins(&nvcc), nvcc, out: out.clone() };
+            let jobs: Vec<_> = archs()
+                .into_iter()
+                .flat_map(|arch| sources("cu").into_iter().map(move |s| (s, arch.clone())))
+                .collect();
+            compiler.all(&jobs).iter().for_each(|row| table.push_str(row));
+            release(&compiler.nvcc)
         }
         None => {
             println!("cargo:warning=no nvcc found: built without CUDA kernels (scripts/cuda-toolchain.sh fetches one)");
@@ -57,6 +67,51 @@ fn kernels() {
     };
     println!("cargo:rustc-env=FISSFUSE_NVCC_RELEASE={release}");
     fs::write(out.join("kernels.rs"), format!("&[\n{table}]\n")).expect("OUT_DIR can be written");
+}
+
+/// The list in an environment variable, or `otherwise` where it is not set.
+fn listed(name: &str, otherwise: &str) -> Vec<String> {
+    let list = env::var(name).unwrap_or_else(|_| otherwise.into());
+    list.split(',').map(|item| item.trim().to_string()).filter(|item| !item.is_empty()).collect()
+}
+
+/// The capability of an architecture that is named as nvcc does: 90, or 90a for devices of just this one.
+fn capability(name: &str, of: &str) -> u32 {
+    let digits = name.strip_suffix('a').unwrap_or(name);
+    digits.parse().ok().filter(|capability| (80..1000).contains(capability)).unwrap_or_else(|| {
+        panic!("{of}: {name:?} is no architecture; name them as 86 or 90a, separated by commas, from {BASE} on")
+    })
+}
+
+/// The architectures that kernels are compiled for.
+fn archs() -> Vec<String> {
+    let mut archs = vec![BASE.to_string()];
+    for arch in listed("FISSFUSE_CUDA_ARCH", "") {
+        capability(&arch, "FISSFUSE_CUDA_ARCH");
+        if !archs.contains(&arch) {
+            archs.push(arch);
+        }
+    }
+    archs
+}
+
+/// The capabilities that machine code is assembled for, beside the PTX: none in builds for development, which run on cusim and
+/// are made often, and none where nvcc comes without ptxas.
+fn cubins(nvcc: &Path) -> Vec<u32> {
+    let otherwise = if env::var("PROFILE").as_deref() == Ok("release") { CUBINS } else { "" };
+    let wanted = listed("FISSFUSE_CUBINS", otherwise).into_iter().filter(|name| name != "none");
+    let wanted: Vec<u32> = wanted.map(|name| capability(&name, "FISSFUSE_CUBINS")).collect();
+    match ptxas(nvcc).is_some() {
+        true => wanted,
+        false => Vec::new(),
+    }
+}
+
+/// The assembler beside an nvcc.
+fn ptxas(nvcc: &Path) -> Option<PathBuf> {
+    let beside = nvcc.with_file_name("ptxas");
+    let runs = |ptxas: &PathBuf| Command::new(ptxas).arg("--version").output().is_ok_and(|o| o.status.success());
+    Some(beside).filter(runs)
 }
 
 /// The files of kernels/ with this extension, in order.
@@ -86,25 +141,100 @@ fn release(nvcc: &Path) -> String {
     text.split("release ").nth(1).and_then(|rest| rest.split(',').next()).unwrap_or("unknown").to_string()
 }
 
-fn compile(nvcc: &Path, source: &Path, arch: &str, out: &Path, table: &mut String) {
-    let name = source.file_stem().and_then(|s| s.to_str()).expect("kernels have names");
-    let ptx = out.join(format!("{name}-{arch}.ptx"));
-    let flags = ["-ptx", "-O3", "-lineinfo", "--std=c++17"];
-    let mut command = Command::new(nvcc);
-    command.args(flags).arg(format!("-arch=compute_{arch}")).arg(source).arg("-o").arg(&ptx);
+/// What compiles kernels.
+struct Compiler {
+    nvcc: PathBuf,
+    /// Capabilities that machine code is assembled for.
+    cubins: Vec<u32>,
+    out: PathBuf,
+}
+
+impl Compiler {
+    /// The rows of the table of kernels for these files and architectures, in their order; compiled on all processors.
+    fn all(&self, jobs: &[(PathBuf, String)]) -> Vec<String> {
+        let next = AtomicUsize::new(0);
+        let rows = Mutex::new(vec![String::new(); jobs.len()]);
+        let work = || {
+            while let Some((i, (source, arch))) = Some(next.fetch_add(1, Relaxed)).and_then(|i| Some((i, jobs.get(i)?)))
+            {
+                let row = self.compile(source, arch);
+                rows.lock().expect("no other thread panicked")[i] = row;
+            }
+        };
+        let threads = thread::available_parallelism().map_or(1, |count| count.get());
+        thread::scope(|scope| (0..threads).for_each(|_| drop(scope.spawn(work))));
+        rows.into_inner().expect("no thread panicked")
+    }
+
+    /// One row: the PTX of a file, at the lowest version that holds for it, and its machine code.
+    fn compile(&self, source: &Path, arch: &str) -> String {
+        let name = source.file_stem().and_then(|s| s.to_str()).expect("kernels have names");
+        let ptx = self.out.join(format!("{name}-{arch}.ptx"));
+        let flags = ["-ptx", "-O3", "-lineinfo", "--std=c++17"];
+        let mut nvcc = Command::new(&self.nvcc);
+        run(nvcc.args(flags).arg(format!("-arch=compute_{arch}")).arg(source).arg("-o").arg(&ptx), source);
+        let text = fs::read_to_string(&ptx).expect("what nvcc wrote can be read");
+        // Files are named from here on: a program that is given away says nothing of the machine that built it.
+        let here = format!("{}/", env::var("CARGO_MANIFEST_DIR").expect("cargo sets CARGO_MANIFEST_DIR"));
+        let limit = if arch == BASE { ptx_version::OLDEST } else { ptx_version::Version(u32::MAX, 0) };
+        let text = ptx_version::lowered(&text.replace(&here, ""), limit)
+            .unwrap_or_else(|reason| panic!("{}: drivers since 2021 must take it: {reason}", source.display()));
+        fs::write(&ptx, &text).expect("OUT_DIR can be written");
+        let entries: Vec<&str> = text.split(".entry ").skip(1).map(entry).collect();
+        let cubins: Vec<String> = self
+            .cubins
+            .iter()
+            .filter(|_| arch == BASE)
+            .map(|capability| {
+                let cubin = self.assemble(&text, name, *capability);
+                format!("Cubin {{ capability: {capability}, image: include_bytes!({cubin:?}) }}")
+            })
+            .collect();
+        let mut hasher = DefaultHasher::new();
+        fs::read(source).expect("a source that was compiled can be read").hash(&mut hasher);
+        for header in sources("cuh") {
+            fs::read(header).expect("a header that was compiled can be read").hash(&mut hasher);
+        }
+        let (hash, cubins) = (hasher.finish(), cubins.join(", "));
+        let arch = format!("Arch {{ capability: {}, exact: {} }}", capability(arch, "arch"), arch.ends_with('a'));
+        format!(
+            "    Ptx {{ file: {name:?}, arch: {arch}, hash: {hash}, text: include_str!({ptx:?}), entries: &{entries:?}, cubins: &[{cubins}] }},\n"
+        )
+    }
+
+    /// Machine code of PTX, without its line numbers, which are most of its size.
+    fn assemble(&self, text: &str, name: &str, capability: u32) -> PathBuf {
+        let bare = self.out.join(format!("{name}-{capability}.bare.ptx"));
+        let lines = text
+            .lines()
+            .filter(|line| !line.trim_start().starts_with(".loc") && !line.trim_start().starts_with(".file"));
+        let mut lines: Vec<&str> = lines.collect();
+        // What follows the kernels are sections for debuggers.
+        let code = lines.iter().position(|line| line.trim_start().starts_with(".section")).unwrap_or(lines.len());
+        lines.truncate(code);
+        fs::write(&bare, lines.join("\n")).expect("OUT_DIR can be written");
+        let cubin = self.out.join(format!("{name}-{capability}.cubin"));
+        let mut ptxas = Command::new(self.nvcc.with_file_name("ptxas"));
+        run(ptxas.args(["-O3", "-arch"]).arg(format!("sm_{capability}")).arg("-o").arg(&cubin).arg(&bare), &bare);
+        cubin
+    }
+}
+
+/// The name that follows `.entry`.
+fn entry(rest: &str) -> &str {
+    rest.split(|c: char| !c.is_alphanumeric() && c != '_').next().unwrap_or(rest)
+}
+
+/// Runs a compiler on a file.
+fn run(command: &mut Command, source: &Path) {
     match command.output() {
         Ok(output) if output.status.success() => {}
-        Ok(output) => {
-            panic!("{}: nvcc failed:\n{}", source.display(), String::from_utf8_lossy(&output.stderr));
-        }
-        Err(error) => panic!("{}: cannot run: {error}", nvcc.display()),
+        Ok(output) => panic!(
+            "{}: {:?} failed:\n{}",
+            source.display(),
+            command.get_program(),
+            String::from_utf8_lossy(&output.stderr)
+        ),
+        Err(error) => panic!("{:?}: cannot run: {error}", command.get_program()),
     }
-    let mut hasher = DefaultHasher::new();
-    fs::read(source).expect("a source that was compiled can be read").hash(&mut hasher);
-    for header in sources("cuh") {
-        fs::read(header).expect("a header that was compiled can be read").hash(&mut hasher);
-    }
-    let hash = hasher.finish();
-    writeln!(table, "    Ptx {{ file: {name:?}, arch: {arch}, hash: {hash}, text: include_str!({ptx:?}) }},")
-        .expect("a string takes what is written");
 }

@@ -342,7 +342,7 @@ fn every_kernel_assembles_without_spills() {
         panic!("no ptxas found; run scripts/cuda-toolchain.sh");
     };
     let folder = tempfile::tempdir().unwrap();
-    let base: Vec<_> = kernels::EMBEDDED.iter().filter(|ptx| ptx.arch == 80).collect();
+    let base: Vec<_> = kernels::EMBEDDED.iter().filter(|ptx| ptx.arch.to_string() == "80").collect();
     println!("{:<28}{:>10}{:>12}{:>8}", "kernel", "arch", "registers", "shared");
     for ptx in base {
         let file = folder.path().join(ptx.file);

@@ -204,7 +204,7 @@ fn recorded_steps_do_with_the_memory_there_is() {
         let output = fissfuse_on_cusim(&train, &[("CUSIM_FAIL", &format!("memory={memory}KiB"))]);
         failed = !output.status.success();
         if failed {
-            refused(&output, &["cuda:0", "out of memory", "for recorded work", "take a smaller batch"]);
+            refused(&output, &["cuda:0", "out of memory", "free in its caches", "take a smaller batch"]);
             break;
         }
         assert!(std::fs::read(world.path("model/last.safetensors")).unwrap() == want, "another model");

@@ -4,6 +4,7 @@ mod bad_input;
 mod candidates;
 mod cuda;
 mod cuda_graph;
+mod driver;
 mod encoder;
 mod encoder_layers;
 mod encoding;

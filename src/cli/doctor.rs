@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use anyhow::ensure;
 use fissfuse::device::Gpu;
-use fissfuse::device::cuda::{Arithmetic, count, driver_version, has_driver, kernels};
+use fissfuse::device::cuda::{Arithmetic, count, driver, has_driver, kernels};
 use fissfuse::encoder::{self, Compute};
 use fissfuse::llama::{self, LlamaConfig};
 use fissfuse::model::{ModelConfig, Precision};
@@ -61,7 +61,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
 
 /// Driver, devices, kernels.
 fn describe() -> anyhow::Result<()> {
-    let archs: BTreeSet<u32> = kernels::EMBEDDED.iter().map(|ptx| ptx.arch).collect();
+    let archs: BTreeSet<kernels::Arch> = kernels::EMBEDDED.iter().map(|ptx| ptx.arch).collect();
     let archs: Vec<String> = archs.iter().map(|arch| format!("compute_{arch}")).collect();
     match archs.is_empty() {
         true => println!("kernels: none; this program was built without nvcc"),
@@ -74,8 +74,10 @@ fn describe() -> anyhow::Result<()> {
     if !has_driver() {
         println!("driver:  none found");
     } else {
-        let (major, minor) = driver_version()?;
-        println!("driver:  CUDA {major}.{minor}");
+        let driver = driver()?;
+        let ((major, minor), release) = (driver.version, driver.release.as_deref().unwrap_or("of unknown release"));
+        println!("driver:  {release}, CUDA {major}.{minor}");
+        driver.lacks().iter().for_each(|lack| println!("         it lacks {lack}"));
     }
     for ordinal in 0..count()? {
         let gpu = Gpu::open(ordinal, Arithmetic::Mixed)?;

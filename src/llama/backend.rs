@@ -114,7 +114,7 @@ pub trait Backend: Send + Sync + 'static {
         plan: Self::Plan,
         wanted: &[usize],
         ask: Ask,
-        network: impl FnOnce(&Self::Plan) -> Result<Option<Self::Rows>> + Send,
+        network: impl FnMut(&Self::Plan) -> Result<Option<Self::Rows>> + Send,
     ) -> Result<Output>;
 
     /// The embedding's rows of the plan's tokens.

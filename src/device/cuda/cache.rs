@@ -1,8 +1,8 @@
-//! Device memory that the host hands out by itself, to work that is recorded.
+//! Device memory that the host hands out by itself: to work that is recorded, and where the driver has no memory pools.
 //!
 //! Asked for in a stream that is recorded, memory would become allocation nodes of the graph, and graphs that allocate
 //! cannot take new parameters. Blocks are allocated outside of any stream instead, and stay here: one that is given back may
-//! be handed out at once, since all that uses blocks runs on one stream in the order in which it was recorded.
+//! be handed out at once, since all that uses the blocks of a cache runs in the order of one stream.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -12,10 +12,17 @@ use cudarc::driver::{CudaContext, DriverError, result, sys};
 /// Sizes are multiples of this, and of an eighth of the power of two below them: batches differ a little in size.
 const SMALLEST: usize = 512;
 
-/// A block of a device's memory.
+/// A block of a device's memory, which goes back to its cache when it is dropped.
 pub(super) struct Block {
     pub at: u64,
     pub bytes: usize,
+    cache: Arc<Cache>,
+}
+
+impl Drop for Block {
+    fn drop(&mut self) {
+        self.cache.shelves().free.entry(self.bytes).or_default().push(self.at);
+    }
 }
 
 /// The blocks that are not in use.
@@ -32,14 +39,17 @@ struct Shelves {
     starved: bool,
 }
 
+/// The largest step between the sizes of blocks: what a table of gigabytes wastes at most.
+const LARGEST_STEP: usize = 32 << 20;
+
 /// The size of a block for this many bytes, at most an eighth or 511 bytes more.
 fn size_of_block(bytes: usize) -> usize {
-    bytes.next_multiple_of((bytes.next_power_of_two() / 16).max(SMALLEST))
+    bytes.next_multiple_of((bytes.next_power_of_two() / 16).clamp(SMALLEST, LARGEST_STEP))
 }
 
 impl Cache {
-    pub fn new(context: &Arc<CudaContext>) -> Cache {
-        Cache { context: context.clone(), shelves: Mutex::default() }
+    pub fn new(context: &Arc<CudaContext>) -> Arc<Cache> {
+        Arc::new(Cache { context: context.clone(), shelves: Mutex::default() })
     }
 
     fn shelves(&self) -> MutexGuard<'_, Shelves> {
@@ -48,8 +58,9 @@ impl Cache {
 
     /// A block of at least this many bytes: the smallest free one, unless it is larger by a quarter, or a new one. The
     /// stream may be recorded meanwhile, if in relaxed mode.
-    pub fn take(&self, bytes: usize) -> Result<Block, DriverError> {
+    pub fn take(self: &Arc<Cache>, bytes: usize) -> Result<Block, DriverError> {
         let bytes = size_of_block(bytes);
+        let block = |at, bytes| Block { at, bytes, cache: self.clone() };
         let mut shelves = self.shelves();
         if let Some(shelf) = shelves.free.range_mut(bytes..=bytes + bytes / 4).next()
             && let Some(at) = shelf.1.pop()
@@ -58,18 +69,13 @@ impl Cache {
             if shelf.1.is_empty() {
                 shelves.free.remove(&bytes);
             }
-            return Ok(Block { at, bytes });
+            return Ok(block(at, bytes));
         }
         self.context.bind_to_thread()?;
         // SAFETY: kernels and memsets write all of it before anything reads it.
         let allocated = unsafe { result::malloc_sync(bytes) };
         shelves.starved |= allocated == Err(DriverError(sys::CUresult::CUDA_ERROR_OUT_OF_MEMORY));
-        Ok(Block { at: allocated?, bytes })
-    }
-
-    /// Takes a block back.
-    pub fn put(&self, Block { at, bytes }: Block) {
-        self.shelves().free.entry(bytes).or_default().push(at);
+        Ok(block(allocated?, bytes))
     }
 
     /// Whether there was no memory for a block since this was last asked.
@@ -105,10 +111,10 @@ mod tests {
     #[test]
     fn blocks_are_little_larger_than_asked_for() {
         assert_eq!([1, 512, 513, 8192].map(size_of_block), [512, 512, 1024, 8192]);
-        for bytes in (1..100_000).step_by(37).chain([(1 << 30) + 1]) {
+        for bytes in (1..100_000).step_by(37).chain([(1 << 30) + 1, (13 << 30) + 5]) {
             let block = size_of_block(bytes);
             assert!(block >= bytes && block.is_multiple_of(SMALLEST), "{bytes}: {block}");
-            assert!(block - bytes < SMALLEST.max(bytes / 8 + 1), "{bytes}: {block}");
+            assert!(block - bytes < SMALLEST.max(bytes / 8 + 1).min(LARGEST_STEP), "{bytes}: {block}");
             assert_eq!(size_of_block(block), block);
         }
     }

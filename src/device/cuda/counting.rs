@@ -2,8 +2,6 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use cudarc::driver::DevicePtr;
-
 use super::memory::Staged;
 use super::{Gpu, Ptr};
 use crate::error::Result;
@@ -22,7 +20,7 @@ impl Counting {
 }
 
 fn hold(numbers: &Staged, n: usize) -> bool {
-    numbers.slice.len() >= n * size_of::<u32>()
+    numbers.bytes >= n * size_of::<u32>()
 }
 
 impl Gpu {
@@ -37,7 +35,7 @@ impl Gpu {
         let numbers = self.copy_staged("counted numbers", count, fill)?;
         let mut arrays = arrays.arrays();
         arrays.push(Arc::new(numbers));
-        arrays.sort_by_key(|numbers| numbers.slice.len());
+        arrays.sort_by_key(|numbers| numbers.bytes);
         Ok(())
     }
 
@@ -49,7 +47,7 @@ impl Gpu {
         match numbers {
             Some(numbers) => {
                 numbers.arrival.wait(self)?;
-                Ok(Ptr(numbers.slice.device_ptr(&self.0.stream).0))
+                Ok(Ptr(numbers.place.at(&self.0.stream)))
             }
             None => Ok(Ptr::NULL),
         }

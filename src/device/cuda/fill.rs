@@ -6,7 +6,7 @@
 use bytemuck::{Pod, Zeroable};
 use cudarc::driver::sys;
 
-use super::gate::Takes;
+use super::gate::Runs;
 use super::{DeviceBuffer, Gpu, Grid, Ptr};
 use crate::error::Result;
 
@@ -46,7 +46,7 @@ impl Gpu {
 
     /// Queues the kernel while a step is recorded, else the memset.
     fn fill<T: Pod>(&self, buffer: &DeviceBuffer<T>, value: u32, memset: impl FnOnce() -> sys::CUresult) -> Result<()> {
-        if self.0.gate.recording() == Some(Takes::Blocks) {
+        if self.0.gate.recording() == Some(Runs::Once) {
             let length = (buffer.len() * size_of::<T>()).div_ceil(BYTES);
             let args = Fill { out: buffer.ptr(), length: length as i64, value, padding: 0 };
             return self.launch("fill", Grid::values(length, 256), &args);

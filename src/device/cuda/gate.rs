@@ -10,18 +10,18 @@ use cudarc::driver::CudaStream;
 
 use super::Gpu;
 
-/// Where memory comes from that is asked for while the stream is recorded.
+/// How often recorded work runs, which decides who may have the memory that it gave back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Takes {
-    /// From nodes of the graph, which owns it.
-    Nodes,
-    /// From the cache: a graph of such work has no nodes but its kernels, copies and memsets.
-    Blocks,
+pub(super) enum Runs {
+    /// At once and never again: anybody, as in work that is not recorded.
+    Once,
+    /// Whenever its graph is launched: nobody else, as long as there is the graph.
+    Often,
 }
 
 thread_local! {
     /// The gate that this thread has closed to record, and how.
-    static CLOSED: Cell<(*const Gate, Takes)> = const { Cell::new((ptr::null(), Takes::Nodes)) };
+    static CLOSED: Cell<(*const Gate, Runs)> = const { Cell::new((ptr::null(), Runs::Once)) };
 }
 
 /// Open to all threads for single calls, or closed by one that records.
@@ -31,16 +31,16 @@ pub(super) struct Gate(RwLock<()>);
 /// Held while a thread records; opens the gate again.
 pub(super) struct Closed<'a> {
     _alone: RwLockWriteGuard<'a, ()>,
-    before: (*const Gate, Takes),
+    before: (*const Gate, Runs),
     /// The thread that closed it opens it.
     here: PhantomData<*const ()>,
 }
 
 impl Gate {
     /// How the calling thread records, if it does.
-    pub fn recording(&self) -> Option<Takes> {
-        let (gate, takes) = CLOSED.get();
-        ptr::eq(gate, self).then_some(takes)
+    pub fn recording(&self) -> Option<Runs> {
+        let (gate, runs) = CLOSED.get();
+        ptr::eq(gate, self).then_some(runs)
     }
 
     /// Waits until no other thread records, and keeps others from beginning to as long as what it returns is held: for one
@@ -54,12 +54,12 @@ impl Gate {
 
     /// Waits until no call of another thread is under way, and closes the gate to all others. `None` if this thread has
     /// closed it already.
-    pub fn close(&self, takes: Takes) -> Option<Closed<'_>> {
+    pub fn close(&self, runs: Runs) -> Option<Closed<'_>> {
         if self.recording().is_some() {
             return None;
         }
         let alone = self.0.write().unwrap_or_else(PoisonError::into_inner);
-        Some(Closed { _alone: alone, before: CLOSED.replace((self, takes)), here: PhantomData })
+        Some(Closed { _alone: alone, before: CLOSED.replace((self, runs)), here: PhantomData })
     }
 }
 

@@ -3,7 +3,7 @@
 use cudarc::driver::{CudaGraph, sys};
 
 use super::Gpu;
-use super::gate::{Closed, Takes};
+use super::gate::{Closed, Runs};
 use super::memory::Memory;
 use crate::error::{Error, Result};
 
@@ -34,21 +34,28 @@ impl<K> std::fmt::Debug for Graph<K> {
 
 impl Gpu {
     /// Keeps other threads from queueing work as long as this one records.
-    pub(super) fn close(&self, takes: Takes) -> Result<Closed<'_>> {
+    pub(super) fn close(&self, runs: Runs) -> Result<Closed<'_>> {
         let nested = || Error::device(format!("{self:?}"), "recording a graph", "this thread records one already");
-        self.0.gate.close(takes).ok_or_else(nested)
+        self.0.gate.close(runs).ok_or_else(nested)
     }
 
     /// Records what `work` queues on this device; nothing of it runs yet. Every launch repeats it with the same arguments
     /// at the same places, so `kept` must own what it reads and writes; what `work` allocates must be given back by it.
-    /// Other threads that queue work on this device wait meanwhile.
-    pub fn record<K>(&self, kept: K, work: impl FnOnce(&K) -> Result<()>) -> Result<Graph<K>> {
-        let closed = self.close(Takes::Nodes)?;
+    /// Other threads that queue work on this device wait meanwhile. `work` runs again if the first recording lacked kernels
+    /// that were not loaded, or memory.
+    pub fn record<K>(&self, kept: K, mut work: impl FnMut(&K) -> Result<()>) -> Result<Graph<K>> {
+        let (graph, named) = self.until_complete(|| self.record_once(|| work(&kept)))?;
+        Ok(Graph { graph, gpu: self.clone(), kept, named })
+    }
+
+    /// A graph, and the memory that it works on and that nobody else has any more.
+    fn record_once(&self, work: impl FnOnce() -> Result<()>) -> Result<(CudaGraph, Vec<Memory>)> {
+        let closed = self.close(Runs::Often)?;
         let stream = &self.0.stream;
-        // Other threads may go on allocating host memory.
-        let mode = sys::CUstreamCaptureMode_enum::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL;
+        // Relaxed: memory is allocated meanwhile, and no other thread can queue anything on this stream.
+        let mode = sys::CUstreamCaptureMode_enum::CU_STREAM_CAPTURE_MODE_RELAXED;
         stream.begin_capture(mode).map_err(|e| self.error("recording a graph", e))?;
-        let worked = work(&kept);
+        let worked = work();
         // Ended whatever came of the work: a stream left recording would run nothing any more.
         let recorded = stream.end_capture(sys::CUgraphInstantiate_flags(0));
         let named = self.take_kept();
@@ -56,7 +63,7 @@ impl Gpu {
         let nothing = || Error::device(format!("{self:?}"), "recording a graph", "nothing was recorded");
         let recorded = recorded.map_err(|e| self.error("recording a graph", e));
         match worked.and_then(|()| recorded?.ok_or_else(nothing)) {
-            Ok(graph) => Ok(Graph { graph, gpu: self.clone(), kept, named }),
+            Ok(graph) => Ok((graph, named)),
             Err(error) => {
                 named.into_iter().for_each(|memory| self.give_back(memory));
                 Err(error)

@@ -1,16 +1,60 @@
-//! The PTX that build.rs embedded.
+//! The kernels that build.rs embedded: PTX, which any driver compiles for its device, and machine code for some devices.
 
-/// PTX of one file of kernels.
+use std::fmt;
+
+/// An architecture that kernels are compiled for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Arch {
+    /// Compute capability, 80 for 8.0.
+    pub capability: u32,
+    /// Whether it runs on devices of just this capability (`90a`), not on newer ones.
+    pub exact: bool,
+}
+
+impl fmt::Display for Arch {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        write!(f, "{}{}", self.capability, if self.exact { "a" } else { "" })
+    }
+}
+
+impl Arch {
+    /// Whether a device of this compute capability runs PTX for the architecture.
+    fn runs_on(self, capability: u32) -> bool {
+        if self.exact { self.capability == capability } else { self.capability <= capability }
+    }
+}
+
+/// Machine code of one file of kernels.
+#[derive(Clone, Copy, Debug)]
+pub struct Cubin {
+    /// Compute capability that it was assembled for.
+    pub capability: u32,
+    /// The ELF image.
+    pub image: &'static [u8],
+}
+
+impl Cubin {
+    /// Whether a device of this compute capability runs it: one of the same major number that is no older.
+    fn runs_on(&self, capability: u32) -> bool {
+        self.capability / 10 == capability / 10 && self.capability <= capability
+    }
+}
+
+/// One file of kernels.
 #[derive(Clone, Copy, Debug)]
 pub struct Ptx {
     /// Name of the file in `kernels/`, without extension.
     pub file: &'static str,
-    /// Architecture it was compiled for, 80 for compute_80.
-    pub arch: u32,
+    /// Architecture that it was compiled for.
+    pub arch: Arch,
     /// Hash of its source.
     pub hash: u64,
     /// The PTX.
     pub text: &'static str,
+    /// Names of the kernels, in their order.
+    pub entries: &'static [&'static str],
+    /// Machine code, in release builds.
+    pub cubins: &'static [Cubin],
 }
 
 /// All files for all architectures; empty if the program was built without nvcc.
@@ -23,7 +67,7 @@ impl Ptx {
     /// Of each file, the PTX for the newest architecture that a device of this compute capability runs.
     pub fn for_capability(capability: u32) -> Vec<&'static Ptx> {
         let mut chosen: Vec<&Ptx> = Vec::new();
-        for ptx in EMBEDDED.iter().filter(|ptx| ptx.arch <= capability) {
+        for ptx in EMBEDDED.iter().filter(|ptx| ptx.arch.runs_on(capability)) {
             match chosen.iter_mut().find(|other| other.file == ptx.file) {
                 Some(other) if other.arch < ptx.arch => *other = ptx,
                 Some(_) => {}
@@ -33,9 +77,44 @@ impl Ptx {
         chosen
     }
 
+    /// The machine code that a device of this compute capability runs, if there is any.
+    pub fn cubin(&self, capability: u32) -> Option<&Cubin> {
+        self.cubins.iter().filter(|cubin| cubin.runs_on(capability)).max_by_key(|cubin| cubin.capability)
+    }
+
+    /// The version of its PTX, such as "7.4".
+    pub fn version(&self) -> &'static str {
+        let line = self.text.lines().find_map(|line| line.strip_prefix(".version "));
+        line.unwrap_or("unknown")
+    }
+
     /// Names of the kernels, in their order.
-    pub fn entries(&self) -> impl Iterator<Item = &'static str> {
-        let after = self.text.split(".entry ").skip(1);
-        after.map(|rest| rest.split(|c: char| !c.is_alphanumeric() && c != '_').next().unwrap_or(rest))
+    pub fn entries(&self) -> impl Iterator<Item = &'static str> + use<> {
+        self.entries.iter().copied()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn architectures_run_on_devices_that_know_them() {
+        let arch = |capability, exact| Arch { capability, exact };
+        let runs = [(80, false, 90, true), (90, false, 89, false), (90, true, 90, true), (90, true, 100, false)];
+        for (compiled, exact, device, expected) in runs {
+            assert_eq!(arch(compiled, exact).runs_on(device), expected, "{} on {device}", arch(compiled, exact));
+        }
+        let cubin = |capability| Cubin { capability, image: &[] };
+        assert!(cubin(86).runs_on(89) && !cubin(86).runs_on(80) && !cubin(86).runs_on(90));
+        assert_eq!(arch(90, true).to_string(), "90a");
+    }
+
+    #[test]
+    fn any_driver_since_2021_reads_the_ptx() {
+        for ptx in EMBEDDED.iter().filter(|ptx| ptx.arch == Arch { capability: 80, exact: false }) {
+            assert_eq!(ptx.version(), "7.4", "{}", ptx.file);
+            assert!(!ptx.entries.is_empty() && ptx.entries.iter().all(|entry| ptx.text.contains(entry)));
+        }
     }
 }

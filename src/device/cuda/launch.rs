@@ -77,7 +77,9 @@ impl Gpu {
             let what = format!("launching {kernel} ({blocks:?} blocks of {threads} threads, {shared} bytes shared)");
             Error::device(format!("{self:?}"), what, reason)
         };
-        let function = self.0.functions.get(kernel).ok_or_else(|| failed("there is no such kernel".into()))?;
+        let Some(function) = self.function(kernel)? else {
+            return Ok(());
+        };
         let [x, y, z] = grid.blocks;
         if x > i32::MAX as usize || y > 65_535 || z > 65_535 {
             return Err(failed("the grid is too large; take a smaller batch".into()));

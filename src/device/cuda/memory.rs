@@ -5,10 +5,10 @@ use std::marker::PhantomData;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use bytemuck::Pod;
-use cudarc::driver::{CudaContext, CudaSlice, DevicePtr, DriverError, result, sys};
+use cudarc::driver::{CudaContext, CudaSlice, CudaStream, DevicePtr, DriverError, result, sys};
 
 use super::cache::Block;
-use super::gate::Takes;
+use super::gate::Runs;
 use super::staging::Arrival;
 use super::{Gpu, Ptr};
 use crate::error::{Error, Result};
@@ -70,30 +70,47 @@ pub(super) fn keep_freed_memory(context: &Arc<CudaContext>) -> Result<(), Driver
     }
 }
 
-/// Bytes of a device's memory, by who gave them and gets them back.
-pub(super) enum Memory {
-    /// The driver, in the order of the stream.
-    Ordered(CudaSlice<u8>),
-    /// A graph, when it runs.
-    Node(CudaSlice<u8>),
-    /// The host's cache.
+/// Bytes of a device's memory, which go back to where they came from when they are dropped, in the order of a stream.
+pub(super) enum Place {
+    /// The driver's pool.
+    Pool(CudaSlice<u8>),
+    /// A cache of the host's.
     Block(Block),
-    /// The driver, in the order of the copies.
+}
+
+impl Place {
+    /// Where they lie, for work in this stream.
+    pub fn at(&self, stream: &CudaStream) -> u64 {
+        match self {
+            Place::Pool(slice) => slice.device_ptr(stream).0,
+            Place::Block(block) => block.at,
+        }
+    }
+}
+
+/// Bytes of a device's memory, by who uses them.
+pub(super) enum Memory {
+    /// The kernels.
+    Ordered(Place),
+    /// The kernels of a graph that runs often: nobody else as long as there is the graph.
+    Recorded(Block),
+    /// The copies, and then the kernels.
     Staged(Box<Staged>),
 }
 
-/// Memory of the copies.
+/// Memory that the stream of copies fills.
 pub(super) struct Staged {
-    pub slice: CudaSlice<u8>,
+    pub place: Place,
+    pub bytes: usize,
     pub arrival: Arrival,
 }
 
 impl Memory {
     fn at(&self, gpu: &Gpu) -> u64 {
         match self {
-            Memory::Ordered(slice) | Memory::Node(slice) => slice.device_ptr(&gpu.0.stream).0,
-            Memory::Staged(staged) => staged.slice.device_ptr(&gpu.0.stream).0,
-            Memory::Block(block) => block.at,
+            Memory::Ordered(place) => place.at(&gpu.0.stream),
+            Memory::Staged(staged) => staged.place.at(&gpu.0.stream),
+            Memory::Recorded(block) => block.at,
         }
     }
 }
@@ -136,21 +153,35 @@ impl Gpu {
         let bytes = bytes_of::<T>(len);
         let memory = match self.0.gate.recording() {
             None => self.with_reclaimed(|| self.ordered(bytes)).map(Memory::Ordered),
-            Some(Takes::Nodes) => self.ordered(bytes).map(Memory::Node),
-            Some(Takes::Blocks) => self.0.cache.take(bytes).map(Memory::Block),
+            Some(Runs::Once) => self.0.cache.take(bytes).map(|block| Memory::Ordered(Place::Block(block))),
+            Some(Runs::Often) => self.take_recorded(bytes).map(Memory::Recorded),
         };
         memory.map(|memory| self.buffer(memory, label, len)).map_err(|e| self.no_memory(label, bytes, e))
     }
 
-    fn ordered(&self, bytes: usize) -> Result<CudaSlice<u8>, DriverError> {
+    fn ordered(&self, bytes: usize) -> Result<Place, DriverError> {
+        if !self.0.context.has_async_alloc() {
+            return self.0.cache.take(bytes).map(Place::Block);
+        }
         // SAFETY: kernels and copies write all of it before anything reads it, which cusim's init check verifies.
-        unsafe { self.turn().alloc::<u8>(bytes) }
+        unsafe { self.turn().alloc::<u8>(bytes) }.map(Place::Pool)
+    }
+
+    /// A block for the recording under way: one that it gave back itself, or one that becomes its own.
+    fn take_recorded(&self, bytes: usize) -> Result<Block, DriverError> {
+        let mut spare = self.spare();
+        let fits = |block: &Block| (bytes..=bytes + bytes / 4).contains(&block.bytes);
+        let smallest = spare.iter().enumerate().filter(|(_, block)| fits(block)).min_by_key(|(_, block)| block.bytes);
+        match smallest.map(|(at, _)| at) {
+            Some(at) => Ok(spare.swap_remove(at)),
+            None => self.0.cache.take(bytes),
+        }
     }
 
     /// Tries again with the memory that is kept for recorded work, if there was not enough without.
     pub(super) fn with_reclaimed<R>(&self, allocate: impl Fn() -> Result<R, DriverError>) -> Result<R, DriverError> {
         match allocate() {
-            Err(DriverError(sys::CUresult::CUDA_ERROR_OUT_OF_MEMORY)) if self.0.cache.free_bytes() > 0 => {
+            Err(DriverError(sys::CUresult::CUDA_ERROR_OUT_OF_MEMORY)) if self.free_blocks() > 0 => {
                 // If it fails, the second attempt says what there is to say.
                 let _ = self.reclaim();
                 allocate()
@@ -168,13 +199,15 @@ impl Gpu {
     /// Gives memory back when what was asked for is done.
     pub(super) fn give_back(&self, memory: Memory) {
         match (memory, self.0.gate.recording()) {
-            (Memory::Block(block), _) => self.0.cache.put(block),
-            // A node of the graph, too.
-            (Memory::Node(slice), Some(Takes::Nodes)) => drop(slice),
-            // No graph's to free, and what is recorded may work on it.
+            (Memory::Recorded(block), Some(Runs::Often)) => self.spare().push(block),
+            // Whatever uses it next is queued behind what is queued or recorded now.
+            (Memory::Ordered(Place::Block(block)), None | Some(Runs::Once)) => drop(block),
+            // What is recorded may work on it.
             (memory, Some(_)) => self.kept().push(memory),
             (memory, None) => {
                 let stream = self.turn();
+                // The thread may be one that never used the device; if this fails, so does what comes next.
+                let _ = self.bind();
                 if let Memory::Staged(staged) = &memory {
                     // A device that failed does not use it any more.
                     let _ = staged.arrival.end_of_use(&stream);
@@ -188,9 +221,21 @@ impl Gpu {
         self.0.kept.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
-    /// What was given back while this thread recorded, which is to be done when the recording is ended.
+    fn spare(&self) -> MutexGuard<'_, Vec<Block>> {
+        self.0.spare.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    /// What was given back while this thread recorded, which is to be done when the recording is ended, and the blocks that
+    /// the recording has for itself.
     pub(super) fn take_kept(&self) -> Vec<Memory> {
-        std::mem::take(&mut *self.kept())
+        let mut kept = std::mem::take(&mut *self.kept());
+        kept.extend(std::mem::take(&mut *self.spare()).into_iter().map(Memory::Recorded));
+        kept
+    }
+
+    /// Bytes of the blocks that nobody uses.
+    fn free_blocks(&self) -> usize {
+        self.0.cache.free_bytes() + self.0.staging.free_blocks()
     }
 
     /// A copy of host memory.
@@ -203,7 +248,11 @@ impl Gpu {
     /// Bytes that can still be allocated, what the driver keeps of memory that was given back included.
     pub fn available(&self) -> Result<usize> {
         let (free, total) = self.memory()?;
-        Ok(total.min(free + self.0.ledger.kept()))
+        let kept = match self.0.context.has_async_alloc() {
+            true => self.0.ledger.kept(),
+            false => self.free_blocks(),
+        };
+        Ok(total.min(free + kept))
     }
 
     pub(super) fn no_memory(&self, label: &str, asked: usize, error: DriverError) -> Error {
@@ -212,9 +261,9 @@ impl Gpu {
             return self.error(doing, error);
         }
         let free = self.memory().map(|(free, total)| format!("{} of {} MB are free", free / MB, total / MB));
-        let for_graphs = match self.0.cache.free_bytes() {
+        let for_graphs = match self.free_blocks() {
             0 => String::new(),
-            bytes => format!(", and {} MB for recorded work", bytes.div_ceil(MB)),
+            bytes => format!(", and {} MB that are free in its caches", bytes.div_ceil(MB)),
         };
         let account = self.0.ledger.account();
         let mut largest: Vec<_> = account.by_label.iter().filter(|(_, bytes)| **bytes > 0).collect();
@@ -284,9 +333,12 @@ impl<T: Pod> DeviceBuffer<T> {
         }
         let (at, bytes): (_, &[u8]) = (self.ptr().offset::<T>(start).0, bytemuck::cast_slice(values));
         self.gpu.bind()?;
-        // SAFETY: the array holds these places. Pageable memory is read before the call returns.
-        let copied = unsafe { result::memcpy_htod_async(at, bytes, self.gpu.turn().cu_stream()) };
-        copied.map_err(|e| self.gpu.error("copying to the device", e))
+        let stream = self.gpu.turn();
+        // SAFETY: the array holds these places, and the values are borrowed until the device has read them.
+        let copied = unsafe { result::memcpy_htod_async(at, bytes, stream.cu_stream()) };
+        // A driver that cannot read pageable memory in place has read it now; another may do so when the copy's turn comes.
+        let read = copied.and_then(|()| if self.gpu.0.reads_pageable { stream.synchronize() } else { Ok(()) });
+        read.map_err(|e| self.gpu.error("copying to the device", e))
     }
 
     /// Copies all values to the host, once everything queued before is done.

@@ -3,6 +3,7 @@
 mod cache;
 mod ceiling;
 mod counting;
+mod driver;
 pub mod encoder;
 mod fill;
 mod gate;
@@ -13,22 +14,25 @@ mod layer_norm;
 mod linear;
 pub mod llama;
 mod memory;
+mod modules;
 mod pinned;
+#[cfg(test)]
+mod ptx_version;
 mod reduce;
 mod repeating;
 mod rows;
 mod staging;
 
-use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use cudarc::driver::result::DriverError;
-use cudarc::driver::{CudaContext, CudaFunction, CudaStream, sys};
+use cudarc::driver::{CudaContext, CudaStream, sys};
 
-use cache::Cache;
+use cache::{Block, Cache};
 pub use ceiling::Ceilings;
 use counting::Counting;
+pub use driver::{Driver, driver, has_driver};
 use gate::Gate;
 pub use graph::Graph;
 pub use launch::{Grid, Ptr, Target};
@@ -36,6 +40,7 @@ pub use layer_norm::{LayerNorm, Normalized, NormalizedBackward, Residual};
 pub use linear::{Operand, Product, Products};
 pub use memory::DeviceBuffer;
 use memory::{Ledger, Memory};
+use modules::Modules;
 pub use pinned::Pinned;
 pub use reduce::Sums;
 pub use repeating::{Recorded, Repeating};
@@ -43,7 +48,7 @@ pub use staging::Returning;
 use staging::Staging;
 
 use crate::error::{Error, Result};
-use kernels::{EMBEDDED, NVCC_RELEASE, Ptx};
+use kernels::{EMBEDDED, Ptx};
 
 /// What products are computed in. Sums, normalizations and everything else are f32 in both.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
@@ -59,7 +64,7 @@ pub enum Arithmetic {
 /// Percent of the free memory that one table of features may take to stay on the device.
 const RESIDENT: usize = 60;
 
-/// A CUDA device with our kernels loaded. Cloning shares it.
+/// A CUDA device and our kernels. Cloning shares it.
 #[derive(Clone)]
 pub struct Gpu(Arc<Inner>);
 
@@ -67,16 +72,20 @@ struct Inner {
     context: Arc<CudaContext>,
     stream: Arc<CudaStream>,
     gate: Gate,
-    functions: HashMap<&'static str, CudaFunction>,
+    modules: Modules,
     arithmetic: Arithmetic,
     ledger: Ledger,
-    cache: Cache,
+    cache: Arc<Cache>,
     /// What was given back while a thread records.
     kept: Mutex<Vec<Memory>>,
+    /// The blocks of a recording that it does not use at the moment.
+    spare: Mutex<Vec<Block>>,
     staging: Staging,
     counting: Counting,
     /// Percent of the free memory that one table of features may take to stay.
     resident: AtomicUsize,
+    /// Whether the device may read the host's pageable memory in place, and later than the call that names it.
+    reads_pageable: bool,
     name: String,
 }
 
@@ -93,33 +102,15 @@ impl std::fmt::Debug for Gpu {
     }
 }
 
-/// Whether a CUDA driver is installed.
-pub fn has_driver() -> bool {
-    // SAFETY: loads the driver's library and looks no further; its initialisers are the vendor's.
-    unsafe { sys::is_culib_present() }
-}
-
-/// The newest CUDA version that the driver supports, as (major, minor).
-pub fn driver_version() -> Result<(u32, u32)> {
-    let mut version = 0;
-    // SAFETY: the driver writes one integer.
-    let code = unsafe { sys::cuDriverGetVersion(&mut version) };
-    code.result().map_err(|error| Error::device("cuda", "asking for the driver's version", explain(error)))?;
-    Ok((version as u32 / 1000, version as u32 % 1000 / 10))
-}
-
-/// Number of CUDA devices.
+/// Number of CUDA devices. Fails if there is no driver, or none that works.
 pub fn count() -> Result<usize> {
+    driver()?;
     let failed = |error: DriverError| Error::device("cuda", "asking for devices", explain(error));
-    if !has_driver() {
-        let reason = "no CUDA driver (libcuda.so.1) was found; install NVIDIA's driver, or use --device cpu";
-        return Err(Error::device("cuda", "opening", reason));
-    }
     CudaContext::device_count().map(|n| n as usize).map_err(failed)
 }
 
 impl Gpu {
-    /// Opens a device and loads every kernel.
+    /// Opens a device. Kernels are loaded when they are first launched; one is now, which shows whether the driver takes them.
     pub fn open(ordinal: usize, arithmetic: Arithmetic) -> Result<Gpu> {
         let device = format!("cuda:{ordinal}");
         let refuse = |reason: String| Err(Error::device(&device, "opening", reason));
@@ -148,39 +139,29 @@ impl Gpu {
             return refuse(format!("its compute capability is {major}.{minor}; the kernels need 8.0 or newer"));
         }
         let stream = context.new_stream().map_err(failed("making a stream"))?;
-        let mut functions = HashMap::new();
-        for ptx in ptx {
-            let module = context.load_module(ptx.text.into()).map_err(|error| {
-                let reason = match error.0 {
-                    sys::CUresult::CUDA_ERROR_UNSUPPORTED_PTX_VERSION => format!(
-                        "its driver is too old for kernels that nvcc {NVCC_RELEASE} compiled; install a driver of CUDA \
-                         {NVCC_RELEASE} or newer, or build with an older nvcc (FISSFUSE_NVCC)"
-                    ),
-                    _ => explain(error),
-                };
-                Error::device(&device, format!("loading {}.cu", ptx.file), reason)
-            })?;
-            for entry in ptx.entries() {
-                functions.insert(entry, module.load_function(entry).map_err(failed("loading a kernel"))?);
-            }
-        }
         memory::keep_freed_memory(&context).map_err(failed("opening"))?;
         let name = context.name().map_err(failed("opening"))?;
         let staging = Staging::new(&context).map_err(failed("making a stream"))?;
-        Ok(Gpu(Arc::new(Inner {
+        let pageable = sys::CUdevice_attribute::CU_DEVICE_ATTRIBUTE_PAGEABLE_MEMORY_ACCESS;
+        let reads_pageable = context.attribute(pageable).map_err(failed("opening"))? != 0;
+        let gpu = Gpu(Arc::new(Inner {
             cache: Cache::new(&context),
+            modules: Modules::new(&context, capability, ptx),
             context,
             stream,
             gate: Gate::default(),
-            functions,
             arithmetic,
             ledger: Ledger::default(),
             kept: Mutex::default(),
+            spare: Mutex::default(),
             staging,
             counting: Counting::default(),
             resident: RESIDENT.into(),
+            reads_pageable,
             name,
-        })))
+        }));
+        gpu.load("fill")?;
+        Ok(gpu)
     }
 
     /// Whether both are one opened device, so that one's memory is the other's in the right order.

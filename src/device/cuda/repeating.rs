@@ -8,7 +8,8 @@ use std::ptr;
 
 use cudarc::driver::{DriverError, result, sys};
 
-use super::gate::Takes;
+use super::driver::driver;
+use super::gate::Runs;
 use super::{Gpu, explain};
 use crate::error::{Error, Result};
 
@@ -66,6 +67,24 @@ struct UpdateInfo {
 }
 
 impl Gpu {
+    /// Records until nothing is lacking: what `record` gives when all kernels were loaded and there was memory.
+    pub(super) fn until_complete<R>(&self, mut record: impl FnMut() -> Result<R>) -> Result<R> {
+        let mut reclaimed = false;
+        loop {
+            let recorded = record();
+            if self.load_missing()? {
+                continue;
+            }
+            match recorded {
+                Err(_) if !reclaimed && self.0.cache.was_starved() => {
+                    self.reclaim()?;
+                    reclaimed = true;
+                }
+                recorded => return recorded,
+            }
+        }
+    }
+
     /// Work that nothing was recorded of yet.
     pub fn repeating(&self) -> Repeating {
         Repeating { gpu: self.clone(), ready: None, recorded: Recorded::default() }
@@ -81,7 +100,8 @@ impl Gpu {
             true => unsafe { result::mem_pool::trim_to(result::device::get_default_mem_pool(context.cu_device())?, 0) },
             false => Ok(()),
         };
-        let given = stream.synchronize().and_then(|()| self.0.cache.empty()).and_then(|()| pool_trimmed());
+        let given = stream.synchronize().and_then(|()| self.0.cache.empty());
+        let given = given.and_then(|()| self.0.staging.reclaim()).and_then(|()| pool_trimmed());
         given.map_err(|e| self.error("giving memory back", e))
     }
 }
@@ -96,22 +116,16 @@ impl Repeating {
     /// returns, so that it must not read what it computes. What it works on must lie on the device already, see
     /// [`super::DeviceBuffer::arrive`]. Other threads that queue work on this device wait meanwhile.
     ///
-    /// `work` runs a second time if there was no memory for the first recording: until it is launched, it must change
+    /// `work` runs again if a recording lacked kernels that were not loaded, or memory: until it is launched, it must change
     /// nothing but what it allocates.
     pub fn run<R>(&mut self, mut work: impl FnMut() -> Result<R>) -> Result<R> {
-        let first = self.record(&mut work);
-        match first {
-            Err(_) if self.gpu.0.cache.was_starved() => {
-                self.gpu.reclaim()?;
-                self.record(&mut work)
-            }
-            _ => first,
-        }
+        let gpu = self.gpu.clone();
+        gpu.until_complete(|| self.record(&mut work))
     }
 
     fn record<R>(&mut self, work: &mut impl FnMut() -> Result<R>) -> Result<R> {
         let gpu = self.gpu.clone();
-        let closed = gpu.close(Takes::Blocks)?;
+        let closed = gpu.close(Runs::Once)?;
         let failed = |error| gpu.error("recording a graph", error);
         let stream = &gpu.0.stream;
         // Relaxed: memory is allocated meanwhile, and no other thread can queue anything on this stream.
@@ -121,7 +135,11 @@ impl Repeating {
         // SAFETY: the stream is recorded, by this thread.
         let ended = unsafe { result::stream::end_capture(stream.cu_stream()) };
         let launched = worked.and_then(|worked| {
-            self.launch(&Template(ended.map_err(failed)?))?;
+            let template = Template(ended.map_err(failed)?);
+            // A recording without some of its kernels is made again, and must not run.
+            if !gpu.lacks_modules() {
+                self.launch(&template)?;
+            }
             Ok(worked)
         });
         let kept = gpu.take_kept();
@@ -134,6 +152,8 @@ impl Repeating {
         let failed = |doing: &str, error| Error::device(format!("{:?}", self.gpu), doing, explain(error));
         let up_to_date = match &self.ready {
             None => Ok(false),
+            // Looked up by hand: cudarc panics where a driver lacks a function.
+            Some(_) if !driver()?.updates_graphs => Ok(false),
             Some(ready) => update(ready, template),
         };
         let up_to_date = up_to_date.map_err(|e| failed("updating a graph", e))?;

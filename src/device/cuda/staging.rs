@@ -5,9 +5,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytemuck::Pod;
-use cudarc::driver::{CudaContext, CudaEvent, CudaStream, DevicePtr, DriverError, result};
+use cudarc::driver::{CudaContext, CudaEvent, CudaStream, DriverError, result};
 
-use super::memory::{Memory, Staged};
+use super::cache::Cache;
+use super::memory::{Memory, Place, Staged};
 use super::pinned::PageLocked;
 use super::{DeviceBuffer, Gpu};
 use crate::error::{Error, Result};
@@ -20,6 +21,8 @@ const BLOCKS: usize = 20;
 pub(super) struct Staging {
     stream: Arc<CudaStream>,
     blocks: Mutex<Vec<Block>>,
+    /// Device memory where the driver has no pools: in the order of the copies.
+    cache: Arc<Cache>,
 }
 
 /// Page-locked memory, free again once `copied`.
@@ -64,11 +67,13 @@ impl Arrival {
 
 impl Staging {
     pub fn new(context: &Arc<CudaContext>) -> Result<Staging, DriverError> {
-        Ok(Staging { stream: context.new_stream()?, blocks: Mutex::default() })
+        Ok(Staging { stream: context.new_stream()?, blocks: Mutex::default(), cache: Cache::new(context) })
     }
 
     /// A block of at least this many bytes that nothing is copied from any more.
     fn take(&self, bytes: usize) -> Result<Block, DriverError> {
+        // The thread may be one that never used the device, and a question asked without a context is never answered yes.
+        self.stream.context().bind_to_thread()?;
         let mut blocks = self.blocks.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         // The smallest: row numbers must not take what the next table of features needs.
         let free = blocks.iter().enumerate().filter(|(_, b)| b.memory.bytes() >= bytes && b.copied.is_complete());
@@ -84,6 +89,26 @@ impl Staging {
             oldest.copied.synchronize()?;
         }
         Ok(block)
+    }
+
+    /// Device memory that copies fill.
+    fn alloc(&self, bytes: usize) -> Result<Place, DriverError> {
+        if !self.stream.context().has_async_alloc() {
+            return self.cache.take(bytes).map(Place::Block);
+        }
+        // SAFETY: the copy writes all of it before anything reads it.
+        unsafe { self.stream.alloc::<u8>(bytes) }.map(Place::Pool)
+    }
+
+    /// Bytes of device memory that nobody uses.
+    pub fn free_blocks(&self) -> usize {
+        self.cache.free_bytes()
+    }
+
+    /// Gives the driver the device memory that nobody uses, once the copies are done.
+    pub fn reclaim(&self) -> Result<(), DriverError> {
+        self.stream.synchronize()?;
+        self.cache.empty()
     }
 
     fn give_back(&self, block: Block) {
@@ -124,10 +149,9 @@ impl Gpu {
         let mut block = staging.take(bytes).map_err(failed)?;
         let host = &mut block.memory.as_mut_slice()[..bytes];
         fill(bytemuck::cast_slice_mut(host));
-        // SAFETY: the copy below writes all of it before anything reads it.
-        let slice = self.with_reclaimed(|| unsafe { staging.stream.alloc::<u8>(bytes.max(1)) });
-        let slice = slice.map_err(|e| self.no_memory(label, bytes, e))?;
-        let at = slice.device_ptr(&staging.stream).0;
+        let place = self.with_reclaimed(|| staging.alloc(bytes.max(1)));
+        let place = place.map_err(|e| self.no_memory(label, bytes, e))?;
+        let at = place.at(&staging.stream);
         // SAFETY: both hold `bytes` bytes. The block is not touched again before its event says that the copy is done, nor
         // freed: see `Staging::take` and its drop.
         let queued = unsafe { result::memcpy_htod_async(at, host, staging.stream.cu_stream()) };
@@ -136,7 +160,7 @@ impl Gpu {
         staging.give_back(block);
         let stream = staging.stream.clone();
         let arrival = Arrival { stream, event, awaited: AtomicBool::new(false), telling: Mutex::default() };
-        Ok(Staged { slice, arrival })
+        Ok(Staged { place, bytes, arrival })
     }
 
     /// Queues a copy of the values to the host, which goes on meanwhile.

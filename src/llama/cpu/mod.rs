@@ -100,7 +100,7 @@ impl Backend for Cpu {
         plan: Plan,
         _: &[usize],
         ask: Ask,
-        network: impl FnOnce(&Plan) -> Result<Option<Rows>> + Send,
+        mut network: impl FnMut(&Plan) -> Result<Option<Rows>> + Send,
     ) -> Result<Output> {
         // Inside of the pool, whose threads then do not fall asleep between operations.
         rayon::scope(|_| {

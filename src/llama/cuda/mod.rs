@@ -125,7 +125,7 @@ impl Cuda {
         mut plan: Plan,
         wanted: &[usize],
         draws: &[Draw],
-        network: impl FnOnce(&Plan) -> Result<Option<Rows>>,
+        mut network: impl FnMut(&Plan) -> Result<Option<Rows>>,
     ) -> Result<Vec<u32>> {
         let shape = plan.step.inputs.shape();
         let missing = || Error::shape("llama", "tokens to be chosen without logits");
@@ -195,7 +195,7 @@ impl Backend for Cuda {
         plan: Plan,
         wanted: &[usize],
         ask: Ask,
-        network: impl FnOnce(&Plan) -> Result<Option<Rows>> + Send,
+        mut network: impl FnMut(&Plan) -> Result<Option<Rows>> + Send,
     ) -> Result<Output> {
         if let (Ask::Tokens(draws), false) = (ask, wanted.is_empty()) {
             return Ok(Output { tokens: self.choose(plan, wanted, draws, network)?, ..Output::default() });

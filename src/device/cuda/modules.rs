@@ -1,0 +1,134 @@
+//! The kernels of an opened device: a file's module is loaded when its first kernel is launched, since the driver may have to
+//! compile it, which takes seconds for some.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+
+use cudarc::driver::{CudaContext, CudaFunction, DriverError, sys};
+use cudarc::nvrtc;
+
+use super::driver::driver;
+use super::kernels::Ptx;
+use super::{Gpu, explain};
+use crate::error::{Error, Result};
+
+type Functions = HashMap<&'static str, CudaFunction>;
+
+/// Kernels by file, and files by kernel.
+pub(super) struct Modules {
+    context: Arc<CudaContext>,
+    capability: u32,
+    files: Vec<(&'static Ptx, OnceLock<Functions>)>,
+    file_of: HashMap<&'static str, usize>,
+    /// Held while a module is loaded; the files that a recording found unloaded.
+    missing: Mutex<Vec<usize>>,
+    /// Whether the driver refused machine code, so that it need not be asked again.
+    refuses_cubins: AtomicBool,
+}
+
+impl Modules {
+    /// The files of `ptx`, none of them loaded.
+    pub fn new(context: &Arc<CudaContext>, capability: u32, ptx: Vec<&'static Ptx>) -> Modules {
+        let entries = ptx.iter().enumerate().flat_map(|(file, ptx)| ptx.entries().map(move |entry| (entry, file)));
+        Modules {
+            context: context.clone(),
+            capability,
+            file_of: entries.collect(),
+            files: ptx.into_iter().map(|ptx| (ptx, OnceLock::new())).collect(),
+            missing: Mutex::default(),
+            refuses_cubins: AtomicBool::new(false),
+        }
+    }
+
+    fn missing(&self) -> MutexGuard<'_, Vec<usize>> {
+        self.missing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The functions of a file, which is loaded if it was not.
+    fn load(&self, file: usize) -> Result<&Functions, (&'static Ptx, DriverError)> {
+        let (ptx, functions) = &self.files[file];
+        if let Some(functions) = functions.get() {
+            return Ok(functions);
+        }
+        let _loading = self.missing();
+        if let Some(functions) = functions.get() {
+            return Ok(functions);
+        }
+        let failed = |error| (*ptx, error);
+        let module = match ptx.cubin(self.capability).filter(|_| !self.refuses_cubins.load(Ordering::Relaxed)) {
+            None => self.context.load_module(ptx.text.into()),
+            Some(cubin) => self.context.load_module(nvrtc::Ptx::from_binary(cubin.image.to_vec())).or_else(|error| {
+                tracing::debug!("{}.cu: machine code for {} was refused ({error:?})", ptx.file, cubin.capability);
+                self.refuses_cubins.store(true, Ordering::Relaxed);
+                self.context.load_module(ptx.text.into())
+            }),
+        };
+        let module = module.map_err(failed)?;
+        let loaded = ptx.entries().map(|entry| Ok((entry, module.load_function(entry)?)));
+        let loaded = loaded.collect::<Result<Functions, _>>().map_err(failed)?;
+        Ok(functions.get_or_init(|| loaded))
+    }
+}
+
+impl Gpu {
+    /// Loads the kernels of a file.
+    pub(super) fn load(&self, file: &'static str) -> Result<()> {
+        let modules = &self.0.modules;
+        match modules.files.iter().position(|(ptx, _)| ptx.file == file) {
+            Some(at) => self.loaded(at).map(drop),
+            None => Err(Error::device(
+                format!("{self:?}"),
+                format!("loading {file}.cu"),
+                "there is no such file of kernels",
+            )),
+        }
+    }
+
+    fn loaded(&self, file: usize) -> Result<&Functions> {
+        self.0.modules.load(file).map_err(|(ptx, error)| {
+            let reason = match (error.0, driver()) {
+                (sys::CUresult::CUDA_ERROR_UNSUPPORTED_PTX_VERSION, Ok(driver)) => {
+                    let (major, minor) = driver.version;
+                    format!(
+                        "the driver, of CUDA {major}.{minor}, does not take PTX {} for compute_{}; install a newer driver, or \
+                         build without FISSFUSE_CUDA_ARCH",
+                        ptx.version(),
+                        ptx.arch
+                    )
+                }
+                _ => explain(error),
+            };
+            Error::device(format!("{self:?}"), format!("loading {}.cu", ptx.file), reason)
+        })
+    }
+
+    /// The kernel of this name, its file loaded. `None` while this thread records and the file is not loaded, which cannot be
+    /// done meanwhile: it is noted, and the recording made again when [`Gpu::load_missing`] has loaded it.
+    pub(super) fn function(&self, kernel: &'static str) -> Result<Option<&CudaFunction>> {
+        let modules = &self.0.modules;
+        let unknown = || Error::device(format!("{self:?}"), format!("launching {kernel}"), "there is no such kernel");
+        let file = *modules.file_of.get(kernel).ok_or_else(unknown)?;
+        let functions = match (modules.files[file].1.get(), self.0.gate.recording()) {
+            (Some(functions), _) => functions,
+            (None, None) => self.loaded(file)?,
+            (None, Some(_)) => {
+                modules.missing().push(file);
+                return Ok(None);
+            }
+        };
+        Ok(functions.get(kernel))
+    }
+
+    /// Whether the recording under way lacks kernels that are not loaded.
+    pub(super) fn lacks_modules(&self) -> bool {
+        !self.0.modules.missing().is_empty()
+    }
+
+    /// Loads what the last recording lacked; whether it lacked anything, so that it is to be made again.
+    pub(super) fn load_missing(&self) -> Result<bool> {
+        let missing = std::mem::take(&mut *self.0.modules.missing());
+        missing.iter().try_for_each(|file| self.loaded(*file).map(drop))?;
+        Ok(!missing.is_empty())
+    }
+}
