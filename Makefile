@@ -1,7 +1,7 @@
 CARGO ?= cargo
 TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
 
-.PHONY: demo test check bench kernel-counts cusim cuda-toolchain
+.PHONY: demo test check torture bench kernel-counts cusim cuda-toolchain
 
 # Train, evaluate and use a model on the emoji task; DEVICE=cuda trains on a GPU.
 demo:
@@ -9,6 +9,11 @@ demo:
 
 test: cuda-toolchain
 	$(CARGO) test --workspace
+
+# The sweeps of the tests, as far as a night takes them: 100 moments of each disturbance, a million inputs for each parser.
+torture: cuda-toolchain
+	FISSFUSE_TORTURE=$(or $(MOMENTS),100) FISSFUSE_FUZZ=$(or $(INPUTS),1000000) \
+		$(CARGO) test --test integration -- torture:: fuzz::
 
 check:
 	$(CARGO) fmt --all -- --check

@@ -18,6 +18,7 @@ pub mod report;
 pub mod settings;
 pub mod tape;
 pub mod tensor;
+pub mod terminal;
 pub mod tokenizer;
 pub mod train;
 

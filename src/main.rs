@@ -1,26 +1,19 @@
 //! The `fissfuse` command.
 
+// Over the standard library's, which panic when nobody listens.
+#[macro_use(eprintln, print, println)]
+extern crate fissfuse;
+
 mod cli;
 
-use std::io::ErrorKind;
 use std::process::ExitCode;
 
 use clap::Parser;
+use fissfuse::terminal;
 
 fn main() -> ExitCode {
     let filter = tracing_subscriber::EnvFilter::try_from_env("FISSFUSE_LOG").unwrap_or_else(|_| "warn".into());
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).without_time().init();
-    match cli::Cli::parse().run() {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) if is_closed_pipe(&error) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("error: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
-}
-
-/// Whoever read our output has enough, as `| head` does: no failure.
-fn is_closed_pipe(error: &anyhow::Error) -> bool {
-    error.chain().filter_map(|e| e.downcast_ref::<std::io::Error>()).any(|e| e.kind() == ErrorKind::BrokenPipe)
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).without_time();
+    log.log_internal_errors(false).init();
+    terminal::run(|| cli::Cli::parse().run())
 }

@@ -6,6 +6,7 @@ use fissfuse::data::audit::{ImageCheck, audit};
 use fissfuse::report::{findings_text, statistics_table};
 
 use super::common::write_json;
+use super::paths;
 
 /// Count what is in a dataset, and find what may mislead whoever measures on it.
 ///
@@ -27,6 +28,8 @@ pub struct Args {
 }
 
 pub fn run(args: Args) -> anyhow::Result<()> {
+    let json: Vec<_> = args.json.iter().map(|path| ("--json", path.as_path())).collect();
+    paths::keep_apart(&[("--data", &args.data)], &json)?;
     let audit = audit(&args.data, args.check_images)?;
     println!("{}\n", statistics_table(&audit.statistics, None));
     println!("{}", findings_text(&audit.findings));

@@ -5,6 +5,7 @@ use std::time::Instant;
 use fissfuse::candidates::{ListReport, ListSettings, write_lists};
 use fissfuse::data::Skipped;
 use fissfuse::data::import::Protocol;
+use fissfuse::files::FolderLock;
 use fissfuse::report::table;
 
 use super::common::{DataArgs, at_least_one, list_skipped, progress};
@@ -32,6 +33,7 @@ pub struct Args {
 
 pub fn run(args: Args) -> anyhow::Result<()> {
     let mut skipped = Skipped::default();
+    let _lock = FolderLock::take(&args.data.data)?;
     let dataset = args.data.open(&mut skipped)?;
     let (start, bar) = (Instant::now(), progress("mentions"));
     let settings = ListSettings {

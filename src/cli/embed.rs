@@ -7,6 +7,7 @@ use fissfuse::tensor::Tensor;
 use fissfuse::tensor::safetensors::Writer;
 
 use super::common::{ComputeArgs, EncoderArgs, at_least_one};
+use super::paths;
 
 /// Encode one text and one image, to look at or to compare with another implementation.
 ///
@@ -38,6 +39,8 @@ pub struct Args {
 }
 
 pub fn run(args: Args) -> anyhow::Result<()> {
+    let image: Vec<_> = args.image.iter().map(|path| ("--image", path.as_path())).collect();
+    paths::keep_apart(&image, &[("--out", &args.out)])?;
     let text = args.text.as_ref().map(|text| anyhow::Ok((text, args.encoders.text(&None)?))).transpose()?;
     let image = args.image.as_ref().map(|image| anyhow::Ok((image, args.encoders.image(&None)?))).transpose()?;
     let open = |compute: &Compute| {

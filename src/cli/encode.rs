@@ -8,6 +8,7 @@ use fissfuse::encoder::Encoders;
 use fissfuse::train::RunConfig;
 
 use super::common::{ComputeArgs, DataArgs, EncoderArgs, list_skipped, progress};
+use super::paths::{self, Holds};
 
 /// Encode a dataset's texts and images once, into a feature store.
 ///
@@ -33,6 +34,8 @@ pub struct Args {
 }
 
 pub fn run(args: Args) -> anyhow::Result<()> {
+    paths::keep_apart(&[("--data", &args.data.data)], &[("--out", &args.out)])?;
+    paths::no_other_kind("--out", &args.out, &[Holds::Features])?;
     let config = args.config.as_deref().map(RunConfig::read).transpose()?.unwrap_or_default();
     let mut skipped = Skipped::default();
     let dataset = args.data.open(&mut skipped)?;

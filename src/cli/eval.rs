@@ -10,6 +10,7 @@ use fissfuse::train::TrainedModel;
 use serde_json::json;
 
 use super::common::{DataArgs, DeviceArgs, batcher, list_skipped, progress, report_counts, write_json};
+use super::paths::{self, Holds};
 
 /// Rank a split's mentions with a trained model and report H@1, H@2, H@3, H@5, MR and MRR.
 ///
@@ -48,6 +49,9 @@ pub struct Args {
 }
 
 pub fn run(args: Args) -> anyhow::Result<()> {
+    let reads = [("--data", args.data.data.as_path()), ("--features", &args.features)];
+    paths::keep_apart(&reads, &[("--out", &args.out)])?;
+    paths::no_other_kind("--out", &args.out, &[Holds::Run])?;
     let mut skipped = Skipped::default();
     let dataset = args.data.open(&mut skipped)?;
     let batcher = batcher(&dataset, &args.features)?;

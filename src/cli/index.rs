@@ -8,6 +8,7 @@ use fissfuse::data::{Checked, EncodeSettings, Manifest, Skipped, add_entities, c
 use fissfuse::device::DeviceChoice;
 use fissfuse::device::cuda::Arithmetic;
 use fissfuse::encoder::{Compute, Encoders};
+use fissfuse::files::FolderLock;
 
 use super::common::{DataArgs, EncoderArgs, list_skipped, progress};
 
@@ -68,6 +69,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
 
 fn add(args: AddArgs) -> anyhow::Result<()> {
     let mut skipped = Skipped::default();
+    let _lock = FolderLock::take(&args.data.data)?;
     let dataset = args.data.open(&mut skipped)?;
     let precision = Manifest::read(&args.features)?.precision;
     let paths = args.encoders.paths(&EncodeSettings::default())?;

@@ -12,6 +12,7 @@ mod import;
 mod index;
 mod link;
 mod llm;
+mod paths;
 mod replay;
 mod rerank;
 mod train;

@@ -6,6 +6,7 @@ use fissfuse::device::describe;
 use fissfuse::eval::replay::replay;
 
 use super::common::DeviceArgs;
+use super::paths;
 
 /// Run the engine on a draw of reference/make_batch.py, to compare it with PyTorch.
 ///
@@ -33,6 +34,7 @@ pub struct Args {
 }
 
 pub fn run(args: Args) -> anyhow::Result<()> {
+    paths::keep_apart(&[("--weights", &args.weights), ("--batch", &args.batch)], &[("--out", &args.out)])?;
     let gpu = args.device.open()?;
     let replayed = replay(&args.weights, &args.batch, args.config.as_deref(), gpu.as_ref())?;
     replayed.write(&args.out)?;

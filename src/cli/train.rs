@@ -4,9 +4,12 @@ use std::path::PathBuf;
 
 use fissfuse::data::{Skipped, Split};
 use fissfuse::device::describe;
+use fissfuse::files::{self, FolderLock};
+use fissfuse::terminal;
 use fissfuse::train::{EpochRecord, Steps, Trainer};
 
 use super::common::{ConfigArgs, DataArgs, DeviceArgs, batcher, list_skipped, progress, report_counts};
+use super::paths::{self, Holds};
 
 /// Train FissFuse on a dataset's features.
 ///
@@ -42,6 +45,9 @@ pub struct Args {
 }
 
 pub fn run(args: Args) -> anyhow::Result<()> {
+    terminal::work_on();
+    paths::keep_apart(&[("--data", &args.data.data), ("--features", &args.features)], &[("--out", &args.out)])?;
+    paths::no_other_kind("--out", &args.out, &[Holds::Run])?;
     let config = args.config.read()?;
     let gpu = args.device.open()?;
     let mut skipped = Skipped::default();
@@ -59,6 +65,8 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     list_skipped(&skipped);
     let (epochs, checksum) = (config.train.epochs, dataset.checksum()?);
     let data = (&batcher, checksum);
+    files::create_folder(&args.out)?;
+    let _lock = FolderLock::take(&args.out)?;
     let steps = Steps::new(gpu.as_ref(), args.graph)?;
     let mut trainer = Trainer::new(&args.out, (model, config.train), data, (train, valid), args.resume, steps)?;
     let (count, done) = (trainer.model().parameters().count(), trainer.progress().epoch);

@@ -11,6 +11,7 @@ use super::import::what_file;
 use super::records::{read_records, record_error};
 use crate::encoder::Fingerprint;
 use crate::error::{Error, Result};
+use crate::files;
 
 /// An entity of the knowledge base.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -142,6 +143,7 @@ pub fn entities_file(root: &Path) -> Result<PathBuf> {
 impl Dataset {
     /// Reads the knowledge base of the dataset in folder `root`.
     pub fn open(root: &Path, tolerance: Tolerance, skipped: &mut Skipped) -> Result<Dataset> {
+        files::complete(root)?;
         let path = entities_file(root)?;
         let mut dataset = Dataset { root: root.to_path_buf(), entities: Vec::new(), index: HashMap::new(), tolerance };
         let mut line_of: HashMap<String, usize> = HashMap::new();

@@ -142,6 +142,23 @@ impl World {
         })
     }
 
+    /// Another folder with all that is in this one.
+    pub fn copy(&self) -> World {
+        let copy = World { folder: tempfile::tempdir().unwrap() };
+        let mut folders = vec![PathBuf::new()];
+        while let Some(folder) = folders.pop() {
+            fs::create_dir_all(copy.folder.path().join(&folder)).unwrap();
+            for entry in fs::read_dir(self.folder.path().join(&folder)).unwrap().map(|entry| entry.unwrap()) {
+                let name = folder.join(entry.file_name());
+                match entry.path().is_dir() {
+                    true => folders.push(name),
+                    false => drop(fs::copy(entry.path(), copy.folder.path().join(name)).unwrap()),
+                }
+            }
+        }
+        copy
+    }
+
     /// A path in the folder.
     pub fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)

@@ -1,5 +1,9 @@
 //! The `fissfuse-bench` command: how much work the model is and how fast this machine does it.
 
+// Over the standard library's, which panic when nobody listens.
+#[macro_use(println)]
+extern crate fissfuse;
+
 mod data;
 mod decode;
 mod encode;
@@ -17,6 +21,7 @@ use anyhow::Context;
 use clap::builder::RangedU64ValueParser;
 use clap::{Parser, Subcommand};
 use fissfuse::device::{Gpu, describe};
+use fissfuse::terminal;
 
 /// Count the model's work and time it, on features and weights drawn by seed.
 #[derive(Parser)]
@@ -58,13 +63,7 @@ fn at_least_one() -> RangedU64ValueParser<usize> {
 }
 
 fn main() -> ExitCode {
-    match run(Cli::parse()) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("error: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
+    terminal::run(|| run(Cli::parse()))
 }
 
 fn run(cli: Cli) -> anyhow::Result<()> {

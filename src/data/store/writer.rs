@@ -1,7 +1,6 @@
 //! Writing a feature store, shard after shard.
 
 use std::collections::HashMap;
-use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use half::f16;
@@ -10,7 +9,7 @@ use half::slice::HalfFloatSliceExt;
 use super::{Kind, Manifest, Seal, checksum};
 use crate::encoder::Encoded;
 use crate::error::{Error, Result};
-use crate::files;
+use crate::files::{self, FolderLock};
 use crate::tensor::safetensors::{Reader, Writer};
 
 /// Bytes of features gathered before a shard is written: what a kill loses at most.
@@ -25,7 +24,7 @@ pub struct StoreWriter {
     manifest: Manifest,
     text: Pending,
     image: Pending,
-    _lock: File,
+    _lock: FolderLock,
 }
 
 /// What the store has of one kind, and what waits to be written as its next shard.
@@ -106,11 +105,7 @@ impl StoreWriter {
     /// Opens a store for appending, or starts one. A store that was made otherwise is refused.
     pub fn open(folder: &Path, manifest: Manifest) -> Result<StoreWriter> {
         files::create_folder(folder)?;
-        let lock_path = folder.join("lock");
-        let lock = File::create(&lock_path).map_err(Error::io(&lock_path, "create"))?;
-        if lock.try_lock().is_err() {
-            return Err(Error::file(folder, "is being written by another process; wait for it to end"));
-        }
+        let lock = FolderLock::take(folder)?;
         let (text, image) = (Pending::open(folder, Kind::Text)?, Pending::open(folder, Kind::Image)?);
         let there = Manifest::exists(folder).then(|| Manifest::read(folder)).transpose()?;
         match there.map(|there| there.difference(&manifest)) {

@@ -1,0 +1,85 @@
+//! Temporary names, and what runs that were killed left under them.
+
+use std::collections::HashSet;
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process;
+use std::sync::{LazyLock, Mutex, PoisonError};
+
+use tempfile::Builder;
+
+use super::together::LIST;
+
+/// How temporary names begin and end; the writing process's number stands between.
+const PREFIX: &str = ".writing-";
+const SUFFIX: &str = ".tmp";
+
+/// A name beside the destination, made by `make` from what was set up here. What killed runs left there is removed first.
+pub(super) fn temporary<T>(
+    folder: &Path,
+    mode: u32,
+    make: impl FnOnce(&Builder<'_, '_>, &Path) -> io::Result<T>,
+) -> io::Result<T> {
+    sweep(folder);
+    let prefix = format!("{PREFIX}{}-", process::id());
+    let mut builder = Builder::new();
+    builder.prefix(&prefix).suffix(SUFFIX);
+    // Temporary files are private by default; what takes their place should follow the user's umask.
+    #[cfg(unix)]
+    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(mode));
+    make(&builder, folder)
+}
+
+/// The process that writes under a temporary name.
+fn writer(name: &str) -> Option<u32> {
+    name.strip_prefix(PREFIX)?.strip_suffix(SUFFIX)?.split('-').next()?.parse().ok()
+}
+
+/// Removes what no living process writes, once for each folder.
+fn sweep(folder: &Path) {
+    static SWEPT: LazyLock<Mutex<HashSet<PathBuf>>> = LazyLock::new(Mutex::default);
+    let first = SWEPT.lock().unwrap_or_else(PoisonError::into_inner).insert(folder.to_path_buf());
+    // Without a list of processes nobody knows who lives; and what waits to be renamed is no left-over.
+    if !first || !Path::new("/proc/self").exists() || folder.join(LIST).exists() {
+        return;
+    }
+    let Ok(entries) = fs::read_dir(folder) else { return };
+    let left = entries.flatten().filter(|entry| {
+        let writer = entry.file_name().to_str().and_then(writer);
+        writer.is_some_and(|pid| pid != process::id() && !Path::new("/proc").join(pid.to_string()).exists())
+    });
+    let removed = left.map(|entry| entry.path()).filter(|path| remove(path).is_ok()).count();
+    if removed > 0 {
+        tracing::warn!("{}: removed {removed} files that a run left which was killed while it wrote", folder.display());
+    }
+}
+
+/// Removes a file or folder, unless somebody holds it: on a shared disk, a process of another machine.
+fn remove(path: &Path) -> io::Result<()> {
+    File::open(path)?.try_lock().map_err(|error| io::Error::other(error.to_string()))?;
+    if path.is_dir() { fs::remove_dir_all(path) } else { fs::remove_file(path) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_killed_run_left_is_removed_and_what_lives_is_not() {
+        let folder = tempfile::tempdir().unwrap();
+        // No process has this number: it is above Linux's limit.
+        let [dead, mine, other] =
+            [".writing-4194999-a.tmp".into(), format!(".writing-{}-a.tmp", process::id()), ".writing-of-a-user".into()];
+        for name in [&dead, &mine, &other] {
+            fs::write(folder.path().join(name), "x").unwrap();
+        }
+        fs::create_dir(folder.path().join(".writing-4194998-b.tmp")).unwrap();
+        temporary(folder.path(), 0o666, |builder, folder| builder.tempfile_in(folder)).unwrap();
+        let mut left: Vec<_> = fs::read_dir(folder.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
+        left.sort();
+        let mut expected = [mine, other].map(std::ffi::OsString::from).to_vec();
+        expected.sort();
+        assert_eq!(left, expected);
+    }
+}
