@@ -82,8 +82,6 @@ unsupported! {
     cuFuncSetSharedMemConfig
     cuFuncSetSharedSize
     cuGetExportTable
-    cuGetProcAddress
-    cuGetProcAddress_v2
     cuGraphAddBatchMemOpNode
     cuGraphAddChildGraphNode
     cuGraphAddDependencies

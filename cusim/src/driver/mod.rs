@@ -1,5 +1,6 @@
 //! The driver's state and what its calls do, apart from the C interface.
 
+pub mod absent;
 pub mod calls;
 pub mod capture;
 pub mod code;
@@ -10,6 +11,7 @@ pub mod graph;
 pub mod handles;
 pub mod kernel;
 pub mod memory;
+pub mod release;
 pub mod stream;
 pub mod work;
 
@@ -106,6 +108,10 @@ impl Driver {
         let config = Config::from_env().map_err(|message| {
             say(&message);
             code::INVALID_VALUE
+        })?;
+        absent::outcome().map_err(|message| {
+            say(&format!("CUSIM_DRIVER={}: {message}", release::loaded().key));
+            code::NOT_SUPPORTED
         })?;
         let Some(memory) = Memory::new() else {
             say("the host refuses to reserve address space (see ulimit -v and vm.overcommit_memory)");
