@@ -1,5 +1,7 @@
 //! Allocations and pools.
 
+use std::sync::Arc;
+
 use super::Driver;
 use super::code::*;
 use super::handles::Kind;
@@ -92,7 +94,7 @@ impl Driver {
         let address = self.allocate_on(device, bytes, AllocationKind::Async, "cuMemAllocAsync")?;
         if let Some(graph) = captured {
             // The memory stays as long as the graph.
-            self.graphs.get_mut(graph)?.memory.push(address);
+            Arc::make_mut(&mut self.graphs.get_mut(graph)?.memory).push(address);
         }
         Ok(address)
     }
