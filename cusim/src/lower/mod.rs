@@ -7,6 +7,7 @@ mod calls;
 mod carry;
 mod draft;
 mod emit;
+mod exchange;
 mod instruction;
 mod memory;
 mod moves;
