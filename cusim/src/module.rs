@@ -141,9 +141,8 @@ impl Image {
         Some((*self.globals.get(name)?, *self.sizes.get(name)?))
     }
 
-    /// PTX version times ten, and the number of the target.
-    pub fn versions(&self) -> (u32, u32) {
-        let (major, minor) = self.tree.version;
-        (major.saturating_mul(10).saturating_add(minor), lower::target_number(self.tree.target))
+    /// The number of the target.
+    pub fn target(&self) -> u32 {
+        lower::target_number(self.tree.target)
     }
 }

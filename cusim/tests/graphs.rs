@@ -101,7 +101,48 @@ fn updates_change_parameters() {
     assert_eq!(bench.read(&cleared), want);
 }
 
+/// Memory that a graph allocates stays as long as the graph or an instance of it, and what was launched.
+fn memory_of_graphs_stays_with_their_instances() {
+    let bench = Bench::new();
+    let mut values = bench.ones(64);
+    bench.stream.synchronize().unwrap();
+    let before = bench.ctx.mem_get_info().unwrap();
+    let graph = bench.record(|| {
+        let zeros = bench.stream.alloc_zeros::<f32>(64).unwrap();
+        bench.double(&bench.stream, &zeros, 1);
+        bench.stream.memcpy_dtod(&zeros, &mut values).unwrap();
+    });
+    let (first, second) = (bench.ready(graph), bench.ready(graph));
+    unsafe { result::graph::destroy(graph) }.unwrap();
+    bench.launch(first);
+    assert_eq!(bench.read(&values), vec![0.0; 64]);
+    unsafe { result::graph::exec_destroy(first) }.unwrap();
+    bench.stream.memcpy_htod(&[1.0f32; 64], &mut values).unwrap();
+    bench.launch(second);
+    unsafe { result::graph::exec_destroy(second) }.unwrap();
+    assert_eq!(bench.read(&values), vec![0.0; 64], "what was launched is done");
+    assert_eq!(bench.ctx.mem_get_info().unwrap(), before, "nothing is left of it");
+}
+
 on_cusim! {
+    fn memory_of_graphs_outlives_them() {
+        memory_of_graphs_stays_with_their_instances();
+    }
+
+    fn memory_of_graphs_outlives_them_late("CUSIM_ASYNC" = "late") {
+        memory_of_graphs_stays_with_their_instances();
+    }
+
+    fn a_graph_that_allocates_becomes_no_part_of_another() {
+        let bench = Bench::new();
+        let allocating = bench.ready(bench.record(|| drop(bench.stream.alloc_zeros::<f32>(64).unwrap())));
+        bench.stream.begin_capture(RELAXED).unwrap();
+        let nested = unsafe { result::graph::launch(allocating, bench.stream.cu_stream()) };
+        assert_eq!(code(nested), Code::CUDA_ERROR_NOT_SUPPORTED);
+        let ended = unsafe { result::stream::end_capture(bench.stream.cu_stream()) };
+        assert_eq!(code(ended), Code::CUDA_ERROR_STREAM_CAPTURE_INVALIDATED);
+    }
+
     fn an_update_changes_parameters_at_once() {
         updates_change_parameters();
     }

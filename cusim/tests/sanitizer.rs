@@ -17,13 +17,14 @@ static ALONE: std::sync::Mutex<()> = std::sync::Mutex::new(());
 /// Runs a kernel on 4,096 bytes of zeros (twice, if it takes two pointers): its reports, and the fault it met. These
 /// must not depend on the number of host threads.
 fn run(kernel: &str, checks: Checks, shape: (u32, u32), more: &[Arg]) -> (Vec<String>, Option<Box<Fault>>) {
-    let alone = run_on(1, kernel, checks, shape, more);
-    let together = run_on(2, kernel, checks, shape, more);
+    let alone = run_on("wrong", 1, kernel, checks, shape, more);
+    let together = run_on("wrong", 2, kernel, checks, shape, more);
     assert_eq!(format!("{alone:?}"), format!("{together:?}"), "{kernel}");
     alone
 }
 
 fn run_on(
+    file: &str,
     threads: usize,
     kernel: &str,
     checks: Checks,
@@ -35,7 +36,7 @@ fn run_on(
     if checks.any() {
         sandbox.check(checks);
     }
-    let image = sandbox.load(&support::compile("wrong", &[])).unwrap();
+    let image = sandbox.load(&support::compile(file, &[])).unwrap();
     let program = sandbox.kernel(&image, kernel).unwrap();
     let mut args = vec![];
     while args.len() + more.len() < program.params.len() {
@@ -150,6 +151,31 @@ fn races_in_global_memory() {
 }
 
 #[test]
+fn correct_kernels_draw_no_report() {
+    let kernels = [
+        ("prints", 1),
+        ("meets_at_an_mbarrier", 2),
+        ("largest_by_exchange", 4),
+        ("sum_by_exchange", 4),
+        ("bf16_sum", 4),
+        ("shared_sum_by_exchange", 1),
+        ("counts_by_exchange", 4),
+    ];
+    for (kernel, blocks) in kernels {
+        for threads in [1, 2] {
+            let (reports, fault) = run_on("right", threads, kernel, Checks::ALL, (blocks, 64), &[]);
+            assert!(reports.is_empty() && fault.is_none(), "{kernel}: {fault:?} {}", reports.join("\n"));
+        }
+    }
+}
+
+#[test]
+fn a_read_that_no_exchange_checks_is_a_race() {
+    let report = reports("plain_read_beside_exchange", RACE, (2, 64), &[]);
+    assert_says(&report, &["[race]", "global memory", "reads what another thread writes"]);
+}
+
+#[test]
 fn lanes_that_store_different_wide_values_to_one_place() {
     let report = reports("wide_race", RACE, (1, 32), &[Arg::U32(1)]);
     for store in ["st.shared.v4.u32", "st.shared.v2.u32", "st.shared.u8", "st.global.v4.u32", "st.global.f64"] {
@@ -163,7 +189,7 @@ fn lanes_that_store_different_wide_values_to_one_place() {
 #[test]
 fn what_is_found_does_not_depend_on_chance() {
     let find = |threads| {
-        let (reports, fault) = run_on(threads, "race_of_many_blocks", RACE, (1000, 64), &[]);
+        let (reports, fault) = run_on("wrong", threads, "race_of_many_blocks", RACE, (1000, 64), &[]);
         assert!(fault.is_none());
         reports.join("\n")
     };

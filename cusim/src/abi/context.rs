@@ -54,7 +54,7 @@ api! {
     /// The newest CUDA version that the driver claims to support.
     fn cuDriverGetVersion(version: *mut c_int) {
         // SAFETY: the caller gives a valid pointer.
-        unsafe { put(version, crate::driver::device::DRIVER_VERSION) }
+        unsafe { put(version, crate::driver::release::loaded().cuda as c_int) }
     }
 
     /// A device by ordinal.
@@ -96,9 +96,9 @@ api! {
 
     /// An attribute of a device.
     fn cuDeviceGetAttribute(value: *mut c_int, attribute: c_uint, device: c_int) {
-        let found = with(|d| Ok(d.device(device)?.model.attribute(attribute, device as u32)))?;
+        let found = with(|d| d.device_attribute(device, attribute))?;
         // SAFETY: the caller gives a valid pointer.
-        unsafe { put(value, found.ok_or(INVALID_VALUE)?) }
+        unsafe { put(value, found) }
     }
 
     /// Compute capability.

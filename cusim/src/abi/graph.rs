@@ -157,7 +157,7 @@ api! {
 
     /// Ends an instance of a graph.
     fn cuGraphExecDestroy(exec: u64) {
-        with(|d| d.execs.remove(exec).map(|_| ()))
+        with(|d| d.destroy_exec(exec))
     }
 
     /// Ends a graph.

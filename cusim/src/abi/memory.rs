@@ -25,8 +25,7 @@ fn copy_now(
         d.refuse_unsafe()?;
         let stream = d.resolve_stream(0)?;
         let work = Work::Copy { to: to(d), from: from(d), bytes: bytes as u64, call };
-        d.submit(stream, work)?;
-        d.synchronise_stream(stream)
+        d.submit_and_finish(stream, work)
     })
 }
 
@@ -54,10 +53,7 @@ fn copy_later(to: Place, from: Place, bytes: usize, stream: u64, call: &'static 
                 d.submit(stream, Work::Write { to, data: data.into(), call })
             }
             // Into pageable memory the call waits.
-            (Place::Host(_), _) if !captured => {
-                d.submit(stream, Work::Copy { to, from, bytes, call })?;
-                d.finish_stream(stream)
-            }
+            (Place::Host(_), _) if !captured => d.submit_and_finish(stream, Work::Copy { to, from, bytes, call }),
             _ => d.submit(stream, Work::Copy { to, from, bytes, call }),
         }
     })

@@ -3,6 +3,7 @@
 mod context;
 mod graph;
 mod launch;
+mod lookup;
 mod memory;
 mod misc;
 mod module;
@@ -13,12 +14,19 @@ mod unsupported;
 use std::ffi::{CStr, c_char};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use crate::driver::code::{Code, INVALID_VALUE, UNKNOWN};
+use crate::driver::code::{Code, INVALID_VALUE, NOT_SUPPORTED, UNKNOWN};
+use crate::driver::release::{loaded, version_text};
 use crate::driver::{calls, say};
 
-/// Runs a call; a bug in cusim becomes an error code, since a panic must not leave the library.
-fn call(name: &'static str, f: impl FnOnce() -> Result<(), Code>) -> u32 {
+/// Runs a call of a function that CUDA has had since a version; a bug in cusim becomes an error code, since a panic must not
+/// leave the library.
+fn call(name: &'static str, since: u32, f: impl FnOnce() -> Result<(), Code>) -> u32 {
     calls::note(name);
+    if !loaded().has(since) {
+        let (since, release) = (version_text(since), loaded());
+        say(&format!("{name} came with CUDA {since}; driver {} has CUDA {}", release.key, release.cuda_text()));
+        return NOT_SUPPORTED.0;
+    }
     match catch_unwind(AssertUnwindSafe(f)) {
         Ok(Ok(())) => 0,
         Ok(Err(Code(code))) => code,
@@ -39,7 +47,8 @@ macro_rules! api {
         #[unsafe(no_mangle)]
         #[allow(non_snake_case, reason = "CUDA's names")]
         pub unsafe extern "C" fn $name($($arg: $ty),*) -> u32 {
-            $crate::abi::call(stringify!($name), || $body)
+            const SINCE: u32 = $crate::driver::release::since(stringify!($name));
+            $crate::abi::call(stringify!($name), SINCE, || $body)
         }
     )*};
 }

@@ -4,23 +4,91 @@ use std::ffi::{CStr, c_char, c_int, c_uint, c_void};
 
 use super::{api, put, string};
 use crate::driver::code::{Code, FILE_NOT_FOUND, INVALID_IMAGE, INVALID_VALUE, NO_BINARY_FOR_GPU};
+use crate::driver::kernel::Refused;
 use crate::driver::{say, with};
 use crate::module::binary_kind;
 
+/// Where the caller wants to read why an image was refused.
+struct Log {
+    text: *mut u8,
+    /// How many bytes there is room for; says how many were written afterwards.
+    bytes: *mut usize,
+}
+
+/// `CUjit_option`.
+mod option {
+    pub const ERROR_LOG_BUFFER: u32 = 5;
+    pub const ERROR_LOG_BUFFER_SIZE: u32 = 6;
+}
+
+impl Log {
+    /// The buffer among the options of a call, if there is one.
+    ///
+    /// # Safety
+    /// There must be as many options and values as `count` says.
+    unsafe fn among(count: c_uint, options: *const c_uint, values: *mut usize) -> Option<Self> {
+        if options.is_null() || values.is_null() {
+            return None;
+        }
+        let find = |wanted: u32| {
+            // SAFETY: there are so many options and values by the caller's promise.
+            (0..count as usize)
+                .find(|index| unsafe { *options.add(*index) } == wanted)
+                .map(|index| unsafe { values.add(index) })
+        };
+        let (text, bytes) = (find(option::ERROR_LOG_BUFFER)?, find(option::ERROR_LOG_BUFFER_SIZE)?);
+        // SAFETY: the value of the option is the buffer's address.
+        Some(Self { text: unsafe { *text } as *mut u8, bytes })
+    }
+
+    /// Writes a line as far as there is room, and a zero.
+    ///
+    /// # Safety
+    /// The buffer must be as large as its option says.
+    unsafe fn write(&self, line: &str) {
+        // SAFETY: the value of an option is valid by the promise of `among`, the buffer's size by that of this function.
+        unsafe {
+            let room = *self.bytes;
+            if self.text.is_null() || room == 0 {
+                return;
+            }
+            let length = line.len().min(room - 1);
+            self.text.copy_from_nonoverlapping(line.as_ptr(), length);
+            self.text.add(length).write(0);
+            *self.bytes = length + 1;
+        }
+    }
+}
+
+/// Loads PTX, and says why not.
+fn load_text(call: &str, text: &str, log: Option<Log>) -> Result<u64, Code> {
+    let loaded = with(|d| Ok(d.load_module(text)))?;
+    loaded.map_err(|Refused { code, log: why }| {
+        if !why.is_empty() {
+            say(&format!("{call}: {why}"));
+        }
+        if let Some(log) = log {
+            // SAFETY: the caller of the function gives a buffer of the size that it says.
+            unsafe { log.write(&why) };
+        }
+        code
+    })
+}
+
 /// Loads an image that ends with a zero, as PTX does.
-unsafe fn load(module: *mut u64, image: *const c_void) -> Result<(), Code> {
+unsafe fn load(call: &str, module: *mut u64, image: *const c_void, log: Option<Log>) -> Result<(), Code> {
     if image.is_null() {
         return Err(INVALID_VALUE);
     }
     // SAFETY: images are at least four bytes long.
     let magic = unsafe { *image.cast::<[u8; 4]>() };
     if let Some(kind) = binary_kind(&magic) {
-        say(&format!("cuModuleLoadData: {kind}: cusim runs PTX only; compile with nvcc -ptx and load that"));
+        say(&format!("{call}: {kind}: cusim runs PTX only; compile with nvcc -ptx and load that"));
         return Err(NO_BINARY_FOR_GPU);
     }
     // SAFETY: what is not binary is text that ends with a zero.
     let text = unsafe { CStr::from_ptr(image.cast::<c_char>()) }.to_str().map_err(|_| INVALID_IMAGE)?;
-    let loaded = with(|d| d.load_module(text))?;
+    let loaded = load_text(call, text, log)?;
     // SAFETY: the caller gives a valid pointer.
     unsafe { put(module, loaded) }
 }
@@ -29,14 +97,13 @@ api! {
     /// Loads PTX.
     fn cuModuleLoadData(module: *mut u64, image: *const c_void) {
         // SAFETY: as for this function.
-        unsafe { load(module, image) }
+        unsafe { load("cuModuleLoadData", module, image, None) }
     }
 
-    /// Loads PTX; the options are for a real compiler.
-    fn cuModuleLoadDataEx(module: *mut u64, image: *const c_void, count: c_uint, options: *const c_void, values: *const c_void) {
-        let _ = (count, options, values);
+    /// Loads PTX; of the options, which are for a real compiler, the log of errors is filled.
+    fn cuModuleLoadDataEx(module: *mut u64, image: *const c_void, count: c_uint, options: *const c_uint, values: *mut usize) {
         // SAFETY: as for this function.
-        unsafe { load(module, image) }
+        unsafe { load("cuModuleLoadDataEx", module, image, Log::among(count, options, values)) }
     }
 
     /// Fat binaries are not supported.
@@ -59,7 +126,7 @@ api! {
             return Err(NO_BINARY_FOR_GPU);
         }
         let text = String::from_utf8(bytes).map_err(|_| INVALID_IMAGE)?;
-        let loaded = with(|d| d.load_module(text.trim_end_matches('\0')))?;
+        let loaded = load_text("cuModuleLoad", text.trim_end_matches('\0'), None)?;
         // SAFETY: the caller gives a valid pointer.
         unsafe { put(module, loaded) }
     }

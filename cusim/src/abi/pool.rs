@@ -10,14 +10,20 @@ use crate::driver::with;
 api! {
     /// The pool that a device began with.
     fn cuDeviceGetDefaultMemPool(pool: *mut u64, device: c_int) {
-        let found = with(|d| Ok(d.device(device)?.default_pool))?;
+        let found = with(|d| {
+            let pool = d.device(device)?.default_pool;
+            d.need_pools().map(|()| pool)
+        })?;
         // SAFETY: the caller gives a valid pointer.
         unsafe { put(pool, found) }
     }
 
     /// The pool that a device's allocations come from.
     fn cuDeviceGetMemPool(pool: *mut u64, device: c_int) {
-        let found = with(|d| Ok(d.device(device)?.current_pool))?;
+        let found = with(|d| {
+            let pool = d.device(device)?.current_pool;
+            d.need_pools().map(|()| pool)
+        })?;
         // SAFETY: the caller gives a valid pointer.
         unsafe { put(pool, found) }
     }
@@ -25,6 +31,7 @@ api! {
     /// Sets the pool that a device's allocations come from.
     fn cuDeviceSetMemPool(device: c_int, pool: u64) {
         with(|d| {
+            d.need_pools()?;
             d.pools.get(pool)?;
             d.device(device)?.current_pool = pool;
             Ok(())
@@ -47,6 +54,7 @@ api! {
         }
         let made = with(|d| {
             d.device(device)?;
+            d.need_pools()?;
             Ok(d.pools.add(Pool::new(device as u32)))
         })?;
         // SAFETY: the caller gives a valid pointer.
@@ -56,6 +64,7 @@ api! {
     /// Ends a pool.
     fn cuMemPoolDestroy(pool: u64) {
         with(|d| {
+            d.need_pools()?;
             if d.devices.iter().any(|device| device.default_pool == pool) {
                 return Err(INVALID_VALUE);
             }
@@ -71,7 +80,10 @@ api! {
     /// Gives memory that a pool keeps back to the system; it keeps none.
     fn cuMemPoolTrimTo(pool: u64, keep: usize) {
         let _ = keep;
-        with(|d| d.pools.get(pool).map(|_| ()))
+        with(|d| {
+            d.need_pools()?;
+            d.pools.get(pool).map(|_| ())
+        })
     }
 
     /// A pool's attribute: four bytes for the switches, eight for amounts.

@@ -3,10 +3,11 @@
 use std::ffi::{c_int, c_uint, c_void};
 
 use super::{api, put};
+use crate::driver::callback::HostFunction;
 use crate::driver::code::{Code, INVALID_VALUE};
 use crate::driver::context::current;
 use crate::driver::with;
-use crate::driver::work::{HostFunction, Work};
+use crate::driver::work::Work;
 
 fn create(stream: *mut u64, flags: c_uint, priority: c_int) -> Result<(), Code> {
     if flags > 1 {
@@ -107,7 +108,20 @@ api! {
         let call = function.ok_or(INVALID_VALUE)?;
         with(|d| {
             let stream = d.resolve_stream(stream)?;
-            d.submit(stream, Work::Host(HostFunction { call, data: data as usize }))
+            d.submit(stream, Work::Host(HostFunction::Plain(call, data as usize)))
+        })
+    }
+
+    /// Calls the host in stream order, and tells it the stream.
+    fn cuStreamAddCallback(
+        stream: u64, function: Option<unsafe extern "C" fn(u64, c_uint, *mut c_void)>, data: *mut c_void, flags: c_uint,
+    ) {
+        let call = function.filter(|_| flags == 0).ok_or(INVALID_VALUE)?;
+        with(|d| {
+            let resolved = d.resolve_stream(stream)?;
+            // No graph has such a node.
+            d.refuse_in_capture(resolved)?;
+            d.submit(resolved, Work::Host(HostFunction::Callback(call, stream, data as usize)))
         })
     }
 

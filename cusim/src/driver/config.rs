@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use super::device::Model;
+use super::release::Release;
 use crate::exec::order::Order;
 
 /// Which checks are on.
@@ -57,6 +59,8 @@ pub struct Config {
     pub device: Option<String>,
     /// Number of devices.
     pub devices: u32,
+    /// Whether devices have memory pools.
+    pub pools: bool,
     /// Order of blocks and warps.
     pub order: Order,
     /// When asynchronous work is done.
@@ -82,12 +86,27 @@ impl Config {
     /// Reads settings by name.
     pub fn read(get: impl Fn(&str) -> Option<String>) -> Result<Self, String> {
         let get = |name: &str| get(name).filter(|value| !value.is_empty());
-        let mut config = Self { devices: 1, ..Self::default() };
+        let mut config = Self { devices: 1, pools: true, ..Self::default() };
+        let release = match get("CUSIM_DRIVER") {
+            Some(value) => Release::find(&value).ok_or_else(|| invalid("CUSIM_DRIVER", &value, &Release::names()))?,
+            None => Release::standard(),
+        };
         if let Some(value) = get("CUSIM_DEVICE") {
-            if crate::driver::device::Model::find(&value).is_none() {
-                return Err(invalid("CUSIM_DEVICE", &value, &crate::driver::device::Model::names()));
+            let model = Model::find(&value).ok_or_else(|| invalid("CUSIM_DEVICE", &value, &Model::names()))?;
+            if !model.works_with(release) {
+                let valid = Model::all().filter(|model| model.works_with(release)).map(|model| model.key);
+                let valid = valid.collect::<Vec<_>>().join(", ");
+                let why = format!("driver {} is older than the device; valid: {valid}", release.key);
+                return Err(format!("CUSIM_DEVICE={value} with CUSIM_DRIVER={} does not work: {why}", release.key));
             }
             config.device = Some(value);
+        }
+        if let Some(value) = get("CUSIM_POOLS") {
+            config.pools = match value.as_str() {
+                "on" => true,
+                "off" => false,
+                _ => return Err(invalid("CUSIM_POOLS", &value, "on, off")),
+            };
         }
         if let Some(value) = get("CUSIM_DEVICES") {
             config.devices = match value.parse() {
@@ -194,6 +213,8 @@ mod tests {
         for (name, value) in [
             ("CUSIM_DEVICE", "rtx9"),
             ("CUSIM_DEVICES", "0"),
+            ("CUSIM_DRIVER", "471"),
+            ("CUSIM_POOLS", "none"),
             ("CUSIM_ORDER", "seed:x"),
             ("CUSIM_ASYNC", "lazy"),
             ("CUSIM_CHECK", "mem,rice"),
@@ -208,7 +229,20 @@ mod tests {
     }
 
     #[test]
+    fn a_device_newer_than_the_driver_is_an_error() {
+        let settings = |asked: &str| match asked {
+            "CUSIM_DEVICE" => Some("h200".to_string()),
+            "CUSIM_DRIVER" => Some("470".to_string()),
+            _ => None,
+        };
+        let error = Config::read(settings).unwrap_err();
+        assert!(error.contains("CUSIM_DEVICE=h200") && error.ends_with("valid: rtx3090, a100"), "{error}");
+        assert_eq!(read("CUSIM_DEVICE", "h200").unwrap().device.as_deref(), Some("h200"));
+    }
+
+    #[test]
     fn well_formed_values() {
+        assert!(read("CUSIM_DRIVER", "470").unwrap().pools && !read("CUSIM_POOLS", "off").unwrap().pools);
         assert_eq!(read("CUSIM_CHECK", "mem,init").unwrap().checks, Checks { init: true, ..Checks::default() });
         assert_eq!(read("CUSIM_ORDER", "seed:7").unwrap().order, Order::Seed(7));
         let failures = read("CUSIM_FAIL", "alloc:7,memory=2GiB").unwrap().failures;

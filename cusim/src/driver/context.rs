@@ -8,6 +8,7 @@ use super::code::*;
 use super::device::Model;
 use super::handles::Kind;
 use super::memory::Pool;
+use super::release::loaded;
 
 /// A device.
 pub struct Device {
@@ -50,6 +51,9 @@ pub struct Context {
 impl Kind for Context {
     const TAG: u64 = 0x51;
 }
+
+/// The device attribute that says whether there are memory pools.
+const MEMORY_POOLS_SUPPORTED: u32 = 115;
 
 thread_local! {
     /// Contexts of this thread, the current one last.
@@ -117,6 +121,19 @@ impl Driver {
     /// A device by ordinal.
     pub fn device(&mut self, ordinal: i32) -> Result<&mut Device, Code> {
         usize::try_from(ordinal).ok().and_then(|index| self.devices.get_mut(index)).ok_or(INVALID_DEVICE)
+    }
+
+    /// An attribute of a device, as driver and settings let it be.
+    pub fn device_attribute(&mut self, ordinal: i32, attribute: u32) -> Result<i32, Code> {
+        let pools = self.config.pools;
+        let model = self.device(ordinal)?.model;
+        if attribute > loaded().attributes {
+            return Err(INVALID_VALUE);
+        }
+        match model.attribute(attribute, ordinal as u32).ok_or(INVALID_VALUE)? {
+            _ if attribute == MEMORY_POOLS_SUPPORTED && !pools => Ok(0),
+            value => Ok(value),
+        }
     }
 
     /// The calling thread's context.

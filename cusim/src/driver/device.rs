@@ -1,5 +1,7 @@
 //! Device models: what they are called and what they can do.
 
+use super::release::Release;
+
 /// A device model.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Model {
@@ -102,15 +104,21 @@ pub const MAX_THREADS: u32 = 1024;
 pub const DEFAULT_SHARED: u32 = 49152;
 /// Shared memory that the system takes of each block.
 pub const RESERVED_SHARED: u32 = 1024;
-/// The newest driver interface that is claimed, as CUDA writes versions.
-pub const DRIVER_VERSION: i32 = 13000;
-/// The newest PTX version that is read, times ten.
-pub const MAX_PTX: u32 = 90;
 
 impl Model {
     /// The model of this name; the RTX 3090 if none is given.
     pub fn find(key: &str) -> Option<&'static Self> {
         MODELS.iter().find(|model| model.key == key)
+    }
+
+    /// All models.
+    pub fn all() -> impl Iterator<Item = &'static Self> {
+        MODELS.iter()
+    }
+
+    /// Whether a driver release knows the device: Hopper came with CUDA 11.8.
+    pub fn works_with(&self, release: &Release) -> bool {
+        self.capability.0 < 9 || release.has(11080)
     }
 
     /// The model where none is named.
@@ -179,7 +187,7 @@ impl Model {
             120 => hopper,
             // Further attributes exist and are features that cusim does not have: textures, surfaces, interprocess
             // and external memory, virtual memory, multicast.
-            21..=30 | 42..=74 | 77 | 92..=94 | 98 | 100 | 102..=105 | 107 | 110 | 112..=114 | 116..=119 | 121..=160 => {
+            21..=30 | 42..=74 | 77 | 92..=94 | 98 | 100 | 102..=105 | 107 | 110 | 112..=114 | 116..=119 | 121..=147 => {
                 0
             }
             _ => return None,

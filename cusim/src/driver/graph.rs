@@ -7,6 +7,7 @@ use super::Driver;
 use super::capture::Recording;
 use super::code::*;
 use super::handles::Kind;
+use super::say;
 use super::work::{Place, Work};
 use crate::mem::AllocationKind;
 
@@ -34,8 +35,8 @@ enum End {
 pub struct Graph {
     /// Its nodes in the order in which they were recorded, which respects all dependencies.
     pub nodes: Vec<Node>,
-    /// Memory that its allocation nodes own.
-    pub memory: Vec<u64>,
+    /// Memory that its allocation nodes own, together with its instances.
+    pub memory: Arc<Vec<u64>>,
     /// The capture that it is being filled by.
     pub recording: Option<Recording>,
 }
@@ -48,8 +49,8 @@ impl Kind for Graph {
 pub struct GraphExec {
     /// Its nodes.
     pub nodes: Arc<Vec<Node>>,
-    /// Whether some of them allocate memory.
-    allocates: bool,
+    /// Memory that their allocation nodes own.
+    memory: Arc<Vec<u64>>,
 }
 
 impl Kind for GraphExec {
@@ -162,7 +163,7 @@ impl Driver {
         if graph.recording.is_some() {
             return Err(INVALID_VALUE);
         }
-        Ok(GraphExec { nodes: Arc::new(graph.nodes.clone()), allocates: !graph.memory.is_empty() })
+        Ok(GraphExec { nodes: Arc::new(graph.nodes.clone()), memory: graph.memory.clone() })
     }
 
     /// Makes a graph ready to run.
@@ -177,7 +178,7 @@ impl Driver {
         let invalid = |_| Refusal { code: INVALID_VALUE, result: result::ERROR, node: 0, from: 0 };
         let new = self.ready(graph).map_err(invalid)?;
         let old = self.execs.get_mut(exec).map_err(invalid)?;
-        let compared = match old.allocates || new.allocates {
+        let compared = match !old.memory.is_empty() || !new.memory.is_empty() {
             true => Err(Change { result: result::NOT_SUPPORTED, node: None, from: None }),
             false => compare(&old.nodes, &new.nodes),
         };
@@ -193,13 +194,41 @@ impl Driver {
 
     /// Runs a graph in a stream.
     pub fn launch_graph(&mut self, exec: u64, stream: u64) -> Result<(), Code> {
-        let nodes = self.execs.get(exec)?.nodes.clone();
+        let exec = self.execs.get(exec)?;
+        let nodes = exec.nodes.clone();
+        let captured = self.streams.get(stream)?.capture.as_ref().map(|capture| capture.graph);
+        if let Some(graph) = captured.filter(|_| !exec.memory.is_empty()) {
+            say("cuGraphLaunch: a graph that allocates memory cannot become part of another");
+            self.spoil(graph);
+            return Err(NOT_SUPPORTED);
+        }
         self.submit(stream, Work::Graph(nodes))
     }
 
     /// Ends a graph.
     pub fn destroy_graph(&mut self, graph: u64) -> Result<(), Code> {
         let graph = self.graphs.remove(graph)?;
-        graph.memory.iter().try_for_each(|start| self.free_now(*start))
+        self.release(graph.memory)
+    }
+
+    /// Ends an instance of a graph.
+    pub fn destroy_exec(&mut self, exec: u64) -> Result<(), Code> {
+        let exec = self.execs.remove(exec)?;
+        self.release(exec.memory)
+    }
+
+    /// Frees what allocation nodes own once neither their graph nor an instance of it is left.
+    fn release(&mut self, memory: Arc<Vec<u64>>) -> Result<(), Code> {
+        let Some(memory) = Arc::into_inner(memory).filter(|memory| !memory.is_empty()) else {
+            return Ok(());
+        };
+        // Launches that are still queued use it.
+        let drained = self.drain_all();
+        let freed = memory.into_iter().fold(Ok(()), |before, start| {
+            // The program may have freed it after a launch.
+            let is_left = self.memory.find(start).is_some_and(|allocation| !allocation.freed);
+            before.and(if is_left { self.free_now(start) } else { Ok(()) })
+        });
+        drained.and(freed)
     }
 }

@@ -7,8 +7,9 @@ use super::Driver;
 use super::code::*;
 use super::config::Asynchrony;
 use super::context::current;
-use super::device::{DEFAULT_SHARED, MAX_PTX, MAX_THREADS, Model, REGISTERS, RESERVED_SHARED};
+use super::device::{DEFAULT_SHARED, MAX_THREADS, Model, REGISTERS, RESERVED_SHARED};
 use super::handles::Kind;
+use super::release::loaded;
 use super::say;
 use crate::count::touched::Touched;
 use crate::exec::copies::Landing;
@@ -16,6 +17,7 @@ use crate::exec::launch::Launch;
 use crate::exec::program::Program;
 use crate::lower::Options;
 use crate::module::{Image, LoadError};
+use crate::ptx;
 use crate::sandbox::WORKSPACE;
 
 /// A loaded module.
@@ -44,6 +46,20 @@ pub struct Function {
 
 impl Kind for Function {
     const TAG: u64 = 0x57;
+}
+
+/// Why a module was not loaded.
+pub struct Refused {
+    /// What the call returns.
+    pub code: Code,
+    /// What the compiler's log says; empty if the compiler was not to blame.
+    pub log: String,
+}
+
+impl From<Code> for Refused {
+    fn from(code: Code) -> Self {
+        Self { code, log: String::new() }
+    }
 }
 
 /// A launch with its arguments.
@@ -111,35 +127,35 @@ impl Function {
 
 impl Driver {
     /// Loads a PTX module into the current context.
-    pub fn load_module(&mut self, text: &str) -> Result<u64, Code> {
+    pub fn load_module(&mut self, text: &str) -> Result<u64, Refused> {
         self.refuse_unsafe()?;
         let device = self.current_device()?;
         let model = self.devices[device as usize].model;
-        let image = Image::load(text, &mut self.memory, device).map_err(|error| {
-            say(&format!("cuModuleLoadData: {error}"));
-            match error {
+        // Newer PTX may hold what cannot be read, so its version is looked at first.
+        let newest = loaded().ptx;
+        if let Ok((version, line)) = ptx::version(text)
+            && version > newest
+        {
+            let (asked, newest) = (format!("{}.{}", version.0, version.1), format!("{}.{}", newest.0, newest.1));
+            // As ptxas says it: programs look for these words.
+            let log = format!(
+                "ptxas application ptx input, line {line}; fatal   : Unsupported .version {asked}; current version is '{newest}'"
+            );
+            return Err(Refused { code: UNSUPPORTED_PTX_VERSION, log });
+        }
+        let mut image = Image::load(text, &mut self.memory, device).map_err(|error| Refused {
+            code: match error {
                 LoadError::NotPtx(_) => NO_BINARY_FOR_GPU,
                 LoadError::Syntax(_) | LoadError::Variables(_) => INVALID_PTX,
                 LoadError::OutOfMemory => OUT_OF_MEMORY,
-            }
+            },
+            log: error.to_string(),
         })?;
-        let (version, target) = image.versions();
-        let refused = if version > MAX_PTX {
-            Some((UNSUPPORTED_PTX_VERSION, format!("PTX version {version} is newer than {MAX_PTX} (times ten)")))
-        } else if target > model.target() {
-            let name = model.name;
-            Some((
-                NO_BINARY_FOR_GPU,
-                format!("PTX for sm_{target} cannot run on {name}, which is sm_{}", model.target()),
-            ))
-        } else {
-            None
-        };
-        if let Some((code, message)) = refused {
-            say(&format!("cuModuleLoadData: {message}"));
-            let mut image = image;
+        let target = image.target();
+        if target > model.target() {
             image.unload(&mut self.memory);
-            return Err(code);
+            let log = format!("PTX for sm_{target} cannot run on {}, which is sm_{}", model.name, model.target());
+            return Err(Refused { code: NO_BINARY_FOR_GPU, log });
         }
         Ok(self.modules.add(LoadedModule { context: current(), image, functions: HashMap::new() }))
     }
@@ -196,6 +212,8 @@ impl Driver {
     /// An attribute of a kernel.
     pub fn function_attribute(&mut self, function: u64, attribute: u32) -> Result<i32, Code> {
         let function = self.functions.get(function)?;
+        let context = self.modules.get(function.module)?.context;
+        let model = self.devices[self.contexts.get(context)?.device as usize].model;
         let program = &function.program;
         Ok(match attribute {
             0 => function.max_threads() as i32,
@@ -203,8 +221,9 @@ impl Driver {
             2 => 0,
             3 => program.functions.first().map_or(0, |kernel| kernel.local_bytes as i32),
             4 => function.registers() as i32,
-            5 => program.versions.0 as i32,
-            6 => program.versions.1 as i32,
+            // The architecture that the PTX is for, and the one that it was compiled to.
+            5 => program.target as i32,
+            6 => model.target() as i32,
             7 => 0,
             8 => function.max_dynamic_shared as i32,
             9 => function.carveout,

@@ -1,5 +1,7 @@
 //! Allocations and pools.
 
+use std::sync::Arc;
+
 use super::Driver;
 use super::code::*;
 use super::handles::Kind;
@@ -67,8 +69,14 @@ impl Driver {
         Ok(address)
     }
 
+    /// Fails where devices have no memory pools, as every call on pools and in stream order does there.
+    pub fn need_pools(&self) -> Result<(), Code> {
+        if self.config.pools { Ok(()) } else { Err(NOT_SUPPORTED) }
+    }
+
     /// Allocates in stream order.
     pub fn allocate_in_stream(&mut self, pool: Option<u64>, bytes: u64, stream: u64) -> Result<u64, Code> {
+        self.need_pools()?;
         let device = match pool {
             Some(pool) => self.pools.get(pool)?.device,
             None => self.current_device()?,
@@ -86,13 +94,14 @@ impl Driver {
         let address = self.allocate_on(device, bytes, AllocationKind::Async, "cuMemAllocAsync")?;
         if let Some(graph) = captured {
             // The memory stays as long as the graph.
-            self.graphs.get_mut(graph)?.memory.push(address);
+            Arc::make_mut(&mut self.graphs.get_mut(graph)?.memory).push(address);
         }
         Ok(address)
     }
 
     /// Frees in stream order.
     pub fn free_in_stream(&mut self, start: u64, stream: u64) -> Result<(), Code> {
+        self.need_pools()?;
         if start == 0 {
             return Ok(());
         }
@@ -118,6 +127,7 @@ impl Driver {
 
     /// A pool's attribute.
     pub fn pool_attribute(&mut self, pool: u64, name: u32) -> Result<(u64, bool), Code> {
+        self.need_pools()?;
         let pool = self.pools.get(pool)?;
         let set = pool.attributes.get(&name).copied();
         let used = self.devices[pool.device as usize].used;

@@ -1,5 +1,7 @@
 //! The driver's state and what its calls do, apart from the C interface.
 
+pub mod absent;
+pub mod callback;
 pub mod calls;
 pub mod capture;
 pub mod code;
@@ -10,10 +12,12 @@ pub mod graph;
 pub mod handles;
 pub mod kernel;
 pub mod memory;
+pub mod release;
 pub mod stream;
 pub mod work;
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
+use std::time::Duration;
 
 use crate::check::report::Sink;
 use crate::count::Counters;
@@ -63,8 +67,18 @@ fn lock() -> MutexGuard<'static, Option<Driver>> {
     DRIVER.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// A function of the host that a stream calls must not call the driver.
+fn refuse_inside() -> Result<(), Code> {
+    if callback::is_inside() {
+        say("a function that a stream calls must not call the driver");
+        return Err(code::NOT_PERMITTED);
+    }
+    Ok(())
+}
+
 /// `cuInit`.
 pub fn initialise() -> Result<(), Code> {
+    refuse_inside()?;
     let mut driver = lock();
     if driver.is_none() {
         *driver = Some(Driver::new()?);
@@ -76,20 +90,31 @@ pub fn initialise() -> Result<(), Code> {
 
 /// Runs a call on the driver's state.
 pub fn with<T>(f: impl FnOnce(&mut Driver) -> Result<T, Code>) -> Result<T, Code> {
+    refuse_inside()?;
     match &mut *lock() {
         Some(driver) => f(driver),
         None => Err(NOT_INITIALIZED),
     }
 }
 
+/// How often, and how long each time, the end of the process waits for other threads.
+const MAX_EXIT_WAITS: u32 = 100;
+const EXIT_WAIT: Duration = Duration::from_millis(10);
+
 /// At the end of the process: finishes what was not waited for, reports leaks, writes files.
 extern "C" fn at_exit() {
-    // Another thread may be inside a call for good.
-    if let Ok(mut driver) = DRIVER.try_lock()
-        && let Some(driver) = driver.as_mut()
-    {
-        driver.finish();
+    // Another thread may be inside a call, and that for good.
+    for _ in 0..MAX_EXIT_WAITS {
+        match DRIVER.try_lock() {
+            Ok(mut driver) => return driver.as_mut().map_or((), Driver::finish),
+            // A bug in cusim, which was said when it showed.
+            Err(TryLockError::Poisoned(_)) => return,
+            Err(TryLockError::WouldBlock) => std::thread::sleep(EXIT_WAIT),
+        }
     }
+    say(
+        "the program ends while another thread is inside a call: leaks and files of reports and counts are not written",
+    );
 }
 
 /// Says something to the user.
@@ -106,6 +131,10 @@ impl Driver {
         let config = Config::from_env().map_err(|message| {
             say(&message);
             code::INVALID_VALUE
+        })?;
+        absent::outcome().map_err(|message| {
+            say(&format!("CUSIM_DRIVER={}: {message}", release::loaded().key));
+            code::NOT_SUPPORTED
         })?;
         let Some(memory) = Memory::new() else {
             say("the host refuses to reserve address space (see ulimit -v and vm.overcommit_memory)");
@@ -153,17 +182,22 @@ impl Driver {
         self.sticky.map_or(Ok(()), Err)
     }
 
-    /// Notes a failure that work met, and returns it.
+    /// Notes a failure that work met, and returns it. In a useless context nothing more is done: what the host gave for it may
+    /// be gone.
     pub fn failed<T>(&mut self, code: Code) -> Result<T, Code> {
         if code::is_sticky(code) {
             self.sticky.get_or_insert(code);
+            self.streams.iter_mut().for_each(|(_, stream)| stream.queue.clear());
         }
         Err(code)
     }
 
     fn finish(&mut self) {
         let _ = self.drain_all();
-        self.sink.leaks(&self.memory);
+        // A program cannot free anything in a useless context.
+        if self.sticky.is_none() {
+            self.sink.leaks(&self.memory);
+        }
         if let Some(path) = &self.config.report
             && let Err(error) = std::fs::write(path, self.sink.to_json())
         {

@@ -91,6 +91,9 @@ impl Driver {
             let result = self.perform(&work);
             return result.or_else(|code| self.failed(code));
         }
+        if work.calls_host() {
+            super::callback::watch();
+        }
         self.streams.get_mut(stream)?.queue.push_back((issued, work));
         match self.config.asynchrony {
             Asynchrony::Eager => self.drain(stream),
@@ -100,6 +103,17 @@ impl Driver {
                 self.wander()
             }
         }
+    }
+
+    /// Adds a step to a stream that is not captured, and waits for it. Whatever fails, the step does not stay behind: what
+    /// the host gave for it is the host's again when the call returns.
+    pub fn submit_and_finish(&mut self, stream: u64, work: Work) -> Result<(), Code> {
+        self.healthy()?;
+        self.refuse_in_capture(stream)?;
+        self.issued += 1;
+        let issued = self.issued;
+        self.streams.get_mut(stream)?.queue.push_back((issued, work));
+        self.finish_stream(stream)
     }
 
     fn is_idle(&self, stream: u64) -> bool {
@@ -123,24 +137,29 @@ impl Driver {
         Ok(())
     }
 
-    /// Does a stream's next step, and before it what it waits for; whether there was one.
+    /// Does a stream's next step, and before it what it waits for; whether there was one. A failure does not keep the step
+    /// from being done, unless it made the context useless.
     pub fn step(&mut self, stream: u64) -> Result<bool, Code> {
         let Some((issued, work)) = self.streams.get_mut(stream)?.queue.pop_front() else {
             return Ok(false);
         };
-        self.respect_legacy(stream, issued)?;
+        let mut before = self.respect_legacy(stream, issued);
         if let Work::Wait(event, number) = work {
             while let Ok(event) = self.events.get(event)
                 && event.done < number
+                && self.has_work(event.stream)
             {
                 let recorder = event.stream;
-                if self.streams.get(recorder).is_err() || !self.step(recorder)? {
-                    break;
-                }
+                before = before.and(self.step(recorder).map(|_| ()));
             }
         }
-        let result = self.perform(&work);
-        result.or_else(|code| self.failed(code)).map(|()| true)
+        self.healthy()?;
+        let own = self.perform(&work).or_else(|code| self.failed(code));
+        before.and(own).map(|()| true)
+    }
+
+    fn has_work(&self, stream: u64) -> bool {
+        self.streams.get(stream).is_ok_and(|stream| !stream.queue.is_empty())
     }
 
     /// Work in the legacy stream waits for earlier work in all blocking streams of the context, and the other way
@@ -162,36 +181,38 @@ impl Driver {
         } else {
             vec![legacy]
         };
-        for other in others {
-            while self.streams.get(other)?.queue.front().is_some_and(|(earlier, _)| *earlier < issued) {
-                self.step(other)?;
-            }
+        others.into_iter().fold(Ok(()), |before, other| before.and(self.finish_until(other, issued)))
+    }
+
+    /// Does what was issued to a stream before a place in the order of issue. All of it is done whatever fails; the first
+    /// failure is what comes back.
+    pub fn finish_until(&mut self, stream: u64, issued: u64) -> Result<(), Code> {
+        let mut result = Ok(());
+        while let Ok(queued) = self.streams.get(stream)
+            && queued.queue.front().is_some_and(|(earlier, _)| *earlier < issued)
+        {
+            result = result.and(self.step(stream).map(|_| ()));
         }
-        Ok(())
+        result
     }
 
     /// Does everything in a stream.
     pub fn drain(&mut self, stream: u64) -> Result<(), Code> {
-        while self.step(stream)? {}
-        Ok(())
+        self.streams.get(stream)?;
+        self.finish_until(stream, u64::MAX)
     }
 
     /// Does everything in a context's streams.
     pub fn drain_context(&mut self, context: u64) -> Result<(), Code> {
-        for stream in self.streams.handles() {
-            if self.streams.get(stream).is_ok_and(|stream| stream.context == context) {
-                self.drain(stream)?;
-            }
-        }
-        Ok(())
+        let streams = self.streams.handles().into_iter();
+        let own = streams.filter(|stream| self.streams.get(*stream).is_ok_and(|stream| stream.context == context));
+        let own: Vec<u64> = own.collect();
+        own.into_iter().fold(Ok(()), |before, stream| before.and(self.drain(stream)))
     }
 
     /// Does everything.
     pub fn drain_all(&mut self) -> Result<(), Code> {
-        for stream in self.streams.handles() {
-            self.drain(stream)?;
-        }
-        Ok(())
+        self.streams.handles().into_iter().fold(Ok(()), |before, stream| before.and(self.drain(stream)))
     }
 
     /// Waits for a stream, as the program asked.
@@ -208,8 +229,8 @@ impl Driver {
             // The legacy stream has not ended before the blocking streams' earlier work has.
             self.issued += 1;
             let issued = self.issued;
-            self.drain(stream)?;
-            return self.respect_legacy(stream, issued);
+            let own = self.drain(stream);
+            return own.and(self.respect_legacy(stream, issued));
         }
         self.drain(stream)
     }

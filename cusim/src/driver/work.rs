@@ -4,19 +4,11 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::Driver;
+use super::callback::HostFunction;
 use super::code::*;
 use super::graph::Node;
 use super::kernel::Shot;
 use crate::mem::FreeError;
-
-/// A C function that the host runs in stream order.
-#[derive(Clone, Copy)]
-pub struct HostFunction {
-    /// The function.
-    pub call: unsafe extern "C" fn(*mut std::ffi::c_void),
-    /// Its argument's address; CUDA calls host functions on a thread of its own.
-    pub data: usize,
-}
 
 /// One end of a copy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,6 +67,17 @@ pub enum Work {
     Graph(Arc<Vec<Node>>),
 }
 
+impl Work {
+    /// Whether it calls a function of the host.
+    pub fn calls_host(&self) -> bool {
+        match self {
+            Self::Host(_) => true,
+            Self::Graph(nodes) => nodes.iter().any(|node| node.work.calls_host()),
+            _ => false,
+        }
+    }
+}
+
 impl Driver {
     /// Does a step.
     pub fn perform(&mut self, work: &Work) -> Result<(), Code> {
@@ -114,8 +117,7 @@ impl Driver {
             }
             Work::Wait(..) => Ok(()),
             Work::Host(function) => {
-                // SAFETY: the caller of cuLaunchHostFunc gave a function and its argument to be called once.
-                unsafe { (function.call)(function.data as *mut std::ffi::c_void) };
+                function.run();
                 Ok(())
             }
             Work::Graph(nodes) => nodes.iter().try_for_each(|node| self.perform(&node.work)),

@@ -287,8 +287,8 @@ pub struct Program {
     pub may_wait: bool,
     /// Registers per thread as an optimising compiler would need about.
     pub registers: u32,
-    /// PTX version and target as ten times major plus minor, e.g. 90 and 80.
-    pub versions: (u32, u32),
+    /// The architecture that its PTX is for, as `.target` says.
+    pub target: u32,
 }
 
 impl Program {

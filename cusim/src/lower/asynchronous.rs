@@ -108,7 +108,7 @@ fn copies_arrive<'m>(body: &mut Body<'_, 'm>, opcode: &mut Opcode, operands: &[O
     }
     // Without .noinc the arrival is added to what the phase waits for, and so changes nothing.
     let count = body.bits(u64::from(counted), 32);
-    on_object(body, opcode, operands, exec::copies_arrive(), None, Some(count))
+    on_object(body, opcode, operands, (exec::copies_arrive(), AccessKind::Atomic), None, Some(count))
 }
 
 fn barrier<'m>(body: &mut Body<'_, 'm>, opcode: &mut Opcode, operands: &[Operand<'m>]) -> Result<(), Problem> {
@@ -123,13 +123,15 @@ fn barrier<'m>(body: &mut Body<'_, 'm>, opcode: &mut Opcode, operands: &[Operand
         "init" => {
             expect(operands, 2)?;
             let count = body.source(&operands[1], B32)?;
-            on_object(body, opcode, &operands[..1], exec::init(), None, Some(count))
+            // What was there before does not matter.
+            on_object(body, opcode, &operands[..1], (exec::init(), AccessKind::StrongStore), None, Some(count))
         }
-        "inval" => on_object(body, opcode, operands, exec::invalidate(), None, None),
+        "inval" => on_object(body, opcode, operands, (exec::invalidate(), AccessKind::Atomic), None, None),
         "arrive" | "arrive_drop" => {
             let run = if action == "arrive" { exec::arrive() } else { exec::arrive_drop() };
             let (result, rest) = operands.split_first().ok_or(UNKNOWN)?;
             let count = rest.get(1).map_or(Ok(one), |operand| body.source(operand, B32))?;
+            let run = (run, AccessKind::Atomic);
             on_object(body, opcode, &rest[..rest.len().min(1)], run, Some((result, B64)), Some(count))
         }
         "pending_count" => {
@@ -146,7 +148,7 @@ fn barrier<'m>(body: &mut Body<'_, 'm>, opcode: &mut Opcode, operands: &[Operand
             if !(3..=4).contains(&operands.len()) {
                 return Err(format!("{} operands where 3 are needed", operands.len()));
             }
-            let run = if parity { exec::test_parity() } else { exec::test() };
+            let run = (if parity { exec::test_parity() } else { exec::test() }, AccessKind::Atomic);
             let token = body.source(&operands[2], if parity { B32 } else { B64 })?;
             on_object(body, opcode, &operands[1..2], run, Some((&operands[0], PRED)), Some(token))
         }
@@ -158,7 +160,7 @@ fn on_object<'m>(
     body: &mut Body<'_, 'm>,
     opcode: &mut Opcode,
     operands: &[Operand<'m>],
-    run: OpFn,
+    (run, access): (OpFn, AccessKind),
     result: Option<(&Operand<'m>, ScalarType)>,
     operand: Option<u32>,
 ) -> Result<(), Problem> {
@@ -189,7 +191,7 @@ fn on_object<'m>(
     let aux = body.site(MemorySite {
         space: Space::Shared,
         bytes: 8,
-        access: AccessKind::Atomic,
+        access,
         values: 1,
         address: 1,
         wide: false,

@@ -6,6 +6,7 @@ mod operands;
 use std::collections::HashMap;
 
 use super::draft::{Draft, Flow, Reg, RegInfo};
+use super::exchange::Seeds;
 use super::reach::Reached;
 use super::{Globals, Options};
 use crate::exec::op::OpFn;
@@ -51,6 +52,7 @@ pub struct Body<'b, 'm> {
     pub stack_bytes: u32,
     pub origin: u32,
     pub carry: Option<Reg>,
+    pub seeds: Seeds<'m>,
     constants: HashMap<(Source, u32), Reg>,
     scopes: Vec<HashMap<&'m str, Symbol>>,
     declared: HashMap<usize, Reg>,
@@ -93,6 +95,7 @@ impl<'b, 'm> Body<'b, 'm> {
             stack_bytes: 0,
             origin: 0,
             carry: None,
+            seeds: Seeds::of(function.body.as_deref().unwrap_or(&[])),
             constants: HashMap::new(),
             scopes: vec![HashMap::new()],
             declared: HashMap::new(),

@@ -82,7 +82,8 @@ fn system_call(body: &mut Body, name: &str, site: &CallSite) -> Result<(), Probl
         let base = body.constant(Source::Local { offset: slot.offset }, 32);
         let aux = stack_site(body, slot.bytes, AccessKind::Store, 0);
         let run = memory::store(space::LOCAL, 32, 1).ok_or("no such store")?;
-        body.push(run, vec![], vec![base, *result]).aux = aux;
+        let draft = body.push(run, vec![], vec![base, *result]);
+        (draft.aux, draft.observed) = (aux, true);
     }
     Ok(())
 }

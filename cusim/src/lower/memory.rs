@@ -125,12 +125,13 @@ pub fn lower<'m>(
     let signed = ty.kind == Kind::Signed;
     let bytes = ty.bytes() * count as u32;
     let access = match (store, strong) {
+        (false, false) if body.seeds.contain(target, value) => AccessKind::StrongLoad,
         (false, false) => AccessKind::Load,
         (false, true) => AccessKind::StrongLoad,
         (true, false) => AccessKind::Store,
         (true, true) => AccessKind::StrongStore,
     };
-    if access == AccessKind::StrongLoad && at.space != space::SHARED {
+    if strong && !store && at.space != space::SHARED {
         body.program.may_wait = true;
     }
     let site = body.site(MemorySite {

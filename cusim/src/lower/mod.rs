@@ -7,6 +7,7 @@ mod calls;
 mod carry;
 mod draft;
 mod emit;
+mod exchange;
 mod instruction;
 mod memory;
 mod moves;
@@ -88,7 +89,7 @@ pub fn lower(module: &Module, kernel: &str, globals: &Globals, options: Options)
     let mut program = Program {
         hints: entry.hints,
         files: module.files.iter().map(|(number, path)| (*number, path.to_string())).collect(),
-        versions: (module.version.0 * 10 + module.version.1, target_number(module.target)),
+        target: target_number(module.target),
         shared: reached.shared.clone(),
         ..Program::default()
     };

@@ -6,7 +6,7 @@ mod scanner;
 mod types;
 
 pub use ast::{Function, InitItem, Instruction, Module, Operand, PerfHints, SourceLine, Statement, Variable};
-pub use parser::parse;
+pub use parser::{parse, version};
 pub use types::{Kind, ScalarType, Space};
 
 /// A PTX text that cannot be read: what is wrong, and on which line.

@@ -22,6 +22,18 @@ pub fn parse(text: &str) -> Result<Module<'_>, PtxError> {
     Ok(parser.module)
 }
 
+/// The version that a PTX text begins with, and the line that says it; the rest is not read.
+pub fn version(text: &str) -> Result<((u32, u32), u32), PtxError> {
+    let mut parser = Parser { scan: Scanner::new(text), module: Module::default() };
+    parser.scan.skip();
+    let line = parser.scan.line();
+    parser.item()?;
+    match parser.module.version {
+        (0, 0) => parser.scan.error("no .version directive: this is not PTX"),
+        version => Ok((version, line)),
+    }
+}
+
 struct Parser<'a> {
     scan: Scanner<'a>,
     module: Module<'a>,

@@ -101,6 +101,12 @@ extern "C" __global__ void plain_read_of_atomic(int* y, int* z) {
     z[threadIdx.x] = a;
 }
 
+// The swap does not check the value that was read.
+extern "C" __global__ void plain_read_beside_exchange(int* y, int* z) {
+    z[blockIdx.x * blockDim.x + threadIdx.x] = *y;
+    atomicCAS(y, 7, (int)threadIdx.x);
+}
+
 extern "C" __global__ void copy_not_awaited(const float* x, float* y) {
     __shared__ __align__(16) float a[128];
     uint32_t dst = (uint32_t)__cvta_generic_to_shared(&a[threadIdx.x * 4]);
