@@ -53,8 +53,8 @@ const OPERATIONS: [&str; 7] = ["project", "multi_pool", "mlp", "cross_attention"
 fn operations_agree_with_the_cpu_in_f32() {
     on_device("operations_agree_with_the_cpu_in_f32", || {
         let gpu = Gpu::open(0, Arithmetic::F32).unwrap();
-        support::prove(&gpu, &OPERATIONS);
-        support::prove(&gpu, &["adamw", "link"]);
+        support::prove(&gpu, &OPERATIONS, true);
+        support::prove(&gpu, &["adamw", "link"], true);
     });
 }
 
@@ -62,8 +62,8 @@ fn operations_agree_with_the_cpu_in_f32() {
 fn operations_agree_with_the_cpu_in_mixed_arithmetic() {
     on_device("operations_agree_with_the_cpu_in_mixed_arithmetic", || {
         let gpu = Gpu::open(0, Arithmetic::Mixed).unwrap();
-        support::prove(&gpu, &OPERATIONS);
-        support::prove(&gpu, &["what ceilings", "filled"]);
+        support::prove(&gpu, &OPERATIONS, true);
+        support::prove(&gpu, &["what ceilings", "filled"], true);
     });
 }
 
@@ -73,7 +73,7 @@ fn what_large_batches_run_is_compared_on_every_model_of_a_device() {
         let gpu = Gpu::open(0, Arithmetic::Mixed).unwrap();
         let large =
             ["project, tall", "encoder product, large", "encoder convolution, large", "decoder products, large"];
-        let launched = support::prove(&gpu, &large);
+        let launched = support::prove(&gpu, &large, false);
         let tall = ["project_forward_112_tall", "project_forward_128"].map(String::from);
         let tiled = ["encoder_gemm", "encoder_convolution", "llama_gemm_f16", "llama_gemm_int8", "llama_gemm_int4"];
         let tiled = tiled.into_iter().flat_map(|kernel| [format!("{kernel}_128"), format!("{kernel}_64")]);
@@ -208,7 +208,8 @@ fn the_doctor_finds_the_kernels_sound() {
     let launched: BTreeSet<String> = checks.iter().flat_map(|check| strings(&check["kernels"])).collect();
     assert_eq!(launched.len(), all);
     for check in checks {
-        assert_eq!((&check["holds"], &check["repeats"]), (&true.into(), &true.into()), "{check}");
+        assert_eq!(check["holds"], true, "{check}");
+        assert_ne!(check["repeats"], false, "{check}");
         let compared = check["compared"].as_array().unwrap();
         assert!(!compared.is_empty(), "{check}");
         assert!(compared.iter().all(|c| c["error"].as_f64() <= c["bound"].as_f64()), "{check}");

@@ -23,7 +23,7 @@ fn zeros(gpu: &Gpu, rows: usize, width: usize) -> Matrix {
 #[test]
 fn layers_are_those_of_the_definition() {
     on_device("layers_are_those_of_the_definition", |gpu| {
-        support::prove(gpu, &["encoder "]);
+        support::prove(gpu, &["encoder "], false);
     });
 }
 

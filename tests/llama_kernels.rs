@@ -14,21 +14,21 @@ fn on_device(test: &str, body: impl Fn(&Gpu)) {
 #[test]
 fn products_are_those_of_the_definition() {
     on_device("products_are_those_of_the_definition", |gpu| {
-        support::prove(gpu, &["decoder products", "decoder gates"]);
+        support::prove(gpu, &["decoder products", "decoder gates"], false);
     });
 }
 
 #[test]
 fn norms_embeddings_and_chosen_tokens_are_those_of_the_definition() {
     on_device("norms_embeddings_and_chosen_tokens_are_those_of_the_definition", |gpu| {
-        support::prove(gpu, &["decoder norms", "decoder embeddings", "decoder sampling", "decoder logits"]);
+        support::prove(gpu, &["decoder norms", "decoder embeddings", "decoder sampling", "decoder logits"], false);
     });
 }
 
 #[test]
 fn attention_is_that_of_the_definition() {
     on_device("attention_is_that_of_the_definition", |gpu| {
-        support::prove(gpu, &["decoder attention"]);
+        support::prove(gpu, &["decoder attention"], false);
     });
 }
 

@@ -252,8 +252,8 @@ pub fn toolchain() -> Option<PathBuf> {
 const INSIDE: &str = "FISSFUSE_TEST_ON_DEVICE";
 
 /// Runs the checks of the doctor's table whose names begin with one of these, of each of which there must be some; all must
-/// hold. Gives the kernels that they launched.
-pub fn prove(gpu: &Gpu, beginnings: &[&str]) -> BTreeSet<&'static str> {
+/// hold, and with `again` have the same bits when repeated. Gives the kernels that they launched.
+pub fn prove(gpu: &Gpu, beginnings: &[&str], again: bool) -> BTreeSet<&'static str> {
     let mut checks = proof::checks(gpu).unwrap();
     for beginning in beginnings {
         assert!(checks.iter().any(|check| check.name.starts_with(beginning)), "no check of {beginning}");
@@ -261,9 +261,9 @@ pub fn prove(gpu: &Gpu, beginnings: &[&str]) -> BTreeSet<&'static str> {
     checks.retain(|check| beginnings.iter().any(|beginning| check.name.starts_with(beginning)));
     let mut launched = BTreeSet::new();
     for check in checks {
-        let proof = check.run(gpu).unwrap();
+        let proof = check.run(gpu, again).unwrap();
         let (arithmetic, repeats) = (gpu.arithmetic(), proof.repeats);
-        assert!(proof.holds(), "{gpu:?}, {arithmetic:?}, {}: repeats: {repeats}, {:?}", proof.name, proof.worst());
+        assert!(proof.holds(), "{gpu:?}, {arithmetic:?}, {}: repeats: {repeats:?}, {:?}", proof.name, proof.worst());
         launched.extend(proof.kernels);
     }
     launched
@@ -275,7 +275,8 @@ pub fn on_device(test: &str, body: impl FnOnce()) {
     on_models(test, &[None], body);
 }
 
-/// The same without a driver on each of cusim's models of a device, which differ in their number of multiprocessors.
+/// The same on each of cusim's models of a device, which differ in their number of multiprocessors, without cusim's checks:
+/// other tests have these.
 pub fn on_every_model(test: &str, body: impl FnOnce()) {
     on_models(test, &["rtx3090", "a100", "h100", "h200"].map(Some), body);
 }
@@ -289,8 +290,8 @@ fn on_models(test: &str, models: &[Option<&str>], body: impl FnOnce()) {
         let output = Command::new(std::env::current_exe().unwrap())
             .args([test, "--exact", "--nocapture", "--test-threads=1"])
             .env("LD_LIBRARY_PATH", folder.path())
-            .envs([(INSIDE, "1"), ("CUSIM_CHECK", "all"), ("CUSIM_ASYNC", "late"), ("CUSIM_ORDER", "reverse")])
-            .envs(model.map(|model| ("CUSIM_DEVICE", model)))
+            .envs([(INSIDE, "1"), ("CUSIM_ASYNC", "late"), ("CUSIM_ORDER", "reverse")])
+            .envs([model.map_or(("CUSIM_CHECK", "all"), |model| ("CUSIM_DEVICE", model))])
             .output()
             .unwrap();
         let (printed, errors) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));

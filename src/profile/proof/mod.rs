@@ -26,6 +26,7 @@ use crate::error::Result;
 pub struct Check {
     /// The kernels' work, such as "project" or "encoder norms", and sizes where these are not many.
     pub name: String,
+    repeated: bool,
     run: Box<dyn Fn(&Gpu, &mut Findings) -> Result<()> + Send + Sync>,
 }
 
@@ -54,13 +55,13 @@ pub struct Proof {
     pub name: String,
     /// What it compared.
     pub compared: Vec<Compared>,
-    /// Whether a second run had the same bits.
-    pub repeats: bool,
+    /// Whether a second run had the same bits, if there was one.
+    pub repeats: Option<bool>,
     /// A hash of all results' bits, to compare devices of one kind by.
     pub bits: String,
     /// The kernels that it launched.
     pub kernels: BTreeSet<&'static str>,
-    /// Wall time of both runs and of what they were compared with: no measure of the device.
+    /// Wall time of all runs and of what they were compared with: no measure of the device.
     pub seconds: f64,
 }
 
@@ -99,32 +100,35 @@ impl Findings {
 
 impl Check {
     fn new(name: impl Into<String>, run: impl Fn(&Gpu, &mut Findings) -> Result<()> + Send + Sync + 'static) -> Check {
-        Check { name: name.into(), run: Box::new(run) }
+        Check { name: name.into(), repeated: true, run: Box::new(run) }
     }
 
-    /// Runs it twice.
-    pub fn run(&self, gpu: &Gpu) -> Result<Proof> {
+    /// The same without a second run, for what is made of kernels that other checks repeat.
+    fn once(self) -> Check {
+        Check { repeated: false, ..self }
+    }
+
+    /// Runs it, with `again` once more for the same bits.
+    pub fn run(&self, gpu: &Gpu, again: bool) -> Result<Proof> {
         let start = Instant::now();
-        let mut runs = [Findings::default(), Findings::default()];
+        let mut runs = vec![Findings::default()];
+        if again && self.repeated {
+            runs.push(Findings::default());
+        }
         let (done, kernels) = gpu.launches_of(|| runs.iter_mut().try_for_each(|findings| (self.run)(gpu, findings)));
         done?;
-        let [first, again] = runs;
-        let (bits, repeated) = (first.bits.digest(), again.bits.digest());
-        Ok(Proof {
-            name: self.name.clone(),
-            compared: first.compared,
-            repeats: bits == repeated,
-            bits: format!("{bits:016x}"),
-            kernels,
-            seconds: start.elapsed().as_secs_f64(),
-        })
+        let repeats = runs.get(1).map(|second| second.bits.digest() == runs[0].bits.digest());
+        let Findings { compared, bits } = runs.swap_remove(0);
+        let (name, bits, seconds) =
+            (self.name.clone(), format!("{:016x}", bits.digest()), start.elapsed().as_secs_f64());
+        Ok(Proof { name, compared, repeats, bits, kernels, seconds })
     }
 }
 
 impl Proof {
     /// Whether it repeats, and compared something, all of which is as it should be.
     pub fn holds(&self) -> bool {
-        self.repeats && !self.compared.is_empty() && self.compared.iter().all(Compared::holds)
+        self.repeats != Some(false) && !self.compared.is_empty() && self.compared.iter().all(Compared::holds)
     }
 
     /// What is nearest to its bound, or furthest beyond it.
@@ -201,7 +205,7 @@ mod tests {
             Proof {
                 name: String::new(),
                 compared,
-                repeats: true,
+                repeats: Some(true),
                 bits: String::new(),
                 kernels: BTreeSet::new(),
                 seconds: 0.0,
@@ -210,7 +214,7 @@ mod tests {
         assert!(!proof(&|_| {}).holds());
         let near = |f: &mut Findings| f.near("near", &[1.0, 2.01], &[1.0, 2.0], 1e-2);
         assert!(proof(&near).holds());
-        assert!(!Proof { repeats: false, ..proof(&near) }.holds());
+        assert!(!Proof { repeats: Some(false), ..proof(&near) }.holds());
         let off = proof(&|f| {
             near(f);
             f.equal("equal", &[1u32, 2], &[1, 3]);

@@ -37,7 +37,7 @@ pub fn checks(arithmetic: Arithmetic) -> Vec<Check> {
     };
     let mut checks: Vec<Check> = decoders.iter().map(of_decoder).collect();
     checks.push(Check::new(format!("CLIP, {encoder}"), move |gpu, found| compare_clip(gpu, (encoder, bound), found)));
-    checks
+    checks.into_iter().map(Check::once).collect()
 }
 
 fn folder() -> Result<TempDir> {

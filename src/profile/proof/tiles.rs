@@ -59,7 +59,7 @@ fn compare(
 }
 
 fn encoder_product(gpu: &Gpu, found: &mut Findings) -> Result<()> {
-    let ((m, n), k) = (sizes(gpu)?, 72);
+    let ((m, n), k) = (sizes(gpu)?, 40);
     let (a, weights, bias, residual) = (exact(m * k, 5), exact(n * k, 6), exact(n, 7), exact(m * n, 8));
     let w = upload(gpu, &weights, k)?;
     let biases = gpu.upload("checked", &bias)?;
@@ -108,7 +108,7 @@ fn convolution(gpu: &Gpu, found: &mut Findings) -> Result<()> {
 
 fn decoder_product(gpu: &Gpu, (format, element): (Format, Element), found: &mut Findings) -> Result<()> {
     let (m, n) = sizes(gpu)?;
-    let k = if decoder::coded(format) { 192 } else { 72 };
+    let k = if decoder::coded(format) { 128 } else { 40 };
     let (codes, scales, exact) = encoded(format, n, k, 1)?;
     let weight = Weight::upload(gpu, format, k, &[(&codes, &scales)])?;
     let gates = Gates::upload(gpu, format, k, (&codes, &scales), (&codes, &scales))?;
