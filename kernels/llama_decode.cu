@@ -6,8 +6,8 @@
 // a row has the same bits whatever stands beside it and however long the launch's grid is. Deterministic.
 // queries (rows, heads, d), pages as llama.cuh describes them, those of sequences[row] from pages[... * page_stride] on;
 // partial (rows, heads, splits, d) f32, peaks (rows, heads, splits, 2): maximum and sum. Grid: (splits, kv_heads * groups,
-// rows); block 128; G query heads at a time, of which a group may need several. 16 bytes of a head per lane: d is a power of
-// two, at most D_MAX. Reference: src/llama/cpu/attention.rs.
+// rows); block 128; G query heads at a time, of which a group may need several. 16 bytes of a head per lane: d is 64 or
+// D_MAX, so that the keys that a block reads at once divide a page. Reference: src/llama/cpu/attention.rs.
 #include "llama.cuh"
 
 struct Decode {
@@ -40,21 +40,15 @@ __device__ inline void decode(const Decode& a) {
     const Page* pages = a.pages + static_cast<int64_t>(a.sequences[row]) * a.page_stride + split * SPLIT;
     // Pages begin at ascending positions; the table ends with pages that begin beyond any.
     if (pages[0].first > position) return;
-    Page page[SPLIT];
-    int there[SPLIT];
-#pragma unroll
-    for (int p = 0; p < SPLIT; ++p) {
-        page[p] = pages[p];
-        there[p] = min(page[p].count, position + 1 - page[p].first);
-    }
-    // Where a key of the split, or its value, lies, if it is there.
-    auto find = [&](int key, int64_t offset) -> const T* {
-        int p = key / PAGE, slot = key % PAGE;
-        int64_t at = (static_cast<int64_t>(kv_head) * PAGE + slot) * a.d;
-        return slot < there[p] ? reinterpret_cast<const T*>(page[p].at + a.layer + offset) + at : nullptr;
+    // This head's keys of a page, or its values, and how many of them the row sees. Pages are read where they are needed: an
+    // array of them that a key's number indexes would lie in local memory.
+    auto of_page = [&](int p, int64_t offset, int& there) {
+        Page page = pages[p];
+        there = min(page.count, position + 1 - page.first);
+        return reinterpret_cast<const T*>(page.at + a.layer + offset) + static_cast<int64_t>(kv_head) * PAGE * a.d;
     };
     // `lanes` lanes share a key; a warp reads `at_once` of them at a time.
-    int lanes = a.d / EACH, at_once = WARP / lanes, mine = lane % lanes * EACH, first_key = warp * at_once + lane / lanes;
+    int lanes = a.d / EACH, at_once = WARP / lanes, mine = lane % lanes * EACH, first_slot = warp * at_once + lane / lanes;
     {
         float q[G][EACH];
 #pragma unroll
@@ -62,18 +56,24 @@ __device__ inline void decode(const Decode& a) {
             int head = first_head + min(g, count - 1);
             load_values(q[g], static_cast<const T*>(a.queries) + (row * a.heads + head) * a.d + mine);
         }
+#pragma unroll
+        for (int p = 0; p < SPLIT; ++p) {
+            int there;
+            const T* keys = of_page(p, 0, there) + mine;
 #pragma unroll 4
-        for (int key = first_key; key < KEYS; key += WARPS * at_once) {
-            const T* from = find(key, 0);
-            float k[EACH];
-            unpack_load<T>(k, from ? load_once<uint4>(from + mine) : make_uint4(0, 0, 0, 0));
+            for (int slot = first_slot; slot < PAGE; slot += WARPS * at_once) {
+                bool seen = slot < there;
+                float k[EACH];
+                unpack_load<T>(k, seen ? load_once<uint4>(keys + slot * a.d) : make_uint4(0, 0, 0, 0));
 #pragma unroll
-            for (int g = 0; g < G; ++g) {
-                float dot = 0;
+                for (int g = 0; g < G; ++g) {
+                    float dot = 0;
 #pragma unroll
-                for (int e = 0; e < EACH; ++e) dot = fmaf(q[g][e], k[e], dot);
-                for (int offset = lanes / 2; offset > 0; offset /= 2) dot += __shfl_xor_sync(ALL_LANES, dot, offset);
-                if (mine == 0) logits[g][key] = from ? dot * a.scale : -INFINITY;
+                    for (int e = 0; e < EACH; ++e) dot = fmaf(q[g][e], k[e], dot);
+                    for (int offset = lanes / 2; offset > 0; offset /= 2)
+                        dot += __shfl_xor_sync(ALL_LANES, dot, offset);
+                    if (mine == 0) logits[g][p * PAGE + slot] = seen ? dot * a.scale : -INFINITY;
+                }
             }
         }
     }
@@ -101,15 +101,19 @@ __device__ inline void decode(const Decode& a) {
     // Value e of all lanes, then the next: with this stride neither writing nor reading meets in a bank.
     auto place = [&](int e, int lane_of_row) { return e * (lanes + WARP / EACH) + lane_of_row; };
     float out[G][EACH] = {};
+#pragma unroll
+    for (int p = 0; p < SPLIT; ++p) {
+        int there;
+        const T* values = of_page(p, a.values, there) + mine;
 #pragma unroll 4
-    for (int key = first_key; key < KEYS; key += WARPS * at_once) {
-        const T* from = find(key, a.values);
-        float v[EACH];
-        unpack_load<T>(v, from ? load_once<uint4>(from + mine) : make_uint4(0, 0, 0, 0));
+        for (int slot = first_slot; slot < PAGE; slot += WARPS * at_once) {
+            float v[EACH];
+            unpack_load<T>(v, slot < there ? load_once<uint4>(values + slot * a.d) : make_uint4(0, 0, 0, 0));
 #pragma unroll
-        for (int g = 0; g < G; ++g)
+            for (int g = 0; g < G; ++g)
 #pragma unroll
-            for (int e = 0; e < EACH; ++e) out[g][e] = fmaf(logits[g][key], v[e], out[g][e]);
+                for (int e = 0; e < EACH; ++e) out[g][e] = fmaf(logits[g][p * PAGE + slot], v[e], out[g][e]);
+        }
     }
 #pragma unroll
     for (int g = 0; g < G; ++g)
@@ -129,10 +133,11 @@ __device__ inline void decode(const Decode& a) {
     }
 }
 
+// Blocks of a multiprocessor: as many as shared memory lets be, or some fewer, so that nothing is spilled for more.
 #define DECODE(T, name)                                                                                                \
-    extern "C" __global__ void __launch_bounds__(128) llama_decode_##name##_1(Decode a) { decode<T, 1>(a); }          \
-    extern "C" __global__ void __launch_bounds__(128) llama_decode_##name##_4(Decode a) { decode<T, 4>(a); }          \
-    extern "C" __global__ void __launch_bounds__(128) llama_decode_##name##_8(Decode a) { decode<T, 8>(a); }
+    extern "C" __global__ void __launch_bounds__(128, 12) llama_decode_##name##_1(Decode a) { decode<T, 1>(a); }        \
+    extern "C" __global__ void __launch_bounds__(128, 6) llama_decode_##name##_4(Decode a) { decode<T, 4>(a); }         \
+    extern "C" __global__ void __launch_bounds__(128, 4) llama_decode_##name##_8(Decode a) { decode<T, 8>(a); }
 
 DECODE(float, f32)
 DECODE(__nv_bfloat16, bf16)

@@ -1,17 +1,13 @@
 //! Every kernel against the CPU, on the GPU at hand or, where there is none, on cusim with all its checks.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::process::{Command, Output};
 
 use fissfuse::device::Gpu;
 use fissfuse::device::cuda::{Arithmetic, has_driver, kernels};
 use fissfuse::eval::replay::replay;
-use fissfuse::model::{
-    Ablation, EntityIndex, FissFuse, GpuScorer, Modalities, ModelConfig, Precision, PreparedSide, Scorer, Step, Widths,
-};
-use fissfuse::ops::{AdamW, Moments, cases};
-use fissfuse::profile::agreement;
+use fissfuse::model::{EntityIndex, FissFuse, GpuScorer, ModelConfig, Precision, PreparedSide, Scorer, Step, Widths};
 use fissfuse::profile::step::TrainingStep;
 use fissfuse::profile::synthetic::Shape;
 use fissfuse::tensor::Tensor;
@@ -45,27 +41,46 @@ fn compare(what: &str, got: &Tensor, want: &Tensor, floor: f32, tolerance: f32) 
     }
 }
 
-fn agrees(arithmetic: Arithmetic) {
-    let gpu = Gpu::open(0, arithmetic).unwrap();
-    for case in cases::small().unwrap() {
-        let agreement = agreement::compare(&case, &gpu).unwrap();
-        assert!(agreement.holds(arithmetic), "{arithmetic:?}: {agreement:?}");
-    }
-}
-
 #[test]
 fn kernels_are_embedded() {
     assert!(!kernels::EMBEDDED.is_empty(), "built without nvcc; run scripts/cuda-toolchain.sh");
 }
 
+/// Names of the operations in the table of checks.
+const OPERATIONS: [&str; 7] = ["project", "multi_pool", "mlp", "cross_attention", "score", "cross_entropy", "dropout"];
+
 #[test]
-fn kernels_agree_with_the_cpu_in_f32() {
-    on_device("kernels_agree_with_the_cpu_in_f32", || agrees(Arithmetic::F32));
+fn operations_agree_with_the_cpu_in_f32() {
+    on_device("operations_agree_with_the_cpu_in_f32", || {
+        let gpu = Gpu::open(0, Arithmetic::F32).unwrap();
+        support::prove(&gpu, &OPERATIONS, true);
+        support::prove(&gpu, &["adamw", "link"], true);
+    });
 }
 
 #[test]
-fn kernels_agree_with_the_cpu_in_mixed_arithmetic() {
-    on_device("kernels_agree_with_the_cpu_in_mixed_arithmetic", || agrees(Arithmetic::Mixed));
+fn operations_agree_with_the_cpu_in_mixed_arithmetic() {
+    on_device("operations_agree_with_the_cpu_in_mixed_arithmetic", || {
+        let gpu = Gpu::open(0, Arithmetic::Mixed).unwrap();
+        support::prove(&gpu, &OPERATIONS, true);
+        support::prove(&gpu, &["what ceilings", "filled"], true);
+    });
+}
+
+#[test]
+fn what_large_batches_run_is_compared_on_every_model_of_a_device() {
+    support::on_every_model("cuda::what_large_batches_run_is_compared_on_every_model_of_a_device", || {
+        let gpu = Gpu::open(0, Arithmetic::Mixed).unwrap();
+        let large =
+            ["project, tall", "encoder product, large", "encoder convolution, large", "decoder products, large"];
+        let launched = support::prove(&gpu, &large, false);
+        let tall = ["project_forward_112_tall", "project_forward_128"].map(String::from);
+        let tiled = ["encoder_gemm", "encoder_convolution", "llama_gemm_f16", "llama_gemm_int8", "llama_gemm_int4"];
+        let tiled = tiled.into_iter().flat_map(|kernel| [format!("{kernel}_128"), format!("{kernel}_64")]);
+        for kernel in tall.into_iter().chain(tiled) {
+            assert!(launched.contains(kernel.as_str()), "{kernel} did not run, but {launched:?}");
+        }
+    });
 }
 
 #[test]
@@ -125,50 +140,18 @@ fn gradients_of_a_batch_of_stored_features_are_the_cpus() {
 }
 
 #[test]
-fn a_mention_linked_on_a_device_gets_the_cpus_scores() {
-    on_device("a_mention_linked_on_a_device_gets_the_cpus_scores", || {
-        let shape = Shape { mentions: 5, candidates: 1, mean_tokens: 9, max_tokens: 70, patches: 6 };
+fn entities_beyond_the_index_are_refused_on_a_device() {
+    on_device("entities_beyond_the_index_are_refused_on_a_device", || {
+        let shape = Shape { mentions: 1, candidates: 1, mean_tokens: 9, max_tokens: 70, patches: 6 };
         let widths = Widths { text: 32, text_global: 24, image: 40, image_global: 24 };
         let gpu = Gpu::open(0, Arithmetic::F32).unwrap();
-        let config = |d, heads| ModelConfig { widths, d, heads, ..ModelConfig::default() };
-        let configs = [
-            (config(36, 3), Precision::Full),
-            (config(100, 1), Precision::Half),
-            (config(136, 2), Precision::Half),
-            (ModelConfig { ablation: Ablation::B, ..config(20, 1) }, Precision::Full),
-            (ModelConfig { ablation: Ablation::A, ..config(20, 1) }, Precision::Full),
-            (ModelConfig { ablation: Ablation::D, ..config(20, 2) }, Precision::Half),
-            (ModelConfig { ablation: Ablation::E, ..config(20, 1) }, Precision::Full),
-            (ModelConfig { modalities: Modalities::Text, ..config(20, 1) }, Precision::Half),
-        ];
-        for (config, precision) in configs {
-            let model = FissFuse::new(config.clone(), 5).unwrap();
-            let mentions = PreparedSide::new(&model, &shape.side(5, widths, 5, 1).unwrap()).unwrap();
-            let on_device = model.to(Some(&gpu)).unwrap();
-            let mut index = EntityIndex::new(&model, precision);
-            let scorer = Scorer::new(&model).unwrap();
-            let mut device = GpuScorer::new(&scorer, &gpu).unwrap();
-            // The index grows between the lists; the lists' lengths differ, and one needs more room than was recorded.
-            let all: Vec<u32> = (0..14).collect();
-            for (mention, list) in
-                [&all[3..4], &all[..7], &all[2..7], &all[..], &all.repeat(10)].into_iter().enumerate()
-            {
-                if mention == 0 || mention == 3 {
-                    let side = shape.side(7, widths, 6, index.len() as u64).unwrap();
-                    index.add(&PreparedSide::new(&on_device, &side).unwrap(), 7).unwrap();
-                }
-                let mention = mentions.mention(mention);
-                let got = device.score(mention, &index, list).unwrap();
-                let want = scorer.score(mention, &index, list).unwrap();
-                assert_eq!(got.len(), want.len());
-                let largest = want.iter().fold(0.0f32, |max, x| max.max(x.abs()));
-                for (got, want) in got.iter().zip(&want) {
-                    // Both compute in f32, in another order.
-                    assert!((got - want).abs() <= 2e-5 * largest, "{config:?}: {got}, CPU {want}");
-                }
-            }
-            assert!(device.score(mentions.mention(0), &index, &[14]).is_err());
-        }
+        let model = FissFuse::new(ModelConfig { widths, d: 20, ..ModelConfig::default() }, 5).unwrap();
+        let side = PreparedSide::new(&model, &shape.side(14, widths, 5, 1).unwrap()).unwrap();
+        let mut index = EntityIndex::new(&model, Precision::Full);
+        index.add(&side, 14).unwrap();
+        let mut device = GpuScorer::new(&Scorer::new(&model).unwrap(), &gpu).unwrap();
+        assert!(device.score(side.mention(0), &index, &[13]).is_ok());
+        assert!(device.score(side.mention(0), &index, &[14]).is_err());
     });
 }
 
@@ -196,51 +179,40 @@ fn twenty_steps_follow_the_cpu_and_repeat_bit_for_bit() {
     });
 }
 
-#[test]
-fn adamw_takes_more_parameters_than_a_launch() {
-    on_device("adamw_takes_more_parameters_than_a_launch", || {
-        let gpu = Gpu::open(0, Arithmetic::F32).unwrap();
-        let tensor = |i: usize, scale: f32| {
-            let values: Vec<f32> =
-                (0..1 + 7 * i % 300).map(|j| scale * ((i * 31 + j * 17) % 23) as f32 - 1.0).collect();
-            Tensor::new([values.len()], values).unwrap()
-        };
-        let stepped = |gpu: Option<&Gpu>| -> Vec<Tensor> {
-            let on = |scale: f32| (0..200).map(|i| tensor(i, scale).to(gpu).unwrap()).collect::<Vec<_>>();
-            let (mut parameters, grads) = (on(0.1), on(0.2));
-            let zeros = parameters.iter().map(|p| Moments::zeros(p.shape()).to(gpu).unwrap());
-            let mut moments: Vec<Moments> = zeros.collect();
-            for step in 1..=2 {
-                AdamW::default().step(step, &mut parameters, &grads, &mut moments).unwrap();
-            }
-            parameters.iter().map(|p| p.to(None).unwrap()).collect()
-        };
-        for (i, (got, want)) in stepped(Some(&gpu)).iter().zip(&stepped(None)).enumerate() {
-            compare(&format!("parameter {i}"), got, want, 0.0, 1e-6);
-        }
-    });
-}
-
 fn train_on_cuda(world: &World) -> Vec<&'static str> {
     [&world.train()[..], &["--epochs", "2", "--device", "cuda"]].concat()
 }
 
 #[test]
 fn the_doctor_finds_the_kernels_sound() {
-    let output = fissfuse_on_cusim(&["doctor"], &[("CUSIM_DEVICE", "h100")]);
+    let folder = tempfile::tempdir().unwrap();
+    let json = folder.path().join("doctor.json");
+    let output = fissfuse_on_cusim(&["doctor", "--json", json.to_str().unwrap()], &[("CUSIM_DEVICE", "h200")]);
     let printed = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success(), "{printed}{}", String::from_utf8_lossy(&output.stderr));
-    for says in [
-        "H100",
-        "compute_80",
-        "cross_attention",
-        "Llama, bf16, prefill",
-        "Llama, int8, decode",
-        "Llama, int8, sampling",
-        "CLIP, bf16, images",
-        "All operations and models agree",
-    ] {
-        assert!(printed.contains(says), "{printed}");
+    let entries: BTreeSet<&str> = kernels::EMBEDDED.iter().flat_map(|ptx| ptx.entries()).collect();
+    let all = entries.len();
+    let verdict = format!("{all} of {all} kernels ran and agree");
+    for says in ["H200", "compute_80", "cross_attention", "Llama, int8", "CLIP, bf16", "adamw", "link", &verdict] {
+        assert!(printed.contains(says), "{says}: {printed}");
+    }
+    // The same for programs.
+    let report: serde_json::Value = serde_json::from_str(&std::fs::read_to_string(json).unwrap()).unwrap();
+    let examination = &report["examination"];
+    let strings = |value: &serde_json::Value| -> BTreeSet<String> {
+        value.as_array().unwrap().iter().map(|name| name.as_str().unwrap().to_string()).collect()
+    };
+    assert_eq!(strings(&examination["kernels"]), entries.iter().map(|entry| entry.to_string()).collect());
+    assert!(strings(&examination["not_run"]).is_empty());
+    let checks = examination["checks"].as_array().unwrap();
+    let launched: BTreeSet<String> = checks.iter().flat_map(|check| strings(&check["kernels"])).collect();
+    assert_eq!(launched.len(), all);
+    for check in checks {
+        assert_eq!(check["holds"], true, "{check}");
+        assert_ne!(check["repeats"], false, "{check}");
+        let compared = check["compared"].as_array().unwrap();
+        assert!(!compared.is_empty(), "{check}");
+        assert!(compared.iter().all(|c| c["error"].as_f64() <= c["bound"].as_f64()), "{check}");
     }
 }
 
@@ -316,8 +288,8 @@ fn a_device_that_fails_in_mid_run_leaves_the_last_checkpoint_whole() {
     }
 }
 
-/// Registers, shared memory and spilled bytes that ptxas reports of each kernel.
-fn assembled(ptxas: &Path, file: &Path, arch: &str) -> Vec<[String; 4]> {
+/// Registers, shared memory, spilled bytes and bytes of the stack frame that ptxas reports of each kernel.
+fn assembled(ptxas: &Path, file: &Path, arch: &str) -> Vec<[String; 5]> {
     let output = Command::new(ptxas).args(["-v", "-arch", arch, "-o", "/dev/null"]).arg(file).output().unwrap();
     let report = String::from_utf8(output.stderr).unwrap();
     assert!(output.status.success(), "{report}");
@@ -331,13 +303,15 @@ fn assembled(ptxas: &Path, file: &Path, arch: &str) -> Vec<[String; 4]> {
         .map(|entry| {
             let name = entry.split('\'').next().unwrap().to_string();
             let number = |what| word_before(entry, what).unwrap_or_else(|| "0".into());
-            [name, number(" registers"), number(" bytes smem"), number(" bytes spill stores")]
+            let numbers = [" registers", " bytes smem", " bytes spill stores", " bytes stack frame"].map(number);
+            let [registers, shared, spilled, frame] = numbers;
+            [name, registers, shared, spilled, frame]
         })
         .collect()
 }
 
 #[test]
-fn every_kernel_assembles_without_spills() {
+fn every_kernel_assembles_without_spills_or_stack_frames() {
     let Some(ptxas) = toolchain().map(|folder| folder.join("ptxas")).filter(|ptxas| ptxas.exists()) else {
         panic!("no ptxas found; run scripts/cuda-toolchain.sh");
     };
@@ -350,9 +324,11 @@ fn every_kernel_assembles_without_spills() {
         for arch in ["sm_80", "sm_86", "sm_89", "sm_90"] {
             let kernels = assembled(&ptxas, &file, arch);
             assert_eq!(kernels.len(), ptx.entries().count());
-            for [name, registers, shared, spilled] in kernels {
+            for [name, registers, shared, spilled, frame] in kernels {
                 println!("{name:<28}{arch:>10}{registers:>12}{shared:>8}");
                 assert_eq!(spilled, "0", "{name} spills on {arch}");
+                // Arrays that are indexed at run time lie in local memory.
+                assert_eq!(frame, "0", "{name} has a stack frame on {arch}");
             }
         }
     }

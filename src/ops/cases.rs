@@ -1,6 +1,7 @@
 //! One table of operations with inputs: it drives the gradient checks, the comparison of devices and the
 //! benchmarks, so that an operation that is not in it is not tested.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use half::f16;
@@ -43,9 +44,7 @@ pub fn small() -> Result<Vec<Case>> {
     for (rows, width, d) in [(1, 8, 5), (31, 24, 16), (33, 64, 100), (100, 40, 33), (257, 16, 7)] {
         cases.push(draw.project(rows, width, d, 1)?);
     }
-    for (rows, width, d) in
-        [(1, 8, 1), (31, 40, 200), (33, 64, 100), (257, 72, 128), (300, 136, 33), (65, 512, 256), (21_057, 72, 100)]
-    {
+    for (rows, width, d) in [(1, 8, 1), (31, 40, 200), (33, 64, 100), (257, 72, 128), (300, 136, 33), (65, 512, 256)] {
         cases.push(draw.project(rows, width, d, 0)?);
     }
     for (items, longest, d) in [(1, 1, 3), (5, 64, 33), (31, 7, 16), (100, 3, 5)] {
@@ -74,6 +73,23 @@ pub fn small() -> Result<Vec<Case>> {
     Ok(cases)
 }
 
+/// A projection of so many rows that blocks take twice as many as usual on a device with this many multiprocessors.
+pub fn tall(multiprocessors: usize) -> Result<Case> {
+    Draw::new(3).project(256 * multiprocessors + 1, 72, 100, 0)
+}
+
+/// The same projection whole, of all rows but the last few, which too few blocks are left for, and of these.
+pub fn tall_and_parts(multiprocessors: usize) -> Result<[Case; 3]> {
+    let rows = 256 * multiprocessors + 1;
+    let cut = rows - 300;
+    let (features, inputs) = Draw::new(4).features(rows, 8, 100, 0)?;
+    let part = |rows: Range<usize>| {
+        let features = FeatureRows::new(features.table.clone(), features.rows[rows].to_vec());
+        projection(format!("{} rows", features.len()), features, inputs.clone())
+    };
+    Ok([part(0..rows), part(0..cut), part(cut..rows)])
+}
+
 /// The cases of the paper's WikiDiverse step: 128 mentions of 10 candidates, d = 100.
 pub fn wikidiverse() -> Result<Vec<Case>> {
     let mut draw = Draw::new(2);
@@ -89,6 +105,10 @@ pub fn wikidiverse() -> Result<Vec<Case>> {
         draw.cross_entropy(128, 10)?,
         draw.dropout(25_600, 100),
     ])
+}
+
+fn projection(sizes: impl Into<String>, features: FeatureRows, inputs: Vec<Tensor>) -> Case {
+    Case::new(sizes, inputs, move || Project { textbook_rows: features.len(), features: features.clone(), eps: 1e-5 })
 }
 
 /// Draws operands.
@@ -130,8 +150,8 @@ impl Draw {
         Pairing::new(left, mentions, (0..n).map(|p| entity(p) as u32).collect(), n)
     }
 
-    /// Rows of a table that stores all as f16 but for the last `wide` of them.
-    fn project(&mut self, rows: usize, width: usize, d: usize, wide: usize) -> Result<Case> {
+    /// Rows of a table that stores all as f16 but for the last `wide` of them, and the inputs of their projection.
+    fn features(&mut self, rows: usize, width: usize, d: usize, wide: usize) -> Result<(FeatureRows, Vec<Tensor>)> {
         let stored = rows + 3;
         let mut table = RowTable::new(width);
         let values: Vec<f16> = self.values((stored - wide) * width).into_iter().map(f16::from_f32).collect();
@@ -141,12 +161,12 @@ impl Draw {
         }
         let numbers: Indices = (0..rows).map(|_| self.0.random_range(0..stored as u32)).collect();
         let inputs = vec![self.weight(d, width), self.tensor(&[d]), self.tensor(&[d]), self.tensor(&[d])];
-        let features = FeatureRows::new(Arc::new(table), numbers);
-        Ok(Case::new(format!("{rows} rows {width} -> {d}, {wide} wide"), inputs, move || Project {
-            features: features.clone(),
-            eps: 1e-5,
-            textbook_rows: rows,
-        }))
+        Ok((FeatureRows::new(Arc::new(table), numbers), inputs))
+    }
+
+    fn project(&mut self, rows: usize, width: usize, d: usize, wide: usize) -> Result<Case> {
+        let (features, inputs) = self.features(rows, width, d, wide)?;
+        Ok(projection(format!("{rows} rows {width} -> {d}, {wide} wide"), features, inputs))
     }
 
     fn multi_pool(&mut self, items: usize, longest: usize, d: usize) -> Result<Case> {

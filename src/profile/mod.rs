@@ -1,7 +1,7 @@
 //! How much work a model is and how fast the engine does it.
 
-pub mod agreement;
 pub mod counts;
+pub mod data_sheet;
 pub mod decoding;
 pub mod encoding;
 pub mod flops;
@@ -10,8 +10,8 @@ pub mod latency;
 pub mod layers;
 pub mod llama;
 mod memory;
-pub mod models;
 pub mod products;
+pub mod proof;
 pub mod simulation;
 pub mod step;
 pub mod storage;

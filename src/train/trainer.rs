@@ -191,8 +191,12 @@ impl<'a> Trainer<'a> {
             let start = Instant::now();
             let mut run = self.split(gpu.as_ref());
             let source = run.source;
-            let (stepped, prepared) =
-                rayon::join(|| run.step(&batch), || next.map(|members| source.batch(members)).transpose());
+            let mut prepared = Ok(None);
+            let prepare = || prepared = next.map(|members| source.batch(members)).transpose();
+            let stepped = match &gpu {
+                None => rayon::join(|| run.step(&batch), prepare).0,
+                Some(_) => beside(|| run.step(&batch), prepare),
+            };
             let computing = stepped?;
             self.stages.steps += computing;
             self.stages.waiting += start.elapsed().saturating_sub(computing);
@@ -286,6 +290,15 @@ impl<'a> Trainer<'a> {
     }
 }
 
+/// Does `here` on the calling thread and `beside` on one of rayon's. Unlike `rayon::join`, it never lets a thread that waits
+/// for rayon in the middle of `here` take up `beside`: a step may be recording the device's stream, and a batch copies to it.
+fn beside<T>(here: impl FnOnce() -> T, beside: impl FnOnce() + Send) -> T {
+    rayon::in_place_scope(|scope| {
+        scope.spawn(|_| beside());
+        here()
+    })
+}
+
 /// The log's lines of the first `epochs` epochs; a run killed after it wrote a line writes that line again.
 fn read_log(folder: &Path, epochs: usize) -> Result<Vec<EpochRecord>> {
     let path = folder.join("train.jsonl");
@@ -294,4 +307,31 @@ fn read_log(folder: &Path, epochs: usize) -> Result<Vec<EpochRecord>> {
     }
     let records = read_records::<EpochRecord>(&path)?.into_iter().map(|(_, record)| record);
     records.take(epochs).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::thread;
+
+    use rayon::prelude::*;
+
+    use super::*;
+
+    /// Batches must not be put together by a thread that records a step and waits for rayon within it.
+    #[test]
+    fn what_runs_beside_a_step_never_runs_on_its_thread() {
+        let here = thread::current().id();
+        for _ in 0..50 {
+            let sum = AtomicUsize::new(0);
+            let step = || {
+                (0..1000usize).into_par_iter().for_each(|i| drop(sum.fetch_add(i, Ordering::Relaxed)));
+                thread::current().id()
+            };
+            let mut prepared = here;
+            let stepped = beside(step, || prepared = thread::current().id());
+            assert_eq!((stepped, sum.into_inner()), (here, 499_500));
+            assert_ne!(prepared, here);
+        }
+    }
 }

@@ -1,12 +1,15 @@
 //! A small dataset, its encoder and its features, and the program to run on them.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::OnceLock;
 
+use fissfuse::device::Gpu;
 use fissfuse::device::cuda::has_driver;
 use fissfuse::encoder::clip::{RandomClip, write_random};
+use fissfuse::profile::proof;
 use image::{Rgb, RgbImage};
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -265,20 +268,51 @@ pub fn toolchain() -> Option<PathBuf> {
 /// Set in the process that tests on a device run in.
 const INSIDE: &str = "FISSFUSE_TEST_ON_DEVICE";
 
+/// Runs the checks of the doctor's table whose names begin with one of these, of each of which there must be some; all must
+/// hold, and with `again` have the same bits when repeated. Gives the kernels that they launched.
+pub fn prove(gpu: &Gpu, beginnings: &[&str], again: bool) -> BTreeSet<&'static str> {
+    let mut checks = proof::checks(gpu).unwrap();
+    for beginning in beginnings {
+        assert!(checks.iter().any(|check| check.name.starts_with(beginning)), "no check of {beginning}");
+    }
+    checks.retain(|check| beginnings.iter().any(|beginning| check.name.starts_with(beginning)));
+    let mut launched = BTreeSet::new();
+    for check in checks {
+        let proof = check.run(gpu, again).unwrap();
+        let (arithmetic, repeats) = (gpu.arithmetic(), proof.repeats);
+        assert!(proof.holds(), "{gpu:?}, {arithmetic:?}, {}: repeats: {repeats:?}, {:?}", proof.name, proof.worst());
+        launched.extend(proof.kernels);
+    }
+    launched
+}
+
 /// Runs the body of the test with this path where it finds a device: here if there is a driver, else in a process of its
 /// own on cusim with all its checks.
 pub fn on_device(test: &str, body: impl FnOnce()) {
+    on_models(test, &[None], body);
+}
+
+/// The same on each of cusim's models of a device, which differ in their number of multiprocessors, without cusim's checks:
+/// other tests have these.
+pub fn on_every_model(test: &str, body: impl FnOnce()) {
+    on_models(test, &["rtx3090", "a100", "h100", "h200"].map(Some), body);
+}
+
+fn on_models(test: &str, models: &[Option<&str>], body: impl FnOnce()) {
     if std::env::var_os(INSIDE).is_some() || has_driver() {
         return body();
     }
     let folder = cusim();
-    let output = Command::new(std::env::current_exe().unwrap())
-        .args([test, "--exact", "--nocapture", "--test-threads=1"])
-        .env("LD_LIBRARY_PATH", folder.path())
-        .envs([(INSIDE, "1"), ("CUSIM_CHECK", "all"), ("CUSIM_ASYNC", "late"), ("CUSIM_ORDER", "reverse")])
-        .output()
-        .unwrap();
-    let (printed, errors) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    assert!(output.status.success() && printed.contains("1 passed"), "{printed}\n{errors}");
-    assert!(!errors.contains("cusim: ["), "{errors}");
+    for model in models {
+        let output = Command::new(std::env::current_exe().unwrap())
+            .args([test, "--exact", "--nocapture", "--test-threads=1"])
+            .env("LD_LIBRARY_PATH", folder.path())
+            .envs([(INSIDE, "1"), ("CUSIM_ASYNC", "late"), ("CUSIM_ORDER", "reverse")])
+            .envs([model.map_or(("CUSIM_CHECK", "all"), |model| ("CUSIM_DEVICE", model))])
+            .output()
+            .unwrap();
+        let (printed, errors) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        assert!(output.status.success() && printed.contains("1 passed"), "{model:?}: {printed}\n{errors}");
+        assert!(!errors.contains("cusim: ["), "{model:?}: {errors}");
+    }
 }

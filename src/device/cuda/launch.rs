@@ -88,6 +88,7 @@ impl Gpu {
             let attribute = sys::CUfunction_attribute_enum::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
             function.set_attribute(attribute, grid.shared as i32).map_err(|e| failed(super::explain(e)))?;
         }
+        self.0.launched.note(kernel);
         self.bind()?;
         let blocks = (x as u32, y as u32, z as u32);
         let mut params = [std::ptr::from_ref(args).cast_mut().cast()];

@@ -10,6 +10,7 @@ mod gate;
 mod graph;
 pub mod kernels;
 mod launch;
+mod launched;
 mod layer_norm;
 mod linear;
 pub mod llama;
@@ -30,7 +31,7 @@ use cudarc::driver::result::DriverError;
 use cudarc::driver::{CudaContext, CudaStream, sys};
 
 use cache::{Block, Cache};
-pub use ceiling::Ceilings;
+pub use ceiling::{Ceilings, MMA_OPERANDS};
 use counting::Counting;
 pub use driver::{Driver, driver, has_driver};
 use gate::Gate;
@@ -82,6 +83,7 @@ struct Inner {
     spare: Mutex<Vec<Block>>,
     staging: Staging,
     counting: Counting,
+    launched: launched::Launched,
     /// Percent of the free memory that one table of features may take to stay.
     resident: AtomicUsize,
     /// Whether the device may read the host's pageable memory in place, and later than the call that names it.
@@ -156,6 +158,7 @@ impl Gpu {
             spare: Mutex::default(),
             staging,
             counting: Counting::default(),
+            launched: launched::Launched::default(),
             resident: RESIDENT.into(),
             reads_pageable,
             name,
@@ -172,6 +175,11 @@ impl Gpu {
     /// Number of the device.
     pub fn ordinal(&self) -> usize {
         self.0.context.ordinal()
+    }
+
+    /// What its driver calls it.
+    pub fn name(&self) -> &str {
+        &self.0.name
     }
 
     /// What products are computed in.

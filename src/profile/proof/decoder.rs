@@ -1,0 +1,297 @@
+//! Kernels of decoders against their definitions, at odd sizes.
+
+use bytemuck::cast_slice;
+use half::{bf16, f16};
+
+use super::definition::{product, values};
+use super::{Check, Findings, SUMS, bits};
+use crate::device::Gpu;
+use crate::device::cpu::matrix::{Bits, dequantize, quantize};
+use crate::device::cpu::{Draw, choose};
+use crate::device::cuda::llama::{Element, Format, Gates, Rows, Weight};
+use crate::error::{Error, Result};
+
+/// As activations of this type hold them.
+pub fn rounded(values: &[f32], element: Element) -> Vec<f32> {
+    let round = |x: &f32| match element {
+        Element::F32 => *x,
+        Element::Bf16 => bf16::from_f32(*x).to_f32(),
+        Element::F16 => f16::from_f32(*x).to_f32(),
+    };
+    values.iter().map(round).collect()
+}
+
+/// What rounding a result once leaves, relative to the largest: half a unit of 8 or 11 bits; and sums in another order.
+pub fn tolerance(element: Element) -> f32 {
+    match element {
+        Element::F32 => SUMS,
+        Element::Bf16 => 4e-3 + SUMS,
+        Element::F16 => 5e-4 + SUMS,
+    }
+}
+
+/// Whether weights are codes and scales.
+pub fn coded(format: Format) -> bool {
+    matches!(format, Format::Int8 | Format::Int4)
+}
+
+/// The largest errors of products of this many rows and of gated ones: on tensor cores codes become bf16, which rounds, and of
+/// gates both factors.
+pub fn bounds(format: Format, element: Element, rows: usize) -> (f32, f32) {
+    let narrowed = rows > 8 && coded(format) && element == Element::Bf16;
+    let (wide, factors) = match narrowed {
+        true => (tolerance(Element::Bf16), 2.0 * tolerance(Element::Bf16)),
+        false => (SUMS, SUMS),
+    };
+    (wide, tolerance(element) + factors)
+}
+
+pub fn silu(x: f64) -> f64 {
+    x / (1.0 + (-x).exp())
+}
+
+fn random(count: usize, seed: u32) -> Vec<f32> {
+    values(count, seed, 24)
+}
+
+/// The numbers and scales of a matrix (rows, columns) in a format, and what they really are.
+pub fn encoded(format: Format, rows: usize, columns: usize, seed: u32) -> Result<(Vec<u8>, Vec<u8>, Vec<f32>)> {
+    let wide = random(rows * columns, seed);
+    let bits = |bits: Bits| {
+        let group = bits.group(columns).ok_or_else(|| Error::shape("quantize", format!("rows of {columns}")))?;
+        let groups = columns / group;
+        let (mut codes, mut scales) = (vec![0; rows * bits.bytes(columns)], vec![bf16::ZERO; rows * groups]);
+        let mut exact = vec![0.0; wide.len()];
+        let rows = codes.chunks_exact_mut(bits.bytes(columns)).zip(scales.chunks_exact_mut(groups));
+        for (((codes, scales), row), exact) in rows.zip(wide.chunks(columns)).zip(exact.chunks_mut(columns)) {
+            quantize(bits, row, codes, scales);
+            dequantize(bits, codes, scales, exact);
+        }
+        Ok((codes, cast_slice(&scales).to_vec(), exact))
+    };
+    match format {
+        Format::F32 => Ok((cast_slice(&wide).to_vec(), vec![], wide)),
+        Format::Bf16 => {
+            let narrow: Vec<bf16> = wide.iter().map(|x| bf16::from_f32(*x)).collect();
+            Ok((cast_slice(&narrow).to_vec(), vec![], rounded(&wide, Element::Bf16)))
+        }
+        Format::F16 => {
+            let narrow: Vec<f16> = wide.iter().map(|x| f16::from_f32(*x)).collect();
+            Ok((cast_slice(&narrow).to_vec(), vec![], rounded(&wide, Element::F16)))
+        }
+        Format::Int8 => bits(Bits::Eight),
+        Format::Int4 => bits(Bits::Four),
+    }
+}
+
+/// A matrix (rows, columns) in a format, on the device and as its numbers really are. Two parts, one below the other.
+fn weight(gpu: &Gpu, format: Format, rows: usize, columns: usize, seed: u32) -> Result<(Weight, Vec<f32>)> {
+    let (codes, scales, exact) = encoded(format, rows, columns, seed)?;
+    let (first, first_scales) = (rows / 3 * (codes.len() / rows), rows / 3 * (scales.len() / rows));
+    let parts = [(&codes[..first], &scales[..first_scales]), (&codes[first..], &scales[first_scales..])];
+    Ok((Weight::upload(gpu, format, columns, &parts)?, exact))
+}
+
+fn narrow(values: Vec<f64>) -> Vec<f32> {
+    values.into_iter().map(|x| x as f32).collect()
+}
+
+/// What is multiplied by what.
+const KINDS: [(Format, Element); 9] = [
+    (Format::F32, Element::F32),
+    (Format::Bf16, Element::F32),
+    (Format::F16, Element::F32),
+    (Format::Int8, Element::F32),
+    (Format::Int4, Element::F32),
+    (Format::Bf16, Element::Bf16),
+    (Format::F16, Element::F16),
+    (Format::Int8, Element::Bf16),
+    (Format::Int4, Element::Bf16),
+];
+
+/// Everything that decoders do but attention.
+pub fn checks() -> Vec<Check> {
+    let mut checks = Vec::new();
+    for (number, (format, element)) in KINDS.into_iter().enumerate() {
+        let kind = format!("{format:?} by {element:?}");
+        let seed = number as u32;
+        checks.push(Check::new(format!("decoder products, {kind}"), move |gpu, found| {
+            products(gpu, (format, element), seed, found)
+        }));
+        checks.push(Check::new(format!("decoder gates, {kind}"), move |gpu, found| {
+            gated(gpu, (format, element), seed, found)
+        }));
+    }
+    for (format, element) in [(Format::Int4, Element::Bf16), (Format::F16, Element::F16)] {
+        checks.push(Check::new(format!("decoder products, rows alone, {format:?}"), move |gpu, found| {
+            rows_alone(gpu, (format, element), found)
+        }));
+    }
+    for element in [Element::F32, Element::Bf16, Element::F16] {
+        checks.push(Check::new(format!("decoder norms and selected rows, {element:?}"), move |gpu, found| {
+            norms(gpu, element, found)
+        }));
+    }
+    checks.push(Check::new("decoder embeddings", embeddings));
+    checks.push(Check::new("decoder sampling", sampling));
+    checks.push(Check::new("decoder sampling, numbers near borders", every_number));
+    checks.push(Check::new("decoder logits of some tokens", gathered));
+    checks
+}
+
+fn products(gpu: &Gpu, (format, element): (Format, Element), seed: u32, found: &mut Findings) -> Result<()> {
+    // Groups of 128 and of 64; odd numbers of outputs where the host reads them.
+    for (m, n, k) in [(1, 43, 256), (3, 24, 1088), (8, 17, 192), (9, 72, 64), (67, 136, 320)] {
+        let (w, exact) = weight(gpu, format, n, k, seed)?;
+        let x = rounded(&random(m * k, 50), element);
+        let rows = Rows::upload(gpu, element, &x, k)?;
+        let want = narrow(product(&x, &exact, k));
+        let what = format!("{m} x {n} x {k}");
+        let (wide, _) = bounds(format, element, m);
+        found.near(format!("{what}, in f32"), &w.multiply_wide(&rows)?.read()?, &want, wide);
+        if n % 8 == 0 {
+            found.near(&what, &w.multiply(&rows)?.read()?, &want, tolerance(element).max(wide) + wide);
+            let mut sum = Rows::upload(gpu, Element::F32, &vec![0.5; m * n], n)?;
+            w.add_to(&mut sum, &rows)?;
+            let want: Vec<f32> = want.iter().map(|x| x + 0.5).collect();
+            found.near(format!("{what}, added"), &sum.read()?, &want, wide);
+        }
+    }
+    Ok(())
+}
+
+fn gated(gpu: &Gpu, (format, element): (Format, Element), seed: u32, found: &mut Findings) -> Result<()> {
+    for (m, inner, k) in [(1, 24, 256), (3, 8, 1088), (9, 72, 64), (67, 136, 320)] {
+        let [gate, up] = [encoded(format, inner, k, 2 * seed)?, encoded(format, inner, k, 2 * seed + 1)?];
+        let gates = Gates::upload(gpu, format, k, (&gate.0, &gate.1), (&up.0, &up.1))?;
+        let x = rounded(&random(m * k, 51), element);
+        let got = gates.multiply(&Rows::upload(gpu, element, &x, k)?)?;
+        let pairs = product(&x, &gate.2, k).into_iter().zip(product(&x, &up.2, k));
+        let want = narrow(pairs.map(|(gate, up)| silu(gate) * up).collect());
+        found.near(format!("{m} x {inner} x {k}"), &got.read()?, &want, bounds(format, element, m).1);
+    }
+    Ok(())
+}
+
+/// A row has the same bits whatever stands beside it.
+fn rows_alone(gpu: &Gpu, (format, element): (Format, Element), found: &mut Findings) -> Result<()> {
+    let (w, _) = weight(gpu, format, 40, 192, 1)?;
+    let x = random(8 * 192, 2);
+    let multiply = |x: &[f32]| w.multiply_wide(&Rows::upload(gpu, element, x, 192)?)?.read();
+    let alone: Vec<Vec<f32>> = x.chunks(192).map(multiply).collect::<Result<_>>()?;
+    found.equal("bits", bits(&multiply(&x)?), bits(&alone.concat()));
+    Ok(())
+}
+
+fn norms(gpu: &Gpu, element: Element, found: &mut Findings) -> Result<()> {
+    for (n, width) in [(1, 8), (3, 1032), (5, 264)] {
+        let what = format!("{n} x {width}");
+        let (x, gain) = (random(n * width, 3), random(width, 4));
+        let normalized = |row: &[f32]| -> Vec<f32> {
+            let squares: f64 = row.iter().map(|x| (*x as f64).powi(2)).sum();
+            let scale = 1.0 / (squares / width as f64 + 1e-5).sqrt();
+            row.iter().zip(&gain).map(|(x, g)| (*x as f64 * scale * *g as f64) as f32).collect()
+        };
+        let want: Vec<f32> = x.chunks(width).flat_map(normalized).collect();
+        let rows = Rows::upload(gpu, Element::F32, &x, width)?;
+        let got = rows.rms_norm(&gpu.upload("checked", &gain)?, 1e-5, element)?;
+        found.near(&what, &got.read()?, &want, tolerance(element));
+        let x = rounded(&x, element);
+        let chosen = Rows::upload(gpu, element, &x, width)?.select(&[n as u32 - 1, 0])?;
+        let want = [&x[(n - 1) * width..], &x[..width]].concat();
+        found.equal(format!("{what}, selected"), bits(&chosen.read()?), bits(&want));
+    }
+    Ok(())
+}
+
+fn embeddings(gpu: &Gpu, found: &mut Findings) -> Result<()> {
+    for format in [Format::F32, Format::Bf16, Format::F16, Format::Int8] {
+        let (table, exact) = weight(gpu, format, 11, 192, 6)?;
+        let tokens = gpu.upload("checked", &[10u32, 0, 7, 7])?;
+        let got = table.embed(tokens.ptr(), 4)?.read()?;
+        let want: Vec<f32> = [10, 0, 7, 7].iter().flat_map(|t| exact[t * 192..][..192].to_vec()).collect();
+        found.equal(format!("{format:?}"), &got, &want);
+    }
+    Ok(())
+}
+
+/// Compares tokens drawn from copies of some logits, one for each draw.
+fn compare_tokens(gpu: &Gpu, what: &str, logits: &[f32], draws: &[Draw], found: &mut Findings) -> Result<()> {
+    let rows = Rows::upload(gpu, Element::F32, &logits.repeat(draws.len()), logits.len())?;
+    let out = gpu.alloc::<u32>("checked", draws.len())?;
+    rows.choose(&gpu.upload("checked", draws)?, &out)?;
+    let mut got = vec![0; draws.len()];
+    out.read(&mut got)?;
+    let want: Vec<u32> = draws.iter().map(|&draw| choose(logits, draw)).collect();
+    found.equal(format!("{what}, {} tokens, {} draws", logits.len(), draws.len()), &got, &want);
+    Ok(())
+}
+
+fn sampling(gpu: &Gpu, found: &mut Findings) -> Result<()> {
+    let draw = |number, sharpness, top_p| Draw { number, sharpness, top_p };
+    let some = 0x9e37_79b9_7f4a_7c15;
+    let draws = [
+        Draw::LIKELIEST,
+        draw(0, 1.0, 1.0),
+        draw(u64::MAX, 1.0, 1.0),
+        draw(some, 1.0 / 0.7, 0.9),
+        draw(u64::MAX, 1.0, 0.9),
+        draw(u64::MAX, 0.3, 0.5),
+        draw(u64::MAX, 1.0, 1e-30),
+        draw(some, 0.01, 0.999_999),
+        draw(some, f32::INFINITY, 0.5),
+    ];
+    let spread = |vocabulary| random(vocabulary, 8).iter().map(|x| 12.0 * x).collect::<Vec<f32>>();
+    compare_tokens(gpu, "spread", &spread(256_000), &draws[3..4], found)?;
+    for vocabulary in [1, 31, 257, 4097, 32_000] {
+        let spread = spread(vocabulary);
+        // Half of all tokens are as likely as some others; -0 is 0.
+        let tied: Vec<f32> = spread.iter().map(|x| (x / 3.0).round() * 1.5).collect();
+        let peaked: Vec<f32> = spread.iter().map(|x| 10.0 * x).collect();
+        // Every third is no number, every third nothing; the last is as large as the largest.
+        let mut holes = spread.clone();
+        holes.chunks_mut(3).filter(|three| three.len() == 3).for_each(|three| {
+            three[0] = f32::NAN;
+            three[1] = f32::NEG_INFINITY;
+        });
+        holes[vocabulary - 1] = holes.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+        let nothing = vec![f32::NEG_INFINITY; vocabulary];
+        let mut endless = spread.clone();
+        endless[vocabulary / 2] = f32::INFINITY;
+        for (name, logits) in [
+            ("spread", spread),
+            ("tied", tied),
+            ("equal", vec![0.25; vocabulary]),
+            ("peaked", peaked),
+            ("holes", holes),
+            ("nothing", nothing),
+            ("endless", endless),
+        ] {
+            // Sizes of a batch: one, three, and all.
+            for draws in [&draws[3..4], &draws[..3], &draws[..]] {
+                compare_tokens(gpu, name, &logits, draws, found)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn every_number(gpu: &Gpu, found: &mut Findings) -> Result<()> {
+    // Few tokens, so that numbers fall close to the borders between them, and ties that top-p cuts.
+    let logits: Vec<f32> = random(50, 9).iter().map(|x| (x * 4.0).round()).collect();
+    for (sharpness, top_p) in [(1.0, 0.8), (0.5, 1.0)] {
+        let draws: Vec<Draw> = (0..512u64).map(|i| Draw { number: i << 55, sharpness, top_p }).collect();
+        compare_tokens(gpu, &format!("sharpness {sharpness}, top-p {top_p}"), &logits, &draws, found)?;
+    }
+    Ok(())
+}
+
+fn gathered(gpu: &Gpu, found: &mut Findings) -> Result<()> {
+    let logits = random(3 * 301, 10);
+    let rows = Rows::upload(gpu, Element::F32, &logits, 301)?;
+    let tokens: Vec<u32> = (0..130).map(|i| i * 2).chain([300, 0]).collect();
+    let got = rows.gather(&tokens)?.read()?;
+    let want: Vec<f32> = logits.chunks(301).flat_map(|row| tokens.iter().map(|&t| row[t as usize])).collect();
+    found.equal("logits", bits(&got), bits(&want));
+    Ok(())
+}

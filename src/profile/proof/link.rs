@@ -1,0 +1,54 @@
+//! A mention's scores on a device against the CPU's.
+
+use super::Check;
+use crate::error::Result;
+use crate::model::{
+    Ablation, EntityIndex, FissFuse, GpuScorer, Modalities, ModelConfig, Precision, PreparedSide, Scorer, Widths,
+};
+use crate::profile::synthetic::Shape;
+
+/// Mentions and lists of candidates: the index grows between them, their lengths differ, and one needs more room than was
+/// recorded.
+const SHAPE: Shape = Shape { mentions: 5, candidates: 1, mean_tokens: 9, max_tokens: 70, patches: 6 };
+const WIDTHS: Widths = Widths { text: 32, text_global: 24, image: 40, image_global: 24 };
+
+/// Models of one and of several heads, of both widths and precisions, whole and in parts.
+pub fn check() -> Check {
+    let config = |d, heads| ModelConfig { widths: WIDTHS, d, heads, ..ModelConfig::default() };
+    let configs = [
+        (config(36, 3), Precision::Full),
+        (config(100, 1), Precision::Half),
+        (config(136, 2), Precision::Half),
+        (config(132, 1), Precision::Full),
+        (ModelConfig { ablation: Ablation::B, ..config(20, 1) }, Precision::Full),
+        (ModelConfig { ablation: Ablation::A, ..config(20, 1) }, Precision::Full),
+        (ModelConfig { ablation: Ablation::D, ..config(20, 2) }, Precision::Half),
+        (ModelConfig { ablation: Ablation::E, ..config(20, 1) }, Precision::Full),
+        (ModelConfig { modalities: Modalities::Text, ..config(20, 1) }, Precision::Half),
+    ];
+    Check::new("link, prepared mentions and entities", move |gpu, found| -> Result<()> {
+        for (config, precision) in &configs {
+            let model = FissFuse::new(config.clone(), 5)?;
+            let mentions = PreparedSide::new(&model, &SHAPE.side(SHAPE.mentions, WIDTHS, 5, 1)?)?;
+            let on_device = model.to(Some(gpu))?;
+            let mut index = EntityIndex::new(&model, *precision);
+            let scorer = Scorer::new(&model)?;
+            let mut device = GpuScorer::new(&scorer, gpu)?;
+            let all: Vec<u32> = (0..14).collect();
+            let lists = [&all[3..4], &all[..7], &all[2..7], &all[..], &all.repeat(10)];
+            for (mention, list) in lists.into_iter().enumerate() {
+                if mention == 0 || mention == 3 {
+                    let side = SHAPE.side(7, WIDTHS, 6, index.len() as u64)?;
+                    index.add(&PreparedSide::new(&on_device, &side)?, 7)?;
+                }
+                let mention = mentions.mention(mention);
+                let got = device.score(mention, &index, list)?;
+                let want = scorer.score(mention, &index, list)?;
+                // Both compute in f32, in another order.
+                let what = format!("{} candidates, d {}, {:?}", list.len(), config.d, config.ablation);
+                found.near(what, &got, &want, 2e-5);
+            }
+        }
+        Ok(())
+    })
+}

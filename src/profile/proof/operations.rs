@@ -1,0 +1,107 @@
+//! FissFuse's operations, forward and backward, and its optimizer against the CPU.
+
+use super::{Check, Findings, bits};
+use crate::device::Gpu;
+use crate::device::cuda::Arithmetic;
+use crate::error::Result;
+use crate::ops::cases::{self, Case};
+use crate::ops::{AdamW, Moments};
+use crate::tape::{Tape, Var};
+use crate::tensor::Tensor;
+
+/// Errors are relative to a tensor's largest element, and at least to this share of the largest of all gradients: a sum
+/// whose terms cancel carries the rounding of its terms.
+const FLOOR: f32 = 0.1;
+
+/// The largest relative error that rounding explains.
+fn tolerance(arithmetic: Arithmetic) -> f32 {
+    match arithmetic {
+        // f32 sums in another order: some hundreds of roundings of 6e-8 each.
+        Arithmetic::F32 => 2e-5,
+        // Products of values rounded to 8 bits (bf16) or 11 (f16, tf32), through several layers forward and back.
+        Arithmetic::Mixed => 3e-2,
+    }
+}
+
+/// The table of operations, and projections of as many rows as it takes for tall blocks on the device.
+pub fn checks(gpu: &Gpu) -> Result<Vec<Check>> {
+    let multiprocessors = gpu.multiprocessors()?;
+    let mut cases = cases::small()?;
+    let mixed = gpu.arithmetic() == Arithmetic::Mixed;
+    if mixed {
+        cases.push(cases::tall(multiprocessors)?);
+    }
+    let against_cpu = |case: Case| Check::new(case.name.clone(), move |gpu, found| compare(&case, gpu, found));
+    let mut checks: Vec<Check> = cases.into_iter().map(against_cpu).collect();
+    if mixed {
+        checks.push(Check::new("project, tall blocks beside others", move |gpu, found| {
+            let [all, first, rest] = cases::tall_and_parts(multiprocessors)?;
+            let [all, first, rest] = [output(&all, gpu)?, output(&first, gpu)?, output(&rest, gpu)?];
+            found.equal("bits", bits(all.data()), &[bits(first.data()), bits(rest.data())].concat());
+            Ok(())
+        }));
+    }
+    Ok(checks)
+}
+
+fn output(case: &Case, gpu: &Gpu) -> Result<Tensor> {
+    let tape = Tape::inference();
+    let leaves: Vec<Var> =
+        case.inputs.iter().map(|tensor| Ok(tape.leaf(tensor.to(Some(gpu))?))).collect::<Result<_>>()?;
+    case.apply(&tape, &leaves.iter().collect::<Vec<_>>())?.into_tensor().to(None)
+}
+
+/// Output and gradients of a case on a device or, with `None`, the host.
+fn run(case: &Case, gpu: Option<&Gpu>) -> Result<(Tensor, Vec<Tensor>)> {
+    let tape = Tape::recording();
+    let leaves: Vec<Var> = case.inputs.iter().map(|tensor| Ok(tape.leaf(tensor.to(gpu)?))).collect::<Result<_>>()?;
+    let out = case.apply(&tape, &leaves.iter().collect::<Vec<_>>())?;
+    // Gradients that differ from element to element and sum to no round number.
+    let seed: Vec<f32> = (0..out.tensor().len()).map(|i| ((i * 37 % 101) as f32 - 50.0) / 50.0).collect();
+    let seed = Tensor::new(out.tensor().shape(), seed)?.to(gpu)?;
+    let mut grads = tape.backward(&out, seed)?;
+    let grads = leaves.iter().filter_map(|leaf| grads.take(leaf)).map(|g| g.to(None)).collect::<Result<_>>()?;
+    Ok((out.into_tensor().to(None)?, grads))
+}
+
+fn largest(tensor: &Tensor) -> f32 {
+    tensor.data().iter().fold(0.0, |max, x| max.max(x.abs()))
+}
+
+/// Compares output and gradients with the CPU's.
+fn compare(case: &Case, gpu: &Gpu, found: &mut Findings) -> Result<()> {
+    let bound = tolerance(gpu.arithmetic());
+    let (want, want_grads) = run(case, None)?;
+    let (got, grads) = run(case, Some(gpu))?;
+    found.near("output", got.data(), want.data(), bound);
+    let floor = FLOOR * want_grads.iter().map(largest).fold(0.0, f32::max);
+    found.equal("number of gradients", &[grads.len()], &[want_grads.len()]);
+    for (i, (got, want)) in grads.iter().zip(&want_grads).enumerate() {
+        found.near_to(format!("gradient of input {i}"), got.data(), want.data(), (floor, bound));
+    }
+    Ok(())
+}
+
+/// Two steps of the optimizer on more parameters than a launch takes.
+pub fn adamw() -> Check {
+    let tensor = |i: usize, scale: f32| {
+        let values: Vec<f32> = (0..1 + 7 * i % 300).map(|j| scale * ((i * 31 + j * 17) % 23) as f32 - 1.0).collect();
+        Tensor::new([values.len()], values)
+    };
+    let stepped = move |gpu: Option<&Gpu>| -> Result<Vec<Tensor>> {
+        let on = |scale: f32| (0..200).map(|i| tensor(i, scale)?.to(gpu)).collect::<Result<Vec<_>>>();
+        let (mut parameters, grads) = (on(0.1)?, on(0.2)?);
+        let zeros = parameters.iter().map(|p| Moments::zeros(p.shape()).to(gpu));
+        let mut moments: Vec<Moments> = zeros.collect::<Result<_>>()?;
+        for step in 1..=2 {
+            AdamW::default().step(step, &mut parameters, &grads, &mut moments)?;
+        }
+        parameters.iter().map(|p| p.to(None)).collect()
+    };
+    Check::new("adamw, 200 parameters", move |gpu, found| {
+        for (i, (got, want)) in stepped(Some(gpu))?.iter().zip(&stepped(None)?).enumerate() {
+            found.near(format!("parameter {i}"), got.data(), want.data(), 1e-6);
+        }
+        Ok(())
+    })
+}
