@@ -14,6 +14,8 @@
 # soon as it is there; table.md is the page for docs/results/. --rehearse runs small sizes on the driver in software in DIR
 # (libcuda.so.1), which proves the script, not a card.
 set -uo pipefail
+# Numbers in JSON have points.
+export LC_ALL=C
 
 here=$(cd "$(dirname "$0")" && pwd)
 say() { echo "run.sh: $*" >&2; }
