@@ -1,7 +1,7 @@
 CARGO ?= cargo
 TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
 
-.PHONY: demo test check torture bench kernel-counts cusim cuda-toolchain
+.PHONY: demo test check torture bench kernel-counts cusim cuda-toolchain gpu-bundle
 
 # Train, evaluate and use a model on the emoji task; DEVICE=cuda trains on a GPU.
 demo:
@@ -45,6 +45,10 @@ cusim:
 	mkdir -p $(TARGET_DIR)/cusim
 	cp $(TARGET_DIR)/release/libcusim.so $(TARGET_DIR)/cusim/libcuda.so.1.new
 	mv $(TARGET_DIR)/cusim/libcuda.so.1.new $(TARGET_DIR)/cusim/libcuda.so.1
+
+# One archive for a machine with a GPU and no Rust (docs/gpu.md).
+gpu-bundle: cuda-toolchain
+	CARGO="$(CARGO)" scripts/gpu-bundle.sh
 
 # Finds nvcc, or fetches one.
 cuda-toolchain:

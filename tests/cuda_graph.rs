@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
-use std::process::Command;
 use std::sync::mpsc;
 use std::time::Duration;
 
@@ -15,7 +14,7 @@ use fissfuse::tensor::Indices;
 use fissfuse::tensor::safetensors::Reader;
 use fissfuse::train::Steps;
 
-use crate::support::{self, World, cusim, fissfuse_on_cusim, half_written, refused, replace};
+use crate::support::{self, World, cusim, fissfuse_bench, fissfuse_on_cusim, half_written, refused, replace};
 
 fn on_device(test: &str, body: impl FnOnce()) {
     support::on_device(&format!("cuda_graph::{test}"), body);
@@ -241,7 +240,7 @@ fn calls_of_a_step(graph: bool) -> BTreeMap<String, u64> {
     let (library, folder) = (cusim(), tempfile::tempdir().unwrap());
     let [fewer, more] = ["4", "5"].map(|runs| {
         let path = folder.path().join(runs);
-        let mut bench = Command::new(env!("CARGO_BIN_EXE_fissfuse-bench"));
+        let mut bench = fissfuse_bench();
         bench.args(["step", "--device", "cuda", "--warmup", "1", "--runs", runs, "--mentions", "8", "--d", "20"]);
         bench.args(graph.then_some("--graph"));
         bench.env("LD_LIBRARY_PATH", library.path()).env("CUSIM_COUNT", &path);

@@ -1,6 +1,6 @@
 //! The encoders against transformers (tests/fixtures/{clip,bert,resnet}/make.py).
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use fissfuse::device::Gpu;
 use fissfuse::device::cuda::Arithmetic;
@@ -8,7 +8,7 @@ use fissfuse::encoder::{Compute, Encoded, EncoderPaths, Encoders, ImageEncoder, 
 use fissfuse::tensor::safetensors::Reader;
 use tempfile::tempdir;
 
-use crate::support::{World, on_device, refuse, succeed};
+use crate::support::{World, fixture, on_device, refuse, succeed};
 
 /// The sentence of the scripts.
 const TEXT: &str = "Hussein of Jordan. King Hussein, with his wife and Shahbanu Farah!";
@@ -26,10 +26,6 @@ const PIXELS: f32 = 0.019;
 const CLIP: [&str; 3] = ["clip/quick-gelu-f32", "clip/quick-gelu-f16", "clip/gelu-bf16-legacy-eos"];
 const BERT: [&str; 2] = ["bert/sharded-f32", "bert/masked-lm-bf16"];
 const RESNET: [&str; 3] = ["resnet/three-stages-f32", "resnet/classifier-bf16", "resnet/eights-f16"];
-
-fn fixture(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(name)
-}
 
 fn image() -> PathBuf {
     fixture("clip/image.png")

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use fissfuse::tensor::safetensors::Reader;
 use serde_json::json;
 
-use crate::support::{World, fissfuse_on_cusim, refuse, refused, replace, succeed};
+use crate::support::{World, fissfuse_on_cusim, fixture, refuse, refused, replace, succeed};
 
 /// Features are stored with 11 bits: where two computations differ a little, they may round to neighbours.
 const STEP: f32 = 1.0 / 1024.0;
@@ -16,10 +16,6 @@ const BF16: f32 = 2e-2;
 
 /// Its heads are of a width that the kernels do not take in bf16.
 const ODD: &str = "clip/gelu-bf16-legacy-eos";
-
-fn fixture(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(name)
-}
 
 fn argument(path: PathBuf) -> &'static str {
     path.to_str().unwrap().to_string().leak()

@@ -1,10 +1,12 @@
 //! Image files of unusual kinds, each compared with what Pillow makes of it (tests/fixtures/images/make.py).
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use fissfuse::encoder::{image_size, read_image};
 use image::codecs::png::PngEncoder;
 use image::{ExtendedColorType, ImageEncoder};
+
+use crate::support;
 
 /// Largest difference of a channel, for a reason.
 const KINDS: [(&str, u8); 10] = [
@@ -24,7 +26,7 @@ const KINDS: [(&str, u8); 10] = [
 ];
 
 fn fixture(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/images").join(name)
+    support::fixture("images").join(name)
 }
 
 #[test]

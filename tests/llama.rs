@@ -11,7 +11,7 @@ use fissfuse::tensor::safetensors::{Reader, Writer};
 use serde_json::{Value, json};
 use tempfile::{TempDir, tempdir};
 
-use crate::support::{refuse, run, succeed};
+use crate::support::{self, refuse, run, succeed};
 
 /// What make.py draws its weights from.
 const SEED: u64 = 11;
@@ -25,7 +25,7 @@ const SPLIT: f32 = 1e-5;
 const MODELS: [&str; 3] = ["multi-head", "grouped-tied", "llama3"];
 
 fn fixture(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/llama").join(name)
+    support::fixture("llama").join(name)
 }
 
 /// A directory with a fixture's weights.

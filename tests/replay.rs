@@ -1,7 +1,7 @@
 //! The engine against PyTorch: draws of the reference (tests/fixtures/replay/draw.sh), and ablations against
 //! the full model.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use fissfuse::eval::replay::replay;
 use fissfuse::model::{
@@ -11,13 +11,15 @@ use fissfuse::profile::synthetic::Shape;
 use fissfuse::tensor::Tensor;
 use fissfuse::tensor::safetensors::Reader;
 
+use crate::support;
+
 /// f32 against the reference's f64: a few hundred roundings of 6e-8 each, on values of their own size.
 const SCORES: f32 = 1e-5;
 /// As above, through the backward and relative to a gradient's largest element.
 const GRADIENTS: f32 = 1e-4;
 
 pub fn fixtures() -> Vec<PathBuf> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/replay");
+    let folder = support::fixture("replay");
     ["one-head", "three-heads", "single"].map(|name| folder.join(name)).to_vec()
 }
 

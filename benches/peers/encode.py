@@ -2,13 +2,14 @@
 
     cargo build --release
     python3 -m pip install torch transformers tokenizers
-    python3 benches/peers/encode.py [--models clip bert resnet] [--runs 5] [--threads 2] [--f32]
+    python3 benches/peers/encode.py [--models clip bert resnet] [--runs 5] [--threads 2] [--f32] [--device cuda] [--json]
 
 The models are CLIP ViT-B/32, bert-base-uncased and ResNet-101 with random weights, which the engine reads as transformers
 wrote them. Images are prepared and texts are cut into tokens before anything is timed. A run is a batch of 32 images or of
 256 texts of 3 to 29 tokens, 16 in the mean; PyTorch takes the texts in batches of 32, padded to 77 tokens (CLIP) or 64
-(BERT) as their users do, and once more padded only to the longest of the batch after sorting them by length. Prints medians
-and their ratios.
+(BERT) as their users do, and once more padded only to the longest of the batch after sorting them by length. On a GPU the
+inputs are there before anything is timed, and PyTorch is timed by attention as written (eager), as one operation (SDPA),
+and under torch.compile. Prints medians and their ratios.
 """
 import argparse
 import json
@@ -17,6 +18,7 @@ import pathlib
 import random
 import statistics
 import subprocess
+import sys
 import tempfile
 import time
 
@@ -68,11 +70,18 @@ def batches(ids, pad, last):
 
 
 def timed(forward, inputs):
+    wait = torch.cuda.synchronize if torch.cuda.is_available() else lambda: None
+    wait()
     start = time.perf_counter()
     with torch.inference_mode():
         for batch in inputs:
             forward(batch)
+    wait()
     return time.perf_counter() - start
+
+
+def moved(batch, device):
+    return {name: x.to(device) for name, x in batch.items()} if isinstance(batch, dict) else batch.to(device)
 
 
 def engine(args, model, folder):
@@ -80,34 +89,61 @@ def engine(args, model, folder):
     side = {"image": ["--image-encoder", model.folder, "--images", IMAGES],
             "text": ["--text-encoder", model.folder, "--texts", folder / "texts.txt", "--max-tokens", 77]}[model.kind]
     command = [args.program, "encode", *side, "--precision", "f32" if args.f32 else "bf16", "--runs", 3,
-               "--threads", args.threads, "--json"]
+               "--threads", args.threads, "--device", args.device, "--json"]
     out = subprocess.run([str(x) for x in command], check=True, capture_output=True).stdout
     return json.loads(out)["rates"][f"{model.kind}s"]["seconds"]["p50"]
 
 
+def ways(args, model):
+    """PyTorch's ways to compute the model."""
+    if args.device == "cpu":
+        yield "", model.model
+        return
+    for attention in ["eager", "sdpa"]:
+        try:
+            model.model.set_attn_implementation(attention)
+        except Exception:  # ResNets attend to nothing, and older releases of transformers cannot change it
+            yield "its own attention", model.model
+            break
+        yield attention, model.model
+    yield "torch.compile", torch.compile(model.model)
+
+
 def compare(args, model, folder):
     dtype = torch.float32 if args.f32 else torch.bfloat16
-    model.model = model.model.to(dtype).eval()
-    forward = lambda batch: model.forward(model.model, batch)
+    model.model = model.model.to(args.device, dtype).eval()
     if model.kind == "image":
         count, variants = IMAGES, {"batch of 32": [torch.randn(IMAGES, 3, 224, 224, dtype=dtype)]}
     else:
         ids, count = model.texts(folder), TEXTS
         variants = {f"padded to {model.pad}": list(batches(ids, model.pad, model.last)),
                     "padded to the longest": list(batches(ids, None, model.last))}
-    for inputs in variants.values():
-        timed(forward, inputs)
-    theirs, ours = {variant: [] for variant in variants}, []
-    for _ in range(args.runs):
+    variants = {variant: [moved(batch, args.device) for batch in inputs] for variant, inputs in variants.items()}
+    theirs, ours = {}, []
+    for way, torch_model in ways(args, model):
+        forward = lambda batch: model.forward(torch_model, batch)
         for variant, inputs in variants.items():
-            theirs[variant].append(timed(forward, inputs))
-        ours.append(engine(args, model, folder))
+            name = ", ".join(filter(None, [variant, way]))
+            try:
+                for _ in range(1 if args.device == "cpu" else 3):
+                    timed(forward, inputs)
+            except Exception as error:  # torch.compile needs a C compiler and Triton
+                print(f"{model.name}, {name}: left out: {str(error).strip().splitlines()[0]}", file=sys.stderr)
+                continue
+            theirs[name] = []
+            for _ in range(args.runs):
+                theirs[name].append(timed(forward, inputs))
+                ours.append(engine(args, model, folder))
+    if args.json:
+        return [{"what": f"{model.name}, {count} {model.kind}s, {variant}", "theirs": statistics.median(times),
+                 "ours": statistics.median(ours)} for variant, times in theirs.items()]
     rate = lambda times: count / statistics.median(times)
     spread = lambda times: f"{rate(times):8.1f}/s (from {count / max(times):.1f} to {count / min(times):.1f})"
     print(f"{model.name}, {model.kind}s")
     print(f"  fissfuse-bench encode           {spread(ours)}")
     for variant, times in theirs.items():
         print(f"  PyTorch, {variant:22} {spread(times)}  ratio {rate(ours) / rate(times):.2f}", flush=True)
+    return []
 
 
 def clip(folder):
@@ -134,14 +170,23 @@ def main():
     parser.add_argument("--runs", type=int, default=5, help="turns of each")
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--f32", action="store_true", help="both in f32 instead of bf16")
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    parser.add_argument("--small", action="store_true", help="one turn of one model, to try this script")
+    parser.add_argument("--json", action="store_true", help="print JSON")
     parser.add_argument("--program", default=ROOT / "target/release/fissfuse-bench")
     args = parser.parse_args()
+    if args.small:
+        args.models, args.runs = ["clip"], 1
     torch.set_num_threads(args.threads)
-    print(f"PyTorch {torch.__version__}, {args.threads} threads, {'f32' if args.f32 else 'bf16'}")
+    if not args.json:
+        print(f"PyTorch {torch.__version__}, {args.threads} threads, {'f32' if args.f32 else 'bf16'}, {args.device}")
+    rows = []
     for name in args.models:
         with tempfile.TemporaryDirectory() as folder:
             for model in {"clip": clip, "bert": bert, "resnet": resnet}[name](pathlib.Path(folder)):
-                compare(args, model, pathlib.Path(folder))
+                rows += compare(args, model, pathlib.Path(folder))
+    if args.json:
+        print(json.dumps({"torch": torch.__version__, "device": args.device, "peers": rows}))
 
 
 if __name__ == "__main__":

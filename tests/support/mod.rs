@@ -14,11 +14,36 @@ use image::{Rgb, RgbImage};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
+/// Where the tests find what they need, if they were moved from where they were built: a folder with `tests/fixtures` and
+/// with the programs in `bin`, such as scripts/gpu-bundle.sh packs.
+const ROOT: &str = "FISSFUSE_TEST_ROOT";
+
+fn moved_to() -> Option<PathBuf> {
+    std::env::var_os(ROOT).map(PathBuf::from)
+}
+
+/// What stands under this name in tests/fixtures.
+pub fn fixture(name: &str) -> PathBuf {
+    let root = moved_to().unwrap_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")));
+    let path = root.join("tests/fixtures").join(name);
+    assert!(path.exists(), "{}: no such fixture; {ROOT} says where tests/fixtures is", path.display());
+    path
+}
+
+fn program(name: &str, built: &str) -> Command {
+    Command::new(moved_to().map_or_else(|| PathBuf::from(built), |root| root.join("bin").join(name)))
+}
+
 /// The program under test.
 pub fn fissfuse(args: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_fissfuse"));
+    let mut command = program("fissfuse", env!("CARGO_BIN_EXE_fissfuse"));
     command.args(args);
     command
+}
+
+/// The program that measures.
+pub fn fissfuse_bench() -> Command {
+    program("fissfuse-bench", env!("CARGO_BIN_EXE_fissfuse-bench"))
 }
 
 /// Runs the program and wants success; gives what it printed.

@@ -2,6 +2,10 @@
 
 use std::path::PathBuf;
 
+use fissfuse::device::DeviceChoice;
+use fissfuse::device::Gpu;
+use fissfuse::device::cuda::Arithmetic;
+use fissfuse::encoder::Compute;
 use fissfuse::encoder::ImageEncoder;
 use fissfuse::encoder::Precision;
 use fissfuse::encoder::TextEncoder;
@@ -42,41 +46,52 @@ pub struct EncodeArgs {
     #[arg(long, default_value_t = 32, value_parser = at_least_one())]
     images: usize,
 
-    /// What the encoders compute with, f32 or bf16 [default: bf16 if the processor has instructions for it].
+    /// What the encoders compute with, f32 or bf16 [default: the faster one].
     #[arg(long, value_name = "TYPE")]
     precision: Option<Precision>,
 
     /// Timed runs of each.
     #[arg(long, default_value_t = 5, value_parser = at_least_one())]
     runs: usize,
+
+    /// What computes: cpu, cuda, cuda:N, or auto, which takes a CUDA device if a usable one is found.
+    #[arg(long, value_name = "DEVICE", default_value_t)]
+    device: DeviceChoice,
 }
 
-/// Rates of the encoders' bf16 products beside the processor's ceiling, measured in turn.
+/// What the machine can do: on a CPU, rates of the encoders' bf16 products beside its ceiling, measured in turn; on a device,
+/// bytes copied and bf16 products of its tensor cores.
 #[derive(clap::Args)]
 pub struct CeilingArgs {
     /// Timed runs of each product.
     #[arg(long, default_value_t = 20, value_parser = at_least_one())]
     runs: usize,
+
+    /// What is measured: cpu, cuda, cuda:N, or auto, which takes a CUDA device if a usable one is found.
+    #[arg(long, value_name = "DEVICE", default_value = "cpu")]
+    device: DeviceChoice,
 }
 
 pub fn encode(args: EncodeArgs, json: bool) -> anyhow::Result<()> {
-    let precision = args.precision.unwrap_or_else(Precision::fastest);
+    let gpu = args.device.open(Arithmetic::Mixed)?;
+    let precision = args.precision.unwrap_or_else(|| Compute::fastest(gpu.as_ref()));
+    let compute = Compute { precision, gpu: gpu.clone() };
     let mut rates: Vec<(&str, EncodingRate)> = Vec::new();
     if let (Some(folder), Some(file)) = (&args.text_encoder, &args.texts) {
-        let encoder = TextEncoder::open(folder, precision)?;
+        let encoder = TextEncoder::open(folder, &compute)?;
         let text = fissfuse::files::read_text(file)?;
         let texts: Vec<&str> = text.lines().collect();
         rates.push(("texts", encoding::texts(&encoder, &texts, args.max_tokens, args.runs)?));
     }
     if let Some(folder) = &args.image_encoder {
-        let encoder = ImageEncoder::open(folder, precision)?;
+        let encoder = ImageEncoder::open(folder, &compute)?;
         rates.push(("images", encoding::images(&encoder, args.images, args.runs)?));
     }
     if json {
         let rates: serde_json::Map<_, _> = rates.into_iter().map(|(name, rate)| (name.into(), json!(rate))).collect();
-        return print_json(&json!({"machine": machine(None), "precision": precision, "rates": rates}));
+        return print_json(&json!({"machine": machine(gpu.as_ref()), "precision": precision, "rates": rates}));
     }
-    println!("{}; {precision}", machine(None));
+    println!("{}; {precision}", machine(gpu.as_ref()));
     let row = |(name, rate): &(&str, EncodingRate)| {
         let Summary { min, p50, max, .. } = rate.seconds;
         let times = [p50, min, max].map(milliseconds);
@@ -89,6 +104,9 @@ pub fn encode(args: EncodeArgs, json: bool) -> anyhow::Result<()> {
 }
 
 pub fn ceiling(args: CeilingArgs, json: bool) -> anyhow::Result<()> {
+    if let Some(gpu) = args.device.open(Arithmetic::Mixed)? {
+        return device_ceilings(&gpu, json);
+    }
     let rates = ENCODER_PRODUCTS.iter().map(|&shape| product_rate(shape, args.runs));
     let rates: Vec<ProductRate> = rates.collect::<fissfuse::Result<_>>()?;
     if json {
@@ -103,5 +121,16 @@ pub fn ceiling(args: CeilingArgs, json: bool) -> anyhow::Result<()> {
         [shape.name.to_string()].into_iter().chain(sizes).chain(rates).collect()
     };
     println!("{}", table(&["product", "rows", "outputs", "inputs", "GFLOP/s", "ceiling", "%"], rates.iter().map(row)));
+    Ok(())
+}
+
+fn device_ceilings(gpu: &Gpu, json: bool) -> anyhow::Result<()> {
+    let ceilings = gpu.ceilings()?;
+    let (bytes, flops) = (ceilings.bytes_per_second, ceilings.tensor_flops);
+    if json {
+        return print_json(&json!({"machine": machine(Some(gpu)), "bytes_per_second": bytes, "tensor_flops": flops}));
+    }
+    println!("{}", machine(Some(gpu)));
+    println!("{:.0} GB/s copied, {:.1} TFLOP/s of bf16 tensor cores", bytes / 1e9, flops / 1e12);
     Ok(())
 }

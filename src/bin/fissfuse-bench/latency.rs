@@ -34,6 +34,10 @@ pub struct LatencyArgs {
     #[arg(long)]
     half: bool,
 
+    /// Time one mention that is prepared already, too.
+    #[arg(long)]
+    prepared: bool,
+
     /// Timed runs of each row.
     #[arg(long, default_value_t = 1000, value_parser = at_least_one())]
     runs: usize,
@@ -50,10 +54,11 @@ pub fn latency(args: LatencyArgs, json: bool) -> anyhow::Result<()> {
     let mut bench = LatencyBench::new(config, shape, (args.entities, precision), args.work.seed, gpu.as_ref())?;
     let measure = |&mentions: &usize| bench.measure(mentions, candidates, args.runs.div_ceil(mentions));
     let rows: Vec<Latency> = args.batch.iter().map(measure).collect::<fissfuse::Result<_>>()?;
+    let prepared = args.prepared.then(|| bench.measure_prepared(candidates, args.runs)).transpose()?;
     if json {
         let index = if args.half { "f16" } else { "f32" };
         let (entities, peak) = (args.entities, peak_memory());
-        let report = json!({"machine": machine(gpu.as_ref()), "entities": entities, "index": index, "latency": rows,
+        let report = json!({"machine": machine(gpu.as_ref()), "entities": entities, "index": index, "latency": rows, "prepared": prepared,
             "peak_memory_bytes": peak});
         return print_json(&report);
     }
@@ -65,6 +70,9 @@ pub fn latency(args: LatencyArgs, json: bool) -> anyhow::Result<()> {
         vec![row.mentions.to_string(), runs.to_string(), p50, p90, p99, format!("{:.0}", row.mentions_per_second)]
     };
     println!("{}", table(&header, rows.iter().map(row)));
+    if let Some(prepared) = prepared {
+        println!("one prepared mention: p50 {} ms, p99 {} ms", milliseconds(prepared.p50), milliseconds(prepared.p99));
+    }
     print_peak(peak_memory());
     Ok(())
 }

@@ -12,6 +12,7 @@ mod kar;
 mod kernels;
 mod latency;
 mod llama;
+mod results;
 mod step;
 mod work;
 
@@ -53,6 +54,7 @@ enum Command {
     Encode(encode::EncodeArgs),
     Candidates(data::CandidatesArgs),
     Store(data::StoreArgs),
+    Results(results::ResultsArgs),
     #[command(hide = true)]
     StoreOnce(data::StoreOnceArgs),
 }
@@ -79,6 +81,7 @@ fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Layer(args) => step::layer(args, cli.json),
         Command::Kernels(args) => kernels::kernels(args, cli.json),
         Command::Candidates(args) => data::candidates(args, cli.json),
+        Command::Results(args) => results::results(args, cli.json),
         Command::Store(args) => data::store(args, cli.json),
         Command::StoreOnce(args) => data::store_once(args),
         Command::Kar(args) => kar::kar(args, cli.json),

@@ -1,0 +1,112 @@
+"""Layers of a Llama-2-7B in plain PyTorch and in this engine, in turn, with random weights in bf16.
+
+    cargo build --release
+    python3 -m pip install torch
+    python3 benches/peers/decode.py [--layers 4] [--prompt 512] [--steps 64] [--runs 5] [--device cuda] [--json]
+
+PyTorch computes the same products and attention (torch's scaled_dot_product_attention) over a cache that is allocated
+once; rotary positions and the choice of a token are left out there, to its advantage. Times a prompt, and one token after
+it; prints medians.
+"""
+import argparse
+import json
+import os
+import pathlib
+import statistics
+import subprocess
+import time
+
+import torch
+import torch.nn.functional as F
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+SIZES = {"7b": (4096, 11008, 32, 32000)}
+
+
+class Llama:
+    """Blocks of attention and SwiGLU behind RMS norms, for one sequence."""
+
+    def __init__(self, sizes, layers, context, device):
+        self.width, inner, self.heads, vocabulary = sizes
+        draw = lambda *shape: torch.randn(*shape, device=device, dtype=torch.bfloat16) * shape[-1] ** -0.5
+        self.embedding, self.output = draw(vocabulary, self.width), draw(vocabulary, self.width)
+        # Joined as serving engines join them: query, key and value; gate and up.
+        self.layers = [(draw(3 * self.width, self.width), draw(self.width, self.width), draw(2 * inner, self.width),
+                        draw(self.width, inner)) for _ in range(layers)]
+        shape = (layers, 2, self.heads, context, self.width // self.heads)
+        self.cache = torch.zeros(shape, device=device, dtype=torch.bfloat16)
+
+    def forward(self, tokens, past):
+        """Logits of the last of the tokens, which stand behind `past` others."""
+        norm = lambda x: F.rms_norm(x, (self.width,), eps=1e-5)
+        x, end = self.embedding[tokens], past + len(tokens)
+        for cache, (qkv, out, gate_up, down) in zip(self.cache, self.layers):
+            parts = F.linear(norm(x), qkv).view(len(tokens), 3, self.heads, -1).permute(1, 2, 0, 3)
+            cache[:, :, past:end] = parts[1:]
+            attended = F.scaled_dot_product_attention(parts[0][None], cache[0, :, :end][None], cache[1, :, :end][None],
+                                                      is_causal=past == 0 and len(tokens) > 1)[0]
+            x = x + F.linear(attended.transpose(0, 1).reshape(len(tokens), -1), out)
+            gate, up = F.linear(norm(x), gate_up).chunk(2, -1)
+            x = x + F.linear(F.silu(gate) * up, down)
+        return F.linear(norm(x[-1:]), self.output)
+
+
+def turn(llama, prompt, steps, device):
+    """Seconds of the prompt, and of one token after it."""
+    wait = torch.cuda.synchronize if device == "cuda" else lambda: None
+    with torch.inference_mode():
+        wait()
+        start = time.perf_counter()
+        token = llama.forward(prompt, 0).argmax(-1)
+        wait()
+        middle = time.perf_counter()
+        for i in range(steps):
+            token = llama.forward(token, len(prompt) + i).argmax(-1)
+        wait()
+    return middle - start, (time.perf_counter() - middle) / steps
+
+
+def engine(args):
+    command = [args.program, "decode", "--preset", "7b", "--layers", args.layers, "--prompt", args.prompt, "--steps",
+               args.steps, "--precision", "bf16", "--runs", 3, "--threads", args.threads, "--device", args.device, "--json"]
+    report = json.loads(subprocess.run([str(x) for x in command], check=True, capture_output=True).stdout)
+    return report["prefill_seconds"]["p50"], report["step_seconds"]["p50"]
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--layers", type=int, default=4)
+    parser.add_argument("--prompt", type=int, default=512)
+    parser.add_argument("--steps", type=int, default=64)
+    parser.add_argument("--runs", type=int, default=5, help="turns of each")
+    parser.add_argument("--threads", type=int, default=os.cpu_count())
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    parser.add_argument("--small", action="store_true", help="a layer and a few tokens, to try this script")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.add_argument("--program", default=ROOT / "target/release/fissfuse-bench")
+    args = parser.parse_args()
+    if args.small:
+        args.layers, args.prompt, args.steps, args.runs = 1, 4, 1, 1
+    torch.set_num_threads(args.threads)
+    torch.manual_seed(0)
+    llama = Llama(SIZES["7b"], args.layers, args.prompt + args.steps, args.device)
+    prompt = torch.randint(0, SIZES["7b"][-1], (args.prompt,), device=args.device)
+    for _ in range(2):
+        turn(llama, prompt, args.steps, args.device)
+    theirs, ours = [], []
+    for _ in range(args.runs):
+        theirs.append(turn(llama, prompt, args.steps, args.device))
+        ours.append(engine(args))
+    names = [f"prompt of {args.prompt}, {args.layers} layers of Llama-2-7B, bf16, SDPA", "a token after it"]
+    rows = [{"what": what, "theirs": statistics.median(a), "ours": statistics.median(b)}
+            for what, a, b in zip(names, zip(*theirs), zip(*ours))]
+    if args.json:
+        print(json.dumps({"torch": torch.__version__, "device": args.device, "peers": rows}))
+        return
+    print(f"PyTorch {torch.__version__} on {args.device}")
+    for row in rows:
+        print(f"{row['what']}: PyTorch {1e3 * row['theirs']:.3f} ms, FissFuse {1e3 * row['ours']:.3f} ms")
+
+
+if __name__ == "__main__":
+    main()
