@@ -1,6 +1,7 @@
 //! All integration tests, in one binary: one link instead of many.
 
 mod bad_input;
+mod bench;
 mod candidates;
 mod cuda;
 mod cuda_graph;

@@ -72,7 +72,7 @@ pub fn training_step(config: ModelConfig, shape: Shape, seed: u64) -> Result<Ste
 pub struct EncoderCost {
     /// Texts at their own length.
     pub text: u64,
-    /// Texts padded to what the encoder takes at most.
+    /// Texts padded to the longest that is read, as far as the encoder takes it.
     pub textbook_text: u64,
     /// Images.
     pub image: u64,
@@ -84,7 +84,7 @@ impl EncoderCost {
         let items = 1 + shape.candidates as u64;
         EncoderCost {
             text: items * clip.text_flops(shape.mean_tokens),
-            textbook_text: items * clip.text_flops(clip.text_config.max_position_embeddings),
+            textbook_text: items * clip.text_flops(shape.max_tokens.min(clip.text_config.max_position_embeddings)),
             image: items * clip.image_flops(),
         }
     }
