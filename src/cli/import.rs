@@ -58,6 +58,10 @@ pub struct Args {
     #[arg(long)]
     copy: bool,
 
+    /// Take files from outside SRC too, where its files name them or its links lead there: only for sources to be trusted.
+    #[arg(long)]
+    allow_outside: bool,
+
     /// How closely images are looked at.
     #[arg(long, value_enum, value_name = "HOW", default_value_t)]
     check_images: ImageCheck,
@@ -78,6 +82,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         entity_images: args.entity_images,
         copy: args.copy,
         check: args.check_images,
+        allow_outside: args.allow_outside,
     };
     let tolerance = if args.skip_bad { Tolerance::Skip } else { Tolerance::Strict };
     let mut skipped = Skipped::default();
