@@ -16,6 +16,7 @@ mod kar;
 mod llama;
 mod llama_cuda;
 mod llama_kernels;
+mod modalities;
 mod replay;
 mod support;
 mod workflow;

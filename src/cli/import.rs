@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use fissfuse::data::audit::ImageCheck;
 use fissfuse::data::import::{Description, Format, Imported, Protocol, Settings, SplitUnit, import};
 use fissfuse::data::{Skipped, Tolerance};
-use fissfuse::report::statistics_table;
+use fissfuse::report::{printable, statistics_table};
 
 use super::common::list_skipped;
 
@@ -93,7 +93,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     for note in notes {
         let examples =
             if note.examples.is_empty() { String::new() } else { format!(" ({})", note.examples.join(", ")) };
-        println!("{}: {}{examples}", note.what, note.count);
+        println!("{}: {}{}", note.what, note.count, printable(&examples));
     }
     if let Some(file) = default_image {
         let file = args.destination.join(file);

@@ -15,6 +15,7 @@ mod llm;
 mod replay;
 mod rerank;
 mod train;
+mod written;
 
 use clap::{Parser, Subcommand};
 

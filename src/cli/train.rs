@@ -6,7 +6,9 @@ use fissfuse::data::{Skipped, Split};
 use fissfuse::device::describe;
 use fissfuse::train::{EpochRecord, Steps, Trainer};
 
-use super::common::{ConfigArgs, DataArgs, DeviceArgs, batcher, list_skipped, progress, report_counts};
+use super::common::{
+    ConfigArgs, DataArgs, DeviceArgs, FeatureMemoryArgs, batcher, list_skipped, progress, report_counts,
+};
 
 /// Train FissFuse on a dataset's features.
 ///
@@ -31,6 +33,9 @@ pub struct Args {
     #[command(flatten)]
     pub device: DeviceArgs,
 
+    #[command(flatten)]
+    pub memory: FeatureMemoryArgs,
+
     /// On CUDA devices: give the device each step as one CUDA graph, not kernel by kernel. The results are the same; whether
     /// it is faster was not measured on a GPU yet.
     #[arg(long)]
@@ -43,7 +48,7 @@ pub struct Args {
 
 pub fn run(args: Args) -> anyhow::Result<()> {
     let config = args.config.read()?;
-    let gpu = args.device.open()?;
+    let gpu = args.memory.open(&args.device)?;
     let mut skipped = Skipped::default();
     let dataset = args.data.open(&mut skipped)?;
     let batcher = batcher(&dataset, &args.features)?;

@@ -165,6 +165,7 @@ impl Dataset {
         if dataset.entities.is_empty() {
             return Err(Error::file(&path, "holds no entity"));
         }
+        tracing::debug!("{}: {} entities", path.display(), dataset.entities.len());
         Ok(dataset)
     }
 
@@ -215,6 +216,7 @@ impl Dataset {
         if mentions.is_empty() {
             return Err(Error::file(&path, "holds no mention"));
         }
+        tracing::debug!("{}: {} mentions", path.display(), mentions.len());
         Ok(mentions)
     }
 

@@ -17,6 +17,7 @@ use anyhow::Context;
 use clap::builder::RangedU64ValueParser;
 use clap::{Parser, Subcommand};
 use fissfuse::device::{Gpu, describe};
+use fissfuse::report::printable;
 
 /// Count the model's work and time it, on features and weights drawn by seed.
 #[derive(Parser)]
@@ -61,7 +62,7 @@ fn main() -> ExitCode {
     match run(Cli::parse()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("error: {error:#}");
+            eprintln!("error: {}", printable(&format!("{error:#}")));
             ExitCode::FAILURE
         }
     }
