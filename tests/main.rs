@@ -5,6 +5,7 @@ mod bench;
 mod candidates;
 mod cuda;
 mod cuda_graph;
+mod documents;
 mod driver;
 mod encoder;
 mod encoder_layers;
