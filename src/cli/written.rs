@@ -28,7 +28,11 @@ pub fn clear(folder: &Path, command: &str) -> anyhow::Result<()> {
         true => serde_json::from_str(&fissfuse::files::read_text(&list)?)
             .with_context(|| format!("{}: is no list of files", list.display()))?,
         false if there.is_empty() => Files::new(),
-        false => anyhow::bail!("{shown} exists and is no folder of a {command}; choose another --out"),
+        false => {
+            anyhow::bail!(
+                "{shown} exists and is no folder of a {command} that got through a step; remove it, or choose another --out"
+            )
+        }
     };
     for (file, state) in &there {
         let what = match written.get(file) {
