@@ -60,10 +60,10 @@ impl Helps {
 
 /// Commands in a line of code, each as the subcommands' path and the flags that it is given.
 fn commands(line: &str, helps: &mut Helps) -> Vec<(Vec<String>, Vec<String>)> {
-    let start = Regex::new(r"(?:^|[ $/(])(fissfuse|fissfuse-bench)(?: |$)").unwrap();
+    let start = Regex::new(r"(?:^|^\$ |\| |/|=\S+ )(fissfuse-bench|fissfuse)(?: |$)").unwrap();
     let mut found = Vec::new();
-    for program in start.captures_iter(line) {
-        let rest = &line[program.get(0).unwrap().end()..];
+    for program in start.captures_iter(line.trim()) {
+        let rest = &line.trim()[program.get(0).unwrap().end()..];
         let rest = rest.split(['#', '<', ';']).next().unwrap_or_default().split(" | ").next().unwrap_or_default();
         let mut words = rest.split_whitespace().map(|word| word.trim_matches(['[', ']', ',', '.', ')'])).peekable();
         let mut path = vec![program[1].to_string()];
@@ -109,7 +109,7 @@ fn every_flag_that_the_documents_name_alone_exists_somewhere() {
     }
     for (document, text) in documents() {
         for span in code(&text).iter().filter(|span| span.starts_with("--")) {
-            let flag = span.split([' ', '=']).next().unwrap();
+            let flag = span.split([' ', '=', '[', ',']).next().unwrap();
             assert!(all.contains(flag), "{}: no command has {flag}", document.display());
             checked += 1;
         }
@@ -124,7 +124,7 @@ fn defaults_in_the_documents_are_the_programs() {
     let row = Regex::new(r"(?m)^\| `([a-z_]+)` \| ([^|]+) \|").unwrap();
     let mut checked = 0;
     for table in ["model", "encode", "train"] {
-        let section = text.split(&format!("## `[{table}]`")).nth(1).unwrap().split("\n## ").next().unwrap();
+        let section = text.split(&format!("## `[{table}]`")).nth(1).unwrap().split("\n\n").nth(1).unwrap();
         for found in row.captures_iter(section) {
             let (key, said) = (&found[1], found[2].trim().trim_matches('`'));
             let value = &config[table][key];

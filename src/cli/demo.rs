@@ -116,15 +116,17 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     println!("\nOne mention it has never seen:");
     example(&folder("data"), &features, &encoder, &model)?;
     println!("\nThe demo took {:.0} s. To go on, for instance:", start.elapsed().as_secs_f64());
+    // The program may be where no shell looks for it.
+    let program = std::env::current_exe().map_or("fissfuse".into(), |path| show(&path));
     println!(
-        "  head -3 {}/test.jsonl | fissfuse link {} --encoder {} {} {} --top 3",
+        "  head -3 {}/test.jsonl | {program} link {} --encoder {} {} {} --top 3",
         show(&folder("data")),
         data.join(" "),
         show(&encoder),
         features_of.join(" "),
         trained.join(" ")
     );
-    println!("  fissfuse train --help    its settings, among them the paper's ablations");
+    println!("  {program} train --help    its settings, among them the paper's ablations");
     println!("  docs/data.md             how to bring your own entities and mentions");
     Ok(())
 }

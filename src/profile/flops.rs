@@ -89,3 +89,26 @@ impl EncoderCost {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_textbooks_attention_is_what_pytorch_counts() {
+        let shape = Shape { mentions: 1, ..Shape::WIKIDIVERSE };
+        let step = training_step(ModelConfig::default(), shape, 0).unwrap();
+        let attention = step.ops.iter().find(|op| op.op == "cross_attention").unwrap();
+        // PyTorch's FlopCounterMode counts the products alone; biases, softmax, residual and norm are little besides.
+        let (products, counted) = (145.25e6, attention.cost.textbook_forward as f64);
+        assert!(counted >= products && counted < 1.001 * products, "{counted}");
+    }
+
+    #[test]
+    fn a_textbook_pads_to_the_longest_text_that_is_read() {
+        let clip = ClipConfig { projection_dim: 512, ..ClipConfig::default() };
+        let of = |max_tokens: usize| EncoderCost::per_sample(&clip, &Shape { max_tokens, ..Shape::WIKIDIVERSE });
+        assert_eq!(of(64).textbook_text, 11 * clip.text_flops(64));
+        assert_eq!(of(100).textbook_text, 11 * clip.text_flops(77));
+    }
+}
