@@ -22,11 +22,11 @@ impl Baselines {
         let by_id: HashMap<&str, &Mention> = mentions.iter().map(|m| (m.id.as_str(), m)).collect();
         let in_list = |mention: &&Mention| {
             let place = mention.candidates.iter().position(|c| Some(*c) == mention.gold);
-            1 + place.unwrap_or(mention.candidates.len())
+            (1 + place.unwrap_or(mention.candidates.len()), place.is_some())
         };
-        let ranks: Vec<usize> = samples.iter().filter_map(|s| by_id.get(s.id.as_str())).map(in_list).collect();
+        let ranks: Vec<(usize, bool)> = samples.iter().filter_map(|s| by_id.get(s.id.as_str())).map(in_list).collect();
         let lists: Vec<(usize, bool)> = samples.iter().map(|s| (s.candidates.len(), s.gold.is_some())).collect();
-        Baselines { list_order: Metrics::of(&ranks), chance: chance(&lists) }
+        Baselines { list_order: Metrics::with_misses(&ranks), chance: chance(&lists) }
     }
 }
 
@@ -69,6 +69,6 @@ mod tests {
                 assert!((want - got).abs() < 1e-12, "{n}: {want} {got}");
             }
         }
-        assert_eq!(chance(&[(4, false)]), Metrics::of(&[5]));
+        assert_eq!(chance(&[(4, false)]), Metrics::with_misses(&[(5, false)]));
     }
 }

@@ -144,12 +144,13 @@ pub fn evaluate(model: &FissFuse, batcher: &Batcher, samples: &[Sample], bar: &P
     let by_score = |k: usize| {
         let ranks = samples.iter().zip(&ranked).map(|(sample, ranked)| {
             let n = sample.candidates.len();
-            rank(&ranked.scores[k * n..][..n], sample.gold.map(|g| g as usize))
+            (rank(&ranked.scores[k * n..][..n], sample.gold.map(|g| g as usize)), sample.gold.is_some())
         });
-        Metrics::of(&ranks.collect::<Vec<_>>())
+        Metrics::with_misses(&ranks.collect::<Vec<_>>())
     };
+    let ranks: Vec<(usize, bool)> = ranked.iter().zip(samples).map(|(r, s)| (r.rank, s.gold.is_some())).collect();
     Ok(Evaluation {
-        mean: Metrics::of(&ranked.iter().map(|r| r.rank).collect::<Vec<_>>()),
+        mean: Metrics::with_misses(&ranks),
         per_score: kinds.iter().enumerate().map(|(k, kind)| (*kind, by_score(k))).collect(),
         ranked,
     })

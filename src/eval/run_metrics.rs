@@ -66,7 +66,7 @@ impl RunMetrics {
                 Ok(Some((Mention { gold: Some(gold), .. }, candidates))) => {
                     let place = candidates.iter().position(|candidate| candidate == gold);
                     gold_missing += place.is_none() as usize;
-                    ranks.push(1 + place.unwrap_or(candidates.len()));
+                    ranks.push((1 + place.unwrap_or(candidates.len()), place.is_some()));
                 }
             }
         }
@@ -74,7 +74,7 @@ impl RunMetrics {
             return Err(Error::file(path, "holds no ranking of a mention of this split that has a gold entity"));
         }
         let absent = mentions.len() - seen.len();
-        Ok(RunMetrics { metrics: Metrics::of(&ranks), gold_missing, without_gold, errors, absent })
+        Ok(RunMetrics { metrics: Metrics::with_misses(&ranks), gold_missing, without_gold, errors, absent })
     }
 }
 
@@ -136,7 +136,7 @@ mod tests {
 {"mention_id":"d","candidates":["Q1"]}
 {"mention_id":null,"error":"run.jsonl:5: is no valid record"}"#;
         let (got, _) = read(run, Tolerance::Strict).unwrap();
-        let metrics = Metrics::of(&[2, 1, 2]);
+        let metrics = Metrics::with_misses(&[(2, true), (1, true), (2, false)]);
         assert_eq!(got, RunMetrics { metrics, gold_missing: 1, without_gold: 1, errors: 1, absent: 1 });
     }
 
