@@ -108,7 +108,9 @@ fn every_flag_that_the_documents_name_alone_exists_somewhere() {
         paths.extend(inner.map(|name| [&path[..], &[name.clone()]].concat()));
     }
     for (document, text) in documents() {
-        for span in code(&text).iter().filter(|span| span.starts_with("--")) {
+        let spans = code(&text);
+        let named = |span: &&String| span.strip_prefix("--").is_some_and(|rest| rest.starts_with(char::is_alphabetic));
+        for span in spans.iter().filter(named) {
             let flag = span.split([' ', '=', '[', ',']).next().unwrap();
             assert!(all.contains(flag), "{}: no command has {flag}", document.display());
             checked += 1;
