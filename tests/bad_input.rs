@@ -259,6 +259,7 @@ fn settings_that_make_no_sense_are_named() {
     for (setting, says) in [
         ("entity_template = \"{nam}\"", "must hold {name} or {description}"),
         ("mention_template = \"no place\"", "must hold {mention} or {sentence}"),
+        ("mention_template = \"{sen{mention}tence}\"", "must hold {mention} or {sentence}"),
         ("max_tokens = 1", "leaves no room beside the 2 special tokens"),
         ("missing_image = { file = \"nowhere.png\" }", "nowhere.png: cannot read"),
     ] {
