@@ -105,7 +105,7 @@ fn every_flag_that_the_documents_name_alone_exists_somewhere() {
         let (flags, commands) = helps.of(&path);
         all.extend(flags.clone());
         let inner = commands.iter().filter(|name| *name != "help");
-        paths.extend(inner.map(|name| [&path[..], &[name.clone()]].concat()));
+        paths.extend(inner.map(|name| [&path[..], std::slice::from_ref(name)].concat()));
     }
     for (document, text) in documents() {
         let spans = code(&text);
@@ -130,12 +130,13 @@ fn defaults_in_the_documents_are_the_programs() {
         for found in row.captures_iter(section) {
             let (key, said) = (&found[1], found[2].trim().trim_matches('`'));
             let value = &config[table][key];
+            let text = value.to_string();
             // What is null has its default in words.
             if value.is_null() {
                 continue;
             }
             let number = |value: f64| said.parse::<f64>().is_ok_and(|said| (said - value).abs() <= 1e-6 * value.abs());
-            let same = value.as_f64().map_or_else(|| said == value.to_string(), number);
+            let same = value.as_f64().map_or_else(|| said == text, number);
             assert!(same, "docs/configuration.md: [{table}] {key} is {value}, not {said}");
             checked += 1;
         }
