@@ -1,11 +1,15 @@
 CARGO ?= cargo
 TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
 
-.PHONY: demo test check torture bench kernel-counts cusim cuda-toolchain gpu-bundle
+.PHONY: demo install test check torture bench kernel-counts cusim cuda-toolchain gpu-bundle
 
 # Train, evaluate and use a model on the emoji task; DEVICE=cuda trains on a GPU.
 demo:
 	$(CARGO) run --release -- demo $(if $(DEVICE),--device $(DEVICE))
+
+# Puts `fissfuse` and `fissfuse-bench` into ~/.cargo/bin, or into PREFIX/bin.
+install:
+	$(CARGO) install --locked --path . $(if $(PREFIX),--root $(PREFIX))
 
 test: cuda-toolchain
 	$(CARGO) test --workspace
@@ -24,7 +28,7 @@ check:
 bench:
 	$(CARGO) build --release
 	$(TARGET_DIR)/release/fissfuse-bench flops
-	$(TARGET_DIR)/release/fissfuse-bench latency
+	$(TARGET_DIR)/release/fissfuse-bench latency --preset wikimel
 	$(TARGET_DIR)/release/fissfuse-bench step
 	$(CARGO) bench
 

@@ -74,6 +74,19 @@ impl Error {
         Error::Device { device: device.into(), doing: doing.into(), reason: reason.into() }
     }
 
+    /// Whether another input could do better. It could not where a device fails, or where the fault is this program's own:
+    /// such an error ends a run even if bad input is to be skipped.
+    pub fn concerns_input(&self) -> bool {
+        match self {
+            Error::Io { .. } | Error::Record { .. } | Error::File { .. } | Error::Tensor { .. } | Error::Invalid(_) => {
+                true
+            }
+            Error::Shape { .. } | Error::NoBackward { .. } | Error::DroppedGradient { .. } | Error::Device { .. } => {
+                false
+            }
+        }
+    }
+
     /// A setting that makes no sense.
     pub fn invalid(reason: impl Into<String>) -> Error {
         Error::Invalid(reason.into())

@@ -9,11 +9,16 @@ mod cli;
 use std::process::ExitCode;
 
 use clap::Parser;
+use fissfuse::report::PrintableWriter;
 use fissfuse::terminal;
 
 fn main() -> ExitCode {
     let filter = tracing_subscriber::EnvFilter::try_from_env("FISSFUSE_LOG").unwrap_or_else(|_| "warn".into());
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).without_time();
-    log.log_internal_errors(false).init();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(|| PrintableWriter(std::io::stderr()))
+        .without_time()
+        .log_internal_errors(false)
+        .init();
     terminal::run(|| cli::Cli::parse().run())
 }

@@ -10,6 +10,8 @@ use std::panic::{self, AssertUnwindSafe};
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use crate::report::printable;
+
 /// Whether the program goes on when what it says cannot be written.
 static WORKS_ON: AtomicBool = AtomicBool::new(false);
 
@@ -81,7 +83,7 @@ pub fn run(command: impl FnOnce() -> anyhow::Result<()>) -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) if is_closed_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
-            eprint(format_args!("error: {error:#}\n"));
+            eprint(format_args!("error: {}\n", printable(&format!("{error:#}"))));
             ExitCode::FAILURE
         }
     }

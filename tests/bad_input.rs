@@ -259,6 +259,7 @@ fn settings_that_make_no_sense_are_named() {
     for (setting, says) in [
         ("entity_template = \"{nam}\"", "must hold {name} or {description}"),
         ("mention_template = \"no place\"", "must hold {mention} or {sentence}"),
+        ("mention_template = \"{sen{mention}tence}\"", "must hold {mention} or {sentence}"),
         ("max_tokens = 1", "leaves no room beside the 2 special tokens"),
         ("missing_image = { file = \"nowhere.png\" }", "nowhere.png: cannot read"),
     ] {
@@ -268,4 +269,26 @@ fn settings_that_make_no_sense_are_named() {
     // What failed before it stored anything does not bind the settings.
     fs::write(world.path("bad.toml"), "").unwrap();
     succeed(&encode);
+}
+
+#[test]
+fn a_terminal_is_not_steered_by_what_is_read() {
+    let world = World::new();
+    world.change_line("data/train.jsonl", 2, |m| m["candidates"][0] = json!("Q\u{1b}[2J\u{202e}\u{9b}"));
+    refuse(&world.encode(), &[r"candidate `Q\u{1b}[2J\u{202e}\u{9b}` is no entity"]);
+    let output = run(&[&world.encode()[..], &["--skip-bad"]].concat());
+    let errors = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.success() && errors.contains(r"Q\u{1b}[2J") && !errors.contains('\u{1b}'), "{errors:?}");
+}
+
+#[test]
+fn braces_in_a_mention_or_a_name_are_text() {
+    let world = World::new();
+    world.write_lines("data/entities.jsonl", &[json!({"qid": "Q0", "name": "one"})]);
+    let mention = |id: &str, mention: &str| json!({"mention_id": id, "mention": mention, "sentence": "x", "candidates": ["Q0"], "gold": "Q0"});
+    for split in ["valid", "test"] {
+        fs::remove_file(world.path(&format!("data/{split}.jsonl"))).unwrap();
+    }
+    world.write_lines("data/train.jsonl", &[mention("a", "{sentence}"), mention("b", "x")]);
+    assert!(succeed(&world.encode()).contains("encoded 3 texts and 0 images"));
 }

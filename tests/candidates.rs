@@ -41,7 +41,12 @@ fn lists_are_made_and_then_trained_on() {
 
     refuse(&candidates(&[]), &["train.jsonl:1:", "has candidates already", "--replace"]);
     let retrieved = ["--replace", "--top", "1", "--protocol", "as-retrieved"];
+    let before = fs::read(world.path("data/test.jsonl")).unwrap();
     succeed(&candidates(&retrieved));
+    assert_eq!(fs::read(world.path("data/test.jsonl.bak")).unwrap(), before);
+    // Neither is a file that was kept replaced.
+    assert!(succeed(&candidates(&retrieved)).contains("test.jsonl.bak2"));
+    assert_eq!(fs::read(world.path("data/test.jsonl.bak")).unwrap(), before);
     assert!(world.read_lines("data/test.jsonl").iter().all(|m| m["candidates"].as_array().unwrap().len() == 1));
 }
 

@@ -156,8 +156,8 @@ fn images_encoded_together_are_as_if_encoded_alone() {
 #[test]
 fn a_side_that_a_model_does_not_encode_is_refused() {
     let (bert, resnet) = (fixture(BERT[0]), fixture(RESNET[0]));
-    let mixed = EncoderPaths { text: bert.clone(), image: resnet.clone() };
-    assert_eq!(Encoders::open(&mixed, Precision::F32).unwrap().image.widths(), (64, 64));
+    let mixed = EncoderPaths { text: Some(bert.clone()), image: Some(resnet.clone()) };
+    assert_eq!(Encoders::open(&mixed, Precision::F32).unwrap().image.unwrap().widths(), (64, 64));
     let [bert, resnet] = [&bert, &resnet].map(|path| path.to_str().unwrap());
     let out = tempdir().unwrap();
     let out = out.path().join("x").to_str().unwrap().to_string();

@@ -1,10 +1,12 @@
 //! All integration tests, in one binary: one link instead of many.
 
 mod bad_input;
+mod bench;
 mod bundle;
 mod candidates;
 mod cuda;
 mod cuda_graph;
+mod documents;
 mod driver;
 mod encoder;
 mod encoder_layers;
@@ -17,6 +19,7 @@ mod kar;
 mod llama;
 mod llama_cuda;
 mod llama_kernels;
+mod modalities;
 mod replay;
 mod streams;
 mod support;

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::support::{ENTITIES, World, fissfuse, refuse, replace, run, succeed};
+use crate::support::{ENTITIES, World, fissfuse, refuse, refused, replace, run, succeed};
 
 #[test]
 fn the_chain_ends_in_metrics_and_a_ranking() {
@@ -34,6 +34,43 @@ fn the_chain_ends_in_metrics_and_a_ranking() {
         }
     }
     assert!((mean("MR") - ranks).abs() < 1e-9);
+    // Six candidates, of which the list's order says nothing.
+    assert_eq!(metrics["baselines"]["chance"]["MR"], json!(3.5));
+    assert!(printed.contains("the lists' order") && printed.contains("chance"), "{printed}");
+}
+
+#[test]
+fn any_run_file_is_judged_as_a_model_is() {
+    let world = World::trained();
+    succeed(&world.eval("eval-judged"));
+    let judge = |run: &str| {
+        let judge = ["eval", "--data", world.arg("data"), "--ranking", world.arg(run), "--out", world.arg("judged")];
+        succeed(&judge);
+        let read =
+            |name: &str| -> Value { serde_json::from_str(&fs::read_to_string(world.path(name)).unwrap()).unwrap() };
+        read("judged/metrics.json")["run"].clone()
+    };
+    let whole: Value =
+        serde_json::from_str(&fs::read_to_string(world.path("eval-judged/metrics.json")).unwrap()).unwrap();
+    let run = judge("eval-judged/run.jsonl");
+    assert_eq!(run["metrics"], whole["mean"]);
+    assert_eq!(run["absent"], 0);
+    // What `link` answers, an error among it.
+    let mut asked: Vec<Value> = (0..10).map(|i| World::mention("test", i)).collect();
+    asked[4]["image"] = json!("images/none.png");
+    world.write_lines("asked-run.jsonl", &asked);
+    let link = [&world.link()[..], &["--input", world.arg("asked-run.jsonl"), "--top", "6", "--skip-bad"]].concat();
+    fs::write(world.path("linked.jsonl"), succeed(&link)).unwrap();
+    let linked = judge("linked.jsonl");
+    assert_eq!(
+        (&linked["errors"], &linked["absent"], &linked["metrics"]["mentions"]),
+        (&json!(1), &json!(1), &json!(9))
+    );
+    refuse(
+        &["eval", "--data", world.arg("data"), "--ranking", world.arg("linked.jsonl"), "--split", "valid"],
+        &["linked.jsonl:1:", "no such"],
+    );
+    assert_eq!(fissfuse(&["eval", "--data", world.arg("data")]).output().unwrap().status.code(), Some(2));
 }
 
 #[test]
@@ -88,8 +125,54 @@ fn link_skips_or_names_a_bad_line() {
     refuse(&link, &["asked.jsonl:2:", "`Q77` is no entity"]);
     let output = run(&[&link[..], &["--skip-bad"]].concat());
     let errors = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success() && errors.contains("asked.jsonl:3:") && errors.contains("none.png"), "{errors}");
-    assert_eq!(String::from_utf8(output.stdout).unwrap().lines().count(), 1);
+    assert!(output.status.success() && errors.contains("2 of 3 lines have an error"), "{errors}");
+    let answers = String::from_utf8(output.stdout).unwrap();
+    let answers: Vec<Value> = answers.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert!(answers[0]["links"].is_array() && answers[0]["error"].is_null());
+    for (answer, says) in [(&answers[1], "asked.jsonl:2: mention `test-1`: candidate"), (&answers[2], "none.png")] {
+        assert!(answer["error"].as_str().unwrap().contains(says) && answer["links"].is_null(), "{answer}");
+    }
+    assert_eq!((&answers[1]["mention_id"], &answers[2]["mention_id"]), (&json!("test-1"), &json!("test-2")));
+}
+
+#[test]
+fn images_of_requests_stay_in_their_folder() {
+    let world = World::trained();
+    let mut mention = World::mention("test", 0);
+    let inside = mention["image"].clone();
+    let outside = ["../data/images/red-ball.png".to_string(), world.arg("data/images/red-ball.png").to_string()];
+    let lines = outside.iter().map(|path| {
+        mention["image"] = json!(path);
+        mention.clone()
+    });
+    let lines: Vec<Value> = lines.collect();
+    world.write_lines("outside.jsonl", &lines);
+    let link = [&world.link()[..], &["--input", world.arg("outside.jsonl")]].concat();
+    refuse(&link, &["outside.jsonl:1: mention `test-0`: image: path `../data", "--allow-any-path"]);
+    // Where no line can be answered, the run has failed.
+    let output = run(&[&link[..], &["--skip-bad"]].concat());
+    refused(&output, &["2 of 2 lines have an error", "no line of"]);
+    let answers = String::from_utf8(output.stdout).unwrap();
+    assert!(answers.lines().count() == 2 && answers.contains("is absolute"), "{answers}");
+    assert_eq!(succeed(&[&link[..], &["--allow-any-path"]].concat()).lines().count(), 2);
+    mention["image"] = inside;
+    mention["image"] = json!(mention["image"].as_str().unwrap().trim_start_matches("images/"));
+    world.write_lines("inside.jsonl", &[mention]);
+    let link = [&world.link()[..], &["--input", world.arg("inside.jsonl")]].concat();
+    succeed(&[&link[..], &["--images", world.arg("data/images")]].concat());
+}
+
+#[test]
+fn link_reads_lines_of_a_bounded_length() {
+    let world = World::trained();
+    let mut long = World::mention("test", 0);
+    long["sentence"] = json!("a ".repeat(9 << 20));
+    world.write_lines("long.jsonl", &[long, World::mention("test", 1)]);
+    let link = [&world.link()[..], &["--input", world.arg("long.jsonl")]].concat();
+    refuse(&link, &["long.jsonl:1: is longer than 16 MiB"]);
+    let answers = succeed(&[&link[..], &["--skip-bad"]].concat());
+    let answers: Vec<Value> = answers.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert!(answers[0]["error"].is_string() && answers[1]["mention_id"] == "test-1" && answers.len() == 2);
 }
 
 #[test]
@@ -193,6 +276,10 @@ fn the_demo_runs_from_nothing_to_a_linked_mention() {
     let mine = folder.path().to_str().unwrap();
     refuse(&["demo", "--out", mine], &["is no folder of a demo"]);
     assert!(folder.path().join("mine").exists());
+    let model = folder.path().join("demo/model/mine.safetensors");
+    fs::write(&model, "precious").unwrap();
+    refuse(&["demo", "--out", &out], &["mine.safetensors: is none of the demo's files"]);
+    assert!(model.exists());
 }
 
 #[test]

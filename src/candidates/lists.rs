@@ -1,6 +1,6 @@
 //! Giving every mention of a dataset its list of candidates.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use indicatif::ProgressBar;
 use rayon::prelude::*;
@@ -11,7 +11,7 @@ use super::{Generator, Scratch};
 use crate::data::audit::Recall;
 use crate::data::import::Protocol;
 use crate::data::{Dataset, Mention, MentionRecord, Skipped, Split, Tolerance, parse_record, record_error};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::files;
 
 /// How lists are made.
@@ -36,6 +36,8 @@ pub struct ListReport {
     pub mentions: usize,
     /// Lists that the gold entity was put into.
     pub injected: usize,
+    /// Copy of the file as it was, where lists were replaced.
+    pub kept: Option<PathBuf>,
 }
 
 /// A line of a file of mentions.
@@ -64,8 +66,26 @@ pub fn write_lists(
         reports.push(report);
         files.push((path(dataset, split), text.into_bytes()));
     }
+    if settings.replace {
+        for (report, (path, _)) in reports.iter_mut().zip(&files) {
+            report.kept = Some(keep(path)?);
+        }
+    }
     files::write_together(files)?;
     Ok(reports)
+}
+
+/// Copies a file to the first free name beside it.
+fn keep(path: &Path) -> Result<PathBuf> {
+    let beside = |ending: String| {
+        let mut name = path.as_os_str().to_owned();
+        name.push(ending);
+        PathBuf::from(name)
+    };
+    let endings = [String::from(".bak")].into_iter().chain((2..).map(|n| format!(".bak{n}")));
+    let free = endings.map(beside).find(|name| !name.exists()).unwrap_or_default();
+    files::write_new(&free, &std::fs::read(path).map_err(Error::io(path, "read"))?)?;
+    Ok(free)
 }
 
 fn path(dataset: &Dataset, split: Split) -> PathBuf {
@@ -137,5 +157,5 @@ fn make(
         text.push_str(&record.to_string());
         text.push('\n');
     }
-    (ListReport { recall: Recall::of(split, &positions), mentions, injected }, text)
+    (ListReport { recall: Recall::of(split, &positions), mentions, injected, kept: None }, text)
 }

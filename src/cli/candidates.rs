@@ -26,7 +26,7 @@ pub struct Args {
     #[arg(long, value_enum, default_value_t)]
     protocol: Protocol,
 
-    /// Replace the lists of mentions that have one already.
+    /// Replace the lists of mentions that have one already; the files as they were are kept beside them (.bak).
     #[arg(long)]
     replace: bool,
 }
@@ -54,6 +54,9 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     println!("{}", table(&header, reports.iter().map(row)));
     let mentions: usize = reports.iter().map(|report| report.mentions).sum();
     let (entities, seconds) = (dataset.entities().len(), start.elapsed().as_secs_f64());
+    for kept in reports.iter().filter_map(|report| report.kept.as_ref()) {
+        println!("the file as it was: {}", kept.display());
+    }
     println!("{mentions} mentions against {entities} entities in {seconds:.1} s");
     Ok(())
 }

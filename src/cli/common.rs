@@ -6,11 +6,14 @@ use std::time::Duration;
 
 use anyhow::Context;
 use clap::builder::RangedU64ValueParser;
-use fissfuse::data::{Batcher, Counts, Dataset, EncodeSettings, FeatureStore, GoldMissing, Skipped, Tolerance};
+use fissfuse::data::{
+    Batcher, Counts, Dataset, EncodeSettings, FeatureStore, GoldMissing, Manifest, Skipped, Tolerance,
+};
 use fissfuse::device::cuda::Arithmetic;
 use fissfuse::device::{DeviceChoice, Gpu};
 use fissfuse::encoder::{Compute, EncoderPaths, Precision};
 use fissfuse::model::{Ablation, Modalities};
+use fissfuse::report::printable;
 use fissfuse::train::{RunConfig, Schedule};
 use indicatif::{ProgressBar, ProgressStyle};
 
@@ -54,17 +57,28 @@ pub struct DeviceArgs {
     /// On CUDA devices: products of 16-bit values on tensor cores, or of f32.
     #[arg(long, value_name = "KIND", default_value = "mixed")]
     pub arithmetic: Arithmetic,
+}
 
+impl DeviceArgs {
+    /// Opens the device; `None` is the CPU.
+    pub fn open(&self) -> anyhow::Result<Option<Gpu>> {
+        Ok(self.device.open(self.arithmetic)?)
+    }
+}
+
+/// Flags of subcommands that compute on a feature store.
+#[derive(clap::Args)]
+pub struct FeatureMemoryArgs {
     /// On CUDA devices: percent of the free memory that one table of features may take to stay there; larger ones are
     /// copied batch by batch while the device computes.
     #[arg(long, value_name = "PERCENT", default_value_t = 60, value_parser = RangedU64ValueParser::<usize>::new().range(0..=100))]
     pub feature_memory: usize,
 }
 
-impl DeviceArgs {
-    /// Opens the device; `None` is the CPU.
-    pub fn open(&self) -> anyhow::Result<Option<Gpu>> {
-        let gpu = self.device.open(self.arithmetic)?;
+impl FeatureMemoryArgs {
+    /// Opens the device for the store's features; `None` is the CPU.
+    pub fn open(&self, device: &DeviceArgs) -> anyhow::Result<Option<Gpu>> {
+        let gpu = device.open()?;
         gpu.iter().for_each(|gpu| gpu.set_resident_percent(self.feature_memory));
         Ok(gpu)
     }
@@ -112,9 +126,21 @@ pub struct EncoderArgs {
 }
 
 impl EncoderArgs {
-    /// The directories; that of the settings where no flag names one.
-    pub fn paths(&self, settings: &EncodeSettings) -> anyhow::Result<EncoderPaths> {
-        Ok(EncoderPaths { text: self.text(&settings.text_encoder)?, image: self.image(&settings.image_encoder)? })
+    /// The directories of the encoders of texts and of images, if these are read; that of the settings where no flag
+    /// names one.
+    pub fn paths(&self, settings: &EncodeSettings, texts: bool, images: bool) -> anyhow::Result<EncoderPaths> {
+        let text = texts.then(|| self.text(&settings.text_encoder)).transpose()?;
+        Ok(EncoderPaths { text, image: images.then(|| self.image(&settings.image_encoder)).transpose()? })
+    }
+
+    /// The directories of the encoders that a store was made with.
+    pub fn paths_of(&self, manifest: &Manifest) -> anyhow::Result<EncoderPaths> {
+        self.paths(&EncodeSettings::default(), manifest.reads_texts(), manifest.reads_images())
+    }
+
+    /// Whether an encoder of images is named.
+    pub fn names_images(&self, settings: &EncodeSettings) -> bool {
+        self.image(&settings.image_encoder).is_ok()
     }
 
     /// The directory of the text encoder.
@@ -141,7 +167,7 @@ pub fn list_skipped(skipped: &Skipped) {
         return;
     }
     eprintln!("left out {} bad records or images:", skipped.0.len());
-    skipped.0.iter().take(LISTED).for_each(|error| eprintln!("  {error}"));
+    skipped.0.iter().take(LISTED).for_each(|error| eprintln!("  {}", printable(&error.to_string())));
     if skipped.0.len() > LISTED {
         eprintln!("  and {} more", skipped.0.len() - LISTED);
     }

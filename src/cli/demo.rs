@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use anyhow::Context;
-use clap::Parser;
+use clap::{Parser, ValueEnum};
 use fissfuse::data::demo::{self, Sizes};
 use fissfuse::data::{Dataset, Mention, Skipped, Split, Tolerance};
 use fissfuse::encoder::Encoders;
@@ -12,11 +12,12 @@ use fissfuse::encoder::clip::{RandomClip, write_random};
 use fissfuse::eval::Linker;
 use fissfuse::kar::{self, instructions, read_run};
 use fissfuse::llama::{self, LlamaConfig, Preset};
+use fissfuse::model::Modalities;
 use fissfuse::train::TrainedModel;
 use indicatif::ProgressBar;
 
-use super::Cli;
 use super::common::{DeviceArgs, at_least_one, batcher};
+use super::{Cli, written};
 
 /// Train, evaluate and use a model on a small real task, in a few minutes on two cores.
 ///
@@ -24,7 +25,7 @@ use super::common::{DeviceArgs, at_least_one, batcher};
 /// --encoder takes a real one.
 #[derive(clap::Args)]
 pub struct Args {
-    /// Folder for data, features and model.
+    /// Folder for data, features and model. One of an earlier demo is replaced if all its files are as that wrote them.
     #[arg(long, value_name = "DIR", default_value = "demo-run")]
     out: PathBuf,
 
@@ -44,6 +45,10 @@ pub struct Args {
     #[arg(long)]
     epochs: Option<usize>,
 
+    /// Read one modality only: how much of the task text or images tell by themselves.
+    #[arg(long, value_name = "WHICH")]
+    modalities: Option<Modalities>,
+
     /// Re-rank the result with a small random Llama too: it shows the way, its answers are chance.
     #[arg(long)]
     kar: bool,
@@ -59,17 +64,14 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     let start = Instant::now();
     let folder = |name: &str| args.out.join(name);
     if args.out.exists() {
-        anyhow::ensure!(
-            folder("demo.toml").exists() || std::fs::read_dir(&args.out)?.next().is_none(),
-            "{} exists and is no folder of a demo; choose another --out",
-            args.out.display()
-        );
-        std::fs::remove_dir_all(&args.out).with_context(|| format!("{}: cannot clear", args.out.display()))?;
+        written::clear(&args.out, "demo")?;
     }
     fissfuse::files::write_whole(&folder("demo.toml"), |out| out.write_all(CONFIG.as_bytes()))?;
 
     println!("1. Data: emoji, their names and keywords from Unicode, scenes drawn by seed {}", args.seed);
     demo::write(&folder("data"), Sizes { train: args.mentions, ..Sizes::FULL }, args.seed)?;
+    // After each step: a demo that is stopped can be begun again.
+    written::note(&args.out)?;
     let encoder = match &args.encoder {
         Some(encoder) => encoder.clone(),
         None => {
@@ -80,6 +82,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
             folder("encoder")
         }
     };
+    written::note(&args.out)?;
     let show = |path: &Path| path.display().to_string();
     let [data, features, model, config, out] = ["data", "features", "model", "demo.toml", "eval"].map(folder);
     let data = ["--data".to_string(), show(&data)];
@@ -89,12 +92,17 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     let encode = [&encode[..], &["--precision".into(), "f32".into()]].concat();
     let with_config = ["--config".to_string(), show(&config)];
     subcommand("encode", [&data[..], &encode, &with_config].concat())?;
+    written::note(&args.out)?;
     let mut train = [&data[..], &features_of, &with_config, &["--out".into(), show(&model)]].concat();
     train.extend(["--seed".into(), args.seed.to_string(), "--device".into(), args.device.device.to_string()]);
     if let Some(epochs) = args.epochs {
         train.extend(["--epochs".into(), epochs.to_string()]);
     }
+    if let Some(modalities) = args.modalities.and_then(|modalities| modalities.to_possible_value()) {
+        train.extend(["--modalities".into(), modalities.get_name().into()]);
+    }
     subcommand("train", train)?;
+    written::note(&args.out)?;
     let trained = ["--model".to_string(), show(&model)];
     let eval = ["--out".into(), show(&out), "--device".into(), args.device.device.to_string()];
     subcommand("eval", [&data[..], &features_of, &trained, &eval].concat())?;
@@ -103,18 +111,22 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         rerank(&args.out, args.seed, &args.device)?;
     }
 
+    written::note(&args.out)?;
+
     println!("\nOne mention it has never seen:");
     example(&folder("data"), &features, &encoder, &model)?;
     println!("\nThe demo took {:.0} s. To go on, for instance:", start.elapsed().as_secs_f64());
+    // The program may be where no shell looks for it.
+    let program = std::env::current_exe().map_or("fissfuse".into(), |path| show(&path));
     println!(
-        "  head -3 {}/test.jsonl | fissfuse link {} --encoder {} {} {} --top 3",
+        "  head -3 {}/test.jsonl | {program} link {} --encoder {} {} {} --top 3",
         show(&folder("data")),
         data.join(" "),
         show(&encoder),
         features_of.join(" "),
         trained.join(" ")
     );
-    println!("  fissfuse train --help    its settings, among them the paper's ablations");
+    println!("  {program} train --help    its settings, among them the paper's ablations");
     println!("  docs/data.md             how to bring your own entities and mentions");
     Ok(())
 }

@@ -2,11 +2,13 @@
 
 use std::path::PathBuf;
 
+use fissfuse::device::DeviceChoice;
+use fissfuse::device::cuda::Arithmetic;
 use fissfuse::encoder::{Compute, ImageEncoder, Precision, TextEncoder};
 use fissfuse::tensor::Tensor;
 use fissfuse::tensor::safetensors::Writer;
 
-use super::common::{ComputeArgs, EncoderArgs, at_least_one};
+use super::common::{EncoderArgs, at_least_one};
 use super::paths;
 
 /// Encode one text and one image, to look at or to compare with another implementation.
@@ -18,8 +20,14 @@ pub struct Args {
     #[command(flatten)]
     encoders: EncoderArgs,
 
-    #[command(flatten)]
-    compute: ComputeArgs,
+    /// What encodes: cpu, cuda, cuda:N, or auto, which takes a CUDA device if a usable one is found.
+    #[arg(long, value_name = "DEVICE", default_value_t)]
+    device: DeviceChoice,
+
+    /// What the encoders compute with, f32 or bf16.
+    // Not the faster one: what is compared with others shall not be rounded.
+    #[arg(long, value_name = "TYPE", default_value = "f32")]
+    precision: Precision,
 
     /// Text to encode.
     #[arg(long, group = "input")]
@@ -49,8 +57,8 @@ pub fn run(args: Args) -> anyhow::Result<()> {
             image.as_ref().map(|(image, path)| ImageEncoder::open(path, compute).map(|encoder| (*image, encoder)));
         Ok((text.transpose()?, image.transpose()?))
     };
-    // To compare with others, f32 unless asked otherwise.
-    let ((text, image), _) = args.compute.open(Some(Precision::F32), open)?;
+    let gpu = args.device.open(Arithmetic::default())?;
+    let ((text, image), _) = Compute::open(args.device, gpu, Some(args.precision), open)?;
     let mut tensors = Vec::new();
     if let Some((text, encoder)) = text {
         let (width, _) = encoder.widths();

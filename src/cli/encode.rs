@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use fissfuse::data::{Items, Manifest, Skipped, encode};
 use fissfuse::encoder::Encoders;
+use fissfuse::model::Modalities;
 use fissfuse::train::RunConfig;
 
 use super::common::{ComputeArgs, DataArgs, EncoderArgs, list_skipped, progress};
@@ -28,7 +29,12 @@ pub struct Args {
     #[arg(long, value_name = "DIR")]
     pub out: PathBuf,
 
-    /// Configuration file; its [encode] section counts [default: the paper's settings].
+    /// Encode one modality only, for models that read no other [default: the configuration's, and text alone where the
+    /// dataset names no image and no encoder of images is given].
+    #[arg(long)]
+    pub modalities: Option<Modalities>,
+
+    /// Configuration file; its [encode] section counts, and whether [model] reads one modality only [default: the paper's settings].
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
 }
@@ -39,12 +45,20 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     let config = args.config.as_deref().map(RunConfig::read).transpose()?.unwrap_or_default();
     let mut skipped = Skipped::default();
     let dataset = args.data.open(&mut skipped)?;
-    let paths = args.encoders.paths(&config.encode)?;
+    let items = Items::of(&dataset, &mut skipped)?;
+    let modalities = args.modalities.unwrap_or(config.model.modalities);
+    let mut images = modalities != Modalities::Text;
+    if args.modalities.is_none() && images && !items.have_images() && !args.encoders.names_images(&config.encode) {
+        eprintln!("{} names no image: its texts alone are encoded (--modalities text)", dataset.root().display());
+        images = false;
+    }
+    let paths = args.encoders.paths(&config.encode, modalities != Modalities::Image, images);
+    let paths =
+        paths.map_err(|error| anyhow::anyhow!("{error}, or encode one modality (--modalities text or image)"))?;
     // A store that was begun goes on in its precision.
     let begun = Manifest::read(&args.out).ok().map(|manifest| manifest.precision);
     let (encoders, compute) =
         args.compute.open(config.encode.precision.or(begun), |compute| Encoders::open(&paths, compute))?;
-    let items = Items::of(&dataset, &mut skipped)?;
     if items.mentions.is_empty() {
         eprintln!("{} has no file of mentions: its entities alone are encoded", dataset.root().display());
     }

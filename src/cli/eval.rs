@@ -1,32 +1,39 @@
 //! `fissfuse eval`
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use fissfuse::data::{Dataset, GoldMissing, Sample, Skipped, Split};
 use fissfuse::device::describe;
-use fissfuse::eval::{Evaluation, evaluate};
-use fissfuse::report::{Provenance, evaluation_table};
+use fissfuse::eval::{Baselines, Evaluation, RunMetrics, evaluate};
+use fissfuse::report::{Provenance, evaluation_table, metrics_table};
 use fissfuse::train::TrainedModel;
 use serde_json::json;
 
-use super::common::{DataArgs, DeviceArgs, batcher, list_skipped, progress, report_counts, write_json};
+use super::common::{
+    DataArgs, DeviceArgs, FeatureMemoryArgs, batcher, list_skipped, progress, report_counts, write_json,
+};
 use super::paths::{self, Holds};
 
 /// Rank a split's mentions with a trained model and report H@1, H@2, H@3, H@5, MR and MRR.
 ///
-/// Writes metrics.json and run.jsonl (each mention's ranking and scores).
+/// Writes metrics.json and run.jsonl (each mention's ranking and scores). With --ranking, it needs no model: the same
+/// metrics of a run file that any method wrote.
 #[derive(clap::Args)]
 pub struct Args {
     #[command(flatten)]
     pub data: DataArgs,
 
     /// Feature store that `fissfuse encode` made.
-    #[arg(long, value_name = "DIR")]
-    pub features: PathBuf,
+    #[arg(long, value_name = "DIR", required_unless_present = "ranking")]
+    pub features: Option<PathBuf>,
 
     /// Folder of a training run, or a model's file.
-    #[arg(long, value_name = "PATH")]
-    pub model: PathBuf,
+    #[arg(long, value_name = "PATH", required_unless_present = "ranking")]
+    pub model: Option<PathBuf>,
+
+    /// Run file to judge instead of a model: of `eval` or `rerank`, or what `link` answered.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["features", "model", "gold_missing"])]
+    pub ranking: Option<PathBuf>,
 
     /// Mentions to rank.
     #[arg(long, default_value = "test")]
@@ -43,21 +50,67 @@ pub struct Args {
     #[command(flatten)]
     pub device: DeviceArgs,
 
-    /// Where to write metrics.json and run.jsonl.
-    #[arg(long, value_name = "DIR")]
-    pub out: PathBuf,
+    #[command(flatten)]
+    pub memory: FeatureMemoryArgs,
+
+    /// Where to write metrics.json and run.jsonl; of a run file, metrics.json alone, and only if a folder is given.
+    #[arg(long, value_name = "DIR", required_unless_present = "ranking")]
+    pub out: Option<PathBuf>,
 }
 
 pub fn run(args: Args) -> anyhow::Result<()> {
-    let reads = [("--data", args.data.data.as_path()), ("--features", &args.features)];
-    paths::keep_apart(&reads, &[("--out", &args.out)])?;
-    paths::no_other_kind("--out", &args.out, &[Holds::Run])?;
+    match (&args.ranking, &args.features, &args.model, &args.out) {
+        (Some(ranking), ..) => judge_run(&args, ranking),
+        (None, Some(features), Some(model), Some(out)) => judge_model(&args, (features, model), out),
+        // The parser requires them.
+        _ => anyhow::bail!("--features, --model and --out, or --ranking"),
+    }
+}
+
+/// Metrics of a run file.
+fn judge_run(args: &Args, ranking: &Path) -> anyhow::Result<()> {
+    let out: Vec<_> = args.out.iter().map(|out| ("--out", out.as_path())).collect();
+    paths::keep_apart(&[("--data", &args.data.data), ("--ranking", ranking)], &out)?;
     let mut skipped = Skipped::default();
     let dataset = args.data.open(&mut skipped)?;
-    let batcher = batcher(&dataset, &args.features)?;
-    let gpu = args.device.open()?;
-    let trained = TrainedModel::read(&args.model)?;
-    trained.check(batcher.store().manifest(), &args.features)?;
+    let mentions = dataset.mentions(args.split, &mut skipped)?;
+    let run = RunMetrics::read(ranking, &dataset, &mentions, args.data.tolerance(), &mut skipped)?;
+    list_skipped(&skipped);
+    println!("{} mentions of {} in {}", run.metrics.mentions, args.split, ranking.display());
+    println!("{}", metrics_table([("run", &run.metrics)]));
+    for (count, what) in [
+        (run.gold_missing, "rankings lack their gold entity: it counts as ranked behind all that they list"),
+        (run.without_gold, "rankings left out: their mentions have no gold entity"),
+        (run.errors, "lines left out: they hold an error"),
+        (run.absent, "mentions of the split left out: they have no line"),
+    ] {
+        if count > 0 {
+            println!("{count} {what}");
+        }
+    }
+    let Some(out) = &args.out else { return Ok(()) };
+    let metrics = json!({
+        "split": args.split.to_string(),
+        "ranking": ranking,
+        "run": run,
+        "provenance": Provenance::new("none".into(), dataset.checksum()?, args.seed),
+    });
+    write_json(&out.join("metrics.json"), &metrics)?;
+    println!("wrote {}", out.join("metrics.json").display());
+    Ok(())
+}
+
+/// Ranks a split with a model.
+fn judge_model(args: &Args, (features, model): (&Path, &Path), out: &Path) -> anyhow::Result<()> {
+    let reads = [("--data", args.data.data.as_path()), ("--features", features)];
+    paths::keep_apart(&reads, &[("--out", out)])?;
+    paths::no_other_kind("--out", out, &[Holds::Run])?;
+    let mut skipped = Skipped::default();
+    let dataset = args.data.open(&mut skipped)?;
+    let batcher = batcher(&dataset, features)?;
+    let gpu = args.memory.open(&args.device)?;
+    let trained = TrainedModel::read(model)?;
+    trained.check(batcher.store().manifest(), features)?;
     let mentions = dataset.mentions(args.split, &mut skipped)?;
     let (samples, counts) = batcher.samples(&mentions, args.seed, args.gold_missing)?;
     report_counts(&args.split.to_string(), &counts, args.gold_missing);
@@ -66,15 +119,17 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     let bar = progress("entities and mentions");
     let evaluation = evaluate(&trained.model.to(gpu.as_ref())?, &batcher, &samples, &bar)?;
     bar.finish_and_clear();
+    let baselines = Baselines::of(&samples, &mentions);
     let device = describe(gpu.as_ref());
     println!("{} mentions of {}, epoch {} of the model; {device}", samples.len(), args.split, trained.epoch);
-    println!("{}", evaluation_table(&evaluation));
+    println!("{}", evaluation_table(&evaluation, &baselines));
     let per_score: serde_json::Map<String, serde_json::Value> =
         evaluation.per_score.iter().map(|(kind, metrics)| (kind.label().into(), json!(metrics))).collect();
     let metrics = json!({
         "split": args.split.to_string(),
         "mean": evaluation.mean,
         "per_score": per_score,
+        "baselines": baselines,
         "counts": counts,
         "entities_without_image": batcher.entities_without_image(),
         "gold_missing": args.gold_missing,
@@ -83,14 +138,14 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         "features": batcher.store().manifest(),
         "provenance": Provenance::new(device, dataset.checksum()?, args.seed),
     });
-    write_json(&args.out.join("metrics.json"), &metrics)?;
-    write_run(&args, &dataset, &samples, &evaluation)
+    write_json(&out.join("metrics.json"), &metrics)?;
+    write_run(out, &dataset, &samples, &evaluation)
 }
 
 /// One line per mention: its candidates best first with their scores, the gold entity and its rank.
-fn write_run(args: &Args, dataset: &Dataset, samples: &[Sample], evaluation: &Evaluation) -> anyhow::Result<()> {
+fn write_run(out: &Path, dataset: &Dataset, samples: &[Sample], evaluation: &Evaluation) -> anyhow::Result<()> {
     let qid = |sample: &Sample, at: usize| &dataset.entities()[sample.candidates[at] as usize].qid;
-    fissfuse::files::write_whole(&args.out.join("run.jsonl"), |out| {
+    fissfuse::files::write_whole(&out.join("run.jsonl"), |out| {
         for (sample, ranked) in samples.iter().zip(&evaluation.ranked) {
             let n = sample.candidates.len();
             let by_score: serde_json::Map<String, serde_json::Value> = evaluation
@@ -114,6 +169,6 @@ fn write_run(args: &Args, dataset: &Dataset, samples: &[Sample], evaluation: &Ev
         }
         Ok(())
     })?;
-    println!("wrote {} and {}", args.out.join("metrics.json").display(), args.out.join("run.jsonl").display());
+    println!("wrote {} and {}", out.join("metrics.json").display(), out.join("run.jsonl").display());
     Ok(())
 }

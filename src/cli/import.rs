@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use fissfuse::data::audit::ImageCheck;
 use fissfuse::data::import::{Description, Format, Imported, Protocol, Settings, SplitUnit, import};
 use fissfuse::data::{Skipped, Tolerance};
-use fissfuse::report::statistics_table;
+use fissfuse::report::{printable, statistics_table};
 
 use super::common::list_skipped;
 
@@ -58,6 +58,10 @@ pub struct Args {
     #[arg(long)]
     copy: bool,
 
+    /// Take files from outside SRC too, where its files name them or its links lead there: only for sources to be trusted.
+    #[arg(long)]
+    allow_outside: bool,
+
     /// How closely images are looked at.
     #[arg(long, value_enum, value_name = "HOW", default_value_t)]
     check_images: ImageCheck,
@@ -78,6 +82,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         entity_images: args.entity_images,
         copy: args.copy,
         check: args.check_images,
+        allow_outside: args.allow_outside,
     };
     let tolerance = if args.skip_bad { Tolerance::Skip } else { Tolerance::Strict };
     let mut skipped = Skipped::default();
@@ -88,7 +93,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     for note in notes {
         let examples =
             if note.examples.is_empty() { String::new() } else { format!(" ({})", note.examples.join(", ")) };
-        println!("{}: {}{examples}", note.what, note.count);
+        println!("{}: {}{}", note.what, note.count, printable(&examples));
     }
     if let Some(file) = default_image {
         let file = args.destination.join(file);

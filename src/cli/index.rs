@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use clap::Subcommand;
-use fissfuse::data::{Checked, EncodeSettings, Manifest, Skipped, add_entities, check_store};
+use fissfuse::data::{Checked, Manifest, Skipped, add_entities, check_store};
 use fissfuse::device::DeviceChoice;
 use fissfuse::device::cuda::Arithmetic;
 use fissfuse::encoder::{Compute, Encoders};
@@ -71,11 +71,11 @@ fn add(args: AddArgs) -> anyhow::Result<()> {
     let mut skipped = Skipped::default();
     let _lock = FolderLock::take(&args.data.data)?;
     let dataset = args.data.open(&mut skipped)?;
-    let precision = Manifest::read(&args.features)?.precision;
-    let paths = args.encoders.paths(&EncodeSettings::default())?;
+    let manifest = Manifest::read(&args.features)?;
+    let paths = args.encoders.paths_of(&manifest)?;
     let gpu = args.device.open(Arithmetic::default())?;
     let open = |compute: &Compute| Encoders::open(&paths, compute);
-    let (encoders, compute) = Compute::open(args.device, gpu, Some(precision), open)?;
+    let (encoders, compute) = Compute::open(args.device, gpu, Some(manifest.precision), open)?;
     let (data, bar) = ((&dataset, args.entities.as_path()), progress("texts and images"));
     let (count, done) = add_entities(data, &encoders, &args.features, args.data.tolerance(), &mut skipped, &bar)?;
     bar.finish_and_clear();

@@ -4,19 +4,28 @@ use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
-use fissfuse::data::{Dataset, EncodeSettings, Mention, MentionRecord, Skipped, parse_record, record_error};
+use fissfuse::data::{Dataset, Line, Mention, MentionRecord, Skipped, next_line, parse_record, record_error, relative};
 use fissfuse::encoder::{Compute, Encoders};
 use fissfuse::eval::Linker;
+use fissfuse::report::printable_json;
 use fissfuse::train::TrainedModel;
 use indicatif::ProgressBar;
+use serde::Deserialize;
+use serde_json::json;
 
-use super::common::{DataArgs, DeviceArgs, EncoderArgs, at_least_one, batcher, list_skipped, progress};
+use super::common::{
+    DataArgs, DeviceArgs, EncoderArgs, FeatureMemoryArgs, at_least_one, batcher, list_skipped, progress,
+};
+
+/// Most bytes of a line; a list of candidates of a million identifiers is shorter.
+const LONGEST: usize = 16 << 20;
 
 /// Link mentions: JSON lines in, JSON lines out, each answered before the next is read.
 ///
 /// A line is {"mention_id", "mention", "sentence", "image"?, "candidates"?: [qid, ...]}. Without candidates, the
-/// whole knowledge base is ranked. The answer is {"mention_id", "mention", "links": [{"qid", "name", "score",
-/// "confidence", "scores"}, ...]}, best first; the confidence is a softmax over all entities that were ranked.
+/// whole knowledge base is ranked. The image is a path within --images. The answer is {"mention_id", "mention", "links": [{"qid", "name", "score",
+/// "confidence", "scores"}, ...]}, best first; the confidence is a softmax over all entities that were ranked. With
+/// --skip-bad, a line that cannot be answered has {"mention_id", "error"} in its answer's place.
 #[derive(clap::Args)]
 pub struct Args {
     #[command(flatten)]
@@ -37,9 +46,13 @@ pub struct Args {
     #[arg(long, value_name = "FILE")]
     pub input: Option<PathBuf>,
 
-    /// Folder that images of the input are relative to [default: the dataset's].
+    /// Folder that images of the input are relative to and lie in [default: the dataset's].
     #[arg(long, value_name = "DIR")]
     pub images: Option<PathBuf>,
+
+    /// Let images of the input have absolute paths and paths with `..`: whoever writes the input can have any file read.
+    #[arg(long)]
+    pub allow_any_path: bool,
 
     /// Entities to answer with.
     #[arg(long, value_name = "K", default_value_t = 5, value_parser = at_least_one())]
@@ -47,6 +60,9 @@ pub struct Args {
 
     #[command(flatten)]
     pub device: DeviceArgs,
+
+    #[command(flatten)]
+    pub memory: FeatureMemoryArgs,
 }
 
 pub fn run(args: Args) -> anyhow::Result<()> {
@@ -55,22 +71,21 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     let batcher = batcher(&dataset, &args.features)?;
     let trained = TrainedModel::read(&args.model)?;
     trained.check(batcher.store().manifest(), &args.features)?;
-    let paths = args.encoders.paths(&EncodeSettings::default())?;
     let manifest = batcher.store().manifest();
-    let gpu = args.device.open()?;
+    let paths = args.encoders.paths_of(manifest)?;
+    let gpu = args.memory.open(&args.device)?;
     let open = |compute: &Compute| Encoders::open(&paths, compute);
     let (encoders, _) = Compute::open(args.device.device, gpu.clone(), Some(manifest.precision), open)?;
-    let found = [(encoders.text.identity(), &paths.text), (encoders.image.identity(), &paths.image)];
-    for ((found, path), wanted) in found.into_iter().zip([&manifest.text_encoder, &manifest.image_encoder]) {
-        anyhow::ensure!(
-            found == wanted,
-            "{} is another encoder than the one that made {}",
-            path.display(),
-            args.features.display()
-        );
+    let text = encoders.text.as_ref().map(|encoder| (encoder.identity(), &manifest.text_encoder, &paths.text));
+    let image = encoders.image.as_ref().map(|encoder| (encoder.identity(), &manifest.image_encoder, &paths.image));
+    for (found, wanted, path) in [text, image].into_iter().flatten() {
+        let path = path.as_deref().unwrap_or(Path::new("")).display();
+        let features = args.features.display();
+        anyhow::ensure!(found == wanted, "{path} is another encoder than the one that made {features}");
     }
     let mut linker = Linker::new(&trained.model, gpu.as_ref(), &batcher, &dataset, &encoders)?;
-    let (name, reader): (PathBuf, Box<dyn BufRead>) = match &args.input {
+    list_skipped(&skipped);
+    let (name, mut reader): (PathBuf, Box<dyn BufRead>) = match &args.input {
         None => ("standard input".into(), Box::new(std::io::stdin().lock())),
         Some(path) => {
             let file = std::fs::File::open(path).with_context(|| format!("{}: cannot open", path.display()))?;
@@ -78,20 +93,46 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         }
     };
     let mut out = std::io::stdout().lock();
-    for (number, line) in reader.split(b'\n').enumerate() {
-        let line = line.with_context(|| format!("{}: cannot read", name.display()))?;
-        if line.iter().all(u8::is_ascii_whitespace) {
-            continue;
-        }
-        match answer(&mut linker, &dataset, &args, (&name, number + 1), &line) {
+    let (mut answered, mut bad) = (0, 0);
+    for number in 1.. {
+        let line = next_line(&mut reader, LONGEST).with_context(|| format!("{}: cannot read", name.display()))?;
+        let line = match line {
+            None => break,
+            Some(Line::Whole(line)) if line.iter().all(u8::is_ascii_whitespace) => continue,
+            Some(line) => line,
+        };
+        let answer = match answer(&mut linker, &dataset, &args, (&name, number), &line) {
             Ok(answer) => {
-                writeln!(out, "{answer}").and_then(|()| out.flush()).context("standard output: cannot write")?;
+                answered += 1;
+                answer
             }
-            Err(error) => skipped.take(args.data.tolerance(), error)?,
-        }
+            Err(error) if args.data.skip_bad && error.concerns_input() => {
+                bad += 1;
+                json!({"mention_id": mention_id(&line), "error": error.to_string()}).to_string()
+            }
+            Err(error) => return Err(error.into()),
+        };
+        // A terminal would obey control characters that JSON need not escape.
+        let written = writeln!(out, "{}", printable_json(&answer)).and_then(|()| out.flush());
+        written.context("standard output: cannot write")?;
     }
-    list_skipped(&skipped);
+    if bad > 0 {
+        eprintln!("{bad} of {} lines have an error in their answer's place", answered + bad);
+    }
+    anyhow::ensure!(answered > 0 || bad == 0, "no line of {} could be answered", name.display());
     Ok(())
+}
+
+/// The identifier in a line that may hold anything.
+fn mention_id(line: &Line) -> Option<String> {
+    #[derive(Deserialize)]
+    struct Named {
+        mention_id: String,
+    }
+    match line {
+        Line::Whole(line) => serde_json::from_slice(line).ok().map(|named: Named| named.mention_id),
+        Line::TooLong => None,
+    }
 }
 
 /// The answer to one line.
@@ -100,19 +141,31 @@ fn answer(
     dataset: &Dataset,
     args: &Args,
     (name, number): (&Path, usize),
-    line: &[u8],
+    line: &Line,
 ) -> fissfuse::Result<String> {
     let refuse = |reason: String| record_error(name, number, reason);
+    let Line::Whole(line) = line else {
+        return Err(refuse(format!("is longer than {} MiB", LONGEST >> 20)));
+    };
     let text = std::str::from_utf8(line).map_err(|_| refuse("is not UTF-8".into()))?;
     let record: MentionRecord = parse_record(name, number, text)?;
     let mut mention: Mention = dataset.mention(record).map_err(refuse)?;
-    if let (Some(folder), Some(image)) = (&args.images, &mention.image) {
-        let path = std::path::absolute(folder.join(image)).map_err(|e| refuse(format!("image `{image}`: {e}")))?;
-        mention.image = Some(path.display().to_string());
+    let about = |reason: String| refuse(format!("mention `{}`: {reason}", mention.id));
+    if let Some(image) = &mention.image {
+        if !args.allow_any_path {
+            relative(image).map_err(|reason| about(format!("image: {reason}; --allow-any-path takes it")))?;
+        }
+        if let Some(folder) = &args.images {
+            let path = std::path::absolute(folder.join(image)).map_err(|e| about(format!("image `{image}`: {e}")))?;
+            mention.image = Some(path.display().to_string());
+        }
     }
     let whole = mention.candidates.is_empty();
     let bar = if whole { progress("entities prepared") } else { ProgressBar::hidden() };
-    let linked = linker.link(&mention, args.top, &bar).map_err(|e| refuse(format!("mention `{}`: {e}", mention.id)))?;
+    let linked = linker.link(&mention, args.top, &bar).map_err(|error| match error.concerns_input() {
+        true => refuse(format!("mention `{}`: {error}", mention.id)),
+        false => error,
+    })?;
     bar.finish_and_clear();
     serde_json::to_string(&linked).map_err(|e| refuse(e.to_string()))
 }

@@ -1,6 +1,6 @@
 //! `fissfuse llm`
 
-use std::io::Write;
+use std::io::{IsTerminal, Write};
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -11,6 +11,7 @@ use fissfuse::device::describe;
 use fissfuse::llama::{
     Generation, Llama, LlamaConfig, Message, Precision, Preset, Sampling, Spent, Stop, quantize, write_random,
 };
+use fissfuse::report::printable;
 use fissfuse::tensor::safetensors::Writer;
 
 use super::common::{DeviceArgs, at_least_one, progress};
@@ -146,7 +147,7 @@ fn run_ask(args: Ask) -> anyhow::Result<()> {
         true => {
             let messages = [Message::user(prompt)];
             if args.show_prompt {
-                eprintln!("{}", llama.template()?.render(&messages, true)?);
+                eprintln!("{}", printable(&llama.template()?.render(&messages, true)?));
             }
             llama.encode_chat(&messages)?
         }
@@ -184,11 +185,14 @@ fn seconds(time: Duration) -> f64 {
 /// Writes the answer to standard output as it grows.
 fn stream(llama: &Llama, ids: &[u32], how: Generation) -> anyhow::Result<(Stop, Spent)> {
     let mut out = std::io::stdout().lock();
+    let terminal = out.is_terminal();
+    // A file or a program takes what the model said; a terminal would obey it.
+    let shown = |new: String| if terminal { printable(&new).into_owned() } else { new };
     let mut text = llama.tokenizer().stream();
     let mut failed = None;
     let (answers, spent) = llama.generate(None, &[ids], how, |_, token| {
         let written = text.push(token).map_err(anyhow::Error::from).and_then(|new| {
-            out.write_all(new.as_bytes()).and_then(|()| out.flush()).context("standard output: cannot write")
+            out.write_all(shown(new).as_bytes()).and_then(|()| out.flush()).context("standard output: cannot write")
         });
         match written {
             Ok(()) => ControlFlow::Continue(()),
@@ -201,7 +205,7 @@ fn stream(llama: &Llama, ids: &[u32], how: Generation) -> anyhow::Result<(Stop, 
     if let Some(error) = failed {
         return Err(error);
     }
-    writeln!(out, "{}", text.finish()?).context("standard output: cannot write")?;
+    writeln!(out, "{}", shown(text.finish()?)).context("standard output: cannot write")?;
     Ok((answers.first().map_or(Stop::Length, |answer| answer.stop), spent))
 }
 

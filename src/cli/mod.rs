@@ -16,6 +16,7 @@ mod paths;
 mod replay;
 mod rerank;
 mod train;
+mod written;
 
 use clap::{Parser, Subcommand};
 

@@ -8,7 +8,9 @@ use fissfuse::files::{self, FolderLock};
 use fissfuse::terminal;
 use fissfuse::train::{EpochRecord, Steps, Trainer};
 
-use super::common::{ConfigArgs, DataArgs, DeviceArgs, batcher, list_skipped, progress, report_counts};
+use super::common::{
+    ConfigArgs, DataArgs, DeviceArgs, FeatureMemoryArgs, batcher, list_skipped, progress, report_counts,
+};
 use super::paths::{self, Holds};
 
 /// Train FissFuse on a dataset's features.
@@ -34,6 +36,9 @@ pub struct Args {
     #[command(flatten)]
     pub device: DeviceArgs,
 
+    #[command(flatten)]
+    pub memory: FeatureMemoryArgs,
+
     /// On CUDA devices: give the device each step as one CUDA graph, not kernel by kernel. The results are the same; whether
     /// it is faster was not measured on a GPU yet.
     #[arg(long)]
@@ -49,7 +54,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     paths::keep_apart(&[("--data", &args.data.data), ("--features", &args.features)], &[("--out", &args.out)])?;
     paths::no_other_kind("--out", &args.out, &[Holds::Run])?;
     let config = args.config.read()?;
-    let gpu = args.device.open()?;
+    let gpu = args.memory.open(&args.device)?;
     let mut skipped = Skipped::default();
     let dataset = args.data.open(&mut skipped)?;
     let batcher = batcher(&dataset, &args.features)?;

@@ -7,7 +7,7 @@ use rand::seq::{SliceRandom, index};
 use serde::{Deserialize, Serialize};
 
 use super::dataset::{Dataset, Mention};
-use super::store::{FeatureStore, image_key, text_key};
+use super::store::FeatureStore;
 use crate::error::{Error, Result};
 use crate::model::Batch;
 use crate::ops::Pairing;
@@ -156,7 +156,7 @@ impl Batcher {
 
     /// Features of the stand-in for a missing image.
     pub fn missing_image(&self) -> Result<crate::model::Modality> {
-        let number = self.store.image(image_key(None));
+        let number = self.store.image(self.store.manifest().image_key(None));
         let number =
             number.ok_or_else(|| Error::invalid("the feature store is incomplete; run `fissfuse encode` again"))?;
         self.store.images(&[number])
@@ -172,9 +172,10 @@ impl Batcher {
 
 fn look_up(store: &FeatureStore, text: &str, image: Option<&str>) -> Result<Item, String> {
     let lacks = |what: &str| format!("the feature store lacks its {what}; run `fissfuse encode` again");
+    let manifest = store.manifest();
     Ok(Item {
-        text: store.text(text_key(text)).ok_or_else(|| lacks("text"))?,
-        image: store.image(image_key(image)).ok_or_else(|| lacks("image"))?,
+        text: store.text(manifest.text_key(text)).ok_or_else(|| lacks("text"))?,
+        image: store.image(manifest.image_key(image)).ok_or_else(|| lacks("image"))?,
     })
 }
 

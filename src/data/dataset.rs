@@ -104,14 +104,14 @@ pub enum Tolerance {
 pub struct Skipped(pub Vec<Error>);
 
 impl Skipped {
-    /// Notes an error, or fails with it.
+    /// Notes an error about the input, or fails with it.
     pub fn take(&mut self, tolerance: Tolerance, error: Error) -> Result<()> {
         match tolerance {
-            Tolerance::Strict => Err(error),
-            Tolerance::Skip => {
+            Tolerance::Skip if error.concerns_input() => {
                 self.0.push(error);
                 Ok(())
             }
+            _ => Err(error),
         }
     }
 }
@@ -167,6 +167,7 @@ impl Dataset {
         if dataset.entities.is_empty() {
             return Err(Error::file(&path, "holds no entity"));
         }
+        tracing::debug!("{}: {} entities", path.display(), dataset.entities.len());
         Ok(dataset)
     }
 
@@ -217,6 +218,7 @@ impl Dataset {
         if mentions.is_empty() {
             return Err(Error::file(&path, "holds no mention"));
         }
+        tracing::debug!("{}: {} mentions", path.display(), mentions.len());
         Ok(mentions)
     }
 
@@ -328,6 +330,15 @@ mod tests {
             assert_eq!(open(Tolerance::Skip).mentions(Split::Train, &mut skipped).unwrap().len(), 1);
             assert!(skipped.0.len() == 1 && skipped.0[0].to_string().contains(says));
         }
+    }
+
+    #[test]
+    fn a_device_that_fails_is_no_bad_record() {
+        let mut skipped = Skipped::default();
+        let lost = Error::device("GPU 0", "launching a kernel", "is lost");
+        assert!(skipped.take(Tolerance::Skip, lost).is_err() && skipped.0.is_empty());
+        skipped.take(Tolerance::Skip, Error::file("a.png", "is no image")).unwrap();
+        assert_eq!(skipped.0.len(), 1);
     }
 
     #[test]

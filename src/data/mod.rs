@@ -7,13 +7,15 @@ pub mod demo;
 mod encoding;
 mod growth;
 pub mod import;
+mod paths;
 mod records;
 mod store;
 
 pub use batching::{Batcher, Counts, GoldMissing, Item, Sample};
 pub use dataset::{Dataset, Entity, Mention, MentionRecord, Skipped, Split, Tolerance};
-pub use encoding::{EncodeReport, EncodeSettings, Items, encode};
+pub use encoding::{EncodeReport, EncodeSettings, Items, blank, encode};
 pub use growth::add_entities;
-pub use records::{parse_record, read_records, record_error};
+pub use paths::relative;
+pub use records::{Line, next_line, parse_record, read_records, record_error};
 pub use store::check as check_store;
 pub use store::{Checked, FeatureStore, Kind, Manifest, MissingImage, StoreWriter, image_key, text_key};

@@ -1,5 +1,6 @@
 //! Files of one JSON object per line.
 
+use std::io::{self, BufRead, Read};
 use std::path::Path;
 
 use serde::de::DeserializeOwned;
@@ -9,6 +10,30 @@ use crate::files;
 
 /// What may have become of JSON that ends too early.
 pub(super) const CUT_SHORT: &str = "; was it cut short?";
+
+/// A line of a stream.
+#[derive(Debug, PartialEq)]
+pub enum Line {
+    /// Its bytes without the line break.
+    Whole(Vec<u8>),
+    /// It has more bytes than were allowed and was passed over.
+    TooLong,
+}
+
+/// The next line of a stream, of which no more than `most` bytes are kept; nothing at its end.
+pub fn next_line(reader: &mut impl BufRead, most: usize) -> io::Result<Option<Line>> {
+    let mut line = Vec::new();
+    if reader.take(most as u64 + 1).read_until(b'\n', &mut line)? == 0 {
+        return Ok(None);
+    }
+    if line.last() == Some(&b'\n') {
+        line.pop();
+    } else if line.len() > most {
+        reader.skip_until(b'\n')?;
+        return Ok(Some(Line::TooLong));
+    }
+    Ok(Some(Line::Whole(line)))
+}
 
 /// An error about one line of a file.
 pub fn record_error(path: &Path, line: usize, reason: impl Into<String>) -> Error {
@@ -34,4 +59,18 @@ pub fn read_records<T: DeserializeOwned>(path: &Path) -> Result<Vec<(usize, Resu
     let text = files::read_text(path)?;
     let lines = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
     Ok(lines.map(|(i, line)| (i + 1, parse_record(path, i + 1, line))).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_is_kept_up_to_a_length_and_the_next_one_is_found() {
+        let mut reader = io::BufReader::with_capacity(2, &b"1234\n12345\n\n123456789\n12"[..]);
+        let mut next = || next_line(&mut reader, 4).unwrap();
+        let whole = |text: &str| Some(Line::Whole(text.into()));
+        assert_eq!([next(), next(), next()], [whole("1234"), Some(Line::TooLong), whole("")]);
+        assert_eq!([next(), next(), next()], [Some(Line::TooLong), whole("12"), None]);
+    }
 }

@@ -49,7 +49,17 @@ impl DeviceChoice {
         match self {
             DeviceChoice::Cpu => Ok(None),
             DeviceChoice::Cuda(ordinal) => Gpu::open(ordinal, arithmetic).map(Some),
-            DeviceChoice::Auto if !has_driver() || kernels::EMBEDDED.is_empty() => Ok(None),
+            DeviceChoice::Auto if !has_driver() => {
+                tracing::debug!("computing on the CPU, since there is no CUDA driver");
+                Ok(None)
+            }
+            DeviceChoice::Auto if kernels::EMBEDDED.is_empty() => {
+                tracing::warn!(
+                    "computing on the CPU, since this program was built without CUDA kernels, though there is a CUDA driver; \
+                     scripts/cuda-toolchain.sh fetches nvcc, then build again"
+                );
+                Ok(None)
+            }
             DeviceChoice::Auto => match count().and_then(|_| Gpu::open(0, arithmetic)) {
                 Ok(gpu) => Ok(Some(gpu)),
                 Err(error @ Error::Device { .. }) => {

@@ -40,27 +40,27 @@ fn collect(rows: Rows, sequences: &Sequences, global: Vec<Vec<f32>>) -> Result<V
     Ok(tokens.zip(global).map(|(tokens, global)| Encoded { tokens, global }).collect())
 }
 
-/// The directories of the two encoders: Hugging Face models, one and the same or two.
+/// The directories of the encoders: Hugging Face models, one and the same or two. A modality without one is not read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EncoderPaths {
     /// For texts: CLIP or BERT.
-    pub text: PathBuf,
+    pub text: Option<PathBuf>,
     /// For images: CLIP or ResNet.
-    pub image: PathBuf,
+    pub image: Option<PathBuf>,
 }
 
 impl From<&Path> for EncoderPaths {
     fn from(both: &Path) -> EncoderPaths {
-        EncoderPaths { text: both.into(), image: both.into() }
+        EncoderPaths { text: Some(both.into()), image: Some(both.into()) }
     }
 }
 
-/// A text and an image encoder.
+/// A text and an image encoder, or one of them.
 pub struct Encoders {
-    /// For texts.
-    pub text: TextEncoder,
-    /// For images.
-    pub image: ImageEncoder,
+    /// For texts, if they are read.
+    pub text: Option<TextEncoder>,
+    /// For images, if they are read.
+    pub image: Option<ImageEncoder>,
     /// What both compute with.
     pub precision: Precision,
 }
@@ -69,7 +69,8 @@ impl Encoders {
     /// Opens the directories; the `config.json` of each says what it holds.
     pub fn open(paths: &EncoderPaths, compute: impl Into<Compute>) -> Result<Encoders> {
         let compute = compute.into();
-        let text = TextEncoder::open(&paths.text, &compute)?;
-        Ok(Encoders { text, image: ImageEncoder::open(&paths.image, &compute)?, precision: compute.precision })
+        let text = paths.text.as_deref().map(|path| TextEncoder::open(path, &compute)).transpose()?;
+        let image = paths.image.as_deref().map(|path| ImageEncoder::open(path, &compute)).transpose()?;
+        Ok(Encoders { text, image, precision: compute.precision })
     }
 }

@@ -5,8 +5,8 @@ use std::collections::HashMap;
 use indicatif::ProgressBar;
 use serde::Serialize;
 
-use super::ranking::{index_entities, order_by};
-use crate::data::{Batcher, Dataset, Mention};
+use super::ranking::{finite, index_entities, order_by};
+use crate::data::{Batcher, Dataset, Mention, blank};
 use crate::device::Gpu;
 use crate::device::cpu::vector;
 use crate::encoder::Encoders;
@@ -104,6 +104,7 @@ impl<'a> Linker<'a> {
             Some(scorer) => scorer.score(prepared.mention(0), &self.index, &places)?,
             None => self.scorer.score(prepared.mention(0), &self.index, &places)?,
         };
+        finite(&scores, &mention.id)?;
         let kinds = self.scorer.kinds();
         let similarity = mean_over_scores(&scores, kinds.len());
         let mut confidence = similarity.clone();
@@ -132,12 +133,15 @@ impl<'a> Linker<'a> {
             encoded.pop().ok_or_else(|| Error::invalid("the encoder gave nothing"))
         };
         let text = manifest.mention_text(&mention.mention, &mention.sentence);
-        let text = one(self.encoders.text.encode_texts(&[&text], manifest.max_tokens)?)?;
-        let image = match &mention.image {
-            None => self.batcher.missing_image()?,
-            Some(name) => {
-                let pixels = self.encoders.image.prepare(&self.dataset.root().join(name))?;
-                let image = one(self.encoders.image.encode_images(&[pixels])?)?;
+        let text = match &self.encoders.text {
+            Some(encoder) => one(encoder.encode_texts(&[&text], manifest.max_tokens)?)?,
+            None => blank(),
+        };
+        let image = match (&mention.image, &self.encoders.image) {
+            (None, _) | (_, None) => self.batcher.missing_image()?,
+            (Some(name), Some(encoder)) => {
+                let pixels = encoder.prepare(&self.dataset.root().join(name))?;
+                let image = one(encoder.encode_images(&[pixels])?)?;
                 Modality::single(&image.tokens, manifest.widths.image, &image.global)?
             }
         };

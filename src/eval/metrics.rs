@@ -41,18 +41,23 @@ pub struct Metrics {
 }
 
 impl Metrics {
-    /// From the ranks of some mentions.
+    /// From the ranks of some mentions, whose lists all hold their gold entity.
     pub fn of(ranks: &[usize]) -> Metrics {
+        Metrics::with_misses(&ranks.iter().map(|&rank| (rank, true)).collect::<Vec<_>>())
+    }
+
+    /// From ranks, each with whether the list holds the gold entity: one that lacks it is no hit, however short it is.
+    pub fn with_misses(ranks: &[(usize, bool)]) -> Metrics {
         let n = ranks.len().max(1) as f64;
-        let hits = |k: usize| ranks.iter().filter(|&&r| r <= k).count() as f64 / n;
+        let hits = |k: usize| ranks.iter().filter(|&&(rank, found)| found && rank <= k).count() as f64 / n;
         Metrics {
             hits1: hits(1),
             hits2: hits(2),
             hits3: hits(3),
             hits4: hits(4),
             hits5: hits(5),
-            mean_rank: ranks.iter().map(|&r| r as f64).sum::<f64>() / n,
-            reciprocal: ranks.iter().map(|&r| 1.0 / r as f64).sum::<f64>() / n,
+            mean_rank: ranks.iter().map(|&(rank, _)| rank as f64).sum::<f64>() / n,
+            reciprocal: ranks.iter().map(|&(rank, _)| 1.0 / rank as f64).sum::<f64>() / n,
             mentions: ranks.len(),
         }
     }
@@ -69,6 +74,12 @@ mod tests {
         assert_eq!(rank(&scores, None), 6);
         assert_eq!(rank(&[f32::NAN, 1.0], Some(1)), 2);
         assert_eq!(rank(&[1.0, f32::NAN], Some(1)), 2);
+    }
+
+    #[test]
+    fn a_short_list_without_its_gold_entity_is_no_hit() {
+        let Metrics { hits3, hits5, mean_rank, .. } = Metrics::with_misses(&[(3, false), (3, true)]);
+        assert_eq!((hits3, hits5, mean_rank), (0.5, 0.5, 3.0));
     }
 
     #[test]

@@ -1,10 +1,14 @@
 //! Judging a model: ranks and metrics, and replaying the reference's draws.
 
+mod baselines;
 mod linker;
 mod metrics;
 mod ranking;
 pub mod replay;
+mod run_metrics;
 
+pub use baselines::Baselines;
 pub use linker::{Link, Linked, Linker};
 pub use metrics::{Metrics, rank};
 pub use ranking::{Evaluation, Ranked, evaluate, index_entities};
+pub use run_metrics::RunMetrics;

@@ -7,7 +7,7 @@ use rayon::prelude::*;
 
 use super::metrics::{Metrics, rank};
 use crate::data::{Batcher, Sample};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::model::{EntityIndex, FissFuse, Precision, PreparedSide, ScoreKind, Scorer, mean_over_scores};
 use crate::tape::Tape;
 
@@ -64,11 +64,23 @@ pub fn order_by(similarity: &[f32]) -> Vec<usize> {
     order
 }
 
+/// Fails if a score of this mention is no finite number: no order of such scores means anything.
+pub(super) fn finite(scores: &[f32], mention: &str) -> Result<()> {
+    if scores.iter().all(|score| score.is_finite()) {
+        return Ok(());
+    }
+    Err(Error::invalid(format!(
+        "mention `{mention}`: scores are not finite; the model's weights or the features hold NaN or infinity \
+         (`fissfuse index check` compares the features with their checksums)"
+    )))
+}
+
 /// What the scores (kinds, candidates) of a sample make of its candidates.
-fn ranked(sample: &Sample, scores: Vec<f32>, kinds: usize) -> Ranked {
+fn ranked(sample: &Sample, scores: Vec<f32>, kinds: usize) -> Result<Ranked> {
+    finite(&scores, &sample.id)?;
     let similarity = mean_over_scores(&scores, kinds);
     let rank = rank(&similarity, sample.gold.map(|g| g as usize));
-    Ranked { order: order_by(&similarity), similarity, scores, rank }
+    Ok(Ranked { order: order_by(&similarity), similarity, scores, rank })
 }
 
 /// Prepares each entity and each mention once, and scores the pairs of both.
@@ -92,7 +104,7 @@ fn rank_prepared(model: &FissFuse, batcher: &Batcher, samples: &[Sample], bar: &
         let mentions = PreparedSide::new(model, &batcher.side(&items, items.len())?)?;
         let rank_one = |(i, sample): (usize, &Sample)| {
             let candidates: Vec<u32> = sample.candidates.iter().map(|c| place[c]).collect();
-            Ok(ranked(sample, scorer.score(mentions.mention(i), &index, &candidates)?, kinds))
+            ranked(sample, scorer.score(mentions.mention(i), &index, &candidates)?, kinds)
         };
         all.extend(block.par_iter().enumerate().map(rank_one).collect::<Result<Vec<_>>>()?);
         bar.inc(block.len() as u64);
@@ -114,7 +126,7 @@ fn rank_in_batches(model: &FissFuse, batcher: &Batcher, samples: &[Sample], bar:
         for sample in block {
             let n = sample.candidates.len();
             let of_kind = |k: usize| &values.data()[k * pairs + start..][..n];
-            all.push(ranked(sample, (0..kinds).flat_map(of_kind).copied().collect(), kinds));
+            all.push(ranked(sample, (0..kinds).flat_map(of_kind).copied().collect(), kinds)?);
             start += n;
         }
         bar.inc(block.len() as u64);
@@ -132,13 +144,28 @@ pub fn evaluate(model: &FissFuse, batcher: &Batcher, samples: &[Sample], bar: &P
     let by_score = |k: usize| {
         let ranks = samples.iter().zip(&ranked).map(|(sample, ranked)| {
             let n = sample.candidates.len();
-            rank(&ranked.scores[k * n..][..n], sample.gold.map(|g| g as usize))
+            (rank(&ranked.scores[k * n..][..n], sample.gold.map(|g| g as usize)), sample.gold.is_some())
         });
-        Metrics::of(&ranks.collect::<Vec<_>>())
+        Metrics::with_misses(&ranks.collect::<Vec<_>>())
     };
+    let ranks: Vec<(usize, bool)> = ranked.iter().zip(samples).map(|(r, s)| (r.rank, s.gold.is_some())).collect();
     Ok(Evaluation {
-        mean: Metrics::of(&ranked.iter().map(|r| r.rank).collect::<Vec<_>>()),
+        mean: Metrics::with_misses(&ranks),
         per_score: kinds.iter().enumerate().map(|(k, kind)| (*kind, by_score(k))).collect(),
         ranked,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn scores_that_are_no_numbers_are_an_error() {
+        finite(&[0.0, -1e38], "m").unwrap();
+        for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+            let error = finite(&[0.0, bad], "m").unwrap_err().to_string();
+            assert!(error.contains("mention `m`: scores are not finite"), "{error}");
+        }
+    }
 }

@@ -264,8 +264,8 @@ impl Op for CrossAttention {
         let (textbook, length) = (self.textbook_pairs, self.sequences.textbook().length);
         let attention = 4 * rows * self.heads * d;
         let vectors = pairs * (4 * d * d + 3 * d);
-        // The textbook projects the query and every key and value of each pair.
-        let textbook_forward = textbook * (4 * d * d + 3 * d + 2 * d * d + 4 * length * d * d + 4 * length * d + 8 * d);
+        // The textbook projects the query, every key and value, and the output of each pair.
+        let textbook_forward = textbook * (4 * d * d + 3 * d + 4 * length * d * d + 4 * length * d + 8 * d);
         let values = self.sequences.rows() * d + queries * d + pairs * d;
         Cost {
             forward: (queries * (4 * d * d + d) + attention + vectors + 8 * pairs * d) as u64,

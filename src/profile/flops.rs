@@ -72,7 +72,7 @@ pub fn training_step(config: ModelConfig, shape: Shape, seed: u64) -> Result<Ste
 pub struct EncoderCost {
     /// Texts at their own length.
     pub text: u64,
-    /// Texts padded to what the encoder takes at most.
+    /// Texts padded to the longest that is read, as far as the encoder takes it.
     pub textbook_text: u64,
     /// Images.
     pub image: u64,
@@ -84,8 +84,31 @@ impl EncoderCost {
         let items = 1 + shape.candidates as u64;
         EncoderCost {
             text: items * clip.text_flops(shape.mean_tokens),
-            textbook_text: items * clip.text_flops(clip.text_config.max_position_embeddings),
+            textbook_text: items * clip.text_flops(shape.max_tokens.min(clip.text_config.max_position_embeddings)),
             image: items * clip.image_flops(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_textbooks_attention_is_what_pytorch_counts() {
+        let shape = Shape { mentions: 1, ..Shape::WIKIDIVERSE };
+        let step = training_step(ModelConfig::default(), shape, 0).unwrap();
+        let attention = step.ops.iter().find(|op| op.op == "cross_attention").unwrap();
+        // PyTorch's FlopCounterMode counts the products alone; biases, softmax, residual and norm are little besides.
+        let (products, counted) = (145.25e6, attention.cost.textbook_forward as f64);
+        assert!(counted >= products && counted < 1.001 * products, "{counted}");
+    }
+
+    #[test]
+    fn a_textbook_pads_to_the_longest_text_that_is_read() {
+        let clip = ClipConfig { projection_dim: 512, ..ClipConfig::default() };
+        let of = |max_tokens: usize| EncoderCost::per_sample(&clip, &Shape { max_tokens, ..Shape::WIKIDIVERSE });
+        assert_eq!(of(64).textbook_text, 11 * clip.text_flops(64));
+        assert_eq!(of(100).textbook_text, 11 * clip.text_flops(77));
     }
 }

@@ -1,6 +1,6 @@
 //! What a dataset holds, for people.
 
-use super::table;
+use super::{printable, table};
 use crate::data::Split;
 use crate::data::audit::{Findings, GoldPosition, Shared, SplitStatistics, Statistics};
 use crate::data::import::Published;
@@ -74,13 +74,18 @@ pub fn findings_text(findings: &Findings) -> String {
         say(*mentions > 0, format!("{mentions} of {of} mentions of {split} share their {what} with {with}"));
     }
     for position in &findings.gold_positions {
-        let GoldPosition { split, position: at, share, last, lists } = position;
+        let GoldPosition { split, position: at, share, last, lists, first, chance } = position;
         let text = format!(
             "{split}: the gold entity stands at place {at} in {} of {lists} lists, last in {}",
             percent(*share),
             percent(*last)
         );
         say(position.fixed(), text);
+        let (first, chance) = (percent(*first), percent(*chance));
+        say(
+            position.first_above_chance(),
+            format!("{split}: the lists' own order has the gold entity first in {first}, chance has it in {chance}"),
+        );
     }
     for recall in &findings.recall {
         let at = recall.at.iter().map(|at| format!("{} at {}", percent(at.recall), at.rank)).collect::<Vec<_>>();
@@ -97,7 +102,7 @@ pub fn findings_text(findings: &Findings) -> String {
     let same = findings.indistinguishable;
     say(same > 0, format!("{same} entities have the name and the description of another one"));
     for record in &findings.first_bad_records {
-        lines.push(format!("  {record}"));
+        lines.push(format!("  {}", printable(&record.to_string())));
     }
     lines.join("\n")
 }

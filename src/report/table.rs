@@ -2,7 +2,8 @@
 
 use comfy_table::{CellAlignment, Table, TableComponent, presets};
 
-use crate::eval::{Evaluation, Metrics};
+use super::printable;
+use crate::eval::{Baselines, Evaluation, Metrics};
 use crate::kar::Report;
 
 /// A table of text: the first column to the left, all others to the right.
@@ -13,21 +14,33 @@ pub fn table(header: &[&str], rows: impl IntoIterator<Item = Vec<String>>) -> St
         table.remove_style(line);
     }
     rows.into_iter().for_each(|row| {
-        table.add_row(row);
+        // A cell is a line: a line break in a name would look like a row.
+        table.add_row(row.iter().map(|cell| printable(cell).replace(['\n', '\t'], " ")));
     });
     table.column_iter_mut().skip(1).for_each(|column| column.set_cell_alignment(CellAlignment::Right));
     table.trim_fmt()
 }
 
-/// A model's metrics: by the mean of its scores, then by each score alone.
-pub fn evaluation_table(evaluation: &Evaluation) -> String {
+/// A model's metrics, by the mean of its scores and by each score alone, and below them what is reached without a model.
+pub fn evaluation_table(evaluation: &Evaluation, baselines: &Baselines) -> String {
+    let scores = evaluation.per_score.iter().map(|(kind, metrics)| (kind.label(), metrics));
+    let Baselines { list_order, chance } = baselines;
+    metrics_table(
+        [("mean", &evaluation.mean)]
+            .into_iter()
+            .chain(scores)
+            .chain([("the lists' order", list_order), ("chance", chance)]),
+    )
+}
+
+/// A row of metrics for each name.
+pub fn metrics_table<'a>(rows: impl IntoIterator<Item = (&'a str, &'a Metrics)>) -> String {
     let row = |name: &str, m: &Metrics| {
         let percent = |x: f64| format!("{:.2}", 100.0 * x);
         let [h1, h2, h3, h5] = [m.hits1, m.hits2, m.hits3, m.hits5].map(percent);
         vec![name.to_string(), h1, h2, h3, h5, format!("{:.3}", m.mean_rank), percent(m.reciprocal)]
     };
-    let scores = evaluation.per_score.iter().map(|(kind, metrics)| row(kind.label(), metrics));
-    let rows = std::iter::once(row("mean", &evaluation.mean)).chain(scores);
+    let rows = rows.into_iter().map(|(name, metrics)| row(name, metrics));
     table(&["score", "H@1 %", "H@2 %", "H@3 %", "H@5 %", "MR", "MRR %"], rows)
 }
 

@@ -59,6 +59,18 @@ impl ModelSettings {
         let ModelSettings { d, heads, layer_norm_eps, dropout, ablation, modalities, .. } = self.clone();
         let config = ModelConfig { widths: manifest.widths, d, heads, layer_norm_eps, dropout, ablation, modalities };
         config.check()?;
+        let parts = config.parts();
+        for (read, there, what, other) in [
+            (parts.text, manifest.reads_texts(), "texts", "image"),
+            (parts.image, manifest.reads_images(), "images", "text"),
+        ] {
+            if read && !there {
+                return Err(Error::invalid(format!(
+                    "the feature store was made without an encoder of {what}: set modalities = \"{other}\" \
+                     (--modalities {other}), or encode with one"
+                )));
+            }
+        }
         Ok(config)
     }
 }

@@ -325,7 +325,9 @@ mod tests {
         for _ in 0..50 {
             let sum = AtomicUsize::new(0);
             let step = || {
-                (0..1000usize).into_par_iter().for_each(|i| drop(sum.fetch_add(i, Ordering::Relaxed)));
+                (0..1000usize).into_par_iter().for_each(|i| {
+                    sum.fetch_add(i, Ordering::Relaxed);
+                });
                 thread::current().id()
             };
             let mut prepared = here;

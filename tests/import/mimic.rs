@@ -5,6 +5,7 @@ use fissfuse::data::import::{Format, Settings};
 use serde_json::{Value, json};
 
 use super::{Source, note};
+use crate::support::succeed;
 
 fn mimic(prefix: &str, images: &str) -> Source {
     let source = Source::new();
@@ -70,4 +71,38 @@ fn mimic_of_two_releases_is_refused() {
         "entity": ["A", "B"], "answer": ["Q1", "Q2"]}]),
     );
     source.refuse("mimic", &["WIKIMEL_train.json:2:", "`fissfuse import kgmel`"]);
+}
+
+#[test]
+fn files_outside_the_source_are_taken_only_where_that_is_allowed() {
+    let secret = |source: &Source| {
+        image::RgbImage::new(30, 30).save(source.path("secret.png")).unwrap();
+    };
+    let named = |path: String| {
+        let source = mimic("WIKIMEL_", "mention_image");
+        secret(&source);
+        let entity = |qid: &str, id: u32, list: Value| json!({"id": id, "qid": qid, "entity_name": qid, "attr": "", "image_list": list});
+        source.json("kb_entity.json", json!([entity("Q1", 0, json!([path])), entity("Q2", 1, json!([]))]));
+        source
+    };
+    let up = named("../../secret.png".into());
+    let absolute = named(up.arg("secret.png").into());
+    let linked = named("link.png".into());
+    std::os::unix::fs::symlink(linked.path("secret.png"), linked.path("src/kb_image/link.png")).unwrap();
+    for source in [&up, &absolute, &linked] {
+        source.refuse("mimic", &["secret.png", "leads out of the source folder", "--allow-outside"]);
+        let skip = ["import", "mimic", source.arg("src"), source.arg("skipped"), "--skip-bad"];
+        assert!(succeed(&skip).contains("entities: image lies outside the source: 1 (Q1)"));
+        let allowed = Settings { allow_outside: true, ..Settings::default() };
+        assert!(source.import(Format::Mimic, "allowed", allowed).1.entity("Q1").image.is_some());
+    }
+    // A folder that the user names is no way out.
+    let elsewhere = named("secret.png".into());
+    let images = Settings { entity_images: Some(elsewhere.path("")), ..Settings::default() };
+    assert!(elsewhere.import(Format::Mimic, "named", images).1.entity("Q1").image.is_some());
+    // Nor may a file of texts be a link to elsewhere.
+    let texts = mimic("WIKIMEL_", "mention_image");
+    std::fs::rename(texts.path("src/kb_entity.json"), texts.path("elsewhere.json")).unwrap();
+    std::os::unix::fs::symlink(texts.path("elsewhere.json"), texts.path("src/kb_entity.json")).unwrap();
+    texts.refuse("mimic", &["kb_entity.json", "leads out of the source folder"]);
 }

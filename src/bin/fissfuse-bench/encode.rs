@@ -25,13 +25,14 @@ use super::print_json;
 
 /// Time of encoding texts, which are cut into tokens before, and prepared images.
 #[derive(clap::Args)]
+#[command(group = clap::ArgGroup::new("encoders").required(true).multiple(true).args(["text_encoder", "image_encoder"]))]
 pub struct EncodeArgs {
     /// Hugging Face directory of the text encoder, if texts are to be encoded.
     #[arg(long, value_name = "DIR", requires = "texts")]
     text_encoder: Option<PathBuf>,
 
     /// File of texts, one a line.
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", requires = "text_encoder")]
     texts: Option<PathBuf>,
 
     /// Most tokens of a text.
@@ -80,7 +81,8 @@ pub fn encode(args: EncodeArgs, json: bool) -> anyhow::Result<()> {
     if let (Some(folder), Some(file)) = (&args.text_encoder, &args.texts) {
         let encoder = TextEncoder::open(folder, &compute)?;
         let text = fissfuse::files::read_text(file)?;
-        let texts: Vec<&str> = text.lines().collect();
+        let texts: Vec<&str> = text.lines().filter(|line| !line.trim().is_empty()).collect();
+        anyhow::ensure!(!texts.is_empty(), "{}: holds no text", file.display());
         rates.push(("texts", encoding::texts(&encoder, &texts, args.max_tokens, args.runs)?));
     }
     if let Some(folder) = &args.image_encoder {

@@ -12,8 +12,8 @@ use super::print_json;
 /// What cusim counted of each kernel: FLOPs, bytes that its launches touch and all that they load and store, how well these
 /// coalesce, bank conflicts.
 ///
-/// Count a step by `CUSIM_COUNT=counts.json LD_LIBRARY_PATH=target/cusim fissfuse-bench step --device cuda --runs 1
-/// --warmup 0`.
+/// `make kernel-counts` does it for a training step. By hand: `CUSIM_COUNT=counts.json LD_LIBRARY_PATH=target/cusim fissfuse-bench step --device cuda --runs 1
+/// --warmup 0` counts.
 #[derive(clap::Args)]
 pub struct KernelsArgs {
     /// File that cusim wrote.
@@ -23,6 +23,7 @@ pub struct KernelsArgs {
 
 pub fn kernels(args: KernelsArgs, json: bool) -> anyhow::Result<()> {
     let kernels = counts::read(&args.counts)?;
+    anyhow::ensure!(!kernels.is_empty(), "{}: counts no launch of a kernel", args.counts.display());
     if json {
         return print_json(&json!({"kernels": kernels}));
     }

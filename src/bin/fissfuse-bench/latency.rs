@@ -22,8 +22,8 @@ pub struct LatencyArgs {
     #[command(flatten)]
     work: WorkArgs,
 
-    /// Mentions at once; each value is a row.
-    #[arg(long, value_delimiter = ',', default_values_t = [1, 8, 64])]
+    /// Mentions at once; each value is a row [default: 1,8,64, or --mentions].
+    #[arg(long, value_delimiter = ',', conflicts_with = "mentions", value_parser = at_least_one())]
     batch: Vec<usize>,
 
     /// Entities of the index from which candidates are drawn.
@@ -38,9 +38,9 @@ pub struct LatencyArgs {
     #[arg(long)]
     prepared: bool,
 
-    /// Timed runs of each row.
-    #[arg(long, default_value_t = 1000, value_parser = at_least_one())]
-    runs: usize,
+    /// Timed runs of each row [default: as many as link 1000 mentions].
+    #[arg(long, value_parser = at_least_one())]
+    runs: Option<usize>,
 
     #[command(flatten)]
     device: DeviceArgs,
@@ -49,12 +49,19 @@ pub struct LatencyArgs {
 pub fn latency(args: LatencyArgs, json: bool) -> anyhow::Result<()> {
     let (shape, config) = (args.work.shape()?, args.work.config());
     let precision = if args.half { model::Precision::Half } else { model::Precision::Full };
-    let candidates = args.work.candidates.unwrap_or(100);
+    let candidates = shape.candidates;
     let gpu = args.device.open()?;
     let mut bench = LatencyBench::new(config, shape, (args.entities, precision), args.work.seed, gpu.as_ref())?;
-    let measure = |&mentions: &usize| bench.measure(mentions, candidates, args.runs.div_ceil(mentions));
-    let rows: Vec<Latency> = args.batch.iter().map(measure).collect::<fissfuse::Result<_>>()?;
-    let prepared = args.prepared.then(|| bench.measure_prepared(candidates, args.runs)).transpose()?;
+    let measure = |&mentions: &usize| {
+        bench.measure(mentions, candidates, args.runs.unwrap_or_else(|| 1000usize.div_ceil(mentions)))
+    };
+    let batch = match (args.batch.is_empty(), args.work.mentions) {
+        (false, _) => args.batch,
+        (true, Some(mentions)) => vec![mentions],
+        (true, None) => vec![1, 8, 64],
+    };
+    let rows: Vec<Latency> = batch.iter().map(measure).collect::<fissfuse::Result<_>>()?;
+    let prepared = args.prepared.then(|| bench.measure_prepared(candidates, args.runs.unwrap_or(1000))).transpose()?;
     if json {
         let index = if args.half { "f16" } else { "f32" };
         let (entities, peak) = (args.entities, peak_memory());

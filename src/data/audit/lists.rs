@@ -22,9 +22,20 @@ pub struct GoldPosition {
     pub share: f64,
     /// Share of the lists whose last candidate is the gold entity.
     pub last: f64,
+    /// Share of the lists whose first candidate is the gold entity.
+    pub first: f64,
+    /// The share that chance gives: the mean of 1 / length.
+    pub chance: f64,
 }
 
 impl GoldPosition {
+    /// Whether the gold entity comes first far more often than by chance: at least twice as often, and by more than four
+    /// standard deviations. Whoever keeps the order is right that often.
+    pub fn first_above_chance(&self) -> bool {
+        let deviation = (self.chance * (1.0 - self.chance) / self.lists.max(1) as f64).sqrt();
+        self.first >= 2.0 * self.chance && self.first > self.chance + 4.0 * deviation
+    }
+
     /// Whether the position alone gives the answer away.
     pub fn fixed(&self) -> bool {
         self.lists > 1 && (self.share == 1.0 || self.last == 1.0)
@@ -34,18 +45,27 @@ impl GoldPosition {
 /// Where each split's gold entities stand.
 pub fn gold_positions(loaded: &Loaded) -> Vec<GoldPosition> {
     let of = |(split, mentions): &(Split, Vec<MentionRecord>)| {
-        let (mut counts, mut lists, mut last) = (Vec::new(), 0, 0);
+        let (mut counts, mut lists, mut last, mut chance) = (Vec::new(), 0, 0, 0.0);
         for mention in mentions.iter().filter(|m| m.candidates.len() > 1) {
             if let Some(at) = rank(mention) {
                 counts.resize(counts.len().max(at), 0);
                 counts[at - 1] += 1;
                 lists += 1;
                 last += (at == mention.candidates.len()) as usize;
+                chance += 1.0 / mention.candidates.len() as f64;
             }
         }
         let (place, most) = counts.iter().enumerate().rev().max_by_key(|&(_, n)| n)?;
         let share = |n: usize| n as f64 / lists as f64;
-        Some(GoldPosition { split: *split, lists, position: place + 1, share: share(*most), last: share(last) })
+        Some(GoldPosition {
+            split: *split,
+            lists,
+            position: place + 1,
+            share: share(*most),
+            last: share(last),
+            first: share(counts[0]),
+            chance: chance / lists as f64,
+        })
     };
     loaded.splits.iter().filter_map(of).collect()
 }
@@ -115,5 +135,21 @@ impl ListFaults {
             faults.unknown_gold += mention.gold.as_ref().is_some_and(unknown) as usize;
         }
         faults
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_first_place_far_above_chance_is_told_from_one_near_it() {
+        let position = |first: f64, chance: f64, lists: usize| {
+            GoldPosition { split: Split::Test, lists, position: 1, share: first, last: 0.0, first, chance }
+                .first_above_chance()
+        };
+        assert!(position(0.828, 0.01, 1000) && position(0.3, 0.1, 1000));
+        // By chance, by chance in a small split, and where chance is half.
+        assert!(!position(0.012, 0.01, 1000) && !position(0.25, 0.1, 10) && !position(0.6, 0.5, 1000));
     }
 }

@@ -150,6 +150,7 @@ mod tests {
         let [train] = &findings.gold_positions[..] else { panic!("{:?}", findings.gold_positions) };
         assert_eq!((train.lists, train.last, train.fixed()), (3, 1.0, true));
         assert_eq!((train.position, train.share), (3, 2.0 / 3.0));
+        assert_eq!((train.first, train.chance), (0.0, (0.5 + 1.0 / 3.0 + 1.0 / 3.0) / 3.0));
         let at: Vec<f64> = findings.recall[0].at.iter().map(|at| at.recall).collect();
         assert_eq!((at, findings.recall[0].mentions), (vec![0.0, 1.0, 1.0], 3));
         assert_eq!((findings.recall[1].split, findings.recall[1].mentions), (Split::Test, 1));

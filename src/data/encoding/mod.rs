@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use self::run::Run;
 use super::store::{Manifest, MissingImage};
 use super::{Dataset, Entity, Mention, Skipped, Split, Tolerance};
-use crate::encoder::{Encoders, Precision};
+use crate::encoder::{Encoded, Encoders, Precision};
 use crate::error::{Error, Result};
 use crate::model::Widths;
 
@@ -62,7 +62,7 @@ impl EncodeSettings {
             ("mention_template", &self.mention_template, ["{mention}", "{sentence}"]),
             ("entity_template", &self.entity_template, ["{name}", "{description}"]),
         ] {
-            let rest = template.replace(places[0], "").replace(places[1], "");
+            let rest = template.replace(places[0], " ").replace(places[1], " ");
             if rest == *template || rest.contains(['{', '}']) {
                 let [first, second] = places;
                 let reason =
@@ -75,21 +75,28 @@ impl EncodeSettings {
 
     /// What a store made with these encoders and settings records.
     pub fn manifest(&self, encoders: &Encoders) -> Manifest {
-        let ((text, text_global), (image, image_global)) = (encoders.text.widths(), encoders.image.widths());
+        // A modality without an encoder has one blank of one number for all its items.
+        let (text, text_global) = encoders.text.as_ref().map_or((1, 1), |encoder| encoder.widths());
+        let (image, image_global) = encoders.image.as_ref().map_or((1, 1), |encoder| encoder.widths());
         let EncodeSettings { max_tokens, mention_template, entity_template, missing_image, .. } = self.clone();
         Manifest {
             format: Manifest::FORMAT,
-            text_encoder: encoders.text.identity().into(),
-            image_encoder: encoders.image.identity().into(),
+            text_encoder: Manifest::identity(encoders.text.as_ref().map(|encoder| encoder.identity())),
+            image_encoder: Manifest::identity(encoders.image.as_ref().map(|encoder| encoder.identity())),
             precision: encoders.precision,
             widths: Widths { text, text_global, image, image_global },
-            patches: encoders.image.patches(),
+            patches: encoders.image.as_ref().map_or(1, |encoder| encoder.patches()),
             max_tokens,
             mention_template,
             entity_template,
             missing_image,
         }
     }
+}
+
+/// Features of every item of a modality that has no encoder.
+pub fn blank() -> Encoded {
+    Encoded { tokens: vec![0.0], global: vec![0.0] }
 }
 
 /// What an encoding run did.
@@ -115,6 +122,14 @@ pub struct Items<'a> {
     pub entities: &'a [Entity],
     /// Of any split; their sentences make texts.
     pub mentions: Vec<Mention>,
+}
+
+impl Items<'_> {
+    /// Whether any of them names an image.
+    pub fn have_images(&self) -> bool {
+        self.entities.iter().any(|entity| entity.image.is_some())
+            || self.mentions.iter().any(|mention| mention.image.is_some())
+    }
 }
 
 impl<'a> Items<'a> {

@@ -12,8 +12,8 @@ use rayon::prelude::*;
 use super::super::store::{Kind, MissingImage, Stamp, StoreWriter, image_key, text_key};
 use super::super::{Skipped, Tolerance};
 use super::pipeline::pipeline;
-use super::{EncodeReport, EncodeSettings, Items};
-use crate::encoder::{Encoded, Encoders};
+use super::{EncodeReport, EncodeSettings, Items, blank};
+use crate::encoder::{Encoded, Encoders, ImageEncoder, TextEncoder};
 use crate::error::{Error, Result};
 
 /// What is encoded, and where it goes.
@@ -67,7 +67,7 @@ impl<'a> Run<'a> {
 
     fn need(&mut self, text: String, image: Option<&str>) {
         let (work, key) = (&mut self.work, text_key(&text));
-        if work.seen.insert(key) {
+        if self.encoders.text.is_some() && work.seen.insert(key) {
             if self.writer.has(Kind::Text, key, Stamp::default()) {
                 self.report.reused += 1;
             } else {
@@ -78,6 +78,9 @@ impl<'a> Run<'a> {
             self.report.without_image += 1;
             return;
         };
+        if self.encoders.image.is_none() {
+            return;
+        }
         // An image's name may be the same string as a text.
         if work.seen.insert(!image_key(Some(name))) {
             let stamp = stamp_of(&self.root.join(name));
@@ -98,14 +101,19 @@ impl<'a> Run<'a> {
             let encoded = self.stand_in()?.clone();
             self.writer.add(Kind::Image, key, &encoded, Stamp::default())?;
         }
-        self.encode_texts(&texts, bar)?;
-        self.encode_images(&images, skipped, bar)?;
+        match &self.encoders.text {
+            Some(encoder) => self.encode_texts(encoder, &texts, bar)?,
+            None if self.writer.has(Kind::Text, text_key(""), Stamp::default()) => {}
+            None => self.writer.add(Kind::Text, text_key(""), &blank(), Stamp::default())?,
+        }
+        if let Some(encoder) = &self.encoders.image {
+            self.encode_images(encoder, &images, skipped, bar)?;
+        }
         self.writer.finish()?;
         Ok(self.report)
     }
 
-    fn encode_texts(&mut self, texts: &[String], bar: &ProgressBar) -> Result<()> {
-        let encoder = &self.encoders.text;
+    fn encode_texts(&mut self, encoder: &TextEncoder, texts: &[String], bar: &ProgressBar) -> Result<()> {
         let mut stored = texts.iter();
         let encode = |ids: Vec<Vec<u32>>| encoder.encode_ids(&ids);
         pipeline(encoder.groups(texts, self.settings.max_tokens)?, encode, |group| {
@@ -118,8 +126,14 @@ impl<'a> Run<'a> {
         })
     }
 
-    fn encode_images(&mut self, images: &[ImageFile], skipped: &mut Skipped, bar: &ProgressBar) -> Result<()> {
-        let (root, encoder) = (self.root, &self.encoders.image);
+    fn encode_images(
+        &mut self,
+        encoder: &ImageEncoder,
+        images: &[ImageFile],
+        skipped: &mut Skipped,
+        bar: &ProgressBar,
+    ) -> Result<()> {
+        let root = self.root;
         // Where the processor only feeds a device, what it does for the current pass must not queue behind the images of the
         // next one: those have threads of their own.
         let threads = ThreadPoolBuilder::new().num_threads(rayon::current_num_threads());
@@ -182,7 +196,7 @@ impl<'a> Run<'a> {
     }
 
     fn encode_stand_in(&self) -> Result<Encoded> {
-        let encoder = &self.encoders.image;
+        let Some(encoder) = &self.encoders.image else { return Ok(blank()) };
         let pixels = match &self.settings.missing_image {
             MissingImage::Zeros => {
                 let (width, global) = encoder.widths();

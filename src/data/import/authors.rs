@@ -34,7 +34,7 @@ struct AuthorsMention {
 
 /// Reads the folder. A record without `answer` has its gold entity as its first candidate.
 pub fn read(source: &mut Source) -> Result<Draft> {
-    let (prefix, published, list_length) = match source.find(&["WIKIDIVERSE_train.jsonl", "WIKIDIVERSE_test.jsonl"]) {
+    let (prefix, published, list_length) = match source.find(&["WIKIDIVERSE_train.jsonl", "WIKIDIVERSE_test.jsonl"])? {
         Some(_) => ("WIKIDIVERSE", Published::WIKIDIVERSE, 10),
         None => ("WIKIMEL", Published::WIKIMEL, 100),
     };
@@ -42,10 +42,10 @@ pub fn read(source: &mut Source) -> Result<Draft> {
     let entities = source.need(&["entities.jsonl"])?;
     let settings = source.settings;
     let folders = [
-        source.images(&settings.mention_images, &["mention_image"]),
-        source.images(&settings.entity_images, &["entity_image"]),
+        source.images(&settings.mention_images, &["mention_image"])?,
+        source.images(&settings.entity_images, &["entity_image"])?,
     ];
-    if let (Some(file), [None, None]) = (source.find(&["wikimel_image.h5", "image.h5py"]), &folders) {
+    if let (Some(file), [None, None]) = (source.find(&["wikimel_image.h5", "image.h5py"])?, &folders) {
         let reason = "holds the images as HDF5; unpack it as docs/importing.md shows, so that mention_image/ and \
                       entity_image/ stand beside it";
         return Err(Error::file(file, reason));

@@ -31,7 +31,7 @@ pub fn read(source: &mut Source) -> Result<Draft> {
     read_entities(source, &mut draft)?;
     let candidates = read_candidates(source)?;
     draft.about.list_length *= candidates.is_some() as usize;
-    let images = source.images(&source.settings.mention_images, &["mentions/KVQAimgs"]);
+    let images = source.images(&source.settings.mention_images, &["mentions/KVQAimgs"])?;
     for (split, path) in splits {
         let document = Document::open(&path)?;
         each(source, &document, document.object::<Sentence>()?, |key, mut record| {
@@ -69,7 +69,7 @@ fn read_entities(source: &mut Source, draft: &mut Draft) -> Result<()> {
         Description::Attributes => ["entities/qid2abs.json", "qid2abs.json"],
         Description::Brief => ["entities/qid2brief.json", "qid2brief.json"],
     };
-    let texts: HashMap<String, Value> = match source.find(&texts) {
+    let texts: HashMap<String, Value> = match source.find(&texts)? {
         Some(path) => Document::open(&path)?.dictionary()?.into_iter().collect(),
         None => HashMap::new(),
     };
@@ -79,7 +79,7 @@ fn read_entities(source: &mut Source, draft: &mut Draft) -> Result<()> {
         Some(Value::String(text)) => text.clone(),
         Some(other) => other.to_string(),
     };
-    let images = source.images(&source.settings.entity_images, &["entities/cleaned-images"]);
+    let images = source.images(&source.settings.entity_images, &["entities/cleaned-images"])?;
     let document = Document::open(&path)?;
     let mut count = 0;
     each(source, &document, document.object::<String>()?, |qid, name| {
@@ -93,7 +93,7 @@ fn read_entities(source: &mut Source, draft: &mut Draft) -> Result<()> {
 /// The list of each mention: a line holds the mention's key and its candidates, separated by tabs.
 fn read_candidates(source: &mut Source) -> Result<Option<HashMap<String, Vec<String>>>> {
     const FILE: &str = "candidates/top100/candidates-answer.tsv";
-    let Some(path) = source.find(&[FILE, "candidates-answer.tsv"]) else {
+    let Some(path) = source.find(&[FILE, "candidates-answer.tsv"])? else {
         return Ok(None);
     };
     let mut lists = HashMap::new();

@@ -3,6 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
+use super::bounds::Bounds;
 use crate::data::audit::ImageCheck;
 use crate::encoder::image_size;
 use crate::error::{Error, Result};
@@ -34,25 +35,31 @@ pub enum Resolved {
     Unreadable,
     /// A side is shorter than the format allows.
     Small,
+    /// This file lies where the import may take none from.
+    Outside(PathBuf),
 }
 
 impl ImageSource {
     /// Looks for the file and at it.
-    pub fn resolve(&self, check: ImageCheck, smallest_side: u32) -> Resolved {
+    pub fn resolve(&self, check: ImageCheck, smallest_side: u32, bounds: &Bounds) -> Resolved {
+        let judge = |path: PathBuf| match bounds.hold(&path) {
+            true => judge(path, check, smallest_side),
+            false => Resolved::Outside(path),
+        };
         match self {
             ImageSource::None => Resolved::None,
             ImageSource::Stem(stem) => {
                 let with = |suffix: &&str| PathBuf::from(format!("{}{suffix}", stem.display()));
                 let found = SUFFIXES.iter().map(with).find(|path| path.is_file());
-                found.map_or(Resolved::Missing, |path| judge(path, check, smallest_side))
+                found.map_or(Resolved::Missing, judge)
             }
             ImageSource::Files(paths) => {
                 let present = paths.iter().filter(|path| path.is_file());
-                let judged = present.map(|path| judge(path.clone(), check, smallest_side));
+                let judged = present.map(|path| judge(path.clone()));
                 let mut first = None;
                 // The first usable file; else what is wrong with the first that is there.
                 for one in judged {
-                    if matches!(one, Resolved::File(_)) {
+                    if matches!(one, Resolved::File(_) | Resolved::Outside(_)) {
                         return one;
                     }
                     first.get_or_insert(one);
@@ -129,7 +136,8 @@ mod tests {
         let picture = image::RgbImage::new(60, 60);
         picture.save(at("Q1.png")).unwrap();
         let stem = ImageSource::Stem(at("Q1"));
-        let resolve = |source: &ImageSource| source.resolve(ImageCheck::Header, 50);
+        let bounds = Bounds::new([folder.path()], false);
+        let resolve = |source: &ImageSource| source.resolve(ImageCheck::Header, 50, &bounds);
         assert_eq!(resolve(&stem), Resolved::File(at("Q1.png")));
         picture.save(at("Q1.jpeg")).unwrap();
         assert_eq!(resolve(&stem), Resolved::File(at("Q1.jpeg")));
@@ -150,7 +158,7 @@ mod tests {
         std::fs::write(at("Q3.png"), &whole[..whole.len() / 2]).unwrap();
         let cut = ImageSource::Stem(at("Q3"));
         assert_eq!(resolve(&cut), Resolved::File(at("Q3.png")));
-        assert_eq!(cut.resolve(ImageCheck::Decode, 1), Resolved::Unreadable);
+        assert_eq!(cut.resolve(ImageCheck::Decode, 1, &bounds), Resolved::Unreadable);
     }
 
     #[test]

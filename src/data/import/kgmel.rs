@@ -42,7 +42,7 @@ pub fn read(source: &mut Source) -> Result<Draft> {
     let mut knowledge = Knowledge::read(source, &name, &mut draft)?;
     let blank = mapping::<Vec<Id>>(source, "ids_blank_image.json", &name)?.unwrap_or_default();
     let blank: HashSet<String> = blank.iter().map(Id::text).collect();
-    let images = source.images(&source.settings.mention_images, &[&format!("image/{name}")]);
+    let images = source.images(&source.settings.mention_images, &[&format!("image/{name}")])?;
     let (mut seen, mut count) = (HashSet::new(), 0);
     let document = Document::open(&path)?;
     each(source, &document, document.list::<Sentence>()?, |_, mut record| {
@@ -101,7 +101,7 @@ pub fn read(source: &mut Source) -> Result<Draft> {
 /// Name and file of the dataset: the one that the user names, or the only one that is there.
 fn dataset(source: &Source) -> Result<(String, PathBuf)> {
     let file = |name: &str| format!("{name}.json");
-    let there = |name: &&str| source.find(&[&file(name)]).is_some();
+    let there = |name: &&str| source.folder.join(file(name)).exists();
     let names: Vec<&str> = match &source.settings.dataset {
         Some(name) => vec![name],
         None => DATASETS.iter().map(|(name, _)| *name).filter(there).collect(),
@@ -145,7 +145,7 @@ fn read_splits(source: &mut Source, name: &str) -> Result<HashMap<String, Option
 
 /// What a file of `mapping/` says about a dataset; nothing if there is no such file.
 fn mapping<T: DeserializeOwned>(source: &Source, file: &str, name: &str) -> Result<Option<T>> {
-    let Some(path) = source.find(&[&format!("mapping/{file}"), file]) else {
+    let Some(path) = source.find(&[&format!("mapping/{file}"), file])? else {
         return Ok(None);
     };
     let mut others = Vec::new();
@@ -171,7 +171,7 @@ impl Knowledge {
     /// Reads the texts, and adds the entities that `qids_candidate.json` lists for the dataset.
     fn read(source: &mut Source, name: &str, draft: &mut Draft) -> Result<Knowledge> {
         let texts = read_texts(source)?;
-        let images = source.images(&source.settings.entity_images, &["../KB/image", "KB/image"]);
+        let images = source.images(&source.settings.entity_images, &["../KB/image", "KB/image"])?;
         let knowledge = Knowledge { texts, images, named: HashMap::new() };
         for qid in mapping::<Vec<String>>(source, "qids_candidate.json", name)?.unwrap_or_default() {
             let Some((name, description)) = knowledge.texts.get(&qid) else {
@@ -212,7 +212,7 @@ impl Knowledge {
 /// Names and descriptions: lines of an identifier, a name and a description, separated by tabs.
 fn read_texts(source: &mut Source) -> Result<HashMap<String, (String, String)>> {
     let mut texts: HashMap<String, (String, String)> = HashMap::new();
-    let Some(path) = source.find(&["../KB/QID2Label.tsv", "KB/QID2Label.tsv", "QID2Label.tsv"]) else {
+    let Some(path) = source.find(&["../KB/QID2Label.tsv", "KB/QID2Label.tsv", "QID2Label.tsv"])? else {
         return Ok(texts);
     };
     for (i, line) in files::read_text(&path)?.lines().enumerate() {

@@ -19,7 +19,7 @@ const RICHPEDIA: &str = "Richpedia-MEL.json";
 pub fn read(source: &mut Source) -> Result<Draft> {
     let path = source.need(&[WIKIDATA, RICHPEDIA])?;
     let wikidata = path.ends_with(WIKIDATA);
-    let images = source.images(&source.settings.mention_images, &["KVQAimgs", "mentions/KVQAimgs"]);
+    let images = source.images(&source.settings.mention_images, &["KVQAimgs", "mentions/KVQAimgs"])?;
     let images = images.filter(|_| wikidata);
     let document = Document::open(&path)?;
     let mut draft = Draft::new(About { published: wikidata.then_some(Published::WIKIMEL), ..About::default() });

@@ -41,7 +41,7 @@ pub fn read(source: &mut Source) -> Result<Draft> {
     let splits = source.splits("dev", |split| format!("{prefix}{split}.json"))?;
     let mut draft = Draft::new(About { published, ..About::default() });
     read_entities(source, &kb, &mut draft)?;
-    let images = source.images(&source.settings.mention_images, &["mention_image", "mention_images"]);
+    let images = source.images(&source.settings.mention_images, &["mention_image", "mention_images"])?;
     for (split, path) in splits {
         let document = Document::open(&path)?;
         each(source, &document, document.list::<Sentence>()?, |_, mut record| {
@@ -70,11 +70,11 @@ pub fn read(source: &mut Source) -> Result<Draft> {
 }
 
 fn read_entities(source: &mut Source, kb: &Path, draft: &mut Draft) -> Result<()> {
-    let ids: Option<HashMap<String, u64>> = match source.find(&["qid2id.json"]) {
+    let ids: Option<HashMap<String, u64>> = match source.find(&["qid2id.json"])? {
         Some(path) => Some(Document::open(&path)?.dictionary()?.into_iter().collect()),
         None => None,
     };
-    let images = source.images(&source.settings.entity_images, &["kb_image", "kb_images"]);
+    let images = source.images(&source.settings.entity_images, &["kb_image", "kb_images"])?;
     let description = source.settings.description;
     let document = Document::open(kb)?;
     let mut count = 0;

@@ -3,6 +3,7 @@
 //! One file per format reads a draft of the dataset; the writer puts it on disk, whole or not at all.
 
 mod authors;
+mod bounds;
 mod document;
 mod draft;
 mod drin_wikimel;
@@ -129,6 +130,8 @@ pub struct Settings {
     pub copy: bool,
     /// How closely images are looked at.
     pub check: ImageCheck,
+    /// Take files from outside the source folder too, where its files name them or its links lead there.
+    pub allow_outside: bool,
 }
 
 /// Reads `source` and writes the dataset `destination`, whole or not at all.
@@ -150,5 +153,5 @@ pub fn import(
         Format::Melbench => melbench::read(&mut source),
         Format::Fissfuse => authors::read(&mut source),
     }?;
-    writer::write(draft, format, destination, settings)
+    writer::write(draft, format, destination, settings, &source.bounds, tolerance)
 }

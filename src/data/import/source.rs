@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use super::bounds::Bounds;
 use super::{Format, Settings};
 use crate::data::{Skipped, Split, Tolerance};
 use crate::error::{Error, Result};
@@ -30,6 +31,8 @@ const ARCHIVES: [&str; 7] = ["zip", "gz", "tgz", "tar", "bz2", "xz", "7z"];
 pub struct Source<'a> {
     pub folder: PathBuf,
     pub settings: &'a Settings,
+    /// Where files may lie.
+    pub bounds: Bounds,
     format: Format,
     tolerance: Tolerance,
     skipped: &'a mut Skipped,
@@ -48,7 +51,15 @@ impl<'a> Source<'a> {
         if !metadata.is_dir() {
             return Err(Error::file(path, what_file(path)));
         }
-        Ok(Source { folder: path.to_path_buf(), settings, format, tolerance, skipped })
+        // What some formats keep beside the folder.
+        let beside = match format {
+            Format::Kgmel => Some(path.join("../KB")),
+            Format::DrinWikimel | Format::DrinWikidiverse => Some(path.join("../default.jpg")),
+            _ => None,
+        };
+        let named = [&settings.mention_images, &settings.entity_images].into_iter().flatten().map(PathBuf::as_path);
+        let bounds = Bounds::new(named.chain([path]).chain(beside.as_deref()), settings.allow_outside);
+        Ok(Source { folder: path.to_path_buf(), settings, bounds, format, tolerance, skipped })
     }
 
     /// Goes into a folder of that name, if there is one: some archives hold several datasets.
@@ -59,14 +70,15 @@ impl<'a> Source<'a> {
         }
     }
 
-    /// The first of these files that exists.
-    pub fn find(&self, names: &[&str]) -> Option<PathBuf> {
-        names.iter().map(|name| self.folder.join(name)).find(|path| path.exists())
+    /// The first of these files that exists; it must lie within the bounds.
+    pub fn find(&self, names: &[&str]) -> Result<Option<PathBuf>> {
+        let found = names.iter().map(|name| self.folder.join(name)).find(|path| path.exists());
+        found.map(|path| self.bounds.check(&path).map(|()| path)).transpose()
     }
 
     /// The first of these files; an error says what stands in its place.
     pub fn need(&self, names: &[&str]) -> Result<PathBuf> {
-        self.find(names).ok_or_else(|| self.lacks(names))
+        self.find(names)?.ok_or_else(|| self.lacks(names))
     }
 
     /// The error that none of these files is there; says what stands in their place.
@@ -83,12 +95,13 @@ impl<'a> Source<'a> {
         let names = ["train", valid, "test"].map(name);
         self.need(&[&names[0], &names[1], &names[2]])?;
         let files = Split::ALL.into_iter().zip(names.iter().map(|name| self.folder.join(name)));
-        Ok(files.filter(|(_, path)| path.exists()).collect())
+        let files = files.filter(|(_, path)| path.exists());
+        files.map(|(split, path)| self.bounds.check(&path).map(|()| (split, path))).collect()
     }
 
     /// A folder of images: the one the user names, or the first of these that exists.
-    pub fn images(&self, named: &Option<PathBuf>, names: &[&str]) -> Option<PathBuf> {
-        named.clone().or_else(|| self.find(names))
+    pub fn images(&self, named: &Option<PathBuf>, names: &[&str]) -> Result<Option<PathBuf>> {
+        if named.is_some() { Ok(named.clone()) } else { self.find(names) }
     }
 
     /// Stops at an error, or notes it and goes on.

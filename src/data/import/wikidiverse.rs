@@ -117,7 +117,7 @@ impl Reader {
         let mut descriptions = HashMap::new();
         for split in Split::ALL {
             let file = format!("entity2brief_{split}.json");
-            let Some(path) = source.find(&[&format!("entities/{file}"), &file]) else { continue };
+            let Some(path) = source.find(&[&format!("entities/{file}"), &file])? else { continue };
             for (name, text) in Document::open(&path)?.dictionary::<Option<String>>()? {
                 descriptions.entry(title(&name)).or_insert(text.unwrap_or_default());
             }
@@ -133,8 +133,8 @@ impl Reader {
             draft,
             descriptions,
             image_urls,
-            mention_images: source.images(&settings.mention_images, &["images", "wikinewsImgs"]),
-            entity_images: source.images(&settings.entity_images, &["images", "wikipediaImgs"]),
+            mention_images: source.images(&settings.mention_images, &["images", "wikinewsImgs"])?,
+            entity_images: source.images(&settings.entity_images, &["images", "wikipediaImgs"])?,
         })
     }
 
@@ -184,7 +184,7 @@ impl Reader {
 
 /// Titles and texts of a file of `title@@@@text` lines, if there is one; the first line may be a header, which names no entity.
 fn table(source: &Source, name: &str) -> Result<Vec<(String, String)>> {
-    let Some(path) = source.find(&[&format!("entities/{name}"), name]) else {
+    let Some(path) = source.find(&[&format!("entities/{name}"), name])? else {
         return Ok(Vec::new());
     };
     let text = files::read_text(&path)?;

@@ -7,11 +7,12 @@ use rayon::prelude::*;
 use serde::Serialize;
 use serde_json::json;
 
+use super::bounds::{Bounds, outside};
 use super::draft::{About, Draft};
 use super::images::{ImageSource, Resolved, Shelf, bring};
 use super::{Format, Published, Settings};
 use crate::data::audit::{ImageCheck, Loaded, Statistics};
-use crate::data::{Entity, MentionRecord, Split};
+use crate::data::{Entity, MentionRecord, Split, Tolerance};
 use crate::error::Result;
 use crate::files;
 
@@ -46,11 +47,27 @@ pub struct Imported {
 }
 
 /// Writes the dataset, whole or not at all.
-pub fn write(draft: Draft, format: Format, destination: &Path, settings: &Settings) -> Result<Imported> {
-    files::write_folder_whole(destination, |root| fill(draft, format, root, settings))
+pub fn write(
+    draft: Draft,
+    format: Format,
+    destination: &Path,
+    settings: &Settings,
+    bounds: &Bounds,
+    tolerance: Tolerance,
+) -> Result<Imported> {
+    let takes = Takes { settings, bounds, tolerance };
+    files::write_folder_whole(destination, |root| fill(draft, format, root, &takes))
 }
 
-fn fill(draft: Draft, format: Format, root: &Path, settings: &Settings) -> Result<Imported> {
+/// Which images are taken, and from where.
+struct Takes<'a> {
+    settings: &'a Settings,
+    bounds: &'a Bounds,
+    tolerance: Tolerance,
+}
+
+fn fill(draft: Draft, format: Format, root: &Path, takes: &Takes) -> Result<Imported> {
+    let settings = takes.settings;
     let About { list_length, published, default_image, smallest_side } = draft.about.clone();
     let (entities, mentions, counts) = draft.into_parts();
     let mut notes = Notes::default();
@@ -58,7 +75,7 @@ fn fill(draft: Draft, format: Format, root: &Path, settings: &Settings) -> Resul
         notes.0.insert(what.to_string(), (count, Vec::new()));
     }
 
-    let mut shelf = Gallery::new(root, "entities", settings, smallest_side);
+    let mut shelf = Gallery::new(root, "entities", takes, smallest_side);
     let images = shelf.take(entities.iter().map(|e| (e.qid.as_str(), &e.image)), &mut notes)?;
     let lines = entities.into_iter().zip(images).map(|(entity, image)| {
         let (qid, name, description) = (entity.qid, entity.name, entity.description);
@@ -66,7 +83,7 @@ fn fill(draft: Draft, format: Format, root: &Path, settings: &Settings) -> Resul
     });
     write_lines(&root.join("entities.jsonl"), lines)?;
 
-    let mut shelf = Gallery::new(root, "mentions", settings, smallest_side);
+    let mut shelf = Gallery::new(root, "mentions", takes, smallest_side);
     for (split, mentions) in Split::ALL.into_iter().zip(mentions).filter(|(_, mentions)| !mentions.is_empty()) {
         let images = shelf.take(mentions.iter().map(|m| (m.id.as_str(), &m.image)), &mut notes)?;
         let lines = mentions.into_iter().zip(images).map(|(mention, image)| {
@@ -89,6 +106,7 @@ fn fill(draft: Draft, format: Format, root: &Path, settings: &Settings) -> Resul
     let default_image = match default_image {
         Some(file) => {
             files::create_folder(&root.join("images"))?;
+            takes.bounds.check(&file)?;
             bring(&file, &root.join(DEFAULT_IMAGE), settings.copy)?;
             Some(DEFAULT_IMAGE)
         }
@@ -133,26 +151,28 @@ impl Notes {
 }
 
 /// The images of one kind of item.
-struct Gallery {
+struct Gallery<'a> {
     shelf: Shelf,
     of: &'static str,
-    check: ImageCheck,
+    takes: &'a Takes<'a>,
     smallest_side: u32,
 }
 
-impl Gallery {
-    fn new(root: &Path, of: &'static str, settings: &Settings, smallest_side: u32) -> Gallery {
-        Gallery { shelf: Shelf::new(root, of, settings.copy), of, check: settings.check, smallest_side }
+impl Gallery<'_> {
+    fn new<'a>(root: &Path, of: &'static str, takes: &'a Takes, smallest_side: u32) -> Gallery<'a> {
+        Gallery { shelf: Shelf::new(root, of, takes.settings.copy), of, takes, smallest_side }
     }
 
     /// Finds each item's image and brings it in; notes those that are not there or bad.
-    fn take<'a>(
+    fn take<'i>(
         &mut self,
-        items: impl Iterator<Item = (&'a str, &'a ImageSource)>,
+        items: impl Iterator<Item = (&'i str, &'i ImageSource)>,
         notes: &mut Notes,
     ) -> Result<Vec<Option<String>>> {
         let items: Vec<(&str, &ImageSource)> = items.collect();
-        let resolve = |(_, source): &(&str, &ImageSource)| source.resolve(self.check, self.smallest_side);
+        let Takes { settings, bounds, tolerance } = *self.takes;
+        let side = self.smallest_side;
+        let resolve = |(_, source): &(&str, &ImageSource)| source.resolve(settings.check, side, bounds);
         let resolved: Vec<Resolved> = items.par_iter().map(resolve).collect();
         let mut images = Vec::with_capacity(items.len());
         for ((id, _), resolved) in items.into_iter().zip(resolved) {
@@ -165,6 +185,8 @@ impl Gallery {
                     images.push(None);
                     continue;
                 }
+                Resolved::Outside(file) if tolerance == Tolerance::Strict => return Err(outside(&file)),
+                Resolved::Outside(_) => "image lies outside the source",
                 Resolved::Missing => "image is missing",
                 Resolved::Unreadable => "image is unreadable",
                 Resolved::Small => "image is too small",

@@ -25,6 +25,9 @@ pub enum MissingImage {
     File(PathBuf),
 }
 
+/// The identity of an encoder that there is none of: its modality is not read.
+const NO_ENCODER: &str = "none";
+
 /// How the features of a store were made. Stores with different manifests do not mix.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Manifest {
@@ -52,18 +55,57 @@ pub struct Manifest {
     pub missing_image: MissingImage,
 }
 
+/// Puts texts into the places of a template, in one pass: braces within a text are text.
+fn fill(template: &str, places: [(&str, &str); 2]) -> String {
+    let (mut filled, mut rest) = (String::new(), template);
+    let first = |rest: &str| {
+        let found = places.iter().filter_map(|(place, text)| Some((rest.find(place)?, place.len(), *text)));
+        found.min_by_key(|(at, ..)| *at)
+    };
+    while let Some((at, length, text)) = first(rest) {
+        filled.extend([&rest[..at], text]);
+        rest = &rest[at + length..];
+    }
+    (filled + rest).trim().to_string()
+}
+
 impl Manifest {
     /// The version this code writes.
     pub const FORMAT: u32 = FORMAT;
 
     /// The text of a mention.
     pub fn mention_text(&self, mention: &str, sentence: &str) -> String {
-        self.mention_template.replace("{mention}", mention).replace("{sentence}", sentence).trim().to_string()
+        fill(&self.mention_template, [("{mention}", mention), ("{sentence}", sentence)])
     }
 
     /// The text of an entity.
     pub fn entity_text(&self, name: &str, description: &str) -> String {
-        self.entity_template.replace("{name}", name).replace("{description}", description).trim().to_string()
+        fill(&self.entity_template, [("{name}", name), ("{description}", description)])
+    }
+
+    /// Kind and fingerprint of an encoder, or that there is none.
+    pub fn identity(encoder: Option<&str>) -> String {
+        encoder.unwrap_or(NO_ENCODER).to_string()
+    }
+
+    /// Whether the store holds features of texts.
+    pub fn reads_texts(&self) -> bool {
+        self.text_encoder != NO_ENCODER
+    }
+
+    /// Whether the store holds features of images.
+    pub fn reads_images(&self) -> bool {
+        self.image_encoder != NO_ENCODER
+    }
+
+    /// Key of a text's features; without an encoder, all texts share one blank.
+    pub fn text_key(&self, text: &str) -> u128 {
+        super::text_key(if self.reads_texts() { text } else { "" })
+    }
+
+    /// Key of an image's features; without an encoder, all images share one blank.
+    pub fn image_key(&self, path: Option<&str>) -> u128 {
+        super::image_key(path.filter(|_| self.reads_images()))
     }
 
     /// Whether a folder has a manifest.
@@ -101,5 +143,18 @@ impl Manifest {
         a.iter().find(|(key, value)| b.get(*key) != Some(value)).map(|(key, value)| {
             format!("{key} is {value} in the one, {} in the other", b.get(key).unwrap_or(&serde_json::Value::Null))
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn braces_in_a_text_are_text() {
+        let mention = [("{mention}", "{sentence}"), ("{sentence}", "a {mention} b")];
+        assert_eq!(fill("{mention}. {sentence}", mention), "{sentence}. a {mention} b");
+        assert_eq!(fill("{sentence}{sentence} of {mention}", mention), "a {mention} ba {mention} b of {sentence}");
+        assert_eq!(fill(" plain {name ", [("{name}", "x"), ("{description}", "y")]), "plain {name");
     }
 }

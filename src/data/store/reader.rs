@@ -74,6 +74,14 @@ impl FeatureStore {
         let manifest = Manifest::read(folder)?;
         let text = Column::open(folder, Kind::Text, &manifest)?;
         let image = Column::open(folder, Kind::Image, &manifest)?;
+        let (texts, images) = (text.ranges.len(), image.ranges.len());
+        tracing::debug!(
+            "{}: {texts} texts by {}, {images} images by {}, {}",
+            folder.display(),
+            manifest.text_encoder,
+            manifest.image_encoder,
+            manifest.precision
+        );
         Ok(FeatureStore { manifest, text, image })
     }
 

@@ -124,6 +124,10 @@ impl ClipConfig {
         let path = folder.join("config.json");
         let mut config: ClipConfig = serde_json::from_str(&files::read_text(&path)?)
             .map_err(|e| Error::file(&path, format!("is no configuration of CLIP: {e}")))?;
+        if config.model_type != "clip" {
+            let reason = format!("has model_type `{}`; a CLIP's is `clip`", config.model_type);
+            return Err(Error::file(&path, reason));
+        }
         if config.projection_dim == 0 {
             config.projection_dim = 512;
         }
