@@ -69,7 +69,7 @@ done
         /^#\[test\]/ { test = 1; next }
         /^fn / { name = $2; sub(/[(<].*/, "", name); if (!test) name = ""; test = 0 }
         /^}/ { name = "" }
-        /^ +(support::)?on_device\(/ {
+        /^ +(support::)?(on_device|on_every_model)\(/ {
             if (name != "") print module "::" name
             else if ($0 !~ /format!/) { print file ":" NR ": on_device is called outside a test" > "/dev/stderr"; exit 1 }
         }' "$file" || exit 1

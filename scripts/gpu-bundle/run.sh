@@ -202,7 +202,7 @@ correct() {
     else
         text doctor 280 "$fissfuse" doctor
     fi
-    mapfile -t tests < <(if [ -n "$rehearse" ]; then grep -E 'replay_on|embeddings_are|adamw_takes' "$here/device-tests.txt"
+    mapfile -t tests < <(if [ -n "$rehearse" ]; then grep -E 'replay_on|entities_beyond|logits_of_tokens_beyond' "$here/device-tests.txt"
         else cat "$here/device-tests.txt"; fi)
     count=${#tests[@]}
     why=''
@@ -328,7 +328,7 @@ sanitize() {
     on_device || return
     if [ -n "$rehearse" ]; then skip sanitize "compute-sanitizer needs a card"; return; fi
     local tests
-    mapfile -t tests < <(grep -E 'kernels_agree|^llama_kernels::|^encoder_layers::' "$here/device-tests.txt")
+    mapfile -t tests < <(grep -E 'operations_agree|^llama_kernels::|^encoder_layers::' "$here/device-tests.txt")
     text memcheck 280 compute-sanitizer --tool memcheck --error-exitcode 1 "$fissfuse" doctor
     text racecheck 280 compute-sanitizer --tool racecheck --error-exitcode 1 \
         "$here/bin/integration" --exact "${tests[@]}" --test-threads=1
