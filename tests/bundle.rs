@@ -75,6 +75,7 @@ fn a_bundle_that_was_moved_runs_all_its_parts_on_cusim() {
         assert!(run["failed"].is_null(), "{run}");
     }
     assert!(of(checks, "tests")["result"]["passed"].as_u64() >= Some(3));
+    assert!(fs::read_to_string(checked.join("doctor.json")).unwrap().contains("kernels"));
     assert!(fs::read_to_string(checked.join("doctor.txt")).unwrap().contains("agree with the CPU"));
     assert!(of(checks, "peers")["skipped"].as_str().unwrap().contains("no-python-here"));
     for part in ["profile", "sanitize"] {
