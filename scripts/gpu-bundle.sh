@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Packs what a machine with a GPU needs to check and time this engine: no Rust there, no network. docs/gpu.md says how to use it.
+# Packs what a machine with a GPU needs to check and time this engine: no Rust there, no network (docs/gpu.md).
 #
 #   scripts/gpu-bundle.sh [--profile release|dev] [--out FILE]
 #   scripts/gpu-bundle.sh --built FISSFUSE FISSFUSE-BENCH INTEGRATION [--out FILE]

@@ -74,7 +74,8 @@ fn a_bundle_that_was_moved_runs_all_its_parts_on_cusim() {
     for run in checks.iter().chain(times) {
         assert!(run["failed"].is_null(), "{run}");
     }
-    assert_eq!(of(checks, "tests")["result"]["passed"], 3);
+    assert!(of(checks, "tests")["result"]["passed"].as_u64() >= Some(3));
+    assert!(fs::read_to_string(checked.join("doctor.json")).unwrap().contains("kernels"));
     assert!(fs::read_to_string(checked.join("doctor.txt")).unwrap().contains("agree with the CPU"));
     assert!(of(checks, "peers")["skipped"].as_str().unwrap().contains("no-python-here"));
     for part in ["profile", "sanitize"] {

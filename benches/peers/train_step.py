@@ -4,11 +4,11 @@
     python3 -m pip install torch numpy
     python3 benches/peers/train_step.py [--preset wikidiverse] [--runs 5] [--threads 2] [--device cuda] [--json]
 
-Both take 128 mentions of 10 candidates (100 with --preset wikimel) with features drawn at random: texts of up to 64 tokens with a mean of 20,
-images of 50 patches, widths 512 and 768, d = 100; forward, backward, AdamW. On the CPU both compute in f32; on a GPU the
-reference runs under bf16 autocast, as it is written and once more under torch.compile, and the engine in its mixed
-arithmetic, kernel by kernel and as a graph. The reference pads, as researchers write it, and
-both keep the features in the device's memory. Prints the median of each and their ratio.
+Both take 128 mentions of 10 candidates (100 with --preset wikimel) with features drawn at random: texts of up to 64 tokens
+with a mean of 20, images of 50 patches, widths 512 and 768, d = 100; forward, backward, AdamW. On the CPU both compute in
+f32; on a GPU the reference runs under bf16 autocast, as it is written and once more under torch.compile, and the engine in
+its mixed arithmetic, kernel by kernel and as a graph. The reference pads, as researchers write it, and both keep the features
+in the device's memory. Prints the median of each and their ratio.
 """
 import argparse
 import json
