@@ -3,20 +3,22 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
 use fissfuse::data::{Skipped, Split};
-use fissfuse::device::describe;
+use fissfuse::device::cuda::Arithmetic;
+use fissfuse::device::{DeviceChoice, describe};
 use fissfuse::kar::endpoint::{Endpoint, EndpointSettings};
 use fissfuse::kar::llama::{Batching, Decoder};
 use fissfuse::kar::model::LanguageModel;
 use fissfuse::kar::{
-    Budget, Header, Journal, Report, Scoring, Settings, Strategy, Template, Unanswered, read_run, rerank, write_run,
+    Budget, Header, Journal, Report, Scoring, Settings, Strategy, Template, Unanswered, excerpt, read_run, rerank,
+    write_run,
 };
 use fissfuse::llama::Precision;
 use fissfuse::report::{Provenance, rank_change_table, reranking_table};
-use serde_json::json;
+use serde_json::{Map, Value, json};
 
-use super::common::{DataArgs, DeviceArgs, at_least_one, list_skipped, progress, write_json};
+use super::common::{DataArgs, at_least_one, list_skipped, progress, write_json};
 
 /// Invalid answers that are shown on the terminal.
 const SHOWN: usize = 3;
@@ -24,7 +26,8 @@ const SHOWN: usize = 3;
 /// Re-rank the first candidates of any ranking by asking a language model (KAR).
 ///
 /// A run file has a line per mention: {"mention_id", "candidates": [qid, ...] best first, "scores"?: [...]}; `eval` writes
-/// such files. Answers are appended to a journal as they arrive: a run that was stopped goes on where it stopped.
+/// such files, and what `link` writes is read too. Answers are appended to a journal as they arrive: a run that was
+/// stopped goes on where it stopped.
 #[derive(clap::Args)]
 pub struct Args {
     #[command(flatten)]
@@ -85,13 +88,13 @@ pub struct Args {
     #[arg(long)]
     show_prompt: bool,
 
-    /// File that answers are appended to [default: beside --out].
+    /// File that answers are appended to [default: the name of --out and .journal.jsonl].
     #[arg(long, value_name = "FILE")]
     journal: Option<PathBuf>,
 
     /// Run file to write.
-    #[arg(long, value_name = "FILE")]
-    out: PathBuf,
+    #[arg(long, value_name = "FILE", required_unless_present = "show_prompt")]
+    out: Option<PathBuf>,
 
     /// Report to write, as JSON.
     #[arg(long, value_name = "FILE")]
@@ -102,7 +105,7 @@ pub struct Args {
 #[derive(clap::Args)]
 struct ModelArgs {
     /// Hugging Face directory of a Llama.
-    #[arg(long, value_name = "DIR", required_unless_present = "endpoint", conflicts_with = "endpoint")]
+    #[arg(long, value_name = "DIR", required_unless_present_any = ["endpoint", "show_prompt"], conflicts_with = "endpoint")]
     llm: Option<PathBuf>,
 
     /// Keep the Llama's weights in this [default: as in its files].
@@ -117,8 +120,9 @@ struct ModelArgs {
     #[arg(long, value_name = "N", default_value_t = Batching::default().tokens, value_parser = at_least_one())]
     batch_tokens: usize,
 
-    #[command(flatten)]
-    device: DeviceArgs,
+    /// Where the Llama computes: cpu, cuda, cuda:N, or auto, which takes a CUDA device if a usable one is found.
+    #[arg(long, value_name = "DEVICE", default_value_t)]
+    device: DeviceChoice,
 
     /// Base URL of a server with OpenAI's chat completions, such as http://localhost:8000/v1.
     #[arg(long, value_name = "URL", requires = "model")]
@@ -136,8 +140,20 @@ struct ModelArgs {
     #[arg(long, value_name = "N", default_value_t = 8, value_parser = at_least_one())]
     concurrency: usize,
 
-    /// Seconds that the server may take for an answer.
-    #[arg(long, value_name = "S", default_value_t = 120, value_parser = clap::value_parser!(u64).range(1..))]
+    /// JSON object that is merged into each request, such as '{"reasoning_effort": "low"}'; null takes a field out.
+    #[arg(long, value_name = "JSON", value_parser = object, requires = "endpoint")]
+    body: Option<Map<String, Value>>,
+
+    /// Further header of each request, such as 'X-Team: linking'; may be given again.
+    #[arg(long = "header", value_name = "NAME: VALUE", value_parser = header, requires = "endpoint")]
+    headers: Vec<(String, String)>,
+
+    /// Certificates (PEM) of the authorities by which the server is believed [default: SSL_CERT_FILE, else Mozilla's].
+    #[arg(long, value_name = "FILE", requires = "endpoint")]
+    ca_file: Option<PathBuf>,
+
+    /// Seconds that the server may take for an answer, a day at most.
+    #[arg(long, value_name = "S", default_value_t = 120, value_parser = clap::value_parser!(u64).range(1..=86_400))]
     timeout: u64,
 
     /// Calls after one that failed, each after twice the wait of the one before.
@@ -146,6 +162,14 @@ struct ModelArgs {
 }
 
 impl ModelArgs {
+    /// The file of certificates that is to be believed, by the flag or by the variable that other programs go by.
+    fn authorities(&self) -> Option<PathBuf> {
+        let secure = self.endpoint.as_ref().is_some_and(|url| url.starts_with("https"));
+        let variable =
+            || std::env::var_os("SSL_CERT_FILE").filter(|path| secure && !path.is_empty()).map(PathBuf::from);
+        self.ca_file.clone().or_else(variable)
+    }
+
     /// Opens the model; says where it computes.
     fn open(&self) -> anyhow::Result<(Box<dyn LanguageModel>, String)> {
         if let (Some(url), Some(model)) = (&self.endpoint, &self.model) {
@@ -157,18 +181,63 @@ impl ModelArgs {
                 timeout: Duration::from_secs(self.timeout),
                 retries: self.retries,
                 backoff: Duration::from_secs(1),
+                body: self.body.clone().unwrap_or_default(),
+                headers: self.headers.clone(),
+                authorities: self.authorities(),
             };
             return Ok((Box::new(Endpoint::new(settings)?), "endpoint".into()));
         }
         let folder = self.llm.as_deref().unwrap_or(Path::new(""));
-        let gpu = self.device.open()?;
+        let gpu = self.device.open(Arithmetic::default())?;
         let batching = Batching { tokens: self.batch_tokens, ..Batching::default() };
         let decoder = Decoder::open(folder, self.precision, gpu.as_ref(), self.plain, batching)?;
         Ok((Box::new(decoder), describe(gpu.as_ref())))
     }
 }
 
+/// Parses a JSON object.
+fn object(text: &str) -> Result<Map<String, Value>, String> {
+    match serde_json::from_str(text) {
+        Ok(Value::Object(object)) => Ok(object),
+        Ok(_) => Err("is no JSON object; give one like '{\"top_k\": 1}'".into()),
+        Err(e) => Err(format!("is no JSON: {e}")),
+    }
+}
+
+/// Parses a header; its value may be a secret and is not repeated.
+fn header(text: &str) -> Result<(String, String), String> {
+    let (name, value) = text.split_once(':').ok_or("has no colon; give one like 'X-Team: linking'")?;
+    Ok((name.trim().to_string(), value.trim().to_string()))
+}
+
 impl Args {
+    /// Refuses names that meet, before anything starts: what is written must be none of what is read, and no two files
+    /// that are written may be one.
+    fn check_files(&self, out: &Path, journal: &Path) -> anyhow::Result<()> {
+        let data = |name: &str| self.data.data.join(name);
+        let mut others = vec![("--ranking reads", self.ranking.clone())];
+        let records = ["entities.jsonl", "train.jsonl", "valid.jsonl", "test.jsonl"];
+        others.extend(records.map(|name| ("--data holds", data(name))));
+        others.extend(self.template.clone().map(|path| ("--template reads", path)));
+        others.extend(self.model.authorities().map(|path| ("--ca-file reads", path)));
+        let written = [("--out", Some(out)), ("the journal", Some(journal)), ("--report", self.report.as_deref())];
+        for (flag, path) in written.into_iter().filter_map(|(flag, path)| Some((flag, path?))) {
+            let whole = one_name(path);
+            let met = others.iter().find(|(_, other)| one_name(other) == whole);
+            if let Some((what, _)) = met {
+                anyhow::bail!("{flag} would replace {}, which {what}; choose another name", path.display());
+            }
+            let llm = self.model.llm.as_ref().is_some_and(|llm| whole.starts_with(one_name(llm)));
+            ensure!(!llm, "{flag} would write {} into the folder that --llm reads; choose another", path.display());
+            let what = match flag {
+                "--out" => "--out writes",
+                _ => "answers are kept in",
+            };
+            others.push((what, path.to_path_buf()));
+        }
+        Ok(())
+    }
+
     fn settings(&self) -> Settings {
         let default = if self.model.llm.is_some() { Scoring::Letters } else { Scoring::Generate };
         Settings {
@@ -185,10 +254,23 @@ impl Args {
     }
 }
 
+/// A path by which a file can be told from others, whether it exists or not.
+fn one_name(path: &Path) -> PathBuf {
+    let folder = |path: &Path| {
+        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        Some(folder.canonicalize().ok()?.join(path.file_name()?))
+    };
+    path.canonicalize().ok().or_else(|| folder(path)).unwrap_or_else(|| path.to_path_buf())
+}
+
 pub fn run(args: Args) -> anyhow::Result<()> {
     let settings = args.settings();
     settings.check()?;
-    anyhow::ensure!(args.out != args.ranking, "--out would replace the run file that --ranking reads; choose another");
+    let out = args.out.clone().unwrap_or_default();
+    let journal = args.journal.clone().unwrap_or_else(|| Journal::beside(&out));
+    if !args.show_prompt {
+        args.check_files(&out, &journal)?;
+    }
     let template = match &args.template {
         Some(path) => Template::read(path)?,
         None => Template::built_in(settings.strategy)?,
@@ -207,15 +289,14 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     }
     let (mut model, device) = args.model.open()?;
     let header = Header::new(&*model, &settings, &template, &dataset, &args.ranking)?;
-    let beside = args.out.with_extension("journal.jsonl");
-    let mut journal = Journal::open(args.journal.as_deref().unwrap_or(&beside), &header)?;
+    let mut journal = Journal::open(&journal, &header)?;
     if !journal.is_empty() {
         eprintln!("going on with {} answers of {}", journal.len(), journal.path().display());
     }
     let bar = progress("mentions");
     let outcome = rerank(&rankings, &dataset, &template, &settings, &mut *model, Some(&mut journal), &bar)?;
     bar.finish_and_clear();
-    write_run(&args.out, &dataset, &rankings, &outcome.reranked)?;
+    write_run(&out, &dataset, &rankings, &outcome.reranked)?;
     let report = Report::new(model.identity(), &settings, &rankings, mentions.len(), &outcome);
     if let Some(path) = &args.report {
         let mut value = json!(report);
@@ -224,20 +305,23 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     }
     print_report(&report);
     let reported = args.report.map(|path| format!(" and {}", path.display())).unwrap_or_default();
-    println!("wrote {}{reported}; answers are kept in {}", args.out.display(), journal.path().display());
+    println!("wrote {}{reported}; answers are kept in {}", out.display(), journal.path().display());
     Ok(())
 }
 
 fn print_report(report: &Report) {
     let (k, spent) = (report.settings.k, &report.spent);
     println!("{} mentions, the first {k} candidates of each; {}", report.mentions, report.model);
-    if report.with_gold > 0 {
-        println!("{}\n{}\n", reranking_table(report), report.note);
+    if let Some(table) = reranking_table(report) {
+        println!("{table}\n{}\n", report.note);
         println!("Ranks of the right entities before (rows) and after (columns):");
         println!("{}", rank_change_table(report));
         let changes = &report.changes;
         print!("{} better, {} worse, {} behind the first {k}", changes.improved, changes.degraded, changes.behind);
         println!(" ({} of them no candidate)", report.gold_missing);
+    }
+    if report.without_gold > 0 {
+        println!("{} mentions have no gold entity: they are re-ranked and go into no metric", report.without_gold);
     }
     println!(
         "asked about {} mentions in {} calls ({} more in the journal): {} invalid answers, {} refused",
@@ -248,10 +332,24 @@ fn print_report(report: &Report) {
         report.refused.len()
     );
     let first = |listed: &[Unanswered]| {
-        listed.iter().take(SHOWN).for_each(|u| println!("  {}: {:?}", u.mention_id, u.answer));
+        listed.iter().take(SHOWN).for_each(|u| println!("  {}: {:?}", u.mention_id, excerpt(&u.answer)));
     };
     first(&report.invalid);
     first(&report.refused);
+    if !report.unfinished.is_empty() {
+        println!(
+            "{} answers ended within the model's thoughts: raise --max-new-tokens, or switch its thinking off (--body)",
+            report.unfinished.len()
+        );
+        first(&report.unfinished);
+    }
+    if !report.unsure.is_empty() {
+        println!(
+            "{} answers hardly begin with a letter, by their log-probabilities; --scoring generate reads them whole",
+            report.unsure.len()
+        );
+        first(&report.unsure);
+    }
     if report.settings.gate.is_some() {
         let right = report.sure_and_right.map(|s| format!("; of these, {:.1} % were right", 100.0 * s));
         println!("the gate saved {} calls{}", spent.calls_saved, right.unwrap_or_default());

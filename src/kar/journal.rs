@@ -86,7 +86,14 @@ pub struct Journal {
 }
 
 impl Journal {
-    /// Opens a journal, or begins one.
+    /// The journal beside a run file: its whole name and `.journal.jsonl`, so that no two run files share one.
+    pub fn beside(out: &Path) -> PathBuf {
+        let mut name = out.as_os_str().to_os_string();
+        name.push(".journal.jsonl");
+        name.into()
+    }
+
+    /// Opens a journal, or begins one; one without answers begins anew.
     ///
     /// Fails if it belongs to other settings, if another process writes it, or if it is no journal.
     pub fn open(path: &Path, header: &Header) -> Result<Journal> {
@@ -110,6 +117,10 @@ impl Journal {
         if whole == 0 && !cut.is_empty() && !cut.starts_with(b"{\"settings\"") {
             return Err(Error::file(path, "is no journal of answers; choose another --out or --journal"));
         }
+        let other = |line: &[u8]| serde_json::from_slice::<First>(line).is_ok_and(|first| first.settings != *header);
+        // Settings without answers bind nobody.
+        let empty = bytes[..whole].iter().filter(|&&b| b == b'\n').count() == 1;
+        let whole = if empty && other(&bytes[..whole]) { 0 } else { whole };
         bytes.truncate(whole);
         let text =
             String::from_utf8(bytes).map_err(|_| Error::file(path, "is no journal of answers: it is not UTF-8"))?;
@@ -235,6 +246,15 @@ mod tests {
     }
 
     #[test]
+    fn every_run_file_has_its_own_journal() {
+        let names = ["run.json", "run.jsonl", "run"].map(|name| Journal::beside(Path::new(name)));
+        assert_eq!(
+            names,
+            ["run.json.journal.jsonl", "run.jsonl.journal.jsonl", "run.journal.jsonl"].map(PathBuf::from)
+        );
+    }
+
+    #[test]
     fn a_journal_of_something_else_is_refused_and_left_as_it_is() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("journal.jsonl");
@@ -242,6 +262,9 @@ mod tests {
         let held = open(header()).unwrap();
         assert!(open(header()).unwrap_err().to_string().contains("another process"));
         drop(held);
+        // No answer depends on its settings yet.
+        drop(open(Header { k: 3, ..header() }).unwrap());
+        open(header()).unwrap().append("one", "k".into(), reply(&[0.5])).unwrap();
         let other = open(Header { k: 3, ..header() }).unwrap_err().to_string();
         assert!(other.contains("k was 5 and is now 3"), "{other}");
         for (content, says) in [("precious", "is no journal"), ("precious\nwords\n", ":1: is no valid record")] {

@@ -21,3 +21,4 @@ pub use journal::{Header, Journal};
 pub use report::{RankChanges, Report, Unanswered};
 pub use rerank::{Outcome, Reranked, Scoring, Settings, Spent, Verdict, instructions, rerank};
 pub use run_file::{Ranking, read_run, write_run};
+pub use words::excerpt;

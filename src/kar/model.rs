@@ -16,6 +16,9 @@ pub struct Question {
     pub prompt: Prompt,
     /// Options that it lists, by the letters A, B, ...
     pub options: usize,
+    /// Whether its answer is known. It is not asked again; it is here since what goes through a model together decides
+    /// about the last bits, and a run that is resumed must give the same ones.
+    pub answered: bool,
 }
 
 /// What to answer a question with.
@@ -35,6 +38,10 @@ pub enum Said {
     Text(String),
     /// A logit per option, up to a constant.
     Letters(Vec<f32>),
+    /// A text that ended within the model's thoughts: it takes more tokens, or a model that does not think.
+    Unfinished(String),
+    /// A text whose first tokens are hardly ever a letter: their probabilities say nothing about the options.
+    Unsure(String),
     /// Nothing, for a reason that lies in this question: it is too long, or the server refuses its text. Asking again
     /// would not help, and other questions are not concerned.
     Refused(String),
@@ -59,7 +66,7 @@ pub trait LanguageModel {
     /// Which model it is, for journals and reports. Holds no secret.
     fn identity(&self) -> String;
 
-    /// Answers questions in any order; `on_reply` hears of each by its position. An error of `on_reply` ends the work.
+    /// Answers the questions that are not answered, in any order; `on_reply` hears of each by its position. An error of `on_reply` ends the work.
     ///
     /// Fails if the model cannot answer at all; what was answered before has been heard.
     fn answer(

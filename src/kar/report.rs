@@ -70,16 +70,22 @@ pub struct Report {
     pub shorter_than_k: usize,
     /// Mentions whose answers name no option; they keep their ranking.
     pub invalid: Vec<Unanswered>,
+    /// Mentions whose answers ended within the model's thoughts; they keep their ranking.
+    pub unfinished: Vec<Unanswered>,
+    /// Mentions whose answers hardly begin with a letter, by their log-probabilities; they keep their ranking.
+    pub unsure: Vec<Unanswered>,
     /// Mentions that the model refused; they keep their ranking.
     pub refused: Vec<Unanswered>,
     /// Mentions whose gold entity is known, which the metrics are over.
     pub with_gold: usize,
-    /// Of these, the ones whose gold entity is none of the candidates, which counts as ranked behind all.
+    /// Mentions without a gold entity, which are re-ranked and go into no metric.
+    pub without_gold: usize,
+    /// Of those with one, the ones whose gold entity is none of the candidates, which counts as ranked behind all.
     pub gold_missing: usize,
-    /// Metrics of the old rankings.
-    pub before: Metrics,
+    /// Metrics of the old rankings; none without gold entities.
+    pub before: Option<Metrics>,
     /// Metrics of the new ones.
-    pub after: Metrics,
+    pub after: Option<Metrics>,
     /// What H@k cannot show.
     pub note: String,
     /// How ranks changed.
@@ -124,14 +130,23 @@ impl Report {
                 Verdict::Invalid(answer) => Some(answer.clone()),
                 _ => None,
             }),
+            unfinished: listed(&|verdict| match verdict {
+                Verdict::Unfinished(answer) => Some(answer.clone()),
+                _ => None,
+            }),
+            unsure: listed(&|verdict| match verdict {
+                Verdict::Unsure(answer) => Some(answer.clone()),
+                _ => None,
+            }),
             refused: listed(&|verdict| match verdict {
                 Verdict::Refused(reason) => Some(reason.clone()),
                 _ => None,
             }),
             with_gold: ranks.len(),
+            without_gold: rankings.len() - ranks.len(),
             gold_missing: rankings.iter().filter(|r| r.lacks_gold()).count(),
-            before: Metrics::of(&before),
-            after: Metrics::of(&after),
+            before: (!before.is_empty()).then(|| Metrics::of(&before)),
+            after: (!after.is_empty()).then(|| Metrics::of(&after)),
             note: format!("Only the first {k} candidates are re-ranked: H@k cannot change for k >= {k}."),
             changes: RankChanges::of(k, &ranks),
             letter_prior: outcome.prior.as_ref().map(|prior| prior.letters().to_vec()),
@@ -141,7 +156,7 @@ impl Report {
 
     /// Mentions that the model was asked about.
     pub fn asked(&self) -> usize {
-        self.answered + self.invalid.len() + self.refused.len()
+        self.answered + self.invalid.len() + self.unfinished.len() + self.unsure.len() + self.refused.len()
     }
 }
 

@@ -12,13 +12,37 @@ use crate::data::{Dataset, Mention, Skipped, Tolerance, read_records, record_err
 use crate::error::{Error, Result};
 use crate::files;
 
-/// A line as it stands in the file. Other fields are ignored.
+/// A line as it stands in the file: a run file's with `candidates`, or one of `fissfuse link` with `links`. Other fields are
+/// ignored.
 #[derive(Deserialize)]
 struct Record {
     mention_id: String,
-    candidates: Vec<String>,
+    candidates: Option<Vec<String>>,
     #[serde(default)]
     scores: Option<Vec<f32>>,
+    links: Option<Vec<Link>>,
+}
+
+/// An entity that a mention was linked to.
+#[derive(Deserialize)]
+struct Link {
+    qid: String,
+    #[serde(default)]
+    score: Option<f32>,
+}
+
+impl Record {
+    /// The candidates and their scores, if all have one.
+    fn ranked(self) -> Result<(Vec<String>, Option<Vec<f32>>), String> {
+        match (self.candidates, self.links) {
+            (Some(candidates), _) => Ok((candidates, self.scores)),
+            (None, Some(links)) => {
+                let scores = links.iter().map(|link| link.score).collect();
+                Ok((links.into_iter().map(|link| link.qid).collect(), scores))
+            }
+            (None, None) => Err("missing field `candidates` (or `links`, as `fissfuse link` writes)".into()),
+        }
+    }
 }
 
 /// A mention with its candidates as some method ranked them.
@@ -83,10 +107,10 @@ pub fn read_run(
 }
 
 fn look_up(record: Record, dataset: &Dataset, mentions: &HashMap<&str, &Mention>) -> Result<Ranking, String> {
-    let Record { mention_id, candidates, scores } = record;
     let mention = mentions
-        .get(mention_id.as_str())
+        .get(record.mention_id.as_str())
         .ok_or("the dataset's split has no such mention; give the --data and --split that the run was made of")?;
+    let (candidates, scores) = record.ranked()?;
     let mut seen = HashSet::new();
     let mut indices = Vec::with_capacity(candidates.len());
     for qid in &candidates {
@@ -162,6 +186,15 @@ mod tests {
         // The gold entity is the dataset's.
         assert_eq!((rankings[1].rank([0, 1].into_iter()), rankings[0].rank([].into_iter())), (Some(1), None));
         assert_eq!(rankings[1].rank([1, 0].into_iter()), Some(2));
+    }
+
+    #[test]
+    fn what_link_writes_is_a_ranking() {
+        let run = r#"{"mention_id":"a","mention":"x","links":[{"qid":"Q2","name":"two","score":0.5,"confidence":0.9},{"qid":"Q1","score":-1}]}
+{"mention_id":"b","links":[{"qid":"Q1"}]}"#;
+        let (rankings, _) = read(run, Tolerance::Strict).unwrap();
+        assert_eq!((&rankings[0].candidates[..], rankings[0].scores.as_deref()), (&[1, 0][..], Some(&[0.5, -1.0][..])));
+        assert_eq!((&rankings[1].candidates[..], &rankings[1].scores), (&[0][..], &None));
     }
 
     #[test]

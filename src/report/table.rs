@@ -44,8 +44,8 @@ pub fn metrics_table<'a>(rows: impl IntoIterator<Item = (&'a str, &'a Metrics)>)
     table(&["score", "H@1 %", "H@2 %", "H@3 %", "H@5 %", "MR", "MRR %"], rows)
 }
 
-/// Metrics before and after re-ranking.
-pub fn reranking_table(report: &Report) -> String {
+/// Metrics before and after re-ranking; nothing where no mention has a gold entity.
+pub fn reranking_table(report: &Report) -> Option<String> {
     let values = |m: &Metrics| {
         let percent = |x: f64| 100.0 * x;
         [
@@ -58,7 +58,7 @@ pub fn reranking_table(report: &Report) -> String {
             percent(m.reciprocal),
         ]
     };
-    let (before, after) = (values(&report.before), values(&report.after));
+    let (before, after) = (values(report.before.as_ref()?), values(report.after.as_ref()?));
     let change: Vec<f64> = after.iter().zip(before).map(|(after, before)| after - before).collect();
     let shown = |values: &[f64], sign: bool| -> Vec<String> {
         let decimals = |i: usize| if i == 5 { 3 } else { 2 };
@@ -71,7 +71,7 @@ pub fn reranking_table(report: &Report) -> String {
     let row = |name: &str, values: Vec<String>| [vec![name.to_string()], values].concat();
     let rows =
         [row("before", shown(&before, false)), row("after", shown(&after, false)), row("change", shown(&change, true))];
-    table(&["", "H@1 %", "H@2 %", "H@3 %", "H@4 %", "H@5 %", "MR", "MRR %"], rows)
+    Some(table(&["", "H@1 %", "H@2 %", "H@3 %", "H@4 %", "H@5 %", "MR", "MRR %"], rows))
 }
 
 /// How many gold entities went from which rank (rows) to which (columns), as in Fig. 9.

@@ -8,7 +8,7 @@ use fissfuse::encoder::bert::BertConfig;
 use fissfuse::encoder::clip::ClipConfig;
 use fissfuse::encoder::resnet::ResNetConfig;
 use fissfuse::encoder::{ImageProcessor, image_size, read_image};
-use fissfuse::kar::answer::{Choice, parse};
+use fissfuse::kar::answer::{Choice, Reading, read};
 use fissfuse::kar::{Budget, Header, Journal, Scoring, Strategy, read_run};
 use fissfuse::llama::{ChatTemplate, GenerationConfig, LlamaConfig, Message};
 use fissfuse::tensor::safetensors::Reader;
@@ -271,8 +271,9 @@ fn answers() {
     fuzz(target, |input| {
         let text = String::from_utf8_lossy(input);
         for strategy in [Strategy::SelectOne, Strategy::RankTopK] {
-            let found = parse(&text, &options, strategy);
-            assert!(found.iter().all(|at| *at < options.len()));
+            if let Reading::Named(found) = read(&text, &options, strategy) {
+                assert!(!found.is_empty() && found.iter().all(|at| *at < options.len()));
+            }
         }
     });
 }

@@ -7,6 +7,7 @@ use fissfuse::kar::Prompt;
 use fissfuse::kar::endpoint::{Endpoint, EndpointSettings};
 use fissfuse::kar::model::{LanguageModel, Question, Said, Wanted};
 use fissfuse::{Error, Result};
+use serde_json::{Map, Value, json};
 
 use super::server::{Act, KEY, Server, good, status};
 
@@ -19,12 +20,17 @@ fn settings(url: &str) -> EndpointSettings {
         timeout: Duration::from_secs(20),
         retries: 3,
         backoff: Duration::from_millis(2),
+        body: Map::new(),
+        headers: Vec::new(),
+        authorities: None,
     }
 }
 
 fn questions(n: usize) -> Vec<Question> {
     let prompt = |i| Prompt { system: "s".into(), user: format!("question {i}"), reply: String::new() };
-    (0..n).map(|i| Question { mention: format!("m{i}"), group: i, prompt: prompt(i), options: 2 }).collect()
+    (0..n)
+        .map(|i| Question { mention: format!("m{i}"), group: i, prompt: prompt(i), options: 2, answered: false })
+        .collect()
 }
 
 /// What is heard, in order, and how it ended.
@@ -96,6 +102,10 @@ fn what_does_not_get_better_ends_the_run_and_keeps_the_answers() {
     let gone = Server::new([]).url.clone();
     let error = ask(settings(&gone), 1).1.unwrap_err().to_string();
     assert!(error.contains("no answer") && error.contains("gave up after 4 calls"), "{error}");
+    // Another format stays another format.
+    let server = Server::new(vec![Act::Say(200, r#"{"output":"B"}"#.into(), ""); 4]);
+    let error = ask(settings(&server.url), 1).1.unwrap_err().to_string();
+    assert!(error.contains("no `choices`") && server.calls() == 1, "{error}");
     let garbled = Act::Say(200, "{\"choices\": [".into(), "");
     let server = Server::new(vec![garbled; 4]);
     let error = ask(settings(&server.url), 1).1.unwrap_err().to_string();
@@ -139,4 +149,79 @@ fn urls_that_could_leak_or_lead_nowhere_are_refused() {
     }
     let bad_key = EndpointSettings { key: Some("a\nb".into()), ..settings("http://x") };
     assert!(!Endpoint::new(bad_key).err().unwrap().to_string().contains("a\nb"));
+}
+
+#[test]
+fn a_server_that_echoes_the_key_gives_it_away_nowhere() {
+    let cut = format!("Incorrect API key provided: {}...", &KEY[..9]);
+    let server =
+        Server::new([good(&format!("B. Your key is {KEY}")), Act::Say(400, json!({"error": cut}).to_string(), "")]);
+    let (heard, result) = ask(settings(&server.url), 2);
+    result.unwrap();
+    assert_eq!(heard[0].1, Said::Text("B. Your key is ***".into()));
+    assert_eq!(heard[1].1, Said::Refused("status 400: Incorrect API key provided: ***...".into()));
+    let escape = json!({"error": {"message": format!("\u{1b}[2Jno\u{202e} {}", "x".repeat(5000))}});
+    let server = Server::new([Act::Say(403, escape.to_string(), "")]);
+    let error = ask(settings(&server.url), 1).1.unwrap_err().to_string();
+    assert!(
+        !error.contains(['\u{1b}', '\u{202e}']) && error.len() < 800 && error.contains("status 403: no xxx"),
+        "{error}"
+    );
+}
+
+#[test]
+fn a_server_that_wants_to_be_asked_at_once_is_not() {
+    let server = Server::new(vec![status(429, "Retry-After: 0\r\n"); 3]);
+    let patient = EndpointSettings { backoff: Duration::from_millis(200), ..settings(&server.url) };
+    let start = Instant::now();
+    ask(patient, 1).1.unwrap();
+    // Half of 200, 400 and 800 ms at least.
+    assert!(start.elapsed() >= Duration::from_millis(700) && server.calls() == 4);
+}
+
+#[test]
+fn a_newer_model_is_asked_as_it_wants_to_be() {
+    let refusal = |text: &str| Act::Say(400, json!({"error": {"message": text}}).to_string(), "");
+    let server = Server::new([
+        refusal(
+            "Unsupported parameter: 'max_tokens' is not supported with this model. Use 'max_completion_tokens' instead.",
+        ),
+        refusal("Unsupported value: 'temperature' does not support 0 with this model."),
+        good("B"),
+        good("B"),
+    ]);
+    let body = json!({"reasoning_effort": "low", "model": "other"}).as_object().unwrap().clone();
+    let headers = vec![("X-Team".to_string(), "linking".to_string())];
+    let (heard, result) = ask(EndpointSettings { body, headers, ..settings(&server.url) }, 2);
+    result.unwrap();
+    assert!(heard.len() == 2 && server.calls() == 4, "the second question is asked once");
+    let requests = server.requests.lock().unwrap();
+    for (i, has) in
+        [(0, [true, false, true]), (1, [false, true, true]), (2, [false, true, false]), (3, [false, true, false])]
+    {
+        let body: Value = serde_json::from_str(&requests[i][requests[i].find('{').unwrap()..]).unwrap();
+        assert_eq!(["max_tokens", "max_completion_tokens", "temperature"].map(|name| body.get(name).is_some()), has);
+        assert_eq!((&body["reasoning_effort"], &body["model"]), (&json!("low"), &json!("other")));
+        assert!(requests[i].to_lowercase().contains("x-team: linking"));
+    }
+}
+
+#[test]
+fn settings_of_requests_that_cannot_be_sent_are_refused() {
+    let refused = |settings: EndpointSettings| Endpoint::new(settings).err().unwrap().to_string();
+    let with = |name: &str, value: &str| EndpointSettings {
+        headers: vec![(name.into(), value.into())],
+        ..settings("http://x")
+    };
+    assert!(refused(with("a b", "c")).contains("--header") && refused(with("a", "b\nc")).contains("--header"));
+    let body = json!({"messages": []}).as_object().unwrap().clone();
+    assert!(refused(EndpointSettings { body, ..settings("http://x") }).contains("--body"));
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("ca.pem");
+    let with_file = || EndpointSettings { authorities: Some(file.clone()), ..settings("https://x") };
+    assert!(refused(with_file()).contains("ca.pem: cannot read"));
+    std::fs::write(&file, "no certificate").unwrap();
+    assert!(refused(with_file()).contains("holds no certificate"));
+    let forever = EndpointSettings { timeout: Duration::from_secs(u64::MAX), ..settings("http://x") };
+    assert!(Endpoint::new(forever).is_ok());
 }

@@ -109,7 +109,7 @@ fn a_llama_reranks_by_logits_or_by_text() {
             let answered = report["answered"].as_u64().unwrap() as usize;
             assert_eq!(answered + report["invalid"].as_array().unwrap().len(), MENTIONS);
             assert!(scoring == "generate" || answered == MENTIONS);
-            fs::remove_file(world.path("new.journal.jsonl")).unwrap();
+            fs::remove_file(world.path("new.jsonl.journal.jsonl")).unwrap();
         }
     }
 }
@@ -158,7 +158,7 @@ fn a_gate_spares_what_is_sure() {
     let mut lines = world.read_lines("run.jsonl");
     lines[3].as_object_mut().unwrap().remove("scores");
     world.write_lines("run.jsonl", &lines);
-    fs::remove_file(world.path("new.journal.jsonl")).unwrap();
+    fs::remove_file(world.path("new.jsonl.journal.jsonl")).unwrap();
     refuse(&[&args[..], &["--gate", "0.07"]].concat(), &["mention `test-3`", "no `scores`", "--gate"]);
 }
 
@@ -176,7 +176,7 @@ fn a_killed_run_goes_on_where_it_stopped() {
     let args = [&by_server(&world, &server)[..], &["--concurrency", "1"]].concat();
     let mut child = fissfuse(&args).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
     let start = Instant::now();
-    let journal = world.path("new.journal.jsonl");
+    let journal = world.path("new.jsonl.journal.jsonl");
     let lines = || fs::read_to_string(&journal).map_or(0, |text| text.lines().count());
     while lines() < 5 {
         assert!(start.elapsed() < Duration::from_secs(60) && child.try_wait().unwrap().is_none());
@@ -191,7 +191,7 @@ fn a_killed_run_goes_on_where_it_stopped() {
     let server = Server::new([]);
     let args = by_server(&world, &server);
     let other = run(&args);
-    refused(&other, &["new.journal.jsonl", "model was", "remove it to ask anew"]);
+    refused(&other, &["new.jsonl.journal.jsonl", "model was", "remove it to ask anew"]);
     // The same server at its new port.
     let port = |text: &str| text.rsplit(':').next().unwrap().split('/').next().unwrap().to_string();
     let (old, new) = (port(&first_url(&text)), port(&server.url));
@@ -219,7 +219,7 @@ fn a_server_in_trouble_loses_nothing_and_learns_no_secret() {
     let output = fissfuse(&args).env("KAR_TEST_KEY", KEY).env("FISSFUSE_LOG", "trace").output().unwrap();
     refused(&output, &["/v1/chat/completions", "mention `test-2`", "status 401"]);
     assert!(server.requests.lock().unwrap()[0].contains(KEY));
-    let journal = fs::read_to_string(world.path("new.journal.jsonl")).unwrap();
+    let journal = fs::read_to_string(world.path("new.jsonl.journal.jsonl")).unwrap();
     assert_eq!(journal.lines().count(), 3);
     for told in
         [journal, String::from_utf8_lossy(&output.stderr).into(), String::from_utf8_lossy(&output.stdout).into()]
@@ -276,7 +276,7 @@ fn a_model_that_cannot_answer_says_why() {
     assert_eq!(report(&world)["refused"].as_array().unwrap().len(), MENTIONS);
     check(&world, 5);
     fs::write(world.path("llama/config.json"), config).unwrap();
-    fs::remove_file(world.path("new.journal.jsonl")).unwrap();
+    fs::remove_file(world.path("new.jsonl.journal.jsonl")).unwrap();
     fs::remove_file(world.path("llama/chat_template.jinja")).unwrap();
     refuse(&args, &["no chat template", "--plain"]);
     succeed(&[&args[..], &["--plain"]].concat());
@@ -295,7 +295,7 @@ fn settings_and_templates_that_make_no_sense_are_named() {
     refuse(&with(&["--k", "27"]), &["k = 27"]);
     refuse(&with(&["--gate", "2"]), &["gate = 2"]);
     refuse(&with(&["--debias"]), &["--scoring logits"]);
-    refuse(&replace(args.clone(), "--out", world.arg("run.jsonl")), &["--out would replace"]);
+    refuse(&replace(args.clone(), "--out", world.arg("run.jsonl")), &["--out would replace", "which --ranking reads"]);
     refuse(&with(&["--scoring", "logits"]), &["no log-probabilities", "--scoring generate"]);
     fs::write(world.path("t.txt"), "---\n{{ sentence }}\n---\n").unwrap();
     let template = ["--template", world.arg("t.txt")];
@@ -307,4 +307,55 @@ fn settings_and_templates_that_make_no_sense_are_named() {
     let both = [&args[..], &["--llm", world.arg("llama")]].concat();
     assert_eq!(run(&both).status.code(), Some(2));
     assert_eq!(run(&rerank(&world)).status.code(), Some(2));
+}
+
+#[test]
+fn files_whose_names_meet_are_refused_before_anything_starts() {
+    let world = world();
+    let server = Server::new([]);
+    let args = by_server(&world, &server);
+    let before = fs::read(world.path("run.jsonl")).unwrap();
+    let around: &'static str = world.path("data/../run.jsonl").display().to_string().leak();
+    std::os::unix::fs::symlink(world.path("run.jsonl"), world.path("link.jsonl")).unwrap();
+    for name in [around, world.arg("link.jsonl"), world.arg("data/entities.jsonl"), world.arg("data/test.jsonl")] {
+        for flag in ["--out", "--report"] {
+            refuse(&replace(args.clone(), flag, name), &[flag, "would replace"]);
+        }
+        refuse(&[&args[..], &["--journal", name]].concat(), &["the journal would replace"]);
+    }
+    refuse(&[&args[..], &["--journal", world.arg("new.jsonl")]].concat(), &["which --out writes"]);
+    refuse(&replace(args.clone(), "--report", world.arg("new.jsonl")), &["which --out writes"]);
+    refuse(&replace(args, "--report", world.arg("new.jsonl.journal.jsonl")), &["which answers are kept in"]);
+    assert!(server.calls() == 0 && fs::read(world.path("run.jsonl")).unwrap() == before);
+}
+
+#[test]
+fn a_prompt_is_shown_without_a_model_or_an_output() {
+    let world = world();
+    let args = ["rerank", "--data", world.arg("data"), "--ranking", world.arg("run.jsonl"), "--show-prompt"];
+    assert!(succeed(&args).contains("Which entity does the mention refer to?"));
+}
+
+#[test]
+fn mentions_without_gold_pass_through_without_metrics() {
+    let world = world();
+    let mut mentions = world.read_lines("data/test.jsonl");
+    mentions.iter_mut().for_each(|m| drop(m.as_object_mut().unwrap().remove("gold")));
+    world.write_lines("data/test.jsonl", &mentions);
+    let server = Server::new([]);
+    let printed = succeed(&by_server(&world, &server));
+    assert!(printed.contains("10 mentions have no gold entity") && !printed.contains("MRR"), "{printed}");
+    assert_eq!((&report(&world)["before"], &report(&world)["without_gold"]), (&Value::Null, &json!(10)));
+    assert_eq!(world.read_lines("new.jsonl").len(), MENTIONS);
+}
+
+#[test]
+fn help_shows_what_counts_for_re_ranking_and_nothing_else() {
+    let help = succeed(&["rerank", "--help"]);
+    for shown in ["--body", "--header", "--ca-file", "--device"] {
+        assert!(help.contains(shown), "{help}");
+    }
+    for other in ["--arithmetic", "--feature-memory", "--epochs"] {
+        assert!(!help.contains(other), "{help}");
+    }
 }

@@ -1,13 +1,20 @@
 //! What a model's answer says: letters, names, identifiers, lists or prose, to options in an order.
+//!
+//! Precision comes first: an answer is read as what it says, whole, or not at all. What models write is in tables: marks of
+//! thoughts ([`thought`]), dress ([`plain`]), words before and after an option ([`mentions`]), ways to settle on one
+//! ([`select`]) and ways to list them ([`order`]).
 
-mod evidence;
+mod mentions;
+mod order;
+mod plain;
+mod select;
+mod thought;
 
 use std::sync::LazyLock;
 
 use regex::Regex;
 
 use super::instruction::Strategy;
-use evidence::{Evidence, Kind, find, pattern};
 
 /// An option as an answer may name it.
 #[derive(Clone, Copy, Debug)]
@@ -18,102 +25,87 @@ pub struct Choice<'a> {
     pub qid: &'a str,
 }
 
-/// The options that an answer names, each once. *Select one*: at most one, the option it settles on. *Rank top-k*: in
-/// the order in which it names them. Empty for an answer that names none, which is invalid.
-pub fn parse(answer: &str, options: &[Choice], strategy: Strategy) -> Vec<usize> {
-    let text = after_thinking(answer);
-    let found = find(text, options);
-    match strategy {
-        Strategy::SelectOne => selected(text, &found).into_iter().collect(),
-        Strategy::RankTopK => ranked(text, &found),
+/// An option whose name is written as [`plain::plain`] writes answers.
+struct PlainChoice<'a> {
+    name: String,
+    qid: &'a str,
+}
+
+/// What an answer says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Reading {
+    /// Options, each once, the best first. *Select one*: the one it settles on. *Rank top-k*: its order; what it does not
+    /// name follows.
+    Named(Vec<usize>),
+    /// None that can be told for sure.
+    Invalid,
+    /// Nothing yet: it ends within the model's thoughts.
+    Unfinished,
+}
+
+/// Longest answer that is read, in bytes: whoever says more has not settled on anything.
+const LONGEST: usize = 16 << 10;
+
+/// Reads an answer to a question with these options.
+pub fn read(answer: &str, options: &[Choice], strategy: Strategy) -> Reading {
+    let Some(said) = thought::after(answer) else { return Reading::Unfinished };
+    let options: Vec<PlainChoice> =
+        options.iter().map(|c| PlainChoice { name: plain::plain_name(c.name), qid: c.qid }).collect();
+    let text = plain::plain(said);
+    if text.len() > LONGEST {
+        return Reading::Invalid;
     }
-}
-
-/// An answer without what a reasoning model thought before it.
-fn after_thinking(answer: &str) -> &str {
-    match answer.rsplit_once("</think>") {
-        Some((_, answer)) => answer,
-        None => answer.split("<think>").next().unwrap_or_default(),
-    }
-}
-
-/// Announces the answer.
-static ANNOUNCED: LazyLock<Regex> = LazyLock::new(|| {
-    pattern(
-        r"(?i)\b(?:answer|choice|conclusion)(?: to [^.\n]{0,80}?)?\s*(?:\b(?:is|are|would be|should be|must be)\b|[:=])|\b(?:i|we)(?:['’]d|['’]ll| would| will| have|['’]ve)? (?:choose|chose|chosen|select|selected|pick|picked|go with)\b",
-    )
-});
-
-/// Says what fits, or is about to.
-static FITTING: LazyLock<Regex> = LazyLock::new(|| {
-    pattern(
-        r"(?i)\brefer(?:s|ring)? to\b|\bbest (?:match|fit|choice|option|candidate|answer)\w*|\bmost (?:likely|suitable|appropriate|fitting|relevant|probabl[ey])\b|\bcorrect\b|\btherefore\b",
-    )
-});
-
-/// Ends a sentence, unlike the stop after an option's letter.
-static SENTENCE_END: LazyLock<Regex> = LazyLock::new(|| pattern(r#"(?:\w\w|[)\]"'’”])[.!?](?:\s|$)"#));
-
-/// How far from its announcement an answer may stand, in bytes.
-const REACH: usize = 120;
-
-/// The option that an answer settles on: the one it announces last, else the one it begins with, else the one it
-/// says fits, else the first it names in the surest way.
-fn selected(text: &str, found: &[Evidence]) -> Option<usize> {
-    let begins =
-        found.first().filter(|e| e.kind == Kind::Letter && !text[..e.span.start].contains(char::is_alphanumeric));
-    let first_of = |kind: Kind| found.iter().find(|e| e.kind == kind);
-    let kinds = [Kind::Letter, Kind::Identifier, Kind::Name, Kind::LooseLetter];
-    let chosen = announced(text, found, &ANNOUNCED)
-        .or(begins)
-        .or_else(|| announced(text, found, &FITTING))
-        .or_else(|| kinds.into_iter().find_map(first_of));
-    chosen.map(|e| e.option)
-}
-
-/// What stands in the sentence after the last announcement that anything follows.
-fn announced<'a>(text: &str, found: &'a [Evidence], announcement: &Regex) -> Option<&'a Evidence> {
-    let ends: Vec<usize> = announcement.find_iter(text).map(|m| m.end()).collect();
-    ends.into_iter().rev().find_map(|end| {
-        let within = |e: &&Evidence| (end..end + REACH).contains(&e.span.start);
-        let same_sentence = |e: &&Evidence| {
-            let between = text[end..e.span.start].trim_start();
-            !SENTENCE_END.is_match(between) && !between.contains('\n')
-        };
-        found.iter().find(|e| within(e) && same_sentence(e))
-    })
-}
-
-/// Announces an order.
-static ORDER: LazyLock<Regex> = LazyLock::new(|| pattern(r"(?i)\b(?:order|ranking|ranked|rank|answer)\b[^\n:]{0,80}:"));
-
-/// Options in the order in which an answer names them: after its last announcement of an order that two or more
-/// follow, else in all of it.
-fn ranked(text: &str, found: &[Evidence]) -> Vec<usize> {
-    let ends: Vec<usize> = ORDER.find_iter(text).map(|m| m.end()).collect();
-    let after = |end: usize| found.iter().filter(move |e| e.span.start >= end);
-    let last = ends.into_iter().rev().map(|end| surest(after(end))).find(|order| order.len() >= 2);
-    last.unwrap_or_else(|| surest(found.iter()))
-}
-
-/// The options by letters if those name two or more, else by whatever names them; by loose letters only if nothing
-/// else does.
-fn surest<'a>(found: impl Iterator<Item = &'a Evidence> + Clone) -> Vec<usize> {
-    let in_order = |wanted: &dyn Fn(Kind) -> bool| {
-        let mut order = Vec::new();
-        for e in found.clone().filter(|e| wanted(e.kind)) {
-            if !order.contains(&e.option) {
-                order.push(e.option);
-            }
-        }
-        order
+    let text = after_correction(&text);
+    let found = mentions::find(text, &options);
+    let named = match strategy {
+        Strategy::SelectOne => select::selected(text, &found, options.len()).map(|option| vec![option]),
+        Strategy::RankTopK => order::ranked(text, &found, options.len()),
     };
-    let letters = in_order(&|kind| kind == Kind::Letter);
-    if letters.len() >= 2 {
-        return letters;
-    }
-    let told = in_order(&|kind| kind != Kind::LooseLetter);
-    if told.is_empty() { in_order(&|_| true) } else { told }
+    named.map_or(Reading::Invalid, Reading::Named)
+}
+
+/// Whether an answer ends within the model's thoughts.
+pub fn ends_in_thought(answer: &str) -> bool {
+    thought::after(answer).is_none()
+}
+
+/// Takes back what was said before.
+static CORRECTION: LazyLock<Regex> = LazyLock::new(|| {
+    pattern(
+        r"(?i)\b(?:wait|hold on|hmm|scratch that|strike that|on second thoughts?|correction|corrected|i was wrong|i made (?:a|an) (?:mistake|error)|my mistake|let me (?:re\w+|correct|fix|double-check)|(?:that|this)(?: is|'s| was| order is)? (?:wrong|incorrect|not right)|actually,? (?:it is|it's|the|i|no|my|that)|no, (?:it|the|that|i)|sorry,? (?:it|the|i|that)|i apologi[sz]e)\b|等等|不对，|更正|訂正|정정",
+    )
+});
+
+/// What stands after an answer's last correction of itself.
+fn after_correction(text: &str) -> &str {
+    CORRECTION
+        .find_iter(text)
+        .last()
+        .map_or(text, |found| text[found.end()..].trim_start_matches([',', ':', '.', ' ', '\n']))
+}
+
+/// Words and signs that say nothing about an option but where it stands among others.
+static FILLER: LazyLock<Regex> = LazyLock::new(|| {
+    pattern(
+        r"(?ix)^(?:\s|[-.,:;>|=/()\#!•·~→–—&\u{3001}\u{3002}]|\d{1,3}(?:\.\d+)?%?|
+        \b(?:and|then|next|followed|closely|by|last|lastly|finally|afterwards|after\ that|is|are|was|comes?|goes|would|be|should|i|it|
+        most|least|more|less|very|highly|slightly|somewhat|likely|probable|plausible|possible|suitable|relevant|best|good|great|fit|match|
+        first|second|third|fourth|fifth|sixth|seventh|eighth|ninth|tenth|\d{1,2}(?:st|nd|rd|th)|one|two|three|four|five|
+        ranks?|ranked|ranking|order|final|answer|correct|place|placed|position|spot|put|in|at|the|as|to|with|of|over|above|before|ahead|my|
+        options?|candidates?|entity|entities|choices?|letters?|sure|here|so|
+        puis|ensuite|enfin|dann|gefolgt|von|luego|despu[eé]s|seguido|de|poi|depois)\b|
+        然后|其次|接着|随后|最后|再是|再|和|与|第一|第二|第三|第四|第五|首先|是|选项|选择|选|答案|顺序|排序|为|次に|最後に|そして|の順|です|答え|は|그다음|다음|마지막|정답|입니다|은|는)*$",
+    )
+});
+
+/// Whether a text is filler alone.
+fn is_filler(text: &str) -> bool {
+    FILLER.is_match(text)
+}
+
+/// What a pattern that this module writes down compiles to.
+fn pattern(text: &str) -> Regex {
+    Regex::new(text).unwrap_or_else(|e| unreachable!("{e}"))
 }
 
 #[cfg(test)]

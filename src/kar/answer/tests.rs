@@ -13,6 +13,13 @@ const OPTIONS: [Choice; 5] = [
     Choice { name: "Air Jordan", qid: "Q407895" },
 ];
 
+fn parse(answer: &str, options: &[Choice], strategy: Strategy) -> Vec<usize> {
+    match read(answer, options, strategy) {
+        Reading::Named(order) => order,
+        Reading::Invalid | Reading::Unfinished => Vec::new(),
+    }
+}
+
 fn select(answer: &str) -> Option<usize> {
     parse(answer, &OPTIONS, Strategy::SelectOne).first().copied()
 }
@@ -163,6 +170,60 @@ fn options_of_one_name_are_told_apart_by_letters_only() {
     assert!(select("2 of them").is_empty());
 }
 
+/// An answer of the corpus.
+#[derive(serde::Deserialize)]
+struct Example {
+    family: String,
+    strategy: Strategy,
+    options: usize,
+    answer: String,
+    /// Letters, or `invalid` or `unfinished`.
+    expected: String,
+}
+
+/// The habits of model families. What is read must be right; what cannot be read is counted.
+#[test]
+fn the_corpus_has_no_wrong_reading() {
+    let corpus: Vec<Example> =
+        include_str!("corpus.jsonl").lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let families: std::collections::HashSet<&str> = corpus.iter().map(|e| e.family.as_str()).collect();
+    assert!(corpus.len() >= 400 && families.len() >= 15, "{} of {} families", corpus.len(), families.len());
+    let mut unread = Vec::new();
+    for example in &corpus {
+        let got = match read(&example.answer, &OPTIONS[..example.options], example.strategy) {
+            Reading::Named(order) => order.into_iter().map(letter).collect(),
+            Reading::Invalid => "invalid".to_string(),
+            Reading::Unfinished => "unfinished".to_string(),
+        };
+        if got == "invalid" && example.expected != "invalid" {
+            unread.push(&example.answer);
+            continue;
+        }
+        assert_eq!(got, example.expected, "{}: {:?}", example.family, example.answer);
+    }
+    assert_eq!(unread.len(), UNREAD, "{unread:?}");
+}
+
+/// Answers of the corpus that say something and are not read.
+const UNREAD: usize = 10;
+
+#[test]
+fn a_letter_is_read_as_any_other_is() {
+    for answer in [
+        "@ is the best match.",
+        "@ fits best.",
+        "@ seems right",
+        "I think @",
+        "The answer is @.",
+        "答案是@选项",
+        "@ is a country.",
+    ] {
+        let read_as = |letter: &str| select(&answer.replace('@', letter));
+        assert_eq!(read_as("A").map(|_| ()), read_as("B").map(|_| ()), "{answer}");
+        assert!(read_as("A").is_none_or(|option| option == 0), "{answer}");
+    }
+}
+
 /// Every order in every way of writing it down.
 #[test]
 fn any_order_in_any_list_is_read_back() {
@@ -173,7 +234,7 @@ fn any_order_in_any_list_is_read_back() {
         let names: Vec<String> = (0..n).map(|i| format!("entity number {i}")).collect();
         let qids: Vec<String> = (0..n).map(|i| format!("Q{}", 1000 + i)).collect();
         let options: Vec<Choice> = names.iter().zip(&qids).map(|(name, qid)| Choice { name, qid }).collect();
-        for _ in 0..20 {
+        for _ in 0..2 {
             let mut order: Vec<usize> = (0..n).collect();
             order.shuffle(&mut rng);
             for way in ways {

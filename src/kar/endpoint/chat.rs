@@ -1,159 +1,180 @@
 //! The chat completions format: a question to a request's body, a response's body to a reply.
+//!
+//! What a response says is read as leniently as its meaning allows: fields that are not needed may be missing, null or of
+//! another type.
 
-use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
-use crate::kar::instruction::letter;
+use super::logprobs::{self, LOOKED_AT, MOST_LOGPROBS};
+use crate::kar::answer::ends_in_thought;
 use crate::kar::model::{Question, Reply, Said, Wanted};
-
-/// Most alternatives of a token that servers give.
-const MOST_LOGPROBS: usize = 20;
+use crate::kar::words::excerpt;
 
 /// What is wrong with a response.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Defect {
-    /// It is no chat completion; the next one may be.
+    /// It is no JSON, or an error; the next one may be an answer.
     Garbage(String),
+    /// It is no chat completion, and no other response will be.
+    OtherFormat(String),
     /// It has no log-probabilities, and no other response will.
     NoLogprobs,
 }
 
-/// The body of a request.
-pub fn body(model: &str, question: &Question, wanted: Wanted) -> String {
+/// What servers differ in: how they want to be asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Manner {
+    /// The length of an answer is called `max_completion_tokens`, as newer models want it.
+    pub completion_tokens: bool,
+    /// The temperature is said: 0.
+    pub temperature: bool,
+}
+
+impl Default for Manner {
+    fn default() -> Manner {
+        Manner { completion_tokens: false, temperature: true }
+    }
+}
+
+impl Manner {
+    /// How to ask a server that refused a request in this manner with these words, if another manner may do.
+    pub fn after(self, refusal: &str) -> Option<Manner> {
+        let says = |words: &[&str]| words.iter().any(|word| refusal.contains(word));
+        let refusal_of_a_parameter = says(&[
+            "nsupported",
+            "not support",
+            "Unrecognized",
+            "nknown",
+            "not allowed",
+            "only the default",
+            "deprecated",
+            "Use '",
+            "instead",
+        ]);
+        if !refusal_of_a_parameter {
+            return None;
+        }
+        if says(&["max_tokens"]) && !self.completion_tokens {
+            return Some(Manner { completion_tokens: true, ..self });
+        }
+        (says(&["temperature"]) && self.temperature).then_some(Manner { temperature: false, ..self })
+    }
+
+    /// What is new in it, for the user.
+    pub fn change(self, from: Manner) -> &'static str {
+        if self.completion_tokens != from.completion_tokens {
+            "the server takes no `max_tokens`: it is asked with `max_completion_tokens` from now on"
+        } else {
+            "the server takes no `temperature`: it is left out from now on, and answers may differ from run to run"
+        }
+    }
+}
+
+/// The body of a request; what is in `extra` replaces what would stand there, and null takes it out.
+pub fn body(model: &str, question: &Question, wanted: Wanted, manner: Manner, extra: &Map<String, Value>) -> String {
     let prompt = &question.prompt;
     let mut messages = Vec::new();
     if !prompt.system.is_empty() {
         messages.push(json!({"role": "system", "content": prompt.system}));
     }
     messages.push(json!({"role": "user", "content": prompt.user}));
-    let mut body = json!({"model": model, "messages": messages, "temperature": 0});
+    let mut body = Map::new();
+    body.insert("model".into(), json!(model));
+    body.insert("messages".into(), json!(messages));
+    if manner.temperature {
+        body.insert("temperature".into(), json!(0));
+    }
+    let limit = if manner.completion_tokens { "max_completion_tokens" } else { "max_tokens" };
     match wanted {
-        Wanted::Text { max_new_tokens } => body["max_tokens"] = json!(max_new_tokens),
+        Wanted::Text { max_new_tokens } => {
+            body.insert(limit.into(), json!(max_new_tokens));
+        }
         Wanted::Letters => {
-            body["max_tokens"] = json!(1);
-            body["logprobs"] = json!(true);
-            body["top_logprobs"] = json!(MOST_LOGPROBS);
+            body.insert(limit.into(), json!(LOOKED_AT));
+            body.insert("logprobs".into(), json!(true));
+            body.insert("top_logprobs".into(), json!(MOST_LOGPROBS));
         }
     }
-    body.to_string()
-}
-
-#[derive(Deserialize)]
-struct Completion {
-    choices: Vec<Answer>,
-    #[serde(default)]
-    usage: Option<Usage>,
-}
-
-#[derive(Deserialize)]
-struct Answer {
-    message: Content,
-    #[serde(default)]
-    finish_reason: Option<String>,
-    #[serde(default)]
-    logprobs: Option<Logprobs>,
-}
-
-#[derive(Deserialize)]
-struct Content {
-    #[serde(default)]
-    content: Option<String>,
-}
-
-#[derive(Deserialize)]
-struct Logprobs {
-    #[serde(default)]
-    content: Option<Vec<Position>>,
-}
-
-#[derive(Deserialize)]
-struct Position {
-    #[serde(default)]
-    top_logprobs: Vec<Alternative>,
-}
-
-#[derive(Deserialize)]
-struct Alternative {
-    token: String,
-    logprob: f32,
-}
-
-#[derive(Default, Deserialize)]
-struct Usage {
-    #[serde(default)]
-    prompt_tokens: usize,
-    #[serde(default)]
-    completion_tokens: usize,
-    #[serde(default)]
-    prompt_tokens_details: Option<Details>,
-}
-
-#[derive(Deserialize)]
-struct Details {
-    #[serde(default)]
-    cached_tokens: Option<usize>,
+    for (key, value) in extra {
+        match value {
+            Value::Null => drop(body.shift_remove(key)),
+            value => drop(body.insert(key.clone(), value.clone())),
+        }
+    }
+    Value::Object(body).to_string()
 }
 
 /// What a response with status 200 says.
 pub fn reply(body: &str, question: &Question, wanted: Wanted) -> Result<Reply, Defect> {
-    let completion: Completion = serde_json::from_str(body).map_err(|e| {
-        let what = error_message(body).unwrap_or_else(|| format!("{e}, in {:?}", excerpt(body)));
-        Defect::Garbage(format!("is no chat completion: {what}"))
-    })?;
-    let answer = completion.choices.into_iter().next().ok_or(Defect::Garbage("has no `choices`".into()))?;
-    let text = answer.message.content.unwrap_or_default();
+    let garbage = |what: String| Defect::Garbage(format!("is no chat completion: {what}"));
+    let completion: Value = serde_json::from_str(body).map_err(|e| garbage(format!("{e}, in {:?}", excerpt(body))))?;
+    if let Some(error) = error_message(body).filter(|_| completion.get("choices").is_none()) {
+        return Err(garbage(error));
+    }
+    let other = |what: &str| Defect::OtherFormat(format!("is no chat completion: {what}, in {:?}", excerpt(body)));
+    let choice = completion["choices"].get(0).ok_or_else(|| other("it has no `choices`"))?;
+    let message = &choice["message"];
+    let (text, thoughts) = match (message, choice.get("text").and_then(Value::as_str)) {
+        (Value::Object(_), _) => content(message),
+        (_, Some(text)) => (text.to_string(), false),
+        _ => return Err(other("its choice has no `message`")),
+    };
+    let finish = &choice["finish_reason"];
+    let finish = finish.as_str().or(finish["type"].as_str()).unwrap_or_default();
+    let usage = &completion["usage"];
+    let cut = matches!(finish, "length" | "max_tokens" | "MAX_TOKENS");
+    let reasoned = count(&usage["completion_tokens_details"]["reasoning_tokens"]) > 0;
+    let in_thought = cut && (ends_in_thought(&text) || text.trim().is_empty() && (thoughts || reasoned));
     let said = match wanted {
-        _ if answer.finish_reason.as_deref() == Some("content_filter") => {
-            Said::Refused("the server's content filter withheld the answer".into())
-        }
+        _ if finish == "content_filter" => Said::Refused("the server's content filter withheld the answer".into()),
+        Wanted::Text { .. } if in_thought => Said::Unfinished(text),
         Wanted::Text { .. } => Said::Text(text),
         Wanted::Letters => {
-            let positions = answer.logprobs.and_then(|l| l.content).ok_or(Defect::NoLogprobs)?;
-            let first = positions.first().map(|p| p.top_logprobs.as_slice()).unwrap_or_default();
-            letters(first, question.options).map_or(Said::Text(text), Said::Letters)
+            let positions = choice["logprobs"]["content"].as_array().ok_or(Defect::NoLogprobs)?;
+            logprobs::said(positions, question.options, text)
         }
     };
-    let usage = completion.usage.unwrap_or_default();
-    let cached = usage.prompt_tokens_details.and_then(|d| d.cached_tokens).unwrap_or(0);
+    let prompt_tokens = count(&usage["prompt_tokens"]);
+    let cached = count(&usage["prompt_tokens_details"]["cached_tokens"]);
     Ok(Reply {
         said,
-        prompt_tokens: usage.prompt_tokens,
-        computed_tokens: usage.prompt_tokens.saturating_sub(cached),
-        new_tokens: usage.completion_tokens,
+        prompt_tokens,
+        computed_tokens: prompt_tokens.saturating_sub(cached),
+        new_tokens: count(&usage["completion_tokens"]),
     })
 }
 
-/// Log-probability of each option's letter; those that are not among the alternatives get the least one of them, which
-/// theirs does not exceed. `None` if no letter is among them.
-fn letters(alternatives: &[Alternative], options: usize) -> Option<Vec<f32>> {
-    // With and without a space, as texts or as vocabularies write it.
-    let bare = |token: &str| token.trim_start_matches(['\u{120}', '\u{2581}']).trim().to_string();
-    let sum = |i: usize| {
-        let own = alternatives.iter().filter(|a| bare(&a.token) == letter(i).to_string());
-        let probability: f64 = own.map(|a| f64::from(a.logprob).exp()).sum();
-        (probability > 0.0).then(|| probability.ln() as f32)
-    };
-    let found: Vec<Option<f32>> = (0..options).map(sum).collect();
-    let least = alternatives.iter().map(|a| a.logprob).filter(|l| l.is_finite()).fold(0.0, f32::min);
-    found.iter().any(Option::is_some).then(|| found.iter().map(|l| l.unwrap_or(least)).collect())
+/// A message's text, whole or in parts, and whether there are thoughts beside it.
+fn content(message: &Value) -> (String, bool) {
+    let told = |key: &str| message[key].as_str().is_some_and(|text| !text.trim().is_empty());
+    let mut thoughts = told("reasoning_content") || told("reasoning") || told("thinking");
+    let mut text = String::new();
+    match &message["content"] {
+        Value::Array(parts) => {
+            for part in parts {
+                match part["type"].as_str() {
+                    Some("thinking" | "reasoning" | "redacted_thinking") => thoughts = true,
+                    _ => text += part.as_str().or(part["text"].as_str()).unwrap_or_default(),
+                }
+            }
+        }
+        Value::String(whole) => text += whole,
+        _ => text += message["refusal"].as_str().unwrap_or_default(),
+    }
+    (text, thoughts)
+}
+
+/// A number of tokens, as far as one can be told.
+fn count(value: &Value) -> usize {
+    value.as_f64().filter(|n| *n > 0.0).map_or(0, |n| n as usize)
 }
 
 /// The server's own words about an error.
 pub fn error_message(body: &str) -> Option<String> {
     let value: Value = serde_json::from_str(body).ok()?;
-    let error = value.get("error")?;
+    let error = value.get("error").filter(|error| !error.is_null())?;
     let message = error.get("message").or(error.get("detail")).unwrap_or(error);
     Some(excerpt(message.as_str().unwrap_or(&message.to_string())))
-}
-
-/// The beginning of a text, for messages.
-pub fn excerpt(text: &str) -> String {
-    const LENGTH: usize = 300;
-    let line = text.split_whitespace().collect::<Vec<_>>().join(" ");
-    match line.char_indices().nth(LENGTH) {
-        Some((at, _)) => format!("{}…", &line[..at]),
-        None => line,
-    }
 }
 
 #[cfg(test)]
@@ -163,19 +184,23 @@ mod tests {
 
     fn question() -> Question {
         let prompt = Prompt { system: String::new(), user: "who?".into(), reply: "Answer:".into() };
-        Question { mention: "m".into(), group: 0, prompt, options: 3 }
+        Question { mention: "m".into(), group: 0, prompt, options: 3, answered: false }
     }
 
     const TEXT: Wanted = Wanted::Text { max_new_tokens: 9 };
 
     #[test]
     fn a_request_says_what_it_wants() {
-        let body = |wanted| serde_json::from_str::<Value>(&body("model", &question(), wanted)).unwrap();
+        let extra = Map::new();
+        let body = |wanted| {
+            let body = body("model", &question(), wanted, Manner::default(), &extra);
+            serde_json::from_str::<Value>(&body).unwrap()
+        };
         let text = body(TEXT);
         assert_eq!(text["messages"], json!([{"role": "user", "content": "who?"}]));
         assert_eq!((&text["max_tokens"], &text["temperature"], text.get("logprobs")), (&json!(9), &json!(0), None));
         let letters = body(Wanted::Letters);
-        assert_eq!((&letters["max_tokens"], &letters["top_logprobs"]), (&json!(1), &json!(20)));
+        assert_eq!((&letters["max_tokens"], &letters["top_logprobs"]), (&json!(LOOKED_AT), &json!(20)));
     }
 
     #[test]
@@ -190,27 +215,65 @@ mod tests {
         assert_eq!(reply(empty, &question(), TEXT).unwrap().said, Said::Text(String::new()));
         let filtered = empty.replace("length", "content_filter");
         assert!(matches!(reply(&filtered, &question(), TEXT).unwrap().said, Said::Refused(_)));
-        for garbage in
-            ["", "<html>", "{}", r#"{"choices":[]}"#, &body.to_string()[..40], "{\"error\":{\"message\":\"busy\"}}"]
-        {
+        for garbage in ["", "<html>", &body.to_string()[..40], "{\"error\":{\"message\":\"busy\"}}"] {
             assert!(matches!(reply(garbage, &question(), TEXT), Err(Defect::Garbage(_))), "{garbage}");
+        }
+        for other in ["{}", "[]", r#"{"choices":[]}"#, r#"{"choices":[{"index":0}]}"#] {
+            assert!(matches!(reply(other, &question(), TEXT), Err(Defect::OtherFormat(_))), "{other}");
         }
         assert_eq!(error_message("{\"error\":{\"message\":\"busy\"}}").as_deref(), Some("busy"));
     }
 
     #[test]
-    fn letters_are_summed_over_their_tokens() {
-        let with = |alternatives: Value| {
-            let content = json!([{"token": "B", "logprob": -0.1, "top_logprobs": alternatives}]);
-            json!({"choices": [{"message": {"content": "B"}, "logprobs": {"content": content}}]}).to_string()
+    fn what_does_not_change_the_meaning_is_accepted() {
+        let parts =
+            json!([{"type": "thinking", "thinking": [{"type": "text", "text": "A"}]}, {"type": "text", "text": "B"}]);
+        let answer = |content: Value, finish: Value, usage: Value| json!({"choices": [{"message": {"content": content}, "finish_reason": finish, "logprobs": {"content": [{"token": "B", "top_logprobs": null}]}}], "usage": usage});
+        for (content, finish, usage, tokens) in [
+            (parts, json!("stop"), json!(null), 0),
+            (json!(["B"]), json!({"type": "stop"}), json!({"prompt_tokens": 5.0}), 5),
+            (
+                json!("B"),
+                json!(null),
+                json!({"prompt_tokens": null, "prompt_tokens_details": [{"modality": "TEXT"}]}),
+                0,
+            ),
+            (json!("B"), json!(7), json!({"prompt_tokens": 5, "completion_tokens": -35}), 5),
+        ] {
+            let body = answer(content, finish, usage).to_string();
+            let got = reply(&body, &question(), TEXT).unwrap();
+            assert_eq!((got.said, got.prompt_tokens, got.new_tokens), (Said::Text("B".into()), tokens, 0), "{body}");
+        }
+    }
+
+    #[test]
+    fn an_answer_that_ended_in_its_reasoning_is_told_from_an_empty_one() {
+        let said = |message: Value, finish: &str, usage: Value| {
+            let body = json!({"choices": [{"message": message, "finish_reason": finish}], "usage": usage});
+            reply(&body.to_string(), &question(), TEXT).unwrap().said
         };
-        let half = 0.5f32.ln();
-        let listed = json!([{"token": "B", "logprob": half}, {"token": " B", "logprob": half - 1.0},
-            {"token": "\u{120}A", "logprob": -3.0}, {"token": "The", "logprob": -4.0}, {"token": "b", "logprob": -5.5}]);
-        let Said::Letters(logits) = reply(&with(listed), &question(), Wanted::Letters).unwrap().said else { panic!() };
-        let want = [-3.0, (0.5 + 0.5 * (-1f32).exp()).ln(), -5.5];
-        assert!(logits.iter().zip(want).all(|(a, b)| (a - b).abs() < 1e-6), "{logits:?}");
-        let none = with(json!([{"token": "The", "logprob": -0.1}]));
-        assert_eq!(reply(&none, &question(), Wanted::Letters).unwrap().said, Said::Text("B".into()));
+        let unfinished = |text: &str| Said::Unfinished(text.into());
+        assert_eq!(said(json!({"content": "<think>A"}), "length", json!(null)), unfinished("<think>A"));
+        assert_eq!(said(json!({"content": null, "reasoning_content": "A is"}), "length", json!(null)), unfinished(""));
+        let reasoned = json!({"completion_tokens_details": {"reasoning_tokens": 32}});
+        assert_eq!(said(json!({"content": ""}), "length", reasoned), unfinished(""));
+        assert_eq!(said(json!({"content": ""}), "length", json!(null)), Said::Text(String::new()));
+        assert_eq!(said(json!({"content": "", "reasoning": "A"}), "stop", json!(null)), Said::Text(String::new()));
+    }
+
+    #[test]
+    fn a_parameter_that_is_refused_is_asked_for_otherwise() {
+        let first = Manner::default();
+        let second = first.after("Unsupported parameter: 'max_tokens'. Use 'max_completion_tokens' instead.").unwrap();
+        assert!(second.completion_tokens && second.temperature);
+        let third = second.after("Unsupported value: 'temperature' does not support 0 with this model.").unwrap();
+        assert!(third.completion_tokens && !third.temperature);
+        assert_eq!(third.after("Unsupported value: 'temperature'"), None);
+        assert_eq!(first.after("max_tokens is too large: 9000"), None);
+        let mut extra = Map::new();
+        extra.insert("reasoning_effort".into(), json!("low"));
+        extra.insert("model".into(), json!(null));
+        let body: Value = serde_json::from_str(&body("m", &question(), TEXT, third, &extra)).unwrap();
+        assert_eq!(body, json!({"messages": body["messages"], "max_completion_tokens": 9, "reasoning_effort": "low"}));
     }
 }

@@ -1,18 +1,26 @@
 //! KAR by a server that speaks OpenAI's chat completions.
 
 mod chat;
+mod logprobs;
 mod retry;
+mod secrets;
 
+use std::path::PathBuf;
 use std::sync::mpsc::{self, Sender};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
+use serde_json::{Map, Value};
 use ureq::Agent;
-use ureq::http::Uri;
+use ureq::http::{HeaderName, HeaderValue, Uri};
+use ureq::tls::{PemItem, RootCerts, TlsConfig, parse_pem};
 
 use super::model::{LanguageModel, Question, Reply, Said, Wanted};
+use super::words::excerpt;
 use crate::error::{Error, Result};
-use chat::{Defect, error_message, excerpt};
+use chat::{Defect, Manner, error_message};
 use retry::{Backoff, Turn, wait_of};
+use secrets::Secrets;
 
 /// Longest response that is read.
 const MOST_BYTES: u64 = 16 << 20;
@@ -31,9 +39,18 @@ pub struct EndpointSettings {
     pub timeout: Duration,
     /// Calls after a first one that failed.
     pub retries: u32,
-    /// Wait before the first of them; each further one waits twice as long, or as long as the server says.
+    /// Wait before the first of them; each further one waits twice as long, or as long as the server says if that is longer.
     pub backoff: Duration,
+    /// Merged into each request's body: a value replaces what would stand there, null takes it out.
+    pub body: Map<String, Value>,
+    /// Further headers of each request.
+    pub headers: Vec<(String, String)>,
+    /// Certificates of the authorities that servers are believed by, in place of Mozilla's.
+    pub authorities: Option<PathBuf>,
 }
+
+/// Longest time that a call may take, whatever is asked for.
+const LONGEST_CALL: Duration = Duration::from_secs(24 * 3600);
 
 /// A server that answers questions.
 pub struct Endpoint {
@@ -42,6 +59,9 @@ pub struct Endpoint {
     /// The URL without its query, which may hold a secret.
     shown: String,
     agent: Agent,
+    secrets: Secrets,
+    /// How this server wants to be asked, as far as it has said so.
+    manner: Mutex<Manner>,
 }
 
 /// What came of one call.
@@ -51,6 +71,8 @@ enum Call {
     Failed(String, Option<Duration>),
     /// Neither this question nor any other will be answered.
     Hopeless(String),
+    /// The server wants to be asked otherwise, and will be.
+    Otherwise,
 }
 
 impl Endpoint {
@@ -69,6 +91,21 @@ impl Endpoint {
         if settings.key.as_ref().is_some_and(|key| !key.bytes().all(|b| b.is_ascii_graphic())) {
             return Err(Error::invalid("the endpoint's key has characters that no header may have"));
         }
+        for (name, value) in &settings.headers {
+            let fits = HeaderName::try_from(name).is_ok() && HeaderValue::try_from(value).is_ok();
+            if !fits {
+                return Err(Error::invalid(format!(
+                    "--header: {name:?} is no header; give one like 'X-Team: linking'"
+                )));
+            }
+        }
+        if settings.body.contains_key("messages") {
+            return Err(Error::invalid("--body: `messages` are the question's; --template words it"));
+        }
+        let tls = match &settings.authorities {
+            Some(path) => TlsConfig::builder().root_certs(authorities(path)?).build(),
+            None => TlsConfig::default(),
+        };
         let (base, query) = match settings.url.split_once('?') {
             Some((base, query)) => (base, format!("?{query}")),
             None => (settings.url.as_str(), String::new()),
@@ -77,50 +114,75 @@ impl Endpoint {
         let base = base.trim_end_matches('/');
         let shown = if base.ends_with(path) { base.to_string() } else { format!("{base}{path}") };
         let config = Agent::config_builder()
-            .timeout_global(Some(settings.timeout))
+            .timeout_global(Some(settings.timeout.min(LONGEST_CALL)))
+            .tls_config(tls)
             .http_status_as_error(false)
             // A redirect could carry the key elsewhere.
             .max_redirects(0)
             .max_redirects_will_error(false)
             .build();
-        Ok(Endpoint { url: format!("{shown}{query}"), shown, agent: config.into(), settings })
+        let key = settings.key.as_deref().into_iter();
+        let secrets = Secrets::new(key.chain(settings.headers.iter().map(|(_, value)| value.as_str())));
+        let url = format!("{shown}{query}");
+        Ok(Endpoint { url, shown, agent: config.into(), secrets, manner: Mutex::default(), settings })
     }
 
-    /// An error's text without the key, should a server have repeated it.
-    fn without_key(&self, text: String) -> String {
-        match self.settings.key.as_deref().filter(|key| !key.is_empty()) {
-            Some(key) => text.replace(key, "***"),
-            None => text,
+    /// What a server said, fit to be kept and printed.
+    fn told(&self, text: String) -> String {
+        excerpt(&self.secrets.redacted(text))
+    }
+
+    /// A reply without the secrets, should the server have repeated them.
+    fn without_secrets(&self, mut reply: Reply) -> Reply {
+        if let Said::Text(text) | Said::Unfinished(text) | Said::Unsure(text) | Said::Refused(text) = &mut reply.said {
+            *text = self.secrets.redacted(std::mem::take(text));
         }
+        reply
     }
 
     fn call(&self, question: &Question, wanted: Wanted) -> Call {
+        let manner = *self.manner.lock().unwrap_or_else(PoisonError::into_inner);
         let mut request = self.agent.post(&self.url).header("Content-Type", "application/json");
-        if let Some(key) = &self.settings.key {
+        let own_key = self.settings.headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("authorization"));
+        if let Some(key) = self.settings.key.as_ref().filter(|_| !own_key) {
             request = request.header("Authorization", format!("Bearer {key}"));
         }
-        let mut response = match request.send(chat::body(&self.settings.model, question, wanted)) {
+        for (name, value) in &self.settings.headers {
+            request = request.header(name, value);
+        }
+        let sent = chat::body(&self.settings.model, question, wanted, manner, &self.settings.body);
+        let mut response = match request.send(sent) {
             Ok(response) => response,
-            Err(e) => return Call::Failed(format!("no answer: {e}"), None),
+            Err(e) if e.to_string().contains("certificate") => {
+                return Call::Hopeless(format!(
+                    "the server's certificate is refused: {}; if it is your organisation's own, give its authority's \
+                     certificate by --ca-file FILE or SSL_CERT_FILE",
+                    self.told(e.to_string())
+                ));
+            }
+            Err(e) => return Call::Failed(format!("no answer: {}", self.told(e.to_string())), None),
         };
         let status = response.status().as_u16();
         let header = response.headers().get("retry-after").and_then(|h| h.to_str().ok());
         let wait = header.and_then(|h| wait_of(h, SystemTime::now()));
         let body = match response.body_mut().with_config().limit(MOST_BYTES).lossy_utf8(true).read_to_string() {
             Ok(body) => body,
-            Err(e) => return Call::Failed(format!("half an answer: {e}"), wait),
+            Err(e) => return Call::Failed(format!("half an answer: {}", self.told(e.to_string())), wait),
         };
-        let told = || self.without_key(format!("status {status}: {}", error_message(&body).unwrap_or(excerpt(&body))));
+        let message = || error_message(&body).unwrap_or_else(|| excerpt(&body));
+        let told = || format!("status {status}: {}", self.told(message()));
         match status {
             200 => match chat::reply(&body, question, wanted) {
-                Ok(reply) => Call::Answered(reply),
-                Err(Defect::Garbage(what)) => Call::Failed(self.without_key(format!("its answer {what}")), wait),
+                Ok(reply) => Call::Answered(self.without_secrets(reply)),
+                Err(Defect::Garbage(what)) => Call::Failed(self.told(format!("its answer {what}")), wait),
+                Err(Defect::OtherFormat(what)) => Call::Hopeless(self.told(format!("its answer {what}"))),
                 Err(Defect::NoLogprobs) => Call::Hopeless(
                     "its answers have no log-probabilities, which --scoring logits needs; use --scoring generate"
                         .into(),
                 ),
             },
             408 | 409 | 425 | 429 | 500.. => Call::Failed(told(), wait),
+            400 | 422 if self.ask_otherwise(manner, &message()) => Call::Otherwise,
             // About this question: too long, or a text that the server does not take.
             400 | 413 | 422 => Call::Answered(Reply {
                 said: Said::Refused(told()),
@@ -132,6 +194,18 @@ impl Endpoint {
         }
     }
 
+    /// Whether a server that refused a request in this manner may take one in another, which is remembered.
+    fn ask_otherwise(&self, manner: Manner, refusal: &str) -> bool {
+        let Some(other) = manner.after(refusal) else { return false };
+        let mut current = self.manner.lock().unwrap_or_else(PoisonError::into_inner);
+        // Others may have heard the same meanwhile.
+        if *current == manner {
+            *current = other;
+            tracing::warn!("{}: {}", self.shown, other.change(manner));
+        }
+        true
+    }
+
     /// Asks until there is an answer. `None` if others have failed meanwhile.
     fn ask(&self, question: &Question, wanted: Wanted, turn: &Turn) -> Option<Result<Reply>> {
         let fail = |reason: String| {
@@ -139,33 +213,46 @@ impl Endpoint {
             Some(Err(Error::device(&self.shown, doing, reason)))
         };
         let backoff = Backoff::new(self.settings.backoff, &question.mention);
-        for attempt in 0.. {
+        let mut attempt = 0;
+        loop {
             if !turn.wait() {
                 return None;
             }
             match self.call(question, wanted) {
                 Call::Answered(reply) => return Some(Ok(reply)),
+                // There are few manners: this has an end.
+                Call::Otherwise => {}
                 Call::Hopeless(reason) => return fail(reason),
                 Call::Failed(reason, _) if attempt == self.settings.retries => {
                     let calls = attempt + 1;
                     return fail(format!("{reason}; gave up after {calls} calls. Run again to go on from here"));
                 }
                 Call::Failed(reason, wait) => {
-                    tracing::info!("{}: {reason}; trying again", self.shown);
+                    let own = backoff.wait(attempt);
+                    let longest = wait.map_or(own, |wait| wait.max(own));
+                    if turn.is_news(longest) {
+                        let seconds = longest.as_secs_f64().ceil();
+                        tracing::warn!("{}: {reason}; waiting {seconds} s, then trying again", self.shown);
+                    } else {
+                        tracing::info!("{}: {reason}; trying again", self.shown);
+                    }
+                    attempt += 1;
                     match wait {
                         // The server speaks to all of us.
-                        Some(wait) => turn.hold_all(wait),
-                        None if !turn.sleep(backoff.wait(attempt)) => return None,
+                        Some(_) => turn.hold_all(longest),
+                        None if !turn.sleep(longest) => return None,
                         None => {}
                     }
                 }
             }
         }
-        None
     }
 
     fn work(&self, questions: &[Question], wanted: Wanted, turn: &Turn, out: Sender<(usize, Result<Reply>)>) {
         while let Some(i) = turn.next(questions.len()) {
+            if questions[i].answered {
+                continue;
+            }
             let Some(result) = self.ask(&questions[i], wanted, turn) else { return };
             if result.is_err() {
                 turn.stop();
@@ -177,9 +264,31 @@ impl Endpoint {
     }
 }
 
+/// The certificates of a file.
+fn authorities(path: &std::path::Path) -> Result<RootCerts> {
+    let bytes = std::fs::read(path).map_err(Error::io(path, "read"))?;
+    let mut certificates = Vec::new();
+    for item in parse_pem(&bytes) {
+        match item {
+            Ok(PemItem::Certificate(certificate)) => certificates.push(certificate),
+            Ok(_) => {}
+            Err(e) => return Err(Error::file(path, format!("is no file of certificates in PEM: {e}"))),
+        }
+    }
+    if certificates.is_empty() {
+        return Err(Error::file(path, "holds no certificate in PEM (-----BEGIN CERTIFICATE-----)"));
+    }
+    Ok(RootCerts::new_with_certs(&certificates))
+}
+
 impl LanguageModel for Endpoint {
     fn identity(&self) -> String {
-        format!("{} at {}", self.settings.model, self.shown)
+        let body = match self.settings.body.is_empty() {
+            true => String::new(),
+            // Answers depend on it.
+            false => format!(" with {}", self.secrets.redacted(Value::from(self.settings.body.clone()).to_string())),
+        };
+        format!("{} at {}{body}", self.settings.model, self.shown)
     }
 
     fn answer(

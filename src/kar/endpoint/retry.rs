@@ -8,6 +8,9 @@ use xxhash_rust::xxh3::xxh3_64;
 /// Longest wait between two calls, whatever a server asks for.
 const LONGEST: Duration = Duration::from_secs(300);
 
+/// A wait that a user should hear of.
+const LONG: Duration = Duration::from_secs(4);
+
 /// Waits that double from call to call, by half more or less, so that those who failed together do not return together.
 pub struct Backoff {
     first: Duration,
@@ -50,6 +53,8 @@ struct State {
     next: usize,
     stop: bool,
     not_before: Option<Instant>,
+    /// When the last wait that was told ends.
+    told: Option<Instant>,
 }
 
 impl Turn {
@@ -77,6 +82,17 @@ impl Turn {
         let until = Instant::now() + wait;
         let mut state = self.state();
         state.not_before = Some(state.not_before.map_or(until, |earlier| earlier.max(until)));
+    }
+
+    /// Whether the user should hear of this wait: it is long, and none that was told is under way.
+    pub fn is_news(&self, wait: Duration) -> bool {
+        let now = Instant::now();
+        let mut state = self.state();
+        let news = wait >= LONG && state.told.is_none_or(|end| end <= now);
+        if news {
+            state.told = Some(now + wait);
+        }
+        news
     }
 
     /// Waits until asking is allowed; false if all work has ended.
@@ -121,6 +137,13 @@ mod tests {
         assert_eq!(wait_of("Sun, 06 Nov 1994 08:49:07 GMT", now), Some(Duration::ZERO));
         assert_eq!(wait_of("1e12", now), Some(LONGEST));
         assert_eq!([wait_of("-1", now), wait_of("soon", now), wait_of("NaN", now)], [None; 3]);
+    }
+
+    #[test]
+    fn a_long_wait_is_told_once() {
+        let turn = Turn::default();
+        let news = [2, 10, 10].map(|seconds| turn.is_news(Duration::from_secs(seconds)));
+        assert_eq!(news, [false, true, false]);
     }
 
     #[test]

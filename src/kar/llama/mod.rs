@@ -208,7 +208,7 @@ impl LanguageModel for Decoder {
         let context = self.llama.config().context;
         let (asked, too_long): (Vec<usize>, Vec<usize>) =
             (0..questions.len()).partition(|&i| prompts[i].len() + room <= context);
-        for i in too_long {
+        for i in too_long.into_iter().filter(|&i| !questions[i].answered) {
             let reason = format!(
                 "its instruction has {} tokens and its answer up to {}, the model's context only {context}; lower --k, \
                  --description-words or --sentence-words",
@@ -230,7 +230,9 @@ impl LanguageModel for Decoder {
         let groups = groups(questions, &asked, &prompts, common, self.batching.share, room);
         for batch in batches(&groups, self.batching.tokens) {
             let batch = &groups[batch];
+            let open = batch.iter().flat_map(|g| &g.members).any(|&member| !questions[member].answered);
             let said: Vec<(Said, usize)> = match wanted {
+                _ if !open => Vec::new(),
                 Wanted::Letters => {
                     let letters = self.score(batch, &prompts, questions, prefix.as_ref())?;
                     letters.into_iter().map(|logits| (Said::Letters(logits), 0)).collect()
@@ -250,9 +252,12 @@ impl LanguageModel for Decoder {
             let mut said = said.into_iter();
             for group in batch {
                 uncounted += group.shared - group.common;
-                for (&member, (said, new_tokens)) in group.members.iter().zip(&mut said) {
+                for &member in &group.members {
                     let computed_tokens = prompts[member].len() - group.shared + std::mem::take(&mut uncounted);
                     let prompt_tokens = prompts[member].len();
+                    let Some((said, new_tokens)) = said.next().filter(|_| !questions[member].answered) else {
+                        continue;
+                    };
                     on_reply(member, Reply { said, prompt_tokens, computed_tokens, new_tokens })?;
                 }
             }

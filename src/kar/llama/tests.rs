@@ -15,7 +15,7 @@ fn questions() -> Vec<Question> {
     let question = |group: usize, options: [&str; 3]| {
         let user = format!("Which one is meant? {} {}", texts[group], options.join(", "));
         let prompt = Prompt { system: "Answer with a letter.".into(), user, reply: "Answer:".into() };
-        Question { mention: group.to_string(), group, prompt, options: 3 }
+        Question { mention: group.to_string(), group, prompt, options: 3, answered: false }
     };
     let one = ["A. the river", "B. the king", "C. the place"];
     let rotated = [["A. the king", "B. the place", "C. the river"], ["A. the place", "B. the river", "C. the king"]];
@@ -71,6 +71,25 @@ fn shared_and_batched_prompts_give_what_each_alone_gives() {
         } else {
             assert_eq!(all, computed);
         }
+    }
+}
+
+#[test]
+fn what_is_asked_after_others_were_answered_has_the_same_bits() {
+    let (mut decoder, _folder) = decoder(true, 90);
+    let whole = replies(&mut decoder, Wanted::Letters);
+    for known in 0..5 {
+        let mut questions = questions();
+        questions.iter_mut().enumerate().for_each(|(i, q)| q.answered = i <= known && i != 2);
+        let mut heard = Vec::new();
+        let mut listen = |i: usize, reply: Reply| {
+            heard.push(i);
+            assert_eq!(reply, whole[i]);
+            Ok(())
+        };
+        decoder.answer(&questions, Wanted::Letters, &mut listen).unwrap();
+        heard.sort_unstable();
+        assert_eq!(heard, (0..5).filter(|&i| !questions[i].answered).collect::<Vec<_>>());
     }
 }
 

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::data::{Dataset, Entity};
 use crate::error::{Error, Result};
-use crate::kar::answer::{Choice, parse};
+use crate::kar::answer::{Choice, Reading, ends_in_thought, read};
 use crate::kar::debias::{Prior, over_rotations, rotated, softmax};
 use crate::kar::gate::margin;
 use crate::kar::instruction::{Budget, MOST_OPTIONS, Strategy, Template};
@@ -110,6 +110,10 @@ pub enum Verdict {
     Sure,
     /// The answer, quoted here, names no option.
     Invalid(String),
+    /// The answer ended within the model's thoughts.
+    Unfinished(String),
+    /// The letters' probabilities are too small to say anything.
+    Unsure(String),
     /// The model said nothing, for this reason.
     Refused(String),
     /// The answer counts. Probabilities are those of the first K candidates in their old order.
@@ -123,6 +127,8 @@ impl Verdict {
             Verdict::TooFew => "too-few",
             Verdict::Sure => "sure",
             Verdict::Invalid(_) => "invalid",
+            Verdict::Unfinished(_) => "unfinished",
+            Verdict::Unsure(_) => "unsure",
             Verdict::Refused(_) => "refused",
             Verdict::Answered { .. } => "answered",
         }
@@ -267,7 +273,18 @@ fn question(
     let entity = |option: usize| &dataset.entities()[ranking.candidates[option] as usize];
     let entities: Vec<&Entity> = rotated(options, rotation).map(entity).collect();
     let prompt = template.render(&ranking.mention, &entities, settings.budget)?;
-    Ok(Question { mention: ranking.mention.id.clone(), group, prompt, options })
+    Ok(Question { mention: ranking.mention.id.clone(), group, prompt, options, answered: false })
+}
+
+/// So many answers, the first of a run, that all end within the model's thoughts stop it.
+const HOPELESS: usize = 20;
+
+fn is_unfinished(said: &Said) -> bool {
+    match said {
+        Said::Unfinished(_) => true,
+        Said::Text(text) => ends_in_thought(text),
+        _ => false,
+    }
 }
 
 /// The replies to all questions, in their order.
@@ -288,15 +305,17 @@ fn ask(
     bar.set_length(open.len() as u64);
     bar.set_position(open.values().filter(|&&n| n == 0).count() as u64);
     bar.reset_eta();
-    let pending: Vec<usize> = (0..questions.len()).filter(|&i| replies[i].is_none()).collect();
-    let asked: Vec<Question> = pending.iter().map(|&i| questions[i].clone()).collect();
-    (spent.calls, spent.from_journal) = (asked.len(), questions.len() - asked.len());
-    if asked.is_empty() {
+    let known =
+        |(question, reply): (&Question, &Option<Reply>)| Question { answered: reply.is_some(), ..question.clone() };
+    let asked: Vec<Question> = questions.iter().zip(&replies).map(known).collect();
+    spent.from_journal = replies.iter().flatten().count();
+    spent.calls = questions.len() - spent.from_journal;
+    if spent.calls == 0 {
         return Ok(replies.into_iter().flatten().collect());
     }
     let start = Instant::now();
-    model.answer(&asked, settings.wanted(), &mut |i, reply| {
-        let at = pending[i];
+    let (mut heard, mut unfinished) = (0, 0);
+    model.answer(&asked, settings.wanted(), &mut |at, reply| {
         if let Said::Refused(reason) = &reply.said
             && !settings.skip_refused
         {
@@ -305,8 +324,19 @@ fn ask(
                 "mention `{id}`: {reason}; --skip-bad keeps its old ranking and goes on"
             )));
         }
-        // What was refused is asked again by the next run, which may ask otherwise.
-        if let Some(journal) = journal.as_mut().filter(|_| !matches!(reply.said, Said::Refused(_))) {
+        heard += 1;
+        unfinished += usize::from(is_unfinished(&reply.said));
+        if (heard, unfinished) == (HOPELESS, HOPELESS) {
+            return Err(Error::invalid(format!(
+                "the first {HOPELESS} answers all ended within the model's thoughts; raise --max-new-tokens (now {}), or \
+                 switch its thinking off, such as by --body '{{\"chat_template_kwargs\": {{\"enable_thinking\": false}}}}' \
+                 or --body '{{\"reasoning_effort\": \"low\"}}'",
+                settings.max_new_tokens
+            )));
+        }
+        // What was refused or not finished is asked again by the next run, which may ask otherwise.
+        let lasting = !matches!(reply.said, Said::Refused(_)) && !is_unfinished(&reply.said);
+        if let Some(journal) = journal.as_mut().filter(|_| lasting) {
             journal.append(&questions[at].mention, keys[at].clone(), reply.clone())?;
         }
         replies[at] = Some(reply);
@@ -361,13 +391,17 @@ fn judge(
             let entities: Vec<&Entity> = ranking.candidates.iter().take(options).map(entity).collect();
             let choices: Vec<Choice> = entities.iter().map(|e| Choice { name: &e.name, qid: &e.qid }).collect();
             // A text among several rotations' letters does not fit with them.
-            let named = if replies.len() == 1 { parse(text, &choices, settings.strategy) } else { Vec::new() };
-            if named.is_empty() {
-                return kept(Verdict::Invalid(text.clone()));
-            }
+            let reading = if replies.len() == 1 { read(text, &choices, settings.strategy) } else { Reading::Invalid };
+            let named = match reading {
+                Reading::Named(named) => named,
+                Reading::Invalid => return kept(Verdict::Invalid(text.clone())),
+                Reading::Unfinished => return kept(Verdict::Unfinished(text.clone())),
+            };
             let order = reordered(&named, ranking.candidates.len());
             Reranked { order, verdict: Verdict::Answered { probabilities: None } }
         }
+        Some(Said::Unfinished(text)) => kept(Verdict::Unfinished(text.clone())),
+        Some(Said::Unsure(text)) => kept(Verdict::Unsure(text.clone())),
         Some(Said::Refused(reason)) => kept(Verdict::Refused(reason.clone())),
         _ => kept(Verdict::Refused("the model gave no answer".into())),
     }

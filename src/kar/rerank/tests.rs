@@ -34,7 +34,7 @@ impl LanguageModel for Oracle {
         on_reply: &mut dyn FnMut(usize, Reply) -> Result<()>,
     ) -> Result<()> {
         // In an order of its own.
-        for (i, question) in questions.iter().enumerate().rev() {
+        for (i, question) in questions.iter().enumerate().rev().filter(|(_, q)| !q.answered) {
             if self.asked == self.endurance {
                 return Err(Error::invalid("out of breath"));
             }
@@ -217,3 +217,23 @@ fn a_refused_question_stops_the_run_or_keeps_the_old_order() {
         kept.reranked.iter().all(|r| r.order == [0, 1, 2, 3, 4, 5] && r.verdict == Verdict::Refused("too long".into()))
     );
 }
+
+#[test]
+fn answers_that_end_in_thoughts_are_counted_apart_and_stop_a_run_of_nothing_else() {
+    let thinking: fn(usize, char) -> String = |_, _| "<think>Option A is a".into();
+    let settings = Settings { scoring: Scoring::Generate, ..FOUR() };
+    let mut oracle = Oracle { words: Some(thinking), ..Oracle::new() };
+    let error = outcome(&settings, &mut oracle, None).unwrap_err().to_string();
+    assert!(error.contains("first 20 answers") && error.contains("--max-new-tokens (now 32)"), "{error}");
+    let mostly: fn(usize, char) -> String = |mention, letter| match mention {
+        MENTIONS_BUT_ONE => letter.to_string(),
+        _ => "<think>Option A is a".into(),
+    };
+    let mut oracle = Oracle { words: Some(mostly), ..Oracle::new() };
+    let outcome = outcome(&settings, &mut oracle, None).unwrap();
+    let unfinished = outcome.reranked.iter().filter(|r| matches!(r.verdict, Verdict::Unfinished(_)));
+    assert_eq!(unfinished.count(), MENTIONS - 1);
+}
+
+/// The mention that is answered first: the oracle begins with the last.
+const MENTIONS_BUT_ONE: usize = MENTIONS - 1;
