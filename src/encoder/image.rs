@@ -1,34 +1,104 @@
 //! Image files to pixels.
 
+mod budget;
+mod kinds;
+
 use std::fs::File;
 use std::io::{BufRead, BufReader, Cursor, Seek};
 use std::path::Path;
 
 use image::{DynamicImage, ImageDecoder, ImageError, ImageReader, Limits, RgbImage};
 
+pub use self::budget::Share;
 use crate::error::{Error, Result};
+use crate::guard::caught;
 
 /// Most memory that decoding one image may take.
 const DECODE_LIMIT: u64 = 1 << 30;
 
+/// Most bytes of an image file.
+const FILE_LIMIT: u64 = 1 << 30;
+
 /// Most pixels of an image: where Pillow refuses one as a decompression bomb.
 const PIXEL_LIMIT: u64 = 178_956_970;
 
-/// Reads an image file of any supported format. Transparency is dropped, as PIL's `convert("RGB")` does.
-pub fn read_image(path: &Path) -> Result<RgbImage> {
-    let bytes = std::fs::read(path).map_err(Error::io(path, "read"))?;
-    decode(Cursor::new(bytes)).map_err(|reason| Error::file(path, reason))
+/// What an image file's header says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Header {
+    /// Width and height.
+    pub size: (u32, u32),
+    /// Whether its EXIF entry says that it is to be turned or mirrored to be looked at, which encoding does not do.
+    pub turned: bool,
 }
 
-fn decode(bytes: impl BufRead + Seek) -> Result<RgbImage, String> {
-    let mut reader = reader(bytes)?;
+/// Reads an image file of any supported format. Transparency is dropped, as PIL's `convert("RGB")` does.
+pub fn read_image(path: &Path) -> Result<RgbImage> {
+    read_within_budget(path).map(|(image, _)| image)
+}
+
+/// The same, with the image's share of the memory for images: others wait for it until it is dropped.
+pub fn read_within_budget(path: &Path) -> Result<(RgbImage, Share)> {
+    let bytes = read_file(path)?;
+    let decoded = caught(|| decode(&bytes)).map_err(|panic| format!("cannot be decoded: {panic}")).flatten();
+    decoded.map_err(|reason| Error::file(path, reason))
+}
+
+/// What an image file's header announces, which must be such as [`read_image`] takes.
+pub fn image_header(path: &Path) -> Result<Header> {
+    expect_file(path)?;
+    let file = File::open(path).map_err(Error::io(path, "open"))?;
+    let header = || {
+        let mut decoder = decoder(BufReader::new(file))?;
+        let turned = decoder.orientation().is_ok_and(|orientation| orientation.to_exif() != 1);
+        Ok(Header { size: decoder.dimensions(), turned })
+    };
+    let header = caught(header).map_err(|panic| format!("cannot be read: {panic}")).flatten();
+    header.map_err(|reason: String| Error::file(path, reason))
+}
+
+/// Width and height that an image file's header announces, which must be such as [`read_image`] takes.
+pub fn image_size(path: &Path) -> Result<(u32, u32)> {
+    image_header(path).map(|header| header.size)
+}
+
+/// A file's bytes.
+fn read_file(path: &Path) -> Result<Vec<u8>> {
+    expect_file(path)?;
+    std::fs::read(path).map_err(Error::io(path, "read"))
+}
+
+/// Fails if a path is no regular file, which is not opened: a device may have no end, and a pipe nobody who writes.
+fn expect_file(path: &Path) -> Result<()> {
+    let metadata = std::fs::metadata(path).map_err(Error::io(path, "read"))?;
+    if !metadata.is_file() {
+        return Err(Error::file(path, "is no regular file, as images must be"));
+    }
+    if metadata.len() > FILE_LIMIT {
+        return Err(Error::file(path, format!("has {} bytes; an image may have {FILE_LIMIT} at most", metadata.len())));
+    }
+    Ok(())
+}
+
+fn decode(bytes: &[u8]) -> Result<(RgbImage, Share), String> {
+    let decoder = decoder(Cursor::new(bytes))?;
+    let (width, height) = decoder.dimensions();
+    // What the decoder gives, and the colours that are made of it.
+    let share = Share::take(decoder.total_bytes().saturating_add(3 * width as u64 * height as u64));
+    let image = DynamicImage::from_decoder(decoder).map_err(undecodable)?.into_rgb8();
+    kinds::whole(bytes)?;
+    Ok((image, share))
+}
+
+/// A decoder that has read the header and nothing else: what that announces may be absurd.
+fn decoder<'a>(mut bytes: impl BufRead + Seek + 'a) -> Result<impl ImageDecoder + 'a, String> {
+    kinds::known(bytes.fill_buf().map_err(|e| e.to_string())?)?;
+    let mut reader = ImageReader::new(bytes).with_guessed_format().map_err(|e| e.to_string())?;
     let mut limits = Limits::default();
     limits.max_alloc = Some(DECODE_LIMIT);
     reader.limits(limits);
     let decoder = reader.into_decoder().map_err(undecodable)?;
-    // The header is read, nothing else: what it announces may be absurd.
     check_size(decoder.dimensions())?;
-    Ok(DynamicImage::from_decoder(decoder).map_err(undecodable)?.into_rgb8())
+    Ok(decoder)
 }
 
 fn check_size((width, height): (u32, u32)) -> Result<(), String> {
@@ -41,25 +111,9 @@ fn check_size((width, height): (u32, u32)) -> Result<(), String> {
     Ok(())
 }
 
-fn reader<R: BufRead + Seek>(bytes: R) -> Result<ImageReader<R>, String> {
-    let reader = ImageReader::new(bytes).with_guessed_format().map_err(|e| e.to_string())?;
-    match reader.format() {
-        Some(_) => Ok(reader),
-        None => Err("is no image of a known format (JPEG, PNG, GIF, WebP, BMP, TIFF)".into()),
-    }
-}
-
 fn undecodable(error: ImageError) -> String {
     match error {
         ImageError::Limits(_) => format!("is too large: decoding it may take {DECODE_LIMIT} bytes at most"),
         error => format!("cannot be decoded: {error}; is the file whole?"),
     }
-}
-
-/// Width and height that an image file's header announces, which must be such as [`read_image`] takes.
-pub fn image_size(path: &Path) -> Result<(u32, u32)> {
-    let file = File::open(path).map_err(Error::io(path, "open"))?;
-    let size = reader(BufReader::new(file)).and_then(|reader| reader.into_dimensions().map_err(undecodable));
-    let checked = size.and_then(|size| check_size(size).map(|()| size));
-    checked.map_err(|reason| Error::file(path, reason))
 }

@@ -15,7 +15,7 @@ mod vision;
 
 use std::path::{Path, PathBuf};
 
-pub use self::image::{image_size, read_image};
+pub use self::image::{Header, image_header, image_size, read_image};
 pub use directory::Fingerprint;
 pub use precision::{Compute, Precision};
 pub use processor::ImageProcessor;
