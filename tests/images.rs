@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use fissfuse::encoder::{image_size, read_image};
+use fissfuse::encoder::{image_header, image_size, read_image};
 use image::codecs::png::PngEncoder;
 use image::{ExtendedColorType, ImageEncoder};
 
@@ -79,4 +79,88 @@ fn a_decompression_bomb_is_refused() {
     }
     std::fs::write(&path, announcing(3, 0)).unwrap();
     assert!(read_image(&path).is_err());
+}
+
+/// A JPEG of noise, whose data is long, of 64 x 48 pixels.
+fn jpeg() -> Vec<u8> {
+    let noise = image::RgbImage::from_fn(64, 48, |x, y| image::Rgb([x * 37 + y, y * 91, x ^ (y * 7)].map(|v| v as u8)));
+    let mut bytes = std::io::Cursor::new(Vec::new());
+    noise.write_to(&mut bytes, image::ImageFormat::Jpeg).unwrap();
+    bytes.into_inner()
+}
+
+#[test]
+fn an_image_cut_short_is_unreadable_whatever_its_format() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("cut");
+    let mut files: Vec<(&str, Vec<u8>)> = KINDS.map(|(name, _)| (name, std::fs::read(fixture(name)).unwrap())).into();
+    files.push(("noise.jpg", jpeg()));
+    let mut bmp = std::io::Cursor::new(Vec::new());
+    image::RgbImage::new(24, 16).write_to(&mut bmp, image::ImageFormat::Bmp).unwrap();
+    files.push(("black.bmp", bmp.into_inner()));
+    for (name, bytes) in files {
+        let read = |bytes: &[u8]| {
+            std::fs::write(&path, bytes).unwrap();
+            read_image(&path)
+        };
+        read(&bytes).unwrap();
+        // Of animations the first picture counts, as in Pillow, so that only cuts before its end are seen.
+        let parts: &[usize] = if name.starts_with("animated") { &[2, 10, 20] } else { &[2, 10, 50, 75, 90] };
+        for part in parts {
+            let len = bytes.len() * part / 100;
+            assert!(read(&bytes[..len]).is_err(), "{name} at {len} of {} bytes", bytes.len());
+        }
+        if name.ends_with(".jpg") {
+            for len in [bytes.len() - 2, bytes.len() - 1] {
+                let error = read(&bytes[..len]).unwrap_err().to_string();
+                assert!(error.contains("cut short") || error.contains("cannot be decoded"), "{name}: {error}");
+            }
+            read(&[&bytes[..], b"what follows"].concat()).unwrap();
+        }
+    }
+}
+
+#[test]
+fn a_png_with_a_wrong_checksum_is_unreadable() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("x.png");
+    let mut bytes = std::fs::read(fixture("palette.png")).unwrap();
+    let data = bytes.windows(4).position(|at| at == b"IDAT").unwrap();
+    bytes[data + 8] ^= 1;
+    std::fs::write(&path, &bytes).unwrap();
+    assert!(read_image(&path).unwrap_err().to_string().contains("x.png: cannot be decoded"));
+}
+
+#[test]
+fn what_is_no_regular_file_is_not_opened() {
+    let folder = tempfile::tempdir().unwrap();
+    let pipe = folder.path().join("pipe");
+    assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    for path in [&pipe, Path::new("/dev/zero"), folder.path()] {
+        for error in [read_image(path).map(drop).unwrap_err(), image_size(path).map(drop).unwrap_err()] {
+            assert!(error.to_string().contains("is no regular file"), "{error}");
+        }
+    }
+}
+
+#[test]
+fn a_turned_image_is_known_by_its_exif_entry() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("x.jpg");
+    let bytes = jpeg();
+    // Big-endian TIFF with one entry: tag 0x112, type SHORT, one value.
+    let exif = |orientation: u8| {
+        let body =
+            [&b"Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0"[..], &[orientation], b"\0\0\0\0\0\0"].concat();
+        let length = (body.len() as u16 + 2).to_be_bytes();
+        [&bytes[..2], b"\xff\xe1", &length, &body, &bytes[2..]].concat()
+    };
+    for (orientation, turned) in [(1, false), (6, true), (3, true)] {
+        std::fs::write(&path, exif(orientation)).unwrap();
+        assert_eq!(image_header(&path).unwrap().turned, turned, "{orientation}");
+        // As in transformers, which leaves it lying.
+        assert_eq!(read_image(&path).unwrap().dimensions(), (64, 48));
+    }
+    std::fs::write(&path, &bytes).unwrap();
+    assert!(!image_header(&path).unwrap().turned);
 }

@@ -220,12 +220,41 @@ fn chat_templates_read_as_in_hugging_face() {
     assert!(year.parse::<u32>().unwrap() > 2024);
     write("{% if");
     assert!(ChatTemplate::open(folder.path()).is_err());
+    // What transformers always passes, and the marks of training, which mean nothing here.
+    for (text, rendered) in [
+        ("{% if tools is not none %}TOOLS {% endif %}hi", "hi"),
+        ("{% if tools is not none and tools|length > 0 %}TOOLS {% endif %}hi", "hi"),
+        ("{% if documents is none %}NODOCS {% endif %}hi", "NODOCS hi"),
+        ("{% generation %}\nhi\n{% endgeneration %}\n!", "hi\n!"),
+        ("a  {%- generation -%}  hi  {%- endgeneration -%}  b", "ahib"),
+        ("{% for m in messages[:1] %}{%generation%}{{ 'hi' }}{%endgeneration%}{% endfor %}", "hi"),
+    ] {
+        write(text);
+        let template = ChatTemplate::open(folder.path()).unwrap().unwrap();
+        assert_eq!(template.render(&messages, true).unwrap(), rendered, "{text}");
+    }
+    write("{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}");
+    let endless = ChatTemplate::open(folder.path()).unwrap().unwrap().render(&messages, true).unwrap_err().to_string();
+    assert!(endless.contains("chat_template.jinja: chat template:") && endless.contains("steps"), "{endless}");
     // Named templates: the default counts. Special tokens may be objects.
+    std::fs::write(folder.path().join("tokenizer_config.json"), json!({"chat_template": "other"}).to_string()).unwrap();
+    let two = ChatTemplate::open(folder.path()).err().unwrap().to_string();
+    assert!(two.contains("disagrees with `chat_template` of tokenizer_config.json"), "{two}");
     std::fs::remove_file(folder.path().join("chat_template.jinja")).unwrap();
     let named = json!({"bos_token": {"content": "<b>"},
         "chat_template": [{"name": "tools", "template": "no"}, {"name": "default", "template": "{{ bos_token }}yes"}]});
     std::fs::write(folder.path().join("tokenizer_config.json"), named.to_string()).unwrap();
     assert_eq!(ChatTemplate::open(folder.path()).unwrap().unwrap().render(&messages, true).unwrap(), "<b>yes");
+}
+
+#[test]
+fn a_template_that_cannot_be_read_is_a_matter_of_chats_alone() {
+    let folder = draw("multi-head");
+    std::fs::write(folder.path().join("chat_template.jinja"), "{% unknown %}").unwrap();
+    let model = folder.path().to_str().unwrap();
+    let ask = ["llm", "--device", "cpu", "--model", model, "--max-new-tokens", "1", "--prompt", "!!"];
+    succeed(&ask);
+    refuse(&[&ask[..], &["--chat"]].concat(), &["chat_template.jinja: chat template: ", "unknown"]);
 }
 
 #[test]
@@ -306,14 +335,17 @@ fn directories_that_are_not_as_config_json_says_are_refused() {
     };
     for (key, value, reason) in [
         ("model_type", json!("gpt2"), "has model_type `gpt2`; the decoder computes `llama`"),
-        ("hidden_act", json!("gelu"), "hidden_act `gelu` is not supported"),
-        ("attention_bias", json!(true), "asks for biases"),
+        ("hidden_act", json!("gelu"), "`hidden_act` is `gelu`, which is not computed; supported: `silu`"),
+        ("attention_bias", json!(true), "`attention_bias` is true, which is not computed; supported: false"),
         ("num_attention_heads", json!(5), "2 key and value heads do not divide 5"),
         ("head_dim", json!(15), "head_dim is 15; rotary embedding needs an even one"),
-        ("hidden_size", json!(0), "has a size of 0"),
-        ("vocab_size", json!("many"), "is no configuration of a Llama"),
+        ("hidden_size", json!(0), "`hidden_size` is 0, needs a size of at least 1"),
+        ("vocab_size", json!("many"), "`vocab_size` is `many`, needs a whole number"),
+        ("num_hidden_layers", json!(1 << 29), "is missing (and more than 10000 more tensors)"),
+        ("vocab_size", json!(1 << 30), "config.json says [1073741824, 64]"),
+        ("vocab_size", json!(1u64 << 40), "needs a size that makes sense"),
         ("rope_scaling", json!({"rope_type": "yarn", "factor": 2.0}), "rope type `yarn` is not supported"),
-        ("rope_scaling", json!({"rope_type": "linear"}), "lacks a positive `factor`"),
+        ("rope_scaling", json!({"rope_type": "linear"}), "lacks a positive `rope_scaling.factor`"),
         ("quantization_config", json!({"quant_method": "gptq", "bits": 4}), "is quantized by `gptq`"),
         (
             "intermediate_size",

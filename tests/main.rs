@@ -20,6 +20,7 @@ mod llama;
 mod llama_cuda;
 mod llama_kernels;
 mod modalities;
+mod model_files;
 mod replay;
 mod streams;
 mod support;

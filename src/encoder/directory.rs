@@ -7,7 +7,7 @@ use xxhash_rust::xxh3::Xxh3;
 use super::{Compute, ImageEncoder, TextEncoder, bert, clip, resnet};
 use crate::device::MappedFile;
 use crate::error::{Error, Result};
-use crate::files;
+use crate::fields::Fields;
 use crate::tensor::Shards;
 use crate::tokenizer::Tokenizer;
 
@@ -62,14 +62,13 @@ impl Directory {
             let reason = "has no config.json; give the directory of a Hugging Face model";
             return Err(Error::file(folder, reason));
         }
-        let config: serde_json::Value = serde_json::from_str(&files::read_text(&path)?)
-            .map_err(|e| Error::file(&path, format!("is no JSON: {e}")))?;
-        let kind = match config.get("model_type").and_then(|m| m.as_str()) {
+        let config = Fields::read(&path)?;
+        let kind = match config.text("model_type")? {
             Some("clip") => Kind::Clip,
             Some("bert") => Kind::Bert,
             Some("resnet") => Kind::ResNet,
             other => {
-                let found = other.map_or("no model_type".into(), |m| format!("model_type `{m}`"));
+                let found = other.map_or("no model_type".into(), |m| format!("model_type `{}`", m.escape_debug()));
                 return Err(Error::file(&path, format!("has {found}; this version reads `clip`, `bert`, `resnet`")));
             }
         };
@@ -132,7 +131,8 @@ impl Directory {
                 return Err(Error::file(&self.folder, reason));
             }
         };
-        Ok(ImageEncoder::new(self.identity(name, "preprocessor_config.json")?, processor, model, compute.images()))
+        let preparation = processor.file().file_name().unwrap_or_default().to_string_lossy();
+        Ok(ImageEncoder::new(self.identity(name, &preparation)?, processor, model, compute.images()))
     }
 
     /// Kind and fingerprint of all files that determine what one side computes.

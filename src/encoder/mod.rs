@@ -6,6 +6,7 @@ mod directory;
 mod image;
 pub(crate) mod layers;
 mod precision;
+mod processor;
 mod resample;
 pub mod resnet;
 mod text;
@@ -14,9 +15,10 @@ mod vision;
 
 use std::path::{Path, PathBuf};
 
-pub use self::image::{ImageProcessor, image_size, read_image};
+pub use self::image::{Header, image_header, image_size, read_image};
 pub use directory::Fingerprint;
 pub use precision::{Compute, Precision};
+pub use processor::ImageProcessor;
 pub use text::TextEncoder;
 pub use vision::ImageEncoder;
 

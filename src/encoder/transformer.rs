@@ -28,9 +28,13 @@ impl Sizes {
     pub fn new(width: usize, inner: usize, heads: usize, eps: f32, activation: &str) -> Result<Sizes> {
         let activation = match activation {
             "quick_gelu" => Activation::QuickGelu,
-            "gelu" => Activation::Gelu,
+            "gelu" | "gelu_python" => Activation::Gelu,
             "relu" => Activation::Relu,
-            other => return Err(Error::invalid(format!("hidden_act `{other}` is not supported"))),
+            other => {
+                let found = other.escape_debug();
+                let reason = format!("hidden_act `{found}` is not supported; `gelu`, `quick_gelu` and `relu` are");
+                return Err(Error::invalid(reason));
+            }
         };
         if heads == 0 || width == 0 || inner == 0 || !width.is_multiple_of(heads) {
             return Err(Error::invalid(format!("{heads} attention heads do not divide {width}")));

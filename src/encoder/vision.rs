@@ -5,8 +5,9 @@ use std::path::Path;
 use rayon::prelude::*;
 
 use super::directory::Directory;
+use super::image::read_within_budget;
 use super::precision::Portion;
-use super::{Compute, Encoded, ImageProcessor, read_image};
+use super::{Compute, Encoded, ImageProcessor};
 use crate::error::{Error, Result};
 
 /// A model of images.
@@ -66,7 +67,9 @@ impl ImageEncoder {
 
     /// The encoder's input of an image file: (3, height, width).
     pub fn prepare(&self, path: &Path) -> Result<Vec<f32>> {
-        self.processor.process(read_image(path)?).map_err(|error| Error::file(path, error.to_string()))
+        // Its share of the memory for images is given back when it was made small.
+        let (image, _share) = read_within_budget(path)?;
+        self.processor.process(image).map_err(|error| Error::file(path, error.to_string()))
     }
 
     /// Whether a device encodes them, and the processor is free for other work.

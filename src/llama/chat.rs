@@ -3,16 +3,23 @@
 //! Templates are Jinja written for Python's engine; [`ChatTemplate`] gives them what Hugging Face gives: blocks trimmed,
 //! Python's string and dict methods, `raise_exception`, `strftime_now`, `tojson` that escapes nothing, loop controls.
 
+use std::borrow::Cow;
 use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
 use std::time::SystemTime;
 
 use minijinja::value::Kwargs;
 use minijinja::{Environment, ErrorKind, context};
+use regex::{Captures, Regex};
 use serde::Serialize;
 use serde_json::Value;
 
 use crate::error::{Error, Result};
-use crate::files;
+use crate::fields::Fields;
+use crate::{files, template};
+
+/// Most characters of a template's own error.
+const SAID: usize = 500;
 
 /// One turn of a conversation.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -45,23 +52,30 @@ pub struct ChatTemplate {
 
 const NAME: &str = "chat template";
 
+/// A file of its own, where transformers keeps the template by now.
+const OWN: &str = "chat_template.jinja";
+
 impl ChatTemplate {
-    /// Reads `chat_template.jinja`, or else `chat_template` of `tokenizer_config.json`; `None` if there is neither.
+    /// Reads `chat_template.jinja` or `chat_template` of `tokenizer_config.json`; `None` if there is neither. Where both
+    /// are there, they must agree.
     pub fn open(folder: &Path) -> Result<Option<ChatTemplate>> {
-        let (own, config) = (folder.join("chat_template.jinja"), folder.join("tokenizer_config.json"));
-        let settings: Value = match config.exists() {
-            true => serde_json::from_str(&files::read_text(&config)?)
-                .map_err(|e| Error::file(&config, format!("is no JSON: {e}")))?,
-            false => Value::Null,
-        };
-        let (path, text) = match (own.exists(), in_settings(&settings)) {
-            (true, _) => (own.clone(), files::read_text(&own)?),
-            (false, Some(text)) => (config, text),
-            (false, None) => return Ok(None),
+        let (own, config) = (folder.join(OWN), folder.join("tokenizer_config.json"));
+        let settings = if config.exists() { Some(Fields::read(&config)?) } else { None };
+        let beside = settings.as_ref().map(in_settings).transpose()?.flatten();
+        let alone = if own.exists() { Some(files::read_text(&own)?) } else { None };
+        let (path, text) = match (alone, beside) {
+            (Some(alone), Some(beside)) if alone.trim_end() != beside.trim_end() => {
+                let reason = "disagrees with `chat_template` of tokenizer_config.json; take out the one not meant";
+                return Err(Error::file(own, reason));
+            }
+            (Some(text), _) => (own, text),
+            (None, Some(text)) => (config, text),
+            (None, None) => return Ok(None),
         };
         let mut environment = environment();
-        environment.add_template_owned(NAME, text).map_err(|e| refused(&path, &e))?;
-        Ok(Some(ChatTemplate { path, environment, tokens: tokens(&settings) }))
+        environment.add_template_owned(NAME, unmarked(&text).into_owned()).map_err(|e| refused(&path, &e))?;
+        let tokens = settings.as_ref().map(tokens).unwrap_or_default();
+        Ok(Some(ChatTemplate { path, environment, tokens }))
     }
 
     /// The text of a conversation; with `answer`, up to where the assistant's answer starts.
@@ -70,40 +84,63 @@ impl ChatTemplate {
     pub fn render(&self, messages: &[Message], answer: bool) -> Result<String> {
         let mut variables = self.tokens.clone();
         variables.insert("add_generation_prompt".into(), answer.into());
+        // Always there in transformers, and asked for by templates.
+        for none in ["tools", "documents"] {
+            variables.insert(none.into(), Value::Null);
+        }
         let context = context! { messages, ..minijinja::Value::from_serialize(&variables) };
         let template = self.environment.get_template(NAME).map_err(|e| refused(&self.path, &e))?;
-        template.render(context).map_err(|e| refused(&self.path, &e))
+        template::render(&template, context).map_err(|e| refused(&self.path, &e))
     }
+}
+
+/// A template without the marks of what the assistant says, which mean something in training alone. What is between
+/// them keeps its scope, its lines and how it treats white space.
+fn unmarked(text: &str) -> Cow<'_, str> {
+    static MARK: LazyLock<Option<Regex>> =
+        LazyLock::new(|| Regex::new(r"(\{%[-+]?\s*)(end)?generation(\s*[-+]?%\})").ok());
+    let instead = |marks: &Captures| {
+        let end = marks.get(2).map_or("", |end| end.as_str());
+        format!("{}{end}with{}", &marks[1], &marks[3])
+    };
+    MARK.as_ref().map_or(Cow::Borrowed(text), |mark| mark.replace_all(text, instead))
 }
 
 /// The message of the innermost error: what the template itself said, or what it tripped over.
 fn refused(path: &Path, error: &minijinja::Error) -> Error {
     let line = error.line().map_or(String::new(), |line| format!(" (line {line} of the template)"));
-    Error::file(path, format!("chat template: {error}{line}"))
+    let mut said = error.to_string();
+    if let Some((cut, _)) = said.char_indices().nth(SAID) {
+        said.truncate(cut);
+        said.push_str("...");
+    }
+    Error::file(path, format!("chat template: {said}{line}"))
 }
 
 /// `chat_template`: a text, or a list of named ones, of which `default` counts.
-fn in_settings(settings: &Value) -> Option<String> {
-    match settings.get("chat_template")? {
-        Value::String(text) => Some(text.clone()),
-        Value::Array(named) => {
-            let text = |t: &Value| t.get("template").and_then(Value::as_str).map(str::to_string);
+fn in_settings(settings: &Fields) -> Result<Option<String>> {
+    let wrong = || settings.wrong("chat_template", "a text, or a list of objects with a `name` and a `template`");
+    match settings.get("chat_template") {
+        None => Ok(None),
+        Some(Value::String(text)) => Ok(Some(text.clone())),
+        Some(Value::Array(named)) => {
             let default = named.iter().find(|t| t.get("name").and_then(Value::as_str) == Some("default"));
-            default.or(named.first()).and_then(text)
+            let chosen = default.or(named.first()).and_then(|t| t.get("template")).and_then(Value::as_str);
+            chosen.map(|text| Some(text.to_string())).ok_or_else(wrong)
         }
-        _ => None,
+        Some(_) => Err(wrong()),
     }
 }
 
 /// Entries such as `bos_token`, each a text or an object with its `content`.
-fn tokens(settings: &Value) -> serde_json::Map<String, Value> {
-    let entries = settings.as_object().into_iter().flatten().filter(|(name, _)| name.ends_with("_token"));
+fn tokens(settings: &Fields) -> serde_json::Map<String, Value> {
+    let entries = settings.keys().filter(|name| name.ends_with("_token"));
     let text = |v: &Value| v.as_str().or_else(|| v.get("content").and_then(Value::as_str)).map(|t| t.into());
-    entries.filter_map(|(name, value)| Some((name.clone(), text(value)?))).collect()
+    entries.filter_map(|name| Some((name.to_string(), text(settings.get(name)?)?))).collect()
 }
 
 fn environment() -> Environment<'static> {
-    let mut environment = Environment::new();
+    let mut environment = template::environment();
     environment.set_trim_blocks(true);
     environment.set_lstrip_blocks(true);
     environment.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);

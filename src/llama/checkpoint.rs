@@ -8,8 +8,11 @@ use super::matrix::{Matrix, Precision, Values, float_precision};
 use super::{LlamaConfig, layout};
 use crate::device::cpu::matrix::Bits;
 use crate::error::{Error, Result};
-use crate::tensor::safetensors::Reader;
+use crate::tensor::safetensors::{Reader, first_unbounded};
 use crate::tensor::{DType, Shards};
+
+/// Missing tensors that are counted, of one that a model lacks.
+const MOST_MISSING: usize = 10_000;
 
 /// The opened files of a model. Matrices are read when asked for: mapped where they have the wanted precision already,
 /// else converted.
@@ -100,6 +103,13 @@ impl Checkpoint {
                 }
             }
         };
+        let unbounded = match &values {
+            Values::F32(v) => first_unbounded(v),
+            Values::F16(v) => first_unbounded(v),
+            Values::Bf16(v) => first_unbounded(v),
+            Values::Quantized { scales, .. } => first_unbounded(scales),
+        };
+        reader.expect_finite(&name, unbounded)?;
         let matrix = Matrix::new(rows, columns, values)?;
         match self.precision_of(layer) {
             Some(precision) => matrix.to(precision).map_err(|e| reader.error(&name, e.to_string())),
@@ -141,6 +151,10 @@ impl Checkpoint {
         let mut known = BTreeSet::new();
         let mut missing = Vec::new();
         for layer in layout::matrices(&self.config) {
+            // A number of layers may be absurd: what is missing after so much is not counted.
+            if missing.len() > MOST_MISSING {
+                return Err(self.lacks(&missing));
+            }
             let name = format!("{layer}.weight");
             match self.shards.reader(&name) {
                 Ok(reader) => self.verify_matrix(reader, &layer, &name)?,
@@ -165,11 +179,8 @@ impl Checkpoint {
             }
             known.insert(name);
         }
-        if let Some(first) = missing.first() {
-            let more = missing.len() - 1;
-            let others = if more > 0 { format!(" (and {more} more tensors)") } else { String::new() };
-            let reason = format!("is missing{others}; is the download complete, and is config.json this model's?");
-            return Err(Error::tensor(&self.folder, first, reason));
+        if !missing.is_empty() {
+            return Err(self.lacks(&missing));
         }
         // Files of old carry the rotary frequencies, and some tied models their last layer.
         let ignored = |name: &str| name.ends_with(".rotary_emb.inv_freq") || name == "lm_head.weight";
@@ -181,6 +192,16 @@ impl Checkpoint {
                 Err(Error::tensor(&self.folder, name, reason))
             }
         }
+    }
+
+    fn lacks(&self, missing: &[String]) -> Error {
+        let others = match missing.len() - 1 {
+            0 => String::new(),
+            more if more < MOST_MISSING => format!(" (and {more} more tensors)"),
+            _ => format!(" (and more than {MOST_MISSING} more tensors)"),
+        };
+        let reason = format!("is missing{others}; is the download complete, and is config.json this model's?");
+        Error::tensor(&self.folder, missing.first().map_or("", String::as_str), reason)
     }
 
     fn verify_matrix(&self, reader: &Reader, layer: &str, name: &str) -> Result<()> {

@@ -2,11 +2,16 @@
 
 use std::path::Path;
 
-use serde::Deserialize;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use crate::error::{Error, Result};
-use crate::files;
+use crate::fields::Fields;
+
+/// More attention heads, or wider ones, have no model.
+const MOST_HEADS: usize = 1 << 16;
+
+/// Base of the rotary frequencies where a configuration gives none.
+const DEFAULT_THETA: f32 = 10_000.0;
 
 /// Sizes and constants of a decoder.
 #[derive(Clone, Debug, PartialEq)]
@@ -58,7 +63,7 @@ pub enum RopeScaling {
 }
 
 /// The entry that `fissfuse llm quantize` leaves in `config.json`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct QuantizedConfig {
     /// Bits of a weight of the blocks: 8 or 4.
     pub bits: usize,
@@ -67,47 +72,8 @@ pub struct QuantizedConfig {
 /// What `quant_method` says in directories that `fissfuse llm quantize` wrote.
 pub(super) const QUANT_METHOD: &str = "fissfuse";
 
-#[derive(Deserialize)]
-struct Raw {
-    vocab_size: usize,
-    hidden_size: usize,
-    intermediate_size: usize,
-    num_hidden_layers: usize,
-    num_attention_heads: usize,
-    num_key_value_heads: Option<usize>,
-    head_dim: Option<usize>,
-    #[serde(default = "context")]
-    max_position_embeddings: usize,
-    #[serde(default = "eps")]
-    rms_norm_eps: f32,
-    #[serde(default)]
-    tie_word_embeddings: bool,
-    #[serde(default = "silu")]
-    hidden_act: String,
-    #[serde(default)]
-    attention_bias: bool,
-    #[serde(default)]
-    mlp_bias: bool,
-    rope_theta: Option<f32>,
-    rope_scaling: Option<Map<String, Value>>,
-    rope_parameters: Option<Map<String, Value>>,
-    quantization_config: Option<Map<String, Value>>,
-}
-
-fn context() -> usize {
-    2048
-}
-
-fn eps() -> f32 {
-    1e-6
-}
-
-fn silu() -> String {
-    "silu".into()
-}
-
 impl LlamaConfig {
-    /// Reads and checks the `config.json` of a Hugging Face directory.
+    /// Reads and checks the `config.json` of a Hugging Face directory. What it leaves out is as transformers has it.
     ///
     /// Fails if it is missing, is no JSON, describes another architecture, or asks for something that this decoder does
     /// not compute; the error names it and says what is supported.
@@ -116,57 +82,58 @@ impl LlamaConfig {
         if !path.exists() {
             return Err(Error::file(folder, "has no config.json; give the directory of a Hugging Face model"));
         }
-        let value: Value = serde_json::from_str(&files::read_text(&path)?)
-            .map_err(|e| Error::file(&path, format!("is no JSON: {e}")))?;
-        let model_type = value.get("model_type").and_then(Value::as_str);
+        let fields = Fields::read(&path)?;
+        let model_type = fields.text("model_type")?;
         if model_type != Some("llama") {
-            let found = model_type.map_or("no model_type".into(), |m| format!("model_type `{m}`"));
+            let found = model_type.map_or("no model_type".into(), |m| format!("model_type `{}`", m.escape_debug()));
             let reason = format!("has {found}; the decoder computes `llama` (Llama 2 and 3, TinyLlama and their kin)");
-            return Err(Error::file(&path, reason));
+            return Err(fields.error(reason));
         }
-        let raw: Raw = serde_json::from_value(value)
-            .map_err(|e| Error::file(&path, format!("is no configuration of a Llama: {e}")))?;
-        LlamaConfig::checked(raw).map_err(|reason| Error::file(&path, reason))
+        LlamaConfig::of(&fields)
     }
 
-    fn checked(raw: Raw) -> Result<LlamaConfig, String> {
-        let (heads, kv_heads) = (raw.num_attention_heads, raw.num_key_value_heads.unwrap_or(raw.num_attention_heads));
-        let sizes = [raw.vocab_size, raw.hidden_size, raw.intermediate_size, raw.num_hidden_layers, heads, kv_heads];
-        if sizes.contains(&0) || raw.max_position_embeddings == 0 {
-            return Err("has a size of 0".into());
+    fn of(fields: &Fields) -> Result<LlamaConfig> {
+        let hidden_size = fields.positive("hidden_size", 4096)?;
+        let heads = fields.positive("num_attention_heads", 32)?;
+        let kv_heads = fields.positive("num_key_value_heads", heads)?;
+        let given = fields.size("head_dim")?;
+        if heads > MOST_HEADS || given.is_some_and(|width| width > MOST_HEADS) {
+            return Err(fields.error("has more attention heads, or wider ones, than makes sense"));
         }
-        if sizes.iter().any(|&size| size > 1 << 30) || heads > 1 << 16 || raw.head_dim.is_some_and(|d| d > 1 << 16) {
-            return Err("has a size that makes no sense".into());
+        if given.is_none() && !hidden_size.is_multiple_of(heads) {
+            return Err(fields.error(format!("{heads} attention heads do not divide hidden_size {hidden_size}")));
         }
-        if raw.head_dim.is_none() && !raw.hidden_size.is_multiple_of(heads) {
-            return Err(format!("{heads} attention heads do not divide hidden_size {}", raw.hidden_size));
-        }
-        let head_dim = raw.head_dim.unwrap_or(raw.hidden_size / heads);
+        let head_dim = given.unwrap_or(hidden_size / heads);
         if head_dim == 0 || !head_dim.is_multiple_of(2) {
-            return Err(format!("head_dim is {head_dim}; rotary embedding needs an even one"));
+            return Err(fields.error(format!("head_dim is {head_dim}; rotary embedding needs an even one")));
         }
         if !heads.is_multiple_of(kv_heads) {
-            return Err(format!("{kv_heads} key and value heads do not divide {heads} attention heads"));
+            let reason = format!("{kv_heads} key and value heads do not divide {heads} attention heads");
+            return Err(fields.error(reason));
         }
-        if raw.hidden_act != "silu" {
-            return Err(format!("hidden_act `{}` is not supported, `silu` is", raw.hidden_act));
+        let context = fields.whole("max_position_embeddings")?.unwrap_or(2048);
+        if context == 0 {
+            return Err(fields.wrong("max_position_embeddings", "a size of at least 1"));
         }
-        if raw.attention_bias || raw.mlp_bias {
-            return Err("asks for biases (attention_bias or mlp_bias), which the decoder does not compute".into());
+        // Two names of one function.
+        fields.only("hidden_act", &[json!("silu"), json!("swish")])?;
+        for biases in ["attention_bias", "mlp_bias"] {
+            fields.only(biases, &[json!(false)])?;
         }
+        fields.only("pruned_heads", &[json!({})])?;
         Ok(LlamaConfig {
-            vocab_size: raw.vocab_size,
-            hidden_size: raw.hidden_size,
-            intermediate_size: raw.intermediate_size,
-            layers: raw.num_hidden_layers,
+            vocab_size: fields.positive("vocab_size", 32_000)?,
+            hidden_size,
+            intermediate_size: fields.positive("intermediate_size", 11_008)?,
+            layers: fields.positive("num_hidden_layers", 32)?,
             heads,
             kv_heads,
             head_dim,
-            context: raw.max_position_embeddings,
-            rms_norm_eps: raw.rms_norm_eps,
-            tied: raw.tie_word_embeddings,
-            rope: Rope::checked(&raw)?,
-            quantized: quantized(raw.quantization_config)?,
+            context: usize::try_from(context).unwrap_or(usize::MAX),
+            rms_norm_eps: fields.above_zero("rms_norm_eps")?.unwrap_or(1e-6),
+            tied: fields.flag("tie_word_embeddings")?.unwrap_or(false),
+            rope: Rope::of(fields, context)?,
+            quantized: quantized(fields)?,
         })
     }
 
@@ -212,50 +179,80 @@ impl LlamaConfig {
     }
 }
 
-fn quantized(entry: Option<Map<String, Value>>) -> Result<Option<QuantizedConfig>, String> {
-    let Some(entry) = entry else { return Ok(None) };
-    let method = entry.get("quant_method").and_then(Value::as_str).unwrap_or("unnamed");
+fn quantized(fields: &Fields) -> Result<Option<QuantizedConfig>> {
+    let Some(entry) = fields.under("quantization_config")? else { return Ok(None) };
+    let method = entry.text("quant_method")?.unwrap_or("unnamed");
     if method != QUANT_METHOD {
-        return Err(format!(
-            "is quantized by `{method}`; take the model's f16, bf16 or f32 weights, which `fissfuse llm quantize` packs"
-        ));
+        return Err(fields.error(format!(
+            "is quantized by `{}`; take the model's f16, bf16 or f32 weights, which `fissfuse llm quantize` packs",
+            method.escape_debug()
+        )));
     }
-    let found: QuantizedConfig =
-        serde_json::from_value(Value::Object(entry)).map_err(|e| format!("quantization_config: {e}"))?;
-    match found.bits {
-        4 | 8 => Ok(Some(found)),
-        bits => Err(format!("quantization_config: {bits} bits; this version reads 8 and 4")),
+    match entry.size("bits")? {
+        Some(bits @ (4 | 8)) => Ok(Some(QuantizedConfig { bits })),
+        _ => Err(entry.wrong("bits", "8 or 4, which this version reads")),
     }
 }
 
+/// Where transformers 4 and 5 keep the settings of rotary embedding.
+const ROPE_PLACES: [&str; 2] = ["rope_scaling", "rope_parameters"];
+
+/// Settings of the types that are computed here.
+const ROPE_KEYS: [&str; 8] = [
+    "rope_type",
+    "type",
+    "rope_theta",
+    "partial_rotary_factor",
+    "factor",
+    "low_freq_factor",
+    "high_freq_factor",
+    "original_max_position_embeddings",
+];
+
+/// Settings of rotary scaling of other types, which transformers passes over for the types that are computed here.
+const ROPE_PASSED_OVER: [&str; 8] = [
+    "attention_factor",
+    "beta_fast",
+    "beta_slow",
+    "short_factor",
+    "long_factor",
+    "mscale",
+    "mscale_all_dim",
+    "truncate",
+];
+
 impl Rope {
-    /// From `rope_theta` and `rope_scaling`, or from `rope_parameters`, where transformers 5 keeps both.
-    fn checked(raw: &Raw) -> Result<Rope, String> {
-        let settings = raw.rope_parameters.as_ref().or(raw.rope_scaling.as_ref());
-        let number = |name: &str| settings.and_then(|s| s.get(name)).and_then(Value::as_f64).map(|x| x as f32);
-        let needed = |name: &str| match number(name) {
-            Some(value) if value > 0.0 && value.is_finite() => Ok(value),
-            _ => Err(format!("rope scaling lacks a positive `{name}`")),
-        };
-        let theta = number("rope_theta").or(raw.rope_theta).unwrap_or(10_000.0);
-        if !(theta > 0.0 && theta.is_finite()) {
-            return Err(format!("rope_theta is {theta}"));
-        }
-        let text = |name: &str| settings.and_then(|s| s.get(name)).and_then(Value::as_str);
-        let scaling = match text("rope_type").or(text("type")) {
-            None | Some("default") => RopeScaling::None,
-            Some("linear") => RopeScaling::Linear { factor: needed("factor")? },
-            Some("llama3") => RopeScaling::Llama3 {
-                factor: needed("factor")?,
-                low_freq_factor: needed("low_freq_factor")?,
-                high_freq_factor: needed("high_freq_factor")?,
-                original_context: needed("original_max_position_embeddings")?,
-            },
-            Some(other) => {
-                return Err(format!("rope type `{other}` is not supported; `default`, `linear` and `llama3` are"));
+    /// From `rope_theta` and `rope_scaling`, or from `rope_parameters`, where transformers 5 keeps both. Places that
+    /// disagree are refused: the versions of transformers do not agree on which counts.
+    fn of(fields: &Fields, context: u64) -> Result<Rope> {
+        fields.only("partial_rotary_factor", &[json!(1.0)])?;
+        let theta = fields.above_zero("rope_theta")?;
+        let mut found: Vec<(&str, Rope)> = Vec::new();
+        for place in ROPE_PLACES {
+            let Some(settings) = fields.under(place)?.filter(|settings| settings.keys().next().is_some()) else {
+                continue;
+            };
+            let own = settings.above_zero("rope_theta")?;
+            if let (Some(outer), Some(own)) = (theta, own)
+                && outer != own
+            {
+                let name = settings.name("rope_theta");
+                let reason = format!("`{name}` is {own}, `rope_theta` is {outer}; let them agree, or take one out");
+                return Err(fields.error(reason));
             }
-        };
-        Ok(Rope { theta, scaling })
+            let theta = own.or(theta).unwrap_or(DEFAULT_THETA);
+            found.push((place, Rope { theta, scaling: RopeScaling::of(fields, &settings, context)? }));
+        }
+        match &found[..] {
+            [] => Ok(Rope { theta: theta.unwrap_or(DEFAULT_THETA), scaling: RopeScaling::None }),
+            [(_, rope)] => Ok(rope.clone()),
+            [(_, first), (_, second), ..] if first == second => Ok(first.clone()),
+            [(one, _), (other, _), ..] => {
+                let reason =
+                    format!("`{one}` and `{other}` are there and disagree; take out the one that is not meant");
+                Err(fields.error(reason))
+            }
+        }
     }
 
     /// The angle, in radians per position, of each pair of a head's dimensions (head_dim / 2).
@@ -269,6 +266,53 @@ impl Rope {
 }
 
 impl RopeScaling {
+    fn of(config: &Fields, settings: &Fields, context: u64) -> Result<RopeScaling> {
+        settings.only("partial_rotary_factor", &[json!(1.0)])?;
+        let name = |key: &str| settings.name(key);
+        let kind = match (settings.text("rope_type")?, settings.text("type")?) {
+            (Some(a), Some(b)) if a != b => {
+                let reason = format!("`{}` is `{a}`, `{}` is `{b}`; let them agree", name("rope_type"), name("type"));
+                return Err(config.error(reason));
+            }
+            (a, b) => a.or(b).unwrap_or("default"),
+        };
+        let needed = |key: &str| match settings.above_zero(key)? {
+            Some(value) => Ok(value),
+            None => Err(config.error(format!("rope scaling lacks a positive `{}`", name(key)))),
+        };
+        if !["default", "linear", "llama3"].contains(&kind) {
+            let found = kind.escape_debug();
+            let reason = format!("rope type `{found}` is not supported; `default`, `linear` and `llama3` are");
+            return Err(config.error(reason));
+        }
+        let known = |key: &str| ROPE_KEYS.contains(&key) || ROPE_PASSED_OVER.contains(&key);
+        if let Some(unknown) = settings.keys().find(|key| !known(key)) {
+            return Err(config.error(format!("`{}` is not supported in rotary scaling", name(unknown))));
+        }
+        match kind {
+            "linear" => Ok(RopeScaling::Linear { factor: needed("factor")? }),
+            "llama3" => {
+                let (low, high) = (needed("low_freq_factor")?, needed("high_freq_factor")?);
+                if high <= low {
+                    let names = (name("high_freq_factor"), name("low_freq_factor"));
+                    return Err(config.error(format!("`{}` {high} is not above `{}` {low}", names.0, names.1)));
+                }
+                let original = "original_max_position_embeddings";
+                let (outer, own) = (config.above_zero(original)?, settings.above_zero(original)?);
+                if let (Some(outer), Some(own)) = (outer, own)
+                    && outer != own
+                {
+                    let reason = format!("`{}` is {own}, `{original}` is {outer}; let them agree", name(original));
+                    return Err(config.error(reason));
+                }
+                let original_context = own.or(outer).unwrap_or(context as f32);
+                let factor = needed("factor")?;
+                Ok(RopeScaling::Llama3 { factor, low_freq_factor: low, high_freq_factor: high, original_context })
+            }
+            _ => Ok(RopeScaling::None),
+        }
+    }
+
     fn apply(&self, frequency: f32) -> f32 {
         match *self {
             RopeScaling::None => frequency,

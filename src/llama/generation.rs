@@ -4,37 +4,25 @@ use std::ops::ControlFlow;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use serde::Deserialize;
 use serde_json::Value;
 
 use super::sampling::{Sampler, Sampling};
 use super::{Llama, Prefix, Sequence};
 use crate::device::cpu::Draw;
-use crate::error::{Error, Result};
-use crate::files;
+use crate::error::Result;
+use crate::fields::Fields;
 
-/// `generation_config.json`: where the model's answers end and how its authors sample.
-#[derive(Clone, Debug, Default, PartialEq)]
+/// `generation_config.json`: where the model's answers end.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct GenerationConfig {
     /// Tokens that end an answer.
     pub end: Vec<u32>,
-    /// The authors' temperature, if they sample.
-    pub temperature: Option<f32>,
-    /// The authors' top-p, if they sample.
-    pub top_p: Option<f32>,
-}
-
-#[derive(Deserialize)]
-struct Raw {
-    eos_token_id: Option<Value>,
-    #[serde(default)]
-    do_sample: bool,
-    temperature: Option<f32>,
-    top_p: Option<f32>,
 }
 
 impl GenerationConfig {
     /// Reads `generation_config.json`; end tokens that it does not give are those of `config.json`.
+    ///
+    /// The other settings say how the authors sample, which is up to whoever asks: `Generation` has all of it.
     pub fn read(folder: &Path) -> Result<GenerationConfig> {
         let mut found = GenerationConfig::default();
         for name in ["config.json", "generation_config.json"] {
@@ -42,16 +30,12 @@ impl GenerationConfig {
             if !path.exists() {
                 continue;
             }
-            let raw: Raw = serde_json::from_str(&files::read_text(&path)?)
-                .map_err(|e| Error::file(&path, format!("is no configuration of generation: {e}")))?;
-            let number = |v: &Value| v.as_u64().and_then(|id| u32::try_from(id).ok());
-            match &raw.eos_token_id {
-                Some(Value::Array(ids)) => found.end = ids.iter().filter_map(number).collect(),
-                Some(id) if number(id).is_some() => found.end = number(id).into_iter().collect(),
-                _ => {}
-            }
-            if raw.do_sample {
-                (found.temperature, found.top_p) = (raw.temperature, raw.top_p);
+            let fields = Fields::read(&path)?;
+            if let Some(value) = fields.get("eos_token_id") {
+                let number = |v: &Value| v.as_u64().and_then(|id| u32::try_from(id).ok());
+                let one = std::slice::from_ref(value);
+                let ids: Option<Vec<u32>> = value.as_array().map_or(one, Vec::as_slice).iter().map(number).collect();
+                found.end = ids.ok_or_else(|| fields.wrong("eos_token_id", "a token's number or a list of them"))?;
             }
         }
         Ok(found)

@@ -20,7 +20,8 @@ mod sampling;
 mod sequence;
 mod shards;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 pub use chat::{ChatTemplate, Message};
 pub use checkpoint::Checkpoint;
@@ -46,7 +47,9 @@ pub struct Llama {
     precision: Precision,
     bytes_per_token: u64,
     tokenizer: Tokenizer,
-    template: Option<ChatTemplate>,
+    folder: PathBuf,
+    /// Read when it is first asked for: a model whose template is broken still continues plain prompts.
+    template: OnceLock<ChatTemplate>,
     generation: GenerationConfig,
     engine: Box<dyn Engine>,
 }
@@ -62,14 +65,14 @@ impl Llama {
         let checkpoint = Checkpoint::open(folder, precision)?;
         let config = checkpoint.config().clone();
         let tokenizer = Tokenizer::open(folder)?;
-        let template = ChatTemplate::open(folder)?;
         let generation = GenerationConfig::read(folder)?;
         let engine: Box<dyn Engine> = match gpu {
             None => Box::new(Decoder::load(Cpu::new(&checkpoint), &checkpoint)?),
             Some(gpu) => Box::new(Decoder::load(Cuda::new(gpu, &checkpoint)?, &checkpoint)?),
         };
         let (precision, bytes_per_token) = (checkpoint.precision(), checkpoint.bytes_per_token()?);
-        Ok(Llama { config, precision, bytes_per_token, tokenizer, template, generation, engine })
+        let (folder, template) = (folder.to_path_buf(), OnceLock::new());
+        Ok(Llama { config, precision, bytes_per_token, tokenizer, folder, template, generation, engine })
     }
 
     /// Sizes and constants.
@@ -97,14 +100,18 @@ impl Llama {
         &self.generation
     }
 
-    /// How the model wants conversations written. Fails if the directory has no chat template.
+    /// How the model wants conversations written. Fails if the directory has no chat template, or one that cannot be read.
     pub fn template(&self) -> Result<&ChatTemplate> {
-        self.template.as_ref().ok_or_else(|| {
+        if let Some(template) = self.template.get() {
+            return Ok(template);
+        }
+        let template = ChatTemplate::open(&self.folder)?.ok_or_else(|| {
             Error::invalid(
                 "the model has no chat template (chat_template.jinja, or `chat_template` in tokenizer_config.json): it is \
                  no chat model; give it plain prompts, or put a template there",
             )
-        })
+        })?;
+        Ok(self.template.get_or_init(|| template))
     }
 
     /// Token numbers of a conversation, ready for the assistant's answer.

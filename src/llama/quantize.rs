@@ -2,13 +2,14 @@
 
 use std::path::Path;
 
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::config::QUANT_METHOD;
 use super::matrix::{Precision, Values};
 use super::shards::{self, Planned, Stored};
 use super::{Checkpoint, layout};
 use crate::error::{Error, Result};
+use crate::fields::read_json;
 use crate::files;
 
 /// Files beside the weights that a model is opened with.
@@ -64,8 +65,7 @@ pub fn quantize(folder: &Path, out: &Path, precision: Precision, on_layer: impl 
         }
     }
     let path = folder.join("config.json");
-    let mut config: Value =
-        serde_json::from_str(&files::read_text(&path)?).map_err(|e| Error::file(&path, format!("is no JSON: {e}")))?;
+    let mut config = read_json(&path)?;
     config["quantization_config"] = json!({"quant_method": QUANT_METHOD, "bits": bits.count()});
     // Last, so that a directory that was cut short has no configuration.
     files::write_whole(&out.join("config.json"), |file| writeln!(file, "{config:#}"))

@@ -42,6 +42,7 @@ pub fn statistics_table(statistics: &Statistics, published: Option<&Published>) 
     rows.push(count("without image", &|s| s.without_image));
     rows.push(count("image file missing", &|s| s.missing_images));
     rows.push(count("image file unreadable", &|s| s.unreadable_images));
+    rows.push(count("image to be turned (EXIF)", &|s| s.turned_images));
     rows.push(count("mention not in its sentence", &|s| s.not_in_sentence));
     rows.push(row("mean words of a mention", &|s| format!("{:.2}", s.mention_words)));
     rows.push(row("mean words of its sentence", &|s| format!("{:.2}", s.sentence_words)));
@@ -53,14 +54,15 @@ pub fn statistics_table(statistics: &Statistics, published: Option<&Published>) 
     let e = &statistics.entities;
     format!(
         "{}\n{} entities: {} without description (the others have {:.1} words in the mean), {} without image, {} image \
-         files missing, {} unreadable",
+         files missing, {} unreadable, {} to be turned (EXIF)",
         table(&header, rows),
         e.entities,
         e.without_description,
         e.description_words,
         e.without_image,
         e.missing_images,
-        e.unreadable_images
+        e.unreadable_images,
+        e.turned_images
     )
 }
 

@@ -8,7 +8,8 @@ use std::sync::Arc;
 
 use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
-use safetensors::{Dtype, SafeTensors, View};
+use rayon::prelude::*;
+use safetensors::{Dtype, SafeTensorError, SafeTensors, View};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -41,7 +42,14 @@ impl Reader {
     pub fn open(path: &Path) -> Result<Reader> {
         let file = Arc::new(MappedFile::open(path)?);
         let (header, metadata) = SafeTensors::read_metadata(&file).map_err(|e| {
-            let cut = || format!("is no complete safetensors file ({e}); was it cut short? write or copy it again");
+            let what = match e {
+                SafeTensorError::InvalidHeader(_) | SafeTensorError::InvalidHeaderDeserialization(_) => {
+                    "its header cannot be read".to_string()
+                }
+                SafeTensorError::MetadataIncompleteBuffer => "its length is not what its header says".to_string(),
+                other => other.to_string(),
+            };
+            let cut = || format!("is no complete safetensors file ({what}); was it cut short? write or copy it again");
             Error::file(path, foreign(&file).map_or_else(cut, str::to_string))
         })?;
         let start = header + 8;
@@ -94,7 +102,7 @@ impl Reader {
         dtype.ok_or_else(|| self.error(name, format!("is {found:?}, which no part of the engine reads")))
     }
 
-    /// Reads a tensor of f32, f16 or bf16 as f32, whatever its shape.
+    /// Reads a tensor of f32, f16 or bf16 as f32, whatever its shape. Fails if a value is infinite or no number.
     pub fn tensor(&self, name: &str) -> Result<Tensor> {
         let entry = self.entry(name)?;
         let bytes = &self.file[entry.bytes.clone()];
@@ -104,7 +112,14 @@ impl Reader {
             Dtype::BF16 => bytemuck::pod_collect_to_vec::<u8, bf16>(bytes).to_f32_vec(),
             other => return Err(self.error(name, format!("is {other:?}, needs F32, F16 or BF16"))),
         };
+        self.expect_finite(name, first_unbounded(&values))?;
         Tensor::new(entry.shape.clone(), values)
+    }
+
+    /// Fails with the place of a tensor's first value that is infinite or no number, if there is one.
+    pub fn expect_finite(&self, name: &str, unbounded: Option<usize>) -> Result<()> {
+        let reason = |at| format!("holds NaN or infinity (value {at}): the file is damaged, or its training diverged");
+        unbounded.map_or(Ok(()), |at| Err(self.error(name, reason(at))))
     }
 
     /// Reads a tensor as f32 and checks its shape.
@@ -150,6 +165,39 @@ impl Reader {
     pub fn error(&self, name: &str, reason: impl Into<String>) -> Error {
         Error::tensor(self.path(), name, reason)
     }
+}
+
+/// Numbers whose exponent says whether they are finite.
+pub trait Float: Sync {
+    /// Whether the number is neither infinite nor NaN.
+    fn bounded(&self) -> bool;
+}
+
+impl Float for f32 {
+    fn bounded(&self) -> bool {
+        self.is_finite()
+    }
+}
+
+impl Float for f16 {
+    fn bounded(&self) -> bool {
+        self.to_bits() & 0x7c00 != 0x7c00
+    }
+}
+
+impl Float for bf16 {
+    fn bounded(&self) -> bool {
+        self.to_bits() & 0x7f80 != 0x7f80
+    }
+}
+
+/// The place of the first value that is infinite or no number.
+pub fn first_unbounded<T: Float>(values: &[T]) -> Option<usize> {
+    // Pieces without a branch per value: weights have billions.
+    const PIECE: usize = 1 << 16;
+    let bad = |piece: &[T]| piece.iter().fold(false, |bad, value| bad | !value.bounded());
+    let piece = values.par_chunks(PIECE).position_first(bad)?;
+    Some(piece * PIECE + values[piece * PIECE..].iter().position(|value| !value.bounded())?)
 }
 
 /// A Rust type that files can hold.
@@ -264,6 +312,24 @@ mod tests {
         ] {
             assert!(wrong.to_string().contains(says), "{wrong}");
         }
+    }
+
+    #[test]
+    fn weights_that_are_no_numbers_are_named_with_their_place() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("x.safetensors");
+        for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+            let mut wide = vec![1.0f32; 100_000];
+            wide[70_003] = bad;
+            let [half, brain] = [f16::from_f32(bad).to_f32(), bf16::from_f32(bad).to_f32()];
+            assert!(!f16::from_f32(half).bounded() && !bf16::from_f32(brain).bounded());
+            Writer::default().add("w", &[wide.len()], &wide).write(&path).unwrap();
+            let error = Reader::open(&path).unwrap().tensor("w").unwrap_err().to_string();
+            assert!(error.contains("`w`: holds NaN or infinity (value 70003)"), "{error}");
+        }
+        assert_eq!(first_unbounded(&[f16::MAX, f16::MIN, f16::MIN_POSITIVE_SUBNORMAL]), None);
+        assert_eq!(first_unbounded(&[bf16::MAX, bf16::MIN, bf16::ZERO]), None);
+        assert_eq!(first_unbounded(&[f32::MAX, f32::MIN]), None);
     }
 
     #[test]

@@ -3,12 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-use serde::Deserialize;
-
 use super::Tensor;
 use super::safetensors::Reader;
 use crate::error::{Error, Result};
-use crate::files;
+use crate::fields::Fields;
 
 /// The one file of a small model.
 pub(crate) const SINGLE: &str = "model.safetensors";
@@ -22,11 +20,6 @@ pub struct Shards {
     readers: Vec<Reader>,
     /// The reader of each tensor.
     places: BTreeMap<String, usize>,
-}
-
-#[derive(Deserialize)]
-struct Index {
-    weight_map: BTreeMap<String, String>,
 }
 
 impl Shards {
@@ -68,12 +61,15 @@ impl Shards {
     }
 
     fn named_by(index: &Path) -> Result<BTreeMap<String, String>> {
-        let parsed: Index = serde_json::from_str(&files::read_text(index)?)
-            .map_err(|e| Error::file(index, format!("is no index of shards: {e}")))?;
-        match parsed.weight_map.values().find(|name| Path::new(name).components().count() != 1) {
-            Some(name) => Err(Error::file(index, format!("names {name:?}, which is no file beside it"))),
-            None => Ok(parsed.weight_map),
-        }
+        let fields = Fields::read(index)?;
+        let Some(map) = fields.under("weight_map")? else {
+            return Err(fields.error("is no index of shards: it has no `weight_map`"));
+        };
+        let place = |tensor: &str| match map.text(tensor)? {
+            Some(name) if Path::new(name).components().count() == 1 => Ok((tensor.to_string(), name.to_string())),
+            name => Err(fields.error(format!("names {:?}, which is no file beside it", name.unwrap_or_default()))),
+        };
+        map.keys().map(place).collect()
     }
 
     /// Names of the files, in order.

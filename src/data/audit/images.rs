@@ -7,7 +7,7 @@ use serde::Serialize;
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::Loaded;
-use crate::encoder::{image_size, read_image};
+use crate::encoder::{image_header, read_image};
 
 /// How closely images are looked at.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, clap::ValueEnum)]
@@ -26,6 +26,8 @@ pub enum ImageCheck {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ImageState {
     Good,
+    /// Good, but its EXIF entry says that it is to be turned or mirrored, which encoding does not do.
+    Turned,
     Missing,
     Unreadable,
 }
@@ -37,14 +39,17 @@ pub fn states(loaded: &Loaded, check: ImageCheck) -> HashMap<&str, ImageState> {
     }
     let state = |name: &&str| {
         let path = loaded.root.join(name);
-        let readable = || match check {
-            ImageCheck::Decode => read_image(&path).is_ok(),
-            _ => image_size(&path).is_ok(),
-        };
-        match path.is_file() {
-            false => ImageState::Missing,
-            true if readable() => ImageState::Good,
-            true => ImageState::Unreadable,
+        let whole = || check != ImageCheck::Decode || read_image(&path).is_ok();
+        match path.is_file().then(|| image_header(&path)) {
+            None => ImageState::Missing,
+            Some(Ok(header)) if whole() => {
+                if header.turned {
+                    ImageState::Turned
+                } else {
+                    ImageState::Good
+                }
+            }
+            Some(_) => ImageState::Unreadable,
         }
     };
     let names = loaded.entities.iter().filter_map(|e| e.image.as_deref());

@@ -109,7 +109,13 @@ mod tests {
         write("images/bad.png", "no image");
         image::RgbImage::new(3, 3).save(folder.path().join("images/a.png")).unwrap();
         std::fs::copy(folder.path().join("images/a.png"), folder.path().join("images/copy.png")).unwrap();
-        image::RgbImage::new(5, 9).save(folder.path().join("images/e.png")).unwrap();
+        // A JPEG whose EXIF entry says that it lies on its side.
+        let mut lying = std::io::Cursor::new(Vec::new());
+        image::RgbImage::new(5, 9).write_to(&mut lying, image::ImageFormat::Jpeg).unwrap();
+        let exif = b"\xff\xe1\0\x22Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\0\0\0\0";
+        let lying = lying.into_inner();
+        let lying = [&lying[..2], exif, &lying[2..]].concat();
+        std::fs::write(folder.path().join("images/e.png"), lying).unwrap();
         folder
     }
 
@@ -126,6 +132,7 @@ mod tests {
         assert_eq!(train.candidates, Some(Lengths { least: 2, mean: 8.0 / 3.0, most: 3 }));
         assert_eq!((train.gold_in_list, test.gold_in_list, test.without_candidates), (3, 0, 1));
         assert_eq!((train.missing_images, train.unreadable_images, train.not_in_sentence), (1, 1, 1));
+        assert_eq!((train.turned_images, test.turned_images, all.turned_images, e.turned_images), (0, 1, 1, 0));
         assert_eq!(train.sentence_words, 8.0 / 3.0);
 
         assert_eq!(findings.bad_records, 3);

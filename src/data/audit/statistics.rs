@@ -25,6 +25,8 @@ pub struct EntityStatistics {
     pub without_image: usize,
     pub missing_images: usize,
     pub unreadable_images: usize,
+    /// Images whose EXIF entry says that they are to be turned or mirrored.
+    pub turned_images: usize,
     /// Mean words of a description, of those that have one.
     pub description_words: f64,
 }
@@ -59,6 +61,8 @@ pub struct SplitStatistics {
     pub missing_images: usize,
     /// Mentions whose image file is no image.
     pub unreadable_images: usize,
+    /// Mentions whose image is to be turned or mirrored, as its EXIF entry says.
+    pub turned_images: usize,
     /// Mentions whose text is no part of their sentence.
     pub not_in_sentence: usize,
     /// Mean words of a mention.
@@ -90,6 +94,7 @@ impl EntityStatistics {
             without_image: entities.iter().filter(|e| e.image.is_none()).count(),
             missing_images: in_state(entities.iter().map(|e| &e.image), images, ImageState::Missing),
             unreadable_images: in_state(entities.iter().map(|e| &e.image), images, ImageState::Unreadable),
+            turned_images: in_state(entities.iter().map(|e| &e.image), images, ImageState::Turned),
             description_words: mean(described.into_iter()),
         }
     }
@@ -117,6 +122,7 @@ impl SplitStatistics {
             without_image: count(|m| m.image.is_none()),
             missing_images: in_state(with_image(), images, ImageState::Missing),
             unreadable_images: in_state(with_image(), images, ImageState::Unreadable),
+            turned_images: in_state(with_image(), images, ImageState::Turned),
             not_in_sentence: count(|m| !m.sentence.contains(&m.mention)),
             mention_words: mean(mentions.iter().map(|m| words(&m.mention))),
             sentence_words: mean(mentions.iter().map(|m| words(&m.sentence))),

@@ -2,15 +2,14 @@
 
 use std::path::Path;
 
-use serde::Deserialize;
+use serde_json::json;
 
 use crate::encoder::transformer::Sizes;
-use crate::error::{Error, Result};
-use crate::files;
+use crate::error::Result;
+use crate::fields::Fields;
 
 /// Sizes of the model.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(default)]
+#[derive(Clone, Debug)]
 pub struct BertConfig {
     pub vocab_size: usize,
     pub hidden_size: usize,
@@ -21,8 +20,6 @@ pub struct BertConfig {
     pub type_vocab_size: usize,
     pub hidden_act: String,
     pub layer_norm_eps: f32,
-    /// Older configurations name it.
-    pub position_embedding_type: String,
 }
 
 impl Default for BertConfig {
@@ -37,7 +34,6 @@ impl Default for BertConfig {
             type_vocab_size: 2,
             hidden_act: "gelu".into(),
             layer_norm_eps: 1e-12,
-            position_embedding_type: "absolute".into(),
         }
     }
 }
@@ -45,17 +41,26 @@ impl Default for BertConfig {
 impl BertConfig {
     /// Reads and checks the `config.json` of a Hugging Face directory.
     pub fn read(folder: &Path) -> Result<BertConfig> {
-        let path = folder.join("config.json");
-        let config: BertConfig = serde_json::from_str(&files::read_text(&path)?)
-            .map_err(|e| Error::file(&path, format!("is no configuration of BERT: {e}")))?;
-        if [config.vocab_size, config.max_position_embeddings, config.type_vocab_size].contains(&0) {
-            return Err(Error::file(&path, "has a size that makes no sense"));
-        }
-        if config.position_embedding_type != "absolute" {
-            let found = &config.position_embedding_type;
-            return Err(Error::file(&path, format!("has positions of type `{found}`; `absolute` is supported")));
-        }
-        config.sizes().map_err(|e| Error::file(&path, e.to_string()))?;
+        let fields = Fields::read(&folder.join("config.json"))?;
+        let default = BertConfig::default();
+        // Positions by distance, tokens that see only those before them, heads that were cut out.
+        fields.only("position_embedding_type", &[json!("absolute")])?;
+        fields.only("is_decoder", &[json!(false)])?;
+        fields.only("add_cross_attention", &[json!(false)])?;
+        fields.only("pruned_heads", &[json!({})])?;
+        fields.only("quantization_config", &[])?;
+        let config = BertConfig {
+            vocab_size: fields.positive("vocab_size", default.vocab_size)?,
+            hidden_size: fields.positive("hidden_size", default.hidden_size)?,
+            intermediate_size: fields.positive("intermediate_size", default.intermediate_size)?,
+            num_hidden_layers: fields.size("num_hidden_layers")?.unwrap_or(default.num_hidden_layers),
+            num_attention_heads: fields.positive("num_attention_heads", default.num_attention_heads)?,
+            max_position_embeddings: fields.positive("max_position_embeddings", default.max_position_embeddings)?,
+            type_vocab_size: fields.positive("type_vocab_size", default.type_vocab_size)?,
+            hidden_act: fields.text("hidden_act")?.map_or(default.hidden_act, String::from),
+            layer_norm_eps: fields.above_zero("layer_norm_eps")?.unwrap_or(default.layer_norm_eps),
+        };
+        config.sizes().map_err(|e| fields.error(e.to_string()))?;
         Ok(config)
     }
 

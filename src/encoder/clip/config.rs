@@ -2,15 +2,15 @@
 
 use std::path::Path;
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
+use serde_json::{Value, json};
 
 use crate::encoder::transformer::{Sizes, block_flops};
-use crate::error::{Error, Result};
-use crate::files;
+use crate::error::Result;
+use crate::fields::Fields;
 
 /// Both towers.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
-#[serde(default)]
+#[derive(Clone, Debug, Default, Serialize)]
 pub struct ClipConfig {
     /// Always "clip".
     pub model_type: String,
@@ -23,8 +23,7 @@ pub struct ClipConfig {
 }
 
 /// The text tower.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(default)]
+#[derive(Clone, Debug, Serialize)]
 pub struct TextConfig {
     pub vocab_size: usize,
     pub hidden_size: usize,
@@ -54,8 +53,7 @@ impl Default for TextConfig {
 }
 
 /// The vision tower.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(default)]
+#[derive(Clone, Debug, Serialize)]
 pub struct VisionConfig {
     pub hidden_size: usize,
     pub intermediate_size: usize,
@@ -85,6 +83,22 @@ impl Default for VisionConfig {
 }
 
 impl TextConfig {
+    fn of(fields: &Fields, default: &TextConfig) -> Result<TextConfig> {
+        fields.only("pruned_heads", &[json!({})])?;
+        let end = fields.whole("eos_token_id")?.unwrap_or(default.eos_token_id.into());
+        Ok(TextConfig {
+            vocab_size: fields.positive("vocab_size", default.vocab_size)?,
+            hidden_size: fields.positive("hidden_size", default.hidden_size)?,
+            intermediate_size: fields.positive("intermediate_size", default.intermediate_size)?,
+            num_hidden_layers: fields.size("num_hidden_layers")?.unwrap_or(default.num_hidden_layers),
+            num_attention_heads: fields.positive("num_attention_heads", default.num_attention_heads)?,
+            max_position_embeddings: fields.positive("max_position_embeddings", default.max_position_embeddings)?,
+            hidden_act: fields.text("hidden_act")?.unwrap_or(&default.hidden_act).into(),
+            layer_norm_eps: fields.above_zero("layer_norm_eps")?.unwrap_or(default.layer_norm_eps),
+            eos_token_id: u32::try_from(end).map_err(|_| fields.wrong("eos_token_id", "the number of a token"))?,
+        })
+    }
+
     pub(super) fn sizes(&self) -> Result<Sizes> {
         let (heads, eps) = (self.num_attention_heads, self.layer_norm_eps);
         Ok(Sizes::new(self.hidden_size, self.intermediate_size, heads, eps, &self.hidden_act)?.causal())
@@ -92,6 +106,36 @@ impl TextConfig {
 }
 
 impl VisionConfig {
+    fn of(fields: &Fields, default: &VisionConfig) -> Result<VisionConfig> {
+        fields.only("pruned_heads", &[json!({})])?;
+        fields.only("num_channels", &[json!(3)])?;
+        // Transformers 5 takes a height and a width as well.
+        let square = |key: &str, default: usize| match fields.get(key).is_some_and(Value::is_array) {
+            false => fields.positive(key, default),
+            true => match fields.sizes(key)?.as_deref() {
+                Some([height, width]) if height == width => Ok(*height),
+                _ => Err(fields.wrong(key, "one number, or twice the same")),
+            },
+        };
+        let config = VisionConfig {
+            hidden_size: fields.positive("hidden_size", default.hidden_size)?,
+            intermediate_size: fields.positive("intermediate_size", default.intermediate_size)?,
+            num_hidden_layers: fields.size("num_hidden_layers")?.unwrap_or(default.num_hidden_layers),
+            num_attention_heads: fields.positive("num_attention_heads", default.num_attention_heads)?,
+            num_channels: default.num_channels,
+            image_size: square("image_size", default.image_size)?,
+            patch_size: square("patch_size", default.patch_size)?,
+            hidden_act: fields.text("hidden_act")?.unwrap_or(&default.hidden_act).into(),
+            layer_norm_eps: fields.above_zero("layer_norm_eps")?.unwrap_or(default.layer_norm_eps),
+        };
+        if config.patch_size > config.image_size {
+            let (patch, image) = (fields.name("patch_size"), fields.name("image_size"));
+            let reason = format!("`{patch}` {} is above `{image}` {}", config.patch_size, config.image_size);
+            return Err(fields.error(reason));
+        }
+        Ok(config)
+    }
+
     pub(super) fn sizes(&self) -> Result<Sizes> {
         let (heads, eps) = (self.num_attention_heads, self.layer_norm_eps);
         Sizes::new(self.hidden_size, self.intermediate_size, heads, eps, &self.hidden_act)
@@ -119,24 +163,49 @@ impl ClipConfig {
         block_flops(layers, width, inner, config.patches()) + (embedding + 2 * width * self.projection_dim) as u64
     }
 
-    /// Reads and checks the `config.json` of a Hugging Face directory.
+    /// Reads and checks the `config.json` of a Hugging Face directory. What a tower does not compute is refused by
+    /// [`TextConfig::sizes`] and [`VisionConfig::sizes`], since the other tower may be of use without it.
     pub fn read(folder: &Path) -> Result<ClipConfig> {
-        let path = folder.join("config.json");
-        let mut config: ClipConfig = serde_json::from_str(&files::read_text(&path)?)
-            .map_err(|e| Error::file(&path, format!("is no configuration of CLIP: {e}")))?;
-        if config.model_type != "clip" {
-            let reason = format!("has model_type `{}`; a CLIP's is `clip`", config.model_type);
-            return Err(Error::file(&path, reason));
+        let fields = Fields::read(&folder.join("config.json"))?;
+        let model_type = fields.text("model_type")?.unwrap_or_default();
+        if model_type != "clip" {
+            let reason = format!("has model_type `{}`; a CLIP's is `clip`", model_type.escape_debug());
+            return Err(fields.error(reason));
         }
-        if config.projection_dim == 0 {
-            config.projection_dim = 512;
+        fields.only("quantization_config", &[])?;
+        let text = tower(&fields, "text_config", TextConfig::default(), TextConfig::of)?;
+        let vision = tower(&fields, "vision_config", VisionConfig::default(), VisionConfig::of)?;
+        Ok(ClipConfig {
+            model_type: "clip".into(),
+            text_config: text,
+            vision_config: vision,
+            projection_dim: fields.positive("projection_dim", 512)?,
+        })
+    }
+}
+
+/// A tower's settings: under its name, and in files of old under `..._dict` besides, which transformers lets win. Where
+/// they disagree, it is not known what is meant.
+fn tower<T: Serialize>(fields: &Fields, key: &str, default: T, of: impl Fn(&Fields, &T) -> Result<T>) -> Result<T> {
+    let old = format!("{key}_dict");
+    let base = match fields.under(&old)? {
+        Some(old) => of(&old, &default)?,
+        None => {
+            let own = fields.under(key)?;
+            return own.map_or(Ok(None), |own| of(&own, &default).map(Some)).map(|own| own.unwrap_or(default));
         }
-        let (text, vision) = (&config.text_config, &config.vision_config);
-        let sizes = [text.hidden_size, text.max_position_embeddings, vision.hidden_size, vision.patch_size];
-        if sizes.contains(&0) || vision.num_channels != 3 || vision.patch_size > vision.image_size {
-            return Err(Error::file(&path, "has a size that makes no sense"));
+    };
+    let Some(own) = fields.under(key)? else { return Ok(base) };
+    let merged = of(&own, &base)?;
+    let list = |config: &T| serde_json::to_value(config).unwrap_or_default();
+    let (a, b) = (list(&base), list(&merged));
+    let differs = a.as_object().into_iter().flatten().find(|(name, value)| b.get(name.as_str()) != Some(value));
+    match differs {
+        None => Ok(base),
+        Some((name, value)) => {
+            let found = &b[name];
+            let reason = format!("`{key}.{name}` is {found}, `{old}` makes it {value}; take out the one not meant");
+            Err(fields.error(reason))
         }
-        text.sizes().and(vision.sizes()).map_err(|e| Error::file(&path, e.to_string()))?;
-        Ok(config)
     }
 }

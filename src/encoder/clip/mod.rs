@@ -13,12 +13,13 @@ pub use random::{RandomClip, write_random};
 use self::text::ClipText;
 use self::vision::ClipVision;
 use super::layers::{Dense, Loader, Rows};
+use super::processor::Kind;
 use super::text::TextModel;
 use super::transformer::Layout;
 use super::vision::ImageModel;
 use super::{Compute, ImageProcessor};
 use crate::device::cpu::vector;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::tensor::Shards;
 
 /// Where the layers of a block of either tower lie.
@@ -35,6 +36,7 @@ const BLOCK: Layout = Layout {
 /// Reads the text tower.
 pub(super) fn open_text(folder: &Path, shards: &Shards, compute: &Compute) -> Result<Box<dyn TextModel>> {
     let config = ClipConfig::read(folder)?;
+    config.text_config.sizes().map_err(|e| refused(folder, "text_config", e))?;
     Ok(Box::new(ClipText::read(&Loader::new(shards, compute), &config)?))
 }
 
@@ -45,8 +47,13 @@ pub(super) fn open_vision(
     compute: &Compute,
 ) -> Result<(ImageProcessor, Box<dyn ImageModel>)> {
     let config = ClipConfig::read(folder)?;
-    let processor = ImageProcessor::open(folder, Some(config.vision_config.image_size as u32))?;
+    config.vision_config.sizes().map_err(|e| refused(folder, "vision_config", e))?;
+    let processor = ImageProcessor::open(folder, Kind::Clip, Some(config.vision_config.image_size as u32))?;
     Ok((processor, Box::new(ClipVision::read(&Loader::new(shards, compute), &config)?)))
+}
+
+fn refused(folder: &Path, tower: &str, error: Error) -> Error {
+    Error::file(folder.join("config.json"), format!("`{tower}`: {error}"))
 }
 
 /// The projected vector of each row, scaled to length one.

@@ -62,7 +62,8 @@ impl<'a> Loader<'a> {
 
     /// Several layers of the same input as one, their outputs side by side.
     pub fn dense_of(&self, names: &[&str], outputs: usize, inputs: usize) -> Result<Dense> {
-        let (mut weight, mut bias) = (Vec::with_capacity(names.len() * outputs * inputs), Vec::new());
+        // Grows with what is read: the sizes are a configuration's until a tensor has them.
+        let (mut weight, mut bias) = (Vec::new(), Vec::new());
         for name in names {
             weight.extend_from_slice(self.tensor(&format!("{name}.weight"), &[outputs, inputs])?.data());
             bias.extend(self.vector(&format!("{name}.bias"), outputs)?);

@@ -2,36 +2,28 @@
 
 use std::path::Path;
 
-use serde::Deserialize;
+use serde_json::json;
 
-use crate::error::{Error, Result};
-use crate::files;
+use super::REDUCTION;
+use crate::error::Result;
+use crate::fields::Fields;
 
 /// Sizes of the model.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(default)]
+#[derive(Clone, Debug)]
 pub struct ResNetConfig {
-    pub num_channels: usize,
     pub embedding_size: usize,
     pub hidden_sizes: Vec<usize>,
     pub depths: Vec<usize>,
-    pub layer_type: String,
-    pub hidden_act: String,
     pub downsample_in_first_stage: bool,
-    pub downsample_in_bottleneck: bool,
 }
 
 impl Default for ResNetConfig {
     fn default() -> ResNetConfig {
         ResNetConfig {
-            num_channels: 3,
             embedding_size: 64,
             hidden_sizes: vec![256, 512, 1024, 2048],
             depths: vec![3, 4, 6, 3],
-            layer_type: "bottleneck".into(),
-            hidden_act: "relu".into(),
             downsample_in_first_stage: false,
-            downsample_in_bottleneck: false,
         }
     }
 }
@@ -39,22 +31,30 @@ impl Default for ResNetConfig {
 impl ResNetConfig {
     /// Reads and checks the `config.json` of a Hugging Face directory.
     pub fn read(folder: &Path) -> Result<ResNetConfig> {
-        let path = folder.join("config.json");
-        let config: ResNetConfig = serde_json::from_str(&files::read_text(&path)?)
-            .map_err(|e| Error::file(&path, format!("is no configuration of a ResNet: {e}")))?;
-        let sizes = [&config.hidden_sizes[..], &config.depths].concat();
-        let stages = config.hidden_sizes.len();
-        if sizes.contains(&0) || stages == 0 || stages != config.depths.len() || config.embedding_size == 0 {
-            return Err(Error::file(&path, "has a size that makes no sense"));
-        }
-        if config.layer_type != "bottleneck" || config.hidden_act != "relu" || config.num_channels != 3 {
-            let ResNetConfig { layer_type, hidden_act, num_channels, .. } = config;
-            let found = format!("layers `{layer_type}` with `{hidden_act}` on {num_channels} channels");
-            return Err(Error::file(&path, format!("has {found}; `bottleneck` with `relu` on 3 is supported")));
-        }
-        if config.downsample_in_bottleneck {
+        let fields = Fields::read(&folder.join("config.json"))?;
+        let default = ResNetConfig::default();
+        fields.only("layer_type", &[json!("bottleneck")])?;
+        fields.only("hidden_act", &[json!("relu")])?;
+        fields.only("num_channels", &[json!(3)])?;
+        fields.only("quantization_config", &[])?;
+        if fields.flag("downsample_in_bottleneck")?.unwrap_or(false) {
             let reason = "has `downsample_in_bottleneck`, ResNet's first version; the second (v1.5) is supported";
-            return Err(Error::file(&path, reason));
+            return Err(fields.error(reason));
+        }
+        let config = ResNetConfig {
+            embedding_size: fields.positive("embedding_size", default.embedding_size)?,
+            hidden_sizes: fields.sizes("hidden_sizes")?.unwrap_or(default.hidden_sizes),
+            depths: fields.sizes("depths")?.unwrap_or(default.depths),
+            downsample_in_first_stage: fields.flag("downsample_in_first_stage")?.unwrap_or(false),
+        };
+        let (stages, depths) = (config.hidden_sizes.len(), config.depths.len());
+        if stages == 0 || stages != depths {
+            return Err(fields.error(format!("has {stages} `hidden_sizes` and {depths} `depths`; each stage has both")));
+        }
+        if let Some(narrow) = config.hidden_sizes.iter().find(|&&size| size < REDUCTION) {
+            return Err(
+                fields.error(format!("`hidden_sizes` has {narrow}; a bottleneck is {REDUCTION} times narrower"))
+            );
         }
         Ok(config)
     }

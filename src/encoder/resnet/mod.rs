@@ -7,6 +7,7 @@ use std::path::Path;
 pub use config::ResNetConfig;
 
 use super::layers::{Convolution, Filters, Loader, Maps, MaxPool, Sequences, mean};
+use super::processor::Kind;
 use super::vision::ImageModel;
 use super::{Compute, Encoded, ImageProcessor, collect};
 use crate::device::cpu::Activation;
@@ -43,14 +44,14 @@ struct Bottleneck {
 /// Reads the model, saved alone or with a classifier, and how its images are prepared.
 pub(super) fn open(folder: &Path, shards: &Shards, compute: &Compute) -> Result<(ImageProcessor, Box<dyn ImageModel>)> {
     let config = ResNetConfig::read(folder)?;
-    let processor = ImageProcessor::open(folder, None)?;
+    let processor = ImageProcessor::open(folder, Kind::ConvNext, None)?;
     let size = processor.size();
     let loader = Loader::new(shards, compute).under_if("resnet", "embedder.embedder.convolution.weight");
     let normalized = |loader: &Loader, outputs, inputs, kernel, stride| {
         let filters = Filters { outputs, inputs, kernel, stride, padding: kernel / 2 };
         loader.normalized_convolution(filters, EPS)
     };
-    let first = normalized(&loader.under("embedder.embedder"), config.embedding_size, config.num_channels, 7, 2)?;
+    let first = normalized(&loader.under("embedder.embedder"), config.embedding_size, 3, 7, 2)?;
     let pool = MaxPool { kernel: 3, stride: 2, padding: 1 };
     let mut side = size.div_ceil(2).div_ceil(2);
     let mut layers = Vec::new();

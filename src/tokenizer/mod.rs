@@ -1,10 +1,18 @@
 //! Texts to token numbers and back, by the tokenizer that a model ships.
 
+mod file;
+mod settings;
+
 use std::path::{Path, PathBuf};
 
 use tokenizers::TruncationParams;
 
 use crate::error::{Error, Result};
+use crate::fields::read_json;
+use crate::guard::caught;
+
+/// Most characters of a text that an error repeats.
+const SHOWN: usize = 60;
 
 /// A model's `tokenizer.json`.
 pub struct Tokenizer {
@@ -20,11 +28,14 @@ impl Tokenizer {
             let reason = "is missing; save the model's fast tokenizer (`tokenizer.save_pretrained`) beside its weights";
             return Err(Error::file(&path, reason));
         }
-        let mut inner = tokenizers::Tokenizer::from_file(&path)
-            .map_err(|e| Error::file(&path, format!("cannot be read as a tokenizer: {e}")))?;
+        let file = read_json(&path)?;
+        file::check(&path, &file)?;
+        let mut inner = file::read(&path, file)?;
         inner.with_padding(None);
         inner.with_truncation(None).map_err(|e| Error::file(&path, e.to_string()))?;
-        Ok(Tokenizer { path, inner })
+        let tokenizer = Tokenizer { path, inner };
+        settings::check(folder, &tokenizer)?;
+        Ok(tokenizer)
     }
 
     /// Where it was read.
@@ -38,8 +49,11 @@ impl Tokenizer {
     }
 
     fn encode_by(&self, inner: &tokenizers::Tokenizer, text: &str, special: bool) -> Result<Vec<u32>> {
-        let encoding = inner.encode_fast(text, special);
-        let encoding = encoding.map_err(|e| Error::file(&self.path, format!("cannot tokenize {text:?}: {e}")))?;
+        let encoding = caught(|| inner.encode_fast(text, special).map_err(|e| e.to_string())).flatten();
+        let encoding = encoding.map_err(|e| {
+            let start: String = text.chars().take(SHOWN).collect();
+            Error::file(&self.path, format!("cannot tokenize {start:?}: {e}"))
+        })?;
         Ok(encoding.get_ids().to_vec())
     }
 
@@ -58,7 +72,8 @@ impl Tokenizer {
 
     /// The text of tokens, without special ones.
     pub fn decode(&self, ids: &[u32]) -> Result<String> {
-        self.inner.decode(ids, true).map_err(|e| Error::file(&self.path, format!("cannot decode tokens: {e}")))
+        let text = caught(|| self.inner.decode(ids, true).map_err(|e| e.to_string())).flatten();
+        text.map_err(|e| Error::file(&self.path, format!("cannot decode tokens: {e}")))
     }
 
     /// The number of a token as it stands in the vocabulary.
