@@ -8,6 +8,7 @@ pub mod error;
 pub mod eval;
 pub mod files;
 mod foreign;
+pub mod interrupt;
 pub mod kar;
 pub mod llama;
 pub mod model;
