@@ -42,6 +42,10 @@ pub enum Error {
     #[error("{device}: {doing}: {reason}")]
     Device { device: String, doing: String, reason: String },
 
+    /// A signal asked the process to stop, and what it did is kept.
+    #[error("stopped by {}: {advice}", if *.signal == signal_hook::consts::SIGINT { "SIGINT" } else { "SIGTERM" })]
+    Stopped { signal: i32, advice: String },
+
     /// A setting, alone or against the data at hand, makes no sense.
     #[error("{0}")]
     Invalid(String),
@@ -81,9 +85,11 @@ impl Error {
             Error::Io { .. } | Error::Record { .. } | Error::File { .. } | Error::Tensor { .. } | Error::Invalid(_) => {
                 true
             }
-            Error::Shape { .. } | Error::NoBackward { .. } | Error::DroppedGradient { .. } | Error::Device { .. } => {
-                false
-            }
+            Error::Shape { .. }
+            | Error::NoBackward { .. }
+            | Error::DroppedGradient { .. }
+            | Error::Device { .. }
+            | Error::Stopped { .. } => false,
         }
     }
 

@@ -10,6 +10,7 @@ mod fields;
 pub mod files;
 mod foreign;
 mod guard;
+pub mod interrupt;
 pub mod kar;
 pub mod llama;
 pub mod model;

@@ -10,6 +10,7 @@ use std::panic::{self, AssertUnwindSafe};
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use crate::error::Error;
 use crate::report::printable;
 
 /// Whether the program goes on when what it says cannot be written.
@@ -84,8 +85,16 @@ pub fn run(command: impl FnOnce() -> anyhow::Result<()>) -> ExitCode {
         Err(error) if is_closed_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
             eprint(format_args!("error: {}\n", printable(&format!("{error:#}"))));
-            ExitCode::FAILURE
+            stopped_by(&error).map_or(ExitCode::FAILURE, |signal| ExitCode::from(128 + signal as u8))
         }
+    }
+}
+
+/// The signal that ended the work; shells know it by the exit code.
+fn stopped_by(error: &anyhow::Error) -> Option<i32> {
+    match error.downcast_ref::<Error>() {
+        Some(Error::Stopped { signal, .. }) => Some(*signal),
+        _ => None,
     }
 }
 

@@ -25,4 +25,5 @@ mod replay;
 mod streams;
 mod support;
 mod torture;
+mod training;
 mod workflow;

@@ -200,7 +200,7 @@ pub fn progress(unit: &str) -> ProgressBar {
 /// The configuration file with the flags that override it.
 #[derive(clap::Args)]
 pub struct ConfigArgs {
-    /// Configuration file [default: the paper's settings]; the flags below override it.
+    /// Configuration file [default: the settings of configs/wikimel.toml, but for the encoders]; the flags below override it.
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
 

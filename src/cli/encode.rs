@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use fissfuse::data::{Items, Manifest, Skipped, encode};
 use fissfuse::encoder::Encoders;
+use fissfuse::interrupt;
 use fissfuse::model::Modalities;
 use fissfuse::train::RunConfig;
 
@@ -40,6 +41,7 @@ pub struct Args {
 }
 
 pub fn run(args: Args) -> anyhow::Result<()> {
+    interrupt::watch()?;
     paths::keep_apart(&[("--data", &args.data.data)], &[("--out", &args.out)])?;
     paths::no_other_kind("--out", &args.out, &[Holds::Features])?;
     let config = args.config.as_deref().map(RunConfig::read).transpose()?.unwrap_or_default();

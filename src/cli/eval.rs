@@ -93,7 +93,7 @@ fn judge_run(args: &Args, ranking: &Path) -> anyhow::Result<()> {
         "split": args.split.to_string(),
         "ranking": ranking,
         "run": run,
-        "provenance": Provenance::new("none".into(), dataset.checksum()?, args.seed),
+        "provenance": Provenance::new("none".into(), dataset.checksum()?),
     });
     write_json(&out.join("metrics.json"), &metrics)?;
     println!("wrote {}", out.join("metrics.json").display());
@@ -136,7 +136,9 @@ fn judge_model(args: &Args, (features, model): (&Path, &Path), out: &Path) -> an
         "model": trained.model.config(),
         "epoch": trained.epoch,
         "features": batcher.store().manifest(),
-        "provenance": Provenance::new(device, dataset.checksum()?, args.seed),
+        "candidate_order_seed": args.seed,
+        "training": trained.origin,
+        "provenance": Provenance::new(device, dataset.checksum()?),
     });
     write_json(&out.join("metrics.json"), &metrics)?;
     write_run(out, &dataset, &samples, &evaluation)

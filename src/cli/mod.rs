@@ -18,6 +18,7 @@ mod rerank;
 mod train;
 mod written;
 
+use clap::builder::RangedU64ValueParser;
 use clap::{Parser, Subcommand};
 
 /// Multimodal entity linking: train FissFuse, link mentions, re-rank with a language model.
@@ -25,7 +26,7 @@ use clap::{Parser, Subcommand};
 #[command(version, about, propagate_version = true)]
 pub struct Cli {
     /// Threads for the arithmetic; results do not depend on it [default: all cores].
-    #[arg(long, global = true, value_name = "N")]
+    #[arg(long, global = true, value_name = "N", value_parser = threads())]
     threads: Option<usize>,
 
     #[command(subcommand)]
@@ -48,6 +49,11 @@ enum Command {
     Rerank(rerank::Args),
     Replay(replay::Args),
     Doctor(doctor::Args),
+}
+
+/// Parses counts of threads; more than any machine has cores would only use up its memory.
+fn threads() -> RangedU64ValueParser<usize> {
+    RangedU64ValueParser::new().range(0..=4096)
 }
 
 impl Cli {

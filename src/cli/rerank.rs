@@ -300,7 +300,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     let report = Report::new(model.identity(), &settings, &rankings, mentions.len(), &outcome);
     if let Some(path) = &args.report {
         let mut value = json!(report);
-        value["provenance"] = json!(Provenance::new(device, dataset.checksum()?, args.seed));
+        value["provenance"] = json!(Provenance::new(device, dataset.checksum()?));
         write_json(path, &value)?;
     }
     print_report(&report);

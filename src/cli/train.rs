@@ -3,10 +3,12 @@
 use std::path::PathBuf;
 
 use fissfuse::data::{Skipped, Split};
+use fissfuse::device::cpu::available_memory;
 use fissfuse::device::describe;
 use fissfuse::files::{self, FolderLock};
+use fissfuse::interrupt;
 use fissfuse::terminal;
-use fissfuse::train::{EpochRecord, Steps, Trainer};
+use fissfuse::train::{EpochRecord, Start, Steps, Trainer, gib};
 
 use super::common::{
     ConfigArgs, DataArgs, DeviceArgs, FeatureMemoryArgs, batcher, list_skipped, progress, report_counts,
@@ -47,9 +49,15 @@ pub struct Args {
     /// Go on with the run in --out from its last checkpoint.
     #[arg(long)]
     pub resume: bool,
+
+    /// With --resume: take another number of epochs, though the learning rate falls to zero at their end (--schedule linear):
+    /// the result is none that a straight run has.
+    #[arg(long, requires = "resume")]
+    pub new_horizon: bool,
 }
 
 pub fn run(args: Args) -> anyhow::Result<()> {
+    interrupt::watch()?;
     terminal::work_on();
     paths::keep_apart(&[("--data", &args.data.data), ("--features", &args.features)], &[("--out", &args.out)])?;
     paths::no_other_kind("--out", &args.out, &[Holds::Run])?;
@@ -70,12 +78,23 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     list_skipped(&skipped);
     let (epochs, checksum) = (config.train.epochs, dataset.checksum()?);
     let data = (&batcher, checksum);
+    let start = if args.resume { Start::Resume { new_horizon: args.new_horizon } } else { Start::New };
+    start.check(&args.out)?;
     files::create_folder(&args.out)?;
     let _lock = FolderLock::take(&args.out)?;
     let steps = Steps::new(gpu.as_ref(), args.graph)?;
-    let mut trainer = Trainer::new(&args.out, (model, config.train), data, (train, valid), args.resume, steps)?;
+    let mut trainer = Trainer::new(&args.out, (model, config.train), data, (train, valid), start, steps)?;
     let (count, done) = (trainer.model().parameters().count(), trainer.progress().epoch);
     println!("{count} parameters; {epochs} epochs, {done} done; {}", describe(gpu.as_ref()));
+    let needs = trainer.needs();
+    let host = available_memory().map_or("unknown".into(), |free| gib(free as u64));
+    let device = gpu.as_ref().map(|gpu| gpu.memory()).transpose()?;
+    let device = device.map_or(String::new(), |(free, _)| format!(", {} on the device", gib(free as u64)));
+    eprintln!(
+        "memory: {} at least for the model and AdamW, {} for a step; free: {host} on the host{device}",
+        gib(needs.model),
+        gib(needs.step)
+    );
     let bar = progress("steps");
     trainer.run(&bar, |record| bar.suspend(|| print_epoch(record, epochs)))?;
     if let Some((epoch, metrics)) = trainer.progress().best {

@@ -182,7 +182,7 @@ fn look_up(store: &FeatureStore, text: &str, image: Option<&str>) -> Result<Item
 impl Sample {
     /// The sample with at most `negatives` candidates besides the gold one, drawn by seed and epoch.
     pub fn with_negatives(&self, negatives: usize, seed: u64, draw: u64) -> Sample {
-        let Some(gold) = self.gold.filter(|_| negatives + 1 < self.candidates.len()) else {
+        let Some(gold) = self.gold.filter(|_| negatives.saturating_add(1) < self.candidates.len()) else {
             return self.clone();
         };
         let mut rng = generator(seed, Purpose::Negatives, draw);

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::collections::HashSet;
 use std::fmt;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Deserializer, Serialize};
@@ -128,7 +129,7 @@ pub struct Dataset {
 /// The file of entities of the dataset in folder `root`; says what there is if not a dataset.
 pub fn entities_file(root: &Path) -> Result<PathBuf> {
     let path = root.join("entities.jsonl");
-    let reason = match (path.exists(), root.is_file()) {
+    let reason = match (is_there(&path), root.is_file()) {
         (true, _) => return Ok(path),
         (false, true) => what_file(root),
         (false, false) => {
@@ -138,6 +139,11 @@ pub fn entities_file(root: &Path) -> Result<PathBuf> {
         }
     };
     Err(Error::file(root, reason))
+}
+
+/// Whether a file is there, as far as is known: one that cannot be looked at is named by whoever goes on to read it.
+fn is_there(path: &Path) -> bool {
+    !matches!(path.metadata(), Err(e) if e.kind() == ErrorKind::NotFound)
 }
 
 impl Dataset {
@@ -194,7 +200,7 @@ impl Dataset {
 
     /// Whether the dataset has this file of mentions.
     pub fn has(&self, split: Split) -> bool {
-        self.root.join(split.file()).exists()
+        is_there(&self.root.join(split.file()))
     }
 
     /// Reads the mentions of a split.

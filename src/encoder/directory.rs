@@ -1,5 +1,6 @@
 //! A Hugging Face model directory: what it holds, its files and their fingerprint.
 
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use xxhash_rust::xxh3::Xxh3;
@@ -21,12 +22,13 @@ impl Fingerprint {
         let mut hash = Xxh3::new();
         for name in names {
             let path = folder.join(name);
-            let len = if path.exists() {
-                let file = MappedFile::open(&path)?;
-                hash.update(&file);
-                file.len()
-            } else {
-                0
+            let len = match MappedFile::open(&path) {
+                Ok(file) => {
+                    hash.update(&file);
+                    file.len()
+                }
+                Err(Error::Io { cause, .. }) if cause.kind() == ErrorKind::NotFound => 0,
+                Err(error) => return Err(error),
             };
             hash.update(&(len as u64).to_le_bytes());
         }

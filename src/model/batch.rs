@@ -5,7 +5,7 @@ use std::sync::Arc;
 use half::f16;
 
 use crate::device::Gpu;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::ops::{Gold, Pairing};
 use crate::tensor::{FeatureRows, Indices, Ragged, RowTable, Textbook};
 
@@ -26,6 +26,9 @@ impl Modality {
         let rows = |values: &[f32], width: usize| -> Result<FeatureRows> {
             let mut table = RowTable::new(width);
             table.push_f16(values.iter().map(|&x| f16::from_f32(x)).collect::<Vec<_>>().into())?;
+            if !table.all_finite(0..table.rows() as u32) {
+                return Err(Error::invalid("the encoder gave features that are NaN, or too large for f16"));
+            }
             let rows = (0..table.rows() as u32).collect::<Indices>();
             Ok(FeatureRows::new(Arc::new(table), rows))
         };

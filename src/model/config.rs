@@ -4,6 +4,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 
+/// The largest width that makes sense: with it, no number of values overflows.
+const LARGEST: usize = 1 << 24;
+
 /// Widths of the frozen encoders' four features.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
@@ -173,6 +176,9 @@ impl ModelConfig {
         let Widths { text, text_global, image, image_global } = self.widths;
         if [text, text_global, image, image_global, self.d, self.heads].contains(&0) {
             return Err(Error::invalid("model: every width, d and heads must be at least 1"));
+        }
+        if let Some(size) = [text, text_global, image, image_global, self.d].into_iter().find(|&size| size > LARGEST) {
+            return Err(Error::invalid(format!("model: a width of {size} is beyond {LARGEST}, the largest")));
         }
         if !self.d.is_multiple_of(self.heads) {
             return Err(Error::invalid(format!(

@@ -109,6 +109,11 @@ impl Parameters {
         Parameters { names, tensors }
     }
 
+    /// Number of scalars of a configuration that was checked, without making them.
+    pub fn count_of(config: &ModelConfig) -> u64 {
+        Plan::of(config).0.iter().map(|(_, shape, _)| shape.iter().map(|&n| n as u64).product::<u64>()).sum()
+    }
+
     /// Reads every parameter of `config` from a file and lists all that are missing, misshapen or unknown at once.
     pub fn read(reader: &Reader, config: &ModelConfig) -> Result<Parameters> {
         Parameters::read_prefixed(reader, config, "")
@@ -141,7 +146,20 @@ impl Parameters {
         }
         let tensors = plan.iter().map(|(n, shape, _)| reader.tensor_of(&format!("{prefix}{n}"), shape));
         let tensors = tensors.collect::<Result<_>>()?;
-        Ok(Parameters { names: plan.into_iter().map(|(name, _, _)| name).collect(), tensors })
+        let parameters = Parameters { names: plan.into_iter().map(|(name, _, _)| name).collect(), tensors };
+        match parameters.not_finite() {
+            None => Ok(parameters),
+            Some(name) => {
+                let reason =
+                    "holds NaN or infinite weights: the training broke; train again with a lower learning rate";
+                Err(reader.error(&format!("{prefix}{name}"), reason))
+            }
+        }
+    }
+
+    /// Name of the first parameter with a value that is NaN or infinite, if there is one. They lie on the host.
+    pub fn not_finite(&self) -> Option<&str> {
+        self.iter().find(|(_, tensor)| !tensor.all_finite()).map(|(name, _)| name)
     }
 
     /// Adds every parameter to a file, with `prefix` before its name.

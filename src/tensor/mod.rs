@@ -114,6 +114,11 @@ impl Tensor {
         &self.shape
     }
 
+    /// Whether no value is NaN or infinite. The tensor lies on the host.
+    pub fn all_finite(&self) -> bool {
+        self.data().iter().fold(true, |all, x| all & x.is_finite())
+    }
+
     /// Number of values.
     pub fn len(&self) -> usize {
         self.shape.iter().product()

@@ -208,6 +208,17 @@ impl RowTable {
         }
     }
 
+    /// Whether no value of a range of rows that lies in one shard is NaN or infinite.
+    pub fn all_finite(&self, rows: Range<u32>) -> bool {
+        let (shard, start) = self.place(rows.start as usize);
+        let at = start * self.width..(start + rows.len()) * self.width;
+        // Without a branch, so that it is as fast as the memory.
+        match &self.shards[shard] {
+            Values::F32(values) => values[at].iter().fold(true, |all, x| all & x.is_finite()),
+            Values::F16(values) => values[at].iter().fold(true, |all, x| all & x.is_finite()),
+        }
+    }
+
     /// A row's shard and its number there.
     fn place(&self, row: usize) -> (usize, usize) {
         let shard = self.starts.partition_point(|&start| start <= row) - 1;

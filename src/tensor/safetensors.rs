@@ -10,8 +10,10 @@ use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
 use rayon::prelude::*;
 use safetensors::{Dtype, SafeTensorError, SafeTensors, View};
-use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+use xxhash_rust::xxh3::Xxh3;
 
 use super::{DType, SharedSlice, Tensor};
 use crate::device::MappedFile;
@@ -21,6 +23,32 @@ use crate::foreign::foreign;
 
 /// Our metadata lives under one key, since the format keeps its keys in no order.
 const METADATA_KEY: &str = "fissfuse";
+
+/// Metadata with a checksum of itself and of all tensors. It takes the place of the bare metadata, so that no bit that tells
+/// one from the other can be lost unseen: neither is the other's JSON.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Sealed<'a> {
+    xxh3: Cow<'a, str>,
+    #[serde(borrow)]
+    header: &'a RawValue,
+}
+
+/// A hash of the metadata and of every tensor's name, type, shape and bytes, in the order of their names.
+fn seal<'a>(header: &str, tensors: impl Iterator<Item = (&'a str, Dtype, &'a [usize], &'a [u8])>) -> String {
+    let mut hash = Xxh3::new();
+    let mut part = |bytes: &[u8]| {
+        hash.update(&(bytes.len() as u64).to_le_bytes());
+        hash.update(bytes);
+    };
+    part(header.as_bytes());
+    for (name, dtype, shape, bytes) in tensors {
+        part(name.as_bytes());
+        part(format!("{dtype:?} {shape:?}").as_bytes());
+        part(bytes);
+    }
+    format!("{:032x}", hash.digest128())
+}
 
 /// An opened file; tensors are read when asked for.
 #[derive(Debug)]
@@ -85,8 +113,28 @@ impl Reader {
         let text = self.metadata.as_deref().ok_or_else(|| {
             Error::file(self.path(), "was not written by fissfuse: its header carries no `fissfuse` entry")
         })?;
+        self.parsed(text)
+    }
+
+    /// What [`Writer::sealed_metadata`] stored, once all of the file was found to be what was written. Files of versions that
+    /// sealed nothing are read as they are.
+    pub fn sealed_metadata<T: DeserializeOwned>(&self) -> Result<T> {
+        let Some(Ok(sealed)) = self.metadata.as_deref().map(serde_json::from_str::<Sealed>) else {
+            return self.metadata();
+        };
+        let tensors = self.entries.iter();
+        let tensors = tensors.map(|(name, e)| (name.as_str(), e.dtype, &e.shape[..], &self.file[e.bytes.clone()]));
+        if seal(sealed.header.get(), tensors) != sealed.xxh3 {
+            let reason = "is not what was written (its checksum differs): the disk or a copy lost bits; copy it again from where \
+                          it came, or train again";
+            return Err(Error::file(self.path(), reason));
+        }
+        self.parsed(sealed.header.get())
+    }
+
+    fn parsed<T: DeserializeOwned>(&self, text: &str) -> Result<T> {
         serde_json::from_str(text)
-            .map_err(|e| Error::file(self.path(), format!("header written by another version of fissfuse: {e}")))
+            .map_err(|e| Error::file(self.path(), format!("header damaged, or of another version of fissfuse: {e}")))
     }
 
     /// Shape of a tensor.
@@ -274,6 +322,17 @@ impl<'a> Writer<'a> {
         Ok(self)
     }
 
+    /// Stores a value in the header together with a checksum of it and of the tensors added so far, which must be all.
+    pub fn sealed_metadata<T: Serialize>(&mut self, value: &T) -> Result<&mut Self> {
+        let broken = |e: serde_json::Error| Error::invalid(format!("cannot store metadata: {e}"));
+        let header = serde_json::value::to_raw_value(value).map_err(broken)?;
+        let mut entrants: Vec<_> = self.tensors.iter().collect();
+        entrants.sort_by(|a, b| a.0.cmp(&b.0));
+        let tensors = entrants.iter().map(|(name, e)| (name.as_str(), storage(e.dtype), &e.shape[..], e.bytes));
+        let xxh3 = seal(header.get(), tensors).into();
+        self.metadata(&Sealed { xxh3, header: &header })
+    }
+
     /// Writes the file, whole or not at all.
     pub fn write(&self, path: &Path) -> Result<()> {
         files::write_whole_at(path, |temp| {
@@ -330,6 +389,29 @@ mod tests {
         assert_eq!(first_unbounded(&[f16::MAX, f16::MIN, f16::MIN_POSITIVE_SUBNORMAL]), None);
         assert_eq!(first_unbounded(&[bf16::MAX, bf16::MIN, bf16::ZERO]), None);
         assert_eq!(first_unbounded(&[f32::MAX, f32::MIN]), None);
+    }
+
+    #[test]
+    fn any_bit_that_flips_in_a_sealed_file_is_found() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("x.safetensors");
+        let mut writer = Writer::default();
+        writer.add("b", &[2, 1], &[1.5f32, -2.0]).add("a", &[3], &[7u64, 8, 9]);
+        writer.sealed_metadata(&BTreeMap::from([("epoch", 3)])).unwrap().write(&path).unwrap();
+        let read = || Reader::open(&path)?.sealed_metadata::<BTreeMap<String, u32>>();
+        assert_eq!(read().unwrap()["epoch"], 3);
+        let whole = std::fs::read(&path).unwrap();
+        for bit in 0..8 * whole.len() {
+            let mut bytes = whole.clone();
+            bytes[bit / 8] ^= 1 << (bit % 8);
+            std::fs::write(&path, &bytes).unwrap();
+            let error = read().expect_err(&format!("bit {bit}")).to_string();
+            assert!(error.contains("x.safetensors"), "{error}");
+        }
+        // What older versions wrote has no seal.
+        let mut writer = Writer::default();
+        writer.add("a", &[3], &[7u64, 8, 9]).metadata(&BTreeMap::from([("epoch", 3)])).unwrap().write(&path).unwrap();
+        assert_eq!(read().unwrap()["epoch"], 3);
     }
 
     #[test]

@@ -4,13 +4,14 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use super::config::TrainSettings;
+use super::config::{Schedule, TrainSettings};
 use crate::data::Manifest;
 use crate::device::Gpu;
 use crate::error::{Error, Result};
 use crate::eval::Metrics;
 use crate::model::{FissFuse, ModelConfig, Parameters};
 use crate::ops::Moments;
+use crate::report::Provenance;
 use crate::settings::difference;
 use crate::tensor::safetensors::{Reader, Writer};
 
@@ -39,6 +40,31 @@ struct Header {
     manifest: Manifest,
     dataset: String,
     progress: Progress,
+    /// What wrote it; older versions did not say.
+    #[serde(default)]
+    provenance: Option<Provenance>,
+}
+
+/// What made a model's weights what they are, beside its configuration and its features.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Origin {
+    /// Settings of the training, its seed among them.
+    pub settings: TrainSettings,
+    /// The program, the device and the dataset.
+    #[serde(flatten)]
+    pub provenance: Provenance,
+}
+
+/// How a run begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Start {
+    /// Anew, in a folder without a run.
+    New,
+    /// From the last checkpoint in its folder.
+    Resume {
+        /// Whether the number of epochs may differ though the learning rate falls to zero at their end.
+        new_horizon: bool,
+    },
 }
 
 /// A run at one moment.
@@ -52,6 +78,25 @@ pub struct Checkpoint {
     pub progress: Progress,
 }
 
+/// The checkpoint in a run's folder.
+pub(super) const LAST: &str = "last.safetensors";
+
+impl Start {
+    /// Fails if the folder holds no run to go on with, or one that must not be written over.
+    pub fn check(self, folder: &Path) -> Result<()> {
+        let last = folder.join(LAST);
+        let reason = match (last.try_exists().map_err(Error::io(&last, "look for"))?, self) {
+            (true, Start::New) => "holds a run already; go on with it by --resume, or choose another folder for --out",
+            (false, Start::Resume { .. }) => {
+                "holds no last.safetensors, so there is no run to go on with: is --out right? A run that was stopped before its \
+                 first checkpoint starts again without --resume"
+            }
+            _ => return Ok(()),
+        };
+        Err(Error::file(folder, reason))
+    }
+}
+
 /// What a checkpoint must agree with to be resumed or written.
 #[derive(Clone, Copy, Debug)]
 pub struct RunIdentity<'a> {
@@ -59,8 +104,15 @@ pub struct RunIdentity<'a> {
     pub settings: &'a TrainSettings,
     /// How the features were made.
     pub manifest: &'a Manifest,
-    /// Checksum of the dataset.
-    pub dataset: &'a str,
+    /// The program, the device and the dataset.
+    pub provenance: &'a Provenance,
+}
+
+impl RunIdentity<'_> {
+    /// The origin of the models that the run keeps.
+    pub fn origin(&self) -> Origin {
+        Origin { settings: self.settings.clone(), provenance: self.provenance.clone() }
+    }
 }
 
 impl Checkpoint {
@@ -75,26 +127,36 @@ impl Checkpoint {
         // What lies on a device is fetched before anything is written.
         let parameters = self.model.parameters().to(None)?;
         let all: Vec<Moments> = self.moments.iter().map(|m| m.to(None)).collect::<Result<_>>()?;
+        let broken_moment = |((name, _), m): &((&str, _), &Moments)| {
+            (!(m.first.all_finite() && m.second.all_finite())).then(|| name.to_string())
+        };
+        let broken = parameters.not_finite().map(str::to_string);
+        if let Some(name) = broken.or_else(|| parameters.iter().zip(&all).find_map(|pair| broken_moment(&pair))) {
+            let (epoch, step) = (self.progress.epoch + 1, self.progress.step);
+            return Err(broke(path, &name, &format!("epoch {epoch}, step {step}")));
+        }
         let mut writer = Writer::default();
         parameters.write(&mut writer, "parameter.");
         for ((name, _), moments) in parameters.iter().zip(&all) {
             writer.tensor(format!("first.{name}"), &moments.first);
             writer.tensor(format!("second.{name}"), &moments.second);
         }
-        writer.metadata(&Header {
+        writer.sealed_metadata(&Header {
             config: self.model.config().clone(),
             settings: run.settings.clone(),
             manifest: run.manifest.clone(),
-            dataset: run.dataset.to_string(),
+            dataset: run.provenance.dataset.clone(),
             progress: self.progress.clone(),
+            provenance: Some(run.provenance.clone()),
         })?;
         writer.write(path)
     }
 
-    /// Reads a checkpoint of this very run; the number of epochs alone may differ.
-    pub fn resume(path: &Path, config: &ModelConfig, run: RunIdentity) -> Result<Checkpoint> {
+    /// Reads a checkpoint of this very run; the number of epochs alone may differ: with a schedule that ends with the last of
+    /// them, only if `new_horizon` says so.
+    pub fn resume(path: &Path, config: &ModelConfig, run: RunIdentity, new_horizon: bool) -> Result<Checkpoint> {
         let reader = Reader::open(path)?;
-        let header: Header = reader.metadata()?;
+        let header: Header = reader.sealed_metadata()?;
         let refuse = |what: String| {
             let reason =
                 format!("belongs to another run: {what}; give the settings it was started with, or another --out");
@@ -107,23 +169,45 @@ impl Checkpoint {
         if settings != *run.settings {
             return refuse(difference(&header.settings, run.settings));
         }
+        let (before, now) = (header.settings.epochs, run.settings.epochs);
+        if before != now && run.settings.schedule == Schedule::Linear && !new_horizon {
+            let reason = format!(
+                "is of a run of {before} epochs, and its learning rate falls to zero at their end: with {now} the rest is not \
+                 what a straight run of {now} epochs computes; leave out --epochs, or add --new-horizon if that is meant"
+            );
+            return Err(Error::file(path, reason));
+        }
         if let Some(what) = header.manifest.difference(run.manifest) {
             return refuse(what);
         }
-        if header.dataset != run.dataset {
+        if header.dataset != run.provenance.dataset {
             return refuse("the dataset's files have changed since".into());
         }
         let parameters = Parameters::read_prefixed(&reader, config, "parameter.")?;
         let moment = |prefix: &str, (name, tensor): (&str, &crate::tensor::Tensor)| {
-            reader.tensor_of(&format!("{prefix}.{name}"), tensor.shape())
+            let moment = reader.tensor_of(&format!("{prefix}.{name}"), tensor.shape())?;
+            match moment.all_finite() {
+                true => Ok(moment),
+                false => {
+                    Err(reader.error(&format!("{prefix}.{name}"), "holds NaN or infinite values; start the run anew"))
+                }
+            }
         };
-        let moments = parameters
-            .iter()
-            .map(|p| Ok(Moments { first: moment("first", p)?, second: moment("second", p)? }))
-            .collect::<Result<_>>()?;
+        let moments =
+            parameters.iter().map(|p| Ok(Moments { first: moment("first", p)?, second: moment("second", p)? }));
+        let moments = moments.collect::<Result<_>>()?;
         let model = FissFuse::with_parameters(config.clone(), parameters)?;
         Ok(Checkpoint { model, moments, progress: header.progress })
     }
+}
+
+/// An error about weights or moments that are NaN or infinite when they are to be written.
+fn broke(path: &Path, name: &str, place: &str) -> Error {
+    let reason = format!(
+        "has NaN or infinite values at {place}, which are not kept; lower train.learning_rate, or go on from the checkpoint \
+         before, if there is one, with --resume"
+    );
+    Error::tensor(path, name, reason)
 }
 
 /// What stands in the header of a trained model.
@@ -133,6 +217,9 @@ struct ModelHeader {
     manifest: Manifest,
     epoch: usize,
     metrics: Option<Metrics>,
+    /// Older versions did not say.
+    #[serde(default)]
+    origin: Option<Origin>,
 }
 
 /// A trained model and what it takes to use it.
@@ -146,22 +233,27 @@ pub struct TrainedModel {
     pub epoch: usize,
     /// Its metrics on the validation mentions, if there were any.
     pub metrics: Option<Metrics>,
+    /// What made it what it is, where its file says so.
+    pub origin: Option<Origin>,
 }
 
 impl TrainedModel {
-    /// Writes a model for use.
+    /// Writes a model of a run for use.
     pub fn write(
         path: &Path,
         model: &FissFuse,
-        manifest: &Manifest,
+        run: RunIdentity,
         epoch: usize,
         metrics: Option<Metrics>,
     ) -> Result<()> {
         let parameters = model.parameters().to(None)?;
+        if let Some(name) = parameters.not_finite() {
+            return Err(broke(path, name, &format!("the end of epoch {epoch}")));
+        }
         let mut writer = Writer::default();
         parameters.write(&mut writer, "");
-        let (config, manifest) = (model.config().clone(), manifest.clone());
-        writer.metadata(&ModelHeader { config, manifest, epoch, metrics })?;
+        let (config, manifest, origin) = (model.config().clone(), run.manifest.clone(), Some(run.origin()));
+        writer.sealed_metadata(&ModelHeader { config, manifest, epoch, metrics, origin })?;
         writer.write(path)
     }
 
@@ -169,9 +261,9 @@ impl TrainedModel {
     pub fn read(path: &Path) -> Result<TrainedModel> {
         let file = if path.is_dir() { path.join("best.safetensors") } else { path.to_path_buf() };
         let reader = Reader::open(&file)?;
-        let ModelHeader { config, manifest, epoch, metrics } = reader.metadata()?;
+        let ModelHeader { config, manifest, epoch, metrics, origin } = reader.sealed_metadata()?;
         let parameters = Parameters::read(&reader, &config)?;
-        Ok(TrainedModel { model: FissFuse::with_parameters(config, parameters)?, manifest, epoch, metrics })
+        Ok(TrainedModel { model: FissFuse::with_parameters(config, parameters)?, manifest, epoch, metrics, origin })
     }
 
     /// Fails unless features made so are those the model was trained on.

@@ -121,7 +121,7 @@ impl Default for TrainSettings {
         let AdamW { learning_rate, betas, eps, weight_decay } = AdamW::default();
         TrainSettings {
             epochs: 20,
-            batch_size: 128,
+            batch_size: 256,
             learning_rate,
             schedule: Schedule::Constant,
             warmup_steps: 0,
@@ -188,6 +188,18 @@ mod tests {
         };
         assert_eq!([0, 3, 5].map(|step| settings.rate(step, 10)), [0.25, 0.7, 0.5]);
         assert_eq!(TrainSettings { warmup_steps: 0, schedule: Schedule::Constant, ..settings }.rate(9, 10), 1.0);
+    }
+
+    #[test]
+    fn without_a_file_the_settings_are_those_of_wikimel() {
+        let file = RunConfig::read(&Path::new(env!("CARGO_MANIFEST_DIR")).join("configs/wikimel.toml")).unwrap();
+        let RunConfig { model, encode, train } = RunConfig::default();
+        let encode = EncodeSettings {
+            text_encoder: file.encode.text_encoder.clone(),
+            image_encoder: file.encode.image_encoder.clone(),
+            ..encode
+        };
+        assert_eq!(file, RunConfig { model, encode, train });
     }
 
     #[test]

@@ -2,11 +2,13 @@
 
 mod checkpoint;
 mod config;
+mod memory;
 mod running;
 mod steps;
 mod trainer;
 
-pub use checkpoint::{Checkpoint, Progress, TrainedModel};
+pub use checkpoint::{Checkpoint, Origin, Progress, Start, TrainedModel};
 pub use config::{ModelSettings, RunConfig, Schedule, TrainSettings};
+pub use memory::{Needs, gib};
 pub use steps::{Steps, Update};
 pub use trainer::{EpochRecord, Stages, Trainer};

@@ -7,18 +7,21 @@ use indicatif::ProgressBar;
 use rand::seq::SliceRandom;
 use serde::{Deserialize, Serialize};
 
-use super::checkpoint::{Checkpoint, Progress, RunIdentity, TrainedModel};
+use super::checkpoint::{Checkpoint, LAST, Progress, RunIdentity, Start, TrainedModel};
 use super::config::TrainSettings;
+use super::memory::Needs;
 use super::running::{Pending, Running, Source};
 use super::steps::Steps;
 use crate::data::{Batcher, Sample, read_records};
-use crate::device::Gpu;
+use crate::device::{Gpu, describe};
 use crate::error::{Error, Result};
 use crate::eval::{Metrics, evaluate};
 use crate::files;
+use crate::interrupt;
 use crate::model::{FissFuse, ModelConfig};
 use crate::ops::Moments;
 use crate::random::{Purpose, generator};
+use crate::report::Provenance;
 
 /// Time spent in each part of the loop.
 #[derive(Clone, Copy, Debug, Default)]
@@ -72,8 +75,9 @@ pub struct Trainer<'a> {
     train: Vec<Sample>,
     valid: Vec<Sample>,
     settings: TrainSettings,
-    dataset: String,
+    provenance: Provenance,
     state: Checkpoint,
+    needs: Needs,
     steps: Steps,
     /// The step whose losses were not looked at yet: it may still be computed.
     pending: Option<Pending>,
@@ -82,13 +86,13 @@ pub struct Trainer<'a> {
 }
 
 impl<'a> Trainer<'a> {
-    /// A new run in `folder`, or with `resume` the one that was started there; on the device or the host of `steps`.
+    /// A new run in `folder`, or the one that was started there; on the device or the host of `steps`.
     pub fn new(
         folder: &Path,
         (config, settings): (ModelConfig, TrainSettings),
         (batcher, dataset): (&'a Batcher, String),
         (train, valid): (Vec<Sample>, Vec<Sample>),
-        resume: bool,
+        start: Start,
         steps: Steps,
     ) -> Result<Trainer<'a>> {
         settings.check()?;
@@ -100,23 +104,26 @@ impl<'a> Trainer<'a> {
             let (size, mentions) = (settings.batch_size, train.len());
             tracing::warn!("batch_size {size} exceeds the {mentions} training mentions; every epoch is one step");
         }
-        let last = folder.join("last.safetensors");
+        let needs = Needs::of(&config, &settings, &train)?;
+        needs.check(None)?;
+        needs.check(steps.gpu())?;
+        // Without the number of threads: no result depends on it.
+        let device = steps.gpu().map_or("cpu".into(), |gpu| describe(Some(gpu)));
+        let provenance = Provenance::new(device, dataset);
         let mut records = Vec::new();
-        let state = match (last.exists(), resume) {
-            (true, true) => {
-                let run = RunIdentity { settings: &settings, manifest: batcher.store().manifest(), dataset: &dataset };
-                let state = Checkpoint::resume(&last, &config, run)?;
+        start.check(folder)?;
+        let state = match start {
+            Start::Resume { new_horizon } => {
+                let manifest = batcher.store().manifest();
+                let run = RunIdentity { settings: &settings, manifest, provenance: &provenance };
+                let state = Checkpoint::resume(&folder.join(LAST), &config, run, new_horizon)?;
                 records = read_log(folder, state.progress.epoch)?;
                 state
             }
-            (false, _) => {
+            Start::New => {
                 let model = FissFuse::new(config, settings.seed)?;
                 let moments = model.parameters().tensors().iter().map(|t| Moments::zeros(t.shape())).collect();
                 Checkpoint { model, moments, progress: Progress::default() }
-            }
-            (true, false) => {
-                let reason = "holds a run already; go on with it by --resume, or choose another folder for --out";
-                return Err(Error::file(folder, reason));
             }
         };
         files::create_folder(folder)?;
@@ -126,8 +133,9 @@ impl<'a> Trainer<'a> {
             train,
             valid,
             settings,
-            dataset,
+            provenance,
             state: state.to(steps.gpu())?,
+            needs,
             steps,
             pending: None,
             records,
@@ -143,6 +151,11 @@ impl<'a> Trainer<'a> {
     /// Where the run stands.
     pub fn progress(&self) -> &Progress {
         &self.state.progress
+    }
+
+    /// What it needs of memory at least.
+    pub fn needs(&self) -> Needs {
+        self.needs
     }
 
     /// The epochs so far.
@@ -161,6 +174,7 @@ impl<'a> Trainer<'a> {
 
     /// Runs the epochs that are left; `done` sees each as it ends.
     pub fn run(&mut self, bar: &ProgressBar, mut done: impl FnMut(&EpochRecord)) -> Result<()> {
+        self.write_description()?;
         while self.state.progress.epoch < self.settings.epochs {
             bar.set_length(self.batches() as u64);
             bar.set_position(self.state.progress.batch as u64);
@@ -170,6 +184,9 @@ impl<'a> Trainer<'a> {
             let speed = (self.state.progress.mentions - before) as f64 / start.elapsed().as_secs_f64();
             let record = self.end_epoch(speed)?;
             done(&record);
+            if self.state.progress.epoch < self.settings.epochs {
+                interrupt::check(|| self.how_to_go_on())?;
+            }
         }
         bar.finish_and_clear();
         Ok(())
@@ -203,17 +220,24 @@ impl<'a> Trainer<'a> {
             ready = prepared?;
             bar.inc(1);
             let (batch, every) = (self.state.progress.batch, self.settings.checkpoint_steps);
-            if every > 0 && batch.is_multiple_of(every) && batch < batches.len() {
+            let due = interrupt::asked() || every > 0 && batch.is_multiple_of(every);
+            if due && batch < batches.len() {
                 self.settle()?;
                 self.write_checkpoint()?;
+                interrupt::check(|| self.how_to_go_on())?;
             }
         }
         self.settle()
     }
 
+    fn how_to_go_on(&self) -> String {
+        let (step, last) = (self.state.progress.step, self.folder.join(LAST));
+        format!("step {step} is finished and kept in {}; the same command with --resume goes on", last.display())
+    }
+
     /// What a step changes, beside what the next batch is made of.
     fn split<'s>(&'s mut self, gpu: Option<&'s Gpu>) -> Running<'s> {
-        let steps_of_run = (self.settings.epochs * self.batches()) as u64;
+        let steps_of_run = (self.settings.epochs as u64).saturating_mul(self.batches() as u64);
         let (epoch, settings) = (self.state.progress.epoch, &self.settings);
         let source = Source { batcher: self.batcher, train: &self.train, settings, gpu, epoch };
         let (state, steps, pending) = (&mut self.state, &mut self.steps, &mut self.pending);
@@ -234,7 +258,16 @@ impl<'a> Trainer<'a> {
         let start = Instant::now();
         let valid = match self.valid.is_empty() {
             true => None,
-            false => Some(evaluate(&self.state.model, self.batcher, &self.valid, &ProgressBar::hidden())?.mean),
+            false => {
+                let evaluated = evaluate(&self.state.model, self.batcher, &self.valid, &ProgressBar::hidden());
+                let about = |e: Error| match e {
+                    Error::Invalid(e) => {
+                        Error::invalid(format!("validation after epoch {}: {e}", self.state.progress.epoch + 1))
+                    }
+                    e => e,
+                };
+                Some(evaluated.map_err(about)?.mean)
+            }
         };
         self.stages.validation += start.elapsed();
         let progress = &mut self.state.progress;
@@ -262,8 +295,8 @@ impl<'a> Trainer<'a> {
         self.records.push(record.clone());
         let start = Instant::now();
         if best {
-            let manifest = self.batcher.store().manifest();
-            TrainedModel::write(&self.folder.join("best.safetensors"), &self.state.model, manifest, epoch, valid)?;
+            let path = self.folder.join("best.safetensors");
+            TrainedModel::write(&path, &self.state.model, self.identity(), epoch, valid)?;
         }
         self.write_log()?;
         self.stages.files += start.elapsed();
@@ -273,11 +306,22 @@ impl<'a> Trainer<'a> {
 
     fn write_checkpoint(&mut self) -> Result<()> {
         let start = Instant::now();
-        let manifest = self.batcher.store().manifest();
-        let run = RunIdentity { settings: &self.settings, manifest, dataset: &self.dataset };
-        self.state.write(&self.folder.join("last.safetensors"), run)?;
+        self.state.write(&self.folder.join(LAST), self.identity())?;
         self.stages.files += start.elapsed();
         Ok(())
+    }
+
+    fn identity(&self) -> RunIdentity<'_> {
+        let manifest = self.batcher.store().manifest();
+        RunIdentity { settings: &self.settings, manifest, provenance: &self.provenance }
+    }
+
+    /// `train.json`: what this run computes, on what and by what.
+    fn write_description(&self) -> Result<()> {
+        let (manifest, config) = (self.batcher.store().manifest(), self.state.model.config());
+        let description =
+            serde_json::json!({"model": config, "training": self.identity().origin(), "features": manifest});
+        files::write_whole(&self.folder.join("train.json"), |out| writeln!(out, "{description:#}"))
     }
 
     fn write_log(&self) -> Result<()> {

@@ -15,6 +15,7 @@ use super::pipeline::pipeline;
 use super::{EncodeReport, EncodeSettings, Items, blank};
 use crate::encoder::{Encoded, Encoders, ImageEncoder, TextEncoder};
 use crate::error::{Error, Result};
+use crate::interrupt;
 
 /// What is encoded, and where it goes.
 pub struct Run<'a> {
@@ -101,16 +102,30 @@ impl<'a> Run<'a> {
             let encoded = self.stand_in()?.clone();
             self.writer.add(Kind::Image, key, &encoded, Stamp::default())?;
         }
+        let encoded = self.encode_missing(&texts, &images, skipped, bar);
+        // Whoever asks to stop keeps what was encoded.
+        if matches!(encoded, Ok(()) | Err(Error::Stopped { .. })) {
+            self.writer.finish()?;
+        }
+        encoded.map(|()| self.report)
+    }
+
+    fn encode_missing(
+        &mut self,
+        texts: &[String],
+        images: &[ImageFile],
+        skipped: &mut Skipped,
+        bar: &ProgressBar,
+    ) -> Result<()> {
         match &self.encoders.text {
-            Some(encoder) => self.encode_texts(encoder, &texts, bar)?,
+            Some(encoder) => self.encode_texts(encoder, texts, bar)?,
             None if self.writer.has(Kind::Text, text_key(""), Stamp::default()) => {}
             None => self.writer.add(Kind::Text, text_key(""), &blank(), Stamp::default())?,
         }
-        if let Some(encoder) = &self.encoders.image {
-            self.encode_images(encoder, &images, skipped, bar)?;
+        match &self.encoders.image {
+            Some(encoder) => self.encode_images(encoder, images, skipped, bar),
+            None => Ok(()),
         }
-        self.writer.finish()?;
-        Ok(self.report)
     }
 
     fn encode_texts(&mut self, encoder: &TextEncoder, texts: &[String], bar: &ProgressBar) -> Result<()> {
@@ -122,7 +137,7 @@ impl<'a> Run<'a> {
             }
             self.report.texts += group.len();
             bar.inc(group.len() as u64);
-            Ok(())
+            interrupt::check(how_to_go_on)
         })
     }
 
@@ -153,7 +168,7 @@ impl<'a> Run<'a> {
         pipeline(prepared, encode, |(group, states, encoded)| {
             self.store_images(group, states, &encoded, skipped)?;
             bar.inc(group.len() as u64);
-            Ok(())
+            interrupt::check(how_to_go_on)
         })
     }
 
@@ -207,6 +222,10 @@ impl<'a> Run<'a> {
         };
         encoder.encode_images(&[pixels])?.pop().ok_or_else(|| Error::invalid("the image encoder gave nothing"))
     }
+}
+
+fn how_to_go_on() -> String {
+    "what was encoded is kept; the same command goes on".into()
 }
 
 /// Size and modification time of a file.

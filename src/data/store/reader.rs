@@ -1,8 +1,9 @@
 //! Reading a feature store.
 
 use std::collections::HashMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::{Kind, Manifest, Seal};
 use crate::error::{Error, Result};
@@ -26,13 +27,18 @@ struct Column {
     /// First row and number of rows of each item.
     ranges: Vec<(u32, u32)>,
     index: HashMap<u128, u32>,
+    /// Whether the features of each item were found to be finite: each is looked at once, when first used.
+    finite: Vec<AtomicBool>,
+    /// Number of the first item of each shard, and its file.
+    shards: Vec<(u32, PathBuf)>,
+    kind: Kind,
 }
 
 impl Column {
     fn open(folder: &Path, kind: Kind, manifest: &Manifest) -> Result<Column> {
         let (width, global_width) = kind.widths(manifest.widths);
         let (mut tokens, mut global) = (RowTable::new(width), RowTable::new(global_width));
-        let (mut ranges, mut index) = (Vec::new(), HashMap::new());
+        let (mut ranges, mut index, mut shards) = (Vec::new(), HashMap::new(), Vec::new());
         for (_, path) in kind.shards(folder)? {
             let reader = Reader::open(&path)?;
             if let Some(difference) = reader.metadata::<Seal>()?.manifest.difference(manifest) {
@@ -53,11 +59,38 @@ impl Column {
             }
             ranges.extend(offsets.windows(2).map(|w| ((first + w[0]) as u32, (w[1] - w[0]) as u32)));
             index.extend(keys.into_iter().zip(item as u32..));
+            shards.push((item as u32, path));
         }
-        Ok(Column { tokens: Arc::new(tokens), global: Arc::new(global), ranges, index })
+        let finite = ranges.iter().map(|_| AtomicBool::new(false)).collect();
+        Ok(Column { tokens: Arc::new(tokens), global: Arc::new(global), ranges, index, finite, shards, kind })
+    }
+
+    /// Fails if a feature of one of these items is NaN or infinite: no model could make anything of it.
+    fn check(&self, items: &[u32]) -> Result<()> {
+        for &item in items {
+            let finite = &self.finite[item as usize];
+            if finite.load(Ordering::Relaxed) {
+                continue;
+            }
+            let (first, rows) = self.ranges[item as usize];
+            let broken = if !self.tokens.all_finite(first..first + rows) {
+                self.kind.tokens().to_string()
+            } else if !self.global.all_finite(item..item + 1) {
+                self.kind.tensor("global")
+            } else {
+                finite.store(true, Ordering::Relaxed);
+                continue;
+            };
+            let (start, path) = &self.shards[self.shards.partition_point(|(start, _)| *start <= item) - 1];
+            let reason =
+                format!("holds NaN or infinite features (item {}); delete the file and encode again", item - start);
+            return Err(Error::tensor(path, &broken, reason));
+        }
+        Ok(())
     }
 
     fn select(&self, items: &[u32], textbook: Textbook) -> Result<Modality> {
+        self.check(items)?;
         let range = |&item: &u32| self.ranges[item as usize];
         let rows: Indices = items.iter().map(range).flat_map(|(first, n)| first..first + n).collect();
         Ok(Modality {

@@ -1,0 +1,42 @@
+//! Being asked to stop: the first SIGINT or SIGTERM lets work end where it can go on later, the second ends at once.
+
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
+
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::flag;
+
+use crate::error::{Error, Result};
+
+/// The signal that came, 0 for none. There is one of a process, as there is of its handlers.
+static ASKED: OnceLock<Arc<AtomicUsize>> = OnceLock::new();
+
+/// From now on the first signal is noted for [`check`].
+pub fn watch() -> Result<()> {
+    if ASKED.get().is_some() {
+        return Ok(());
+    }
+    let (seen, asked) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
+    for signal in [SIGINT, SIGTERM] {
+        // In this order, so that the signal that is noted is not the one that ends the process.
+        flag::register_conditional_shutdown(signal, 128 + signal, seen.clone())
+            .and_then(|_| flag::register(signal, seen.clone()))
+            .and_then(|_| flag::register_usize(signal, asked.clone(), signal as usize))
+            .map_err(|e| Error::invalid(format!("cannot watch for signals: {e}")))?;
+    }
+    ASKED.get_or_init(|| asked);
+    Ok(())
+}
+
+/// Whether a signal asked this process to stop.
+pub fn asked() -> bool {
+    ASKED.get().is_some_and(|asked| asked.load(Ordering::Relaxed) != 0)
+}
+
+/// Fails if a signal asked this process to stop; `advice` says what is kept and how to go on.
+pub fn check(advice: impl FnOnce() -> String) -> Result<()> {
+    match ASKED.get().map(|asked| asked.load(Ordering::Relaxed) as i32) {
+        None | Some(0) => Ok(()),
+        Some(signal) => Err(Error::Stopped { signal, advice: advice() }),
+    }
+}
