@@ -1,6 +1,6 @@
 //! Image files of unusual kinds, each compared with what Pillow makes of it (tests/fixtures/images/make.py).
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use fissfuse::encoder::{image_header, image_size, read_image};
 use image::codecs::png::PngEncoder;

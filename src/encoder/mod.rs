@@ -18,7 +18,7 @@ use std::path::{Path, PathBuf};
 pub use self::image::{Header, image_header, image_size, read_image};
 pub use directory::Fingerprint;
 pub use precision::{Compute, Precision};
-pub use processor::ImageProcessor;
+pub use processor::{ImageProcessor, Kind as ProcessorKind};
 pub use text::TextEncoder;
 pub use vision::ImageEncoder;
 

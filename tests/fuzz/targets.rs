@@ -7,7 +7,7 @@ use fissfuse::data::{Dataset, Manifest, Skipped, Split, Tolerance};
 use fissfuse::encoder::bert::BertConfig;
 use fissfuse::encoder::clip::ClipConfig;
 use fissfuse::encoder::resnet::ResNetConfig;
-use fissfuse::encoder::{ImageProcessor, image_size, read_image};
+use fissfuse::encoder::{ImageProcessor, ProcessorKind, image_size, read_image};
 use fissfuse::kar::answer::{Choice, Reading, read};
 use fissfuse::kar::{Budget, Header, Journal, Scoring, Strategy, read_run};
 use fissfuse::llama::{ChatTemplate, GenerationConfig, LlamaConfig, Message};
@@ -17,7 +17,7 @@ use fissfuse::train::RunConfig;
 use tempfile::TempDir;
 
 use super::{Target, four_times, fuzz};
-use crate::support::World;
+use crate::support::{self, World};
 
 /// A folder in memory where there is one: inputs are files.
 fn folder() -> TempDir {
@@ -28,7 +28,7 @@ fn folder() -> TempDir {
 /// The files of this name among the fixtures.
 fn fixtures(name: &str) -> Vec<Vec<u8>> {
     let mut found = Vec::new();
-    let mut folders = vec![PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures")];
+    let mut folders = vec![support::fixture("")];
     while let Some(folder) = folders.pop() {
         for entry in fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()) {
             if entry.is_dir() {
@@ -65,8 +65,10 @@ fn settings_of_image_processors() {
     let target = Target { test: "settings_of_image_processors", seeds, stride: 1, memory: four_times };
     fuzz(target, |input| {
         fs::write(&file, input).unwrap();
-        let _ = ImageProcessor::open(folder.path(), Some(32));
-        let _ = ImageProcessor::open(folder.path(), None);
+        for kind in [ProcessorKind::Clip, ProcessorKind::ConvNext, ProcessorKind::Vit] {
+            let _ = ImageProcessor::open(folder.path(), kind, Some(32));
+            let _ = ImageProcessor::open(folder.path(), kind, None);
+        }
     });
 }
 
@@ -240,7 +242,7 @@ fn settings_of_runs() {
 fn images() {
     let folder = folder();
     let file = folder.path().join("image");
-    let images = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/images");
+    let images = support::fixture("images");
     let files = fs::read_dir(images).unwrap().map(|entry| entry.unwrap().path());
     let pictures = files.filter(|path| path.extension().is_some_and(|e| e != "rgb" && e != "py"));
     let seeds: Vec<Vec<u8>> = pictures.map(|path| fs::read(path).unwrap()).collect();

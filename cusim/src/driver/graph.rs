@@ -224,11 +224,11 @@ impl Driver {
         };
         // Launches that are still queued use it.
         let drained = self.drain_all();
-        let freed = memory.into_iter().fold(Ok(()), |before, start| {
+        let freed = super::all(memory.into_iter().map(|start| {
             // The program may have freed it after a launch.
             let is_left = self.memory.find(start).is_some_and(|allocation| !allocation.freed);
-            before.and(if is_left { self.free_now(start) } else { Ok(()) })
-        });
+            if is_left { self.free_now(start) } else { Ok(()) }
+        }));
         drained.and(freed)
     }
 }

@@ -212,3 +212,12 @@ impl Driver {
         }
     }
 }
+
+/// Does all of it, whatever fails, and gives the first failure.
+fn all(results: impl Iterator<Item = Result<(), Code>>) -> Result<(), Code> {
+    let mut first = Ok(());
+    for result in results {
+        first = first.and(result);
+    }
+    first
+}

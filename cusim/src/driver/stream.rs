@@ -3,13 +3,13 @@
 use std::collections::VecDeque;
 use std::time::Instant;
 
-use super::Driver;
 use super::capture::Capture;
 use super::code::*;
 use super::config::Asynchrony;
 use super::context::current;
 use super::handles::Kind;
 use super::work::Work;
+use super::{Driver, all};
 
 /// Steps that wait in a stream before the oldest are done anyway, so that a program that never waits does not fill
 /// the host's memory.
@@ -181,7 +181,7 @@ impl Driver {
         } else {
             vec![legacy]
         };
-        others.into_iter().fold(Ok(()), |before, other| before.and(self.finish_until(other, issued)))
+        all(others.into_iter().map(|other| self.finish_until(other, issued)))
     }
 
     /// Does what was issued to a stream before a place in the order of issue. All of it is done whatever fails; the first
@@ -207,12 +207,12 @@ impl Driver {
         let streams = self.streams.handles().into_iter();
         let own = streams.filter(|stream| self.streams.get(*stream).is_ok_and(|stream| stream.context == context));
         let own: Vec<u64> = own.collect();
-        own.into_iter().fold(Ok(()), |before, stream| before.and(self.drain(stream)))
+        all(own.into_iter().map(|stream| self.drain(stream)))
     }
 
     /// Does everything.
     pub fn drain_all(&mut self) -> Result<(), Code> {
-        self.streams.handles().into_iter().fold(Ok(()), |before, stream| before.and(self.drain(stream)))
+        all(self.streams.handles().into_iter().map(|stream| self.drain(stream)))
     }
 
     /// Waits for a stream, as the program asked.

@@ -27,8 +27,11 @@ pub struct Check {
     /// The kernels' work, such as "project" or "encoder norms", and sizes where these are not many.
     pub name: String,
     repeated: bool,
-    run: Box<dyn Fn(&Gpu, &mut Findings) -> Result<()> + Send + Sync>,
+    run: Box<Run>,
 }
+
+/// Runs a check's work on a device, and notes what it gives beside what it should.
+type Run = dyn Fn(&Gpu, &mut Findings) -> Result<()> + Send + Sync;
 
 /// Results beside those wanted.
 #[derive(Default)]

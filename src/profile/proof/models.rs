@@ -129,11 +129,10 @@ fn compare_clip(gpu: &Gpu, (precision, bound): (encoder::Precision, f32), found:
     };
     let [got, want] = [encode(&devices[0])?, encode(&devices[1])?];
     for ((what, got), want) in ["texts", "images"].into_iter().zip(&got).zip(&want) {
-        let parts: [(_, fn(&Encoded) -> &[f32]); 2] = [("states", |e| &e.tokens), ("global vectors", |e| &e.global)];
-        for (name, part) in parts {
-            let [got, want] = [got, want].map(|all| all.iter().flat_map(part).copied().collect::<Vec<f32>>());
-            found.near(format!("{name} of {what}"), &got, &want, bound);
-        }
+        let states = [got, want].map(|all| all.iter().flat_map(|e| e.tokens.iter().copied()).collect::<Vec<f32>>());
+        found.near(format!("states of {what}"), &states[0], &states[1], bound);
+        let globals = [got, want].map(|all| all.iter().flat_map(|e| e.global.iter().copied()).collect::<Vec<f32>>());
+        found.near(format!("global vectors of {what}"), &globals[0], &globals[1], bound);
     }
     Ok(())
 }
