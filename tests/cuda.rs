@@ -51,7 +51,7 @@ const OPERATIONS: [&str; 7] = ["project", "multi_pool", "mlp", "cross_attention"
 
 #[test]
 fn operations_agree_with_the_cpu_in_f32() {
-    on_device("operations_agree_with_the_cpu_in_f32", || {
+    support::on_oldest_device("cuda::operations_agree_with_the_cpu_in_f32", || {
         let gpu = Gpu::open(0, Arithmetic::F32).unwrap();
         support::prove(&gpu, &OPERATIONS, true);
         support::prove(&gpu, &["adamw", "link"], true);

@@ -14,7 +14,8 @@ fn root() -> &'static Path {
 
 /// README and docs, by path.
 fn documents() -> Vec<(PathBuf, String)> {
-    let docs = fs::read_dir(root().join("docs")).unwrap().map(|entry| entry.unwrap().path());
+    let docs =
+        fs::read_dir(root().join("docs")).unwrap().map(|entry| entry.unwrap().path()).filter(|path| path.is_file());
     let paths = docs.chain(["README.md", "weights/README.md"].map(|name| root().join(name)));
     let documents: Vec<_> = paths.map(|path| (path.clone(), fs::read_to_string(path).unwrap())).collect();
     assert!(documents.len() > 8);

@@ -6,6 +6,7 @@ mod bundle;
 mod candidates;
 mod cuda;
 mod cuda_graph;
+mod devices;
 mod documents;
 mod driver;
 mod encoder;

@@ -143,7 +143,7 @@ pub fn entities_file(root: &Path) -> Result<PathBuf> {
 
 /// Whether a file is there, as far as is known: one that cannot be looked at is named by whoever goes on to read it.
 fn is_there(path: &Path) -> bool {
-    !matches!(path.metadata(), Err(e) if e.kind() == ErrorKind::NotFound)
+    !matches!(path.metadata(), Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory))
 }
 
 impl Dataset {

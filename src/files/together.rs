@@ -53,7 +53,8 @@ pub fn complete(folder: &Path) -> Result<()> {
     let list = folder.join(LIST);
     let text = match fs::read(&list) {
         Ok(text) => text,
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+        // What is no folder is named by whoever reads it.
+        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => return Ok(()),
         Err(error) => return Err(Error::io(&list, "read")(error)),
     };
     let damaged = |_| Error::file(&list, "is no list of files to be renamed; remove it, and write the dataset anew");

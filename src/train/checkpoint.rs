@@ -85,7 +85,12 @@ impl Start {
     /// Fails if the folder holds no run to go on with, or one that must not be written over.
     pub fn check(self, folder: &Path) -> Result<()> {
         let last = folder.join(LAST);
-        let reason = match (last.try_exists().map_err(Error::io(&last, "look for"))?, self) {
+        let there = match last.try_exists() {
+            // A path through a file is refused where the folder is made.
+            Err(error) if error.kind() == std::io::ErrorKind::NotADirectory => false,
+            there => there.map_err(Error::io(&last, "look for"))?,
+        };
+        let reason = match (there, self) {
             (true, Start::New) => "holds a run already; go on with it by --resume, or choose another folder for --out",
             (false, Start::Resume { .. }) => {
                 "holds no last.safetensors, so there is no run to go on with: is --out right? A run that was stopped before its \

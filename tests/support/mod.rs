@@ -311,33 +311,48 @@ pub fn prove(gpu: &Gpu, beginnings: &[&str], again: bool) -> BTreeSet<&'static s
     launched
 }
 
+/// Settings of cusim for a test.
+type Environment<'a> = &'a [(&'a str, &'a str)];
+
+/// A device of the oldest driver that works, and without memory pools: what newer ones add is done in the plain way.
+pub const OLDEST: [(&str, &str); 2] = [("CUSIM_DRIVER", "470"), ("CUSIM_POOLS", "off")];
+
 /// Runs the body of the test with this path where it finds a device: here if there is a driver, else in a process of its
 /// own on cusim with all its checks.
 pub fn on_device(test: &str, body: impl FnOnce()) {
-    on_models(test, &[None], body);
+    on_devices(test, &[&[("CUSIM_CHECK", "all")]], body);
 }
 
-/// The same on each of cusim's models of a device, which differ in their number of multiprocessors, without cusim's checks:
-/// other tests have these.
+/// The same on a device of the oldest driver that works, without memory pools.
+pub fn on_oldest_device(test: &str, body: impl FnOnce()) {
+    on_devices(test, &[&[("CUSIM_CHECK", "all"), OLDEST[0], OLDEST[1]]], body);
+}
+
+/// The same on devices that differ in their number of multiprocessors, and so in the kernels that they choose (an H100 has as
+/// many as an H200), without cusim's checks: other tests have these.
 pub fn on_every_model(test: &str, body: impl FnOnce()) {
-    on_models(test, &["rtx3090", "a100", "h100", "h200"].map(Some), body);
+    on_devices(
+        test,
+        &["rtx3090", "a100", "h200"].map(|model| [("CUSIM_DEVICE", model)]).each_ref().map(|e| &e[..]),
+        body,
+    );
 }
 
-fn on_models(test: &str, models: &[Option<&str>], body: impl FnOnce()) {
+fn on_devices(test: &str, environments: &[Environment], body: impl FnOnce()) {
     if std::env::var_os(INSIDE).is_some() || has_driver() {
         return body();
     }
     let folder = cusim();
-    for model in models {
+    for environment in environments {
         let output = Command::new(std::env::current_exe().unwrap())
             .args([test, "--exact", "--nocapture", "--test-threads=1"])
             .env("LD_LIBRARY_PATH", folder.path())
             .envs([(INSIDE, "1"), ("CUSIM_ASYNC", "late"), ("CUSIM_ORDER", "reverse")])
-            .envs([model.map_or(("CUSIM_CHECK", "all"), |model| ("CUSIM_DEVICE", model))])
+            .envs(environment.iter().copied())
             .output()
             .unwrap();
         let (printed, errors) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-        assert!(output.status.success() && printed.contains("1 passed"), "{model:?}: {printed}\n{errors}");
-        assert!(!errors.contains("cusim: ["), "{model:?}: {errors}");
+        assert!(output.status.success() && printed.contains("1 passed"), "{environment:?}: {printed}\n{errors}");
+        assert!(!errors.contains("cusim: ["), "{environment:?}: {errors}");
     }
 }
