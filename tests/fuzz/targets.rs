@@ -269,7 +269,8 @@ fn answers() {
         "<|channel|>analysis<|message|>Option A<|end|><|start|>assistant<|channel|>final<|message|>B",
     ];
     let seeds = seeds.map(|seed| seed.as_bytes().to_vec()).to_vec();
-    let target = Target { test: "answers", seeds, stride: 1, memory: four_times };
+    // The reader's patterns keep tables that grow with the texts that they meet, up to a limit of their library.
+    let target = Target { test: "answers", seeds, stride: 2, memory: |input| 4 * input + (16 << 20) };
     fuzz(target, |input| {
         let text = String::from_utf8_lossy(input);
         for strategy in [Strategy::SelectOne, Strategy::RankTopK] {

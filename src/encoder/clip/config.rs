@@ -164,7 +164,7 @@ impl ClipConfig {
     }
 
     /// Reads and checks the `config.json` of a Hugging Face directory. What a tower does not compute is refused by
-    /// [`TextConfig::sizes`] and [`VisionConfig::sizes`], since the other tower may be of use without it.
+    /// `TextConfig::sizes` and `VisionConfig::sizes`, since the other tower may be of use without it.
     pub fn read(folder: &Path) -> Result<ClipConfig> {
         let fields = Fields::read(&folder.join("config.json"))?;
         let model_type = fields.text("model_type")?.unwrap_or_default();

@@ -1,8 +1,8 @@
 //! What a model's answer says: letters, names, identifiers, lists or prose, to options in an order.
 //!
 //! Precision comes first: an answer is read as what it says, whole, or not at all. What models write is in tables: marks of
-//! thoughts ([`thought`]), dress ([`plain`]), words before and after an option ([`mentions`]), ways to settle on one
-//! ([`select`]) and ways to list them ([`order`]).
+//! thoughts (`thought`), dress (`plain`), words before and after an option (`mentions`), ways to settle on one
+//! (`select`) and ways to list them (`order`).
 
 mod mentions;
 mod order;
