@@ -236,7 +236,7 @@ times() {
         done
     done
     json link 45 "$bench" --json latency --half --prepared $device \
-        $(sized '--runs 1000' "$tiny --entities 8 --runs 1") --batch 1,8,64
+        $(sized '--preset wikimel' "${tiny#--mentions 2 } --entities 8 --runs 1") --batch 1,8,64
     for n in 1 8 64 256; do
         json "layers-$n" 30 "$bench" --json layer $device \
             $(sized "--layers 12 --images $n" '--layers 1 --images 1 --runs 1 --warmup 0')
@@ -303,7 +303,7 @@ profile() {
     counters ncu-decode 100 $table $sections -k regex:'llama_(gemv|decode)' -c 40 \
         "$bench" decode --preset 7b --layers 2 --prompt 512 --steps 2 --runs 1 --warmup 0 --device cuda
     counters ncu-link 60 --clock-control none --set full -k regex:link -c 2 \
-        "$bench" latency --half --device cuda --batch 1 --runs 3
+        "$bench" latency --preset wikimel --half --device cuda --batch 1 --runs 3
 }
 # text of ncu, but where it may not read counters: then it and what follows is skipped.
 counters() {
