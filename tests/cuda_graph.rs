@@ -133,6 +133,35 @@ fn recordings_keep_to_themselves() {
     });
 }
 
+#[test]
+fn nobody_gets_the_memory_of_a_graph() {
+    // Without pools all memory is of the blocks that recordings take, too.
+    support::on_oldest_device("cuda_graph::nobody_gets_the_memory_of_a_graph", || {
+        let gpu = Gpu::open(0, Arithmetic::F32).unwrap();
+        let graph = gpu.record((), |()| gpu.filled("within", 4, 2.0).map(drop)).unwrap();
+        let after = gpu.filled("after", 4, 3.0).unwrap();
+        graph.launch().unwrap();
+        let mut host = [0.0; 4];
+        after.read(&mut host).unwrap();
+        assert_eq!(host, [3.0; 4]);
+    });
+}
+
+#[test]
+fn kernels_that_a_recording_meets_first_are_loaded() {
+    on_device("kernels_that_a_recording_meets_first_are_loaded", || {
+        let trained = |graphs| {
+            // A device that has launched nothing yet.
+            let gpu = Gpu::open(0, Arithmetic::Mixed).unwrap();
+            trained(&config(), &[SHAPE; 2], Steps::new(Some(&gpu), graphs).unwrap())
+        };
+        let ((losses, weights, _), (losses_of_graphs, weights_of_graphs, recorded)) = (trained(false), trained(true));
+        assert_eq!(losses_of_graphs, losses);
+        assert!(weights_of_graphs == weights);
+        assert_eq!(recorded, Some(Recorded { made: 1, updated: 1 }));
+    });
+}
+
 /// `fissfuse train` on cusim, two epochs of two steps of 16 mentions and one of 8.
 fn train(world: &World) -> Vec<&'static str> {
     [&world.train()[..], &["--epochs", "2", "--device", "cuda", "--arithmetic", "f32"]].concat()

@@ -102,10 +102,14 @@ impl Report {
         let pairs = || rankings.iter().zip(&outcome.reranked);
         let rank = |(ranking, reranked): (&Ranking, &Reranked)| {
             let before = ranking.rank(0..ranking.candidates.len())?;
-            Some((before, ranking.rank(reranked.order.iter().copied())?))
+            Some(([before, ranking.rank(reranked.order.iter().copied())?], !ranking.lacks_gold()))
         };
-        let ranks: Vec<(usize, usize)> = pairs().filter_map(rank).collect();
-        let (before, after): (Vec<usize>, Vec<usize>) = ranks.iter().copied().unzip();
+        let ranked: Vec<([usize; 2], bool)> = pairs().filter_map(rank).collect();
+        let ranks: Vec<(usize, usize)> = ranked.iter().map(|([before, after], _)| (*before, *after)).collect();
+        let metrics = |which: usize| {
+            let ranks: Vec<(usize, bool)> = ranked.iter().map(|(ranks, found)| (ranks[which], *found)).collect();
+            (!ranks.is_empty()).then(|| Metrics::with_misses(&ranks))
+        };
         let count = |wanted: &dyn Fn(&Verdict) -> bool| outcome.reranked.iter().filter(|r| wanted(&r.verdict)).count();
         let listed = |text: &dyn Fn(&Verdict) -> Option<String>| {
             let one = |(ranking, reranked): (&Ranking, &Reranked)| {
@@ -113,8 +117,8 @@ impl Report {
             };
             pairs().filter_map(one).collect::<Vec<_>>()
         };
-        let sure: Vec<usize> =
-            pairs().filter(|(_, r)| r.verdict == Verdict::Sure).filter_map(rank).map(|(before, _)| before).collect();
+        let sure = pairs().filter(|(_, r)| r.verdict == Verdict::Sure).filter_map(rank);
+        let sure: Vec<(usize, bool)> = sure.map(|([before, _], found)| (before, found)).collect();
         let k = settings.k;
         Report {
             model,
@@ -123,7 +127,7 @@ impl Report {
             not_in_run: split.saturating_sub(rankings.len()),
             answered: count(&|v| matches!(v, Verdict::Answered { .. })),
             sure: count(&|v| *v == Verdict::Sure),
-            sure_and_right: (!sure.is_empty()).then(|| Metrics::of(&sure).hits1),
+            sure_and_right: (!sure.is_empty()).then(|| Metrics::with_misses(&sure).hits1),
             too_few: count(&|v| *v == Verdict::TooFew),
             shorter_than_k: rankings.iter().filter(|r| r.candidates.len() < k).count(),
             invalid: listed(&|verdict| match verdict {
@@ -145,8 +149,8 @@ impl Report {
             with_gold: ranks.len(),
             without_gold: rankings.len() - ranks.len(),
             gold_missing: rankings.iter().filter(|r| r.lacks_gold()).count(),
-            before: (!before.is_empty()).then(|| Metrics::of(&before)),
-            after: (!after.is_empty()).then(|| Metrics::of(&after)),
+            before: metrics(0),
+            after: metrics(1),
             note: format!("Only the first {k} candidates are re-ranked: H@k cannot change for k >= {k}."),
             changes: RankChanges::of(k, &ranks),
             letter_prior: outcome.prior.as_ref().map(|prior| prior.letters().to_vec()),
