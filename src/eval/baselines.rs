@@ -38,16 +38,8 @@ fn chance(lists: &[(usize, bool)]) -> Metrics {
     };
     let hits = |k: usize| mean(&|n| k.min(n) as f64 / n as f64, &|_| 0.0);
     let harmonic = |n: usize| (1..=n).map(|rank| 1.0 / rank as f64).sum::<f64>() / n as f64;
-    Metrics {
-        hits1: hits(1),
-        hits2: hits(2),
-        hits3: hits(3),
-        hits4: hits(4),
-        hits5: hits(5),
-        mean_rank: mean(&|n| (n + 1) as f64 / 2.0, &|n| (n + 1) as f64),
-        reciprocal: mean(&harmonic, &|n| 1.0 / (n + 1) as f64),
-        mentions: lists.len(),
-    }
+    let mean_rank = mean(&|n| (n + 1) as f64 / 2.0, &|n| (n + 1) as f64);
+    Metrics::new(hits, mean_rank, mean(&harmonic, &|n| 1.0 / (n + 1) as f64), lists.len())
 }
 
 #[cfg(test)]

@@ -50,16 +50,16 @@ impl Metrics {
     pub fn with_misses(ranks: &[(usize, bool)]) -> Metrics {
         let n = ranks.len().max(1) as f64;
         let hits = |k: usize| ranks.iter().filter(|&&(rank, found)| found && rank <= k).count() as f64 / n;
-        Metrics {
-            hits1: hits(1),
-            hits2: hits(2),
-            hits3: hits(3),
-            hits4: hits(4),
-            hits5: hits(5),
-            mean_rank: ranks.iter().map(|&(rank, _)| rank as f64).sum::<f64>() / n,
-            reciprocal: ranks.iter().map(|&(rank, _)| 1.0 / rank as f64).sum::<f64>() / n,
-            mentions: ranks.len(),
-        }
+        let mean_rank = ranks.iter().map(|&(rank, _)| rank as f64).sum::<f64>() / n;
+        let reciprocal = ranks.iter().map(|&(rank, _)| 1.0 / rank as f64).sum::<f64>() / n;
+        Metrics::new(hits, mean_rank, reciprocal, ranks.len())
+    }
+
+    /// From the share of mentions whose gold entity is among the first k, the mean rank, the mean reciprocal rank, and the
+    /// number of mentions.
+    pub(super) fn new(hits: impl Fn(usize) -> f64, mean_rank: f64, reciprocal: f64, mentions: usize) -> Metrics {
+        let [hits1, hits2, hits3, hits4, hits5] = [1, 2, 3, 4, 5].map(hits);
+        Metrics { hits1, hits2, hits3, hits4, hits5, mean_rank, reciprocal, mentions }
     }
 }
 

@@ -14,7 +14,7 @@ use xxhash_rust::xxh3::xxh3_128;
 
 use super::instruction::{Budget, Strategy, Template};
 use super::model::{LanguageModel, Reply};
-use super::rerank::{Scoring, Settings};
+use super::types::{Scoring, Settings};
 use crate::data::{Dataset, parse_record, record_error};
 use crate::error::{Error, Result};
 use crate::files;

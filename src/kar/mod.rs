@@ -13,12 +13,14 @@ pub mod model;
 mod report;
 mod rerank;
 mod run_file;
+mod types;
 mod words;
 
 pub use debias::Prior;
 pub use instruction::{Budget, MOST_OPTIONS, Prompt, Strategy, Template};
 pub use journal::{Header, Journal};
 pub use report::{RankChanges, Report, Unanswered};
-pub use rerank::{Outcome, Reranked, Scoring, Settings, Spent, Verdict, instructions, rerank};
+pub use rerank::{instructions, rerank};
 pub use run_file::{Ranking, read_run, write_run};
+pub use types::{Outcome, Reranked, Scoring, Settings, Spent, Verdict};
 pub use words::excerpt;

@@ -7,7 +7,7 @@ use std::path::Path;
 use serde::Deserialize;
 use serde_json::json;
 
-use super::rerank::{Reranked, Verdict};
+use super::types::{Reranked, Verdict};
 use crate::data::{Dataset, Mention, Skipped, Tolerance, read_records, record_error};
 use crate::error::{Error, Result};
 use crate::files;

@@ -5,174 +5,18 @@ use std::time::{Duration, Instant};
 
 use indicatif::ProgressBar;
 use rand::seq::index;
-use serde::{Deserialize, Serialize};
 
 use crate::data::{Dataset, Entity};
 use crate::error::{Error, Result};
 use crate::kar::answer::{Choice, Reading, ends_in_thought, read};
 use crate::kar::debias::{Prior, over_rotations, rotated, softmax};
 use crate::kar::gate::margin;
-use crate::kar::instruction::{Budget, MOST_OPTIONS, Strategy, Template};
+use crate::kar::instruction::{Strategy, Template};
 use crate::kar::journal::Journal;
-use crate::kar::model::{LanguageModel, Question, Reply, Said, Wanted};
+use crate::kar::model::{LanguageModel, Question, Reply, Said};
 use crate::kar::run_file::Ranking;
+use crate::kar::types::{Outcome, Reranked, Settings, Spent, Verdict};
 use crate::random::{Purpose, generator};
-
-/// How a model answers.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
-#[serde(rename_all = "kebab-case")]
-pub enum Scoring {
-    /// By a text, which is parsed: the paper's way.
-    Generate,
-    /// By the logits of the options' letters after one prefill.
-    #[default]
-    #[value(name = "logits")]
-    #[serde(rename = "logits")]
-    Letters,
-}
-
-/// How to re-rank.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Settings {
-    /// What is asked.
-    pub strategy: Strategy,
-    /// Candidates that a model is asked about.
-    pub k: usize,
-    /// How it answers.
-    pub scoring: Scoring,
-    /// Most tokens of an answer that is a text.
-    pub max_new_tokens: usize,
-    /// Ask only where the first candidate's confidence is less than this ahead of the second's.
-    pub gate: Option<f32>,
-    /// Share of the mentions on which the letters' prior is estimated.
-    pub debias: Option<f64>,
-    /// Draws those mentions.
-    pub seed: u64,
-    /// Lengths of the instruction's parts.
-    pub budget: Budget,
-    /// Keep the old ranking of a mention whose question the model refuses, instead of stopping there.
-    pub skip_refused: bool,
-}
-
-impl Default for Settings {
-    /// The paper's K and strategy, read off one prefill.
-    fn default() -> Settings {
-        Settings {
-            strategy: Strategy::SelectOne,
-            k: 5,
-            scoring: Scoring::Letters,
-            max_new_tokens: 32,
-            gate: None,
-            debias: None,
-            seed: 0,
-            budget: Budget::default(),
-            skip_refused: false,
-        }
-    }
-}
-
-impl Settings {
-    /// Says which setting makes no sense.
-    pub fn check(&self) -> Result<()> {
-        let refuse = |reason: String| Err(Error::invalid(reason));
-        if !(2..=MOST_OPTIONS).contains(&self.k) {
-            return refuse(format!("k = {}: a model can be asked about 2 to {MOST_OPTIONS} candidates", self.k));
-        }
-        if self.max_new_tokens == 0 {
-            return refuse("max_new_tokens = 0 leaves no room for an answer".into());
-        }
-        if let Some(gate) = self.gate.filter(|gate| !(0.0..=1.0).contains(gate)) {
-            return refuse(format!("gate = {gate} is no difference of confidences; give one from 0 to 1"));
-        }
-        if let Some(share) = self.debias.filter(|&share| !(share > 0.0 && share <= 1.0)) {
-            return refuse(format!("debias = {share} is no share of the mentions; give one above 0 and up to 1"));
-        }
-        if self.debias.is_some() && self.scoring != Scoring::Letters {
-            return refuse("debiasing needs the letters' logits; add --scoring logits or leave out --debias".into());
-        }
-        Ok(())
-    }
-
-    fn wanted(&self) -> Wanted {
-        match self.scoring {
-            Scoring::Generate => Wanted::Text { max_new_tokens: self.max_new_tokens },
-            Scoring::Letters => Wanted::Letters,
-        }
-    }
-}
-
-/// What became of a mention.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Verdict {
-    /// It has fewer than two candidates: there is nothing to ask.
-    TooFew,
-    /// The gate found its ranking sure enough.
-    Sure,
-    /// The answer, quoted here, names no option.
-    Invalid(String),
-    /// The answer ended within the model's thoughts.
-    Unfinished(String),
-    /// The letters' probabilities are too small to say anything.
-    Unsure(String),
-    /// The model said nothing, for this reason.
-    Refused(String),
-    /// The answer counts. Probabilities are those of the first K candidates in their old order.
-    Answered { probabilities: Option<Vec<f64>> },
-}
-
-impl Verdict {
-    /// In a word, as run files have it.
-    pub fn label(&self) -> &'static str {
-        match self {
-            Verdict::TooFew => "too-few",
-            Verdict::Sure => "sure",
-            Verdict::Invalid(_) => "invalid",
-            Verdict::Unfinished(_) => "unfinished",
-            Verdict::Unsure(_) => "unsure",
-            Verdict::Refused(_) => "refused",
-            Verdict::Answered { .. } => "answered",
-        }
-    }
-}
-
-/// A mention's new ranking.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Reranked {
-    /// Positions in the old ranking, best first.
-    pub order: Vec<usize>,
-    /// Why it is as it is.
-    pub verdict: Verdict,
-}
-
-/// What the answers took.
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
-pub struct Spent {
-    /// Questions that a model was asked in this run.
-    pub calls: usize,
-    /// Questions whose answers stood in the journal.
-    pub from_journal: usize,
-    /// Questions that the gate spared.
-    pub calls_saved: usize,
-    /// Tokens of all prompts, in the journal or not.
-    pub prompt_tokens: usize,
-    /// Of these, the ones that were computed and not shared.
-    pub computed_tokens: usize,
-    /// Tokens of all answers.
-    pub new_tokens: usize,
-    /// Time of this run's calls.
-    pub seconds: f64,
-}
-
-/// New rankings, in the order of the old ones.
-#[derive(Clone, Debug)]
-pub struct Outcome {
-    /// One per ranking.
-    pub reranked: Vec<Reranked>,
-    /// What it took.
-    pub spent: Spent,
-    /// The letters' prior that was divided out.
-    pub prior: Option<Prior>,
-}
 
 /// Why a mention is not asked about, or under which rotations of its options it is.
 enum Plan {

@@ -2,6 +2,8 @@ use super::*;
 use crate::data::{Mention, Skipped, Tolerance};
 use crate::kar::Header;
 use crate::kar::instruction::letter;
+use crate::kar::model::Wanted;
+use crate::kar::types::Scoring;
 
 /// A model that knows which entity is right, as far as `certainty` goes, and likes letters by `prior`.
 struct Oracle {
