@@ -44,7 +44,9 @@ pub fn small() -> Result<Vec<Case>> {
     for (rows, width, d) in [(1, 8, 5), (31, 24, 16), (33, 64, 100), (100, 40, 33), (257, 16, 7)] {
         cases.push(draw.project(rows, width, d, 1)?);
     }
-    for (rows, width, d) in [(1, 8, 1), (31, 40, 200), (33, 64, 100), (257, 72, 128), (300, 136, 33), (65, 512, 256)] {
+    for (rows, width, d) in
+        [(1, 8, 1), (31, 40, 200), (33, 64, 100), (257, 72, 128), (300, 136, 33), (65, 512, 256), (21_057, 72, 100)]
+    {
         cases.push(draw.project(rows, width, d, 0)?);
     }
     for (items, longest, d) in [(1, 1, 3), (5, 64, 33), (31, 7, 16), (100, 3, 5)] {

@@ -1,5 +1,7 @@
 //! Kernels of decoders against their definitions, at odd sizes.
 
+use std::collections::BTreeSet;
+
 use bytemuck::cast_slice;
 use half::{bf16, f16};
 
@@ -150,7 +152,9 @@ fn products(gpu: &Gpu, (format, element): (Format, Element), seed: u32, found: &
         let (wide, _) = bounds(format, element, m);
         found.near(format!("{what}, in f32"), &w.multiply_wide(&rows)?.read()?, &want, wide);
         if n % 8 == 0 {
-            found.near(&what, &w.multiply(&rows)?.read()?, &want, tolerance(element).max(wide) + wide);
+            let got = w.multiply(&rows)?;
+            found.equal(format!("{what}, kind of numbers"), &[got.element() as u8], &[element as u8]);
+            found.near(&what, &got.read()?, &want, tolerance(element).max(wide) + wide);
             let mut sum = Rows::upload(gpu, Element::F32, &vec![0.5; m * n], n)?;
             w.add_to(&mut sum, &rows)?;
             let want: Vec<f32> = want.iter().map(|x| x + 0.5).collect();
@@ -166,6 +170,8 @@ fn gated(gpu: &Gpu, (format, element): (Format, Element), seed: u32, found: &mut
         let gates = Gates::upload(gpu, format, k, (&gate.0, &gate.1), (&up.0, &up.1))?;
         let x = rounded(&random(m * k, 51), element);
         let got = gates.multiply(&Rows::upload(gpu, element, &x, k)?)?;
+        let kind = format!("{m} x {inner} x {k}, kind and number of columns");
+        found.equal(kind, &[got.element() as usize, got.width()], &[element as usize, inner]);
         let pairs = product(&x, &gate.2, k).into_iter().zip(product(&x, &up.2, k));
         let want = narrow(pairs.map(|(gate, up)| silu(gate) * up).collect());
         found.near(format!("{m} x {inner} x {k}"), &got.read()?, &want, bounds(format, element, m).1);
@@ -281,7 +287,11 @@ fn every_number(gpu: &Gpu, found: &mut Findings) -> Result<()> {
     let logits: Vec<f32> = random(50, 9).iter().map(|x| (x * 4.0).round()).collect();
     for (sharpness, top_p) in [(1.0, 0.8), (0.5, 1.0)] {
         let draws: Vec<Draw> = (0..512u64).map(|i| Draw { number: i << 55, sharpness, top_p }).collect();
-        compare_tokens(gpu, &format!("sharpness {sharpness}, top-p {top_p}"), &logits, &draws, found)?;
+        let what = format!("sharpness {sharpness}, top-p {top_p}");
+        compare_tokens(gpu, &what, &logits, &draws, found)?;
+        // Or the draws would tell nothing of the borders.
+        let distinct: BTreeSet<u32> = draws.iter().map(|&draw| choose(&logits, draw)).collect();
+        found.equal(format!("{what}, whether some tokens are drawn"), &[u8::from(distinct.len() > 4)], &[1]);
     }
     Ok(())
 }
