@@ -206,8 +206,8 @@ impl Gpu {
             (memory, Some(_)) => self.kept().push(memory),
             (memory, None) => {
                 let stream = self.turn();
-                // The thread may be one that never used the device; if this fails, so does what comes next.
-                let _ = self.bind();
+                // If this fails, so does what comes next.
+                let _ = self.bind_first();
                 if let Memory::Staged(staged) = &memory {
                     // A device that failed does not use it any more.
                     let _ = staged.arrival.end_of_use(&stream);

@@ -24,6 +24,7 @@ mod repeating;
 mod rows;
 mod staging;
 
+use std::cell::Cell;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -64,6 +65,11 @@ pub enum Arithmetic {
 
 /// Percent of the free memory that one table of features may take to stay on the device.
 const RESIDENT: usize = 60;
+
+thread_local! {
+    /// Whether this thread has made a context its own. Contexts are never taken away again.
+    static HAS_CONTEXT: Cell<bool> = const { Cell::new(false) };
+}
 
 /// A CUDA device and our kernels. Cloning shares it.
 #[derive(Clone)]
@@ -227,7 +233,14 @@ impl Gpu {
 
     /// Makes the device's context the calling thread's.
     fn bind(&self) -> Result<()> {
-        self.0.context.bind_to_thread().map_err(|e| self.error("binding", e))
+        self.0.context.bind_to_thread().map_err(|e| self.error("binding", e))?;
+        HAS_CONTEXT.set(true);
+        Ok(())
+    }
+
+    /// The same on a thread that has none yet, for calls that take any: memory is dropped on all kinds of threads, and often.
+    fn bind_first(&self) -> Result<()> {
+        if HAS_CONTEXT.get() { Ok(()) } else { self.bind() }
     }
 
     fn error(&self, doing: impl Into<String>, error: DriverError) -> Error {
