@@ -12,8 +12,8 @@ thread_local! {
 
 static HOOK: Once = Once::new();
 
-/// What a library makes of foreign input, or the message with which it panicked. This is the only place where panics
-/// are caught: such a library's panic says that a file is broken, which must end neither a run over thousands of files
+/// What a library makes of foreign input, or the message with which it panicked. A panic of our own is
+/// never caught here: such a library's panic says that a file is broken, which must end neither a run over thousands of files
 /// nor a server; what it worked on is dropped with it, so nothing half-done is seen afterwards.
 pub fn caught<T>(run: impl FnOnce() -> T) -> Result<T, String> {
     HOOK.call_once(|| {

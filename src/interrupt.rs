@@ -1,7 +1,7 @@
 //! Being asked to stop: the first SIGINT or SIGTERM lets work end where it can go on later, the second ends at once.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, LazyLock, OnceLock};
 
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::flag;
@@ -11,21 +11,37 @@ use crate::error::{Error, Result};
 /// The signal that came, 0 for none. There is one of a process, as there is of its handlers.
 static ASKED: OnceLock<Arc<AtomicUsize>> = OnceLock::new();
 
+/// Whether signals end the process as they do where nobody watches.
+static UNWATCHED: LazyLock<Arc<AtomicBool>> = LazyLock::new(Arc::default);
+
+/// Watches as long as it is held, by work that [`check`]s.
+#[derive(Debug)]
+#[must_use = "signals are watched for as long as this is held"]
+pub struct Watch(());
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        UNWATCHED.store(true, Ordering::SeqCst);
+    }
+}
+
 /// From now on the first signal is noted for [`check`].
-pub fn watch() -> Result<()> {
+pub fn watch() -> Result<Watch> {
+    UNWATCHED.store(false, Ordering::SeqCst);
     if ASKED.get().is_some() {
-        return Ok(());
+        return Ok(Watch(()));
     }
     let (seen, asked) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
     for signal in [SIGINT, SIGTERM] {
         // In this order, so that the signal that is noted is not the one that ends the process.
-        flag::register_conditional_shutdown(signal, 128 + signal, seen.clone())
+        flag::register_conditional_default(signal, UNWATCHED.clone())
+            .and_then(|_| flag::register_conditional_shutdown(signal, 128 + signal, seen.clone()))
             .and_then(|_| flag::register(signal, seen.clone()))
             .and_then(|_| flag::register_usize(signal, asked.clone(), signal as usize))
             .map_err(|e| Error::invalid(format!("cannot watch for signals: {e}")))?;
     }
     ASKED.get_or_init(|| asked);
-    Ok(())
+    Ok(Watch(()))
 }
 
 /// Whether a signal asked this process to stop.

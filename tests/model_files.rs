@@ -1,7 +1,7 @@
 //! What each entry of a model directory's files does: for every key that transformers 4 and 5 write for the models
 //! that are read, a value and what must come of it.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use fissfuse::Result;
 use fissfuse::encoder::{ImageEncoder, Precision, TextEncoder, read_image};
@@ -9,7 +9,7 @@ use fissfuse::llama::{self, GenerationConfig, Llama, LlamaConfig};
 use serde_json::{Value, json};
 use tempfile::{TempDir, tempdir};
 
-use crate::support::refuse;
+use crate::support::{fixture, refuse};
 
 /// What must come of an entry.
 #[derive(Clone, Copy)]
@@ -25,10 +25,6 @@ enum Must {
 use Must::{Differ, Refuse, Same};
 
 type Row = (&'static str, &'static str, Value, Must);
-
-fn fixture(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(name)
-}
 
 fn copy(name: &str) -> TempDir {
     let folder = tempdir().unwrap();

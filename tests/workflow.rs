@@ -64,7 +64,7 @@ fn any_run_file_is_judged_as_a_model_is() {
     let linked = judge("linked.jsonl");
     assert_eq!(
         (&linked["errors"], &linked["absent"], &linked["metrics"]["mentions"]),
-        (&json!(1), &json!(1), &json!(9))
+        (&json!(1), &json!(0), &json!(9))
     );
     refuse(
         &["eval", "--data", world.arg("data"), "--ranking", world.arg("linked.jsonl"), "--split", "valid"],

@@ -84,7 +84,8 @@ fn keep(path: &Path) -> Result<PathBuf> {
     };
     let endings = [String::from(".bak")].into_iter().chain((2..).map(|n| format!(".bak{n}")));
     let free = endings.map(beside).find(|name| !name.exists()).unwrap_or_default();
-    files::write_new(&free, &std::fs::read(path).map_err(Error::io(path, "read"))?)?;
+    let lists = std::fs::read(path).map_err(Error::io(path, "read"))?;
+    files::write_whole(&free, |out| out.write_all(&lists))?;
     Ok(free)
 }
 

@@ -67,11 +67,12 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         written::clear(&args.out, "demo")?;
     }
     fissfuse::files::write_whole(&folder("demo.toml"), |out| out.write_all(CONFIG.as_bytes()))?;
+    // After each step, whatever came of it: a demo that is stopped can be begun again.
+    let noted = |done: anyhow::Result<()>| written::note(&args.out).and(done);
+    noted(Ok(()))?;
 
     println!("1. Data: emoji, their names and keywords from Unicode, scenes drawn by seed {}", args.seed);
-    demo::write(&folder("data"), Sizes { train: args.mentions, ..Sizes::FULL }, args.seed)?;
-    // After each step: a demo that is stopped can be begun again.
-    written::note(&args.out)?;
+    noted(demo::write(&folder("data"), Sizes { train: args.mentions, ..Sizes::FULL }, args.seed).map_err(Into::into))?;
     let encoder = match &args.encoder {
         Some(encoder) => encoder.clone(),
         None => {
@@ -82,7 +83,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
             folder("encoder")
         }
     };
-    written::note(&args.out)?;
+    noted(Ok(()))?;
     let show = |path: &Path| path.display().to_string();
     let [data, features, model, config, out] = ["data", "features", "model", "demo.toml", "eval"].map(folder);
     let data = ["--data".to_string(), show(&data)];
@@ -91,8 +92,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     // The small encoder is no work for either, and f32 gives the same model on every processor.
     let encode = [&encode[..], &["--precision".into(), "f32".into()]].concat();
     let with_config = ["--config".to_string(), show(&config)];
-    subcommand("encode", [&data[..], &encode, &with_config].concat())?;
-    written::note(&args.out)?;
+    noted(subcommand("encode", [&data[..], &encode, &with_config].concat()))?;
     let mut train = [&data[..], &features_of, &with_config, &["--out".into(), show(&model)]].concat();
     train.extend(["--seed".into(), args.seed.to_string(), "--device".into(), args.device.device.to_string()]);
     if let Some(epochs) = args.epochs {
@@ -101,17 +101,14 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     if let Some(modalities) = args.modalities.and_then(|modalities| modalities.to_possible_value()) {
         train.extend(["--modalities".into(), modalities.get_name().into()]);
     }
-    subcommand("train", train)?;
-    written::note(&args.out)?;
+    noted(subcommand("train", train))?;
     let trained = ["--model".to_string(), show(&model)];
     let eval = ["--out".into(), show(&out), "--device".into(), args.device.device.to_string()];
-    subcommand("eval", [&data[..], &features_of, &trained, &eval].concat())?;
+    noted(subcommand("eval", [&data[..], &features_of, &trained, &eval].concat()))?;
 
     if args.kar {
-        rerank(&args.out, args.seed, &args.device)?;
+        noted(rerank(&args.out, args.seed, &args.device))?;
     }
-
-    written::note(&args.out)?;
 
     println!("\nOne mention it has never seen:");
     example(&folder("data"), &features, &encoder, &model)?;

@@ -35,13 +35,13 @@ pub struct Args {
     #[arg(long)]
     pub modalities: Option<Modalities>,
 
-    /// Configuration file; its [encode] section counts, and whether [model] reads one modality only [default: the paper's settings].
+    /// Configuration file; its [encode] section counts, and whether [model] reads one modality only [default: those of configs/wikimel.toml].
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
 }
 
 pub fn run(args: Args) -> anyhow::Result<()> {
-    interrupt::watch()?;
+    let _watch = interrupt::watch()?;
     paths::keep_apart(&[("--data", &args.data.data)], &[("--out", &args.out)])?;
     paths::no_other_kind("--out", &args.out, &[Holds::Features])?;
     let config = args.config.as_deref().map(RunConfig::read).transpose()?.unwrap_or_default();

@@ -38,13 +38,15 @@ pub fn keep_apart(reads: &[Named], writes: &[Named]) -> anyhow::Result<()> {
 /// Files that folders of this program's are read by, beside those that tell their kinds.
 const READ: [&str; 3] = ["train.jsonl", "valid.jsonl", "test.jsonl"];
 
-/// Whether a path names a file of a folder that is read: one of the known names, or one of a folder within, such as images.
+/// Whether a path names a file of a folder that is read: one of the known names, an image of a dataset, or any file of a
+/// model, whose weights may have any name.
 fn is_read_of(written: &Path, read: &Path) -> bool {
     let (written, read) = (resolved(written), resolved(read));
     let Ok(within) = written.strip_prefix(&read) else { return false };
     let name = within.to_str().unwrap_or_default();
     let known = READ.contains(&name) || KINDS.iter().any(|(_, files)| files.contains(&name));
-    written.is_file() && (known || within.components().count() > 1)
+    let of_a_model = read.join("config.json").is_file();
+    written.is_file() && (known || of_a_model || within.starts_with("images"))
 }
 
 /// What a folder may be, and a file that tells it.

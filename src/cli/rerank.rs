@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Context, ensure};
+use anyhow::Context;
 use fissfuse::data::{Skipped, Split};
 use fissfuse::device::cuda::Arithmetic;
 use fissfuse::device::{DeviceChoice, describe};
@@ -19,6 +19,7 @@ use fissfuse::report::{Provenance, rank_change_table, reranking_table};
 use serde_json::{Map, Value, json};
 
 use super::common::{DataArgs, at_least_one, list_skipped, progress, write_json};
+use super::paths;
 
 /// Invalid answers that are shown on the terminal.
 const SHOWN: usize = 3;
@@ -214,28 +215,14 @@ impl Args {
     /// Refuses names that meet, before anything starts: what is written must be none of what is read, and no two files
     /// that are written may be one.
     fn check_files(&self, out: &Path, journal: &Path) -> anyhow::Result<()> {
-        let data = |name: &str| self.data.data.join(name);
-        let mut others = vec![("--ranking reads", self.ranking.clone())];
-        let records = ["entities.jsonl", "train.jsonl", "valid.jsonl", "test.jsonl"];
-        others.extend(records.map(|name| ("--data holds", data(name))));
-        others.extend(self.template.clone().map(|path| ("--template reads", path)));
-        others.extend(self.model.authorities().map(|path| ("--ca-file reads", path)));
-        let written = [("--out", Some(out)), ("the journal", Some(journal)), ("--report", self.report.as_deref())];
-        for (flag, path) in written.into_iter().filter_map(|(flag, path)| Some((flag, path?))) {
-            let whole = one_name(path);
-            let met = others.iter().find(|(_, other)| one_name(other) == whole);
-            if let Some((what, _)) = met {
-                anyhow::bail!("{flag} would replace {}, which {what}; choose another name", path.display());
-            }
-            let llm = self.model.llm.as_ref().is_some_and(|llm| whole.starts_with(one_name(llm)));
-            ensure!(!llm, "{flag} would write {} into the folder that --llm reads; choose another", path.display());
-            let what = match flag {
-                "--out" => "--out writes",
-                _ => "answers are kept in",
-            };
-            others.push((what, path.to_path_buf()));
-        }
-        Ok(())
+        let authorities = self.model.authorities();
+        let mut reads = vec![("--ranking", self.ranking.as_path()), ("--data", &self.data.data)];
+        reads.extend(self.template.as_deref().map(|path| ("--template", path)));
+        reads.extend(authorities.as_deref().map(|path| ("--ca-file", path)));
+        reads.extend(self.model.llm.as_deref().map(|path| ("--llm", path)));
+        let mut writes = vec![("--out", out), ("--journal", journal)];
+        writes.extend(self.report.as_deref().map(|path| ("--report", path)));
+        paths::keep_apart(&reads, &writes)
     }
 
     fn settings(&self) -> Settings {
@@ -252,15 +239,6 @@ impl Args {
             skip_refused: self.data.skip_bad,
         }
     }
-}
-
-/// A path by which a file can be told from others, whether it exists or not.
-fn one_name(path: &Path) -> PathBuf {
-    let folder = |path: &Path| {
-        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        Some(folder.canonicalize().ok()?.join(path.file_name()?))
-    };
-    path.canonicalize().ok().or_else(|| folder(path)).unwrap_or_else(|| path.to_path_buf())
 }
 
 pub fn run(args: Args) -> anyhow::Result<()> {

@@ -57,7 +57,7 @@ pub struct Args {
 }
 
 pub fn run(args: Args) -> anyhow::Result<()> {
-    interrupt::watch()?;
+    let _watch = interrupt::watch()?;
     terminal::work_on();
     paths::keep_apart(&[("--data", &args.data.data), ("--features", &args.features)], &[("--out", &args.out)])?;
     paths::no_other_kind("--out", &args.out, &[Holds::Run])?;

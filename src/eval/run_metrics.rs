@@ -51,6 +51,11 @@ impl RunMetrics {
         let (mut seen, mut ranks) = (HashSet::new(), Vec::new());
         let (mut gold_missing, mut without_gold, mut errors) = (0, 0, 0);
         for (line, record) in read_records::<Record>(path)? {
+            // A mention whose line holds an error has a line.
+            let failed = record.as_ref().ok().filter(|record| record.error.is_some());
+            if let Some(mention) = failed.and_then(|r| by_id.get(r.mention_id.as_deref()?)) {
+                seen.insert(mention.id.as_str());
+            }
             let ranking = record
                 .and_then(|record| look_up(record, dataset, &by_id).map_err(|reason| record_error(path, line, reason)));
             let ranking = ranking.and_then(|ranking| match &ranking {

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process;
 use std::sync::{LazyLock, Mutex, PoisonError};
 
-use tempfile::Builder;
+use tempfile::{Builder, NamedTempFile, TempDir};
 
 use super::together::LIST;
 
@@ -15,12 +15,28 @@ use super::together::LIST;
 const PREFIX: &str = ".writing-";
 const SUFFIX: &str = ".tmp";
 
-/// A name beside the destination, made by `make` from what was set up here. What killed runs left there is removed first.
-pub(super) fn temporary<T>(
-    folder: &Path,
-    mode: u32,
-    make: impl FnOnce(&Builder<'_, '_>, &Path) -> io::Result<T>,
-) -> io::Result<T> {
+/// A new file beside its destination. What killed runs left there is removed first.
+pub(super) fn temporary_file(folder: &Path) -> io::Result<NamedTempFile> {
+    let temp = temporary(folder, 0o666, |builder| builder.tempfile_in(folder))?;
+    // Held as long as it is open, as far as the file system can: see `remove`.
+    let _ = temp.as_file().try_lock();
+    Ok(temp)
+}
+
+/// A new folder beside its destination, and what holds it.
+pub(super) fn temporary_folder(folder: &Path) -> io::Result<(TempDir, File)> {
+    let temp = temporary(folder, 0o777, |builder| builder.tempdir_in(folder))?;
+    let held = File::open(temp.path())?;
+    let _ = held.try_lock();
+    Ok((temp, held))
+}
+
+/// Whether a file's name is a temporary one.
+pub(super) fn is_temporary(name: &str) -> bool {
+    writer(name).is_some()
+}
+
+fn temporary<T>(folder: &Path, mode: u32, make: impl FnOnce(&Builder) -> io::Result<T>) -> io::Result<T> {
     sweep(folder);
     let prefix = format!("{PREFIX}{}-", process::id());
     let mut builder = Builder::new();
@@ -28,7 +44,7 @@ pub(super) fn temporary<T>(
     // Temporary files are private by default; what takes their place should follow the user's umask.
     #[cfg(unix)]
     builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(mode));
-    make(&builder, folder)
+    make(&builder)
 }
 
 /// The process that writes under a temporary name.
@@ -75,7 +91,7 @@ mod tests {
             fs::write(folder.path().join(name), "x").unwrap();
         }
         fs::create_dir(folder.path().join(".writing-4194998-b.tmp")).unwrap();
-        temporary(folder.path(), 0o666, |builder, folder| builder.tempfile_in(folder)).unwrap();
+        drop(temporary_file(folder.path()).unwrap());
         let mut left: Vec<_> = fs::read_dir(folder.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
         left.sort();
         let mut expected = [mine, other].map(std::ffi::OsString::from).to_vec();

@@ -7,48 +7,58 @@ use std::fs;
 use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
+use serde::{Deserialize, Serialize};
+
 use super::destination::Destination;
-use super::leftovers::temporary;
+use super::leftovers::{is_temporary, temporary_file};
 use super::write::{flush_folder, folder_of, write_whole};
 use crate::error::{Error, Result};
-use serde::{Deserialize, Serialize};
 
 /// Name of the list.
 pub(super) const LIST: &str = ".replacing.json";
 
-/// New names, whose files are whole, and the names that they shall have; none of them with a folder.
+/// Temporary names, whose files are whole, and the names that they shall have: all in the list's own folder, wherever that
+/// is by then. A dataset comes from elsewhere, and its list must move no other file.
 #[derive(Serialize, Deserialize)]
 struct Renames(Vec<(String, String)>);
 
-/// Replaces files of one folder: all of them or, whatever goes wrong, none.
+/// Replaces files of one folder: all of them or, whatever goes wrong, none. Of those, files to which links lead out of the
+/// folder are replaced after the others, one by one.
 pub fn write_together(files: Vec<(PathBuf, Vec<u8>)>) -> Result<()> {
     let Some(folder) = files.first().map(|(path, _)| folder_of(path)) else { return Ok(()) };
     complete(&folder)?;
-    let mut staged = Vec::with_capacity(files.len());
+    let here = fs::canonicalize(&folder).map_err(Error::io(&folder, "look at"))?;
+    let (mut staged, mut elsewhere) = (Vec::with_capacity(files.len()), Vec::new());
     for (path, bytes) in files {
         let target = match Destination::of(&path)? {
             Destination::File(target) => target,
             Destination::Stream(_) => return Err(Error::file(path, "is no regular file, and cannot be replaced")),
         };
-        // A link may lead to another folder, where the new file must be to take the old one's place.
-        let beside = folder_of(&target);
-        let temp = temporary(&beside, 0o666, |builder, beside| builder.tempfile_in(beside));
-        let mut temp = temp.map_err(Error::io(&path, "create"))?;
+        let near = fs::canonicalize(folder_of(&target)).is_ok_and(|beside| beside == here);
+        let (true, Some(name)) = (near, target.file_name().and_then(|name| name.to_str())) else {
+            elsewhere.push((path, bytes));
+            continue;
+        };
+        let mut temp = temporary_file(&folder).map_err(Error::io(&path, "create"))?;
         temp.write_all(&bytes).and_then(|()| temp.as_file().sync_all()).map_err(Error::io(&path, "write"))?;
-        staged.push((temp.into_temp_path(), target));
+        staged.push((temp, name.to_string()));
     }
     // From here on the new files stay, whatever happens: the list names them.
-    let names = |path: &Path| path.to_string_lossy().into_owned();
-    let renames = Renames(staged.iter().map(|(temp, target)| (names(temp), names(target))).collect());
-    let text = serde_json::to_vec(&renames).map_err(|e| Error::file(folder.join(LIST), e.to_string()))?;
+    let renames = staged.iter().map(|(temp, target)| {
+        let name = temp.path().file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        (name.to_string(), target.clone())
+    });
+    let text = serde_json::to_vec(&Renames(renames.collect()));
+    let text = text.map_err(|e| Error::file(folder.join(LIST), e.to_string()))?;
     write_whole(&folder.join(LIST), |out| out.write_all(&text))?;
-    for (temp, target) in staged {
-        temp.keep().map_err(|e| Error::io(&target, "write")(e.error))?;
-    }
-    complete(&folder)
+    // Held until they have their names, so that nobody takes them for what a killed run left.
+    let kept = staged.into_iter().map(|(temp, _)| temp.keep().map_err(|e| Error::io(&folder, "write")(e.error)));
+    let _held = kept.collect::<Result<Vec<_>>>()?;
+    complete(&folder)?;
+    elsewhere.iter().try_for_each(|(path, bytes)| write_whole(path, |out| out.write_all(bytes)))
 }
 
-/// Does the rest of what [`write_together`] began in a folder, if it was killed.
+/// Does the rest of what [`write_together`] began in a folder, if it was killed. Several processes may do so at once.
 pub fn complete(folder: &Path) -> Result<()> {
     let list = folder.join(LIST);
     let text = match fs::read(&list) {
@@ -57,19 +67,26 @@ pub fn complete(folder: &Path) -> Result<()> {
         Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => return Ok(()),
         Err(error) => return Err(Error::io(&list, "read")(error)),
     };
-    let damaged = |_| Error::file(&list, "is no list of files to be renamed; remove it, and write the dataset anew");
-    let Renames(renames) = serde_json::from_slice(&text).map_err(damaged)?;
+    let damaged = || Error::file(&list, "is no list of files to be renamed; remove it, and write the dataset anew");
+    let Renames(renames) = serde_json::from_slice(&text).map_err(|_| damaged())?;
+    let plain = |name: &str| Path::new(name).file_name().is_some_and(|file| file == name);
+    if !renames.iter().all(|(from, to)| is_temporary(from) && plain(from) && plain(to)) {
+        return Err(damaged());
+    }
     for (from, to) in renames {
-        let (from, to) = (PathBuf::from(from), PathBuf::from(to));
+        let (from, to) = (folder.join(from), folder.join(to));
         match fs::rename(&from, &to) {
             Ok(()) => {}
-            // Done before the run was killed.
+            // Done already.
             Err(error) if error.kind() == ErrorKind::NotFound && to.exists() => {}
             Err(error) => return Err(Error::io(&to, "write")(error)),
         }
     }
     flush_folder(folder)?;
-    fs::remove_file(&list).map_err(Error::io(&list, "remove"))
+    match fs::remove_file(&list) {
+        Err(error) if error.kind() != ErrorKind::NotFound => Err(Error::io(&list, "remove")(error)),
+        _ => Ok(()),
+    }
 }
 
 #[cfg(test)]
@@ -98,8 +115,7 @@ mod tests {
         for (name, text) in [("a", "old"), ("b", "new already"), (".writing-4194999-x.tmp", "new")] {
             fs::write(path(name), text).unwrap();
         }
-        let name = |name: &str| path(name).to_string_lossy().into_owned();
-        let renames = [(name(".writing-4194999-x.tmp"), name("a")), (name(".writing-4194999-y.tmp"), name("b"))];
+        let renames = [(".writing-4194999-x.tmp", "a"), (".writing-4194999-y.tmp", "b")];
         fs::write(path(LIST), serde_json::to_vec(&renames).unwrap()).unwrap();
         complete(folder.path()).unwrap();
         assert_eq!(
@@ -107,7 +123,13 @@ mod tests {
             (b"new".to_vec(), b"new already".to_vec())
         );
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 2);
-        fs::write(path(LIST), "[").unwrap();
-        assert!(complete(folder.path()).unwrap_err().to_string().contains(LIST));
+        // A list is as foreign as the dataset that it lies in.
+        fs::create_dir(path("within")).unwrap();
+        for list in ["[", r#"[["a","b"]]"#, r#"[[".writing-1-x.tmp","../b"]]"#, r#"[["within/.writing-1-x.tmp","b"]]"#]
+        {
+            fs::write(path(LIST), list).unwrap();
+            assert!(complete(folder.path()).unwrap_err().to_string().contains(LIST), "{list}");
+        }
+        assert_eq!(fs::read(path("a")).unwrap(), b"new");
     }
 }

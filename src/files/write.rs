@@ -8,7 +8,7 @@ use tempfile::NamedTempFile;
 
 use super::create_folder;
 use super::destination::Destination;
-use super::leftovers::temporary;
+use super::leftovers::{temporary_file, temporary_folder};
 use crate::error::{Error, Result};
 
 /// Writes a file under a temporary name beside `path`, flushes it to disk and renames it. Whatever goes wrong
@@ -23,7 +23,8 @@ pub fn write_whole(path: &Path, fill: impl FnOnce(&mut dyn Write) -> io::Result<
             out.flush()
         }),
         Destination::Stream(stream) => {
-            let file = OpenOptions::new().write(true).open(&stream).map_err(Error::io(path, "open"))?;
+            // Behind what is there: a descriptor may lead to a file that has content, and to which others write.
+            let file = OpenOptions::new().append(true).open(&stream).map_err(Error::io(path, "open"))?;
             let mut out = BufWriter::new(file);
             fill(&mut out).and_then(|()| out.flush()).map_err(Error::io(path, "write"))
         }
@@ -59,8 +60,7 @@ fn replace(
 ) -> Result<()> {
     let folder = folder_of(target);
     create_folder(&folder)?;
-    let temp = temporary(&folder, 0o666, |builder, folder| builder.tempfile_in(folder));
-    let mut temp = temp.map_err(Error::io(path, "create"))?;
+    let mut temp = temporary_file(&folder).map_err(Error::io(path, "create"))?;
     let flushed = |temp: &NamedTempFile| if flush { temp.as_file().sync_all() } else { Ok(()) };
     fill(&mut temp).and_then(|()| flushed(&temp)).map_err(Error::io(path, "write"))?;
     temp.persist(target).map_err(|e| Error::io(path, "write")(e.error))?;
@@ -93,8 +93,7 @@ pub fn write_folder_whole<T>(path: &Path, fill: impl FnOnce(&Path) -> Result<T>)
     }
     let beside = folder_of(path);
     create_folder(&beside)?;
-    let temp = temporary(&beside, 0o777, |builder, beside| builder.tempdir_in(beside));
-    let temp = temp.map_err(Error::io(path, "create"))?;
+    let (temp, _held) = temporary_folder(&beside).map_err(Error::io(path, "create"))?;
     let filled = fill(temp.path())?;
     fs::rename(temp.path(), path).map_err(Error::io(path, "write"))?;
     Ok(filled)

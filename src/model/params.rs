@@ -146,15 +146,7 @@ impl Parameters {
         }
         let tensors = plan.iter().map(|(n, shape, _)| reader.tensor_of(&format!("{prefix}{n}"), shape));
         let tensors = tensors.collect::<Result<_>>()?;
-        let parameters = Parameters { names: plan.into_iter().map(|(name, _, _)| name).collect(), tensors };
-        match parameters.not_finite() {
-            None => Ok(parameters),
-            Some(name) => {
-                let reason =
-                    "holds NaN or infinite weights: the training broke; train again with a lower learning rate";
-                Err(reader.error(&format!("{prefix}{name}"), reason))
-            }
-        }
+        Ok(Parameters { names: plan.into_iter().map(|(name, _, _)| name).collect(), tensors })
     }
 
     /// Name of the first parameter with a value that is NaN or infinite, if there is one. They lie on the host.

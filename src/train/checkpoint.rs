@@ -190,13 +190,7 @@ impl Checkpoint {
         }
         let parameters = Parameters::read_prefixed(&reader, config, "parameter.")?;
         let moment = |prefix: &str, (name, tensor): (&str, &crate::tensor::Tensor)| {
-            let moment = reader.tensor_of(&format!("{prefix}.{name}"), tensor.shape())?;
-            match moment.all_finite() {
-                true => Ok(moment),
-                false => {
-                    Err(reader.error(&format!("{prefix}.{name}"), "holds NaN or infinite values; start the run anew"))
-                }
-            }
+            reader.tensor_of(&format!("{prefix}.{name}"), tensor.shape())
         };
         let moments =
             parameters.iter().map(|p| Ok(Moments { first: moment("first", p)?, second: moment("second", p)? }));

@@ -32,13 +32,20 @@ impl Needs {
         Ok(Needs { model: Parameters::count_of(config).saturating_mul(16), step: values.saturating_mul(8) })
     }
 
-    /// Fails if they exceed what is free on the host or the device that computes.
+    /// Fails if they exceed what is free on the device that computes, or on the host, where a model is made in any case.
     pub fn check(&self, gpu: Option<&Gpu>) -> Result<()> {
+        let host = available_memory().map(|free| free as u64);
+        match gpu {
+            Some(gpu) => {
+                Needs { step: 0, ..*self }.fit(host, "host")?;
+                self.fit(Some(gpu.available()? as u64), "device")
+            }
+            None => self.fit(host, "host"),
+        }
+    }
+
+    fn fit(&self, free: Option<u64>, place: &str) -> Result<()> {
         let needed = self.model.saturating_add(self.step);
-        let (free, place) = match gpu {
-            Some(gpu) => (Some(gpu.memory()?.0 as u64), "device"),
-            None => (available_memory().map(|free| free as u64), "host"),
-        };
         match free.filter(|&free| needed > free) {
             None => Ok(()),
             Some(free) => Err(Error::invalid(format!(

@@ -105,7 +105,6 @@ impl<'a> Trainer<'a> {
             tracing::warn!("batch_size {size} exceeds the {mentions} training mentions; every epoch is one step");
         }
         let needs = Needs::of(&config, &settings, &train)?;
-        needs.check(None)?;
         needs.check(steps.gpu())?;
         // Without the number of threads: no result depends on it.
         let device = steps.gpu().map_or("cpu".into(), |gpu| describe(Some(gpu)));

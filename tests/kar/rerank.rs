@@ -295,7 +295,7 @@ fn settings_and_templates_that_make_no_sense_are_named() {
     refuse(&with(&["--k", "27"]), &["k = 27"]);
     refuse(&with(&["--gate", "2"]), &["gate = 2"]);
     refuse(&with(&["--debias"]), &["--scoring logits"]);
-    refuse(&replace(args.clone(), "--out", world.arg("run.jsonl")), &["--out would replace", "which --ranking reads"]);
+    refuse(&replace(args.clone(), "--out", world.arg("run.jsonl")), &["--out is what --ranking reads"]);
     refuse(&with(&["--scoring", "logits"]), &["no log-probabilities", "--scoring generate"]);
     fs::write(world.path("t.txt"), "---\n{{ sentence }}\n---\n").unwrap();
     let template = ["--template", world.arg("t.txt")];
@@ -319,13 +319,13 @@ fn files_whose_names_meet_are_refused_before_anything_starts() {
     std::os::unix::fs::symlink(world.path("run.jsonl"), world.path("link.jsonl")).unwrap();
     for name in [around, world.arg("link.jsonl"), world.arg("data/entities.jsonl"), world.arg("data/test.jsonl")] {
         for flag in ["--out", "--report"] {
-            refuse(&replace(args.clone(), flag, name), &[flag, "would replace"]);
+            refuse(&replace(args.clone(), flag, name), &[flag, "choose another"]);
         }
-        refuse(&[&args[..], &["--journal", name]].concat(), &["the journal would replace"]);
+        refuse(&[&args[..], &["--journal", name]].concat(), &["--journal is", "choose another --journal"]);
     }
-    refuse(&[&args[..], &["--journal", world.arg("new.jsonl")]].concat(), &["which --out writes"]);
-    refuse(&replace(args.clone(), "--report", world.arg("new.jsonl")), &["which --out writes"]);
-    refuse(&replace(args, "--report", world.arg("new.jsonl.journal.jsonl")), &["which answers are kept in"]);
+    refuse(&[&args[..], &["--journal", world.arg("new.jsonl")]].concat(), &["--out and --journal are one file"]);
+    refuse(&replace(args.clone(), "--report", world.arg("new.jsonl")), &["--out and --report are one file"]);
+    refuse(&replace(args, "--report", world.arg("new.jsonl.journal.jsonl")), &["--journal and --report are one file"]);
     assert!(server.calls() == 0 && fs::read(world.path("run.jsonl")).unwrap() == before);
 }
 

@@ -1,7 +1,7 @@
 //! The `fissfuse-bench` command: how much work the model is and how fast this machine does it.
 
 // Over the standard library's, which panic when nobody listens.
-#[macro_use(println)]
+#[macro_use(eprintln, print, println)]
 extern crate fissfuse;
 
 mod data;

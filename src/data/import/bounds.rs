@@ -13,9 +13,11 @@ pub struct Bounds {
 }
 
 impl Bounds {
-    /// Files in these folders, of which some may not exist; with `anywhere`, all files.
-    pub fn new<'a>(folders: impl IntoIterator<Item = &'a Path>, anywhere: bool) -> Bounds {
-        Bounds { roots: folders.into_iter().filter_map(|folder| folder.canonicalize().ok()).collect(), anywhere }
+    /// Files in these folders, of which some may not exist, and at a place that is absolute and taken as it is written, no
+    /// link by its name followed; with `anywhere`, all files.
+    pub fn new<'a>(folders: impl IntoIterator<Item = &'a Path>, beside: Option<PathBuf>, anywhere: bool) -> Bounds {
+        let roots = folders.into_iter().filter_map(|folder| folder.canonicalize().ok());
+        Bounds { roots: roots.chain(beside).collect(), anywhere }
     }
 
     /// Whether a file that exists lies within, wherever the links on its path lead.

@@ -136,7 +136,7 @@ mod tests {
         let picture = image::RgbImage::new(60, 60);
         picture.save(at("Q1.png")).unwrap();
         let stem = ImageSource::Stem(at("Q1"));
-        let bounds = Bounds::new([folder.path()], false);
+        let bounds = Bounds::new([folder.path()], None, false);
         let resolve = |source: &ImageSource| source.resolve(ImageCheck::Header, 50, &bounds);
         assert_eq!(resolve(&stem), Resolved::File(at("Q1.png")));
         picture.save(at("Q1.jpeg")).unwrap();

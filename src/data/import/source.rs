@@ -51,14 +51,16 @@ impl<'a> Source<'a> {
         if !metadata.is_dir() {
             return Err(Error::file(path, what_file(path)));
         }
-        // What some formats keep beside the folder.
+        // What some formats keep beside the folder; links by these names may lead anywhere, and are not followed.
         let beside = match format {
-            Format::Kgmel => Some(path.join("../KB")),
-            Format::DrinWikimel | Format::DrinWikidiverse => Some(path.join("../default.jpg")),
+            Format::Kgmel => Some("KB"),
+            Format::DrinWikimel | Format::DrinWikidiverse => Some("default.jpg"),
             _ => None,
         };
+        let around = path.canonicalize().map_err(Error::io(path, "read"))?;
+        let beside = beside.and_then(|name| Some(around.parent()?.join(name)));
         let named = [&settings.mention_images, &settings.entity_images].into_iter().flatten().map(PathBuf::as_path);
-        let bounds = Bounds::new(named.chain([path]).chain(beside.as_deref()), settings.allow_outside);
+        let bounds = Bounds::new(named.chain([path]), beside, settings.allow_outside);
         Ok(Source { folder: path.to_path_buf(), settings, bounds, format, tolerance, skipped })
     }
 

@@ -43,7 +43,7 @@ struct Shelves {
 const LARGEST_STEP: usize = 32 << 20;
 
 /// The size of a block for this many bytes, at most an eighth or 511 bytes more.
-fn size_of_block(bytes: usize) -> usize {
+pub(super) fn size_of_block(bytes: usize) -> usize {
     bytes.next_multiple_of((bytes.next_power_of_two() / 16).clamp(SMALLEST, LARGEST_STEP))
 }
 
@@ -88,19 +88,23 @@ impl Cache {
         self.shelves().free.iter().map(|(bytes, blocks)| bytes * blocks.len()).sum()
     }
 
-    /// Gives the free blocks back to the driver, once nothing that uses them is queued or recorded any more.
-    pub fn empty(&self) -> Result<(), DriverError> {
-        let free = std::mem::take(&mut self.shelves().free);
+    /// The places of all free blocks, which nobody gets any more.
+    pub fn take_free(&self) -> Vec<u64> {
+        std::mem::take(&mut self.shelves().free).into_values().flatten().collect()
+    }
+
+    /// Gives what [`Cache::take_free`] took to the driver, once nothing that uses it is queued or recorded any more.
+    pub fn free(&self, blocks: Vec<u64>) -> Result<(), DriverError> {
         self.context.bind_to_thread()?;
         // SAFETY: these blocks are ours, nobody has them, and the caller has waited for what had them.
-        free.into_values().flatten().try_for_each(|at| unsafe { result::free_sync(at) })
+        blocks.into_iter().try_for_each(|at| unsafe { result::free_sync(at) })
     }
 }
 
 impl Drop for Cache {
     fn drop(&mut self) {
         // A device that failed has nothing to be given back.
-        let _ = self.empty();
+        let _ = self.free(self.take_free());
     }
 }
 

@@ -5,6 +5,7 @@ use cudarc::driver::{CudaGraph, sys};
 use super::Gpu;
 use super::gate::{Closed, Runs};
 use super::memory::Memory;
+use super::repeating::Attempt;
 use crate::error::{Error, Result};
 
 /// Recorded work, with what it works on: everything that the recording named stays allocated as long as it does.
@@ -49,7 +50,7 @@ impl Gpu {
     }
 
     /// A graph, and the memory that it works on and that nobody else has any more.
-    fn record_once(&self, work: impl FnOnce() -> Result<()>) -> Result<(CudaGraph, Vec<Memory>)> {
+    fn record_once(&self, work: impl FnOnce() -> Result<()>) -> Result<Attempt<(CudaGraph, Vec<Memory>)>> {
         let closed = self.close(Runs::Often)?;
         let stream = &self.0.stream;
         // Relaxed: memory is allocated meanwhile, and no other thread can queue anything on this stream.
@@ -58,15 +59,17 @@ impl Gpu {
         let worked = work();
         // Ended whatever came of the work: a stream left recording would run nothing any more.
         let recorded = stream.end_capture(sys::CUgraphInstantiate_flags(0));
-        let named = self.take_kept();
+        let (named, lacking) = (self.take_kept(), self.take_missing());
         drop(closed);
         let nothing = || Error::device(format!("{self:?}"), "recording a graph", "nothing was recorded");
         let recorded = recorded.map_err(|e| self.error("recording a graph", e));
-        match worked.and_then(|()| recorded?.ok_or_else(nothing)) {
-            Ok(graph) => Ok((graph, named)),
-            Err(error) => {
+        let graph = worked.and_then(|()| recorded?.ok_or_else(nothing));
+        match graph {
+            Ok(graph) if lacking.is_empty() => Ok(Attempt { made: Ok((graph, named)), lacking }),
+            // Of no use, or none.
+            graph => {
                 named.into_iter().for_each(|memory| self.give_back(memory));
-                Err(error)
+                Ok(Attempt { made: graph.map(|graph| (graph, Vec::new())), lacking })
             }
         }
     }

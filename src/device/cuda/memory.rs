@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use bytemuck::Pod;
 use cudarc::driver::{CudaContext, CudaSlice, CudaStream, DevicePtr, DriverError, result, sys};
 
-use super::cache::Block;
+use super::cache::{Block, size_of_block};
 use super::gate::Runs;
 use super::staging::Arrival;
 use super::{Gpu, Ptr};
@@ -169,6 +169,7 @@ impl Gpu {
 
     /// A block for the recording under way: one that it gave back itself, or one that becomes its own.
     fn take_recorded(&self, bytes: usize) -> Result<Block, DriverError> {
+        let bytes = size_of_block(bytes);
         let mut spare = self.spare();
         let fits = |block: &Block| (bytes..=bytes + bytes / 4).contains(&block.bytes);
         let smallest = spare.iter().enumerate().filter(|(_, block)| fits(block)).min_by_key(|(_, block)| block.bytes);

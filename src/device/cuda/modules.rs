@@ -104,7 +104,7 @@ impl Gpu {
     }
 
     /// The kernel of this name, its file loaded. `None` while this thread records and the file is not loaded, which cannot be
-    /// done meanwhile: it is noted, and the recording made again when [`Gpu::load_missing`] has loaded it.
+    /// done meanwhile: it is noted, and the recording made again when it is loaded.
     pub(super) fn function(&self, kernel: &'static str) -> Result<Option<&CudaFunction>> {
         let modules = &self.0.modules;
         let unknown = || Error::device(format!("{self:?}"), format!("launching {kernel}"), "there is no such kernel");
@@ -120,15 +120,13 @@ impl Gpu {
         Ok(functions.get(kernel))
     }
 
-    /// Whether the recording under way lacks kernels that are not loaded.
-    pub(super) fn lacks_modules(&self) -> bool {
-        !self.0.modules.missing().is_empty()
+    /// The files that the recording under way lacks because they are not loaded. For whoever records, while no other can.
+    pub(super) fn take_missing(&self) -> Vec<usize> {
+        std::mem::take(&mut *self.0.modules.missing())
     }
 
-    /// Loads what the last recording lacked; whether it lacked anything, so that it is to be made again.
-    pub(super) fn load_missing(&self) -> Result<bool> {
-        let missing = std::mem::take(&mut *self.0.modules.missing());
-        missing.iter().try_for_each(|file| self.loaded(*file).map(drop))?;
-        Ok(!missing.is_empty())
+    /// Loads files by their numbers.
+    pub(super) fn load_files(&self, files: &[usize]) -> Result<()> {
+        files.iter().try_for_each(|file| self.loaded(*file).map(drop))
     }
 }

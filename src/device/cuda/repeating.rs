@@ -66,21 +66,30 @@ struct UpdateInfo {
     nodes: [*mut c_void; 2],
 }
 
+/// One attempt to record work.
+pub(super) struct Attempt<R> {
+    /// What came of it.
+    pub made: Result<R>,
+    /// Files of kernels that were not loaded: if there are any, what was made is of no use.
+    pub lacking: Vec<usize>,
+}
+
 impl Gpu {
-    /// Records until nothing is lacking: what `record` gives when all kernels were loaded and there was memory.
-    pub(super) fn until_complete<R>(&self, mut record: impl FnMut() -> Result<R>) -> Result<R> {
+    /// Records until nothing is lacking: what an attempt gives when all kernels were loaded and there was memory.
+    pub(super) fn until_complete<R>(&self, mut record: impl FnMut() -> Result<Attempt<R>>) -> Result<R> {
         let mut reclaimed = false;
         loop {
-            let recorded = record();
-            if self.load_missing()? {
+            let Attempt { made, lacking } = record()?;
+            if !lacking.is_empty() {
+                self.load_files(&lacking)?;
                 continue;
             }
-            match recorded {
+            match made {
                 Err(_) if !reclaimed && self.0.cache.was_starved() => {
                     self.reclaim()?;
                     reclaimed = true;
                 }
-                recorded => return recorded,
+                made => return made,
             }
         }
     }
@@ -100,7 +109,9 @@ impl Gpu {
             true => unsafe { result::mem_pool::trim_to(result::device::get_default_mem_pool(context.cu_device())?, 0) },
             false => Ok(()),
         };
-        let given = stream.synchronize().and_then(|()| self.0.cache.empty());
+        // Taken first: what is given back while this waits may still be in use.
+        let free = self.0.cache.take_free();
+        let given = stream.synchronize().and_then(|()| self.0.cache.free(free));
         let given = given.and_then(|()| self.0.staging.reclaim()).and_then(|()| pool_trimmed());
         given.map_err(|e| self.error("giving memory back", e))
     }
@@ -123,7 +134,7 @@ impl Repeating {
         gpu.until_complete(|| self.record(&mut work))
     }
 
-    fn record<R>(&mut self, work: &mut impl FnMut() -> Result<R>) -> Result<R> {
+    fn record<R>(&mut self, work: &mut impl FnMut() -> Result<R>) -> Result<Attempt<R>> {
         let gpu = self.gpu.clone();
         let closed = gpu.close(Runs::Once)?;
         let failed = |error| gpu.error("recording a graph", error);
@@ -134,10 +145,11 @@ impl Repeating {
         // Ended whatever came of the work: a stream left recording would run nothing any more.
         // SAFETY: the stream is recorded, by this thread.
         let ended = unsafe { result::stream::end_capture(stream.cu_stream()) };
+        let lacking = gpu.take_missing();
         let launched = worked.and_then(|worked| {
             let template = Template(ended.map_err(failed)?);
             // A recording without some of its kernels is made again, and must not run.
-            if !gpu.lacks_modules() {
+            if lacking.is_empty() {
                 self.launch(&template)?;
             }
             Ok(worked)
@@ -145,7 +157,7 @@ impl Repeating {
         let kept = gpu.take_kept();
         drop(closed);
         kept.into_iter().for_each(|memory| gpu.give_back(memory));
-        launched
+        Ok(Attempt { made: launched, lacking })
     }
 
     fn launch(&mut self, template: &Template) -> Result<()> {

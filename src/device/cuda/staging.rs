@@ -107,8 +107,9 @@ impl Staging {
 
     /// Gives the driver the device memory that nobody uses, once the copies are done.
     pub fn reclaim(&self) -> Result<(), DriverError> {
+        let free = self.cache.take_free();
         self.stream.synchronize()?;
-        self.cache.empty()
+        self.cache.free(free)
     }
 
     fn give_back(&self, block: Block) {

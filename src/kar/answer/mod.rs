@@ -8,7 +8,7 @@ mod mentions;
 mod order;
 mod plain;
 mod select;
-mod thought;
+pub(super) mod thought;
 
 use std::sync::LazyLock;
 
@@ -49,6 +49,10 @@ const LONGEST: usize = 16 << 10;
 /// Reads an answer to a question with these options.
 pub fn read(answer: &str, options: &[Choice], strategy: Strategy) -> Reading {
     let Some(said) = thought::after(answer) else { return Reading::Unfinished };
+    // Dress is a small part of what anybody reads.
+    if said.len() > 8 * LONGEST {
+        return Reading::Invalid;
+    }
     let options: Vec<PlainChoice> =
         options.iter().map(|c| PlainChoice { name: plain::plain_name(c.name), qid: c.qid }).collect();
     let text = plain::plain(said);

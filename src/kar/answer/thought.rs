@@ -38,6 +38,16 @@ pub fn after(answer: &str) -> Option<&str> {
     before.chars().any(char::is_alphanumeric).then_some(before)
 }
 
+/// Whether a token opens a thought and is nothing else.
+pub fn opens(token: &str) -> bool {
+    OPENED.find(token).is_some_and(|mark| mark.as_str() == token)
+}
+
+/// Whether a token closes a thought and is nothing else.
+pub fn closes(token: &str) -> bool {
+    CLOSED.find(token).is_some_and(|mark| mark.as_str() == token)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

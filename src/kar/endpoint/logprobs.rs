@@ -2,6 +2,7 @@
 
 use serde_json::Value;
 
+use crate::kar::answer::thought;
 use crate::kar::instruction::letter;
 use crate::kar::model::Said;
 
@@ -27,10 +28,9 @@ pub fn said(positions: &[Value], options: usize, text: String) -> Said {
     for position in positions {
         let alternatives = alternatives(position);
         let chosen = position["token"].as_str().or(alternatives.first().map(|a| a.token)).unwrap_or_default();
-        let mark = bare(chosen).to_lowercase();
-        match mark.as_str() {
-            "<think>" | "<thinking>" | "[think]" | "◁think▷" | "<seed:think>" => in_thought = true,
-            "</think>" | "</thinking>" | "[/think]" | "◁/think▷" | "</seed:think>" => in_thought = false,
+        match bare(chosen) {
+            mark if thought::opens(mark) => in_thought = true,
+            mark if thought::closes(mark) => in_thought = false,
             _ if opens(chosen) => {}
             _ if in_thought => return Said::Unfinished(text),
             _ => {

@@ -121,8 +121,9 @@ impl Endpoint {
             .max_redirects(0)
             .max_redirects_will_error(false)
             .build();
-        let key = settings.key.as_deref().into_iter();
-        let secrets = Secrets::new(key.chain(settings.headers.iter().map(|(_, value)| value.as_str())));
+        let headers = settings.headers.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+        let parts = query.trim_start_matches('?').split('&').filter_map(|part| part.split_once('='));
+        let secrets = Secrets::new(settings.key.as_deref(), headers.chain(parts));
         let url = format!("{shown}{query}");
         Ok(Endpoint { url, shown, agent: config.into(), secrets, manner: Mutex::default(), settings })
     }

@@ -76,7 +76,7 @@ impl Reader {
         self.entries.contains_key(name)
     }
 
-    /// What [`Writer::metadata`] stored.
+    /// What [`super::Writer::metadata`] stored.
     pub fn metadata<T: DeserializeOwned>(&self) -> Result<T> {
         let text = self.metadata.as_deref().ok_or_else(|| {
             Error::file(self.path(), "was not written by fissfuse: its header carries no `fissfuse` entry")
@@ -84,7 +84,7 @@ impl Reader {
         self.parsed(text)
     }
 
-    /// What [`Writer::sealed_metadata`] stored, once all of the file was found to be what was written. Files of versions that
+    /// What [`super::Writer::sealed_metadata`] stored, once all of the file was found to be what was written. Files of versions that
     /// sealed nothing are read as they are.
     pub fn sealed_metadata<T: DeserializeOwned>(&self) -> Result<T> {
         let Some(Ok(sealed)) = self.metadata.as_deref().map(serde_json::from_str::<Sealed>) else {
