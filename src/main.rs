@@ -9,7 +9,7 @@ mod cli;
 use std::process::ExitCode;
 
 use clap::Parser;
-use fissfuse::report::PrintableWriter;
+use fissfuse::printable::PrintableWriter;
 use fissfuse::terminal;
 
 fn main() -> ExitCode {

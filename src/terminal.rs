@@ -11,7 +11,7 @@ use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::error::Error;
-use crate::report::printable;
+use crate::printable::printable;
 
 /// Whether the program goes on when what it says cannot be written.
 static WORKS_ON: AtomicBool = AtomicBool::new(false);

@@ -13,7 +13,7 @@ use fissfuse::device::cuda::Arithmetic;
 use fissfuse::device::{DeviceChoice, Gpu};
 use fissfuse::encoder::{Compute, EncoderPaths, Precision};
 use fissfuse::model::{Ablation, Modalities};
-use fissfuse::report::printable;
+use fissfuse::printable::printable;
 use fissfuse::train::{RunConfig, Schedule};
 use indicatif::{ProgressBar, ProgressStyle};
 
@@ -114,15 +114,15 @@ impl ComputeArgs {
 pub struct EncoderArgs {
     /// Hugging Face directory of an encoder of texts and images: CLIP.
     #[arg(long, value_name = "DIR")]
-    encoder: Option<PathBuf>,
+    pub encoder: Option<PathBuf>,
 
     /// Hugging Face directory of the encoder of texts: CLIP or BERT [default: --encoder].
     #[arg(long, value_name = "DIR")]
-    text_encoder: Option<PathBuf>,
+    pub text_encoder: Option<PathBuf>,
 
     /// Hugging Face directory of the encoder of images: CLIP or ResNet [default: --encoder].
     #[arg(long, value_name = "DIR")]
-    image_encoder: Option<PathBuf>,
+    pub image_encoder: Option<PathBuf>,
 }
 
 impl EncoderArgs {

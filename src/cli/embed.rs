@@ -47,8 +47,11 @@ pub struct Args {
 }
 
 pub fn run(args: Args) -> anyhow::Result<()> {
-    let image: Vec<_> = args.image.iter().map(|path| ("--image", path.as_path())).collect();
-    paths::keep_apart(&image, &[("--out", &args.out)])?;
+    let encoders = [&args.encoders.encoder, &args.encoders.text_encoder, &args.encoders.image_encoder];
+    let encoders = ["--encoder", "--text-encoder", "--image-encoder"].into_iter().zip(encoders);
+    let reads = encoders.chain([("--image", &args.image)]);
+    let reads: Vec<_> = reads.filter_map(|(name, path)| Some((name, path.as_deref()?))).collect();
+    paths::keep_apart(&reads, &[("--out", &args.out)])?;
     let text = args.text.as_ref().map(|text| anyhow::Ok((text, args.encoders.text(&None)?))).transpose()?;
     let image = args.image.as_ref().map(|image| anyhow::Ok((image, args.encoders.image(&None)?))).transpose()?;
     let open = |compute: &Compute| {

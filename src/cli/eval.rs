@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 use fissfuse::data::{Dataset, GoldMissing, Sample, Skipped, Split};
 use fissfuse::device::describe;
 use fissfuse::eval::{Baselines, Evaluation, RunMetrics, evaluate};
-use fissfuse::report::{Provenance, evaluation_table, metrics_table};
+use fissfuse::provenance::Provenance;
+use fissfuse::report::{evaluation_table, metrics_table};
 use fissfuse::train::TrainedModel;
 use serde_json::json;
 
@@ -71,6 +72,12 @@ pub fn run(args: Args) -> anyhow::Result<()> {
 fn judge_run(args: &Args, ranking: &Path) -> anyhow::Result<()> {
     let out: Vec<_> = args.out.iter().map(|out| ("--out", out.as_path())).collect();
     paths::keep_apart(&[("--data", &args.data.data), ("--ranking", ranking)], &out)?;
+    if let Some(of_a_model) = args.out.as_ref().map(|out| out.join("run.jsonl")).filter(|run| run.exists()) {
+        anyhow::bail!(
+            "{}: --out holds the evaluation of a model, whose metrics.json would be written over; choose another folder",
+            of_a_model.display()
+        );
+    }
     let mut skipped = Skipped::default();
     let dataset = args.data.open(&mut skipped)?;
     let mentions = dataset.mentions(args.split, &mut skipped)?;

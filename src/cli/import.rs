@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use fissfuse::data::audit::ImageCheck;
 use fissfuse::data::import::{Description, Format, Imported, Protocol, Settings, SplitUnit, import};
 use fissfuse::data::{Skipped, Tolerance};
-use fissfuse::report::{printable, statistics_table};
+use fissfuse::printable::printable;
+use fissfuse::report::statistics_table;
 
 use super::common::list_skipped;
 

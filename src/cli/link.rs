@@ -7,7 +7,7 @@ use anyhow::Context;
 use fissfuse::data::{Dataset, Line, Mention, MentionRecord, Skipped, next_line, parse_record, record_error, relative};
 use fissfuse::encoder::{Compute, Encoders};
 use fissfuse::eval::Linker;
-use fissfuse::report::printable_json;
+use fissfuse::printable::printable_json;
 use fissfuse::train::TrainedModel;
 use indicatif::ProgressBar;
 use serde::Deserialize;

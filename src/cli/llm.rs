@@ -11,10 +11,11 @@ use fissfuse::device::describe;
 use fissfuse::llama::{
     Generation, Llama, LlamaConfig, Message, Precision, Preset, Sampling, Spent, Stop, quantize, write_random,
 };
-use fissfuse::report::printable;
+use fissfuse::printable::printable;
 use fissfuse::tensor::safetensors::Writer;
 
 use super::common::{DeviceArgs, at_least_one, progress};
+use super::paths;
 
 /// Ask a Llama: continue a prompt, or answer it with --chat.
 ///
@@ -139,6 +140,9 @@ fn run_ask(args: Ask) -> anyhow::Result<()> {
     let (Some(model), Some(prompt)) = (&args.model, &args.prompt) else { anyhow::bail!("--model and --prompt") };
     let sampling = Sampling { temperature: args.temperature, top_p: args.top_p, seed: args.seed };
     sampling.check()?;
+    if let Some(logits) = &args.logits {
+        paths::keep_apart(&[("--model", model)], &[("--logits", logits)])?;
+    }
     let gpu = args.device.open()?;
     let start = Instant::now();
     let llama = Llama::open(model, args.precision, gpu.as_ref())?;

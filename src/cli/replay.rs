@@ -34,7 +34,9 @@ pub struct Args {
 }
 
 pub fn run(args: Args) -> anyhow::Result<()> {
-    paths::keep_apart(&[("--weights", &args.weights), ("--batch", &args.batch)], &[("--out", &args.out)])?;
+    let mut reads = vec![("--weights", args.weights.as_path()), ("--batch", &args.batch)];
+    reads.extend(args.config.as_deref().map(|path| ("--config", path)));
+    paths::keep_apart(&reads, &[("--out", &args.out)])?;
     let gpu = args.device.open()?;
     let replayed = replay(&args.weights, &args.batch, args.config.as_deref(), gpu.as_ref())?;
     replayed.write(&args.out)?;

@@ -4,18 +4,18 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Context;
-use fissfuse::data::{Skipped, Split};
+use fissfuse::data::{Run, Skipped, Split};
 use fissfuse::device::cuda::Arithmetic;
 use fissfuse::device::{DeviceChoice, describe};
 use fissfuse::kar::endpoint::{Endpoint, EndpointSettings};
 use fissfuse::kar::llama::{Batching, Decoder};
 use fissfuse::kar::model::LanguageModel;
 use fissfuse::kar::{
-    Budget, Header, Journal, Report, Scoring, Settings, Strategy, Template, Unanswered, excerpt, read_run, rerank,
-    write_run,
+    Budget, Header, Journal, Report, Scoring, Settings, Strategy, Template, Unanswered, excerpt, rerank, write_run,
 };
 use fissfuse::llama::Precision;
-use fissfuse::report::{Provenance, rank_change_table, reranking_table};
+use fissfuse::provenance::Provenance;
+use fissfuse::report::{rank_change_table, reranking_table};
 use serde_json::{Map, Value, json};
 
 use super::common::{DataArgs, at_least_one, list_skipped, progress, write_json};
@@ -256,7 +256,8 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     let mut skipped = Skipped::default();
     let dataset = args.data.open(&mut skipped)?;
     let mentions = dataset.mentions(args.split, &mut skipped)?;
-    let rankings = read_run(&args.ranking, &dataset, &mentions, args.data.tolerance(), &mut skipped)?;
+    let run = Run::read(&args.ranking, &dataset, &mentions, args.data.tolerance(), &mut skipped)?;
+    let rankings = run.into_rankings(&args.ranking, args.data.tolerance(), &mut skipped)?;
     list_skipped(&skipped);
     if args.show_prompt {
         let first = rankings.first().context("the run file is empty")?;

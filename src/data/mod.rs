@@ -9,6 +9,7 @@ mod growth;
 pub mod import;
 mod paths;
 mod records;
+mod run;
 mod store;
 
 pub use batching::{Batcher, Counts, GoldMissing, Item, Sample};
@@ -17,5 +18,6 @@ pub use encoding::{EncodeReport, EncodeSettings, Items, blank, encode};
 pub use growth::add_entities;
 pub use paths::relative;
 pub use records::{Line, next_line, parse_record, read_records, record_error};
+pub use run::{Failed, Ranking, Run};
 pub use store::check as check_store;
 pub use store::{Checked, FeatureStore, Kind, Manifest, MissingImage, StoreWriter, image_key, text_key};

@@ -8,7 +8,7 @@ mod write;
 
 use std::path::Path;
 
-pub use lock::FolderLock;
+pub use lock::{FolderLock, lock};
 pub use together::{complete, write_together};
 pub use write::{write_folder_whole, write_new, write_whole, write_whole_at};
 

@@ -1,6 +1,6 @@
 //! Asking only where a ranking is unsure of itself.
 
-use super::run_file::Ranking;
+use crate::data::Ranking;
 use crate::error::{Error, Result};
 
 /// How far a ranking's first candidate is ahead of its second: the difference of their confidences, which are the

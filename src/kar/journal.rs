@@ -5,7 +5,7 @@
 //! short all the same, it is dropped and its question asked again.
 
 use std::collections::HashMap;
-use std::fs::{File, OpenOptions, TryLockError};
+use std::fs::{File, OpenOptions};
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
@@ -102,13 +102,7 @@ impl Journal {
         }
         let open = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path);
         let mut file = open.map_err(Error::io(path, "open"))?;
-        match file.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => {
-                return Err(Error::file(path, "another process is re-ranking into it; wait for it or stop it"));
-            }
-            Err(TryLockError::Error(e)) => return Err(Error::io(path, "lock")(e)),
-        }
+        files::lock(&file, path)?;
         let mut bytes = Vec::new();
         file.read_to_end(&mut bytes).map_err(Error::io(path, "read"))?;
         // What stands behind the last line end was cut short.

@@ -2,8 +2,8 @@
 
 use serde::Serialize;
 
-use super::run_file::Ranking;
 use super::types::{Outcome, Reranked, Settings, Spent, Verdict};
+use crate::data::Ranking;
 use crate::eval::Metrics;
 
 /// How the gold entities' ranks changed (Fig. 9 of the paper).

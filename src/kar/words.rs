@@ -5,6 +5,8 @@ use std::sync::LazyLock;
 
 use regex::Regex;
 
+use crate::printable::bidirectional;
+
 /// Where these words stand in a text, with any space between them; `any_case` takes letters of either case as the same.
 pub fn occurrences<'a>(text: &'a str, words: &'a str, any_case: bool) -> impl Iterator<Item = Range<usize>> + 'a {
     let mut next = 0;
@@ -69,9 +71,7 @@ pub fn excerpt(text: &str) -> String {
     let start = text.char_indices().nth(8 * LENGTH).map_or(text, |(at, _)| &text[..at]);
     let text = ESCAPE.replace_all(start, "");
     let line = text.split_whitespace().collect::<Vec<_>>().join(" ");
-    let turns =
-        |c: char| matches!(c, '\u{200e}' | '\u{200f}' | '\u{61c}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
-    let line: String = line.chars().filter(|&c| !c.is_control() && !turns(c)).collect();
+    let line: String = line.chars().filter(|&c| !c.is_control() && !bidirectional(c)).collect();
     match line.char_indices().nth(LENGTH) {
         Some((at, _)) => format!("{}…", &line[..at]),
         None => line,

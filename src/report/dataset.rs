@@ -1,9 +1,10 @@
 //! What a dataset holds, for people.
 
-use super::{printable, table};
+use super::table;
 use crate::data::Split;
 use crate::data::audit::{Findings, GoldPosition, Shared, SplitStatistics, Statistics};
 use crate::data::import::Published;
+use crate::printable::printable;
 
 /// A table of a dataset's counts, a column per split, beside the paper's Table 1 where that has the dataset.
 pub fn statistics_table(statistics: &Statistics, published: Option<&Published>) -> String {

@@ -2,9 +2,9 @@
 
 use comfy_table::{CellAlignment, Table, TableComponent, presets};
 
-use super::printable;
 use crate::eval::{Baselines, Evaluation, Metrics};
 use crate::kar::Report;
+use crate::printable::printable;
 
 /// A table of text: the first column to the left, all others to the right.
 pub fn table(header: &[&str], rows: impl IntoIterator<Item = Vec<String>>) -> String {

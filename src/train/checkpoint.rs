@@ -11,7 +11,7 @@ use crate::error::{Error, Result};
 use crate::eval::Metrics;
 use crate::model::{FissFuse, ModelConfig, Parameters};
 use crate::ops::Moments;
-use crate::report::Provenance;
+use crate::provenance::Provenance;
 use crate::settings::difference;
 use crate::tensor::safetensors::{Reader, Writer};
 

@@ -20,8 +20,8 @@ use crate::files;
 use crate::interrupt;
 use crate::model::{FissFuse, ModelConfig};
 use crate::ops::Moments;
+use crate::provenance::Provenance;
 use crate::random::{Purpose, generator};
-use crate::report::Provenance;
 
 /// Time spent in each part of the loop.
 #[derive(Clone, Copy, Debug, Default)]

@@ -3,13 +3,13 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use fissfuse::data::{Dataset, Manifest, Skipped, Split, Tolerance};
+use fissfuse::data::{Dataset, Manifest, Run, Skipped, Split, Tolerance};
 use fissfuse::encoder::bert::BertConfig;
 use fissfuse::encoder::clip::ClipConfig;
 use fissfuse::encoder::resnet::ResNetConfig;
 use fissfuse::encoder::{ImageProcessor, ProcessorKind, image_size, read_image};
 use fissfuse::kar::answer::{Choice, Reading, read};
-use fissfuse::kar::{Budget, Header, Journal, Scoring, Strategy, read_run};
+use fissfuse::kar::{Budget, Header, Journal, Scoring, Strategy};
 use fissfuse::llama::{ChatTemplate, GenerationConfig, LlamaConfig, Message};
 use fissfuse::tensor::safetensors::Reader;
 use fissfuse::tokenizer::Tokenizer;
@@ -178,7 +178,7 @@ fn run_files() {
     fuzz(target, |input| {
         fs::write(&file, input).unwrap();
         for tolerance in [Tolerance::Strict, Tolerance::Skip] {
-            let _ = read_run(&file, &dataset, &mentions, tolerance, &mut Skipped::default());
+            let _ = Run::read(&file, &dataset, &mentions, tolerance, &mut Skipped::default());
         }
     });
 }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use indicatif::ProgressBar;
 use rand::seq::index;
 
-use crate::data::{Dataset, Entity};
+use crate::data::{Dataset, Entity, Ranking};
 use crate::error::{Error, Result};
 use crate::kar::answer::{Choice, Reading, ends_in_thought, read};
 use crate::kar::debias::{Prior, over_rotations, rotated, softmax};
@@ -14,7 +14,6 @@ use crate::kar::gate::margin;
 use crate::kar::instruction::{Strategy, Template};
 use crate::kar::journal::Journal;
 use crate::kar::model::{LanguageModel, Question, Reply, Said};
-use crate::kar::run_file::Ranking;
 use crate::kar::types::{Outcome, Reranked, Settings, Spent, Verdict};
 use crate::random::{Purpose, generator};
 

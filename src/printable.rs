@@ -3,13 +3,16 @@
 use std::borrow::Cow;
 use std::io::{self, Write};
 
+/// Whether a character changes the direction of the text around it.
+pub(crate) fn bidirectional(c: char) -> bool {
+    matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
 /// Whether a terminal takes a character for a command, or lets it reorder the text around it.
 fn steers(c: char) -> bool {
-    let bidirectional =
-        matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
     // Line and paragraph separators end a line where nobody expects it.
     let separator = matches!(c, '\u{2028}' | '\u{2029}');
-    c.is_control() && c != '\n' && c != '\t' || bidirectional || separator
+    c.is_control() && c != '\n' && c != '\t' || bidirectional(c) || separator
 }
 
 fn escaped(text: &str, escape: impl Fn(char) -> String) -> Cow<'_, str> {
