@@ -180,7 +180,7 @@ impl Compiler {
         let text = ptx_version::lowered(&text.replace(&here, ""), limit)
             .unwrap_or_else(|reason| panic!("{}: drivers since 2021 must take it: {reason}", source.display()));
         fs::write(&ptx, &text).expect("OUT_DIR can be written");
-        let entries: Vec<&str> = text.split(".entry ").skip(1).map(entry).collect();
+        let entries: Vec<(&str, usize)> = text.split(".entry ").skip(1).map(entry).collect();
         let cubins: Vec<String> = self
             .cubins
             .iter()
@@ -220,9 +220,15 @@ impl Compiler {
     }
 }
 
-/// The name that follows `.entry`.
-fn entry(rest: &str) -> &str {
-    rest.split(|c: char| !c.is_alphanumeric() && c != '_').next().unwrap_or(rest)
+/// The kernel whose declaration follows `.entry`, and the bytes of the one struct that it takes.
+fn entry(rest: &str) -> (&str, usize) {
+    let name = rest.split(|c: char| !c.is_alphanumeric() && c != '_').next().unwrap_or(rest);
+    let parameters = rest.split(')').next().unwrap_or(rest);
+    let bytes = match &parameters.split(".param").skip(1).collect::<Vec<_>>()[..] {
+        [one] => one.split_once(&format!("{name}_param_0[")).and_then(|(_, size)| size.split(']').next()?.parse().ok()),
+        _ => None,
+    };
+    (name, bytes.unwrap_or_else(|| panic!("{name}: kernels take one struct by value")))
 }
 
 /// Runs a compiler on a file.

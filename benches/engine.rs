@@ -4,11 +4,11 @@
 //!     cargo bench -- cross_attention   one operation
 
 use criterion::{Criterion, criterion_group, criterion_main};
+use fissfuse::autograd::{Tape, Var};
 use fissfuse::model::ModelConfig;
 use fissfuse::ops::cases::wikidiverse;
 use fissfuse::profile::step::TrainingStep;
 use fissfuse::profile::synthetic::Shape;
-use fissfuse::tape::{Tape, Var};
 use fissfuse::tensor::Tensor;
 use fissfuse::train::Steps;
 

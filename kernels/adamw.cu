@@ -1,4 +1,4 @@
-// AdamW of up to 96 parameters in one launch. Reference: src/ops/adamw.rs.
+// AdamW of up to 96 parameters in one launch. Reference: src/ops/adamw/mod.rs.
 //
 // Grid: (blocks over the longest parameter, parameters). The table of parameters comes with the launch: gradients lie
 // elsewhere in each step, and a table in memory would have to be copied there.

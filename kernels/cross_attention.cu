@@ -1,5 +1,5 @@
-// One query vector attends to a sequence, with neither keys nor values. Reference: src/device/cpu/attention.rs,
-// src/ops/cross_attention.rs.
+// One query vector attends to a sequence, with neither keys nor values. Reference: src/ops/cross_attention/cpu.rs,
+// src/ops/cross_attention/mod.rs.
 //
 // Pair p has query left[p] with logit vectors u (queries, heads, d) and sequence right[p]; its logits and probabilities
 // lie at heads * starts[p] (heads, length). d <= 256.

@@ -1,5 +1,5 @@
 // Softmax cross-entropy of each score over each mention's candidates, which stand next to each other.
-// Reference: src/ops/cross_entropy.rs.
+// Reference: src/ops/cross_entropy/mod.rs.
 #include "common.cuh"
 
 // losses (kinds, mentions), still to be averaged; softmax (kinds, pairs). A warp per mention and score.

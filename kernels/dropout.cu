@@ -1,5 +1,5 @@
 // out = x with values zeroed at random and the rest scaled, with `adds` added to what is there; forward and backward alike.
-// Reference: src/ops/dropout.rs.
+// Reference: src/ops/dropout/mod.rs.
 //
 // Value i is decided by number i % 4 of block i / 4 of Philox4x32-10, so that CPU and GPU drop the same values.
 // A thread per block of four.

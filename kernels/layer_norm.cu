@@ -1,4 +1,4 @@
-// Layer normalization of rows of d values. A warp per row; d <= 256. Reference: src/device/cpu/layer_norm.rs.
+// Layer normalization of rows of d values. A warp per row; d <= 256. Reference: src/ops/layer_norm/cpu.rs.
 #include "warp_row.cuh"
 
 // x (rows, d) -> xhat = (x - mean) * rstd, out = xhat * gamma + beta, rstd (rows). With `residual` (queries, d), row i of x

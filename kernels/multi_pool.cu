@@ -1,4 +1,4 @@
-// Maximum and mean over each sequence, beside its global vector. Reference: src/ops/multi_pool.rs.
+// Maximum and mean over each sequence, beside its global vector. Reference: src/ops/multi_pool/mod.rs.
 //
 // A block of four warps per sequence and CHUNK columns; warp w has every fourth row, and what they found is put together in
 // a fixed order. Grid: (sequences, chunks of d).

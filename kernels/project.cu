@@ -1,5 +1,5 @@
 // Frozen feature rows, gathered by number, to d values: linear layer and layer normalization, and the gradient of its
-// weight. Reference: src/ops/project.rs.
+// weight. Reference: src/ops/project/mod.rs.
 //
 // Rows are f16 as the feature store has them, `width` values of 16-bit each, width a multiple of 8. Forward multiplies f16
 // by f16; backward multiplies bf16 by bf16, since gradients may be smaller than f16 can hold. Both sum in f32. d <= 256;

@@ -2,8 +2,8 @@
 //
 // rows_select: out[i] = x[numbers[i]] of rows of `chunks` 16 bytes each, of any type. Grid: rows of out; block 128.
 // rows_narrow, rows_wide: out = x as bf16, or as f32; `fours` times four values. Grid: a thread for four, blocks of 256.
-// Deterministic. Reference: src/encoder/layers/rows.rs.
-#include "encoder_vector.cuh"
+// Deterministic. Reference: src/tensor/activations.rs.
+#include "vector.cuh"
 
 struct Select {
     const uint4* x;

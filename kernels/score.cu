@@ -1,4 +1,4 @@
-// Dot products of both sides' vectors of each pair, for up to six scores. Reference: src/ops/score.rs.
+// Dot products of both sides' vectors of each pair, for up to six scores. Reference: src/ops/score/mod.rs.
 //
 // Bit k of `by_item` says that score k's vectors are indexed by left and right item instead of by pair. d <= 256.
 #include "warp_row.cuh"

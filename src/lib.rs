@@ -1,5 +1,6 @@
 //! Multimodal entity linking: the FissFuse model and KAR, its re-ranking by a language model.
 
+pub mod autograd;
 pub mod candidates;
 pub mod data;
 pub mod device;
@@ -21,7 +22,6 @@ pub mod provenance;
 pub mod random;
 pub mod report;
 pub mod settings;
-pub mod tape;
 pub mod template;
 pub mod tensor;
 pub mod terminal;

@@ -4,14 +4,16 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::process::{Command, Output};
 
+use fissfuse::autograd::{Tape, Var};
 use fissfuse::device::Gpu;
-use fissfuse::device::cuda::{Arithmetic, has_driver, kernels};
+use fissfuse::device::cuda::{Arithmetic, Grid, has_driver, kernels};
 use fissfuse::eval::replay::replay;
-use fissfuse::model::{EntityIndex, FissFuse, GpuScorer, ModelConfig, Precision, PreparedSide, Scorer, Step, Widths};
+use fissfuse::model::{EntityIndex, FissFuse, GpuScorer, ModelConfig, PreparedSide, Scorer, Step, Widths};
+use fissfuse::ops::cases;
 use fissfuse::profile::step::TrainingStep;
 use fissfuse::profile::synthetic::Shape;
-use fissfuse::tensor::Tensor;
 use fissfuse::tensor::safetensors::Reader;
+use fissfuse::tensor::{Element, Tensor};
 use fissfuse::train::Steps;
 
 use crate::replay::fixtures;
@@ -59,6 +61,32 @@ fn operations_agree_with_the_cpu_in_f32() {
 }
 
 #[test]
+fn an_argument_of_another_size_than_the_kernels_is_refused() {
+    on_device("an_argument_of_another_size_than_the_kernels_is_refused", || {
+        let gpu = Gpu::open(0, Arithmetic::F32).unwrap();
+        let says = gpu.launch("rows_narrow", Grid::line(1, 32), &[0u32; 4]).unwrap_err().to_string();
+        assert!(says.contains("its argument has 16 bytes, the kernel takes 24"), "{says}");
+    });
+}
+
+#[test]
+fn inputs_that_lie_apart_are_refused() {
+    on_device("inputs_that_lie_apart_are_refused", || {
+        let gpu = Gpu::open(0, Arithmetic::F32).unwrap();
+        for case in cases::small().unwrap().into_iter().filter(|case| case.inputs.len() > 1) {
+            for left in 0..case.inputs.len() {
+                let place = |i: usize| if i == left { None } else { Some(&gpu) };
+                let inputs = case.inputs.iter().enumerate().map(|(i, x)| Var::constant(x.to(place(i)).unwrap()));
+                let inputs: Vec<Var> = inputs.collect();
+                let error = case.apply(&Tape::inference(), &inputs.iter().collect::<Vec<_>>()).unwrap_err();
+                let says = error.to_string();
+                assert!(says.contains("the host") && says.contains("cuda:0"), "{}: {says}", case.name);
+            }
+        }
+    });
+}
+
+#[test]
 fn operations_agree_with_the_cpu_in_mixed_arithmetic() {
     on_device("operations_agree_with_the_cpu_in_mixed_arithmetic", || {
         let gpu = Gpu::open(0, Arithmetic::Mixed).unwrap();
@@ -75,7 +103,7 @@ fn what_large_batches_run_is_compared_on_every_model_of_a_device() {
             ["project, tall", "encoder product, large", "encoder convolution, large", "decoder products, large"];
         let launched = support::prove(&gpu, &large, false);
         let tall = ["project_forward_112_tall", "project_forward_128"].map(String::from);
-        let tiled = ["encoder_gemm", "encoder_convolution", "llama_gemm_f16", "llama_gemm_int8", "llama_gemm_int4"];
+        let tiled = ["linear", "convolution", "linear_stored_f16", "linear_stored_int8", "linear_stored_int4"];
         let tiled = tiled.into_iter().flat_map(|kernel| [format!("{kernel}_128"), format!("{kernel}_64")]);
         for kernel in tall.into_iter().chain(tiled) {
             assert!(launched.contains(kernel.as_str()), "{kernel} did not run, but {launched:?}");
@@ -147,7 +175,7 @@ fn entities_beyond_the_index_are_refused_on_a_device() {
         let gpu = Gpu::open(0, Arithmetic::F32).unwrap();
         let model = FissFuse::new(ModelConfig { widths, d: 20, ..ModelConfig::default() }, 5).unwrap();
         let side = PreparedSide::new(&model, &shape.side(14, widths, 5, 1).unwrap()).unwrap();
-        let mut index = EntityIndex::new(&model, Precision::Full);
+        let mut index = EntityIndex::new(&model, Element::F32);
         index.add(&side, 14).unwrap();
         let mut device = GpuScorer::new(&Scorer::new(&model).unwrap(), &gpu).unwrap();
         assert!(device.score(side.mention(0), &index, &[13]).is_ok());

@@ -1,9 +1,12 @@
 //! The layers of encoders on devices against their definitions, and what they refuse.
 
 use fissfuse::device::Gpu;
-use fissfuse::device::cpu::Heads;
 use fissfuse::device::cuda::Arithmetic;
-use fissfuse::device::cuda::encoder::{Element, Embedding, Gemm, Matrix, Norm, SequenceRows};
+use fissfuse::ops::attention::Heads;
+use fissfuse::ops::embedding::DeviceEmbedding;
+use fissfuse::ops::layer_norm::DeviceNorm;
+use fissfuse::ops::linear::tiled::Gemm;
+use fissfuse::tensor::{Element, Matrix, SequenceRows};
 
 use crate::support;
 
@@ -32,9 +35,7 @@ fn products_that_the_kernels_cannot_compute_are_refused() {
     on_device("products_that_the_kernels_cannot_compute_are_refused", |gpu| {
         let matrix = |rows, width| zeros(gpu, rows, width);
         let refused = |a, w, c| {
-            Gemm::new(&a, &w, &c)
-                .and_then(|gemm| gemm.launch(gpu))
-                .is_err_and(|e| e.to_string().contains("encoder_gemm"))
+            Gemm::new(&a, &w, &c).and_then(|gemm| gemm.launch(gpu)).is_err_and(|e| e.to_string().contains("linear"))
         };
         assert!(refused(matrix(3, 16), matrix(8, 24), matrix(3, 8)));
         assert!(refused(matrix(3, 16), matrix(8, 16), matrix(8, 3)));
@@ -47,7 +48,7 @@ fn products_that_the_kernels_cannot_compute_are_refused() {
 #[test]
 fn layers_that_the_kernels_cannot_compute_are_refused() {
     on_device("layers_that_the_kernels_cannot_compute_are_refused", |gpu| {
-        assert!(Norm::new(gpu, &[1.0; 2052], &[0.0; 2052], 1e-5).is_err_and(|e| e.to_string().contains("2052")));
+        assert!(DeviceNorm::new(gpu, &[1.0; 2052], &[0.0; 2052], 1e-5).is_err_and(|e| e.to_string().contains("2052")));
         assert!(zeros(gpu, 5, 16).select(&[5]).is_err());
         let refused = |rows: usize, head: usize| {
             let heads = Heads { count: 1, width: head, causal: false };
@@ -55,7 +56,7 @@ fn layers_that_the_kernels_cannot_compute_are_refused() {
         };
         assert!(refused(4, 16) && refused(3, 144));
         assert_eq!(refused(3, 12), gpu.arithmetic() == Arithmetic::Mixed);
-        let embedding = Embedding::new(gpu, &[0.0; 11 * 36], &[0.0; 5 * 36], 36).unwrap();
+        let embedding = DeviceEmbedding::new(gpu, &[0.0; 11 * 36], &[0.0; 5 * 36], 36).unwrap();
         assert!(embedding.forward(&[11], &[0]).is_err() && embedding.forward(&[0], &[5]).is_err());
     });
 }

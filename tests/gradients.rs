@@ -1,7 +1,7 @@
 //! Every operation's backward against finite differences of its forward.
 
+use fissfuse::autograd::{Tape, Var};
 use fissfuse::ops::cases::{self, Case};
-use fissfuse::tape::{Tape, Var};
 use fissfuse::tensor::Tensor;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -103,7 +103,7 @@ fn every_gradient_adds_to_what_is_there() {
 /// a + b
 struct Sum;
 
-impl fissfuse::ops::Op for Sum {
+impl fissfuse::autograd::Op for Sum {
     type Saved = ();
 
     fn name(&self) -> &'static str {
@@ -114,7 +114,7 @@ impl fissfuse::ops::Op for Sum {
         "term"
     }
 
-    fn cost(&self, _: &[&[usize]]) -> fissfuse::ops::Cost {
+    fn cost(&self, _: &[&[usize]]) -> fissfuse::autograd::Cost {
         Default::default()
     }
 
@@ -122,7 +122,7 @@ impl fissfuse::ops::Op for Sum {
         Ok((moved(inputs[0], 1.0, inputs[1].data()), ()))
     }
 
-    fn backward(&self, (): (), grad: &Tensor, grads: &mut fissfuse::tape::InputGrads) -> fissfuse::Result<()> {
+    fn backward(&self, (): (), grad: &Tensor, grads: &mut fissfuse::autograd::InputGrads) -> fissfuse::Result<()> {
         for i in 0..2 {
             if let Some(to) = grads.get(i) {
                 to.iter_mut().zip(grad.data()).for_each(|(to, g)| *to += g);

@@ -184,16 +184,16 @@ fn what_does_not_fit_is_refused_with_what_would() {
 /// The products of few rows among what cusim counted.
 fn products(counts: &Value) -> impl Iterator<Item = &Value> {
     let kernels = counts["kernels"].as_array().unwrap();
-    kernels.iter().filter(|k| k["kernel"].as_str().unwrap().starts_with("llama_gemv"))
+    kernels.iter().filter(|k| k["kernel"].as_str().unwrap().starts_with("linear_few"))
 }
 
 /// Bytes of the sectors that they loaded as weights, as often as they loaded them.
 fn loaded(counts: &Value) -> u64 {
-    let lines = include_str!("../kernels/llama.cuh").lines().enumerate();
+    let lines = include_str!("../kernels/decoder.cuh").lines().enumerate();
     // The compiler counts an asm statement to its last line.
     let places: Vec<String> = lines
         .filter(|(_, line)| line.contains("L1::no_allocate"))
-        .map(|(at, _)| format!("llama.cuh:{}", at + 3))
+        .map(|(at, _)| format!("decoder.cuh:{}", at + 3))
         .collect();
     let lines = products(counts).flat_map(|k| k["lines"].as_array().unwrap());
     let of_weights = lines.filter(|line| places.iter().any(|place| line["source"].as_str().unwrap().ends_with(place)));

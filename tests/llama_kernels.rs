@@ -2,7 +2,7 @@
 
 use fissfuse::device::Gpu;
 use fissfuse::device::cuda::Arithmetic;
-use fissfuse::device::cuda::llama::{Element, Rows};
+use fissfuse::tensor::{Element, Matrix};
 
 use crate::support;
 
@@ -35,7 +35,7 @@ fn attention_is_that_of_the_definition() {
 #[test]
 fn logits_of_tokens_beyond_the_vocabulary_are_refused() {
     on_device("logits_of_tokens_beyond_the_vocabulary_are_refused", |gpu| {
-        let rows = Rows::upload(gpu, Element::F32, &[0.0; 3 * 301], 301).unwrap();
+        let rows = Matrix::upload(gpu, "activations", &[0.0; 3 * 301], 301, Element::F32).unwrap();
         assert!(rows.gather(&[301]).is_err());
     });
 }

@@ -4,12 +4,10 @@
 use std::path::PathBuf;
 
 use fissfuse::eval::replay::replay;
-use fissfuse::model::{
-    Ablation, EntityIndex, FissFuse, Modalities, ModelConfig, Noise, Precision, PreparedSide, Scorer, Widths,
-};
+use fissfuse::model::{Ablation, EntityIndex, FissFuse, Modalities, ModelConfig, Noise, PreparedSide, Scorer, Widths};
 use fissfuse::profile::synthetic::Shape;
-use fissfuse::tensor::Tensor;
 use fissfuse::tensor::safetensors::Reader;
+use fissfuse::tensor::{Element, Tensor};
 
 use crate::support;
 
@@ -147,7 +145,7 @@ fn prepared_scores_are_those_of_the_training_pass() {
         let scorer = Scorer::new(&model).unwrap();
         assert_eq!(scorer.kinds(), want.kinds);
         // f16 keeps 11 bits of the projected rows; scores are sums of a dozen of their products.
-        for (precision, tolerance) in [(Precision::Full, 1e-5), (Precision::Half, 1e-2)] {
+        for (precision, tolerance) in [(Element::F32, 1e-5), (Element::F16, 1e-2)] {
             let mut index = EntityIndex::new(&model, precision);
             index.add(&entities, batch.entity.text.sequences.len()).unwrap();
             for mention in 0..SMALL.mentions {

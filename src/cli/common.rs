@@ -11,7 +11,7 @@ use fissfuse::data::{
 };
 use fissfuse::device::cuda::Arithmetic;
 use fissfuse::device::{DeviceChoice, Gpu};
-use fissfuse::encoder::{Compute, EncoderPaths, Precision};
+use fissfuse::encoder::{Compute, EncoderPaths, Precision, parse_precision};
 use fissfuse::model::{Ablation, Modalities};
 use fissfuse::printable::printable;
 use fissfuse::train::{RunConfig, Schedule};
@@ -93,7 +93,7 @@ pub struct ComputeArgs {
 
     /// What the encoders compute with, f32 or bf16 [default: bf16 on CUDA devices and if the processor has instructions for
     /// it].
-    #[arg(long, value_name = "TYPE")]
+    #[arg(long, value_name = "TYPE", value_parser = parse_precision)]
     precision: Option<Precision>,
 }
 

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use fissfuse::device::DeviceChoice;
 use fissfuse::device::cuda::Arithmetic;
-use fissfuse::encoder::{Compute, ImageEncoder, Precision, TextEncoder};
+use fissfuse::encoder::{Compute, ImageEncoder, Precision, TextEncoder, parse_precision};
 use fissfuse::tensor::Tensor;
 use fissfuse::tensor::safetensors::Writer;
 
@@ -26,7 +26,7 @@ pub struct Args {
 
     /// What the encoders compute with, f32 or bf16.
     // Not the faster one: what is compared with others shall not be rounded.
-    #[arg(long, value_name = "TYPE", default_value = "f32")]
+    #[arg(long, value_name = "TYPE", default_value = "f32", value_parser = parse_precision)]
     precision: Precision,
 
     /// Text to encode.

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use xxhash_rust::xxh3::Xxh3;
 
+use super::portion::Portion;
 use super::{Compute, ImageEncoder, TextEncoder, bert, clip, resnet};
 use crate::device::MappedFile;
 use crate::error::{Error, Result};
@@ -121,7 +122,7 @@ impl Directory {
             }
         };
         let identity = self.identity(name, "tokenizer.json")?;
-        Ok(TextEncoder::new(identity, Tokenizer::open(&self.folder)?, model, compute.tokens()))
+        Ok(TextEncoder::new(identity, Tokenizer::open(&self.folder)?, model, Portion::tokens(compute)))
     }
 
     fn read_image(&self, compute: &Compute) -> Result<ImageEncoder> {
@@ -134,7 +135,7 @@ impl Directory {
             }
         };
         let preparation = processor.file().file_name().unwrap_or_default().to_string_lossy();
-        Ok(ImageEncoder::new(self.identity(name, &preparation)?, processor, model, compute.images()))
+        Ok(ImageEncoder::new(self.identity(name, &preparation)?, processor, model, Portion::images(compute)))
     }
 
     /// Kind and fingerprint of all files that determine what one side computes.

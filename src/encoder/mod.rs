@@ -4,8 +4,8 @@ pub mod bert;
 pub mod clip;
 mod directory;
 mod image;
-pub(crate) mod layers;
-mod precision;
+pub(crate) mod loader;
+mod portion;
 mod processor;
 mod resample;
 pub mod resnet;
@@ -16,14 +16,23 @@ mod vision;
 use std::path::{Path, PathBuf};
 
 pub use self::image::{Header, image_header, image_size, read_image};
+pub use crate::tensor::{Compute, Precision};
 pub use directory::Fingerprint;
-pub use precision::{Compute, Precision};
 pub use processor::{ImageProcessor, Kind as ProcessorKind};
 pub use text::TextEncoder;
 pub use vision::ImageEncoder;
 
-use self::layers::{Rows, Sequences};
 use crate::error::Result;
+use crate::tensor::{Rows, Sequences};
+
+/// The precision of this name, if encoders compute in it.
+pub fn parse_precision(name: &str) -> Result<Precision, String> {
+    match name {
+        "f32" => Ok(Precision::F32),
+        "bf16" => Ok(Precision::Bf16),
+        _ => Err("is none of f32, bf16".into()),
+    }
+}
 
 /// What an encoder says about one text or image.
 #[derive(Clone, Debug, PartialEq)]

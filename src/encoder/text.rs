@@ -6,7 +6,7 @@ use std::path::Path;
 use rayon::prelude::*;
 
 use super::directory::Directory;
-use super::precision::Portion;
+use super::portion::Portion;
 use super::{Compute, Encoded};
 use crate::error::{Error, Result};
 use crate::tokenizer::Tokenizer;

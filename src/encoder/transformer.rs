@@ -3,10 +3,13 @@
 use rand::Rng;
 
 use super::Compute;
-use super::layers::{Attention, Dense, Loader, Norm, Rows, Sequences};
-use crate::device::cpu::{Activation, Heads};
+use crate::encoder::loader::Loader;
 use crate::error::{Error, Result};
+use crate::ops::attention::{Attention, Heads};
+use crate::ops::layer_norm::Norm;
+use crate::ops::linear::{Activation, Linear};
 use crate::random::{Purpose, generator};
+use crate::tensor::{Rows, Sequences};
 
 /// Sizes of a block.
 #[derive(Clone, Copy, Debug)]
@@ -86,12 +89,12 @@ pub struct Layout {
 pub struct Block {
     norm_first: bool,
     norm1: Norm,
-    qkv: Dense,
+    qkv: Linear,
     attention: Attention,
-    out: Dense,
+    out: Linear,
     norm2: Norm,
-    up: Dense,
-    down: Dense,
+    up: Linear,
+    down: Linear,
 }
 
 impl Block {
@@ -107,7 +110,7 @@ impl Block {
             norm_first: layout.norm_first,
             norm1: norm(layout.norm1)?,
             qkv: loader.dense_of(&layout.qkv, width, width)?,
-            attention: Attention::new(heads, loader.precision()),
+            attention: Attention::new(heads, loader.element()?),
             out: loader.dense(layout.out, width, width)?,
             norm2: norm(layout.norm2)?,
             up: loader.dense(layout.up, inner, width)?.with(activation),
@@ -123,13 +126,13 @@ impl Block {
         let mut dense = |outputs: usize, inputs: usize| {
             let bound = 1.0 / (inputs as f32).sqrt();
             let weight: Vec<f32> = (0..outputs * inputs).map(|_| rng.random_range(-bound..bound)).collect();
-            Dense::new(&weight, outputs, Some(vec![0.0; outputs]), compute)
+            Linear::new(&weight, outputs, Some(vec![0.0; outputs]), compute)
         };
         Ok(Block {
             norm_first: true,
             norm1: norm()?,
             qkv: dense(3 * width, width)?,
-            attention: Attention::new(heads, compute.precision),
+            attention: Attention::new(heads, compute.element()?),
             out: dense(width, width)?,
             norm2: norm()?,
             up: dense(inner, width)?.with(activation),

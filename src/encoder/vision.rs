@@ -6,7 +6,7 @@ use rayon::prelude::*;
 
 use super::directory::Directory;
 use super::image::read_within_budget;
-use super::precision::Portion;
+use super::portion::Portion;
 use super::{Compute, Encoded, ImageProcessor};
 use crate::error::{Error, Result};
 

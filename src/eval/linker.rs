@@ -11,9 +11,8 @@ use crate::device::Gpu;
 use crate::device::cpu::vector;
 use crate::encoder::Encoders;
 use crate::error::{Error, Result};
-use crate::model::{
-    EntityIndex, FissFuse, GpuScorer, Modality, Precision, PreparedSide, Scorer, Side, mean_over_scores,
-};
+use crate::model::{EntityIndex, FissFuse, GpuScorer, Modality, PreparedSide, Scorer, Side, mean_over_scores};
+use crate::tensor::Element;
 
 /// Bytes of prepared rows above which an index keeps f16.
 const FULL_PRECISION_BYTES: usize = 256 << 20;
@@ -71,7 +70,7 @@ impl<'a> Linker<'a> {
         let manifest = batcher.store().manifest();
         let rows = dataset.entities().len() * (manifest.patches + manifest.max_tokens / 2);
         let full = rows * model.config().d * 4 <= FULL_PRECISION_BYTES;
-        let index = EntityIndex::new(model, if full { Precision::Full } else { Precision::Half });
+        let index = EntityIndex::new(model, if full { Element::F32 } else { Element::F16 });
         let (scorer, place) = (Scorer::new(model)?, HashMap::new());
         let on_device = gpu.map(|gpu| GpuScorer::new(&scorer, gpu)).transpose()?;
         Ok(Linker { model: model.to(gpu)?, scorer, on_device, batcher, dataset, encoders, index, place })

@@ -6,10 +6,11 @@ use indicatif::ProgressBar;
 use rayon::prelude::*;
 
 use super::metrics::{Metrics, rank};
+use crate::autograd::Tape;
 use crate::data::{Batcher, Sample};
 use crate::error::{Error, Result};
-use crate::model::{EntityIndex, FissFuse, Precision, PreparedSide, ScoreKind, Scorer, mean_over_scores};
-use crate::tape::Tape;
+use crate::model::{EntityIndex, FissFuse, PreparedSide, ScoreKind, Scorer, mean_over_scores};
+use crate::tensor::Element;
 
 /// Entities or mentions prepared at a time.
 const BLOCK: usize = 256;
@@ -94,7 +95,7 @@ fn rank_prepared(model: &FissFuse, batcher: &Batcher, samples: &[Sample], bar: &
         });
     }
     bar.set_length((entities.len() + samples.len()) as u64);
-    let mut index = EntityIndex::new(model, Precision::Full);
+    let mut index = EntityIndex::new(model, Element::F32);
     index_entities(model, batcher, &entities, &mut index, bar)?;
     let scorer = Scorer::new(model)?;
     let kinds = scorer.kinds().len();

@@ -2,20 +2,10 @@
 
 use std::sync::Arc;
 
-use super::matrix::Matrix;
-use crate::device::cpu::{Draw, choose};
 use crate::error::Result;
-
-/// The rows of one sequence in a ragged batch.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Span {
-    /// Its first row in the batch.
-    pub start: usize,
-    /// Its rows: new tokens of the sequence.
-    pub rows: usize,
-    /// Position of the first row in the sequence: the tokens before it, whose keys and values are cached.
-    pub position: usize,
-}
+pub use crate::ops::paged_attention::Span;
+use crate::ops::sample::{Draw, choose};
+use crate::tensor::Weight;
 
 /// Keys and values of one sequence, on top of a prefix that it may share with others.
 pub trait KvCache: Send + Sync + 'static {
@@ -88,10 +78,10 @@ pub trait Backend: Send + Sync + 'static {
     type Plan;
 
     /// Takes the matrices of one layer, stacked by rows: query, key and value; or one alone.
-    fn weight(&self, stacked: Vec<Matrix>) -> Result<Self::Weight>;
+    fn weight(&self, stacked: Vec<Weight>) -> Result<Self::Weight>;
 
     /// Takes the matrices of an MLP's gates and ups.
-    fn gates(&self, gate: Matrix, up: Matrix) -> Result<Self::Gates>;
+    fn gates(&self, gate: Weight, up: Weight) -> Result<Self::Gates>;
 
     /// Takes the gains of a norm.
     fn gain(&self, values: Vec<f32>) -> Result<Self::Gain>;

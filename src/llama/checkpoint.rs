@@ -4,12 +4,10 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use super::matrix::{Matrix, Precision, Values, float_precision};
 use super::{LlamaConfig, layout};
-use crate::device::cpu::matrix::Bits;
 use crate::error::{Error, Result};
 use crate::tensor::safetensors::{Reader, first_unbounded};
-use crate::tensor::{DType, Shards};
+use crate::tensor::{Bits, DType, Precision, Shards, Values, Weight, float_precision};
 
 /// Missing tensors that are counted, of one that a model lacks.
 const MOST_MISSING: usize = 10_000;
@@ -83,7 +81,7 @@ impl Checkpoint {
     }
 
     /// The weight of a layer, such as `model.layers.0.self_attn.q_proj`, in the checkpoint's precision.
-    pub fn matrix(&self, layer: &str) -> Result<Matrix> {
+    pub fn matrix(&self, layer: &str) -> Result<Weight> {
         let name = format!("{layer}.weight");
         let reader = self.shards.reader(&name)?;
         let shape =
@@ -110,7 +108,7 @@ impl Checkpoint {
             Values::Quantized { scales, .. } => first_unbounded(scales),
         };
         reader.expect_finite(&name, unbounded)?;
-        let matrix = Matrix::new(rows, columns, values)?;
+        let matrix = Weight::new(rows, columns, values)?;
         match self.precision_of(layer) {
             Some(precision) => matrix.to(precision).map_err(|e| reader.error(&name, e.to_string())),
             None => Ok(matrix),

@@ -12,8 +12,8 @@ use super::backend::{Ask, Backend, KvCache, Output, Span};
 use super::checkpoint::Checkpoint;
 use super::sequence::{Owner, Prefix, Sequence};
 use super::{LlamaConfig, layout};
-use crate::device::cpu::Draw;
 use crate::error::{Error, Result};
+use crate::ops::sample::Draw;
 
 /// Which positions' logits a forward pass is to compute.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

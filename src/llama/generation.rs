@@ -8,9 +8,9 @@ use serde_json::Value;
 
 use super::sampling::{Sampler, Sampling};
 use super::{Llama, Prefix, Sequence};
-use crate::device::cpu::Draw;
 use crate::error::Result;
 use crate::fields::Fields;
+use crate::ops::sample::Draw;
 
 /// `generation_config.json`: where the model's answers end.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -5,12 +5,12 @@ use std::path::Path;
 use serde_json::json;
 
 use super::config::QUANT_METHOD;
-use super::matrix::{Precision, Values};
 use super::shards::{self, Planned, Stored};
 use super::{Checkpoint, layout};
 use crate::error::{Error, Result};
 use crate::fields::read_json;
 use crate::files;
+use crate::tensor::{Precision, Values};
 
 /// Files beside the weights that a model is opened with.
 const BESIDE: [&str; 5] = [

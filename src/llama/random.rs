@@ -9,13 +9,13 @@ use tokenizers::models::bpe::{BPE, BpeTrainerBuilder};
 use tokenizers::processors::template::TemplateProcessing;
 use tokenizers::{AddedToken, NormalizerWrapper, TokenizerBuilder};
 
-use super::matrix::{Matrix, Precision, Values};
 use super::shards::{self, Planned, Stored};
 use super::{LlamaConfig, Rope, RopeScaling, layout};
 use crate::device::cpu::simd;
 use crate::error::{Error, Result};
 use crate::files;
 use crate::random::{LANES, philox_lanes};
+use crate::tensor::{Precision, Values, Weight};
 
 /// Last word of the counters that weights are drawn at; part of their definition.
 const WEIGHTS: u32 = 7;
@@ -136,7 +136,7 @@ fn write_weights(folder: &Path, config: &LlamaConfig, precision: Precision, seed
         let offset = if shape.len() == 1 { 1.0 } else { 0.0 };
         values.iter_mut().for_each(|x| *x = *x * scale + offset);
         let (rows, columns) = (shape[0], shape.get(1).copied().unwrap_or(1));
-        let values = Matrix::new(rows, columns, Values::F32(values.into()))?.to(precision)?.values().clone();
+        let values = Weight::new(rows, columns, Values::F32(values.into()))?.to(precision)?.values().clone();
         Ok(vec![Stored { name: format!("{layer}.weight"), shape, values }])
     })
 }

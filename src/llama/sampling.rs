@@ -3,8 +3,8 @@
 use rand::RngCore;
 use rand_chacha::ChaCha8Rng;
 
-use crate::device::cpu::Draw;
 use crate::error::{Error, Result};
+use crate::ops::sample::Draw;
 use crate::random::{Purpose, generator};
 
 /// How tokens are chosen.

@@ -5,11 +5,10 @@ use std::path::Path;
 
 use serde_json::json;
 
-use super::matrix::Values;
 use crate::error::Result;
 use crate::files;
 use crate::tensor::safetensors::Writer;
-use crate::tensor::{INDEX, SINGLE};
+use crate::tensor::{INDEX, SINGLE, Values};
 
 /// Bytes of a shard: as much as is kept in memory at a time.
 const SHARD: u64 = 2_000_000_000;

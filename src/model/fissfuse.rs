@@ -4,10 +4,10 @@ use super::batch::{Batch, Modality, Side};
 use super::config::{ModelConfig, ScoreKind};
 use super::params::{Parameters, Variables};
 use super::{fission, fusion};
+use crate::autograd::{Tape, Var};
 use crate::device::Gpu;
 use crate::error::Result;
 use crate::ops::{CrossAttention, CrossEntropy, Dropout, Mlp, Operand, Pairing, Project, Score};
-use crate::tape::{Tape, Var};
 use crate::tensor::{FeatureRows, Indices, Ragged, Tensor};
 
 /// A configuration with its parameters.

@@ -5,9 +5,9 @@
 use super::batch::{Batch, Starts};
 use super::config::ScoreKind;
 use super::fissfuse::{Compared, Network, Projected};
+use crate::autograd::Var;
 use crate::error::Result;
 use crate::ops::{MultiPool, Operand};
-use crate::tape::Var;
 
 /// h of Eq. 3 and 4: the query that stands for an item's whole sequence (n, d).
 pub(super) fn pooled(network: &Network, side: &Projected) -> Result<Var> {

@@ -2,9 +2,9 @@
 
 use super::config::ScoreKind;
 use super::fissfuse::{Compared, Network, Projected};
+use crate::autograd::Var;
 use crate::error::Result;
 use crate::ops::{Operand, Pairing};
-use crate::tape::Var;
 
 /// Fused vectors of one side's items, one per score (n, d).
 pub(super) fn side(network: &Network, side: &[Projected]) -> Result<Vec<(ScoreKind, Var)>> {

@@ -11,5 +11,5 @@ mod params;
 pub use batch::{Batch, Modality, Side};
 pub use config::{Ablation, Branch, Modalities, ModelConfig, Parts, ScoreKind, Widths};
 pub use fissfuse::{FissFuse, Noise, Scores, Step, mean_over_scores};
-pub use index::{EntityIndex, GpuScorer, Precision, PreparedMention, PreparedSide, Scorer};
+pub use index::{EntityIndex, GpuScorer, PreparedMention, PreparedSide, Scorer};
 pub use params::{Parameters, Variables};

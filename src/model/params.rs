@@ -5,10 +5,10 @@ use std::collections::HashMap;
 use rand::Rng;
 
 use super::config::ModelConfig;
+use crate::autograd::{Gradients, Tape, Var};
 use crate::device::Gpu;
 use crate::error::{Error, Result};
 use crate::random::{Purpose, generator};
-use crate::tape::{Gradients, Tape, Var};
 use crate::tensor::Tensor;
 use crate::tensor::safetensors::{Reader, Writer};
 

@@ -8,10 +8,10 @@ use half::f16;
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 
-use super::{CrossAttention, CrossEntropy, Dropout, Gold, Mlp, MultiPool, Op, Operand, Pairing, Project, Score};
+use super::{CrossAttention, CrossEntropy, Dropout, Gold, Mlp, MultiPool, Operand, Pairing, Project, Score};
+use crate::autograd::{Op, Tape, Var};
 use crate::error::Result;
 use crate::random::{Purpose, generator};
-use crate::tape::{Tape, Var};
 use crate::tensor::{FeatureRows, Indices, Ragged, RowTable, Tensor, Textbook};
 
 type Apply = Box<dyn Fn(&Tape, &[&Var]) -> Result<Var> + Send + Sync>;

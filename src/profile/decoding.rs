@@ -7,9 +7,9 @@ use tempfile::TempDir;
 use super::Timing;
 use super::llama::prompt_flops;
 use crate::device::Gpu;
-use crate::device::cpu::Draw;
 use crate::error::{Error, Result};
 use crate::llama::{Llama, LlamaConfig, Precision, write_random};
+use crate::ops::sample::Draw;
 
 /// A decoder with random weights, and the prompt of some sequences.
 pub struct DecodingBench {

@@ -4,11 +4,11 @@ use half::f16;
 use serde::Serialize;
 
 use super::synthetic::Shape;
+use crate::autograd::{Cost, Tape};
 use crate::encoder::clip::ClipConfig;
 use crate::error::Result;
 use crate::model::{FissFuse, ModelConfig, Noise, Scorer};
-use crate::ops::{Cost, CrossEntropy};
-use crate::tape::Tape;
+use crate::ops::CrossEntropy;
 
 /// Cost of all runs of one operation in a step.
 #[derive(Clone, Debug, Serialize)]

@@ -8,8 +8,9 @@ use super::synthetic::Shape;
 use super::{Summary, Timing};
 use crate::device::Gpu;
 use crate::error::{Error, Result};
-use crate::model::{EntityIndex, FissFuse, GpuScorer, ModelConfig, Precision, PreparedSide, Scorer, Side};
+use crate::model::{EntityIndex, FissFuse, GpuScorer, ModelConfig, PreparedSide, Scorer, Side};
 use crate::random::{Purpose, generator};
+use crate::tensor::Element;
 
 /// Entities prepared at a time.
 const BLOCK: usize = 256;
@@ -42,7 +43,7 @@ impl LatencyBench {
     pub fn new(
         config: ModelConfig,
         shape: Shape,
-        (entities, precision): (usize, Precision),
+        (entities, element): (usize, Element),
         seed: u64,
         gpu: Option<&Gpu>,
     ) -> Result<Self> {
@@ -53,7 +54,7 @@ impl LatencyBench {
         let scorer = Scorer::new(&on_host)?;
         let on_device = gpu.map(|gpu| GpuScorer::new(&scorer, gpu)).transpose()?;
         let model = on_host.to(gpu)?;
-        let mut index = EntityIndex::new(&model, precision);
+        let mut index = EntityIndex::new(&model, element);
         while index.len() < entities {
             let items = BLOCK.min(entities - index.len());
             let side = shape.side(items, model.config().widths, seed, 2 + index.len() as u64)?;

@@ -2,12 +2,13 @@
 
 use rand::Rng;
 
-use crate::device::cpu::{Activation, Heads};
-use crate::encoder::layers::{Rows, Sequences};
 use crate::encoder::transformer::{Block, Sizes, block_bytes, block_flops};
 use crate::encoder::{Compute, Precision};
 use crate::error::Result;
+use crate::ops::attention::Heads;
+use crate::ops::linear::Activation;
 use crate::random::{Purpose, generator};
+use crate::tensor::{Rows, Sequences};
 
 /// Sizes of CLIP ViT-B/32's vision tower.
 const SIZES: Sizes = Sizes {

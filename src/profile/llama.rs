@@ -4,9 +4,10 @@ use std::ops::ControlFlow;
 
 use serde::Serialize;
 
-use crate::device::cpu::{bf16_ceiling, read_bandwidth};
+use crate::device::cpu::read_bandwidth;
 use crate::error::Result;
 use crate::llama::{Generation, Llama, LlamaConfig, Sampling};
+use crate::ops::linear::bf16_ceiling;
 
 /// FLOPs of a prompt's matrix products. What stands behind the last block's keys and values is computed for the last token
 /// alone.

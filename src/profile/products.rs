@@ -5,8 +5,8 @@ use rand::Rng;
 use serde::Serialize;
 
 use super::Timing;
-use crate::device::cpu::{Epilogue, Operand, PackedBf16, bf16_ceiling};
 use crate::error::Result;
+use crate::ops::linear::{Epilogue, Operand, PackedBf16, bf16_ceiling};
 use crate::random::{Purpose, generator};
 
 /// Sizes of a product (rows, inputs) x (outputs, inputs)ᵀ.

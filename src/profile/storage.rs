@@ -13,7 +13,7 @@ use crate::data::{
     Dataset, EncodeReport, EncodeSettings, FeatureStore, Items, Skipped, Tolerance, check_store, encode,
 };
 use crate::encoder::clip::{RandomClip, write_random};
-use crate::encoder::{Encoders, Precision};
+use crate::encoder::{Compute, Encoders};
 use crate::error::{Error, Result};
 
 /// A random CLIP with the output shapes of ViT-B/32 and as little work between as can be.
@@ -87,7 +87,7 @@ pub fn measure(folder: &Path, of: Simulation, first_run: Command) -> Result<Stor
 pub fn encode_once(folder: &Path) -> Result<EncodeReport> {
     let mut skipped = Skipped::default();
     let dataset = Dataset::open(&folder.join("data"), Tolerance::Strict, &mut skipped)?;
-    let encoders = Encoders::open(&folder.join("encoder").as_path().into(), Precision::fastest())?;
+    let encoders = Encoders::open(&folder.join("encoder").as_path().into(), Compute::fastest(None))?;
     let (settings, features, bar) = (EncodeSettings::default(), folder.join("features"), ProgressBar::hidden());
     let items = Items::of(&dataset, &mut skipped)?;
     encode(&items, &encoders, &settings, &features, Tolerance::Strict, &mut skipped, &bar)

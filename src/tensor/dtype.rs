@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use serde::{Deserialize, Serialize};
+
 /// Type of the numbers in a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DType {
@@ -29,5 +31,88 @@ impl DType {
 impl fmt::Display for DType {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
         fmt::Debug::fmt(self, f)
+    }
+}
+
+/// Type of activations in memory. Sums are f32 in any case.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Element {
+    F32,
+    Bf16,
+    F16,
+}
+
+impl Element {
+    /// Bytes of one value.
+    pub fn size(self) -> usize {
+        match self {
+            Element::F32 => 4,
+            Element::Bf16 | Element::F16 => 2,
+        }
+    }
+
+    /// Of what there is for f32, bf16 and f16, that for this type.
+    pub fn choose<T: Copy>(self, [f32, bf16, f16]: [T; 3]) -> T {
+        match self {
+            Element::F32 => f32,
+            Element::Bf16 => bf16,
+            Element::F16 => f16,
+        }
+    }
+}
+
+/// What weights are kept and multiplied in; sums are f32 in any case.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum Precision {
+    /// 32-bit floats: the reference.
+    #[default]
+    F32,
+    /// 16-bit floats with 11 significant bits, as the files of Llama 2 are.
+    F16,
+    /// 16-bit floats with 8 significant bits, as the files of Llama 3 are.
+    Bf16,
+    /// 8-bit integers with one scale for 128 (or 64) weights of a row.
+    Int8,
+    /// 4-bit integers with one scale for 64 weights of a row.
+    Int4,
+}
+
+impl Precision {
+    /// Type of the activations that go with weights of this precision on a device.
+    pub fn element(self) -> Element {
+        match self {
+            Precision::F32 => Element::F32,
+            Precision::F16 => Element::F16,
+            Precision::Bf16 | Precision::Int8 | Precision::Int4 => Element::Bf16,
+        }
+    }
+
+    /// Bytes of `count` weights, without scales.
+    pub fn bytes(self, count: usize) -> usize {
+        match self {
+            Precision::F32 => 4 * count,
+            Precision::Bf16 | Precision::F16 => 2 * count,
+            Precision::Int8 => count,
+            Precision::Int4 => count / 2,
+        }
+    }
+}
+
+impl From<Precision> for Element {
+    fn from(precision: Precision) -> Element {
+        precision.element()
+    }
+}
+
+impl fmt::Display for Precision {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.write_str(match self {
+            Precision::F32 => "f32",
+            Precision::F16 => "f16",
+            Precision::Bf16 => "bf16",
+            Precision::Int8 => "int8",
+            Precision::Int4 => "int4",
+        })
     }
 }

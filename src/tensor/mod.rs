@@ -1,24 +1,39 @@
 //! Arrays: dense tensors that the tape tracks, frozen rows that it does not, ragged sequences, safetensors files.
 
+mod activations;
+mod compute;
 mod dtype;
 mod feature_rows;
+mod host_rows;
 mod indices;
 mod later;
+mod matrix;
+pub mod quantized;
 mod ragged;
 mod rows;
 pub mod safetensors;
 mod shards;
+mod weight;
 
 use std::sync::Arc;
 
-pub use dtype::DType;
+pub(crate) use activations::{Data, DeviceRows};
+pub use activations::{Rows, SequenceRows, Sequences};
+pub use compute::Compute;
+pub use dtype::{DType, Element, Precision};
 pub use feature_rows::FeatureRows;
+pub use host_rows::HostRows;
 pub use indices::Indices;
 pub use later::Later;
+pub use matrix::Matrix;
+pub(crate) use matrix::fours;
+pub use quantized::Bits;
 pub use ragged::{Ragged, Textbook};
 pub use rows::{GpuRows, RowTable, SharedSlice};
 pub use shards::Shards;
 pub(crate) use shards::{INDEX, SINGLE};
+pub(crate) use weight::float_precision;
+pub use weight::{Values, Weight};
 
 use crate::device::Gpu;
 use crate::device::cpu::Buffer;
@@ -91,10 +106,14 @@ impl Tensor {
         }
     }
 
-    /// Where the values lie on their device; null for a tensor on the host.
+    /// Where the values lie on their device.
+    ///
+    /// # Panics
+    /// If they lie on the host: to a kernel, no place means an argument that is left out, so that it would compute something
+    /// else. Whoever computes on a device asks for them by [`Tensor::to`].
     pub fn ptr(&self) -> Ptr {
         match &self.storage {
-            Storage::Host(_) => Ptr::NULL,
+            Storage::Host(_) => panic!("a place on a device of a tensor that lies on the host"),
             Storage::Device(data) => data.ptr(),
         }
     }

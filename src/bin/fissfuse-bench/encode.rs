@@ -2,19 +2,12 @@
 
 use std::path::PathBuf;
 
-use fissfuse::device::DeviceChoice;
-use fissfuse::device::Gpu;
 use fissfuse::device::cuda::Arithmetic;
-use fissfuse::encoder::Compute;
-use fissfuse::encoder::ImageEncoder;
-use fissfuse::encoder::Precision;
-use fissfuse::encoder::TextEncoder;
-use fissfuse::profile::Summary;
-use fissfuse::profile::encoding;
+use fissfuse::device::{DeviceChoice, Gpu};
+use fissfuse::encoder::{Compute, ImageEncoder, Precision, TextEncoder, parse_precision};
 use fissfuse::profile::encoding::EncodingRate;
-use fissfuse::profile::products::ENCODER_PRODUCTS;
-use fissfuse::profile::products::ProductRate;
-use fissfuse::profile::products::product_rate;
+use fissfuse::profile::products::{ENCODER_PRODUCTS, ProductRate, product_rate};
+use fissfuse::profile::{Summary, encoding};
 use fissfuse::report::table;
 use serde_json::json;
 
@@ -48,7 +41,7 @@ pub struct EncodeArgs {
     images: usize,
 
     /// What the encoders compute with, f32 or bf16 [default: the faster one].
-    #[arg(long, value_name = "TYPE")]
+    #[arg(long, value_name = "TYPE", value_parser = parse_precision)]
     precision: Option<Precision>,
 
     /// Timed runs of each.

@@ -2,11 +2,9 @@
 
 use std::path::PathBuf;
 
+use fissfuse::autograd::Cost;
 use fissfuse::encoder::clip::ClipConfig;
-use fissfuse::ops::Cost;
-use fissfuse::profile::flops::EncoderCost;
-use fissfuse::profile::flops::StepCost;
-use fissfuse::profile::flops::training_step;
+use fissfuse::profile::flops::{EncoderCost, StepCost, training_step};
 use fissfuse::profile::synthetic::Shape;
 use fissfuse::report::table;
 use serde_json::json;

@@ -3,8 +3,7 @@
 use std::path::PathBuf;
 
 use fissfuse::llama;
-use fissfuse::profile::kar::KarBench;
-use fissfuse::profile::kar::KarRow;
+use fissfuse::profile::kar::{KarBench, KarRow};
 use fissfuse::report::table;
 use serde_json::json;
 

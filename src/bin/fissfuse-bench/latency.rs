@@ -1,11 +1,9 @@
 //! From a mention to its scores.
 
-use fissfuse::model;
-use fissfuse::profile::Summary;
-use fissfuse::profile::latency::Latency;
-use fissfuse::profile::latency::LatencyBench;
-use fissfuse::profile::peak_memory;
+use fissfuse::profile::latency::{Latency, LatencyBench};
+use fissfuse::profile::{Summary, peak_memory};
 use fissfuse::report::table;
+use fissfuse::tensor::Element;
 use serde_json::json;
 
 use super::at_least_one;
@@ -48,7 +46,7 @@ pub struct LatencyArgs {
 
 pub fn latency(args: LatencyArgs, json: bool) -> anyhow::Result<()> {
     let (shape, config) = (args.work.shape()?, args.work.config());
-    let precision = if args.half { model::Precision::Half } else { model::Precision::Full };
+    let precision = if args.half { Element::F16 } else { Element::F32 };
     let candidates = shape.candidates;
     let gpu = args.device.open()?;
     let mut bench = LatencyBench::new(config, shape, (args.entities, precision), args.work.seed, gpu.as_ref())?;

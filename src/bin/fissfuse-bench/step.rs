@@ -93,7 +93,7 @@ pub struct LayerArgs {
     device: DeviceChoice,
 
     /// What the layers compute with, f32 or bf16 [default: the faster one].
-    #[arg(long, value_name = "TYPE")]
+    #[arg(long, value_name = "TYPE", value_parser = encoder::parse_precision)]
     precision: Option<encoder::Precision>,
 }
 

@@ -1,9 +1,8 @@
 //! What the work is, and where it is done.
 
 use clap::ValueEnum;
-use fissfuse::device::DeviceChoice;
-use fissfuse::device::Gpu;
 use fissfuse::device::cuda::Arithmetic;
+use fissfuse::device::{DeviceChoice, Gpu};
 use fissfuse::model::ModelConfig;
 use fissfuse::profile::synthetic::Shape;
 

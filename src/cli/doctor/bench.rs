@@ -8,7 +8,7 @@ use fissfuse::device::Gpu;
 use fissfuse::device::cuda::Ceilings;
 use fissfuse::encoder::{self, Compute};
 use fissfuse::llama::{self, LlamaConfig};
-use fissfuse::model::{ModelConfig, Precision};
+use fissfuse::model::ModelConfig;
 use fissfuse::profile::data_sheet::{DataSheet, data_sheet};
 use fissfuse::profile::decoding::DecodingBench;
 use fissfuse::profile::flops::training_step;
@@ -18,6 +18,7 @@ use fissfuse::profile::step::TrainingStep;
 use fissfuse::profile::synthetic::Shape;
 use fissfuse::profile::{Summary, Timing};
 use fissfuse::report::table;
+use fissfuse::tensor::Element;
 use fissfuse::train::Steps;
 use serde::Serialize;
 
@@ -119,7 +120,7 @@ fn measure(gpu: &Gpu) -> anyhow::Result<Vec<Work>> {
         flops: None,
         bytes: Some(decoder.step_bytes() as f64),
     });
-    let index = (2000, Precision::Half);
+    let index = (2000, Element::F16);
     let mut linking = LatencyBench::new(ModelConfig::default(), Shape::WIKIMEL, index, 0, Some(gpu))?;
     rows.push(Work {
         name: "one prepared mention against 100 prepared candidates".into(),

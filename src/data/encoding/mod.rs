@@ -56,8 +56,12 @@ impl EncodeSettings {
         EncodeSettings { max_tokens, mention_template, entity_template, missing_image, ..EncodeSettings::default() }
     }
 
-    /// Fails if a template has no place for a text, or one for a text that there is not.
+    /// Fails if a template has no place for a text, or one for a text that there is not, or if encoders do not compute in the
+    /// precision.
     pub fn check(&self) -> Result<()> {
+        if let Some(precision @ (Precision::F16 | Precision::Int8 | Precision::Int4)) = self.precision {
+            return Err(Error::invalid(format!("encode: precision = \"{precision}\": must be \"f32\" or \"bf16\"")));
+        }
         for (setting, template, places) in [
             ("mention_template", &self.mention_template, ["{mention}", "{sentence}"]),
             ("entity_template", &self.entity_template, ["{name}", "{description}"]),

@@ -19,29 +19,11 @@ pub(crate) fn dispatch<R>(f: impl FnOnce() -> R) -> R {
 }
 pub(crate) use simd;
 
-mod attention;
 mod buffer;
-mod dense;
-mod layer_norm;
-mod linear;
-mod matmul;
-pub mod matrix;
+mod instructions;
 mod memory;
-mod product;
-mod sampling;
-mod self_attention;
 pub mod vector;
 
-pub use attention::{Attended, attend, attend_backward};
 pub use buffer::{Buffer, HalfBuffer};
-pub use dense::Dense;
-pub use layer_norm::{LayerNormGrads, layer_norm, layer_norm_backward, layer_norm_forward};
-pub use linear::{
-    Linear, ROW_CHUNK, add_column_sums, linear, linear_backward_input, linear_backward_weight, linear_chunk, segments,
-    transposed,
-};
-pub use matmul::{Mat, matmul};
+pub use instructions::{has_bf16, has_integers};
 pub use memory::{available_memory, large_array, read_bandwidth};
-pub use product::{Activation, Epilogue, Operand, PackedBf16, TransposedF32, Value, Windows, bf16_ceiling};
-pub use sampling::{Draw, choose};
-pub use self_attention::{Heads, self_attention};

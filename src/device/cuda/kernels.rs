@@ -51,8 +51,8 @@ pub struct Ptx {
     pub hash: u64,
     /// The PTX.
     pub text: &'static str,
-    /// Names of the kernels, in their order.
-    pub entries: &'static [&'static str],
+    /// Names of the kernels, in their order, and the bytes of the struct that each takes.
+    pub entries: &'static [(&'static str, usize)],
     /// Machine code, in release builds.
     pub cubins: &'static [Cubin],
 }
@@ -90,7 +90,7 @@ impl Ptx {
 
     /// Names of the kernels, in their order.
     pub fn entries(&self) -> impl Iterator<Item = &'static str> + use<> {
-        self.entries.iter().copied()
+        self.entries.iter().map(|(name, _)| *name)
     }
 }
 
@@ -114,7 +114,7 @@ mod tests {
     fn any_driver_since_2021_reads_the_ptx() {
         for ptx in EMBEDDED.iter().filter(|ptx| ptx.arch == Arch { capability: 80, exact: false }) {
             assert_eq!(ptx.version(), "7.4", "{}", ptx.file);
-            assert!(!ptx.entries.is_empty() && ptx.entries.iter().all(|entry| ptx.text.contains(entry)));
+            assert!(!ptx.entries.is_empty() && ptx.entries().all(|entry| ptx.text.contains(entry)));
         }
     }
 }

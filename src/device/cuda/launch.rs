@@ -4,6 +4,7 @@ use bytemuck::{Pod, Zeroable};
 use cudarc::driver::{result, sys};
 
 use super::Gpu;
+use super::modules::Kernel;
 use crate::error::{Error, Result};
 
 /// A place in a device's memory, as kernels take it.
@@ -77,9 +78,13 @@ impl Gpu {
             let what = format!("launching {kernel} ({blocks:?} blocks of {threads} threads, {shared} bytes shared)");
             Error::device(format!("{self:?}"), what, reason)
         };
-        let Some(function) = self.function(kernel)? else {
+        let Some(Kernel { function, argument_bytes }) = self.function(kernel)? else {
             return Ok(());
         };
+        if size_of::<A>() != *argument_bytes {
+            let found = size_of::<A>();
+            return Err(failed(format!("its argument has {found} bytes, the kernel takes {argument_bytes}")));
+        }
         let [x, y, z] = grid.blocks;
         if x > i32::MAX as usize || y > 65_535 || z > 65_535 {
             return Err(failed("the grid is too large; take a smaller batch".into()));
@@ -92,8 +97,8 @@ impl Gpu {
         self.bind()?;
         let blocks = (x as u32, y as u32, z as u32);
         let mut params = [std::ptr::from_ref(args).cast_mut().cast()];
-        // SAFETY: every kernel takes one struct by value, whose layout `A` mirrors (Pod: no hidden padding); the driver
-        // copies it before the call returns and only reads it. That the kernel stays within the buffers it is given is
+        // SAFETY: every kernel takes one struct by value, which has the size of `A` and whose layout it mirrors (Pod: no
+        // hidden padding); the driver copies it before the call returns and only reads it. That the kernel stays within the buffers it is given is
         // what the tests under cusim check.
         unsafe {
             let (stream, function) = (self.turn(), function.cu_function());

@@ -13,7 +13,14 @@ use super::kernels::Ptx;
 use super::{Gpu, explain};
 use crate::error::{Error, Result};
 
-type Functions = HashMap<&'static str, CudaFunction>;
+/// A loaded kernel.
+pub(super) struct Kernel {
+    pub function: CudaFunction,
+    /// Of the struct that it takes.
+    pub argument_bytes: usize,
+}
+
+type Functions = HashMap<&'static str, Kernel>;
 
 /// Kernels by file, and files by kernel.
 pub(super) struct Modules {
@@ -65,7 +72,9 @@ impl Modules {
             }),
         };
         let module = module.map_err(failed)?;
-        let loaded = ptx.entries().map(|entry| Ok((entry, module.load_function(entry)?)));
+        let loaded = ptx.entries.iter().map(|&(name, argument_bytes)| {
+            Ok((name, Kernel { function: module.load_function(name)?, argument_bytes }))
+        });
         let loaded = loaded.collect::<Result<Functions, _>>().map_err(failed)?;
         Ok(functions.get_or_init(|| loaded))
     }
@@ -105,7 +114,7 @@ impl Gpu {
 
     /// The kernel of this name, its file loaded. `None` while this thread records and the file is not loaded, which cannot be
     /// done meanwhile: it is noted, and the recording made again when it is loaded.
-    pub(super) fn function(&self, kernel: &'static str) -> Result<Option<&CudaFunction>> {
+    pub(super) fn function(&self, kernel: &'static str) -> Result<Option<&Kernel>> {
         let modules = &self.0.modules;
         let unknown = || Error::device(format!("{self:?}"), format!("launching {kernel}"), "there is no such kernel");
         let file = *modules.file_of.get(kernel).ok_or_else(unknown)?;

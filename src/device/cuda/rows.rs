@@ -17,7 +17,7 @@ struct Select {
 
 impl DeviceBuffer<u8> {
     /// Of rows of `row` bytes, a multiple of 16, those of these numbers; `label` names their memory.
-    pub(super) fn select_rows(&self, label: &'static str, row: usize, numbers: &[u32]) -> Result<DeviceBuffer<u8>> {
+    pub fn select_rows(&self, label: &'static str, row: usize, numbers: &[u32]) -> Result<DeviceBuffer<u8>> {
         let rows = self.len().checked_div(row).unwrap_or(0);
         if !row.is_multiple_of(16) || numbers.iter().any(|&number| number as usize >= rows) {
             let reason = format!("a number beyond {rows} rows, or rows of {row} bytes, which must be a multiple of 16");

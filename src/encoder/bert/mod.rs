@@ -6,12 +6,15 @@ use std::path::Path;
 
 pub use config::BertConfig;
 
-use super::layers::{Embedding, Loader, Norm, Sequences, mean};
 use super::text::TextModel;
 use super::transformer::{Block, Layout};
 use super::{Compute, Encoded, collect};
+use crate::encoder::loader::Loader;
 use crate::error::Result;
-use crate::tensor::Shards;
+use crate::ops::embedding::Embedding;
+use crate::ops::layer_norm::Norm;
+use crate::ops::pool::mean;
+use crate::tensor::{Sequences, Shards};
 
 /// Where the layers of a block lie.
 const BLOCK: Layout = Layout {

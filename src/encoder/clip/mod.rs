@@ -12,15 +12,16 @@ pub use random::{RandomClip, write_random};
 
 use self::text::ClipText;
 use self::vision::ClipVision;
-use super::layers::{Dense, Loader, Rows};
 use super::processor::Kind;
 use super::text::TextModel;
 use super::transformer::Layout;
 use super::vision::ImageModel;
 use super::{Compute, ImageProcessor};
 use crate::device::cpu::vector;
+use crate::encoder::loader::Loader;
 use crate::error::{Error, Result};
-use crate::tensor::Shards;
+use crate::ops::linear::Linear;
+use crate::tensor::{Rows, Shards};
 
 /// Where the layers of a block of either tower lie.
 const BLOCK: Layout = Layout {
@@ -57,7 +58,7 @@ fn refused(folder: &Path, tower: &str, error: Error) -> Error {
 }
 
 /// The projected vector of each row, scaled to length one.
-fn project(projection: &Dense, rows: &Rows) -> Result<Vec<Vec<f32>>> {
+fn project(projection: &Linear, rows: &Rows) -> Result<Vec<Vec<f32>>> {
     let projected = projection.forward(rows)?.into_host()?;
     let unit = |row: &[f32]| {
         let length = vector::dot(row, row).sqrt();

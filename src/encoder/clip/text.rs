@@ -2,11 +2,15 @@
 
 use super::config::{ClipConfig, TextConfig};
 use super::{BLOCK, project};
-use crate::encoder::layers::{Dense, Embedding, Loader, Norm, Sequences};
+use crate::encoder::loader::Loader;
 use crate::encoder::text::TextModel;
 use crate::encoder::transformer::Block;
 use crate::encoder::{Encoded, collect};
 use crate::error::{Error, Result};
+use crate::ops::embedding::Embedding;
+use crate::ops::layer_norm::Norm;
+use crate::ops::linear::Linear;
+use crate::tensor::Sequences;
 
 /// A transformer whose tokens see only those before them; the last one's state says what the text does.
 pub struct ClipText {
@@ -14,7 +18,7 @@ pub struct ClipText {
     embedding: Embedding,
     blocks: Vec<Block>,
     norm: Norm,
-    projection: Dense,
+    projection: Linear,
 }
 
 impl ClipText {

@@ -2,11 +2,15 @@
 
 use super::config::{ClipConfig, VisionConfig};
 use super::{BLOCK, project};
-use crate::encoder::layers::{ClassToken, Convolution, Dense, Filters, Loader, Maps, Norm};
+use crate::encoder::loader::Loader;
 use crate::encoder::transformer::Block;
 use crate::encoder::vision::ImageModel;
 use crate::encoder::{Encoded, collect};
 use crate::error::Result;
+use crate::ops::convolution::{Convolution, Filters, Maps};
+use crate::ops::embedding::ClassToken;
+use crate::ops::layer_norm::Norm;
+use crate::ops::linear::Linear;
 
 /// A transformer over an image's patches and a class token, whose state says what the image shows.
 pub struct ClipVision {
@@ -16,7 +20,7 @@ pub struct ClipVision {
     before: Norm,
     blocks: Vec<Block>,
     after: Norm,
-    projection: Dense,
+    projection: Linear,
 }
 
 impl ClipVision {

@@ -6,13 +6,15 @@ use std::path::Path;
 
 pub use config::ResNetConfig;
 
-use super::layers::{Convolution, Filters, Loader, Maps, MaxPool, Sequences, mean};
 use super::processor::Kind;
 use super::vision::ImageModel;
 use super::{Compute, Encoded, ImageProcessor, collect};
-use crate::device::cpu::Activation;
+use crate::encoder::loader::Loader;
 use crate::error::Result;
-use crate::tensor::Shards;
+use crate::ops::convolution::{Convolution, Filters, Maps};
+use crate::ops::linear::Activation;
+use crate::ops::pool::{MaxPool, mean};
+use crate::tensor::{Sequences, Shards};
 
 /// A bottleneck is narrower than its output by this factor.
 const REDUCTION: usize = 4;

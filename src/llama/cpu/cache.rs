@@ -9,6 +9,7 @@ use super::super::LlamaConfig;
 use super::super::backend::KvCache;
 use crate::device::cpu::{available_memory, simd, vector};
 use crate::error::{Error, Result};
+use crate::ops::paged_attention::{KeysValues, Part};
 
 /// Keys and values of one sequence.
 pub struct Cache {
@@ -27,13 +28,6 @@ pub struct Cache {
 enum Layer {
     F32(Vec<f32>),
     F16(Vec<f16>),
-}
-
-/// Keys or values.
-#[derive(Clone, Copy)]
-pub(super) enum Part {
-    Keys = 0,
-    Values = 1,
 }
 
 impl Cache {
@@ -85,10 +79,10 @@ impl Cache {
             }
         }
     }
+}
 
-    /// Up to `count` keys or values of a head from a position on, as f32 (tokens, head_dim): fewer where the prefix ends.
-    /// `scratch` is where they are widened, if need be.
-    pub(super) fn read<'a>(
+impl KeysValues for Cache {
+    fn read<'a>(
         &'a self,
         layer: usize,
         part: Part,

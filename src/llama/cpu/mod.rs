@@ -1,6 +1,5 @@
 //! The decoder's operations on the CPU.
 
-mod attention;
 mod cache;
 
 use std::sync::Arc;
@@ -10,24 +9,20 @@ use rayon::prelude::*;
 pub use cache::Cache;
 
 use super::backend::{Ask, Backend, Output, Span};
-use super::matrix::Matrix;
 use super::{Checkpoint, LlamaConfig, Precision};
-use crate::device::cpu::matrix::{Matrix as View, project};
-use crate::device::cpu::{Buffer, ROW_CHUNK, simd, vector};
+use crate::device::cpu::{simd, vector};
 use crate::error::{Error, Result};
+use crate::ops::linear::stored::project;
+use crate::ops::paged_attention::{Heads, attend, rotate};
+use crate::ops::rms_norm;
+use crate::tensor::{Element, HostRows, Weight};
 
 /// The CPU: weights where they are, activations and sums in f32.
 pub struct Cpu {
     config: LlamaConfig,
     frequencies: Vec<f32>,
     /// Keys and values are f32 where the weights are, else f16.
-    exact: bool,
-}
-
-/// Activations (n, width).
-pub struct Rows {
-    values: Buffer,
-    width: usize,
+    heads: Heads,
 }
 
 /// What all layers of a forward pass share.
@@ -43,33 +38,25 @@ impl Cpu {
     pub fn new(checkpoint: &Checkpoint) -> Cpu {
         let config = checkpoint.config().clone();
         let frequencies = config.rope.frequencies(config.head_dim);
-        Cpu { config, frequencies, exact: checkpoint.precision() == Precision::F32 }
-    }
-}
-
-impl Rows {
-    fn scratch(rows: usize, width: usize) -> Rows {
-        Rows { values: Buffer::scratch(rows * width), width }
-    }
-
-    fn len(&self) -> usize {
-        self.values.len() / self.width
+        let element = if checkpoint.precision() == Precision::F32 { Element::F32 } else { Element::F16 };
+        let heads = Heads { queries: config.heads, kv: config.kv_heads, size: config.head_dim, element };
+        Cpu { config, frequencies, heads }
     }
 }
 
 impl Backend for Cpu {
-    type Weight = Vec<Matrix>;
-    type Gates = [Matrix; 2];
+    type Weight = Vec<Weight>;
+    type Gates = [Weight; 2];
     type Gain = Vec<f32>;
-    type Rows = Rows;
+    type Rows = HostRows;
     type Cache = Cache;
     type Plan = Plan;
 
-    fn weight(&self, stacked: Vec<Matrix>) -> Result<Vec<Matrix>> {
+    fn weight(&self, stacked: Vec<Weight>) -> Result<Vec<Weight>> {
         Ok(stacked)
     }
 
-    fn gates(&self, gate: Matrix, up: Matrix) -> Result<[Matrix; 2]> {
+    fn gates(&self, gate: Weight, up: Weight) -> Result<[Weight; 2]> {
         Ok([gate, up])
     }
 
@@ -78,7 +65,7 @@ impl Backend for Cpu {
     }
 
     fn cache(&self, prefix: Option<Arc<Cache>>, room: usize) -> Result<Cache> {
-        Cache::new(&self.config, prefix, room, self.exact)
+        Cache::new(&self.config, prefix, room, self.heads.element == Element::F32)
     }
 
     fn max_rows(&self) -> usize {
@@ -100,7 +87,7 @@ impl Backend for Cpu {
         plan: Plan,
         _: &[usize],
         ask: Ask,
-        mut network: impl FnMut(&Plan) -> Result<Option<Rows>> + Send,
+        mut network: impl FnMut(&Plan) -> Result<Option<HostRows>> + Send,
     ) -> Result<Output> {
         // Inside of the pool, whose threads then do not fall asleep between operations.
         rayon::scope(|_| {
@@ -109,40 +96,35 @@ impl Backend for Cpu {
         })
     }
 
-    fn embed(&self, plan: &Plan, table: &Vec<Matrix>) -> Result<Rows> {
+    fn embed(&self, plan: &Plan, table: &Vec<Weight>) -> Result<HostRows> {
         let [table] = &table[..] else { return Err(Error::shape("embed", "needs one table")) };
-        let mut x = Rows::scratch(plan.tokens.len(), table.columns());
+        let mut x = HostRows::scratch(plan.tokens.len(), table.columns());
         let rows = x.values.par_chunks_exact_mut(table.columns()).zip(&plan.tokens);
         rows.for_each(|(row, &token)| table.row(token as usize, row));
         Ok(x)
     }
 
-    fn rms_norm(&self, x: &Rows, gain: &Vec<f32>) -> Result<Rows> {
-        let mut out = Rows::scratch(x.len(), x.width);
+    fn rms_norm(&self, x: &HostRows, gain: &Vec<f32>) -> Result<HostRows> {
+        let mut out = HostRows::scratch(x.count(), x.width);
         let eps = self.config.rms_norm_eps;
-        let chunk = ROW_CHUNK / 8 * x.width;
-        out.values.par_chunks_mut(chunk).zip(x.values.par_chunks(chunk)).for_each(|(out, x)| {
-            for (out, x) in out.chunks_exact_mut(gain.len()).zip(x.chunks_exact(gain.len())) {
-                simd!(vector::rms_norm(out, x, gain, eps));
-            }
-        });
+        rms_norm(&mut out.values, &x.values, gain, eps);
         Ok(out)
     }
 
-    fn linear(&self, x: &Rows, weight: &Vec<Matrix>) -> Result<Rows> {
+    fn linear(&self, x: &HostRows, weight: &Vec<Weight>) -> Result<HostRows> {
         stacked(x, weight)
     }
 
-    fn logits(&self, x: &Rows, weight: &Vec<Matrix>) -> Result<Rows> {
+    fn logits(&self, x: &HostRows, weight: &Vec<Weight>) -> Result<HostRows> {
         self.linear(x, weight)
     }
 
-    fn add_linear(&self, sum: &mut Rows, x: &Rows, weight: &Vec<Matrix>) -> Result<()> {
-        project(&mut sum.values, &x.values, &views(weight), true)
+    fn add_linear(&self, sum: &mut HostRows, x: &HostRows, weight: &Vec<Weight>) -> Result<()> {
+        project(&mut sum.values, &x.values, weight, true)
     }
 
-    fn attend(&self, plan: &Plan, layer: usize, mut qkv: Rows, caches: &mut [&mut Cache]) -> Result<Rows> {
-        attention::rotate(&self.config, &mut qkv, &plan.turns);
+    fn attend(&self, plan: &Plan, layer: usize, mut qkv: HostRows, caches: &mut [&mut Cache]) -> Result<HostRows> {
+        rotate(&self.heads, &mut qkv.values, &plan.turns);
         for (cache, span) in caches.iter_mut().zip(&plan.spans) {
             cache.store(
                 layer,
@@ -150,13 +132,14 @@ impl Backend for Cpu {
                 self.config.query_width(),
             );
         }
-        attention::attend(&self.config, layer, &qkv, &plan.spans, caches)
+        let context = attend(&self.heads, layer, &qkv.values, &plan.spans, caches)?;
+        Ok(HostRows { values: context, width: self.config.query_width() })
     }
 
-    fn gated(&self, x: &Rows, gates: &[Matrix; 2]) -> Result<Rows> {
+    fn gated(&self, x: &HostRows, gates: &[Weight; 2]) -> Result<HostRows> {
         let gate_up = stacked(x, gates)?;
         let inner = gate_up.width / 2;
-        let mut out = Rows::scratch(gate_up.len(), inner);
+        let mut out = HostRows::scratch(gate_up.count(), inner);
         out.values.par_chunks_mut(inner).zip(gate_up.values.par_chunks(2 * inner)).for_each(|(out, row)| {
             let (gate, up) = row.split_at(inner);
             simd!(vector::swiglu(out, gate, up));
@@ -164,8 +147,8 @@ impl Backend for Cpu {
         Ok(out)
     }
 
-    fn select(&self, x: Rows, rows: &[usize]) -> Result<Rows> {
-        let mut out = Rows::scratch(rows.len(), x.width);
+    fn select(&self, x: HostRows, rows: &[usize]) -> Result<HostRows> {
+        let mut out = HostRows::scratch(rows.len(), x.width);
         for (out, &row) in out.values.chunks_exact_mut(x.width).zip(rows) {
             out.copy_from_slice(&x.values[row * x.width..][..x.width]);
         }
@@ -174,12 +157,8 @@ impl Backend for Cpu {
 }
 
 /// x Wᵀ of matrices one below the other.
-fn stacked(x: &Rows, weight: &[Matrix]) -> Result<Rows> {
-    let mut y = Rows::scratch(x.len(), weight.iter().map(Matrix::rows).sum());
-    project(&mut y.values, &x.values, &views(weight), false)?;
+fn stacked(x: &HostRows, weight: &[Weight]) -> Result<HostRows> {
+    let mut y = HostRows::scratch(x.count(), weight.iter().map(Weight::rows).sum());
+    project(&mut y.values, &x.values, weight, false)?;
     Ok(y)
-}
-
-fn views(weight: &[Matrix]) -> Vec<View<'_>> {
-    weight.iter().map(Matrix::view).collect()
 }

@@ -7,9 +7,9 @@ use std::sync::Arc;
 
 use super::super::backend::KvCache;
 use crate::device::Gpu;
-use crate::device::cuda::llama::{Heads, PAGE, Page};
 use crate::device::cuda::{DeviceBuffer, Ptr};
 use crate::error::{Error, Result};
+use crate::ops::paged_attention::{Heads, PAGE, Page};
 
 const MB: usize = 1_000_000;
 

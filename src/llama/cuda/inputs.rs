@@ -2,13 +2,13 @@
 
 use bytemuck::{Pod, cast_slice};
 
-use super::super::backend::Span;
 use super::Cache;
 use crate::device::Gpu;
-use crate::device::cpu::Draw;
-use crate::device::cuda::llama::{Page, Rows, Sequences, Tile};
 use crate::device::cuda::{DeviceBuffer, Ptr};
 use crate::error::Result;
+use crate::ops::paged_attention::{Page, Sequences, Span, Tile};
+use crate::ops::sample::Draw;
+use crate::tensor::Matrix;
 
 /// Sizes of the inputs: passes of the same shape run the same kernels with the same arguments.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -156,7 +156,7 @@ impl Inputs {
     }
 
     /// Queues the choice of each row's next token, which takes its last one's place.
-    pub(super) fn choose(&self, logits: Rows) -> Result<()> {
+    pub(super) fn choose(&self, logits: Matrix) -> Result<()> {
         logits.choose(&self.draws.there, &self.tokens.there)
     }
 

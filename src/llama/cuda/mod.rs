@@ -14,14 +14,14 @@ pub use cache::Cache;
 use inputs::{Inputs, Shape};
 
 use super::backend::{Ask, Backend, Output, Span};
-use super::matrix::{Matrix, Values};
 use super::{Checkpoint, LlamaConfig, Precision, layout};
 use crate::device::Gpu;
-use crate::device::cpu::Draw;
-use crate::device::cpu::matrix::Bits;
-use crate::device::cuda::llama::{Element, Format, Gates, Heads, Numbers, Rows, Sequences, Weight};
 use crate::device::cuda::{Arithmetic, DeviceBuffer, Graph};
 use crate::error::{Error, Result};
+use crate::ops::linear::stored::{DeviceWeight, Gates, Numbers};
+use crate::ops::paged_attention::{Heads, Sequences};
+use crate::ops::sample::Draw;
+use crate::tensor::{Element, Matrix, Values, Weight};
 
 /// The most rows of one forward pass: enough to keep the tensor cores busy; the widest activations of a 7B model then take
 /// 0.3 GB.
@@ -66,9 +66,8 @@ impl Cuda {
     pub fn new(gpu: &Gpu, checkpoint: &Checkpoint) -> Result<Cuda> {
         let config = checkpoint.config().clone();
         let element = match (gpu.arithmetic(), checkpoint.precision()) {
-            (Arithmetic::F32, _) | (_, Precision::F32) => Element::F32,
-            (_, Precision::F16) => Element::F16,
-            (_, Precision::Bf16 | Precision::Int8 | Precision::Int4) => Element::Bf16,
+            (Arithmetic::F32, _) => Element::F32,
+            (_, precision) => precision.element(),
         };
         let heads = Heads { queries: config.heads, kv: config.kv_heads, size: config.head_dim, element };
         heads.check()?;
@@ -125,7 +124,7 @@ impl Cuda {
         mut plan: Plan,
         wanted: &[usize],
         draws: &[Draw],
-        mut network: impl FnMut(&Plan) -> Result<Option<Rows>>,
+        mut network: impl FnMut(&Plan) -> Result<Option<Matrix>>,
     ) -> Result<Vec<u32>> {
         let shape = plan.step.inputs.shape();
         let missing = || Error::shape("llama", "tokens to be chosen without logits");
@@ -150,23 +149,23 @@ impl Cuda {
 }
 
 impl Backend for Cuda {
-    type Weight = Weight;
+    type Weight = DeviceWeight;
     type Gates = Gates;
     type Gain = DeviceBuffer<f32>;
-    type Rows = Rows;
+    type Rows = Matrix;
     type Cache = Cache;
     type Plan = Plan;
 
-    fn weight(&self, stacked: Vec<Matrix>) -> Result<Weight> {
-        let (format, columns) = alike(&stacked)?;
+    fn weight(&self, stacked: Vec<Weight>) -> Result<DeviceWeight> {
+        let (precision, columns) = alike(&stacked)?;
         let parts: Vec<Numbers> = stacked.iter().map(|matrix| numbers(matrix.values())).collect();
-        Weight::upload(&self.gpu, format, columns, &parts)
+        DeviceWeight::upload(&self.gpu, precision, columns, &parts)
     }
 
-    fn gates(&self, gate: Matrix, up: Matrix) -> Result<Gates> {
+    fn gates(&self, gate: Weight, up: Weight) -> Result<Gates> {
         let both = [gate, up];
-        let ((format, columns), [gates, ups]) = (alike(&both)?, both.each_ref().map(|m| numbers(m.values())));
-        Gates::upload(&self.gpu, format, columns, gates, ups)
+        let ((precision, columns), [gates, ups]) = (alike(&both)?, both.each_ref().map(|m| numbers(m.values())));
+        Gates::upload(&self.gpu, precision, columns, gates, ups)
     }
 
     fn gain(&self, values: Vec<f32>) -> Result<DeviceBuffer<f32>> {
@@ -195,16 +194,17 @@ impl Backend for Cuda {
         plan: Plan,
         wanted: &[usize],
         ask: Ask,
-        mut network: impl FnMut(&Plan) -> Result<Option<Rows>> + Send,
+        mut network: impl FnMut(&Plan) -> Result<Option<Matrix>> + Send,
     ) -> Result<Output> {
         if let (Ask::Tokens(draws), false) = (ask, wanted.is_empty()) {
             return Ok(Output { tokens: self.choose(plan, wanted, draws, network)?, ..Output::default() });
         }
-        let logits = match (network(&plan)?, ask) {
-            (None, _) => Vec::new(),
-            (Some(logits), Ask::Of(tokens)) => logits.gather(tokens)?.read()?,
-            (Some(logits), _) => logits.read()?,
+        let computed = match (network(&plan)?, ask) {
+            (Some(logits), Ask::Of(tokens)) => Some(logits.gather(tokens)?),
+            (logits, _) => logits,
         };
+        let mut logits = vec![0.0; computed.as_ref().map_or(0, |logits| logits.rows() * logits.width())];
+        computed.map_or(Ok(()), |computed| computed.read_into(&mut logits))?;
         // A recorded step whose inputs this pass had borrowed.
         if plan.step.recorded.is_some() {
             self.steps().push(plan.step);
@@ -212,36 +212,36 @@ impl Backend for Cuda {
         Ok(Output { logits, ..Output::default() })
     }
 
-    fn embed(&self, plan: &Plan, table: &Weight) -> Result<Rows> {
+    fn embed(&self, plan: &Plan, table: &DeviceWeight) -> Result<Matrix> {
         table.embed(plan.step.inputs.tokens(), plan.step.inputs.shape().rows)
     }
 
-    fn rms_norm(&self, x: &Rows, gain: &DeviceBuffer<f32>) -> Result<Rows> {
+    fn rms_norm(&self, x: &Matrix, gain: &DeviceBuffer<f32>) -> Result<Matrix> {
         x.rms_norm(gain, self.config.rms_norm_eps, self.heads.element)
     }
 
-    fn linear(&self, x: &Rows, weight: &Weight) -> Result<Rows> {
+    fn linear(&self, x: &Matrix, weight: &DeviceWeight) -> Result<Matrix> {
         weight.multiply(x)
     }
 
-    fn logits(&self, x: &Rows, weight: &Weight) -> Result<Rows> {
+    fn logits(&self, x: &Matrix, weight: &DeviceWeight) -> Result<Matrix> {
         weight.multiply_wide(x)
     }
 
-    fn add_linear(&self, sum: &mut Rows, x: &Rows, weight: &Weight) -> Result<()> {
+    fn add_linear(&self, sum: &mut Matrix, x: &Matrix, weight: &DeviceWeight) -> Result<()> {
         weight.add_to(sum, x)
     }
 
-    fn attend(&self, plan: &Plan, layer: usize, qkv: Rows, _: &mut [&mut Cache]) -> Result<Rows> {
+    fn attend(&self, plan: &Plan, layer: usize, qkv: Matrix, _: &mut [&mut Cache]) -> Result<Matrix> {
         self.heads.attend(&self.gpu, &plan.sequences, self.heads.layer(layer), &qkv)
     }
 
-    fn gated(&self, x: &Rows, gates: &Gates) -> Result<Rows> {
+    fn gated(&self, x: &Matrix, gates: &Gates) -> Result<Matrix> {
         gates.multiply(x)
     }
 
-    fn select(&self, x: Rows, rows: &[usize]) -> Result<Rows> {
-        if rows.iter().copied().eq(0..x.len()) {
+    fn select(&self, x: Matrix, rows: &[usize]) -> Result<Matrix> {
+        if rows.iter().copied().eq(0..x.rows()) {
             return Ok(x);
         }
         let rows: Vec<u32> = rows.iter().map(|&row| row as u32).collect();
@@ -249,19 +249,9 @@ impl Backend for Cuda {
     }
 }
 
-fn format(values: &Values) -> Format {
-    match values {
-        Values::F32(_) => Format::F32,
-        Values::F16(_) => Format::F16,
-        Values::Bf16(_) => Format::Bf16,
-        Values::Quantized { bits: Bits::Eight, .. } => Format::Int8,
-        Values::Quantized { bits: Bits::Four, .. } => Format::Int4,
-    }
-}
-
-/// Format and columns of matrices that are multiplied together.
-fn alike(matrices: &[Matrix]) -> Result<(Format, usize)> {
-    let mut kinds = matrices.iter().map(|matrix| (format(matrix.values()), matrix.columns()));
+/// Precision and columns of matrices that are multiplied together.
+fn alike(matrices: &[Weight]) -> Result<(Precision, usize)> {
+    let mut kinds = matrices.iter().map(|matrix| (matrix.precision(), matrix.columns()));
     let first = kinds.next().ok_or_else(|| Error::shape("llama", "no matrix"))?;
     match kinds.all(|kind| kind == first) {
         true => Ok(first),

@@ -1,8 +1,11 @@
 //! Cross-attention of prepared pairs: the context is at hand, what follows it is folded where that saves work.
 
-use crate::device::cpu::{Buffer, Dense, Mat, layer_norm_forward, matmul, vector};
+use crate::device::cpu::{Buffer, vector};
 use crate::error::Result;
 use crate::ops::Attention;
+use crate::ops::layer_norm::layer_norm_forward;
+use crate::ops::linear::Dense;
+use crate::ops::matmul::{Mat, matmul};
 
 /// From contexts to attended vectors: value layer, output layer, residual, normalization.
 #[derive(Debug)]

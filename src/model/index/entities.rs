@@ -4,18 +4,9 @@ use half::f16;
 use half::slice::HalfFloatSliceExt;
 
 use super::prepared::PreparedSide;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::model::{FissFuse, ScoreKind};
-use crate::tensor::RowTable;
-
-/// How an index keeps its largest parts, the projected rows and the logit vectors.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Precision {
-    /// f32: exactly what training computes.
-    Full,
-    /// f16: half the memory; scores differ by about 1e-3 of their size.
-    Half,
-}
+use crate::tensor::{Element, RowTable};
 
 /// Prepared entities, numbered in the order they were added.
 #[derive(Debug)]
@@ -23,7 +14,7 @@ pub struct EntityIndex {
     pub(super) modalities: Vec<IndexedModality>,
     /// Fusion's vectors, one table per score.
     pub(super) fused: Vec<(ScoreKind, RowTable)>,
-    precision: Precision,
+    element: Element,
     len: usize,
 }
 
@@ -43,21 +34,23 @@ impl IndexedModality {
     }
 }
 
-fn push(table: &mut RowTable, values: &[f32], precision: Precision) -> Result<()> {
-    match precision {
-        Precision::Full => table.push_f32(values.to_vec().into())?,
-        Precision::Half => {
+fn push(table: &mut RowTable, values: &[f32], element: Element) -> Result<()> {
+    match element {
+        Element::F32 => table.push_f32(values.to_vec().into())?,
+        Element::F16 => {
             let mut narrow = vec![f16::ZERO; values.len()];
             narrow.convert_from_f32_slice(values);
             table.push_f16(narrow.into())?
         }
+        Element::Bf16 => return Err(Error::shape("index", "rows of bf16")),
     };
     Ok(())
 }
 
 impl EntityIndex {
-    /// An empty index for a model's entities.
-    pub fn new(model: &FissFuse, precision: Precision) -> EntityIndex {
+    /// An empty index for a model's entities. `element` is what its largest parts are kept in, the projected rows and the logit
+    /// vectors: f32, exactly what training computes, or f16, half the memory, with scores that differ by about 1e-3 of their size.
+    pub fn new(model: &FissFuse, element: Element) -> EntityIndex {
         let (config, parts) = (model.config(), model.config().parts());
         let modality = || IndexedModality {
             tokens: RowTable::new(config.d),
@@ -66,7 +59,7 @@ impl EntityIndex {
             logits: RowTable::new(config.heads * config.d),
         };
         let modalities = if parts.fission.any() { parts.text as usize + parts.image as usize } else { 0 };
-        EntityIndex { modalities: (0..modalities).map(|_| modality()).collect(), fused: Vec::new(), precision, len: 0 }
+        EntityIndex { modalities: (0..modalities).map(|_| modality()).collect(), fused: Vec::new(), element, len: 0 }
     }
 
     /// Number of entities.
@@ -84,15 +77,15 @@ impl EntityIndex {
         for (indexed, prepared) in self.modalities.iter_mut().zip(&side.modalities) {
             let first = indexed.tokens.rows() as u32;
             indexed.starts.extend(prepared.sequences.ranges().map(|r| first + r.end as u32));
-            push(&mut indexed.tokens, prepared.tokens.data(), self.precision)?;
-            push(&mut indexed.logits, prepared.logits.data(), self.precision)?;
-            push(&mut indexed.queries, prepared.queries.data(), Precision::Full)?;
+            push(&mut indexed.tokens, prepared.tokens.data(), self.element)?;
+            push(&mut indexed.logits, prepared.logits.data(), self.element)?;
+            push(&mut indexed.queries, prepared.queries.data(), Element::F32)?;
         }
         if self.fused.is_empty() {
             self.fused = side.fused.iter().map(|(kind, t)| (*kind, RowTable::new(t.shape()[1]))).collect();
         }
         for ((_, table), (_, vectors)) in self.fused.iter_mut().zip(&side.fused) {
-            push(table, vectors.data(), Precision::Full)?;
+            push(table, vectors.data(), Element::F32)?;
         }
         self.len += items;
         Ok(())

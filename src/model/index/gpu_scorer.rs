@@ -11,9 +11,10 @@ use super::prepared::PreparedMention;
 use super::scorer::Scorer;
 use crate::device::Gpu;
 use crate::device::cpu::Buffer;
-use crate::device::cuda::{DeviceBuffer, Graph, Grid, LayerNorm, Pinned, Ptr};
+use crate::device::cuda::{DeviceBuffer, Graph, Grid, Pinned, Ptr};
 use crate::error::{Error, Result};
 use crate::model::ScoreKind;
+use crate::ops::layer_norm::LayerNorm;
 use crate::tensor::GpuRows;
 
 /// Candidates of a block of the kernel, and its threads.

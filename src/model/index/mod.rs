@@ -6,7 +6,7 @@ mod gpu_scorer;
 mod prepared;
 mod scorer;
 
-pub use entities::{EntityIndex, Precision};
+pub use entities::EntityIndex;
 pub use gpu_scorer::GpuScorer;
 pub use prepared::{PreparedMention, PreparedSide};
 pub use scorer::Scorer;

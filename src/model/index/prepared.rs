@@ -1,11 +1,11 @@
 //! What depends on one side alone: projected features, queries and logit vectors of Fission, vectors of Fusion.
 
+use crate::autograd::Tape;
 use crate::error::Result;
 use crate::model::fissfuse::Network;
 use crate::model::params::Parameters;
 use crate::model::{FissFuse, ModelConfig, ScoreKind, Side, fission, fusion};
 use crate::ops::Attention;
-use crate::tape::Tape;
 use crate::tensor::{Ragged, Tensor};
 
 /// Prepared features of some mentions or entities.

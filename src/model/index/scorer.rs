@@ -5,9 +5,12 @@ use rayon::prelude::*;
 use super::attention::Finish;
 use super::entities::{EntityIndex, IndexedModality};
 use super::prepared::{PreparedMention, PreparedModality, attention_of};
-use crate::device::cpu::{Buffer, Dense, Mat, attend, simd, vector};
+use crate::device::cpu::{Buffer, simd, vector};
 use crate::error::Result;
 use crate::model::{FissFuse, Parameters, ScoreKind};
+use crate::ops::cross_attention::attend;
+use crate::ops::linear::Dense;
+use crate::ops::matmul::Mat;
 
 /// Candidates that one task scores: few enough that two threads share a list of a hundred.
 const CHUNK: usize = 50;

@@ -1,14 +1,15 @@
-//! `cross_attention` on CUDA devices (kernels/cross_attention.cu, gemm.cu, layer_norm.cu).
+//! `cross_attention` on CUDA devices (kernels/cross_attention.cu, matmul.cu, layer_norm.cu).
 
 use bytemuck::{Pod, Zeroable};
 
 use super::{Attention, CrossAttention};
+use crate::autograd::InputGrads;
 use crate::device::Gpu;
-use crate::device::cuda::{
-    DeviceBuffer, Grid, LayerNorm, Normalized, NormalizedBackward, Operand, Product, Ptr, Residual, Sums, Target,
-};
+use crate::device::cuda::{DeviceBuffer, Grid, Ptr, Target};
 use crate::error::Result;
-use crate::tape::InputGrads;
+use crate::ops::layer_norm::{LayerNorm, Normalized, NormalizedBackward, Residual};
+use crate::ops::matmul::{Operand, Product};
+use crate::ops::reduce::Sums;
 use crate::tensor::Tensor;
 
 /// Rows of a sequence whose gradients a block sums.

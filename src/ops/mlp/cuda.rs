@@ -1,10 +1,11 @@
-//! `mlp` on CUDA devices (kernels/gemm.cu).
+//! `mlp` on CUDA devices (kernels/matmul.cu).
 
 use super::{Mlp, columns};
+use crate::autograd::InputGrads;
 use crate::device::Gpu;
-use crate::device::cuda::{DeviceBuffer, Operand, Product, Target};
+use crate::device::cuda::{DeviceBuffer, Target};
 use crate::error::Result;
-use crate::tape::InputGrads;
+use crate::ops::matmul::{Operand, Product};
 use crate::tensor::Tensor;
 
 /// What backward needs.

@@ -3,10 +3,10 @@
 use bytemuck::{Pod, Zeroable};
 
 use super::MultiPool;
+use crate::autograd::InputGrads;
 use crate::device::Gpu;
 use crate::device::cuda::{DeviceBuffer, Grid, Ptr};
 use crate::error::Result;
-use crate::tape::InputGrads;
 use crate::tensor::Tensor;
 
 /// What backward needs: row of each maximum (n, d).

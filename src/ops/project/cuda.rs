@@ -5,12 +5,13 @@ use std::sync::Arc;
 use bytemuck::{Pod, Zeroable};
 
 use super::Project;
+use crate::autograd::InputGrads;
 use crate::device::Gpu;
-use crate::device::cuda::{
-    Arithmetic, DeviceBuffer, Grid, LayerNorm, Normalized, NormalizedBackward, Operand, Product, Ptr, Sums, Target,
-};
+use crate::device::cuda::{Arithmetic, DeviceBuffer, Grid, Ptr, Target};
 use crate::error::Result;
-use crate::tape::InputGrads;
+use crate::ops::layer_norm::{LayerNorm, Normalized, NormalizedBackward};
+use crate::ops::matmul::{Operand, Product};
+use crate::ops::reduce::Sums;
 use crate::tensor::{GpuRows, Indices, Tensor};
 
 /// Rows of features that a block of forward takes, or half of them.

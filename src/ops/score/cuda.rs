@@ -3,10 +3,10 @@
 use bytemuck::{Pod, Zeroable};
 
 use super::{NAME, Operand, Score};
+use crate::autograd::InputGrads;
 use crate::device::Gpu;
 use crate::device::cuda::{Grid, Ptr};
 use crate::error::{Error, Result};
-use crate::tape::InputGrads;
 use crate::tensor::Tensor;
 
 /// The most scores that one launch computes.

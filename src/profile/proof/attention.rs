@@ -9,8 +9,9 @@ use super::definition::values;
 use super::{Check, Findings};
 use crate::device::Gpu;
 use crate::device::cuda::Ptr;
-use crate::device::cuda::llama::{Element, Heads, PAGE, Page, Rows, Sequences, Tile};
 use crate::error::Result;
+use crate::ops::paged_attention::{Heads, PAGE, Page, Sequences, Tile};
+use crate::tensor::{Element, Matrix};
 
 /// Single queries in all types, groups of queries in those of tensor cores.
 pub fn checks() -> Vec<Check> {
@@ -153,8 +154,8 @@ fn attend(gpu: &Gpu, heads: &Heads, cases: &[Sequence], single: bool, found: &mu
             page_stride: stride,
             tiles: (tiles.ptr(), count),
         };
-        let qkv = Rows::upload(gpu, heads.element, &qkv, width)?;
-        heads.attend(gpu, &sequences, heads.layer(1), &qkv)?.read()
+        let qkv = Matrix::upload(gpu, "activations", &qkv, width, heads.element)?;
+        Ok(heads.attend(gpu, &sequences, heads.layer(1), &qkv)?.read()?.to_vec())
     };
     let cached: Vec<_> = cases.iter().map(|case| 0..case.cached).collect();
     if cases.iter().any(|case| case.cached > 0) {

@@ -8,10 +8,12 @@ use half::{bf16, f16};
 use super::definition::{product, values};
 use super::{Check, Findings, SUMS, bits};
 use crate::device::Gpu;
-use crate::device::cpu::matrix::{Bits, dequantize, quantize};
-use crate::device::cpu::{Draw, choose};
-use crate::device::cuda::llama::{Element, Format, Gates, Rows, Weight};
+use crate::device::cpu::Buffer;
 use crate::error::{Error, Result};
+use crate::ops::linear::stored::{DeviceWeight, Gates};
+use crate::ops::sample::{Draw, choose};
+use crate::tensor::quantized::{Bits, dequantize, quantize};
+use crate::tensor::{Element, Matrix, Precision};
 
 /// As activations of this type hold them.
 pub fn rounded(values: &[f32], element: Element) -> Vec<f32> {
@@ -33,14 +35,14 @@ pub fn tolerance(element: Element) -> f32 {
 }
 
 /// Whether weights are codes and scales.
-pub fn coded(format: Format) -> bool {
-    matches!(format, Format::Int8 | Format::Int4)
+pub fn coded(precision: Precision) -> bool {
+    matches!(precision, Precision::Int8 | Precision::Int4)
 }
 
 /// The largest errors of products of this many rows and of gated ones: on tensor cores codes become bf16, which rounds, and of
 /// gates both factors.
-pub fn bounds(format: Format, element: Element, rows: usize) -> (f32, f32) {
-    let narrowed = rows > 8 && coded(format) && element == Element::Bf16;
+pub fn bounds(precision: Precision, element: Element, rows: usize) -> (f32, f32) {
+    let narrowed = rows > 8 && coded(precision) && element == Element::Bf16;
     let (wide, factors) = match narrowed {
         true => (tolerance(Element::Bf16), 2.0 * tolerance(Element::Bf16)),
         false => (SUMS, SUMS),
@@ -56,8 +58,8 @@ fn random(count: usize, seed: u32) -> Vec<f32> {
     values(count, seed, 24)
 }
 
-/// The numbers and scales of a matrix (rows, columns) in a format, and what they really are.
-pub fn encoded(format: Format, rows: usize, columns: usize, seed: u32) -> Result<(Vec<u8>, Vec<u8>, Vec<f32>)> {
+/// The numbers and scales of a matrix (rows, columns) in a precision, and what they really are.
+pub fn encoded(precision: Precision, rows: usize, columns: usize, seed: u32) -> Result<(Vec<u8>, Vec<u8>, Vec<f32>)> {
     let wide = random(rows * columns, seed);
     let bits = |bits: Bits| {
         let group = bits.group(columns).ok_or_else(|| Error::shape("quantize", format!("rows of {columns}")))?;
@@ -71,27 +73,27 @@ pub fn encoded(format: Format, rows: usize, columns: usize, seed: u32) -> Result
         }
         Ok((codes, cast_slice(&scales).to_vec(), exact))
     };
-    match format {
-        Format::F32 => Ok((cast_slice(&wide).to_vec(), vec![], wide)),
-        Format::Bf16 => {
+    match precision {
+        Precision::F32 => Ok((cast_slice(&wide).to_vec(), vec![], wide)),
+        Precision::Bf16 => {
             let narrow: Vec<bf16> = wide.iter().map(|x| bf16::from_f32(*x)).collect();
             Ok((cast_slice(&narrow).to_vec(), vec![], rounded(&wide, Element::Bf16)))
         }
-        Format::F16 => {
+        Precision::F16 => {
             let narrow: Vec<f16> = wide.iter().map(|x| f16::from_f32(*x)).collect();
             Ok((cast_slice(&narrow).to_vec(), vec![], rounded(&wide, Element::F16)))
         }
-        Format::Int8 => bits(Bits::Eight),
-        Format::Int4 => bits(Bits::Four),
+        Precision::Int8 => bits(Bits::Eight),
+        Precision::Int4 => bits(Bits::Four),
     }
 }
 
-/// A matrix (rows, columns) in a format, on the device and as its numbers really are. Two parts, one below the other.
-fn weight(gpu: &Gpu, format: Format, rows: usize, columns: usize, seed: u32) -> Result<(Weight, Vec<f32>)> {
-    let (codes, scales, exact) = encoded(format, rows, columns, seed)?;
+/// A matrix (rows, columns) in a precision, on the device and as its numbers really are. Two parts, one below the other.
+fn weight(gpu: &Gpu, precision: Precision, rows: usize, columns: usize, seed: u32) -> Result<(DeviceWeight, Vec<f32>)> {
+    let (codes, scales, exact) = encoded(precision, rows, columns, seed)?;
     let (first, first_scales) = (rows / 3 * (codes.len() / rows), rows / 3 * (scales.len() / rows));
     let parts = [(&codes[..first], &scales[..first_scales]), (&codes[first..], &scales[first_scales..])];
-    Ok((Weight::upload(gpu, format, columns, &parts)?, exact))
+    Ok((DeviceWeight::upload(gpu, precision, columns, &parts)?, exact))
 }
 
 fn narrow(values: Vec<f64>) -> Vec<f32> {
@@ -99,34 +101,34 @@ fn narrow(values: Vec<f64>) -> Vec<f32> {
 }
 
 /// What is multiplied by what.
-const KINDS: [(Format, Element); 9] = [
-    (Format::F32, Element::F32),
-    (Format::Bf16, Element::F32),
-    (Format::F16, Element::F32),
-    (Format::Int8, Element::F32),
-    (Format::Int4, Element::F32),
-    (Format::Bf16, Element::Bf16),
-    (Format::F16, Element::F16),
-    (Format::Int8, Element::Bf16),
-    (Format::Int4, Element::Bf16),
+const KINDS: [(Precision, Element); 9] = [
+    (Precision::F32, Element::F32),
+    (Precision::Bf16, Element::F32),
+    (Precision::F16, Element::F32),
+    (Precision::Int8, Element::F32),
+    (Precision::Int4, Element::F32),
+    (Precision::Bf16, Element::Bf16),
+    (Precision::F16, Element::F16),
+    (Precision::Int8, Element::Bf16),
+    (Precision::Int4, Element::Bf16),
 ];
 
 /// Everything that decoders do but attention.
 pub fn checks() -> Vec<Check> {
     let mut checks = Vec::new();
-    for (number, (format, element)) in KINDS.into_iter().enumerate() {
-        let kind = format!("{format:?} by {element:?}");
+    for (number, (precision, element)) in KINDS.into_iter().enumerate() {
+        let kind = format!("{precision:?} by {element:?}");
         let seed = number as u32;
         checks.push(Check::new(format!("decoder products, {kind}"), move |gpu, found| {
-            products(gpu, (format, element), seed, found)
+            products(gpu, (precision, element), seed, found)
         }));
         checks.push(Check::new(format!("decoder gates, {kind}"), move |gpu, found| {
-            gated(gpu, (format, element), seed, found)
+            gated(gpu, (precision, element), seed, found)
         }));
     }
-    for (format, element) in [(Format::Int4, Element::Bf16), (Format::F16, Element::F16)] {
-        checks.push(Check::new(format!("decoder products, rows alone, {format:?}"), move |gpu, found| {
-            rows_alone(gpu, (format, element), found)
+    for (precision, element) in [(Precision::Int4, Element::Bf16), (Precision::F16, Element::F16)] {
+        checks.push(Check::new(format!("decoder products, rows alone, {precision:?}"), move |gpu, found| {
+            rows_alone(gpu, (precision, element), found)
         }));
     }
     for element in [Element::F32, Element::Bf16, Element::F16] {
@@ -141,21 +143,21 @@ pub fn checks() -> Vec<Check> {
     checks
 }
 
-fn products(gpu: &Gpu, (format, element): (Format, Element), seed: u32, found: &mut Findings) -> Result<()> {
+fn products(gpu: &Gpu, (precision, element): (Precision, Element), seed: u32, found: &mut Findings) -> Result<()> {
     // Groups of 128 and of 64; odd numbers of outputs where the host reads them.
     for (m, n, k) in [(1, 43, 256), (3, 24, 1088), (8, 17, 192), (9, 72, 64), (67, 136, 320)] {
-        let (w, exact) = weight(gpu, format, n, k, seed)?;
+        let (w, exact) = weight(gpu, precision, n, k, seed)?;
         let x = rounded(&random(m * k, 50), element);
-        let rows = Rows::upload(gpu, element, &x, k)?;
+        let rows = Matrix::upload(gpu, "activations", &x, k, element)?;
         let want = narrow(product(&x, &exact, k));
         let what = format!("{m} x {n} x {k}");
-        let (wide, _) = bounds(format, element, m);
+        let (wide, _) = bounds(precision, element, m);
         found.near(format!("{what}, in f32"), &w.multiply_wide(&rows)?.read()?, &want, wide);
         if n % 8 == 0 {
             let got = w.multiply(&rows)?;
             found.equal(format!("{what}, kind of numbers"), &[got.element() as u8], &[element as u8]);
             found.near(&what, &got.read()?, &want, tolerance(element).max(wide) + wide);
-            let mut sum = Rows::upload(gpu, Element::F32, &vec![0.5; m * n], n)?;
+            let mut sum = Matrix::upload(gpu, "activations", &vec![0.5; m * n], n, Element::F32)?;
             w.add_to(&mut sum, &rows)?;
             let want: Vec<f32> = want.iter().map(|x| x + 0.5).collect();
             found.near(format!("{what}, added"), &sum.read()?, &want, wide);
@@ -164,28 +166,29 @@ fn products(gpu: &Gpu, (format, element): (Format, Element), seed: u32, found: &
     Ok(())
 }
 
-fn gated(gpu: &Gpu, (format, element): (Format, Element), seed: u32, found: &mut Findings) -> Result<()> {
+fn gated(gpu: &Gpu, (precision, element): (Precision, Element), seed: u32, found: &mut Findings) -> Result<()> {
     for (m, inner, k) in [(1, 24, 256), (3, 8, 1088), (9, 72, 64), (67, 136, 320)] {
-        let [gate, up] = [encoded(format, inner, k, 2 * seed)?, encoded(format, inner, k, 2 * seed + 1)?];
-        let gates = Gates::upload(gpu, format, k, (&gate.0, &gate.1), (&up.0, &up.1))?;
+        let [gate, up] = [encoded(precision, inner, k, 2 * seed)?, encoded(precision, inner, k, 2 * seed + 1)?];
+        let gates = Gates::upload(gpu, precision, k, (&gate.0, &gate.1), (&up.0, &up.1))?;
         let x = rounded(&random(m * k, 51), element);
-        let got = gates.multiply(&Rows::upload(gpu, element, &x, k)?)?;
+        let got = gates.multiply(&Matrix::upload(gpu, "activations", &x, k, element)?)?;
         let kind = format!("{m} x {inner} x {k}, kind and number of columns");
         found.equal(kind, &[got.element() as usize, got.width()], &[element as usize, inner]);
         let pairs = product(&x, &gate.2, k).into_iter().zip(product(&x, &up.2, k));
         let want = narrow(pairs.map(|(gate, up)| silu(gate) * up).collect());
-        found.near(format!("{m} x {inner} x {k}"), &got.read()?, &want, bounds(format, element, m).1);
+        found.near(format!("{m} x {inner} x {k}"), &got.read()?, &want, bounds(precision, element, m).1);
     }
     Ok(())
 }
 
 /// A row has the same bits whatever stands beside it.
-fn rows_alone(gpu: &Gpu, (format, element): (Format, Element), found: &mut Findings) -> Result<()> {
-    let (w, _) = weight(gpu, format, 40, 192, 1)?;
+fn rows_alone(gpu: &Gpu, (precision, element): (Precision, Element), found: &mut Findings) -> Result<()> {
+    let (w, _) = weight(gpu, precision, 40, 192, 1)?;
     let x = random(8 * 192, 2);
-    let multiply = |x: &[f32]| w.multiply_wide(&Rows::upload(gpu, element, x, 192)?)?.read();
-    let alone: Vec<Vec<f32>> = x.chunks(192).map(multiply).collect::<Result<_>>()?;
-    found.equal("bits", bits(&multiply(&x)?), bits(&alone.concat()));
+    let multiply = |x: &[f32]| w.multiply_wide(&Matrix::upload(gpu, "activations", x, 192, element)?)?.read();
+    let alone: Vec<Buffer> = x.chunks(192).map(multiply).collect::<Result<_>>()?;
+    let alone: Vec<f32> = alone.iter().flat_map(|row| row.iter().copied()).collect();
+    found.equal("bits", bits(&multiply(&x)?), bits(&alone));
     Ok(())
 }
 
@@ -199,11 +202,11 @@ fn norms(gpu: &Gpu, element: Element, found: &mut Findings) -> Result<()> {
             row.iter().zip(&gain).map(|(x, g)| (*x as f64 * scale * *g as f64) as f32).collect()
         };
         let want: Vec<f32> = x.chunks(width).flat_map(normalized).collect();
-        let rows = Rows::upload(gpu, Element::F32, &x, width)?;
+        let rows = Matrix::upload(gpu, "activations", &x, width, Element::F32)?;
         let got = rows.rms_norm(&gpu.upload("checked", &gain)?, 1e-5, element)?;
         found.near(&what, &got.read()?, &want, tolerance(element));
         let x = rounded(&x, element);
-        let chosen = Rows::upload(gpu, element, &x, width)?.select(&[n as u32 - 1, 0])?;
+        let chosen = Matrix::upload(gpu, "activations", &x, width, element)?.select(&[n as u32 - 1, 0])?;
         let want = [&x[(n - 1) * width..], &x[..width]].concat();
         found.equal(format!("{what}, selected"), bits(&chosen.read()?), bits(&want));
     }
@@ -211,19 +214,19 @@ fn norms(gpu: &Gpu, element: Element, found: &mut Findings) -> Result<()> {
 }
 
 fn embeddings(gpu: &Gpu, found: &mut Findings) -> Result<()> {
-    for format in [Format::F32, Format::Bf16, Format::F16, Format::Int8] {
-        let (table, exact) = weight(gpu, format, 11, 192, 6)?;
+    for precision in [Precision::F32, Precision::Bf16, Precision::F16, Precision::Int8] {
+        let (table, exact) = weight(gpu, precision, 11, 192, 6)?;
         let tokens = gpu.upload("checked", &[10u32, 0, 7, 7])?;
         let got = table.embed(tokens.ptr(), 4)?.read()?;
         let want: Vec<f32> = [10, 0, 7, 7].iter().flat_map(|t| exact[t * 192..][..192].to_vec()).collect();
-        found.equal(format!("{format:?}"), &got, &want);
+        found.equal(format!("{precision:?}"), &got, &want);
     }
     Ok(())
 }
 
 /// Compares tokens drawn from copies of some logits, one for each draw.
 fn compare_tokens(gpu: &Gpu, what: &str, logits: &[f32], draws: &[Draw], found: &mut Findings) -> Result<()> {
-    let rows = Rows::upload(gpu, Element::F32, &logits.repeat(draws.len()), logits.len())?;
+    let rows = Matrix::upload(gpu, "activations", &logits.repeat(draws.len()), logits.len(), Element::F32)?;
     let out = gpu.alloc::<u32>("checked", draws.len())?;
     rows.choose(&gpu.upload("checked", draws)?, &out)?;
     let mut got = vec![0; draws.len()];
@@ -298,7 +301,7 @@ fn every_number(gpu: &Gpu, found: &mut Findings) -> Result<()> {
 
 fn gathered(gpu: &Gpu, found: &mut Findings) -> Result<()> {
     let logits = random(3 * 301, 10);
-    let rows = Rows::upload(gpu, Element::F32, &logits, 301)?;
+    let rows = Matrix::upload(gpu, "activations", &logits, 301, Element::F32)?;
     let tokens: Vec<u32> = (0..130).map(|i| i * 2).chain([300, 0]).collect();
     let got = rows.gather(&tokens)?.read()?;
     let want: Vec<f32> = logits.chunks(301).flat_map(|row| tokens.iter().map(|&t| row[t as usize])).collect();

@@ -3,12 +3,16 @@
 use super::definition::{dot, erf, product, values};
 use super::{Check, SUMS, bits};
 use crate::device::Gpu;
-use crate::device::cpu::{Activation, Heads, Windows};
 use crate::device::cuda::Arithmetic;
-use crate::device::cuda::encoder::{
-    ClassToken, Convolution, Element, Embedding, Gemm, Matrix, Norm, SequenceRows, max_pool, mean,
-};
 use crate::error::Result;
+use crate::ops::attention::Heads;
+use crate::ops::convolution::DeviceConvolution;
+use crate::ops::embedding::{DeviceClassToken, DeviceEmbedding};
+use crate::ops::layer_norm::DeviceNorm;
+use crate::ops::linear::tiled::Gemm;
+use crate::ops::linear::{Activation, Windows};
+use crate::ops::pool::cuda::{max_pool, mean};
+use crate::tensor::{Element, Matrix, SequenceRows};
 
 /// Largest difference relative to the largest value: f32 sums of some hundreds of terms in another order, or results
 /// rounded to the 8 bits of bf16 once or twice.
@@ -36,7 +40,7 @@ pub fn upload(gpu: &Gpu, values: &[f32], width: usize) -> Result<Matrix> {
     Matrix::upload(gpu, "checked", values, width, element(gpu))
 }
 
-/// Rows of f32, of which the device's layers normalize or add.
+/// Matrix of f32, of which the device's layers normalize or add.
 fn upload_wide(gpu: &Gpu, values: &[f32], width: usize) -> Result<Matrix> {
     Matrix::upload(gpu, "checked", values, width, Element::F32)
 }
@@ -106,7 +110,7 @@ fn norms() -> Check {
         for (rows, width) in [(1, 4), (33, 100), (67, 768), (5, 2048)] {
             let (x, gamma, beta) = (exact(rows * width, 1), exact(width, 2), exact(width, 3));
             let want: Vec<f32> = x.chunks_exact(width).flat_map(|row| normalized(row, &gamma, &beta)).collect();
-            let norm = Norm::new(gpu, &gamma, &beta, 1e-5)?;
+            let norm = DeviceNorm::new(gpu, &gamma, &beta, 1e-5)?;
             let x = upload_wide(gpu, &x, width)?;
             let got = norm.forward(&x, element(gpu))?.read()?;
             let what = format!("{rows} x {width}");
@@ -188,7 +192,7 @@ fn embeddings() -> Check {
         let pairs = ids.iter().zip(places);
         let want: Vec<f32> =
             pairs.flat_map(|(&id, at)| sum(row(&table, id as usize), row(&positions, at as usize))).collect();
-        let embedding = Embedding::new(gpu, &table, &positions, width)?;
+        let embedding = DeviceEmbedding::new(gpu, &table, &positions, width)?;
         found.equal("tokens", bits(&embedding.forward(&ids, &places)?.read()?), bits(&want));
         let patches = exact(3 * 4 * width, 3);
         let first = row(&table, 0);
@@ -198,7 +202,7 @@ fn embeddings() -> Check {
                 sum(patch, row(&positions, i % 5))
             })
             .collect();
-        let token = ClassToken::new(gpu, &first, &positions)?;
+        let token = DeviceClassToken::new(gpu, &first, &positions)?;
         found.equal("patches", bits(&token.forward(&upload_wide(gpu, &patches, width)?)?.read()?), bits(&want));
         Ok(())
     })
@@ -257,7 +261,7 @@ fn convolutions() -> Check {
             let (weight, bias) = (exact(outputs * area * inputs, 2), exact(outputs, 3));
             let sums = convolved((images, inputs), windows, &pixels, (&weight, &bias));
             let (sizes, patches, kind) = ((inputs, kernel), kernel == stride && padding == 0, element(gpu));
-            let convolution = Convolution::new(gpu, &weight, sizes, patches, Some(&bias), kind)?;
+            let convolution = DeviceConvolution::new(gpu, &weight, sizes, patches, Some(&bias), kind)?;
             let x = convolution.upload(&pixels)?;
             let what = format!("{height} x {width}, {kernel} x {kernel} by {stride}, {inputs} to {outputs}");
             let got = convolution.forward(&x, windows, Some(Activation::Relu), kind)?;

@@ -2,10 +2,9 @@
 
 use super::Check;
 use crate::error::Result;
-use crate::model::{
-    Ablation, EntityIndex, FissFuse, GpuScorer, Modalities, ModelConfig, Precision, PreparedSide, Scorer, Widths,
-};
+use crate::model::{Ablation, EntityIndex, FissFuse, GpuScorer, Modalities, ModelConfig, PreparedSide, Scorer, Widths};
 use crate::profile::synthetic::Shape;
+use crate::tensor::Element;
 
 /// Mentions and lists of candidates: the index grows between them, their lengths differ, and one needs more room than was
 /// recorded.
@@ -16,15 +15,15 @@ const WIDTHS: Widths = Widths { text: 32, text_global: 24, image: 40, image_glob
 pub fn check() -> Check {
     let config = |d, heads| ModelConfig { widths: WIDTHS, d, heads, ..ModelConfig::default() };
     let configs = [
-        (config(36, 3), Precision::Full),
-        (config(100, 1), Precision::Half),
-        (config(136, 2), Precision::Half),
-        (config(132, 1), Precision::Full),
-        (ModelConfig { ablation: Ablation::B, ..config(20, 1) }, Precision::Full),
-        (ModelConfig { ablation: Ablation::A, ..config(20, 1) }, Precision::Full),
-        (ModelConfig { ablation: Ablation::D, ..config(20, 2) }, Precision::Half),
-        (ModelConfig { ablation: Ablation::E, ..config(20, 1) }, Precision::Full),
-        (ModelConfig { modalities: Modalities::Text, ..config(20, 1) }, Precision::Half),
+        (config(36, 3), Element::F32),
+        (config(100, 1), Element::F16),
+        (config(136, 2), Element::F16),
+        (config(132, 1), Element::F32),
+        (ModelConfig { ablation: Ablation::B, ..config(20, 1) }, Element::F32),
+        (ModelConfig { ablation: Ablation::A, ..config(20, 1) }, Element::F32),
+        (ModelConfig { ablation: Ablation::D, ..config(20, 2) }, Element::F16),
+        (ModelConfig { ablation: Ablation::E, ..config(20, 1) }, Element::F32),
+        (ModelConfig { modalities: Modalities::Text, ..config(20, 1) }, Element::F16),
     ];
     Check::new("link, prepared mentions and entities", move |gpu, found| -> Result<()> {
         for (config, precision) in &configs {

@@ -5,12 +5,12 @@ use tempfile::TempDir;
 
 use super::{Check, Findings};
 use crate::device::Gpu;
-use crate::device::cpu::choose;
 use crate::device::cuda::Arithmetic;
 use crate::encoder::clip::{self, RandomClip};
 use crate::encoder::{self, Compute, Encoded, ImageEncoder, TextEncoder};
 use crate::error::{Error, Result};
 use crate::llama::{self, Llama, LlamaConfig, Preset, Sampler, Sampling, Sequence, Wanted};
+use crate::ops::sample::choose;
 use crate::random::{Purpose, generator};
 
 /// f32 sums in another order through some layers.

@@ -1,12 +1,12 @@
 //! FissFuse's operations, forward and backward, and its optimizer against the CPU.
 
 use super::{Check, Findings, bits};
+use crate::autograd::{Tape, Var};
 use crate::device::Gpu;
 use crate::device::cuda::Arithmetic;
 use crate::error::Result;
 use crate::ops::cases::{self, Case};
 use crate::ops::{AdamW, Moments};
-use crate::tape::{Tape, Var};
 use crate::tensor::Tensor;
 
 /// Errors are relative to a tensor's largest element, and at least to this share of the largest of all gradients: a sum

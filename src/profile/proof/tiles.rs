@@ -6,16 +6,18 @@ use super::definition::{product, values};
 use super::encoder::{convolved, element, exact, tolerance, upload};
 use super::{Check, Findings, bits};
 use crate::device::Gpu;
-use crate::device::cpu::{Activation, Windows};
-use crate::device::cuda::encoder::{Convolution, Finish, Gemm, Matrix};
-use crate::device::cuda::llama::{Element, Format, Gates, Rows, Weight};
 use crate::error::Result;
+use crate::ops::convolution::DeviceConvolution;
+use crate::ops::linear::stored::{DeviceWeight, Gates};
+use crate::ops::linear::tiled::{Finish, Gemm};
+use crate::ops::linear::{Activation, Windows};
+use crate::tensor::{Element, Matrix, Precision};
 
 /// Side of a large tile, and rows of a piece, more than go through the kernels for few rows.
 const LARGE: usize = 128;
 const PIECE: usize = 64;
 
-/// Rows and columns of a product of as many large tiles as there are multiprocessors or more. The last tiles are not full.
+/// Matrix and columns of a product of as many large tiles as there are multiprocessors or more. The last tiles are not full.
 fn sizes(gpu: &Gpu) -> Result<(usize, usize)> {
     let tiles = gpu.multiprocessors()?;
     let across = tiles.isqrt().max(1);
@@ -24,17 +26,17 @@ fn sizes(gpu: &Gpu) -> Result<(usize, usize)> {
 
 pub fn checks() -> Vec<Check> {
     let formats = [
-        (Format::Bf16, Element::Bf16),
-        (Format::F16, Element::F16),
-        (Format::Int8, Element::Bf16),
-        (Format::Int4, Element::Bf16),
+        (Precision::Bf16, Element::Bf16),
+        (Precision::F16, Element::F16),
+        (Precision::Int8, Element::Bf16),
+        (Precision::Int4, Element::Bf16),
     ];
-    let decoders = formats.map(|(format, element)| {
-        let name = format!("decoder products, large tiles beside small, {format:?} by {element:?}");
-        Check::new(name, move |gpu, found| decoder_product(gpu, (format, element), found))
+    let decoders = formats.map(|(precision, element)| {
+        let name = format!("decoder products, large tiles beside small, {precision:?} by {element:?}");
+        Check::new(name, move |gpu, found| decoder_product(gpu, (precision, element), found))
     });
     [
-        Check::new("encoder product, large tiles beside small", encoder_product),
+        Check::new("encoder product, large tiles beside small", linear),
         Check::new("encoder convolution, large tiles beside small", convolution),
     ]
     .into_iter()
@@ -58,7 +60,7 @@ fn compare(
     found.near(format!("{what}, some rows"), &got, &want, bound);
 }
 
-fn encoder_product(gpu: &Gpu, found: &mut Findings) -> Result<()> {
+fn linear(gpu: &Gpu, found: &mut Findings) -> Result<()> {
     let ((m, n), k) = (sizes(gpu)?, 40);
     let (a, weights, bias, residual) = (exact(m * k, 5), exact(n * k, 6), exact(n, 7), exact(m * n, 8));
     let w = upload(gpu, &weights, k)?;
@@ -88,7 +90,7 @@ fn convolution(gpu: &Gpu, found: &mut Findings) -> Result<()> {
     let images = m.div_ceil(area);
     let pixels = exact(images * area * inputs, 1);
     let (weight, bias) = (exact(outputs * 9 * inputs, 2), exact(outputs, 3));
-    let convolution = Convolution::new(gpu, &weight, (inputs, 3), false, Some(&bias), element(gpu))?;
+    let convolution = DeviceConvolution::new(gpu, &weight, (inputs, 3), false, Some(&bias), element(gpu))?;
     let convolve = |pixels: &[f32]| -> Result<Vec<f32>> {
         let x = convolution.upload(pixels)?;
         Ok(convolution.forward(&x, windows, Some(Activation::Relu), element(gpu))?.read()?.to_vec())
@@ -96,7 +98,7 @@ fn convolution(gpu: &Gpu, found: &mut Findings) -> Result<()> {
     let whole = convolve(&pixels)?;
     let image = area * inputs;
     let pieces: Vec<Vec<f32>> = pixels.chunks(image).map(convolve).collect::<Result<_>>()?;
-    // Rows of images here and there.
+    // Matrix of images here and there.
     let want = |row: usize| -> Vec<f32> {
         let sums = convolved((1, inputs), windows, &pixels[row / area * image..][..image], (&weight, &bias));
         sums[row % area * outputs..][..outputs].iter().map(|x| x.max(0.0) as f32).collect()
@@ -106,16 +108,16 @@ fn convolution(gpu: &Gpu, found: &mut Findings) -> Result<()> {
     Ok(())
 }
 
-fn decoder_product(gpu: &Gpu, (format, element): (Format, Element), found: &mut Findings) -> Result<()> {
+fn decoder_product(gpu: &Gpu, (precision, element): (Precision, Element), found: &mut Findings) -> Result<()> {
     let (m, n) = sizes(gpu)?;
-    let k = if decoder::coded(format) { 128 } else { 40 };
-    let (codes, scales, exact) = encoded(format, n, k, 1)?;
-    let weight = Weight::upload(gpu, format, k, &[(&codes, &scales)])?;
-    let gates = Gates::upload(gpu, format, k, (&codes, &scales), (&codes, &scales))?;
+    let k = if decoder::coded(precision) { 128 } else { 40 };
+    let (codes, scales, exact) = encoded(precision, n, k, 1)?;
+    let weight = DeviceWeight::upload(gpu, precision, k, &[(&codes, &scales)])?;
+    let gates = Gates::upload(gpu, precision, k, (&codes, &scales), (&codes, &scales))?;
     let x = rounded(&values(m * k, 2, 24), element);
     let multiply = |x: &[f32]| -> Result<[Vec<f32>; 2]> {
-        let x = Rows::upload(gpu, element, x, k)?;
-        Ok([weight.multiply_wide(&x)?.read()?, gates.multiply(&x)?.read()?])
+        let x = Matrix::upload(gpu, "activations", x, k, element)?;
+        Ok([weight.multiply_wide(&x)?.read()?.to_vec(), gates.multiply(&x)?.read()?.to_vec()])
     };
     let [whole, gated] = multiply(&x)?;
     let (mut pieces, mut gated_pieces) = (Vec::new(), Vec::new());
@@ -126,7 +128,7 @@ fn decoder_product(gpu: &Gpu, (format, element): (Format, Element), found: &mut 
     }
     let sums = |row: usize| product(&x[row * k..][..k], &exact, k);
     let want = |row: usize| -> Vec<f32> { sums(row).into_iter().map(|x| x as f32).collect() };
-    let (wide, factors) = decoder::bounds(format, element, m);
+    let (wide, factors) = decoder::bounds(precision, element, m);
     let what = format!("{m} x {n} x {k}");
     compare(found, &what, (&whole, &pieces), n, (want, wide));
     let want = |row: usize| -> Vec<f32> { sums(row).into_iter().map(|x| (decoder::silu(x) * x) as f32).collect() };

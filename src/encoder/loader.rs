@@ -1,0 +1,133 @@
+//! Reading layers from a model's weights.
+
+use crate::error::Result;
+use crate::ops::convolution::{Convolution, Filters};
+use crate::ops::embedding::{ClassToken, Embedding};
+use crate::ops::layer_norm::Norm;
+use crate::ops::linear::Linear;
+use crate::tensor::{Compute, Element, Shards, Tensor};
+
+/// Makes the layers of an encoder from the tensors of a file, for where and how it computes.
+pub struct Loader<'a> {
+    shards: &'a Shards,
+    /// What stands before each name.
+    prefix: String,
+    compute: &'a Compute,
+}
+
+impl<'a> Loader<'a> {
+    /// For all tensors of a model.
+    pub fn new(shards: &'a Shards, compute: &'a Compute) -> Loader<'a> {
+        Loader { shards, prefix: String::new(), compute }
+    }
+
+    /// The same for tensors whose names go on with `part.` if there is one called `part.known`: models are published
+    /// alone and as part of larger ones.
+    pub fn under_if(self, part: &str, known: &str) -> Loader<'a> {
+        if self.contains(&format!("{part}.{known}")) { self.under(part) } else { self }
+    }
+
+    /// The same for tensors whose names go on with `part.`.
+    pub fn under(&self, part: &str) -> Loader<'a> {
+        Loader { prefix: format!("{}{part}.", self.prefix), ..*self }
+    }
+
+    /// Type of the operands of the layers' products. Fails if layers do not compute in the precision.
+    pub fn element(&self) -> Result<Element> {
+        self.compute.element()
+    }
+
+    /// Whether there is a tensor of that name.
+    pub fn contains(&self, name: &str) -> bool {
+        self.shards.contains(&format!("{}{name}", self.prefix))
+    }
+
+    /// A tensor of this shape.
+    pub fn tensor(&self, name: &str, shape: &[usize]) -> Result<Tensor> {
+        self.shards.tensor_of(&format!("{}{name}", self.prefix), shape)
+    }
+
+    fn vector(&self, name: &str, len: usize) -> Result<Vec<f32>> {
+        Ok(self.tensor(name, &[len])?.data().to_vec())
+    }
+
+    /// `name.weight` (outputs, inputs), `name.bias`.
+    pub fn dense(&self, name: &str, outputs: usize, inputs: usize) -> Result<Linear> {
+        self.dense_of(&[name], outputs, inputs)
+    }
+
+    /// `name.weight` (outputs, inputs) without a bias.
+    pub fn projection(&self, name: &str, outputs: usize, inputs: usize) -> Result<Linear> {
+        let weight = self.tensor(&format!("{name}.weight"), &[outputs, inputs])?;
+        Linear::new(weight.data(), outputs, None, self.compute)
+    }
+
+    /// Several layers of the same input as one, their outputs side by side.
+    pub fn dense_of(&self, names: &[&str], outputs: usize, inputs: usize) -> Result<Linear> {
+        // Grows with what is read: the sizes are a configuration's until a tensor has them.
+        let (mut weight, mut bias) = (Vec::new(), Vec::new());
+        for name in names {
+            weight.extend_from_slice(self.tensor(&format!("{name}.weight"), &[outputs, inputs])?.data());
+            bias.extend(self.vector(&format!("{name}.bias"), outputs)?);
+        }
+        Linear::new(&weight, names.len() * outputs, Some(bias), self.compute)
+    }
+
+    /// `name.weight` and `name.bias`, or as old files call them `name.gamma` and `name.beta`.
+    pub fn norm(&self, name: &str, width: usize, eps: f32) -> Result<Norm> {
+        let old = self.contains(&format!("{name}.gamma"));
+        let [gamma, beta] = if old { ["gamma", "beta"] } else { ["weight", "bias"] };
+        let [gamma, beta] = [gamma, beta].map(|part| self.vector(&format!("{name}.{part}"), width));
+        Norm::new(gamma?, beta?, eps, self.compute)
+    }
+
+    /// `tokens.weight` (vocabulary, width) and `positions.weight` (most tokens, width), to whose rows `shift` is added.
+    pub fn embedding(
+        &self,
+        (tokens, vocabulary): (&str, usize),
+        (positions, most): (&str, usize),
+        width: usize,
+        shift: Option<Tensor>,
+    ) -> Result<Embedding> {
+        let tokens = self.tensor(&format!("{tokens}.weight"), &[vocabulary, width])?;
+        let mut positions = self.tensor(&format!("{positions}.weight"), &[most, width])?;
+        if let Some(shift) = shift {
+            let shift = shift.data().get(..width).unwrap_or_default();
+            for row in positions.data_mut().chunks_exact_mut(width) {
+                row.iter_mut().zip(shift).for_each(|(x, shift)| *x += shift);
+            }
+        }
+        Embedding::new(tokens, positions, self.compute)
+    }
+
+    /// `class` (width) and `positions.weight` (length, width).
+    pub fn class_token(&self, class: &str, positions: &str, length: usize, width: usize) -> Result<ClassToken> {
+        let class = self.tensor(class, &[width])?;
+        ClassToken::new(class, self.tensor(&format!("{positions}.weight"), &[length, width])?, self.compute)
+    }
+
+    /// `name.weight` (outputs, inputs, kernel, kernel) without a bias.
+    pub fn convolution(&self, name: &str, filters: Filters) -> Result<Convolution> {
+        Convolution::new(self.filters(name, filters)?.data(), filters, None, self.compute)
+    }
+
+    /// `convolution.weight` (outputs, inputs, kernel, kernel) followed by the batch normalization `normalization`, which
+    /// in inference is a factor and a bias of each output: `gamma (y - mean) / sqrt(variance + eps) + beta`.
+    pub fn normalized_convolution(&self, filters: Filters, eps: f32) -> Result<Convolution> {
+        let mut weight = self.filters("convolution", filters)?;
+        let part = |part: &str| self.vector(&format!("normalization.{part}"), filters.outputs);
+        let (gamma, mut bias) = (part("weight")?, part("bias")?);
+        let (mean, variance) = (part("running_mean")?, part("running_var")?);
+        let per_output = (weight.len() / filters.outputs.max(1)).max(1);
+        for (i, weights) in weight.data_mut().chunks_exact_mut(per_output).enumerate() {
+            let factor = gamma[i] / (variance[i] + eps).sqrt();
+            weights.iter_mut().for_each(|weight| *weight *= factor);
+            bias[i] -= mean[i] * factor;
+        }
+        Convolution::new(weight.data(), filters, Some(bias), self.compute)
+    }
+
+    fn filters(&self, name: &str, Filters { outputs, inputs, kernel, .. }: Filters) -> Result<Tensor> {
+        self.tensor(&format!("{name}.weight"), &[outputs, inputs, kernel, kernel])
+    }
+}

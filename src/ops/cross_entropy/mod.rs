@@ -1,0 +1,152 @@
+//! Softmax cross-entropy of each score over each mention's candidates (Eq. 12).
+//!
+//! scores (k, pairs) -> (k): the mean over mentions of -log softmax at the gold candidate. Their sum is the loss,
+//! so backward starts from ones.
+
+mod cuda;
+
+use std::ops::{Deref, Range};
+
+use super::{Pairing, arity, elsewhere};
+use crate::autograd::{Cost, InputGrads, Op};
+use crate::device::cpu::{Buffer, vector};
+use crate::error::{Error, Result};
+use crate::tensor::{Indices, Tensor};
+
+const NAME: &str = "cross_entropy";
+
+/// Pair that holds each mention's gold candidate, and between which pairs the mention's candidates lie. Cloning shares it.
+#[derive(Clone, Debug)]
+pub struct Gold {
+    pairs: Indices,
+    first: Indices,
+    end: Indices,
+}
+
+impl Gold {
+    /// Gold pairs among pairs whose left items are mentions. [`CrossEntropy`] says if they are none.
+    pub fn new(pairs: &Pairing, gold: Vec<u32>) -> Gold {
+        let by_mention = pairs.by_left();
+        let candidates = || (0..by_mention.len()).map(|mention| by_mention.of(mention));
+        Gold {
+            pairs: gold.into(),
+            first: candidates().map(|pairs| pairs.first().map_or(0, |&first| first)).collect(),
+            end: candidates().map(|pairs| pairs.last().map_or(0, |&last| last + 1)).collect(),
+        }
+    }
+
+    /// All arrays that a device may ask for.
+    pub fn arrays(&self) -> [&Indices; 3] {
+        [&self.pairs, &self.first, &self.end]
+    }
+}
+
+impl Deref for Gold {
+    type Target = [u32];
+
+    fn deref(&self) -> &[u32] {
+        &self.pairs
+    }
+}
+
+/// See the module's documentation.
+pub struct CrossEntropy {
+    /// Left: mention, right: entity.
+    pub pairs: Pairing,
+    /// Their gold pairs.
+    pub gold: Gold,
+}
+
+/// Softmax of each score (k, pairs).
+pub enum Saved {
+    Host(Buffer),
+    Device(cuda::Saved),
+}
+
+impl CrossEntropy {
+    /// Pairs of each mention; a mention's candidates stand next to each other.
+    fn candidates(&self, mention: usize) -> Result<Range<usize>> {
+        let pairs = self.pairs.by_left().of(mention);
+        match (pairs.first(), pairs.last()) {
+            (Some(&first), Some(&last)) if (last - first) as usize + 1 == pairs.len() => {
+                Ok(first as usize..last as usize + 1)
+            }
+            _ => Err(Error::shape(NAME, format!("the candidates of mention {mention} are none or not adjacent"))),
+        }
+    }
+}
+
+impl Op for CrossEntropy {
+    type Saved = Saved;
+
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    fn input_name(&self, _: usize) -> &'static str {
+        "scores"
+    }
+
+    fn cost(&self, inputs: &[&[usize]]) -> Cost {
+        let values = (inputs[0][0] * inputs[0][1]) as u64;
+        Cost {
+            forward: 4 * values,
+            backward: 2 * values,
+            textbook_forward: 4 * values,
+            textbook_backward: 2 * values,
+            forward_bytes: 8 * values,
+            backward_bytes: 8 * values,
+        }
+    }
+
+    fn forward(&self, inputs: &[&Tensor]) -> Result<(Tensor, Saved)> {
+        let &[scores] = arity(NAME, inputs)?;
+        let ((k, n), mentions) = (scores.matrix(NAME, "scores")?, self.pairs.by_left().len());
+        if n != self.pairs.len() || mentions != self.gold.len() || mentions == 0 {
+            return Err(Error::shape(NAME, format!("{n} scores, {mentions} mentions, {} golds", self.gold.len())));
+        }
+        let ranges = (0..mentions).map(|m| self.candidates(m)).collect::<Result<Vec<_>>>()?;
+        if let Some(mention) = (0..mentions).find(|&m| !ranges[m].contains(&(self.gold[m] as usize))) {
+            let gold = self.gold[mention];
+            return Err(Error::shape(NAME, format!("gold pair {gold} is none of mention {mention}'s")));
+        }
+        if let Some(gpu) = scores.gpu() {
+            let (losses, saved) = self.forward_on(gpu, scores)?;
+            return Ok((losses, Saved::Device(saved)));
+        }
+        let mut softmax = Buffer::scratch(k * n);
+        softmax.copy_from_slice(scores.data());
+        let mut losses = vec![0.0; k];
+        for (range, &gold) in ranges.iter().zip(self.gold.iter()) {
+            let gold = gold as usize;
+            for ((loss, softmax), scores) in
+                losses.iter_mut().zip(softmax.chunks_exact_mut(n)).zip(scores.data().chunks_exact(n))
+            {
+                let candidates = &scores[range.clone()];
+                let max = candidates.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+                let sum: f32 = candidates.iter().map(|s| (s - max).exp()).sum();
+                // From the scores, not from the softmax, which underflows for a gold far behind.
+                *loss += (max + sum.ln() - scores[gold]) / mentions as f32;
+                vector::softmax(&mut softmax[range.clone()]);
+            }
+        }
+        Ok((Tensor::new([k], losses)?, Saved::Host(softmax)))
+    }
+
+    fn backward(&self, saved: Saved, grad: &Tensor, grads: &mut InputGrads) -> Result<()> {
+        let mut gradient = match (saved, grad.gpu()) {
+            (Saved::Host(softmax), None) => softmax,
+            (Saved::Device(saved), Some(gpu)) => return self.backward_on(gpu, saved, grad, grads),
+            _ => return Err(elsewhere(NAME)),
+        };
+        let (n, mentions) = (self.pairs.len(), self.gold.len() as f32);
+        for (gradient, grad) in gradient.chunks_exact_mut(n).zip(grad.data()) {
+            self.gold.iter().for_each(|&gold| gradient[gold as usize] -= 1.0);
+            vector::scale(gradient, grad / mentions);
+        }
+        if let Some(to) = grads.get(0) {
+            vector::add(to, &gradient);
+        }
+        Ok(())
+    }
+}

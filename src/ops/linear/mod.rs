@@ -1,0 +1,129 @@
+//! Linear layers: `y = activation(x Wᵀ + b)`, or with a residual `activation(x Wᵀ + b + residual)`.
+//!
+//! - [`Linear`]: a layer of an encoder, whose weights are packed once for where it computes ([`packed`] on the CPU, kernels/linear.cu
+//!   on a device).
+//! - [`stored`]: weights of any precision that stay as and where they are, as a decoder's do.
+//! - [`rows`]: f32 with gradients, what the differentiable operations are made of on the CPU.
+
+mod cuda;
+mod dense;
+pub mod packed;
+mod rows;
+pub mod stored;
+pub mod tiled;
+
+pub use cuda::DeviceLinear;
+pub use dense::Dense;
+pub use packed::{Activation, Epilogue, Operand, PackedBf16, TransposedF32, Value, Windows, bf16_ceiling};
+pub use rows::{
+    ROW_CHUNK, Start, add_column_sums, linear, linear_backward_input, linear_backward_weight, linear_chunk, segments,
+    transposed,
+};
+
+use super::matmul::Mat;
+use crate::error::{Error, Result};
+use crate::tensor::{Compute, Data, Element, Rows};
+
+/// `activation(x Wᵀ + b)`, or with a residual `activation(x Wᵀ + b + residual)`.
+pub struct Linear {
+    weight: Weight,
+    bias: Option<Vec<f32>>,
+    activation: Option<Activation>,
+    /// Of the output.
+    output: Element,
+}
+
+enum Weight {
+    F32(TransposedF32),
+    Bf16(PackedBf16),
+    /// With the bias.
+    Device(Box<DeviceLinear>),
+}
+
+impl Linear {
+    /// From a row-major weight (outputs, inputs).
+    pub fn new(weight: &[f32], outputs: usize, bias: Option<Vec<f32>>, compute: &Compute) -> Result<Linear> {
+        let (inputs, element) = (weight.len() / outputs.max(1), compute.element()?);
+        let weight = match (&compute.gpu, element) {
+            (Some(gpu), _) => {
+                Weight::Device(Box::new(DeviceLinear::new(gpu, weight, inputs, bias.as_deref(), element)?))
+            }
+            (None, Element::F32) => Weight::F32(TransposedF32::new(Mat::new(weight, outputs, inputs))),
+            (None, _) => Weight::Bf16(PackedBf16::new(weight, outputs, inputs)?),
+        };
+        Ok(Linear { weight, bias, activation: None, output: element })
+    }
+
+    /// The same with an activation function.
+    pub fn with(self, activation: Activation) -> Linear {
+        Linear { activation: Some(activation), ..self }
+    }
+
+    /// The same with outputs in f32.
+    pub fn wide(self) -> Linear {
+        Linear { output: Element::F32, ..self }
+    }
+
+    /// Width of the output.
+    pub fn outputs(&self) -> usize {
+        match &self.weight {
+            Weight::F32(weight) => weight.outputs(),
+            Weight::Bf16(weight) => weight.outputs(),
+            Weight::Device(dense) => dense.outputs(),
+        }
+    }
+
+    /// (n, inputs) -> (n, outputs)
+    pub fn forward(&self, x: &Rows) -> Result<Rows> {
+        if let (Weight::Device(dense), Data::Device(x)) = (&self.weight, x.data()) {
+            let forward = |x: &_| dense.forward(x, self.activation, self.output);
+            return Ok(Rows::on_device(x.with(dense.element(), forward)?));
+        }
+        let mut out = Rows::scratch(x.count(), self.outputs(), self.output)?;
+        self.run(x, None, &mut out, false)?;
+        Ok(out)
+    }
+
+    /// Updates the residual (n, outputs).
+    pub fn forward_onto(&self, x: &Rows, residual: &mut Rows) -> Result<()> {
+        if let (Weight::Device(dense), Data::Device(x), Data::Device(out)) =
+            (&self.weight, x.data(), residual.data_mut())
+        {
+            out.narrow = None;
+            return x.with(dense.element(), |x| dense.forward_onto(x, &mut out.rows, self.activation));
+        }
+        self.run(x, None, residual, true)
+    }
+
+    /// The same on windows of images: x holds pixels, out has a row for each window.
+    pub(super) fn forward_windows(&self, x: &Rows, windows: Windows, count: usize) -> Result<Rows> {
+        let mut out = Rows::scratch(count, self.outputs(), self.output)?;
+        self.run(x, Some(windows), &mut out, false)?;
+        Ok(out)
+    }
+
+    /// [`Linear::forward_onto`] of windows.
+    pub(super) fn forward_windows_onto(&self, x: &Rows, windows: Windows, residual: &mut Rows) -> Result<()> {
+        self.run(x, Some(windows), residual, true)
+    }
+
+    fn run(&self, x: &Rows, windows: Option<Windows>, out: &mut Rows, residual: bool) -> Result<()> {
+        let epilogue = Epilogue { bias: self.bias.as_deref(), residual, activation: self.activation };
+        fn operand<T: Value>(values: &[T], width: usize, windows: Option<Windows>) -> Operand<'_, T> {
+            match windows {
+                None => Operand::new(values, width),
+                Some(windows) => Operand::windows(values, width, windows),
+            }
+        }
+        let width = x.width();
+        match (&self.weight, x.data(), out.data_mut()) {
+            (Weight::F32(w), Data::F32(x), Data::F32(out)) => w.forward(operand(x, width, windows), out, epilogue),
+            (Weight::Bf16(w), Data::F32(x), Data::F32(out)) => w.forward(operand(x, width, windows), out, epilogue),
+            (Weight::Bf16(w), Data::F32(x), Data::Bf16(out)) => w.forward(operand(x, width, windows), out, epilogue),
+            (Weight::Bf16(w), Data::Bf16(x), Data::F32(out)) => w.forward(operand(x, width, windows), out, epilogue),
+            (Weight::Bf16(w), Data::Bf16(x), Data::Bf16(out)) => w.forward(operand(x, width, windows), out, epilogue),
+            (Weight::F32(_), _, _) => Err(Error::shape("linear", "weights in f32 meet rows in bf16")),
+            _ => Err(Error::shape("linear", "weights and rows lie on different devices")),
+        }
+    }
+}

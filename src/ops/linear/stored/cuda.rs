@@ -1,0 +1,314 @@
+//! Weights and products with them (kernels/linear_few.cu, linear_stored.cu, linear.cu), embeddings.
+
+use bytemuck::{Pod, Zeroable};
+
+use super::super::tiled::{Finish, Gemm, Output, THREADS, tile};
+use crate::device::Gpu;
+use crate::device::cuda::{DeviceBuffer, Grid, Ptr};
+use crate::error::{Error, Result};
+use crate::tensor::{Element, Matrix, Precision};
+
+/// Rows of activations that go through one reading of the weights; more are multiplied tile by tile on tensor cores.
+pub const FEW: usize = 8;
+
+/// Bytes of gates and ups that are put together at a time on their way to a device.
+const STAGED: usize = 64 << 20;
+
+/// A matrix (outputs, inputs) in a device's memory.
+#[derive(Debug)]
+pub struct DeviceWeight {
+    codes: DeviceBuffer<u8>,
+    scales: Option<DeviceBuffer<u8>>,
+    rows: usize,
+    columns: usize,
+    /// Weights that share a scale.
+    group: usize,
+    precision: Precision,
+}
+
+/// The matrices (inner, inputs) of gates and of ups, a row of each in turn.
+#[derive(Debug)]
+pub struct Gates(DeviceWeight);
+
+/// Numbers of a matrix and, if these are codes, the bf16 scales of its groups.
+pub type Numbers<'a> = (&'a [u8], &'a [u8]);
+
+/// What becomes of a product; as in kernels/linear_few.cu.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Into {
+    /// Rows of the activations' type.
+    Own = 0,
+    /// f32 rows.
+    Wide = 1,
+    /// Added to f32 rows.
+    Added = 2,
+    /// silu(first) · second of each two neighbours, as rows of the activations' type.
+    Gated = 3,
+}
+
+/// As in kernels/stored_weights.cuh.
+#[derive(Clone, Copy, Pod, Zeroable)]
+#[repr(C)]
+struct Weights {
+    codes: Ptr,
+    scales: Ptr,
+    rows: i32,
+    k: i32,
+    group: i32,
+    padding: i32,
+}
+
+#[derive(Clone, Copy, Pod, Zeroable)]
+#[repr(C)]
+struct Gemv {
+    weights: Weights,
+    x: Ptr,
+    out: Ptr,
+    rows: i32,
+    into: i32,
+}
+
+#[derive(Clone, Copy, Pod, Zeroable)]
+#[repr(C)]
+struct LlamaGemm {
+    weights: Weights,
+    a: Ptr,
+    out: Output,
+}
+
+#[derive(Clone, Copy, Pod, Zeroable)]
+#[repr(C)]
+struct Embed {
+    table: Weights,
+    tokens: Ptr,
+    out: Ptr,
+}
+
+/// Rows of the weights must be whole multiples of this many: 16 bytes, or what shares a block of codes.
+fn multiple(precision: Precision) -> usize {
+    match precision {
+        Precision::F32 => 4,
+        Precision::Bf16 | Precision::F16 => 8,
+        Precision::Int8 | Precision::Int4 => 64,
+    }
+}
+
+impl DeviceWeight {
+    /// Copies matrices of `columns` to a device, one below the other.
+    pub fn upload(gpu: &Gpu, precision: Precision, columns: usize, parts: &[Numbers]) -> Result<DeviceWeight> {
+        let sum = |of: fn(&Numbers) -> usize| parts.iter().map(of).sum::<usize>();
+        let mut weight = DeviceWeight::alloc(gpu, precision, columns, sum(|p| p.0.len()), sum(|p| p.1.len()))?;
+        let (mut at, mut scale_at) = (0, 0);
+        for (part, scales) in parts {
+            weight.codes.write(at, part)?;
+            at += part.len();
+            if let Some(to) = &mut weight.scales {
+                to.write(scale_at, scales)?;
+                scale_at += scales.len();
+            }
+        }
+        Ok(weight)
+    }
+
+    /// Memory for so many bytes of numbers and of scales.
+    fn alloc(
+        gpu: &Gpu,
+        precision: Precision,
+        columns: usize,
+        bytes: usize,
+        scale_bytes: usize,
+    ) -> Result<DeviceWeight> {
+        let row = precision.bytes(columns);
+        if columns == 0 || !columns.is_multiple_of(multiple(precision)) || !bytes.is_multiple_of(row) {
+            let multiple = multiple(precision);
+            let reason =
+                format!("rows of {columns} {precision} weights; the CUDA kernels need a multiple of {multiple}");
+            return Err(Error::invalid(format!("{reason}; use --device cpu")));
+        }
+        let rows = bytes / row;
+        let codes = gpu.alloc("weights", bytes)?;
+        let scales = if scale_bytes > 0 { Some(gpu.alloc("weights", scale_bytes)?) } else { None };
+        // A scale has two bytes.
+        let group = (2 * rows * columns).checked_div(scale_bytes).unwrap_or(columns);
+        Ok(DeviceWeight { codes, scales, rows, columns, group, precision })
+    }
+
+    /// Outputs.
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// Inputs.
+    pub fn columns(&self) -> usize {
+        self.columns
+    }
+
+    fn args(&self) -> Weights {
+        Weights {
+            codes: self.codes.ptr(),
+            scales: self.scales.as_ref().map_or(Ptr::NULL, DeviceBuffer::ptr),
+            rows: self.rows as i32,
+            k: self.columns as i32,
+            group: self.group as i32,
+            padding: 0,
+        }
+    }
+
+    /// x Wᵀ, of the activations' type.
+    pub fn multiply(&self, x: &Matrix) -> Result<Matrix> {
+        let out = Matrix::chunked(x.gpu(), x.element(), x.rows(), self.rows)?;
+        self.product(x, &out, Into::Own).map(|()| out)
+    }
+
+    /// x Wᵀ in f32.
+    pub fn multiply_wide(&self, x: &Matrix) -> Result<Matrix> {
+        let out = Matrix::alloc(x.gpu(), "activations", Element::F32, x.rows(), self.rows)?;
+        self.product(x, &out, Into::Wide).map(|()| out)
+    }
+
+    /// sum += x Wᵀ, of f32 sums.
+    pub fn add_to(&self, sum: &mut Matrix, x: &Matrix) -> Result<()> {
+        if sum.element() != Element::F32 {
+            return Err(Error::shape("llama", "sums that are not f32"));
+        }
+        self.product(x, sum, Into::Added)
+    }
+
+    fn product(&self, x: &Matrix, out: &Matrix, into: Into) -> Result<()> {
+        let width = if into == Into::Gated { self.rows / 2 } else { self.rows };
+        if x.width() != self.columns || out.width() != width || out.rows() != x.rows() {
+            let ((n, k), (rows, columns)) = ((x.rows(), x.width()), (self.rows, self.columns));
+            let shapes = format!("({n}, {k}) times ({rows}, {columns}) into ({}, {})", out.rows(), out.width());
+            return Err(Error::shape("llama", shapes));
+        }
+        // The epilogue on tensor cores takes four neighbours; a vocabulary may be odd.
+        let many = x.rows() > FEW && x.element() != Element::F32 && self.rows.is_multiple_of(4);
+        if many { self.tiles(x, out, into) } else { self.row_by_row(x, out, into) }
+    }
+
+    fn row_by_row(&self, x: &Matrix, out: &Matrix, into: Into) -> Result<()> {
+        let one = x.rows() == 1;
+        let choose = |single, several| if one { single } else { several };
+        let kernel = match (self.precision, x.element()) {
+            (Precision::F32, Element::F32) => choose("linear_few_f32_f32_1", "linear_few_f32_f32_8"),
+            (Precision::Bf16, Element::F32) => choose("linear_few_bf16_f32_1", "linear_few_bf16_f32_8"),
+            (Precision::F16, Element::F32) => choose("linear_few_f16_f32_1", "linear_few_f16_f32_8"),
+            (Precision::Int8, Element::F32) => choose("linear_few_int8_f32_1", "linear_few_int8_f32_8"),
+            (Precision::Int4, Element::F32) => choose("linear_few_int4_f32_1", "linear_few_int4_f32_8"),
+            (Precision::Bf16, Element::Bf16) => choose("linear_few_bf16_bf16_1", "linear_few_bf16_bf16_8"),
+            (Precision::Int8, Element::Bf16) => choose("linear_few_int8_bf16_1", "linear_few_int8_bf16_8"),
+            (Precision::Int4, Element::Bf16) => choose("linear_few_int4_bf16_1", "linear_few_int4_bf16_8"),
+            (Precision::F16, Element::F16) => choose("linear_few_f16_f16_1", "linear_few_f16_f16_8"),
+            (precision, element) => return Err(no_kernel(precision, element)),
+        };
+        let rows = x.rows() as i32;
+        let args = Gemv { weights: self.args(), x: x.ptr(), out: out.ptr(), rows, into: into as i32 };
+        let blocks = [self.rows.div_ceil(4), x.rows().div_ceil(FEW), 1];
+        // The bf16 scales of four rows.
+        let shared = if self.scales.is_some() { (8 * self.columns / self.group) as u32 } else { 0 };
+        x.gpu().launch(kernel, Grid { blocks, threads: 128, shared }, &args)
+    }
+
+    fn tiles(&self, x: &Matrix, out: &Matrix, into: Into) -> Result<()> {
+        let (gpu, [m, n, k]) = (x.gpu(), [x.rows(), self.rows, self.columns]);
+        let residual = if into == Into::Added { out.ptr() } else { Ptr::NULL };
+        // The output's 16-bit type is the operands'.
+        let output = match into {
+            Into::Own | Into::Gated => Element::Bf16,
+            Into::Wide | Into::Added => Element::F32,
+        };
+        let finish = if into == Into::Gated { Finish::Swiglu } else { Finish::Plain };
+        let c_row = out.width();
+        let kernels = match (self.precision, x.element()) {
+            (Precision::Bf16, Element::Bf16) => {
+                return Gemm {
+                    a: x.ptr(),
+                    a_row: k,
+                    w: self.codes.ptr(),
+                    w_row: k,
+                    bias: Ptr::NULL,
+                    finish,
+                    residual,
+                    residual_row: n,
+                    c: out.ptr(),
+                    c_row,
+                    size: [m, n, k],
+                    element: Element::Bf16,
+                    output,
+                }
+                .launch(gpu);
+            }
+            (Precision::F16, Element::F16) => ["linear_stored_f16_64", "linear_stored_f16_128"],
+            (Precision::Int8, Element::Bf16) => ["linear_stored_int8_64", "linear_stored_int8_128"],
+            (Precision::Int4, Element::Bf16) => ["linear_stored_int4_64", "linear_stored_int4_128"],
+            (precision, element) => return Err(no_kernel(precision, element)),
+        };
+        let pointers = (Ptr::NULL, residual, out.ptr());
+        let out = Output::new("linear_stored", (m, n), finish, pointers, (n, c_row), output)?;
+        let (side, shared) = tile(gpu, Element::Bf16, m, n)?;
+        let args = LlamaGemm { weights: self.args(), a: x.ptr(), out };
+        let blocks = m.div_ceil(side) * n.div_ceil(side);
+        let kernel = if side == 64 { kernels[0] } else { kernels[1] };
+        gpu.launch(kernel, Grid { shared, ..Grid::line(blocks, THREADS) }, &args)
+    }
+
+    /// The rows of tokens (n), as f32. `tokens` lie on the device and are less than the number of rows.
+    pub fn embed(&self, tokens: Ptr, n: usize) -> Result<Matrix> {
+        let gpu = self.codes.gpu();
+        let out = Matrix::chunked(gpu, Element::F32, n, self.columns)?;
+        let kernel = match self.precision {
+            Precision::F32 => "embedding_stored_f32",
+            Precision::Bf16 => "embedding_stored_bf16",
+            Precision::F16 => "embedding_stored_f16",
+            Precision::Int8 => "embedding_stored_int8",
+            Precision::Int4 => return Err(Error::shape("embed", "a table of int4")),
+        };
+        gpu.launch(kernel, Grid::line(n, 128), &Embed { table: self.args(), tokens, out: out.ptr() })?;
+        Ok(out)
+    }
+}
+
+impl Gates {
+    /// Copies the matrices of gates and of ups to a device. They have the same shape.
+    pub fn upload(gpu: &Gpu, precision: Precision, columns: usize, gates: Numbers, ups: Numbers) -> Result<Gates> {
+        if (gates.0.len(), gates.1.len()) != (ups.0.len(), ups.1.len()) {
+            return Err(Error::shape("llama", "gates and ups of different shapes"));
+        }
+        let mut both = DeviceWeight::alloc(gpu, precision, columns, 2 * gates.0.len(), 2 * gates.1.len())?;
+        let inner = (both.rows / 2).max(1);
+        in_turn(&mut both.codes, gates.0, ups.0, gates.0.len() / inner)?;
+        if let Some(scales) = &mut both.scales {
+            in_turn(scales, gates.1, ups.1, gates.1.len() / inner)?;
+        }
+        Ok(Gates(both))
+    }
+
+    /// silu(x Wᵀ of the gates) · (x Wᵀ of the ups), of the activations' type.
+    pub fn multiply(&self, x: &Matrix) -> Result<Matrix> {
+        let out = Matrix::chunked(x.gpu(), x.element(), x.rows(), self.0.rows / 2)?;
+        self.0.product(x, &out, Into::Gated).map(|()| out)
+    }
+}
+
+/// Copies rows of so many bytes, one of each in turn.
+fn in_turn(to: &mut DeviceBuffer<u8>, first: &[u8], second: &[u8], row: usize) -> Result<()> {
+    if row == 0 {
+        return Ok(());
+    }
+    let some = (STAGED / 2 / row).max(1) * row;
+    let (mut staged, mut at) = (Vec::<u8>::new(), 0);
+    for (first, second) in first.chunks(some).zip(second.chunks(some)) {
+        staged.clear();
+        for (first, second) in first.chunks_exact(row).zip(second.chunks_exact(row)) {
+            staged.extend_from_slice(first);
+            staged.extend_from_slice(second);
+        }
+        to.write(at, &staged)?;
+        at += staged.len();
+    }
+    Ok(())
+}
+
+fn no_kernel(precision: Precision, element: Element) -> Error {
+    Error::shape("llama", format!("no kernel multiplies {element:?} activations by {precision} weights"))
+}

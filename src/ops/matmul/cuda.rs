@@ -1,0 +1,292 @@
+//! Matrix products (kernels/matmul.cu).
+
+use bytemuck::{Pod, Zeroable};
+
+use crate::device::Gpu;
+use crate::device::cuda::{Arithmetic, DeviceBuffer, Grid, Ptr, Target};
+use crate::error::Result;
+use crate::ops::reduce::Sums;
+
+/// The most products that one launch computes.
+const PRODUCTS: usize = 8;
+
+const TILE: usize = 64;
+
+/// Values of a sector, the unit in which device memory is moved.
+const SECTOR: usize = 8;
+
+/// Blocks that fill a large device; a product with fewer is split along k.
+const ENOUGH_BLOCKS: usize = 256;
+
+/// The shortest part of k that is worth a block of its own.
+const SHORTEST_PART: usize = 256;
+
+/// An f32 matrix in device memory: element (i, j) lies `i * row + j * column` values from `at`; in a batch, the next
+/// matrix `batch` values further.
+#[derive(Clone, Copy, Debug)]
+pub struct Operand {
+    pub at: Ptr,
+    pub row: usize,
+    pub column: usize,
+    pub batch: usize,
+}
+
+impl Operand {
+    /// Row-major with `row` values from one row to the next.
+    pub fn rows(at: Ptr, row: usize) -> Operand {
+        Operand { at, row, column: 1, batch: 0 }
+    }
+
+    /// The transposed matrix.
+    pub fn t(self) -> Operand {
+        Operand { row: self.column, column: self.row, ..self }
+    }
+
+    /// In a batch, the next matrix lies `batch` values further.
+    pub fn every(self, batch: usize) -> Operand {
+        Operand { batch, ..self }
+    }
+}
+
+/// C = alpha A B, or what the builder's methods add to it.
+#[derive(Clone, Copy, Debug)]
+pub struct Product {
+    a: Operand,
+    b: Operand,
+    size: [usize; 3],
+    batches: usize,
+    alpha: f32,
+    bias: (Ptr, usize),
+    mask: Option<Operand>,
+    row_sums: (Target, usize),
+    accumulate: bool,
+    relu: bool,
+    exact: bool,
+}
+
+/// Products that run at once, in one launch where they are not many: none reads what another writes.
+#[derive(Debug)]
+pub struct Products<'a> {
+    gpu: &'a Gpu,
+    queued: Vec<Gemm>,
+    exact: bool,
+    /// Results that nobody wants, but that are written.
+    unwanted: Vec<DeviceBuffer<f32>>,
+}
+
+/// A product as the kernels take it.
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+#[repr(C)]
+struct Gemm {
+    a: Ptr,
+    b: Ptr,
+    c: Ptr,
+    bias: Ptr,
+    mask: Ptr,
+    row_sums: Ptr,
+    a_row: i64,
+    a_col: i64,
+    b_row: i64,
+    b_col: i64,
+    c_row: i64,
+    mask_row: i64,
+    a_batch: i64,
+    b_batch: i64,
+    c_batch: i64,
+    bias_batch: i64,
+    row_sums_batch: i64,
+    c_split: i64,
+    m: i32,
+    n: i32,
+    k: i32,
+    splits: i32,
+    alpha: f32,
+    accumulate: i32,
+    relu: i32,
+    batches: i32,
+    row_sums_add: i32,
+    padding: i32,
+}
+
+/// The kernels' argument.
+#[derive(Clone, Copy, Pod, Zeroable)]
+#[repr(C)]
+struct Gemms {
+    of: [Gemm; PRODUCTS],
+    first: [i32; PRODUCTS],
+    count: i32,
+    padding: i32,
+}
+
+impl Product {
+    /// A (m, k) times B (k, n).
+    pub fn new(a: Operand, b: Operand, [m, n, k]: [usize; 3]) -> Product {
+        let (size, bias, row_sums) = ([m, n, k], (Ptr::NULL, 0), (Target::NULL, 0));
+        let (accumulate, relu, exact) = (false, false, false);
+        Product { a, b, size, batches: 1, alpha: 1.0, bias, mask: None, row_sums, accumulate, relu, exact }
+    }
+
+    /// As many products, whose operands lie apart by their `batch`.
+    pub fn batches(self, batches: usize) -> Product {
+        Product { batches, ..self }
+    }
+
+    /// Scaled.
+    pub fn scaled(self, alpha: f32) -> Product {
+        Product { alpha, ..self }
+    }
+
+    /// Plus a bias per column; in a batch, the next lies `batch` values further.
+    pub fn bias(self, at: Ptr, batch: usize) -> Product {
+        Product { bias: (at, batch), ..self }
+    }
+
+    /// Added to what C holds.
+    pub fn accumulate(self, accumulate: bool) -> Product {
+        Product { accumulate, ..self }
+    }
+
+    /// Negative results become 0.
+    pub fn relu(self, relu: bool) -> Product {
+        Product { relu, ..self }
+    }
+
+    /// 0 where the output of a ReLU, which lies as C does, is 0: the gradient of what went into it.
+    pub fn relu_backward(self, output: Operand) -> Product {
+        Product { mask: Some(output), ..self }
+    }
+
+    /// Beside C, sums A's rows over k into an array of m values, in a batch into the next, `batch` values further; not if it
+    /// is null. Where the product is the gradient of a layer's weight, those are the gradient of its bias. A
+    /// must be the transposed of a row-major matrix.
+    pub fn row_sums(self, to: Target, batch: usize) -> Product {
+        debug_assert!(self.a.row == 1, "row sums of a matrix that is not transposed");
+        Product { row_sums: (to, batch), ..self }
+    }
+
+    /// In f32, whatever the device's arithmetic.
+    pub fn exact(self) -> Product {
+        Product { exact: true, ..self }
+    }
+
+    /// Writes C, whose `column` must be 1.
+    pub fn write(self, gpu: &Gpu, c: Operand) -> Result<()> {
+        gpu.products().write(self, c)?.run()
+    }
+
+    fn gemm(self, c: Operand, (splits, split): (usize, usize)) -> Gemm {
+        let Product { a, b, size: [m, n, k], batches: _, alpha, bias, mask, row_sums, accumulate, relu, exact: _ } =
+            self;
+        Gemm {
+            a: a.at,
+            b: b.at,
+            c: c.at,
+            bias: bias.0,
+            mask: mask.map_or(Ptr::NULL, |mask| mask.at),
+            row_sums: row_sums.0.at,
+            a_row: a.row as i64,
+            a_col: a.column as i64,
+            b_row: b.row as i64,
+            b_col: b.column as i64,
+            c_row: c.row as i64,
+            mask_row: mask.map_or(0, |mask| mask.row) as i64,
+            a_batch: a.batch as i64,
+            b_batch: b.batch as i64,
+            c_batch: c.batch as i64,
+            bias_batch: bias.1 as i64,
+            row_sums_batch: row_sums.1 as i64,
+            c_split: split as i64,
+            m: m as i32,
+            n: n as i32,
+            k: k as i32,
+            splits: splits as i32,
+            alpha,
+            accumulate: accumulate as i32,
+            relu: relu as i32,
+            batches: self.batches as i32,
+            row_sums_add: row_sums.0.adds as i32,
+            padding: 0,
+        }
+    }
+}
+
+impl Gemm {
+    fn blocks(&self) -> usize {
+        (self.m as usize).div_ceil(TILE) * (self.n as usize).div_ceil(TILE) * (self.batches * self.splits) as usize
+    }
+}
+
+impl Gpu {
+    /// None yet.
+    pub fn products(&self) -> Products<'_> {
+        Products { gpu: self, queued: vec![], exact: false, unwanted: vec![] }
+    }
+}
+
+impl Products<'_> {
+    /// And one that writes C, whose `column` must be 1.
+    pub fn write(self, product: Product, c: Operand) -> Result<Self> {
+        self.queue(product, c, (1, 0))
+    }
+
+    /// And one that writes C, whose `column` must be 1, if it is not null. A long sum over k is split among blocks, whose
+    /// parts `sums` adds in order when it runs.
+    pub fn sum(self, product: Product, c: Operand, sums: &mut Sums) -> Result<Self> {
+        let ([m, n, k], batches, gpu) = (product.size, product.batches, self.gpu);
+        let has_sums = !product.row_sums.0.is_null();
+        if c.at == Ptr::NULL {
+            if !has_sums {
+                return Ok(self);
+            }
+            let unwanted = gpu.alloc::<f32>("partial products", batches * m * n)?;
+            let mut with = self.queue(product, Operand::rows(unwanted.ptr(), n).every(m * n), (1, 0))?;
+            with.unwanted.push(unwanted);
+            return Ok(with);
+        }
+        let blocks = m.div_ceil(TILE) * n.div_ceil(TILE) * batches;
+        let splits = ENOUGH_BLOCKS.div_ceil(blocks.max(1)).min(k.div_ceil(SHORTEST_PART)).max(1);
+        if splits == 1 {
+            return self.queue(product, c, (1, 0));
+        }
+        // The sums of A's rows stand behind each part's product; the next part begins with a sector of memory.
+        let part = (m * n + if has_sums { m } else { 0 }).next_multiple_of(SECTOR);
+        let partial = gpu.alloc::<f32>("partial products", batches * splits * part)?;
+        let with = self.queue(product.accumulate(false), Operand::rows(partial.ptr(), n), (splits, part))?;
+        let to = (c, product.accumulate, product.row_sums);
+        sums.add_products((partial, part), splits, (m, n), batches, to)?;
+        Ok(with)
+    }
+
+    fn queue(mut self, product: Product, c: Operand, splits: (usize, usize)) -> Result<Self> {
+        // Two that add to the same matrix must not run at once.
+        let meets = self.queued.iter().any(|other| other.c == c.at);
+        if meets || product.exact != self.exact || self.queued.len() == PRODUCTS {
+            self.launch()?;
+        }
+        self.exact = product.exact;
+        self.queued.push(product.gemm(c, splits));
+        Ok(self)
+    }
+
+    /// Runs those that did not yet.
+    pub fn run(mut self) -> Result<()> {
+        self.launch()
+    }
+
+    fn launch(&mut self) -> Result<()> {
+        let (kernel, threads) = match self.gpu.arithmetic() {
+            Arithmetic::Mixed if !self.exact => ("matmul_tf32", 128),
+            _ => ("matmul_f32", 256),
+        };
+        let mut args = Gemms { count: self.queued.len() as i32, ..Zeroable::zeroed() };
+        let mut blocks = 0;
+        for (i, gemm) in self.queued.drain(..).enumerate() {
+            (args.of[i], args.first[i]) = (gemm, blocks as i32);
+            blocks += gemm.blocks();
+        }
+        if blocks == 0 {
+            return Ok(());
+        }
+        self.gpu.launch(kernel, Grid::line(blocks, threads), &args)
+    }
+}

@@ -1,0 +1,40 @@
+//! Rotary embedding and causal attention over cached keys and values, which lie in pages on a device (kernels/llama_rope.cu,
+//! llama_prefill.cu, llama_decode.cu).
+
+mod cpu;
+mod cuda;
+
+pub use cpu::{KeysValues, Part, attend, rotate};
+pub use cuda::{Layer, PAGE, Page, Sequences, Tile};
+
+use crate::tensor::Element;
+
+/// The rows of one sequence in a ragged batch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Span {
+    /// Its first row in the batch.
+    pub start: usize,
+    /// Its rows: new tokens of the sequence.
+    pub rows: usize,
+    /// Position of the first row in the sequence: the tokens before it, whose keys and values are cached.
+    pub position: usize,
+}
+
+/// Heads of a decoder.
+#[derive(Clone, Copy, Debug)]
+pub struct Heads {
+    pub queries: usize,
+    /// Key and value heads; each serves `queries / kv` query heads.
+    pub kv: usize,
+    /// Values of a head.
+    pub size: usize,
+    /// Type of cached keys and values.
+    pub element: Element,
+}
+
+impl Heads {
+    /// Values of a row of queries, keys and values side by side.
+    pub fn width(&self) -> usize {
+        (self.queries + 2 * self.kv) * self.size
+    }
+}

@@ -1,0 +1,255 @@
+//! Rows of activations, which layers take and give, and the sequences that lie in them.
+
+use std::ops::Range;
+use std::sync::{Arc, OnceLock};
+
+use half::bf16;
+
+use super::{Compute, Element, Matrix};
+use crate::device::Gpu;
+use crate::device::cpu::{Buffer, HalfBuffer, simd, vector};
+use crate::device::cuda::{DeviceBuffer, Ptr};
+use crate::error::{Error, Result};
+
+/// Rows of activations: tokens, patches or pixels.
+#[derive(Debug)]
+pub struct Rows {
+    width: usize,
+    data: Data,
+}
+
+/// Row-major values.
+#[derive(Debug)]
+pub(crate) enum Data {
+    F32(Buffer),
+    Bf16(HalfBuffer),
+    Device(Box<DeviceRows>),
+}
+
+/// Rows in a device's memory.
+#[derive(Debug)]
+pub(crate) struct DeviceRows {
+    pub rows: Matrix,
+    /// The same in bf16, if the rows are f32 and a product is to come.
+    pub narrow: Option<Matrix>,
+}
+
+impl DeviceRows {
+    /// Calls a layer with the rows in this type, converted if need be.
+    pub fn with<R>(&self, element: Element, layer: impl FnOnce(&Matrix) -> Result<R>) -> Result<R> {
+        match &self.narrow {
+            _ if self.rows.element() == element => layer(&self.rows),
+            Some(narrow) if element == Element::Bf16 => layer(narrow),
+            _ => layer(&self.rows.converted()?),
+        }
+    }
+}
+
+impl Rows {
+    /// From values on the host.
+    pub fn new(values: impl Into<Buffer>, width: usize) -> Rows {
+        Rows { width, data: Data::F32(values.into()) }
+    }
+
+    /// From values on the host, where something computes.
+    pub fn on(values: Vec<f32>, width: usize, compute: &Compute) -> Result<Rows> {
+        match &compute.gpu {
+            Some(gpu) => Ok(Rows::on_device(Matrix::upload(gpu, "activations", &values, width, Element::F32)?)),
+            None => Ok(Rows::new(values, width)),
+        }
+    }
+
+    /// From a matrix in a device's memory.
+    pub(crate) fn on_device(rows: Matrix) -> Rows {
+        Rows::of(DeviceRows { rows, narrow: None })
+    }
+
+    /// From a matrix in a device's memory and its copy.
+    pub(crate) fn of(device: DeviceRows) -> Rows {
+        Rows { width: device.rows.width(), data: Data::Device(Box::new(device)) }
+    }
+
+    /// `count` rows of any values, to be written in full before they are read.
+    pub(crate) fn scratch(count: usize, width: usize, element: Element) -> Result<Rows> {
+        let data = match element {
+            Element::F32 => Data::F32(Buffer::scratch(count * width)),
+            Element::Bf16 => Data::Bf16(HalfBuffer::scratch(count * width)),
+            Element::F16 => return Err(Error::shape("activations", "rows of f16 on the CPU")),
+        };
+        Ok(Rows { width, data })
+    }
+
+    /// Number of rows.
+    pub fn count(&self) -> usize {
+        let len = match &self.data {
+            Data::F32(values) => values.len(),
+            Data::Bf16(values) => values.len(),
+            Data::Device(device) => return device.rows.rows(),
+        };
+        len / self.width
+    }
+
+    /// Values in a row.
+    pub fn width(&self) -> usize {
+        self.width
+    }
+
+    pub(crate) fn data(&self) -> &Data {
+        &self.data
+    }
+
+    pub(crate) fn data_mut(&mut self) -> &mut Data {
+        &mut self.data
+    }
+
+    /// The values in f32, for a layer that takes nothing else.
+    pub(crate) fn wide(&self, layer: &'static str) -> Result<&[f32]> {
+        match &self.data {
+            Data::F32(values) => Ok(values),
+            Data::Bf16(_) => Err(Error::shape(layer, "takes rows of f32, not of bf16")),
+            Data::Device(_) => Err(Error::shape(layer, "computes on the host, its rows lie on a device")),
+        }
+    }
+
+    /// The values in f32 on the host.
+    pub fn into_host(self) -> Result<Buffer> {
+        match self.data {
+            Data::F32(values) => Ok(values),
+            Data::Bf16(values) => Ok(widened(&values)),
+            Data::Device(device) => device.rows.read(),
+        }
+    }
+
+    /// The same rows in f32, where they lie.
+    pub fn into_wide(self) -> Result<Rows> {
+        if let Data::Device(device) = self.data {
+            return match device.rows.element() {
+                Element::F32 => Ok(Rows::on_device(device.rows)),
+                _ => Ok(Rows::on_device(device.rows.converted()?)),
+            };
+        }
+        let width = self.width;
+        Ok(Rows::new(self.into_host()?, width))
+    }
+
+    /// Each row as a vector of its own on the host.
+    pub fn into_vectors(self) -> Result<Vec<Vec<f32>>> {
+        let width = self.width;
+        Ok(self.into_host()?.chunks_exact(width).map(<[f32]>::to_vec).collect())
+    }
+
+    /// A copy of the rows of these numbers.
+    pub fn select(&self, numbers: &[usize]) -> Result<Rows> {
+        if let Data::Device(device) = &self.data {
+            let numbers: Vec<u32> = numbers.iter().map(|&number| number as u32).collect();
+            return Ok(Rows::on_device(device.rows.select(&numbers)?));
+        }
+        let x = self.wide("select")?;
+        let mut out = Buffer::scratch(numbers.len() * self.width);
+        for (out, &number) in out.chunks_exact_mut(self.width).zip(numbers) {
+            let row = x.get(number * self.width..(number + 1) * self.width);
+            out.copy_from_slice(row.ok_or_else(|| Error::shape("select", format!("no row {number}")))?);
+        }
+        Ok(Rows::new(out, self.width))
+    }
+}
+
+fn widened(values: &[bf16]) -> Buffer {
+    let mut wide = Buffer::scratch(values.len());
+    simd!(vector::widen_bf16(&mut wide, values));
+    wide
+}
+
+/// Sequences that lie one after the other in rows, without padding.
+#[derive(Clone, Debug)]
+pub struct Sequences {
+    lengths: Vec<usize>,
+    /// Made when a device first needs it.
+    on_device: Arc<OnceLock<SequenceRows>>,
+}
+
+impl Sequences {
+    /// Sequences of these lengths.
+    pub fn new(lengths: Vec<usize>) -> Sequences {
+        Sequences { lengths, on_device: Arc::default() }
+    }
+
+    /// `count` sequences of one length.
+    pub fn equal(count: usize, length: usize) -> Sequences {
+        Sequences::new(vec![length; count])
+    }
+
+    /// Where they lie, as a device reads it.
+    pub(crate) fn on(&self, gpu: &Gpu) -> Result<&SequenceRows> {
+        if let Some(rows) = self.on_device.get() {
+            return Ok(rows);
+        }
+        let rows = SequenceRows::new(gpu, &self.lengths)?;
+        Ok(self.on_device.get_or_init(|| rows))
+    }
+
+    /// Rows of each.
+    pub fn lengths(&self) -> &[usize] {
+        &self.lengths
+    }
+
+    /// Where each one's rows lie.
+    pub fn ranges(&self) -> impl Iterator<Item = Range<usize>> {
+        self.lengths.iter().scan(0, |start, length| {
+            let range = *start..*start + length;
+            *start = range.end;
+            Some(range)
+        })
+    }
+}
+
+/// Where each sequence lies among the rows of a matrix.
+#[derive(Debug)]
+pub struct SequenceRows {
+    /// Offsets (n + 1).
+    offsets: DeviceBuffer<u32>,
+    rows: usize,
+    longest: usize,
+}
+
+impl SequenceRows {
+    /// Sequences of these lengths, one after the other.
+    pub fn new(gpu: &Gpu, lengths: &[usize]) -> Result<SequenceRows> {
+        let rows: usize = lengths.iter().sum();
+        if i32::try_from(rows).is_err() {
+            return Err(Error::shape("sequences", format!("{rows} rows in one batch; take a smaller batch")));
+        }
+        let ends = lengths.iter().scan(0, |end, length| {
+            *end += *length as u32;
+            Some(*end)
+        });
+        let offsets: Vec<u32> = std::iter::once(0).chain(ends).collect();
+        let longest = lengths.iter().copied().max().unwrap_or(0);
+        Ok(SequenceRows { offsets: gpu.upload("offsets", &offsets)?, rows, longest })
+    }
+
+    /// Number of sequences.
+    pub fn len(&self) -> usize {
+        self.offsets.len() - 1
+    }
+
+    /// Whether there are no sequences.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Rows of all sequences.
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// Where the offsets lie.
+    pub fn offsets(&self) -> Ptr {
+        self.offsets.ptr()
+    }
+
+    /// Rows of the longest sequence.
+    pub fn longest(&self) -> usize {
+        self.longest
+    }
+}

@@ -1,0 +1,168 @@
+//! Weight matrices as they lie in memory or in a mapped file, in any precision.
+
+use half::{bf16, f16};
+use rayon::prelude::*;
+
+use super::quantized::{Bits, dequantize, quantize};
+use super::{DType, Precision, SharedSlice};
+use crate::device::cpu::{simd, vector};
+use crate::error::{Error, Result};
+
+/// A matrix (rows, columns), row-major.
+#[derive(Clone, Debug)]
+pub struct Weight {
+    rows: usize,
+    columns: usize,
+    values: Values,
+}
+
+/// Numbers of a matrix. Cloning shares them.
+#[derive(Clone, Debug)]
+pub enum Values {
+    F32(SharedSlice<f32>),
+    F16(SharedSlice<f16>),
+    Bf16(SharedSlice<bf16>),
+    /// Integers with a scale per group; `quantized.rs` describes the layout.
+    Quantized {
+        bits: Bits,
+        codes: SharedSlice<u8>,
+        scales: SharedSlice<bf16>,
+    },
+}
+
+impl Weight {
+    /// Fails if the number of values is not that of the shape.
+    pub fn new(rows: usize, columns: usize, values: Values) -> Result<Weight> {
+        let fits = match &values {
+            Values::F32(v) => v.len() == rows * columns,
+            Values::F16(v) => v.len() == rows * columns,
+            Values::Bf16(v) => v.len() == rows * columns,
+            Values::Quantized { bits, codes, scales } => {
+                let groups = scales.len().checked_div(rows).unwrap_or(0);
+                let whole = groups > 0 && scales.len() == rows * groups && columns.is_multiple_of(groups);
+                whole && matches!(columns / groups, 64 | 128) && codes.len() == rows * bits.bytes(columns)
+            }
+        };
+        match fits {
+            true => Ok(Weight { rows, columns, values }),
+            false => Err(Error::shape("llama", format!("values of another shape than {rows} x {columns}"))),
+        }
+    }
+
+    /// Rows: outputs of a layer.
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// Columns: inputs of a layer.
+    pub fn columns(&self) -> usize {
+        self.columns
+    }
+
+    /// Its numbers.
+    pub fn values(&self) -> &Values {
+        &self.values
+    }
+
+    /// Bytes of its numbers and scales.
+    pub fn bytes(&self) -> usize {
+        match &self.values {
+            Values::F32(v) => 4 * v.len(),
+            Values::F16(v) => 2 * v.len(),
+            Values::Bf16(v) => 2 * v.len(),
+            Values::Quantized { codes, scales, .. } => codes.len() + 2 * scales.len(),
+        }
+    }
+
+    /// What its numbers are.
+    pub fn precision(&self) -> Precision {
+        match &self.values {
+            Values::F32(_) => Precision::F32,
+            Values::F16(_) => Precision::F16,
+            Values::Bf16(_) => Precision::Bf16,
+            Values::Quantized { bits: Bits::Eight, .. } => Precision::Int8,
+            Values::Quantized { bits: Bits::Four, .. } => Precision::Int4,
+        }
+    }
+
+    /// One row as f32 (columns).
+    pub fn row(&self, row: usize, out: &mut [f32]) {
+        let at = row * self.columns..(row + 1) * self.columns;
+        match &self.values {
+            Values::F32(v) => out.copy_from_slice(&v[at]),
+            Values::F16(v) => simd!(vector::widen(out, &v[at])),
+            Values::Bf16(v) => simd!(vector::widen_bf16(out, &v[at])),
+            Values::Quantized { bits, codes, scales } => {
+                let (bytes, groups) = (bits.bytes(self.columns), scales.len() / self.rows);
+                dequantize(*bits, &codes[row * bytes..][..bytes], &scales[row * groups..][..groups], out);
+            }
+        }
+    }
+
+    /// The matrix in another precision; itself, shared, if it has that one already.
+    ///
+    /// Fails if a float is not finite or the columns cannot be quantized in groups.
+    pub fn to(&self, precision: Precision) -> Result<Weight> {
+        if self.precision() == precision {
+            return Ok(self.clone());
+        }
+        let values = match precision {
+            Precision::F32 => Values::F32(self.converted(|x| x)?),
+            Precision::F16 => Values::F16(self.converted(f16::from_f32)?),
+            Precision::Bf16 => Values::Bf16(self.converted(bf16::from_f32)?),
+            Precision::Int8 => self.quantized(Bits::Eight)?,
+            Precision::Int4 => self.quantized(Bits::Four)?,
+        };
+        Weight::new(self.rows, self.columns, values)
+    }
+
+    fn converted<T: bytemuck::Pod + Send>(&self, from: impl Fn(f32) -> T + Sync) -> Result<SharedSlice<T>> {
+        let convert = |out: &mut [T]| {
+            out.par_chunks_mut(self.columns.max(1)).enumerate().for_each_init(
+                || vec![0.0; self.columns],
+                |wide, (row, out)| {
+                    self.row(row, wide);
+                    out.iter_mut().zip(wide).for_each(|(out, x)| *out = from(*x));
+                },
+            );
+        };
+        Ok(SharedSlice::in_large_pages(self.rows * self.columns, convert)?.0)
+    }
+
+    fn quantized(&self, bits: Bits) -> Result<Values> {
+        let group = bits.group(self.columns).ok_or_else(|| {
+            Error::invalid(format!(
+                "rows of {} weights cannot be quantized in groups of 64; use bf16, f16 or f32",
+                self.columns
+            ))
+        })?;
+        let (bytes, groups) = (bits.bytes(self.columns), self.columns / group);
+        let mut scales = vec![bf16::ZERO; self.rows * groups];
+        let (codes, finite) = SharedSlice::in_large_pages(self.rows * bytes, |codes| {
+            let rows = codes.par_chunks_mut(bytes).zip(scales.par_chunks_mut(groups)).enumerate();
+            rows.map_init(
+                || vec![0.0; self.columns],
+                |wide, (row, (codes, scales))| {
+                    self.row(row, wide);
+                    quantize(bits, wide, codes, scales);
+                    wide.iter().all(|x| x.is_finite())
+                },
+            )
+            .reduce(|| true, |a, b| a & b)
+        })?;
+        match finite {
+            true => Ok(Values::Quantized { bits, codes, scales: scales.into() }),
+            false => Err(Error::invalid("holds a weight that is infinite or no number")),
+        }
+    }
+}
+
+/// The precision of floats of this type, if they can be weights.
+pub(crate) fn float_precision(dtype: DType) -> Option<Precision> {
+    match dtype {
+        DType::F32 => Some(Precision::F32),
+        DType::F16 => Some(Precision::F16),
+        DType::BF16 => Some(Precision::Bf16),
+        _ => None,
+    }
+}
