@@ -168,6 +168,28 @@ fn a_spoilt_weights_file_is_named_with_its_tensor() {
 }
 
 #[test]
+fn pipes_folders_and_devices_in_a_files_place_are_named() {
+    let world = World::encoded();
+    for (path, args) in [
+        ("data/entities.jsonl", world.train()),
+        ("encoder/config.json", world.encode()),
+        ("encoder/model.safetensors", world.encode()),
+        ("features/manifest.json", world.train()),
+    ] {
+        let kept = world.path("kept");
+        fs::rename(world.path(path), &kept).unwrap();
+        assert!(Command::new("mkfifo").arg(world.path(path)).status().unwrap().success());
+        refuse(&args, &[path, "is a pipe", "no regular file"]);
+        fs::remove_file(world.path(path)).unwrap();
+        fs::create_dir(world.path(path)).unwrap();
+        refuse(&args, &[path, "is a folder"]);
+        fs::remove_dir(world.path(path)).unwrap();
+        fs::rename(&kept, world.path(path)).unwrap();
+    }
+    refuse(&[&world.train()[..], &["--config", "/dev/zero"]].concat(), &["/dev/zero: is a device", "512 MiB"]);
+}
+
+#[test]
 fn features_of_another_encoder_are_refused() {
     let world = World::encoded();
     world.write_encoder("other", 7);

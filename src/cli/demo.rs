@@ -11,7 +11,7 @@ use fissfuse::data::{Dataset, Mention, Skipped, Split, Tolerance};
 use fissfuse::encoder::Encoders;
 use fissfuse::encoder::clip::{RandomClip, write_random};
 use fissfuse::eval::Linker;
-use fissfuse::kar::{self, instructions, read_run};
+use fissfuse::kar::{self, RunFile, instructions, read_run};
 use fissfuse::llama::{self, LlamaConfig, Preset};
 use fissfuse::model::Modalities;
 use fissfuse::train::TrainedModel;
@@ -160,7 +160,7 @@ fn rerank(folder: &Path, seed: u64, device: &DeviceArgs) -> anyhow::Result<()> {
     let mut skipped = Skipped::default();
     let dataset = Dataset::open(&data, Tolerance::Strict, &mut skipped)?;
     let mentions = dataset.mentions(Split::Test, &mut skipped)?;
-    let rankings = read_run(&run, &dataset, &mentions, Tolerance::Strict, &mut skipped)?;
+    let rankings = read_run(&RunFile::read(&run)?, &dataset, &mentions, Tolerance::Strict, &mut skipped)?;
     // Its tokenizer learns the words of the instructions that it will read.
     let texts = instructions(&rankings, &dataset, &kar::Settings::default())?;
     let config = LlamaConfig { vocab_size: 4096, ..Preset::Tiny.config() };

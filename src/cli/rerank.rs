@@ -11,8 +11,8 @@ use fissfuse::kar::endpoint::{Endpoint, EndpointSettings};
 use fissfuse::kar::llama::{Batching, Decoder};
 use fissfuse::kar::model::LanguageModel;
 use fissfuse::kar::{
-    Budget, Header, Journal, Report, Scoring, Settings, Strategy, Template, Unanswered, excerpt, read_run, rerank,
-    write_run,
+    Budget, Header, Journal, Report, RunFile, Scoring, Settings, Strategy, Template, Unanswered, excerpt, read_run,
+    rerank, write_run,
 };
 use fissfuse::llama::Precision;
 use fissfuse::report::{Provenance, rank_change_table, reranking_table};
@@ -256,7 +256,8 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     let mut skipped = Skipped::default();
     let dataset = args.data.open(&mut skipped)?;
     let mentions = dataset.mentions(args.split, &mut skipped)?;
-    let rankings = read_run(&args.ranking, &dataset, &mentions, args.data.tolerance(), &mut skipped)?;
+    let run = RunFile::read(&args.ranking)?;
+    let rankings = read_run(&run, &dataset, &mentions, args.data.tolerance(), &mut skipped)?;
     list_skipped(&skipped);
     if args.show_prompt {
         let first = rankings.first().context("the run file is empty")?;
@@ -266,7 +267,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         return Ok(());
     }
     let (mut model, device) = args.model.open()?;
-    let header = Header::new(&*model, &settings, &template, &dataset, &args.ranking)?;
+    let header = Header::new(&*model, &settings, &template, &dataset, &run)?;
     let mut journal = Journal::open(&journal, &header)?;
     if !journal.is_empty() {
         eprintln!("going on with {} answers of {}", journal.len(), journal.path().display());

@@ -6,8 +6,9 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use super::metrics::Metrics;
-use crate::data::{Dataset, Mention, Skipped, Tolerance, read_records, record_error};
+use crate::data::{Dataset, Mention, Skipped, Tolerance, parse_records, record_error};
 use crate::error::{Error, Result};
+use crate::files;
 
 /// A line: a ranking as `candidates`, or as the `links` or the `error` of `fissfuse link`. Other fields are ignored.
 #[derive(Deserialize)]
@@ -50,7 +51,7 @@ impl RunMetrics {
         let by_id: HashMap<&str, &Mention> = mentions.iter().map(|m| (m.id.as_str(), m)).collect();
         let (mut seen, mut ranks) = (HashSet::new(), Vec::new());
         let (mut gold_missing, mut without_gold, mut errors) = (0, 0, 0);
-        for (line, record) in read_records::<Record>(path)? {
+        for (line, record) in parse_records::<Record>(path, &files::read_text_or_stream(path)?) {
             // A mention whose line holds an error has a line.
             let failed = record.as_ref().ok().filter(|record| record.error.is_some());
             if let Some(mention) = failed.and_then(|r| by_id.get(r.mention_id.as_deref()?)) {

@@ -14,6 +14,7 @@ use xxhash_rust::xxh3::xxh3_128;
 
 use super::instruction::{Budget, Strategy, Template};
 use super::model::{LanguageModel, Question, Reply, Wanted};
+use super::run_file::RunFile;
 use super::types::{Scoring, Settings};
 use crate::data::{Dataset, parse_record, record_error};
 use crate::error::{Error, Result};
@@ -50,7 +51,7 @@ impl Header {
         settings: &Settings,
         template: &Template,
         dataset: &Dataset,
-        run: &Path,
+        run: &RunFile,
     ) -> Result<Header> {
         let checksum = |bytes: &[u8]| format!("{:032x}", xxh3_128(bytes));
         Ok(Header {
@@ -62,7 +63,7 @@ impl Header {
             template: checksum(template.text().as_bytes()),
             budget: settings.budget,
             dataset: dataset.checksum()?,
-            ranking: checksum(&std::fs::read(run).map_err(Error::io(run, "read"))?),
+            ranking: run.checksum(),
         })
     }
 }
@@ -102,6 +103,10 @@ impl Journal {
     pub fn open(path: &Path, header: &Header) -> Result<Journal> {
         if let Some(folder) = path.parent().filter(|f| !f.as_os_str().is_empty()) {
             files::create_folder(folder)?;
+        }
+        // A device or a pipe keeps nothing.
+        if path.exists() {
+            files::expect_regular(path)?;
         }
         let open = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path);
         let mut file = open.map_err(Error::io(path, "open"))?;
@@ -300,5 +305,9 @@ mod tests {
         text.push_str("{\"mention_id\":7}\n");
         std::fs::write(&path, &text).unwrap();
         assert!(open(header()).unwrap_err().to_string().contains("journal.jsonl:2: "));
+        for (path, says) in [(Path::new("/dev/null"), "is a device"), (folder.path(), "is a folder")] {
+            let error = Journal::open(path, &header()).unwrap_err().to_string();
+            assert!(error.contains(says) && error.contains("no regular file"), "{error}");
+        }
     }
 }

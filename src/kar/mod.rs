@@ -21,6 +21,6 @@ pub use instruction::{Budget, MOST_OPTIONS, Prompt, Strategy, Template};
 pub use journal::{Header, Journal};
 pub use report::{RankChanges, Report, Unanswered};
 pub use rerank::{instructions, rerank};
-pub use run_file::{Ranking, read_run, write_run};
+pub use run_file::{Ranking, RunFile, read_run, write_run};
 pub use types::{Outcome, Reranked, Scoring, Settings, Spent, Verdict};
 pub use words::excerpt;

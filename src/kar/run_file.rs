@@ -2,13 +2,14 @@
 
 use std::collections::HashMap;
 use std::collections::HashSet;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 use serde_json::json;
+use xxhash_rust::xxh3::xxh3_128;
 
 use super::types::{Reranked, Verdict};
-use crate::data::{Dataset, Mention, Skipped, Tolerance, read_records, record_error};
+use crate::data::{Dataset, Mention, Skipped, Tolerance, parse_records, record_error};
 use crate::error::{Error, Result};
 use crate::files;
 
@@ -71,21 +72,40 @@ impl Ranking {
     }
 }
 
-/// Reads a run file and looks up its identifiers among a dataset's entities and these mentions of it.
+/// A run file's text, read once: what is piped cannot be read again.
+pub struct RunFile {
+    path: PathBuf,
+    text: String,
+}
+
+impl RunFile {
+    /// Reads it.
+    pub fn read(path: &Path) -> Result<RunFile> {
+        Ok(RunFile { path: path.to_path_buf(), text: files::read_text_or_stream(path)? })
+    }
+
+    /// Tells it from others.
+    pub fn checksum(&self) -> String {
+        format!("{:032x}", xxh3_128(self.text.as_bytes()))
+    }
+}
+
+/// Looks up a run file's identifiers among a dataset's entities and these mentions of it.
 ///
 /// Fails at the first bad line, or leaves such lines out and lists them: a mention that the data lack or that an
 /// earlier line has, a candidate that is no entity or is listed twice, scores that do not fit the candidates.
 pub fn read_run(
-    path: &Path,
+    run: &RunFile,
     dataset: &Dataset,
     mentions: &[Mention],
     tolerance: Tolerance,
     skipped: &mut Skipped,
 ) -> Result<Vec<Ranking>> {
+    let RunFile { path, text } = run;
     let by_id: HashMap<&str, &Mention> = mentions.iter().map(|m| (m.id.as_str(), m)).collect();
     let mut line_of: HashMap<String, usize> = HashMap::new();
     let mut rankings = Vec::new();
-    for (line, record) in read_records::<Record>(path)? {
+    for (line, record) in parse_records::<Record>(path, text) {
         let ranking = record.and_then(|record| {
             let id = record.mention_id.clone();
             let ranking = look_up(record, dataset, &by_id)
@@ -171,7 +191,8 @@ mod tests {
         let mut skipped = Skipped::default();
         let dataset = Dataset::open(folder.path(), tolerance, &mut skipped)?;
         let mentions = dataset.mentions(Split::Test, &mut skipped)?;
-        let rankings = read_run(&folder.path().join("run.jsonl"), &dataset, &mentions, tolerance, &mut skipped)?;
+        let run = RunFile::read(&folder.path().join("run.jsonl"))?;
+        let rankings = read_run(&run, &dataset, &mentions, tolerance, &mut skipped)?;
         Ok((rankings, skipped))
     }
 

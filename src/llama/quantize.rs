@@ -60,7 +60,7 @@ pub fn quantize(folder: &Path, out: &Path, precision: Precision, on_layer: impl 
     for name in BESIDE {
         let from = folder.join(name);
         if from.exists() {
-            let bytes = std::fs::read(&from).map_err(Error::io(&from, "read"))?;
+            let bytes = files::read(&from)?;
             files::write_new(&out.join(name), &bytes)?;
         }
     }

@@ -9,7 +9,7 @@ use crate::data::{Dataset, Skipped, Split, Tolerance};
 use crate::device::Gpu;
 use crate::error::Result;
 use crate::kar::llama::{Batching, Decoder};
-use crate::kar::{Ranking, Scoring, Settings, Spent, Template, instructions, read_run, rerank};
+use crate::kar::{Ranking, RunFile, Scoring, Settings, Spent, Template, instructions, read_run, rerank};
 use crate::llama::{LlamaConfig, Precision, write_random};
 
 /// A way to re-rank and what it took.
@@ -44,7 +44,7 @@ impl KarBench {
         let mut skipped = Skipped::default();
         let dataset = Dataset::open(data, Tolerance::Strict, &mut skipped)?;
         let all = dataset.mentions(Split::Test, &mut skipped)?;
-        let mut rankings = read_run(run, &dataset, &all, Tolerance::Strict, &mut skipped)?;
+        let mut rankings = read_run(&RunFile::read(run)?, &dataset, &all, Tolerance::Strict, &mut skipped)?;
         rankings.truncate(mentions);
         let folder = tempfile::tempdir().map_err(crate::Error::io(std::env::temp_dir(), "create"))?;
         let texts = instructions(&rankings, &dataset, &Settings::default())?;

@@ -9,7 +9,7 @@ use fissfuse::encoder::clip::ClipConfig;
 use fissfuse::encoder::resnet::ResNetConfig;
 use fissfuse::encoder::{ImageProcessor, ProcessorKind, image_size, read_image};
 use fissfuse::kar::answer::{Choice, Reading, read};
-use fissfuse::kar::{Budget, Header, Journal, Scoring, Strategy, read_run};
+use fissfuse::kar::{Budget, Header, Journal, RunFile, Scoring, Strategy, read_run};
 use fissfuse::llama::{ChatTemplate, GenerationConfig, LlamaConfig, Message};
 use fissfuse::tensor::safetensors::Reader;
 use fissfuse::tokenizer::Tokenizer;
@@ -178,7 +178,8 @@ fn run_files() {
     fuzz(target, |input| {
         fs::write(&file, input).unwrap();
         for tolerance in [Tolerance::Strict, Tolerance::Skip] {
-            let _ = read_run(&file, &dataset, &mentions, tolerance, &mut Skipped::default());
+            let run = RunFile::read(&file);
+            let _ = run.and_then(|run| read_run(&run, &dataset, &mentions, tolerance, &mut Skipped::default()));
         }
     });
 }

@@ -18,6 +18,7 @@ use ureq::tls::{PemItem, RootCerts, TlsConfig, parse_pem};
 use super::model::{LanguageModel, Question, Reply, Said, Wanted};
 use super::words::excerpt;
 use crate::error::{Error, Result};
+use crate::files;
 use chat::{Defect, Manner, error_message};
 use retry::{Backoff, Turn, wait_of};
 use secrets::Secrets;
@@ -267,7 +268,7 @@ impl Endpoint {
 
 /// The certificates of a file.
 fn authorities(path: &std::path::Path) -> Result<RootCerts> {
-    let bytes = std::fs::read(path).map_err(Error::io(path, "read"))?;
+    let bytes = files::read_or_stream(path)?;
     let mut certificates = Vec::new();
     for item in parse_pem(&bytes) {
         match item {

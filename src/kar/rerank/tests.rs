@@ -3,6 +3,7 @@ use crate::data::{Mention, Skipped, Tolerance};
 use crate::kar::Header;
 use crate::kar::instruction::letter;
 use crate::kar::model::Wanted;
+use crate::kar::run_file::RunFile;
 use crate::kar::types::Scoring;
 
 /// A model that knows which entity is right, as far as `certainty` goes, and likes letters by `prior`.
@@ -170,7 +171,7 @@ fn the_gate_asks_where_the_margin_is_small() {
 fn what_the_journal_holds_is_not_asked_again() {
     let (dataset, _, folder) = world();
     let (path, settings) = (folder.path().join("journal.jsonl"), Settings { debias: Some(0.2), ..FOUR() });
-    let run = folder.path().join("entities.jsonl");
+    let run = RunFile::read(&folder.path().join("entities.jsonl")).unwrap();
     let template = Template::built_in(settings.strategy).unwrap();
     let header = Header::new(&Oracle::new(), &settings, &template, &dataset, &run).unwrap();
     let mut calls = Vec::new();
