@@ -3,6 +3,8 @@
 use std::fs;
 use std::process::Command;
 
+use fissfuse::tensor::Tensor;
+use fissfuse::tensor::safetensors::{Reader, Writer};
 use serde_json::json;
 
 use crate::support::{World, fissfuse, half_written, refuse, refused, replace, run, succeed};
@@ -165,6 +167,32 @@ fn a_spoilt_weights_file_is_named_with_its_tensor() {
     spoil("\"dtype\":\"F32\"", "\"dtype\":\"I32\"");
     refuse(&world.encode(), &["model.safetensors", "I32"]);
     assert!(half_written(&world.path("")).is_empty());
+}
+
+#[test]
+fn an_encoder_that_gives_no_numbers_is_named_with_the_item() {
+    let world = World::new();
+    let file = world.path("encoder/model.safetensors");
+    let reader = Reader::open(&file).unwrap();
+    let names: Vec<String> = reader.names().map(str::to_string).collect();
+    let mut tensors: Vec<_> = names.iter().map(|name| (name, reader.tensor(name).unwrap())).collect();
+    // Weights that are numbers, and products of theirs that are none.
+    for (_, tensor) in tensors.iter_mut().filter(|(name, _)| name.ends_with("_projection.weight")) {
+        *tensor = Tensor::new(tensor.shape().to_vec(), vec![3e38; tensor.len()]).unwrap();
+    }
+    let mut writer = Writer::default();
+    for (name, tensor) in &tensors {
+        writer.tensor(name.as_str(), tensor);
+    }
+    writer.write(&file).unwrap();
+    refuse(&[&world.encode()[..], &["--modalities", "text"]].concat(), &["entity `Q0`", "NaN", "encoder clip"]);
+    refuse(&[&world.encode()[..], &["--modalities", "image"]].concat(), &["stand-in", "NaN", "encoder clip"]);
+    let embed = ["embed", "--encoder", world.arg("encoder"), "--out", world.arg("embedded")];
+    let image = world.arg("data/images/red-ball.png");
+    for (input, says) in [(["--text", "a ball"], "a ball"), (["--image", image], "red-ball.png")] {
+        refuse(&[&embed[..], &input].concat(), &[says, "encoder (clip", "are its weights whole?"]);
+    }
+    assert!(!world.path("embedded").exists());
 }
 
 #[test]

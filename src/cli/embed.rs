@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use fissfuse::device::DeviceChoice;
 use fissfuse::device::cuda::Arithmetic;
 use fissfuse::encoder::{Compute, ImageEncoder, Precision, TextEncoder};
+use fissfuse::kar::excerpt;
 use fissfuse::tensor::Tensor;
 use fissfuse::tensor::safetensors::Writer;
 
@@ -63,6 +64,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     if let Some((text, encoder)) = text {
         let (width, _) = encoder.widths();
         for encoded in encoder.encode_texts(&[text], args.max_tokens.unwrap_or(usize::MAX))? {
+            encoded.expect_finite(&format!("text {:?}", excerpt(text)), encoder.identity())?;
             tensors.push(("text.tokens", Tensor::new([encoded.tokens.len() / width, width], encoded.tokens)?));
             tensors.push(("text.global", Tensor::new([encoded.global.len()], encoded.global)?));
         }
@@ -70,6 +72,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     if let Some((path, encoder)) = image {
         let (width, _) = encoder.widths();
         for encoded in encoder.encode_images(&[encoder.prepare(path)?])? {
+            encoded.expect_finite(&path.display().to_string(), encoder.identity())?;
             tensors.push(("image.patches", Tensor::new([encoded.tokens.len() / width, width], encoded.tokens)?));
             tensors.push(("image.global", Tensor::new([encoded.global.len()], encoded.global)?));
         }
