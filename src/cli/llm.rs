@@ -223,7 +223,6 @@ fn run_quantize(args: Quantize) -> anyhow::Result<()> {
 fn run_random(args: Random) -> anyhow::Result<()> {
     let preset = args.preset.config();
     let config = LlamaConfig { layers: args.layers.unwrap_or(preset.layers), tied: args.tied, ..preset };
-    anyhow::ensure!(!args.out.join("config.json").exists(), "{} holds a model already", args.out.display());
     let texts = fissfuse::data::demo::descriptions()?;
     write_random(&args.out, &config, args.precision, args.seed, texts.iter().map(String::as_str))?;
     let parameters = config.matrix_parameters() as f64 / 1e6;

@@ -4,6 +4,7 @@ mod destination;
 mod leftovers;
 mod lock;
 mod read;
+mod room;
 mod together;
 mod write;
 
@@ -11,6 +12,7 @@ use std::path::Path;
 
 pub use lock::FolderLock;
 pub use read::{expect_regular, read, read_or_stream, read_text, read_text_or_stream};
+pub use room::{expect_file_at, expect_folder_at, expect_room_for, is_stream};
 pub use together::{complete, write_together};
 pub use write::{write_folder_whole, write_new, write_whole, write_whole_at};
 
