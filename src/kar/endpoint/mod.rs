@@ -20,7 +20,7 @@ use super::words::excerpt;
 use crate::error::{Error, Result};
 use crate::files;
 use chat::{Defect, Manner, error_message};
-use retry::{Backoff, Turn, wait_of};
+use retry::{Backoff, LONGEST, Turn, wait_of};
 use secrets::Secrets;
 
 /// Longest response that is read.
@@ -228,6 +228,13 @@ impl Endpoint {
                 Call::Failed(reason, _) if attempt == self.settings.retries => {
                     let calls = attempt + 1;
                     return fail(format!("{reason}; gave up after {calls} calls. Run again to go on from here"));
+                }
+                Call::Failed(reason, Some(wait)) if wait > LONGEST => {
+                    let (asked, longest) = (wait.as_secs(), LONGEST.as_secs());
+                    return fail(format!(
+                        "{reason}; the server asks for a wait of {asked} s (Retry-After), and {longest} s are the longest. \
+                         Run again then to go on from here"
+                    ));
                 }
                 Call::Failed(reason, wait) => {
                     let own = backoff.wait(attempt);
