@@ -218,6 +218,27 @@ fn pipes_folders_and_devices_in_a_files_place_are_named() {
 }
 
 #[test]
+fn outputs_that_cannot_be_written_are_named_before_the_work() {
+    let world = World::encoded();
+    let file = world.arg("data/test.jsonl");
+    fs::write(world.path("file"), "").unwrap();
+    // The model is not there either, which is found later.
+    for out in ["file", "file/new"] {
+        refuse(&world.eval(out), &[out, "is no folder"]);
+        refuse(&replace(world.train(), "--out", world.arg(out)), &[out, "is no folder"]);
+        refuse(&replace(world.encode(), "--out", world.arg(out)), &[out, "is no folder"]);
+    }
+    let judge = ["eval", "--data", world.arg("data"), "--ranking", file, "--out", world.arg("file")];
+    refuse(&judge, &["file", "is no folder"]);
+    for flag in ["--features", "--seed", "--device", "--feature-memory"] {
+        assert_eq!(run(&[&judge[..], &[flag, "0"]].concat()).status.code(), Some(2), "{flag}");
+    }
+    refuse(&[&world.link()[..], &["--images", world.arg("nowhere")]].concat(), &["nowhere: --images is no folder"]);
+    let audit = ["audit", "--data", world.arg("nowhere"), "--json", world.arg("encoder")];
+    refuse(&audit, &["encoder: is a folder"]);
+}
+
+#[test]
 fn features_of_another_encoder_are_refused() {
     let world = World::encoded();
     world.write_encoder("other", 7);
@@ -283,15 +304,6 @@ fn a_full_disk_leaves_nothing_half_written() {
     refused(&on_a_full_disk(4, &[&world.train()[..], &["--epochs", "1"]].concat()), &["cannot write"]);
     assert!(half_written(&world.path("")).is_empty());
     assert!(!world.path("model/best.safetensors").exists() && !world.path("model/last.safetensors").exists());
-}
-
-#[test]
-fn a_folder_that_cannot_be_written_is_named() {
-    let world = World::encoded();
-    fs::write(world.path("file"), "").unwrap();
-    let train = replace(world.train(), "--out", world.arg("file/model"));
-    refuse(&train, &["file/model", "cannot create"]);
-    refuse(&replace(world.encode(), "--out", world.arg("file/features")), &["file/features"]);
 }
 
 #[test]

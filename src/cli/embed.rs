@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use fissfuse::device::DeviceChoice;
 use fissfuse::device::cuda::Arithmetic;
 use fissfuse::encoder::{Compute, ImageEncoder, Precision, TextEncoder};
+use fissfuse::files;
 use fissfuse::kar::excerpt;
 use fissfuse::tensor::Tensor;
 use fissfuse::tensor::safetensors::Writer;
@@ -50,6 +51,7 @@ pub struct Args {
 pub fn run(args: Args) -> anyhow::Result<()> {
     let image: Vec<_> = args.image.iter().map(|path| ("--image", path.as_path())).collect();
     paths::keep_apart(&image, &[("--out", &args.out)])?;
+    files::expect_file_at(&args.out)?;
     let text = args.text.as_ref().map(|text| anyhow::Ok((text, args.encoders.text(&None)?))).transpose()?;
     let image = args.image.as_ref().map(|image| anyhow::Ok((image, args.encoders.image(&None)?))).transpose()?;
     let open = |compute: &Compute| {

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use clap::Subcommand;
 use fissfuse::device::describe;
+use fissfuse::files;
 use fissfuse::llama::{
     Generation, Llama, LlamaConfig, Message, Precision, Preset, Sampling, Spent, Stop, quantize, write_random,
 };
@@ -75,7 +76,7 @@ struct Ask {
     logits: Option<PathBuf>,
 
     /// Print the prompt as the chat template writes it, on standard error.
-    #[arg(long)]
+    #[arg(long, requires = "chat")]
     show_prompt: bool,
 
     #[command(flatten)]
@@ -139,6 +140,7 @@ fn run_ask(args: Ask) -> anyhow::Result<()> {
     let (Some(model), Some(prompt)) = (&args.model, &args.prompt) else { anyhow::bail!("--model and --prompt") };
     let sampling = Sampling { temperature: args.temperature, top_p: args.top_p, seed: args.seed };
     sampling.check()?;
+    args.logits.as_deref().map_or(Ok(()), files::expect_file_at)?;
     let gpu = args.device.open()?;
     let start = Instant::now();
     let llama = Llama::open(model, args.precision, gpu.as_ref())?;

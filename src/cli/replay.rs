@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use fissfuse::device::describe;
 use fissfuse::eval::replay::replay;
+use fissfuse::files;
 
 use super::common::DeviceArgs;
 use super::paths;
@@ -35,6 +36,7 @@ pub struct Args {
 
 pub fn run(args: Args) -> anyhow::Result<()> {
     paths::keep_apart(&[("--weights", &args.weights), ("--batch", &args.batch)], &[("--out", &args.out)])?;
+    files::expect_file_at(&args.out)?;
     let gpu = args.device.open()?;
     let replayed = replay(&args.weights, &args.batch, args.config.as_deref(), gpu.as_ref())?;
     replayed.write(&args.out)?;
