@@ -3,6 +3,8 @@
 use std::fs;
 use std::process::Command;
 
+use fissfuse::tensor::Tensor;
+use fissfuse::tensor::safetensors::{Reader, Writer};
 use serde_json::json;
 
 use crate::support::{World, fissfuse, half_written, refuse, refused, replace, run, succeed};
@@ -168,6 +170,75 @@ fn a_spoilt_weights_file_is_named_with_its_tensor() {
 }
 
 #[test]
+fn an_encoder_that_gives_no_numbers_is_named_with_the_item() {
+    let world = World::new();
+    let file = world.path("encoder/model.safetensors");
+    let reader = Reader::open(&file).unwrap();
+    let names: Vec<String> = reader.names().map(str::to_string).collect();
+    let mut tensors: Vec<_> = names.iter().map(|name| (name, reader.tensor(name).unwrap())).collect();
+    // Weights that are numbers, and products of theirs that are none.
+    for (_, tensor) in tensors.iter_mut().filter(|(name, _)| name.ends_with("_projection.weight")) {
+        *tensor = Tensor::new(tensor.shape().to_vec(), vec![3e38; tensor.len()]).unwrap();
+    }
+    let mut writer = Writer::default();
+    for (name, tensor) in &tensors {
+        writer.tensor(name.as_str(), tensor);
+    }
+    writer.write(&file).unwrap();
+    refuse(&[&world.encode()[..], &["--modalities", "text"]].concat(), &["entity `Q0`", "NaN", "encoder clip"]);
+    refuse(&[&world.encode()[..], &["--modalities", "image"]].concat(), &["stand-in", "NaN", "encoder clip"]);
+    let embed = ["embed", "--encoder", world.arg("encoder"), "--out", world.arg("embedded")];
+    let image = world.arg("data/images/red-ball.png");
+    for (input, says) in [(["--text", "a ball"], "a ball"), (["--image", image], "red-ball.png")] {
+        refuse(&[&embed[..], &input].concat(), &[says, "encoder (clip", "are its weights whole?"]);
+    }
+    assert!(!world.path("embedded").exists());
+}
+
+#[test]
+fn pipes_folders_and_devices_in_a_files_place_are_named() {
+    let world = World::encoded();
+    for (path, args) in [
+        ("data/entities.jsonl", world.train()),
+        ("encoder/config.json", world.encode()),
+        ("encoder/model.safetensors", world.encode()),
+        ("features/manifest.json", world.train()),
+    ] {
+        let kept = world.path("kept");
+        fs::rename(world.path(path), &kept).unwrap();
+        assert!(Command::new("mkfifo").arg(world.path(path)).status().unwrap().success());
+        refuse(&args, &[path, "is a pipe", "no regular file"]);
+        fs::remove_file(world.path(path)).unwrap();
+        fs::create_dir(world.path(path)).unwrap();
+        refuse(&args, &[path, "is a folder"]);
+        fs::remove_dir(world.path(path)).unwrap();
+        fs::rename(&kept, world.path(path)).unwrap();
+    }
+    refuse(&[&world.train()[..], &["--config", "/dev/zero"]].concat(), &["/dev/zero: is a device", "512 MiB"]);
+}
+
+#[test]
+fn outputs_that_cannot_be_written_are_named_before_the_work() {
+    let world = World::encoded();
+    let file = world.arg("data/test.jsonl");
+    fs::write(world.path("file"), "").unwrap();
+    // The model is not there either, which is found later.
+    for out in ["file", "file/new"] {
+        refuse(&world.eval(out), &[out, "is no folder"]);
+        refuse(&replace(world.train(), "--out", world.arg(out)), &[out, "is no folder"]);
+        refuse(&replace(world.encode(), "--out", world.arg(out)), &[out, "is no folder"]);
+    }
+    let judge = ["eval", "--data", world.arg("data"), "--ranking", file, "--out", world.arg("file")];
+    refuse(&judge, &["file", "is no folder"]);
+    for flag in ["--features", "--seed", "--device", "--feature-memory"] {
+        assert_eq!(run(&[&judge[..], &[flag, "0"]].concat()).status.code(), Some(2), "{flag}");
+    }
+    refuse(&[&world.link()[..], &["--images", world.arg("nowhere")]].concat(), &["nowhere: --images is no folder"]);
+    let audit = ["audit", "--data", world.arg("nowhere"), "--json", world.arg("encoder")];
+    refuse(&audit, &["encoder: is a folder"]);
+}
+
+#[test]
 fn features_of_another_encoder_are_refused() {
     let world = World::encoded();
     world.write_encoder("other", 7);
@@ -233,15 +304,6 @@ fn a_full_disk_leaves_nothing_half_written() {
     refused(&on_a_full_disk(4, &[&world.train()[..], &["--epochs", "1"]].concat()), &["cannot write"]);
     assert!(half_written(&world.path("")).is_empty());
     assert!(!world.path("model/best.safetensors").exists() && !world.path("model/last.safetensors").exists());
-}
-
-#[test]
-fn a_folder_that_cannot_be_written_is_named() {
-    let world = World::encoded();
-    fs::write(world.path("file"), "").unwrap();
-    let train = replace(world.train(), "--out", world.arg("file/model"));
-    refuse(&train, &["file/model", "cannot create"]);
-    refuse(&replace(world.encode(), "--out", world.arg("file/features")), &["file/features"]);
 }
 
 #[test]

@@ -185,7 +185,7 @@ fn a_quantized_directory_is_what_quantizing_on_load_gives() {
         assert_eq!(packed.logits(&want.ids).unwrap().data(), on_load.logits(&want.ids).unwrap().data());
         assert!(packed.encode_chat(&[Message::user("a word")]).is_ok());
         let again = quantize(folder.path(), out.path(), precision, |_, _| {}).unwrap_err().to_string();
-        assert!(again.contains("holds a model already"), "{again}");
+        assert!(again.contains("exists already"), "{again}");
         let other = Llama::open(out.path(), Some(Precision::Bf16), None).err().unwrap().to_string();
         assert!(other.contains(&format!("holds {precision} weights")), "{other}");
     }
@@ -427,7 +427,13 @@ fn the_command_writes_text_and_logits() {
     let errors = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success() && errors.contains("prefill: 3 tokens, "), "{errors}");
     refuse(&[&base[..], &["!!", "--max-new-tokens", "1000"]].concat(), &["are more than the model's context of 128"]);
-    refuse(&["llm", "random", "--out", model], &["holds a model already"]);
+    refuse(&["llm", "random", "--out", model], &["exists already"]);
+    let other = folder.path().join("other");
+    let other = other.to_str().unwrap();
+    let random = ["llm", "random", "--out", other];
+    refuse(&[&random[..], &["--precision", "int8"]].concat(), &["fissfuse llm quantize"]);
+    refuse(&[&random[..], &["--preset", "8b", "--layers", "1000000000"]].concat(), &["other", "GiB are free"]);
+    assert!(!Path::new(other).exists());
     refuse(&["llm", "quantize", "--model", model, "--out", model, "--precision", "bf16"], &["bf16 is no quantized"]);
     assert_eq!(run(&["llm", "--prompt", "x"]).status.code(), Some(2));
 }

@@ -84,6 +84,10 @@ fn outputs_go_through_links_pipes_and_devices() {
     let to_stdout = fissfuse(&["audit", "--data", world.arg("data"), "--json", "/dev/stdout"]).output().unwrap();
     assert!(to_stdout.status.success() && String::from_utf8_lossy(&to_stdout.stdout).contains("\n}"));
 
+    let dash = fissfuse(&["audit", "--data", world.arg("data"), "--json", "-"]).output().unwrap();
+    assert_eq!((dash.stdout, dash.stderr.is_empty()), (written, false));
+    assert!(!fs::exists("-").unwrap());
+
     fs::set_permissions(world.path("real.json"), std::os::unix::fs::PermissionsExt::from_mode(0o444)).unwrap();
     refused(&audit(world.arg("link.json")), &["link.json", "read-only"]);
     refused(&audit(world.arg("data")), &["data"]);

@@ -60,7 +60,7 @@ impl Generator {
         pool.clear();
         pool.extend(self.exact.get(&normalized).into_iter().flatten());
         self.by_trigram.score(trigrams(&normalized), names);
-        names.top(RETRIEVED * count, pool);
+        names.top(RETRIEVED.saturating_mul(count), pool);
         let context = normalize(&format!("{mention} {sentence}"));
         self.by_word.score(words(&context), texts);
         let best = texts.best().max(f32::MIN_POSITIVE);
@@ -115,7 +115,7 @@ mod tests {
     #[test]
     fn without_descriptions_the_names_alone_count() {
         let generator = Generator::new(&entities(&[("Noel Harrison", ""), ("Stefanie Powers", ""), ("Powers", "")]));
-        let found = generator.find("Powers", "Powers with Noel Harrison", 10, &mut Scratch::default());
+        let found = generator.find("Powers", "Powers with Noel Harrison", usize::MAX, &mut Scratch::default());
         assert_eq!(found, [2, 1]);
     }
 }

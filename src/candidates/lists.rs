@@ -11,7 +11,7 @@ use super::{Generator, Scratch};
 use crate::data::audit::Recall;
 use crate::data::import::Protocol;
 use crate::data::{Dataset, Mention, MentionRecord, Skipped, Split, Tolerance, parse_record, record_error};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::files;
 
 /// How lists are made.
@@ -84,7 +84,7 @@ fn keep(path: &Path) -> Result<PathBuf> {
     };
     let endings = [String::from(".bak")].into_iter().chain((2..).map(|n| format!(".bak{n}")));
     let free = endings.map(beside).find(|name| !name.exists()).unwrap_or_default();
-    let lists = std::fs::read(path).map_err(Error::io(path, "read"))?;
+    let lists = files::read(path)?;
     files::write_whole(&free, |out| out.write_all(&lists))?;
     Ok(free)
 }

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use fissfuse::data::audit::{ImageCheck, audit};
+use fissfuse::files;
 use fissfuse::report::{findings_text, statistics_table};
 
 use super::common::write_json;
@@ -22,19 +23,24 @@ pub struct Args {
     #[arg(long, value_enum, value_name = "HOW", default_value_t)]
     check_images: ImageCheck,
 
-    /// Also write all of it here.
+    /// Also write all of it here; with "-" to standard output, and the tables to standard error.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
 }
 
 pub fn run(args: Args) -> anyhow::Result<()> {
-    let json: Vec<_> = args.json.iter().map(|path| ("--json", path.as_path())).collect();
+    let to_stdout = args.json.as_ref().is_some_and(|path| path.as_os_str() == "-");
+    let file = args.json.as_deref().filter(|_| !to_stdout);
+    let json: Vec<_> = file.iter().map(|path| ("--json", *path)).collect();
     paths::keep_apart(&[("--data", &args.data)], &json)?;
+    file.map_or(Ok(()), files::expect_file_at)?;
     let audit = audit(&args.data, args.check_images)?;
-    println!("{}\n", statistics_table(&audit.statistics, None));
-    println!("{}", findings_text(&audit.findings));
-    match &args.json {
-        Some(path) => write_json(path, &audit),
-        None => Ok(()),
+    let tables = format!("{}\n\n{}", statistics_table(&audit.statistics, None), findings_text(&audit.findings));
+    if to_stdout {
+        eprintln!("{tables}");
+        println!("{}", serde_json::to_string_pretty(&audit)?);
+    } else {
+        println!("{tables}");
     }
+    file.map_or(Ok(()), |path| write_json(path, &audit))
 }

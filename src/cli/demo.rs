@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use anyhow::Context;
+use clap::builder::RangedU64ValueParser;
 use clap::{Parser, ValueEnum};
 use fissfuse::data::demo::{self, Sizes};
 use fissfuse::data::{Dataset, Mention, Run, Skipped, Split, Tolerance};
@@ -16,7 +17,7 @@ use fissfuse::model::Modalities;
 use fissfuse::train::TrainedModel;
 use indicatif::ProgressBar;
 
-use super::common::{DeviceArgs, at_least_one, batcher};
+use super::common::{DeviceArgs, batcher};
 use super::{Cli, written};
 
 /// Train, evaluate and use a model on a small real task, in a few minutes on two cores.
@@ -38,7 +39,7 @@ pub struct Args {
     encoder: Option<PathBuf>,
 
     /// Training mentions, fewer of which make a quicker and worse model.
-    #[arg(long, value_name = "N", default_value_t = Sizes::FULL.train, value_parser = at_least_one())]
+    #[arg(long, value_name = "N", default_value_t = Sizes::FULL.train, value_parser = RangedU64ValueParser::<usize>::new().range(1..=1_000_000))]
     mentions: usize,
 
     /// Passes over the training mentions [default: as in configs/emoji.toml].

@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use fissfuse::device::DeviceChoice;
 use fissfuse::device::cuda::Arithmetic;
 use fissfuse::encoder::{Compute, ImageEncoder, Precision, TextEncoder, parse_precision};
+use fissfuse::files;
+use fissfuse::kar::excerpt;
 use fissfuse::tensor::Tensor;
 use fissfuse::tensor::safetensors::Writer;
 
@@ -52,6 +54,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     let reads = encoders.chain([("--image", &args.image)]);
     let reads: Vec<_> = reads.filter_map(|(name, path)| Some((name, path.as_deref()?))).collect();
     paths::keep_apart(&reads, &[("--out", &args.out)])?;
+    files::expect_file_at(&args.out)?;
     let text = args.text.as_ref().map(|text| anyhow::Ok((text, args.encoders.text(&None)?))).transpose()?;
     let image = args.image.as_ref().map(|image| anyhow::Ok((image, args.encoders.image(&None)?))).transpose()?;
     let open = |compute: &Compute| {
@@ -66,6 +69,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     if let Some((text, encoder)) = text {
         let (width, _) = encoder.widths();
         for encoded in encoder.encode_texts(&[text], args.max_tokens.unwrap_or(usize::MAX))? {
+            encoded.expect_finite(&format!("text {:?}", excerpt(text)), encoder.identity())?;
             tensors.push(("text.tokens", Tensor::new([encoded.tokens.len() / width, width], encoded.tokens)?));
             tensors.push(("text.global", Tensor::new([encoded.global.len()], encoded.global)?));
         }
@@ -73,6 +77,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     if let Some((path, encoder)) = image {
         let (width, _) = encoder.widths();
         for encoded in encoder.encode_images(&[encoder.prepare(path)?])? {
+            encoded.expect_finite(&path.display().to_string(), encoder.identity())?;
             tensors.push(("image.patches", Tensor::new([encoded.tokens.len() / width, width], encoded.tokens)?));
             tensors.push(("image.global", Tensor::new([encoded.global.len()], encoded.global)?));
         }

@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use fissfuse::data::{Items, Manifest, Skipped, encode};
 use fissfuse::encoder::Encoders;
+use fissfuse::files;
 use fissfuse::interrupt;
 use fissfuse::model::Modalities;
 use fissfuse::train::RunConfig;
@@ -44,6 +45,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     let _watch = interrupt::watch()?;
     paths::keep_apart(&[("--data", &args.data.data)], &[("--out", &args.out)])?;
     paths::no_other_kind("--out", &args.out, &[Holds::Features])?;
+    files::expect_folder_at(&args.out)?;
     let config = args.config.as_deref().map(RunConfig::read).transpose()?.unwrap_or_default();
     let mut skipped = Skipped::default();
     let dataset = args.data.open(&mut skipped)?;

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use fissfuse::data::{Dataset, GoldMissing, Sample, Skipped, Split};
 use fissfuse::device::describe;
 use fissfuse::eval::{Baselines, Evaluation, RunMetrics, evaluate};
+use fissfuse::files;
 use fissfuse::provenance::Provenance;
 use fissfuse::report::{evaluation_table, metrics_table};
 use fissfuse::train::TrainedModel;
@@ -33,7 +34,7 @@ pub struct Args {
     pub model: Option<PathBuf>,
 
     /// Run file to judge instead of a model: of `eval` or `rerank`, or what `link` answered.
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["features", "model", "gold_missing"])]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["features", "model", "gold_missing", "seed", "device", "arithmetic", "feature_memory"])]
     pub ranking: Option<PathBuf>,
 
     /// Mentions to rank.
@@ -78,6 +79,7 @@ fn judge_run(args: &Args, ranking: &Path) -> anyhow::Result<()> {
             of_a_model.display()
         );
     }
+    args.out.as_deref().map_or(Ok(()), files::expect_folder_at)?;
     let mut skipped = Skipped::default();
     let dataset = args.data.open(&mut skipped)?;
     let mentions = dataset.mentions(args.split, &mut skipped)?;
@@ -112,6 +114,7 @@ fn judge_model(args: &Args, (features, model): (&Path, &Path), out: &Path) -> an
     let reads = [("--data", args.data.data.as_path()), ("--features", features)];
     paths::keep_apart(&reads, &[("--out", out)])?;
     paths::no_other_kind("--out", out, &[Holds::Run])?;
+    files::expect_folder_at(out)?;
     let mut skipped = Skipped::default();
     let dataset = args.data.open(&mut skipped)?;
     let batcher = batcher(&dataset, features)?;
@@ -154,7 +157,7 @@ fn judge_model(args: &Args, (features, model): (&Path, &Path), out: &Path) -> an
 /// One line per mention: its candidates best first with their scores, the gold entity and its rank.
 fn write_run(out: &Path, dataset: &Dataset, samples: &[Sample], evaluation: &Evaluation) -> anyhow::Result<()> {
     let qid = |sample: &Sample, at: usize| &dataset.entities()[sample.candidates[at] as usize].qid;
-    fissfuse::files::write_whole(&out.join("run.jsonl"), |out| {
+    files::write_whole(&out.join("run.jsonl"), |out| {
         for (sample, ranked) in samples.iter().zip(&evaluation.ranked) {
             let n = sample.candidates.len();
             let by_score: serde_json::Map<String, serde_json::Value> = evaluation

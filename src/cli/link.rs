@@ -66,6 +66,9 @@ pub struct Args {
 }
 
 pub fn run(args: Args) -> anyhow::Result<()> {
+    if let Some(images) = args.images.as_ref().filter(|images| !images.is_dir()) {
+        anyhow::bail!("{}: --images is no folder", images.display());
+    }
     let mut skipped = Skipped::default();
     let dataset = args.data.open(&mut skipped)?;
     let batcher = batcher(&dataset, &args.features)?;

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use clap::Subcommand;
 use fissfuse::device::describe;
+use fissfuse::files;
 use fissfuse::llama::{
     Generation, Llama, LlamaConfig, Message, Precision, Preset, Sampling, Spent, Stop, quantize, write_random,
 };
@@ -76,7 +77,7 @@ struct Ask {
     logits: Option<PathBuf>,
 
     /// Print the prompt as the chat template writes it, on standard error.
-    #[arg(long)]
+    #[arg(long, requires = "chat")]
     show_prompt: bool,
 
     #[command(flatten)]
@@ -143,6 +144,7 @@ fn run_ask(args: Ask) -> anyhow::Result<()> {
     if let Some(logits) = &args.logits {
         paths::keep_apart(&[("--model", model)], &[("--logits", logits)])?;
     }
+    args.logits.as_deref().map_or(Ok(()), files::expect_file_at)?;
     let gpu = args.device.open()?;
     let start = Instant::now();
     let llama = Llama::open(model, args.precision, gpu.as_ref())?;
@@ -227,7 +229,6 @@ fn run_quantize(args: Quantize) -> anyhow::Result<()> {
 fn run_random(args: Random) -> anyhow::Result<()> {
     let preset = args.preset.config();
     let config = LlamaConfig { layers: args.layers.unwrap_or(preset.layers), tied: args.tied, ..preset };
-    anyhow::ensure!(!args.out.join("config.json").exists(), "{} holds a model already", args.out.display());
     let texts = fissfuse::data::demo::descriptions()?;
     write_random(&args.out, &config, args.precision, args.seed, texts.iter().map(String::as_str))?;
     let parameters = config.matrix_parameters() as f64 / 1e6;

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use fissfuse::device::describe;
 use fissfuse::eval::replay::replay;
+use fissfuse::files;
 
 use super::common::DeviceArgs;
 use super::paths;
@@ -37,6 +38,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     let mut reads = vec![("--weights", args.weights.as_path()), ("--batch", &args.batch)];
     reads.extend(args.config.as_deref().map(|path| ("--config", path)));
     paths::keep_apart(&reads, &[("--out", &args.out)])?;
+    files::expect_file_at(&args.out)?;
     let gpu = args.device.open()?;
     let replayed = replay(&args.weights, &args.batch, args.config.as_deref(), gpu.as_ref())?;
     replayed.write(&args.out)?;

@@ -4,9 +4,11 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Context;
-use fissfuse::data::{Run, Skipped, Split};
+use clap::builder::RangedU64ValueParser;
+use fissfuse::data::{RunFile, Skipped, Split};
 use fissfuse::device::cuda::Arithmetic;
 use fissfuse::device::{DeviceChoice, describe};
+use fissfuse::files;
 use fissfuse::kar::endpoint::{Endpoint, EndpointSettings};
 use fissfuse::kar::llama::{Batching, Decoder};
 use fissfuse::kar::model::LanguageModel;
@@ -70,7 +72,7 @@ pub struct Args {
     debias: Option<f64>,
 
     /// Draws the mentions on which that preference is estimated.
-    #[arg(long, default_value_t = 0)]
+    #[arg(long, default_value_t = 0, requires = "debias")]
     seed: u64,
 
     /// Template of the instruction [default: the built-in one of the strategy; docs/kar.md].
@@ -118,11 +120,17 @@ struct ModelArgs {
     plain: bool,
 
     /// Most tokens that go through the Llama together.
-    #[arg(long, value_name = "N", default_value_t = Batching::default().tokens, value_parser = at_least_one())]
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = Batching::default().tokens,
+        value_parser = at_least_one(),
+        conflicts_with = "endpoint"
+    )]
     batch_tokens: usize,
 
     /// Where the Llama computes: cpu, cuda, cuda:N, or auto, which takes a CUDA device if a usable one is found.
-    #[arg(long, value_name = "DEVICE", default_value_t)]
+    #[arg(long, value_name = "DEVICE", default_value_t, conflicts_with = "endpoint")]
     device: DeviceChoice,
 
     /// Base URL of a server with OpenAI's chat completions, such as http://localhost:8000/v1.
@@ -134,11 +142,11 @@ struct ModelArgs {
     model: Option<String>,
 
     /// Environment variable that holds the server's key, if it wants one.
-    #[arg(long, value_name = "VARIABLE", default_value = "OPENAI_API_KEY")]
+    #[arg(long, value_name = "VARIABLE", default_value = "OPENAI_API_KEY", requires = "endpoint")]
     api_key_env: String,
 
     /// Questions that the server is asked at a time.
-    #[arg(long, value_name = "N", default_value_t = 8, value_parser = at_least_one())]
+    #[arg(long, value_name = "N", default_value_t = 8, value_parser = threads(), requires = "endpoint")]
     concurrency: usize,
 
     /// JSON object that is merged into each request, such as '{"reasoning_effort": "low"}'; null takes a field out.
@@ -154,11 +162,17 @@ struct ModelArgs {
     ca_file: Option<PathBuf>,
 
     /// Seconds that the server may take for an answer, a day at most.
-    #[arg(long, value_name = "S", default_value_t = 120, value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    #[arg(
+        long,
+        value_name = "S",
+        default_value_t = 120,
+        value_parser = clap::value_parser!(u64).range(1..=86_400),
+        requires = "endpoint"
+    )]
     timeout: u64,
 
     /// Calls after one that failed, each after twice the wait of the one before.
-    #[arg(long, value_name = "N", default_value_t = 6)]
+    #[arg(long, value_name = "N", default_value_t = 6, requires = "endpoint")]
     retries: u32,
 }
 
@@ -196,6 +210,11 @@ impl ModelArgs {
     }
 }
 
+/// Parses counts of threads that may wait for a server, each for an answer of its own.
+fn threads() -> RangedU64ValueParser<usize> {
+    RangedU64ValueParser::new().range(1..=4096)
+}
+
 /// Parses a JSON object.
 fn object(text: &str) -> Result<Map<String, Value>, String> {
     match serde_json::from_str(text) {
@@ -213,16 +232,33 @@ fn header(text: &str) -> Result<(String, String), String> {
 
 impl Args {
     /// Refuses names that meet, before anything starts: what is written must be none of what is read, and no two files
-    /// that are written may be one.
-    fn check_files(&self, out: &Path, journal: &Path) -> anyhow::Result<()> {
+    /// that are written may be one. Nor may one of them be such that it cannot be written.
+    fn check_files(&self, out: &Path, journal: Option<&Path>) -> anyhow::Result<()> {
         let authorities = self.model.authorities();
         let mut reads = vec![("--ranking", self.ranking.as_path()), ("--data", &self.data.data)];
         reads.extend(self.template.as_deref().map(|path| ("--template", path)));
         reads.extend(authorities.as_deref().map(|path| ("--ca-file", path)));
         reads.extend(self.model.llm.as_deref().map(|path| ("--llm", path)));
-        let mut writes = vec![("--out", out), ("--journal", journal)];
+        let mut writes = vec![("--out", out)];
+        writes.extend(journal.map(|path| ("--journal", path)));
         writes.extend(self.report.as_deref().map(|path| ("--report", path)));
-        paths::keep_apart(&reads, &writes)
+        paths::keep_apart(&reads, &writes)?;
+        if let Some(journal) = journal.filter(|journal| journal.exists()) {
+            files::expect_regular(journal)?;
+        }
+        Ok(writes.iter().try_for_each(|(_, path)| files::expect_file_at(path))?)
+    }
+
+    /// Where answers are kept: beside the run file, but not where that is a pipe or a device, which has no place beside it.
+    fn journal(&self, out: &Path) -> anyhow::Result<Option<PathBuf>> {
+        match &self.journal {
+            Some(journal) => Ok(Some(journal.clone())),
+            None if files::is_stream(out)? => {
+                eprintln!("{} is no file: answers are kept in no journal (--journal FILE)", out.display());
+                Ok(None)
+            }
+            None => Ok(Some(Journal::beside(out))),
+        }
     }
 
     fn settings(&self) -> Settings {
@@ -245,9 +281,9 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     let settings = args.settings();
     settings.check()?;
     let out = args.out.clone().unwrap_or_default();
-    let journal = args.journal.clone().unwrap_or_else(|| Journal::beside(&out));
+    let journal = if args.show_prompt { None } else { args.journal(&out)? };
     if !args.show_prompt {
-        args.check_files(&out, &journal)?;
+        args.check_files(&out, journal.as_deref())?;
     }
     let template = match &args.template {
         Some(path) => Template::read(path)?,
@@ -256,8 +292,9 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     let mut skipped = Skipped::default();
     let dataset = args.data.open(&mut skipped)?;
     let mentions = dataset.mentions(args.split, &mut skipped)?;
-    let run = Run::read(&args.ranking, &dataset, &mentions, args.data.tolerance(), &mut skipped)?;
-    let rankings = run.into_rankings(&args.ranking, args.data.tolerance(), &mut skipped)?;
+    let run = RunFile::read(&args.ranking)?;
+    let rankings = run.rankings(&dataset, &mentions, args.data.tolerance(), &mut skipped)?;
+    let rankings = rankings.complete(&args.ranking, args.data.tolerance(), &mut skipped)?;
     list_skipped(&skipped);
     if args.show_prompt {
         let first = rankings.first().context("the run file is empty")?;
@@ -267,13 +304,13 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         return Ok(());
     }
     let (mut model, device) = args.model.open()?;
-    let header = Header::new(&*model, &settings, &template, &dataset, &args.ranking)?;
-    let mut journal = Journal::open(&journal, &header)?;
-    if !journal.is_empty() {
+    let header = Header::new(&*model, &settings, &template, &dataset, &run)?;
+    let mut journal = journal.map(|path| Journal::open(&path, &header)).transpose()?;
+    if let Some(journal) = journal.as_ref().filter(|journal| !journal.is_empty()) {
         eprintln!("going on with {} answers of {}", journal.len(), journal.path().display());
     }
     let bar = progress("mentions");
-    let outcome = rerank(&rankings, &dataset, &template, &settings, &mut *model, Some(&mut journal), &bar)?;
+    let outcome = rerank(&rankings, &dataset, &template, &settings, &mut *model, journal.as_mut(), &bar)?;
     bar.finish_and_clear();
     write_run(&out, &dataset, &rankings, &outcome.reranked)?;
     let report = Report::new(model.identity(), &settings, &rankings, mentions.len(), &outcome);
@@ -284,7 +321,8 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     }
     print_report(&report);
     let reported = args.report.map(|path| format!(" and {}", path.display())).unwrap_or_default();
-    println!("wrote {}{reported}; answers are kept in {}", out.display(), journal.path().display());
+    let kept = journal.map(|journal| format!("; answers are kept in {}", journal.path().display()));
+    println!("wrote {}{reported}{}", out.display(), kept.unwrap_or_default());
     Ok(())
 }
 

@@ -61,6 +61,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     terminal::work_on();
     paths::keep_apart(&[("--data", &args.data.data), ("--features", &args.features)], &[("--out", &args.out)])?;
     paths::no_other_kind("--out", &args.out, &[Holds::Run])?;
+    files::expect_folder_at(&args.out)?;
     let config = args.config.read()?;
     let gpu = args.memory.open(&args.device)?;
     let mut skipped = Skipped::default();

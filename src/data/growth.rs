@@ -8,7 +8,7 @@ use indicatif::ProgressBar;
 use super::dataset::check_entity;
 use super::encoding::{EncodeReport, EncodeSettings, Items, encode};
 use super::store::Manifest;
-use super::{Dataset, Entity, Skipped, Tolerance, read_records, record_error};
+use super::{Dataset, Entity, Skipped, Tolerance, parse_records, record_error};
 use crate::encoder::Encoders;
 use crate::error::{Error, Result};
 use crate::files;
@@ -29,7 +29,7 @@ pub fn add_entities(
     let new = Items { root: dataset.root(), entities: &entities, mentions: Vec::new() };
     let report = encode(&new, encoders, &settings, features, tolerance, skipped, bar)?;
     let path = dataset.root().join("entities.jsonl");
-    let there = std::fs::read(&path).map_err(Error::io(&path, "read"))?;
+    let there = files::read(&path)?;
     files::write_whole(&path, |out| {
         out.write_all(&there)?;
         if there.last().is_some_and(|&byte| byte != b'\n') {
@@ -46,7 +46,7 @@ pub fn add_entities(
 
 fn read_new(dataset: &Dataset, file: &Path, tolerance: Tolerance, skipped: &mut Skipped) -> Result<Vec<Entity>> {
     let (mut entities, mut seen) = (Vec::new(), HashSet::new());
-    for (line, record) in read_records::<Entity>(file)? {
+    for (line, record) in parse_records::<Entity>(file, &files::read_text_or_stream(file)?) {
         let checked = record.and_then(|entity| check_entity(entity).map_err(|r| record_error(file, line, r)));
         match checked {
             Ok(entity) if dataset.entity(&entity.qid).is_none() && seen.insert(entity.qid.clone()) => {

@@ -17,7 +17,7 @@ pub use dataset::{Dataset, Entity, Mention, MentionRecord, Skipped, Split, Toler
 pub use encoding::{EncodeReport, EncodeSettings, Items, blank, encode};
 pub use growth::add_entities;
 pub use paths::relative;
-pub use records::{Line, next_line, parse_record, read_records, record_error};
-pub use run::{Failed, Ranking, Run};
+pub use records::{Line, next_line, parse_record, parse_records, read_records, record_error};
+pub use run::{Failed, Ranking, Run, RunFile};
 pub use store::check as check_store;
 pub use store::{Checked, FeatureStore, Kind, Manifest, MissingImage, StoreWriter, image_key, text_key};

@@ -56,9 +56,13 @@ pub fn parse_record<T: DeserializeOwned>(path: &Path, line: usize, text: &str) -
 /// Each record of a file with its line number, from 1; blank lines are passed over. What cannot be parsed comes as
 /// an error in its place.
 pub fn read_records<T: DeserializeOwned>(path: &Path) -> Result<Vec<(usize, Result<T>)>> {
-    let text = files::read_text(path)?;
+    Ok(parse_records(path, &files::read_text(path)?))
+}
+
+/// The same of a text that was read from there.
+pub fn parse_records<T: DeserializeOwned>(path: &Path, text: &str) -> Vec<(usize, Result<T>)> {
     let lines = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
-    Ok(lines.map(|(i, line)| (i + 1, parse_record(path, i + 1, line))).collect())
+    lines.map(|(i, line)| (i + 1, parse_record(path, i + 1, line))).collect()
 }
 
 #[cfg(test)]

@@ -1,12 +1,14 @@
 //! Run files: what any method makes of the mentions of a dataset, one ranking per line (docs/kar.md).
 
 use std::collections::{HashMap, HashSet};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
+use xxhash_rust::xxh3::xxh3_128;
 
-use super::{Dataset, Mention, Skipped, Tolerance, read_records, record_error};
+use super::{Dataset, Mention, Skipped, Tolerance, parse_records, record_error};
 use crate::error::{Error, Result};
+use crate::files;
 
 /// A line as it stands in the file: a run file's with `candidates`, or one of `fissfuse link` with `links` or an `error`.
 /// Other fields are ignored.
@@ -88,23 +90,40 @@ pub struct Run {
     pub failed: Vec<Failed>,
 }
 
-impl Run {
-    /// Reads a run file and looks up its identifiers among a dataset's entities and these mentions of it. The gold entities
+/// A run file's text, read once: what is piped cannot be read again.
+pub struct RunFile {
+    path: PathBuf,
+    text: String,
+}
+
+impl RunFile {
+    /// Reads it.
+    pub fn read(path: &Path) -> Result<RunFile> {
+        Ok(RunFile { path: path.to_path_buf(), text: files::read_text_or_stream(path)? })
+    }
+
+    /// Tells it from others.
+    pub fn checksum(&self) -> String {
+        format!("{:032x}", xxh3_128(self.text.as_bytes()))
+    }
+
+    /// Looks up its identifiers among a dataset's entities and these mentions of it. The gold entities
     /// are the dataset's.
     ///
     /// Fails at the first bad line, or leaves such lines out and lists them: a mention that the data lack or that an
     /// earlier line has, a candidate that is no entity or is listed twice, scores that do not fit the candidates.
-    pub fn read(
-        path: &Path,
+    pub fn rankings(
+        &self,
         dataset: &Dataset,
         mentions: &[Mention],
         tolerance: Tolerance,
         skipped: &mut Skipped,
     ) -> Result<Run> {
+        let RunFile { path, text } = self;
         let by_id: HashMap<&str, &Mention> = mentions.iter().map(|m| (m.id.as_str(), m)).collect();
         let mut line_of: HashMap<String, usize> = HashMap::new();
         let mut run = Run::default();
-        for (line, record) in read_records::<Record>(path)? {
+        for (line, record) in parse_records::<Record>(path, text) {
             let ranking = match record {
                 Ok(Record { error: Some(error), mention_id, .. }) => {
                     run.failed.push(Failed { line, mention_id, error });
@@ -134,9 +153,22 @@ impl Run {
         }
         Ok(run)
     }
+}
+
+impl Run {
+    /// Reads a run file. See [`RunFile::rankings`].
+    pub fn read(
+        path: &Path,
+        dataset: &Dataset,
+        mentions: &[Mention],
+        tolerance: Tolerance,
+        skipped: &mut Skipped,
+    ) -> Result<Run> {
+        RunFile::read(path)?.rankings(dataset, mentions, tolerance, skipped)
+    }
 
     /// The rankings, where lines that hold an error are bad lines too: refused, or left out and listed.
-    pub fn into_rankings(self, path: &Path, tolerance: Tolerance, skipped: &mut Skipped) -> Result<Vec<Ranking>> {
+    pub fn complete(self, path: &Path, tolerance: Tolerance, skipped: &mut Skipped) -> Result<Vec<Ranking>> {
         for Failed { line, error, .. } in self.failed {
             let reason = format!("holds an error in a ranking's place: {error}");
             skipped.take(tolerance, record_error(path, line, reason))?;

@@ -13,6 +13,7 @@ use signal_hook::consts::SIGBUS;
 use signal_hook::low_level;
 
 use crate::error::{Error, Result};
+use crate::files;
 
 /// The bytes of a file, paged in as they are touched.
 #[derive(Debug)]
@@ -24,11 +25,8 @@ pub struct MappedFile {
 impl MappedFile {
     /// Maps the whole of `path`. Fails if it cannot be opened or is no regular file.
     pub fn open(path: &Path) -> Result<MappedFile> {
+        files::expect_regular(path)?;
         let file = File::open(path).map_err(Error::io(path, "open"))?;
-        let kind = file.metadata().map_err(Error::io(path, "read"))?.file_type();
-        if !kind.is_file() {
-            return Err(Error::file(path, "is not a regular file"));
-        }
         explain_bus_errors();
         // SAFETY: the mapping is read-only and private to this value. Files that the engine maps are written
         // under another name and renamed, never changed in place; a user who truncates one while it is mapped

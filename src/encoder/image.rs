@@ -11,6 +11,7 @@ use image::{DynamicImage, ImageDecoder, ImageError, ImageReader, Limits, RgbImag
 
 pub use self::budget::Share;
 use crate::error::{Error, Result};
+use crate::files;
 use crate::guard::caught;
 
 /// Most memory that decoding one image may take.
@@ -64,15 +65,12 @@ pub fn image_size(path: &Path) -> Result<(u32, u32)> {
 /// A file's bytes.
 fn read_file(path: &Path) -> Result<Vec<u8>> {
     expect_file(path)?;
-    std::fs::read(path).map_err(Error::io(path, "read"))
+    files::read(path)
 }
 
-/// Fails if a path is no regular file, which is not opened: a device may have no end, and a pipe nobody who writes.
+/// Fails if a path is no regular file, or one that is larger than any image.
 fn expect_file(path: &Path) -> Result<()> {
-    let metadata = std::fs::metadata(path).map_err(Error::io(path, "read"))?;
-    if !metadata.is_file() {
-        return Err(Error::file(path, "is no regular file, as images must be"));
-    }
+    let metadata = files::expect_regular(path)?;
     if metadata.len() > FILE_LIMIT {
         return Err(Error::file(path, format!("has {} bytes; an image may have {FILE_LIMIT} at most", metadata.len())));
     }

@@ -22,7 +22,8 @@ pub use processor::{ImageProcessor, Kind as ProcessorKind};
 pub use text::TextEncoder;
 pub use vision::ImageEncoder;
 
-use crate::error::Result;
+use crate::error::{Error, Result};
+use crate::tensor::safetensors::first_unbounded;
 use crate::tensor::{Rows, Sequences};
 
 /// The precision of this name, if encoders compute in it.
@@ -41,6 +42,21 @@ pub struct Encoded {
     pub tokens: Vec<f32>,
     /// Its global vector.
     pub global: Vec<f32>,
+}
+
+impl Encoded {
+    /// Fails if a value is NaN or infinite: no model could make anything of it.
+    pub fn expect_finite(&self, whose: &str, encoder: &str) -> Result<()> {
+        for (what, values) in [("states", &self.tokens), ("global vector", &self.global)] {
+            if let Some(at) = first_unbounded(values) {
+                let value = values[at];
+                return Err(Error::invalid(format!(
+                    "{whose}: the encoder ({encoder}) gave a {what} with {value} (value {at}); are its weights whole?"
+                )));
+            }
+        }
+        Ok(())
+    }
 }
 
 /// Splits the rows of a batch into its sequences.

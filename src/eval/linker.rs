@@ -68,8 +68,8 @@ impl<'a> Linker<'a> {
         encoders: &'a Encoders,
     ) -> Result<Linker<'a>> {
         let manifest = batcher.store().manifest();
-        let rows = dataset.entities().len() * (manifest.patches + manifest.max_tokens / 2);
-        let full = rows * model.config().d * 4 <= FULL_PRECISION_BYTES;
+        let rows = dataset.entities().len().saturating_mul(manifest.patches.saturating_add(manifest.max_tokens / 2));
+        let full = rows.saturating_mul(4 * model.config().d) <= FULL_PRECISION_BYTES;
         let index = EntityIndex::new(model, if full { Element::F32 } else { Element::F16 });
         let (scorer, place) = (Scorer::new(model)?, HashMap::new());
         let on_device = gpu.map(|gpu| GpuScorer::new(&scorer, gpu)).transpose()?;

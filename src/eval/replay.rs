@@ -41,7 +41,7 @@ impl Replayed {
 pub fn replay(weights: &Path, batch: &Path, config: Option<&Path>, gpu: Option<&Gpu>) -> Result<Replayed> {
     let weights = Reader::open(weights)?;
     let config = match config {
-        Some(path) => serde_json::from_str(&files::read_text(path)?)
+        Some(path) => serde_json::from_str(&files::read_text_or_stream(path)?)
             .map_err(|e| Error::file(path, format!("is not a configuration: {e}")))?,
         None => config_of(&weights)?,
     };

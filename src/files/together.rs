@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::destination::Destination;
 use super::leftovers::{is_temporary, temporary_file};
+use super::read::read;
 use super::write::{flush_folder, folder_of, write_whole};
 use crate::error::{Error, Result};
 
@@ -61,11 +62,13 @@ pub fn write_together(files: Vec<(PathBuf, Vec<u8>)>) -> Result<()> {
 /// Does the rest of what [`write_together`] began in a folder, if it was killed. Several processes may do so at once.
 pub fn complete(folder: &Path) -> Result<()> {
     let list = folder.join(LIST);
-    let text = match fs::read(&list) {
+    let text = match read(&list) {
         Ok(text) => text,
         // What is no folder is named by whoever reads it.
-        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => return Ok(()),
-        Err(error) => return Err(Error::io(&list, "read")(error)),
+        Err(Error::Io { cause, .. }) if matches!(cause.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
+            return Ok(());
+        }
+        Err(error) => return Err(error),
     };
     let damaged = || Error::file(&list, "is no list of files to be renamed; remove it, and write the dataset anew");
     let Renames(renames) = serde_json::from_slice(&text).map_err(|_| damaged())?;

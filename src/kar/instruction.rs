@@ -112,7 +112,7 @@ impl Template {
 
     /// Reads a template.
     pub fn read(path: &Path) -> Result<Template> {
-        Template::new(&files::read_text(path)?, path)
+        Template::new(&files::read_text_or_stream(path)?, path)
     }
 
     fn new(text: &str, origin: &Path) -> Result<Template> {

@@ -13,9 +13,9 @@ use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::xxh3_128;
 
 use super::instruction::{Budget, Strategy, Template};
-use super::model::{LanguageModel, Reply};
+use super::model::{LanguageModel, Question, Reply, Wanted};
 use super::types::{Scoring, Settings};
-use crate::data::{Dataset, parse_record, record_error};
+use crate::data::{Dataset, RunFile, parse_record, record_error};
 use crate::error::{Error, Result};
 use crate::files;
 use crate::settings::difference;
@@ -50,7 +50,7 @@ impl Header {
         settings: &Settings,
         template: &Template,
         dataset: &Dataset,
-        run: &Path,
+        run: &RunFile,
     ) -> Result<Header> {
         let checksum = |bytes: &[u8]| format!("{:032x}", xxh3_128(bytes));
         Ok(Header {
@@ -62,7 +62,7 @@ impl Header {
             template: checksum(template.text().as_bytes()),
             budget: settings.budget,
             dataset: dataset.checksum()?,
-            ranking: checksum(&std::fs::read(run).map_err(Error::io(run, "read"))?),
+            ranking: run.checksum(),
         })
     }
 }
@@ -82,7 +82,10 @@ struct Entry {
 pub struct Journal {
     path: PathBuf,
     file: File,
-    replies: HashMap<String, Reply>,
+    /// Lines that it has.
+    lines: usize,
+    /// Answers by their questions' keys, each with its line.
+    replies: HashMap<String, (usize, Reply)>,
 }
 
 impl Journal {
@@ -99,6 +102,10 @@ impl Journal {
     pub fn open(path: &Path, header: &Header) -> Result<Journal> {
         if let Some(folder) = path.parent().filter(|f| !f.as_os_str().is_empty()) {
             files::create_folder(folder)?;
+        }
+        // A device or a pipe keeps nothing.
+        if path.exists() {
+            files::expect_regular(path)?;
         }
         let open = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path);
         let mut file = open.map_err(Error::io(path, "open"))?;
@@ -118,7 +125,8 @@ impl Journal {
         bytes.truncate(whole);
         let text =
             String::from_utf8(bytes).map_err(|_| Error::file(path, "is no journal of answers: it is not UTF-8"))?;
-        let mut journal = Journal { path: path.to_path_buf(), file, replies: HashMap::new() };
+        let mut journal =
+            Journal { path: path.to_path_buf(), file, lines: text.lines().count(), replies: HashMap::new() };
         journal.file.set_len(whole as u64).map_err(Error::io(path, "write"))?;
         journal.file.seek(SeekFrom::End(0)).map_err(Error::io(path, "write"))?;
         match text.lines().next() {
@@ -143,22 +151,29 @@ impl Journal {
         self.replies.is_empty()
     }
 
-    /// The answer to the question with this key.
-    pub fn get(&self, question: &str) -> Option<&Reply> {
-        self.replies.get(question)
+    /// The answer to the question with this key. Fails if it is none that this question can have.
+    pub fn answer(&self, key: &str, question: &Question, wanted: Wanted) -> Result<Option<&Reply>> {
+        let Some((line, reply)) = self.replies.get(key) else { return Ok(None) };
+        let misfit = |reason: String| {
+            let reason = format!("mention `{}`: its answer {reason}; {ASK_AGAIN}", question.mention);
+            record_error(&self.path, *line, reason)
+        };
+        reply.fits(question, wanted).map_err(misfit)?;
+        Ok(Some(reply))
     }
 
     /// Appends an answer.
     pub fn append(&mut self, mention: &str, question: String, reply: Reply) -> Result<()> {
         let entry = Entry { mention_id: mention.to_string(), question, reply };
         self.line(&entry)?;
-        self.replies.insert(entry.question, entry.reply);
+        self.replies.insert(entry.question, (self.lines, entry.reply));
         Ok(())
     }
 
     /// Hands a line to the system in one piece: a process that is killed leaves it whole.
     fn line(&mut self, value: &impl Serialize) -> Result<()> {
         let text = serde_json::to_string(value).map_err(|e| Error::file(&self.path, e.to_string()))?;
+        self.lines += 1;
         self.file.write_all(format!("{text}\n").as_bytes()).map_err(Error::io(&self.path, "write"))
     }
 }
@@ -168,7 +183,10 @@ struct First {
     settings: Header,
 }
 
-fn read(path: &Path, text: &str, header: &Header) -> Result<HashMap<String, Reply>> {
+/// What to do about a line that is no answer.
+const ASK_AGAIN: &str = "remove this line to ask its question again";
+
+fn read(path: &Path, text: &str, header: &Header) -> Result<HashMap<String, (usize, Reply)>> {
     let mut lines = text.lines().enumerate();
     let (_, first) = lines.next().unwrap_or_default();
     let First { settings } = parse_record(path, 1, first)?;
@@ -181,9 +199,9 @@ fn read(path: &Path, text: &str, header: &Header) -> Result<HashMap<String, Repl
     }
     let mut replies = HashMap::new();
     for (i, line) in lines {
-        let entry: Entry = parse_record(path, i + 1, line)
-            .map_err(|e| record_error(path, i + 1, format!("{e}; remove this line to ask its question again")))?;
-        replies.insert(entry.question, entry.reply);
+        let entry: Entry =
+            parse_record(path, i + 1, line).map_err(|e| record_error(path, i + 1, format!("{e}; {ASK_AGAIN}")))?;
+        replies.insert(entry.question, (i + 1, entry.reply));
     }
     Ok(replies)
 }
@@ -191,6 +209,7 @@ fn read(path: &Path, text: &str, header: &Header) -> Result<HashMap<String, Repl
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::kar::instruction::Prompt;
     use crate::kar::model::Said;
 
     fn header() -> Header {
@@ -212,6 +231,13 @@ mod tests {
         Reply { said: Said::Letters(logits.to_vec()), prompt_tokens: 9, computed_tokens: 4, new_tokens: 0 }
     }
 
+    /// What the journal answers to a question of two options.
+    fn answer<'a>(journal: &'a Journal, key: &str) -> Option<&'a Reply> {
+        let prompt = Prompt { system: String::new(), user: String::new(), reply: String::new() };
+        let question = Question { mention: "one".into(), group: 0, prompt, options: 2, answered: false };
+        journal.answer(key, &question, Wanted::Letters).unwrap()
+    }
+
     #[test]
     fn answers_come_back_and_a_torn_last_line_is_dropped() {
         let folder = tempfile::tempdir().unwrap();
@@ -228,12 +254,12 @@ mod tests {
         for cut in second..bytes.len() {
             std::fs::write(&path, &bytes[..cut]).unwrap();
             let mut journal = Journal::open(&path, &header()).unwrap();
-            assert_eq!((journal.len(), journal.get("k1")), (1, Some(&reply(&[0.1, -3.5e-7]))));
+            assert_eq!((journal.len(), answer(&journal, "k1")), (1, Some(&reply(&[0.1, -3.5e-7]))));
             journal.append("two", "k2".into(), text.clone()).unwrap();
             drop(journal);
             assert!(std::fs::read(&path).unwrap() == bytes);
         }
-        assert_eq!(Journal::open(&path, &header()).unwrap().get("k2"), Some(&text));
+        assert_eq!(answer(&Journal::open(&path, &header()).unwrap(), "k2"), Some(&text));
         // Even of the first.
         std::fs::write(&path, &bytes[..20]).unwrap();
         assert!(Journal::open(&path, &header()).unwrap().is_empty());
@@ -272,5 +298,9 @@ mod tests {
         text.push_str("{\"mention_id\":7}\n");
         std::fs::write(&path, &text).unwrap();
         assert!(open(header()).unwrap_err().to_string().contains("journal.jsonl:2: "));
+        for (path, says) in [(Path::new("/dev/null"), "is a device"), (folder.path(), "is a folder")] {
+            let error = Journal::open(path, &header()).unwrap_err().to_string();
+            assert!(error.contains(says) && error.contains("no regular file"), "{error}");
+        }
     }
 }

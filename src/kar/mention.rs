@@ -39,7 +39,7 @@ fn cut_end(text: &str, words: usize) -> String {
     // A space before the first word is no gap between words.
     let gaps = text.match_indices(' ').map(|(at, _)| at).filter(|&at| at > 0);
     let by_words = [0].into_iter().chain(gaps).nth(words);
-    let by_characters = text.char_indices().nth(words * CHARACTERS_PER_WORD).map(|(at, _)| at);
+    let by_characters = text.char_indices().nth(words.saturating_mul(CHARACTERS_PER_WORD)).map(|(at, _)| at);
     match by_words.into_iter().chain(by_characters).min() {
         Some(at) if !text.is_empty() => format!("{}{CUT}", &text[..at]),
         _ => text.to_string(),
@@ -50,7 +50,7 @@ fn cut_end(text: &str, words: usize) -> String {
 fn cut_start(text: &str, words: usize) -> String {
     let gaps = text.rmatch_indices(' ').map(|(at, _)| at + 1).filter(|&at| at < text.len());
     let by_words = [text.len()].into_iter().chain(gaps).nth(words);
-    let by_characters = text.char_indices().rev().map(|(at, _)| at).nth(words * CHARACTERS_PER_WORD);
+    let by_characters = text.char_indices().rev().map(|(at, _)| at).nth(words.saturating_mul(CHARACTERS_PER_WORD));
     match by_words.into_iter().chain(by_characters).max() {
         Some(at) if !text.is_empty() => format!("{CUT}{}", &text[at..]),
         _ => text.to_string(),
@@ -98,6 +98,10 @@ mod tests {
         assert_eq!(cut("one two three", 2), "one two…");
         assert_eq!(cut("", 2), "");
         assert_eq!(cut("one", 0), "…");
+        assert_eq!(
+            (cut("one two", usize::MAX), marked("one two", "one", usize::MAX)),
+            ("one two".into(), "[[one]] two".into())
+        );
         assert_eq!(cut(&"约".repeat(100), 2), format!("{}…", "约".repeat(16)));
         let long = "🙂".repeat(1000);
         assert!(marked(&format!("{long}x{long}"), "x", 4).chars().count() < 2 * 4 * CHARACTERS_PER_WORD + 10);

@@ -61,6 +61,23 @@ pub struct Reply {
     pub new_tokens: usize,
 }
 
+impl Reply {
+    /// Fails with a reason if it cannot be the answer to this question: neither a file nor a server is taken at its word.
+    pub fn fits(&self, question: &Question, wanted: Wanted) -> Result<(), String> {
+        let Said::Letters(logits) = &self.said else { return Ok(()) };
+        if wanted != Wanted::Letters {
+            return Err("has letters' logits where a text was asked for".into());
+        }
+        if logits.len() != question.options {
+            return Err(format!("has {} letters' logits for {} options", logits.len(), question.options));
+        }
+        match logits.iter().find(|logit| !logit.is_finite()) {
+            Some(logit) => Err(format!("has a letter's logit that is no finite number ({logit})")),
+            None => Ok(()),
+        }
+    }
+}
+
 /// A language model, wherever it runs.
 pub trait LanguageModel {
     /// Which model it is, for journals and reports. Holds no secret.

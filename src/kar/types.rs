@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::debias::Prior;
 use super::instruction::{Budget, MOST_OPTIONS, Strategy};
-use super::model::Wanted;
+use super::model::{Reply, Wanted};
 use crate::error::{Error, Result};
 
 /// How a model answers.
@@ -150,6 +150,19 @@ pub struct Spent {
     pub new_tokens: usize,
     /// Time of this run's calls.
     pub seconds: f64,
+}
+
+impl Spent {
+    /// Adds what an answer took. Servers and journals say what they like: no number is too large.
+    pub fn count(&mut self, reply: &Reply) {
+        for (sum, tokens) in [
+            (&mut self.prompt_tokens, reply.prompt_tokens),
+            (&mut self.computed_tokens, reply.computed_tokens),
+            (&mut self.new_tokens, reply.new_tokens),
+        ] {
+            *sum = sum.saturating_add(tokens);
+        }
+    }
 }
 
 /// New rankings, in the order of the old ones.

@@ -173,9 +173,12 @@ impl LlamaConfig {
 
     /// Numbers in all matrices that multiply each token's state: those of the blocks and the last layer.
     pub fn matrix_parameters(&self) -> u64 {
-        let attention = self.hidden_size * (2 * self.query_width() + 2 * self.kv_width());
-        let mlp = 3 * self.hidden_size * self.intermediate_size;
-        (self.layers * (attention + mlp) + self.vocab_size * self.hidden_size) as u64
+        // Saturating: sizes come from files and arguments.
+        let product = |a: usize, b: usize| (a as u64).saturating_mul(b as u64);
+        let attention = product(self.hidden_size, 2 * self.query_width() + 2 * self.kv_width());
+        let mlp = product(self.hidden_size, self.intermediate_size).saturating_mul(3);
+        let layers = attention.saturating_add(mlp).saturating_mul(self.layers as u64);
+        layers.saturating_add(product(self.vocab_size, self.hidden_size))
     }
 }
 

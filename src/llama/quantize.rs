@@ -21,7 +21,7 @@ const BESIDE: [&str; 5] = [
     "generation_config.json",
 ];
 
-/// Writes the model of `folder` to `out` with its matrices in int8 or int4. `on_layer` hears of each layer (done, all).
+/// Writes the model of `folder` to `out`, whole or not at all, with its matrices in int8 or int4. `on_layer` hears of each layer (done, all).
 ///
 /// A matrix `<layer>.weight` (outputs, inputs) becomes U8 codes (outputs, inputs · bits / 8) and `<layer>.weight_scale`
 /// BF16 (outputs, groups), laid out as [`crate::device::cpu::matrix`] says. With int4 the last layer is int8; an embedding
@@ -34,9 +34,16 @@ pub fn quantize(folder: &Path, out: &Path, precision: Precision, on_layer: impl 
     if checkpoint.config().quantized.is_some() {
         return Err(Error::file(folder, "is quantized already"));
     }
-    if out.join("config.json").exists() {
-        return Err(Error::file(out, "holds a model already; choose another folder"));
-    }
+    files::write_folder_whole(out, |out| write_files(&checkpoint, folder, out, bits.count(), on_layer))
+}
+
+fn write_files(
+    checkpoint: &Checkpoint,
+    folder: &Path,
+    out: &Path,
+    bits: usize,
+    on_layer: impl Fn(usize, usize) + Sync,
+) -> Result<()> {
     let config = checkpoint.config();
     let matrices: Vec<String> = layout::matrices(config).collect();
     let norms: Vec<String> = layout::norms(config).collect();
@@ -60,13 +67,12 @@ pub fn quantize(folder: &Path, out: &Path, precision: Precision, on_layer: impl 
     for name in BESIDE {
         let from = folder.join(name);
         if from.exists() {
-            let bytes = std::fs::read(&from).map_err(Error::io(&from, "read"))?;
+            let bytes = files::read(&from)?;
             files::write_new(&out.join(name), &bytes)?;
         }
     }
     let path = folder.join("config.json");
     let mut config = read_json(&path)?;
-    config["quantization_config"] = json!({"quant_method": QUANT_METHOD, "bits": bits.count()});
-    // Last, so that a directory that was cut short has no configuration.
+    config["quantization_config"] = json!({"quant_method": QUANT_METHOD, "bits": bits});
     files::write_whole(&out.join("config.json"), |file| writeln!(file, "{config:#}"))
 }

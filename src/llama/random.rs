@@ -1,6 +1,7 @@
 //! A Llama with random weights, written as a Hugging Face directory: for tests, benchmarks and the demo, where none can be
 //! shipped. What it writes means nothing.
 
+use std::collections::HashMap;
 use std::path::Path;
 
 use serde_json::json;
@@ -80,9 +81,30 @@ impl Preset {
     }
 }
 
-/// Writes the directory, with weights in f32, f16 or bf16. The tokenizer learns its words from `texts`; it has as many
-/// as they yield, up to the vocabulary's size.
+/// Writes the directory, whole or not at all, with weights in f32, f16 or bf16. The tokenizer learns its words from `texts`;
+/// it has as many as they yield, up to the vocabulary's size.
 pub fn write_random<'a>(
+    folder: &Path,
+    config: &LlamaConfig,
+    precision: Precision,
+    seed: u64,
+    texts: impl Iterator<Item = &'a str> + Send,
+) -> Result<()> {
+    if precision.bits().is_some() {
+        return Err(Error::invalid(
+            "random weights are written as f32, f16 or bf16; `fissfuse llm quantize` packs them",
+        ));
+    }
+    files::expect_room_for(folder, config.matrix_parameters().saturating_mul(bytes_of(precision)))?;
+    files::write_folder_whole(folder, |folder| write_files(folder, config, precision, seed, texts))
+}
+
+/// Bytes of a weight that is not packed.
+fn bytes_of(precision: Precision) -> u64 {
+    if precision == Precision::F32 { 4 } else { 2 }
+}
+
+fn write_files<'a>(
     folder: &Path,
     config: &LlamaConfig,
     precision: Precision,
@@ -99,7 +121,6 @@ pub fn write_random<'a>(
     let mut value = config.to_json();
     (value["bos_token_id"], value["eos_token_id"]) = (json!(0), json!(1));
     write("generation_config.json", format!("{:#}", json!({"bos_token_id": 0, "eos_token_id": 1})))?;
-    // Last, so that a directory that was cut short has no configuration.
     write("config.json", format!("{value:#}"))
 }
 
@@ -108,12 +129,7 @@ pub fn write_random<'a>(
 /// numbers of key `seed` at the counters (block, 0, t, 7), four at a time; a matrix (outputs, inputs) scales them to a
 /// variance of 1 / inputs, the embedding to 1; gains lie within 0.1 of 1.
 fn write_weights(folder: &Path, config: &LlamaConfig, precision: Precision, seed: u64) -> Result<()> {
-    if precision.bits().is_some() {
-        return Err(Error::invalid(
-            "random weights are written as f32, f16 or bf16; `fissfuse llm quantize` packs them",
-        ));
-    }
-    let size = if precision == Precision::F32 { 4 } else { 2 };
+    let size = bytes_of(precision);
     let matrices: Vec<String> = layout::matrices(config).collect();
     let names: Vec<String> = matrices.iter().cloned().chain(layout::norms(config)).collect();
     let shape = |layer: &str| match layout::matrix_shape(config, layer) {
@@ -124,8 +140,9 @@ fn write_weights(folder: &Path, config: &LlamaConfig, precision: Precision, seed
         .iter()
         .map(|layer| Planned { layer: layer.clone(), bytes: shape(layer).iter().product::<usize>() as u64 * size })
         .collect();
+    let numbers: HashMap<&str, u32> = names.iter().map(String::as_str).zip(0..).collect();
     shards::write(folder, &planned, |layer| {
-        let number = names.iter().position(|name| name == layer).unwrap_or(0) as u32;
+        let number = numbers.get(layer).copied().unwrap_or(0);
         let shape = shape(layer);
         let mut values = uniform(seed, number, shape.iter().product());
         let scale = match shape[..] {

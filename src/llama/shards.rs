@@ -26,19 +26,20 @@ pub(super) struct Planned {
     pub bytes: u64,
 }
 
-/// Writes the tensors that `make` gives for each layer. The index comes last, so that a directory that was cut short has
-/// none.
+/// Writes the tensors that `make` gives for each layer, if the disk has room for all of them.
 pub(super) fn write(folder: &Path, layers: &[Planned], make: impl Fn(&str) -> Result<Vec<Stored>>) -> Result<()> {
     let mut shards: Vec<(u64, Vec<&str>)> = Vec::new();
     for planned in layers {
         match shards.last_mut() {
-            Some((bytes, names)) if *bytes + planned.bytes <= SHARD => {
+            Some((bytes, names)) if bytes.saturating_add(planned.bytes) <= SHARD => {
                 *bytes += planned.bytes;
                 names.push(&planned.layer);
             }
             _ => shards.push((planned.bytes, vec![&planned.layer])),
         }
     }
+    let total = shards.iter().fold(0u64, |total, (bytes, _)| total.saturating_add(*bytes));
+    files::expect_room_for(folder, total)?;
     if let [(_, layers)] = &shards[..] {
         return write_shard(&folder.join(SINGLE), layers, &make).map(|_| ());
     }
@@ -49,7 +50,6 @@ pub(super) fn write(folder: &Path, layers: &[Planned], make: impl Fn(&str) -> Re
             places.insert(tensor, name.clone());
         }
     }
-    let total: u64 = shards.iter().map(|(bytes, _)| bytes).sum();
     let index = json!({"metadata": {"total_size": total}, "weight_map": places});
     files::write_whole(&folder.join(INDEX), |out| writeln!(out, "{index:#}"))
 }

@@ -170,7 +170,8 @@ impl TrainSettings {
 impl RunConfig {
     /// Reads a TOML file.
     pub fn read(path: &Path) -> Result<RunConfig> {
-        toml::from_str(&files::read_text(path)?).map_err(|e| Error::file(path, format!("is no configuration:\n{e}")))
+        toml::from_str(&files::read_text_or_stream(path)?)
+            .map_err(|e| Error::file(path, format!("is no configuration:\n{e}")))
     }
 }
 

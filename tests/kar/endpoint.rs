@@ -75,6 +75,10 @@ fn what_may_go_better_the_next_time_is_tried_again() {
     let start = Instant::now();
     ask(settings(&server.url), 1).1.unwrap();
     assert!(start.elapsed() >= Duration::from_millis(300));
+    // But not for ever.
+    let server = Server::new([status(429, "Retry-After: 999999999\r\n"), good("B")]);
+    let error = ask(settings(&server.url), 1).1.unwrap_err().to_string();
+    assert!(error.contains("a wait of 999999999 s") && error.contains("120 s are the longest"), "{error}");
     // Slower than allowed.
     let server = Server::new([Act::Sleep(Duration::from_millis(900)), good("B")]);
     let impatient = EndpointSettings { timeout: Duration::from_millis(300), ..settings(&server.url) };

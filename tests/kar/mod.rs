@@ -1,5 +1,6 @@
 //! KAR through the binary, by a random Llama and by a server; and the endpoint by itself.
 
 mod endpoint;
+mod files;
 mod rerank;
 mod server;

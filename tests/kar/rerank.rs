@@ -11,10 +11,10 @@ use super::server::{Act, KEY, Server, good, status};
 use crate::support::{World, fissfuse, refuse, refused, replace, run, succeed};
 
 /// Mentions of the test split.
-const MENTIONS: usize = 10;
+pub const MENTIONS: usize = 10;
 
 /// A dataset and a run file that ranks its candidates in the order in which they are listed.
-fn world() -> World {
+pub fn world() -> World {
     let world = World::new();
     let ranked = |mention: &Value| {
         let n = mention["candidates"].as_array().unwrap().len();
@@ -44,7 +44,7 @@ fn by_llama(world: &World) -> Vec<&'static str> {
     [&rerank(world)[..], &["--llm", world.arg("llama")]].concat()
 }
 
-fn by_server(world: &World, server: &Server) -> Vec<&'static str> {
+pub fn by_server(world: &World, server: &Server) -> Vec<&'static str> {
     let url: &'static str = server.url.clone().leak();
     [&rerank(world)[..], &["--endpoint", url, "--model", "m"]].concat()
 }
@@ -275,6 +275,8 @@ fn a_model_that_cannot_answer_says_why() {
     succeed(&[&args[..], &["--skip-bad"]].concat());
     assert_eq!(report(&world)["refused"].as_array().unwrap().len(), MENTIONS);
     check(&world, 5);
+    let endless = ["--scoring", "generate", "--max-new-tokens", "18446744073709551615"];
+    refuse(&[&args[..], &endless, &["--journal", world.arg("other")]].concat(), &["its answer up to 1844674407370955"]);
     fs::write(world.path("llama/config.json"), config).unwrap();
     fs::remove_file(world.path("new.jsonl.journal.jsonl")).unwrap();
     fs::remove_file(world.path("llama/chat_template.jinja")).unwrap();
@@ -307,26 +309,19 @@ fn settings_and_templates_that_make_no_sense_are_named() {
     let both = [&args[..], &["--llm", world.arg("llama")]].concat();
     assert_eq!(run(&both).status.code(), Some(2));
     assert_eq!(run(&rerank(&world)).status.code(), Some(2));
-}
-
-#[test]
-fn files_whose_names_meet_are_refused_before_anything_starts() {
-    let world = world();
-    let server = Server::new([]);
-    let args = by_server(&world, &server);
-    let before = fs::read(world.path("run.jsonl")).unwrap();
-    let around: &'static str = world.path("data/../run.jsonl").display().to_string().leak();
-    std::os::unix::fs::symlink(world.path("run.jsonl"), world.path("link.jsonl")).unwrap();
-    for name in [around, world.arg("link.jsonl"), world.arg("data/entities.jsonl"), world.arg("data/test.jsonl")] {
-        for flag in ["--out", "--report"] {
-            refuse(&replace(args.clone(), flag, name), &[flag, "choose another"]);
-        }
-        refuse(&[&args[..], &["--journal", name]].concat(), &["--journal is", "choose another --journal"]);
+    // What would have no effect.
+    let by_llama = by_llama(&world);
+    for (args, flag) in [
+        (&args, ["--device", "cpu"]),
+        (&args, ["--batch-tokens", "9"]),
+        (&args, ["--seed", "1"]),
+        (&by_llama, ["--timeout", "9"]),
+        (&by_llama, ["--retries", "9"]),
+        (&by_llama, ["--concurrency", "9"]),
+        (&by_llama, ["--api-key-env", "KEY"]),
+    ] {
+        assert_eq!(run(&[&args[..], &flag].concat()).status.code(), Some(2), "{flag:?}");
     }
-    refuse(&[&args[..], &["--journal", world.arg("new.jsonl")]].concat(), &["--out and --journal are one file"]);
-    refuse(&replace(args.clone(), "--report", world.arg("new.jsonl")), &["--out and --report are one file"]);
-    refuse(&replace(args, "--report", world.arg("new.jsonl.journal.jsonl")), &["--journal and --report are one file"]);
-    assert!(server.calls() == 0 && fs::read(world.path("run.jsonl")).unwrap() == before);
 }
 
 #[test]

@@ -8,6 +8,7 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use super::Loaded;
 use crate::encoder::{image_header, read_image};
+use crate::files;
 
 /// How closely images are looked at.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, clap::ValueEnum)]
@@ -62,12 +63,12 @@ pub fn states(loaded: &Loaded, check: ImageCheck) -> HashMap<&str, ImageState> {
 /// read.
 pub fn contents(loaded: &Loaded) -> HashMap<&str, u64> {
     let names = distinct(loaded.mentions_of_all().filter_map(|m| m.image.as_deref()));
-    let size = |name: &&str| std::fs::metadata(loaded.root.join(name)).map(|m| m.len()).ok();
+    let size = |name: &&str| files::expect_regular(&loaded.root.join(name)).map(|m| m.len()).ok();
     let sizes: Vec<Option<u64>> = names.par_iter().map(size).collect();
     let mut of_size: HashMap<u64, usize> = HashMap::new();
     sizes.iter().flatten().for_each(|&size| *of_size.entry(size).or_default() += 1);
     let content = |(name, size): (&&str, &Option<u64>)| match size {
-        Some(size) if of_size[size] > 1 => std::fs::read(loaded.root.join(name)).map(|bytes| xxh3_64(&bytes)).ok(),
+        Some(size) if of_size[size] > 1 => files::read(&loaded.root.join(name)).map(|bytes| xxh3_64(&bytes)).ok(),
         _ => None,
     };
     let contents: Vec<Option<u64>> = names.par_iter().zip(&sizes).map(content).collect();

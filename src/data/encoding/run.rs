@@ -9,7 +9,7 @@ use indicatif::ProgressBar;
 use rayon::ThreadPoolBuilder;
 use rayon::prelude::*;
 
-use super::super::store::{Kind, MissingImage, Stamp, StoreWriter, image_key, text_key};
+use super::super::store::{Kind, Manifest, MissingImage, Stamp, StoreWriter, image_key, text_key};
 use super::super::{Skipped, Tolerance};
 use super::pipeline::pipeline;
 use super::{EncodeReport, EncodeSettings, Items, blank};
@@ -20,7 +20,7 @@ use crate::interrupt;
 /// What is encoded, and where it goes.
 pub struct Run<'a> {
     writer: StoreWriter,
-    root: &'a Path,
+    items: &'a Items<'a>,
     encoders: &'a Encoders,
     settings: &'a EncodeSettings,
     tolerance: Tolerance,
@@ -47,7 +47,7 @@ struct ImageFile {
 impl<'a> Run<'a> {
     /// Opens the store, or starts one, and sees what it lacks.
     pub fn open(
-        items: &Items<'a>,
+        items: &'a Items<'a>,
         encoders: &'a Encoders,
         settings: &'a EncodeSettings,
         folder: &Path,
@@ -56,7 +56,7 @@ impl<'a> Run<'a> {
         let manifest = settings.manifest(encoders);
         let writer = StoreWriter::open(folder, manifest.clone())?;
         let (work, report) = (Work::default(), EncodeReport::default());
-        let mut run = Run { writer, root: items.root, encoders, settings, tolerance, work, stand_in: None, report };
+        let mut run = Run { writer, items, encoders, settings, tolerance, work, stand_in: None, report };
         for entity in items.entities {
             run.need(manifest.entity_text(&entity.name, &entity.description), entity.image.as_deref());
         }
@@ -84,7 +84,7 @@ impl<'a> Run<'a> {
         }
         // An image's name may be the same string as a text.
         if work.seen.insert(!image_key(Some(name))) {
-            let stamp = stamp_of(&self.root.join(name));
+            let stamp = stamp_of(&self.items.root.join(name));
             if stamp.is_some_and(|stamp| self.writer.has(Kind::Image, image_key(Some(name)), stamp)) {
                 self.report.reused += 1;
             } else {
@@ -100,7 +100,8 @@ impl<'a> Run<'a> {
         let key = image_key(None);
         if !self.writer.has(Kind::Image, key, Stamp::default()) {
             let encoded = self.stand_in()?.clone();
-            self.writer.add(Kind::Image, key, &encoded, Stamp::default())?;
+            let named = |e| about("the stand-in for missing images", identity(&self.encoders.image), e);
+            self.writer.add(Kind::Image, key, &encoded, Stamp::default()).map_err(named)?;
         }
         let encoded = self.encode_missing(&texts, &images, skipped, bar);
         // Whoever asks to stop keeps what was encoded.
@@ -130,10 +131,12 @@ impl<'a> Run<'a> {
 
     fn encode_texts(&mut self, encoder: &TextEncoder, texts: &[String], bar: &ProgressBar) -> Result<()> {
         let mut stored = texts.iter();
+        let (items, manifest) = (self.items, self.settings.manifest(self.encoders));
         let encode = |ids: Vec<Vec<u32>>| encoder.encode_ids(&ids);
         pipeline(encoder.groups(texts, self.settings.max_tokens)?, encode, |group| {
             for (encoded, text) in group.iter().zip(stored.by_ref()) {
-                self.writer.add(Kind::Text, text_key(text), encoded, Stamp::default())?;
+                let named = |e| about(&whose_text(items, &manifest, text), encoder.identity(), e);
+                self.writer.add(Kind::Text, text_key(text), encoded, Stamp::default()).map_err(named)?;
             }
             self.report.texts += group.len();
             bar.inc(group.len() as u64);
@@ -148,7 +151,7 @@ impl<'a> Run<'a> {
         skipped: &mut Skipped,
         bar: &ProgressBar,
     ) -> Result<()> {
-        let root = self.root;
+        let root = self.items.root;
         // Where the processor only feeds a device, what it does for the current pass must not queue behind the images of the
         // next one: those have threads of their own.
         let threads = ThreadPoolBuilder::new().num_threads(rayon::current_num_threads());
@@ -187,7 +190,8 @@ impl<'a> Run<'a> {
                 Ok(()) => {
                     let encoded =
                         encoded.next().ok_or_else(|| Error::invalid("the image encoder left out an image"))?;
-                    self.writer.add(Kind::Image, key, encoded, image.stamp.unwrap_or_default())?;
+                    let named = |e| about(&format!("image `{}`", image.name), identity(&self.encoders.image), e);
+                    self.writer.add(Kind::Image, key, encoded, image.stamp.unwrap_or_default()).map_err(named)?;
                     self.report.images += 1;
                 }
                 Err(error) => {
@@ -221,6 +225,29 @@ impl<'a> Run<'a> {
             MissingImage::File(path) => encoder.prepare(path)?,
         };
         encoder.encode_images(&[pixels])?.pop().ok_or_else(|| Error::invalid("the image encoder gave nothing"))
+    }
+}
+
+/// Which encoder of images it is.
+fn identity(encoder: &Option<ImageEncoder>) -> &str {
+    encoder.as_ref().map_or("none", ImageEncoder::identity)
+}
+
+/// An error about an item's features that names it and what encoded it.
+fn about(item: &str, encoder: &str, error: Error) -> Error {
+    match error {
+        Error::Invalid(reason) => Error::invalid(format!("{item}: {reason} (encoder {encoder})")),
+        error => error,
+    }
+}
+
+/// The first entity or mention that has this text: looked up where its features are refused, not kept for each.
+fn whose_text(items: &Items, manifest: &Manifest, text: &str) -> String {
+    let entity = items.entities.iter().find(|e| manifest.entity_text(&e.name, &e.description) == text);
+    let mention = || items.mentions.iter().find(|m| manifest.mention_text(&m.mention, &m.sentence) == text);
+    match entity {
+        Some(entity) => format!("entity `{}`", entity.qid),
+        None => mention().map_or_else(|| "a text".into(), |mention| format!("mention `{}`", mention.id)),
     }
 }
 

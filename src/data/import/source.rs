@@ -6,6 +6,7 @@ use super::bounds::Bounds;
 use super::{Format, Settings};
 use crate::data::{Skipped, Split, Tolerance};
 use crate::error::{Error, Result};
+use crate::files;
 use crate::foreign::no_text;
 
 /// Files by which a format is recognised, in the order in which they are tried.
@@ -151,8 +152,10 @@ fn advice(path: &Path) -> Option<&'static str> {
 /// What a file is that stands where a folder is due.
 pub fn what_file(path: &Path) -> String {
     let mut head = [0; 16];
-    let read = std::fs::File::open(path).and_then(|mut file| std::io::Read::read(&mut file, &mut head));
-    let by_content = no_text(&head[..read.unwrap_or(0)]);
+    let regular = files::expect_regular(path).is_ok();
+    let file = if regular { std::fs::File::open(path).ok() } else { None };
+    let read = file.and_then(|mut file| std::io::Read::read(&mut file, &mut head).ok()).unwrap_or(0);
+    let by_content = no_text(&head[..read]);
     let what = advice(path).or(by_content).unwrap_or("is a file; give the folder that holds the dataset");
     what.to_string()
 }

@@ -61,7 +61,9 @@ impl Pending {
         }
         let new = self.tokens[before.0..].iter().chain(&self.global[before.1..]);
         if !new.into_iter().all(|x| x.is_finite()) {
-            return Err(Error::invalid("the encoder gave a value that f16 cannot hold; are its weights whole?"));
+            return Err(Error::invalid(
+                "its features hold a value that f16 cannot hold, NaN or infinity; are the encoder's weights whole?",
+            ));
         }
         let end = self.offsets.last().copied().unwrap_or(0) + (encoded.tokens.len() / width) as u64;
         self.offsets.push(end);

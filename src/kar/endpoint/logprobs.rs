@@ -88,7 +88,8 @@ fn letters(alternatives: &[Alternative], options: usize) -> Option<(Vec<f32>, f6
     let listed: f64 = alternatives.iter().map(|a| a.probability).sum();
     let share = together / (1.0 - opening).max(listed - opening).max(together);
     let likely = alternatives.iter().map(|a| a.probability).filter(|p| *p > 0.0);
-    let least = likely.fold(1.0, f64::min) / 2.0;
+    // Of the least numbers, half is none: its logarithm must stay finite.
+    let least = (likely.fold(1.0, f64::min) / 2.0).max(f64::MIN_POSITIVE);
     let logit = |p: &f64| (if *p > 0.0 { *p } else { least }).ln() as f32;
     (together > 0.0).then(|| (found.iter().map(logit).collect(), share))
 }
@@ -120,6 +121,10 @@ mod tests {
         assert!(logits.iter().zip(want).all(|(a, b)| (f64::from(*a) - b).abs() < 1e-6), "{logits:?}");
         let none = said(&[position(&[("The", -0.1)])], 3, "B".into());
         assert_eq!(none, Said::Text("B".into()));
+        let Said::Letters(logits) = said(&[position(&[("B", -0.1), ("x", -744.5)])], 3, String::new()) else {
+            panic!()
+        };
+        assert!(logits.iter().all(|logit| logit.is_finite()), "{logits:?}");
     }
 
     #[test]

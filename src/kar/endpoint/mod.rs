@@ -18,8 +18,9 @@ use ureq::tls::{PemItem, RootCerts, TlsConfig, parse_pem};
 use super::model::{LanguageModel, Question, Reply, Said, Wanted};
 use super::words::excerpt;
 use crate::error::{Error, Result};
+use crate::files;
 use chat::{Defect, Manner, error_message};
-use retry::{Backoff, Turn, wait_of};
+use retry::{Backoff, LONGEST, Turn, wait_of};
 use secrets::Secrets;
 
 /// Longest response that is read.
@@ -228,6 +229,13 @@ impl Endpoint {
                     let calls = attempt + 1;
                     return fail(format!("{reason}; gave up after {calls} calls. Run again to go on from here"));
                 }
+                Call::Failed(reason, Some(wait)) if wait > LONGEST => {
+                    let (asked, longest) = (wait.as_secs(), LONGEST.as_secs());
+                    return fail(format!(
+                        "{reason}; the server asks for a wait of {asked} s (Retry-After), and {longest} s are the longest. \
+                         Run again then to go on from here"
+                    ));
+                }
                 Call::Failed(reason, wait) => {
                     let own = backoff.wait(attempt);
                     let longest = wait.map_or(own, |wait| wait.max(own));
@@ -267,7 +275,7 @@ impl Endpoint {
 
 /// The certificates of a file.
 fn authorities(path: &std::path::Path) -> Result<RootCerts> {
-    let bytes = std::fs::read(path).map_err(Error::io(path, "read"))?;
+    let bytes = files::read_or_stream(path)?;
     let mut certificates = Vec::new();
     for item in parse_pem(&bytes) {
         match item {

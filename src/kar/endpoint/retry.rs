@@ -5,8 +5,8 @@ use std::time::{Duration, Instant, SystemTime};
 
 use xxhash_rust::xxh3::xxh3_64;
 
-/// Longest wait between two calls, whatever a server asks for.
-const LONGEST: Duration = Duration::from_secs(300);
+/// Longest wait between two calls. A server that asks for more ends the run, which goes on when it is run again.
+pub const LONGEST: Duration = Duration::from_secs(120);
 
 /// A wait that a user should hear of.
 const LONG: Duration = Duration::from_secs(4);
@@ -35,10 +35,11 @@ impl Backoff {
 pub fn wait_of(header: &str, now: SystemTime) -> Option<Duration> {
     let header = header.trim();
     let wait = match header.parse::<f64>() {
-        Ok(seconds) => Duration::try_from_secs_f64(seconds).ok()?,
+        Ok(seconds) if seconds >= 0.0 => Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX),
+        Ok(_) => return None,
         Err(_) => httpdate::parse_http_date(header).ok()?.duration_since(now).unwrap_or_default(),
     };
-    Some(wait.min(LONGEST))
+    Some(wait)
 }
 
 /// Whose turn it is: the next question, and when anything may be asked at all.
@@ -135,7 +136,7 @@ mod tests {
         assert_eq!(wait_of("0.25", now), Some(Duration::from_millis(250)));
         assert_eq!(wait_of("Sun, 06 Nov 1994 08:49:47 GMT", now), Some(Duration::from_secs(10)));
         assert_eq!(wait_of("Sun, 06 Nov 1994 08:49:07 GMT", now), Some(Duration::ZERO));
-        assert_eq!(wait_of("1e12", now), Some(LONGEST));
+        assert_eq!(wait_of("1e300", now), Some(Duration::MAX));
         assert_eq!([wait_of("-1", now), wait_of("soon", now), wait_of("NaN", now)], [None; 3]);
     }
 

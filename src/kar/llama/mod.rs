@@ -207,7 +207,7 @@ impl LanguageModel for Decoder {
         };
         let context = self.llama.config().context;
         let (asked, too_long): (Vec<usize>, Vec<usize>) =
-            (0..questions.len()).partition(|&i| prompts[i].len() + room <= context);
+            (0..questions.len()).partition(|&i| prompts[i].len().saturating_add(room) <= context);
         for i in too_long.into_iter().filter(|&i| !questions[i].answered) {
             let reason = format!(
                 "its instruction has {} tokens and its answer up to {}, the model's context only {context}; lower --k, \

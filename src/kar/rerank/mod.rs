@@ -51,9 +51,7 @@ pub fn rerank(
     let replies = ask(&questions, settings, model, journal, bar, &mut spent)?;
     let mut replies_of: Vec<Vec<Reply>> = vec![Vec::new(); rankings.len()];
     for (question, reply) in questions.iter().zip(replies) {
-        spent.prompt_tokens += reply.prompt_tokens;
-        spent.computed_tokens += reply.computed_tokens;
-        spent.new_tokens += reply.new_tokens;
+        spent.count(&reply);
         replies_of[question.group].push(reply);
     }
     let prior = settings.debias.and_then(|_| {
@@ -140,8 +138,11 @@ fn ask(
     spent: &mut Spent,
 ) -> Result<Vec<Reply>> {
     let keys: Vec<String> = questions.iter().map(|q| q.prompt.key()).collect();
-    let known = |key: &String| journal.as_ref().and_then(|j| j.get(key)).cloned();
-    let mut replies: Vec<Option<Reply>> = keys.iter().map(known).collect();
+    let known = |(question, key): (&Question, &String)| match &journal {
+        Some(journal) => Ok(journal.answer(key, question, settings.wanted())?.cloned()),
+        None => Ok(None),
+    };
+    let mut replies = questions.iter().zip(&keys).map(known).collect::<Result<Vec<Option<Reply>>>>()?;
     // How many of a mention's questions are open.
     let mut open: HashMap<usize, usize> = HashMap::new();
     questions.iter().zip(&replies).for_each(|(q, r)| *open.entry(q.group).or_default() += usize::from(r.is_none()));
@@ -159,6 +160,9 @@ fn ask(
     let start = Instant::now();
     let (mut heard, mut unfinished) = (0, 0);
     model.answer(&asked, settings.wanted(), &mut |at, reply| {
+        reply.fits(&questions[at], settings.wanted()).map_err(|reason| {
+            Error::invalid(format!("mention `{}`: the model's answer {reason}", questions[at].mention))
+        })?;
         if let Said::Refused(reason) = &reply.said
             && !settings.skip_refused
         {

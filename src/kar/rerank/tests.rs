@@ -1,5 +1,5 @@
 use super::*;
-use crate::data::{Mention, Skipped, Tolerance};
+use crate::data::{Mention, RunFile, Skipped, Tolerance};
 use crate::kar::Header;
 use crate::kar::instruction::letter;
 use crate::kar::model::Wanted;
@@ -170,7 +170,7 @@ fn the_gate_asks_where_the_margin_is_small() {
 fn what_the_journal_holds_is_not_asked_again() {
     let (dataset, _, folder) = world();
     let (path, settings) = (folder.path().join("journal.jsonl"), Settings { debias: Some(0.2), ..FOUR() });
-    let run = folder.path().join("entities.jsonl");
+    let run = RunFile::read(&folder.path().join("entities.jsonl")).unwrap();
     let template = Template::built_in(settings.strategy).unwrap();
     let header = Header::new(&Oracle::new(), &settings, &template, &dataset, &run).unwrap();
     let mut calls = Vec::new();
@@ -187,6 +187,37 @@ fn what_the_journal_holds_is_not_asked_again() {
         }
     }
     assert_eq!((calls.iter().sum::<usize>(), calls.len()), (whole.spent.calls, 3));
+
+    // A file may hold anything: what cannot be an answer to its question is named with its line.
+    let good = std::fs::read_to_string(&path).unwrap();
+    let second = good.lines().nth(1).unwrap();
+    let spoilt = |says: &str| {
+        let (start, _) = second.split_once("{\"letters\":[").unwrap();
+        let (_, end) = second.split_once("]}").unwrap();
+        good.replace(second, &format!("{start}{says}{end}"))
+    };
+    let resumed = |text: String, settings: &Settings, header: &Header| {
+        std::fs::write(&path, text).unwrap();
+        let mut journal = Journal::open(&path, header)?;
+        outcome(settings, &mut Oracle::new(), Some(&mut journal))
+    };
+    for (says, reason) in [
+        ("{\"letters\":[]}", "has 0 letters' logits for 4 options"),
+        ("{\"letters\":[1,2,3,4,5]}", "has 5 letters' logits for 4 options"),
+        ("{\"letters\":[1,2,3,1e300]}", "no finite number (inf)"),
+        ("{\"letters\":[1,2,3,null]}", "is no valid record"),
+    ] {
+        let error = resumed(spoilt(says), &settings, &header).unwrap_err().to_string();
+        assert!(error.contains("journal.jsonl:2: ") && error.contains(reason), "{error}");
+        assert!(error.contains("remove this line"), "{error}");
+    }
+    let text = Settings { scoring: Scoring::Generate, debias: None, ..settings.clone() };
+    let of_text = Header { scoring: Scoring::Generate, ..header.clone() };
+    let error = resumed(good.replacen("\"logits\"", "\"generate\"", 1), &text, &of_text).unwrap_err().to_string();
+    assert!(error.contains("journal.jsonl:") && error.contains("where a text was asked for"), "{error}");
+    // Numbers of tokens have no bound either.
+    let most = good.replace("\"prompt_tokens\":10", &format!("\"prompt_tokens\":{}", usize::MAX));
+    assert_eq!(resumed(most, &settings, &header).unwrap().spent.prompt_tokens, usize::MAX);
 }
 
 #[test]
