@@ -15,7 +15,7 @@ use xxhash_rust::xxh3::xxh3_128;
 use super::instruction::{Budget, Strategy, Template};
 use super::model::{LanguageModel, Reply};
 use super::types::{Scoring, Settings};
-use crate::data::{Dataset, parse_record, record_error};
+use crate::data::{Dataset, parse_record};
 use crate::error::{Error, Result};
 use crate::files;
 use crate::settings::difference;
@@ -187,8 +187,8 @@ fn read(path: &Path, text: &str, header: &Header) -> Result<HashMap<String, Repl
     }
     let mut replies = HashMap::new();
     for (i, line) in lines {
-        let entry: Entry = parse_record(path, i + 1, line)
-            .map_err(|e| record_error(path, i + 1, format!("{e}; remove this line to ask its question again")))?;
+        let entry: Entry =
+            parse_record(path, i + 1, line).map_err(|e| e.advising("remove this line to ask its question again"))?;
         replies.insert(entry.question, entry.reply);
     }
     Ok(replies)
@@ -277,6 +277,7 @@ mod tests {
         let mut text = std::fs::read_to_string(&path).unwrap();
         text.push_str("{\"mention_id\":7}\n");
         std::fs::write(&path, &text).unwrap();
-        assert!(open(header()).unwrap_err().to_string().contains("journal.jsonl:2: "));
+        let error = open(header()).unwrap_err().to_string();
+        assert!(error.contains("remove this line") && error.matches("journal.jsonl:2: ").count() == 1, "{error}");
     }
 }
