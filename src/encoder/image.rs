@@ -10,6 +10,7 @@ use std::path::Path;
 use image::{DynamicImage, ImageDecoder, ImageError, ImageReader, Limits, RgbImage};
 
 pub use self::budget::Share;
+use self::budget::{FILES, PIXELS};
 use crate::error::{Error, Result};
 use crate::guard::caught;
 
@@ -38,14 +39,17 @@ pub fn read_image(path: &Path) -> Result<RgbImage> {
 
 /// The same, with the image's share of the memory for images: others wait for it until it is dropped.
 pub fn read_within_budget(path: &Path) -> Result<(RgbImage, Share)> {
-    let bytes = read_file(path)?;
+    let length = file_length(path)?;
+    // The file's bytes, and the copy of them that some decoders make. They go before the pixels' share does.
+    let _file = FILES.take(2 * length);
+    let bytes = std::fs::read(path).map_err(Error::io(path, "read"))?;
     let decoded = caught(|| decode(&bytes)).map_err(|panic| format!("cannot be decoded: {panic}")).flatten();
     decoded.map_err(|reason| Error::file(path, reason))
 }
 
 /// What an image file's header announces, which must be such as [`read_image`] takes.
 pub fn image_header(path: &Path) -> Result<Header> {
-    expect_file(path)?;
+    file_length(path)?;
     let file = File::open(path).map_err(Error::io(path, "open"))?;
     let header = || {
         let mut decoder = decoder(BufReader::new(file))?;
@@ -61,14 +65,9 @@ pub fn image_size(path: &Path) -> Result<(u32, u32)> {
     image_header(path).map(|header| header.size)
 }
 
-/// A file's bytes.
-fn read_file(path: &Path) -> Result<Vec<u8>> {
-    expect_file(path)?;
-    std::fs::read(path).map_err(Error::io(path, "read"))
-}
-
-/// Fails if a path is no regular file, which is not opened: a device may have no end, and a pipe nobody who writes.
-fn expect_file(path: &Path) -> Result<()> {
+/// Bytes of an image file. Fails if a path is no regular file, which is not opened: a device may have no end, and a pipe
+/// nobody who writes.
+fn file_length(path: &Path) -> Result<u64> {
     let metadata = std::fs::metadata(path).map_err(Error::io(path, "read"))?;
     if !metadata.is_file() {
         return Err(Error::file(path, "is no regular file, as images must be"));
@@ -76,14 +75,14 @@ fn expect_file(path: &Path) -> Result<()> {
     if metadata.len() > FILE_LIMIT {
         return Err(Error::file(path, format!("has {} bytes; an image may have {FILE_LIMIT} at most", metadata.len())));
     }
-    Ok(())
+    Ok(metadata.len())
 }
 
 fn decode(bytes: &[u8]) -> Result<(RgbImage, Share), String> {
     let decoder = decoder(Cursor::new(bytes))?;
     let (width, height) = decoder.dimensions();
     // What the decoder gives, and the colours that are made of it.
-    let share = Share::take(decoder.total_bytes().saturating_add(3 * width as u64 * height as u64));
+    let share = PIXELS.take(decoder.total_bytes().saturating_add(3 * width as u64 * height as u64));
     let image = DynamicImage::from_decoder(decoder).map_err(undecodable)?.into_rgb8();
     kinds::whole(bytes)?;
     Ok((image, share))
