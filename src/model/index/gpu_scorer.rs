@@ -232,9 +232,11 @@ impl GpuScorer {
             let no_room = || {
                 let bytes = table.rows() * table.width() * table.value_bytes();
                 let reason = format!(
-                    "the index of {} entities does not fit: one of its tables has {} MB; use --device cpu",
+                    "the index of {} entities has a table of {} MB, and a table may take {} % of the free memory; raise \
+                     --feature-memory, or use --device cpu",
                     index.len(),
-                    bytes >> 20
+                    bytes >> 20,
+                    self.gpu.resident_percent()
                 );
                 Error::device(format!("{:?}", self.gpu), "copying the entity index", reason)
             };
