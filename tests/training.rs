@@ -118,7 +118,7 @@ fn sizes_beyond_the_memory_are_refused_before_anything_is_allocated() {
     let world = World::encoded();
     let d = replace(world.train(), "--d", "1000000");
     refuse(&[&world.train()[..], &["--weight-decay", "NaN"]].concat(), &["weight_decay = NaN"]);
-    refuse(&d, &["training needs", "GiB at least", "lower model.d"]);
+    refuse(&d, &["training needs", "GB at least", "lower model.d"]);
     refuse(&replace(world.train(), "--d", "99999999999999999"), &["model: a width of 99999999999999999"]);
     let most = "18446744073709551615";
     let huge = [&replace(world.train(), "--batch-size", most)[..], &["--negatives", most, "--epochs", "1"]].concat();

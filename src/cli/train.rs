@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use fissfuse::bytes::Bytes;
 use fissfuse::data::{Skipped, Split};
 use fissfuse::device::cpu::available_memory;
 use fissfuse::device::describe;
@@ -9,7 +10,7 @@ use fissfuse::eval::Metrics;
 use fissfuse::files::{self, FolderLock};
 use fissfuse::interrupt;
 use fissfuse::terminal;
-use fissfuse::train::{EpochRecord, Start, Steps, Trainer, gib};
+use fissfuse::train::{EpochRecord, Start, Steps, Trainer};
 
 use super::common::{
     ConfigArgs, DataArgs, DeviceArgs, FeatureMemoryArgs, batcher, list_skipped, progress, report_counts,
@@ -89,13 +90,13 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     let (count, done) = (trainer.model().parameters().count(), trainer.progress().epoch);
     println!("{count} parameters; {epochs} epochs, {done} done; {}", describe(gpu.as_ref()));
     let needs = trainer.needs();
-    let host = available_memory().map_or("unknown".into(), |free| gib(free as u64));
+    let host = available_memory().map_or("unknown".into(), |free| Bytes::of(free).to_string());
     let device = gpu.as_ref().map(|gpu| gpu.memory()).transpose()?;
-    let device = device.map_or(String::new(), |(free, _)| format!(", {} on the device", gib(free as u64)));
+    let device = device.map_or(String::new(), |(free, _)| format!(", {} on the device", Bytes::of(free)));
     eprintln!(
         "memory: {} at least for the model and AdamW, {} for a step; free: {host} on the host{device}",
-        gib(needs.model),
-        gib(needs.step)
+        Bytes(needs.model),
+        Bytes(needs.step)
     );
     let bar = progress("steps");
     trainer.run(&bar, |record| bar.suspend(|| print_epoch(record, epochs)))?;

@@ -11,14 +11,15 @@ use image::{DynamicImage, ImageDecoder, ImageError, ImageReader, Limits, RgbImag
 
 pub use self::budget::Share;
 use self::budget::{FILES, PIXELS};
+use crate::bytes::Bytes;
 use crate::error::{Error, Result};
 use crate::guard::caught;
 
 /// Most memory that decoding one image may take.
-const DECODE_LIMIT: u64 = 1 << 30;
+const DECODE_LIMIT: u64 = 1_000_000_000;
 
 /// Most bytes of an image file.
-const FILE_LIMIT: u64 = 1 << 30;
+const FILE_LIMIT: u64 = 1_000_000_000;
 
 /// Most pixels of an image: where Pillow refuses one as a decompression bomb.
 const PIXEL_LIMIT: u64 = 178_956_970;
@@ -73,7 +74,10 @@ fn file_length(path: &Path) -> Result<u64> {
         return Err(Error::file(path, "is no regular file, as images must be"));
     }
     if metadata.len() > FILE_LIMIT {
-        return Err(Error::file(path, format!("has {} bytes; an image may have {FILE_LIMIT} at most", metadata.len())));
+        return Err(Error::file(
+            path,
+            format!("has {}; an image may have {} at most", Bytes(metadata.len()), Bytes(FILE_LIMIT)),
+        ));
     }
     Ok(metadata.len())
 }
@@ -112,7 +116,7 @@ fn check_size((width, height): (u32, u32)) -> Result<(), String> {
 
 fn undecodable(error: ImageError) -> String {
     match error {
-        ImageError::Limits(_) => format!("is too large: decoding it may take {DECODE_LIMIT} bytes at most"),
+        ImageError::Limits(_) => format!("is too large: decoding it may take {} at most", Bytes(DECODE_LIMIT)),
         error => format!("cannot be decoded: {error}; is the file whole?"),
     }
 }

@@ -15,7 +15,7 @@ use crate::files::{self, FolderLock};
 use crate::tensor::safetensors::{Reader, Writer};
 
 /// Bytes of features gathered before a shard is written: what a kill loses at most.
-const SHARD_BYTES: usize = 64 << 20;
+const SHARD_BYTES: usize = 64_000_000;
 
 /// Size and time of the file that an entry was made from; zeros for a text.
 pub type Stamp = [u64; 2];

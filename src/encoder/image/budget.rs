@@ -11,10 +11,10 @@ pub struct Budget {
 }
 
 /// For files' bytes. Who waits for pixels holds some, but who holds pixels waits for nothing, so somebody always goes on.
-pub static FILES: Budget = Budget::new(2 << 30);
+pub static FILES: Budget = Budget::new(2_000_000_000);
 
 /// For decoded images.
-pub static PIXELS: Budget = Budget::new(2 << 30);
+pub static PIXELS: Budget = Budget::new(2_000_000_000);
 
 /// A part of a budget, given back when dropped.
 #[derive(Debug)]

@@ -9,6 +9,7 @@ use super::attention::Layers;
 use super::entities::EntityIndex;
 use super::prepared::PreparedMention;
 use super::scorer::Scorer;
+use crate::bytes::Bytes;
 use crate::device::Gpu;
 use crate::device::cpu::Buffer;
 use crate::device::cuda::{DeviceBuffer, Graph, Grid, LayerNorm, Pinned, Ptr};
@@ -232,10 +233,10 @@ impl GpuScorer {
             let no_room = || {
                 let bytes = table.rows() * table.width() * table.value_bytes();
                 let reason = format!(
-                    "the index of {} entities has a table of {} MB, and a table may take {} % of the free memory; raise \
+                    "the index of {} entities has a table of {}, and a table may take {} % of the free memory; raise \
                      --feature-memory, or use --device cpu",
                     index.len(),
-                    bytes >> 20,
+                    Bytes::of(bytes),
                     self.gpu.resident_percent()
                 );
                 Error::device(format!("{:?}", self.gpu), "copying the entity index", reason)
