@@ -93,6 +93,20 @@ impl Error {
         }
     }
 
+    /// The same error with what to do at its end, where its words have no end of their own.
+    pub fn advising(mut self, advice: &str) -> Error {
+        if let Error::Record { reason, .. }
+        | Error::File { reason, .. }
+        | Error::Tensor { reason, .. }
+        | Error::Shape { reason, .. }
+        | Error::Device { reason, .. }
+        | Error::Invalid(reason) = &mut self
+        {
+            *reason = format!("{reason}; {advice}");
+        }
+        self
+    }
+
     /// A setting that makes no sense.
     pub fn invalid(reason: impl Into<String>) -> Error {
         Error::Invalid(reason.into())

@@ -1,6 +1,7 @@
 //! Multimodal entity linking: the FissFuse model and KAR, its re-ranking by a language model.
 
 pub mod autograd;
+pub mod bytes;
 pub mod candidates;
 pub mod data;
 pub mod device;

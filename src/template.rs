@@ -1,8 +1,15 @@
 //! Jinja templates of models and users, which are foreign programs: they run with bounds.
+//!
+//! Bounded are the steps, how deep calls nest, what is written, and how long a text becomes by repetition (`x * n`, 100 MB, by
+//! minijinja itself). Not bounded is the memory of texts that a template joins, indents or pads: one that doubles a text in a loop
+//! takes what there is in some thirty steps, and minijinja calls nobody when it joins. A model's template must be trusted as
+//! far as that.
 
 use std::io::Write;
 
 use minijinja::{Environment, Error, ErrorKind, Template, Value};
+
+use crate::bytes::Bytes;
 
 /// Most steps of a template. A conversation of a hundred turns takes some ten thousand.
 const STEPS: u64 = 500_000;
@@ -11,7 +18,7 @@ const STEPS: u64 = 500_000;
 const DEPTH: usize = 100;
 
 /// Most bytes that a template may write.
-const OUTPUT: usize = 16 << 20;
+const OUTPUT: usize = 16_000_000;
 
 /// Of the thread that runs a template: room for lists as deeply nested as its steps can make them. Only what is used
 /// takes memory.
@@ -47,7 +54,9 @@ fn explained(error: Error) -> Error {
         ErrorKind::OutOfFuel => {
             Error::new(ErrorKind::OutOfFuel, format!("takes more than {STEPS} steps; does a loop never end?"))
         }
-        ErrorKind::WriteFailure => Error::new(ErrorKind::WriteFailure, format!("writes more than {} MB", OUTPUT >> 20)),
+        ErrorKind::WriteFailure => {
+            Error::new(ErrorKind::WriteFailure, format!("writes more than {}", Bytes::of(OUTPUT)))
+        }
         _ => error,
     }
 }
@@ -88,6 +97,7 @@ mod tests {
         for (text, says) in [
             (format!("{nine}{nine}{nine}{{% endfor %}}{{% endfor %}}{{% endfor %}}"), "more than 500000 steps"),
             (format!("{nine}{{{{ x * 9999 }}}}{{% endfor %}}"), "writes more than 16 MB"),
+            ("{% set y = x * 99999999 %}".into(), "repeated string is too large"),
             ("{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}".into(), "recursion"),
             (format!("{}x{}", "{% if x %}".repeat(5000), "{% endif %}".repeat(5000)), "recursion"),
             (format!("{{{{ {}x{} }}}}", "(".repeat(5000), ")".repeat(5000)), "recursion"),

@@ -261,6 +261,8 @@ fn a_model_trained_on_a_device_is_evaluated_like_any_other() {
     let on_cuda = fissfuse_on_cusim(&[&link[..], &["cuda", "--arithmetic", "f32"]].concat(), &[("CUSIM_CHECK", "all")]);
     let errors = String::from_utf8_lossy(&on_cuda.stderr);
     assert!(on_cuda.status.success() && !errors.contains("cusim: ["), "{errors}");
+    let whole = &["cuda", "--feature-memory", "0"];
+    refused(&fissfuse_on_cusim(&[&link[..], whole].concat(), &[]), &["0 % of the free memory; raise --feature-memory"]);
     let on_cpu = fissfuse(&[&link[..], &["cpu"]].concat()).output().unwrap();
     let links = |output: &Output| -> BTreeMap<(String, String), f64> {
         let lines = String::from_utf8(output.stdout.clone()).unwrap();

@@ -99,7 +99,7 @@ fn an_encoder_that_a_device_cannot_take_is_computed_by_the_cpu_or_refused() {
     let world = World::new();
     let encode = [&replace(world.encode(), "--encoder", argument(fixture(ODD)))[..], &["--precision", "bf16"]].concat();
     let named = fissfuse_on_cusim(&[&encode[..], &["--device", "cuda"]].concat(), &[]);
-    refused(&named, &["cuda:0", ODD, "in bf16", "must be", "use --device cpu"]);
+    refused(&named, &["cuda:0", ODD, "in bf16", "must be", "--precision f32, or use --device cpu"]);
     assert!(!world.path("features").exists(), "nothing may be written");
     let (printed, warnings) = on_cusim(&[&encode[..], &["--device", "auto"]].concat());
     assert!(printed.contains("in bf16 on the CPU"), "{printed}");

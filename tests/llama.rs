@@ -233,9 +233,15 @@ fn chat_templates_read_as_in_hugging_face() {
         let template = ChatTemplate::open(folder.path()).unwrap().unwrap();
         assert_eq!(template.render(&messages, true).unwrap(), rendered, "{text}");
     }
-    write("{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}");
-    let endless = ChatTemplate::open(folder.path()).unwrap().unwrap().render(&messages, true).unwrap_err().to_string();
-    assert!(endless.contains("chat_template.jinja: chat template:") && endless.contains("steps"), "{endless}");
+    for (text, says) in [
+        ("{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}", "steps"),
+        ("{{ messages | tojson(indent=9999999999999) }}", "an indent may be 100 at most"),
+    ] {
+        write(text);
+        let refused = ChatTemplate::open(folder.path()).unwrap().unwrap().render(&messages, true);
+        let refused = refused.unwrap_err().to_string();
+        assert!(refused.contains("chat_template.jinja: chat template:") && refused.contains(says), "{refused}");
+    }
     // Named templates: the default counts. Special tokens may be objects.
     std::fs::write(folder.path().join("tokenizer_config.json"), json!({"chat_template": "other"}).to_string()).unwrap();
     let two = ChatTemplate::open(folder.path()).err().unwrap().to_string();
@@ -407,7 +413,7 @@ fn a_cache_that_does_not_fit_says_what_would() {
     let llama = Llama::open(folder.path(), None, None).unwrap();
     let how = Generation { sampling: Sampling::GREEDY, max_new_tokens: 1 << 38 };
     let refused = llama.generate(None, &[&[1, 2, 3]], how, |_, _| ControlFlow::Continue(())).unwrap_err().to_string();
-    assert!(refused.contains("tokens would fit") && refused.contains("MB are free"), "{refused}");
+    assert!(refused.contains("tokens would fit") && refused.contains("B are free"), "{refused}");
 }
 
 #[test]

@@ -88,6 +88,13 @@ fn a_run_is_resumed_where_there_is_one_and_as_it_was_begun() {
     refuse(&longer, &["last.safetensors", "--new-horizon"]);
     succeed(&[&longer[..], &["--new-horizon"]].concat());
     assert_eq!(world.read_lines("model/train.jsonl").len(), 2);
+    fs::remove_file(world.path("model/best.safetensors")).unwrap();
+    let printed = succeed(&longer);
+    assert!(printed.contains("best: epoch") && printed.contains("best.safetensors is missing"), "{printed}");
+    fs::remove_dir_all(world.path("model")).unwrap();
+    fs::remove_file(world.path("data/valid.jsonl")).unwrap();
+    let printed = succeed(&with(&["--epochs", "2"]));
+    assert!(printed.contains("no mention to validate with: epoch 2") && !printed.contains("MRR"), "{printed}");
 }
 
 #[test]
@@ -110,7 +117,8 @@ fn every_result_names_what_it_came_from() {
 fn sizes_beyond_the_memory_are_refused_before_anything_is_allocated() {
     let world = World::encoded();
     let d = replace(world.train(), "--d", "1000000");
-    refuse(&d, &["training needs", "GiB at least", "lower model.d"]);
+    refuse(&[&world.train()[..], &["--weight-decay", "NaN"]].concat(), &["weight_decay = NaN"]);
+    refuse(&d, &["training needs", "GB at least", "lower model.d"]);
     refuse(&replace(world.train(), "--d", "99999999999999999"), &["model: a width of 99999999999999999"]);
     let most = "18446744073709551615";
     let huge = [&replace(world.train(), "--batch-size", most)[..], &["--negatives", most, "--epochs", "1"]].concat();

@@ -169,7 +169,7 @@ fn link_reads_lines_of_a_bounded_length() {
     long["sentence"] = json!("a ".repeat(9 << 20));
     world.write_lines("long.jsonl", &[long, World::mention("test", 1)]);
     let link = [&world.link()[..], &["--input", world.arg("long.jsonl")]].concat();
-    refuse(&link, &["long.jsonl:1: is longer than 16 MiB"]);
+    refuse(&link, &["long.jsonl:1: is longer than 16 MB"]);
     let answers = succeed(&[&link[..], &["--skip-bad"]].concat());
     let answers: Vec<Value> = answers.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     assert!(answers[0]["error"].is_string() && answers[1]["mention_id"] == "test-1" && answers.len() == 2);

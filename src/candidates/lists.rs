@@ -1,11 +1,13 @@
 //! Giving every mention of a dataset its list of candidates.
 
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use indicatif::ProgressBar;
 use rayon::prelude::*;
-use serde::Serialize;
-use serde_json::Value;
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+use serde_json::value::RawValue;
 
 use super::{Generator, Scratch};
 use crate::data::audit::Recall;
@@ -42,10 +44,52 @@ pub struct ListReport {
 
 /// A line of a file of mentions.
 enum Line {
-    /// A mention whose list is to be made.
-    Mention(Value, Mention),
+    /// A mention whose list is to be made, and where it stands in the line.
+    Mention(String, Place, Mention),
     /// Anything else, kept as it is.
     Other(String),
+}
+
+/// Where a line's list stands, or where one is put.
+enum Place {
+    Value(Range<usize>),
+    Behind(usize),
+}
+
+/// What of a line is replaced. Everything else stays as it is to the byte: a number that is read and written may change.
+#[derive(Deserialize)]
+struct Listed<'a> {
+    #[serde(borrow, default, deserialize_with = "even_null")]
+    candidates: Option<&'a RawValue>,
+}
+
+/// A value as it stands there, `null` among them.
+fn even_null<'de, D: serde::Deserializer<'de>>(
+    deserializer: D,
+) -> std::result::Result<Option<&'de RawValue>, D::Error> {
+    Deserialize::deserialize(deserializer).map(Some)
+}
+
+impl Place {
+    /// In a line that holds an object with something in it.
+    fn of(text: &str) -> Option<Place> {
+        let listed: Listed = serde_json::from_str(text.trim_start_matches('\u{feff}')).ok()?;
+        match listed.candidates {
+            None => text.rfind('}').map(Place::Behind),
+            Some(raw) => {
+                let from = raw.get().as_ptr() as usize - text.as_ptr() as usize;
+                Some(Place::Value(from..from + raw.get().len()))
+            }
+        }
+    }
+
+    /// The line with this list.
+    fn filled(&self, text: &str, list: &str) -> String {
+        match self {
+            Place::Value(range) => [&text[..range.start], list, &text[range.end..]].concat(),
+            Place::Behind(at) => [text[..*at].trim_end(), ",\"candidates\":", list, &text[*at..]].concat(),
+        }
+    }
 }
 
 /// Finds candidates for all mentions of a dataset and writes its splits anew: all of them or none.
@@ -66,13 +110,34 @@ pub fn write_lists(
         reports.push(report);
         files.push((path(dataset, split), text.into_bytes()));
     }
-    if settings.replace {
-        for (report, (path, _)) in reports.iter_mut().zip(&files) {
-            report.kept = Some(keep(path)?);
+    let mut kept = Vec::new();
+    let paths: Vec<PathBuf> = files.iter().filter(|_| settings.replace).map(|(path, _)| path.clone()).collect();
+    let replaced = paths.iter().try_for_each(|path| {
+        kept.push((path, keep(path)?));
+        Ok(())
+    });
+    if let Err(error) = replaced.and_then(|()| files::write_together(files)) {
+        forget(dataset.root(), &kept);
+        return Err(error);
+    }
+    for (report, (_, copy)) in reports.iter_mut().zip(kept) {
+        report.kept = Some(copy);
+    }
+    Ok(reports)
+}
+
+/// Removes the copies of files that were not replaced after all. Where the replacement may still come, or a file cannot be
+/// compared with its copy, the copy stays.
+fn forget(folder: &Path, kept: &[(&PathBuf, PathBuf)]) {
+    if files::complete(folder).is_err() {
+        return;
+    }
+    for (path, copy) in kept {
+        let same = std::fs::read(path).is_ok_and(|now| std::fs::read(copy).is_ok_and(|before| now == before));
+        if same && let Err(error) = std::fs::remove_file(copy) {
+            tracing::warn!("{}: a copy of a file that was not replaced, cannot be removed: {error}", copy.display());
         }
     }
-    files::write_together(files)?;
-    Ok(reports)
 }
 
 /// Copies a file to the first free name beside it.
@@ -105,7 +170,8 @@ fn read(dataset: &Dataset, split: Split, settings: ListSettings, skipped: &mut S
                 return Err(refuse(reason));
             }
             let mention = dataset.mention(record).map_err(refuse)?;
-            Ok(Line::Mention(parse_record(&path, i + 1, text)?, mention))
+            let place = Place::of(text).ok_or_else(|| refuse("is no valid record: no object".into()))?;
+            Ok(Line::Mention(text.to_string(), place, mention))
         });
         match parsed {
             Ok(line) => lines.push(line),
@@ -128,7 +194,7 @@ fn make(
 ) -> (ListReport, String) {
     let find = |scratch: &mut Scratch, line: &Line| match line {
         Line::Other(_) => Vec::new(),
-        Line::Mention(_, mention) => {
+        Line::Mention(_, _, mention) => {
             bar.inc(1);
             generator.find(&mention.mention, &mention.sentence, settings.top, scratch)
         }
@@ -136,13 +202,13 @@ fn make(
     let found: Vec<Vec<u32>> = lines.par_iter().map_init(Scratch::default, find).collect();
     let (mut positions, mut injected, mut mentions, mut text) = (Vec::new(), 0, 0, String::new());
     for (line, mut list) in lines.into_iter().zip(found) {
-        let mut record = match line {
+        let (record, place) = match line {
             Line::Other(line) => {
                 text.push_str(&line);
                 text.push('\n');
                 continue;
             }
-            Line::Mention(record, mention) => {
+            Line::Mention(record, place, mention) => {
                 mentions += 1;
                 if let Some(gold) = mention.gold {
                     let position = list.iter().position(|&candidate| candidate == gold).map(|at| at + 1);
@@ -150,13 +216,51 @@ fn make(
                     injected += (position.is_none() && list.contains(&gold)) as usize;
                     positions.push(position);
                 }
-                record
+                (record, place)
             }
         };
-        let qids = list.iter().map(|&entity| dataset.entities()[entity as usize].qid.clone().into()).collect();
-        record["candidates"] = Value::Array(qids);
-        text.push_str(&record.to_string());
+        let qids: Vec<&str> = list.iter().map(|&entity| &dataset.entities()[entity as usize].qid[..]).collect();
+        text.push_str(&place.filled(&record, &json!(qids).to_string()));
         text.push('\n');
     }
     (ListReport { recall: Recall::of(split, &positions), mentions, injected, kept: None }, text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_gets_its_list_and_keeps_everything_else_to_the_byte() {
+        let number = r#""n": 12345678901234567890123,"x":1.0000000000000000001, "\u0061":"\u00e4""#;
+        for (line, filled) in [
+            (format!("{{{number} }} "), format!("{{{number},\"candidates\":[1]}} ")),
+            (format!("{{\"candidates\" : [\"Q1\", \"Q2\"] ,{number}}}"), format!("{{\"candidates\" : [1] ,{number}}}")),
+            (format!("\u{feff}{{{number},\"candidates\":null}}"), format!("\u{feff}{{{number},\"candidates\":[1]}}")),
+            (
+                format!("{{\"o\":{{\"candidates\":2}},{number}}}"),
+                format!("{{\"o\":{{\"candidates\":2}},{number},\"candidates\":[1]}}"),
+            ),
+        ] {
+            assert_eq!(Place::of(&line).unwrap().filled(&line, "[1]"), filled);
+        }
+        assert!(Place::of("[]").is_none());
+    }
+
+    #[test]
+    fn copies_of_files_that_were_not_replaced_are_removed() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        for (name, text) in [("a", "old"), ("b", "new"), ("b.bak", "old")] {
+            std::fs::write(path(name), text).unwrap();
+        }
+        let (a, b) = (path("a"), path("b"));
+        let kept = [(&a, keep(&a).unwrap()), (&b, path("b.bak"))];
+        std::fs::write(path(".replacing.json"), "damaged").unwrap();
+        forget(folder.path(), &kept);
+        assert!(path("a.bak").exists(), "what may yet be replaced is kept");
+        std::fs::remove_file(path(".replacing.json")).unwrap();
+        forget(folder.path(), &kept);
+        assert!(!path("a.bak").exists() && path("b.bak").exists());
+    }
 }

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use clap::Subcommand;
+use fissfuse::bytes::Bytes;
 use fissfuse::data::{Checked, Manifest, Skipped, add_entities, check_store};
 use fissfuse::device::DeviceChoice;
 use fissfuse::device::cuda::Arithmetic;
@@ -60,8 +61,8 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         Command::Add(args) => add(args),
         Command::Check(args) => {
             let (start, Checked { shards, items, bytes }) = (Instant::now(), check_store(&args.features)?);
-            let (megabytes, seconds) = (bytes / 1_000_000, start.elapsed().as_secs_f64());
-            println!("{shards} shards, {items} texts and images, {megabytes} MB are what was written ({seconds:.1} s)");
+            let (bytes, seconds) = (Bytes::of(bytes), start.elapsed().as_secs_f64());
+            println!("{shards} shards, {items} texts and images, {bytes} are what was written ({seconds:.1} s)");
             Ok(())
         }
     }

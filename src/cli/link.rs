@@ -4,6 +4,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
+use fissfuse::bytes::Bytes;
 use fissfuse::data::{Dataset, Line, Mention, MentionRecord, Skipped, next_line, parse_record, record_error, relative};
 use fissfuse::encoder::{Compute, Encoders};
 use fissfuse::eval::Linker;
@@ -18,7 +19,7 @@ use super::common::{
 };
 
 /// Most bytes of a line; a list of candidates of a million identifiers is shorter.
-const LONGEST: usize = 16 << 20;
+const LONGEST: usize = 16_000_000;
 
 /// Link mentions: JSON lines in, JSON lines out, each answered before the next is read.
 ///
@@ -148,7 +149,7 @@ fn answer(
 ) -> fissfuse::Result<String> {
     let refuse = |reason: String| record_error(name, number, reason);
     let Line::Whole(line) = line else {
-        return Err(refuse(format!("is longer than {} MiB", LONGEST >> 20)));
+        return Err(refuse(format!("is longer than {}", Bytes::of(LONGEST))));
     };
     let text = std::str::from_utf8(line).map_err(|_| refuse("is not UTF-8".into()))?;
     let record: MentionRecord = parse_record(name, number, text)?;

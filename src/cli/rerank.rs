@@ -150,12 +150,12 @@ struct ModelArgs {
     concurrency: usize,
 
     /// JSON object that is merged into each request, such as '{"reasoning_effort": "low"}'; null takes a field out.
-    #[arg(long, value_name = "JSON", value_parser = object, requires = "endpoint")]
-    body: Option<Map<String, Value>>,
+    #[arg(long, value_name = "JSON", requires = "endpoint")]
+    body: Option<String>,
 
     /// Further header of each request, such as 'X-Team: linking'; may be given again.
-    #[arg(long = "header", value_name = "NAME: VALUE", value_parser = header, requires = "endpoint")]
-    headers: Vec<(String, String)>,
+    #[arg(long = "header", value_name = "NAME: VALUE", requires = "endpoint")]
+    headers: Vec<String>,
 
     /// Certificates (PEM) of the authorities by which the server is believed [default: SSL_CERT_FILE, else Mozilla's].
     #[arg(long, value_name = "FILE", requires = "endpoint")]
@@ -185,22 +185,28 @@ impl ModelArgs {
         self.ca_file.clone().or_else(variable)
     }
 
+    /// How to ask the server, if one is asked. Read here and not by the parser of flags, whose errors repeat what was given,
+    /// and that may be a secret.
+    fn endpoint(&self) -> anyhow::Result<Option<EndpointSettings>> {
+        let (Some(url), Some(model)) = (&self.endpoint, &self.model) else { return Ok(None) };
+        Ok(Some(EndpointSettings {
+            url: url.clone(),
+            model: model.clone(),
+            key: std::env::var(&self.api_key_env).ok().map(|key| key.trim().to_string()),
+            concurrency: self.concurrency,
+            timeout: Duration::from_secs(self.timeout),
+            retries: self.retries,
+            backoff: Duration::from_secs(1),
+            body: self.body.as_deref().map(object).transpose()?.unwrap_or_default(),
+            headers: self.headers.iter().map(|text| header(text)).collect::<anyhow::Result<_>>()?,
+            authorities: self.authorities(),
+        }))
+    }
+
     /// Opens the model; says where it computes.
-    fn open(&self) -> anyhow::Result<(Box<dyn LanguageModel>, String)> {
-        if let (Some(url), Some(model)) = (&self.endpoint, &self.model) {
-            let settings = EndpointSettings {
-                url: url.clone(),
-                model: model.clone(),
-                key: std::env::var(&self.api_key_env).ok().map(|key| key.trim().to_string()),
-                concurrency: self.concurrency,
-                timeout: Duration::from_secs(self.timeout),
-                retries: self.retries,
-                backoff: Duration::from_secs(1),
-                body: self.body.clone().unwrap_or_default(),
-                headers: self.headers.clone(),
-                authorities: self.authorities(),
-            };
-            return Ok((Box::new(Endpoint::new(settings)?), "endpoint".into()));
+    fn open(&self, endpoint: Option<Endpoint>) -> anyhow::Result<(Box<dyn LanguageModel>, String)> {
+        if let Some(endpoint) = endpoint {
+            return Ok((Box::new(endpoint), "endpoint".into()));
         }
         let folder = self.llm.as_deref().unwrap_or(Path::new(""));
         let gpu = self.device.open(Arithmetic::default())?;
@@ -215,18 +221,18 @@ fn threads() -> RangedU64ValueParser<usize> {
     RangedU64ValueParser::new().range(1..=4096)
 }
 
-/// Parses a JSON object.
-fn object(text: &str) -> Result<Map<String, Value>, String> {
+/// Parses a JSON object; it may hold a secret and is not repeated.
+fn object(text: &str) -> anyhow::Result<Map<String, Value>> {
     match serde_json::from_str(text) {
         Ok(Value::Object(object)) => Ok(object),
-        Ok(_) => Err("is no JSON object; give one like '{\"top_k\": 1}'".into()),
-        Err(e) => Err(format!("is no JSON: {e}")),
+        Ok(_) => anyhow::bail!("--body: is no JSON object; give one like '{{\"top_k\": 1}}'"),
+        Err(e) => anyhow::bail!("--body: is no JSON: {e}"),
     }
 }
 
-/// Parses a header; its value may be a secret and is not repeated.
-fn header(text: &str) -> Result<(String, String), String> {
-    let (name, value) = text.split_once(':').ok_or("has no colon; give one like 'X-Team: linking'")?;
+/// Parses a header; it may be a secret and is not repeated.
+fn header(text: &str) -> anyhow::Result<(String, String)> {
+    let (name, value) = text.split_once(':').context("--header: has no colon; give one like 'X-Team: linking'")?;
     Ok((name.trim().to_string(), value.trim().to_string()))
 }
 
@@ -285,6 +291,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     if !args.show_prompt {
         args.check_files(&out, journal.as_deref())?;
     }
+    let endpoint = args.model.endpoint()?.map(Endpoint::new).transpose()?;
     let template = match &args.template {
         Some(path) => Template::read(path)?,
         None => Template::built_in(settings.strategy)?,
@@ -303,7 +310,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         println!("{}\n---\n{}\n---\n{}", prompt.system, prompt.user, prompt.reply);
         return Ok(());
     }
-    let (mut model, device) = args.model.open()?;
+    let (mut model, device) = args.model.open(endpoint)?;
     let header = Header::new(&*model, &settings, &template, &dataset, &run)?;
     let mut journal = journal.map(|path| Journal::open(&path, &header)).transpose()?;
     if let Some(journal) = journal.as_ref().filter(|journal| !journal.is_empty()) {

@@ -1,14 +1,16 @@
 //! `fissfuse train`
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
+use fissfuse::bytes::Bytes;
 use fissfuse::data::{Skipped, Split};
 use fissfuse::device::cpu::available_memory;
 use fissfuse::device::describe;
+use fissfuse::eval::Metrics;
 use fissfuse::files::{self, FolderLock};
 use fissfuse::interrupt;
 use fissfuse::terminal;
-use fissfuse::train::{EpochRecord, Start, Steps, Trainer, gib};
+use fissfuse::train::{EpochRecord, Start, Steps, Trainer};
 
 use super::common::{
     ConfigArgs, DataArgs, DeviceArgs, FeatureMemoryArgs, batcher, list_skipped, progress, report_counts,
@@ -77,6 +79,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     let train = samples(Split::Train)?;
     let valid = if dataset.has(Split::Valid) { samples(Split::Valid)? } else { Vec::new() };
     list_skipped(&skipped);
+    let validated = !valid.is_empty();
     let (epochs, checksum) = (config.train.epochs, dataset.checksum()?);
     let data = (&batcher, checksum);
     let start = if args.resume { Start::Resume { new_horizon: args.new_horizon } } else { Start::New };
@@ -88,23 +91,37 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     let (count, done) = (trainer.model().parameters().count(), trainer.progress().epoch);
     println!("{count} parameters; {epochs} epochs, {done} done; {}", describe(gpu.as_ref()));
     let needs = trainer.needs();
-    let host = available_memory().map_or("unknown".into(), |free| gib(free as u64));
+    let host = available_memory().map_or("unknown".into(), |free| Bytes::of(free).to_string());
     let device = gpu.as_ref().map(|gpu| gpu.memory()).transpose()?;
-    let device = device.map_or(String::new(), |(free, _)| format!(", {} on the device", gib(free as u64)));
+    let device = device.map_or(String::new(), |(free, _)| format!(", {} on the device", Bytes::of(free)));
     eprintln!(
         "memory: {} at least for the model and AdamW, {} for a step; free: {host} on the host{device}",
-        gib(needs.model),
-        gib(needs.step)
+        Bytes(needs.model),
+        Bytes(needs.step)
     );
     let bar = progress("steps");
     trainer.run(&bar, |record| bar.suspend(|| print_epoch(record, epochs)))?;
     if let Some((epoch, metrics)) = trainer.progress().best {
-        println!("best: epoch {epoch}, validation MRR {:.2} %, in {}", 100.0 * metrics.reciprocal, args.out.display());
+        println!("{}", kept(epoch, validated.then_some(metrics), &args.out));
     }
     let shares = trainer.stages().shares();
     let shares: Vec<String> = shares.iter().map(|(name, share)| format!("{name} {:.1} %", 100.0 * share)).collect();
     println!("time: {}", shares.join(", "));
     Ok(())
+}
+
+/// Which epoch's model is in the folder of a run, if it still is.
+fn kept(epoch: usize, metrics: Option<Metrics>, folder: &Path) -> String {
+    let best = match metrics {
+        Some(metrics) => format!("best: epoch {epoch}, validation MRR {:.2} %", 100.0 * metrics.reciprocal),
+        None => format!("no mention to validate with: epoch {epoch}, the last one, counts as the best"),
+    };
+    let file = folder.join("best.safetensors");
+    let folder = folder.display();
+    match file.exists() {
+        true => format!("{best}, in {folder}"),
+        false => format!("{best}, but {} is missing; train again with another --out to have it", file.display()),
+    }
 }
 
 fn print_epoch(record: &EpochRecord, epochs: usize) {

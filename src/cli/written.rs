@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::time::UNIX_EPOCH;
 
 use anyhow::Context;
+use fissfuse::data::{Stamp, stamp_of};
 
 use super::common::write_json;
 
@@ -12,7 +12,7 @@ use super::common::write_json;
 const LIST: &str = "written.json";
 
 /// Size and modification time of each file below a folder, but the list's.
-type Files = BTreeMap<PathBuf, (u64, u64)>;
+type Files = BTreeMap<PathBuf, Stamp>;
 
 /// Notes that all files that are in the folder now are the command's.
 pub fn note(folder: &Path) -> anyhow::Result<()> {
@@ -57,8 +57,7 @@ fn files(folder: &Path) -> anyhow::Result<Files> {
             if metadata.is_dir() {
                 folders.push(name);
             } else if name != Path::new(LIST) {
-                let time = metadata.modified().ok().and_then(|time| time.duration_since(UNIX_EPOCH).ok());
-                files.insert(name, (metadata.len(), time.map_or(0, |time| time.as_nanos() as u64)));
+                files.insert(name, stamp_of(&metadata).unwrap_or([metadata.len(), 0]));
             }
         }
     }

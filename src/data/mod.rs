@@ -20,4 +20,6 @@ pub use paths::relative;
 pub use records::{Line, next_line, parse_record, parse_records, read_records, record_error};
 pub use run::{Failed, Ranking, Run, RunFile};
 pub use store::check as check_store;
-pub use store::{Checked, FeatureStore, Kind, Manifest, MissingImage, StoreWriter, image_key, text_key};
+pub use store::{
+    Checked, FeatureStore, Kind, Manifest, MissingImage, Stamp, StoreWriter, image_key, stamp_of, text_key,
+};

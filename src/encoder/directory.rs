@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use xxhash_rust::xxh3::Xxh3;
 
 use super::portion::Portion;
-use super::{Compute, ImageEncoder, TextEncoder, bert, clip, resnet};
+use super::{Compute, ImageEncoder, Precision, TextEncoder, bert, clip, resnet};
 use crate::device::MappedFile;
 use crate::error::{Error, Result};
 use crate::fields::Fields;
@@ -81,7 +81,7 @@ impl Directory {
     /// Its text encoder.
     pub fn text(&self, compute: &Compute) -> Result<TextEncoder> {
         let tried = |encoder: &TextEncoder| encoder.encode_texts(&[""], usize::MAX).map(drop);
-        self.opened(compute, || self.read_text(compute), tried)
+        self.opened(compute, |compute| self.read_text(compute), tried)
     }
 
     /// Its image encoder.
@@ -90,23 +90,28 @@ impl Directory {
             let size = encoder.processor().size();
             encoder.encode_images(&[vec![0.0; 3 * size * size]]).map(drop)
         };
-        self.opened(compute, || self.read_image(compute), tried)
+        self.opened(compute, |compute| self.read_image(compute), tried)
     }
 
     /// Opens an encoder and, if it computes on a device, tries it out: what the kernels cannot compute is known at once, as an
-    /// error of the device.
+    /// error of the device, which says whether they could in f32.
     fn opened<E>(
         &self,
         compute: &Compute,
-        open: impl FnOnce() -> Result<E>,
-        try_out: impl FnOnce(&E) -> Result<()>,
+        open: impl Fn(&Compute) -> Result<E>,
+        try_out: impl Fn(&E) -> Result<()>,
     ) -> Result<E> {
-        let Some(gpu) = &compute.gpu else { return open() };
-        let opened = open().and_then(|encoder| try_out(&encoder).map(|()| encoder));
-        opened.map_err(|error| match error {
+        let Some(gpu) = &compute.gpu else { return open(compute) };
+        let opened = |compute: &Compute| open(compute).and_then(|encoder| try_out(&encoder).map(|()| encoder));
+        opened(compute).map_err(|error| match error {
             Error::Shape { .. } => {
                 let doing = format!("encoding with {} in {}", self.folder.display(), compute.precision);
-                Error::device(format!("{gpu:?}"), doing, format!("{error}; use --device cpu"))
+                let exact = Compute { precision: Precision::F32, ..compute.clone() };
+                let instead = match compute.precision == Precision::Bf16 && opened(&exact).is_ok() {
+                    true => "encode with --precision f32, or use --device cpu",
+                    false => "use --device cpu",
+                };
+                Error::device(format!("{gpu:?}"), doing, format!("{error}; {instead}"))
             }
             error => error,
         })

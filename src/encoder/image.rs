@@ -10,15 +10,17 @@ use std::path::Path;
 use image::{DynamicImage, ImageDecoder, ImageError, ImageReader, Limits, RgbImage};
 
 pub use self::budget::Share;
+use self::budget::{FILES, PIXELS};
+use crate::bytes::Bytes;
 use crate::error::{Error, Result};
 use crate::files;
 use crate::guard::caught;
 
 /// Most memory that decoding one image may take.
-const DECODE_LIMIT: u64 = 1 << 30;
+const DECODE_LIMIT: u64 = 1_000_000_000;
 
 /// Most bytes of an image file.
-const FILE_LIMIT: u64 = 1 << 30;
+const FILE_LIMIT: u64 = 1_000_000_000;
 
 /// Most pixels of an image: where Pillow refuses one as a decompression bomb.
 const PIXEL_LIMIT: u64 = 178_956_970;
@@ -39,14 +41,17 @@ pub fn read_image(path: &Path) -> Result<RgbImage> {
 
 /// The same, with the image's share of the memory for images: others wait for it until it is dropped.
 pub fn read_within_budget(path: &Path) -> Result<(RgbImage, Share)> {
-    let bytes = read_file(path)?;
+    let length = file_length(path)?;
+    // The file's bytes, and the copy of them that some decoders make. They go before the pixels' share does.
+    let _file = FILES.take(2 * length);
+    let bytes = std::fs::read(path).map_err(Error::io(path, "read"))?;
     let decoded = caught(|| decode(&bytes)).map_err(|panic| format!("cannot be decoded: {panic}")).flatten();
     decoded.map_err(|reason| Error::file(path, reason))
 }
 
 /// What an image file's header announces, which must be such as [`read_image`] takes.
 pub fn image_header(path: &Path) -> Result<Header> {
-    expect_file(path)?;
+    file_length(path)?;
     let file = File::open(path).map_err(Error::io(path, "open"))?;
     let header = || {
         let mut decoder = decoder(BufReader::new(file))?;
@@ -62,26 +67,23 @@ pub fn image_size(path: &Path) -> Result<(u32, u32)> {
     image_header(path).map(|header| header.size)
 }
 
-/// A file's bytes.
-fn read_file(path: &Path) -> Result<Vec<u8>> {
-    expect_file(path)?;
-    files::read(path)
-}
-
-/// Fails if a path is no regular file, or one that is larger than any image.
-fn expect_file(path: &Path) -> Result<()> {
+/// Bytes of an image file. Fails if a path is no regular file, or one that is larger than any image.
+fn file_length(path: &Path) -> Result<u64> {
     let metadata = files::expect_regular(path)?;
     if metadata.len() > FILE_LIMIT {
-        return Err(Error::file(path, format!("has {} bytes; an image may have {FILE_LIMIT} at most", metadata.len())));
+        return Err(Error::file(
+            path,
+            format!("has {}; an image may have {} at most", Bytes(metadata.len()), Bytes(FILE_LIMIT)),
+        ));
     }
-    Ok(())
+    Ok(metadata.len())
 }
 
 fn decode(bytes: &[u8]) -> Result<(RgbImage, Share), String> {
     let decoder = decoder(Cursor::new(bytes))?;
     let (width, height) = decoder.dimensions();
     // What the decoder gives, and the colours that are made of it.
-    let share = Share::take(decoder.total_bytes().saturating_add(3 * width as u64 * height as u64));
+    let share = PIXELS.take(decoder.total_bytes().saturating_add(3 * width as u64 * height as u64));
     let image = DynamicImage::from_decoder(decoder).map_err(undecodable)?.into_rgb8();
     kinds::whole(bytes)?;
     Ok((image, share))
@@ -111,7 +113,7 @@ fn check_size((width, height): (u32, u32)) -> Result<(), String> {
 
 fn undecodable(error: ImageError) -> String {
     match error {
-        ImageError::Limits(_) => format!("is too large: decoding it may take {DECODE_LIMIT} bytes at most"),
+        ImageError::Limits(_) => format!("is too large: decoding it may take {} at most", Bytes(DECODE_LIMIT)),
         error => format!("cannot be decoded: {error}; is the file whole?"),
     }
 }

@@ -9,7 +9,7 @@ use xxhash_rust::xxh3::xxh3_128;
 use super::mention::{cut, marked};
 use crate::data::{Entity, Mention};
 use crate::error::{Error, Result};
-use crate::files;
+use crate::{files, template};
 
 /// Most candidates that can be asked about: one per letter.
 pub const MOST_OPTIONS: usize = 26;
@@ -116,7 +116,7 @@ impl Template {
     }
 
     fn new(text: &str, origin: &Path) -> Result<Template> {
-        let mut environment = Environment::new();
+        let mut environment = template::environment();
         environment.set_undefined_behavior(UndefinedBehavior::Strict);
         environment.set_trim_blocks(true);
         environment.set_lstrip_blocks(true);

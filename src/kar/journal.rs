@@ -199,8 +199,7 @@ fn read(path: &Path, text: &str, header: &Header) -> Result<HashMap<String, (usi
     }
     let mut replies = HashMap::new();
     for (i, line) in lines {
-        let entry: Entry =
-            parse_record(path, i + 1, line).map_err(|e| record_error(path, i + 1, format!("{e}; {ASK_AGAIN}")))?;
+        let entry: Entry = parse_record(path, i + 1, line).map_err(|e| e.advising(ASK_AGAIN))?;
         replies.insert(entry.question, (i + 1, entry.reply));
     }
     Ok(replies)
@@ -297,7 +296,8 @@ mod tests {
         let mut text = std::fs::read_to_string(&path).unwrap();
         text.push_str("{\"mention_id\":7}\n");
         std::fs::write(&path, &text).unwrap();
-        assert!(open(header()).unwrap_err().to_string().contains("journal.jsonl:2: "));
+        let error = open(header()).unwrap_err().to_string();
+        assert!(error.contains("remove this line") && error.matches("journal.jsonl:2: ").count() == 1, "{error}");
         for (path, says) in [(Path::new("/dev/null"), "is a device"), (folder.path(), "is a folder")] {
             let error = Journal::open(path, &header()).unwrap_err().to_string();
             assert!(error.contains(says) && error.contains("no regular file"), "{error}");

@@ -18,6 +18,9 @@ use crate::error::{Error, Result};
 use crate::fields::Fields;
 use crate::{files, template};
 
+/// Most spaces of a level of JSON that a template writes: each takes memory before any is written.
+const WIDEST_INDENT: usize = 100;
+
 /// Most characters of a template's own error.
 const SAID: usize = 500;
 
@@ -164,6 +167,10 @@ fn environment() -> Environment<'static> {
 fn to_json(value: &minijinja::Value, options: &Kwargs) -> Result<String, minijinja::Error> {
     let failed = |e: serde_json::Error| minijinja::Error::new(ErrorKind::BadSerialization, e.to_string());
     let indent: Option<usize> = options.get("indent")?;
+    if indent.is_some_and(|width| width > WIDEST_INDENT) {
+        let reason = format!("tojson: an indent may be {WIDEST_INDENT} at most");
+        return Err(minijinja::Error::new(ErrorKind::InvalidOperation, reason));
+    }
     let mut out = Vec::new();
     match indent {
         Some(width) => {

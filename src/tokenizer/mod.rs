@@ -21,7 +21,7 @@ pub struct Tokenizer {
 }
 
 impl Tokenizer {
-    /// Reads `tokenizer.json` of a model's folder. What it says about padding and cutting does not count.
+    /// Reads `tokenizer.json` of a model's folder.
     pub fn open(folder: &Path) -> Result<Tokenizer> {
         let path = folder.join("tokenizer.json");
         if !path.exists() {
@@ -30,9 +30,7 @@ impl Tokenizer {
         }
         let file = read_json(&path)?;
         file::check(&path, &file)?;
-        let mut inner = file::read(&path, file)?;
-        inner.with_padding(None);
-        inner.with_truncation(None).map_err(|e| Error::file(&path, e.to_string()))?;
+        let inner = file::read(&path, file)?;
         let tokenizer = Tokenizer { path, inner };
         settings::check(folder, &tokenizer)?;
         Ok(tokenizer)

@@ -203,8 +203,8 @@ impl Checkpoint {
 /// An error about weights or moments that are NaN or infinite when they are to be written.
 fn broke(path: &Path, name: &str, place: &str) -> Error {
     let reason = format!(
-        "has NaN or infinite values at {place}, which are not kept; lower train.learning_rate, or go on from the checkpoint \
-         before, if there is one, with --resume"
+        "has NaN or infinite values at {place}, which are not kept; lower train.learning_rate or train.weight_decay, or go on from the \
+         checkpoint before, if there is one, with --resume"
     );
     Error::tensor(path, name, reason)
 }

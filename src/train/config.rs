@@ -147,8 +147,11 @@ impl TrainSettings {
         if !(self.learning_rate > 0.0 && self.learning_rate.is_finite()) {
             return refuse(format!("learning_rate = {} is not positive", self.learning_rate));
         }
-        if !(self.weight_decay >= 0.0 && self.weight_decay.is_finite() && self.eps > 0.0) {
-            return refuse("weight_decay must not be negative and eps must be positive".into());
+        if !(self.weight_decay >= 0.0 && self.weight_decay.is_finite()) {
+            return refuse(format!("weight_decay = {} is no number of at least 0", self.weight_decay));
+        }
+        if !(self.eps > 0.0 && self.eps.is_finite()) {
+            return refuse(format!("eps = {} is not positive", self.eps));
         }
         if !(share(self.betas.0) && share(self.betas.1)) {
             return refuse(format!("betas = {:?} are not in [0, 1)", self.betas));
@@ -189,6 +192,21 @@ mod tests {
         };
         assert_eq!([0, 3, 5].map(|step| settings.rate(step, 10)), [0.25, 0.7, 0.5]);
         assert_eq!(TrainSettings { warmup_steps: 0, schedule: Schedule::Constant, ..settings }.rate(9, 10), 1.0);
+    }
+
+    #[test]
+    fn a_number_that_makes_no_sense_is_refused_by_its_own_name() {
+        let default = TrainSettings::default;
+        for (settings, says) in [
+            (TrainSettings { weight_decay: f32::NAN, ..default() }, "weight_decay = NaN"),
+            (TrainSettings { weight_decay: -1.0, ..default() }, "weight_decay = -1"),
+            (TrainSettings { eps: f32::INFINITY, ..default() }, "eps = inf"),
+            (TrainSettings { learning_rate: f32::NAN, ..default() }, "learning_rate = NaN"),
+            (TrainSettings { betas: (f32::NAN, 0.9), ..default() }, "betas"),
+        ] {
+            assert!(settings.check().unwrap_err().to_string().contains(says), "{says}");
+        }
+        default().check().unwrap();
     }
 
     #[test]

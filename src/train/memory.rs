@@ -1,5 +1,6 @@
 //! What a run needs of memory, before any of it is taken.
 
+use crate::bytes::Bytes;
 use crate::data::Sample;
 use crate::device::Gpu;
 use crate::device::cpu::available_memory;
@@ -51,18 +52,13 @@ impl Needs {
             Some(free) => Err(Error::invalid(format!(
                 "training needs {} at least ({} for the model and AdamW, {} for a step), of the {place}'s memory {} are free; \
                  lower model.d, train.batch_size or train.negatives",
-                gib(needed),
-                gib(self.model),
-                gib(self.step),
-                gib(free)
+                Bytes(needed),
+                Bytes(self.model),
+                Bytes(self.step),
+                Bytes(free)
             ))),
         }
     }
-}
-
-/// Bytes in words.
-pub fn gib(bytes: u64) -> String {
-    format!("{:.2} GiB", bytes as f64 / (1u64 << 30) as f64)
 }
 
 #[cfg(test)]
@@ -77,7 +73,7 @@ mod tests {
         assert_eq!(small.model, 16 * model.parameters().count() as u64);
         assert!(small.check(None).is_ok());
         let error = needs(1_000_000).unwrap().check(None).unwrap_err().to_string();
-        assert!(error.contains("GiB at least") && error.contains("lower model.d"), "{error}");
+        assert!(error.contains("GB at least") && error.contains("lower model.d"), "{error}");
         assert!(needs(usize::MAX).is_err());
     }
 }

@@ -9,6 +9,6 @@ mod trainer;
 
 pub use checkpoint::{Checkpoint, Origin, Progress, Start, TrainedModel};
 pub use config::{ModelSettings, RunConfig, Schedule, TrainSettings};
-pub use memory::{Needs, gib};
+pub use memory::Needs;
 pub use steps::{Steps, Update};
 pub use trainer::{EpochRecord, Stages, Trainer};

@@ -88,7 +88,10 @@ impl Pending {
         let losses = self.losses.wait()?;
         let loss: f32 = losses.iter().sum();
         if !loss.is_finite() {
-            return Err(Error::invalid(format!("the loss is {loss} at {}; lower train.learning_rate", self.place)));
+            return Err(Error::invalid(format!(
+                "the loss is {loss} at {}; lower train.learning_rate or train.weight_decay",
+                self.place
+            )));
         }
         progress.loss_sums.resize(losses.len(), 0.0);
         for (sum, loss) in progress.loss_sums.iter_mut().zip(&losses) {

@@ -102,6 +102,10 @@ fn what_does_not_get_better_ends_the_run_and_keeps_the_answers() {
         let error = ask(settings(&server.url), 3).1.unwrap_err().to_string();
         assert!(error.contains(&format!("status {code}")) && !error.contains(KEY) && server.calls() == 1, "{error}");
     }
+    let moved = status(308, "Location: https://me:pw@y/v2?key=1\r\n");
+    let server = Server::new([moved]);
+    let error = ask(settings(&server.url), 1).1.unwrap_err().to_string();
+    assert!(error.contains("redirects to https://y/v2, where") && server.calls() == 1, "{error}");
     // Nobody listens.
     let gone = Server::new([]).url.clone();
     let error = ask(settings(&gone), 1).1.unwrap_err().to_string();
@@ -144,13 +148,7 @@ fn an_error_of_the_listener_ends_the_run() {
 }
 
 #[test]
-fn urls_that_could_leak_or_lead_nowhere_are_refused() {
-    for (url, says) in
-        [("nowhere", "http://"), ("ftp://x/v1", "http://"), ("http://me:pw@x/v1", "password"), ("", "URL")]
-    {
-        let error = Endpoint::new(settings(url)).err().unwrap().to_string();
-        assert!(error.contains(says) && !error.contains("pw@"), "{error}");
-    }
+fn a_key_that_no_header_may_have_is_refused_and_not_repeated() {
     let bad_key = EndpointSettings { key: Some("a\nb".into()), ..settings("http://x") };
     assert!(!Endpoint::new(bad_key).err().unwrap().to_string().contains("a\nb"));
 }

@@ -345,6 +345,24 @@ fn mentions_without_gold_pass_through_without_metrics() {
 }
 
 #[test]
+fn a_flag_that_may_hold_a_secret_is_refused_without_being_repeated() {
+    let world = world();
+    let server = Server::new([]);
+    let args = by_server(&world, &server);
+    for (flag, value, says) in [
+        ("--header", "Cookie sk-precious", "--header: has no colon"),
+        ("--header", "Bearer sk-precious: x", "--header: number 1 is no header"),
+        ("--body", "{\"key\": sk-precious}", "--body: is no JSON"),
+        ("--body", "\"sk-precious\"", "--body: is no JSON object"),
+    ] {
+        let output = run(&[&args[..], &[flag, value]].concat());
+        refused(&output, &[says]);
+        assert!(!String::from_utf8_lossy(&output.stderr).contains("precious"), "{says}");
+    }
+    assert_eq!(server.calls(), 0);
+}
+
+#[test]
 fn help_shows_what_counts_for_re_ranking_and_nothing_else() {
     let help = succeed(&["rerank", "--help"]);
     for shown in ["--body", "--header", "--ca-file", "--device"] {

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::process;
 use std::time::Instant;
 
+use fissfuse::bytes::Bytes;
 use fissfuse::candidates::{ListSettings, write_lists};
 use fissfuse::data::import::Protocol;
 use fissfuse::data::{Dataset, Skipped, Tolerance};
@@ -97,8 +98,7 @@ pub fn store(args: StoreArgs, json: bool) -> anyhow::Result<()> {
     println!("killed with {before_kill} texts and images stored; the next run encoded the other {after_kill}");
     println!("in {seconds:.1} s, {rate:.0} texts and images/s, {again} of them again");
     println!("a run that finds everything done: {:.2} s", figures.idle_seconds);
-    let megabytes = figures.bytes as f64 / 1e6;
-    println!("{} shards, {megabytes:.0} MB: opened in {:.1} ms", figures.shards, 1e3 * figures.open_seconds);
+    println!("{} shards, {}: opened in {:.1} ms", figures.shards, Bytes::of(figures.bytes), 1e3 * figures.open_seconds);
     println!("checksums compared in {:.1} s", figures.check_seconds);
     print_peak(figures.peak_memory);
     Ok(())

@@ -21,6 +21,7 @@ use std::process::ExitCode;
 use anyhow::Context;
 use clap::builder::RangedU64ValueParser;
 use clap::{Parser, Subcommand};
+use fissfuse::bytes::Bytes;
 use fissfuse::device::{Gpu, describe};
 use fissfuse::terminal;
 
@@ -105,6 +106,6 @@ fn milliseconds(seconds: f64) -> String {
 
 fn print_peak(bytes: Option<u64>) {
     if let Some(bytes) = bytes {
-        println!("memory at its peak: {} MB", bytes / 1_000_000);
+        println!("memory at its peak: {}", Bytes(bytes));
     }
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::io::Write;
 
 use anyhow::ensure;
+use fissfuse::bytes::Bytes;
 use fissfuse::device::Gpu;
 use fissfuse::device::cuda::Ceilings;
 use fissfuse::encoder::{self, Compute};
@@ -88,7 +89,7 @@ impl Bench {
         };
         let header = ["work", "median ms", "min ms", "TFLOP/s", "GB/s of weights", "of the ceiling %"];
         writeln!(out, "{}", table(&header, self.work.iter().map(row)))?;
-        writeln!(out, "memory at its peak: {} MB", self.peak_bytes / 1_000_000)
+        writeln!(out, "memory at its peak: {}", Bytes::of(self.peak_bytes))
     }
 }
 

@@ -8,6 +8,7 @@ use std::io::Write;
 use std::path::PathBuf;
 
 use anyhow::{bail, ensure};
+use fissfuse::bytes::Bytes;
 use fissfuse::device::Gpu;
 use fissfuse::device::cuda::{Arithmetic, count, driver, has_driver, kernels};
 use serde::Serialize;
@@ -141,12 +142,12 @@ impl Surroundings {
             let gpu = Gpu::open(ordinal, Arithmetic::Mixed)?;
             let ((free_bytes, bytes), capability) = (gpu.memory()?, gpu.capability()?);
             let capability = format!("{}.{}", capability / 10, capability % 10);
-            let (multiprocessors, mib) = (gpu.multiprocessors()?, 1 << 20);
+            let multiprocessors = gpu.multiprocessors()?;
             writeln!(
                 out,
-                "{gpu:?}: compute capability {capability}, {multiprocessors} multiprocessors, {} of {} MiB free",
-                free_bytes / mib,
-                bytes / mib
+                "{gpu:?}: compute capability {capability}, {multiprocessors} multiprocessors, {} of {} free",
+                Bytes::of(free_bytes),
+                Bytes::of(bytes)
             )?;
             let name = gpu.name().to_string();
             found.devices.push(Device { ordinal, name, capability, multiprocessors, free_bytes, bytes });

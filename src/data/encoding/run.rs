@@ -2,14 +2,13 @@
 
 use std::collections::HashSet;
 use std::path::Path;
-use std::time::UNIX_EPOCH;
 
 use image::{Rgb, RgbImage};
 use indicatif::ProgressBar;
 use rayon::ThreadPoolBuilder;
 use rayon::prelude::*;
 
-use super::super::store::{Kind, Manifest, MissingImage, Stamp, StoreWriter, image_key, text_key};
+use super::super::store::{Kind, Manifest, MissingImage, Stamp, StoreWriter, image_key, stamp_of, text_key};
 use super::super::{Skipped, Tolerance};
 use super::pipeline::pipeline;
 use super::{EncodeReport, EncodeSettings, Items, blank};
@@ -84,7 +83,7 @@ impl<'a> Run<'a> {
         }
         // An image's name may be the same string as a text.
         if work.seen.insert(!image_key(Some(name))) {
-            let stamp = stamp_of(&self.items.root.join(name));
+            let stamp = std::fs::metadata(self.items.root.join(name)).ok().and_then(|file| stamp_of(&file));
             if stamp.is_some_and(|stamp| self.writer.has(Kind::Image, image_key(Some(name)), stamp)) {
                 self.report.reused += 1;
             } else {
@@ -253,11 +252,4 @@ fn whose_text(items: &Items, manifest: &Manifest, text: &str) -> String {
 
 fn how_to_go_on() -> String {
     "what was encoded is kept; the same command goes on".into()
-}
-
-/// Size and modification time of a file.
-fn stamp_of(path: &Path) -> Option<Stamp> {
-    let metadata = std::fs::metadata(path).ok()?;
-    let time = metadata.modified().ok()?.duration_since(UNIX_EPOCH).ok()?;
-    Some([metadata.len(), time.as_nanos() as u64])
 }

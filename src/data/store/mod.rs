@@ -20,7 +20,7 @@ use xxhash_rust::xxh3::{Xxh3, xxh3_128};
 pub use check::{Checked, check};
 pub use manifest::{Manifest, MissingImage};
 pub use reader::FeatureStore;
-pub use writer::{Stamp, StoreWriter};
+pub use writer::{Stamp, StoreWriter, stamp_of};
 
 use crate::error::{Error, Result};
 use crate::model::Widths;

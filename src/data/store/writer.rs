@@ -1,7 +1,9 @@
 //! Writing a feature store, shard after shard.
 
 use std::collections::HashMap;
+use std::fs::Metadata;
 use std::path::{Path, PathBuf};
+use std::time::UNIX_EPOCH;
 
 use half::f16;
 use half::slice::HalfFloatSliceExt;
@@ -13,10 +15,16 @@ use crate::files::{self, FolderLock};
 use crate::tensor::safetensors::{Reader, Writer};
 
 /// Bytes of features gathered before a shard is written: what a kill loses at most.
-const SHARD_BYTES: usize = 64 << 20;
+const SHARD_BYTES: usize = 64_000_000;
 
 /// Size and time of the file that an entry was made from; zeros for a text.
 pub type Stamp = [u64; 2];
+
+/// The stamp of a file; none where its system knows no time.
+pub fn stamp_of(file: &Metadata) -> Option<Stamp> {
+    let time = file.modified().ok()?.duration_since(UNIX_EPOCH).ok()?;
+    Some([file.len(), time.as_nanos() as u64])
+}
 
 /// Appends to a store. Holds a lock on it, which ends with the process.
 pub struct StoreWriter {

@@ -6,6 +6,7 @@ use memmap2::MmapMut;
 use rayon::prelude::*;
 
 use super::vector;
+use crate::bytes::Bytes;
 use crate::error::{Error, Result};
 
 /// Bytes that can be allocated without swapping, if the system says.
@@ -18,7 +19,7 @@ pub fn available_memory() -> Option<usize> {
 /// Zeros in large pages where the system gives them: an array that is read from end to end again and again spares the walk
 /// to a page's place every 4 KiB. Fails if there is no memory for it.
 pub fn large_array(bytes: usize) -> Result<MmapMut> {
-    let failed = |e: std::io::Error| Error::device("cpu", format!("allocating {} MB", bytes >> 20), e.to_string());
+    let failed = |e: std::io::Error| Error::device("cpu", format!("allocating {}", Bytes::of(bytes)), e.to_string());
     let array = MmapMut::map_anon(bytes.max(1)).map_err(failed)?;
     // Advice: without large pages the array is the same.
     #[cfg(target_os = "linux")]

@@ -11,6 +11,7 @@ use super::cache::{Block, size_of_block};
 use super::gate::Runs;
 use super::staging::Arrival;
 use super::{Gpu, Ptr};
+use crate::bytes::Bytes;
 use crate::error::{Error, Result};
 
 /// What is allocated, by what it is for.
@@ -145,8 +146,6 @@ fn bytes_of<T>(len: usize) -> usize {
     (len * size_of::<T>()).max(1)
 }
 
-const MB: usize = 1 << 20;
-
 impl Gpu {
     /// Memory of any content; `label` names it where memory runs out.
     pub fn alloc<T: Pod>(&self, label: &'static str, len: usize) -> Result<DeviceBuffer<T>> {
@@ -257,25 +256,25 @@ impl Gpu {
     }
 
     pub(super) fn no_memory(&self, label: &str, asked: usize, error: DriverError) -> Error {
-        let doing = format!("allocating {} MB for {label}", asked.div_ceil(MB));
+        let doing = format!("allocating {} for {label}", Bytes::of(asked));
         if error.0 != sys::CUresult::CUDA_ERROR_OUT_OF_MEMORY {
             return self.error(doing, error);
         }
-        let free = self.memory().map(|(free, total)| format!("{} of {} MB are free", free / MB, total / MB));
+        let free = self.memory().map(|(free, total)| format!("{} of {} are free", Bytes::of(free), Bytes::of(total)));
         let for_graphs = match self.free_blocks() {
             0 => String::new(),
-            bytes => format!(", and {} MB that are free in its caches", bytes.div_ceil(MB)),
+            bytes => format!(", and {} that are free in its caches", Bytes::of(bytes)),
         };
         let account = self.0.ledger.account();
         let mut largest: Vec<_> = account.by_label.iter().filter(|(_, bytes)| **bytes > 0).collect();
         largest.sort_by_key(|(_, bytes)| std::cmp::Reverse(**bytes));
         let largest: Vec<String> =
-            largest.iter().take(5).map(|(label, bytes)| format!("{label} {} MB", bytes.div_ceil(MB))).collect();
+            largest.iter().take(5).map(|(label, bytes)| format!("{label} {}", Bytes::of(**bytes))).collect();
         let reason = format!(
-            "out of memory: {}; this process holds {} MB, at its peak {} MB, most of it in {}{for_graphs}; take a smaller batch",
+            "out of memory: {}; this process holds {}, at its peak {}, most of it in {}{for_graphs}; take a smaller batch",
             free.unwrap_or_else(|_| "what is free is unknown".into()),
-            account.live.div_ceil(MB),
-            account.peak.div_ceil(MB),
+            Bytes::of(account.live),
+            Bytes::of(account.peak),
             if largest.is_empty() { "nothing".into() } else { largest.join(", ") },
         );
         Error::device(format!("{self:?}"), doing, reason)

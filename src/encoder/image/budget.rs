@@ -1,53 +1,84 @@
-//! Memory for decoded images: one budget for all threads, since each alone may need a gigabyte.
+//! Memory for images and their files: budgets for all threads together, since each alone may need a gigabyte.
 
 use std::sync::{Condvar, Mutex, PoisonError};
 
-/// Bytes of images that are decoded at a time. One that needs more is decoded alone.
-const BUDGET: u64 = 2 << 30;
-
-static FREE: Mutex<u64> = Mutex::new(BUDGET);
-static RETURNED: Condvar = Condvar::new();
-
-/// A part of the budget, given back when dropped. A thread takes one at a time, so somebody always goes on.
+/// Bytes that all threads may hold at a time. One that needs more waits until it is alone.
 #[derive(Debug)]
-pub struct Share(u64);
+pub struct Budget {
+    most: u64,
+    free: Mutex<u64>,
+    returned: Condvar,
+}
 
-impl Share {
+/// For files' bytes. Who waits for pixels holds some, but who holds pixels waits for nothing, so somebody always goes on.
+pub static FILES: Budget = Budget::new(2_000_000_000);
+
+/// For decoded images.
+pub static PIXELS: Budget = Budget::new(2_000_000_000);
+
+/// A part of a budget, given back when dropped.
+#[derive(Debug)]
+pub struct Share {
+    budget: &'static Budget,
+    bytes: u64,
+}
+
+impl Budget {
+    const fn new(most: u64) -> Budget {
+        Budget { most, free: Mutex::new(most), returned: Condvar::new() }
+    }
+
     /// Waits until so many bytes are free.
-    pub fn take(bytes: u64) -> Share {
-        let bytes = bytes.min(BUDGET);
-        let free = FREE.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut free = RETURNED.wait_while(free, |free| *free < bytes).unwrap_or_else(PoisonError::into_inner);
+    pub fn take(&'static self, bytes: u64) -> Share {
+        let bytes = bytes.min(self.most);
+        let free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut free = self.returned.wait_while(free, |free| *free < bytes).unwrap_or_else(PoisonError::into_inner);
         *free -= bytes;
-        Share(bytes)
+        Share { budget: self, bytes }
     }
 }
 
 impl Drop for Share {
     fn drop(&mut self) {
-        *FREE.lock().unwrap_or_else(PoisonError::into_inner) += self.0;
-        RETURNED.notify_all();
+        *self.budget.free.lock().unwrap_or_else(PoisonError::into_inner) += self.bytes;
+        self.budget.returned.notify_all();
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
     use std::sync::mpsc::channel;
     use std::time::Duration;
 
+    use super::super::read_image;
     use super::*;
 
-    #[test]
-    fn who_does_not_fit_waits() {
-        let whole = Share::take(u64::MAX);
+    /// Wants work to begin only when a share is given back.
+    fn waits(whole: Share, work: impl FnOnce() + Send + 'static) {
         let (told, waiting) = channel();
         let other = std::thread::spawn(move || {
-            let _share = Share::take(1);
+            work();
             told.send(()).unwrap();
         });
         assert!(waiting.recv_timeout(Duration::from_millis(50)).is_err());
         drop(whole);
         waiting.recv_timeout(Duration::from_secs(60)).unwrap();
         other.join().unwrap();
+    }
+
+    #[test]
+    fn who_does_not_fit_waits() {
+        static BUDGET: Budget = Budget::new(100);
+        waits(BUDGET.take(u64::MAX), || drop(BUDGET.take(1)));
+    }
+
+    #[test]
+    fn a_file_is_read_when_there_is_room_for_its_bytes_and_decoded_when_for_its_pixels() {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/clip/image.png");
+        for budget in [&FILES, &PIXELS] {
+            let path = path.clone();
+            waits(budget.take(u64::MAX), move || drop(read_image(&path).unwrap()));
+        }
     }
 }

@@ -1,5 +1,7 @@
 //! KAR by a server that speaks OpenAI's chat completions.
 
+mod address;
+mod certificates;
 mod chat;
 mod logprobs;
 mod retry;
@@ -12,13 +14,13 @@ use std::time::{Duration, SystemTime};
 
 use serde_json::{Map, Value};
 use ureq::Agent;
-use ureq::http::{HeaderName, HeaderValue, Uri};
-use ureq::tls::{PemItem, RootCerts, TlsConfig, parse_pem};
+use ureq::http::{HeaderName, HeaderValue};
+use ureq::tls::TlsConfig;
 
 use super::model::{LanguageModel, Question, Reply, Said, Wanted};
 use super::words::excerpt;
 use crate::error::{Error, Result};
-use crate::files;
+use address::{Address, shown_target};
 use chat::{Defect, Manner, error_message};
 use retry::{Backoff, LONGEST, Turn, wait_of};
 use secrets::Secrets;
@@ -56,9 +58,7 @@ const LONGEST_CALL: Duration = Duration::from_secs(24 * 3600);
 /// A server that answers questions.
 pub struct Endpoint {
     settings: EndpointSettings,
-    url: String,
-    /// The URL without its query, which may hold a secret.
-    shown: String,
+    address: Address,
     agent: Agent,
     secrets: Secrets,
     /// How this server wants to be asked, as far as it has said so.
@@ -79,41 +79,25 @@ enum Call {
 impl Endpoint {
     /// Looks at the settings; no call is made.
     pub fn new(settings: EndpointSettings) -> Result<Endpoint> {
-        let refuse = |reason: &str| Err(Error::invalid(format!("--endpoint: {reason}")));
-        let Ok(uri) = settings.url.parse::<Uri>() else {
-            return refuse("is no URL; give one like http://localhost:8000/v1");
-        };
-        if !matches!(uri.scheme_str(), Some("http" | "https")) {
-            return refuse("needs a URL that begins with http:// or https://");
-        }
-        if uri.authority().is_some_and(|a| a.as_str().contains('@')) {
-            return refuse("holds a name or password; give the key by an environment variable instead");
-        }
+        let address = Address::new(&settings.url)?;
         if settings.key.as_ref().is_some_and(|key| !key.bytes().all(|b| b.is_ascii_graphic())) {
             return Err(Error::invalid("the endpoint's key has characters that no header may have"));
         }
-        for (name, value) in &settings.headers {
-            let fits = HeaderName::try_from(name).is_ok() && HeaderValue::try_from(value).is_ok();
-            if !fits {
-                return Err(Error::invalid(format!(
-                    "--header: {name:?} is no header; give one like 'X-Team: linking'"
-                )));
-            }
+        let fits = |(name, value): &(String, String)| {
+            HeaderName::try_from(name).is_ok() && HeaderValue::try_from(value).is_ok()
+        };
+        if let Some(at) = settings.headers.iter().position(|header| !fits(header)) {
+            // Even what stands before the colon may be a secret.
+            let reason = format!("--header: number {} is no header; give one like 'X-Team: linking'", at + 1);
+            return Err(Error::invalid(reason));
         }
         if settings.body.contains_key("messages") {
             return Err(Error::invalid("--body: `messages` are the question's; --template words it"));
         }
         let tls = match &settings.authorities {
-            Some(path) => TlsConfig::builder().root_certs(authorities(path)?).build(),
+            Some(path) => TlsConfig::builder().root_certs(certificates::authorities(path)?).build(),
             None => TlsConfig::default(),
         };
-        let (base, query) = match settings.url.split_once('?') {
-            Some((base, query)) => (base, format!("?{query}")),
-            None => (settings.url.as_str(), String::new()),
-        };
-        let path = "/chat/completions";
-        let base = base.trim_end_matches('/');
-        let shown = if base.ends_with(path) { base.to_string() } else { format!("{base}{path}") };
         let config = Agent::config_builder()
             .timeout_global(Some(settings.timeout.min(LONGEST_CALL)))
             .tls_config(tls)
@@ -123,10 +107,9 @@ impl Endpoint {
             .max_redirects_will_error(false)
             .build();
         let headers = settings.headers.iter().map(|(name, value)| (name.as_str(), value.as_str()));
-        let parts = query.trim_start_matches('?').split('&').filter_map(|part| part.split_once('='));
+        let parts = address.query.split('&').filter_map(|part| part.split_once('='));
         let secrets = Secrets::new(settings.key.as_deref(), headers.chain(parts));
-        let url = format!("{shown}{query}");
-        Ok(Endpoint { url, shown, agent: config.into(), secrets, manner: Mutex::default(), settings })
+        Ok(Endpoint { address, agent: config.into(), secrets, manner: Mutex::default(), settings })
     }
 
     /// What a server said, fit to be kept and printed.
@@ -144,7 +127,7 @@ impl Endpoint {
 
     fn call(&self, question: &Question, wanted: Wanted) -> Call {
         let manner = *self.manner.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut request = self.agent.post(&self.url).header("Content-Type", "application/json");
+        let mut request = self.agent.post(&self.address.url).header("Content-Type", "application/json");
         let own_key = self.settings.headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("authorization"));
         if let Some(key) = self.settings.key.as_ref().filter(|_| !own_key) {
             request = request.header("Authorization", format!("Bearer {key}"));
@@ -156,17 +139,19 @@ impl Endpoint {
         let mut response = match request.send(sent) {
             Ok(response) => response,
             Err(e) if e.to_string().contains("certificate") => {
-                return Call::Hopeless(format!(
-                    "the server's certificate is refused: {}; if it is your organisation's own, give its authority's \
-                     certificate by --ca-file FILE or SSL_CERT_FILE",
-                    self.told(e.to_string())
-                ));
+                let advice = certificates::advice(&e.to_string(), self.settings.authorities.as_deref());
+                let refusal = self.told(e.to_string());
+                return Call::Hopeless(format!("the server's certificate is refused: {refusal}; {advice}"));
             }
             Err(e) => return Call::Failed(format!("no answer: {}", self.told(e.to_string())), None),
         };
         let status = response.status().as_u16();
         let header = response.headers().get("retry-after").and_then(|h| h.to_str().ok());
         let wait = header.and_then(|h| wait_of(h, SystemTime::now()));
+        if response.status().is_redirection() {
+            let target = response.headers().get("location").and_then(|target| target.to_str().ok());
+            return Call::Hopeless(self.redirect(status, target));
+        }
         let body = match response.body_mut().with_config().limit(MOST_BYTES).lossy_utf8(true).read_to_string() {
             Ok(body) => body,
             Err(e) => return Call::Failed(format!("half an answer: {}", self.told(e.to_string())), wait),
@@ -196,6 +181,15 @@ impl Endpoint {
         }
     }
 
+    /// Why a redirect is not followed, and what to call instead.
+    fn redirect(&self, status: u16, target: Option<&str>) -> String {
+        let target = target.map(|target| self.told(shown_target(target))).filter(|target| !target.is_empty());
+        let target = target.unwrap_or_else(|| "nowhere".into());
+        format!(
+            "status {status}: it redirects to {target}, where the key is not sent; if that is right, name it in --endpoint"
+        )
+    }
+
     /// Whether a server that refused a request in this manner may take one in another, which is remembered.
     fn ask_otherwise(&self, manner: Manner, refusal: &str) -> bool {
         let Some(other) = manner.after(refusal) else { return false };
@@ -203,7 +197,7 @@ impl Endpoint {
         // Others may have heard the same meanwhile.
         if *current == manner {
             *current = other;
-            tracing::warn!("{}: {}", self.shown, other.change(manner));
+            tracing::warn!("{}: {}", self.address.shown, other.change(manner));
         }
         true
     }
@@ -212,7 +206,7 @@ impl Endpoint {
     fn ask(&self, question: &Question, wanted: Wanted, turn: &Turn) -> Option<Result<Reply>> {
         let fail = |reason: String| {
             let doing = format!("asking about mention `{}`", question.mention);
-            Some(Err(Error::device(&self.shown, doing, reason)))
+            Some(Err(Error::device(&self.address.shown, doing, reason)))
         };
         let backoff = Backoff::new(self.settings.backoff, &question.mention);
         let mut attempt = 0;
@@ -241,9 +235,9 @@ impl Endpoint {
                     let longest = wait.map_or(own, |wait| wait.max(own));
                     if turn.is_news(longest) {
                         let seconds = longest.as_secs_f64().ceil();
-                        tracing::warn!("{}: {reason}; waiting {seconds} s, then trying again", self.shown);
+                        tracing::warn!("{}: {reason}; waiting {seconds} s, then trying again", self.address.shown);
                     } else {
-                        tracing::info!("{}: {reason}; trying again", self.shown);
+                        tracing::info!("{}: {reason}; trying again", self.address.shown);
                     }
                     attempt += 1;
                     match wait {
@@ -273,23 +267,6 @@ impl Endpoint {
     }
 }
 
-/// The certificates of a file.
-fn authorities(path: &std::path::Path) -> Result<RootCerts> {
-    let bytes = files::read_or_stream(path)?;
-    let mut certificates = Vec::new();
-    for item in parse_pem(&bytes) {
-        match item {
-            Ok(PemItem::Certificate(certificate)) => certificates.push(certificate),
-            Ok(_) => {}
-            Err(e) => return Err(Error::file(path, format!("is no file of certificates in PEM: {e}"))),
-        }
-    }
-    if certificates.is_empty() {
-        return Err(Error::file(path, "holds no certificate in PEM (-----BEGIN CERTIFICATE-----)"));
-    }
-    Ok(RootCerts::new_with_certs(&certificates))
-}
-
 impl LanguageModel for Endpoint {
     fn identity(&self) -> String {
         let body = match self.settings.body.is_empty() {
@@ -297,7 +274,7 @@ impl LanguageModel for Endpoint {
             // Answers depend on it.
             false => format!(" with {}", self.secrets.redacted(Value::from(self.settings.body.clone()).to_string())),
         };
-        format!("{} at {}{body}", self.settings.model, self.shown)
+        format!("{} at {}{body}", self.settings.model, self.address.shown)
     }
 
     fn answer(

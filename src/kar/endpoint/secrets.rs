@@ -1,7 +1,14 @@
 //! What must not be seen, should a server repeat it: the key, and what else is one by its name.
 
+use std::cmp::Reverse;
+
+use percent_encoding::percent_decode_str;
+
 /// Shortest beginning of a secret that gives it away.
 const TELLING: usize = 8;
+
+/// First words of `Authorization` that are no secret.
+const SCHEMES: [&str; 5] = ["Bearer", "Basic", "Digest", "Token", "ApiKey"];
 
 /// Stands where a secret was.
 const HIDDEN: &str = "***";
@@ -10,25 +17,45 @@ const HIDDEN: &str = "***";
 pub struct Secrets(Vec<String>);
 
 impl Secrets {
-    /// Of a key, and of headers' and query's names and values: those that may admit to something, and are too long to be
-    /// words of an answer.
+    /// Of a key, and of headers' and query's names and values: what a value of a telling name holds, as a whole and part by
+    /// part, where it is too long to be a word of an answer.
     pub fn new<'a>(key: Option<&'a str>, named: impl Iterator<Item = (&'a str, &'a str)>) -> Secrets {
-        let admits = |name: &str| {
-            let name = name.to_lowercase();
-            ["auth", "key", "token", "secret", "cookie", "passw", "credential", "signature"]
-                .iter()
-                .any(|w| name.contains(w))
-        };
-        // A value such as `Bearer KEY` hides what stands behind its scheme.
-        let value = |(_, value): (&str, &'a str)| value.rsplit(' ').next().unwrap_or_default();
-        let named = named.filter(|(name, _)| admits(name)).map(value).filter(|value| value.chars().count() >= TELLING);
-        Secrets(key.into_iter().filter(|key| !key.is_empty()).chain(named).map(String::from).collect())
+        let mut all: Vec<String> = key.into_iter().filter(|key| !key.is_empty()).map(String::from).collect();
+        for (_, value) in named.filter(|(name, _)| admits(name)) {
+            // What stands in a query may come back decoded.
+            let decoded = percent_decode_str(value).decode_utf8_lossy();
+            all.extend([value, &decoded].into_iter().flat_map(parts).filter(|part| part.chars().count() >= TELLING));
+        }
+        // A part must not be hidden before what it is a part of, of which the rest would stay.
+        all.sort_by_key(|secret| Reverse(secret.len()));
+        all.dedup();
+        Secrets(all)
     }
 
     /// The text without the secrets and without their beginnings.
     pub fn redacted(&self, text: String) -> String {
         self.0.iter().fold(text, |text, secret| redacted(&text, secret))
     }
+}
+
+/// Whether what has this name is a secret.
+fn admits(name: &str) -> bool {
+    let name = name.to_lowercase();
+    ["auth", "key", "token", "secret", "cookie", "passw", "credential", "signature"].iter().any(|w| name.contains(w))
+}
+
+/// What of a value may be repeated: the whole behind a scheme such as `Bearer`, each of `name=value; name=value`, and the
+/// values of these.
+fn parts(value: &str) -> Vec<String> {
+    let value = value.trim();
+    let whole = match value.split_once(' ') {
+        Some((scheme, rest)) if SCHEMES.iter().any(|known| scheme.eq_ignore_ascii_case(known)) => rest.trim(),
+        _ => value,
+    };
+    let pairs = value.split([' ', '\t', ';', ',']);
+    let values = pairs.clone().filter_map(|pair| Some(pair.split_once('=')?.1));
+    let bare = |part: &str| part.trim_matches(['"', '\'']).to_string();
+    [whole].into_iter().chain(pairs).chain(values).map(bare).collect()
 }
 
 fn redacted(text: &str, secret: &str) -> String {
@@ -56,11 +83,16 @@ mod tests {
             ("X-Team", "president-of-it"),
             ("X-Token", "B"),
             ("X-Auth", ""),
+            ("Cookie", "session=abcdefghij; other=\"klmnopqrst\", z=1"),
+            ("X-Password", "correct horse battery staple"),
+            ("sig-token", "to%2Bmorrow%3D"),
         ];
         let secrets = Secrets::new(Some("sk-precious-key"), named.into_iter());
         let hidden = |text: &str| secrets.redacted(text.into());
         assert_eq!(hidden("key sk-precious-key, again sk-preci... and sk-pre"), "key ***, again ***... and sk-pre");
         assert_eq!(hidden("token-of-mine, in-the-query"), "***, ***");
+        assert_eq!(hidden("abcdefghij klmnopqrst, other=\"klmn, z=1"), "*** ***, ***, z=1");
+        assert_eq!(hidden("correct horse battery staple, to+morrow="), "***, ***");
         // An answer is read as it was given.
         assert_eq!(hidden("B, the president-of-it"), "B, the president-of-it");
         assert_eq!(hidden("sk-precisk-precious-key"), "******");

@@ -7,6 +7,7 @@ use half::slice::HalfFloatSliceExt;
 
 use super::super::LlamaConfig;
 use super::super::backend::KvCache;
+use crate::bytes::Bytes;
 use crate::device::cpu::{available_memory, simd, vector};
 use crate::error::{Error, Result};
 use crate::ops::paged_attention::{KeysValues, Part};
@@ -35,9 +36,9 @@ impl Cache {
         let per_token = config.layers * 2 * config.kv_width() * if exact { 4 } else { 2 };
         let needed = room.saturating_mul(per_token);
         let refuse = |free: usize| {
-            let (needed, free_mb, fit) = (needed / 1_000_000, free / 1_000_000, free / per_token);
+            let (needed, free, fit) = (Bytes::of(needed), Bytes::of(free), free / per_token);
             let reason = format!(
-                "{room} tokens need {needed} MB, {free_mb} MB are free, in which {fit} tokens would fit; shorten the prompt, \
+                "{room} tokens need {needed}, {free} are free, in which {fit} tokens would fit; shorten the prompt, \
                  ask for fewer new tokens, or give fewer prompts at once"
             );
             Error::device("cpu", "allocating keys and values", reason)

@@ -6,12 +6,11 @@
 use std::sync::Arc;
 
 use super::super::backend::KvCache;
+use crate::bytes::Bytes;
 use crate::device::Gpu;
 use crate::device::cuda::{DeviceBuffer, Ptr};
 use crate::error::{Error, Result};
 use crate::ops::paged_attention::{Heads, PAGE, Page};
-
-const MB: usize = 1_000_000;
 
 /// Keys and values of one sequence.
 pub struct Cache {
@@ -40,9 +39,9 @@ impl Cache {
         let page = heads.page_bytes(layers);
         let (bytes, free) = (room.div_ceil(PAGE) * page, gpu.available()?.saturating_sub(reserved));
         if bytes > free {
-            let (needed, free, fit) = (bytes / MB, free / MB, free / page * PAGE);
+            let (needed, free, fit) = (Bytes::of(bytes), Bytes::of(free), free / page * PAGE);
             let reason = format!(
-                "{room} tokens need {needed} MB, {free} MB are free beside activations, in which {fit} tokens would fit; \
+                "{room} tokens need {needed}, {free} are free beside activations, in which {fit} tokens would fit; \
                  shorten the prompt, ask for fewer new tokens, or give fewer prompts at once"
             );
             return Err(Error::device(format!("{gpu:?}"), "allocating keys and values", reason));

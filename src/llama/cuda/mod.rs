@@ -15,6 +15,7 @@ use inputs::{Inputs, Shape};
 
 use super::backend::{Ask, Backend, Output, Span};
 use super::{Checkpoint, LlamaConfig, Precision, layout};
+use crate::bytes::Bytes;
 use crate::device::Gpu;
 use crate::device::cuda::{Arithmetic, DeviceBuffer, Graph};
 use crate::error::{Error, Result};
@@ -29,8 +30,6 @@ const MAX_ROWS: usize = 2048;
 
 /// The most sequences whose steps are recorded as graphs: those that one reading of the weights serves.
 const FEW: usize = 8;
-
-const MB: usize = 1_000_000;
 
 /// A CUDA device: weights in their precision, activations in bf16 or f16, everything that is summed up in f32. With f32
 /// weights, or under f32 arithmetic, activations are f32 too: slow, for comparison.
@@ -92,14 +91,14 @@ impl Cuda {
             .into_iter()
             .chain([(Precision::Int4, numbers / 2 + numbers / 32)])
             .filter(|&(_, bytes)| bytes + self.activations <= free)
-            .map(|(precision, bytes)| format!("{precision} ({} MB)", bytes / MB));
+            .map(|(precision, bytes)| format!("{precision} ({})", Bytes::of(bytes)));
         let smaller: Vec<String> = smaller.collect();
         let advice = match smaller.is_empty() {
             true => "no precision would fit; use --device cpu".to_string(),
             false => format!("what would fit: {}; see --precision", smaller.join(", ")),
         };
-        let (needed, free, precision) = (needed / MB, free / MB, checkpoint.precision());
-        let reason = format!("{precision} weights and activations need {needed} MB, {free} MB are free; {advice}");
+        let (needed, free, precision) = (Bytes::of(needed), Bytes::of(free), checkpoint.precision());
+        let reason = format!("{precision} weights and activations need {needed}, {free} are free; {advice}");
         Err(Error::device(format!("{:?}", self.gpu), "loading the language model", reason))
     }
 

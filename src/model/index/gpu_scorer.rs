@@ -9,6 +9,7 @@ use super::attention::Layers;
 use super::entities::EntityIndex;
 use super::prepared::PreparedMention;
 use super::scorer::Scorer;
+use crate::bytes::Bytes;
 use crate::device::Gpu;
 use crate::device::cpu::Buffer;
 use crate::device::cuda::{DeviceBuffer, Graph, Grid, Pinned, Ptr};
@@ -233,9 +234,11 @@ impl GpuScorer {
             let no_room = || {
                 let bytes = table.rows() * table.width() * table.value_bytes();
                 let reason = format!(
-                    "the index of {} entities does not fit: one of its tables has {} MB; use --device cpu",
+                    "the index of {} entities has a table of {}, and a table may take {} % of the free memory; raise \
+                     --feature-memory, or use --device cpu",
                     index.len(),
-                    bytes >> 20
+                    Bytes::of(bytes),
+                    self.gpu.resident_percent()
                 );
                 Error::device(format!("{:?}", self.gpu), "copying the entity index", reason)
             };
