@@ -1,5 +1,6 @@
 //! All integration tests, in one binary: one link instead of many.
 
+mod architecture;
 mod bad_input;
 mod bench;
 mod bundle;

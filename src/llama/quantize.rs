@@ -24,7 +24,7 @@ const BESIDE: [&str; 5] = [
 /// Writes the model of `folder` to `out`, whole or not at all, with its matrices in int8 or int4. `on_layer` hears of each layer (done, all).
 ///
 /// A matrix `<layer>.weight` (outputs, inputs) becomes U8 codes (outputs, inputs · bits / 8) and `<layer>.weight_scale`
-/// BF16 (outputs, groups), laid out as [`crate::device::cpu::matrix`] says. With int4 the last layer is int8; an embedding
+/// BF16 (outputs, groups), laid out as [`crate::tensor::quantized`] says. With int4 the last layer is int8; an embedding
 /// that is not the last layer too stays as it is. `config.json` says so in `quantization_config`.
 pub fn quantize(folder: &Path, out: &Path, precision: Precision, on_layer: impl Fn(usize, usize) + Sync) -> Result<()> {
     let Some(bits) = precision.bits() else {

@@ -47,7 +47,7 @@ impl Sampler {
         Sampler { sampling, rng: generator(sampling.seed, Purpose::Language, sequence as u64) }
     }
 
-    /// How the next token is chosen ([`crate::device::cpu::choose`]).
+    /// How the next token is chosen ([`crate::ops::sample::choose`]).
     pub fn draw(&mut self) -> Draw {
         let Sampling { temperature, top_p, .. } = self.sampling;
         match temperature {

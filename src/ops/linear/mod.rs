@@ -3,7 +3,7 @@
 //! - [`Linear`]: a layer of an encoder, whose weights are packed once for where it computes ([`packed`] on the CPU, kernels/linear.cu
 //!   on a device).
 //! - [`stored`]: weights of any precision that stay as and where they are, as a decoder's do.
-//! - [`rows`]: f32 with gradients, what the differentiable operations are made of on the CPU.
+//! - `rows`: f32 with gradients, what the differentiable operations are made of on the CPU.
 
 mod cuda;
 mod dense;
