@@ -2,9 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
-use fissfuse::encoder::{image_header, image_size, read_image};
+use fissfuse::encoder::{ExifOrientation, Precision, image_header, image_size, read_image};
 use image::codecs::png::PngEncoder;
-use image::{ExtendedColorType, ImageEncoder};
+use image::{DynamicImage, ExtendedColorType, ImageEncoder};
 
 use crate::support;
 
@@ -155,8 +155,21 @@ fn a_turned_image_is_known_by_its_exif_entry() {
         let length = (body.len() as u16 + 2).to_be_bytes();
         [&bytes[..2], b"\xff\xe1", &length, &body, &bytes[2..]].concat()
     };
+    let encoder = fissfuse::encoder::ImageEncoder::open(&support::fixture("clip/quick-gelu-f32"), Precision::F32).unwrap();
+    let upright = folder.path().join("upright.png");
     for (orientation, turned) in [(1, false), (6, true), (3, true)] {
         std::fs::write(&path, exif(orientation)).unwrap();
+        // What an encoder gets is the image as one looks at it, if it is asked for.
+        let image = DynamicImage::from(read_image(&path).unwrap());
+        let image = match orientation {
+            6 => image.rotate90(),
+            3 => image.rotate180(),
+            _ => image,
+        };
+        image.save(&upright).unwrap();
+        let looked_at = encoder.prepare(&upright, ExifOrientation::Ignore).unwrap();
+        assert!(encoder.prepare(&path, ExifOrientation::Apply).unwrap() == looked_at, "{orientation}");
+        assert_eq!(encoder.prepare(&path, ExifOrientation::Ignore).unwrap() == looked_at, !turned, "{orientation}");
         assert_eq!(image_header(&path).unwrap().turned, turned, "{orientation}");
         // As in transformers, which leaves it lying.
         assert_eq!(read_image(&path).unwrap().dimensions(), (64, 48));

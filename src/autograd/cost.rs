@@ -1,7 +1,7 @@
 //! What an operation costs, in arithmetic and in memory traffic.
 
 use std::iter::Sum;
-use std::ops::{Add, AddAssign};
+use std::ops::{Add, AddAssign, Mul};
 
 /// Floating-point operations (a multiply-add counts two) and bytes that must move at least once.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
@@ -22,6 +22,12 @@ pub struct Cost {
 }
 
 impl Cost {
+    /// Of an operation for inference, which computes what a textbook would.
+    pub fn inference(flops: usize, bytes: usize) -> Cost {
+        let (forward, forward_bytes) = (flops as u64, bytes as u64);
+        Cost { forward, textbook_forward: forward, forward_bytes, ..Cost::default() }
+    }
+
     /// FLOPs of forward and backward as executed.
     pub fn flops(&self) -> u64 {
         self.forward + self.backward
@@ -30,6 +36,21 @@ impl Cost {
     /// FLOPs of a textbook's forward and backward.
     pub fn textbook(&self) -> u64 {
         self.textbook_forward + self.textbook_backward
+    }
+}
+
+impl Mul<u64> for Cost {
+    type Output = Cost;
+
+    fn mul(self, times: u64) -> Cost {
+        Cost {
+            forward: self.forward * times,
+            backward: self.backward * times,
+            textbook_forward: self.textbook_forward * times,
+            textbook_backward: self.textbook_backward * times,
+            forward_bytes: self.forward_bytes * times,
+            backward_bytes: self.backward_bytes * times,
+        }
     }
 }
 

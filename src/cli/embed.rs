@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use fissfuse::device::DeviceChoice;
 use fissfuse::device::cuda::Arithmetic;
-use fissfuse::encoder::{Compute, ImageEncoder, Precision, TextEncoder, parse_precision};
+use fissfuse::encoder::{Compute, ExifOrientation, ImageEncoder, Precision, TextEncoder, parse_precision};
 use fissfuse::files;
 use fissfuse::kar::excerpt;
 use fissfuse::tensor::Tensor;
@@ -76,7 +76,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     }
     if let Some((path, encoder)) = image {
         let (width, _) = encoder.widths();
-        for encoded in encoder.encode_images(&[encoder.prepare(path)?])? {
+        for encoded in encoder.encode_images(&[encoder.prepare(path, ExifOrientation::Ignore)?])? {
             encoded.expect_finite(&path.display().to_string(), encoder.identity())?;
             tensors.push(("image.patches", Tensor::new([encoded.tokens.len() / width, width], encoded.tokens)?));
             tensors.push(("image.global", Tensor::new([encoded.global.len()], encoded.global)?));

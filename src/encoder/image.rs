@@ -7,7 +7,9 @@ use std::fs::File;
 use std::io::{BufRead, BufReader, Cursor, Seek};
 use std::path::Path;
 
+use image::metadata::Orientation;
 use image::{DynamicImage, ImageDecoder, ImageError, ImageReader, Limits, RgbImage};
+use serde::{Deserialize, Serialize};
 
 pub use self::budget::Share;
 use self::budget::{FILES, PIXELS};
@@ -30,22 +32,34 @@ const PIXEL_LIMIT: u64 = 178_956_970;
 pub struct Header {
     /// Width and height.
     pub size: (u32, u32),
-    /// Whether its EXIF entry says that it is to be turned or mirrored to be looked at, which encoding does not do.
+    /// Whether its EXIF entry says that it is to be turned or mirrored to be looked at.
     pub turned: bool,
+}
+
+/// What becomes of an EXIF entry that says that an image is to be turned or mirrored.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ExifOrientation {
+    /// Pixels are taken as they are stored, as transformers takes them.
+    #[default]
+    Ignore,
+    /// The image is turned and mirrored as one looks at it.
+    Apply,
 }
 
 /// Reads an image file of any supported format. Transparency is dropped, as PIL's `convert("RGB")` does.
 pub fn read_image(path: &Path) -> Result<RgbImage> {
-    read_within_budget(path).map(|(image, _)| image)
+    read_within_budget(path, ExifOrientation::Ignore).map(|(image, _)| image)
 }
 
-/// The same, with the image's share of the memory for images: others wait for it until it is dropped.
-pub fn read_within_budget(path: &Path) -> Result<(RgbImage, Share)> {
+/// The same in this orientation, with the image's share of the memory for images: others wait for it until it is dropped.
+pub fn read_within_budget(path: &Path, orientation: ExifOrientation) -> Result<(RgbImage, Share)> {
     let length = file_length(path)?;
     // The file's bytes, and the copy of them that some decoders make. They go before the pixels' share does.
     let _file = FILES.take(2 * length);
     let bytes = std::fs::read(path).map_err(Error::io(path, "read"))?;
-    let decoded = caught(|| decode(&bytes)).map_err(|panic| format!("cannot be decoded: {panic}")).flatten();
+    let decoded =
+        caught(|| decode(&bytes, orientation)).map_err(|panic| format!("cannot be decoded: {panic}")).flatten();
     decoded.map_err(|reason| Error::file(path, reason))
 }
 
@@ -79,12 +93,18 @@ fn file_length(path: &Path) -> Result<u64> {
     Ok(metadata.len())
 }
 
-fn decode(bytes: &[u8]) -> Result<(RgbImage, Share), String> {
-    let decoder = decoder(Cursor::new(bytes))?;
+fn decode(bytes: &[u8], orientation: ExifOrientation) -> Result<(RgbImage, Share), String> {
+    let mut decoder = decoder(Cursor::new(bytes))?;
     let (width, height) = decoder.dimensions();
     // What the decoder gives, and the colours that are made of it.
     let share = PIXELS.take(decoder.total_bytes().saturating_add(3 * width as u64 * height as u64));
-    let image = DynamicImage::from_decoder(decoder).map_err(undecodable)?.into_rgb8();
+    let turned = match orientation {
+        ExifOrientation::Ignore => Orientation::NoTransforms,
+        ExifOrientation::Apply => decoder.orientation().map_err(undecodable)?,
+    };
+    let mut image = DynamicImage::from_decoder(decoder).map_err(undecodable)?;
+    image.apply_orientation(turned);
+    let image = image.into_rgb8();
     kinds::whole(bytes)?;
     Ok((image, share))
 }

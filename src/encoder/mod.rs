@@ -15,7 +15,7 @@ mod vision;
 
 use std::path::{Path, PathBuf};
 
-pub use self::image::{Header, image_header, image_size, read_image};
+pub use self::image::{ExifOrientation, Header, image_header, image_size, read_image};
 pub use crate::tensor::{Compute, Precision};
 pub use directory::Fingerprint;
 pub use processor::{ImageProcessor, Kind as ProcessorKind};

@@ -3,13 +3,14 @@
 use rand::Rng;
 
 use super::Compute;
+use crate::autograd::Cost;
 use crate::encoder::loader::Loader;
 use crate::error::{Error, Result};
-use crate::ops::attention::{Attention, Heads};
-use crate::ops::layer_norm::Norm;
-use crate::ops::linear::{Activation, Linear};
+use crate::ops::attention::{self, Attention, Heads};
+use crate::ops::layer_norm::{self, Norm};
+use crate::ops::linear::{self, Activation, Linear};
 use crate::random::{Purpose, generator};
-use crate::tensor::{Rows, Sequences};
+use crate::tensor::{Element, Rows, Sequences};
 
 /// Sizes of a block.
 #[derive(Clone, Copy, Debug)]
@@ -52,20 +53,15 @@ impl Sizes {
     }
 }
 
-/// FLOPs of a transformer's blocks on one sequence of `length` rows: projections, attention, two layers of the MLP.
-pub fn block_flops(layers: usize, width: usize, inner: usize, length: usize) -> u64 {
-    (layers * (length * (8 * width * width + 4 * width * inner) + 4 * length * length * width)) as u64
-}
-
-/// Bytes that a block which normalizes first moves at least on these rows: its weights once, and what each of its steps
-/// (two norms, four products, attention) takes and gives once. Residuals are f32, operands `operand` bytes each.
-pub fn block_bytes(sizes: &Sizes, rows: usize, operand: usize) -> u64 {
-    let Sizes { width, inner, .. } = *sizes;
-    let weights = operand * (4 * width * width + 2 * width * inner) + 4 * (9 * width + inner);
-    let norms = 2 * (4 + operand) * width;
-    let attention = operand * (width + 3 * width) + operand * (3 * width + width) + (operand + 4 + 4) * width;
-    let mlp = operand * (width + inner) + operand * inner + (4 + 4) * width;
-    (weights + rows * (norms + attention + mlp)) as u64
+/// What a block that normalizes first costs on sequences of these lengths: two norms, four products, attention. Residuals are
+/// f32, operands `operand`.
+pub fn block_cost(sizes: &Sizes, lengths: &[usize], operand: Element) -> Cost {
+    let Sizes { width, inner, heads, .. } = *sizes;
+    let rows = lengths.iter().sum();
+    let product = |inputs, outputs| linear::cost(rows, (inputs, outputs), operand, operand, false);
+    let onto = |inputs| linear::cost(rows, (inputs, width), operand, Element::F32, true);
+    let products = product(width, 3 * width) + onto(width) + product(width, inner) + onto(inner);
+    layer_norm::cost(rows, width, operand) * 2 + products + attention::cost(lengths, heads, operand)
 }
 
 /// Where a block's layers lie in a file, and on which side of their residuals it normalizes.

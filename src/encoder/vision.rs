@@ -5,7 +5,7 @@ use std::path::Path;
 use rayon::prelude::*;
 
 use super::directory::Directory;
-use super::image::read_within_budget;
+use super::image::{ExifOrientation, read_within_budget};
 use super::portion::Portion;
 use super::{Compute, Encoded, ImageProcessor};
 use crate::error::{Error, Result};
@@ -66,9 +66,9 @@ impl ImageEncoder {
     }
 
     /// The encoder's input of an image file: (3, height, width).
-    pub fn prepare(&self, path: &Path) -> Result<Vec<f32>> {
+    pub fn prepare(&self, path: &Path, orientation: ExifOrientation) -> Result<Vec<f32>> {
         // Its share of the memory for images is given back when it was made small.
-        let (image, _share) = read_within_budget(path)?;
+        let (image, _share) = read_within_budget(path, orientation)?;
         self.processor.process(image).map_err(|error| Error::file(path, error.to_string()))
     }
 

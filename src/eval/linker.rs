@@ -139,7 +139,8 @@ impl<'a> Linker<'a> {
         let image = match (&mention.image, &self.encoders.image) {
             (None, _) | (_, None) => self.batcher.missing_image()?,
             (Some(name), Some(encoder)) => {
-                let pixels = encoder.prepare(&self.dataset.root().join(name))?;
+                let pixels = encoder
+                    .prepare(&self.dataset.root().join(name), self.batcher.store().manifest().exif_orientation)?;
                 let image = one(encoder.encode_images(&[pixels])?)?;
                 Modality::single(&image.tokens, manifest.widths.image, &image.global)?
             }

@@ -27,14 +27,13 @@ pub mod sample;
 mod score;
 
 pub use adamw::{AdamW, Moments};
-pub use cross_attention::{Attention, CrossAttention};
+pub use cross_attention::{AttentionWeights, CrossAttention};
 pub use cross_entropy::{CrossEntropy, Gold};
 pub use dropout::Dropout;
 pub use mlp::Mlp;
 pub use multi_pool::MultiPool;
 pub use pairing::{Groups, Pairing};
 pub use project::Project;
-pub use rms_norm::rms_norm;
 pub use score::{Operand, Score};
 
 use crate::error::{Error, Result};

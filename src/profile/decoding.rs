@@ -5,7 +5,7 @@ use std::time::Instant;
 use tempfile::TempDir;
 
 use super::Timing;
-use super::llama::prompt_flops;
+use super::llama::prompt_cost;
 use crate::device::Gpu;
 use crate::error::{Error, Result};
 use crate::llama::{Llama, LlamaConfig, Precision, write_random};
@@ -70,9 +70,9 @@ impl DecodingBench {
         Ok(DecodingTimes { prefill: Timing::new(prefill)?, step: Timing::new(step)? })
     }
 
-    /// FLOPs of the prompts' matrix products.
+    /// FLOPs of the prompts.
     pub fn prefill_flops(&self) -> f64 {
-        self.sequences as f64 * prompt_flops(self.llama.config(), self.prompt.len())
+        (prompt_cost(self.llama.config(), self.prompt.len()) * self.sequences as u64).forward as f64
     }
 
     /// Bytes of weights that a step reads at least.

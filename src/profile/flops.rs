@@ -80,13 +80,14 @@ pub struct EncoderCost {
 
 impl EncoderCost {
     /// Of a sample of this shape, each text as long as their mean.
-    pub fn per_sample(clip: &ClipConfig, shape: &Shape) -> EncoderCost {
+    pub fn per_sample(clip: &ClipConfig, shape: &Shape) -> Result<EncoderCost> {
         let items = 1 + shape.candidates as u64;
-        EncoderCost {
-            text: items * clip.text_flops(shape.mean_tokens),
-            textbook_text: items * clip.text_flops(shape.max_tokens.min(clip.text_config.max_position_embeddings)),
-            image: items * clip.image_flops(),
-        }
+        let padded = shape.max_tokens.min(clip.text_config.max_position_embeddings);
+        Ok(EncoderCost {
+            text: items * clip.text_cost(shape.mean_tokens)?.forward,
+            textbook_text: items * clip.text_cost(padded)?.forward,
+            image: items * clip.image_cost()?.forward,
+        })
     }
 }
 
@@ -107,8 +108,9 @@ mod tests {
     #[test]
     fn a_textbook_pads_to_the_longest_text_that_is_read() {
         let clip = ClipConfig { projection_dim: 512, ..ClipConfig::default() };
-        let of = |max_tokens: usize| EncoderCost::per_sample(&clip, &Shape { max_tokens, ..Shape::WIKIDIVERSE });
-        assert_eq!(of(64).textbook_text, 11 * clip.text_flops(64));
-        assert_eq!(of(100).textbook_text, 11 * clip.text_flops(77));
+        let of =
+            |max_tokens: usize| EncoderCost::per_sample(&clip, &Shape { max_tokens, ..Shape::WIKIDIVERSE }).unwrap();
+        assert_eq!(of(64).textbook_text, 11 * clip.text_cost(64).unwrap().forward);
+        assert_eq!(of(100).textbook_text, 11 * clip.text_cost(77).unwrap().forward);
     }
 }

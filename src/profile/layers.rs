@@ -2,8 +2,9 @@
 
 use rand::Rng;
 
-use crate::encoder::transformer::{Block, Sizes, block_bytes, block_flops};
-use crate::encoder::{Compute, Precision};
+use crate::autograd::Cost;
+use crate::encoder::Compute;
+use crate::encoder::transformer::{Block, Sizes, block_cost};
 use crate::error::Result;
 use crate::ops::attention::Heads;
 use crate::ops::linear::Activation;
@@ -51,15 +52,9 @@ impl LayerBench {
         compute.gpu.as_ref().map_or(Ok(()), |gpu| gpu.synchronize())
     }
 
-    /// FLOPs of a run.
-    pub fn flops(&self) -> u64 {
-        let images = self.images.lengths().len() as u64;
-        images * block_flops(self.blocks.len(), SIZES.width, SIZES.inner, LENGTH)
-    }
-
-    /// Bytes that a run moves at least, if each step reads and writes each of its operands once.
-    pub fn least_bytes(&self) -> u64 {
-        let operand = if self.compute.precision == Precision::Bf16 { 2 } else { 4 };
-        self.blocks.len() as u64 * block_bytes(&SIZES, self.states.count(), operand)
+    /// What a run costs, if each step reads and writes each of its operands once.
+    pub fn cost(&self) -> Result<Cost> {
+        let block = block_cost(&SIZES, self.images.lengths(), self.compute.element()?);
+        Ok(block * self.blocks.len() as u64)
     }
 }

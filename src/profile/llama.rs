@@ -4,19 +4,30 @@ use std::ops::ControlFlow;
 
 use serde::Serialize;
 
+use crate::autograd::Cost;
 use crate::device::cpu::read_bandwidth;
 use crate::error::Result;
 use crate::llama::{Generation, Llama, LlamaConfig, Sampling};
-use crate::ops::linear::bf16_ceiling;
+use crate::ops::linear::{bf16_ceiling, stored};
+use crate::ops::paged_attention::{self, Heads, Span};
+use crate::ops::rms_norm;
+use crate::tensor::{Element, Precision};
 
-/// FLOPs of a prompt's matrix products. What stands behind the last block's keys and values is computed for the last token
-/// alone.
-pub fn prompt_flops(config: &LlamaConfig, tokens: usize) -> f64 {
-    let width = config.hidden_size;
-    let qkv = width * (config.query_width() + 2 * config.kv_width());
-    let rest = width * (config.query_width() + 3 * config.intermediate_size);
-    let of_each = config.layers * qkv + (config.layers - 1) * rest;
-    2.0 * (tokens as f64 * of_each as f64 + (rest + width * config.vocab_size) as f64)
+/// What a prompt costs in f32, as the decoder computes it: behind the last block's keys and values for the last token alone.
+pub fn prompt_cost(config: &LlamaConfig, tokens: usize) -> Cost {
+    let (width, inner, element) = (config.hidden_size, config.intermediate_size, Element::F32);
+    let product = |rows, inputs, outputs| stored::cost(rows, (inputs, outputs), Precision::F32, element);
+    let norm = |rows| rms_norm::cost(rows, width, element);
+    let heads = Heads { queries: config.heads, kv: config.kv_heads, size: config.head_dim, element };
+    let attention = paged_attention::cost(&heads, &[Span { start: 0, rows: tokens, position: 0 }]);
+    let first = norm(tokens) + product(tokens, width, heads.width()) + attention;
+    let rest = |rows| {
+        let mlp = norm(rows) + product(rows, width, 2 * inner) + product(rows, inner, width);
+        product(rows, config.query_width(), width) + mlp
+    };
+    let layers = config.layers as u64;
+    let head = norm(1) + product(1, width, config.vocab_size);
+    first * layers + rest(tokens) * (layers - 1) + rest(1) + head
 }
 
 /// What was measured of a model on the CPU, each the best of some turns.
@@ -30,7 +41,7 @@ pub struct LlamaRates {
     pub decode: f64,
     /// Bytes of weights that each new token reads.
     pub bytes_per_token: u64,
-    /// FLOPs of the prompt's matrix products.
+    /// FLOPs of the prompt.
     pub prefill_flops: f64,
     /// Bytes per second of reading memory with all threads.
     pub bandwidth: f64,
@@ -48,7 +59,7 @@ impl LlamaRates {
             prefill: 0.0,
             decode: 0.0,
             bytes_per_token: llama.bytes_per_token(),
-            prefill_flops: prompt_flops(config, prompt),
+            prefill_flops: prompt_cost(config, prompt).forward as f64,
             bandwidth: 0.0,
             ceiling: None,
         };

@@ -34,7 +34,7 @@ pub fn flops(args: FlopsArgs, json: bool) -> anyhow::Result<()> {
         Some(folder) => ClipConfig::read(folder)?,
         None => ClipConfig { projection_dim: 512, ..ClipConfig::default() },
     };
-    let encoders = EncoderCost::per_sample(&clip, &shape);
+    let encoders = EncoderCost::per_sample(&clip, &shape)?;
     if json {
         return print_json(&json!({"machine": machine(None), "step": step, "encoders_per_sample": encoders}));
     }

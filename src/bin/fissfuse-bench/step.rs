@@ -102,7 +102,8 @@ pub fn layer(args: LayerArgs, json: bool) -> anyhow::Result<()> {
     let precision = args.precision.unwrap_or_else(|| encoder::Compute::fastest(gpu.as_ref()));
     let mut bench = LayerBench::new(args.layers, args.images, encoder::Compute { precision, gpu: gpu.clone() })?;
     let timing = Timing::of(args.warmup, args.runs, || bench.run())?.summary();
-    let (flops, bytes) = (bench.flops(), bench.least_bytes());
+    let cost = bench.cost()?;
+    let (flops, bytes) = (cost.forward, cost.forward_bytes);
     if json {
         let (images, layers) = (args.images, args.layers);
         let report = json!({"machine": machine(gpu.as_ref()), "images": images, "layers": layers, "precision": precision,

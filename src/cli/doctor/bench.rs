@@ -109,7 +109,7 @@ fn measure(gpu: &Gpu) -> anyhow::Result<Vec<Work>> {
     let compute = Compute { precision: encoder::Precision::Bf16, gpu: Some(gpu.clone()) };
     let mut layers = LayerBench::new(VIT_LAYERS, ENCODED, compute)?;
     let time = Timing::of(3, 20, || layers.run())?.summary();
-    rows.push(work(format!("layers of ViT-B/32, {ENCODED} images"), time, layers.flops() as f64));
+    rows.push(work(format!("layers of ViT-B/32, {ENCODED} images"), time, layers.cost()?.forward as f64));
     let config = LlamaConfig { layers: DECODER_LAYERS, ..llama::Preset::SevenB.config() };
     let decoder = DecodingBench::new(&config, llama::Precision::Bf16, (1, PROMPT), Some(gpu))?;
     let times = decoder.measure(32, 1, 5)?;

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use self::run::Run;
 use super::store::{Manifest, MissingImage};
 use super::{Dataset, Entity, Mention, Skipped, Split, Tolerance};
-use crate::encoder::{Encoded, Encoders, Precision};
+use crate::encoder::{Encoded, Encoders, ExifOrientation, Precision};
 use crate::error::{Error, Result};
 use crate::model::Widths;
 
@@ -27,6 +27,8 @@ pub struct EncodeSettings {
     pub entity_template: String,
     /// What stands in for a missing image.
     pub missing_image: MissingImage,
+    /// Whether an image's EXIF entry turns it.
+    pub exif_orientation: ExifOrientation,
     /// Hugging Face directory of the text encoder.
     pub text_encoder: Option<PathBuf>,
     /// Hugging Face directory of the image encoder.
@@ -42,6 +44,7 @@ impl Default for EncodeSettings {
             mention_template: "{mention}. {sentence}".into(),
             entity_template: "{name}. {description}".into(),
             missing_image: MissingImage::White,
+            exif_orientation: ExifOrientation::Ignore,
             text_encoder: None,
             image_encoder: None,
             precision: None,
@@ -52,8 +55,16 @@ impl Default for EncodeSettings {
 impl EncodeSettings {
     /// The settings with which a store was made.
     pub fn of(manifest: &Manifest) -> EncodeSettings {
-        let Manifest { max_tokens, mention_template, entity_template, missing_image, .. } = manifest.clone();
-        EncodeSettings { max_tokens, mention_template, entity_template, missing_image, ..EncodeSettings::default() }
+        let Manifest { max_tokens, mention_template, entity_template, missing_image, exif_orientation, .. } =
+            manifest.clone();
+        EncodeSettings {
+            max_tokens,
+            mention_template,
+            entity_template,
+            missing_image,
+            exif_orientation,
+            ..EncodeSettings::default()
+        }
     }
 
     /// Fails if a template has no place for a text, or one for a text that there is not, or if encoders do not compute in the
@@ -82,7 +93,8 @@ impl EncodeSettings {
         // A modality without an encoder has one blank of one number for all its items.
         let (text, text_global) = encoders.text.as_ref().map_or((1, 1), |encoder| encoder.widths());
         let (image, image_global) = encoders.image.as_ref().map_or((1, 1), |encoder| encoder.widths());
-        let EncodeSettings { max_tokens, mention_template, entity_template, missing_image, .. } = self.clone();
+        let EncodeSettings { max_tokens, mention_template, entity_template, missing_image, exif_orientation, .. } =
+            self.clone();
         Manifest {
             format: Manifest::FORMAT,
             text_encoder: Manifest::identity(encoders.text.as_ref().map(|encoder| encoder.identity())),
@@ -94,6 +106,7 @@ impl EncodeSettings {
             mention_template,
             entity_template,
             missing_image,
+            exif_orientation,
         }
     }
 }

@@ -150,14 +150,14 @@ impl<'a> Run<'a> {
         skipped: &mut Skipped,
         bar: &ProgressBar,
     ) -> Result<()> {
-        let root = self.items.root;
+        let (root, orientation) = (self.items.root, self.settings.exif_orientation);
         // Where the processor only feeds a device, what it does for the current pass must not queue behind the images of the
         // next one: those have threads of their own.
         let threads = ThreadPoolBuilder::new().num_threads(rayon::current_num_threads());
         let threads = encoder.on_device().then(|| threads.build()).transpose();
         let threads = threads.map_err(|e| Error::invalid(format!("cannot start threads to decode images: {e}")))?;
         let prepared = images.chunks(encoder.group()).map(|group| {
-            let prepare = |image: &ImageFile| encoder.prepare(&root.join(&image.name));
+            let prepare = |image: &ImageFile| encoder.prepare(&root.join(&image.name), orientation);
             let all = || group.par_iter().map(prepare).collect::<Vec<_>>();
             Ok((group, threads.as_ref().map_or_else(all, |threads| threads.install(all))))
         });
@@ -221,7 +221,7 @@ impl<'a> Run<'a> {
                 return Ok(Encoded { tokens: vec![0.0; encoder.patches() * width], global: vec![0.0; global] });
             }
             MissingImage::White => encoder.processor().process(RgbImage::from_pixel(224, 224, Rgb([255; 3])))?,
-            MissingImage::File(path) => encoder.prepare(path)?,
+            MissingImage::File(path) => encoder.prepare(path, self.settings.exif_orientation)?,
         };
         encoder.encode_images(&[pixels])?.pop().ok_or_else(|| Error::invalid("the image encoder gave nothing"))
     }

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::encoder::Precision;
+use crate::encoder::{ExifOrientation, Precision};
 use crate::error::{Error, Result};
 use crate::files;
 use crate::model::Widths;
@@ -53,6 +53,9 @@ pub struct Manifest {
     pub entity_template: String,
     /// What stands in for a missing image.
     pub missing_image: MissingImage,
+    /// Whether images' EXIF entries turned them.
+    #[serde(default)]
+    pub exif_orientation: ExifOrientation,
 }
 
 /// Puts texts into the places of a template, in one pass: braces within a text are text.

@@ -5,9 +5,13 @@ use std::path::Path;
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use crate::encoder::transformer::{Sizes, block_flops};
+use crate::autograd::Cost;
+use crate::encoder::transformer::{Sizes, block_cost};
 use crate::error::Result;
 use crate::fields::Fields;
+use crate::ops::convolution::{self, Filters};
+use crate::ops::linear;
+use crate::tensor::Element;
 
 /// Both towers.
 #[derive(Clone, Debug, Default, Serialize)]
@@ -148,19 +152,26 @@ impl VisionConfig {
 }
 
 impl ClipConfig {
-    /// FLOPs of encoding a text of `tokens` tokens.
-    pub fn text_flops(&self, tokens: usize) -> u64 {
-        let TextConfig { hidden_size: width, intermediate_size: inner, num_hidden_layers: layers, .. } =
-            self.text_config;
-        block_flops(layers, width, inner, tokens) + (2 * width * self.projection_dim) as u64
+    /// What the products of a text of `tokens` tokens cost in f32.
+    pub fn text_cost(&self, tokens: usize) -> Result<Cost> {
+        let config = &self.text_config;
+        let blocks = block_cost(&config.sizes()?, &[tokens], Element::F32) * config.num_hidden_layers as u64;
+        Ok(blocks + self.projection_cost(config.hidden_size))
     }
 
-    /// FLOPs of encoding an image.
-    pub fn image_flops(&self) -> u64 {
+    /// What the products of an image cost in f32.
+    pub fn image_cost(&self) -> Result<Cost> {
         let config = &self.vision_config;
-        let VisionConfig { hidden_size: width, intermediate_size: inner, num_hidden_layers: layers, .. } = *config;
-        let embedding = 2 * width * config.num_channels * config.patch_size.pow(2) * (config.patches() - 1);
-        block_flops(layers, width, inner, config.patches()) + (embedding + 2 * width * self.projection_dim) as u64
+        let (outputs, inputs, kernel) = (config.hidden_size, config.num_channels, config.patch_size);
+        let filters = Filters { outputs, inputs, kernel, stride: kernel, padding: 0 };
+        let (pixels, windows) = (config.image_size.pow(2), config.patches() - 1);
+        let embedding = convolution::cost(filters, pixels, windows, Element::F32, Element::F32);
+        let blocks = block_cost(&config.sizes()?, &[config.patches()], Element::F32) * config.num_hidden_layers as u64;
+        Ok(embedding + blocks + self.projection_cost(config.hidden_size))
+    }
+
+    fn projection_cost(&self, width: usize) -> Cost {
+        linear::cost(1, (width, self.projection_dim), Element::F32, Element::F32, false)
     }
 
     /// Reads and checks the `config.json` of a Hugging Face directory. What a tower does not compute is refused by

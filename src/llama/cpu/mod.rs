@@ -14,7 +14,7 @@ use crate::device::cpu::{simd, vector};
 use crate::error::{Error, Result};
 use crate::ops::linear::stored::project;
 use crate::ops::paged_attention::{Heads, attend, rotate};
-use crate::ops::rms_norm;
+use crate::ops::rms_norm::rms_norm;
 use crate::tensor::{Element, HostRows, Weight};
 
 /// The CPU: weights where they are, activations and sums in f32.

@@ -2,7 +2,7 @@
 
 use crate::device::cpu::{Buffer, vector};
 use crate::error::Result;
-use crate::ops::Attention;
+use crate::ops::AttentionWeights;
 use crate::ops::layer_norm::layer_norm_forward;
 use crate::ops::linear::Dense;
 use crate::ops::matmul::{Mat, matmul};
@@ -26,7 +26,7 @@ pub(super) enum Layers {
 }
 
 impl Finish {
-    pub fn new(attention: &Attention) -> Result<Finish> {
+    pub fn new(attention: &AttentionWeights) -> Result<Finish> {
         let d = attention.width();
         let (value, value_bias) = attention.value();
         let (out, out_bias) = attention.out();

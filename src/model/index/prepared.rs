@@ -5,7 +5,7 @@ use crate::error::Result;
 use crate::model::fissfuse::Network;
 use crate::model::params::Parameters;
 use crate::model::{FissFuse, ModelConfig, ScoreKind, Side, fission, fusion};
-use crate::ops::Attention;
+use crate::ops::AttentionWeights;
 use crate::tensor::{Ragged, Tensor};
 
 /// Prepared features of some mentions or entities.
@@ -68,12 +68,12 @@ impl PreparedSide {
 }
 
 /// Weights of Fission's cross-attention of one modality.
-pub(super) fn attention_of(parameters: &Parameters, config: &ModelConfig, modality: &str) -> Result<Attention> {
+pub(super) fn attention_of(parameters: &Parameters, config: &ModelConfig, modality: &str) -> Result<AttentionWeights> {
     let name = format!("fission.{modality}_attention");
     let mut weights = Vec::with_capacity(10);
     for layer in ["query", "key", "value", "out", "norm"] {
         weights.push(parameters.get(&format!("{name}.{layer}.weight"))?);
         weights.push(parameters.get(&format!("{name}.{layer}.bias"))?);
     }
-    Attention::new(config.heads, config.layer_norm_eps, &weights)
+    AttentionWeights::new(config.heads, config.layer_norm_eps, &weights)
 }

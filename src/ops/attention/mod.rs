@@ -5,8 +5,16 @@ mod cuda;
 
 pub use cpu::{Heads, self_attention};
 
+use crate::autograd::Cost;
 use crate::error::{Error, Result};
 use crate::tensor::{Data, Element, Rows, Sequences};
+
+/// What attention costs on sequences of these lengths, as if no row were hidden from another.
+pub fn cost(lengths: &[usize], heads: Heads, element: Element) -> Cost {
+    let width = heads.count * heads.width;
+    let of = |&length: &usize| Cost::inference(4 * length * length * width, 4 * length * width * element.size());
+    lengths.iter().map(of).sum()
+}
 
 /// Attention of ragged sequences to themselves; it has no weights.
 pub struct Attention {

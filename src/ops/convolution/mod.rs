@@ -7,6 +7,7 @@ use rayon::prelude::*;
 pub use cuda::DeviceConvolution;
 
 use super::linear::{Activation, Linear, Windows};
+use crate::autograd::Cost;
 use crate::device::cpu::Buffer;
 use crate::error::{Error, Result};
 use crate::tensor::{Compute, Data, Element, Rows};
@@ -53,6 +54,14 @@ pub struct Filters {
     pub kernel: usize,
     pub stride: usize,
     pub padding: usize,
+}
+
+/// What a convolution with a bias costs on images of this many windows in all and pixels in all.
+pub fn cost(filters: Filters, pixels: usize, windows: usize, operand: Element, output: Element) -> Cost {
+    let Filters { outputs, inputs, kernel, .. } = filters;
+    let weights = outputs * inputs * kernel * kernel;
+    let bytes = operand.size() * (weights + pixels * inputs) + 4 * outputs + windows * outputs * output.size();
+    Cost::inference(2 * windows * weights, bytes)
 }
 
 /// A convolution; its activation and residual are those of [`Linear`].

@@ -2,7 +2,7 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use super::{Attention, CrossAttention};
+use super::{AttentionWeights, CrossAttention};
 use crate::autograd::InputGrads;
 use crate::device::Gpu;
 use crate::device::cuda::{DeviceBuffer, Grid, Ptr, Target};
@@ -17,7 +17,7 @@ const SEQUENCE_ROWS: usize = 32;
 
 /// What backward needs.
 pub struct Saved {
-    attention: Attention,
+    attention: AttentionWeights,
     queries: Tensor,
     sequence: Tensor,
     /// Queries after the query layer (nq, d).
@@ -88,7 +88,7 @@ struct AttendSequence {
     padding: i32,
 }
 
-impl Attention {
+impl AttentionWeights {
     fn on(&self, i: usize) -> Operand {
         Operand::rows(self.weights[i].ptr(), self.d)
     }
@@ -141,7 +141,7 @@ impl CrossAttention {
     pub(super) fn forward_on(
         &self,
         gpu: &Gpu,
-        attention: Attention,
+        attention: AttentionWeights,
         queries: &Tensor,
         sequence: &Tensor,
     ) -> Result<(Tensor, Saved)> {

@@ -39,7 +39,7 @@ const INPUTS: [&str; 12] = [
 
 /// Weights of one cross-attention, and its three steps; what the op and the prepared index share.
 #[derive(Clone)]
-pub struct Attention {
+pub struct AttentionWeights {
     heads: usize,
     eps: f32,
     d: usize,
@@ -47,7 +47,7 @@ pub struct Attention {
     weights: [Tensor; 10],
 }
 
-/// Result of [`Attention::finish`] with what its backward needs.
+/// Result of [`AttentionWeights::finish`] with what its backward needs.
 struct Finished {
     out: Buffer,
     /// Values after the value layer (pairs, d).
@@ -56,9 +56,9 @@ struct Finished {
     rstd: Buffer,
 }
 
-impl Attention {
+impl AttentionWeights {
     /// Checks the shapes of the weights: (query, key, value, output) weight and bias in turn, gamma, beta.
-    pub fn new(heads: usize, eps: f32, weights: &[&Tensor]) -> Result<Attention> {
+    pub fn new(heads: usize, eps: f32, weights: &[&Tensor]) -> Result<AttentionWeights> {
         let &weights = arity::<10>(NAME, weights)?;
         let (d, _) = weights[0].matrix(NAME, INPUTS[2])?;
         if heads == 0 || d % heads != 0 {
@@ -68,7 +68,7 @@ impl Attention {
             let axes = if i < 8 && i % 2 == 0 { 2 } else { 1 };
             tensor.expect(NAME, INPUTS[2 + i], &[d; 2][..axes])?;
         }
-        Ok(Attention { heads, eps, d, weights: weights.map(Tensor::clone) })
+        Ok(AttentionWeights { heads, eps, d, weights: weights.map(Tensor::clone) })
     }
 
     fn matrix(&self, i: usize) -> Mat<'_> {
@@ -200,7 +200,7 @@ pub enum Saved {
 
 /// What backward on the host needs.
 pub struct HostSaved {
-    attention: Attention,
+    attention: AttentionWeights,
     queries: Tensor,
     sequence: Tensor,
     projected: Buffer,
@@ -281,7 +281,7 @@ impl Op for CrossAttention {
 
     fn forward(&self, inputs: &[&Tensor]) -> Result<(Tensor, Saved)> {
         let &[queries, sequence, ref weights @ ..] = arity::<12>(NAME, inputs)?;
-        let attention = Attention::new(self.heads, self.eps, weights)?;
+        let attention = AttentionWeights::new(self.heads, self.eps, weights)?;
         let d = attention.d;
         queries.expect(NAME, INPUTS[0], &[self.pairs.by_left().len(), d])?;
         sequence.expect(NAME, INPUTS[1], &[self.sequences.rows(), d])?;
@@ -347,7 +347,7 @@ impl Op for CrossAttention {
             })
         })?;
 
-        // Attention over the sequences, and from there to the queries.
+        // AttentionWeights over the sequences, and from there to the queries.
         let du_pairs = self.attend_all_backward(&saved, &dcontext, grads, d)?;
         let by_sequence = self.pairs.by_right();
         let mut du = Buffer::zeros(saved.u.len());

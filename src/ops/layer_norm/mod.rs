@@ -11,6 +11,7 @@ pub use cpu::{LayerNormGrads, layer_norm, layer_norm_backward, layer_norm_forwar
 pub use cuda::{LayerNorm, Normalized, NormalizedBackward, Residual};
 pub use wide::DeviceNorm;
 
+use crate::autograd::Cost;
 use crate::error::{Error, Result};
 use crate::tensor::{Compute, Data, DeviceRows, Element, Rows};
 
@@ -27,6 +28,11 @@ pub struct Norm {
 enum Parameters {
     Host { gamma: Vec<f32>, beta: Vec<f32>, eps: f32 },
     Device(DeviceNorm),
+}
+
+/// What normalizing rows of f32 for inference costs. Its few FLOPs are not counted, as is usual.
+pub fn cost(rows: usize, width: usize, output: Element) -> Cost {
+    Cost::inference(0, 2 * 4 * width + rows * (4 + output.size()) * width)
 }
 
 impl Norm {

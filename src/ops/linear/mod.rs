@@ -21,6 +21,7 @@ pub use rows::{
 };
 
 use super::matmul::Mat;
+use crate::autograd::Cost;
 use crate::error::{Error, Result};
 use crate::tensor::{Compute, Data, Element, Rows};
 
@@ -38,6 +39,13 @@ enum Weight {
     Bf16(PackedBf16),
     /// With the bias.
     Device(Box<DeviceLinear>),
+}
+
+/// What a layer costs on so many rows, with its bias. A residual is read and written as the output is.
+pub fn cost(rows: usize, (inputs, outputs): (usize, usize), operand: Element, output: Element, residual: bool) -> Cost {
+    let weights = operand.size() * inputs * outputs + 4 * outputs;
+    let written = output.size() * outputs * if residual { 2 } else { 1 };
+    Cost::inference(2 * rows * inputs * outputs, weights + rows * (operand.size() * inputs + written))
 }
 
 impl Linear {

@@ -7,6 +7,7 @@ mod cuda;
 pub use cpu::{KeysValues, Part, attend, rotate};
 pub use cuda::{Layer, PAGE, Page, Sequences, Tile};
 
+use crate::autograd::Cost;
 use crate::tensor::Element;
 
 /// The rows of one sequence in a ragged batch.
@@ -18,6 +19,18 @@ pub struct Span {
     pub rows: usize,
     /// Position of the first row in the sequence: the tokens before it, whose keys and values are cached.
     pub position: usize,
+}
+
+/// What attention costs for rows of these spans: each sees the positions up to its own. Queries, keys, values and contexts of
+/// the rows, and once for each sequence the keys and values before them.
+pub fn cost(heads: &Heads, spans: &[Span]) -> Cost {
+    let of = |span: &Span| {
+        let seen: usize = (1..=span.rows).map(|row| span.position + row).sum();
+        let values =
+            span.rows * (heads.width() + heads.queries * heads.size) + 2 * span.position * heads.kv * heads.size;
+        Cost::inference(4 * seen * heads.queries * heads.size, values * heads.element.size())
+    };
+    spans.iter().map(of).sum()
 }
 
 /// Heads of a decoder.

@@ -5,7 +5,14 @@ mod cuda;
 use rayon::prelude::*;
 
 use super::linear::ROW_CHUNK;
+use crate::autograd::Cost;
 use crate::device::cpu::{simd, vector};
+use crate::tensor::Element;
+
+/// What normalizing rows of f32 costs. Its few FLOPs are not counted, as is usual.
+pub fn cost(rows: usize, width: usize, output: Element) -> Cost {
+    Cost::inference(0, 4 * width + rows * (4 + output.size()) * width)
+}
 
 /// Rows x (n, width) normalized into `out`; gain (width).
 pub fn rms_norm(out: &mut [f32], x: &[f32], gain: &[f32], eps: f32) {

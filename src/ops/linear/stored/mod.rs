@@ -17,8 +17,15 @@ pub use cuda::{DeviceWeight, Gates, Numbers};
 
 use self::activations::Activations;
 use self::columns::Columns;
+use crate::autograd::Cost;
 use crate::error::{Error, Result};
-use crate::tensor::{Values, Weight};
+use crate::tensor::{Element, Precision, Values, Weight};
+
+/// What a product with stored weights costs on so many rows; scales of integers are not counted.
+pub fn cost(rows: usize, (inputs, outputs): (usize, usize), weights: Precision, element: Element) -> Cost {
+    let bytes = weights.bytes(inputs * outputs) + rows * (inputs + outputs) * element.size();
+    Cost::inference(2 * rows * inputs * outputs, bytes)
+}
 
 /// Fewer rows of activations than this are dotted with each row of weights as it is read.
 const FEW: usize = 8;
