@@ -264,6 +264,26 @@ fn calls(path: &Path) -> BTreeMap<String, u64> {
     serde_json::from_value(counts["calls"].clone()).unwrap()
 }
 
+#[test]
+fn tensor_cores_compute_what_the_costs_of_a_step_say() {
+    let (library, folder) = (cusim(), tempfile::tempdir().unwrap());
+    let counts = folder.path().join("counts.json");
+    for (d, heads) in [("20", "2"), ("132", "1")] {
+        let work = ["--mentions", "8", "--candidates", "5", "--d", d, "--heads", heads];
+        let mut bench = fissfuse_bench();
+        bench.args(["step", "--device", "cuda", "--warmup", "0", "--runs", "1"]).args(work);
+        bench.env("LD_LIBRARY_PATH", library.path()).env("CUSIM_COUNT", &counts);
+        let output = bench.output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let counted: u64 = fissfuse::profile::counts::read(&counts).unwrap().iter().map(|k| k.tensor_flops()).sum();
+        let output = fissfuse_bench().args(["flops", "--json"]).args(work).output().unwrap();
+        let step: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        let of = |part: &str| step["step"]["total"][part].as_u64().unwrap();
+        let said = of("tiles_forward") + of("tiles_backward");
+        assert!(counted > of("forward") && said == counted, "d = {d}: {said} said, {counted} counted");
+    }
+}
+
 /// What one step more asks of the driver.
 fn calls_of_a_step(graph: bool) -> BTreeMap<String, u64> {
     let (library, folder) = (cusim(), tempfile::tempdir().unwrap());

@@ -155,7 +155,8 @@ fn a_turned_image_is_known_by_its_exif_entry() {
         let length = (body.len() as u16 + 2).to_be_bytes();
         [&bytes[..2], b"\xff\xe1", &length, &body, &bytes[2..]].concat()
     };
-    let encoder = fissfuse::encoder::ImageEncoder::open(&support::fixture("clip/quick-gelu-f32"), Precision::F32).unwrap();
+    let encoder =
+        fissfuse::encoder::ImageEncoder::open(&support::fixture("clip/quick-gelu-f32"), Precision::F32).unwrap();
     let upright = folder.path().join("upright.png");
     for (orientation, turned) in [(1, false), (6, true), (3, true)] {
         std::fs::write(&path, exif(orientation)).unwrap();

@@ -10,6 +10,11 @@ pub struct Cost {
     pub forward: u64,
     /// FLOPs of backward as executed.
     pub backward: u64,
+    /// FLOPs of forward's products on a device's tensor cores, the padding of their tiles included, which is not in `forward`;
+    /// 0 where there are no products, and for operations that do not train.
+    pub tiles_forward: u64,
+    /// The same of backward.
+    pub tiles_backward: u64,
     /// FLOPs of forward as a textbook implementation spends them: sequences padded, keys and values formed,
     /// every candidate of every mention computed anew.
     pub textbook_forward: u64,
@@ -33,6 +38,11 @@ impl Cost {
         self.forward + self.backward
     }
 
+    /// FLOPs of forward's and backward's products on tensor cores, with padding.
+    pub fn tiles(&self) -> u64 {
+        self.tiles_forward + self.tiles_backward
+    }
+
     /// FLOPs of a textbook's forward and backward.
     pub fn textbook(&self) -> u64 {
         self.textbook_forward + self.textbook_backward
@@ -46,6 +56,8 @@ impl Mul<u64> for Cost {
         Cost {
             forward: self.forward * times,
             backward: self.backward * times,
+            tiles_forward: self.tiles_forward * times,
+            tiles_backward: self.tiles_backward * times,
             textbook_forward: self.textbook_forward * times,
             textbook_backward: self.textbook_backward * times,
             forward_bytes: self.forward_bytes * times,
@@ -61,6 +73,8 @@ impl Add for Cost {
         Cost {
             forward: self.forward + other.forward,
             backward: self.backward + other.backward,
+            tiles_forward: self.tiles_forward + other.tiles_forward,
+            tiles_backward: self.tiles_backward + other.tiles_backward,
             textbook_forward: self.textbook_forward + other.textbook_forward,
             textbook_backward: self.textbook_backward + other.textbook_backward,
             forward_bytes: self.forward_bytes + other.forward_bytes,

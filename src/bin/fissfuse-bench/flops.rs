@@ -52,11 +52,21 @@ fn print_flops(step: &StepCost, encoders: &EncoderCost) {
         let ratio = cost.textbook() as f64 / cost.flops().max(1) as f64;
         let bytes = cost.forward_bytes + cost.backward_bytes;
         let [forward, backward] = [cost.forward, cost.backward].map(million);
-        let [all, textbook, bytes] = [cost.flops(), cost.textbook(), bytes].map(million);
-        vec![name.to_string(), calls, forward, backward, all, textbook, format!("{ratio:.1}"), bytes]
+        let [all, tiles, textbook, bytes] = [cost.flops(), cost.tiles(), cost.textbook(), bytes].map(million);
+        vec![name.to_string(), calls, forward, backward, all, tiles, textbook, format!("{ratio:.1}"), bytes]
     };
     let rows = step.ops.iter().map(|op| row(op.op, op.calls.to_string(), &op.cost));
-    let header = ["per sample", "calls", "forward MFLOP", "backward", "both", "textbook", "ratio", "least MB moved"];
+    let header = [
+        "per sample",
+        "calls",
+        "forward MFLOP",
+        "backward",
+        "both",
+        "on tensor cores, padded",
+        "textbook",
+        "ratio",
+        "least MB moved",
+    ];
     let total = row("all", String::new(), &step.total);
     println!("{}\n", table(&header, rows.chain([total])));
     let encoded = encoders.text + encoders.image;

@@ -16,7 +16,7 @@ use crate::device::cpu::{Buffer, simd, vector};
 use crate::error::{Error, Result};
 use crate::ops::layer_norm::{layer_norm_backward, layer_norm_forward};
 use crate::ops::linear::{ROW_CHUNK, Start, add_column_sums, linear, linear_backward_input, linear_backward_weight};
-use crate::ops::matmul::{Mat, matmul};
+use crate::ops::matmul::{Mat, matmul, tile_flops};
 use crate::tensor::{Indices, Ragged, Tensor};
 pub use cpu::{Attended, attend, attend_backward};
 
@@ -269,7 +269,15 @@ impl Op for CrossAttention {
         // The textbook projects the query, every key and value, and the output of each pair.
         let textbook_forward = textbook * (4 * d * d + 3 * d + 4 * length * d * d + 4 * length * d + 8 * d);
         let values = self.sequences.rows() * d + queries * d + pairs * d;
+        let (heads, c) = (self.heads, d / self.heads.max(1));
+        let of_all = |n: usize| [[n, d, d], [d, d, n]].map(|size| tile_flops(1, size));
+        let of_heads = |n: usize| [[n, d, c], [n, c, d], [c, d, n]].map(|size| tile_flops(heads, size));
+        // Query layer and logit vectors; value and output layer.
+        let ([one, one_weight], [up, down, weight]) = (of_all(queries), of_heads(queries));
+        let ([out, out_weight], [spread, value, value_weight]) = (of_all(pairs), of_heads(pairs));
         Cost {
+            tiles_forward: one + up + value + out,
+            tiles_backward: one + one_weight + down + weight + out + out_weight + spread + value_weight,
             forward: (queries * (4 * d * d + d) + attention + vectors + 8 * pairs * d) as u64,
             backward: (2 * queries * (4 * d * d + d) + 2 * attention + 2 * vectors + 12 * pairs * d) as u64,
             textbook_forward: textbook_forward as u64,

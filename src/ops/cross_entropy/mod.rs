@@ -96,6 +96,7 @@ impl Op for CrossEntropy {
             textbook_backward: 2 * values,
             forward_bytes: 8 * values,
             backward_bytes: 8 * values,
+            ..Cost::default()
         }
     }
 

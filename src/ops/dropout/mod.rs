@@ -79,6 +79,7 @@ impl Op for Dropout {
             textbook_backward: values,
             forward_bytes: 8 * values,
             backward_bytes: 8 * values,
+            ..Cost::default()
         }
     }
 

@@ -12,6 +12,14 @@ const PRODUCTS: usize = 8;
 
 const TILE: usize = 64;
 
+/// Values of k that a tile takes at a time on tensor cores, filled up with zeros.
+const DEPTH: usize = 64;
+
+/// FLOPs of as many products of these sizes [m, n, k] on tensor cores, whose tiles are filled up with zeros.
+pub fn tile_flops(batches: usize, [m, n, k]: [usize; 3]) -> u64 {
+    2 * (batches * m.next_multiple_of(TILE) * n.next_multiple_of(TILE) * k.next_multiple_of(DEPTH)) as u64
+}
+
 /// Values of a sector, the unit in which device memory is moved.
 const SECTOR: usize = 8;
 

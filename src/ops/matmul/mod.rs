@@ -3,7 +3,7 @@
 
 mod cuda;
 
-pub use cuda::{Operand, Product, Products};
+pub use cuda::{Operand, Product, Products, tile_flops};
 
 use crate::error::{Error, Result};
 

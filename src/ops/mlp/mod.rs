@@ -9,7 +9,7 @@ use crate::autograd::{Cost, InputGrads, Op};
 use crate::device::cpu::Buffer;
 use crate::error::{Error, Result};
 use crate::ops::linear::{Start, add_column_sums, linear, linear_backward_input, linear_backward_weight};
-use crate::ops::matmul::Mat;
+use crate::ops::matmul::{Mat, tile_flops};
 use crate::tensor::Tensor;
 
 const NAME: &str = "mlp";
@@ -62,7 +62,13 @@ impl Op for Mlp {
         let ((h, width), d, n) = ((inputs[0][0], inputs[0][1]), inputs[2][0], inputs[4][0]);
         let per_row = 2 * h * width + 2 * h + 2 * d * h + d;
         let weights = 4 * (h * width + h + d * h + d);
+        let of_parts = |size: fn(usize, usize, usize) -> [usize; 3]| -> u64 {
+            inputs[4..].iter().map(|part| tile_flops(1, size(n, h, part[1]))).sum()
+        };
+        let weights_and_parts = of_parts(|n, h, part| [h, part, n]) + of_parts(|n, h, part| [n, part, h]);
         Cost {
+            tiles_forward: of_parts(|n, h, part| [n, h, part]) + tile_flops(1, [n, d, h]),
+            tiles_backward: tile_flops(1, [d, h, n]) + tile_flops(1, [n, h, d]) + weights_and_parts,
             forward: (n * per_row) as u64,
             backward: (2 * n * per_row) as u64,
             textbook_forward: (self.textbook_rows * per_row) as u64,

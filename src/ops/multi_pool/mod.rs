@@ -63,6 +63,7 @@ impl Op for MultiPool {
             textbook_backward: ((textbook.length + 3) * textbook.sequences * d) as u64,
             forward_bytes: (4 * d * (rows + n + 3 * n + n)) as u64,
             backward_bytes: (4 * d * (2 * rows + 2 * n + 3 * n + n)) as u64,
+            ..Cost::default()
         }
     }
 

@@ -25,6 +25,15 @@ const SPLIT_ROWS: usize = 2048;
 /// Blocks that fill a large device.
 const ENOUGH_BLOCKS: usize = 132;
 
+/// FLOPs of forward and backward on tensor cores, whose tiles are filled up with zeros. Of tall blocks, which large devices
+/// take, up to twice as many rows are filled up.
+pub fn tile_flops(n: usize, width: usize, d: usize) -> (u64, u64) {
+    let forward = 2 * n.next_multiple_of(FORWARD_ROWS) * width.next_multiple_of(64) * d.next_multiple_of(8);
+    let wide = if d <= 128 { 256 } else { 128 };
+    let backward = 2 * n.next_multiple_of(BACKWARD_ROWS) * width.next_multiple_of(wide) * d.next_multiple_of(16);
+    (forward as u64, backward as u64)
+}
+
 /// What backward needs.
 pub struct Saved {
     features: Arc<GpuRows>,

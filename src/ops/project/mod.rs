@@ -88,7 +88,10 @@ impl Op for Project {
         let backward = |rows: usize| (rows * d * (2 * width + 1 + 12)) as u64;
         let features = n * width * self.features.table.value_bytes();
         let weights = 4 * (d * width + 3 * d);
+        let (tiles_forward, tiles_backward) = cuda::tile_flops(n, width, d);
         Cost {
+            tiles_forward,
+            tiles_backward,
             forward: forward(n),
             backward: backward(n),
             textbook_forward: forward(self.textbook_rows),

@@ -65,6 +65,7 @@ impl Op for Score {
             textbook_backward: 2 * flops as u64,
             forward_bytes: 4 * (values + self.operands.len() * self.pairs.len()) as u64,
             backward_bytes: 4 * (2 * values + self.operands.len() * self.pairs.len()) as u64,
+            ..Cost::default()
         }
     }
 
