@@ -4,7 +4,7 @@ use std::fs;
 use std::process::{Output, Stdio};
 use std::time::{Duration, Instant};
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::support::{World, fissfuse, refuse, refused, replace, run, succeed};
 
@@ -104,7 +104,7 @@ fn every_result_names_what_it_came_from() {
     succeed(&[&world.eval("eval")[..], &["--seed", "5"]].concat());
     let read = |name: &str| -> Value { serde_json::from_slice(&fs::read(world.path(name)).unwrap()).unwrap() };
     let (metrics, run) = (read("eval/metrics.json"), read("model/train.json"));
-    assert_eq!(metrics["candidate_order_seed"], 5);
+    assert_eq!((&metrics["candidate_order_seed"], &metrics["protocol"]), (&json!(5), &json!("gold-in-list")));
     assert_eq!(metrics["training"]["settings"]["seed"], 7);
     assert_eq!(metrics["training"], run["training"]);
     for key in ["version", "commit", "device", "dataset"] {

@@ -11,8 +11,7 @@ use serde_json::value::RawValue;
 
 use super::{Generator, Scratch};
 use crate::data::audit::Recall;
-use crate::data::import::Protocol;
-use crate::data::{Dataset, Mention, MentionRecord, Skipped, Split, Tolerance, parse_record, record_error};
+use crate::data::{Dataset, Mention, MentionRecord, Protocol, Skipped, Split, Tolerance, parse_record, record_error};
 use crate::error::Result;
 use crate::files;
 

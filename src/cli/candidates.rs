@@ -3,8 +3,7 @@
 use std::time::Instant;
 
 use fissfuse::candidates::{ListReport, ListSettings, write_lists};
-use fissfuse::data::Skipped;
-use fissfuse::data::import::Protocol;
+use fissfuse::data::{Protocol, Skipped};
 use fissfuse::files::FolderLock;
 use fissfuse::report::table;
 

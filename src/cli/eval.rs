@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use fissfuse::data::{Dataset, GoldMissing, Sample, Skipped, Split};
+use fissfuse::data::{Dataset, GoldMissing, Protocol, Sample, Skipped, Split};
 use fissfuse::device::describe;
 use fissfuse::eval::{Baselines, Evaluation, RunMetrics, evaluate};
 use fissfuse::files;
@@ -102,6 +102,7 @@ fn judge_run(args: &Args, ranking: &Path) -> anyhow::Result<()> {
         "split": args.split.to_string(),
         "ranking": ranking,
         "run": run,
+        "protocol": Protocol::of(run.gold_missing),
         "provenance": Provenance::new("none".into(), dataset.checksum()?),
     });
     write_json(&out.join("metrics.json"), &metrics)?;
@@ -143,6 +144,7 @@ fn judge_model(args: &Args, (features, model): (&Path, &Path), out: &Path) -> an
         "counts": counts,
         "entities_without_image": batcher.entities_without_image(),
         "gold_missing": args.gold_missing,
+        "protocol": Protocol::of(if args.gold_missing == GoldMissing::Miss { counts.gold_missing } else { 0 }),
         "model": trained.model.config(),
         "epoch": trained.epoch,
         "features": batcher.store().manifest(),

@@ -3,8 +3,8 @@
 use std::path::PathBuf;
 
 use fissfuse::data::audit::ImageCheck;
-use fissfuse::data::import::{Description, Format, Imported, Protocol, Settings, SplitUnit, import};
-use fissfuse::data::{Skipped, Tolerance};
+use fissfuse::data::import::{Description, Format, Imported, Settings, SplitUnit, import};
+use fissfuse::data::{Protocol, Skipped, Tolerance};
 use fissfuse::printable::printable;
 use fissfuse::report::statistics_table;
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use clap::builder::RangedU64ValueParser;
-use fissfuse::data::{RunFile, Skipped, Split};
+use fissfuse::data::{Protocol, RunFile, Skipped, Split};
 use fissfuse::device::cuda::Arithmetic;
 use fissfuse::device::{DeviceChoice, describe};
 use fissfuse::files;
@@ -323,6 +323,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     let report = Report::new(model.identity(), &settings, &rankings, mentions.len(), &outcome);
     if let Some(path) = &args.report {
         let mut value = json!(report);
+        value["protocol"] = json!(Protocol::of(rankings.iter().filter(|ranking| ranking.lacks_gold()).count()));
         value["provenance"] = json!(Provenance::new(device, dataset.checksum()?));
         write_json(path, &value)?;
     }

@@ -8,6 +8,7 @@ mod encoding;
 mod growth;
 pub mod import;
 mod paths;
+mod protocol;
 mod records;
 mod run;
 mod store;
@@ -17,6 +18,7 @@ pub use dataset::{Dataset, Entity, Mention, MentionRecord, Skipped, Split, Toler
 pub use encoding::{EncodeReport, EncodeSettings, Items, blank, encode};
 pub use growth::add_entities;
 pub use paths::relative;
+pub use protocol::Protocol;
 pub use records::{Line, next_line, parse_record, parse_records, read_records, record_error};
 pub use run::{Failed, Ranking, Run, RunFile};
 pub use store::check as check_store;

@@ -2,8 +2,8 @@
 
 use std::fs;
 
-use fissfuse::data::Split;
-use fissfuse::data::import::{Description, Format, Protocol, Settings};
+use fissfuse::data::import::{Description, Format, Settings};
+use fissfuse::data::{Protocol, Split};
 use serde_json::json;
 
 use super::{Source, note};

@@ -6,8 +6,7 @@ use std::time::Instant;
 
 use fissfuse::bytes::Bytes;
 use fissfuse::candidates::{ListSettings, write_lists};
-use fissfuse::data::import::Protocol;
-use fissfuse::data::{Dataset, Skipped, Tolerance};
+use fissfuse::data::{Dataset, Protocol, Skipped, Tolerance};
 use fissfuse::profile::peak_memory;
 use fissfuse::profile::simulation::{Simulation, simulate};
 use fissfuse::profile::storage::{StorageFigures, encode_once, measure};

@@ -27,7 +27,7 @@ pub(super) use source::what_file;
 pub use writer::{Imported, Note};
 
 use super::audit::ImageCheck;
-use super::{Skipped, Tolerance};
+use super::{Protocol, Skipped, Tolerance};
 use crate::error::Result;
 
 /// A format that the field publishes.
@@ -61,28 +61,6 @@ impl Format {
             Format::Kgmel => "kgmel",
             Format::Melbench => "melbench",
             Format::Fissfuse => "fissfuse",
-        }
-    }
-}
-
-/// What a candidate list means. Figures of the two are not to be compared.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, clap::ValueEnum)]
-#[serde(rename_all = "kebab-case")]
-pub enum Protocol {
-    /// The gold entity stands in every list: where it was not retrieved, it takes the last place. This measures
-    /// disambiguation; the paper's figures are of this kind.
-    #[default]
-    GoldInList,
-    /// Lists as they were retrieved, with the gold entity or without.
-    AsRetrieved,
-}
-
-impl Protocol {
-    /// Applies the protocol to a list that is meant to hold `length` candidates.
-    pub fn apply<T: PartialEq>(self, candidates: &mut Vec<T>, gold: T, length: usize) {
-        if self == Protocol::GoldInList && !candidates.contains(&gold) {
-            candidates.truncate(length.saturating_sub(1));
-            candidates.push(gold);
         }
     }
 }
