@@ -2,7 +2,10 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use super::{AttentionWeights, CrossAttention};
+use super::{
+    AttentionWeights, BETA, CrossAttention, GAMMA, KEY, KEY_BIAS, OUT, OUT_BIAS, QUERIES, QUERY, QUERY_BIAS, SEQUENCE,
+    VALUE, VALUE_BIAS,
+};
 use crate::autograd::InputGrads;
 use crate::device::Gpu;
 use crate::device::cuda::{DeviceBuffer, Grid, Ptr, Target};
@@ -89,13 +92,13 @@ struct AttendSequence {
 }
 
 impl AttentionWeights {
-    fn on(&self, i: usize) -> Operand {
-        Operand::rows(self.weights[i].ptr(), self.d)
+    fn on(&self, input: usize) -> Operand {
+        Operand::rows(self.weight(input).ptr(), self.d)
     }
 
     /// Rows of a (d, d) weight that belong to each head.
-    fn head_rows(&self, i: usize) -> Operand {
-        self.on(i).every(self.head() * self.d)
+    fn head_rows(&self, input: usize) -> Operand {
+        self.on(input).every(self.head() * self.d)
     }
 
     /// Columns of a matrix of rows of d values that belong to each head.
@@ -116,11 +119,11 @@ impl AttentionWeights {
     ) -> Result<(DeviceBuffer<f32>, DeviceBuffer<f32>)> {
         let (d, c, heads, n) = (self.d, self.head(), self.heads, queries.shape()[0]);
         let projected = gpu.alloc::<f32>("queries", n * d)?;
-        Product::new(Operand::rows(queries.ptr(), d), self.on(0).t(), [n, d, d])
-            .bias(self.weights[1].ptr(), 0)
+        Product::new(Operand::rows(queries.ptr(), d), self.on(QUERY).t(), [n, d, d])
+            .bias(self.weight(QUERY_BIAS).ptr(), 0)
             .write(gpu, Operand::rows(projected.ptr(), d))?;
         let u = gpu.alloc::<f32>("logit vectors", n * heads * d)?;
-        Product::new(self.head_columns(projected.ptr()), self.head_rows(2), [n, d, c])
+        Product::new(self.head_columns(projected.ptr()), self.head_rows(KEY), [n, d, c])
             .batches(heads)
             .scaled(self.scale())
             .write(gpu, self.head_vectors(u.ptr()))?;
@@ -128,7 +131,7 @@ impl AttentionWeights {
     }
 
     fn layer_norm(&self) -> LayerNorm {
-        LayerNorm { gamma: self.weights[8].ptr(), beta: self.weights[9].ptr(), eps: self.eps, d: self.d }
+        LayerNorm { gamma: self.weight(GAMMA).ptr(), beta: self.weight(BETA).ptr(), eps: self.eps, d: self.d }
     }
 }
 
@@ -168,13 +171,13 @@ impl CrossAttention {
         gpu.launch("attend_forward", Grid::warps(n * heads), &args)?;
 
         let values = gpu.alloc::<f32>("values", n * d)?;
-        Product::new(a.head_vectors(context.ptr()), a.head_rows(4).t(), [n, c, d])
+        Product::new(a.head_vectors(context.ptr()), a.head_rows(VALUE).t(), [n, c, d])
             .batches(heads)
-            .bias(a.weights[5].ptr(), c)
+            .bias(a.weight(VALUE_BIAS).ptr(), c)
             .write(gpu, a.head_columns(values.ptr()))?;
         let attended = gpu.alloc::<f32>("attended", n * d)?;
-        Product::new(Operand::rows(values.ptr(), d), a.on(6).t(), [n, d, d])
-            .bias(a.weights[7].ptr(), 0)
+        Product::new(Operand::rows(values.ptr(), d), a.on(OUT).t(), [n, d, d])
+            .bias(a.weight(OUT_BIAS).ptr(), 0)
             .write(gpu, Operand::rows(attended.ptr(), d))?;
         let residual = Residual { rows: queries.ptr(), row: self.pairs.left().on(gpu)? };
         let Normalized { out, xhat, rstd } = a.layer_norm().forward(gpu, attended.ptr(), n, Some(residual))?;
@@ -192,32 +195,35 @@ impl CrossAttention {
 
         // Normalization, residual and output layer.
         let mut sums = gpu.sums();
-        let to =
-            NormalizedBackward { bias: grads.on_device(9)?, gamma: grads.on_device(10)?, beta: grads.on_device(11)? };
+        let to = NormalizedBackward {
+            bias: grads.on_device(OUT_BIAS)?,
+            gamma: grads.on_device(GAMMA)?,
+            beta: grads.on_device(BETA)?,
+        };
         let dx = a.layer_norm().backward(gpu, grad.ptr(), (&saved.xhat, &saved.rstd), (to, &mut sums))?;
-        let dqueries = grads.on_device(0)?;
+        let dqueries = grads.on_device(QUERIES)?;
         if !dqueries.is_null() {
             gpu.add_group_sums(dx.ptr(), d, groups, by_left.len(), dqueries)?;
         }
         let dx_rows = Operand::rows(dx.ptr(), d);
         let values = Operand::rows(saved.values.ptr(), d);
         let dvalues = gpu.alloc::<f32>("gradients of values", n * d)?;
-        let dweight = grads.on_device(8)?;
+        let dweight = grads.on_device(OUT)?;
         let of_weight = Product::new(dx_rows.t(), values, [d, d, n]).accumulate(dweight.adds);
         gpu.products()
             .sum(of_weight, Operand::rows(dweight.at, d), &mut sums)?
-            .write(Product::new(dx_rows, a.on(6), [n, d, d]), Operand::rows(dvalues.ptr(), d))?
+            .write(Product::new(dx_rows, a.on(OUT), [n, d, d]), Operand::rows(dvalues.ptr(), d))?
             .run()?;
 
         // Value layer.
         let dvalues_heads = a.head_columns(dvalues.ptr());
         let dcontext = gpu.alloc::<f32>("gradients of contexts", n * heads * d)?;
-        let dweight = grads.on_device(6)?;
+        let dweight = grads.on_device(VALUE)?;
         let of_weight = Product::new(dvalues_heads.t(), a.head_vectors(saved.context.ptr()), [c, d, n])
             .batches(heads)
-            .row_sums(grads.on_device(7)?, c)
+            .row_sums(grads.on_device(VALUE_BIAS)?, c)
             .accumulate(dweight.adds);
-        let of_context = Product::new(dvalues_heads, a.head_rows(4), [n, d, c]).batches(heads);
+        let of_context = Product::new(dvalues_heads, a.head_rows(VALUE), [n, d, c]).batches(heads);
         let dweight = Operand::rows(dweight.at, d).every(c * d);
         gpu.products().sum(of_weight, dweight, &mut sums)?.write(of_context, a.head_vectors(dcontext.ptr()))?.run()?;
 
@@ -254,7 +260,7 @@ impl CrossAttention {
             padding: 0,
         };
         gpu.launch("attend_backward", Grid::warps(n * heads), &args)?;
-        let dsequence = grads.on_device(1)?;
+        let dsequence = grads.on_device(SEQUENCE)?;
         if !dsequence.is_null() {
             let by_right = self.pairs.by_right();
             let args = AttendSequence {
@@ -290,29 +296,29 @@ impl CrossAttention {
         let a = &saved.attention;
         let (d, c, nq, heads) = (a.d, a.head(), saved.queries.shape()[0], self.heads);
         let dprojected = gpu.alloc::<f32>("gradients of queries", nq * d)?;
-        let of_projected = Product::new(a.head_vectors(du.ptr()), a.head_rows(2).t(), [nq, c, d]);
+        let of_projected = Product::new(a.head_vectors(du.ptr()), a.head_rows(KEY).t(), [nq, c, d]);
         let of_keys = Product::new(a.head_columns(saved.projected.ptr()).t(), a.head_vectors(du.ptr()), [c, d, nq])
             .batches(heads)
             .scaled(a.scale());
-        let dkeys = grads.on_device(4)?;
+        let dkeys = grads.on_device(KEY)?;
         gpu.products()
             .write(of_projected.batches(heads).scaled(a.scale()), a.head_columns(dprojected.ptr()))?
             .sum(of_keys.accumulate(dkeys.adds), Operand::rows(dkeys.at, d).every(c * d), sums)?
             .run()?;
         // The key bias adds the same to all logits of a query, and softmax ignores that.
-        grads.nothing_on_device(5)?;
+        grads.nothing_on_device(KEY_BIAS)?;
         let dprojected_rows = Operand::rows(dprojected.ptr(), d);
         let queries = Operand::rows(saved.queries.ptr(), d);
-        let dweight = grads.on_device(2)?;
+        let dweight = grads.on_device(QUERY)?;
         let of_weight = Product::new(dprojected_rows.t(), queries, [d, d, nq])
-            .row_sums(grads.on_device(3)?, 0)
+            .row_sums(grads.on_device(QUERY_BIAS)?, 0)
             .accumulate(dweight.adds);
         let products = gpu.products().sum(of_weight, Operand::rows(dweight.at, d), sums)?;
-        let dqueries = grads.on_device(0)?;
+        let dqueries = grads.on_device(QUERIES)?;
         let products = match dqueries.is_null() {
             true => products,
             false => {
-                let product = Product::new(dprojected_rows, a.on(0), [nq, d, d]).accumulate(dqueries.adds);
+                let product = Product::new(dprojected_rows, a.on(QUERY), [nq, d, d]).accumulate(dqueries.adds);
                 products.write(product, Operand::rows(dqueries.at, d))?
             }
         };

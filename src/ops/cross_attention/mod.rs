@@ -6,21 +6,42 @@
 
 mod cpu;
 mod cuda;
+mod weights;
 
 use rayon::prelude::*;
+
+pub use cpu::{Attended, attend, attend_backward};
+pub use weights::AttentionWeights;
+use weights::Finished;
 
 use super::multi_pool::split_by;
 use super::{Pairing, arity, elsewhere};
 use crate::autograd::{Cost, InputGrads, Op};
 use crate::device::cpu::{Buffer, simd, vector};
 use crate::error::{Error, Result};
-use crate::ops::layer_norm::{layer_norm_backward, layer_norm_forward};
-use crate::ops::linear::{ROW_CHUNK, Start, add_column_sums, linear, linear_backward_input, linear_backward_weight};
+use crate::ops::layer_norm::layer_norm_backward;
+use crate::ops::linear::{ROW_CHUNK, add_column_sums, linear_backward_input, linear_backward_weight};
 use crate::ops::matmul::{Mat, matmul, tile_flops};
 use crate::tensor::{Indices, Ragged, Tensor};
-pub use cpu::{Attended, attend, attend_backward};
 
 const NAME: &str = "cross_attention";
+
+/// Places of the inputs.
+const QUERIES: usize = 0;
+const SEQUENCE: usize = 1;
+const QUERY: usize = 2;
+const QUERY_BIAS: usize = 3;
+const KEY: usize = 4;
+const KEY_BIAS: usize = 5;
+const VALUE: usize = 6;
+const VALUE_BIAS: usize = 7;
+const OUT: usize = 8;
+const OUT_BIAS: usize = 9;
+const GAMMA: usize = 10;
+const BETA: usize = 11;
+
+/// Weights begin with the query layer's.
+const WEIGHTS: usize = QUERY;
 
 const INPUTS: [&str; 12] = [
     "query",
@@ -36,145 +57,6 @@ const INPUTS: [&str; 12] = [
     "gamma",
     "beta",
 ];
-
-/// Weights of one cross-attention, and its three steps; what the op and the prepared index share.
-#[derive(Clone)]
-pub struct AttentionWeights {
-    heads: usize,
-    eps: f32,
-    d: usize,
-    /// Inputs 2 to 11 of [`INPUTS`].
-    weights: [Tensor; 10],
-}
-
-/// Result of [`AttentionWeights::finish`] with what its backward needs.
-struct Finished {
-    out: Buffer,
-    /// Values after the value layer (pairs, d).
-    values: Buffer,
-    xhat: Buffer,
-    rstd: Buffer,
-}
-
-impl AttentionWeights {
-    /// Checks the shapes of the weights: (query, key, value, output) weight and bias in turn, gamma, beta.
-    pub fn new(heads: usize, eps: f32, weights: &[&Tensor]) -> Result<AttentionWeights> {
-        let &weights = arity::<10>(NAME, weights)?;
-        let (d, _) = weights[0].matrix(NAME, INPUTS[2])?;
-        if heads == 0 || d % heads != 0 {
-            return Err(Error::shape(NAME, format!("{heads} heads do not divide the width {d}")));
-        }
-        for (i, tensor) in weights.iter().enumerate() {
-            let axes = if i < 8 && i % 2 == 0 { 2 } else { 1 };
-            tensor.expect(NAME, INPUTS[2 + i], &[d; 2][..axes])?;
-        }
-        Ok(AttentionWeights { heads, eps, d, weights: weights.map(Tensor::clone) })
-    }
-
-    fn matrix(&self, i: usize) -> Mat<'_> {
-        Mat::new(self.weights[i].data(), self.d, self.d)
-    }
-
-    fn vector(&self, i: usize) -> &[f32] {
-        self.weights[i].data()
-    }
-
-    /// Number of heads.
-    pub fn heads(&self) -> usize {
-        self.heads
-    }
-
-    /// Width d.
-    pub fn width(&self) -> usize {
-        self.d
-    }
-
-    /// Epsilon of the layer normalization.
-    pub fn eps(&self) -> f32 {
-        self.eps
-    }
-
-    /// Weight (d, d) and bias of the value layer.
-    pub fn value(&self) -> (Mat<'_>, &[f32]) {
-        (self.matrix(4), self.vector(5))
-    }
-
-    /// Weight (d, d) and bias of the output layer.
-    pub fn out(&self) -> (Mat<'_>, &[f32]) {
-        (self.matrix(6), self.vector(7))
-    }
-
-    /// Gamma and beta of the layer normalization.
-    pub fn norm(&self) -> (&[f32], &[f32]) {
-        (self.vector(8), self.vector(9))
-    }
-
-    /// Width of one head.
-    fn head(&self) -> usize {
-        self.d / self.heads
-    }
-
-    fn scale(&self) -> f32 {
-        1.0 / (self.head() as f32).sqrt()
-    }
-
-    /// Logit vectors u (n, heads * d) of queries (n, d), where the queries lie.
-    pub fn logit_vectors(&self, queries: &Tensor) -> Result<Tensor> {
-        let (n, _) = queries.matrix(NAME, "queries")?;
-        let shape = [n, self.heads * self.d];
-        match queries.gpu() {
-            Some(gpu) => Tensor::on_device(shape, self.logit_vectors_on(gpu, queries)?.0),
-            None => Tensor::new(shape, self.logit_vectors_of(queries.data())?.0),
-        }
-    }
-
-    /// The same on the host; beside them the projected queries (n, d).
-    fn logit_vectors_of(&self, queries: &[f32]) -> Result<(Buffer, Buffer)> {
-        let (d, c, n) = (self.d, self.head(), queries.len() / self.d);
-        let mut projected = Buffer::scratch(n * d);
-        linear(&mut projected, Mat::new(queries, n, d), self.matrix(0), Start::Bias(self.vector(1)))?;
-        let mut u = Buffer::scratch(n * self.heads * d);
-        let width = self.heads * d;
-        u.par_chunks_mut(ROW_CHUNK * width).enumerate().try_for_each(|(chunk, u)| {
-            let t = Mat::new(&projected, n, d).rows(chunk * ROW_CHUNK, u.len() / width);
-            (0..self.heads).try_for_each(|h| {
-                let keys = self.matrix(2).rows(h * c, c);
-                matmul(&mut u[h * d..], width, 0.0, self.scale(), t.columns(h * c, c), keys)
-            })
-        })?;
-        Ok((u, projected))
-    }
-
-    /// Value and output layer, residual and normalization of contexts (pairs, heads * d); `query_of` names the
-    /// row of `queries` that each pair's residual comes from.
-    fn finish(&self, context: &[f32], queries: &[f32], query_of: &[u32]) -> Result<Finished> {
-        let (d, n) = (self.d, query_of.len());
-        let [mut out, mut values, mut xhat] = [0; 3].map(|_| Buffer::scratch(n * d));
-        let mut rstd = Buffer::scratch(n);
-        let chunks = out.par_chunks_mut(ROW_CHUNK * d).zip(values.par_chunks_mut(ROW_CHUNK * d));
-        let chunks = chunks.zip(xhat.par_chunks_mut(ROW_CHUNK * d)).zip(rstd.par_chunks_mut(ROW_CHUNK));
-        chunks.enumerate().try_for_each(|(chunk, (((out, values), x), rstd))| {
-            let rows = chunk * ROW_CHUNK..chunk * ROW_CHUNK + rstd.len();
-            values.chunks_exact_mut(d).for_each(|row| row.copy_from_slice(self.vector(5)));
-            self.each_head(|h, c| {
-                let context = Mat::new(context, n, self.heads * d).rows(rows.start, rows.len()).columns(h * d, d);
-                matmul(&mut values[h * c..], d, 1.0, 1.0, context, self.matrix(4).rows(h * c, c).t())
-            })?;
-            for (x, &q) in x.chunks_exact_mut(d).zip(&query_of[rows.clone()]) {
-                x.copy_from_slice(self.vector(7));
-                vector::add(x, &queries[q as usize * d..][..d]);
-            }
-            matmul(x, d, 1.0, 1.0, Mat::new(values, rows.len(), d), self.matrix(6).t())?;
-            layer_norm_forward(x, out, rstd, self.vector(8), self.vector(9), self.eps);
-            Ok(())
-        })?;
-        Ok(Finished { out, values, xhat, rstd })
-    }
-
-    fn each_head(&self, mut f: impl FnMut(usize, usize) -> Result<()>) -> Result<()> {
-        (0..self.heads).try_for_each(|h| f(h, self.head()))
-    }
-}
 
 /// See the module's documentation.
 pub struct CrossAttention {
@@ -291,8 +173,8 @@ impl Op for CrossAttention {
         let &[queries, sequence, ref weights @ ..] = arity::<12>(NAME, inputs)?;
         let attention = AttentionWeights::new(self.heads, self.eps, weights)?;
         let d = attention.d;
-        queries.expect(NAME, INPUTS[0], &[self.pairs.by_left().len(), d])?;
-        sequence.expect(NAME, INPUTS[1], &[self.sequences.rows(), d])?;
+        queries.expect(NAME, INPUTS[QUERIES], &[self.pairs.by_left().len(), d])?;
+        sequence.expect(NAME, INPUTS[SEQUENCE], &[self.sequences.rows(), d])?;
         if self.pairs.by_right().len() != self.sequences.len() {
             return Err(Error::shape(NAME, "pairs and sequences differ in number"));
         }
@@ -320,28 +202,28 @@ impl Op for CrossAttention {
 
         // Normalization, residual and output layer.
         let mut dx = Buffer::scratch(n * d);
-        let norm = layer_norm_backward(&mut dx, grad.data(), &saved.xhat, &saved.rstd, a.vector(8));
-        add_to(grads.get(10), &norm.gamma);
-        add_to(grads.get(11), &norm.beta);
-        if let Some(dqueries) = grads.get(0) {
+        let norm = layer_norm_backward(&mut dx, grad.data(), &saved.xhat, &saved.rstd, a.vector(GAMMA));
+        add_to(grads.get(GAMMA), &norm.gamma);
+        add_to(grads.get(BETA), &norm.beta);
+        if let Some(dqueries) = grads.get(QUERIES) {
             self.sum_by_query(dqueries, d, |p| &dx[p * d..][..d]);
         }
-        if let Some(dbias) = grads.get(9) {
+        if let Some(dbias) = grads.get(OUT_BIAS) {
             add_column_sums(dbias, &dx);
         }
         let dx_rows = Mat::new(&dx, n, d);
-        if let Some(dweight) = grads.get(8) {
+        if let Some(dweight) = grads.get(OUT) {
             linear_backward_weight(dweight, d, dx_rows, Mat::new(&saved.values, n, d))?;
         }
         let mut dvalues = Buffer::zeros(n * d);
-        linear_backward_input(&mut dvalues, dx_rows, a.matrix(6))?;
+        linear_backward_input(&mut dvalues, dx_rows, a.matrix(OUT))?;
 
         // Value layer.
-        if let Some(dbias) = grads.get(7) {
+        if let Some(dbias) = grads.get(VALUE_BIAS) {
             add_column_sums(dbias, &dvalues);
         }
         let (dvalues, context) = (Mat::new(&dvalues, n, d), Mat::new(&saved.context, n, width));
-        if let Some(dweight) = grads.get(6) {
+        if let Some(dweight) = grads.get(VALUE) {
             a.each_head(|h, c| {
                 let dweight = &mut dweight[h * c * d..][..c * d];
                 linear_backward_weight(dweight, d, dvalues.columns(h * c, c), context.columns(h * d, d))
@@ -351,7 +233,7 @@ impl Op for CrossAttention {
         dcontext.par_chunks_mut(ROW_CHUNK * width).enumerate().try_for_each(|(chunk, dcontext)| {
             let rows = dvalues.rows(chunk * ROW_CHUNK, dcontext.len() / width);
             a.each_head(|h, c| {
-                matmul(&mut dcontext[h * d..], width, 0.0, 1.0, rows.columns(h * c, c), a.matrix(4).rows(h * c, c))
+                matmul(&mut dcontext[h * d..], width, 0.0, 1.0, rows.columns(h * c, c), a.matrix(VALUE).rows(h * c, c))
             })
         })?;
 
@@ -398,7 +280,7 @@ impl CrossAttention {
             .collect();
         let mut du_pairs = Buffer::scratch(self.pairs.len() * width);
         let mut unwanted = Buffer::default();
-        let dsequence = match grads.get(1) {
+        let dsequence = match grads.get(SEQUENCE) {
             Some(dsequence) => dsequence,
             None => {
                 unwanted = Buffer::zeros(saved.sequence.len());
@@ -430,11 +312,11 @@ impl CrossAttention {
         dprojected.par_chunks_mut(ROW_CHUNK * d).enumerate().try_for_each(|(chunk, dt)| {
             let rows = du_rows.rows(chunk * ROW_CHUNK, dt.len() / d);
             a.each_head(|h, c| {
-                let keys = a.matrix(2).rows(h * c, c);
+                let keys = a.matrix(KEY).rows(h * c, c);
                 matmul(&mut dt[h * c..], d, 0.0, a.scale(), rows.columns(h * d, d), keys.t())
             })
         })?;
-        if let Some(dkeys) = grads.get(4) {
+        if let Some(dkeys) = grads.get(KEY) {
             let projected = Mat::new(&saved.projected, n, d);
             let mut sum = Buffer::zeros(d * d);
             a.each_head(|h, c| {
@@ -444,17 +326,17 @@ impl CrossAttention {
             vector::add_scaled(dkeys, a.scale(), &sum);
         }
         // The key bias adds the same to all logits of a query, and softmax ignores that.
-        grads.get(5);
+        grads.get(KEY_BIAS);
         let queries = Mat::new(saved.queries.data(), n, d);
         let dprojected_rows = Mat::new(&dprojected, n, d);
-        if let Some(dweight) = grads.get(2) {
+        if let Some(dweight) = grads.get(QUERY) {
             linear_backward_weight(dweight, d, dprojected_rows, queries)?;
         }
-        if let Some(dbias) = grads.get(3) {
+        if let Some(dbias) = grads.get(QUERY_BIAS) {
             add_column_sums(dbias, &dprojected);
         }
-        if let Some(dqueries) = grads.get(0) {
-            linear_backward_input(dqueries, dprojected_rows, a.matrix(0))?;
+        if let Some(dqueries) = grads.get(QUERIES) {
+            linear_backward_input(dqueries, dprojected_rows, a.matrix(QUERY))?;
         }
         Ok(())
     }
