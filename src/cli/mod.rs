@@ -10,6 +10,7 @@ mod encode;
 mod eval;
 mod import;
 mod index;
+mod language_model;
 mod link;
 mod llm;
 mod paths;

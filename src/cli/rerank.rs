@@ -1,26 +1,20 @@
 //! `fissfuse rerank`
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use anyhow::Context;
-use clap::builder::RangedU64ValueParser;
 use fissfuse::data::{Protocol, RunFile, Skipped, Split};
-use fissfuse::device::cuda::Arithmetic;
-use fissfuse::device::{DeviceChoice, describe};
 use fissfuse::files;
-use fissfuse::kar::endpoint::{Endpoint, EndpointSettings};
-use fissfuse::kar::llama::{Batching, Decoder};
-use fissfuse::kar::model::LanguageModel;
+use fissfuse::kar::endpoint::Endpoint;
 use fissfuse::kar::{
     Budget, Header, Journal, Report, Scoring, Settings, Strategy, Template, Unanswered, excerpt, rerank, write_run,
 };
-use fissfuse::llama::Precision;
 use fissfuse::provenance::Provenance;
 use fissfuse::report::{rank_change_table, reranking_table};
-use serde_json::{Map, Value, json};
+use serde_json::json;
 
 use super::common::{DataArgs, at_least_one, list_skipped, progress, write_json};
+use super::language_model::LanguageModelArgs;
 use super::paths;
 
 /// Invalid answers that are shown on the terminal.
@@ -45,7 +39,7 @@ pub struct Args {
     split: Split,
 
     #[command(flatten)]
-    model: ModelArgs,
+    model: LanguageModelArgs,
 
     /// What is asked: which candidate fits, or the order of all.
     #[arg(long, value_enum, default_value_t = Strategy::SelectOne)]
@@ -102,138 +96,6 @@ pub struct Args {
     /// Report to write, as JSON.
     #[arg(long, value_name = "FILE")]
     report: Option<PathBuf>,
-}
-
-/// Which model is asked, and how it is reached.
-#[derive(clap::Args)]
-struct ModelArgs {
-    /// Hugging Face directory of a Llama.
-    #[arg(long, value_name = "DIR", required_unless_present_any = ["endpoint", "show_prompt"], conflicts_with = "endpoint")]
-    llm: Option<PathBuf>,
-
-    /// Keep the Llama's weights in this [default: as in its files].
-    #[arg(long, value_enum, conflicts_with = "endpoint")]
-    precision: Option<Precision>,
-
-    /// Ask the Llama without a chat template: it is no chat model.
-    #[arg(long, conflicts_with = "endpoint")]
-    plain: bool,
-
-    /// Most tokens that go through the Llama together.
-    #[arg(
-        long,
-        value_name = "N",
-        default_value_t = Batching::default().tokens,
-        value_parser = at_least_one(),
-        conflicts_with = "endpoint"
-    )]
-    batch_tokens: usize,
-
-    /// Where the Llama computes: cpu, cuda, cuda:N, or auto, which takes a CUDA device if a usable one is found.
-    #[arg(long, value_name = "DEVICE", default_value_t, conflicts_with = "endpoint")]
-    device: DeviceChoice,
-
-    /// Base URL of a server with OpenAI's chat completions, such as http://localhost:8000/v1.
-    #[arg(long, value_name = "URL", requires = "model")]
-    endpoint: Option<String>,
-
-    /// The model's name on that server.
-    #[arg(long, value_name = "NAME", requires = "endpoint")]
-    model: Option<String>,
-
-    /// Environment variable that holds the server's key, if it wants one.
-    #[arg(long, value_name = "VARIABLE", default_value = "OPENAI_API_KEY", requires = "endpoint")]
-    api_key_env: String,
-
-    /// Questions that the server is asked at a time.
-    #[arg(long, value_name = "N", default_value_t = 8, value_parser = threads(), requires = "endpoint")]
-    concurrency: usize,
-
-    /// JSON object that is merged into each request, such as '{"reasoning_effort": "low"}'; null takes a field out.
-    #[arg(long, value_name = "JSON", requires = "endpoint")]
-    body: Option<String>,
-
-    /// Further header of each request, such as 'X-Team: linking'; may be given again.
-    #[arg(long = "header", value_name = "NAME: VALUE", requires = "endpoint")]
-    headers: Vec<String>,
-
-    /// Certificates (PEM) of the authorities by which the server is believed [default: SSL_CERT_FILE, else Mozilla's].
-    #[arg(long, value_name = "FILE", requires = "endpoint")]
-    ca_file: Option<PathBuf>,
-
-    /// Seconds that the server may take for an answer, a day at most.
-    #[arg(
-        long,
-        value_name = "S",
-        default_value_t = 120,
-        value_parser = clap::value_parser!(u64).range(1..=86_400),
-        requires = "endpoint"
-    )]
-    timeout: u64,
-
-    /// Calls after one that failed, each after twice the wait of the one before.
-    #[arg(long, value_name = "N", default_value_t = 6, requires = "endpoint")]
-    retries: u32,
-}
-
-impl ModelArgs {
-    /// The file of certificates that is to be believed, by the flag or by the variable that other programs go by.
-    fn authorities(&self) -> Option<PathBuf> {
-        let secure = self.endpoint.as_ref().is_some_and(|url| url.starts_with("https"));
-        let variable =
-            || std::env::var_os("SSL_CERT_FILE").filter(|path| secure && !path.is_empty()).map(PathBuf::from);
-        self.ca_file.clone().or_else(variable)
-    }
-
-    /// How to ask the server, if one is asked. Read here and not by the parser of flags, whose errors repeat what was given,
-    /// and that may be a secret.
-    fn endpoint(&self) -> anyhow::Result<Option<EndpointSettings>> {
-        let (Some(url), Some(model)) = (&self.endpoint, &self.model) else { return Ok(None) };
-        Ok(Some(EndpointSettings {
-            url: url.clone(),
-            model: model.clone(),
-            key: std::env::var(&self.api_key_env).ok().map(|key| key.trim().to_string()),
-            concurrency: self.concurrency,
-            timeout: Duration::from_secs(self.timeout),
-            retries: self.retries,
-            backoff: Duration::from_secs(1),
-            body: self.body.as_deref().map(object).transpose()?.unwrap_or_default(),
-            headers: self.headers.iter().map(|text| header(text)).collect::<anyhow::Result<_>>()?,
-            authorities: self.authorities(),
-        }))
-    }
-
-    /// Opens the model; says where it computes.
-    fn open(&self, endpoint: Option<Endpoint>) -> anyhow::Result<(Box<dyn LanguageModel>, String)> {
-        if let Some(endpoint) = endpoint {
-            return Ok((Box::new(endpoint), "endpoint".into()));
-        }
-        let folder = self.llm.as_deref().unwrap_or(Path::new(""));
-        let gpu = self.device.open(Arithmetic::default())?;
-        let batching = Batching { tokens: self.batch_tokens, ..Batching::default() };
-        let decoder = Decoder::open(folder, self.precision, gpu.as_ref(), self.plain, batching)?;
-        Ok((Box::new(decoder), describe(gpu.as_ref())))
-    }
-}
-
-/// Parses counts of threads that may wait for a server, each for an answer of its own.
-fn threads() -> RangedU64ValueParser<usize> {
-    RangedU64ValueParser::new().range(1..=4096)
-}
-
-/// Parses a JSON object; it may hold a secret and is not repeated.
-fn object(text: &str) -> anyhow::Result<Map<String, Value>> {
-    match serde_json::from_str(text) {
-        Ok(Value::Object(object)) => Ok(object),
-        Ok(_) => anyhow::bail!("--body: is no JSON object; give one like '{{\"top_k\": 1}}'"),
-        Err(e) => anyhow::bail!("--body: is no JSON: {e}"),
-    }
-}
-
-/// Parses a header; it may be a secret and is not repeated.
-fn header(text: &str) -> anyhow::Result<(String, String)> {
-    let (name, value) = text.split_once(':').context("--header: has no colon; give one like 'X-Team: linking'")?;
-    Ok((name.trim().to_string(), value.trim().to_string()))
 }
 
 impl Args {
