@@ -2,22 +2,19 @@
 
 use std::sync::Mutex;
 
+use crate::check::Checks;
 use crate::check::log::Turns;
 use crate::check::report::Sink;
 use crate::count::Counters;
 use crate::count::touched::Touched;
-use crate::driver::config::Checks;
 use crate::exec::copies::Landing;
 use crate::exec::fault::Fault;
-use crate::exec::launch::{Launch, Workers};
+use crate::exec::launch::{Launch, WORKSPACE, Workers};
 use crate::exec::order::Order;
 use crate::exec::program::Program;
 use crate::lower::{LowerError, Options};
 use crate::mem::{AllocationKind, Memory};
 use crate::module::{Image, LoadError};
-
-/// Bytes of the memory that the blocks of a grid meet in.
-pub const WORKSPACE: usize = 256;
 
 /// Memory, threads and settings.
 pub struct Sandbox {

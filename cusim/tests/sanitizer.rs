@@ -2,7 +2,7 @@
 
 mod support;
 
-use cusim::driver::config::Checks;
+use cusim::check::Checks;
 use cusim::exec::fault::{Fault, FaultKind};
 use cusim::sandbox::{Arg, Sandbox};
 

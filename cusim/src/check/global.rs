@@ -9,7 +9,7 @@ use std::arch::x86_64::{
 use super::part::Part;
 use super::race::{Cell, Cells, Conflict, Touch};
 use super::stamp::{Clock, ID, SAME_WARP, Stamp, Who};
-use crate::driver::config::Checks;
+use crate::check::Checks;
 use crate::exec::launch::Launch;
 use crate::exec::op::LANES;
 use crate::mem::{RaceArenas, Shadow};

@@ -12,7 +12,7 @@ use super::global::GlobalChecks;
 use super::part::Part;
 use super::report::Finding;
 use super::stamp::{Clock, key};
-use crate::driver::config::Checks;
+use crate::check::Checks;
 use crate::exec::launch::Launch;
 use crate::exec::observe::Seen;
 use crate::exec::op::{LANES, Mask};

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::sync::{Mutex, PoisonError};
 
-use crate::driver::config::Checks;
+use crate::check::Checks;
 use crate::exec::fault::Fault;
 use crate::exec::launch::Launch;
 use crate::json::Json;

@@ -13,12 +13,11 @@ use super::release::loaded;
 use super::say;
 use crate::count::touched::Touched;
 use crate::exec::copies::Landing;
-use crate::exec::launch::Launch;
+use crate::exec::launch::{Launch, WORKSPACE};
 use crate::exec::program::Program;
 use crate::lower::Options;
 use crate::module::{Image, LoadError};
 use crate::ptx;
-use crate::sandbox::WORKSPACE;
 
 /// A loaded module.
 pub struct LoadedModule {

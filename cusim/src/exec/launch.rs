@@ -27,6 +27,9 @@ const MAX_RESIDENT: usize = 4096;
 /// Rounds in which no resident block got further, after which the launch is given up.
 const MAX_IDLE_ROUNDS: u32 = 20_000;
 
+/// Bytes of the memory that the blocks of a grid meet in.
+pub const WORKSPACE: usize = 256;
+
 /// A launch of a kernel.
 pub struct Launch<'a> {
     /// What to run.
