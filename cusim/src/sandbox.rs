@@ -8,11 +8,11 @@ use crate::check::report::Sink;
 use crate::count::Counters;
 use crate::count::touched::Touched;
 use crate::exec::copies::Landing;
-use crate::exec::fault::Fault;
 use crate::exec::launch::{Launch, WORKSPACE, Workers};
 use crate::exec::order::Order;
 use crate::exec::program::Program;
 use crate::lower::{LowerError, Options};
+use crate::machine::fault::Fault;
 use crate::mem::{AllocationKind, Memory};
 use crate::module::{Image, LoadError};
 

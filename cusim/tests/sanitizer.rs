@@ -3,7 +3,7 @@
 mod support;
 
 use cusim::check::Checks;
-use cusim::exec::fault::{Fault, FaultKind};
+use cusim::machine::fault::{Fault, FaultKind};
 use cusim::sandbox::{Arg, Sandbox};
 
 const NONE: Checks = Checks { init: false, race: false, sync: false };

@@ -9,10 +9,9 @@ use super::stamp::{Clock, key};
 use crate::check::Checks;
 use crate::count::access::AccessCounts;
 use crate::exec::launch::Launch;
-use crate::exec::observe::Seen;
-use crate::exec::op::{LANES, Mask};
-use crate::exec::program::AccessKind;
-use crate::exec::site::{FIRST_OFFSET, LOCAL_WINDOW, PARAM_WINDOW, SHARED_WINDOW, WINDOW_SIZE};
+use crate::machine::access::{AccessKind, Seen};
+use crate::machine::address::{FIRST_OFFSET, LOCAL_WINDOW, PARAM_WINDOW, SHARED_WINDOW, WINDOW_SIZE};
+use crate::machine::{LANES, Mask};
 use crate::ptx::Space;
 
 /// What is remembered of a block while it runs.

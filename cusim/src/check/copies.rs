@@ -2,9 +2,9 @@
 
 use super::block::BlockChecks;
 use super::report::{Finding, Spot};
-use crate::exec::copies::Copy;
 use crate::exec::launch::Launch;
-use crate::exec::op::LANES;
+use crate::machine::LANES;
+use crate::machine::access::Copy;
 
 impl BlockChecks {
     /// An asynchronous copy was started.

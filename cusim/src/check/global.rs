@@ -11,7 +11,7 @@ use super::race::{Cell, Cells, Conflict, Touch};
 use super::stamp::{Clock, ID, SAME_WARP, Stamp, Who};
 use crate::check::Checks;
 use crate::exec::launch::Launch;
-use crate::exec::op::LANES;
+use crate::machine::LANES;
 use crate::mem::{RaceArenas, Shadow};
 
 /// Cells in arenas of their own, which take memory only where kernels touch.

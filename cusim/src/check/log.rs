@@ -14,8 +14,8 @@ use super::report::Finding;
 use super::stamp::{Clock, key};
 use crate::check::Checks;
 use crate::exec::launch::Launch;
-use crate::exec::observe::Seen;
-use crate::exec::op::{LANES, Mask};
+use crate::machine::access::Seen;
+use crate::machine::{LANES, Mask};
 
 /// A block with this many entries waits for its turn, so that logs do not fill the memory.
 const MAX_ENTRIES: usize = 1 << 16;

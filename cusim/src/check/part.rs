@@ -9,10 +9,9 @@ use super::race::{Cells, Conflict, Touch, touch_range};
 use super::report::{Finding, Spot};
 use super::stamp::{Clock, Who};
 use crate::exec::launch::Launch;
-use crate::exec::observe::Seen;
-use crate::exec::op::{LANES, Mask};
-use crate::exec::program::AccessKind;
-use crate::exec::site::SHARED_WINDOW;
+use crate::machine::access::{AccessKind, Seen};
+use crate::machine::address::SHARED_WINDOW;
+use crate::machine::{LANES, Mask};
 use crate::ptx::Space;
 
 /// Lanes of an access that are in one space, and their addresses there.

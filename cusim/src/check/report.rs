@@ -4,9 +4,9 @@ use std::collections::HashSet;
 use std::sync::{Mutex, PoisonError};
 
 use crate::check::Checks;
-use crate::exec::fault::Fault;
 use crate::exec::launch::Launch;
 use crate::json::Json;
+use crate::machine::fault::Fault;
 use crate::mem::{AllocationKind, Memory};
 
 /// A place in a kernel.

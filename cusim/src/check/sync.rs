@@ -2,10 +2,9 @@
 
 use super::block::BlockChecks;
 use super::report::{Finding, Spot};
-use crate::exec::block::{Barrier, Completed};
-use crate::exec::event::Arrival;
 use crate::exec::launch::Launch;
-use crate::exec::op::Mask;
+use crate::machine::Mask;
+use crate::machine::barrier::{Arrival, Barrier, Completed};
 
 impl BlockChecks {
     /// A shuffle read from lanes that take no part.

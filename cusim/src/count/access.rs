@@ -1,8 +1,8 @@
 //! Counting memory accesses: bytes, sectors, bank conflicts.
 
-use crate::exec::observe::Seen;
-use crate::exec::op::{LANES, Mask};
-use crate::exec::program::{AccessKind, Program};
+use crate::exec::program::Program;
+use crate::machine::access::{AccessKind, Seen};
+use crate::machine::{LANES, Mask};
 
 /// Bytes of a sector, the unit in which device memory is moved.
 pub const SECTOR: u64 = 32;

@@ -8,9 +8,10 @@ pub mod touched;
 
 use std::collections::BTreeMap;
 
-use crate::exec::program::{AccessKind, Program, WorkKind};
-use crate::exec::tally::Executed;
+use crate::exec::program::Program;
 use crate::json::Json;
+use crate::machine::access::AccessKind;
+use crate::machine::listing::{Executed, WorkKind};
 use access::{AccessCounts, SiteCounts};
 use touched::Touched;
 

@@ -1,46 +1,15 @@
 //! A block: its shared memory, its barriers and its warps' turns.
 
 use super::copies::Copies;
-use super::event::{Arrival, Reduction};
-use super::fault::FaultKind;
 use super::launch::Launch;
-use super::op::Mask;
-use super::site::{Invalid, PARAM_WINDOW, Place, Site};
 use crate::check::block::BlockChecks;
+use crate::machine::Mask;
+use crate::machine::address::{Invalid, PARAM_WINDOW, Place, Site};
+use crate::machine::barrier::{Arrival, Barrier, Completed, Reduction};
+use crate::machine::fault::FaultKind;
 
 /// Number of barriers that a block has.
 pub const BARRIERS: usize = 16;
-
-/// A barrier in use.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Barrier {
-    /// Threads that have arrived.
-    pub arrived: u32,
-    /// How many it waits for, if the instruction says so.
-    pub expected: Option<u32>,
-    /// Threads whose predicate was true.
-    pub count: u32,
-    /// Warps that have arrived, as bits.
-    pub warps: u32,
-    /// Those of them that wait.
-    pub waiting: u32,
-    /// Lanes of each warp that have arrived.
-    lanes: [Mask; 32],
-    /// The instruction that the last of them came to.
-    pub origin: u32,
-}
-
-/// What a barrier to which everybody has come found.
-pub struct Completed {
-    /// Threads whose predicate was true.
-    pub count: u32,
-    /// Threads that took part.
-    pub threads: u32,
-    /// Warps that took part, as bits.
-    pub warps: u32,
-    /// Those of them that waited.
-    pub waiting: u32,
-}
 
 /// What operations see of their block.
 pub struct BlockState {

@@ -3,13 +3,13 @@
 use super::block::BlockState;
 use super::core::Core;
 use super::event::Call;
-use super::fault::{Fault, FaultKind};
 use super::frame::{Scope, Surroundings, fill};
 use super::launch::Launch;
-use super::op::{LANES, Mask};
 use super::program::Slot;
-use super::site::FIRST_OFFSET;
 use super::warp::{Frame, Group, Wait, Warp};
+use crate::machine::address::FIRST_OFFSET;
+use crate::machine::fault::{Fault, FaultKind};
+use crate::machine::{LANES, Mask};
 
 /// What a frame's constants are made from.
 pub fn surroundings<'a>(launch: &'a Launch, state: &BlockState, warp: u32, local_base: u32) -> Surroundings<'a> {

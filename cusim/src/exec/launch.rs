@@ -6,16 +6,16 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use super::copies::Landing;
-use super::fault::Fault;
 use super::order::Order;
 use super::program::Program;
 use super::scheduler::{Block, Outcome};
-use super::site::Site;
-use super::tally::Executed;
 use crate::check::log::Turns;
 use crate::check::report::Sink;
 use crate::count::Counters;
 use crate::count::touched::Touched;
+use crate::machine::address::Site;
+use crate::machine::fault::Fault;
+use crate::machine::listing::Executed;
 use crate::mem::Memory;
 
 /// Work below this is not worth waking another thread for.

@@ -11,7 +11,6 @@ pub mod copies;
 pub mod core;
 pub mod elements;
 pub mod event;
-pub mod fault;
 pub mod frame;
 pub mod launch;
 pub mod matrix;

@@ -1,25 +1,10 @@
 //! Shows memory accesses to the checks and counters, after they were made.
 
 use super::core::Core;
-use super::op::{Inst, LANES, Mask, Op, OpFn, op};
-use super::program::{AccessKind, MemorySite};
-use super::site::{Site, space};
-
-/// A warp's access as observers see it.
-pub struct Seen<'a> {
-    /// The instruction.
-    pub site: &'a MemorySite,
-    /// Its number.
-    pub index: u32,
-    /// Number of the warp.
-    pub warp: u32,
-    /// Lanes that took part.
-    pub mask: Mask,
-    /// Their addresses.
-    pub addresses: &'a [u64; LANES],
-    /// Bytes that each lane accessed.
-    pub bytes: u32,
-}
+use super::op::{Inst, Op, OpFn, op};
+use crate::machine::access::{AccessKind, MemorySite, Seen};
+use crate::machine::address::{Site, space};
+use crate::machine::{LANES, Mask};
 
 /// Runs a memory instruction, then shows it.
 struct Observed;

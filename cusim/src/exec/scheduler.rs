@@ -7,13 +7,14 @@ use super::block::BlockState;
 use super::calls::{copy_results, enter_functions, surroundings};
 use super::core::Core;
 use super::event::Event;
-use super::fault::{Fault, FaultKind};
 use super::frame::{Scope, fill};
 use super::launch::Launch;
-use super::op::{LANES, Mask};
-use super::site::{FIRST_OFFSET, Site};
-use super::tally::{Executed, Tally};
+use super::tally::Tally;
 use super::warp::{Frame, Group, Wait, Warp};
+use crate::machine::address::{FIRST_OFFSET, Site};
+use crate::machine::fault::{Fault, FaultKind};
+use crate::machine::listing::Executed;
+use crate::machine::{LANES, Mask};
 
 /// Jumps back after which a group gives others a turn.
 const TURN: u32 = 2000;

@@ -1,9 +1,11 @@
 //! Instructions in which the lanes of a warp, or the warps of a block, meet.
 
 use super::core::Core;
-use super::event::{Arrival, Event, Reduction};
-use super::fault::FaultKind;
-use super::op::{Inst, LANES, Mask, Op, OpFn, op, with_flag};
+use super::event::Event;
+use super::op::{Inst, Op, OpFn, op, with_flag};
+use crate::machine::barrier::{Arrival, Reduction};
+use crate::machine::fault::FaultKind;
+use crate::machine::{LANES, Mask};
 
 /// What a shuffle gives where the source lane takes no part: nothing that could pass for a result.
 const UNDEFINED: u32 = 0xffff_ffff;

@@ -9,9 +9,10 @@ use super::elements::{
     Accumulator, BF16Element, Element, F16Element, F64Element, MAX_PACKED, S4Element, S4Wide, S8Element, S8Wide,
     TF32Element, U4Element, U4Wide, U8Element, U8Wide,
 };
-use super::fault::{Access, Fault, FaultKind};
-use super::op::{Inst, LANES, Op, OpFn, op};
-use super::site::space;
+use super::op::{Inst, Op, OpFn, op};
+use crate::machine::LANES;
+use crate::machine::address::space;
+use crate::machine::fault::{Access, Fault, FaultKind};
 use crate::math::half::{self, F16, Half};
 use crate::ptx::Space;
 

@@ -7,7 +7,7 @@ use super::moves::PRED;
 use crate::exec::asynchronous as exec;
 use crate::exec::op::{OpFn, map};
 use crate::exec::opcode::Opcode;
-use crate::exec::program::{AccessKind, MemorySite};
+use crate::machine::access::{AccessKind, MemorySite};
 use crate::ptx::{Operand, ScalarType, Space};
 
 const B32: ScalarType = ScalarType::bits(32);
@@ -170,7 +170,7 @@ fn on_object<'m>(
     }
     finish(opcode)?;
     expect(operands, 1)?;
-    let window = crate::exec::site::SHARED_WINDOW;
+    let window = crate::machine::address::SHARED_WINDOW;
     let at = match space {
         Some(Space::Shared) => address(body, &operands[0], Space::Shared)?,
         _ => {

@@ -5,8 +5,8 @@ use super::instruction::{UNKNOWN, expect, finish};
 use super::memory::{address, cache_operators};
 use crate::exec::atomics;
 use crate::exec::opcode::Opcode;
-use crate::exec::program::{AccessKind, MemorySite};
-use crate::exec::site::space;
+use crate::machine::access::{AccessKind, MemorySite};
+use crate::machine::address::space;
 use crate::ptx::{Kind, Operand, ScalarType, Space};
 
 const NAMES: [&str; 10] = ["add", "min", "max", "inc", "dec", "and", "or", "xor", "exch", "cas"];

@@ -10,7 +10,9 @@ use super::exchange::Seeds;
 use super::reach::Reached;
 use super::{Globals, Options};
 use crate::exec::op::OpFn;
-use crate::exec::program::{MemorySite, Origin, Program, Slot, Source};
+use crate::exec::program::{Program, Slot, Source};
+use crate::machine::access::MemorySite;
+use crate::machine::listing::Origin;
 use crate::ptx::{Function, Instruction, Module, ScalarType, SourceLine, Statement};
 
 /// Why an instruction cannot be lowered.

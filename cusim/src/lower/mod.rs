@@ -159,8 +159,8 @@ fn size_stacks(program: &mut Program, reached: &reach::Reached) {
 /// The generic window of a space, for `cvta`.
 fn window(space: Space) -> u64 {
     match space {
-        Space::Shared => crate::exec::site::SHARED_WINDOW,
-        Space::Local => crate::exec::site::LOCAL_WINDOW,
+        Space::Shared => crate::machine::address::SHARED_WINDOW,
+        Space::Local => crate::machine::address::LOCAL_WINDOW,
         _ => 0,
     }
 }

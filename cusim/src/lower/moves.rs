@@ -7,7 +7,7 @@ use super::window;
 use crate::exec::alu;
 use crate::exec::op::{OpFn, map};
 use crate::exec::opcode::Opcode;
-use crate::exec::site::{LOCAL_WINDOW, PARAM_WINDOW, SHARED_WINDOW, WINDOW_SIZE};
+use crate::machine::address::{LOCAL_WINDOW, PARAM_WINDOW, SHARED_WINDOW, WINDOW_SIZE};
 use crate::ptx::{Kind, Operand, ScalarType, Space};
 
 /// The predicate type.

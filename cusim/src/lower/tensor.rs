@@ -6,9 +6,9 @@ use super::instruction::{UNKNOWN, expect, finish};
 use super::memory::{address, direct_target};
 use crate::exec::op::{OpFn, map};
 use crate::exec::opcode::Opcode;
-use crate::exec::program::{AccessKind, MemorySite};
-use crate::exec::site::space;
 use crate::exec::{matrix, tensor, wmma};
+use crate::machine::access::{AccessKind, MemorySite};
+use crate::machine::address::space;
 use crate::ptx::{Kind, Operand, ScalarType, Space};
 
 const F64: ScalarType = ScalarType { kind: Kind::Float, bits: 64 };
@@ -151,7 +151,7 @@ fn shared_address<'m>(body: &mut Body<'_, 'm>, operand: &Operand<'m>, named: Spa
         return Ok((at.base, at.offset));
     }
     let narrow = body.temporary(32);
-    let window = body.bits(crate::exec::site::SHARED_WINDOW, 64);
+    let window = body.bits(crate::machine::address::SHARED_WINDOW, 64);
     let run = map!(|a: u64, window: u64| -> u32 {
         let offset = a.wrapping_sub(window);
         if offset > 1 << 31 { u32::MAX } else { offset as u32 }

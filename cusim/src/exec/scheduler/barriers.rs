@@ -2,11 +2,11 @@
 
 use super::super::block::{BARRIERS, reduce};
 use super::super::core::Lane;
-use super::super::event::Reduction;
 use super::super::launch::Launch;
-use super::super::op::LANES;
 use super::super::warp::Wait;
 use super::Block;
+use crate::machine::LANES;
+use crate::machine::barrier::Reduction;
 
 impl Block {
     /// Counts groups of a warp that came to a barrier, now that none of its lanes can come any more.

@@ -1,9 +1,9 @@
 //! What to say where nothing can go on.
 
-use super::super::fault::{Fault, FaultKind};
 use super::super::launch::Launch;
 use super::super::warp::Wait;
 use super::Block;
+use crate::machine::fault::{Fault, FaultKind};
 
 impl Block {
     /// The fault of a block that waits for other blocks in vain.

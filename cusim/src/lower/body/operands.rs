@@ -106,7 +106,7 @@ impl<'m> Body<'_, 'm> {
                 Ok(self.constant(source, bits))
             }
             Some(Symbol::Param(slot)) => {
-                let address = crate::exec::site::PARAM_WINDOW + u64::from(slot.offset);
+                let address = crate::machine::address::PARAM_WINDOW + u64::from(slot.offset);
                 Ok(self.bits(address.wrapping_add(offset), bits))
             }
             _ => Err(format!("{name} is not declared")),

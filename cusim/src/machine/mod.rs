@@ -1,0 +1,13 @@
+//! What lowering, execution, checks and counters all speak of: lanes, addresses, accesses, faults and kernels.
+
+pub mod access;
+pub mod address;
+pub mod barrier;
+pub mod fault;
+pub mod listing;
+
+/// Lanes of a warp.
+pub const LANES: usize = 32;
+
+/// One bit per lane.
+pub type Mask = u32;
