@@ -3,13 +3,15 @@
 pub mod block;
 mod copies;
 mod global;
-pub mod log;
+mod log;
 mod part;
 mod race;
+mod replay;
 pub mod report;
 mod shared;
 pub mod stamp;
 mod sync;
+pub mod watch;
 
 /// Which checks are on.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

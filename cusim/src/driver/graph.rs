@@ -3,12 +3,11 @@
 use std::mem::discriminant;
 use std::sync::Arc;
 
-use super::Driver;
 use super::capture::Recording;
 use super::code::*;
 use super::handles::Kind;
-use super::say;
 use super::work::{Place, Work};
+use super::{Driver, say};
 use crate::mem::AllocationKind;
 
 /// A step of a graph.

@@ -87,7 +87,7 @@ impl<const BYTES: u64, const PARTIAL: bool> Op for Start<BYTES, PARTIAL> {
                 copy.land(core.shared);
             }
             if followed && let Some(mut checks) = block.checks.take() {
-                checks.copy_started(block.launch(), core.warp, &copy);
+                checks.copy_started(&block.launch().watch, core.warp, &copy);
                 block.checks = Some(checks);
             }
             if !eager || followed {
@@ -123,7 +123,7 @@ impl Core {
                     copy.land(self.shared);
                 }
                 if let Some(mut checks) = block.checks.take() {
-                    checks.copy_landed(block.launch(), self.warp, &copy);
+                    checks.copy_landed(&block.launch().watch, self.warp, &copy);
                     block.checks = Some(checks);
                 }
             }

@@ -16,10 +16,10 @@ impl Op for Observed {
         unsafe {
             let block = &mut *core.block;
             let program = block.launch().program;
-            let site = &program.sites[inst.aux as usize];
+            let site = &program.listing.sites[inst.aux as usize];
             let addresses = addresses(core, inst, site);
             let second = (site.access == AccessKind::AsyncCopy).then(|| {
-                let source = &program.sites[inst.aux as usize + 1];
+                let source = &program.listing.sites[inst.aux as usize + 1];
                 (source, self::addresses(core, inst, source))
             });
             let races = block.checks.as_ref().is_some_and(|checks| checks.looks_for_races());
@@ -123,7 +123,7 @@ impl Core {
         let Some(mut checks) = block.checks.take() else {
             return;
         };
-        checks.accessed(block.launch(), seen, stored);
+        checks.accessed(&block.launch().watch, seen, stored);
         block.checks = Some(checks);
     }
 
@@ -135,7 +135,7 @@ impl Core {
             return;
         }
         let program = block.launch().program;
-        let site = &program.sites[inst.aux as usize];
+        let site = &program.listing.sites[inst.aux as usize];
         for addresses in elements {
             let seen = Seen { site, index: inst.aux, warp: self.warp, mask: self.mask, addresses, bytes: site.bytes };
             self.show(&seen, None);

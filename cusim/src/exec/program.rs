@@ -1,8 +1,8 @@
 //! A kernel ready to run: its code, that of all functions it may call, and what it needs of a block.
 
 use super::op::Inst;
-use crate::machine::access::{AccessKind, MemorySite};
-use crate::machine::listing::{Origin, SharedLayout};
+use crate::machine::access::AccessKind;
+use crate::machine::listing::Listing;
 use crate::ptx::{PerfHints, Space};
 
 /// A register that is filled when a function is entered.
@@ -125,36 +125,28 @@ pub struct CallSite {
 /// A kernel ready to run.
 #[derive(Debug, Default)]
 pub struct Program {
+    /// What those see of it who watch it run.
+    pub listing: Listing,
     /// The instructions of all functions.
     pub code: Vec<Inst>,
     /// Operands beyond the sixth.
     pub operands: Vec<u32>,
-    /// The PTX instructions.
-    pub origins: Vec<Origin>,
     /// The functions; the kernel first.
     pub functions: Vec<FunctionCode>,
     /// Call sites.
     pub calls: Vec<CallSite>,
     /// Targets of indexed branches.
     pub tables: Vec<Vec<u32>>,
-    /// Memory instructions.
-    pub sites: Vec<MemorySite>,
-    /// Shared memory.
-    pub shared: SharedLayout,
     /// Bytes of the kernel's parameters.
     pub param_bytes: u32,
     /// The kernel's parameters: offset and size.
     pub params: Vec<Slot>,
     /// Performance directives.
     pub hints: PerfHints,
-    /// Paths by `.file` number.
-    pub files: Vec<(u32, String)>,
     /// Addresses of device functions in code, for indirect calls: the index of the function.
     pub function_addresses: Vec<(u64, u32)>,
     /// Bytes of registers that a warp needs, calls included.
     pub register_bytes: u32,
-    /// Bytes of local memory that a thread needs, calls included.
-    pub local_bytes: u32,
     /// Whether the results depend on the order in which blocks run: float atomics, atomics whose old value is used,
     /// and memory that blocks use to wait for each other.
     pub order_sensitive: bool,
@@ -169,13 +161,13 @@ pub struct Program {
 impl Program {
     /// The kernel's name.
     pub fn name(&self) -> &str {
-        self.functions.first().map_or("", |kernel| &kernel.name)
+        &self.listing.name
     }
 
     /// Whether blocks may order what they do to device memory: through atomics, volatile accesses and so on.
     pub fn blocks_meet(&self) -> bool {
         self.may_wait
-            || self.sites.iter().any(|site| {
+            || self.listing.sites.iter().any(|site| {
                 let strong =
                     matches!(site.access, AccessKind::Atomic | AccessKind::StrongLoad | AccessKind::StrongStore);
                 strong && !matches!(site.space, Space::Shared | Space::Local)
@@ -186,13 +178,6 @@ impl Program {
     pub fn function_of(&self, pc: u32) -> &FunctionCode {
         let after = self.functions.partition_point(|function| function.entry <= pc);
         &self.functions[after.saturating_sub(1)]
-    }
-
-    /// An instruction's source line as `file:line`.
-    pub fn source_of(&self, origin: u32) -> Option<String> {
-        let source = self.origins.get(origin as usize)?.source;
-        let (_, path) = self.files.iter().find(|(number, _)| *number == source.file)?;
-        Some(format!("{path}:{}", source.line))
     }
 }
 

@@ -65,7 +65,7 @@ impl Core {
         let block = unsafe { &mut *self.block };
         let warp = self.warp;
         if let Some(mut checks) = block.checks.take() {
-            checks.inactive_source(block.launch(), inst.origin, warp * 32 + lanes.trailing_zeros(), lanes);
+            checks.inactive_source(&block.launch().watch, inst.origin, warp * 32 + lanes.trailing_zeros(), lanes);
             block.checks = Some(checks);
         }
     }

@@ -177,8 +177,8 @@ impl<'b, 'm> Body<'b, 'm> {
 
     /// Registers a memory instruction for the observers and for its cache of bounds.
     pub fn site(&mut self, site: MemorySite) -> u32 {
-        self.program.sites.push(site);
-        self.program.sites.len() as u32 - 1
+        self.program.listing.sites.push(site);
+        self.program.listing.sites.len() as u32 - 1
     }
 
     /// The label's number.
@@ -196,10 +196,10 @@ impl<'b, 'm> Body<'b, 'm> {
 
     /// Lowers one instruction, or notes why not.
     fn instruction(&mut self, instruction: &'m Instruction<'m>, source: SourceLine) {
-        self.origin = self.program.origins.len() as u32;
+        self.origin = self.program.listing.origins.len() as u32;
         let text = describe(instruction);
         let work = super::work::classify(instruction.opcode);
-        self.program.origins.push(Origin { ptx_line: instruction.line, source, text, work });
+        self.program.listing.origins.push(Origin { ptx_line: instruction.line, source, text, work });
         let start = self.drafts.len();
         let guard = match instruction.guard.map(|(negated, name)| Ok::<_, Problem>((self.register(name)?, negated))) {
             None => None,

@@ -20,6 +20,7 @@ mod work;
 use std::collections::HashMap;
 
 use crate::exec::program::{Program, Slot};
+use crate::machine::listing::Listing;
 use crate::ptx::{Module, Space};
 use body::Body;
 
@@ -87,10 +88,14 @@ pub fn lower(module: &Module, kernel: &str, globals: &Globals, options: Options)
     };
     let reached = reach::reach(module, entry);
     let mut program = Program {
+        listing: Listing {
+            name: entry.name.to_string(),
+            files: module.files.iter().map(|(number, path)| (*number, path.to_string())).collect(),
+            shared: reached.shared.clone(),
+            ..Listing::default()
+        },
         hints: entry.hints,
-        files: module.files.iter().map(|(number, path)| (*number, path.to_string())).collect(),
         target: target_number(module.target),
-        shared: reached.shared.clone(),
         ..Program::default()
     };
     let mut end = 0;
@@ -153,7 +158,7 @@ fn size_stacks(program: &mut Program, reached: &reach::Reached) {
         depth.first().copied().unwrap_or_default()
     };
     program.register_bytes = registers;
-    program.local_bytes = local.next_multiple_of(16);
+    program.listing.local_bytes = local.next_multiple_of(16);
 }
 
 /// The generic window of a space, for `cvta`.

@@ -1,5 +1,6 @@
-//! What a kernel says of itself: its instructions as written, and the shared memory that it needs.
+//! What a kernel says of itself: its instructions as written, what they access and what memory it needs.
 
+use super::access::MemorySite;
 use crate::ptx::SourceLine;
 
 /// Where an instruction came from.
@@ -86,4 +87,30 @@ pub struct Executed {
     pub warps: u64,
     /// Lanes.
     pub lanes: u64,
+}
+
+/// A kernel as those see it who watch it run.
+#[derive(Debug, Default)]
+pub struct Listing {
+    /// The kernel's name.
+    pub name: String,
+    /// The PTX instructions.
+    pub origins: Vec<Origin>,
+    /// Paths by `.file` number.
+    pub files: Vec<(u32, String)>,
+    /// Memory instructions.
+    pub sites: Vec<MemorySite>,
+    /// Shared memory.
+    pub shared: SharedLayout,
+    /// Bytes of local memory that a thread needs, calls included.
+    pub local_bytes: u32,
+}
+
+impl Listing {
+    /// An instruction's source line as `file:line`.
+    pub fn source_of(&self, origin: u32) -> Option<String> {
+        let source = self.origins.get(origin as usize)?.source;
+        let (_, path) = self.files.iter().find(|(number, _)| *number == source.file)?;
+        Some(format!("{path}:{}", source.line))
+    }
 }

@@ -1,9 +1,10 @@
-//! What lowering, execution, checks and counters all speak of: lanes, addresses, accesses, faults and kernels.
+//! What lowering, execution, checks and counters all speak of: lanes, addresses, accesses, faults, kernels and grids.
 
 pub mod access;
 pub mod address;
 pub mod barrier;
 pub mod fault;
+pub mod grid;
 pub mod listing;
 
 /// Lanes of a warp.

@@ -23,9 +23,9 @@ impl Block {
             if let Some(checks) = &mut self.state.checks {
                 let thread = index as u32 * 32 + group.mask.trailing_zeros();
                 if again {
-                    checks.came_again(launch, origin, thread);
+                    checks.came_again(&launch.watch, origin, thread);
                 }
-                checks.at_barrier(launch, origin, thread, arrival, whole, self.state.alive);
+                checks.at_barrier(&launch.watch, origin, thread, arrival, whole, self.state.alive);
             }
         }
     }

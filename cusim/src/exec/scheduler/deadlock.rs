@@ -28,7 +28,7 @@ impl Block {
             if matches!(group.wait, Wait::Converge(_)) {
                 kind = FaultKind::Divergence;
             }
-            let line = launch.program.origins[origin as usize].ptx_line;
+            let line = launch.program.listing.origins[origin as usize].ptx_line;
             if places.len() < 8 {
                 places.push(format!("warp {index} lanes {:#010x} at PTX line {line}", group.mask));
             }
