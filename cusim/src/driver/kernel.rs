@@ -9,6 +9,7 @@ use super::context::current;
 use super::device::{DEFAULT_SHARED, MAX_THREADS, Model, REGISTERS, RESERVED_SHARED};
 use super::handles::Kind;
 use super::release::loaded;
+use super::work::Shot;
 use super::{Driver, say};
 use crate::check::watch::Watch;
 use crate::exec::copies::Landing;
@@ -59,26 +60,6 @@ impl From<Code> for Refused {
     fn from(code: Code) -> Self {
         Self { code, log: String::new() }
     }
-}
-
-/// A launch with its arguments.
-pub struct Shot {
-    /// The kernel.
-    pub program: Arc<Program>,
-    /// Blocks.
-    pub grid: [u32; 3],
-    /// Threads per block.
-    pub block: [u32; 3],
-    /// Dynamic shared memory.
-    pub shared: u32,
-    /// The parameters.
-    pub params: Vec<u8>,
-    /// The device that runs it.
-    pub device: u32,
-    /// Whether its blocks may wait for each other.
-    pub cooperative: bool,
-    /// Blocks that the device has room for at a time.
-    pub wave: u64,
 }
 
 impl Function {
