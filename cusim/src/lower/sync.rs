@@ -7,7 +7,7 @@ use super::moves::PRED;
 use crate::exec::op::map;
 use crate::exec::opcode::Opcode;
 use crate::exec::sync::barrier;
-use crate::exec::{control, sync};
+use crate::exec::{control, shuffle, sync};
 use crate::ptx::{Kind, Operand, ScalarType};
 
 const B32: ScalarType = ScalarType::bits(32);
@@ -31,7 +31,7 @@ pub fn lower<'m>(body: &mut Body<'_, 'm>, opcode: &mut Opcode, operands: &[Opera
     }
     match opcode.base {
         "shfl" => {
-            let run = opcode.take(sync::shuffle).ok_or(UNKNOWN)?;
+            let run = opcode.take(shuffle::shuffle).ok_or(UNKNOWN)?;
             if opcode.ty() != Some(B32) {
                 return Err(UNKNOWN.into());
             }

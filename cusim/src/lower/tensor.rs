@@ -4,6 +4,7 @@ use super::body::{Body, Problem};
 use super::draft::Reg;
 use super::instruction::{UNKNOWN, expect, finish};
 use super::memory::{address, direct_target};
+use crate::exec::fragment::Part;
 use crate::exec::op::{OpFn, map};
 use crate::exec::opcode::Opcode;
 use crate::exec::{matrix, tensor, wmma};
@@ -176,7 +177,7 @@ fn warp_matrix<'m>(body: &mut Body<'_, 'm>, opcode: &mut Opcode, operands: &[Ope
     let named = opcode.take(Space::parse).unwrap_or(Space::Generic);
     let ty = opcode.take(|word| ScalarType::parse(word).map(|_| word.to_string())).ok_or(UNKNOWN)?;
     finish(opcode)?;
-    let part = wmma::Part::new(size, role, &ty).ok_or(UNKNOWN)?;
+    let part = Part::new(size, role, &ty).ok_or(UNKNOWN)?;
     let (target, registers, rest) = match operands {
         [target, registers, rest @ ..] if store => (target, registers, rest),
         [registers, target, rest @ ..] => (target, registers, rest),
@@ -251,7 +252,7 @@ fn warp_multiply<'m>(
         [d, a, b, c] => [d.as_str(), a.as_str(), b.as_str(), c.as_str()],
         _ => return Err(UNKNOWN.into()),
     };
-    let part = |role, ty| wmma::Part::new(size, role, ty).ok_or(UNKNOWN);
+    let part = |role, ty| Part::new(size, role, ty).ok_or(UNKNOWN);
     let parts = [part("d", d)?, part("a", a)?, part("b", b)?, part("c", c)?];
     let run = wmma::multiply([d, a, b, c], clamp).ok_or(UNKNOWN)?;
     let mut uses = vec![];
