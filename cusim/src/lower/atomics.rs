@@ -1,8 +1,8 @@
 //! `atom` and `red`.
 
-use super::body::{Body, Problem, register_bits};
-use super::instruction::{UNKNOWN, expect, finish};
+use super::body::{Body, register_bits};
 use super::memory::{address, cache_operators};
+use super::problem::{Problem, UNKNOWN, expect, finish};
 use crate::exec::atomics;
 use crate::exec::opcode::Opcode;
 use crate::machine::access::{AccessKind, MemorySite};

@@ -1,8 +1,8 @@
 //! Calls of functions, and of the few that the system provides.
 
-use super::body::{Body, Problem, Symbol};
+use super::body::{Body, Symbol};
 use super::draft::Reg;
-use super::instruction::expect;
+use super::problem::{Problem, expect};
 use crate::exec::op::OpFn;
 use crate::exec::program::{CallSite, Slot, Source};
 use crate::exec::{control, memory, system};

@@ -1,8 +1,8 @@
 //! Loads, stores and hints to the memory system.
 
-use super::body::{Body, Problem, Symbol, register_bits};
+use super::body::{Body, Symbol, register_bits};
 use super::draft::Reg;
-use super::instruction::{UNKNOWN, expect, finish};
+use super::problem::{Problem, UNKNOWN, expect, finish};
 use crate::exec::op::map;
 use crate::exec::opcode::Opcode;
 use crate::exec::program::Source;

@@ -11,18 +11,19 @@ mod exchange;
 mod instruction;
 mod memory;
 mod moves;
+mod problem;
 mod reach;
 mod registers;
+mod statements;
 mod sync;
 mod tensor;
 mod work;
 
-use std::collections::HashMap;
-
 use crate::exec::program::{Program, Slot};
 use crate::machine::listing::Listing;
-use crate::ptx::{Module, Space};
+use crate::ptx::Module;
 use body::Body;
+pub use body::{Globals, Options};
 
 /// What cannot be lowered: a PTX line and the reason, for each instruction.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -47,18 +48,6 @@ impl std::fmt::Display for LowerError {
 }
 
 impl std::error::Error for LowerError {}
-
-/// What lowering adds for those who watch the program run.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Options {
-    /// Keep instructions that could be resolved beforehand, so that every PTX instruction is counted.
-    pub keep_moves: bool,
-    /// Show memory accesses and barriers to the checks and counters.
-    pub observe: bool,
-}
-
-/// Addresses of a module's variables in device memory.
-pub type Globals = HashMap<String, u64>;
 
 /// Code addresses of functions begin here; they are spaced by [`FUNCTION_SPACING`].
 pub const FUNCTION_BASE: u64 = 0x0f00_0000_0000;
@@ -159,13 +148,4 @@ fn size_stacks(program: &mut Program, reached: &reach::Reached) {
     };
     program.register_bytes = registers;
     program.listing.local_bytes = local.next_multiple_of(16);
-}
-
-/// The generic window of a space, for `cvta`.
-fn window(space: Space) -> u64 {
-    match space {
-        Space::Shared => crate::machine::address::SHARED_WINDOW,
-        Space::Local => crate::machine::address::LOCAL_WINDOW,
-        _ => 0,
-    }
 }

@@ -1,9 +1,9 @@
 //! Matrix instructions.
 
-use super::body::{Body, Problem};
+use super::body::Body;
 use super::draft::Reg;
-use super::instruction::{UNKNOWN, expect, finish};
 use super::memory::{address, direct_target};
+use super::problem::{Problem, UNKNOWN, expect, finish};
 use crate::exec::fragment::Part;
 use crate::exec::op::{OpFn, map};
 use crate::exec::opcode::Opcode;

@@ -1,7 +1,8 @@
 //! Operands: values, addresses and special registers as registers.
 
 use super::super::draft::Reg;
-use super::{Body, Problem, Symbol, register_bits};
+use super::super::problem::Problem;
+use super::{Body, Symbol, register_bits};
 use crate::exec::op::map;
 use crate::exec::program::{Source, Special};
 use crate::ptx::{Kind, Operand, ScalarType};
