@@ -4,7 +4,7 @@
 mod support;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use cusim::driver::config::Checks;
+use cusim::check::Checks;
 use cusim::sandbox::{Arg, Sandbox};
 
 /// What watches the kernels.

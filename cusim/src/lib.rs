@@ -9,6 +9,7 @@ pub mod driver;
 pub mod exec;
 pub mod json;
 pub mod lower;
+pub mod machine;
 pub mod math;
 pub mod mem;
 pub mod module;

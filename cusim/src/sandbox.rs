@@ -2,22 +2,19 @@
 
 use std::sync::Mutex;
 
-use crate::check::log::Turns;
+use crate::check::Checks;
 use crate::check::report::Sink;
+use crate::check::watch::Watch;
 use crate::count::Counters;
-use crate::count::touched::Touched;
-use crate::driver::config::Checks;
 use crate::exec::copies::Landing;
-use crate::exec::fault::Fault;
-use crate::exec::launch::{Launch, Workers};
+use crate::exec::launch::{Launch, WORKSPACE, Workers};
 use crate::exec::order::Order;
 use crate::exec::program::Program;
 use crate::lower::{LowerError, Options};
+use crate::machine::fault::Fault;
+use crate::machine::grid::Grid;
 use crate::mem::{AllocationKind, Memory};
 use crate::module::{Image, LoadError};
-
-/// Bytes of the memory that the blocks of a grid meet in.
-pub const WORKSPACE: usize = 256;
 
 /// Memory, threads and settings.
 pub struct Sandbox {
@@ -142,28 +139,21 @@ impl Sandbox {
         }
         self.launches += 1;
         if let Some(counters) = &self.counters {
-            counters.lock().unwrap_or_else(std::sync::PoisonError::into_inner).add_launch(program);
+            counters.lock().unwrap_or_else(std::sync::PoisonError::into_inner).add_launch(program.name());
         }
         let workspace = self.workspace;
         self.memory.write(workspace, &[0; WORKSPACE]);
+        let grid = Grid { listing: &program.listing, extent: grid, block, dynamic_shared, id: self.launches };
         let launch = Launch {
             program,
-            grid,
-            block,
-            dynamic_shared,
+            grid: &grid,
             params,
             memory: &self.memory,
             multiprocessors: 82,
-            id: self.launches,
             order: self.order,
             landing: self.landing,
-            checks: self.watches(),
-            sink: &self.sink,
-            counters: self.counters.as_ref(),
-            touched: Touched::new(grid.iter().map(|extent| u64::from(*extent)).product(), self.wave),
+            watch: Watch::new(&grid, &self.memory, &self.sink, self.counters.as_ref(), self.wave),
             threads: self.threads,
-            released: std::sync::Mutex::default(),
-            turns: Turns::default(),
             workspace,
         };
         self.workers.run(&launch)

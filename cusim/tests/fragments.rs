@@ -2,7 +2,7 @@
 
 mod support;
 
-use cusim::driver::config::Checks;
+use cusim::check::Checks;
 use cusim::math::half::{BF16, F16, Half, narrow};
 use cusim::sandbox::{Arg, Sandbox};
 

@@ -4,7 +4,7 @@
 mod suite;
 mod support;
 
-use cusim::driver::config::Checks;
+use cusim::check::Checks;
 use cusim::exec::copies::Landing;
 use cusim::exec::order::Order;
 use cusim::lower::LowerError;

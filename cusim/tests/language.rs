@@ -2,9 +2,9 @@
 
 mod support;
 
-use cusim::exec::fault::FaultKind;
 use cusim::exec::order::Order;
 use cusim::exec::program::Program;
+use cusim::machine::fault::FaultKind;
 use cusim::sandbox::{Arg, Sandbox};
 
 const LEVELS: [&[&str]; 4] = [&[], &["-Xcicc", "-O0"], &["-Xcicc", "-O1"], &["-Xcicc", "-O2"]];

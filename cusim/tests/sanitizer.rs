@@ -2,8 +2,8 @@
 
 mod support;
 
-use cusim::driver::config::Checks;
-use cusim::exec::fault::{Fault, FaultKind};
+use cusim::check::Checks;
+use cusim::machine::fault::{Fault, FaultKind};
 use cusim::sandbox::{Arg, Sandbox};
 
 const NONE: Checks = Checks { init: false, race: false, sync: false };

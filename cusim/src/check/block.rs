@@ -1,18 +1,17 @@
 //! Checks and counts of one block, fed by its instructions.
 
+use super::Checks;
 use super::global::{GlobalChecks, has_unwritten};
 use super::log::Pending;
 use super::part::Part;
 use super::report::Finding;
 use super::shared::SharedCells;
 use super::stamp::{Clock, key};
+use super::watch::Watch;
 use crate::count::access::AccessCounts;
-use crate::driver::config::Checks;
-use crate::exec::launch::Launch;
-use crate::exec::observe::Seen;
-use crate::exec::op::{LANES, Mask};
-use crate::exec::program::AccessKind;
-use crate::exec::site::{FIRST_OFFSET, LOCAL_WINDOW, PARAM_WINDOW, SHARED_WINDOW, WINDOW_SIZE};
+use crate::machine::access::{AccessKind, Seen};
+use crate::machine::address::{FIRST_OFFSET, LOCAL_WINDOW, PARAM_WINDOW, SHARED_WINDOW, WINDOW_SIZE};
+use crate::machine::{LANES, Mask};
 use crate::ptx::Space;
 
 /// What is remembered of a block while it runs.
@@ -34,9 +33,9 @@ pub struct BlockChecks {
 
 impl BlockChecks {
     /// For blocks of a launch.
-    pub fn new(launch: &Launch) -> Self {
+    pub fn new(watch: &Watch) -> Self {
         Self {
-            checks: launch.sink.checks(),
+            checks: watch.checks(),
             number: 0,
             turn: 0,
             clock: Clock::new(0, 0),
@@ -44,18 +43,18 @@ impl BlockChecks {
             pending: None,
             shared_written: vec![],
             local_written: vec![],
-            counts: launch.counters.map(|_| AccessCounts::default()),
+            counts: watch.counters.map(|_| AccessCounts::default()),
         }
     }
 
     /// Begins a block, the `turn`-th in order.
-    pub fn start(&mut self, launch: &Launch, number: u64, turn: u64) {
-        let warps = launch.threads().div_ceil(32) as usize;
-        let shared = launch.shared_end() as usize;
+    pub fn start(&mut self, watch: &Watch, number: u64, turn: u64) {
+        let warps = watch.grid.warps();
+        let shared = watch.grid.shared_end() as usize;
         self.number = number;
         self.turn = turn;
-        self.clock = Clock::new(key(launch.id, number), warps);
-        self.pending = launch.turns.are_needed().then(|| Pending::new(launch, number));
+        self.clock = Clock::new(key(watch.grid.id, number), warps);
+        self.pending = watch.turns.are_needed().then(|| Pending::new(watch.grid, number));
         if self.checks.race {
             self.cells.start(shared);
         }
@@ -63,7 +62,7 @@ impl BlockChecks {
             self.shared_written.clear();
             self.shared_written.resize(shared, 0);
             self.local_written.clear();
-            self.local_written.resize(launch.program.local_bytes as usize * LANES * warps, 0);
+            self.local_written.resize(watch.grid.listing.local_bytes as usize * LANES * warps, 0);
         }
     }
 
@@ -78,12 +77,12 @@ impl BlockChecks {
     }
 
     /// An access was made.
-    pub fn accessed(&mut self, launch: &Launch, seen: &Seen, stored: Option<&[u32; LANES]>) {
+    pub fn accessed(&mut self, watch: &Watch, seen: &Seen, stored: Option<&[u32; LANES]>) {
         let whole = |window| Part { seen, mask: seen.mask, window };
         match seen.site.space {
-            Space::Shared => self.shared(launch, &whole(0), stored),
-            Space::Local => self.local(launch, &whole(u64::from(FIRST_OFFSET))),
-            Space::Global | Space::Const => self.global(launch, &whole(0), stored),
+            Space::Shared => self.shared(watch, &whole(0), stored),
+            Space::Local => self.local(watch, &whole(u64::from(FIRST_OFFSET))),
+            Space::Global | Space::Const => self.global(watch, &whole(0), stored),
             Space::Generic | Space::Param => {
                 let within = |window: u64| {
                     (0..LANES)
@@ -93,32 +92,32 @@ impl BlockChecks {
                 };
                 let (shared, local, param) = (within(SHARED_WINDOW), within(LOCAL_WINDOW), within(PARAM_WINDOW));
                 if shared != 0 {
-                    self.shared(launch, &Part { seen, mask: shared, window: SHARED_WINDOW }, stored);
+                    self.shared(watch, &Part { seen, mask: shared, window: SHARED_WINDOW }, stored);
                 }
                 if local != 0 {
                     let window = LOCAL_WINDOW + u64::from(FIRST_OFFSET);
-                    self.local(launch, &Part { seen, mask: local, window });
+                    self.local(watch, &Part { seen, mask: local, window });
                 }
                 let rest = seen.mask & !shared & !local & !param;
                 if rest != 0 {
-                    self.global(launch, &Part { seen, mask: rest, window: 0 }, stored);
+                    self.global(watch, &Part { seen, mask: rest, window: 0 }, stored);
                 }
             }
         }
     }
 
     /// Reports what was found, or notes it until it is the block's turn.
-    pub(super) fn found(&mut self, launch: &Launch, finding: Option<Finding>) {
+    pub(super) fn found(&mut self, watch: &Watch, finding: Option<Finding>) {
         match (finding, &mut self.pending) {
             (Some(finding), Some(pending)) => pending.log().found(finding),
-            (Some(finding), None) => launch.sink.found(finding),
+            (Some(finding), None) => watch.sink.found(finding),
             (None, _) => {}
         }
     }
 
-    fn shared(&mut self, launch: &Launch, part: &Part, stored: Option<&[u32; LANES]>) {
+    fn shared(&mut self, watch: &Watch, part: &Part, stored: Option<&[u32; LANES]>) {
         if let Some(counts) = &mut self.counts {
-            counts.shared(launch.program, part.seen, part.mask);
+            counts.shared(watch.grid.listing, part.seen, part.mask);
         }
         // What an asynchronous copy writes is noted when it starts and when it lands.
         if part.seen.site.access == AccessKind::AsyncCopy || !(self.checks.init || self.checks.race) {
@@ -143,31 +142,31 @@ impl BlockChecks {
                 }
             }
             for (lane, _) in part.with(unwritten).lanes() {
-                self.found(launch, part.uninitialised(launch, self.number, lane));
+                self.found(watch, part.uninitialised(watch, self.number, lane));
             }
         }
         if self.checks.race && self.clock.is_running() {
             if self.cells.has_marks() {
                 for (lane, address) in part.lanes() {
                     if let Some(origin) = self.cells.copy_under_way(address, bytes) {
-                        self.found(launch, part.copy_race(launch, self.number, lane, origin));
+                        self.found(watch, part.copy_race(watch, self.number, lane, origin));
                     }
                 }
             }
             for conflict in part.note(&mut self.cells, &self.clock, several, stored) {
-                self.found(launch, part.race(launch, self.number, conflict, "shared"));
+                self.found(watch, part.race(watch, self.number, conflict, "shared"));
             }
         }
     }
 
-    fn local(&mut self, launch: &Launch, part: &Part) {
+    fn local(&mut self, watch: &Watch, part: &Part) {
         if let Some(counts) = &mut self.counts {
-            counts.local(launch.program, part.seen, part.mask);
+            counts.local(watch.grid.listing, part.seen, part.mask);
         }
         if !self.checks.init {
             return;
         }
-        let stride = launch.program.local_bytes as usize;
+        let stride = watch.grid.listing.local_bytes as usize;
         for (lane, address) in part.lanes() {
             let start = part.thread(lane) as usize * stride + address as usize;
             let Some(written) = self.local_written.get_mut(start..start + part.seen.bytes as usize) else {
@@ -176,50 +175,49 @@ impl BlockChecks {
             if part.touch().write {
                 written.fill(1);
             } else if has_unwritten(written) {
-                self.found(launch, part.uninitialised(launch, self.number, lane));
+                self.found(watch, part.uninitialised(watch, self.number, lane));
             }
         }
     }
 
     /// A call passed arguments or results through this part of local memory.
-    pub fn local_passed(&mut self, launch: &Launch, thread: u32, offset: u32, bytes: u32) {
-        let start = thread as usize * launch.program.local_bytes as usize + offset as usize;
+    pub fn local_passed(&mut self, watch: &Watch, thread: u32, offset: u32, bytes: u32) {
+        let start = thread as usize * watch.grid.listing.local_bytes as usize + offset as usize;
         if let Some(written) = self.local_written.get_mut(start..start + bytes as usize) {
             written.fill(1);
         }
     }
 
-    fn global(&mut self, launch: &Launch, part: &Part, stored: Option<&[u32; LANES]>) {
+    fn global(&mut self, watch: &Watch, part: &Part, stored: Option<&[u32; LANES]>) {
         if let Some(counts) = &mut self.counts {
-            counts.global(launch.program, part.seen, part.mask);
-            launch.touched.add(self.number, part.seen, part.mask);
+            counts.global(watch.grid.listing, part.seen, part.mask);
+            watch.touched.add(self.number, part.seen, part.mask);
         }
         if part.seen.site.space == Space::Const || !(self.checks.init || self.checks.race) {
             return;
         }
         if let Some(pending) = &mut self.pending {
-            pending.log().access(part, stored);
+            pending.log().access(part.seen, part.mask, stored);
             if pending.log().is_long() {
-                launch.turns.await_turn(launch, self.turn, pending);
+                watch.turns.await_turn(self.turn, pending, |pending| pending.replay(watch));
             }
         } else {
-            let checks = GlobalChecks { launch, checks: self.checks, block: self.number };
+            let checks = GlobalChecks { watch, checks: self.checks, block: self.number };
             checks.accessed(&mut self.clock, part, stored);
         }
     }
 
     /// All threads have ended, or one met a fault that ends the launch.
-    pub fn block_ended(&mut self, launch: &Launch, in_fault: bool) {
-        if let (Some(counts), Some(counters)) = (&mut self.counts, launch.counters) {
-            let mut counters = counters.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-            counters.add_accesses(launch.program, counts);
+    pub fn block_ended(&mut self, watch: &Watch, in_fault: bool) {
+        if let Some(counts) = &mut self.counts {
+            watch.count(|counters| counters.add_accesses(watch.grid.listing, counts));
             counts.clear();
         }
         if let Some(mut pending) = self.pending.take() {
             if in_fault {
                 pending.ends_launch();
             }
-            launch.turns.ended(launch, self.turn, pending);
+            watch.turns.ended(self.turn, pending, |pending| pending.replay(watch));
         }
     }
 }

@@ -6,12 +6,12 @@ use std::arch::x86_64::{
     _mm256_setzero_si256, _mm256_storeu_si256, _mm256_testc_si256, _mm256_xor_si256,
 };
 
+use super::Checks;
 use super::part::Part;
 use super::race::{Cell, Cells, Conflict, Touch};
 use super::stamp::{Clock, ID, SAME_WARP, Stamp, Who};
-use crate::driver::config::Checks;
-use crate::exec::launch::Launch;
-use crate::exec::op::LANES;
+use super::watch::Watch;
+use crate::machine::LANES;
 use crate::mem::{RaceArenas, Shadow};
 
 /// Cells in arenas of their own, which take memory only where kernels touch.
@@ -183,7 +183,7 @@ impl Cells for GlobalCells<'_> {
 /// Looks at what a block does to device memory.
 pub struct GlobalChecks<'a> {
     /// The launch.
-    pub launch: &'a Launch<'a>,
+    pub watch: &'a Watch<'a>,
     /// What to look for.
     pub checks: Checks,
     /// The block.
@@ -193,7 +193,7 @@ pub struct GlobalChecks<'a> {
 impl GlobalChecks<'_> {
     /// An access was made, or its turn to be looked at has come.
     pub fn accessed(&self, clock: &mut Clock, part: &Part, stored: Option<&[u32; LANES]>) {
-        let launch = self.launch;
+        let watch = self.watch;
         if self.checks.init {
             self.initialised(part);
         }
@@ -203,11 +203,11 @@ impl GlobalChecks<'_> {
         if part.touch().strong {
             self.meet(clock, part);
         }
-        let shadow = launch.memory.shadow();
+        let shadow = watch.memory.shadow();
         let mut cells = GlobalCells { shadow, races: shadow.races() };
         for conflict in part.note(&mut cells, clock, 0, stored) {
-            if let Some(finding) = part.race(launch, self.block, conflict, "global") {
-                launch.sink.found(finding);
+            if let Some(finding) = part.race(watch, self.block, conflict, "global") {
+                watch.sink.found(finding);
             }
         }
     }
@@ -215,7 +215,7 @@ impl GlobalChecks<'_> {
     fn initialised(&self, part: &Part) {
         let (write, reads) = (part.touch().write, part.reads());
         for (lane, address) in part.lanes() {
-            let Some(written) = self.launch.memory.shadow().written(address) else {
+            let Some(written) = self.watch.memory.shadow().written(address) else {
                 continue;
             };
             // SAFETY: the access was found inside an allocation, for which there is shadow. Where blocks write the same
@@ -223,9 +223,9 @@ impl GlobalChecks<'_> {
             let written = unsafe { std::slice::from_raw_parts_mut(written, part.seen.bytes as usize) };
             if reads
                 && has_unwritten(written)
-                && let Some(finding) = part.uninitialised(self.launch, self.block, lane)
+                && let Some(finding) = part.uninitialised(self.watch, self.block, lane)
             {
-                self.launch.sink.found(finding);
+                self.watch.sink.found(finding);
             }
             if write {
                 written.fill(1);
@@ -235,7 +235,7 @@ impl GlobalChecks<'_> {
 
     /// Blocks meet through atomics: what one did before happens before what the other does afterwards.
     fn meet(&self, clock: &mut Clock, part: &Part) {
-        let mut released = self.launch.released();
+        let mut released = self.watch.released();
         for (_, address) in part.lanes() {
             let place = released.entry(address).or_default();
             clock.acquire(place);

@@ -8,14 +8,11 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
-use super::global::GlobalChecks;
-use super::part::Part;
 use super::report::Finding;
 use super::stamp::{Clock, key};
-use crate::driver::config::Checks;
-use crate::exec::launch::Launch;
-use crate::exec::observe::Seen;
-use crate::exec::op::{LANES, Mask};
+use crate::machine::access::Seen;
+use crate::machine::grid::Grid;
+use crate::machine::{LANES, Mask};
 
 /// A block with this many entries waits for its turn, so that logs do not fill the memory.
 const MAX_ENTRIES: usize = 1 << 16;
@@ -24,7 +21,7 @@ const MAX_ENTRIES: usize = 1 << 16;
 const MAX_READY: usize = 64;
 
 /// Something that happened in a block.
-enum Entry {
+pub(super) enum Entry {
     /// An access to device memory.
     Access(Access),
     /// All threads met.
@@ -39,18 +36,20 @@ enum Entry {
     Found(Box<Finding>),
 }
 
-struct Access {
+/// An access to device memory.
+pub(super) struct Access {
     /// Number of the memory instruction.
-    index: u32,
-    warp: u32,
-    mask: Mask,
-    bytes: u32,
-    addresses: Addresses,
+    pub(super) index: u32,
+    pub(super) warp: u32,
+    pub(super) mask: Mask,
+    pub(super) bytes: u32,
+    pub(super) addresses: Addresses,
     /// Where to find which lanes store the same, if that matters.
-    stored: Option<u32>,
+    pub(super) stored: Option<u32>,
 }
 
-enum Addresses {
+/// Where lanes access.
+pub(super) enum Addresses {
     /// At a distance from each other.
     Even { first: u64, step: u64 },
     /// A place in [`Log::addresses`].
@@ -60,15 +59,15 @@ enum Addresses {
 /// What a block did to device memory, and what else was found in it.
 #[derive(Default)]
 pub struct Log {
-    entries: Vec<Entry>,
-    addresses: Vec<[u64; LANES]>,
-    stored: Vec<[u32; LANES]>,
+    pub(super) entries: Vec<Entry>,
+    pub(super) addresses: Vec<[u64; LANES]>,
+    pub(super) stored: Vec<[u32; LANES]>,
 }
 
 impl Log {
     /// An access by these lanes.
-    pub fn access(&mut self, part: &Part, stored: Option<&[u32; LANES]>) {
-        let all = part.seen.addresses;
+    pub fn access(&mut self, seen: &Seen, mask: Mask, stored: Option<&[u32; LANES]>) {
+        let all = seen.addresses;
         let (first, step) = (all[0], all[1].wrapping_sub(all[0]));
         let mut uneven = 0;
         for lane in 0..LANES {
@@ -84,8 +83,8 @@ impl Log {
             self.stored.push(*stored);
             self.stored.len() as u32 - 1
         });
-        let Seen { index, warp, bytes, .. } = *part.seen;
-        self.entries.push(Entry::Access(Access { index, warp, mask: part.mask, bytes, addresses, stored }));
+        let Seen { index, warp, bytes, .. } = *seen;
+        self.entries.push(Entry::Access(Access { index, warp, mask, bytes, addresses, stored }));
     }
 
     /// All threads met.
@@ -120,50 +119,21 @@ impl Log {
     pub fn is_long(&self) -> bool {
         self.entries.len() >= MAX_ENTRIES
     }
-
-    /// Looks at everything, in order.
-    fn replay(self, checks: &GlobalChecks, clock: &mut Clock) {
-        let program = checks.launch.program;
-        for entry in self.entries {
-            match entry {
-                Entry::Access(access) => {
-                    let addresses = match access.addresses {
-                        Addresses::Even { first, step } => {
-                            std::array::from_fn(|lane| first.wrapping_add((lane as u64).wrapping_mul(step)))
-                        }
-                        Addresses::Any(index) => self.addresses[index as usize],
-                    };
-                    let Access { index, warp, mask, bytes, .. } = access;
-                    let site = &program.sites[index as usize];
-                    let seen = Seen { site, index, warp, mask, addresses: &addresses, bytes };
-                    let stored = access.stored.map(|index| &self.stored[index as usize]);
-                    checks.accessed(clock, &Part { seen: &seen, mask, window: 0 }, stored);
-                }
-                Entry::Barrier => clock.barrier(),
-                Entry::PartialBarrier(arrived, waiting) => clock.partial_barrier(arrived, waiting),
-                Entry::Announce(warp) => clock.announce(warp as usize),
-                Entry::WarpBarrier(warp) => clock.warp_barrier(warp),
-                Entry::Found(finding) => checks.launch.sink.found(*finding),
-            }
-        }
-    }
 }
 
 /// A block's log, and as far as it was looked at, the block's time.
 pub struct Pending {
-    log: Log,
-    block: u64,
-    clock: Clock,
-    checks: Checks,
+    pub(super) log: Log,
+    pub(super) block: u64,
+    pub(super) clock: Clock,
     /// Whether the block met a fault: nothing after it counts.
     last: bool,
 }
 
 impl Pending {
     /// For a block that begins.
-    pub fn new(launch: &Launch, block: u64) -> Self {
-        let clock = Clock::new(key(launch.id, block), launch.threads().div_ceil(32) as usize);
-        Self { log: Log::default(), block, clock, checks: launch.sink.checks(), last: false }
+    pub fn new(grid: &Grid, block: u64) -> Self {
+        Self { log: Log::default(), block, clock: Clock::new(key(grid.id, block), grid.warps()), last: false }
     }
 
     /// What the block writes down.
@@ -174,11 +144,6 @@ impl Pending {
     /// Marks the block as the last that counts.
     pub fn ends_launch(&mut self) {
         self.last = true;
-    }
-
-    fn replay(&mut self, launch: &Launch) {
-        let checks = GlobalChecks { launch, checks: self.checks, block: self.block };
-        std::mem::take(&mut self.log).replay(&checks, &mut self.clock);
     }
 }
 
@@ -221,8 +186,8 @@ impl Turns {
         self.moved.wait(state).unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits for the turn of a block that still runs, then looks at its log so far.
-    pub fn await_turn(&self, launch: &Launch, turn: u64, pending: &mut Pending) {
+    /// Waits for the turn of a block that still runs, then has its log so far looked at.
+    pub fn await_turn(&self, turn: u64, pending: &mut Pending, replay: impl FnOnce(&mut Pending)) {
         let mut state = self.state();
         while !state.closed && (state.next != turn || state.busy) {
             state = self.wait(state);
@@ -233,12 +198,12 @@ impl Turns {
         if closed {
             pending.log = Log::default();
         } else {
-            pending.replay(launch);
+            replay(pending);
         }
     }
 
-    /// A block has ended: looks at all logs whose turn has come.
-    pub fn ended(&self, launch: &Launch, turn: u64, pending: Pending) {
+    /// A block has ended: has all logs looked at whose turn has come.
+    pub fn ended(&self, turn: u64, pending: Pending, replay: impl Fn(&mut Pending)) {
         let mut state = self.state();
         while !state.closed && state.next != turn && state.ready.len() >= MAX_READY {
             state = self.wait(state);
@@ -254,7 +219,7 @@ impl Turns {
                 break;
             };
             drop(state);
-            pending.replay(launch);
+            replay(&mut pending);
             state = self.state();
             state.next += 1;
             state.closed |= pending.last;

@@ -8,11 +8,11 @@ use std::arch::x86_64::{
 use super::race::{Cells, Conflict, Touch, touch_range};
 use super::report::{Finding, Spot};
 use super::stamp::{Clock, Who};
-use crate::exec::launch::Launch;
-use crate::exec::observe::Seen;
-use crate::exec::op::{LANES, Mask};
-use crate::exec::program::AccessKind;
-use crate::exec::site::SHARED_WINDOW;
+use super::watch::Watch;
+use crate::machine::access::{AccessKind, Seen};
+use crate::machine::address::SHARED_WINDOW;
+use crate::machine::grid::Grid;
+use crate::machine::{LANES, Mask};
 use crate::ptx::Space;
 
 /// Lanes of an access that are in one space, and their addresses there.
@@ -176,16 +176,16 @@ impl<'a> Part<'a> {
 
     /// A lane reads what nothing wrote.
     #[cold]
-    pub fn uninitialised(&self, launch: &Launch, block: u64, lane: usize) -> Option<Finding> {
+    pub fn uninitialised(&self, watch: &Watch, block: u64, lane: usize) -> Option<Finding> {
         let address = self.seen.addresses[lane].wrapping_sub(self.window);
         let (bytes, space) = (self.seen.bytes, self.seen.site.space);
-        Finding::new(
-            launch,
+        watch.sink.finding(
+            watch.grid,
             "init",
             || format!("reads {bytes} bytes at {address:#x} in {space} memory that nothing wrote"),
             &self.spot(block, lane),
             None,
-            || self.place_of(launch, address),
+            || self.place_of(watch, address),
         )
     }
 
@@ -193,15 +193,15 @@ impl<'a> Part<'a> {
     #[cold]
     pub fn race(
         &self,
-        launch: &Launch,
+        watch: &Watch,
         block: u64,
         (lane, address, conflict): (usize, u64, Conflict),
         space: &str,
     ) -> Option<Finding> {
         let verb = |write| if write { "writes" } else { "reads" };
         let other = Spot { origin: conflict.origin, block: conflict.stamp.block(), thread: conflict.stamp.thread() };
-        Finding::new(
-            launch,
+        watch.sink.finding(
+            watch.grid,
             "race",
             || {
                 format!(
@@ -212,45 +212,45 @@ impl<'a> Part<'a> {
             },
             &self.spot(block, lane),
             Some((&other, if conflict.wrote { "written by" } else { "read by" })),
-            || self.place_of(launch, address),
+            || self.place_of(watch, address),
         )
     }
 
     /// A lane meets an asynchronous copy that was started by the instruction `origin`.
     #[cold]
-    pub fn copy_race(&self, launch: &Launch, block: u64, lane: usize, origin: u32) -> Option<Finding> {
+    pub fn copy_race(&self, watch: &Watch, block: u64, lane: usize, origin: u32) -> Option<Finding> {
         let address = self.seen.addresses[lane].wrapping_sub(self.window);
         let other = Spot { origin, ..self.spot(block, lane) };
-        Finding::new(
-            launch,
+        watch.sink.finding(
+            watch.grid,
             "race",
             || format!("accesses {address:#x} in shared memory while an asynchronous copy to it is under way"),
             &self.spot(block, lane),
             Some((&other, "the copy was started by")),
-            || self.place_of(launch, address),
+            || self.place_of(watch, address),
         )
     }
 
     /// The variable or allocation that an address lies in.
-    fn place_of(&self, launch: &Launch, address: u64) -> Vec<String> {
+    fn place_of(&self, watch: &Watch, address: u64) -> Vec<String> {
         match self.seen.site.space {
             Space::Local => vec![],
-            Space::Shared => in_shared(launch, address),
-            Space::Generic if self.window == SHARED_WINDOW => in_shared(launch, address),
-            _ => launch.memory.find(address).map_or_else(Vec::new, |allocation| {
+            Space::Shared => in_shared(watch.grid, address),
+            Space::Generic if self.window == SHARED_WINDOW => in_shared(watch.grid, address),
+            _ => watch.memory.find(address).map_or_else(Vec::new, |allocation| {
                 vec![format!("{} bytes inside {}", address - allocation.start, allocation.describe())]
             }),
         }
     }
 }
 
-fn in_shared(launch: &Launch, address: u64) -> Vec<String> {
-    let layout = &launch.program.shared;
+fn in_shared(grid: &Grid, address: u64) -> Vec<String> {
+    let layout = &grid.listing.shared;
     let holds = |start: u32, end: u32| (u64::from(start)..u64::from(end)).contains(&address);
     if let Some(variable) = layout.variables.iter().find(|variable| holds(variable.start, variable.end)) {
         let (offset, size) = (address - u64::from(variable.start), variable.end - variable.start);
         return vec![format!("byte {offset} of {} ({size} bytes)", variable.name)];
     }
     let offset = address.wrapping_sub(u64::from(layout.dynamic_start));
-    vec![format!("byte {offset} of dynamic shared memory ({} bytes)", launch.dynamic_shared)]
+    vec![format!("byte {offset} of dynamic shared memory ({} bytes)", grid.dynamic_shared)]
 }

@@ -3,10 +3,10 @@
 use std::collections::HashSet;
 use std::sync::{Mutex, PoisonError};
 
-use crate::driver::config::Checks;
-use crate::exec::fault::Fault;
-use crate::exec::launch::Launch;
+use super::Checks;
 use crate::json::Json;
+use crate::machine::fault::Fault;
+use crate::machine::grid::Grid;
 use crate::mem::{AllocationKind, Memory};
 
 /// A place in a kernel.
@@ -60,29 +60,6 @@ pub struct Finding {
 }
 
 impl Finding {
-    /// Describes what was found, unless it was reported already.
-    pub fn new(
-        launch: &Launch,
-        check: &'static str,
-        title: impl FnOnce() -> String,
-        spot: &Spot,
-        other: Option<(&Spot, &str)>,
-        details: impl FnOnce() -> Vec<String>,
-    ) -> Option<Self> {
-        let key =
-            (check, launch.program.name().to_string(), spot.origin, other.map_or(u32::MAX, |other| other.0.origin));
-        if launch.sink.knows(&key) {
-            return None;
-        }
-        let mut report = describe(launch, check, title(), spot);
-        if let Some((other, what)) = other {
-            let there = describe(launch, check, String::new(), other);
-            report.details.push(format!("{what} {}, {}", there.place, there.line));
-        }
-        report.details.extend(details());
-        Some(Self { key, report })
-    }
-
     /// Whether both would be reported as one.
     pub fn repeats(&self, other: &Self) -> bool {
         self.key == other.key
@@ -135,7 +112,7 @@ impl Sink {
     }
 
     /// A fault that ended a launch.
-    pub fn fault(&self, launch: &Launch, fault: &Fault) {
+    pub fn fault(&self, grid: &Grid, fault: &Fault) {
         let title = match &fault.access {
             Some(access) => format!(
                 "{:?}: {} {} bytes at {:#x} in {} memory",
@@ -148,7 +125,7 @@ impl Sink {
             None => format!("{:?}", fault.kind),
         };
         let spot = Spot { origin: fault.origin, block: fault.block, thread: fault.lane };
-        let mut report = describe(launch, fault.kind.check(), title, &spot);
+        let mut report = describe(grid, fault.kind.check(), title, &spot);
         report.details.push(fault.detail.clone());
         self.add(report);
     }
@@ -156,6 +133,29 @@ impl Sink {
     /// Whether something was reported already.
     fn knows(&self, key: &Key) -> bool {
         self.state().seen.contains(key)
+    }
+
+    /// Describes what was found, unless it was reported already.
+    pub fn finding(
+        &self,
+        grid: &Grid,
+        check: &'static str,
+        title: impl FnOnce() -> String,
+        spot: &Spot,
+        other: Option<(&Spot, &str)>,
+        details: impl FnOnce() -> Vec<String>,
+    ) -> Option<Finding> {
+        let key = (check, grid.listing.name.clone(), spot.origin, other.map_or(u32::MAX, |other| other.0.origin));
+        if self.knows(&key) {
+            return None;
+        }
+        let mut report = describe(grid, check, title(), spot);
+        if let Some((other, what)) = other {
+            let there = describe(grid, check, String::new(), other);
+            report.details.push(format!("{what} {}, {}", there.place, there.line));
+        }
+        report.details.extend(details());
+        Some(Finding { key, report })
     }
 
     /// Something that a check found, once per instruction (and other instruction).
@@ -190,19 +190,18 @@ impl Sink {
 }
 
 /// Fills in kernel, thread and line.
-fn describe(launch: &Launch, check: &'static str, title: String, spot: &Spot) -> Report {
-    let program = launch.program;
-    let [bx, by, _] = launch.grid.map(u64::from);
-    let [tx, ty, _] = launch.block;
-    let block = (spot.block % bx, spot.block / bx % by, spot.block / bx / by);
+fn describe(grid: &Grid, check: &'static str, title: String, spot: &Spot) -> Report {
+    let listing = grid.listing;
+    let [tx, ty, _] = grid.block;
+    let block: (u64, u64, u64) = grid.place(spot.block).into();
     let thread = (spot.thread % tx, spot.thread / tx % ty, spot.thread / tx / ty);
     let (line, text) =
-        program.origins.get(spot.origin as usize).map_or((0, "?"), |origin| (origin.ptx_line, origin.text.as_str()));
-    let source = program.source_of(spot.origin).map_or(String::new(), |source| format!(", {source}"));
+        listing.origins.get(spot.origin as usize).map_or((0, "?"), |origin| (origin.ptx_line, origin.text.as_str()));
+    let source = listing.source_of(spot.origin).map_or(String::new(), |source| format!(", {source}"));
     Report {
         check,
         title,
-        kernel: program.name().to_string(),
+        kernel: listing.name.clone(),
         place: format!("block {block:?} thread {thread:?}"),
         line: format!("PTX line {line} ({text}){source}"),
         details: vec![],

@@ -1,18 +1,17 @@
 //! Checks of barriers and shuffles.
 
 use super::block::BlockChecks;
-use super::report::{Finding, Spot};
-use crate::exec::block::{Barrier, Completed};
-use crate::exec::event::Arrival;
-use crate::exec::launch::Launch;
-use crate::exec::op::Mask;
+use super::report::Spot;
+use super::watch::Watch;
+use crate::machine::Mask;
+use crate::machine::barrier::{Arrival, Barrier, Completed};
 
 impl BlockChecks {
     /// A shuffle read from lanes that take no part.
-    pub fn inactive_source(&mut self, launch: &Launch, origin: u32, thread: u32, lanes: Mask) {
+    pub fn inactive_source(&mut self, watch: &Watch, origin: u32, thread: u32, lanes: Mask) {
         if self.checks.sync {
-            let finding = Finding::new(
-                launch,
+            let finding = watch.sink.finding(
+                watch.grid,
                 "sync",
                 || {
                     format!(
@@ -23,55 +22,54 @@ impl BlockChecks {
                 None,
                 Vec::new,
             );
-            self.found(launch, finding);
+            self.found(watch, finding);
         }
     }
 
     /// Lanes came to a barrier of the block.
-    pub fn at_barrier(
-        &mut self,
-        launch: &Launch,
-        origin: u32,
-        thread: u32,
-        arrival: &Arrival,
-        whole: bool,
-        alive: u32,
-    ) {
+    pub fn at_barrier(&mut self, watch: &Watch, origin: u32, thread: u32, arrival: &Arrival, whole: bool, alive: u32) {
         if !self.checks.sync {
             return;
         }
         let spot = Spot { origin, block: self.number, thread };
-        let ended = launch.threads() - alive;
+        let ended = watch.grid.threads() - alive;
         if arrival.aligned && !whole {
             let title = || "barrier in divergent code: not all lanes of the warp come to it together".to_string();
-            self.found(launch, Finding::new(launch, "sync", title, &spot, None, Vec::new));
+            self.found(watch, watch.sink.finding(watch.grid, "sync", title, &spot, None, Vec::new));
         } else if arrival.threads.is_none() && ended > 0 {
             let title = || format!("barrier that {ended} threads of the block never reach: they have ended");
-            self.found(launch, Finding::new(launch, "sync", title, &spot, None, Vec::new));
+            self.found(watch, watch.sink.finding(watch.grid, "sync", title, &spot, None, Vec::new));
         }
     }
 
     /// Threads came to a barrier where they are counted already.
-    pub fn came_again(&mut self, launch: &Launch, origin: u32, thread: u32) {
+    pub fn came_again(&mut self, watch: &Watch, origin: u32, thread: u32) {
         if self.checks.sync {
             let title = || "threads come to a barrier again that has not completed since they came last".to_string();
             let spot = Spot { origin, block: self.number, thread };
-            self.found(launch, Finding::new(launch, "sync", title, &spot, None, Vec::new));
+            self.found(watch, watch.sink.finding(watch.grid, "sync", title, &spot, None, Vec::new));
         }
     }
 
     /// All threads have ended, but a barrier still waits for some.
-    pub fn barrier_left(&mut self, launch: &Launch, number: usize, barrier: &Barrier) {
+    pub fn barrier_left(&mut self, watch: &Watch, number: usize, barrier: &Barrier) {
         if self.checks.sync {
             let Barrier { arrived, expected, origin, .. } = *barrier;
             let title = || {
-                let expected = expected.unwrap_or(launch.threads());
+                let expected = expected.unwrap_or(watch.grid.threads());
                 format!("barrier {number} never completes: {arrived} threads came, of {expected}")
             };
             let thread = barrier.warps.trailing_zeros() * 32;
             self.found(
-                launch,
-                Finding::new(launch, "sync", title, &Spot { origin, block: self.number, thread }, None, Vec::new),
+                watch,
+                watch.sink.finding(
+                    watch.grid,
+                    "sync",
+                    title,
+                    &Spot { origin, block: self.number, thread },
+                    None,
+                    Vec::new,
+                ),
             );
         }
     }

@@ -1,8 +1,8 @@
 //! Counting memory accesses: bytes, sectors, bank conflicts.
 
-use crate::exec::observe::Seen;
-use crate::exec::op::{LANES, Mask};
-use crate::exec::program::{AccessKind, Program};
+use crate::machine::access::{AccessKind, Seen};
+use crate::machine::listing::Listing;
+use crate::machine::{LANES, Mask};
 
 /// Bytes of a sector, the unit in which device memory is moved.
 pub const SECTOR: u64 = 32;
@@ -98,10 +98,10 @@ impl AccessCounts {
         self.sites.fill(SiteCounts::default());
     }
 
-    fn site(&mut self, program: &Program, seen: &Seen, mask: Mask) -> (&mut SiteCounts, &mut Pattern) {
-        if self.sites.len() < program.sites.len() {
-            self.sites.resize(program.sites.len(), SiteCounts::default());
-            self.patterns.resize(program.sites.len(), Pattern::default());
+    fn site(&mut self, listing: &Listing, seen: &Seen, mask: Mask) -> (&mut SiteCounts, &mut Pattern) {
+        if self.sites.len() < listing.sites.len() {
+            self.sites.resize(listing.sites.len(), SiteCounts::default());
+            self.patterns.resize(listing.sites.len(), Pattern::default());
         }
         let site = &mut self.sites[seen.index as usize];
         if seen.site.access == AccessKind::Atomic {
@@ -111,16 +111,16 @@ impl AccessCounts {
     }
 
     /// An access to device memory.
-    pub fn global(&mut self, program: &Program, seen: &Seen, mask: Mask) {
-        let (site, pattern) = self.site(program, seen, mask);
+    pub fn global(&mut self, listing: &Listing, seen: &Seen, mask: Mask) {
+        let (site, pattern) = self.site(listing, seen, mask);
         let bytes = u64::from(seen.bytes);
         site.global_bytes += bytes * u64::from(mask.count_ones());
         site.sectors += pattern.result(seen.addresses, mask, SECTOR, || (sectors(seen.addresses, mask, bytes), 0)).0;
     }
 
     /// An access to shared memory.
-    pub fn shared(&mut self, program: &Program, seen: &Seen, mask: Mask) {
-        let (site, pattern) = self.site(program, seen, mask);
+    pub fn shared(&mut self, listing: &Listing, seen: &Seen, mask: Mask) {
+        let (site, pattern) = self.site(listing, seen, mask);
         site.shared_bytes += u64::from(seen.bytes) * u64::from(mask.count_ones());
         let (taken, ideal) =
             pattern.result(seen.addresses, mask, unit(seen.bytes), || wavefronts(seen.addresses, mask, seen.bytes));
@@ -129,8 +129,8 @@ impl AccessCounts {
     }
 
     /// An access to local memory.
-    pub fn local(&mut self, program: &Program, seen: &Seen, mask: Mask) {
-        self.site(program, seen, mask).0.local_bytes += u64::from(seen.bytes) * u64::from(mask.count_ones());
+    pub fn local(&mut self, listing: &Listing, seen: &Seen, mask: Mask) {
+        self.site(listing, seen, mask).0.local_bytes += u64::from(seen.bytes) * u64::from(mask.count_ones());
     }
 }
 

@@ -8,9 +8,9 @@ pub mod touched;
 
 use std::collections::BTreeMap;
 
-use crate::exec::program::{AccessKind, Program, WorkKind};
-use crate::exec::tally::Executed;
 use crate::json::Json;
+use crate::machine::access::AccessKind;
+use crate::machine::listing::{Executed, Listing, WorkKind};
 use access::{AccessCounts, SiteCounts};
 use touched::Touched;
 
@@ -139,43 +139,43 @@ pub struct Counters {
 
 impl Counters {
     /// Counts a launch.
-    pub fn add_launch(&mut self, program: &Program) {
-        self.kernels.entry(program.name().to_string()).or_default().launches += 1;
+    pub fn add_launch(&mut self, kernel: &str) {
+        self.kernels.entry(kernel.to_string()).or_default().launches += 1;
     }
 
     /// Adds the sectors that a launch touched.
-    pub fn add_touched(&mut self, program: &Program, touched: &Touched) {
-        let kernel = self.kernels.entry(program.name().to_string()).or_default();
+    pub fn add_touched(&mut self, kernel: &str, touched: &Touched) {
+        let kernel = self.kernels.entry(kernel.to_string()).or_default();
         kernel.loaded_once += touched.loaded();
         kernel.loaded_by_wave += touched.loaded_by_wave();
         kernel.stored_once += touched.stored();
     }
 
-    fn line(&mut self, program: &Program, origin: u32) -> &mut Counts {
-        let source = program.origins.get(origin as usize).map(|origin| origin.source).unwrap_or_default();
-        let file = program.files.iter().find(|(number, _)| *number == source.file);
+    fn line(&mut self, listing: &Listing, origin: u32) -> &mut Counts {
+        let source = listing.origins.get(origin as usize).map(|origin| origin.source).unwrap_or_default();
+        let file = listing.files.iter().find(|(number, _)| *number == source.file);
         let place = (file.map_or(String::new(), |(_, path)| path.clone()), source.line);
-        self.kernels.entry(program.name().to_string()).or_default().lines.entry(place).or_default()
+        self.kernels.entry(listing.name.clone()).or_default().lines.entry(place).or_default()
     }
 
-    /// Adds what a thread executed, by instruction.
-    pub fn add_executed(&mut self, program: &Program, executed: &[Executed]) {
+    /// Adds what a thread executed, by instruction, given the PTX instruction that each came from.
+    pub fn add_executed(&mut self, listing: &Listing, origins: impl Iterator<Item = u32>, executed: &[Executed]) {
         let mut last = None;
         let (mut warps, mut lanes) = (0u64, 0u64);
-        for (inst, change) in program.code.iter().zip(executed) {
+        for (number, change) in origins.zip(executed) {
             (warps, lanes) = (warps.wrapping_add(change.warps), lanes.wrapping_add(change.lanes));
             // An instruction may have become several, which all ran as often as the first.
-            if last == Some(inst.origin) || warps == 0 {
-                last = Some(inst.origin);
+            if last == Some(number) || warps == 0 {
+                last = Some(number);
                 continue;
             }
-            last = Some(inst.origin);
-            let Some(origin) = program.origins.get(inst.origin as usize) else {
+            last = Some(number);
+            let Some(origin) = listing.origins.get(number as usize) else {
                 continue;
             };
             let work = origin.work;
             let barrier = origin.text.starts_with("bar.") || origin.text.starts_with("barrier.");
-            let counts = self.line(program, inst.origin);
+            let counts = self.line(listing, number);
             counts.warps += warps;
             counts.lanes += lanes;
             if barrier {
@@ -190,12 +190,12 @@ impl Counters {
     }
 
     /// Adds a block's memory accesses.
-    pub fn add_accesses(&mut self, program: &Program, counts: &AccessCounts) {
-        for (site, counts) in program.sites.iter().zip(counts.sites()) {
+    pub fn add_accesses(&mut self, listing: &Listing, counts: &AccessCounts) {
+        for (site, counts) in listing.sites.iter().zip(counts.sites()) {
             if *counts == SiteCounts::default() {
                 continue;
             }
-            let line = self.line(program, site.origin);
+            let line = self.line(listing, site.origin);
             if site.access.stores() || site.access == AccessKind::AsyncCopy && site.space == crate::ptx::Space::Shared {
                 line.stores.add(counts)
             } else {

@@ -7,8 +7,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use super::access::SECTOR;
-use crate::exec::observe::Seen;
-use crate::exec::op::{LANES, Mask};
+use crate::machine::access::Seen;
+use crate::machine::{LANES, Mask};
 
 /// Words of 64 sectors in a page, and its sectors: 2 MiB of memory.
 const WORDS: usize = 1024;

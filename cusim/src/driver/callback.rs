@@ -6,7 +6,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use super::code::Code;
-use super::work::Work;
 use super::{Driver, say, with};
 
 /// A C function that the host runs in stream order.
@@ -85,8 +84,10 @@ impl Driver {
     /// next call returns it if it made the context useless.
     fn call_overdue(&mut self, issued: u64) {
         for stream in self.streams.handles() {
-            let overdue = |(own, work): &&(u64, Work)| *own <= issued && work.calls_host();
-            let last = self.streams.get(stream).ok().and_then(|stream| Some(stream.queue.iter().rfind(overdue)?.0));
+            let last = self.streams.get(stream).ok().and_then(|stream| {
+                let overdue = stream.queue.iter().rfind(|(own, work)| *own <= issued && work.calls_host());
+                Some(overdue?.0)
+            });
             let _: Result<(), Code> = last.map_or(Ok(()), |last| self.finish_until(stream, last + 1));
         }
     }

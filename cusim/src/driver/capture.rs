@@ -7,11 +7,11 @@
 
 use std::cell::Cell;
 use std::collections::HashMap;
-use std::thread::{self, ThreadId};
+use std::thread;
 
 use super::Driver;
 use super::code::*;
-use super::graph::Graph;
+use super::graph::{Graph, Recording};
 use super::work::Work;
 
 /// Modes of captures and of threads.
@@ -42,16 +42,6 @@ pub struct Capture {
     pub covers: HashMap<u64, usize>,
     /// The nodes that its next step comes directly after.
     pub after: Vec<usize>,
-}
-
-/// A capture under way.
-pub struct Recording {
-    /// Which threads it keeps from unsafe calls: all, this one, none.
-    mode: u32,
-    thread: ThreadId,
-    /// Steps recorded per stream.
-    counts: HashMap<u64, usize>,
-    broken: bool,
 }
 
 impl Driver {

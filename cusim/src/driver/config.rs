@@ -4,28 +4,8 @@ use std::path::PathBuf;
 
 use super::device::Model;
 use super::release::Release;
+use crate::check::Checks;
 use crate::exec::order::Order;
-
-/// Which checks are on.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Checks {
-    /// Reads of memory that nothing wrote.
-    pub init: bool,
-    /// Races between threads.
-    pub race: bool,
-    /// Misuse of barriers and warp instructions.
-    pub sync: bool,
-}
-
-impl Checks {
-    /// All of them.
-    pub const ALL: Self = Self { init: true, race: true, sync: true };
-
-    /// Whether any is on.
-    pub fn any(self) -> bool {
-        self.init || self.race || self.sync
-    }
-}
 
 /// When asynchronous work is done.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -1,34 +1,15 @@
 //! Graphs: what was recorded, made ready to run, and brought up to date.
 
+use std::collections::HashMap;
 use std::mem::discriminant;
 use std::sync::Arc;
+use std::thread::ThreadId;
 
-use super::Driver;
-use super::capture::Recording;
 use super::code::*;
 use super::handles::Kind;
-use super::say;
-use super::work::{Place, Work};
+use super::work::{End, Node, Place, Work};
+use super::{Driver, say};
 use crate::mem::AllocationKind;
-
-/// A step of a graph.
-#[derive(Clone)]
-pub struct Node {
-    /// What it does.
-    pub work: Work,
-    /// The nodes that it comes directly after, in the order in which these edges were added.
-    pub after: Vec<usize>,
-    /// What memory the ends of a copy or a memset are in; an update must not change that.
-    ends: Vec<End>,
-}
-
-/// Where an end of a copy is, as far as updates care.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum End {
-    Host,
-    Device(u32),
-    Managed(u32),
-}
 
 /// A graph.
 #[derive(Default)]
@@ -43,6 +24,18 @@ pub struct Graph {
 
 impl Kind for Graph {
     const TAG: u64 = 0x54;
+}
+
+/// A capture under way.
+pub struct Recording {
+    /// Which threads it keeps from unsafe calls: all, this one, none.
+    pub(super) mode: u32,
+    /// The thread that began it.
+    pub(super) thread: ThreadId,
+    /// Steps recorded per stream.
+    pub(super) counts: HashMap<u64, usize>,
+    /// Whether it was spoiled.
+    pub(super) broken: bool,
 }
 
 /// A graph ready to run.

@@ -3,22 +3,22 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::Driver;
 use super::code::*;
 use super::config::Asynchrony;
 use super::context::current;
 use super::device::{DEFAULT_SHARED, MAX_THREADS, Model, REGISTERS, RESERVED_SHARED};
 use super::handles::Kind;
 use super::release::loaded;
-use super::say;
-use crate::count::touched::Touched;
+use super::work::Shot;
+use super::{Driver, say};
+use crate::check::watch::Watch;
 use crate::exec::copies::Landing;
-use crate::exec::launch::Launch;
+use crate::exec::launch::{Launch, WORKSPACE};
 use crate::exec::program::Program;
 use crate::lower::Options;
+use crate::machine::grid::Grid;
 use crate::module::{Image, LoadError};
 use crate::ptx;
-use crate::sandbox::WORKSPACE;
 
 /// A loaded module.
 pub struct LoadedModule {
@@ -62,26 +62,6 @@ impl From<Code> for Refused {
     }
 }
 
-/// A launch with its arguments.
-pub struct Shot {
-    /// The kernel.
-    pub program: Arc<Program>,
-    /// Blocks.
-    pub grid: [u32; 3],
-    /// Threads per block.
-    pub block: [u32; 3],
-    /// Dynamic shared memory.
-    pub shared: u32,
-    /// The parameters.
-    pub params: Vec<u8>,
-    /// The device that runs it.
-    pub device: u32,
-    /// Whether its blocks may wait for each other.
-    pub cooperative: bool,
-    /// Blocks that the device has room for at a time.
-    pub wave: u64,
-}
-
 impl Function {
     /// Threads that a block may have.
     pub fn max_threads(&self) -> u32 {
@@ -108,7 +88,7 @@ impl Function {
             return 0;
         }
         let threads = threads.next_multiple_of(32);
-        let shared = u64::from(self.program.shared.static_bytes) + dynamic_shared;
+        let shared = u64::from(self.program.listing.shared.static_bytes) + dynamic_shared;
         if shared > model.shared_optin as u64 {
             return 0;
         }
@@ -190,9 +170,9 @@ impl Driver {
             say(&format!("cuModuleGetFunction: {error}"));
             NOT_SUPPORTED
         })?;
-        let max_dynamic_shared = DEFAULT_SHARED.saturating_sub(program.shared.static_bytes);
-        if program.shared.static_bytes > DEFAULT_SHARED {
-            let bytes = program.shared.static_bytes;
+        let max_dynamic_shared = DEFAULT_SHARED.saturating_sub(program.listing.shared.static_bytes);
+        if program.listing.shared.static_bytes > DEFAULT_SHARED {
+            let bytes = program.listing.shared.static_bytes;
             say(&format!(
                 "cuModuleGetFunction: {name} has {bytes} bytes of static shared memory; {DEFAULT_SHARED} is the limit"
             ));
@@ -217,7 +197,7 @@ impl Driver {
         let program = &function.program;
         Ok(match attribute {
             0 => function.max_threads() as i32,
-            1 => program.shared.static_bytes as i32,
+            1 => program.listing.shared.static_bytes as i32,
             2 => 0,
             3 => program.functions.first().map_or(0, |kernel| kernel.local_bytes as i32),
             4 => function.registers() as i32,
@@ -239,7 +219,7 @@ impl Driver {
         let function = self.functions.get_mut(function)?;
         match attribute {
             8 => {
-                let most = (model.shared_optin as u32).saturating_sub(function.program.shared.static_bytes);
+                let most = (model.shared_optin as u32).saturating_sub(function.program.listing.shared.static_bytes);
                 match u32::try_from(value) {
                     Ok(bytes) if bytes <= most => function.max_dynamic_shared = bytes,
                     _ => {
@@ -355,7 +335,7 @@ impl Driver {
             self.memory.shadow().forget();
         }
         if let Some(counters) = &self.counters {
-            counters.lock().unwrap_or_else(std::sync::PoisonError::into_inner).add_launch(&shot.program);
+            counters.lock().unwrap_or_else(std::sync::PoisonError::into_inner).add_launch(shot.program.name());
         }
         let workspace = if shot.cooperative { self.clear_workspace()? } else { 0 };
         let landing = match self.config.asynchrony {
@@ -364,30 +344,29 @@ impl Driver {
             Asynchrony::Seed(seed) if (seed ^ id) & 1 == 0 => Landing::Eager,
             Asynchrony::Seed(_) => Landing::Late,
         };
-        let launch = Launch {
-            program: &shot.program,
-            grid: shot.grid,
+        let grid = Grid {
+            listing: &shot.program.listing,
+            extent: shot.grid,
             block: shot.block,
             dynamic_shared: shot.shared,
+            id,
+        };
+        let launch = Launch {
+            program: &shot.program,
+            grid: &grid,
             params: shot.params.clone(),
             memory: &self.memory,
             multiprocessors: self.devices[shot.device as usize].model.multiprocessors as u32,
-            id,
             order: self.config.order,
             landing,
-            checks: self.sink.watches() || self.counters.is_some(),
-            sink: &self.sink,
-            counters: self.counters.as_ref(),
-            touched: Touched::new(shot.grid.iter().map(|extent| u64::from(*extent)).product(), shot.wave),
+            watch: Watch::new(&grid, &self.memory, &self.sink, self.counters.as_ref(), shot.wave),
             threads: usize::MAX,
-            released: std::sync::Mutex::default(),
-            turns: crate::check::log::Turns::default(),
             workspace,
         };
         let reports = self.sink.count();
         let result = self.workers.run(&launch);
         if let Err(fault) = result {
-            self.sink.fault(&launch, &fault);
+            self.sink.fault(&grid, &fault);
             return Err(Code(fault.kind.code()));
         }
         // What checks beyond bounds find does not stop a kernel, but the launch has failed.

@@ -2,11 +2,10 @@
 
 use std::sync::Arc;
 
-use super::Driver;
 use super::code::*;
 use super::handles::Kind;
-use super::say;
 use super::work::Work;
+use super::{Driver, say};
 use crate::mem::AllocationKind;
 
 /// A memory pool. It limits and counts; memory is the device's.

@@ -6,8 +6,7 @@ use std::time::Instant;
 use super::Driver;
 use super::callback::HostFunction;
 use super::code::*;
-use super::graph::Node;
-use super::kernel::Shot;
+use crate::exec::program::Program;
 use crate::mem::FreeError;
 
 /// One end of a copy.
@@ -65,6 +64,45 @@ pub enum Work {
     Host(HostFunction),
     /// Run a graph's steps.
     Graph(Arc<Vec<Node>>),
+}
+
+/// A launch with its arguments.
+pub struct Shot {
+    /// The kernel.
+    pub program: Arc<Program>,
+    /// Blocks.
+    pub grid: [u32; 3],
+    /// Threads per block.
+    pub block: [u32; 3],
+    /// Dynamic shared memory.
+    pub shared: u32,
+    /// The parameters.
+    pub params: Vec<u8>,
+    /// The device that runs it.
+    pub device: u32,
+    /// Whether its blocks may wait for each other.
+    pub cooperative: bool,
+    /// Blocks that the device has room for at a time.
+    pub wave: u64,
+}
+
+/// A step of a graph.
+#[derive(Clone)]
+pub struct Node {
+    /// What it does.
+    pub work: Work,
+    /// The nodes that it comes directly after, in the order in which these edges were added.
+    pub after: Vec<usize>,
+    /// What memory the ends of a copy or a memset are in; an update must not change that.
+    pub(super) ends: Vec<End>,
+}
+
+/// Where an end of a copy is, as far as updates care.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum End {
+    Host,
+    Device(u32),
+    Managed(u32),
 }
 
 impl Work {

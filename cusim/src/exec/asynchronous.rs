@@ -1,10 +1,12 @@
 //! `cp.async` and `mbarrier`.
 
-use super::copies::{Copy, Landing};
+use super::copies::Landing;
 use super::core::Core;
 use super::event::Event;
-use super::op::{Inst, LANES, Mask, Op, OpFn, op};
-use super::site::space;
+use super::op::{Inst, Op, OpFn, op};
+use crate::machine::access::Copy;
+use crate::machine::address::space;
+use crate::machine::{LANES, Mask};
 
 /// `cp.async` of `BYTES` bytes: `ops` are destination, source and, if `PARTIAL`, how many bytes to read. The low half
 /// of the immediate is the destination's offset, the high half the source's; the source has the next site.
@@ -85,7 +87,7 @@ impl<const BYTES: u64, const PARTIAL: bool> Op for Start<BYTES, PARTIAL> {
                 copy.land(core.shared);
             }
             if followed && let Some(mut checks) = block.checks.take() {
-                checks.copy_started(block.launch(), core.warp, &copy);
+                checks.copy_started(&block.launch().watch, core.warp, &copy);
                 block.checks = Some(checks);
             }
             if !eager || followed {
@@ -121,7 +123,7 @@ impl Core {
                     copy.land(self.shared);
                 }
                 if let Some(mut checks) = block.checks.take() {
-                    checks.copy_landed(block.launch(), self.warp, &copy);
+                    checks.copy_landed(&block.launch().watch, self.warp, &copy);
                     block.checks = Some(checks);
                 }
             }

@@ -5,8 +5,9 @@
 use std::sync::atomic::{AtomicU16, AtomicU32, AtomicU64, Ordering};
 
 use super::core::{Core, Lane};
-use super::op::{Inst, LANES, Op, OpFn, op};
-use super::site::space;
+use super::op::{Inst, Op, OpFn, op};
+use crate::machine::LANES;
+use crate::machine::address::space;
 use crate::math::float::{self, finish};
 use crate::math::half::{self, BF16, F16, pair2};
 use crate::ptx::{Kind, ScalarType};

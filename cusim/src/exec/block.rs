@@ -1,46 +1,15 @@
 //! A block: its shared memory, its barriers and its warps' turns.
 
 use super::copies::Copies;
-use super::event::{Arrival, Reduction};
-use super::fault::FaultKind;
 use super::launch::Launch;
-use super::op::Mask;
-use super::site::{Invalid, PARAM_WINDOW, Place, Site};
 use crate::check::block::BlockChecks;
+use crate::machine::Mask;
+use crate::machine::address::{Invalid, PARAM_WINDOW, Place, Site};
+use crate::machine::barrier::{Arrival, Barrier, Completed, Reduction};
+use crate::machine::fault::FaultKind;
 
 /// Number of barriers that a block has.
 pub const BARRIERS: usize = 16;
-
-/// A barrier in use.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Barrier {
-    /// Threads that have arrived.
-    pub arrived: u32,
-    /// How many it waits for, if the instruction says so.
-    pub expected: Option<u32>,
-    /// Threads whose predicate was true.
-    pub count: u32,
-    /// Warps that have arrived, as bits.
-    pub warps: u32,
-    /// Those of them that wait.
-    pub waiting: u32,
-    /// Lanes of each warp that have arrived.
-    lanes: [Mask; 32],
-    /// The instruction that the last of them came to.
-    pub origin: u32,
-}
-
-/// What a barrier to which everybody has come found.
-pub struct Completed {
-    /// Threads whose predicate was true.
-    pub count: u32,
-    /// Threads that took part.
-    pub threads: u32,
-    /// Warps that took part, as bits.
-    pub warps: u32,
-    /// Those of them that waited.
-    pub waiting: u32,
-}
 
 /// What operations see of their block.
 pub struct BlockState {
@@ -82,21 +51,19 @@ impl BlockState {
     pub fn reset(&mut self, launch: &Launch, number: u64, turn: u64) {
         self.launch = std::ptr::from_ref(launch).cast();
         self.number = number;
-        let [width, height, _] = launch.grid.map(u64::from);
-        self.index = [(number % width) as u32, (number / width % height) as u32, (number / width / height) as u32];
+        self.index = launch.grid.place(number).map(|place| place as u32);
         self.barriers = [Barrier::default(); BARRIERS];
-        self.alive = launch.threads();
+        self.alive = launch.grid.threads();
         self.ticks = 0;
-        let warps = launch.threads().div_ceil(32) as usize;
-        self.copies.resize_with(warps, Copies::default);
+        self.copies.resize_with(launch.grid.warps(), Copies::default);
         self.copies.iter_mut().for_each(Copies::clear);
-        let bytes = launch.shared_end() as usize;
+        let bytes = launch.grid.shared_end() as usize;
         self.shared.reserve(bytes);
         // Nobody may rely on what shared memory holds at first: not zeros.
         self.shared.fill(bytes, 0xff);
-        self.checks = launch.checks.then(|| {
-            let mut checks = self.checks.take().unwrap_or_else(|| Box::new(BlockChecks::new(launch)));
-            checks.start(launch, number, turn);
+        self.checks = launch.watch.is_needed().then(|| {
+            let mut checks = self.checks.take().unwrap_or_else(|| Box::new(BlockChecks::new(&launch.watch)));
+            checks.start(&launch.watch, number, turn);
             checks
         });
     }
@@ -116,9 +83,9 @@ impl BlockState {
     /// The variable of shared memory around an offset.
     pub fn shared_bounds(&self, address: u64, bytes: u64, window: u64) -> Result<Site, Invalid> {
         let launch = self.launch();
-        let layout = &launch.program.shared;
+        let layout = &launch.program.listing.shared;
         let offset = address.wrapping_sub(window);
-        let dynamic = (layout.dynamic_start, layout.dynamic_start + launch.dynamic_shared);
+        let dynamic = (layout.dynamic_start, layout.dynamic_start + launch.grid.dynamic_shared);
         let variables = layout.variables.iter().map(|variable| (variable.start, variable.end));
         for (start, end) in variables.clone().chain([dynamic]) {
             let (start, end) = (u64::from(start), u64::from(end));
@@ -143,7 +110,7 @@ impl BlockState {
             kind: FaultKind::OutOfBounds,
             detail: format!(
                 "shared memory of this kernel: {} bytes static, {} dynamic (from offset {:#x}){near}",
-                layout.static_bytes, launch.dynamic_shared, layout.dynamic_start
+                layout.static_bytes, launch.grid.dynamic_shared, layout.dynamic_start
             ),
         })
     }
@@ -201,9 +168,9 @@ impl BlockState {
     pub fn finish(&mut self) {
         if let Some(mut checks) = self.checks.take() {
             for (number, barrier) in self.barriers.iter().enumerate().filter(|(_, barrier)| barrier.arrived > 0) {
-                checks.barrier_left(self.launch(), number, barrier);
+                checks.barrier_left(&self.launch().watch, number, barrier);
             }
-            checks.block_ended(self.launch(), false);
+            checks.block_ended(&self.launch().watch, false);
             self.checks = Some(checks);
         }
     }
@@ -211,7 +178,7 @@ impl BlockState {
     /// A thread met a fault that ends the launch.
     pub fn give_up(&mut self) {
         if let Some(mut checks) = self.checks.take() {
-            checks.block_ended(self.launch(), true);
+            checks.block_ended(&self.launch().watch, true);
             self.checks = Some(checks);
         }
     }

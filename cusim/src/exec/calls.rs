@@ -3,25 +3,25 @@
 use super::block::BlockState;
 use super::core::Core;
 use super::event::Call;
-use super::fault::{Fault, FaultKind};
 use super::frame::{Scope, Surroundings, fill};
 use super::launch::Launch;
-use super::op::{LANES, Mask};
 use super::program::Slot;
-use super::site::FIRST_OFFSET;
 use super::warp::{Frame, Group, Wait, Warp};
+use crate::machine::address::FIRST_OFFSET;
+use crate::machine::fault::{Fault, FaultKind};
+use crate::machine::{LANES, Mask};
 
 /// What a frame's constants are made from.
 pub fn surroundings<'a>(launch: &'a Launch, state: &BlockState, warp: u32, local_base: u32) -> Surroundings<'a> {
     Surroundings {
-        block_size: launch.block,
-        grid_size: launch.grid,
+        block_size: launch.grid.block,
+        grid_size: launch.grid.extent,
         block_index: state.index,
         warp,
         params: &launch.params,
-        dynamic_shared: launch.dynamic_shared,
-        total_shared: launch.program.shared.static_bytes + launch.dynamic_shared,
-        grid_id: launch.id,
+        dynamic_shared: launch.grid.dynamic_shared,
+        total_shared: launch.program.listing.shared.static_bytes + launch.grid.dynamic_shared,
+        grid_id: launch.grid.id,
         workspace: launch.workspace,
         multiprocessors: launch.multiprocessors,
         local_base,
@@ -51,7 +51,7 @@ fn note_passed(core: &Core, launch: &Launch, state: &mut BlockState, local: u32,
     };
     for lane in (0..LANES as u32).filter(|lane| core.mask >> lane & 1 != 0) {
         for slot in slots {
-            checks.local_passed(launch, core.warp * 32 + lane, local - FIRST_OFFSET + slot.offset, slot.bytes);
+            checks.local_passed(&launch.watch, core.warp * 32 + lane, local - FIRST_OFFSET + slot.offset, slot.bytes);
         }
     }
 }
@@ -107,13 +107,13 @@ pub fn enter_functions(
             return_to: pc + 1,
         };
         let fits = frame.registers + callee.register_bytes <= program.register_bytes
-            && frame.local - FIRST_OFFSET + callee.local_bytes <= program.local_bytes;
+            && frame.local - FIRST_OFFSET + callee.local_bytes <= program.listing.local_bytes;
         if !fits {
             let detail = format!(
                 "calling {} at depth {} needs more than the {} bytes of stack per thread",
                 callee.name,
                 group.callers.len() + 1,
-                program.local_bytes
+                program.listing.local_bytes
             );
             return Err(failed(FaultKind::StackOverflow, detail));
         }

@@ -2,8 +2,9 @@
 
 use super::core::Core;
 use super::event::{Call, Event};
-use super::fault::{Fault, FaultKind};
-use super::op::{Inst, Mask, Op, OpFn, op};
+use super::op::{Inst, Op, OpFn, op};
+use crate::machine::Mask;
+use crate::machine::fault::{Fault, FaultKind};
 
 /// Runs the instruction in the lanes that its guard lets through.
 struct Guarded;

@@ -1,6 +1,7 @@
 //! Asynchronous copies from global to shared memory, `cp.async`.
 
-use super::op::{LANES, Mask};
+use crate::machine::access::Copy;
+use crate::machine::{LANES, Mask};
 
 /// When the bytes of an asynchronous copy arrive.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -10,25 +11,6 @@ pub enum Landing {
     Eager,
     /// When the thread waits for them; never, if it does not.
     Late,
-}
-
-/// A copy of a warp that was started.
-#[derive(Clone)]
-pub struct Copy {
-    /// Lanes whose bytes are under way.
-    pub lanes: Mask,
-    /// Lanes' sources on the host.
-    pub source: [u64; LANES],
-    /// Lanes' destinations: offsets in shared memory.
-    pub target: [u32; LANES],
-    /// Bytes to write.
-    pub bytes: u32,
-    /// Bytes to read; the rest is zero.
-    pub read: [u32; LANES],
-    /// Group it was committed to, counted per lane; 0 while it is not.
-    pub group: u32,
-    /// The instruction that started it.
-    pub origin: u32,
 }
 
 /// Copies under way of a warp.

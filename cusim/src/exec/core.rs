@@ -1,8 +1,9 @@
 //! The state that operations work on: one warp, run by one host thread.
 
 use super::event::Event;
-use super::op::{Inst, LANES, Mask};
-use super::site::Site;
+use super::op::Inst;
+use crate::machine::address::Site;
+use crate::machine::{LANES, Mask};
 
 /// What an operation sees of the warp that is running and of its block.
 pub struct Core {

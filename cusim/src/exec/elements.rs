@@ -8,7 +8,7 @@ use std::arch::x86_64::{
 };
 
 use super::core::{Core, Lane};
-use super::op::LANES;
+use crate::machine::LANES;
 use crate::math::half::{self, BF16, F16, Half};
 
 /// An accumulator.

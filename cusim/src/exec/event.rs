@@ -1,7 +1,8 @@
 //! What an instruction may ask of the scheduler.
 
-use super::fault::Fault;
-use super::op::Mask;
+use crate::machine::Mask;
+use crate::machine::barrier::Arrival;
+use crate::machine::fault::Fault;
 
 /// Why an operation left the straight path.
 pub enum Event {
@@ -29,32 +30,6 @@ pub enum Event {
     Yield,
     /// The program did something that ends the launch.
     Fault(Box<Fault>),
-}
-
-/// Arrival at a barrier.
-#[derive(Clone, Copy, Debug)]
-pub struct Arrival {
-    /// Which of the block's sixteen barriers.
-    pub barrier: u32,
-    /// How many threads it waits for; all threads of the block that have not ended if `None`.
-    pub threads: Option<u32>,
-    /// Whether the lanes wait or only announce themselves.
-    pub waits: bool,
-    /// Whether all lanes of the warp must come together.
-    pub aligned: bool,
-    /// A reduction, with the lanes whose predicate is true, and the register for the result.
-    pub reduction: Option<(Reduction, Mask, u32)>,
-}
-
-/// What a barrier computes over its threads' predicates.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Reduction {
-    /// How many are true.
-    Count,
-    /// Whether all are.
-    All,
-    /// Whether any is.
-    Any,
 }
 
 /// A call: for each lane, which function; and where arguments and results lie.

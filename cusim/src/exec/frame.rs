@@ -1,8 +1,8 @@
 //! Filling a frame's constant registers.
 
 use super::core::Lane;
-use super::op::Mask;
 use super::program::{Constant, FunctionCode, Source, Special};
+use crate::machine::Mask;
 
 /// What special registers and parameters of a warp are made of.
 pub struct Surroundings<'a> {

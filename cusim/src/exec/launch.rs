@@ -1,21 +1,18 @@
 //! A grid: its blocks on the host's threads.
 
-use std::collections::HashMap;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use super::copies::Landing;
-use super::fault::Fault;
 use super::order::Order;
 use super::program::Program;
 use super::scheduler::{Block, Outcome};
-use super::site::Site;
-use super::tally::Executed;
-use crate::check::log::Turns;
-use crate::check::report::Sink;
-use crate::count::Counters;
-use crate::count::touched::Touched;
+use crate::check::watch::Watch;
+use crate::machine::address::Site;
+use crate::machine::fault::Fault;
+use crate::machine::grid::Grid;
+use crate::machine::listing::Executed;
 use crate::mem::Memory;
 
 /// Work below this is not worth waking another thread for.
@@ -27,69 +24,31 @@ const MAX_RESIDENT: usize = 4096;
 /// Rounds in which no resident block got further, after which the launch is given up.
 const MAX_IDLE_ROUNDS: u32 = 20_000;
 
+/// Bytes of the memory that the blocks of a grid meet in.
+pub const WORKSPACE: usize = 256;
+
 /// A launch of a kernel.
 pub struct Launch<'a> {
     /// What to run.
     pub program: &'a Program,
-    /// Blocks along each axis.
-    pub grid: [u32; 3],
-    /// Threads of a block along each axis.
-    pub block: [u32; 3],
-    /// Bytes of dynamic shared memory.
-    pub dynamic_shared: u32,
+    /// How many blocks of how many threads.
+    pub grid: &'a Grid<'a>,
     /// The kernel's parameters, laid out as it reads them.
     pub params: Vec<u8>,
     /// Device memory.
     pub memory: &'a Memory,
     /// Multiprocessors of the device.
     pub multiprocessors: u32,
-    /// Number of the launch, counted from 1.
-    pub id: u64,
     /// In which order blocks and warps run.
     pub order: Order,
     /// When asynchronous copies land.
     pub landing: Landing,
-    /// Whether to check more than bounds, or to count accesses.
-    pub checks: bool,
-    /// Where reports go.
-    pub sink: &'a Sink,
-    /// Where counts go.
-    pub counters: Option<&'a Mutex<Counters>>,
-    /// What it touched of device memory, where that is counted.
-    pub touched: Touched,
+    /// The sanitizer and the counters.
+    pub watch: Watch<'a>,
     /// Host threads.
     pub threads: usize,
-    /// What blocks released through atomics, by address.
-    pub released: Mutex<Released>,
-    /// Whose turn it is to have its accesses to device memory checked.
-    pub turns: Turns,
     /// Memory that the blocks of a cooperative grid meet in; 0 for other grids.
     pub workspace: u64,
-}
-
-/// Times of blocks that happened before an atomic's last write, by the atomic's address.
-pub type Released = HashMap<u64, HashMap<u64, u64>>;
-
-impl Launch<'_> {
-    /// Threads per block.
-    pub fn threads(&self) -> u32 {
-        self.block.iter().product()
-    }
-
-    /// What blocks released through atomics.
-    pub fn released(&self) -> std::sync::MutexGuard<'_, Released> {
-        self.released.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
-    }
-
-    /// Blocks in the grid.
-    pub fn blocks(&self) -> u64 {
-        self.grid.iter().map(|extent| u64::from(*extent)).product()
-    }
-
-    /// End of shared memory.
-    pub fn shared_end(&self) -> u32 {
-        self.program.shared.dynamic_start + self.dynamic_shared
-    }
 }
 
 /// What threads that run a launch share.
@@ -136,7 +95,7 @@ impl Workers {
     /// Runs a launch to its end.
     pub fn run(&self, launch: &Launch) -> Result<(), Box<Fault>> {
         let progress = Progress { next: AtomicU64::new(0), stop: AtomicBool::new(false), fault: Mutex::new(None) };
-        let checks = launch.sink.checks();
+        let checks = launch.watch.checks();
         let ordered = checks.race || checks.init;
         let threads = if launch.program.order_sensitive || checks.race && launch.program.blocks_meet() {
             1
@@ -144,15 +103,15 @@ impl Workers {
             launch.threads.min(self.threads)
         };
         match &self.pool {
-            Some(pool) if threads > 1 && launch.blocks() > 1 => {
+            Some(pool) if threads > 1 && launch.grid.blocks() > 1 => {
                 if ordered && !launch.program.blocks_meet() {
-                    launch.turns.run_in_parallel();
+                    launch.watch.turns.run_in_parallel();
                 }
                 // The caller begins alone; others join if the first blocks show that there is enough to do.
                 let begun = Instant::now();
                 let more = self.with_worker(|worker| {
                     run_blocks(launch, &progress, worker, |done| {
-                        let left = launch.blocks() - done.min(launch.blocks());
+                        let left = launch.grid.blocks() - done.min(launch.grid.blocks());
                         let rate = begun.elapsed().as_secs_f64() / done as f64;
                         left > 0 && rate * left as f64 > WORTH_SHARING.as_secs_f64()
                     })
@@ -172,10 +131,7 @@ impl Workers {
                 self.with_worker(|worker| run_blocks(launch, &progress, worker, |_| false));
             }
         }
-        if let Some(counters) = launch.counters {
-            let mut counters = counters.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-            counters.add_touched(launch.program, &launch.touched);
-        }
+        launch.watch.ended();
         let fault = progress.fault.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
         fault.map_or(Ok(()), |(_, fault)| Err(fault))
     }
@@ -193,13 +149,13 @@ impl Workers {
 /// early.
 fn run_blocks(launch: &Launch, progress: &Progress, worker: &mut Worker, leave: impl Fn(u64) -> bool) -> bool {
     worker.sites.clear();
-    worker.sites.resize(launch.program.sites.len() + 1, Site::EMPTY);
-    let counting = launch.counters.is_some();
+    worker.sites.resize(launch.program.listing.sites.len() + 1, Site::EMPTY);
+    let counting = launch.watch.counts();
     if counting {
         worker.executed.clear();
         worker.executed.resize(launch.program.code.len() + 1, Executed::default());
     }
-    let total = launch.blocks();
+    let total = launch.grid.blocks();
     let mut resident: Vec<Block> = vec![];
     let mut done = 0;
     let mut idle = 0;
@@ -244,10 +200,7 @@ fn run_blocks(launch: &Launch, progress: &Progress, worker: &mut Worker, leave: 
             }
         }
     }
-    if let Some(counters) = launch.counters {
-        let mut counters = counters.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        counters.add_executed(launch.program, &worker.executed);
-    }
+    launch.watch.executed(launch.program.code.iter().map(|inst| inst.origin), &worker.executed);
     left_early
 }
 

@@ -7,8 +7,9 @@ use std::arch::x86_64::{
 };
 
 use super::core::Core;
-use super::op::{Inst, LANES, Mask, Op, OpFn, op};
-use super::site::space;
+use super::op::{Inst, Op, OpFn, op};
+use crate::machine::address::space;
+use crate::machine::{LANES, Mask};
 
 /// Transposes eight rows of eight 16-bit values.
 #[inline(always)]

@@ -3,8 +3,9 @@
 use std::arch::x86_64::{__m128i, _mm_load_si128, _mm512_castsi128_si512, _mm512_inserti32x4, _mm512_store_si512};
 
 use super::core::{Core, Lane};
-use super::op::{Inst, LANES, Mask, Op, OpFn, has_avx512, op};
-use super::site::space;
+use super::op::{Inst, Op, OpFn, has_avx512, op};
+use crate::machine::address::space;
+use crate::machine::{LANES, Mask};
 
 /// A value in memory and the register that holds it.
 pub trait Cell: Copy + 'static {

@@ -1,25 +1,10 @@
 //! Shows memory accesses to the checks and counters, after they were made.
 
 use super::core::Core;
-use super::op::{Inst, LANES, Mask, Op, OpFn, op};
-use super::program::{AccessKind, MemorySite};
-use super::site::{Site, space};
-
-/// A warp's access as observers see it.
-pub struct Seen<'a> {
-    /// The instruction.
-    pub site: &'a MemorySite,
-    /// Its number.
-    pub index: u32,
-    /// Number of the warp.
-    pub warp: u32,
-    /// Lanes that took part.
-    pub mask: Mask,
-    /// Their addresses.
-    pub addresses: &'a [u64; LANES],
-    /// Bytes that each lane accessed.
-    pub bytes: u32,
-}
+use super::op::{Inst, Op, OpFn, op};
+use crate::machine::access::{AccessKind, MemorySite, Seen};
+use crate::machine::address::{Site, space};
+use crate::machine::{LANES, Mask};
 
 /// Runs a memory instruction, then shows it.
 struct Observed;
@@ -31,10 +16,10 @@ impl Op for Observed {
         unsafe {
             let block = &mut *core.block;
             let program = block.launch().program;
-            let site = &program.sites[inst.aux as usize];
+            let site = &program.listing.sites[inst.aux as usize];
             let addresses = addresses(core, inst, site);
             let second = (site.access == AccessKind::AsyncCopy).then(|| {
-                let source = &program.sites[inst.aux as usize + 1];
+                let source = &program.listing.sites[inst.aux as usize + 1];
                 (source, self::addresses(core, inst, source))
             });
             let races = block.checks.as_ref().is_some_and(|checks| checks.looks_for_races());
@@ -138,7 +123,7 @@ impl Core {
         let Some(mut checks) = block.checks.take() else {
             return;
         };
-        checks.accessed(block.launch(), seen, stored);
+        checks.accessed(&block.launch().watch, seen, stored);
         block.checks = Some(checks);
     }
 
@@ -150,7 +135,7 @@ impl Core {
             return;
         }
         let program = block.launch().program;
-        let site = &program.sites[inst.aux as usize];
+        let site = &program.listing.sites[inst.aux as usize];
         for addresses in elements {
             let seen = Seen { site, index: inst.aux, warp: self.warp, mask: self.mask, addresses, bytes: site.bytes };
             self.show(&seen, None);

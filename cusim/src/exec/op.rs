@@ -2,12 +2,6 @@
 
 use super::core::Core;
 
-/// Lanes of a warp.
-pub const LANES: usize = 32;
-
-/// One bit per lane.
-pub type Mask = u32;
-
 /// What an instruction does: changes the core's state, and says whether something other than "go on with the next
 /// instruction" is to follow (then [`Core::event`] says what).
 pub type OpFn = unsafe fn(&mut Core, &Inst) -> bool;

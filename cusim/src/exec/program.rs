@@ -1,61 +1,9 @@
 //! A kernel ready to run: its code, that of all functions it may call, and what it needs of a block.
 
 use super::op::Inst;
-use crate::ptx::{PerfHints, SourceLine, Space};
-
-/// Where an instruction came from.
-#[derive(Clone, Debug)]
-pub struct Origin {
-    /// Line of the PTX text.
-    pub ptx_line: u32,
-    /// Line of the source.
-    pub source: SourceLine,
-    /// The instruction as written.
-    pub text: String,
-    /// What it counts as.
-    pub work: Work,
-}
-
-/// What an instruction counts as, per lane.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Work {
-    /// Kind of arithmetic.
-    pub kind: WorkKind,
-    /// Operations per lane; for tensor operations per warp.
-    pub amount: u32,
-}
-
-/// Kinds of arithmetic that are counted.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum WorkKind {
-    /// Moves, control, memory.
-    #[default]
-    Other,
-    /// f32 additions.
-    Add32,
-    /// f32 multiplications.
-    Mul32,
-    /// f32 fused multiply-adds, two operations each.
-    Fma32,
-    /// f32 divisions, roots and approximate functions.
-    Special32,
-    /// f64 operations.
-    Float64,
-    /// f16 and bf16 operations outside of the tensor cores.
-    Half,
-    /// Integer and bit operations.
-    Integer,
-    /// Tensor operations on f16.
-    TensorF16,
-    /// Tensor operations on bf16.
-    TensorBf16,
-    /// Tensor operations on tf32.
-    TensorTf32,
-    /// Tensor operations on f64.
-    TensorF64,
-    /// Tensor operations on integers.
-    TensorInt,
-}
+use crate::machine::access::AccessKind;
+use crate::machine::listing::Listing;
+use crate::ptx::{PerfHints, Space};
 
 /// A register that is filled when a function is entered.
 #[derive(Clone, Copy, Debug)]
@@ -174,112 +122,31 @@ pub struct CallSite {
     pub results: Vec<Slot>,
 }
 
-/// What a memory instruction does, for those who watch.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct MemorySite {
-    /// The space that the instruction names.
-    pub space: Space,
-    /// Bytes per lane.
-    pub bytes: u32,
-    /// What it does there.
-    pub access: AccessKind,
-    /// Values per lane.
-    pub values: u8,
-    /// Which operand holds the address.
-    pub address: u8,
-    /// Whether the address is 64 bits wide.
-    pub wide: bool,
-    /// Lanes whose addresses count: all, except for matrices of fewer rows.
-    pub lanes: u32,
-    /// The PTX instruction.
-    pub origin: u32,
-}
-
-/// What a memory instruction does.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum AccessKind {
-    /// Plain read.
-    Load,
-    /// Plain write.
-    Store,
-    /// Read that other threads may write at the same time: volatile, relaxed, acquire.
-    StrongLoad,
-    /// Write that other threads may read at the same time.
-    StrongStore,
-    /// Read-modify-write.
-    Atomic,
-    /// Read by all lanes of a warp together, such as `ldmatrix`.
-    MatrixLoad,
-    /// Write by all lanes of a warp together.
-    MatrixStore,
-    /// Asynchronous copy: reads here and writes elsewhere later.
-    AsyncCopy,
-    /// The reading end of an asynchronous copy whose third operand says how many bytes each lane reads.
-    PartialCopy,
-}
-
-impl AccessKind {
-    /// Whether it only writes, where its address points.
-    pub fn stores(self) -> bool {
-        matches!(self, AccessKind::Store | AccessKind::StrongStore | AccessKind::MatrixStore)
-    }
-}
-
-/// A variable in shared memory.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SharedVariable {
-    /// Its name.
-    pub name: String,
-    /// First address.
-    pub start: u32,
-    /// End.
-    pub end: u32,
-}
-
-/// Shared memory of a kernel.
-#[derive(Clone, Debug, Default)]
-pub struct SharedLayout {
-    /// The static variables, with gaps between them.
-    pub variables: Vec<SharedVariable>,
-    /// Where dynamic shared memory begins.
-    pub dynamic_start: u32,
-    /// Bytes of static shared memory as a real compiler would lay it out.
-    pub static_bytes: u32,
-}
-
 /// A kernel ready to run.
 #[derive(Debug, Default)]
 pub struct Program {
+    /// What those see of it who watch it run.
+    pub listing: Listing,
     /// The instructions of all functions.
     pub code: Vec<Inst>,
     /// Operands beyond the sixth.
     pub operands: Vec<u32>,
-    /// The PTX instructions.
-    pub origins: Vec<Origin>,
     /// The functions; the kernel first.
     pub functions: Vec<FunctionCode>,
     /// Call sites.
     pub calls: Vec<CallSite>,
     /// Targets of indexed branches.
     pub tables: Vec<Vec<u32>>,
-    /// Memory instructions.
-    pub sites: Vec<MemorySite>,
-    /// Shared memory.
-    pub shared: SharedLayout,
     /// Bytes of the kernel's parameters.
     pub param_bytes: u32,
     /// The kernel's parameters: offset and size.
     pub params: Vec<Slot>,
     /// Performance directives.
     pub hints: PerfHints,
-    /// Paths by `.file` number.
-    pub files: Vec<(u32, String)>,
     /// Addresses of device functions in code, for indirect calls: the index of the function.
     pub function_addresses: Vec<(u64, u32)>,
     /// Bytes of registers that a warp needs, calls included.
     pub register_bytes: u32,
-    /// Bytes of local memory that a thread needs, calls included.
-    pub local_bytes: u32,
     /// Whether the results depend on the order in which blocks run: float atomics, atomics whose old value is used,
     /// and memory that blocks use to wait for each other.
     pub order_sensitive: bool,
@@ -294,13 +161,13 @@ pub struct Program {
 impl Program {
     /// The kernel's name.
     pub fn name(&self) -> &str {
-        self.functions.first().map_or("", |kernel| &kernel.name)
+        &self.listing.name
     }
 
     /// Whether blocks may order what they do to device memory: through atomics, volatile accesses and so on.
     pub fn blocks_meet(&self) -> bool {
         self.may_wait
-            || self.sites.iter().any(|site| {
+            || self.listing.sites.iter().any(|site| {
                 let strong =
                     matches!(site.access, AccessKind::Atomic | AccessKind::StrongLoad | AccessKind::StrongStore);
                 strong && !matches!(site.space, Space::Shared | Space::Local)
@@ -311,13 +178,6 @@ impl Program {
     pub fn function_of(&self, pc: u32) -> &FunctionCode {
         let after = self.functions.partition_point(|function| function.entry <= pc);
         &self.functions[after.saturating_sub(1)]
-    }
-
-    /// An instruction's source line as `file:line`.
-    pub fn source_of(&self, origin: u32) -> Option<String> {
-        let source = self.origins.get(origin as usize)?.source;
-        let (_, path) = self.files.iter().find(|(number, _)| *number == source.file)?;
-        Some(format!("{path}:{}", source.line))
     }
 }
 

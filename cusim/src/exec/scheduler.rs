@@ -7,13 +7,14 @@ use super::block::BlockState;
 use super::calls::{copy_results, enter_functions, surroundings};
 use super::core::Core;
 use super::event::Event;
-use super::fault::{Fault, FaultKind};
 use super::frame::{Scope, fill};
 use super::launch::Launch;
-use super::op::{LANES, Mask};
-use super::site::{FIRST_OFFSET, Site};
-use super::tally::{Executed, Tally};
+use super::tally::Tally;
 use super::warp::{Frame, Group, Wait, Warp};
+use crate::machine::address::{FIRST_OFFSET, Site};
+use crate::machine::fault::{Fault, FaultKind};
+use crate::machine::listing::Executed;
+use crate::machine::{LANES, Mask};
 
 /// Jumps back after which a group gives others a turn.
 const TURN: u32 = 2000;
@@ -54,8 +55,8 @@ impl Block {
 
     /// Prepares for the block of a launch whose turn it is.
     pub fn start(&mut self, launch: &Launch, turn: u64) {
-        self.state.reset(launch, launch.order.nth(turn, launch.blocks()), turn);
-        let threads = launch.threads();
+        self.state.reset(launch, launch.order.nth(turn, launch.grid.blocks()), turn);
+        let threads = launch.grid.threads();
         let count = threads.div_ceil(32);
         if self.warps.len() < count as usize {
             self.warps.resize_with(count as usize, Warp::new);
@@ -66,13 +67,13 @@ impl Block {
             let lanes = (threads - index * 32).min(32);
             let mask = if lanes == 32 { Mask::MAX } else { (1 << lanes) - 1 };
             warp.registers.reserve(program.register_bytes as usize);
-            warp.local.reserve((program.local_bytes as usize) * LANES);
+            warp.local.reserve((program.listing.local_bytes as usize) * LANES);
             warp.alive = mask;
             warp.groups.clear();
             let kernel = &program.functions[0];
             let around = surroundings(launch, &self.state, index, FIRST_OFFSET);
-            let scope = if warp.filled_for == (launch.id, index) { Scope::Block } else { Scope::All };
-            warp.filled_for = (launch.id, index);
+            let scope = if warp.filled_for == (launch.grid.id, index) { Scope::Block } else { Scope::All };
+            warp.filled_for = (launch.grid.id, index);
             // SAFETY: the register file has room for the kernel's frame, which comes first.
             unsafe { fill(warp.registers.as_ptr(), kernel, &around, Mask::MAX, scope) };
             let frame = Frame { local: FIRST_OFFSET, ..Frame::default() };
@@ -100,7 +101,7 @@ impl Block {
         sites: &mut [Site],
         executed: Option<&mut [Executed]>,
     ) -> Result<Outcome, Box<Fault>> {
-        let count = launch.threads().div_ceil(32) as usize;
+        let count = launch.grid.warps();
         let order = launch.order.permutation(count as u64, self.state.number);
         let mut patience = PATIENCE;
         let counting = executed.is_some();
@@ -147,7 +148,7 @@ impl Block {
         let core = &mut self.core;
         core.warp = index as u32;
         core.local = warp.local.as_ptr();
-        core.local_stride = launch.program.local_bytes as usize;
+        core.local_stride = launch.program.listing.local_bytes as usize;
         let mut turn = TURN;
         while let Some(mut group) = warp.take_next() {
             if group.mask & warp.alive == 0 {
@@ -287,7 +288,7 @@ impl Block {
                             if let Some(checks) = &mut self.state.checks {
                                 if again {
                                     let thread = index as u32 * 32 + core.mask.trailing_zeros();
-                                    checks.came_again(launch, inst.origin, thread);
+                                    checks.came_again(&launch.watch, inst.origin, thread);
                                 }
                                 checks.announced(index);
                             }

@@ -3,8 +3,9 @@
 use std::io::Write;
 
 use super::core::Core;
-use super::fault::FaultKind;
-use super::op::{Inst, LANES, Op, OpFn, op};
+use super::op::{Inst, Op, OpFn, op};
+use crate::machine::LANES;
+use crate::machine::fault::FaultKind;
 
 /// The most characters of a string argument that are printed.
 const MAX_STRING: u64 = 4096;

@@ -1,16 +1,7 @@
 //! How often instructions were executed.
 
-use super::op::Mask;
-
-/// Executed warps and lanes of an instruction, less those of the instruction before it (modulo 2^64): a run of
-/// instructions is counted where it begins and where it ends.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Executed {
-    /// Warps.
-    pub warps: u64,
-    /// Lanes.
-    pub lanes: u64,
-}
+use crate::machine::Mask;
+use crate::machine::listing::Executed;
 
 /// Counts of a program's instructions, one more than there are; null where nothing is counted.
 #[derive(Clone, Copy)]

@@ -11,7 +11,9 @@ use super::elements::{
     Accumulator, BF16Element, Clamped, Element, F16Element, F64Element, MAX_PACKED, Packed, Plain, S4Element, S4Wide,
     S8Element, S8Wide, Store, TF32Element, U4Element, U4Wide, U8Element, U8Wide,
 };
-use super::op::{Inst, LANES, Mask, Op, OpFn, op};
+use super::op::{Inst, Op, OpFn, op};
+use crate::machine::fault::FaultKind;
+use crate::machine::{LANES, Mask};
 
 /// `mma.sync` with `8 * BLOCKS` rows, 8 columns and `K` products. Operands, in the program's list from `ops[0]` on:
 /// D, A, B, C.
@@ -101,7 +103,7 @@ impl Core {
         } else {
             let lane = (!self.mask).trailing_zeros();
             let detail = format!("lane {lane} does not take part, but all 32 lanes must");
-            self.fault(inst, super::fault::FaultKind::Divergence, lane, detail);
+            self.fault(inst, FaultKind::Divergence, lane, detail);
         }
         false
     }

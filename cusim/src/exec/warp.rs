@@ -5,8 +5,8 @@
 //! which spin on a lock cannot starve the lane that holds it.
 
 use super::buffer::Buffer;
-use super::event::Arrival;
-use super::op::Mask;
+use crate::machine::Mask;
+use crate::machine::barrier::Arrival;
 
 /// Where a group's current function keeps its registers and variables.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -1,13 +1,12 @@
 //! `cp.async` and `mbarrier`.
 
-use super::body::{Body, Problem};
-use super::instruction::{UNKNOWN, expect, finish};
+use super::body::Body;
 use super::memory::{address, cache_operators};
-use super::moves::PRED;
+use super::problem::{Problem, UNKNOWN, expect, finish};
 use crate::exec::asynchronous as exec;
 use crate::exec::op::{OpFn, map};
 use crate::exec::opcode::Opcode;
-use crate::exec::program::{AccessKind, MemorySite};
+use crate::machine::access::{AccessKind, MemorySite};
 use crate::ptx::{Operand, ScalarType, Space};
 
 const B32: ScalarType = ScalarType::bits(32);
@@ -69,7 +68,7 @@ fn copy<'m>(body: &mut Body<'_, 'm>, opcode: &mut Opcode, operands: &[Operand<'m
             _ => false,
         };
         uses.push(if ignore {
-            let skip = body.source(read, PRED)?;
+            let skip = body.source(read, ScalarType::PREDICATE)?;
             let count = body.temporary(32);
             let all = body.bits(bytes, 32);
             body.push(map!(|skip: bool, all: u32| -> u32 { if skip { 0 } else { all } }), vec![count], vec![skip, all]);
@@ -150,7 +149,7 @@ fn barrier<'m>(body: &mut Body<'_, 'm>, opcode: &mut Opcode, operands: &[Operand
             }
             let run = (if parity { exec::test_parity() } else { exec::test() }, AccessKind::Atomic);
             let token = body.source(&operands[2], if parity { B32 } else { B64 })?;
-            on_object(body, opcode, &operands[1..2], run, Some((&operands[0], PRED)), Some(token))
+            on_object(body, opcode, &operands[1..2], run, Some((&operands[0], ScalarType::PREDICATE)), Some(token))
         }
     }
 }
@@ -170,7 +169,7 @@ fn on_object<'m>(
     }
     finish(opcode)?;
     expect(operands, 1)?;
-    let window = crate::exec::site::SHARED_WINDOW;
+    let window = crate::machine::address::SHARED_WINDOW;
     let at = match space {
         Some(Space::Shared) => address(body, &operands[0], Space::Shared)?,
         _ => {

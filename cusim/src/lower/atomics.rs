@@ -1,12 +1,12 @@
 //! `atom` and `red`.
 
-use super::body::{Body, Problem, register_bits};
-use super::instruction::{UNKNOWN, expect, finish};
+use super::body::{Body, register_bits};
 use super::memory::{address, cache_operators};
+use super::problem::{Problem, UNKNOWN, expect, finish};
 use crate::exec::atomics;
 use crate::exec::opcode::Opcode;
-use crate::exec::program::{AccessKind, MemorySite};
-use crate::exec::site::space;
+use crate::machine::access::{AccessKind, MemorySite};
+use crate::machine::address::space;
 use crate::ptx::{Kind, Operand, ScalarType, Space};
 
 const NAMES: [&str; 10] = ["add", "min", "max", "inc", "dec", "and", "or", "xor", "exch", "cas"];

@@ -7,14 +7,24 @@ use std::collections::HashMap;
 
 use super::draft::{Draft, Flow, Reg, RegInfo};
 use super::exchange::Seeds;
+use super::problem::Problem;
 use super::reach::Reached;
-use super::{Globals, Options};
 use crate::exec::op::OpFn;
-use crate::exec::program::{MemorySite, Origin, Program, Slot, Source};
-use crate::ptx::{Function, Instruction, Module, ScalarType, SourceLine, Statement};
+use crate::exec::program::{Program, Slot, Source};
+use crate::machine::access::MemorySite;
+use crate::ptx::{Function, Module, ScalarType};
 
-/// Why an instruction cannot be lowered.
-pub type Problem = String;
+/// What lowering adds for those who watch the program run.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Options {
+    /// Keep instructions that could be resolved beforehand, so that every PTX instruction is counted.
+    pub keep_moves: bool,
+    /// Show memory accesses and barriers to the checks and counters.
+    pub observe: bool,
+}
+
+/// Addresses of a module's variables in device memory.
+pub type Globals = HashMap<String, u64>;
 
 /// A name in scope.
 #[derive(Clone, Copy, Debug)]
@@ -102,37 +112,6 @@ impl<'b, 'm> Body<'b, 'm> {
         }
     }
 
-    /// Lowers all statements, collecting problems.
-    pub fn lower(&mut self) {
-        let function = self.function;
-        self.declare_params();
-        let body: &'m [Statement<'m>] = function.body.as_deref().unwrap_or(&[]);
-        self.survey(body);
-        self.scopes.truncate(1);
-        let mut source = SourceLine::default();
-        for (index, statement) in body.iter().enumerate() {
-            match statement {
-                Statement::Line(line) => source = *line,
-                Statement::Label(name) => {
-                    if let Some(label) = self.label_names.get(name) {
-                        self.labels[*label as usize] = self.drafts.len();
-                    }
-                }
-                Statement::Instruction(instruction) => self.instruction(instruction, source),
-                statement => {
-                    if let Err(problem) = self.declare(index, statement) {
-                        self.problems.push((function.line, problem));
-                    }
-                }
-            }
-        }
-        // Nothing may run past the end.
-        self.push(crate::exec::control::ret(), vec![], vec![]);
-        if let Some(last) = self.drafts.last_mut() {
-            last.flow = Flow::End;
-        }
-    }
-
     /// A fresh register.
     pub fn temporary(&mut self, bits: u32) -> Reg {
         self.regs.push(RegInfo { bits, defs: 1, alias: None, constant: None, temporary: true });
@@ -175,8 +154,8 @@ impl<'b, 'm> Body<'b, 'm> {
 
     /// Registers a memory instruction for the observers and for its cache of bounds.
     pub fn site(&mut self, site: MemorySite) -> u32 {
-        self.program.sites.push(site);
-        self.program.sites.len() as u32 - 1
+        self.program.listing.sites.push(site);
+        self.program.listing.sites.len() as u32 - 1
     }
 
     /// The label's number.
@@ -191,33 +170,4 @@ impl<'b, 'm> Body<'b, 'm> {
             _ => Err(format!("{name} is not a register")),
         }
     }
-
-    /// Lowers one instruction, or notes why not.
-    fn instruction(&mut self, instruction: &'m Instruction<'m>, source: SourceLine) {
-        self.origin = self.program.origins.len() as u32;
-        let text = describe(instruction);
-        let work = super::work::classify(instruction.opcode);
-        self.program.origins.push(Origin { ptx_line: instruction.line, source, text, work });
-        let start = self.drafts.len();
-        let guard = match instruction.guard.map(|(negated, name)| Ok::<_, Problem>((self.register(name)?, negated))) {
-            None => None,
-            Some(Ok(guard)) => Some(guard),
-            Some(Err(problem)) => {
-                self.problems.push((instruction.line, problem));
-                return;
-            }
-        };
-        if let Err(problem) = super::instruction::lower(self, instruction, guard.is_some()) {
-            self.problems.push((instruction.line, format!("{}: {problem}", instruction.opcode)));
-            return;
-        }
-        if guard.is_some() {
-            self.drafts[start..].iter_mut().for_each(|draft| draft.guard = guard);
-        }
-    }
-}
-
-/// An instruction's opcode and operands, for reports.
-fn describe(instruction: &Instruction) -> String {
-    instruction.opcode.to_string()
 }

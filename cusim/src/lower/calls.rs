@@ -1,12 +1,13 @@
 //! Calls of functions, and of the few that the system provides.
 
-use super::body::{Body, Problem, Symbol};
+use super::body::{Body, Symbol};
 use super::draft::Reg;
-use super::instruction::expect;
+use super::problem::{Problem, expect};
 use crate::exec::op::OpFn;
-use crate::exec::program::{AccessKind, CallSite, MemorySite, Slot, Source};
-use crate::exec::site::space;
+use crate::exec::program::{CallSite, Slot, Source};
 use crate::exec::{control, memory, system};
+use crate::machine::access::{AccessKind, MemorySite};
+use crate::machine::address::space;
 use crate::ptx::{Operand, ScalarType, Space};
 
 /// `call{.uni} (results), function, (arguments){, prototype}`.

@@ -1,8 +1,8 @@
 //! Arithmetic with the carry flag: 32-bit and 64-bit pieces of longer numbers.
 
-use super::body::{Body, Problem};
+use super::body::Body;
 use super::draft::Reg;
-use super::instruction::{UNKNOWN, expect, finish};
+use super::problem::{Problem, UNKNOWN, expect, finish};
 use crate::exec::op::{OpFn, map};
 use crate::exec::opcode::Opcode;
 use crate::ptx::{Kind, Operand, ScalarType};

@@ -1,15 +1,13 @@
 //! One instruction: who lowers it.
 
-use super::body::{Body, Problem};
+use super::body::Body;
 use super::draft::Flow;
+use super::problem::{Problem, UNKNOWN, expect, finish};
 use crate::exec::alu::{self, compare};
 use crate::exec::control;
 use crate::exec::op::map;
 use crate::exec::opcode::Opcode;
 use crate::ptx::{Instruction, Kind, Operand, ScalarType};
-
-/// What most problems boil down to.
-pub const UNKNOWN: &str = "cusim does not know this instruction";
 
 /// Lowers an instruction; its guard is applied by the caller.
 pub fn lower<'m>(body: &mut Body<'_, 'm>, instruction: &'m Instruction<'m>, guarded: bool) -> Result<(), Problem> {
@@ -38,19 +36,6 @@ pub fn lower<'m>(body: &mut Body<'_, 'm>, instruction: &'m Instruction<'m>, guar
     }
 }
 
-/// Checks the number of operands.
-pub fn expect(operands: &[Operand], count: usize) -> Result<(), Problem> {
-    if operands.len() == count {
-        return Ok(());
-    }
-    Err(format!("{} operands where {count} are needed", operands.len()))
-}
-
-/// Fails if modifiers are left over.
-pub fn finish(opcode: &Opcode) -> Result<(), Problem> {
-    if opcode.is_done() { Ok(()) } else { Err(UNKNOWN.into()) }
-}
-
 fn arithmetic<'m>(body: &mut Body<'_, 'm>, opcode: &mut Opcode, operands: &[Operand<'m>]) -> Result<(), Problem> {
     let rule = alu::lookup(opcode).ok_or(UNKNOWN)?;
     expect(operands, rule.src.len() + 1)?;
@@ -73,7 +58,7 @@ fn set_predicate<'m>(body: &mut Body<'_, 'm>, opcode: &mut Opcode, operands: &[O
         Operand::Pair(first, second) => (&**first, Some(&**second)),
         first => (first, None),
     };
-    let third = operands.get(3).map(|operand| body.source(operand, super::moves::PRED)).transpose()?;
+    let third = operands.get(3).map(|operand| body.source(operand, ScalarType::PREDICATE)).transpose()?;
     let tests = match packed {
         // Packed halves: p from the low ones, q from the high ones.
         Some(ty) => {
@@ -103,7 +88,7 @@ fn set_predicate<'m>(body: &mut Body<'_, 'm>, opcode: &mut Opcode, operands: &[O
             (Some(_), Some(third)) => (map!(|a: bool, b: bool| -> bool { a ^ b }), vec![test, third]),
             _ => (map!(|a: bool| -> bool { a }), vec![test]),
         };
-        body.store_result(target, super::moves::PRED, |body, dst| {
+        body.store_result(target, ScalarType::PREDICATE, |body, dst| {
             // The comparison writes the predicate itself where nothing comes between.
             let direct =
                 uses == [test] && body.drafts.last().is_some_and(|last| last.defs == [test] && last.uses != [dst]);
@@ -149,7 +134,7 @@ fn set<'m>(body: &mut Body<'_, 'm>, opcode: &mut Opcode, operands: &[Operand<'m>
     expect(operands, 3 + usize::from(combine.is_some()))?;
     let src = opcode.ty().ok_or(UNKNOWN)?;
     let dst = opcode.ty().ok_or(UNKNOWN)?;
-    let third = operands.get(3).map(|operand| body.source(operand, super::moves::PRED)).transpose()?;
+    let third = operands.get(3).map(|operand| body.source(operand, ScalarType::PREDICATE)).transpose()?;
     let mut tests = if is_packed(src) {
         let (low, high) = compare_halves(body, opcode, operands, src)?;
         vec![low, high]

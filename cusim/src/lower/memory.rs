@@ -1,13 +1,14 @@
 //! Loads, stores and hints to the memory system.
 
-use super::body::{Body, Problem, Symbol, register_bits};
+use super::body::{Body, Symbol, register_bits};
 use super::draft::Reg;
-use super::instruction::{UNKNOWN, expect, finish};
+use super::problem::{Problem, UNKNOWN, expect, finish};
 use crate::exec::op::map;
 use crate::exec::opcode::Opcode;
-use crate::exec::program::{AccessKind, MemorySite, Source};
-use crate::exec::site::space;
+use crate::exec::program::Source;
 use crate::exec::{control, memory};
+use crate::machine::access::{AccessKind, MemorySite};
+use crate::machine::address::space;
 use crate::ptx::{Kind, Operand, ScalarType, Space};
 
 /// Where an instruction's address is: the register, the offset to add, and which kind of addresses these are.
@@ -67,7 +68,7 @@ pub fn address<'m>(body: &mut Body<'_, 'm>, operand: &Operand<'m>, named: Space)
         }
         Some(Symbol::Fixed(address)) => Ok(Address { base: body.bits(address, bits), offset, space: kind }),
         Some(Symbol::Param(slot)) => {
-            let address = crate::exec::site::PARAM_WINDOW + u64::from(slot.offset);
+            let address = crate::machine::address::PARAM_WINDOW + u64::from(slot.offset);
             Ok(Address { base: body.bits(address, 64), offset, space: space::GENERIC })
         }
         _ => Err(format!("{name} is not declared")),

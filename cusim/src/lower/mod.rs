@@ -11,17 +11,19 @@ mod exchange;
 mod instruction;
 mod memory;
 mod moves;
+mod problem;
 mod reach;
 mod registers;
+mod statements;
 mod sync;
 mod tensor;
 mod work;
 
-use std::collections::HashMap;
-
 use crate::exec::program::{Program, Slot};
-use crate::ptx::{Module, Space};
+use crate::machine::listing::Listing;
+use crate::ptx::Module;
 use body::Body;
+pub use body::{Globals, Options};
 
 /// What cannot be lowered: a PTX line and the reason, for each instruction.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -46,18 +48,6 @@ impl std::fmt::Display for LowerError {
 }
 
 impl std::error::Error for LowerError {}
-
-/// What lowering adds for those who watch the program run.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Options {
-    /// Keep instructions that could be resolved beforehand, so that every PTX instruction is counted.
-    pub keep_moves: bool,
-    /// Show memory accesses and barriers to the checks and counters.
-    pub observe: bool,
-}
-
-/// Addresses of a module's variables in device memory.
-pub type Globals = HashMap<String, u64>;
 
 /// Code addresses of functions begin here; they are spaced by [`FUNCTION_SPACING`].
 pub const FUNCTION_BASE: u64 = 0x0f00_0000_0000;
@@ -87,10 +77,14 @@ pub fn lower(module: &Module, kernel: &str, globals: &Globals, options: Options)
     };
     let reached = reach::reach(module, entry);
     let mut program = Program {
+        listing: Listing {
+            name: entry.name.to_string(),
+            files: module.files.iter().map(|(number, path)| (*number, path.to_string())).collect(),
+            shared: reached.shared.clone(),
+            ..Listing::default()
+        },
         hints: entry.hints,
-        files: module.files.iter().map(|(number, path)| (*number, path.to_string())).collect(),
         target: target_number(module.target),
-        shared: reached.shared.clone(),
         ..Program::default()
     };
     let mut end = 0;
@@ -153,14 +147,5 @@ fn size_stacks(program: &mut Program, reached: &reach::Reached) {
         depth.first().copied().unwrap_or_default()
     };
     program.register_bytes = registers;
-    program.local_bytes = local.next_multiple_of(16);
-}
-
-/// The generic window of a space, for `cvta`.
-fn window(space: Space) -> u64 {
-    match space {
-        Space::Shared => crate::exec::site::SHARED_WINDOW,
-        Space::Local => crate::exec::site::LOCAL_WINDOW,
-        _ => 0,
-    }
+    program.listing.local_bytes = local.next_multiple_of(16);
 }

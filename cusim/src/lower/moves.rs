@@ -1,17 +1,13 @@
 //! `mov` in its many forms, and address conversions.
 
-use super::body::{Body, Problem, Symbol};
+use super::body::{Body, Symbol};
 use super::draft::Reg;
-use super::instruction::{UNKNOWN, expect, finish};
-use super::window;
+use super::problem::{Problem, UNKNOWN, expect, finish};
 use crate::exec::alu;
 use crate::exec::op::{OpFn, map};
 use crate::exec::opcode::Opcode;
-use crate::exec::site::{LOCAL_WINDOW, PARAM_WINDOW, SHARED_WINDOW, WINDOW_SIZE};
-use crate::ptx::{Kind, Operand, ScalarType, Space};
-
-/// The predicate type.
-pub const PRED: ScalarType = ScalarType { kind: Kind::Predicate, bits: 1 };
+use crate::machine::address::{LOCAL_WINDOW, PARAM_WINDOW, SHARED_WINDOW, WINDOW_SIZE};
+use crate::ptx::{Operand, ScalarType, Space};
 
 /// Makes an unguarded register written only here another name for a constant; whether that was possible.
 pub fn alias<'m>(body: &mut Body<'_, 'm>, target: &Operand<'m>, source: Reg, guarded: bool) -> bool {
@@ -154,6 +150,15 @@ fn unpack<'m>(
     Ok(())
 }
 
+/// The generic window of a space, for `cvta`.
+fn window(space: Space) -> u64 {
+    match space {
+        Space::Shared => SHARED_WINDOW,
+        Space::Local => LOCAL_WINDOW,
+        _ => 0,
+    }
+}
+
 /// `cvta{.to}.space.size d, a`.
 pub fn cvta<'m>(
     body: &mut Body<'_, 'm>,
@@ -209,7 +214,7 @@ pub fn is_space<'m>(body: &mut Body<'_, 'm>, opcode: &mut Opcode, operands: &[Op
         Space::Global => map!(|a: u64| -> bool { a >= PARAM_WINDOW + WINDOW_SIZE }),
         _ => return Err(UNKNOWN.into()),
     };
-    body.store_result(&operands[0], PRED, |body, dst| {
+    body.store_result(&operands[0], ScalarType::PREDICATE, |body, dst| {
         body.push(run, vec![dst], vec![address]);
     })
 }

@@ -2,8 +2,8 @@
 
 use std::collections::HashMap;
 
-use crate::exec::program::{SharedLayout, SharedVariable};
-use crate::exec::site::FIRST_OFFSET;
+use crate::machine::address::FIRST_OFFSET;
+use crate::machine::listing::{SharedLayout, SharedVariable};
 use crate::ptx::{Function, Instruction, Module, Operand, Space, Statement, Variable};
 
 /// Bytes between shared variables that nothing may touch. Addresses keep their place modulo this, so that banks are

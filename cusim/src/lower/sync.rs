@@ -1,13 +1,12 @@
 //! Shuffles, votes, barriers.
 
-use super::body::{Body, Problem};
+use super::body::Body;
 use super::draft::Reg;
-use super::instruction::{UNKNOWN, expect, finish};
-use super::moves::PRED;
+use super::problem::{Problem, UNKNOWN, expect, finish};
 use crate::exec::op::map;
 use crate::exec::opcode::Opcode;
 use crate::exec::sync::barrier;
-use crate::exec::{control, sync};
+use crate::exec::{control, shuffle, sync};
 use crate::ptx::{Kind, Operand, ScalarType};
 
 const B32: ScalarType = ScalarType::bits(32);
@@ -31,7 +30,7 @@ pub fn lower<'m>(body: &mut Body<'_, 'm>, opcode: &mut Opcode, operands: &[Opera
     }
     match opcode.base {
         "shfl" => {
-            let run = opcode.take(sync::shuffle).ok_or(UNKNOWN)?;
+            let run = opcode.take(shuffle::shuffle).ok_or(UNKNOWN)?;
             if opcode.ty() != Some(B32) {
                 return Err(UNKNOWN.into());
             }
@@ -46,10 +45,10 @@ pub fn lower<'m>(body: &mut Body<'_, 'm>, opcode: &mut Opcode, operands: &[Opera
             let ty = opcode.ty().ok_or(UNKNOWN)?;
             finish(opcode)?;
             expect(operands, 3)?;
-            if ty != (if ballot { B32 } else { PRED }) {
+            if ty != (if ballot { B32 } else { ScalarType::PREDICATE }) {
                 return Err(UNKNOWN.into());
             }
-            let uses = vec![body.source(&operands[1], PRED)?, body.source(&operands[2], B32)?];
+            let uses = vec![body.source(&operands[1], ScalarType::PREDICATE)?, body.source(&operands[2], B32)?];
             body.store_result(&operands[0], ty, |body, dst| {
                 body.push(run, vec![dst], uses);
             })
@@ -105,7 +104,7 @@ fn pair_result<'m>(
         body.push(run, vec![dst, predicate], uses);
     })?;
     if let Some(second) = second {
-        body.store_result(second, PRED, |body, dst| {
+        body.store_result(second, ScalarType::PREDICATE, |body, dst| {
             body.push(map!(|a: bool| -> bool { a }), vec![dst], vec![predicate]);
         })?;
     }
@@ -163,14 +162,18 @@ fn barriers<'m>(body: &mut Body<'_, 'm>, opcode: &mut Opcode, operands: &[Operan
                 uses[1] = body.source(&operands[2], B32)?;
                 flags |= barrier::COUNTED;
             }
-            uses.push(body.source(&operands[operands.len() - 1], PRED)?);
+            uses.push(body.source(&operands[operands.len() - 1], ScalarType::PREDICATE)?);
             // The result is written when the barrier completes, so its register is named among the sources too.
             let result = body.temporary(if kind == 0 { 32 } else { 1 });
             uses.push(result);
             let draft = body.push(sync::block_barrier(), vec![], uses);
             draft.imm = flags;
-            body.store_result(&operands[0], if kind == 0 { B32 } else { PRED }, |body, dst| {
-                let run = if ty == PRED { map!(|a: bool| -> bool { a }) } else { map!(|a: u32| -> u32 { a }) };
+            body.store_result(&operands[0], if kind == 0 { B32 } else { ScalarType::PREDICATE }, |body, dst| {
+                let run = if ty == ScalarType::PREDICATE {
+                    map!(|a: bool| -> bool { a })
+                } else {
+                    map!(|a: u32| -> u32 { a })
+                };
                 body.push(run, vec![dst], vec![result]);
             })
         }

@@ -1,14 +1,15 @@
 //! Matrix instructions.
 
-use super::body::{Body, Problem};
+use super::body::Body;
 use super::draft::Reg;
-use super::instruction::{UNKNOWN, expect, finish};
 use super::memory::{address, direct_target};
+use super::problem::{Problem, UNKNOWN, expect, finish};
+use crate::exec::fragment::Part;
 use crate::exec::op::{OpFn, map};
 use crate::exec::opcode::Opcode;
-use crate::exec::program::{AccessKind, MemorySite};
-use crate::exec::site::space;
 use crate::exec::{matrix, tensor, wmma};
+use crate::machine::access::{AccessKind, MemorySite};
+use crate::machine::address::space;
 use crate::ptx::{Kind, Operand, ScalarType, Space};
 
 const F64: ScalarType = ScalarType { kind: Kind::Float, bits: 64 };
@@ -151,7 +152,7 @@ fn shared_address<'m>(body: &mut Body<'_, 'm>, operand: &Operand<'m>, named: Spa
         return Ok((at.base, at.offset));
     }
     let narrow = body.temporary(32);
-    let window = body.bits(crate::exec::site::SHARED_WINDOW, 64);
+    let window = body.bits(crate::machine::address::SHARED_WINDOW, 64);
     let run = map!(|a: u64, window: u64| -> u32 {
         let offset = a.wrapping_sub(window);
         if offset > 1 << 31 { u32::MAX } else { offset as u32 }
@@ -176,7 +177,7 @@ fn warp_matrix<'m>(body: &mut Body<'_, 'm>, opcode: &mut Opcode, operands: &[Ope
     let named = opcode.take(Space::parse).unwrap_or(Space::Generic);
     let ty = opcode.take(|word| ScalarType::parse(word).map(|_| word.to_string())).ok_or(UNKNOWN)?;
     finish(opcode)?;
-    let part = wmma::Part::new(size, role, &ty).ok_or(UNKNOWN)?;
+    let part = Part::new(size, role, &ty).ok_or(UNKNOWN)?;
     let (target, registers, rest) = match operands {
         [target, registers, rest @ ..] if store => (target, registers, rest),
         [registers, target, rest @ ..] => (target, registers, rest),
@@ -251,7 +252,7 @@ fn warp_multiply<'m>(
         [d, a, b, c] => [d.as_str(), a.as_str(), b.as_str(), c.as_str()],
         _ => return Err(UNKNOWN.into()),
     };
-    let part = |role, ty| wmma::Part::new(size, role, ty).ok_or(UNKNOWN);
+    let part = |role, ty| Part::new(size, role, ty).ok_or(UNKNOWN);
     let parts = [part("d", d)?, part("a", a)?, part("b", b)?, part("c", c)?];
     let run = wmma::multiply([d, a, b, c], clamp).ok_or(UNKNOWN)?;
     let mut uses = vec![];

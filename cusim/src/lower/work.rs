@@ -1,6 +1,6 @@
 //! What an instruction counts as.
 
-use crate::exec::program::{Work, WorkKind};
+use crate::machine::listing::{Work, WorkKind};
 
 /// Classifies an opcode.
 pub fn classify(opcode: &str) -> Work {

@@ -8,8 +8,8 @@ mod shadow;
 
 use std::collections::BTreeMap;
 
-use crate::exec::fault::FaultKind;
-use crate::exec::site::{Invalid, Place, Site};
+use crate::machine::address::{Invalid, Place, Site};
+use crate::machine::fault::FaultKind;
 pub use arena::Arena;
 pub use shadow::{RaceArenas, Shadow};
 

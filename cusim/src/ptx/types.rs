@@ -37,6 +37,9 @@ pub struct ScalarType {
 }
 
 impl ScalarType {
+    /// The predicate type.
+    pub const PREDICATE: Self = Self { kind: Kind::Predicate, bits: 1 };
+
     /// Untyped bits of this width.
     pub const fn bits(bits: u32) -> Self {
         Self { kind: Kind::Bits, bits }

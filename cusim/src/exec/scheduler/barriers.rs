@@ -2,11 +2,11 @@
 
 use super::super::block::{BARRIERS, reduce};
 use super::super::core::Lane;
-use super::super::event::Reduction;
 use super::super::launch::Launch;
-use super::super::op::LANES;
 use super::super::warp::Wait;
 use super::Block;
+use crate::machine::LANES;
+use crate::machine::barrier::Reduction;
 
 impl Block {
     /// Counts groups of a warp that came to a barrier, now that none of its lanes can come any more.
@@ -23,9 +23,9 @@ impl Block {
             if let Some(checks) = &mut self.state.checks {
                 let thread = index as u32 * 32 + group.mask.trailing_zeros();
                 if again {
-                    checks.came_again(launch, origin, thread);
+                    checks.came_again(&launch.watch, origin, thread);
                 }
-                checks.at_barrier(launch, origin, thread, arrival, whole, self.state.alive);
+                checks.at_barrier(&launch.watch, origin, thread, arrival, whole, self.state.alive);
             }
         }
     }

@@ -1,9 +1,9 @@
 //! What to say where nothing can go on.
 
-use super::super::fault::{Fault, FaultKind};
 use super::super::launch::Launch;
 use super::super::warp::Wait;
 use super::Block;
+use crate::machine::fault::{Fault, FaultKind};
 
 impl Block {
     /// The fault of a block that waits for other blocks in vain.
@@ -28,7 +28,7 @@ impl Block {
             if matches!(group.wait, Wait::Converge(_)) {
                 kind = FaultKind::Divergence;
             }
-            let line = launch.program.origins[origin as usize].ptx_line;
+            let line = launch.program.listing.origins[origin as usize].ptx_line;
             if places.len() < 8 {
                 places.push(format!("warp {index} lanes {:#010x} at PTX line {line}", group.mask));
             }

@@ -3,12 +3,13 @@
 use std::collections::HashMap;
 
 use super::super::draft::{Reg, RegInfo};
-use super::{Body, Problem, Symbol, register_bits};
+use super::super::problem::Problem;
+use super::{Body, Symbol, register_bits};
 use crate::exec::program::Slot;
 use crate::ptx::{Operand, Space, Statement, Variable};
 
 impl<'m> Body<'_, 'm> {
-    pub(super) fn declare_params(&mut self) {
+    pub fn declare_params(&mut self) {
         let function = self.function;
         if function.is_kernel {
             let slots = self.program.params.clone();
@@ -34,7 +35,7 @@ impl<'m> Body<'_, 'm> {
     }
 
     /// A first pass that numbers registers and labels, and counts how often each register is written.
-    pub(super) fn survey(&mut self, body: &'m [Statement<'m>]) {
+    pub fn survey(&mut self, body: &'m [Statement<'m>]) {
         for (index, statement) in body.iter().enumerate() {
             match statement {
                 Statement::Label(name) => {
@@ -85,6 +86,7 @@ impl<'m> Body<'_, 'm> {
                 _ => {}
             }
         }
+        self.scopes.truncate(1);
     }
 
     pub(super) fn count_definitions(&mut self, operand: &Operand<'m>) {
@@ -109,7 +111,7 @@ impl<'m> Body<'_, 'm> {
         }
     }
 
-    pub(super) fn declare(&mut self, index: usize, statement: &'m Statement<'m>) -> Result<(), Problem> {
+    pub fn declare(&mut self, index: usize, statement: &'m Statement<'m>) -> Result<(), Problem> {
         match statement {
             Statement::Registers { name, count, .. } => {
                 if let Some(first) = self.declared.get(&index).copied() {

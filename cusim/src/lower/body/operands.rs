@@ -1,7 +1,8 @@
 //! Operands: values, addresses and special registers as registers.
 
 use super::super::draft::Reg;
-use super::{Body, Problem, Symbol, register_bits};
+use super::super::problem::Problem;
+use super::{Body, Symbol, register_bits};
 use crate::exec::op::map;
 use crate::exec::program::{Source, Special};
 use crate::ptx::{Kind, Operand, ScalarType};
@@ -106,7 +107,7 @@ impl<'m> Body<'_, 'm> {
                 Ok(self.constant(source, bits))
             }
             Some(Symbol::Param(slot)) => {
-                let address = crate::exec::site::PARAM_WINDOW + u64::from(slot.offset);
+                let address = crate::machine::address::PARAM_WINDOW + u64::from(slot.offset);
                 Ok(self.bits(address.wrapping_add(offset), bits))
             }
             _ => Err(format!("{name} is not declared")),

@@ -1,0 +1,85 @@
+//! What execution tells of a launch: where the sanitizer's findings go, and the counts.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use super::Checks;
+use super::log::Turns;
+use super::report::Sink;
+use crate::count::Counters;
+use crate::count::touched::Touched;
+use crate::machine::grid::Grid;
+use crate::machine::listing::Executed;
+use crate::mem::Memory;
+
+/// Times of blocks that happened before an atomic's last write, by the atomic's address.
+type Released = HashMap<u64, HashMap<u64, u64>>;
+
+/// Watches a launch.
+pub struct Watch<'a> {
+    /// What runs.
+    pub grid: &'a Grid<'a>,
+    /// Device memory.
+    pub memory: &'a Memory,
+    /// Where reports go.
+    pub sink: &'a Sink,
+    /// Where counts go.
+    pub counters: Option<&'a Mutex<Counters>>,
+    /// What was touched of device memory, where that is counted.
+    pub touched: Touched,
+    /// Whose turn it is to have its accesses to device memory checked.
+    pub turns: Turns,
+    /// What blocks released through atomics.
+    released: Mutex<Released>,
+}
+
+impl<'a> Watch<'a> {
+    /// Of a launch, of whose blocks `wave` run at a time as far as counts go.
+    pub fn new(
+        grid: &'a Grid,
+        memory: &'a Memory,
+        sink: &'a Sink,
+        counters: Option<&'a Mutex<Counters>>,
+        wave: u64,
+    ) -> Self {
+        let touched = Touched::new(grid.blocks(), wave);
+        Self { grid, memory, sink, counters, touched, turns: Turns::default(), released: Mutex::default() }
+    }
+
+    /// Whether memory accesses have to be shown.
+    pub fn is_needed(&self) -> bool {
+        self.sink.watches() || self.counters.is_some()
+    }
+
+    /// The checks that are on.
+    pub fn checks(&self) -> Checks {
+        self.sink.checks()
+    }
+
+    /// Whether instructions are counted.
+    pub fn counts(&self) -> bool {
+        self.counters.is_some()
+    }
+
+    /// What blocks released through atomics.
+    pub(super) fn released(&self) -> MutexGuard<'_, Released> {
+        self.released.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Changes the counts, if there are any.
+    pub(super) fn count(&self, change: impl FnOnce(&mut Counters)) {
+        if let Some(counters) = self.counters {
+            change(&mut counters.lock().unwrap_or_else(PoisonError::into_inner));
+        }
+    }
+
+    /// A thread has run its blocks: how often it executed each instruction, which came from these PTX instructions.
+    pub fn executed(&self, origins: impl Iterator<Item = u32>, executed: &[Executed]) {
+        self.count(|counters| counters.add_executed(self.grid.listing, origins, executed));
+    }
+
+    /// All blocks have ended.
+    pub fn ended(&self) {
+        self.count(|counters| counters.add_touched(&self.grid.listing.name, &self.touched));
+    }
+}
