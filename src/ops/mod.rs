@@ -25,7 +25,6 @@ pub mod reduce;
 pub mod rms_norm;
 pub mod sample;
 mod score;
-pub mod silu;
 
 pub use adamw::{AdamW, Moments};
 pub use cross_attention::{AttentionWeights, CrossAttention};
