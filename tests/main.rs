@@ -19,6 +19,7 @@ mod images;
 mod import;
 mod kar;
 mod llama;
+mod llama_chat;
 mod llama_cuda;
 mod llama_kernels;
 mod modalities;

@@ -98,8 +98,8 @@ impl Gpu {
         let blocks = (x as u32, y as u32, z as u32);
         let mut params = [std::ptr::from_ref(args).cast_mut().cast()];
         // SAFETY: every kernel takes one struct by value, which has the size of `A` and whose layout it mirrors (Pod: no
-        // hidden padding); the driver copies it before the call returns and only reads it. That the kernel stays within the buffers it is given is
-        // what the tests under cusim check.
+        // hidden padding); the driver copies it before the call returns and only reads it. That the kernel stays within
+        // the buffers it is given is what the tests under cusim check.
         unsafe {
             let (stream, function) = (self.turn(), function.cu_function());
             let threads = (grid.threads, 1, 1);
