@@ -8,7 +8,7 @@ use fissfuse::autograd::{Tape, Var};
 use fissfuse::device::Gpu;
 use fissfuse::device::cuda::{Arithmetic, Grid, has_driver, kernels};
 use fissfuse::eval::replay::replay;
-use fissfuse::model::{EntityIndex, FissFuse, GpuScorer, ModelConfig, PreparedSide, Scorer, Step, Widths};
+use fissfuse::model::{EntityIndex, GpuScorer, Model, ModelConfig, PreparedSide, Scorer, Step, Widths};
 use fissfuse::ops::cases;
 use fissfuse::profile::step::TrainingStep;
 use fissfuse::profile::synthetic::Shape;
@@ -145,7 +145,7 @@ fn gradients_of_a_batch_of_stored_features_are_the_cpus() {
         let shape = Shape { mentions: 64, candidates: 6, mean_tokens: 9, max_tokens: 16, patches: 10 };
         let widths = Widths { text: 64, text_global: 40, image: 72, image_global: 40 };
         let config = ModelConfig { widths, d: 36, heads: 3, ..ModelConfig::default() };
-        let model = FissFuse::new(config, 5).unwrap();
+        let model = Model::new(config, 5).unwrap();
         let want = model.gradients(&shape.batch(widths, 5).unwrap(), None).unwrap();
         for (arithmetic, scores, gradients) in [(Arithmetic::F32, 1e-5, 1e-4), (Arithmetic::Mixed, 2e-2, 3e-2)] {
             let gpu = Gpu::open(0, arithmetic).unwrap();
@@ -178,7 +178,7 @@ fn entities_beyond_the_index_are_refused_on_a_device() {
         let shape = Shape { mentions: 1, candidates: 1, mean_tokens: 9, max_tokens: 70, patches: 6 };
         let widths = Widths { text: 32, text_global: 24, image: 40, image_global: 24 };
         let gpu = Gpu::open(0, Arithmetic::F32).unwrap();
-        let model = FissFuse::new(ModelConfig { widths, d: 20, ..ModelConfig::default() }, 5).unwrap();
+        let model = Model::new(ModelConfig { widths, d: 20, ..ModelConfig::default() }, 5).unwrap();
         let side = PreparedSide::new(&model, &shape.side(14, widths, 5, 1).unwrap()).unwrap();
         let mut index = EntityIndex::new(&model, Element::F32);
         index.add(&side, 14).unwrap();

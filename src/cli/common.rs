@@ -5,14 +5,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
-use clap::builder::RangedU64ValueParser;
+use clap::builder::{PossibleValuesParser, RangedU64ValueParser, TypedValueParser};
 use fissfuse::data::{
     Batcher, Counts, Dataset, EncodeSettings, FeatureStore, GoldMissing, Manifest, Skipped, Tolerance,
 };
 use fissfuse::device::cuda::Arithmetic;
 use fissfuse::device::{DeviceChoice, Gpu};
 use fissfuse::encoder::{Compute, EncoderPaths, Precision, parse_precision};
-use fissfuse::model::{Ablation, Modalities};
+use fissfuse::model::{Ablation, Architecture, Modalities, NETWORKS};
 use fissfuse::printable::printable;
 use fissfuse::train::{RunConfig, Schedule};
 use indicatif::{ProgressBar, ProgressStyle};
@@ -23,6 +23,12 @@ const LISTED: usize = 20;
 /// Parses counts that cannot be zero.
 pub fn at_least_one() -> RangedU64ValueParser<usize> {
     RangedU64ValueParser::new().range(1..)
+}
+
+/// Parses a model's name.
+fn architecture() -> impl TypedValueParser<Value = Architecture> {
+    PossibleValuesParser::new(NETWORKS.iter().map(|network| network.name()))
+        .try_map(|name| name.parse::<Architecture>())
 }
 
 /// Flags of subcommands that read a dataset.
@@ -204,6 +210,10 @@ pub struct ConfigArgs {
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
 
+    /// Which model.
+    #[arg(long, value_name = "NAME", value_parser = architecture())]
+    model: Option<Architecture>,
+
     /// Hidden width of the network.
     #[arg(long)]
     d: Option<usize>,
@@ -271,6 +281,7 @@ impl ConfigArgs {
             *to = from.unwrap_or(*to);
         }
         let RunConfig { model, train, .. } = &mut config;
+        set(&mut model.name, self.model);
         set(&mut model.d, self.d);
         set(&mut model.heads, self.heads);
         set(&mut model.dropout, self.dropout);

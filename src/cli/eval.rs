@@ -135,7 +135,7 @@ fn judge_model(args: &Args, (features, model): (&Path, &Path), out: &Path) -> an
     println!("{} mentions of {}, epoch {} of the model; {device}", samples.len(), args.split, trained.epoch);
     println!("{}", evaluation_table(&evaluation, &baselines));
     let per_score: serde_json::Map<String, serde_json::Value> =
-        evaluation.per_score.iter().map(|(kind, metrics)| (kind.label().into(), json!(metrics))).collect();
+        evaluation.per_score.iter().map(|(kind, metrics)| (kind.to_string(), json!(metrics))).collect();
     let metrics = json!({
         "split": args.split.to_string(),
         "mean": evaluation.mean,
@@ -168,7 +168,7 @@ fn write_run(out: &Path, dataset: &Dataset, samples: &[Sample], evaluation: &Eva
                 .enumerate()
                 .map(|(k, (kind, _))| {
                     let scores: Vec<f32> = ranked.order.iter().map(|&at| ranked.scores[k * n + at]).collect();
-                    (kind.label().to_string(), json!(scores))
+                    (kind.to_string(), json!(scores))
                 })
                 .collect();
             let line = json!({

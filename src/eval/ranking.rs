@@ -9,7 +9,7 @@ use super::metrics::{Metrics, rank};
 use crate::autograd::Tape;
 use crate::data::{Batcher, Sample};
 use crate::error::{Error, Result};
-use crate::model::{EntityIndex, FissFuse, PreparedSide, ScoreKind, Scorer, mean_over_scores};
+use crate::model::{EntityIndex, Model, PreparedSide, Scorer, mean_over_scores};
 use crate::tensor::Element;
 
 /// Entities or mentions prepared at a time.
@@ -37,14 +37,14 @@ pub struct Evaluation {
     /// By the mean of the scores.
     pub mean: Metrics,
     /// By each score alone.
-    pub per_score: Vec<(ScoreKind, Metrics)>,
+    pub per_score: Vec<(&'static str, Metrics)>,
     /// One per sample.
     pub ranked: Vec<Ranked>,
 }
 
 /// Prepares these entities and adds them to an index, in this order.
 pub fn index_entities(
-    model: &FissFuse,
+    model: &Model,
     batcher: &Batcher,
     entities: &[u32],
     index: &mut EntityIndex,
@@ -85,7 +85,7 @@ fn ranked(sample: &Sample, scores: Vec<f32>, kinds: usize) -> Result<Ranked> {
 }
 
 /// Prepares each entity and each mention once, and scores the pairs of both.
-fn rank_prepared(model: &FissFuse, batcher: &Batcher, samples: &[Sample], bar: &ProgressBar) -> Result<Vec<Ranked>> {
+fn rank_prepared(model: &Model, batcher: &Batcher, samples: &[Sample], bar: &ProgressBar) -> Result<Vec<Ranked>> {
     let mut place: HashMap<u32, u32> = HashMap::new();
     let mut entities = Vec::new();
     for &candidate in samples.iter().flat_map(|s| &s.candidates) {
@@ -114,7 +114,7 @@ fn rank_prepared(model: &FissFuse, batcher: &Batcher, samples: &[Sample], bar: &
 }
 
 /// Computes batches as training does.
-fn rank_in_batches(model: &FissFuse, batcher: &Batcher, samples: &[Sample], bar: &ProgressBar) -> Result<Vec<Ranked>> {
+fn rank_in_batches(model: &Model, batcher: &Batcher, samples: &[Sample], bar: &ProgressBar) -> Result<Vec<Ranked>> {
     bar.set_length(samples.len() as u64);
     let mut all = Vec::with_capacity(samples.len());
     for block in samples.chunks(BATCH) {
@@ -136,10 +136,11 @@ fn rank_in_batches(model: &FissFuse, batcher: &Batcher, samples: &[Sample], bar:
 }
 
 /// Ranks the candidates of all samples, where the model's weights lie.
-pub fn evaluate(model: &FissFuse, batcher: &Batcher, samples: &[Sample], bar: &ProgressBar) -> Result<Evaluation> {
-    let ranked = match model.gpu() {
-        None => rank_prepared(model, batcher, samples, bar)?,
-        Some(_) => rank_in_batches(model, batcher, samples, bar)?,
+pub fn evaluate(model: &Model, batcher: &Batcher, samples: &[Sample], bar: &ProgressBar) -> Result<Evaluation> {
+    let prepared = model.gpu().is_none() && model.config().network.prepares();
+    let ranked = match prepared {
+        true => rank_prepared(model, batcher, samples, bar)?,
+        false => rank_in_batches(model, batcher, samples, bar)?,
     };
     let kinds = model.config().scores();
     let by_score = |k: usize| {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use crate::device::Gpu;
 use crate::error::{Error, Result};
 use crate::files;
-use crate::model::{Batch, FissFuse, Modality, ModelConfig, Parameters, Side, Widths};
+use crate::model::{Batch, Modality, Model, ModelConfig, Parameters, Side, Widths};
 use crate::ops::Pairing;
 use crate::tensor::safetensors::{Reader, Writer};
 use crate::tensor::{FeatureRows, Indices, Ragged, RowTable, Tensor, Textbook};
@@ -46,7 +46,7 @@ pub fn replay(weights: &Path, batch: &Path, config: Option<&Path>, gpu: Option<&
         None => config_of(&weights)?,
     };
     let parameters = Parameters::read(&weights, &config)?;
-    let model = FissFuse::with_parameters(config, parameters)?.to(gpu)?;
+    let model = Model::with_parameters(config, parameters)?.to(gpu)?;
     let reader = Reader::open(batch)?;
     let (batch, mentions, candidates) = read_batch(&reader, model.config().widths)?;
     let step = model.gradients(&batch, None)?;

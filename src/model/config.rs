@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::network::Reads;
+use super::registry::Architecture;
 use crate::error::{Error, Result};
 
 /// The largest width that makes sense: with it, no number of values overflows.
@@ -36,6 +38,9 @@ impl Default for Widths {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct ModelConfig {
+    /// Which model.
+    #[serde(rename = "model")]
+    pub network: Architecture,
     /// Widths of the features.
     #[serde(flatten)]
     pub widths: Widths,
@@ -56,6 +61,7 @@ pub struct ModelConfig {
 impl Default for ModelConfig {
     fn default() -> ModelConfig {
         ModelConfig {
+            network: Architecture::default(),
             widths: Widths::default(),
             d: 100,
             heads: 1,
@@ -189,6 +195,7 @@ impl ModelConfig {
         if !(0.0..1.0).contains(&self.dropout) {
             return Err(Error::invalid(format!("model: dropout = {} is not in [0, 1)", self.dropout)));
         }
+        self.check_settings()?;
         if !(self.layer_norm_eps > 0.0 && self.layer_norm_eps.is_finite()) {
             return Err(Error::invalid(format!("model: layer_norm_eps = {} is not positive", self.layer_norm_eps)));
         }
@@ -198,7 +205,29 @@ impl ModelConfig {
         Ok(())
     }
 
-    /// What takes part in the computation.
+    /// Fails if a setting that the model does not heed was given another value than its default.
+    fn check_settings(&self) -> Result<()> {
+        let default = ModelConfig::default();
+        let settings = [
+            ("d", self.d != default.d),
+            ("heads", self.heads != default.heads),
+            ("layer_norm_eps", self.layer_norm_eps != default.layer_norm_eps),
+            ("dropout", self.dropout != default.dropout),
+            ("ablation", self.ablation != default.ablation),
+            ("modalities", self.modalities != default.modalities),
+        ];
+        let heeded = self.network.settings();
+        match settings.iter().find(|(name, changed)| *changed && !heeded.contains(name)) {
+            Some((name, _)) => Err(Error::invalid(format!(
+                "model: `{}` has no setting `{name}`; leave it out (it has {})",
+                self.network,
+                if heeded.is_empty() { "none".into() } else { heeded.join(", ") }
+            ))),
+            None => Ok(()),
+        }
+    }
+
+    /// What takes part in FissFuse's computation.
     pub fn parts(&self) -> Parts {
         use Ablation::*;
         let without = |removed: &[Ablation]| !removed.contains(&self.ablation);
@@ -210,8 +239,18 @@ impl ModelConfig {
         }
     }
 
-    /// The scores that are computed, in order.
-    pub fn scores(&self) -> Vec<ScoreKind> {
+    /// Names of the scores that the model computes, in order.
+    pub fn scores(&self) -> Vec<&'static str> {
+        self.network.scores(self)
+    }
+
+    /// Which features the model reads.
+    pub fn reads(&self) -> Reads {
+        self.network.reads(self)
+    }
+
+    /// Those of FissFuse's six scores that are computed, in order.
+    pub fn six(&self) -> Vec<ScoreKind> {
         let parts = self.parts();
         let present = |kind: &ScoreKind| match kind {
             ScoreKind::FissionText => parts.fission.single && parts.text,
@@ -231,7 +270,7 @@ mod tests {
 
     fn labels(ablation: Ablation) -> String {
         let config = ModelConfig { ablation, ..ModelConfig::default() };
-        config.scores().iter().map(|s| s.label()).collect::<Vec<_>>().join(" ")
+        config.scores().join(" ")
     }
 
     #[test]

@@ -1,15 +1,19 @@
-//! The FissFuse model (sections 3.2 and 3.3 of the paper).
+//! Models: what one is ([`Network`]), all of them by name ([`NETWORKS`]), and one with its weights ([`Model`]).
 
 mod batch;
 mod config;
 mod fissfuse;
-mod fission;
-mod fusion;
-mod index;
+mod instance;
+mod layers;
+mod network;
 mod params;
+mod registry;
 
 pub use batch::{Batch, Modality, Side};
 pub use config::{Ablation, Branch, Modalities, ModelConfig, Parts, ScoreKind, Widths};
-pub use fissfuse::{FissFuse, Noise, Scores, Step, mean_over_scores};
-pub use index::{EntityIndex, GpuScorer, PreparedMention, PreparedSide, Scorer};
-pub use params::{Parameters, Variables};
+pub use fissfuse::{EntityIndex, GpuScorer, PreparedMention, PreparedSide, Scorer};
+pub use instance::{Model, Scores, Step, mean_over_scores};
+pub use layers::Layers;
+pub use network::{Loss, Network, Noise, Reads};
+pub use params::{Parameters, Plan, Variables};
+pub use registry::{Architecture, NETWORKS};

@@ -22,59 +22,35 @@ enum Start {
 }
 
 /// Name, shape and start of every parameter of a configuration.
-struct Plan(Vec<(String, Vec<usize>, Start)>);
+pub struct Plan(Vec<(String, Vec<usize>, Start)>);
 
 impl Plan {
     fn of(config: &ModelConfig) -> Plan {
-        let (parts, d, widths) = (config.parts(), config.d, config.widths);
         let mut plan = Plan(Vec::new());
-        let modalities = [("text", parts.text), ("image", parts.image)];
-        let present: Vec<&str> = modalities.iter().filter(|m| m.1).map(|m| m.0).collect();
-        for (name, width, there) in [
-            ("text", widths.text, parts.text),
-            ("text_global", widths.text_global, parts.text),
-            ("image", widths.image, parts.image),
-            ("image_global", widths.image_global, parts.image),
-        ] {
-            if there {
-                plan.linear(&format!("{name}.linear"), width, d);
-                plan.norm(&format!("{name}.norm"), d);
-            }
-        }
-        if parts.fission.any() {
-            present.iter().for_each(|m| plan.mlp(&format!("fission.{m}_pool"), 3 * d, d));
-            present.iter().for_each(|m| plan.attention(&format!("fission.{m}_attention"), d));
-        }
-        if parts.fission.star {
-            plan.mlp("fission.mention_mlp", present.len() * d, d);
-            plan.mlp("fission.entity_mlp", present.len() * d, d);
-        }
-        if parts.fusion.any() {
-            present.iter().for_each(|m| plan.mlp(&format!("fusion.{m}_mlp"), present.len() * d, d));
-            present.iter().for_each(|m| plan.attention(&format!("fusion.{m}_attention"), d));
-        }
-        if parts.fusion.star {
-            plan.mlp("fusion.star_mlp", present.len() * d, d);
-        }
+        config.network.parameters(config, &mut plan);
         plan
     }
 
-    fn linear(&mut self, name: &str, inputs: usize, outputs: usize) {
+    /// `name.weight` (outputs, inputs) and `name.bias` (outputs) of a linear layer.
+    pub fn linear(&mut self, name: &str, inputs: usize, outputs: usize) {
         self.0.push((format!("{name}.weight"), vec![outputs, inputs], Start::Uniform(inputs)));
         self.0.push((format!("{name}.bias"), vec![outputs], Start::Uniform(inputs)));
     }
 
-    fn norm(&mut self, name: &str, width: usize) {
+    /// `name.weight` and `name.bias` (width) of a layer normalization.
+    pub fn norm(&mut self, name: &str, width: usize) {
         self.0.push((format!("{name}.weight"), vec![width], Start::One));
         self.0.push((format!("{name}.bias"), vec![width], Start::Zero));
     }
 
-    fn mlp(&mut self, name: &str, inputs: usize, d: usize) {
+    /// `name.hidden` and `name.out` of two linear layers.
+    pub fn mlp(&mut self, name: &str, inputs: usize, d: usize) {
         self.linear(&format!("{name}.hidden"), inputs, d);
         self.linear(&format!("{name}.out"), d, d);
     }
 
-    fn attention(&mut self, name: &str, d: usize) {
+    /// `name.query`, `key`, `value`, `out` and `norm` of a cross-attention.
+    pub fn attention(&mut self, name: &str, d: usize) {
         for layer in ["query", "key", "value", "out"] {
             self.linear(&format!("{name}.{layer}"), d, d);
         }
@@ -135,7 +111,8 @@ impl Parameters {
         wrong.extend(unknown.map(|name| format!("`{name}` is not a parameter of this configuration")));
         if !wrong.is_empty() {
             let reason = format!(
-                "does not fit the configuration (d {}, heads {}, ablation {:?}, modalities {:?}): {}",
+                "does not fit the configuration (model {}, d {}, heads {}, ablation {:?}, modalities {:?}): {}",
+                config.network,
                 config.d,
                 config.heads,
                 config.ablation,

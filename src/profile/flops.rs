@@ -7,8 +7,7 @@ use super::synthetic::Shape;
 use crate::autograd::{Cost, Tape};
 use crate::encoder::clip::ClipConfig;
 use crate::error::Result;
-use crate::model::{FissFuse, ModelConfig, Noise, Scorer};
-use crate::ops::CrossEntropy;
+use crate::model::{Model, ModelConfig, Noise, Scorer};
 
 /// Cost of all runs of one operation in a step.
 #[derive(Clone, Debug, Serialize)]
@@ -34,19 +33,19 @@ pub struct StepCost {
     pub ops: Vec<OpCost>,
     /// All of them.
     pub total: Cost,
-    /// FLOPs of scoring a prepared mention against its prepared candidates.
-    pub prepared: u64,
+    /// FLOPs of scoring a prepared mention against its prepared candidates, of a model that can be prepared.
+    pub prepared: Option<u64>,
 }
 
 /// Counts a training step on a batch of this shape, whose lengths are drawn by seed.
 pub fn training_step(config: ModelConfig, shape: Shape, seed: u64) -> Result<StepCost> {
     let batch = shape.batch(config.widths, seed)?;
-    let model = FissFuse::new(config, seed)?;
+    let model = Model::new(config, seed)?;
     let tape = Tape::inference().profiled();
     let vars = model.parameters().bind(&tape);
     let noise = Noise { seed, step: 0 };
     let scores = model.scores(&tape, &vars, &batch, Some(noise))?;
-    tape.apply(CrossEntropy { pairs: batch.pairs.clone(), gold: batch.gold.clone() }, &[&scores.values])?;
+    model.losses(&tape, &scores, &batch)?;
     let mut ops: Vec<OpCost> = Vec::new();
     for sample in tape.samples() {
         match ops.iter_mut().find(|op| op.op == sample.op) {
@@ -59,7 +58,10 @@ pub fn training_step(config: ModelConfig, shape: Shape, seed: u64) -> Result<Ste
     }
     let total = ops.iter().map(|op| op.cost).sum();
     let rows = [2 * shape.mean_tokens, 2 * shape.patches];
-    let prepared = shape.candidates as u64 * Scorer::new(&model)?.flops(&rows);
+    let prepared = match model.config().network.prepares() {
+        true => Some(shape.candidates as u64 * Scorer::new(&model)?.flops(&rows)),
+        false => None,
+    };
     let modalities = [&batch.mention, &batch.entity].into_iter().flat_map(|side| [&side.text, &side.image]);
     let features = modalities.flat_map(|modality| [&modality.tokens, &modality.global]);
     let feature_bytes = features.map(|rows| (rows.len() * rows.table.width() * size_of::<f16>()) as u64).sum();

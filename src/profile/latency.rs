@@ -8,7 +8,7 @@ use super::synthetic::Shape;
 use super::{Summary, Timing};
 use crate::device::Gpu;
 use crate::error::{Error, Result};
-use crate::model::{EntityIndex, FissFuse, GpuScorer, ModelConfig, PreparedSide, Scorer, Side};
+use crate::model::{EntityIndex, GpuScorer, Model, ModelConfig, PreparedSide, Scorer, Side};
 use crate::random::{Purpose, generator};
 use crate::tensor::Element;
 
@@ -30,7 +30,7 @@ pub struct Latency {
 
 /// A model with prepared entities.
 pub struct LatencyBench {
-    model: FissFuse,
+    model: Model,
     scorer: Scorer,
     on_device: Option<GpuScorer>,
     index: EntityIndex,
@@ -50,7 +50,7 @@ impl LatencyBench {
         if entities == 0 {
             return Err(Error::invalid("the number of entities must be at least 1"));
         }
-        let on_host = FissFuse::new(config, seed)?;
+        let on_host = Model::new(config, seed)?;
         let scorer = Scorer::new(&on_host)?;
         let on_device = gpu.map(|gpu| GpuScorer::new(&scorer, gpu)).transpose()?;
         let model = on_host.to(gpu)?;

@@ -2,14 +2,14 @@
 
 use super::synthetic::Shape;
 use crate::error::Result;
-use crate::model::{Batch, FissFuse, ModelConfig, Noise};
+use crate::model::{Batch, Model, ModelConfig, Noise};
 use crate::ops::{AdamW, Moments};
 use crate::tensor::Later;
 use crate::train::{Steps, Update};
 
 /// A model, its optimizer and a batch that it sees again and again.
 pub struct TrainingStep {
-    model: FissFuse,
+    model: Model,
     moments: Vec<Moments>,
     batch: Batch,
     steps: Steps,
@@ -22,14 +22,14 @@ impl TrainingStep {
     /// Draws weights and batch by seed, for the device or the host of `steps`.
     pub fn new(config: ModelConfig, shape: Shape, seed: u64, steps: Steps) -> Result<TrainingStep> {
         let batch = shape.batch(config.widths, seed)?;
-        let model = FissFuse::new(config, seed)?.to(steps.gpu())?;
+        let model = Model::new(config, seed)?.to(steps.gpu())?;
         let moments = model.parameters().tensors().iter().map(|t| Moments::zeros(t.shape()).to(steps.gpu()));
         let moments = moments.collect::<Result<_>>()?;
         Ok(TrainingStep { model, moments, batch, steps, step: 0, pending: None })
     }
 
     /// The model as it stands.
-    pub fn model(&self) -> &FissFuse {
+    pub fn model(&self) -> &Model {
         &self.model
     }
 

@@ -23,7 +23,7 @@ pub fn table(header: &[&str], rows: impl IntoIterator<Item = Vec<String>>) -> St
 
 /// A model's metrics, by the mean of its scores and by each score alone, and below them what is reached without a model.
 pub fn evaluation_table(evaluation: &Evaluation, baselines: &Baselines) -> String {
-    let scores = evaluation.per_score.iter().map(|(kind, metrics)| (kind.label(), metrics));
+    let scores = evaluation.per_score.iter().map(|(kind, metrics)| (*kind, metrics));
     let Baselines { list_order, chance } = baselines;
     metrics_table(
         [("mean", &evaluation.mean)]

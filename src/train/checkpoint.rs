@@ -9,7 +9,7 @@ use crate::data::Manifest;
 use crate::device::Gpu;
 use crate::error::{Error, Result};
 use crate::eval::Metrics;
-use crate::model::{FissFuse, ModelConfig, Parameters};
+use crate::model::{Model, ModelConfig, Parameters};
 use crate::ops::Moments;
 use crate::provenance::Provenance;
 use crate::settings::difference;
@@ -71,7 +71,7 @@ pub enum Start {
 #[derive(Debug)]
 pub struct Checkpoint {
     /// Weights and their configuration.
-    pub model: FissFuse,
+    pub model: Model,
     /// AdamW's moments of each parameter.
     pub moments: Vec<Moments>,
     /// Where the run stands.
@@ -195,7 +195,7 @@ impl Checkpoint {
         let moments =
             parameters.iter().map(|p| Ok(Moments { first: moment("first", p)?, second: moment("second", p)? }));
         let moments = moments.collect::<Result<_>>()?;
-        let model = FissFuse::with_parameters(config.clone(), parameters)?;
+        let model = Model::with_parameters(config.clone(), parameters)?;
         Ok(Checkpoint { model, moments, progress: header.progress })
     }
 }
@@ -225,7 +225,7 @@ struct ModelHeader {
 #[derive(Debug)]
 pub struct TrainedModel {
     /// Weights and their configuration.
-    pub model: FissFuse,
+    pub model: Model,
     /// How the features it was trained on were made.
     pub manifest: Manifest,
     /// The epoch it is of, from 1.
@@ -238,13 +238,7 @@ pub struct TrainedModel {
 
 impl TrainedModel {
     /// Writes a model of a run for use.
-    pub fn write(
-        path: &Path,
-        model: &FissFuse,
-        run: RunIdentity,
-        epoch: usize,
-        metrics: Option<Metrics>,
-    ) -> Result<()> {
+    pub fn write(path: &Path, model: &Model, run: RunIdentity, epoch: usize, metrics: Option<Metrics>) -> Result<()> {
         let parameters = model.parameters().to(None)?;
         if let Some(name) = parameters.not_finite() {
             return Err(broke(path, name, &format!("the end of epoch {epoch}")));
@@ -262,7 +256,7 @@ impl TrainedModel {
         let reader = Reader::open(&file)?;
         let ModelHeader { config, manifest, epoch, metrics, origin } = reader.sealed_metadata()?;
         let parameters = Parameters::read(&reader, &config)?;
-        Ok(TrainedModel { model: FissFuse::with_parameters(config, parameters)?, manifest, epoch, metrics, origin })
+        Ok(TrainedModel { model: Model::with_parameters(config, parameters)?, manifest, epoch, metrics, origin })
     }
 
     /// Fails unless features made so are those the model was trained on.

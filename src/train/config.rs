@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::data::{EncodeSettings, GoldMissing, Manifest};
 use crate::error::{Error, Result};
 use crate::files;
-use crate::model::{Ablation, Modalities, ModelConfig, Widths};
+use crate::model::{Ablation, Architecture, Modalities, ModelConfig, Widths};
 use crate::ops::AdamW;
 
 /// Everything a run is made of, but for its data.
@@ -26,6 +26,8 @@ pub struct RunConfig {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ModelSettings {
+    /// Which model.
+    pub name: Architecture,
     /// Hidden width.
     pub d: usize,
     /// Cross-attention heads.
@@ -44,8 +46,9 @@ pub struct ModelSettings {
 
 impl Default for ModelSettings {
     fn default() -> ModelSettings {
-        let ModelConfig { d, heads, layer_norm_eps, dropout, ablation, modalities, .. } = ModelConfig::default();
-        ModelSettings { d, heads, layer_norm_eps, dropout, ablation, modalities, widths: None }
+        let ModelConfig { network, d, heads, layer_norm_eps, dropout, ablation, modalities, .. } =
+            ModelConfig::default();
+        ModelSettings { name: network, d, heads, layer_norm_eps, dropout, ablation, modalities, widths: None }
     }
 }
 
@@ -56,18 +59,22 @@ impl ModelSettings {
             let found = manifest.widths;
             return Err(Error::invalid(format!("the configuration asks for {widths:?}, the features have {found:?}")));
         }
-        let ModelSettings { d, heads, layer_norm_eps, dropout, ablation, modalities, .. } = self.clone();
-        let config = ModelConfig { widths: manifest.widths, d, heads, layer_norm_eps, dropout, ablation, modalities };
+        let ModelSettings { name: network, d, heads, layer_norm_eps, dropout, ablation, modalities, .. } = self.clone();
+        let widths = manifest.widths;
+        let config = ModelConfig { network, widths, d, heads, layer_norm_eps, dropout, ablation, modalities };
         config.check()?;
-        let parts = config.parts();
+        let reads = config.reads();
         for (read, there, what, other) in [
-            (parts.text, manifest.reads_texts(), "texts", "image"),
-            (parts.image, manifest.reads_images(), "images", "text"),
+            (reads.text, manifest.reads_texts(), "texts", "image"),
+            (reads.image, manifest.reads_images(), "images", "text"),
         ] {
             if read && !there {
+                let way = match network.settings().contains(&"modalities") {
+                    true => format!("set modalities = \"{other}\" (--modalities {other})"),
+                    false => format!("take another model than `{network}`, which reads {what}"),
+                };
                 return Err(Error::invalid(format!(
-                    "the feature store was made without an encoder of {what}: set modalities = \"{other}\" \
-                     (--modalities {other}), or encode with one"
+                    "the feature store was made without an encoder of {what}: {way}, or encode with one"
                 )));
             }
         }

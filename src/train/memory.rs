@@ -69,7 +69,7 @@ mod tests {
     fn a_model_beyond_all_memory_is_refused_before_it_is_made() {
         let needs = |d| Needs::of(&ModelConfig { d, ..ModelConfig::default() }, &TrainSettings::default(), &[]);
         let small = needs(100).unwrap();
-        let model = crate::model::FissFuse::new(ModelConfig::default(), 0).unwrap();
+        let model = crate::model::Model::new(ModelConfig::default(), 0).unwrap();
         assert_eq!(small.model, 16 * model.parameters().count() as u64);
         assert!(small.check(None).is_ok());
         let error = needs(1_000_000).unwrap().check(None).unwrap_err().to_string();

@@ -3,7 +3,7 @@
 use crate::device::Gpu;
 use crate::device::cuda::{Recorded, Repeating};
 use crate::error::{Error, Result};
-use crate::model::{Batch, FissFuse, Noise};
+use crate::model::{Batch, Model, Noise};
 use crate::ops::{AdamW, Moments};
 use crate::tensor::{Later, Tensor};
 
@@ -46,7 +46,7 @@ impl Steps {
     /// Queues a step on the model and its moments, which lie where steps are computed; gives the losses of each score.
     pub fn run(
         &mut self,
-        (model, moments): (&mut FissFuse, &mut [Moments]),
+        (model, moments): (&mut Model, &mut [Moments]),
         batch: &Batch,
         noise: Noise,
         update: Update,
@@ -66,7 +66,7 @@ impl Steps {
 
 /// Forward, backward and AdamW; gives the losses, where they were computed.
 fn step(
-    model: &mut FissFuse,
+    model: &mut Model,
     moments: &mut [Moments],
     batch: &Batch,
     noise: Noise,

@@ -18,7 +18,7 @@ use crate::error::{Error, Result};
 use crate::eval::{Metrics, evaluate};
 use crate::files;
 use crate::interrupt;
-use crate::model::{FissFuse, ModelConfig};
+use crate::model::{Model, ModelConfig};
 use crate::ops::Moments;
 use crate::provenance::Provenance;
 use crate::random::{Purpose, generator};
@@ -120,7 +120,7 @@ impl<'a> Trainer<'a> {
                 state
             }
             Start::New => {
-                let model = FissFuse::new(config, settings.seed)?;
+                let model = Model::new(config, settings.seed)?;
                 let moments = model.parameters().tensors().iter().map(|t| Moments::zeros(t.shape())).collect();
                 Checkpoint { model, moments, progress: Progress::default() }
             }
@@ -143,7 +143,7 @@ impl<'a> Trainer<'a> {
     }
 
     /// The model as it stands.
-    pub fn model(&self) -> &FissFuse {
+    pub fn model(&self) -> &Model {
         &self.state.model
     }
 
@@ -286,7 +286,7 @@ impl<'a> Trainer<'a> {
         let record = EpochRecord {
             epoch,
             loss: losses.iter().sum(),
-            losses: kinds.iter().map(|k| k.label().to_string()).zip(losses).collect(),
+            losses: kinds.into_iter().map(str::to_string).zip(losses).collect(),
             valid,
             best,
             samples_per_second,

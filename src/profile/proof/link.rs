@@ -2,7 +2,7 @@
 
 use super::Check;
 use crate::error::Result;
-use crate::model::{Ablation, EntityIndex, FissFuse, GpuScorer, Modalities, ModelConfig, PreparedSide, Scorer, Widths};
+use crate::model::{Ablation, EntityIndex, GpuScorer, Modalities, Model, ModelConfig, PreparedSide, Scorer, Widths};
 use crate::profile::synthetic::Shape;
 use crate::tensor::Element;
 
@@ -27,7 +27,7 @@ pub fn check() -> Check {
     ];
     Check::new("link, prepared mentions and entities", move |gpu, found| -> Result<()> {
         for (config, precision) in &configs {
-            let model = FissFuse::new(config.clone(), 5)?;
+            let model = Model::new(config.clone(), 5)?;
             let mentions = PreparedSide::new(&model, &SHAPE.side(SHAPE.mentions, WIDTHS, 5, 1)?)?;
             let on_device = model.to(Some(gpu))?;
             let mut index = EntityIndex::new(&model, *precision);

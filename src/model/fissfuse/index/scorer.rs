@@ -7,7 +7,7 @@ use super::entities::{EntityIndex, IndexedModality};
 use super::prepared::{PreparedMention, PreparedModality, attention_of};
 use crate::device::cpu::{Buffer, simd, vector};
 use crate::error::Result;
-use crate::model::{FissFuse, Parameters, ScoreKind};
+use crate::model::{Model, Parameters, ScoreKind};
 use crate::ops::cross_attention::attend;
 use crate::ops::linear::Dense;
 use crate::ops::matmul::Mat;
@@ -55,7 +55,7 @@ impl Layers2 {
 
 impl Scorer {
     /// Prepares a model's weights.
-    pub fn new(model: &FissFuse) -> Result<Scorer> {
+    pub fn new(model: &Model) -> Result<Scorer> {
         let (config, parameters) = (model.config(), model.parameters());
         let parts = config.parts();
         let mut finish = Vec::new();
@@ -66,7 +66,7 @@ impl Scorer {
         }
         let star = |name: &str| Layers2::new(parameters, name);
         Ok(Scorer {
-            kinds: config.scores(),
+            kinds: config.six(),
             d: config.d,
             heads: config.heads,
             eps: config.layer_norm_eps,

@@ -2,27 +2,28 @@
 //!
 //! One set of weights serves mentions and entities, but for the two MLPs of Eq. 7.
 
-use super::batch::{Batch, Starts};
-use super::config::ScoreKind;
-use super::fissfuse::{Compared, Network, Projected};
+use super::{Compared, Projected};
 use crate::autograd::Var;
 use crate::error::Result;
+use crate::model::batch::{Batch, Starts};
+use crate::model::config::ScoreKind;
+use crate::model::layers::Layers;
 use crate::ops::{MultiPool, Operand};
 
 /// h of Eq. 3 and 4: the query that stands for an item's whole sequence (n, d).
-pub(super) fn pooled(network: &Network, side: &Projected) -> Result<Var> {
-    let pooled = network.tape.apply(MultiPool { sequences: side.sequences.clone() }, &[&side.tokens, &side.global])?;
-    network.mlp(&format!("fission.{}_pool", side.name), &[&pooled], side.sequences.textbook().sequences)
+pub(super) fn pooled(layers: &Layers, side: &Projected) -> Result<Var> {
+    let pooled = layers.tape.apply(MultiPool { sequences: side.sequences.clone() }, &[&side.tokens, &side.global])?;
+    layers.mlp(&format!("fission.{}_pool", side.name), &[&pooled], side.sequences.textbook().sequences)
 }
 
 /// What the scores S1T, S1V and S1* compare; all vectors are per pair.
 pub(super) fn vectors(
-    network: &Network,
+    layers: &Layers,
     mention: &[Projected],
     entity: &[Projected],
     batch: &Batch,
 ) -> Result<Vec<Compared>> {
-    let branch = network.config.parts().fission;
+    let branch = layers.config.parts().fission;
     if !branch.any() {
         return Ok(Vec::new());
     }
@@ -30,12 +31,24 @@ pub(super) fn vectors(
     for (m, e) in mention.iter().zip(entity) {
         let Starts { mention: over, entity: under } = &batch.starts[m.modality];
         let name = format!("fission.{}_attention", m.name);
-        let (hm, he) = (pooled(network, m)?, pooled(network, e)?);
+        let (hm, he) = (pooled(layers, m)?, pooled(layers, e)?);
         compared.push(Compared {
             kind: ScoreKind::fission(m.name),
             operand: Operand::Pair,
-            mention: network.attention(&name, &hm, e, (pairs.clone(), over.clone()), pairs.len())?,
-            entity: network.attention(&name, &he, m, (pairs.flip(), under.clone()), pairs.len())?,
+            mention: layers.cross_attention(
+                &name,
+                &hm,
+                (&e.tokens, &e.sequences),
+                (pairs.clone(), over.clone()),
+                pairs.len(),
+            )?,
+            entity: layers.cross_attention(
+                &name,
+                &he,
+                (&m.tokens, &m.sequences),
+                (pairs.flip(), under.clone()),
+                pairs.len(),
+            )?,
         });
     }
     if branch.star {
@@ -44,8 +57,8 @@ pub(super) fn vectors(
         let star = Compared {
             kind: ScoreKind::FissionStar,
             operand: Operand::Pair,
-            mention: network.mlp("fission.mention_mlp", &mentions, pairs.len())?,
-            entity: network.mlp("fission.entity_mlp", &entities, pairs.len())?,
+            mention: layers.mlp("fission.mention_mlp", &mentions, pairs.len())?,
+            entity: layers.mlp("fission.entity_mlp", &entities, pairs.len())?,
         };
         compared.push(star);
     }

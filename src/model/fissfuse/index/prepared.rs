@@ -2,9 +2,10 @@
 
 use crate::autograd::Tape;
 use crate::error::Result;
-use crate::model::fissfuse::Network;
+use crate::model::fissfuse::{fission, fusion, project};
+use crate::model::layers::Layers;
 use crate::model::params::Parameters;
-use crate::model::{FissFuse, ModelConfig, ScoreKind, Side, fission, fusion};
+use crate::model::{Model, ModelConfig, ScoreKind, Side};
 use crate::ops::AttentionWeights;
 use crate::tensor::{Ragged, Tensor};
 
@@ -37,17 +38,17 @@ pub struct PreparedMention<'a> {
 
 impl PreparedSide {
     /// Prepares all items of a side where the model's weights lie; the result lies on the host.
-    pub fn new(model: &FissFuse, side: &Side) -> Result<PreparedSide> {
+    pub fn new(model: &Model, side: &Side) -> Result<PreparedSide> {
         let tape = Tape::inference();
         let vars = model.parameters().bind(&tape);
         let config = model.config();
-        let network = Network { config, tape: &tape, vars: &vars };
-        let projected = network.project(side, None, 0)?;
+        let layers = Layers { config, tape: &tape, vars: &vars, gpu: model.gpu() };
+        let projected = project(&layers, side, None, 0)?;
         let mut modalities = Vec::new();
         if config.parts().fission.any() {
             for modality in &projected {
                 let attention = attention_of(model.parameters(), config, modality.name)?;
-                let queries = fission::pooled(&network, modality)?.into_tensor();
+                let queries = fission::pooled(&layers, modality)?.into_tensor();
                 modalities.push(PreparedModality {
                     logits: attention.logit_vectors(&queries)?.to(None)?,
                     queries: queries.to(None)?,
@@ -56,7 +57,7 @@ impl PreparedSide {
                 });
             }
         }
-        let fused = fusion::side(&network, &projected)?;
+        let fused = fusion::side(&layers, &projected)?;
         let fused = fused.into_iter().map(|(kind, var)| Ok((kind, var.tensor().to(None)?))).collect::<Result<_>>()?;
         Ok(PreparedSide { modalities, fused })
     }

@@ -5,7 +5,7 @@ use half::slice::HalfFloatSliceExt;
 
 use super::prepared::PreparedSide;
 use crate::error::{Error, Result};
-use crate::model::{FissFuse, ScoreKind};
+use crate::model::{Model, ScoreKind};
 use crate::tensor::{Element, RowTable};
 
 /// Prepared entities, numbered in the order they were added.
@@ -50,7 +50,7 @@ fn push(table: &mut RowTable, values: &[f32], element: Element) -> Result<()> {
 impl EntityIndex {
     /// An empty index for a model's entities. `element` is what its largest parts are kept in, the projected rows and the logit
     /// vectors: f32, exactly what training computes, or f16, half the memory, with scores that differ by about 1e-3 of their size.
-    pub fn new(model: &FissFuse, element: Element) -> EntityIndex {
+    pub fn new(model: &Model, element: Element) -> EntityIndex {
         let (config, parts) = (model.config(), model.config().parts());
         let modality = || IndexedModality {
             tokens: RowTable::new(config.d),

@@ -1,0 +1,121 @@
+//! A network with its weights.
+
+use super::batch::Batch;
+use super::config::ModelConfig;
+use super::layers::Layers;
+use super::network::{Loss, Noise};
+use super::params::{Parameters, Variables};
+use crate::autograd::{Tape, Var};
+use crate::device::Gpu;
+use crate::error::Result;
+use crate::ops::CrossEntropy;
+use crate::tensor::Tensor;
+
+/// A configuration with its parameters.
+#[derive(Clone, Debug)]
+pub struct Model {
+    config: ModelConfig,
+    parameters: Parameters,
+    /// Where the weights lie; `None` for the host.
+    gpu: Option<Gpu>,
+}
+
+/// Scores of a batch's pairs.
+pub struct Scores {
+    /// Their names, in the order of the rows.
+    pub kinds: Vec<&'static str>,
+    /// (kinds, pairs)
+    pub values: Var,
+}
+
+impl Scores {
+    /// Mean over the scores of each pair (Eq. 11).
+    pub fn similarity(&self) -> Result<Vec<f32>> {
+        Ok(mean_over_scores(self.values.tensor().to(None)?.data(), self.kinds.len()))
+    }
+}
+
+/// Mean of `kinds` rows, one after the other in `scores`.
+pub fn mean_over_scores(scores: &[f32], kinds: usize) -> Vec<f32> {
+    let pairs = scores.len() / kinds;
+    (0..pairs).map(|p| (0..kinds).map(|k| scores[k * pairs + p]).sum::<f32>() / kinds as f32).collect()
+}
+
+impl Model {
+    /// A model with initial weights drawn by seed.
+    pub fn new(config: ModelConfig, seed: u64) -> Result<Model> {
+        config.check()?;
+        let parameters = Parameters::random(&config, seed);
+        Ok(Model { config, parameters, gpu: None })
+    }
+
+    /// A model with these weights, which must be the configuration's and lie on the host.
+    pub fn with_parameters(config: ModelConfig, parameters: Parameters) -> Result<Model> {
+        config.check()?;
+        Ok(Model { config, parameters, gpu: None })
+    }
+
+    /// The same model with its weights in a device's memory, or with `None` in the host's.
+    pub fn to(&self, gpu: Option<&Gpu>) -> Result<Model> {
+        Ok(Model { config: self.config.clone(), parameters: self.parameters.to(gpu)?, gpu: gpu.cloned() })
+    }
+
+    /// The device its weights lie on; `None` for the host.
+    pub fn gpu(&self) -> Option<&Gpu> {
+        self.gpu.as_ref()
+    }
+
+    /// The configuration.
+    pub fn config(&self) -> &ModelConfig {
+        &self.config
+    }
+
+    /// The weights.
+    pub fn parameters(&self) -> &Parameters {
+        &self.parameters
+    }
+
+    /// The weights, for the optimizer.
+    pub fn parameters_mut(&mut self) -> &mut Parameters {
+        &mut self.parameters
+    }
+
+    /// Scores of all pairs of a batch.
+    pub fn scores(&self, tape: &Tape, vars: &Variables, batch: &Batch, noise: Option<Noise>) -> Result<Scores> {
+        let layers = Layers { config: &self.config, tape, vars, gpu: self.gpu() };
+        let values = self.config.network.forward(&layers, batch, noise)?;
+        Ok(Scores { kinds: self.config.scores(), values })
+    }
+
+    /// The loss of each score (scores).
+    pub fn losses(&self, tape: &Tape, scores: &Scores, batch: &Batch) -> Result<Var> {
+        match self.config.network.loss(&self.config) {
+            Loss::CrossEntropy => {
+                let op = CrossEntropy { pairs: batch.pairs.clone(), gold: batch.gold.clone() };
+                tape.apply(op, &[&scores.values])
+            }
+        }
+    }
+
+    /// Scores, the loss of each score, and the gradient of their sum for every parameter.
+    pub fn gradients(&self, batch: &Batch, noise: Option<Noise>) -> Result<Step> {
+        let tape = Tape::recording();
+        let vars = self.parameters.bind(&tape);
+        let scores = self.scores(&tape, &vars, batch, noise)?;
+        let losses = self.losses(&tape, &scores, batch)?;
+        let seed = Tensor::filled(losses.tensor().shape(), 1.0, self.gpu())?;
+        let grads = tape.backward(&losses, seed)?;
+        let gradients = self.parameters.gradients(vars, grads)?;
+        Ok(Step { scores, losses: losses.into_tensor(), gradients })
+    }
+}
+
+/// What one training step computes before the optimizer's turn, where the model's weights lie.
+pub struct Step {
+    /// Scores of the batch.
+    pub scores: Scores,
+    /// Loss of each score (kinds); Eq. 12 is their sum.
+    pub losses: Tensor,
+    /// Gradient of each parameter, in the parameters' order.
+    pub gradients: Vec<Tensor>,
+}
