@@ -11,10 +11,8 @@
 // f32: 64 x 64 tiles, 256 threads.
 #pragma once
 
+#include "activation.cuh"
 #include "vector.cuh"
-
-// As in src/ops/linear/tiled.rs.
-enum Finish { PLAIN = 0, QUICK_GELU = 1, GELU = 2, RELU = 3, SWIGLU = 4 };
 
 // Where sums go.
 struct Output {
@@ -26,15 +24,6 @@ struct Output {
     int finish;
     int wide;  // whether c and residual are f32, else of the operands' type
 };
-
-__device__ inline float activate(float x, int finish) {
-    switch (finish) {
-        case QUICK_GELU: return __fdividef(x, 1.0f + __expf(-1.702f * x));
-        case GELU: return 0.5f * x * (1.0f + erff(x * 0.70710678f));
-        case RELU: return fmaxf(x, 0.0f);
-        default: return x;
-    }
-}
 
 // Four values of a bias from `column` on, a multiple of 4; zeros without one.
 __device__ inline Four bias_of(const Output& out, int column) {

@@ -1,6 +1,8 @@
 //! One table of operations with inputs: it drives the gradient checks, the comparison of devices and the
 //! benchmarks, so that an operation that is not in it is not tested.
 
+mod dense;
+
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -72,6 +74,7 @@ pub fn small() -> Result<Vec<Case>> {
         cases.push(draw.cross_entropy(mentions, candidates)?);
     }
     cases.push(draw.dropout(257, 33));
+    cases.extend(dense::small()?);
     Ok(cases)
 }
 
@@ -95,7 +98,7 @@ pub fn tall_and_parts(multiprocessors: usize) -> Result<[Case; 3]> {
 /// The cases of the paper's WikiDiverse step: 128 mentions of 10 candidates, d = 100.
 pub fn wikidiverse() -> Result<Vec<Case>> {
     let mut draw = Draw::new(2);
-    Ok(vec![
+    let mut cases = vec![
         draw.project(64_000, 768, 100, 0)?,
         draw.project(25_600, 512, 100, 0)?,
         draw.multi_pool(1280, 39, 100)?,
@@ -106,7 +109,9 @@ pub fn wikidiverse() -> Result<Vec<Case>> {
         draw.score(128, 10, 100)?,
         draw.cross_entropy(128, 10)?,
         draw.dropout(25_600, 100),
-    ])
+    ];
+    cases.extend(dense::wikidiverse()?);
+    Ok(cases)
 }
 
 fn projection(sizes: impl Into<String>, features: FeatureRows, inputs: Vec<Tensor>) -> Case {

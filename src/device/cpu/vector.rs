@@ -225,17 +225,53 @@ pub fn quick_gelu(x: &mut [f32]) {
     x.iter_mut().for_each(|x| *x /= 1.0 + exp(-1.702 * *x));
 }
 
-/// x Φ(x), in place, with Φ by formula 7.1.26 of Abramowitz and Stegun (error below 1.5e-7).
+/// Φ(x) by formula 7.1.26 of Abramowitz and Stegun (error below 1.5e-7), and exp(-x² / 2), which it is made of.
+#[inline(always)]
+fn normal(x: f32) -> (f32, f32) {
+    let z = x.abs() * std::f32::consts::FRAC_1_SQRT_2;
+    let t = 1.0 / z.mul_add(0.327_591_1, 1.0);
+    let p = 1.061_405_4f32.mul_add(t, -1.453_152);
+    let p = p.mul_add(t, 1.421_413_7).mul_add(t, -0.284_496_74).mul_add(t, 0.254_829_6);
+    let bell = exp(-z * z);
+    let tail = 0.5 * p * t * bell;
+    (if x < 0.0 { tail } else { 1.0 - tail }, bell)
+}
+
+/// x Φ(x), in place, with Φ within 1.5e-7.
 #[inline(always)]
 pub fn gelu(x: &mut [f32]) {
-    for x in x.iter_mut() {
-        let z = x.abs() * std::f32::consts::FRAC_1_SQRT_2;
-        let t = 1.0 / z.mul_add(0.327_591_1, 1.0);
-        let p = 1.061_405_4f32.mul_add(t, -1.453_152);
-        let p = p.mul_add(t, 1.421_413_7).mul_add(t, -0.284_496_74).mul_add(t, 0.254_829_6);
-        let tail = 0.5 * p * t * exp(-z * z);
-        *x *= if *x < 0.0 { tail } else { 1.0 - tail };
+    x.iter_mut().for_each(|x| *x *= normal(*x).0);
+}
+
+/// dx *= the derivative of x Φ(x), which is Φ(x) + x exp(-x² / 2) / √(2π).
+#[inline(always)]
+pub fn gelu_backward(dx: &mut [f32], x: &[f32]) {
+    const INVERSE_SQRT_TWO_PI: f32 = 0.398_942_3;
+    for (dx, &x) in dx.iter_mut().zip(x) {
+        let (cumulative, bell) = normal(x);
+        *dx *= (x * INVERSE_SQRT_TWO_PI).mul_add(bell, cumulative);
     }
+}
+
+/// dx *= the derivative of [`quick_gelu`] at x.
+#[inline(always)]
+pub fn quick_gelu_backward(dx: &mut [f32], x: &[f32]) {
+    for (dx, &x) in dx.iter_mut().zip(x) {
+        let sigma = 1.0 / (1.0 + exp(-1.702 * x));
+        *dx *= sigma * (1.0 + 1.702 * x * (1.0 - sigma));
+    }
+}
+
+/// tanh x, in place.
+#[inline(always)]
+pub fn tanh(x: &mut [f32]) {
+    x.iter_mut().for_each(|x| *x = x.tanh());
+}
+
+/// 1 / (1 + e⁻ˣ), in place.
+#[inline(always)]
+pub fn sigmoid(x: &mut [f32]) {
+    x.iter_mut().for_each(|x| *x = 1.0 / (1.0 + exp(-*x)));
 }
 
 #[cfg(test)]

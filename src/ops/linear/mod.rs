@@ -3,10 +3,12 @@
 //! - [`Linear`]: a layer of an encoder, whose weights are packed once for where it computes ([`packed`] on the CPU,
 //!   kernels/linear.cu on a device).
 //! - [`stored`]: weights of any precision that stay as and where they are, as a decoder's do.
+//! - [`differentiable`]: an operation of its own, with gradients.
 //! - `rows`: f32 with gradients, what the differentiable operations are made of on the CPU.
 
 mod cuda;
 mod dense;
+pub mod differentiable;
 pub mod packed;
 mod rows;
 pub mod stored;

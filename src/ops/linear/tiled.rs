@@ -16,7 +16,7 @@ const SMALL: usize = 64;
 pub(in crate::ops) const THREADS: u32 = 128;
 pub(in crate::ops) const THREADS_F32: u32 = 256;
 
-/// What becomes of sums; the numbers are those of kernels/linear.cuh.
+/// What becomes of sums; the numbers are those of kernels/activation.cuh.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Finish {
     #[default]
@@ -26,6 +26,8 @@ pub enum Finish {
     Relu = 3,
     /// silu(first) · second of each two neighbours, so that C is half as wide; takes no residual.
     Swiglu = 4,
+    Tanh = 5,
+    Sigmoid = 6,
 }
 
 impl From<Option<Activation>> for Finish {
@@ -35,6 +37,8 @@ impl From<Option<Activation>> for Finish {
             Some(Activation::QuickGelu) => Finish::QuickGelu,
             Some(Activation::Gelu) => Finish::Gelu,
             Some(Activation::Relu) => Finish::Relu,
+            Some(Activation::Tanh) => Finish::Tanh,
+            Some(Activation::Sigmoid) => Finish::Sigmoid,
         }
     }
 }

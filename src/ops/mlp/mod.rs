@@ -35,7 +35,7 @@ pub struct HostSaved {
 }
 
 /// First column and width of each part in the concatenation.
-fn columns(parts: &[Tensor]) -> impl Iterator<Item = (usize, &Tensor)> {
+pub(super) fn columns(parts: &[Tensor]) -> impl Iterator<Item = (usize, &Tensor)> {
     parts.iter().scan(0, |start, part| {
         let at = *start;
         *start += part.shape()[1];

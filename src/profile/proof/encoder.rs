@@ -56,6 +56,8 @@ fn activate(x: f64, activation: Option<Activation>) -> f64 {
         Some(Activation::QuickGelu) => x / (1.0 + (-1.702 * x).exp()),
         Some(Activation::Gelu) => 0.5 * x * (1.0 + erf(x / 2f64.sqrt())),
         Some(Activation::Relu) => x.max(0.0),
+        Some(Activation::Tanh) => x.tanh(),
+        Some(Activation::Sigmoid) => 1.0 / (1.0 + (-x).exp()),
     }
 }
 
@@ -65,6 +67,8 @@ fn products() -> Check {
         ([33, 72, 40], Some(Activation::QuickGelu)),
         ([129, 136, 96], Some(Activation::Gelu)),
         ([200, 24, 776], Some(Activation::Relu)),
+        ([65, 40, 24], Some(Activation::Tanh)),
+        ([3, 136, 16], Some(Activation::Sigmoid)),
     ];
     Check::new("encoder products", move |gpu, found| {
         for ([m, n, k], activation) in sizes {

@@ -12,6 +12,10 @@ pub enum Activation {
     Gelu,
     /// max(x, 0), ResNet's.
     Relu,
+    /// tanh x.
+    Tanh,
+    /// 1 / (1 + e⁻ˣ).
+    Sigmoid,
 }
 
 impl Activation {
@@ -22,6 +26,8 @@ impl Activation {
             Activation::QuickGelu => vector::quick_gelu(x),
             Activation::Gelu => vector::gelu(x),
             Activation::Relu => vector::relu(x),
+            Activation::Tanh => vector::tanh(x),
+            Activation::Sigmoid => vector::sigmoid(x),
         }
     }
 }
