@@ -30,6 +30,7 @@ pub use adamw::{AdamW, Moments};
 pub use cross_attention::{AttentionWeights, CrossAttention};
 pub use cross_entropy::{CrossEntropy, Gold};
 pub use dropout::Dropout;
+pub use layer_norm::differentiable::LayerNorm;
 pub use linear::differentiable::Linear;
 pub use mlp::Mlp;
 pub use multi_pool::MultiPool;

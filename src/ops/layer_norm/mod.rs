@@ -5,6 +5,7 @@
 
 mod cpu;
 mod cuda;
+pub mod differentiable;
 mod wide;
 
 pub use cpu::{LayerNormGrads, layer_norm, layer_norm_backward, layer_norm_forward};
