@@ -27,6 +27,7 @@ pub mod sample;
 mod score;
 
 pub use adamw::{AdamW, Moments};
+pub use attention::differentiable::Attention;
 pub use cross_attention::{AttentionWeights, CrossAttention};
 pub use cross_entropy::{CrossEntropy, Gold};
 pub use dropout::Dropout;

@@ -2,6 +2,7 @@
 
 mod cpu;
 mod cuda;
+pub mod differentiable;
 
 pub use cpu::{Heads, self_attention};
 

@@ -1,9 +1,10 @@
-//! Cases of linear layers and layer normalization, operations that models are put together from.
+//! Cases of linear layers, layer normalization and attention, operations that models are put together from.
 
 use super::{Case, Draw};
+use crate::autograd::Tape;
 use crate::error::Result;
 use crate::ops::linear::Activation;
-use crate::ops::{LayerNorm, Linear};
+use crate::ops::{Attention, LayerNorm, Linear, Pairing};
 
 /// At odd sizes, where edges of tiles, warps and vectors show.
 pub(super) fn small() -> Result<Vec<Case>> {
@@ -21,13 +22,28 @@ pub(super) fn small() -> Result<Vec<Case>> {
     for (rows, d) in [(1, 4), (33, 100), (67, 33), (130, 256), (5, 257), (70, 300), (3, 1024)] {
         cases.push(draw.layer_norm(rows, d));
     }
+    for (pairs, longest, d, heads) in [
+        (Pairing::identity(1), [1, 1], 4, 1),
+        (Pairing::identity(5), [9, 33], 24, 3),
+        (Draw::pairs(3, 5)?.flip(), [9, 7], 33, 1),
+        (Draw::pairs(2, 7)?.flip(), [1, 12], 64, 16),
+        (Draw::pairs(3, 4)?, [6, 5], 256, 1),
+        (Draw::pairs(1, 3)?, [5, 70], 250, 2),
+    ] {
+        cases.push(draw.attention(pairs, longest, d, heads)?);
+    }
+    cases.push(draw.self_attention(4, 17, 20, 4)?);
     Ok(cases)
 }
 
 /// Sizes of a step of models with d = 96: 128 mentions of 10 candidates.
 pub(super) fn wikidiverse() -> Result<Vec<Case>> {
     let draw = &mut Draw::new(6);
-    Ok(vec![draw.linear(25_600, &[96], 96, Some(Activation::Gelu), true), draw.layer_norm(25_600, 96)])
+    Ok(vec![
+        draw.linear(25_600, &[96], 96, Some(Activation::Gelu), true),
+        draw.layer_norm(25_600, 96),
+        draw.attention(Draw::pairs(128, 10)?.flip(), [39, 39], 96, 1)?,
+    ])
 }
 
 impl Draw {
@@ -51,5 +67,26 @@ impl Draw {
     fn layer_norm(&mut self, rows: usize, d: usize) -> Case {
         let inputs = vec![self.tensor(&[rows, d]), self.tensor(&[d]), self.tensor(&[d])];
         Case::new(format!("{rows} x {d}"), inputs, move || LayerNorm { eps: 1e-5, textbook_rows: rows })
+    }
+
+    /// Sequences of queries on the left of the pairs, of keys and values on the right.
+    fn attention(&mut self, pairs: Pairing, longest: [usize; 2], d: usize, heads: usize) -> Result<Case> {
+        let queries = self.sequences(pairs.by_left().len(), longest[0])?;
+        let keys = self.sequences(pairs.by_right().len(), longest[1])?;
+        let inputs = [&queries, &keys, &keys].map(|sequences| self.tensor(&[sequences.rows(), d])).into();
+        let name = format!("{} pairs of up to {longest:?}, d {d}, heads {heads}", pairs.len());
+        let op = Attention::new(heads, 1.0 / ((d / heads) as f32).sqrt(), queries, keys, pairs)?;
+        Ok(Case::new(name, inputs, move || op.clone()))
+    }
+
+    /// The same tensor is queries, keys and values.
+    fn self_attention(&mut self, items: usize, longest: usize, d: usize, heads: usize) -> Result<Case> {
+        let sequences = self.sequences(items, longest)?;
+        let inputs = vec![self.tensor(&[sequences.rows(), d])];
+        let scale = 1.0 / ((d / heads) as f32).sqrt();
+        let op = Attention::new(heads, scale, sequences.clone(), sequences, Pairing::identity(items))?;
+        let name = format!("attention of {items} sequences up to {longest} to themselves, d {d}, heads {heads}");
+        let apply = move |tape: &Tape, inputs: &[&_]| tape.apply(op.clone(), &[inputs[0]; 3]);
+        Ok(Case { name, inputs, apply: Box::new(apply) })
     }
 }

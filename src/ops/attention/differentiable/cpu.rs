@@ -1,0 +1,177 @@
+//! `attention` with gradients on the CPU: a task per pair forward, per sequence backward, so that every sum has one
+//! order.
+
+use std::ops::Range;
+
+use rayon::prelude::*;
+
+use super::Attention;
+use crate::autograd::InputGrads;
+use crate::device::cpu::{Buffer, simd, vector};
+use crate::error::Result;
+use crate::ops::matmul::{Mat, matmul};
+use crate::ops::multi_pool::split_by;
+use crate::tensor::Tensor;
+
+/// Rows of a matrix of d columns, of which a head has `width`.
+#[derive(Clone, Copy)]
+struct Rows<'a> {
+    values: &'a [f32],
+    d: usize,
+    width: usize,
+}
+
+impl<'a> Rows<'a> {
+    fn of(tensor: &'a Tensor, heads: usize) -> Rows<'a> {
+        let d = tensor.shape()[1];
+        Rows { values: tensor.data(), d, width: d / heads }
+    }
+
+    /// A head's columns of some rows.
+    fn head(&self, rows: &Range<usize>, head: usize) -> Mat<'a> {
+        let (first, count) = (rows.start, rows.len());
+        let all = Mat::new(self.values, self.values.len() / self.d, self.d);
+        all.rows(first, count).columns(head * self.width, self.width)
+    }
+}
+
+/// What both halves of backward read.
+struct Backward<'a> {
+    op: &'a Attention,
+    q: Rows<'a>,
+    k: Rows<'a>,
+    v: Rows<'a>,
+    dout: Rows<'a>,
+    /// Logarithms of the sums, and `dout · out`, of each output row and head.
+    sums: &'a [f32],
+    delta: &'a [f32],
+}
+
+/// Weights and gradients of the logits of one pair and head (queries, keys).
+#[derive(Default)]
+struct Weights {
+    weights: Vec<f32>,
+    dlogits: Vec<f32>,
+}
+
+impl Attention {
+    /// Rows of pair `p` among the queries, the keys and the output.
+    fn rows(&self, p: usize) -> [Range<usize>; 3] {
+        let (a, b) = (self.pairs.left()[p] as usize, self.pairs.right()[p] as usize);
+        [self.queries.range(a), self.keys.range(b), self.output.range(p)]
+    }
+
+    /// The output, and the logarithm of the sum of each of its rows and heads.
+    pub(super) fn forward_on_host(&self, inputs: [&Tensor; 3]) -> Result<(Buffer, Buffer)> {
+        let (heads, d, rows) = (self.heads, inputs[0].shape()[1], self.output.rows());
+        let [q, k, v] = inputs.map(|input| Rows::of(input, heads));
+        let (mut out, mut sums) = (Buffer::scratch(rows * d), Buffer::scratch(rows * heads));
+        let pairs = split_by(&mut out, &self.output, d).into_par_iter();
+        let pairs = pairs.zip(split_by(&mut sums, &self.output, heads)).enumerate();
+        pairs.try_for_each_init(Vec::new, |logits: &mut Vec<f32>, (p, (out, sums))| {
+            let [queries, keys, _] = self.rows(p);
+            logits.resize(queries.len() * keys.len(), 0.0);
+            for head in 0..heads {
+                matmul(logits, keys.len(), 0.0, self.scale, q.head(&queries, head), k.head(&keys, head).t())?;
+                simd!({
+                    for (row, sums) in logits.chunks_exact_mut(keys.len()).zip(sums.chunks_exact_mut(heads)) {
+                        let max = vector::max(row);
+                        let sum = vector::exp_sum(row, max);
+                        vector::scale(row, 1.0 / sum);
+                        sums[head] = max + sum.ln();
+                    }
+                });
+                let weights = Mat::new(logits, queries.len(), keys.len());
+                matmul(&mut out[head * q.width..], d, 0.0, 1.0, weights, v.head(&keys, head))?;
+            }
+            Ok(())
+        })?;
+        Ok((out, sums))
+    }
+
+    pub(super) fn backward_on_host(
+        &self,
+        inputs: &[Tensor; 3],
+        out: &Tensor,
+        sums: &[f32],
+        grad: &Tensor,
+        grads: &mut InputGrads,
+    ) -> Result<()> {
+        let (heads, d) = (self.heads, grad.shape()[1]);
+        let [q, k, v] = [&inputs[0], &inputs[1], &inputs[2]].map(|input| Rows::of(input, heads));
+        let mut delta = Buffer::scratch(sums.len());
+        let vectors = grad.data().par_chunks_exact(q.width).zip(out.data().par_chunks_exact(q.width));
+        delta.par_iter_mut().zip(vectors).for_each(|(delta, (dout, out))| *delta = simd!(vector::dot(dout, out)));
+        let backward = Backward { op: self, q, k, v, dout: Rows::of(grad, heads), sums, delta: &delta };
+        if let Some(dq) = grads.get(0) {
+            let sequences = split_by(dq, &self.queries, d).into_par_iter().enumerate();
+            sequences.try_for_each_init(Weights::default, |scratch, (a, dq)| backward.queries(a, dq, scratch))?;
+        }
+        // Keys and values may be one input, whose gradient then gets both in turn.
+        let (mut dk, mut dv) = (Buffer::zeros(inputs[1].len()), Buffer::zeros(inputs[2].len()));
+        let sequences =
+            split_by(&mut dk, &self.keys, d).into_par_iter().zip(split_by(&mut dv, &self.keys, d)).enumerate();
+        sequences.try_for_each_init(Weights::default, |scratch, (b, to)| backward.keys(b, to, scratch))?;
+        for (i, from) in [(1, &dk), (2, &dv)] {
+            if let Some(to) = grads.get(i) {
+                to.par_chunks_mut(d).zip(from.par_chunks(d)).for_each(|(to, from)| simd!(vector::add(to, from)));
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Backward<'_> {
+    /// Computes a pair's weights again, and the gradients of its logits.
+    fn weights(&self, p: usize, head: usize, scratch: &mut Weights) -> Result<()> {
+        let ([queries, keys, rows], heads) = (self.op.rows(p), self.op.heads);
+        let Weights { weights, dlogits } = scratch;
+        weights.resize(queries.len() * keys.len(), 0.0);
+        dlogits.resize(queries.len() * keys.len(), 0.0);
+        let (q, k) = (self.q.head(&queries, head), self.k.head(&keys, head));
+        matmul(weights, keys.len(), 0.0, self.op.scale, q, k.t())?;
+        let (dout, v) = (self.dout.head(&rows, head), self.v.head(&keys, head));
+        matmul(dlogits, keys.len(), 0.0, 1.0, dout, v.t())?;
+        simd!({
+            let matrices = weights.chunks_exact_mut(keys.len()).zip(dlogits.chunks_exact_mut(keys.len()));
+            for (row, (weights, dlogits)) in rows.zip(matrices) {
+                let (sum, delta) = (self.sums[row * heads + head], self.delta[row * heads + head]);
+                for (weight, dlogit) in weights.iter_mut().zip(dlogits) {
+                    *weight = vector::exp(*weight - sum);
+                    *dlogit = *weight * (*dlogit - delta);
+                }
+            }
+        });
+        Ok(())
+    }
+
+    /// Adds to the gradients of query sequence `a`.
+    fn queries(&self, a: usize, dq: &mut [f32], scratch: &mut Weights) -> Result<()> {
+        for &p in self.op.pairs.by_left().of(a) {
+            let [queries, keys, _] = self.op.rows(p as usize);
+            for head in 0..self.op.heads {
+                self.weights(p as usize, head, scratch)?;
+                let dlogits = Mat::new(&scratch.dlogits, queries.len(), keys.len());
+                let to = &mut dq[head * self.q.width..];
+                matmul(to, self.q.d, 1.0, self.op.scale, dlogits, self.k.head(&keys, head))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Adds to the gradients of the keys and the values of key sequence `b`.
+    fn keys(&self, b: usize, (dk, dv): (&mut [f32], &mut [f32]), scratch: &mut Weights) -> Result<()> {
+        for &p in self.op.pairs.by_right().of(b) {
+            let [queries, keys, rows] = self.op.rows(p as usize);
+            for head in 0..self.op.heads {
+                self.weights(p as usize, head, scratch)?;
+                let (first, d) = (head * self.q.width, self.q.d);
+                let dlogits = Mat::new(&scratch.dlogits, queries.len(), keys.len());
+                matmul(&mut dk[first..], d, 1.0, self.op.scale, dlogits.t(), self.q.head(&queries, head))?;
+                let weights = Mat::new(&scratch.weights, queries.len(), keys.len());
+                matmul(&mut dv[first..], d, 1.0, 1.0, weights.t(), self.dout.head(&rows, head))?;
+            }
+        }
+        Ok(())
+    }
+}
