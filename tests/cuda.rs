@@ -61,7 +61,7 @@ fn operations_agree_with_the_cpu_in_f32() {
     support::on_oldest_device("cuda::operations_agree_with_the_cpu_in_f32", || {
         let gpu = Gpu::open(0, Arithmetic::F32).unwrap();
         prove_operations(&gpu);
-        support::prove(&gpu, &["adamw", "link"], true);
+        support::prove(&gpu, &["adamw", "link", "features"], true);
     });
 }
 
@@ -96,7 +96,7 @@ fn operations_agree_with_the_cpu_in_mixed_arithmetic() {
     on_device("operations_agree_with_the_cpu_in_mixed_arithmetic", || {
         let gpu = Gpu::open(0, Arithmetic::Mixed).unwrap();
         prove_operations(&gpu);
-        support::prove(&gpu, &["what ceilings", "filled"], true);
+        support::prove(&gpu, &["what ceilings", "filled", "features"], true);
     });
 }
 

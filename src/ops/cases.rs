@@ -2,9 +2,12 @@
 //! benchmarks, so that an operation that is not in it is not tested.
 
 mod dense;
+mod elementwise;
 
 use std::ops::Range;
 use std::sync::Arc;
+
+pub use elementwise::{feature_rows, kinks};
 
 use half::f16;
 use rand::Rng;
@@ -75,6 +78,7 @@ pub fn small() -> Result<Vec<Case>> {
     }
     cases.push(draw.dropout(257, 33));
     cases.extend(dense::small()?);
+    cases.extend(elementwise::small()?);
     Ok(cases)
 }
 
@@ -111,6 +115,7 @@ pub fn wikidiverse() -> Result<Vec<Case>> {
         draw.dropout(25_600, 100),
     ];
     cases.extend(dense::wikidiverse()?);
+    cases.extend(elementwise::wikidiverse()?);
     Ok(cases)
 }
 

@@ -4,19 +4,28 @@
 //! A differentiable operation ([`Op`](crate::autograd::Op)) is a value that holds what is not differentiated (row numbers, sequence borders,
 //! settings); its tensors come as inputs. [`Tape::apply`](crate::autograd::Tape::apply) runs it. The others are for inference alone.
 
+mod activation;
 mod adamw;
 pub mod attention;
 pub mod cases;
+mod combine;
 pub mod convolution;
 pub mod cross_attention;
 mod cross_entropy;
 mod dropout;
+mod elementwise;
 pub mod embedding;
+mod features;
+mod gather;
+mod hinge;
 pub mod layer_norm;
 pub mod linear;
 pub mod matmul;
+mod mix;
 mod mlp;
 mod multi_pool;
+mod multiply;
+mod normalize;
 pub mod paged_attention;
 mod pairing;
 pub mod pool;
@@ -25,19 +34,31 @@ pub mod reduce;
 pub mod rms_norm;
 pub mod sample;
 mod score;
+mod sequence_pool;
+mod sum;
 
 pub use adamw::{AdamW, Moments};
 pub use attention::differentiable::Attention;
+pub use combine::Combine;
 pub use cross_attention::{AttentionWeights, CrossAttention};
 pub use cross_entropy::{CrossEntropy, Gold};
 pub use dropout::Dropout;
+pub use features::Features;
+pub use gather::Gather;
+pub use hinge::Hinge;
 pub use layer_norm::differentiable::LayerNorm;
+pub use linear::Activation;
 pub use linear::differentiable::Linear;
+pub use mix::Mix;
 pub use mlp::Mlp;
 pub use multi_pool::MultiPool;
+pub use multiply::Multiply;
+pub use normalize::Normalize;
 pub use pairing::{Groups, Pairing};
 pub use project::Project;
 pub use score::{Operand, Score};
+pub use sequence_pool::{Pooling, SequencePool};
+pub use sum::Sum;
 
 use crate::error::{Error, Result};
 use crate::tensor::Tensor;

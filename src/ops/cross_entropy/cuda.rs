@@ -52,6 +52,14 @@ struct Backward {
     adds: i32,
 }
 
+/// The mean loss over the mentions of each kind, of losses (kinds, mentions).
+pub fn row_means(gpu: &Gpu, losses: &DeviceBuffer<f32>, kinds: usize) -> Result<Tensor> {
+    let (out, mentions) = (gpu.alloc("losses", kinds)?, losses.len() / kinds.max(1));
+    let args = RowMeans { x: losses.ptr(), out: out.ptr(), n: mentions as i32, padding: 0 };
+    gpu.launch("row_means", Grid::line(kinds, 128), &args)?;
+    Tensor::on_device([kinds], out)
+}
+
 impl CrossEntropy {
     pub(super) fn forward_on(&self, gpu: &Gpu, scores: &Tensor) -> Result<(Tensor, Saved)> {
         let (kinds, pairs, mentions) = (scores.shape()[0], scores.shape()[1], self.gold.len());
@@ -70,10 +78,7 @@ impl CrossEntropy {
             padding: 0,
         };
         gpu.launch("cross_entropy_forward", Grid::warps(kinds * mentions), &args)?;
-        let losses = gpu.alloc("losses", kinds)?;
-        let args = RowMeans { x: by_mention.ptr(), out: losses.ptr(), n: mentions as i32, padding: 0 };
-        gpu.launch("row_means", Grid::line(kinds, 128), &args)?;
-        Ok((Tensor::on_device([kinds], losses)?, Saved { softmax }))
+        Ok((row_means(gpu, &by_mention, kinds)?, Saved { softmax }))
     }
 
     pub(super) fn backward_on(&self, gpu: &Gpu, saved: Saved, grad: &Tensor, grads: &mut InputGrads) -> Result<()> {

@@ -5,6 +5,8 @@
 
 mod cuda;
 
+pub(super) use cuda::row_means;
+
 use std::ops::{Deref, Range};
 
 use super::{Pairing, arity, elsewhere};
@@ -24,7 +26,7 @@ pub struct Gold {
 }
 
 impl Gold {
-    /// Gold pairs among pairs whose left items are mentions. [`CrossEntropy`] says if they are none.
+    /// Gold pairs among pairs whose left items are mentions. Losses say if they are none.
     pub fn new(pairs: &Pairing, gold: Vec<u32>) -> Gold {
         let by_mention = pairs.by_left();
         let candidates = || (0..by_mention.len()).map(|mention| by_mention.of(mention));
@@ -33,6 +35,34 @@ impl Gold {
             first: candidates().map(|pairs| pairs.first().map_or(0, |&first| first)).collect(),
             end: candidates().map(|pairs| pairs.last().map_or(0, |&last| last + 1)).collect(),
         }
+    }
+
+    /// Pairs of each mention's candidates. Fails unless there are `scores` pairs, the candidates of each mention stand
+    /// next to each other, and its gold pair is one of theirs; `op` names who asks.
+    pub(super) fn candidates(&self, op: &'static str, pairs: &Pairing, scores: usize) -> Result<Vec<Range<usize>>> {
+        let (by_mention, golds) = (pairs.by_left(), self.len());
+        let mentions = by_mention.len();
+        if scores != pairs.len() || mentions != golds || mentions == 0 {
+            return Err(Error::shape(op, format!("{scores} scores, {mentions} mentions, {golds} golds")));
+        }
+        let candidates = |mention: usize| {
+            let pairs = by_mention.of(mention);
+            let range = match (pairs.first(), pairs.last()) {
+                (Some(&first), Some(&last)) if (last - first) as usize + 1 == pairs.len() => {
+                    first as usize..last as usize + 1
+                }
+                _ => {
+                    let wrong = format!("the candidates of mention {mention} are none or not adjacent");
+                    return Err(Error::shape(op, wrong));
+                }
+            };
+            let gold = self.pairs[mention];
+            match range.contains(&(gold as usize)) {
+                true => Ok(range),
+                false => Err(Error::shape(op, format!("gold pair {gold} is none of mention {mention}'s"))),
+            }
+        };
+        (0..mentions).map(candidates).collect()
     }
 
     /// All arrays that a device may ask for.
@@ -63,19 +93,6 @@ pub enum Saved {
     Device(cuda::Saved),
 }
 
-impl CrossEntropy {
-    /// Pairs of each mention; a mention's candidates stand next to each other.
-    fn candidates(&self, mention: usize) -> Result<Range<usize>> {
-        let pairs = self.pairs.by_left().of(mention);
-        match (pairs.first(), pairs.last()) {
-            (Some(&first), Some(&last)) if (last - first) as usize + 1 == pairs.len() => {
-                Ok(first as usize..last as usize + 1)
-            }
-            _ => Err(Error::shape(NAME, format!("the candidates of mention {mention} are none or not adjacent"))),
-        }
-    }
-}
-
 impl Op for CrossEntropy {
     type Saved = Saved;
 
@@ -103,14 +120,7 @@ impl Op for CrossEntropy {
     fn forward(&self, inputs: &[&Tensor]) -> Result<(Tensor, Saved)> {
         let &[scores] = arity(NAME, inputs)?;
         let ((k, n), mentions) = (scores.matrix(NAME, "scores")?, self.pairs.by_left().len());
-        if n != self.pairs.len() || mentions != self.gold.len() || mentions == 0 {
-            return Err(Error::shape(NAME, format!("{n} scores, {mentions} mentions, {} golds", self.gold.len())));
-        }
-        let ranges = (0..mentions).map(|m| self.candidates(m)).collect::<Result<Vec<_>>>()?;
-        if let Some(mention) = (0..mentions).find(|&m| !ranges[m].contains(&(self.gold[m] as usize))) {
-            let gold = self.gold[mention];
-            return Err(Error::shape(NAME, format!("gold pair {gold} is none of mention {mention}'s")));
-        }
+        let ranges = self.gold.candidates(NAME, &self.pairs, n)?;
         if let Some(gpu) = scores.gpu() {
             let (losses, saved) = self.forward_on(gpu, scores)?;
             return Ok((losses, Saved::Device(saved)));

@@ -9,6 +9,7 @@ use crate::autograd::InputGrads;
 use crate::device::Gpu;
 use crate::device::cuda::{Arithmetic, DeviceBuffer, Grid, Ptr, Target};
 use crate::error::Result;
+use crate::ops::gather::gather_rows;
 use crate::ops::layer_norm::{LayerNorm, Normalized, NormalizedBackward};
 use crate::ops::matmul::{Operand, Product};
 use crate::ops::reduce::Sums;
@@ -49,17 +50,6 @@ struct ToF16 {
     x: Ptr,
     out: Ptr,
     length: i64,
-}
-
-#[derive(Clone, Copy, Pod, Zeroable)]
-#[repr(C)]
-struct Gather {
-    table: Ptr,
-    rows: Ptr,
-    out: Ptr,
-    length: i64,
-    width: i32,
-    is_f16: i32,
 }
 
 #[derive(Clone, Copy, Pod, Zeroable)]
@@ -109,18 +99,8 @@ impl Project {
 
     /// The rows as one f32 matrix.
     fn gathered(&self, gpu: &Gpu, features: &GpuRows, rows: &Indices) -> Result<DeviceBuffer<f32>> {
-        let width = self.features.table.width();
-        let out = gpu.alloc("gathered features", rows.len() * width)?;
-        let args = Gather {
-            table: features.ptr(),
-            rows: rows.on(gpu)?,
-            out: out.ptr(),
-            length: out.len() as i64,
-            width: width as i32,
-            is_f16: features.is_f16() as i32,
-        };
-        gpu.launch("gather_rows", Grid::values(out.len(), 256), &args)?;
-        Ok(out)
+        let size = (rows.len(), self.features.table.width());
+        gather_rows(gpu, "gathered features", (features.ptr(), features.is_f16()), rows.on(gpu)?, size)
     }
 
     pub(super) fn forward_on(&self, gpu: &Gpu, inputs: &[&Tensor; 4]) -> Result<(Tensor, Saved)> {

@@ -6,7 +6,7 @@ use crate::device::Gpu;
 use crate::device::cuda::Arithmetic;
 use crate::error::Result;
 use crate::ops::cases::{self, Case};
-use crate::ops::{AdamW, Moments};
+use crate::ops::{AdamW, Features, Moments};
 use crate::tensor::Tensor;
 
 /// Errors are relative to a tensor's largest element, and at least to this share of the largest of all gradients: a sum
@@ -27,12 +27,14 @@ fn tolerance(arithmetic: Arithmetic) -> f32 {
 pub fn checks(gpu: &Gpu) -> Result<Vec<Check>> {
     let multiprocessors = gpu.multiprocessors()?;
     let mut cases = cases::small()?;
+    cases.extend(cases::kinks()?);
     let mixed = gpu.arithmetic() == Arithmetic::Mixed;
     if mixed {
         cases.push(cases::tall(multiprocessors)?);
     }
     let against_cpu = |case: Case| Check::new(case.name.clone(), move |gpu, found| compare(&case, gpu, found));
     let mut checks: Vec<Check> = cases.into_iter().map(against_cpu).collect();
+    checks.push(features());
     if mixed {
         checks.push(Check::new("project, tall blocks beside others", move |gpu, found| {
             let [all, first, rest] = cases::tall_and_parts(multiprocessors)?;
@@ -42,6 +44,20 @@ pub fn checks(gpu: &Gpu) -> Result<Vec<Check>> {
         }));
     }
     Ok(checks)
+}
+
+/// Rows of features as a tensor, which has no gradient.
+fn features() -> Check {
+    Check::new("features", |gpu, found| {
+        for rows in cases::feature_rows()? {
+            let on = |gpu: Option<&Gpu>| {
+                let features = Features { rows: rows.clone(), gpu: gpu.cloned() };
+                Tape::inference().apply(features, &[])?.into_tensor().to(None)
+            };
+            found.equal("bits", bits(on(Some(gpu))?.data()), bits(on(None)?.data()));
+        }
+        Ok(())
+    })
 }
 
 fn output(case: &Case, gpu: &Gpu) -> Result<Tensor> {

@@ -1,0 +1,58 @@
+//! `activation` on CUDA devices (kernels/activation.cu).
+
+use bytemuck::{Pod, Zeroable};
+
+use crate::device::Gpu;
+use crate::device::cuda::{Grid, Ptr, Target};
+use crate::error::Result;
+use crate::ops::linear::Activation;
+use crate::ops::linear::tiled::Finish;
+use crate::tensor::Tensor;
+
+#[derive(Clone, Copy, Pod, Zeroable)]
+#[repr(C)]
+struct Forward {
+    x: Ptr,
+    out: Ptr,
+    length: i64,
+    function: i32,
+    padding: i32,
+}
+
+#[derive(Clone, Copy, Pod, Zeroable)]
+#[repr(C)]
+struct Backward {
+    grad: Ptr,
+    kept: Ptr,
+    dx: Ptr,
+    length: i64,
+    function: i32,
+    adds: i32,
+}
+
+fn number(activation: Activation) -> i32 {
+    Finish::from(Some(activation)) as i32
+}
+
+pub(super) fn forward(gpu: &Gpu, activation: Activation, x: &Tensor) -> Result<Tensor> {
+    let out = gpu.alloc("activation", x.len())?;
+    let (length, function) = (x.len() as i64, number(activation));
+    let args = Forward { x: x.ptr(), out: out.ptr(), length, function, padding: 0 };
+    gpu.launch("activation_forward", Grid::values(x.len(), 256), &args)?;
+    Tensor::on_device(x.shape(), out)
+}
+
+pub(super) fn backward(gpu: &Gpu, activation: Activation, kept: &Tensor, grad: &Tensor, dx: Target) -> Result<()> {
+    if dx.is_null() {
+        return Ok(());
+    }
+    let args = Backward {
+        grad: grad.ptr(),
+        kept: kept.ptr(),
+        dx: dx.at,
+        length: grad.len() as i64,
+        function: number(activation),
+        adds: dx.adds as i32,
+    };
+    gpu.launch("activation_backward", Grid::values(grad.len(), 256), &args)
+}
