@@ -34,15 +34,14 @@ fn number(activation: Activation) -> i32 {
     Finish::from(Some(activation)) as i32
 }
 
-pub(super) fn forward(gpu: &Gpu, activation: Activation, x: &Tensor) -> Result<Tensor> {
-    let out = gpu.alloc("activation", x.len())?;
-    let (length, function) = (x.len() as i64, number(activation));
-    let args = Forward { x: x.ptr(), out: out.ptr(), length, function, padding: 0 };
-    gpu.launch("activation_forward", Grid::values(x.len(), 256), &args)?;
-    Tensor::on_device(x.shape(), out)
+/// `out = activation(x)` of so many values; `out` may be `x`.
+pub fn apply(gpu: &Gpu, activation: Activation, x: Ptr, out: Ptr, values: usize) -> Result<()> {
+    let args = Forward { x, out, length: values as i64, function: number(activation), padding: 0 };
+    gpu.launch("activation_forward", Grid::values(values, 256), &args)
 }
 
-pub(super) fn backward(gpu: &Gpu, activation: Activation, kept: &Tensor, grad: &Tensor, dx: Target) -> Result<()> {
+/// `dx = grad ⊙ the derivative`, from what [`Activation::keeps_input`] says.
+pub fn backward(gpu: &Gpu, activation: Activation, kept: &Tensor, grad: &Tensor, dx: Target) -> Result<()> {
     if dx.is_null() {
         return Ok(());
     }

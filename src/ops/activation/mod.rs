@@ -1,6 +1,6 @@
 //! An activation function of each value, with its backward: any shape -> the same shape.
 
-mod cuda;
+pub(super) mod cuda;
 
 use super::linear::Activation;
 use super::{arity, elementwise};
@@ -11,20 +11,28 @@ use crate::tensor::Tensor;
 
 const NAME: &str = "activation";
 
-/// Whether backward needs what went in; for the others what came out is enough.
-fn keeps_input(activation: Activation) -> bool {
-    matches!(activation, Activation::QuickGelu | Activation::Gelu)
-}
+impl Activation {
+    /// Whether backward needs what went in; for the others what came out is enough.
+    pub fn keeps_input(self) -> bool {
+        matches!(self, Activation::QuickGelu | Activation::Gelu)
+    }
 
-/// dx *= the derivative, from what [`keeps_input`] says. Inline into `simd!`.
-#[inline(always)]
-fn derive(activation: Activation, dx: &mut [f32], kept: &[f32]) {
-    match activation {
-        Activation::QuickGelu => vector::quick_gelu_backward(dx, kept),
-        Activation::Gelu => vector::gelu_backward(dx, kept),
-        Activation::Relu => scale(dx, kept, |y| if y > 0.0 { 1.0 } else { 0.0 }),
-        Activation::Tanh => scale(dx, kept, |y| 1.0 - y * y),
-        Activation::Sigmoid => scale(dx, kept, |y| y * (1.0 - y)),
+    /// Of all values, in parallel and in place.
+    pub fn apply_to_all(self, x: &mut [f32]) {
+        elementwise::pieces(x, [], |x, []| simd!(self.apply(x)));
+    }
+
+    /// dx *= the derivative, in parallel, from the function's input or output as [`Activation::keeps_input`] says.
+    pub fn backward_of_all(self, dx: &mut [f32], kept: &[f32]) {
+        elementwise::pieces(dx, [kept], |dx, [kept]| {
+            simd!(match self {
+                Activation::QuickGelu => vector::quick_gelu_backward(dx, kept),
+                Activation::Gelu => vector::gelu_backward(dx, kept),
+                Activation::Relu => scale(dx, kept, |y| if y > 0.0 { 1.0 } else { 0.0 }),
+                Activation::Tanh => scale(dx, kept, |y| 1.0 - y * y),
+                Activation::Sigmoid => scale(dx, kept, |y| y * (1.0 - y)),
+            })
+        });
     }
 }
 
@@ -34,7 +42,7 @@ fn scale(dx: &mut [f32], kept: &[f32], slope: impl Fn(f32) -> f32) {
 }
 
 impl Op for Activation {
-    /// Input or output, as [`keeps_input`] says.
+    /// Input or output, as [`Activation::keeps_input`] says.
     type Saved = Tensor;
 
     fn name(&self) -> &'static str {
@@ -53,17 +61,19 @@ impl Op for Activation {
     fn forward(&self, inputs: &[&Tensor]) -> Result<(Tensor, Tensor)> {
         let &[x] = arity(NAME, inputs)?;
         let out = match x.gpu() {
-            Some(gpu) => cuda::forward(gpu, *self, x)?,
+            Some(gpu) => {
+                let out = gpu.alloc(NAME, x.len())?;
+                cuda::apply(gpu, *self, x.ptr(), out.ptr(), x.len())?;
+                Tensor::on_device(x.shape(), out)?
+            }
             None => {
                 let mut out = Buffer::scratch(x.len());
-                elementwise::pieces(&mut out, [x.data()], |out, [x]| {
-                    out.copy_from_slice(x);
-                    simd!(self.apply(out));
-                });
+                out.copy_from_slice(x.data());
+                self.apply_to_all(&mut out);
                 Tensor::new(x.shape(), out)?
             }
         };
-        let kept = if keeps_input(*self) { x.clone() } else { out.clone() };
+        let kept = if self.keeps_input() { x.clone() } else { out.clone() };
         Ok((out, kept))
     }
 
@@ -73,10 +83,8 @@ impl Op for Activation {
         }
         let Some(to) = grads.get(0) else { return Ok(()) };
         let mut dx = Buffer::scratch(grad.len());
-        elementwise::pieces(&mut dx, [grad.data(), kept.data()], |dx, [grad, kept]| {
-            dx.copy_from_slice(grad);
-            simd!(derive(*self, dx, kept));
-        });
+        dx.copy_from_slice(grad.data());
+        self.backward_of_all(&mut dx, kept.data());
         elementwise::pieces(to, [&dx], |to, [dx]| simd!(vector::add(to, dx)));
         Ok(())
     }

@@ -1,45 +1,18 @@
-//! `linear` with gradients on CUDA devices (kernels/matmul.cu, linear_activation.cu).
-
-use bytemuck::{Pod, Zeroable};
+//! `linear` with gradients on CUDA devices (kernels/matmul.cu, activation.cu).
 
 use super::{Linear, NAME, Saved};
 use crate::autograd::InputGrads;
 use crate::device::Gpu;
-use crate::device::cuda::{Grid, Ptr, Target};
+use crate::device::cuda::Target;
 use crate::error::Result;
+use crate::ops::activation::cuda as activation;
 use crate::ops::linear::Activation;
-use crate::ops::linear::tiled::Finish;
 use crate::ops::matmul::{Operand, Product};
 use crate::ops::mlp::columns;
 use crate::tensor::Tensor;
 
-#[derive(Clone, Copy, Pod, Zeroable)]
-#[repr(C)]
-struct Forward {
-    x: Ptr,
-    out: Ptr,
-    length: i64,
-    finish: i32,
-    padding: i32,
-}
-
-#[derive(Clone, Copy, Pod, Zeroable)]
-#[repr(C)]
-struct Backward {
-    dout: Ptr,
-    kept: Ptr,
-    dx: Ptr,
-    length: i64,
-    finish: i32,
-    padding: i32,
-}
-
 fn rows(tensor: &Tensor) -> Operand {
     Operand::rows(tensor.ptr(), tensor.shape()[1])
-}
-
-fn number(activation: Activation) -> i32 {
-    Finish::from(Some(activation)) as i32
 }
 
 impl Linear {
@@ -67,15 +40,13 @@ impl Linear {
         let (y, kept) = match self.activation {
             None => (sums, None),
             Some(Activation::Relu) => (sums.clone(), Some(sums)),
-            Some(activation) => {
-                let y = if activation.keeps_input() {
+            Some(function) => {
+                let y = if function.keeps_input() {
                     Tensor::on_device([n, out], gpu.alloc::<f32>(NAME, n * out)?)?
                 } else {
                     sums.clone()
                 };
-                let (x, to) = (sums.ptr(), y.ptr());
-                let args = Forward { x, out: to, length: y.len() as i64, finish: number(activation), padding: 0 };
-                gpu.launch("linear_activation", Grid::values(y.len(), 256), &args)?;
+                activation::apply(gpu, function, sums.ptr(), y.ptr(), y.len())?;
                 (y, Some(sums))
             }
         };
@@ -86,17 +57,9 @@ impl Linear {
         let Saved { weight, parts, kept } = saved;
         let ((out, width), n) = ((weight.shape()[0], weight.shape()[1]), grad.shape()[0]);
         let mut dsums = grad.clone();
-        if let (Some(activation), Some(kept)) = (self.activation, kept) {
+        if let (Some(function), Some(kept)) = (self.activation, kept) {
             dsums = Tensor::on_device([n, out], gpu.alloc::<f32>("gradients of linear", n * out)?)?;
-            let args = Backward {
-                dout: grad.ptr(),
-                kept: kept.ptr(),
-                dx: dsums.ptr(),
-                length: grad.len() as i64,
-                finish: number(activation),
-                padding: 0,
-            };
-            gpu.launch("linear_activation_backward", Grid::values(grad.len(), 256), &args)?;
+            activation::backward(gpu, function, kept, grad, Target { at: dsums.ptr(), adds: false })?;
         }
         let dsums = rows(&dsums);
         let dweight = grads.on_device(0)?;

@@ -3,7 +3,6 @@
 //!
 //! weight (out, Σ w_i), bias (out) if there is one, parts (n, w_i) -> (n, out).
 
-mod activation;
 mod cuda;
 
 use super::{Activation, Start, add_column_sums, linear, linear_backward_input, linear_backward_weight};
@@ -153,7 +152,7 @@ impl Op for Linear {
         let ((out, width), n) = ((weight.shape()[0], weight.shape()[1]), grad.shape()[0]);
         let mut dsums = grad.clone();
         if let (Some(activation), Some(kept)) = (self.activation, &kept) {
-            activation.backward(dsums.data_mut(), kept.data());
+            activation.backward_of_all(dsums.data_mut(), kept.data());
         }
         if let Some(dbias) = self.bias.then(|| grads.get(1)).flatten() {
             add_column_sums(dbias, dsums.data());
