@@ -2,6 +2,7 @@
 
 mod architecture;
 mod bad_input;
+mod baselines;
 mod bench;
 mod bundle;
 mod candidates;

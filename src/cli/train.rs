@@ -80,8 +80,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     let valid = if dataset.has(Split::Valid) { samples(Split::Valid)? } else { Vec::new() };
     list_skipped(&skipped);
     let validated = !valid.is_empty();
-    let (epochs, checksum) = (config.train.epochs, dataset.checksum()?);
-    let data = (&batcher, checksum);
+    let data = (&batcher, dataset.checksum()?);
     let start = if args.resume { Start::Resume { new_horizon: args.new_horizon } } else { Start::New };
     start.check(&args.out)?;
     files::create_folder(&args.out)?;
@@ -89,6 +88,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     let steps = Steps::new(gpu.as_ref(), args.graph)?;
     let mut trainer = Trainer::new(&args.out, (model, config.train), data, (train, valid), start, steps)?;
     let (count, done) = (trainer.model().parameters().count(), trainer.progress().epoch);
+    let epochs = trainer.epochs();
     println!("{count} parameters; {epochs} epochs, {done} done; {}", describe(gpu.as_ref()));
     let needs = trainer.needs();
     let host = available_memory().map_or("unknown".into(), |free| Bytes::of(free).to_string());

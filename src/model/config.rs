@@ -56,6 +56,10 @@ pub struct ModelConfig {
     pub ablation: Ablation,
     /// Which modalities are read.
     pub modalities: Modalities,
+    /// How far the right entity is to be ahead, by models that learn from a hinge loss.
+    pub margin: f32,
+    /// What cosines are divided by, by models that learn from their softmax.
+    pub temperature: f32,
 }
 
 impl Default for ModelConfig {
@@ -69,6 +73,8 @@ impl Default for ModelConfig {
             dropout: 0.0,
             ablation: Ablation::None,
             modalities: Modalities::Both,
+            margin: 0.25,
+            temperature: 0.07,
         }
     }
 }
@@ -195,9 +201,13 @@ impl ModelConfig {
         if !(0.0..1.0).contains(&self.dropout) {
             return Err(Error::invalid(format!("model: dropout = {} is not in [0, 1)", self.dropout)));
         }
-        self.check_settings()?;
         if !(self.layer_norm_eps > 0.0 && self.layer_norm_eps.is_finite()) {
             return Err(Error::invalid(format!("model: layer_norm_eps = {} is not positive", self.layer_norm_eps)));
+        }
+        for (name, value) in [("margin", self.margin), ("temperature", self.temperature)] {
+            if !(value > 0.0 && value.is_finite()) {
+                return Err(Error::invalid(format!("model: {name} = {value} is not positive")));
+            }
         }
         if self.ablation == Ablation::G && self.modalities == Modalities::Image {
             return Err(Error::invalid("model: ablation g removes images, modalities = \"image\" removes all else"));
@@ -205,8 +215,9 @@ impl ModelConfig {
         Ok(())
     }
 
-    /// Fails if a setting that the model does not heed was given another value than its default.
-    fn check_settings(&self) -> Result<()> {
+    /// Fails if a setting that the model does not heed was given another value than its default. Files of the reference give
+    /// all; what users set is to have an effect.
+    pub fn check_settings(&self) -> Result<()> {
         let default = ModelConfig::default();
         let settings = [
             ("d", self.d != default.d),
@@ -215,6 +226,8 @@ impl ModelConfig {
             ("dropout", self.dropout != default.dropout),
             ("ablation", self.ablation != default.ablation),
             ("modalities", self.modalities != default.modalities),
+            ("margin", self.margin != default.margin),
+            ("temperature", self.temperature != default.temperature),
         ];
         let heeded = self.network.settings();
         match settings.iter().find(|(name, changed)| *changed && !heeded.contains(name)) {

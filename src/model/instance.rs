@@ -8,7 +8,7 @@ use super::params::{Parameters, Variables};
 use crate::autograd::{Tape, Var};
 use crate::device::Gpu;
 use crate::error::Result;
-use crate::ops::CrossEntropy;
+use crate::ops::{CrossEntropy, Hinge};
 use crate::tensor::Tensor;
 
 /// A configuration with its parameters.
@@ -94,6 +94,10 @@ impl Model {
                 let op = CrossEntropy { pairs: batch.pairs.clone(), gold: batch.gold.clone() };
                 tape.apply(op, &[&scores.values])
             }
+            Loss::Hinge { margin } => {
+                let op = Hinge { pairs: batch.pairs.clone(), gold: batch.gold.clone(), margin };
+                tape.apply(op, &[&scores.values])
+            }
         }
     }
 
@@ -103,6 +107,9 @@ impl Model {
         let vars = self.parameters.bind(&tape);
         let scores = self.scores(&tape, &vars, batch, noise)?;
         let losses = self.losses(&tape, &scores, batch)?;
+        if self.parameters.is_empty() {
+            return Ok(Step { scores, losses: losses.into_tensor(), gradients: Vec::new() });
+        }
         let seed = Tensor::filled(losses.tensor().shape(), 1.0, self.gpu())?;
         let grads = tape.backward(&losses, seed)?;
         let gradients = self.parameters.gradients(vars, grads)?;

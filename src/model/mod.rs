@@ -1,5 +1,6 @@
 //! Models: what one is ([`Network`]), all of them by name ([`NETWORKS`]), and one with its weights ([`Model`]).
 
+mod baselines;
 mod batch;
 mod config;
 mod fissfuse;

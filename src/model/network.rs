@@ -30,6 +30,11 @@ pub struct Reads {
 pub enum Loss {
     /// Cross-entropy over the candidates (Eq. 12).
     CrossEntropy,
+    /// Mean over the other candidates of what each is ahead of the right one less the margin, as far as that is positive.
+    Hinge {
+        /// How far the right one is to be ahead.
+        margin: f32,
+    },
 }
 
 /// A model's computation, without its weights: what an architecture is. Adding one takes its file and its line in

@@ -170,6 +170,11 @@ impl Parameters {
         self.tensors.iter().map(Tensor::len).sum()
     }
 
+    /// Whether there is nothing to train.
+    pub fn is_empty(&self) -> bool {
+        self.tensors.is_empty()
+    }
+
     /// Puts every parameter on a tape.
     pub fn bind(&self, tape: &Tape) -> Variables {
         let vars: Vec<Var> = self.tensors.iter().map(|t| tape.leaf(t.clone())).collect();

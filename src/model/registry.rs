@@ -4,11 +4,13 @@ use std::fmt;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
+use super::baselines::{Bert, Blink, Clip, ClipProjected, Drin, Dzmned, Ghmfc, Jmel, MelHi, Mimic};
 use super::fissfuse::FissFuse;
 use super::network::Network;
 
 /// All networks, in the order of the tables.
-pub static NETWORKS: [&dyn Network; 1] = [&FissFuse];
+pub static NETWORKS: [&dyn Network; 11] =
+    [&Bert, &Blink, &Clip, &ClipProjected, &Dzmned, &Jmel, &MelHi, &Ghmfc, &Drin, &Mimic, &FissFuse];
 
 /// One of [`NETWORKS`]; in files its name.
 #[derive(Clone, Copy)]

@@ -40,29 +40,63 @@ pub struct ModelSettings {
     pub ablation: Ablation,
     /// Which modalities are read.
     pub modalities: Modalities,
+    /// How far the right entity is to be ahead, by models that learn from a hinge loss.
+    pub margin: f32,
+    /// What cosines are divided by, by models that learn from their softmax.
+    pub temperature: f32,
     /// Widths of the features; if given, features of other widths are refused.
     pub widths: Option<Widths>,
 }
 
 impl Default for ModelSettings {
     fn default() -> ModelSettings {
-        let ModelConfig { network, d, heads, layer_norm_eps, dropout, ablation, modalities, .. } =
-            ModelConfig::default();
-        ModelSettings { name: network, d, heads, layer_norm_eps, dropout, ablation, modalities, widths: None }
+        let ModelConfig { network: name, d, heads, layer_norm_eps, dropout, ablation, .. } = ModelConfig::default();
+        let ModelConfig { modalities, margin, temperature, .. } = ModelConfig::default();
+        ModelSettings {
+            name,
+            d,
+            heads,
+            layer_norm_eps,
+            dropout,
+            ablation,
+            modalities,
+            margin,
+            temperature,
+            widths: None,
+        }
     }
 }
 
 impl ModelSettings {
+    /// The model's configuration for features of these widths; nothing is checked.
+    pub fn with_widths(&self, widths: Widths) -> ModelConfig {
+        let ModelSettings {
+            name, d, heads, layer_norm_eps, dropout, ablation, modalities, margin, temperature, ..
+        } = self.clone();
+        ModelConfig {
+            network: name,
+            widths,
+            d,
+            heads,
+            layer_norm_eps,
+            dropout,
+            ablation,
+            modalities,
+            margin,
+            temperature,
+        }
+    }
+
     /// The model's configuration for features of this store.
     pub fn for_features(&self, manifest: &Manifest) -> Result<ModelConfig> {
         if let Some(widths) = self.widths.filter(|w| *w != manifest.widths) {
             let found = manifest.widths;
             return Err(Error::invalid(format!("the configuration asks for {widths:?}, the features have {found:?}")));
         }
-        let ModelSettings { name: network, d, heads, layer_norm_eps, dropout, ablation, modalities, .. } = self.clone();
-        let widths = manifest.widths;
-        let config = ModelConfig { network, widths, d, heads, layer_norm_eps, dropout, ablation, modalities };
+        let config = self.with_widths(manifest.widths);
+        let network = config.network;
         config.check()?;
+        config.check_settings()?;
         let reads = config.reads();
         for (read, there, what, other) in [
             (reads.text, manifest.reads_texts(), "texts", "image"),

@@ -167,14 +167,23 @@ impl<'a> Trainer<'a> {
         self.stages
     }
 
+    /// Steps of an epoch: none of a model without parameters.
     fn batches(&self) -> usize {
-        self.train.len().div_ceil(self.settings.batch_size)
+        match self.model().parameters().is_empty() {
+            true => 0,
+            false => self.train.len().div_ceil(self.settings.batch_size),
+        }
+    }
+
+    /// Epochs of the run: a model without parameters is validated once.
+    pub fn epochs(&self) -> usize {
+        if self.model().parameters().is_empty() { 1 } else { self.settings.epochs }
     }
 
     /// Runs the epochs that are left; `done` sees each as it ends.
     pub fn run(&mut self, bar: &ProgressBar, mut done: impl FnMut(&EpochRecord)) -> Result<()> {
         self.write_description()?;
-        while self.state.progress.epoch < self.settings.epochs {
+        while self.state.progress.epoch < self.epochs() {
             bar.set_length(self.batches() as u64);
             bar.set_position(self.state.progress.batch as u64);
             bar.set_message(format!("epoch {}", self.state.progress.epoch + 1));
@@ -183,7 +192,7 @@ impl<'a> Trainer<'a> {
             let speed = (self.state.progress.mentions - before) as f64 / start.elapsed().as_secs_f64();
             let record = self.end_epoch(speed)?;
             done(&record);
-            if self.state.progress.epoch < self.settings.epochs {
+            if self.state.progress.epoch < self.epochs() {
                 interrupt::check(|| self.how_to_go_on())?;
             }
         }
@@ -196,7 +205,7 @@ impl<'a> Trainer<'a> {
         let epoch = self.state.progress.epoch as u64;
         let mut order: Vec<usize> = (0..self.train.len()).collect();
         order.shuffle(&mut generator(self.settings.seed, Purpose::EpochOrder, epoch));
-        let batches: Vec<&[usize]> = order.chunks(self.settings.batch_size).collect();
+        let batches: Vec<&[usize]> = order.chunks(self.settings.batch_size).take(self.batches()).collect();
         let gpu = self.steps.gpu().cloned();
         let first = batches.get(self.state.progress.batch);
         let source = self.split(gpu.as_ref()).source;
@@ -271,7 +280,7 @@ impl<'a> Trainer<'a> {
         self.stages.validation += start.elapsed();
         let progress = &mut self.state.progress;
         let epoch = progress.epoch + 1;
-        let mean = |sum: &f64| sum / progress.mentions as f64;
+        let mean = |sum: &f64| sum / progress.mentions.max(1) as f64;
         let losses: Vec<f64> = progress.loss_sums.iter().map(mean).collect();
         // Without validation mentions, the latest is taken for the best.
         let best = match (&valid, &progress.best) {
