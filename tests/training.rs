@@ -140,5 +140,5 @@ fn a_store_that_is_cut_short_while_it_is_read_is_an_error() {
     }
     let shard = fs::OpenOptions::new().write(true).open(world.path("features/image-00000.safetensors")).unwrap();
     shard.set_len(0).unwrap();
-    refused(&child.wait_with_output().unwrap(), &["a mapped file was cut short"]);
+    refused(&child.wait_with_output().unwrap(), &["features/image-00000.safetensors: was cut short"]);
 }

@@ -1,5 +1,6 @@
 //! What runs the arithmetic, and the few places that need `unsafe`.
 
+mod bus_error;
 mod choice;
 pub mod cpu;
 pub mod cuda;
