@@ -2,10 +2,13 @@
 
 use std::path::{Path, PathBuf};
 
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use crate::encoder::{ExifOrientation, Precision};
 use crate::error::{Error, Result};
+use crate::fields::Fields;
 use crate::files;
 use crate::model::Widths;
 
@@ -118,20 +121,35 @@ impl Manifest {
 
     /// Reads the manifest of a store.
     pub fn read(folder: &Path) -> Result<Manifest> {
-        let path = folder.join(MANIFEST);
         if !Manifest::exists(folder) {
             return Err(Error::file(folder, "is no feature store (no manifest.json); make one with `fissfuse encode`"));
         }
-        let refuse = |reason: String| Error::file(&path, reason);
-        let unreadable = |e: serde_json::Error| refuse(format!("is no manifest of a feature store: {e}"));
+        let fields = Fields::read(&folder.join(MANIFEST))?;
         // Another format may have other fields.
-        let manifest: serde_json::Value = serde_json::from_str(&files::read_text(&path)?).map_err(unreadable)?;
-        match manifest.get("format").and_then(serde_json::Value::as_u64) {
-            Some(format) if format != u64::from(FORMAT) => {
-                Err(refuse(format!("has format {format}, this version reads {FORMAT}; encode again")))
-            }
-            _ => serde_json::from_value(manifest).map_err(unreadable),
+        let format = whole(&fields, "format")?;
+        if format != FORMAT as usize {
+            return Err(fields.error(format!("has format {format}, this version reads {FORMAT}; encode again")));
         }
+        let default = Widths::default();
+        Ok(Manifest {
+            format: FORMAT,
+            text_encoder: text(&fields, "text_encoder")?,
+            image_encoder: text(&fields, "image_encoder")?,
+            precision: one_of(&fields, "precision", "a precision such as `f32`")?.unwrap_or_default(),
+            widths: Widths {
+                text: fields.positive("text_dim", default.text)?,
+                text_global: fields.positive("text_global_dim", default.text_global)?,
+                image: fields.positive("image_dim", default.image)?,
+                image_global: fields.positive("image_global_dim", default.image_global)?,
+            },
+            patches: whole(&fields, "patches")?,
+            max_tokens: whole(&fields, "max_tokens")?,
+            mention_template: text(&fields, "mention_template")?,
+            entity_template: text(&fields, "entity_template")?,
+            missing_image: one_of(&fields, "missing_image", "`white`, `zeros` or {\"file\": \"PATH\"}")?
+                .ok_or_else(|| missing(&fields, "missing_image"))?,
+            exif_orientation: one_of(&fields, "exif_orientation", "`ignore` or `apply`")?.unwrap_or_default(),
+        })
     }
 
     pub(super) fn write(&self, folder: &Path) -> Result<()> {
@@ -144,14 +162,87 @@ impl Manifest {
         let (a, b) = (serde_json::to_value(self).ok()?, serde_json::to_value(other).ok()?);
         let (a, b) = (a.as_object()?, b.as_object()?);
         a.iter().find(|(key, value)| b.get(*key) != Some(value)).map(|(key, value)| {
-            format!("{key} is {value} in the one, {} in the other", b.get(key).unwrap_or(&serde_json::Value::Null))
+            format!("{key} is {value} in the one, {} in the other", b.get(key).unwrap_or(&Value::Null))
         })
     }
 }
 
+/// What to do about a manifest that lacks something.
+fn missing(fields: &Fields, key: &str) -> Error {
+    fields.error(format!("is no manifest of a feature store: it has no `{key}`; encode again"))
+}
+
+/// A size that must be there.
+fn whole(fields: &Fields, key: &str) -> Result<usize> {
+    fields.size(key)?.ok_or_else(|| missing(fields, key))
+}
+
+/// A text that must be there.
+fn text(fields: &Fields, key: &str) -> Result<String> {
+    Ok(fields.text(key)?.ok_or_else(|| missing(fields, key))?.to_string())
+}
+
+/// A value out of a few, if there is one.
+fn one_of<T: DeserializeOwned>(fields: &Fields, key: &str, needs: &str) -> Result<Option<T>> {
+    let read = |value: &Value| T::deserialize(value).map_err(|_| fields.wrong(key, needs));
+    fields.get(key).map(read).transpose()
+}
+
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
+
+    #[test]
+    fn what_is_wrong_with_a_manifest_is_said_by_its_key() {
+        let folder = tempfile::tempdir().unwrap();
+        let good = Manifest {
+            format: FORMAT,
+            text_encoder: "a".into(),
+            image_encoder: "b".into(),
+            precision: Precision::Bf16,
+            widths: Widths { text: 1, text_global: 2, image: 3, image_global: 4 },
+            patches: 5,
+            max_tokens: 6,
+            mention_template: "{mention}".into(),
+            entity_template: "{name}".into(),
+            missing_image: MissingImage::File("white.png".into()),
+            exif_orientation: ExifOrientation::Apply,
+        };
+        good.write(folder.path()).unwrap();
+        assert_eq!(Manifest::read(folder.path()).unwrap(), good);
+        let path = folder.path().join(MANIFEST);
+        let written: Value = serde_json::from_str(&std::fs::read_to_string(&path).unwrap()).unwrap();
+        for (key, value, says) in [
+            ("format", json!(1), "has format 1, this version reads 2; encode again"),
+            ("format", json!("2"), "`format` is `2`, needs a whole number"),
+            ("text_encoder", json!(3), "`text_encoder` is 3, needs a text"),
+            (
+                "image_encoder",
+                json!(null),
+                "is no manifest of a feature store: it has no `image_encoder`; encode again",
+            ),
+            ("precision", json!("f99"), "`precision` is `f99`, needs a precision such as `f32`"),
+            ("text_dim", json!("wide"), "`text_dim` is `wide`, needs a whole number"),
+            ("image_dim", json!(0), "`image_dim` is 0, needs a size of at least 1"),
+            ("patches", json!(-1), "`patches` is -1, needs a whole number"),
+            ("max_tokens", json!(1u64 << 40), "`max_tokens` is 1099511627776, needs a size that makes sense"),
+            (
+                "missing_image",
+                json!("black"),
+                "`missing_image` is `black`, needs `white`, `zeros` or {\"file\": \"PATH\"}",
+            ),
+            ("missing_image", json!(null), "has no `missing_image`"),
+            ("exif_orientation", json!(true), "`exif_orientation` is true, needs `ignore` or `apply`"),
+        ] {
+            let mut manifest = written.clone();
+            manifest[key] = value;
+            std::fs::write(&path, manifest.to_string()).unwrap();
+            let error = Manifest::read(folder.path()).unwrap_err().to_string();
+            assert!(error.contains("manifest.json: ") && error.contains(says), "{error}");
+        }
+    }
 
     #[test]
     fn braces_in_a_text_are_text() {
