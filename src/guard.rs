@@ -1,9 +1,12 @@
-//! The border to libraries that read foreign bytes and panic at some of them.
+//! The border to libraries that read foreign bytes, and at some of them panic or go on for ever.
 
 use std::any::Any;
 use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind, set_hook, take_hook};
-use std::sync::Once;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::{Mutex, Once, PoisonError};
+use std::thread;
+use std::time::Duration;
 
 thread_local! {
     /// Whether a panic of this thread is caught and told in an error instead.
@@ -30,6 +33,56 @@ pub fn caught<T>(run: impl FnOnce() -> T) -> Result<T, String> {
     result.map_err(|panic| message(&*panic))
 }
 
+/// Why there is no result.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Failure {
+    /// It panicked with this message, or could not be started.
+    Broken(String),
+    /// Its time is over. A thread cannot be ended from outside, so this one works on, unheard, until it or the process ends.
+    Late,
+}
+
+type Job = Box<dyn FnOnce() + Send>;
+
+/// Threads that wait for their next job: a call costs a hand-over, not a new thread.
+static IDLE: Mutex<Vec<Sender<Job>>> = Mutex::new(Vec::new());
+
+/// As [`caught`], in another thread, which is waited for so many seconds. Those in which this process is stopped do not count.
+pub fn within<T: Send + 'static>(seconds: u64, run: impl FnOnce() -> T + Send + 'static) -> Result<T, Failure> {
+    let (done, result) = channel();
+    // Who waits for it may have given up.
+    let job: Job = Box::new(move || drop(done.send(caught(run))));
+    let worker = hand_over(job)?;
+    for _ in 0..seconds {
+        match result.recv_timeout(Duration::from_secs(1)) {
+            Ok(value) => {
+                IDLE.lock().unwrap_or_else(PoisonError::into_inner).push(worker);
+                return value.map_err(Failure::Broken);
+            }
+            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => return Err(Failure::Broken("its thread ended".into())),
+        }
+    }
+    Err(Failure::Late)
+}
+
+/// Gives a job to a thread that waits, or to a new one, and says how that one hears of the next.
+fn hand_over(job: Job) -> Result<Sender<Job>, Failure> {
+    let idle = IDLE.lock().unwrap_or_else(PoisonError::into_inner).pop();
+    let job = match idle {
+        Some(worker) => match worker.send(job) {
+            Ok(()) => return Ok(worker),
+            Err(unheard) => unheard.0,
+        },
+        None => job,
+    };
+    let (worker, jobs): (_, Receiver<Job>) = channel();
+    let started = thread::Builder::new().name("guarded".into()).spawn(move || jobs.into_iter().for_each(|job| job()));
+    started.map_err(|e| Failure::Broken(format!("cannot start a thread: {e}")))?;
+    worker.send(job).map_err(|_| Failure::Broken("its thread ended".into()))?;
+    Ok(worker)
+}
+
 fn message(panic: &(dyn Any + Send)) -> String {
     let text = panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str));
     text.unwrap_or("no reason given").chars().take(200).collect()
@@ -44,5 +97,17 @@ mod tests {
         assert_eq!(caught(|| 3), Ok(3));
         assert_eq!(caught(|| -> () { panic!("{} is broken", "it") }), Err("it is broken".into()));
         assert_eq!(caught(|| caught(|| -> () { panic!("inner") })), Ok(Err("inner".into())));
+    }
+
+    #[test]
+    fn what_never_ends_is_given_up_and_others_go_on() {
+        let never = || -> () {
+            loop {
+                thread::park();
+            }
+        };
+        assert_eq!(within(1, never), Err(Failure::Late));
+        assert_eq!(within(1, || -> u8 { panic!("it is broken") }), Err(Failure::Broken("it is broken".into())));
+        assert!((0..100).all(|i| within(60, move || i) == Ok(i)));
     }
 }
