@@ -53,6 +53,10 @@ pub struct Args {
     #[arg(long, value_enum)]
     scoring: Option<Scoring>,
 
+    /// Keep the old order where the options' letters have less than this share of the probability (--scoring logits).
+    #[arg(long, value_name = "SHARE", default_value_t = Settings::default().least_share)]
+    least_share: f64,
+
     /// Most tokens of an answer that is a text.
     #[arg(long, value_name = "N", default_value_t = Settings::default().max_new_tokens)]
     max_new_tokens: usize,
@@ -135,6 +139,7 @@ impl Args {
             strategy: self.strategy,
             k: self.k,
             scoring: self.scoring.unwrap_or(default),
+            least_share: self.least_share,
             max_new_tokens: self.max_new_tokens,
             gate: self.gate,
             debias: self.debias,

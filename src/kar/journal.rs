@@ -14,7 +14,7 @@ use xxhash_rust::xxh3::xxh3_128;
 
 use super::instruction::{Budget, Strategy, Template};
 use super::model::{LanguageModel, Question, Reply, Wanted};
-use super::types::{Scoring, Settings};
+use super::types::{LEAST_SHARE, Scoring, Settings};
 use crate::data::{Dataset, RunFile, parse_record, record_error};
 use crate::error::{Error, Result};
 use crate::files;
@@ -31,6 +31,9 @@ pub struct Header {
     pub k: usize,
     /// How it answers.
     pub scoring: Scoring,
+    /// Share of the probability that letters must have; older journals do not say theirs.
+    #[serde(default = "least_share")]
+    pub least_share: f64,
     /// Most tokens of an answer.
     pub max_new_tokens: usize,
     /// Checksum of the template.
@@ -41,6 +44,10 @@ pub struct Header {
     pub dataset: String,
     /// Checksum of the run file.
     pub ranking: String,
+}
+
+fn least_share() -> f64 {
+    LEAST_SHARE
 }
 
 impl Header {
@@ -58,6 +65,7 @@ impl Header {
             strategy: settings.strategy,
             k: settings.k,
             scoring: settings.scoring,
+            least_share: settings.least_share,
             max_new_tokens: settings.max_new_tokens,
             template: checksum(template.text().as_bytes()),
             budget: settings.budget,
@@ -218,6 +226,7 @@ mod tests {
             strategy: Strategy::SelectOne,
             k: 5,
             scoring: Scoring::Letters,
+            least_share: LEAST_SHARE,
             max_new_tokens: 8,
             template: text("t"),
             budget: Budget::default(),
@@ -234,7 +243,7 @@ mod tests {
     fn answer<'a>(journal: &'a Journal, key: &str) -> Option<&'a Reply> {
         let prompt = Prompt { system: String::new(), user: String::new(), reply: String::new() };
         let question = Question { mention: "one".into(), group: 0, prompt, options: 2, answered: false };
-        journal.answer(key, &question, Wanted::Letters).unwrap()
+        journal.answer(key, &question, Wanted::Letters { least_share: LEAST_SHARE }).unwrap()
     }
 
     #[test]
@@ -259,6 +268,11 @@ mod tests {
             assert!(std::fs::read(&path).unwrap() == bytes);
         }
         assert_eq!(answer(&Journal::open(&path, &header()).unwrap(), "k2"), Some(&text));
+        // Of a journal that does not say it, the share is the usual one.
+        let older = String::from_utf8(bytes.clone()).unwrap().replace("\"least_share\":0.1,", "");
+        assert!(older.len() < bytes.len());
+        std::fs::write(&path, older).unwrap();
+        assert_eq!(Journal::open(&path, &header()).unwrap().len(), 2);
         // Even of the first.
         std::fs::write(&path, &bytes[..20]).unwrap();
         assert!(Journal::open(&path, &header()).unwrap().is_empty());

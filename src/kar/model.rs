@@ -22,12 +22,13 @@ pub struct Question {
 }
 
 /// What to answer a question with.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Wanted {
     /// A text of at most so many tokens, greedily chosen.
     Text { max_new_tokens: usize },
-    /// Logits of the options' letters as the next token.
-    Letters,
+    /// Logits of the options' letters as the next token, if the letters have at least this share of the probability
+    /// together. What may open an answer, such as a quote, has no part in it.
+    Letters { least_share: f64 },
 }
 
 /// What a model answered.
@@ -65,7 +66,7 @@ impl Reply {
     /// Fails with a reason if it cannot be the answer to this question: neither a file nor a server is taken at its word.
     pub fn fits(&self, question: &Question, wanted: Wanted) -> Result<(), String> {
         let Said::Letters(logits) = &self.said else { return Ok(()) };
-        if wanted != Wanted::Letters {
+        if !matches!(wanted, Wanted::Letters { .. }) {
             return Err("has letters' logits where a text was asked for".into());
         }
         if logits.len() != question.options {

@@ -20,6 +20,10 @@ pub enum Scoring {
     Letters,
 }
 
+/// Share of the probability that the letters must have together for one of them to be the answer, if nothing else is asked
+/// for: a model that means to answer by a letter gives them nearly all, one that begins with a word hardly any.
+pub const LEAST_SHARE: f64 = 0.1;
+
 /// How to re-rank.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Settings {
@@ -29,6 +33,8 @@ pub struct Settings {
     pub k: usize,
     /// How it answers.
     pub scoring: Scoring,
+    /// Share of the probability that the letters must have together to be the answer.
+    pub least_share: f64,
     /// Most tokens of an answer that is a text.
     pub max_new_tokens: usize,
     /// Ask only where the first candidate's confidence is less than this ahead of the second's.
@@ -50,6 +56,7 @@ impl Default for Settings {
             strategy: Strategy::SelectOne,
             k: 5,
             scoring: Scoring::Letters,
+            least_share: LEAST_SHARE,
             max_new_tokens: 32,
             gate: None,
             debias: None,
@@ -76,6 +83,10 @@ impl Settings {
         if let Some(share) = self.debias.filter(|&share| !(share > 0.0 && share <= 1.0)) {
             return refuse(format!("debias = {share} is no share of the mentions; give one above 0 and up to 1"));
         }
+        if !(0.0..=1.0).contains(&self.least_share) {
+            let share = self.least_share;
+            return refuse(format!("least_share = {share} is no share of the probability; give one from 0 to 1"));
+        }
         if self.debias.is_some() && self.scoring != Scoring::Letters {
             return refuse("debiasing needs the letters' logits; add --scoring logits or leave out --debias".into());
         }
@@ -85,7 +96,7 @@ impl Settings {
     pub(super) fn wanted(&self) -> Wanted {
         match self.scoring {
             Scoring::Generate => Wanted::Text { max_new_tokens: self.max_new_tokens },
-            Scoring::Letters => Wanted::Letters,
+            Scoring::Letters => Wanted::Letters { least_share: self.least_share },
         }
     }
 }

@@ -9,7 +9,7 @@ use fissfuse::encoder::clip::ClipConfig;
 use fissfuse::encoder::resnet::ResNetConfig;
 use fissfuse::encoder::{ImageProcessor, ProcessorKind, image_size, read_image};
 use fissfuse::kar::answer::{Choice, Reading, read};
-use fissfuse::kar::{Budget, Header, Journal, Scoring, Strategy};
+use fissfuse::kar::{Budget, Header, Journal, LEAST_SHARE, Scoring, Strategy};
 use fissfuse::llama::{ChatTemplate, GenerationConfig, LlamaConfig, Message};
 use fissfuse::tensor::safetensors::Reader;
 use fissfuse::tokenizer::Tokenizer;
@@ -190,6 +190,7 @@ fn journals() {
         strategy: Strategy::SelectOne,
         k: 5,
         scoring: Scoring::Generate,
+        least_share: LEAST_SHARE,
         max_new_tokens: 8,
         template: "t".into(),
         budget: Budget::default(),

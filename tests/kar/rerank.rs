@@ -97,7 +97,8 @@ fn a_llama_reranks_by_logits_or_by_text() {
     let world = world_with_llama();
     for strategy in ["select-one", "rank-top-k"] {
         for scoring in ["logits", "generate"] {
-            let more = ["--strategy", strategy, "--scoring", scoring, "--max-new-tokens", "6", "--k", "4"];
+            let asked = ["--strategy", strategy, "--scoring", scoring, "--max-new-tokens", "6", "--k", "4"];
+            let more = [&asked[..], &["--least-share", "0"]].concat();
             let printed = succeed(&[&by_llama(&world)[..], &more].concat());
             assert!(printed.contains("10 mentions") && printed.contains("H@k cannot change for k >= 4"), "{printed}");
             check(&world, 4);
@@ -115,9 +116,27 @@ fn a_llama_reranks_by_logits_or_by_text() {
 }
 
 #[test]
+fn letters_that_a_model_would_not_say_keep_the_old_order() {
+    let world = world_with_llama();
+    let printed = succeed(&by_llama(&world));
+    assert!(
+        printed.contains("10 answers hardly begin with a letter") && printed.contains("--scoring generate"),
+        "{printed}"
+    );
+    check(&world, 1);
+    let report = report(&world);
+    assert_eq!((&report["answered"], report["unsure"].as_array().unwrap().len()), (&json!(0), MENTIONS));
+    assert!(world.read_lines("new.jsonl").iter().all(|line| line["kar"] == "unsure"));
+    // The journal's answers are of that share.
+    let other = [&by_llama(&world)[..], &["--least-share", "0"]].concat();
+    refuse(&other, &["least_share was 0.1 and is now 0", "remove it to ask anew"]);
+    refuse(&[&by_llama(&world)[..], &["--least-share", "NaN"]].concat(), &["least_share = NaN", "from 0 to 1"]);
+}
+
+#[test]
 fn debiasing_asks_some_mentions_once_per_rotation() {
     let world = world_with_llama();
-    let printed = succeed(&[&by_llama(&world)[..], &["--debias=0.25", "--k", "3"]].concat());
+    let printed = succeed(&[&by_llama(&world)[..], &["--debias=0.25", "--k", "3", "--least-share", "0"]].concat());
     assert!(printed.contains("preference for letters, divided out: A"), "{printed}");
     check(&world, 3);
     // Three of ten mentions, rounded up, are asked three times.

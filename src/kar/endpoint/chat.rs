@@ -89,7 +89,7 @@ pub fn body(model: &str, question: &Question, wanted: Wanted, manner: Manner, ex
         Wanted::Text { max_new_tokens } => {
             body.insert(limit.into(), json!(max_new_tokens));
         }
-        Wanted::Letters => {
+        Wanted::Letters { .. } => {
             body.insert(limit.into(), json!(LOOKED_AT));
             body.insert("logprobs".into(), json!(true));
             body.insert("top_logprobs".into(), json!(MOST_LOGPROBS));
@@ -129,9 +129,9 @@ pub fn reply(body: &str, question: &Question, wanted: Wanted) -> Result<Reply, D
         _ if finish == "content_filter" => Said::Refused("the server's content filter withheld the answer".into()),
         Wanted::Text { .. } if in_thought => Said::Unfinished(text),
         Wanted::Text { .. } => Said::Text(text),
-        Wanted::Letters => {
+        Wanted::Letters { least_share } => {
             let positions = choice["logprobs"]["content"].as_array().ok_or(Defect::NoLogprobs)?;
-            logprobs::said(positions, question.options, text)
+            logprobs::said(positions, question.options, least_share, text)
         }
     };
     let prompt_tokens = count(&usage["prompt_tokens"]);
@@ -188,6 +188,7 @@ mod tests {
     }
 
     const TEXT: Wanted = Wanted::Text { max_new_tokens: 9 };
+    const LETTERS: Wanted = Wanted::Letters { least_share: 0.1 };
 
     #[test]
     fn a_request_says_what_it_wants() {
@@ -199,7 +200,7 @@ mod tests {
         let text = body(TEXT);
         assert_eq!(text["messages"], json!([{"role": "user", "content": "who?"}]));
         assert_eq!((&text["max_tokens"], &text["temperature"], text.get("logprobs")), (&json!(9), &json!(0), None));
-        let letters = body(Wanted::Letters);
+        let letters = body(LETTERS);
         assert_eq!((&letters["max_tokens"], &letters["top_logprobs"]), (&json!(LOOKED_AT), &json!(20)));
     }
 
@@ -210,7 +211,7 @@ mod tests {
         let got = reply(&body.to_string(), &question(), TEXT).unwrap();
         let want = Reply { said: Said::Text("B".into()), prompt_tokens: 70, computed_tokens: 20, new_tokens: 2 };
         assert_eq!(got, want);
-        assert_eq!(reply(&body.to_string(), &question(), Wanted::Letters), Err(Defect::NoLogprobs));
+        assert_eq!(reply(&body.to_string(), &question(), LETTERS), Err(Defect::NoLogprobs));
         let empty = r#"{"choices":[{"message":{"content":null},"finish_reason":"length"}]}"#;
         assert_eq!(reply(empty, &question(), TEXT).unwrap().said, Said::Text(String::new()));
         let filtered = empty.replace("length", "content_filter");

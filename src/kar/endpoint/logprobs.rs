@@ -4,6 +4,7 @@ use serde_json::Value;
 
 use crate::kar::answer::thought;
 use crate::kar::instruction::letter;
+use crate::kar::letters::{bare, is_markup, is_opening, letter_of};
 use crate::kar::model::Said;
 
 /// Most alternatives of a token that servers give.
@@ -12,17 +13,14 @@ pub const MOST_LOGPROBS: usize = 20;
 /// Tokens that are asked for: a letter may stand behind an empty thought, a line break or a quote.
 pub const LOOKED_AT: usize = 8;
 
-/// Share of the probability that the letters must have together for one of them to be the answer.
-pub const LEAST_SHARE: f64 = 0.1;
-
 /// An alternative at a position.
 struct Alternative<'a> {
     token: &'a str,
     probability: f64,
 }
 
-/// What these positions say: the letters at the first one that is no mere opening.
-pub fn said(positions: &[Value], options: usize, text: String) -> Said {
+/// What these positions say: the letters at the first one that is no mere opening, if they have this share there.
+pub fn said(positions: &[Value], options: usize, least_share: f64, text: String) -> Said {
     let mut in_thought = false;
     let mut last = None;
     for position in positions {
@@ -31,7 +29,7 @@ pub fn said(positions: &[Value], options: usize, text: String) -> Said {
         match bare(chosen) {
             mark if thought::opens(mark) => in_thought = true,
             mark if thought::closes(mark) => in_thought = false,
-            _ if opens(chosen) => {}
+            _ if is_opening(chosen) => {}
             _ if in_thought => return Said::Unfinished(text),
             _ => {
                 last = Some(alternatives);
@@ -43,7 +41,7 @@ pub fn said(positions: &[Value], options: usize, text: String) -> Said {
     let Some(alternatives) = last else { return Said::Text(text) };
     match letters(&alternatives, options) {
         None => Said::Text(text),
-        Some((_, share)) if share < LEAST_SHARE => Said::Unsure(text),
+        Some((_, share)) if share < least_share => Said::Unsure(text),
         Some((letters, _)) => Said::Letters(letters),
     }
 }
@@ -58,33 +56,16 @@ fn alternatives(position: &Value) -> Vec<Alternative<'_>> {
         .collect()
 }
 
-/// A token without the spaces that texts or vocabularies write before it.
-fn bare(token: &str) -> &str {
-    token.trim_start_matches(['\u{120}', '\u{2581}', '\u{10a}']).trim()
-}
-
-/// Whether a token is nothing that an answer could not begin with: space, a quote, a bracket, markup.
-fn opens(token: &str) -> bool {
-    bare(token)
-        .chars()
-        .all(|c| matches!(c, '*' | '(' | '[' | '"' | '\'' | '`' | '“' | '‘' | '«' | '_' | '#' | '-' | '$'))
-}
-
 /// The letter's log-probability of each option, and the share of all letters among what is no opening. A letter that is
 /// not among the alternatives is half as likely as the least likely of them. `None` if no letter is among them.
 fn letters(alternatives: &[Alternative], options: usize) -> Option<(Vec<f32>, f64)> {
-    // With what may stand around a letter in one token: `B.`, `(B`, `**B**`.
-    let alone =
-        |token: &str| bare(token).trim_matches(|c: char| !c.is_alphanumeric() && c != '<' && c != '>').to_string();
     let sum = |i: usize| {
-        let own = alternatives.iter().filter(|a| alone(a.token) == letter(i).to_string());
+        let own = alternatives.iter().filter(|a| letter_of(a.token) == Some(letter(i)));
         own.map(|a| a.probability).sum::<f64>()
     };
     let found: Vec<f64> = (0..options).map(sum).collect();
     let together: f64 = found.iter().sum();
-    // A markup before a letter is no answer of its own; a line break or a word is.
-    let markup = |a: &&Alternative| opens(a.token) && !bare(a.token).is_empty();
-    let opening: f64 = alternatives.iter().filter(markup).map(|a| a.probability).sum();
+    let opening: f64 = alternatives.iter().filter(|a| is_markup(a.token)).map(|a| a.probability).sum();
     let listed: f64 = alternatives.iter().map(|a| a.probability).sum();
     let share = together / (1.0 - opening).max(listed - opening).max(together);
     let likely = alternatives.iter().map(|a| a.probability).filter(|p| *p > 0.0);
@@ -99,6 +80,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::kar::LEAST_SHARE;
 
     fn position(alternatives: &[(&str, f64)]) -> Value {
         let top: Vec<Value> = alternatives.iter().map(|(t, l)| json!({"token": t, "logprob": l})).collect();
@@ -107,7 +89,7 @@ mod tests {
 
     fn first(positions: &[&[(&str, f64)]]) -> Option<char> {
         let positions: Vec<Value> = positions.iter().map(|p| position(p)).collect();
-        let Said::Letters(logits) = said(&positions, 5, "x".into()) else { return None };
+        let Said::Letters(logits) = said(&positions, 5, LEAST_SHARE, "x".into()) else { return None };
         let best = (0..5).max_by(|&a, &b| logits[a].total_cmp(&logits[b]).then(b.cmp(&a)))?;
         Some(letter(best))
     }
@@ -116,12 +98,13 @@ mod tests {
     fn letters_are_summed_over_their_tokens() {
         let half = 0.5f64.ln();
         let listed = [("B", half), (" B", half - 1.0), ("\u{120}A", -3.0), ("The", -4.0), ("b", -5.5)];
-        let Said::Letters(logits) = said(&[position(&listed)], 3, String::new()) else { panic!() };
+        let Said::Letters(logits) = said(&[position(&listed)], 3, LEAST_SHARE, String::new()) else { panic!() };
         let want = [-3.0, (0.5 + 0.5 * (-1f64).exp()).ln(), -5.5 - 2f64.ln()];
         assert!(logits.iter().zip(want).all(|(a, b)| (f64::from(*a) - b).abs() < 1e-6), "{logits:?}");
-        let none = said(&[position(&[("The", -0.1)])], 3, "B".into());
+        let none = said(&[position(&[("The", -0.1)])], 3, LEAST_SHARE, "B".into());
         assert_eq!(none, Said::Text("B".into()));
-        let Said::Letters(logits) = said(&[position(&[("B", -0.1), ("x", -744.5)])], 3, String::new()) else {
+        let Said::Letters(logits) = said(&[position(&[("B", -0.1), ("x", -744.5)])], 3, LEAST_SHARE, String::new())
+        else {
             panic!()
         };
         assert!(logits.iter().all(|logit| logit.is_finite()), "{logits:?}");
@@ -134,7 +117,7 @@ mod tests {
         assert_eq!(first(&[&[("**", -0.01), ("(", -4.0), ("C", -5.0)]]), Some('C'));
         assert_eq!(first(&[&[("B.", -0.1), ("A.", -3.0), ("B", -4.0)]]), Some('B'));
         let bare = json!({"token": "E", "logprob": -0.5, "top_logprobs": null});
-        let Said::Letters(logits) = said(&[bare], 5, String::new()) else { panic!() };
+        let Said::Letters(logits) = said(&[bare], 5, LEAST_SHARE, String::new()) else { panic!() };
         assert!(logits[..4].iter().all(|l| *l < logits[4]));
     }
 
@@ -146,7 +129,7 @@ mod tests {
             (&[("I", -0.02), ("A", -9.0), ("As", -9.5)], false),
             (&[("I", -1.0), ("A", -1.5)], true),
         ] {
-            let got = said(&[position(alternatives)], 5, "x".into());
+            let got = said(&[position(alternatives)], 5, LEAST_SHARE, "x".into());
             assert_eq!(matches!(got, Said::Letters(_)), sure, "{got:?}");
             assert!(sure || got == Said::Unsure("x".into()), "{got:?}");
         }
@@ -159,6 +142,6 @@ mod tests {
         assert_eq!(first(&[&sure("<think>"), &sure("\n\n"), &sure("</think>"), &sure("\n\n"), &sure("D")]), Some('D'));
         assert_eq!(first(&[&sure("\""), &sure("B"), &sure("C")]), Some('B'));
         let thoughts: Vec<Value> = ["<think>", "\n", "A"].iter().map(|t| position(&sure(t))).collect();
-        assert_eq!(said(&thoughts, 5, "<think>\nA".into()), Said::Unfinished("<think>\nA".into()));
+        assert_eq!(said(&thoughts, 5, LEAST_SHARE, "<think>\nA".into()), Said::Unfinished("<think>\nA".into()));
     }
 }

@@ -2,14 +2,17 @@
 //! fixed text, those of one mention its sentence besides.
 
 mod plan;
+mod share;
 
 use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 use std::path::Path;
+use std::sync::OnceLock;
 
 use rayon::prelude::*;
 
 use self::plan::{Group, LEAST_SHARED, batches, common_len, groups};
+use self::share::{NOT_FINITE, Tokens};
 use crate::device::Gpu;
 use crate::encoder::Fingerprint;
 use crate::error::{Error, Result};
@@ -38,6 +41,8 @@ pub struct Decoder {
     identity: String,
     style: Style,
     batching: Batching,
+    /// What its tokens are at the beginning of an answer; made when letters are first asked for.
+    tokens: OnceLock<Tokens>,
 }
 
 /// How a prompt becomes one text.
@@ -67,7 +72,7 @@ impl Decoder {
                 }
             }
         };
-        Ok(Decoder { llama, identity, style, batching })
+        Ok(Decoder { llama, identity, style, batching, tokens: OnceLock::new() })
     }
 
     /// Opens a Hugging Face directory ([`Llama::open`]).
@@ -138,14 +143,26 @@ impl Decoder {
         sequences.into_iter().map(|sequence| engine.share(sequence)).collect()
     }
 
-    /// Logits of the options' letters after each prompt of a batch of groups.
+    /// What the letters of its tokens are.
+    fn letter_tokens(&self) -> Result<&Tokens> {
+        match self.tokens.get() {
+            Some(tokens) => Ok(tokens),
+            None => {
+                let tokens = Tokens::of(self.llama.tokenizer())?;
+                Ok(self.tokens.get_or_init(|| tokens))
+            }
+        }
+    }
+
+    /// What the options' letters are worth after each prompt of a batch of groups.
     fn score(
         &self,
         batch: &[Group],
         prompts: &[Vec<u32>],
         questions: &[Question],
         prefix: Option<&Prefix>,
-    ) -> Result<Vec<Vec<f32>>> {
+        least_share: f64,
+    ) -> Result<Vec<Said>> {
         let engine = self.llama.engine();
         let nested: Vec<&Group> = batch.iter().filter(|g| g.shares_more()).collect();
         let parts: Vec<&[u32]> = nested.iter().map(|g| &prompts[g.members[0]][g.common..g.shared]).collect();
@@ -166,25 +183,49 @@ impl Decoder {
         let mut work: Vec<_> = sequences.iter_mut().zip(inputs).collect();
         let members = || batch.iter().flat_map(|g| &g.members);
         let letters = members().map(|&member| self.letters(questions[member].options)).collect::<Result<Vec<_>>>()?;
+        if least_share > 0.0 {
+            let tokens = self.letter_tokens()?;
+            let logits = engine.forward(&mut work, llama::Wanted::Last)?;
+            let options: Vec<usize> = members().map(|&member| questions[member].options).collect();
+            let rows = logits.par_chunks_exact(self.llama.config().vocab_size).zip(&letters).zip(options);
+            return rows
+                .map(|((row, letters), options)| match tokens.share(row, options)? {
+                    share if share < least_share => Ok(Said::Unsure(self.likeliest(row)?)),
+                    _ => Ok(Said::Letters(Decoder::of_letters(letters, |token| row.get(token as usize).copied())?)),
+                })
+                .collect();
+        }
+        // Whatever else the model would say, the letters are compared: the rest of the last layer is spared.
         let wanted: BTreeSet<u32> = letters.iter().flatten().flatten().copied().collect();
         let wanted: Vec<u32> = wanted.into_iter().collect();
         let logits = engine.logits_of(&mut work, &wanted)?;
-        let of_token = |row: &[f32], token| row[wanted.partition_point(|&other| other < token)];
+        let of_token = |row: &[f32], token| row.get(wanted.partition_point(|&other| other < token)).copied();
         let rows = logits.chunks_exact(wanted.len().max(1)).zip(&letters);
-        rows.map(|(row, letters)| Decoder::of_letters(letters, |token| of_token(row, token))).collect()
+        rows.map(|(row, letters)| Ok(Said::Letters(Decoder::of_letters(letters, |token| of_token(row, token))?)))
+            .collect()
+    }
+
+    /// What the most likely token reads as.
+    fn likeliest(&self, logits: &[f32]) -> Result<String> {
+        let best = logits.iter().enumerate().max_by(|(_, a), (_, b)| a.total_cmp(b)).map(|(id, _)| id as u32);
+        self.llama.tokenizer().decode(&best.into_iter().collect::<Vec<_>>())
     }
 
     /// Log of the summed exponentials of each letter's tokens.
-    fn of_letters(letters: &[Vec<u32>], logit: impl Fn(u32) -> f32) -> Result<Vec<f32>> {
+    fn of_letters(letters: &[Vec<u32>], logit: impl Fn(u32) -> Option<f32>) -> Result<Vec<f32>> {
+        if let Some(token) = letters.iter().flatten().find(|token| logit(**token).is_none()) {
+            let reason = format!("the tokenizer numbers a letter {token}, which is beyond the model's vocabulary");
+            return Err(Error::invalid(reason));
+        }
         let sum = |tokens: &Vec<u32>| {
-            let values = || tokens.iter().map(|&token| logit(token));
+            let values = || tokens.iter().filter_map(|&token| logit(token));
             let highest = values().fold(f32::NEG_INFINITY, f32::max);
             highest + values().map(|l| (l - highest).exp()).sum::<f32>().ln()
         };
         let letters: Vec<f32> = letters.iter().map(sum).collect();
         match letters.iter().all(|l| l.is_finite()) {
             true => Ok(letters),
-            false => Err(Error::invalid("the model's logits are no finite numbers; are its weights whole?")),
+            false => Err(Error::invalid(NOT_FINITE)),
         }
     }
 }
@@ -203,7 +244,7 @@ impl LanguageModel for Decoder {
         let prompts: Vec<Vec<u32>> = questions.par_iter().map(|q| self.tokens(&q.prompt)).collect::<Result<_>>()?;
         let room = match wanted {
             Wanted::Text { max_new_tokens } => max_new_tokens - 1,
-            Wanted::Letters => 0,
+            Wanted::Letters { .. } => 0,
         };
         let context = self.llama.config().context;
         let (asked, too_long): (Vec<usize>, Vec<usize>) =
@@ -233,9 +274,9 @@ impl LanguageModel for Decoder {
             let open = batch.iter().flat_map(|g| &g.members).any(|&member| !questions[member].answered);
             let said: Vec<(Said, usize)> = match wanted {
                 _ if !open => Vec::new(),
-                Wanted::Letters => {
-                    let letters = self.score(batch, &prompts, questions, prefix.as_ref())?;
-                    letters.into_iter().map(|logits| (Said::Letters(logits), 0)).collect()
+                Wanted::Letters { least_share } => {
+                    let said = self.score(batch, &prompts, questions, prefix.as_ref(), least_share)?;
+                    said.into_iter().map(|said| (said, 0)).collect()
                 }
                 Wanted::Text { max_new_tokens } => {
                     let members = batch.iter().flat_map(|g| &g.members);

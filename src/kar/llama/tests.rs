@@ -9,6 +9,9 @@ fn decoder(share: bool, tokens: usize) -> (Decoder, tempfile::TempDir) {
     (decoder, folder)
 }
 
+/// Whatever share of the probability the letters have: a random model gives them little.
+const LETTERS: Wanted = Wanted::Letters { least_share: 0.0 };
+
 /// Three mentions, the second of which is asked under three rotations.
 fn questions() -> Vec<Question> {
     let texts = ["The king of Jordan spoke.", "A river that is in the north of Jordan.", "Jordan."];
@@ -39,7 +42,7 @@ fn shared_and_batched_prompts_give_what_each_alone_gives() {
     let questions = questions();
     for (share, tokens) in [(true, 4096), (true, 1), (false, 4096), (false, 90)] {
         let (mut decoder, _folder) = decoder(share, tokens);
-        let letters = replies(&mut decoder, Wanted::Letters);
+        let letters = replies(&mut decoder, LETTERS);
         let texts = replies(&mut decoder, Wanted::Text { max_new_tokens: 5 });
         let prompts: Vec<Vec<u32>> = questions.iter().map(|q| decoder.tokens(&q.prompt).unwrap()).collect();
         for (i, prompt) in prompts.iter().enumerate() {
@@ -77,7 +80,7 @@ fn shared_and_batched_prompts_give_what_each_alone_gives() {
 #[test]
 fn what_is_asked_after_others_were_answered_has_the_same_bits() {
     let (mut decoder, _folder) = decoder(true, 90);
-    let whole = replies(&mut decoder, Wanted::Letters);
+    let whole = replies(&mut decoder, LETTERS);
     for known in 0..5 {
         let mut questions = questions();
         questions.iter_mut().enumerate().for_each(|(i, q)| q.answered = i <= known && i != 2);
@@ -87,7 +90,7 @@ fn what_is_asked_after_others_were_answered_has_the_same_bits() {
             assert_eq!(reply, whole[i]);
             Ok(())
         };
-        decoder.answer(&questions, Wanted::Letters, &mut listen).unwrap();
+        decoder.answer(&questions, LETTERS, &mut listen).unwrap();
         heard.sort_unstable();
         assert_eq!(heard, (0..5).filter(|&i| !questions[i].answered).collect::<Vec<_>>());
     }
@@ -100,4 +103,52 @@ fn a_template_without_system_messages_gets_them_with_the_question() {
     let tokens = decoder.tokens(&questions()[0].prompt).unwrap();
     let text = decoder.llama.tokenizer().decode(&tokens).unwrap();
     assert!(text.contains("[INST] Answer with a letter.\n\nWhich one") && text.ends_with("[/INST] Answer:"), "{text}");
+}
+
+#[test]
+fn letters_that_are_improbable_are_no_answer() {
+    let questions = questions();
+    let (mut decoder, _folder) = decoder(true, 4096);
+    let anyway = replies(&mut decoder, LETTERS);
+    let last = |decoder: &Decoder, question: &Question| {
+        let prompt = decoder.tokens(&question.prompt).unwrap();
+        let logits = decoder.llama.logits(&prompt).unwrap();
+        logits.data()[(prompt.len() - 1) * decoder.llama.config().vocab_size..].to_vec()
+    };
+    // The share of the letters A, B and C, alone and after a space, among all but quotes, brackets and markup.
+    let tokenizer = decoder.llama.tokenizer();
+    let of = |pieces: &[&str]| pieces.iter().filter_map(|piece| tokenizer.id(piece)).collect::<Vec<_>>();
+    let letters = of(&["A", "\u{120}A", "B", "\u{120}B", "C", "\u{120}C"]);
+    let signs: Vec<String> = "*([\"'`_#-$".chars().flat_map(|sign| [sign.into(), format!("\u{120}{sign}")]).collect();
+    let signs = of(&signs.iter().map(String::as_str).collect::<Vec<_>>());
+    let share = |row: &[f32]| {
+        let sum = |tokens: &[u32]| tokens.iter().map(|t| f64::from(row[*t as usize]).exp()).sum::<f64>();
+        sum(&letters) / (row.iter().map(|l| f64::from(*l).exp()).sum::<f64>() - sum(&signs))
+    };
+    let rows: Vec<Vec<f32>> = questions.iter().map(|question| last(&decoder, question)).collect();
+    let shares: Vec<f64> = rows.iter().map(|row| share(row)).collect();
+    let mut sorted = shares.clone();
+    sorted.sort_by(f64::total_cmp);
+    assert_eq!((letters.len(), sorted[4] < 0.1), (6, true), "{shares:?}");
+    let middle = (sorted[1] + sorted[2]) / 2.0;
+    for (least_share, sure) in [(0.1, 0), (middle, 3), (sorted[0] / 2.0, 5)] {
+        let got = replies(&mut decoder, Wanted::Letters { least_share });
+        assert_eq!(got.iter().filter(|reply| matches!(reply.said, Said::Letters(_))).count(), sure);
+        for (i, reply) in got.iter().enumerate() {
+            match &reply.said {
+                Said::Letters(logits) => {
+                    let Said::Letters(want) = &anyway[i].said else { panic!("{:?}", anyway[i]) };
+                    // Sums in another order differ in their last bits.
+                    let near = logits.iter().zip(want).all(|(a, b)| (a - b).abs() < 1e-4 * b.abs().max(1.0));
+                    assert!(near && shares[i] >= least_share, "{logits:?} {want:?}");
+                }
+                Said::Unsure(text) => {
+                    let best = (0..rows[i].len()).max_by(|&a, &b| rows[i][a].total_cmp(&rows[i][b])).unwrap();
+                    assert_eq!(*text, decoder.llama.tokenizer().decode(&[best as u32]).unwrap());
+                    assert!(shares[i] < least_share);
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+    }
 }

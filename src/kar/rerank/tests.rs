@@ -45,7 +45,7 @@ impl LanguageModel for Oracle {
             let at = |p: usize| format!("\n{}. {}", letter(p), (self.right)(mention));
             let right = (0..question.options).find(|&p| question.prompt.user.contains(&at(p))).unwrap_or(0);
             let said = match (wanted, self.words) {
-                (Wanted::Letters, _) => {
+                (Wanted::Letters { .. }, _) => {
                     let logit = |p: usize| self.prior[p] + if p == right { self.certainty } else { 0.0 };
                     Said::Letters((0..question.options).map(logit).collect())
                 }
