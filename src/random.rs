@@ -66,6 +66,8 @@ pub enum Purpose {
     Debias = 9,
     /// Simulated datasets.
     Simulation = 10,
+    /// Which mentions a bootstrap draws.
+    Bootstrap = 11,
 }
 
 /// A generator for one purpose; `index` tells its uses apart (an epoch, a mention).

@@ -26,6 +26,7 @@ mod llama_kernels;
 mod modalities;
 mod model_files;
 mod replay;
+mod statistics;
 mod streams;
 mod support;
 mod torture;

@@ -34,6 +34,12 @@ fn the_chain_ends_in_metrics_and_a_ranking() {
         }
     }
     assert!((mean("MR") - ranks).abs() < 1e-9);
+    for (k, interval) in metrics["wilson_95"].as_object().unwrap() {
+        let [low, high] = ["low", "high"].map(|end| interval[end].as_f64().unwrap());
+        assert!(low <= mean(k) && mean(k) <= high && high - low > 0.1 && high - low < 0.7, "{k}: {interval}");
+    }
+    let first = format!("H@1 {:.2} %, 95 % interval", 100.0 * mean("H@1"));
+    assert!(printed.contains(&first) && metrics["wilson_95"].as_object().unwrap().len() == 5, "{printed}");
     // Six candidates, of which the list's order says nothing.
     assert_eq!(metrics["baselines"]["chance"]["MR"], json!(3.5));
     assert!(printed.contains("the lists' order") && printed.contains("chance"), "{printed}");

@@ -2,12 +2,14 @@
 
 use std::path::{Path, PathBuf};
 
+use anyhow::Context;
 use fissfuse::data::{Dataset, GoldMissing, Protocol, Sample, Skipped, Split};
 use fissfuse::device::describe;
-use fissfuse::eval::{Baselines, Evaluation, RunMetrics, evaluate};
+use fissfuse::eval::statistics::Resampling;
+use fissfuse::eval::{Baselines, Comparison, Evaluation, Metrics, RunRanks, evaluate};
 use fissfuse::files;
 use fissfuse::provenance::Provenance;
-use fissfuse::report::{evaluation_table, metrics_table};
+use fissfuse::report::{comparison_text, evaluation_table, hits_line, metrics_table};
 use fissfuse::train::TrainedModel;
 use serde_json::json;
 
@@ -37,6 +39,11 @@ pub struct Args {
     #[arg(long, value_name = "FILE", conflicts_with_all = ["features", "model", "gold_missing", "seed", "device", "arithmetic", "feature_memory"])]
     pub ranking: Option<PathBuf>,
 
+    /// Another run file of the same lists to compare the first with, over the mentions that both rank: the difference
+    /// of MRR with its bootstrap interval and a paired t-test.
+    #[arg(long, value_name = "FILE", requires = "ranking")]
+    pub against: Option<PathBuf>,
+
     /// Mentions to rank.
     #[arg(long, default_value = "test")]
     pub split: Split,
@@ -60,6 +67,9 @@ pub struct Args {
     pub out: Option<PathBuf>,
 }
 
+/// How the interval of a difference is drawn.
+const BOOTSTRAP: Resampling = Resampling { resamples: 10_000, seed: 0 };
+
 pub fn run(args: Args) -> anyhow::Result<()> {
     match (&args.ranking, &args.features, &args.model, &args.out) {
         (Some(ranking), ..) => judge_run(&args, ranking),
@@ -72,7 +82,9 @@ pub fn run(args: Args) -> anyhow::Result<()> {
 /// Metrics of a run file.
 fn judge_run(args: &Args, ranking: &Path) -> anyhow::Result<()> {
     let out: Vec<_> = args.out.iter().map(|out| ("--out", out.as_path())).collect();
-    paths::keep_apart(&[("--data", &args.data.data), ("--ranking", ranking)], &out)?;
+    let mut reads = vec![("--data", args.data.data.as_path()), ("--ranking", ranking)];
+    reads.extend(args.against.iter().map(|against| ("--against", against.as_path())));
+    paths::keep_apart(&reads, &out)?;
     if let Some(of_a_model) = args.out.as_ref().map(|out| out.join("run.jsonl")).filter(|run| run.exists()) {
         anyhow::bail!(
             "{}: --out holds the evaluation of a model, whose metrics.json would be written over; choose another folder",
@@ -83,10 +95,14 @@ fn judge_run(args: &Args, ranking: &Path) -> anyhow::Result<()> {
     let mut skipped = Skipped::default();
     let dataset = args.data.open(&mut skipped)?;
     let mentions = dataset.mentions(args.split, &mut skipped)?;
-    let run = RunMetrics::read(ranking, &dataset, &mentions, args.data.tolerance(), &mut skipped)?;
+    let mut read = |path: &Path| RunRanks::read(path, &dataset, &mentions, args.data.tolerance(), &mut skipped);
+    let ranks = read(ranking)?;
+    let against = args.against.as_deref().map(|path| anyhow::Ok((path, read(path)?))).transpose()?;
     list_skipped(&skipped);
+    let run = ranks.metrics();
     println!("{} mentions of {} in {}", run.metrics.mentions, args.split, ranking.display());
     println!("{}", metrics_table([("run", &run.metrics)]));
+    println!("{}", hits_line(&run.metrics)?);
     for (count, what) in [
         (run.gold_missing, "rankings lack their gold entity: it counts as ranked behind all that they list"),
         (run.without_gold, "rankings left out: their mentions have no gold entity"),
@@ -97,17 +113,40 @@ fn judge_run(args: &Args, ranking: &Path) -> anyhow::Result<()> {
             println!("{count} {what}");
         }
     }
+    let comparison = against.map(|(path, against)| compare(&ranks, path, &against)).transpose()?;
     let Some(out) = &args.out else { return Ok(()) };
     let metrics = json!({
         "split": args.split.to_string(),
         "ranking": ranking,
         "run": run,
+        "wilson_95": intervals(&run.metrics)?,
+        "against": args.against,
+        "comparison": comparison,
         "protocol": Protocol::of(run.gold_missing),
         "provenance": Provenance::new("none".into(), dataset.checksum()?),
     });
     write_json(&out.join("metrics.json"), &metrics)?;
     println!("wrote {}", out.join("metrics.json").display());
     Ok(())
+}
+
+/// Compares a run with another one and prints what comes of it.
+fn compare(run: &RunRanks, path: &Path, against: &RunRanks) -> anyhow::Result<Comparison> {
+    let comparison =
+        Comparison::of(run, against, BOOTSTRAP).with_context(|| format!("--against {}", path.display()))?;
+    println!("{} mentions that this run and {} rank", comparison.run.mentions, path.display());
+    println!("{}", comparison_text(&comparison));
+    for (count, which) in [(comparison.only_run, "this run"), (comparison.only_against, "the other")] {
+        if count > 0 {
+            println!("{count} mentions left out of the comparison: {which} alone ranks them");
+        }
+    }
+    Ok(comparison)
+}
+
+/// Each H@k's interval by its name.
+fn intervals(metrics: &Metrics) -> anyhow::Result<serde_json::Map<String, serde_json::Value>> {
+    Ok(metrics.intervals()?.into_iter().map(|(name, interval)| (name.to_string(), json!(interval))).collect())
 }
 
 /// Ranks a split with a model.
@@ -134,11 +173,13 @@ fn judge_model(args: &Args, (features, model): (&Path, &Path), out: &Path) -> an
     let device = describe(gpu.as_ref());
     println!("{} mentions of {}, epoch {} of the model; {device}", samples.len(), args.split, trained.epoch);
     println!("{}", evaluation_table(&evaluation, &baselines));
+    println!("{}", hits_line(&evaluation.mean)?);
     let per_score: serde_json::Map<String, serde_json::Value> =
         evaluation.per_score.iter().map(|(kind, metrics)| (kind.to_string(), json!(metrics))).collect();
     let metrics = json!({
         "split": args.split.to_string(),
         "mean": evaluation.mean,
+        "wilson_95": intervals(&evaluation.mean)?,
         "per_score": per_score,
         "baselines": baselines,
         "counts": counts,

@@ -2,6 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::statistics::{Interval, wilson};
+use crate::error::Result;
+
 /// Rank of the gold candidate: 1 + those that score strictly higher + equal ones that stand before it. `None` if it
 /// is not among the candidates, which counts as ranked behind all of them.
 pub fn rank(similarity: &[f32], gold: Option<usize>) -> usize {
@@ -61,6 +64,14 @@ impl Metrics {
         let [hits1, hits2, hits3, hits4, hits5] = [1, 2, 3, 4, 5].map(hits);
         Metrics { hits1, hits2, hits3, hits4, hits5, mean_rank, reciprocal, mentions }
     }
+
+    /// Wilson's 95 % intervals of H@1 to H@5, by name. Fails for metrics of no mention.
+    pub fn intervals(&self) -> Result<[(&'static str, Interval); 5]> {
+        // The share times the number of mentions is the count that it was made of, but for rounding.
+        let of = |share: f64| wilson((share * self.mentions as f64).round() as usize, self.mentions);
+        let Metrics { hits1, hits2, hits3, hits4, hits5, .. } = *self;
+        Ok([("H@1", of(hits1)?), ("H@2", of(hits2)?), ("H@3", of(hits3)?), ("H@4", of(hits4)?), ("H@5", of(hits5)?)])
+    }
 }
 
 #[cfg(test)]
@@ -88,5 +99,18 @@ mod tests {
         let Metrics { hits1, hits2, hits3, hits4, hits5, .. } = metrics;
         assert_eq!([hits1, hits2, hits3, hits4, hits5], [0.25, 0.5, 0.5, 0.75, 0.75]);
         assert_eq!((metrics.mean_rank, metrics.reciprocal), (4.25, (1.0 + 0.5 + 0.25 + 0.1) / 4.0));
+    }
+
+    #[test]
+    fn intervals_are_of_the_counts_that_the_shares_were_made_of() {
+        for n in [1, 3, 49, 1459] {
+            for hits in 0..=n {
+                let ranks: Vec<usize> = (0..n).map(|i| if i < hits { 1 } else { 3 }).collect();
+                let [first, second, third, ..] = Metrics::of(&ranks).intervals().unwrap();
+                assert_eq!([first, second], [("H@1", wilson(hits, n).unwrap()), ("H@2", wilson(hits, n).unwrap())]);
+                assert_eq!(third.1, wilson(n, n).unwrap());
+            }
+        }
+        assert!(Metrics::default().intervals().is_err());
     }
 }

@@ -6,7 +6,7 @@ use std::path::Path;
 use serde::Serialize;
 
 use super::metrics::Metrics;
-use crate::data::{Dataset, Mention, Run, Skipped, Tolerance};
+use crate::data::{Dataset, Mention, Protocol, Ranking, Run, Skipped, Tolerance};
 use crate::error::{Error, Result};
 
 /// Metrics of a run and what they leave out.
@@ -24,7 +24,29 @@ pub struct RunMetrics {
     pub absent: usize,
 }
 
-impl RunMetrics {
+/// Where a run ranks the gold entities of a split's mentions.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RunRanks {
+    /// Mentions that have a gold entity and a ranking, by their identifiers, in the order of the lines.
+    pub ranks: Vec<(String, GoldRank)>,
+    /// As [`RunMetrics::without_gold`].
+    pub without_gold: usize,
+    /// As [`RunMetrics::errors`].
+    pub errors: usize,
+    /// As [`RunMetrics::absent`].
+    pub absent: usize,
+}
+
+/// Where a gold entity stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct GoldRank {
+    /// Its rank, from 1; behind all that are listed where it is not among them.
+    pub rank: usize,
+    /// Whether it is listed.
+    pub found: bool,
+}
+
+impl RunRanks {
     /// Reads the run file at `path` of these mentions of a dataset. The gold entities are the dataset's.
     pub fn read(
         path: &Path,
@@ -32,26 +54,49 @@ impl RunMetrics {
         mentions: &[Mention],
         tolerance: Tolerance,
         skipped: &mut Skipped,
-    ) -> Result<RunMetrics> {
+    ) -> Result<RunRanks> {
         let Run { rankings, failed } = Run::read(path, dataset, mentions, tolerance, skipped)?;
         let seen: HashSet<_> = rankings.iter().map(|ranking| ranking.mention.id.as_str()).collect();
         let named = failed.iter().filter_map(|failed| failed.mention_id.as_deref());
         let seen: HashSet<_> = seen.into_iter().chain(named).collect();
         let absent = mentions.iter().filter(|mention| !seen.contains(mention.id.as_str())).count();
-        let ranks: Vec<_> = rankings
-            .iter()
-            .filter_map(|ranking| Some((ranking.rank(0..ranking.candidates.len())?, !ranking.lacks_gold())))
-            .collect();
+        let rank = |ranking: &Ranking| {
+            let rank = ranking.rank(0..ranking.candidates.len())?;
+            Some((ranking.mention.id.clone(), GoldRank { rank, found: !ranking.lacks_gold() }))
+        };
+        let ranks: Vec<_> = rankings.iter().filter_map(rank).collect();
         if ranks.is_empty() {
             return Err(Error::file(path, "holds no ranking of a mention of this split that has a gold entity"));
         }
-        Ok(RunMetrics {
-            metrics: Metrics::with_misses(&ranks),
-            gold_missing: ranks.iter().filter(|(_, found)| !found).count(),
-            without_gold: rankings.len() - ranks.len(),
-            errors: failed.len(),
-            absent,
-        })
+        Ok(RunRanks { without_gold: rankings.len() - ranks.len(), errors: failed.len(), absent, ranks })
+    }
+
+    /// Rankings without their gold entity.
+    pub fn gold_missing(&self) -> usize {
+        self.ranks.iter().filter(|(_, gold)| !gold.found).count()
+    }
+
+    /// What the lists mean.
+    pub fn protocol(&self) -> Protocol {
+        Protocol::of(self.gold_missing())
+    }
+
+    /// The metrics of all these ranks.
+    pub fn metrics(&self) -> RunMetrics {
+        RunMetrics {
+            metrics: GoldRank::metrics(self.ranks.iter().map(|(_, gold)| gold)),
+            gold_missing: self.gold_missing(),
+            without_gold: self.without_gold,
+            errors: self.errors,
+            absent: self.absent,
+        }
+    }
+}
+
+impl GoldRank {
+    /// Metrics of ranks.
+    pub fn metrics<'a>(ranks: impl Iterator<Item = &'a GoldRank>) -> Metrics {
+        Metrics::with_misses(&ranks.map(|gold| (gold.rank, gold.found)).collect::<Vec<_>>())
     }
 }
 
@@ -72,8 +117,8 @@ mod tests {
         let mut skipped = Skipped::default();
         let dataset = Dataset::open(folder.path(), tolerance, &mut skipped)?;
         let mentions = dataset.mentions(Split::Test, &mut skipped)?;
-        let run = RunMetrics::read(&folder.path().join("run.jsonl"), &dataset, &mentions, tolerance, &mut skipped)?;
-        Ok((run, skipped))
+        let run = RunRanks::read(&folder.path().join("run.jsonl"), &dataset, &mentions, tolerance, &mut skipped)?;
+        Ok((run.metrics(), skipped))
     }
 
     #[test]

@@ -1,7 +1,9 @@
 //! Tables on the terminal.
 
+mod comparison;
 mod dataset;
 mod table;
 
+pub use comparison::{comparison_text, hits_line};
 pub use dataset::{findings_text, statistics_table};
 pub use table::{evaluation_table, metrics_table, rank_change_table, reranking_table, table};
