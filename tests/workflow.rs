@@ -80,6 +80,22 @@ fn any_run_file_is_judged_as_a_model_is() {
 }
 
 #[test]
+fn a_share_of_the_mentions_is_trained_on_and_kept_when_resumed() {
+    let world = World::encoded();
+    let train = |more: &[&'static str]| [&world.train()[..], more].concat();
+    let printed = succeed(&train(&["--epochs", "1", "--share", "0.25"]));
+    assert!(printed.contains("share 0.25 of the training mentions: 10"), "{printed}");
+    let run: Value = serde_json::from_slice(&fs::read(world.path("model/train.json")).unwrap()).unwrap();
+    assert_eq!(run["training"]["settings"]["share"], json!(0.25));
+    for other in [&["--share", "0.5"][..], &[]] {
+        let resume = train(&[&["--epochs", "2", "--resume"], other].concat());
+        refuse(&resume, &["last.safetensors", "belongs to another run", "share was 0.25 and is now"]);
+    }
+    succeed(&train(&["--epochs", "2", "--resume", "--share", "0.25"]));
+    refuse(&train(&["--share", "0"]), &["share = 0 is not in (0, 1]"]);
+}
+
+#[test]
 fn link_answers_each_line_before_the_next_and_ranks_what_it_is_given() {
     let world = World::trained();
     let mut child = fissfuse(&[&world.link()[..], &["--top", "4"]].concat())

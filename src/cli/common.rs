@@ -269,6 +269,11 @@ pub struct ConfigArgs {
     /// Steps between checkpoints within an epoch; 0 writes one at the end of each epoch only.
     #[arg(long)]
     checkpoint_steps: Option<usize>,
+
+    /// Share of the training mentions to train on, in (0, 1]; those of a smaller share are among those of a larger one
+    /// of the same seed.
+    #[arg(long)]
+    share: Option<f64>,
 }
 
 impl ConfigArgs {
@@ -296,6 +301,7 @@ impl ConfigArgs {
         set(&mut train.seed, self.seed);
         set(&mut train.gold_missing, self.gold_missing);
         set(&mut train.checkpoint_steps, self.checkpoint_steps);
+        set(&mut train.share, self.share);
         Ok(config)
     }
 }

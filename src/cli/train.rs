@@ -80,7 +80,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     let valid = if dataset.has(Split::Valid) { samples(Split::Valid)? } else { Vec::new() };
     list_skipped(&skipped);
     let validated = !valid.is_empty();
-    let data = (&batcher, dataset.checksum()?);
+    let (share, data) = (config.train.share, (&batcher, dataset.checksum()?));
     let start = if args.resume { Start::Resume { new_horizon: args.new_horizon } } else { Start::New };
     start.check(&args.out)?;
     files::create_folder(&args.out)?;
@@ -90,6 +90,9 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     let (count, done) = (trainer.model().parameters().count(), trainer.progress().epoch);
     let epochs = trainer.epochs();
     println!("{count} parameters; {epochs} epochs, {done} done; {}", describe(gpu.as_ref()));
+    if share < 1.0 {
+        println!("share {share} of the training mentions: {}", trainer.mentions());
+    }
     let needs = trainer.needs();
     let host = available_memory().map_or("unknown".into(), |free| Bytes::of(free).to_string());
     let device = gpu.as_ref().map(|gpu| gpu.memory()).transpose()?;

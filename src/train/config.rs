@@ -155,6 +155,9 @@ pub struct TrainSettings {
     pub gold_missing: GoldMissing,
     /// Steps between checkpoints within an epoch; 0 writes one at the end of each epoch only.
     pub checkpoint_steps: usize,
+    /// Share of the training mentions that are trained on, in (0, 1]. Those of a smaller share are among those of a
+    /// larger one of the same seed.
+    pub share: f64,
 }
 
 impl Default for TrainSettings {
@@ -173,6 +176,7 @@ impl Default for TrainSettings {
             seed: 0,
             gold_missing: GoldMissing::Drop,
             checkpoint_steps: 0,
+            share: 1.0,
         }
     }
 }
@@ -181,7 +185,7 @@ impl TrainSettings {
     /// Fails if a number makes no sense.
     pub fn check(&self) -> Result<()> {
         let refuse = |what: String| Err(Error::invalid(format!("train: {what}")));
-        let share = |x: f32| (0.0..1.0).contains(&x);
+        let decay = |x: f32| (0.0..1.0).contains(&x);
         if self.epochs == 0 || self.batch_size == 0 {
             return refuse("epochs and batch_size must be at least 1".into());
         }
@@ -194,8 +198,11 @@ impl TrainSettings {
         if !(self.eps > 0.0 && self.eps.is_finite()) {
             return refuse(format!("eps = {} is not positive", self.eps));
         }
-        if !(share(self.betas.0) && share(self.betas.1)) {
+        if !(decay(self.betas.0) && decay(self.betas.1)) {
             return refuse(format!("betas = {:?} are not in [0, 1)", self.betas));
+        }
+        if !(self.share > 0.0 && self.share <= 1.0) {
+            return refuse(format!("share = {} is not in (0, 1]", self.share));
         }
         Ok(())
     }
@@ -244,6 +251,9 @@ mod tests {
             (TrainSettings { eps: f32::INFINITY, ..default() }, "eps = inf"),
             (TrainSettings { learning_rate: f32::NAN, ..default() }, "learning_rate = NaN"),
             (TrainSettings { betas: (f32::NAN, 0.9), ..default() }, "betas"),
+            (TrainSettings { share: 0.0, ..default() }, "share = 0"),
+            (TrainSettings { share: 1.5, ..default() }, "share = 1.5"),
+            (TrainSettings { share: f64::NAN, ..default() }, "share = NaN"),
         ] {
             assert!(settings.check().unwrap_err().to_string().contains(says), "{says}");
         }
@@ -260,6 +270,14 @@ mod tests {
             ..encode
         };
         assert_eq!(file, RunConfig { model, encode, train });
+    }
+
+    #[test]
+    fn settings_of_a_checkpoint_without_a_share_are_of_all_mentions() {
+        let mut settings = serde_json::to_value(TrainSettings { seed: 7, ..TrainSettings::default() }).unwrap();
+        settings.as_object_mut().unwrap().remove("share").unwrap();
+        let read: TrainSettings = serde_json::from_value(settings).unwrap();
+        assert_eq!((read.share, read.seed), (1.0, 7));
     }
 
     #[test]

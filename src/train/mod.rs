@@ -4,6 +4,7 @@ mod checkpoint;
 mod config;
 mod memory;
 mod running;
+mod share;
 mod steps;
 mod trainer;
 

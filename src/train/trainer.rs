@@ -11,6 +11,7 @@ use super::checkpoint::{Checkpoint, LAST, Progress, RunIdentity, Start, TrainedM
 use super::config::TrainSettings;
 use super::memory::Needs;
 use super::running::{Pending, Running, Source};
+use super::share;
 use super::steps::Steps;
 use crate::data::{Batcher, Sample, read_records};
 use crate::device::{Gpu, describe};
@@ -100,6 +101,7 @@ impl<'a> Trainer<'a> {
         if train.is_empty() {
             return Err(Error::invalid("no training mention has its gold entity among its candidates"));
         }
+        let train = share::take(train, settings.share, settings.seed, |sample| &sample.id);
         if settings.batch_size > train.len() {
             let (size, mentions) = (settings.batch_size, train.len());
             tracing::warn!("batch_size {size} exceeds the {mentions} training mentions; every epoch is one step");
@@ -155,6 +157,11 @@ impl<'a> Trainer<'a> {
     /// What it needs of memory at least.
     pub fn needs(&self) -> Needs {
         self.needs
+    }
+
+    /// How many mentions it trains on.
+    pub fn mentions(&self) -> usize {
+        self.train.len()
     }
 
     /// The epochs so far.
