@@ -1,9 +1,11 @@
-//! Tables on the terminal.
+//! Tables on the terminal, and what the paper prints.
 
 mod comparison;
 mod dataset;
+mod paper;
 mod table;
 
 pub use comparison::{comparison_text, hits_line};
 pub use dataset::{findings_text, statistics_table};
+pub use paper::{Paper, Printed};
 pub use table::{evaluation_table, metrics_table, rank_change_table, reranking_table, table};
