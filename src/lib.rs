@@ -8,6 +8,7 @@ pub mod device;
 pub mod encoder;
 pub mod error;
 pub mod eval;
+pub mod experiment;
 mod fields;
 pub mod files;
 mod foreign;

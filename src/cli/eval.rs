@@ -3,10 +3,10 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
-use fissfuse::data::{Dataset, GoldMissing, Protocol, Sample, Skipped, Split};
+use fissfuse::data::{GoldMissing, Protocol, Skipped, Split};
 use fissfuse::device::describe;
 use fissfuse::eval::statistics::Resampling;
-use fissfuse::eval::{Baselines, Comparison, Evaluation, Metrics, RunRanks, evaluate};
+use fissfuse::eval::{Baselines, Comparison, Metrics, RunRanks, evaluate, write_run};
 use fissfuse::files;
 use fissfuse::provenance::Provenance;
 use fissfuse::report::{comparison_text, evaluation_table, hits_line, metrics_table};
@@ -194,36 +194,7 @@ fn judge_model(args: &Args, (features, model): (&Path, &Path), out: &Path) -> an
         "provenance": Provenance::new(device, dataset.checksum()?),
     });
     write_json(&out.join("metrics.json"), &metrics)?;
-    write_run(out, &dataset, &samples, &evaluation)
-}
-
-/// One line per mention: its candidates best first with their scores, the gold entity and its rank.
-fn write_run(out: &Path, dataset: &Dataset, samples: &[Sample], evaluation: &Evaluation) -> anyhow::Result<()> {
-    let qid = |sample: &Sample, at: usize| &dataset.entities()[sample.candidates[at] as usize].qid;
-    files::write_whole(&out.join("run.jsonl"), |out| {
-        for (sample, ranked) in samples.iter().zip(&evaluation.ranked) {
-            let n = sample.candidates.len();
-            let by_score: serde_json::Map<String, serde_json::Value> = evaluation
-                .per_score
-                .iter()
-                .enumerate()
-                .map(|(k, (kind, _))| {
-                    let scores: Vec<f32> = ranked.order.iter().map(|&at| ranked.scores[k * n + at]).collect();
-                    (kind.to_string(), json!(scores))
-                })
-                .collect();
-            let line = json!({
-                "mention_id": sample.id,
-                "candidates": ranked.order.iter().map(|&at| qid(sample, at)).collect::<Vec<_>>(),
-                "scores": ranked.order.iter().map(|&at| ranked.similarity[at]).collect::<Vec<_>>(),
-                "by_score": by_score,
-                "gold": sample.gold.map(|at| qid(sample, at as usize)),
-                "rank": ranked.rank,
-            });
-            writeln!(out, "{line}")?;
-        }
-        Ok(())
-    })?;
+    write_run(&out.join("run.jsonl"), &dataset, &samples, &evaluation)?;
     println!("wrote {} and {}", out.join("metrics.json").display(), out.join("run.jsonl").display());
     Ok(())
 }

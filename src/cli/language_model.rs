@@ -15,11 +15,14 @@ use serde_json::{Map, Value};
 
 use super::common::at_least_one;
 
+/// What is said where a model is to be asked and none is named.
+pub const NONE_GIVEN: &str = "no language model is given: add --llm DIR, or --endpoint URL and --model NAME";
+
 /// Which model is asked, and how it is reached.
 #[derive(clap::Args)]
 pub struct LanguageModelArgs {
     /// Hugging Face directory of a Llama.
-    #[arg(long, value_name = "DIR", required_unless_present_any = ["endpoint", "show_prompt"], conflicts_with = "endpoint")]
+    #[arg(long, value_name = "DIR", conflicts_with = "endpoint")]
     pub llm: Option<PathBuf>,
 
     /// Keep the Llama's weights in this [default: as in its files].
@@ -39,10 +42,6 @@ pub struct LanguageModelArgs {
         conflicts_with = "endpoint"
     )]
     batch_tokens: usize,
-
-    /// Where the Llama computes: cpu, cuda, cuda:N, or auto, which takes a CUDA device if a usable one is found.
-    #[arg(long, value_name = "DEVICE", default_value_t, conflicts_with = "endpoint")]
-    device: DeviceChoice,
 
     /// Base URL of a server with OpenAI's chat completions, such as http://localhost:8000/v1.
     #[arg(long, value_name = "URL", requires = "model")]
@@ -88,6 +87,11 @@ pub struct LanguageModelArgs {
 }
 
 impl LanguageModelArgs {
+    /// Whether there is a model to ask.
+    pub fn is_given(&self) -> bool {
+        self.llm.is_some() || self.endpoint.is_some()
+    }
+
     /// The file of certificates that is to be believed, by the flag or by the variable that other programs go by.
     pub fn authorities(&self) -> Option<PathBuf> {
         let secure = self.endpoint.as_ref().is_some_and(|url| url.starts_with("https"));
@@ -114,13 +118,22 @@ impl LanguageModelArgs {
         }))
     }
 
-    /// Opens the model; says where it computes.
-    pub fn open(&self, endpoint: Option<Endpoint>) -> anyhow::Result<(Box<dyn LanguageModel>, String)> {
-        if let Some(endpoint) = endpoint {
-            return Ok((Box::new(endpoint), "endpoint".into()));
+    /// Opens the model, a Llama on this device; says where it computes.
+    pub fn open(
+        &self,
+        endpoint: Option<Endpoint>,
+        device: DeviceChoice,
+    ) -> anyhow::Result<(Box<dyn LanguageModel>, String)> {
+        match (endpoint, &self.llm) {
+            (Some(endpoint), _) => Ok((Box::new(endpoint), "endpoint".into())),
+            (None, Some(folder)) => self.llama(folder, device),
+            (None, None) => anyhow::bail!(NONE_GIVEN),
         }
-        let folder = self.llm.as_deref().unwrap_or(Path::new(""));
-        let gpu = self.device.open(Arithmetic::default())?;
+    }
+
+    /// Opens the Llama in a folder; says where it computes.
+    pub fn llama(&self, folder: &Path, device: DeviceChoice) -> anyhow::Result<(Box<dyn LanguageModel>, String)> {
+        let gpu = device.open(Arithmetic::default())?;
         let batching = Batching { tokens: self.batch_tokens, ..Batching::default() };
         let decoder = Decoder::open(folder, self.precision, gpu.as_ref(), self.plain, batching)?;
         Ok((Box::new(decoder), describe(gpu.as_ref())))

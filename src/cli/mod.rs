@@ -8,6 +8,7 @@ mod doctor;
 mod embed;
 mod encode;
 mod eval;
+mod experiment;
 mod import;
 mod index;
 mod language_model;
@@ -43,6 +44,7 @@ enum Command {
     Encode(encode::Args),
     Train(train::Args),
     Eval(eval::Args),
+    Experiment(experiment::Args),
     Link(link::Args),
     Index(index::Args),
     Embed(embed::Args),
@@ -71,6 +73,7 @@ impl Cli {
             Command::Encode(args) => encode::run(args),
             Command::Train(args) => train::run(args),
             Command::Eval(args) => eval::run(args),
+            Command::Experiment(args) => experiment::run(args),
             Command::Link(args) => link::run(args),
             Command::Index(args) => index::run(args),
             Command::Embed(args) => embed::run(args),

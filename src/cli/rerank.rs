@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use fissfuse::data::{Protocol, RunFile, Skipped, Split};
+use fissfuse::device::DeviceChoice;
 use fissfuse::files;
 use fissfuse::kar::endpoint::Endpoint;
 use fissfuse::kar::{
@@ -14,7 +15,7 @@ use fissfuse::report::{rank_change_table, reranking_table};
 use serde_json::json;
 
 use super::common::{DataArgs, at_least_one, list_skipped, progress, write_json};
-use super::language_model::LanguageModelArgs;
+use super::language_model::{LanguageModelArgs, NONE_GIVEN};
 use super::paths;
 
 /// Invalid answers that are shown on the terminal.
@@ -40,6 +41,10 @@ pub struct Args {
 
     #[command(flatten)]
     model: LanguageModelArgs,
+
+    /// Where the Llama computes: cpu, cuda, cuda:N, or auto, which takes a CUDA device if a usable one is found.
+    #[arg(long, value_name = "DEVICE", default_value_t, conflicts_with = "endpoint")]
+    device: DeviceChoice,
 
     /// What is asked: which candidate fits, or the order of all.
     #[arg(long, value_enum, default_value_t = Strategy::SelectOne)]
@@ -158,6 +163,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     if !args.show_prompt {
         args.check_files(&out, journal.as_deref())?;
     }
+    anyhow::ensure!(args.show_prompt || args.model.is_given(), NONE_GIVEN);
     let endpoint = args.model.endpoint()?.map(Endpoint::new).transpose()?;
     let template = match &args.template {
         Some(path) => Template::read(path)?,
@@ -177,7 +183,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         println!("{}\n---\n{}\n---\n{}", prompt.system, prompt.user, prompt.reply);
         return Ok(());
     }
-    let (mut model, device) = args.model.open(endpoint)?;
+    let (mut model, device) = args.model.open(endpoint, args.device)?;
     let header = Header::new(&*model, &settings, &template, &dataset, &run)?;
     let mut journal = journal.map(|path| Journal::open(&path, &header)).transpose()?;
     if let Some(journal) = journal.as_ref().filter(|journal| !journal.is_empty()) {

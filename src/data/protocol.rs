@@ -1,5 +1,7 @@
 //! What candidate lists mean.
 
+use std::fmt;
+
 use serde::Serialize;
 
 /// What a candidate list means. Figures of the two are not to be compared.
@@ -12,6 +14,15 @@ pub enum Protocol {
     GoldInList,
     /// Lists as they were retrieved, with the gold entity or without.
     AsRetrieved,
+}
+
+impl fmt::Display for Protocol {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.write_str(match self {
+            Protocol::GoldInList => "the gold entity in every list",
+            Protocol::AsRetrieved => "lists as retrieved",
+        })
+    }
 }
 
 impl Protocol {

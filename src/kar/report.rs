@@ -1,13 +1,13 @@
 //! What re-ranking did: metrics before and after, how ranks changed, what the model's answers were worth and took.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::types::{Outcome, Reranked, Settings, Spent, Verdict};
 use crate::data::Ranking;
 use crate::eval::Metrics;
 
 /// How the gold entities' ranks changed (Fig. 9 of the paper).
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct RankChanges {
     /// How many went from which rank (rows, from 1) to which (columns), among the first K.
     pub matrix: Vec<Vec<usize>>,

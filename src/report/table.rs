@@ -3,7 +3,7 @@
 use comfy_table::{CellAlignment, Table, TableComponent, presets};
 
 use crate::eval::{Baselines, Evaluation, Metrics};
-use crate::kar::Report;
+use crate::kar::{RankChanges, Report};
 use crate::printable::printable;
 
 /// A table of text: the first column to the left, all others to the right.
@@ -76,10 +76,15 @@ pub fn reranking_table(report: &Report) -> Option<String> {
 
 /// How many gold entities went from which rank (rows) to which (columns), as in Fig. 9.
 pub fn rank_change_table(report: &Report) -> String {
-    let ranks: Vec<String> = (1..=report.changes.matrix.len()).map(|rank| rank.to_string()).collect();
+    rank_changes(&report.changes)
+}
+
+/// The same of changes alone.
+pub fn rank_changes(changes: &RankChanges) -> String {
+    let ranks: Vec<String> = (1..=changes.matrix.len()).map(|rank| rank.to_string()).collect();
     let header: Vec<&str> = ["before \\ after"].into_iter().chain(ranks.iter().map(String::as_str)).collect();
     let row = |(rank, counts): (&String, &Vec<usize>)| {
         [rank.clone()].into_iter().chain(counts.iter().map(usize::to_string)).collect()
     };
-    table(&header, ranks.iter().zip(&report.changes.matrix).map(row))
+    table(&header, ranks.iter().zip(&changes.matrix).map(row))
 }

@@ -1,0 +1,245 @@
+//! Files that say what an experiment compares.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+
+use serde::Deserialize;
+
+use crate::error::{Error, Result};
+use crate::files;
+use crate::kar::{Scoring, Settings, Strategy};
+
+/// Settings to try, by their names such as `train.learning_rate`.
+pub type Grid = BTreeMap<String, Vec<toml::Value>>;
+
+/// The experiments of the paper by name.
+pub const BUILT_IN: [(&str, &str); 9] = [
+    ("main", include_str!("../../configs/experiments/main.toml")),
+    ("ablation", include_str!("../../configs/experiments/ablation.toml")),
+    ("strategy", include_str!("../../configs/experiments/strategy.toml")),
+    ("top-k", include_str!("../../configs/experiments/top-k.toml")),
+    ("llm-size", include_str!("../../configs/experiments/llm-size.toml")),
+    ("data-scale", include_str!("../../configs/experiments/data-scale.toml")),
+    ("generality", include_str!("../../configs/experiments/generality.toml")),
+    ("errors", include_str!("../../configs/experiments/errors.toml")),
+    ("complexity", include_str!("../../configs/experiments/complexity.toml")),
+];
+
+/// What an experiment compares.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ExperimentFile {
+    /// The table's title.
+    pub title: String,
+    /// Number of the paper's table that its values may stand beside.
+    #[serde(default)]
+    pub paper: Option<u8>,
+    /// Each row is trained once with each of these.
+    pub seeds: Vec<u64>,
+    /// The row that all others are compared with, mention by mention.
+    #[serde(default)]
+    pub against: Option<String>,
+    /// Whether the table has columns of parameters and FLOPs.
+    #[serde(default)]
+    pub complexity: bool,
+    /// Settings of all rows, as far as their models heed them.
+    #[serde(default)]
+    pub base: Overrides,
+    /// Settings that are chosen for each row, by the validation MRR with the first seed.
+    #[serde(default)]
+    pub grid: Grid,
+    /// What is compared.
+    pub rows: Vec<Row>,
+    /// What a language model is asked about each row's ranking with the first seed.
+    #[serde(default)]
+    pub rerank: Vec<Question>,
+}
+
+/// Parts of a run's configuration.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Overrides {
+    /// Of `[model]`.
+    pub model: toml::Table,
+    /// Of `[train]`.
+    pub train: toml::Table,
+}
+
+/// A row of the table: a configuration to train, or a run file that is given.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Row {
+    /// Its name.
+    pub name: String,
+    /// Its name in the paper's table, if it is another.
+    #[serde(default)]
+    pub paper: Option<String>,
+    /// Its settings in `[model]`.
+    #[serde(default)]
+    pub model: toml::Table,
+    /// Its settings in `[train]`.
+    #[serde(default)]
+    pub train: toml::Table,
+    /// What to try in place of the experiment's grid.
+    #[serde(default)]
+    pub grid: Option<Grid>,
+    /// Whether the row comes from a run file, given by `--run NAME=FILE`.
+    #[serde(default)]
+    pub run_file: bool,
+}
+
+/// What a language model is asked about a ranking.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Question {
+    /// Its name in the table.
+    pub name: String,
+    /// Which one fits, or the order of all.
+    #[serde(default)]
+    pub strategy: Strategy,
+    /// Candidates that are asked about.
+    #[serde(default = "five")]
+    pub k: usize,
+    /// Whether the answer is read off the letters' logits or is a text; left out, as the model is reached: logits of an own
+    /// Llama, texts of a server.
+    #[serde(default)]
+    pub scoring: Option<Scoring>,
+    /// Which of several models, by the name of `--llm NAME=DIR`.
+    #[serde(default)]
+    pub llm: Option<String>,
+}
+
+fn five() -> usize {
+    Settings::default().k
+}
+
+impl Question {
+    /// Settings of the re-ranking.
+    pub fn settings(&self, default: Scoring) -> Settings {
+        let scoring = self.scoring.unwrap_or(default);
+        Settings { strategy: self.strategy, k: self.k, scoring, ..Settings::default() }
+    }
+}
+
+impl ExperimentFile {
+    /// Reads a built-in experiment by its name, or a file.
+    pub fn open(name: &str) -> Result<ExperimentFile> {
+        let path = Path::new(name);
+        if let Some((_, text)) = BUILT_IN.iter().find(|(built_in, _)| *built_in == name) {
+            return ExperimentFile::parse(Path::new(&format!("configs/experiments/{name}.toml")), text);
+        }
+        if !path.exists() {
+            let names: Vec<&str> = BUILT_IN.iter().map(|(name, _)| *name).collect();
+            let reason = format!("is no file and no experiment; there are {}", names.join(", "));
+            return Err(Error::file(path, reason));
+        }
+        ExperimentFile::parse(path, &files::read_text_or_stream(path)?)
+    }
+
+    /// Parses a file and says all that makes no sense of itself.
+    pub fn parse(path: &Path, text: &str) -> Result<ExperimentFile> {
+        let file: ExperimentFile =
+            toml::from_str(text).map_err(|e| Error::file(path, format!("is no experiment:\n{e}")))?;
+        let wrong = file.wrong();
+        if wrong.is_empty() { Ok(file) } else { Err(Error::file(path, wrong.join("; "))) }
+    }
+
+    fn wrong(&self) -> Vec<String> {
+        let mut wrong = Vec::new();
+        if self.seeds.is_empty() {
+            wrong.push("seeds is empty: give one at least".to_string());
+        }
+        if self.seeds.iter().collect::<BTreeSet<_>>().len() < self.seeds.len() {
+            wrong.push("seeds has one twice".to_string());
+        }
+        if self.rows.is_empty() {
+            wrong.push("there is no [[rows]]".to_string());
+        }
+        let mut folders = BTreeSet::new();
+        for row in &self.rows {
+            if !folders.insert(folder_name(&row.name)) {
+                wrong.push(format!("two rows are called `{}`, or nearly so", row.name));
+            }
+            if row.run_file && !(row.model.is_empty() && row.train.is_empty() && row.grid.is_none()) {
+                wrong.push(format!("row `{}` is a run file and has settings", row.name));
+            }
+        }
+        if let Some(against) = self.against.as_ref().filter(|name| !self.rows.iter().any(|row| row.name == **name)) {
+            wrong.push(format!("against = \"{against}\" is no row"));
+        }
+        for grid in self.rows.iter().filter_map(|row| row.grid.as_ref()).chain([&self.grid]) {
+            for (key, values) in grid {
+                if !key
+                    .split_once('.')
+                    .is_some_and(|(table, key)| ["model", "train"].contains(&table) && !key.is_empty())
+                {
+                    wrong.push(format!("grid: `{key}` is no setting; give one like \"train.learning_rate\""));
+                }
+                if key == "train.seed" {
+                    wrong.push("grid: `train.seed` is not to be chosen; seeds lists them".to_string());
+                }
+                if values.is_empty() {
+                    wrong.push(format!("grid: `{key}` has no values"));
+                }
+            }
+        }
+        let mut names = BTreeSet::new();
+        for question in &self.rerank {
+            if !names.insert(folder_name(&question.name)) {
+                wrong.push(format!("two of [[rerank]] are called `{}`, or nearly so", question.name));
+            }
+            if let Err(error) = question.settings(Scoring::default()).check() {
+                wrong.push(format!("rerank `{}`: {error}", question.name));
+            }
+        }
+        wrong
+    }
+}
+
+/// A name as one folder's: letters, digits, dots, equals signs and hyphens.
+pub(super) fn folder_name(name: &str) -> String {
+    let plain = |c: char| if c.is_alphanumeric() || ".=,".contains(c) { c.to_ascii_lowercase() } else { '-' };
+    let name: String = name.chars().map(plain).collect();
+    name.trim_matches(['-', '.']).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_built_in_experiments_make_sense() {
+        for (name, _) in BUILT_IN {
+            let file = ExperimentFile::open(name).unwrap();
+            assert!(!file.rows.is_empty(), "{name}");
+        }
+    }
+
+    #[test]
+    fn all_that_makes_no_sense_is_said_at_once() {
+        let text = r#"
+            title = "t"
+            seeds = [1, 1]
+            against = "C"
+            grid = { learning_rate = [], "train.seed" = [1] }
+            rows = [{ name = "A" }, { name = "a" }]
+            rerank = [{ name = "K=1", k = 1 }]
+        "#;
+        let error = ExperimentFile::parse(Path::new("x.toml"), text).unwrap_err().to_string();
+        for part in [
+            "one twice",
+            "`a`",
+            "\"C\" is no row",
+            "`learning_rate` is no",
+            "has no values",
+            "not to be chosen",
+            "k = 1",
+        ] {
+            assert!(error.contains(part), "{part}: {error}");
+        }
+        let unknown = ExperimentFile::parse(Path::new("x.toml"), "title = 't'\nseeds = [0]\nrow = []").unwrap_err();
+        assert!(unknown.to_string().contains("unknown field `row`"), "{unknown}");
+        let missing = ExperimentFile::open("mein").unwrap_err().to_string();
+        assert!(missing.contains("there are main, ablation"), "{missing}");
+    }
+}

@@ -1,0 +1,260 @@
+//! Runs what is left of an experiment: on several threads or devices, and in several processes.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use serde::{Deserialize, Serialize};
+
+use super::plan::{Plan, Trial};
+use super::trial::{self, Data, TrialResult};
+use crate::data::Manifest;
+use crate::device::cuda::Arithmetic;
+use crate::device::{DeviceChoice, Gpu};
+use crate::error::{Error, Result};
+use crate::files;
+use crate::interrupt;
+
+/// A part of an experiment's trials: those whose number leaves this remainder.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shard {
+    /// From 0.
+    pub index: usize,
+    /// How many there are.
+    pub of: usize,
+}
+
+impl std::str::FromStr for Shard {
+    type Err = String;
+
+    /// `i/n`, with i from 1 to n.
+    fn from_str(text: &str) -> Result<Shard, String> {
+        let numbers = text.split_once('/').and_then(|(i, n)| Some((i.parse().ok()?, n.parse().ok()?)));
+        match numbers {
+            Some((i, n)) if (1..=n).contains(&i) => Ok(Shard { index: i - 1, of: n }),
+            _ => Err("is no shard; give i/n with i from 1 to n, such as 1/4".into()),
+        }
+    }
+}
+
+/// How an experiment is run.
+pub struct Options<'a> {
+    /// Its folder.
+    pub out: &'a Path,
+    /// Trials at a time.
+    pub jobs: usize,
+    /// What computes; jobs take them in turn.
+    pub devices: &'a [DeviceChoice],
+    /// What products are made of on CUDA devices.
+    pub arithmetic: Arithmetic,
+    /// The trials that this process computes.
+    pub shard: Shard,
+}
+
+/// What an experiment's folder is of.
+#[derive(Serialize, Deserialize)]
+struct Identity {
+    version: String,
+    dataset: String,
+    features: Manifest,
+    gold_missing: crate::data::GoldMissing,
+}
+
+/// Where all trials stand.
+#[derive(Debug, Default)]
+pub struct Outcome {
+    /// Results by the trial's folder.
+    pub finished: HashMap<PathBuf, TrialResult>,
+    /// Why trials failed, by their folder.
+    pub failed: HashMap<PathBuf, String>,
+    /// Trials that are another process's or shard's.
+    pub elsewhere: Vec<PathBuf>,
+    /// Of each row, the point of its grid that was chosen, once it is.
+    pub chosen: Vec<Option<usize>>,
+}
+
+/// Takes the folder for this dataset, protocol and version, or finds that it is.
+pub fn claim(out: &Path, data: &Data) -> Result<()> {
+    let path = out.join("experiment.json");
+    let identity = Identity {
+        version: env!("CARGO_PKG_VERSION").into(),
+        dataset: data.checksum.clone(),
+        features: data.batcher.store().manifest().clone(),
+        gold_missing: data.gold_missing,
+    };
+    if !path.try_exists().map_err(Error::io(&path, "look for"))? {
+        return files::write_whole(&path, |out| writeln!(out, "{}", serde_json::to_string_pretty(&identity)?));
+    }
+    let text = files::read_text_or_stream(&path)?;
+    let there: Identity =
+        serde_json::from_str(&text).map_err(|e| Error::file(&path, format!("is no experiment's: {e}")))?;
+    let refuse = |what: String| Err(Error::file(out, format!("holds an experiment {what}; choose another --out")));
+    if there.version != identity.version {
+        return refuse(format!("of version {} of this program, which is {}", there.version, identity.version));
+    }
+    if there.dataset != identity.dataset {
+        return refuse("on another dataset, or on this one before its files changed".into());
+    }
+    if let Some(what) = there.features.difference(&identity.features) {
+        return refuse(format!("on other features: {what}"));
+    }
+    if there.gold_missing != identity.gold_missing {
+        let (there, here) = (there.gold_missing, identity.gold_missing);
+        return refuse(format!("of another protocol: gold_missing was {there:?} and is now {here:?}"));
+    }
+    Ok(())
+}
+
+/// Computes what is not there yet; `said` gets a line for each trial that ends. Trials that fail do not stop the others.
+pub fn run(plan: &Plan, data: &Data, options: &Options, said: &(dyn Fn(&str) + Sync)) -> Result<Outcome> {
+    let mut outcome = Outcome { chosen: vec![None; plan.rows.len()], ..Outcome::default() };
+    // The choices first, for what is trained with the other seeds depends on them.
+    let choosing: Vec<Trial> = (0..plan.rows.len()).flat_map(|row| plan.choosing(row)).collect();
+    let later = plan.rows.iter().filter(|row| row.hole.is_none() && row.points.len() > 1).count();
+    compute(&choosing, later * (plan.seeds.len() - 1), data, options, &mut outcome, said)?;
+    for row in 0..plan.rows.len() {
+        outcome.chosen[row] = choose(plan, row, &outcome);
+    }
+    let chosen = |(row, point): (usize, &Option<usize>)| point.map(|point| plan.chosen(row, point)).unwrap_or_default();
+    let trials: Vec<Trial> = outcome.chosen.iter().enumerate().flat_map(chosen).collect();
+    compute(&trials, 0, data, options, &mut outcome, said)?;
+    Ok(outcome)
+}
+
+/// The point of the best validation MRR, the first of equal ones; none while one of them is not there.
+fn choose(plan: &Plan, row: usize, outcome: &Outcome) -> Option<usize> {
+    let choosing = plan.choosing(row);
+    if choosing.is_empty() {
+        return (!plan.rows[row].points.is_empty()).then_some(0);
+    }
+    // A point that failed is none to choose; one that is still computed elsewhere may become it.
+    if choosing.iter().any(|trial| outcome.elsewhere.contains(&trial.folder)) {
+        return None;
+    }
+    let reciprocal = |trial: &Trial| outcome.finished.get(&trial.folder)?.valid.map(|valid| valid.reciprocal);
+    let tried = choosing.iter().filter_map(|trial| Some((trial.point, reciprocal(trial)?)));
+    tried.reduce(|best, next| if next.1 > best.1 { next } else { best }).map(|(point, _)| point)
+}
+
+/// What workers share.
+struct Shared<'t> {
+    next: usize,
+    left: usize,
+    spent: Vec<f64>,
+    outcome: &'t mut Outcome,
+    stopped: Option<Error>,
+}
+
+fn compute(
+    trials: &[Trial],
+    later: usize,
+    data: &Data,
+    options: &Options,
+    outcome: &mut Outcome,
+    said: &(dyn Fn(&str) + Sync),
+) -> Result<()> {
+    let mut todo = Vec::new();
+    for (number, trial) in trials.iter().enumerate() {
+        if let Some(result) = TrialResult::of(trial, data, options.out)? {
+            outcome.finished.insert(trial.folder.clone(), result);
+        } else if number % options.shard.of != options.shard.index {
+            outcome.elsewhere.push(trial.folder.clone());
+        } else if !outcome.failed.contains_key(&trial.folder) {
+            todo.push(trial);
+        }
+    }
+    let jobs = options.jobs.clamp(1, todo.len().max(1));
+    let (left, spent) = (todo.len() + later, Vec::new());
+    let shared = Mutex::new(Shared { next: 0, left, spent, outcome, stopped: None });
+    thread::scope(|scope| {
+        for job in 0..jobs {
+            let (todo, shared) = (&todo, &shared);
+            scope.spawn(move || work(job, jobs, todo, data, options, shared, said));
+        }
+    });
+    let shared = shared.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner());
+    shared.stopped.map_or(Ok(()), Err)
+}
+
+fn work(
+    job: usize,
+    jobs: usize,
+    todo: &[&Trial],
+    data: &Data,
+    options: &Options,
+    shared: &Mutex<Shared>,
+    said: &(dyn Fn(&str) + Sync),
+) {
+    let locked = || shared.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+    let gpu: Result<Option<Gpu>> = match options.devices.get(job % options.devices.len().max(1)) {
+        Some(device) => device.open(options.arithmetic),
+        None => Ok(None),
+    };
+    let gpu = match gpu {
+        Ok(gpu) => gpu,
+        Err(error) => {
+            locked().stopped.get_or_insert(error);
+            return;
+        }
+    };
+    loop {
+        let trial = {
+            let mut shared = locked();
+            if shared.stopped.is_some() || interrupt::asked() {
+                let how = || format!("finished trials are kept in {}; the same command goes on", options.out.display());
+                if let (None, Err(error)) = (&shared.stopped, interrupt::check(how)) {
+                    shared.stopped = Some(error);
+                }
+                return;
+            }
+            let Some(trial) = todo.get(shared.next) else { return };
+            shared.next += 1;
+            *trial
+        };
+        let start = Instant::now();
+        let ran = trial::run(trial, data, options.out, gpu.as_ref());
+        let mut shared = locked();
+        shared.left -= 1;
+        shared.spent.push(start.elapsed().as_secs_f64());
+        let mean = shared.spent.iter().sum::<f64>() / shared.spent.len() as f64;
+        let left = Duration::from_secs_f64(mean * shared.left as f64 / jobs as f64);
+        let rest = match shared.left {
+            0 => String::new(),
+            n => format!("; {n} left, about {}", indicatif::HumanDuration(left)),
+        };
+        let name = trial.folder.display();
+        match ran {
+            Ok(Some(result)) => {
+                let seconds = start.elapsed().as_secs_f64();
+                said(&format!("{name}: test MRR {:.2} %, {seconds:.0} s{rest}", 100.0 * result.test.reciprocal));
+                shared.outcome.finished.insert(trial.folder.clone(), result);
+            }
+            Ok(None) => {
+                said(&format!("{name}: another process is at it{rest}"));
+                shared.outcome.elsewhere.push(trial.folder.clone());
+            }
+            Err(error @ Error::Stopped { .. }) => {
+                shared.stopped.get_or_insert(error);
+            }
+            Err(error) => {
+                said(&format!("{name}: failed: {error}{rest}"));
+                shared.outcome.failed.insert(trial.folder.clone(), error.to_string());
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_shard_is_one_of_several() {
+        assert_eq!("2/3".parse(), Ok(Shard { index: 1, of: 3 }));
+        for bad in ["0/3", "4/3", "1", "a/b", "1/0"] {
+            assert!(bad.parse::<Shard>().is_err(), "{bad}");
+        }
+    }
+}

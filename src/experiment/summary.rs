@@ -1,0 +1,291 @@
+//! The table of an experiment: means over seeds, spreads, tests against one row, and the paper's values beside them.
+
+use std::collections::HashMap;
+use std::path::Path;
+
+use serde::Serialize;
+
+use super::file::ExperimentFile;
+use super::plan::Plan;
+use super::question::Asked;
+use super::run::Outcome;
+use super::trial::{self, Data, TrialResult};
+use crate::data::{Protocol, Skipped, Tolerance};
+use crate::error::Result;
+use crate::eval::statistics::{self, Interval, Resampling};
+use crate::eval::{Baselines, Metrics, RunRanks};
+use crate::profile::flops;
+use crate::profile::synthetic::Shape;
+use crate::report::{Paper, Printed};
+
+/// How differences are drawn anew.
+const RESAMPLING: Resampling = Resampling { resamples: 10_000, seed: 0 };
+
+/// Candidates of the mention whose FLOPs are counted (section 4.3.6).
+const CANDIDATES: usize = 10;
+
+/// Everything an experiment's table says.
+#[derive(Debug, Serialize)]
+pub struct Summary {
+    /// Title.
+    pub title: String,
+    /// Checksum of the dataset.
+    pub dataset: String,
+    /// What the lists mean.
+    pub protocol: Protocol,
+    /// Test mentions.
+    pub mentions: usize,
+    /// Seeds.
+    pub seeds: Vec<u64>,
+    /// The row that the others are compared with.
+    pub against: Option<String>,
+    /// How intervals of differences were drawn.
+    pub bootstrap: Resampling,
+    /// Number of the paper's table that `paper` of the rows is of.
+    pub paper: Option<u8>,
+    /// In the order of the file, then what is reached without a model.
+    pub rows: Vec<SummaryRow>,
+    /// What re-ranking did, in the order of rows and of questions.
+    pub reranked: Vec<Reranked>,
+}
+
+/// A row of the table.
+#[derive(Debug, Default, Serialize)]
+pub struct SummaryRow {
+    /// Its name.
+    pub name: String,
+    /// What was chosen for it on validation, such as `learning_rate=0.001`.
+    pub chosen: Option<String>,
+    /// The validation MRR of each point that was tried.
+    pub tried: Vec<(String, Option<f64>)>,
+    /// Its metrics, if a trial of it is finished.
+    pub metrics: Option<Spread>,
+    /// Its difference to the row that it is compared with.
+    pub difference: Option<Difference>,
+    /// Trained parameters.
+    pub parameters: Option<usize>,
+    /// FLOPs of one mention with 10 candidates whose features are cached.
+    pub flops: Option<u64>,
+    /// The paper's metrics.
+    pub paper: Option<Printed>,
+    /// What is missing, and why.
+    pub missing: Vec<String>,
+}
+
+/// Metrics over seeds.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct Spread {
+    /// Share of mentions whose gold entity ranks first.
+    #[serde(rename = "H@1")]
+    pub hits1: statistics::Summary,
+    /// Share of those that rank among the first two.
+    #[serde(rename = "H@2")]
+    pub hits2: statistics::Summary,
+    /// Share of those that rank among the first three.
+    #[serde(rename = "H@3")]
+    pub hits3: statistics::Summary,
+    /// Mean rank.
+    #[serde(rename = "MR")]
+    pub mean_rank: statistics::Summary,
+    /// Mean reciprocal rank.
+    #[serde(rename = "MRR")]
+    pub reciprocal: statistics::Summary,
+}
+
+impl Spread {
+    fn of(metrics: &[Metrics]) -> Result<Spread> {
+        let over = |value: fn(&Metrics) -> f64| statistics::Summary::of(&metrics.iter().map(value).collect::<Vec<_>>());
+        Ok(Spread {
+            hits1: over(|m| m.hits1)?,
+            hits2: over(|m| m.hits2)?,
+            hits3: over(|m| m.hits3)?,
+            mean_rank: over(|m| m.mean_rank)?,
+            reciprocal: over(|m| m.reciprocal)?,
+        })
+    }
+}
+
+/// A row against another, mention by mention: reciprocal ranks, averaged over the seeds of each.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct Difference {
+    /// MRR of the row less that of the other.
+    pub reciprocal: f64,
+    /// The difference's bootstrap interval, of 95 % confidence.
+    pub interval: Interval,
+    /// Of the paired t-test.
+    pub p: f64,
+    /// The same after Holm's correction for all rows that are compared.
+    pub corrected: f64,
+}
+
+/// What re-ranking did to a row.
+#[derive(Debug, Serialize)]
+pub struct Reranked {
+    /// The row.
+    pub row: String,
+    /// What was asked.
+    pub question: String,
+    /// What came of it.
+    pub asked: Option<Asked>,
+    /// Why nothing did.
+    pub missing: Option<String>,
+}
+
+/// A mention's reciprocal rank by its identifier.
+type Reciprocal = HashMap<String, f64>;
+
+impl Summary {
+    /// Of what is finished. `runs` are run files by the names of their rows.
+    pub fn new(
+        (file, plan): (&ExperimentFile, &Plan),
+        data: &Data,
+        outcome: &Outcome,
+        (out, runs): (&Path, &HashMap<String, std::path::PathBuf>),
+        reranked: Vec<Reranked>,
+    ) -> Result<Summary> {
+        let (samples, protocol) = data.tested()?;
+        let (mut rows, mut reciprocals) = (Vec::new(), Vec::new());
+        for number in 0..plan.rows.len() {
+            let (row, reciprocal) = match plan.rows[number].row.run_file {
+                true => given(&plan.rows[number].row.name, data, protocol, runs)?,
+                false => trained(plan, number, outcome, out)?,
+            };
+            rows.push(row);
+            reciprocals.push(reciprocal);
+        }
+        if let Some(against) = plan.rows.iter().position(|planned| Some(&planned.row.name) == file.against.as_ref()) {
+            compare(&mut rows, &reciprocals, against)?;
+        }
+        for (row, planned) in rows.iter_mut().zip(&plan.rows) {
+            if file.complexity && row.metrics.is_some() {
+                row.flops = planned.points.first().map(|point| flops_of(&point.config, data)).transpose()?;
+            }
+        }
+        let Baselines { list_order, chance } = Baselines::of(&samples, &data.test);
+        for (name, metrics) in [("the lists' order", list_order), ("chance", chance)] {
+            let metrics = Some(Spread::of(&[metrics])?);
+            rows.push(SummaryRow { name: name.into(), metrics, ..SummaryRow::default() });
+        }
+        Ok(Summary {
+            title: file.title.clone(),
+            dataset: data.checksum.clone(),
+            protocol,
+            mentions: samples.len(),
+            seeds: file.seeds.clone(),
+            against: file.against.clone(),
+            bootstrap: RESAMPLING,
+            paper: file.paper,
+            rows,
+            reranked,
+        })
+    }
+}
+
+impl Summary {
+    /// Stands the paper's values on this dataset beside the rows, where it has some.
+    pub fn stand_beside(&mut self, file: &ExperimentFile, paper: &Paper, dataset: &str) {
+        let Some(table) = file.paper else { return };
+        for (row, named) in self.rows.iter_mut().zip(&file.rows) {
+            let name = named.paper.as_ref().unwrap_or(&named.name);
+            row.paper = paper.lookup(table, dataset, name).cloned();
+        }
+    }
+}
+
+/// A row that was trained, and each mention's reciprocal rank averaged over its seeds.
+fn trained(plan: &Plan, number: usize, outcome: &Outcome, out: &Path) -> Result<(SummaryRow, Reciprocal)> {
+    let planned = &plan.rows[number];
+    let mut row = SummaryRow { name: planned.row.name.clone(), ..SummaryRow::default() };
+    if let Some(hole) = &planned.hole {
+        row.missing.push(hole.clone());
+        return Ok((row, Reciprocal::new()));
+    }
+    let finished = |trial: &super::Trial| outcome.finished.get(&trial.folder);
+    for trial in plan.choosing(number) {
+        let valid = finished(&trial).and_then(|result| result.valid).map(|valid| valid.reciprocal);
+        row.tried.push((planned.points[trial.point].label.clone(), valid));
+        row.missing.extend(outcome.failed.get(&trial.folder).map(|why| format!("{}: {why}", trial.folder.display())));
+    }
+    let Some(chosen) = outcome.chosen[number] else {
+        row.missing.push("its settings are not chosen yet".into());
+        return Ok((row, Reciprocal::new()));
+    };
+    row.chosen = Some(planned.points[chosen].label.clone()).filter(|label| !label.is_empty());
+    let (mut results, mut sums): (Vec<&TrialResult>, HashMap<String, f64>) = (Vec::new(), HashMap::new());
+    for trial in plan.chosen(number, chosen) {
+        let Some(result) = finished(&trial) else {
+            let why = outcome.failed.get(&trial.folder).map_or("not computed yet", String::as_str);
+            row.missing.push(format!("seed {}: {why}", trial.seed));
+            continue;
+        };
+        for (mention, rank, _) in trial::ranks(&out.join(&trial.folder).join("run.jsonl"))? {
+            *sums.entry(mention).or_default() += 1.0 / rank as f64;
+        }
+        results.push(result);
+    }
+    row.parameters = results.first().map(|result| result.parameters);
+    let metrics: Vec<Metrics> = results.iter().map(|result| result.test).collect();
+    row.metrics = if metrics.is_empty() { None } else { Some(Spread::of(&metrics)?) };
+    sums.values_mut().for_each(|sum| *sum /= results.len() as f64);
+    Ok((row, sums))
+}
+
+/// A row whose run file is given.
+fn given(
+    name: &str,
+    data: &Data,
+    protocol: Protocol,
+    runs: &HashMap<String, std::path::PathBuf>,
+) -> Result<(SummaryRow, Reciprocal)> {
+    let mut row = SummaryRow { name: name.to_string(), ..SummaryRow::default() };
+    let Some(path) = runs.get(name) else {
+        row.missing.push(format!("no run file is given (--run '{name}=FILE')"));
+        return Ok((row, Reciprocal::new()));
+    };
+    let ranks = RunRanks::read(path, data.dataset, &data.test, Tolerance::Strict, &mut Skipped::default())?;
+    if ranks.protocol() != protocol {
+        let (theirs, ours) = (ranks.protocol(), protocol);
+        row.missing.push(format!("{}: its lists are of another protocol, {theirs} and not {ours}", path.display()));
+        return Ok((row, Reciprocal::new()));
+    }
+    row.metrics = Some(Spread::of(&[ranks.metrics().metrics])?);
+    let lacking = data.test.len() - ranks.ranks.len().min(data.test.len());
+    if lacking > 0 {
+        row.missing.push(format!("{lacking} test mentions are not in it"));
+    }
+    Ok((row, ranks.ranks.iter().map(|(mention, gold)| (mention.clone(), 1.0 / gold.rank as f64)).collect()))
+}
+
+/// Compares all rows with one, over the mentions that both rank.
+fn compare(rows: &mut [SummaryRow], reciprocals: &[Reciprocal], against: usize) -> Result<()> {
+    let mut compared = Vec::new();
+    for (number, reciprocal) in reciprocals.iter().enumerate() {
+        if number == against || reciprocal.is_empty() || reciprocals[against].is_empty() {
+            continue;
+        }
+        // In an order of their own, so that the same resamples are drawn each time.
+        let mut mentions: Vec<&String> = reciprocal.keys().filter(|m| reciprocals[against].contains_key(*m)).collect();
+        mentions.sort();
+        let differences: Vec<f64> = mentions.iter().map(|m| reciprocal[*m] - reciprocals[against][*m]).collect();
+        if differences.len() < 2 {
+            rows[number].missing.push("fewer than two mentions in common with the row it is compared with".into());
+            continue;
+        }
+        let mean = differences.iter().sum::<f64>() / differences.len() as f64;
+        let (test, interval) = (statistics::t_test(&differences)?, statistics::bootstrap(&differences, RESAMPLING)?);
+        compared.push((number, Difference { reciprocal: mean, interval, p: test.p, corrected: test.p }));
+    }
+    let corrected = statistics::holm(&compared.iter().map(|(_, difference)| difference.p).collect::<Vec<_>>())?;
+    for ((number, difference), corrected) in compared.into_iter().zip(corrected) {
+        rows[number].difference = Some(Difference { corrected, ..difference });
+    }
+    Ok(())
+}
+
+/// FLOPs of inferring one mention with 10 candidates whose features are cached.
+fn flops_of(config: &crate::train::RunConfig, data: &Data) -> Result<u64> {
+    let model = config.model.for_features(data.batcher.store().manifest())?;
+    let patches = data.batcher.store().manifest().patches;
+    let shape = Shape { mentions: 1, candidates: CANDIDATES, patches, ..Shape::WIKIDIVERSE };
+    Ok(flops::training_step(model, shape, 0)?.total.forward)
+}
