@@ -11,7 +11,7 @@
 // sample_choose: grid rows, block 1024, 8.5 KB static shared memory: a greedy row reads its peaks alone; a drawn one is read once
 // for e, thrice for the weight of the last kept token (its bits found from the highest down, by weights added up in 1024 bins),
 // twice for the tokens at the two places. Integer atomics in shared memory only. Deterministic.
-// sample_gather: out (rows, count) = logits[row][tokens[j]]. Grid: (count / 128, rows), block 128. Reference: src/llama/backend.rs.
+// sample_gather: out (rows, count) = logits[row][tokens[j]]. Grid: (count / 128, rows), block 128. Reference: src/ops/sample/mod.rs.
 #include "common.cuh"
 
 struct __align__(8) Peak {

@@ -5,9 +5,11 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use super::{LlamaConfig, layout};
+use crate::bytes::Bytes;
+use crate::device::Gpu;
 use crate::error::{Error, Result};
 use crate::tensor::safetensors::{Reader, first_unbounded};
-use crate::tensor::{Bits, DType, Precision, Shards, Values, Weight, float_precision};
+use crate::tensor::{Bits, DType, Precision, Shards, Tensor, Values, Weight, float_precision};
 
 /// Missing tensors that are counted, of one that a model lacks.
 const MOST_MISSING: usize = 10_000;
@@ -139,9 +141,33 @@ impl Checkpoint {
     }
 
     /// The gains of a norm, such as `model.norm`.
-    pub fn vector(&self, layer: &str) -> Result<Vec<f32>> {
+    pub fn vector(&self, layer: &str) -> Result<Tensor> {
         let name = format!("{layer}.weight");
-        Ok(self.shards.reader(&name)?.tensor_of(&name, &[self.config.hidden_size])?.data().to_vec())
+        self.shards.reader(&name)?.tensor_of(&name, &[self.config.hidden_size])
+    }
+
+    /// Fails unless all matrices fit into a device's memory beside so many bytes of activations; the error says in which
+    /// precision they would.
+    pub(super) fn expect_room(&self, gpu: &Gpu, activations: usize) -> Result<()> {
+        let bytes: u64 = layout::matrices(&self.config).map(|layer| self.matrix_bytes(&layer)).sum::<Result<_>>()?;
+        let (needed, free) = (bytes as usize + activations, gpu.available()?);
+        if needed <= free {
+            return Ok(());
+        }
+        let numbers = self.config.matrix_parameters() as usize + self.config.vocab_size * self.config.hidden_size;
+        let smaller = [(Precision::Bf16, 2 * numbers), (Precision::Int8, numbers + numbers / 64)]
+            .into_iter()
+            .chain([(Precision::Int4, numbers / 2 + numbers / 32)])
+            .filter(|&(_, bytes)| bytes + activations <= free)
+            .map(|(precision, bytes)| format!("{precision} ({})", Bytes::of(bytes)));
+        let smaller: Vec<String> = smaller.collect();
+        let advice = match smaller.is_empty() {
+            true => "no precision would fit; use --device cpu".to_string(),
+            false => format!("what would fit: {}; see --precision", smaller.join(", ")),
+        };
+        let (needed, free, precision) = (Bytes::of(needed), Bytes::of(free), self.precision);
+        let reason = format!("{precision} weights and activations need {needed}, {free} are free; {advice}");
+        Err(Error::device(format!("{gpu:?}"), "loading the language model", reason))
     }
 
     /// Names and shapes of everything the decoder reads, without reading any of it.

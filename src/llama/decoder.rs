@@ -6,14 +6,18 @@
 //! logits = head(rms_norm(x))
 //! ```
 
-use std::sync::Arc;
-
-use super::backend::{Ask, Backend, KvCache, Output, Span};
 use super::checkpoint::Checkpoint;
+use super::pass::{Ask, Output, Passes};
 use super::sequence::{Owner, Prefix, Sequence};
 use super::{LlamaConfig, layout};
+use crate::device::Gpu;
+use crate::device::cuda::Arithmetic;
 use crate::error::{Error, Result};
+use crate::ops::linear::stored::{StoredLinear, SwiGlu};
+use crate::ops::paged_attention::{Batch, Cache, Heads, Span};
+use crate::ops::rms_norm::RmsNorm;
 use crate::ops::sample::Draw;
+use crate::tensor::{Element, Precision, Rows};
 
 /// Which positions' logits a forward pass is to compute.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,127 +31,142 @@ pub enum Wanted {
 }
 
 /// A decoder on any device: what [`super::Llama`] calls.
-pub trait Engine: Send + Sync {
-    /// An empty sequence of up to `room` tokens after those of a prefix.
-    fn sequence(&self, prefix: Option<&Prefix>, room: usize) -> Result<Sequence>;
-
-    /// Makes a sequence's tokens a prefix for others.
-    fn share(&self, sequence: Sequence) -> Result<Prefix>;
-
-    /// Appends tokens to each sequence (at least one to each), and returns the wanted logits, row by row (rows, vocab).
-    fn forward(&self, batch: &mut [(&mut Sequence, &[u32])], wanted: Wanted) -> Result<Vec<f32>>;
-
-    /// The same of the logits after each sequence's last token; of these, those of some tokens (sequences, tokens).
-    fn logits_of(&self, batch: &mut [(&mut Sequence, &[u32])], tokens: &[u32]) -> Result<Vec<f32>>;
-
-    /// The same, and chooses the token that follows each sequence, as its draw says. Only tokens leave the device, and
-    /// one that goes in next, with the same sequences beside it, is there already.
-    fn choose(&self, batch: &mut [(&mut Sequence, &[u32])], draws: &[Draw]) -> Result<Vec<u32>>;
-}
-
-/// Weights on a device.
-pub struct Decoder<B: Backend> {
+///
+/// On a device weights are in their precision, activations in bf16 or f16, everything that is summed up in f32. With f32
+/// weights, or under f32 arithmetic, activations are f32 too: slow, for comparison. On the host weights are where they
+/// are, activations f32.
+pub struct Decoder {
     owner: Owner,
-    backend: B,
     config: LlamaConfig,
-    embedding: B::Weight,
-    layers: Vec<Layer<B>>,
-    norm: B::Gain,
+    heads: Heads,
+    gpu: Option<Gpu>,
+    passes: Passes,
+    /// Bytes of the activations of a pass on a device.
+    activations: usize,
+    embedding: StoredLinear,
+    layers: Vec<Layer>,
+    norm: RmsNorm,
     /// `None` if the embedding's matrix is the last layer too.
-    head: Option<B::Weight>,
+    head: Option<StoredLinear>,
 }
 
-struct Layer<B: Backend> {
-    attention_norm: B::Gain,
-    qkv: B::Weight,
-    out: B::Weight,
-    mlp_norm: B::Gain,
-    gates: B::Gates,
-    down: B::Weight,
+struct Layer {
+    attention_norm: RmsNorm,
+    qkv: StoredLinear,
+    out: StoredLinear,
+    mlp_norm: RmsNorm,
+    gates: SwiGlu,
+    down: StoredLinear,
 }
 
-impl<B: Backend> Decoder<B> {
+/// The most rows of a forward pass; longer batches are cut. On a device they keep the tensor cores busy, and the widest
+/// activations of a 7B model take 0.3 GB; on the host they pay for packing the weights, and those take some tens of MB.
+const MAX_ROWS: [usize; 2] = [1024, 2048];
+
+/// Type of cached keys and values, on a device of activations too.
+fn element(precision: Precision, gpu: Option<&Gpu>) -> Element {
+    match (gpu.map(Gpu::arithmetic), precision) {
+        (Some(Arithmetic::F32), _) | (None, Precision::F32) => Element::F32,
+        (Some(_), precision) => precision.element(),
+        (None, _) => Element::F16,
+    }
+}
+
+impl Decoder {
     /// Takes the weights of a checkpoint, one layer after the other, so that no more than one matrix exists twice.
-    pub fn load(backend: B, checkpoint: &Checkpoint) -> Result<Decoder<B>> {
+    ///
+    /// Fails if a device's kernels do not take its sizes, or if the weights do not fit into the device's memory; the error
+    /// says in which precision they would.
+    pub fn load(checkpoint: &Checkpoint, gpu: Option<&Gpu>) -> Result<Decoder> {
         let config = checkpoint.config().clone();
-        let layer = |i: usize| -> Result<Layer<B>> {
+        let element = element(checkpoint.precision(), gpu);
+        let heads = Heads { queries: config.heads, kv: config.kv_heads, size: config.head_dim, element };
+        let widest = config.intermediate_size.max(3 * config.query_width() + 2 * config.kv_width());
+        let activations = MAX_ROWS[1] * ((widest + config.hidden_size) * element.size() + 4 * config.hidden_size);
+        if let Some(gpu) = gpu {
+            heads.check()?;
+            checkpoint.expect_room(gpu, activations)?;
+        }
+        let norm = |layer: &str| RmsNorm::new(&checkpoint.vector(layer)?, config.rms_norm_eps, element, gpu);
+        let linear = |layers: &[&str]| {
+            StoredLinear::new(layers.iter().map(|layer| checkpoint.matrix(layer)).collect::<Result<_>>()?, gpu)
+        };
+        let layer = |i: usize| -> Result<Layer> {
             let name = |part: &str| format!("model.layers.{i}.{part}");
-            let gain = |part: &str| backend.gain(checkpoint.vector(&name(part))?);
+            let [q, k, v] = ["q", "k", "v"].map(|part| name(&format!("self_attn.{part}_proj")));
             let matrix = |part: &str| checkpoint.matrix(&name(part));
-            let stacked =
-                |parts: &[&str]| backend.weight(parts.iter().map(|part| matrix(part)).collect::<Result<_>>()?);
             Ok(Layer {
-                attention_norm: gain("input_layernorm")?,
-                qkv: stacked(&["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"])?,
-                out: stacked(&["self_attn.o_proj"])?,
-                mlp_norm: gain("post_attention_layernorm")?,
-                gates: backend.gates(matrix("mlp.gate_proj")?, matrix("mlp.up_proj")?)?,
-                down: stacked(&["mlp.down_proj"])?,
+                attention_norm: norm(&name("input_layernorm"))?,
+                qkv: linear(&[&q, &k, &v])?,
+                out: linear(&[&name("self_attn.o_proj")])?,
+                mlp_norm: norm(&name("post_attention_layernorm"))?,
+                gates: SwiGlu::new(matrix("mlp.gate_proj")?, matrix("mlp.up_proj")?, gpu)?,
+                down: linear(&[&name("mlp.down_proj")])?,
             })
         };
-        let layers = (0..config.layers).map(layer).collect::<Result<_>>()?;
         Ok(Decoder {
             owner: Owner::new(),
-            embedding: backend.weight(vec![checkpoint.matrix(layout::EMBEDDING)?])?,
-            layers,
-            norm: backend.gain(checkpoint.vector(layout::NORM)?)?,
-            head: match config.tied {
-                true => None,
-                false => Some(backend.weight(vec![checkpoint.matrix(layout::HEAD)?])?),
-            },
-            backend,
+            passes: Passes::new(gpu, heads, config.rope.frequencies(config.head_dim)),
+            layers: (0..config.layers).map(layer).collect::<Result<_>>()?,
+            embedding: linear(&[layout::EMBEDDING])?,
+            norm: norm(layout::NORM)?,
+            head: if config.tied { None } else { Some(linear(&[layout::HEAD])?) },
+            gpu: gpu.cloned(),
+            heads,
+            activations,
             config,
         })
     }
 
-    /// One pass over at most `max_rows` tokens.
+    /// One pass over at most as many tokens as the device takes.
     fn pass(
         &self,
         tokens: &[u32],
         spans: &[Span],
-        caches: &mut [&mut B::Cache],
+        caches: &mut [&mut Cache],
         wanted: &[usize],
         ask: Ask,
     ) -> Result<Output> {
-        let plan = self.backend.plan(tokens, spans, caches)?;
-        let output = self.backend.execute(plan, wanted, ask, |plan| self.network(plan, caches, wanted))?;
+        let pass = self.passes.plan(tokens, spans, caches)?;
+        let output = self.passes.run(pass, wanted, ask, |batch| self.network(batch, caches, wanted))?;
         caches.iter_mut().zip(spans).for_each(|(cache, span)| cache.advance(span.rows));
         Ok(output)
     }
 
     /// Logits of the wanted rows (wanted, vocab), if there are any.
-    fn network(&self, plan: &B::Plan, caches: &mut [&mut B::Cache], wanted: &[usize]) -> Result<Option<B::Rows>> {
-        let backend = &self.backend;
-        let mut x = backend.embed(plan, &self.embedding)?;
+    fn network(&self, batch: &Batch, caches: &mut [&mut Cache], wanted: &[usize]) -> Result<Option<Rows>> {
+        let mut x = self.embedding.embed(batch.tokens())?;
         for (index, layer) in self.layers.iter().enumerate() {
-            let qkv = backend.linear(&backend.rms_norm(&x, &layer.attention_norm)?, &layer.qkv)?;
-            let mut context = backend.attend(plan, index, qkv, caches)?;
+            let qkv = layer.qkv.forward(&layer.attention_norm.forward(&x)?)?;
+            let mut context = self.heads.attend(batch, index, qkv, caches)?;
             // Behind the last keys and values only the wanted rows matter.
             if index + 1 == self.layers.len() {
                 if wanted.is_empty() {
                     return Ok(None);
                 }
-                (context, x) = (backend.select(context, wanted)?, backend.select(x, wanted)?);
+                if !wanted.iter().copied().eq(0..x.count()) {
+                    (context, x) = (context.select(wanted)?, x.select(wanted)?);
+                }
             }
-            backend.add_linear(&mut x, &context, &layer.out)?;
-            let inner = backend.gated(&backend.rms_norm(&x, &layer.mlp_norm)?, &layer.gates)?;
-            backend.add_linear(&mut x, &inner, &layer.down)?;
+            layer.out.forward_onto(&context, &mut x)?;
+            let inner = layer.gates.forward(&layer.mlp_norm.forward(&x)?)?;
+            layer.down.forward_onto(&inner, &mut x)?;
         }
-        let x = backend.rms_norm(&x, &self.norm)?;
-        backend.logits(&x, self.head.as_ref().unwrap_or(&self.embedding)).map(Some)
+        let x = self.norm.forward(&x)?;
+        self.head.as_ref().unwrap_or(&self.embedding).forward_wide(&x).map(Some)
     }
 
     /// Appends tokens to each sequence, in passes of at most as many rows as the device takes.
     fn run(&self, batch: &mut [(&mut Sequence, &[u32])], wanted: Wanted, ask: Ask) -> Result<Output> {
-        let mut work: Vec<(&mut B::Cache, &[u32])> = Vec::with_capacity(batch.len());
+        let mut work: Vec<(&mut Cache, &[u32])> = Vec::with_capacity(batch.len());
         for (sequence, tokens) in batch {
-            let cache = sequence.cache_mut::<B::Cache>(self.owner)?;
+            let cache = sequence.cache_mut(self.owner)?;
             self.check(cache, tokens)?;
             work.push((cache, tokens));
         }
         let mut output = Output::default();
-        // Passes of at most `max_rows` rows; the batch's order stays, and a long sequence goes through several.
-        let limit = self.backend.max_rows().max(1);
+        // The batch's order stays, and a long sequence goes through several passes.
+        let limit = MAX_ROWS[usize::from(self.gpu.is_some())];
         let (mut next, mut done) = (0, 0);
         while next < work.len() {
             let (mut tokens, mut spans, mut rows) = (Vec::new(), Vec::new(), Vec::new());
@@ -168,7 +187,7 @@ impl<B: Backend> Decoder<B> {
                     (next, done) = (next + 1, 0);
                 }
             }
-            let mut caches: Vec<&mut B::Cache> =
+            let mut caches: Vec<&mut Cache> =
                 work[first..].iter_mut().take(spans.len()).map(|(cache, _)| &mut **cache).collect();
             let ask = match ask {
                 Ask::Tokens(draws) => Ask::Tokens(&draws[output.tokens.len()..][..rows.len()]),
@@ -191,7 +210,7 @@ impl<B: Backend> Decoder<B> {
         }
     }
 
-    fn check(&self, cache: &B::Cache, tokens: &[u32]) -> Result<()> {
+    fn check(&self, cache: &Cache, tokens: &[u32]) -> Result<()> {
         self.check_tokens(tokens)?;
         if tokens.is_empty() {
             return Err(Error::shape("llama", "a sequence without new tokens"));
@@ -202,10 +221,9 @@ impl<B: Backend> Decoder<B> {
         }
         Ok(())
     }
-}
 
-impl<B: Backend> Engine for Decoder<B> {
-    fn sequence(&self, prefix: Option<&Prefix>, room: usize) -> Result<Sequence> {
+    /// An empty sequence of up to `room` tokens after those of a prefix.
+    pub fn sequence(&self, prefix: Option<&Prefix>, room: usize) -> Result<Sequence> {
         let before = prefix.map_or(0, Prefix::len);
         let (all, context) = (before.saturating_add(room), self.config.context);
         if all > context {
@@ -213,25 +231,30 @@ impl<B: Backend> Engine for Decoder<B> {
                 "{all} tokens are more than the model's context of {context}; shorten the prompt or ask for fewer new tokens"
             )));
         }
-        let shared = prefix.map(|prefix| prefix.cache::<B::Cache>(self.owner)).transpose()?;
-        Ok(Sequence::new(self.owner, self.backend.cache(shared, room)?))
+        let shared = prefix.map(|prefix| prefix.cache(self.owner)).transpose()?;
+        let device = self.gpu.as_ref().map(|gpu| (gpu, self.activations));
+        Ok(Sequence::new(self.owner, Cache::new(self.heads, self.config.layers, shared, room, device)?))
     }
 
-    fn share(&self, sequence: Sequence) -> Result<Prefix> {
-        let cache: B::Cache = sequence.into_cache(self.owner)?;
-        Ok(Prefix::new(self.owner, cache.len(), Arc::new(cache)))
+    /// Makes a sequence's tokens a prefix for others.
+    pub fn share(&self, sequence: Sequence) -> Result<Prefix> {
+        sequence.into_prefix(self.owner)
     }
 
-    fn forward(&self, batch: &mut [(&mut Sequence, &[u32])], wanted: Wanted) -> Result<Vec<f32>> {
+    /// Appends tokens to each sequence (at least one to each), and returns the wanted logits, row by row (rows, vocab).
+    pub fn forward(&self, batch: &mut [(&mut Sequence, &[u32])], wanted: Wanted) -> Result<Vec<f32>> {
         Ok(self.run(batch, wanted, Ask::Logits)?.logits)
     }
 
-    fn logits_of(&self, batch: &mut [(&mut Sequence, &[u32])], tokens: &[u32]) -> Result<Vec<f32>> {
+    /// The same of the logits after each sequence's last token; of these, those of some tokens (sequences, tokens).
+    pub fn logits_of(&self, batch: &mut [(&mut Sequence, &[u32])], tokens: &[u32]) -> Result<Vec<f32>> {
         self.check_tokens(tokens)?;
         Ok(self.run(batch, Wanted::Last, Ask::Of(tokens))?.logits)
     }
 
-    fn choose(&self, batch: &mut [(&mut Sequence, &[u32])], draws: &[Draw]) -> Result<Vec<u32>> {
+    /// The same, and chooses the token that follows each sequence, as its draw says. Only tokens leave the device, and
+    /// one that goes in next, with the same sequences beside it, is there already.
+    pub fn choose(&self, batch: &mut [(&mut Sequence, &[u32])], draws: &[Draw]) -> Result<Vec<u32>> {
         if batch.len() != draws.len() {
             return Err(Error::shape("llama", format!("{} draws for {} sequences", draws.len(), batch.len())));
         }

@@ -1,18 +1,15 @@
 //! Llama decoders (Touvron et al., 2023) from Hugging Face directories: Llama 2 and 3, TinyLlama and their kin.
 //!
-//! [`Llama`] is what callers use. Inside, `decoder` is the one definition of the network, over the
-//! operations that [`Backend`](backend::Backend) lists for a device; keys and values of a [`Prefix`] are computed once and shared by all
-//! sequences that start with it.
+//! [`Llama`] is what callers use. Inside, `decoder` is the one definition of the network, made of [`ops`](crate::ops); keys
+//! and values of a [`Prefix`] are computed once and shared by all sequences that start with it.
 
-pub mod backend;
 mod chat;
 mod checkpoint;
 mod config;
-mod cpu;
-mod cuda;
 mod decoder;
 mod generation;
 mod layout;
+mod pass;
 mod quantize;
 mod random;
 mod sampling;
@@ -26,9 +23,7 @@ pub use crate::tensor::Precision;
 pub use chat::{ChatTemplate, Message};
 pub use checkpoint::Checkpoint;
 pub use config::{LlamaConfig, QuantizedConfig, Rope, RopeScaling};
-pub use cpu::Cpu;
-pub use cuda::Cuda;
-pub use decoder::{Decoder, Engine, Wanted};
+pub use decoder::{Decoder, Wanted};
 pub use generation::{Answer, Generation, GenerationConfig, Spent, Stop};
 pub use quantize::quantize;
 pub use random::{Preset, write_random};
@@ -50,7 +45,7 @@ pub struct Llama {
     /// Read when it is first asked for: a model whose template is broken still continues plain prompts.
     template: OnceLock<ChatTemplate>,
     generation: GenerationConfig,
-    engine: Box<dyn Engine>,
+    engine: Decoder,
 }
 
 impl Llama {
@@ -65,10 +60,7 @@ impl Llama {
         let config = checkpoint.config().clone();
         let tokenizer = Tokenizer::open(folder)?;
         let generation = GenerationConfig::read(folder)?;
-        let engine: Box<dyn Engine> = match gpu {
-            None => Box::new(Decoder::load(Cpu::new(&checkpoint), &checkpoint)?),
-            Some(gpu) => Box::new(Decoder::load(Cuda::new(gpu, &checkpoint)?, &checkpoint)?),
-        };
+        let engine = Decoder::load(&checkpoint, gpu)?;
         let (precision, bytes_per_token) = (checkpoint.precision(), checkpoint.bytes_per_token()?);
         let (folder, template) = (folder.to_path_buf(), OnceLock::new());
         Ok(Llama { config, precision, bytes_per_token, tokenizer, folder, template, generation, engine })
@@ -120,8 +112,8 @@ impl Llama {
     }
 
     /// The decoder alone, for callers that keep sequences of their own.
-    pub fn engine(&self) -> &dyn Engine {
-        &*self.engine
+    pub fn engine(&self) -> &Decoder {
+        &self.engine
     }
 
     /// Computes keys and values of tokens that many sequences start with, once. `onto` is a prefix that they continue.

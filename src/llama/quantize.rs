@@ -57,7 +57,7 @@ fn write_files(
         let stored = match layout::matrix_shape(config, layer) {
             Some(shape) => Stored { name, shape: shape.to_vec(), values: checkpoint.matrix(layer)?.values().clone() },
             None => {
-                let gains = checkpoint.vector(layer)?;
+                let gains = checkpoint.vector(layer)?.data().to_vec();
                 Stored { name, shape: vec![gains.len()], values: Values::F32(gains.into()) }
             }
         };

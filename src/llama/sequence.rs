@@ -1,10 +1,10 @@
-//! Sequences and prefixes, whichever device holds their keys and values.
+//! Sequences and prefixes, and which decoder's they are.
 
-use std::any::Any;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::error::{Error, Result};
+use crate::ops::paged_attention::Cache;
 
 /// Tells one opened decoder's sequences from another's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,65 +16,52 @@ impl Owner {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         Owner(NEXT.fetch_add(1, Ordering::Relaxed))
     }
+
+    fn expect(self, owner: Owner) -> Result<()> {
+        let reason = "a sequence or prefix of another model, whose keys and values mean nothing to this one";
+        if self == owner { Ok(()) } else { Err(Error::shape("llama", reason)) }
+    }
 }
 
 /// Tokens whose keys and values are computed once and read by every sequence that starts with them. Cloning shares it.
 #[derive(Clone)]
 pub struct Prefix {
     owner: Owner,
-    len: usize,
-    cache: Arc<dyn Any + Send + Sync>,
+    cache: Arc<Cache>,
 }
 
 /// A sequence that grows by forward passes.
 pub struct Sequence {
     owner: Owner,
-    cache: Box<dyn Any + Send + Sync>,
-}
-
-fn foreign() -> Error {
-    Error::shape("llama", "a sequence or prefix of another model, whose keys and values mean nothing to this one")
+    cache: Cache,
 }
 
 impl Prefix {
-    pub(super) fn new<C: Send + Sync + 'static>(owner: Owner, len: usize, cache: Arc<C>) -> Prefix {
-        Prefix { owner, len, cache }
-    }
-
     /// Its tokens.
     pub fn len(&self) -> usize {
-        self.len
+        self.cache.len()
     }
 
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
-        self.len == 0
+        self.cache.is_empty()
     }
 
-    pub(super) fn cache<C: Send + Sync + 'static>(&self, owner: Owner) -> Result<Arc<C>> {
-        if self.owner != owner {
-            return Err(foreign());
-        }
-        self.cache.clone().downcast().map_err(|_| foreign())
+    pub(super) fn cache(&self, owner: Owner) -> Result<Arc<Cache>> {
+        owner.expect(self.owner).map(|()| self.cache.clone())
     }
 }
 
 impl Sequence {
-    pub(super) fn new<C: Send + Sync + 'static>(owner: Owner, cache: C) -> Sequence {
-        Sequence { owner, cache: Box::new(cache) }
+    pub(super) fn new(owner: Owner, cache: Cache) -> Sequence {
+        Sequence { owner, cache }
     }
 
-    pub(super) fn cache_mut<C: 'static>(&mut self, owner: Owner) -> Result<&mut C> {
-        if self.owner != owner {
-            return Err(foreign());
-        }
-        self.cache.downcast_mut().ok_or_else(foreign)
+    pub(super) fn cache_mut(&mut self, owner: Owner) -> Result<&mut Cache> {
+        owner.expect(self.owner).map(|()| &mut self.cache)
     }
 
-    pub(super) fn into_cache<C: 'static>(self, owner: Owner) -> Result<C> {
-        if self.owner != owner {
-            return Err(foreign());
-        }
-        Ok(*self.cache.downcast().map_err(|_| foreign())?)
+    pub(super) fn into_prefix(self, owner: Owner) -> Result<Prefix> {
+        owner.expect(self.owner).map(|()| Prefix { owner, cache: Arc::new(self.cache) })
     }
 }

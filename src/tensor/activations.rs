@@ -5,7 +5,7 @@ use std::sync::{Arc, OnceLock};
 
 use half::bf16;
 
-use super::{Compute, Element, Matrix};
+use super::{Compute, Element, Matrix, Tensor};
 use crate::device::Gpu;
 use crate::device::cpu::{Buffer, HalfBuffer, simd, vector};
 use crate::device::cuda::{DeviceBuffer, Ptr};
@@ -23,26 +23,7 @@ pub struct Rows {
 pub(crate) enum Data {
     F32(Buffer),
     Bf16(HalfBuffer),
-    Device(Box<DeviceRows>),
-}
-
-/// Rows in a device's memory.
-#[derive(Debug)]
-pub(crate) struct DeviceRows {
-    pub rows: Matrix,
-    /// The same in bf16, if the rows are f32 and a product is to come.
-    pub narrow: Option<Matrix>,
-}
-
-impl DeviceRows {
-    /// Calls a layer with the rows in this type, converted if need be.
-    pub fn with<R>(&self, element: Element, layer: impl FnOnce(&Matrix) -> Result<R>) -> Result<R> {
-        match &self.narrow {
-            _ if self.rows.element() == element => layer(&self.rows),
-            Some(narrow) if element == Element::Bf16 => layer(narrow),
-            _ => layer(&self.rows.converted()?),
-        }
-    }
+    Device(Matrix),
 }
 
 impl Rows {
@@ -61,12 +42,7 @@ impl Rows {
 
     /// From a matrix in a device's memory.
     pub(crate) fn on_device(rows: Matrix) -> Rows {
-        Rows::of(DeviceRows { rows, narrow: None })
-    }
-
-    /// From a matrix in a device's memory and its copy.
-    pub(crate) fn of(device: DeviceRows) -> Rows {
-        Rows { width: device.rows.width(), data: Data::Device(Box::new(device)) }
+        Rows { width: rows.width(), data: Data::Device(rows) }
     }
 
     /// `count` rows of any values, to be written in full before they are read.
@@ -84,7 +60,7 @@ impl Rows {
         let len = match &self.data {
             Data::F32(values) => values.len(),
             Data::Bf16(values) => values.len(),
-            Data::Device(device) => return device.rows.rows(),
+            Data::Device(rows) => return rows.rows(),
         };
         len / self.width
     }
@@ -96,6 +72,10 @@ impl Rows {
 
     pub(crate) fn data(&self) -> &Data {
         &self.data
+    }
+
+    pub(crate) fn into_data(self) -> Data {
+        self.data
     }
 
     pub(crate) fn data_mut(&mut self) -> &mut Data {
@@ -111,25 +91,41 @@ impl Rows {
         }
     }
 
+    /// Fails unless the rows have this width and lie where a layer's parameters do.
+    pub(crate) fn expect_beside(&self, layer: &'static str, parameters: &Tensor, width: usize) -> Result<()> {
+        if self.width != width {
+            return Err(Error::shape(layer, format!("rows of {}, needs {width}", self.width)));
+        }
+        match matches!(self.data, Data::Device(_)) == parameters.gpu().is_some() {
+            true => Ok(()),
+            false => Err(Error::shape(layer, "parameters and rows lie on different devices")),
+        }
+    }
+
+    /// The rows in a device's memory, for a layer that computes there.
+    pub(crate) fn device(&self, layer: &'static str) -> Result<&Matrix> {
+        match &self.data {
+            Data::Device(rows) => Ok(rows),
+            _ => Err(Error::shape(layer, "computes on a device, its rows lie on the host")),
+        }
+    }
+
     /// The values in f32 on the host.
     pub fn into_host(self) -> Result<Buffer> {
         match self.data {
             Data::F32(values) => Ok(values),
             Data::Bf16(values) => Ok(widened(&values)),
-            Data::Device(device) => device.rows.read(),
+            Data::Device(rows) => rows.read(),
         }
     }
 
     /// The same rows in f32, where they lie.
     pub fn into_wide(self) -> Result<Rows> {
-        if let Data::Device(device) = self.data {
-            return match device.rows.element() {
-                Element::F32 => Ok(Rows::on_device(device.rows)),
-                _ => Ok(Rows::on_device(device.rows.converted()?)),
-            };
+        match self.data {
+            Data::Device(rows) if rows.element() != Element::F32 => Ok(Rows::on_device(rows.converted()?)),
+            Data::Bf16(values) => Ok(Rows::new(widened(&values), self.width)),
+            _ => Ok(self),
         }
-        let width = self.width;
-        Ok(Rows::new(self.into_host()?, width))
     }
 
     /// Each row as a vector of its own on the host.
@@ -140,9 +136,9 @@ impl Rows {
 
     /// A copy of the rows of these numbers.
     pub fn select(&self, numbers: &[usize]) -> Result<Rows> {
-        if let Data::Device(device) = &self.data {
+        if let Data::Device(rows) = &self.data {
             let numbers: Vec<u32> = numbers.iter().map(|&number| number as u32).collect();
-            return Ok(Rows::on_device(device.rows.select(&numbers)?));
+            return Ok(Rows::on_device(rows.select(&numbers)?));
         }
         let x = self.wide("select")?;
         let mut out = Buffer::scratch(numbers.len() * self.width);

@@ -29,12 +29,14 @@ pub struct Matrix {
     element: Element,
     rows: usize,
     width: usize,
+    /// The same in bf16, if the rows are f32 and a product is to come.
+    narrow: Option<Box<Matrix>>,
 }
 
 impl Matrix {
     /// A matrix of any content; `label` names it where memory runs out.
     pub fn alloc(gpu: &Gpu, label: &'static str, element: Element, rows: usize, width: usize) -> Result<Matrix> {
-        Ok(Matrix { bytes: gpu.alloc(label, rows * width * element.size())?, element, rows, width })
+        Ok(Matrix { bytes: gpu.alloc(label, rows * width * element.size())?, element, rows, width, narrow: None })
     }
 
     /// Rows of activations of any content, of whole chunks of 16 bytes, as many kernels take them.
@@ -61,27 +63,22 @@ impl Matrix {
             let count = bytes.len() / element.size();
             return Err(Error::shape("matrix", format!("{count} values of {label} in rows of {width}")));
         }
-        Ok(Matrix { bytes: gpu.upload(label, bytes)?, element, rows: bytes.len() / row, width })
+        Ok(Matrix { bytes: gpu.upload(label, bytes)?, element, rows: bytes.len() / row, width, narrow: None })
     }
 
     /// The values as f32, once everything queued before is done.
     pub fn read(&self) -> Result<Buffer> {
         let mut values = Buffer::scratch(self.rows * self.width);
-        self.read_into(&mut values)?;
-        Ok(values)
-    }
-
-    /// The same into memory of the caller's, which has room for all of them.
-    pub fn read_into(&self, values: &mut [f32]) -> Result<()> {
         // Of an empty array there is nothing to read.
         if values.is_empty() {
-            return Ok(());
+            return Ok(values);
         }
         match self.element {
-            Element::F32 => self.bytes.read(cast_slice_mut(values)),
-            Element::Bf16 => self.widen_into(values, bf16::ZERO),
-            Element::F16 => self.widen_into(values, f16::ZERO),
+            Element::F32 => self.bytes.read(cast_slice_mut(&mut values))?,
+            Element::Bf16 => self.widen_into(&mut values, bf16::ZERO)?,
+            Element::F16 => self.widen_into(&mut values, f16::ZERO)?,
         }
+        Ok(values)
     }
 
     fn widen_into<T: Pod + Sync>(&self, values: &mut [f32], zero: T) -> Result<()>
@@ -109,10 +106,30 @@ impl Matrix {
         Ok(out)
     }
 
+    /// The same with a copy in bf16 beside it, which holds until the rows are written to.
+    pub(crate) fn beside(self, narrow: Matrix) -> Matrix {
+        Matrix { narrow: Some(Box::new(narrow)), ..self }
+    }
+
+    /// Calls a layer with the rows in this type, converted if need be.
+    pub(crate) fn operand<R>(&self, element: Element, layer: impl FnOnce(&Matrix) -> Result<R>) -> Result<R> {
+        match &self.narrow {
+            _ if self.element == element => layer(self),
+            Some(narrow) if element == Element::Bf16 => layer(narrow),
+            _ => layer(&self.converted()?),
+        }
+    }
+
+    /// The rows for writing.
+    pub(crate) fn written(&mut self) -> &mut Matrix {
+        self.narrow = None;
+        self
+    }
+
     /// A copy of the rows of these numbers.
     pub fn select(&self, rows: &[u32]) -> Result<Matrix> {
         let bytes = self.bytes.select_rows("activations", self.width * self.element.size(), rows)?;
-        Ok(Matrix { bytes, element: self.element, rows: rows.len(), width: self.width })
+        Ok(Matrix { bytes, element: self.element, rows: rows.len(), width: self.width, narrow: None })
     }
 
     /// Its width, if its values are what a kernel takes.

@@ -4,7 +4,6 @@ mod activations;
 mod compute;
 mod dtype;
 mod feature_rows;
-mod host_rows;
 mod indices;
 mod later;
 mod matrix;
@@ -17,12 +16,11 @@ mod weight;
 
 use std::sync::Arc;
 
-pub(crate) use activations::{Data, DeviceRows};
+pub(crate) use activations::Data;
 pub use activations::{Rows, SequenceRows, Sequences};
 pub use compute::Compute;
 pub use dtype::{DType, Element, Precision};
 pub use feature_rows::FeatureRows;
-pub use host_rows::HostRows;
 pub use indices::Indices;
 pub use later::Later;
 pub use matrix::Matrix;

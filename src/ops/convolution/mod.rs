@@ -132,7 +132,7 @@ impl Convolution {
             (Product::Device { convolution, activation, output }, data) => {
                 let forward = |x: &_| convolution.forward(x, windows, *activation, *output);
                 Rows::on_device(match data {
-                    Data::Device(x) => x.with(convolution.element(), forward)?,
+                    Data::Device(x) => x.operand(convolution.element(), forward)?,
                     _ => forward(&convolution.upload(x.rows.wide("convolution")?)?)?,
                 })
             }
@@ -145,9 +145,8 @@ impl Convolution {
         let windows = self.windows(x);
         match (&self.product, x.rows.data(), residual.rows.data_mut()) {
             (Product::Device { convolution, activation, .. }, Data::Device(x), Data::Device(out)) => {
-                out.narrow = None;
-                let onto = |x: &_| convolution.forward_onto(x, windows, &mut out.rows, *activation);
-                x.with(convolution.element(), onto)
+                let onto = |x: &_| convolution.forward_onto(x, windows, out.written(), *activation);
+                x.operand(convolution.element(), onto)
             }
             (Product::Host(product), ..) => product.forward_windows_onto(&x.rows, windows, &mut residual.rows),
             _ => Err(Error::shape("convolution", "weights and images lie on different devices")),

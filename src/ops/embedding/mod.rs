@@ -111,7 +111,7 @@ impl ClassToken {
         }
         let images = patches.count() / (length - 1);
         let rows = match (&self.vectors, patches.data()) {
-            (Weights::Device(token), Data::Device(patches)) => Rows::on_device(token.forward(&patches.rows)?),
+            (Weights::Device(token), Data::Device(patches)) => Rows::on_device(token.forward(patches)?),
             (Weights::Device(_), _) => {
                 return Err(Error::shape("class token", "lies on a device, patches on the host"));
             }

@@ -14,7 +14,7 @@ pub use wide::DeviceNorm;
 
 use crate::autograd::Cost;
 use crate::error::{Error, Result};
-use crate::tensor::{Compute, Data, DeviceRows, Element, Rows};
+use crate::tensor::{Compute, Data, Element, Matrix, Rows};
 
 /// `(x - mean) / sqrt(variance + eps) * gamma + beta` over each row.
 pub struct Norm {
@@ -73,11 +73,11 @@ impl Norm {
         }
     }
 
-    fn forward_on(&self, norm: &DeviceNorm, x: &DeviceRows) -> Result<Rows> {
+    fn forward_on(&self, norm: &DeviceNorm, x: &Matrix) -> Result<Rows> {
         if (self.output, self.operands) == (Element::F32, Element::Bf16) {
-            let (rows, narrow) = norm.forward_both(&x.rows)?;
-            return Ok(Rows::of(DeviceRows { rows, narrow: Some(narrow) }));
+            let (rows, narrow) = norm.forward_both(x)?;
+            return Ok(Rows::on_device(rows.beside(narrow)));
         }
-        Ok(Rows::on_device(norm.forward(&x.rows, self.output)?))
+        Ok(Rows::on_device(norm.forward(x, self.output)?))
     }
 }

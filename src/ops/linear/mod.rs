@@ -87,7 +87,7 @@ impl Linear {
     pub fn forward(&self, x: &Rows) -> Result<Rows> {
         if let (Weight::Device(dense), Data::Device(x)) = (&self.weight, x.data()) {
             let forward = |x: &_| dense.forward(x, self.activation, self.output);
-            return Ok(Rows::on_device(x.with(dense.element(), forward)?));
+            return Ok(Rows::on_device(x.operand(dense.element(), forward)?));
         }
         let mut out = Rows::scratch(x.count(), self.outputs(), self.output)?;
         self.run(x, None, &mut out, false)?;
@@ -99,8 +99,7 @@ impl Linear {
         if let (Weight::Device(dense), Data::Device(x), Data::Device(out)) =
             (&self.weight, x.data(), residual.data_mut())
         {
-            out.narrow = None;
-            return x.with(dense.element(), |x| dense.forward_onto(x, &mut out.rows, self.activation));
+            return x.operand(dense.element(), |x| dense.forward_onto(x, out.written(), self.activation));
         }
         self.run(x, None, residual, true)
     }

@@ -2,6 +2,7 @@
 
 use rayon::prelude::*;
 
+use super::cache::{Cache, Part};
 use super::{Heads, Span};
 use crate::device::cpu::{Buffer, simd, vector};
 use crate::error::Result;
@@ -12,37 +13,15 @@ const KEYS: usize = 256;
 /// New tokens of a sequence that one task takes.
 const QUERIES: usize = 64;
 
-/// Keys or values.
-#[derive(Clone, Copy, Debug)]
-pub enum Part {
-    Keys = 0,
-    Values = 1,
-}
-
-/// Cached keys and values of one sequence in the host's memory.
-pub trait KeysValues: Sync {
-    /// Up to `count` keys or values of a head from a position on, as f32 (tokens, size of a head): fewer where a part of the
-    /// memory ends. `scratch` is where they are widened, if need be.
-    fn read<'a>(
-        &'a self,
-        layer: usize,
-        part: Part,
-        head: usize,
-        position: usize,
-        count: usize,
-        scratch: &'a mut Vec<f32>,
-    ) -> &'a [f32];
-}
-
 /// Turns the queries and keys of each row (n, (queries + 2 kv) · size) by its position's angles (n, size / 2), given as (cos, sin):
 /// pair i is dimensions i and i + size / 2.
-pub fn rotate(heads: &Heads, qkv: &mut [f32], turns: &[(f32, f32)]) {
+pub fn rotate(heads: &Heads, qkv: &mut [f32], turns: &[[f32; 2]]) {
     let (dim, half) = (heads.size, heads.size / 2);
     let turned = (heads.queries + heads.kv) * dim;
     qkv.par_chunks_mut(heads.width()).zip(turns.par_chunks(half)).for_each(|(row, turns)| {
         for head in row[..turned].chunks_exact_mut(dim) {
             let (first, second) = head.split_at_mut(half);
-            for ((a, b), (cos, sin)) in first.iter_mut().zip(second).zip(turns) {
+            for ((a, b), [cos, sin]) in first.iter_mut().zip(second).zip(turns) {
                 (*a, *b) = (*a * cos - *b * sin, *b * cos + *a * sin);
             }
         }
@@ -50,30 +29,24 @@ pub fn rotate(heads: &Heads, qkv: &mut [f32], turns: &[(f32, f32)]) {
 }
 
 /// One task: some new tokens of a sequence, one key and value head.
-struct Task<'a, C> {
-    cache: &'a C,
+struct Task<'a> {
+    cache: &'a Cache,
     /// First row in the batch, rows, position of the first.
     span: Span,
     kv_head: usize,
 }
 
 /// Context (n, query width) of each row over its sequence's positions up to its own.
-pub fn attend<C: KeysValues>(
-    heads: &Heads,
-    layer: usize,
-    qkv: &[f32],
-    spans: &[Span],
-    caches: &[&mut C],
-) -> Result<Buffer> {
+pub fn attend(heads: &Heads, layer: usize, qkv: &[f32], spans: &[Span], caches: &[&mut Cache]) -> Result<Buffer> {
     let (dim, group) = (heads.size, heads.queries / heads.kv);
-    let tasks: Vec<Task<C>> = spans
+    let tasks: Vec<Task> = spans
         .iter()
         .zip(caches)
         .flat_map(|(span, cache)| (0..span.rows).step_by(QUERIES).map(move |row| (span, cache, row)))
         .flat_map(|(span, cache, row)| {
             let rows = QUERIES.min(span.rows - row);
             let span = Span { start: span.start + row, rows, position: span.position + row };
-            (0..heads.kv).map(move |kv_head| Task { cache: &**cache, span, kv_head })
+            (0..heads.kv).map(move |kv_head| Task { cache, span, kv_head })
         })
         .collect();
     let contexts: Vec<Vec<f32>> =
@@ -91,7 +64,7 @@ pub fn attend<C: KeysValues>(
 
 /// Context (rows, group, head_dim) of the query heads that share one key and value head, in one pass over the keys with
 /// a running maximum and sum (online softmax).
-fn attend_task<C: KeysValues>(heads: &Heads, layer: usize, qkv: &[f32], task: &Task<C>) -> Result<Vec<f32>> {
+fn attend_task(heads: &Heads, layer: usize, qkv: &[f32], task: &Task) -> Result<Vec<f32>> {
     let (dim, group, width) = (heads.size, heads.queries / heads.kv, heads.width());
     let Task { cache, span, kv_head } = task;
     let queries_held = span.rows * group;
@@ -105,7 +78,7 @@ fn attend_task<C: KeysValues>(heads: &Heads, layer: usize, qkv: &[f32], task: &T
     let mut largest = vec![f32::NEG_INFINITY; queries_held];
     let (end, mut position) = (span.position + span.rows, 0);
     while position < end {
-        let keys = cache.read(layer, Part::Keys, *kv_head, position, KEYS.min(end - position), &mut keys);
+        let keys = cache.read((layer, Part::Keys, *kv_head), position, KEYS.min(end - position), &mut keys);
         let count = keys.len() / dim;
         let logits = &mut logits[..queries_held * count];
         matmul(logits, count, 0.0, scale, Mat::new(&queries, queries_held, dim), Mat::new(keys, count, dim).t())?;
@@ -122,7 +95,7 @@ fn attend_task<C: KeysValues>(heads: &Heads, layer: usize, qkv: &[f32], task: &T
             largest[i] = max;
             sums[i] += simd!(vector::exp_sum(now, max));
         }
-        let values = cache.read(layer, Part::Values, *kv_head, position, count, &mut values);
+        let values = cache.read((layer, Part::Values, *kv_head), position, count, &mut values);
         matmul(&mut context, dim, 1.0, 1.0, Mat::new(logits, queries_held, count), Mat::new(values, count, dim))?;
         position += count;
     }

@@ -3,7 +3,6 @@
 use bytemuck::{Pod, Zeroable};
 
 use super::Heads;
-use crate::device::Gpu;
 use crate::device::cuda::{Grid, Ptr};
 use crate::error::{Error, Result};
 use crate::tensor::{Element, Matrix};
@@ -54,13 +53,6 @@ impl Tile {
             position: (position + at) as i32,
         })
     }
-}
-
-/// A layer's place in a page.
-#[derive(Clone, Copy, Debug)]
-pub struct Layer {
-    keys: usize,
-    values: usize,
 }
 
 /// The sequences of a batch, on the device.
@@ -165,28 +157,28 @@ impl Heads {
         page.offset::<u8>(slot * self.d() * self.element.size())
     }
 
-    /// Where a layer of this number lies in each page.
-    pub fn layer(&self, number: usize) -> Layer {
-        Layer { keys: 2 * number * self.half_page(), values: self.half_page() }
+    /// Where the keys of this layer lie in each page, and how far behind them its values.
+    fn layer(&self, number: usize) -> (usize, usize) {
+        (2 * number * self.half_page(), self.half_page())
     }
 
     /// Rotates queries and keys, stores keys and values, and attends causally. `qkv` (n, (queries + 2 kv) · size) of the
     /// heads' element -> context (n, queries · size).
-    pub fn attend(&self, gpu: &Gpu, sequences: &Sequences, layer: Layer, qkv: &Matrix) -> Result<Matrix> {
+    pub fn attend_pages(&self, sequences: &Sequences, layer: usize, qkv: &Matrix) -> Result<Matrix> {
         let width = self.width();
         if qkv.width() != width || qkv.element() != self.element {
             let reason = format!("{:?} rows of {}, need {:?} of {width}", qkv.element(), qkv.width(), self.element);
             return Err(Error::shape("attend", reason));
         }
-        let (n, d) = (qkv.rows(), self.d());
+        let (gpu, n, d, layer) = (qkv.gpu(), qkv.rows(), self.d(), self.layer(layer));
         let queries = Matrix::chunked(gpu, self.element, n, self.queries * d)?;
         let args = Rope {
             qkv: qkv.ptr(),
             angles: sequences.angles,
             slots: sequences.slots,
             queries: queries.ptr(),
-            layer: layer.keys as i64,
-            values: layer.values as i64,
+            layer: layer.0 as i64,
+            values: layer.1 as i64,
             heads: self.queries as i32,
             kv_heads: self.kv as i32,
             size: self.size as i32,
@@ -198,10 +190,10 @@ impl Heads {
         gpu.launch(kernel, Grid { blocks, threads: d as u32 / 2, shared: 0 }, &args)?;
         let out = Matrix::chunked(gpu, self.element, n, self.queries * self.size)?;
         if sequences.tiles.1 > 0 {
-            self.prefill(gpu, sequences, layer, &queries, &out)?;
+            self.prefill(sequences, layer, (&queries, &out))?;
         } else {
             for first in (0..n).step_by(AT_ONCE) {
-                self.decode(gpu, sequences, layer, (&queries, &out), (first, AT_ONCE.min(n - first)))?;
+                self.decode(sequences, layer, (&queries, &out), (first, AT_ONCE.min(n - first)))?;
             }
         }
         Ok(out)
@@ -211,7 +203,7 @@ impl Heads {
         1.0 / (self.size as f32).sqrt()
     }
 
-    fn prefill(&self, gpu: &Gpu, sequences: &Sequences, layer: Layer, queries: &Matrix, out: &Matrix) -> Result<()> {
+    fn prefill(&self, sequences: &Sequences, layer: (usize, usize), (queries, out): (&Matrix, &Matrix)) -> Result<()> {
         let kernel = match (self.element, self.d()) {
             (Element::Bf16, 64) => "paged_attention_prefill_bf16_64",
             (Element::Bf16, _) => "paged_attention_prefill_bf16_128",
@@ -225,8 +217,8 @@ impl Heads {
             tiles,
             pages: sequences.pages,
             out: out.ptr(),
-            layer: layer.keys as i64,
-            values: layer.values as i64,
+            layer: layer.0 as i64,
+            values: layer.1 as i64,
             page_stride: sequences.page_stride as i32,
             heads: self.queries as i32,
             kv_heads: self.kv as i32,
@@ -234,19 +226,18 @@ impl Heads {
             scale: self.scale(),
             padding: 0,
         };
-        gpu.launch(kernel, Grid { blocks: [self.queries, count, 1], threads: 128, shared: 0 }, &args)
+        queries.gpu().launch(kernel, Grid { blocks: [self.queries, count, 1], threads: 128, shared: 0 }, &args)
     }
 
     /// Rows from `first` on, `count` of them.
     fn decode(
         &self,
-        gpu: &Gpu,
         sequences: &Sequences,
-        layer: Layer,
+        layer: (usize, usize),
         (queries, out): (&Matrix, &Matrix),
         (first, count): (usize, usize),
     ) -> Result<()> {
-        let (d, splits, group) = (self.d(), sequences.page_stride / SPLIT, self.queries / self.kv);
+        let (gpu, d, splits, group) = (queries.gpu(), self.d(), sequences.page_stride / SPLIT, self.queries / self.kv);
         let (at_once, kernels) = match group {
             1 => (1, ["paged_attention_decode_f32_1", "paged_attention_decode_bf16_1", "paged_attention_decode_f16_1"]),
             2..=4 => {
@@ -266,8 +257,8 @@ impl Heads {
             partial: partial.ptr(),
             peaks: peaks.ptr(),
             out: of_row(out.ptr(), row * self.size),
-            layer: layer.keys as i64,
-            values: layer.values as i64,
+            layer: layer.0 as i64,
+            values: layer.1 as i64,
             page_stride: sequences.page_stride as i32,
             heads: self.queries as i32,
             kv_heads: self.kv as i32,

@@ -1,14 +1,18 @@
-//! Rotary embedding and causal attention over cached keys and values, which lie in pages on a device (kernels/llama_rope.cu,
-//! llama_prefill.cu, llama_decode.cu).
+//! Rotary embedding and causal attention over cached keys and values, which lie in pages on a device
+//! (kernels/paged_attention_rope.cu, paged_attention_prefill.cu, paged_attention_decode.cu).
 
+mod batch;
+mod cache;
 mod cpu;
 mod cuda;
 
-pub use cpu::{KeysValues, Part, attend, rotate};
-pub use cuda::{Layer, PAGE, Page, Sequences, Tile};
+pub use batch::{Batch, Inputs, Shape};
+pub use cache::Cache;
+pub use cuda::{PAGE, Page, Sequences, Tile};
 
 use crate::autograd::Cost;
-use crate::tensor::Element;
+use crate::error::{Error, Result};
+use crate::tensor::{Data, Element, Rows};
 
 /// The rows of one sequence in a ragged batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,7 +45,7 @@ pub struct Heads {
     pub kv: usize,
     /// Values of a head.
     pub size: usize,
-    /// Type of cached keys and values.
+    /// Type of cached keys and values, on a device also of queries and contexts.
     pub element: Element,
 }
 
@@ -49,5 +53,25 @@ impl Heads {
     /// Values of a row of queries, keys and values side by side.
     pub fn width(&self) -> usize {
         (self.queries + 2 * self.kv) * self.size
+    }
+    /// Rotates queries and keys, stores keys and values at the batch's positions of `layer`, and attends causally over
+    /// everything each sequence has cached. `qkv` (n, width) -> context (n, queries · size). One cache per sequence.
+    pub fn attend(&self, batch: &Batch, layer: usize, mut qkv: Rows, caches: &mut [&mut Cache]) -> Result<Rows> {
+        match (batch, qkv.data_mut()) {
+            (Batch::Device(inputs), Data::Device(qkv)) => {
+                Ok(Rows::on_device(self.attend_pages(&inputs.sequences(), layer, qkv)?))
+            }
+            (Batch::Host { spans, turns, .. }, Data::F32(qkv)) if !caches.iter().any(|cache| cache.on_device()) => {
+                cpu::rotate(self, qkv, turns);
+                for (cache, span) in caches.iter_mut().zip(spans) {
+                    cache.store(layer, &qkv[span.start * self.width()..][..span.rows * self.width()]);
+                }
+                let context = cpu::attend(self, layer, qkv, spans, caches)?;
+                Ok(Rows::new(context, self.queries * self.size))
+            }
+            _ => {
+                Err(Error::shape("attention", "rows, tokens and caches lie on different devices, or rows are not f32"))
+            }
+        }
     }
 }

@@ -12,8 +12,8 @@ use crate::tensor::{Data, Element, Rows, Sequences};
 
 /// The mean row of each sequence in f32; of an empty one, zeros.
 pub fn mean(x: &Rows, sequences: &Sequences) -> Result<Rows> {
-    if let Data::Device(device) = x.data() {
-        return Ok(Rows::on_device(cuda::mean(&device.rows, sequences.on(device.rows.gpu())?)?));
+    if let Data::Device(x) = x.data() {
+        return Ok(Rows::on_device(cuda::mean(x, sequences.on(x.gpu())?)?));
     }
     let (values, width) = (x.wide("mean")?, x.width());
     let mut out = Buffer::zeros(sequences.lengths().len() * width);
@@ -45,8 +45,8 @@ impl MaxPool {
         let element = match x.rows.data() {
             Data::F32(_) => Element::F32,
             Data::Bf16(_) => Element::Bf16,
-            Data::Device(device) => {
-                let rows = Rows::on_device(cuda::max_pool(&device.rows, windows)?);
+            Data::Device(x) => {
+                let rows = Rows::on_device(cuda::max_pool(x, windows)?);
                 return Ok(Maps { rows, height, width });
             }
         };

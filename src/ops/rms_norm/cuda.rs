@@ -2,9 +2,9 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use crate::device::cuda::{DeviceBuffer, Grid, Ptr};
-use crate::error::{Error, Result};
-use crate::tensor::{Element, Matrix};
+use crate::device::cuda::{Grid, Ptr};
+use crate::error::Result;
+use crate::tensor::{Element, Matrix, Tensor};
 
 #[derive(Clone, Copy, Pod, Zeroable)]
 #[repr(C)]
@@ -16,17 +16,12 @@ struct RmsNorm {
     eps: f32,
 }
 
-impl Matrix {
-    /// gain · x / sqrt(mean(x²) + eps), row by row, of f32 rows; as `element`. `gain` (width) f32.
-    pub fn rms_norm(&self, gain: &DeviceBuffer<f32>, eps: f32, element: Element) -> Result<Matrix> {
-        if self.element() != Element::F32 || gain.len() != self.width() {
-            let reason = format!("{} gains for {:?} rows of {}", gain.len(), self.element(), self.width());
-            return Err(Error::shape("rms_norm", reason));
-        }
-        let out = Matrix::chunked(self.gpu(), element, self.rows(), self.width())?;
-        let args = RmsNorm { x: self.ptr(), gain: gain.ptr(), out: out.ptr(), width: self.width() as i32, eps };
-        let kernel = element.choose(["rms_norm_f32", "rms_norm_bf16", "rms_norm_f16"]);
-        self.gpu().launch(kernel, Grid::line(self.rows(), 256), &args)?;
-        Ok(out)
-    }
+/// gain · x / sqrt(mean(x²) + eps), row by row, of f32 rows of the gain's width; as `element`.
+pub fn forward(x: &Matrix, gain: &Tensor, eps: f32, element: Element) -> Result<Matrix> {
+    let width = x.width_of("rms_norm", Element::F32)?;
+    let out = Matrix::chunked(x.gpu(), element, x.rows(), width)?;
+    let args = RmsNorm { x: x.ptr(), gain: gain.ptr(), out: out.ptr(), width: width as i32, eps };
+    let kernel = element.choose(["rms_norm_f32", "rms_norm_bf16", "rms_norm_f16"]);
+    x.gpu().launch(kernel, Grid::line(x.rows(), 256), &args)?;
+    Ok(out)
 }

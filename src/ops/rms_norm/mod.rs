@@ -6,20 +6,43 @@ use rayon::prelude::*;
 
 use super::linear::ROW_CHUNK;
 use crate::autograd::Cost;
-use crate::device::cpu::{simd, vector};
-use crate::tensor::Element;
+use crate::device::Gpu;
+use crate::device::cpu::{Buffer, simd, vector};
+use crate::error::Result;
+use crate::tensor::{Data, Element, Rows, Tensor};
 
 /// What normalizing rows of f32 costs. Its few FLOPs are not counted, as is usual.
 pub fn cost(rows: usize, width: usize, output: Element) -> Cost {
     Cost::inference(0, 4 * width + rows * (4 + output.size()) * width)
 }
 
-/// Rows x (n, width) normalized into `out`; gain (width).
-pub fn rms_norm(out: &mut [f32], x: &[f32], gain: &[f32], eps: f32) {
-    let chunk = ROW_CHUNK / 8 * gain.len();
-    out.par_chunks_mut(chunk).zip(x.par_chunks(chunk)).for_each(|(out, x)| {
-        for (out, x) in out.chunks_exact_mut(gain.len()).zip(x.chunks_exact(gain.len())) {
-            simd!(vector::rms_norm(out, x, gain, eps));
+/// A layer, with its gain (width).
+pub struct RmsNorm {
+    gain: Tensor,
+    eps: f32,
+    /// Of the output on a device; on the host it is f32.
+    output: Element,
+}
+
+impl RmsNorm {
+    /// On a device, or with `None` on the host.
+    pub fn new(gain: &Tensor, eps: f32, output: Element, gpu: Option<&Gpu>) -> Result<RmsNorm> {
+        Ok(RmsNorm { gain: gain.to(gpu)?, eps, output })
+    }
+
+    /// Rows of f32 (n, width), normalized.
+    pub fn forward(&self, x: &Rows) -> Result<Rows> {
+        x.expect_beside("rms_norm", &self.gain, self.gain.len())?;
+        if let Data::Device(x) = x.data() {
+            return Ok(Rows::on_device(cuda::forward(x, &self.gain, self.eps, self.output)?));
         }
-    });
+        let (x, gain) = (x.wide("rms_norm")?, self.gain.data());
+        let (mut out, chunk) = (Buffer::scratch(x.len()), ROW_CHUNK / 8 * gain.len());
+        out.par_chunks_mut(chunk).zip(x.par_chunks(chunk)).for_each(|(out, x)| {
+            for (out, x) in out.chunks_exact_mut(gain.len()).zip(x.chunks_exact(gain.len())) {
+                simd!(vector::rms_norm(out, x, gain, self.eps));
+            }
+        });
+        Ok(Rows::new(out, gain.len()))
+    }
 }

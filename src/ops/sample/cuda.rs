@@ -41,6 +41,14 @@ struct Gather {
 }
 
 impl Matrix {
+    /// Chooses a token from each row of logits, one draw per row. The logits are used up.
+    pub(crate) fn chosen(self, draws: &[Draw]) -> Result<Vec<u32>> {
+        let (mut tokens, gpu) = (vec![0; draws.len()], self.gpu().clone());
+        let there = gpu.alloc("tokens", draws.len())?;
+        self.choose(&gpu.upload("tokens", draws)?, &there)?;
+        there.read(&mut tokens).map(|()| tokens)
+    }
+
     /// Queues the choice of a token from each row of logits ([`super::choose`]), one draw and one token per
     /// row. The logits are used up.
     pub fn choose(self, draws: &DeviceBuffer<Draw>, tokens: &DeviceBuffer<u32>) -> Result<()> {

@@ -155,7 +155,7 @@ fn attend(gpu: &Gpu, heads: &Heads, cases: &[Sequence], single: bool, found: &mu
             tiles: (tiles.ptr(), count),
         };
         let qkv = Matrix::upload(gpu, "activations", &qkv, width, heads.element)?;
-        Ok(heads.attend(gpu, &sequences, heads.layer(1), &qkv)?.read()?.to_vec())
+        Ok(heads.attend_pages(&sequences, 1, &qkv)?.read()?.to_vec())
     };
     let cached: Vec<_> = cases.iter().map(|case| 0..case.cached).collect();
     if cases.iter().any(|case| case.cached > 0) {

@@ -11,9 +11,10 @@ use crate::device::Gpu;
 use crate::device::cpu::Buffer;
 use crate::error::{Error, Result};
 use crate::ops::linear::stored::{DeviceWeight, Gates};
+use crate::ops::rms_norm::RmsNorm;
 use crate::ops::sample::{Draw, choose};
 use crate::tensor::quantized::{Bits, dequantize, quantize};
-use crate::tensor::{Element, Matrix, Precision};
+use crate::tensor::{Element, Matrix, Precision, Rows, Tensor};
 
 /// As activations of this type hold them.
 pub fn rounded(values: &[f32], element: Element) -> Vec<f32> {
@@ -202,9 +203,9 @@ fn norms(gpu: &Gpu, element: Element, found: &mut Findings) -> Result<()> {
             row.iter().zip(&gain).map(|(x, g)| (*x as f64 * scale * *g as f64) as f32).collect()
         };
         let want: Vec<f32> = x.chunks(width).flat_map(normalized).collect();
-        let rows = Matrix::upload(gpu, "activations", &x, width, Element::F32)?;
-        let got = rows.rms_norm(&gpu.upload("checked", &gain)?, 1e-5, element)?;
-        found.near(&what, &got.read()?, &want, tolerance(element));
+        let rows = Rows::on_device(Matrix::upload(gpu, "activations", &x, width, Element::F32)?);
+        let norm = RmsNorm::new(&Tensor::new([width], gain.clone())?, 1e-5, element, Some(gpu))?;
+        found.near(&what, &norm.forward(&rows)?.into_host()?, &want, tolerance(element));
         let x = rounded(&x, element);
         let chosen = Matrix::upload(gpu, "activations", &x, width, element)?.select(&[n as u32 - 1, 0])?;
         let want = [&x[(n - 1) * width..], &x[..width]].concat();
@@ -227,10 +228,7 @@ fn embeddings(gpu: &Gpu, found: &mut Findings) -> Result<()> {
 /// Compares tokens drawn from copies of some logits, one for each draw.
 fn compare_tokens(gpu: &Gpu, what: &str, logits: &[f32], draws: &[Draw], found: &mut Findings) -> Result<()> {
     let rows = Matrix::upload(gpu, "activations", &logits.repeat(draws.len()), logits.len(), Element::F32)?;
-    let out = gpu.alloc::<u32>("checked", draws.len())?;
-    rows.choose(&gpu.upload("checked", draws)?, &out)?;
-    let mut got = vec![0; draws.len()];
-    out.read(&mut got)?;
+    let got = rows.chosen(draws)?;
     let want: Vec<u32> = draws.iter().map(|&draw| choose(logits, draw)).collect();
     found.equal(format!("{what}, {} tokens, {} draws", logits.len(), draws.len()), &got, &want);
     Ok(())

@@ -5,6 +5,7 @@
 mod activations;
 mod columns;
 mod cuda;
+mod layer;
 #[cfg(target_arch = "x86_64")]
 mod native;
 mod portable;
@@ -14,6 +15,7 @@ use std::ops::Range;
 use rayon::prelude::*;
 
 pub use cuda::{DeviceWeight, Gates, Numbers};
+pub use layer::{StoredLinear, SwiGlu, Tokens};
 
 use self::activations::Activations;
 use self::columns::Columns;

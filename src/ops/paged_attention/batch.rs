@@ -1,18 +1,77 @@
-//! What a forward pass reads beside weights: most of it in one array on the device.
+//! What a forward pass of a decoder reads beside weights: on a device most of it in one array.
 
 use bytemuck::{Pod, cast_slice};
 
-use super::Cache;
+use super::{Cache, Page, Sequences, Span, Tile};
 use crate::device::Gpu;
 use crate::device::cuda::{DeviceBuffer, Ptr};
-use crate::error::Result;
-use crate::ops::paged_attention::{Page, Sequences, Span, Tile};
+use crate::error::{Error, Result};
+use crate::ops::linear::stored::Tokens;
 use crate::ops::sample::Draw;
-use crate::tensor::Matrix;
+use crate::tensor::{Data, Rows};
+
+/// Tokens of a forward pass, where they stand in their sequences, and where these keep their keys and values.
+pub enum Batch {
+    Host {
+        tokens: Vec<u32>,
+        spans: Vec<Span>,
+        /// Cosines and sines of each row's angles (n, size of a head / 2).
+        turns: Vec<[f32; 2]>,
+    },
+    Device(Box<Inputs>),
+}
+
+impl Batch {
+    /// On the host. `spans` cover the tokens in order.
+    pub fn new(tokens: &[u32], spans: &[Span], frequencies: &[f32]) -> Batch {
+        Batch::Host { tokens: tokens.to_vec(), spans: spans.to_vec(), turns: turns(spans, frequencies) }
+    }
+
+    /// What is on a device. Fails if the batch is on the host.
+    pub fn inputs(&self) -> Result<&Inputs> {
+        match self {
+            Batch::Device(inputs) => Ok(inputs),
+            Batch::Host { .. } => Err(Error::shape("batch", "lies on the host, needs a device")),
+        }
+    }
+
+    /// The same for writing.
+    pub fn inputs_mut(&mut self) -> Result<&mut Inputs> {
+        match self {
+            Batch::Device(inputs) => Ok(inputs),
+            Batch::Host { .. } => Err(Error::shape("batch", "lies on the host, needs a device")),
+        }
+    }
+
+    /// Its sizes, if it is on a device.
+    pub fn shape(&self) -> Option<Shape> {
+        self.inputs().ok().map(|inputs| inputs.shape)
+    }
+
+    /// The tokens.
+    pub fn tokens(&self) -> Tokens<'_> {
+        match self {
+            Batch::Host { tokens, .. } => Tokens::Host(tokens),
+            Batch::Device(inputs) => Tokens::Device(&inputs.tokens.there),
+        }
+    }
+}
+
+/// Positions of all rows in their sequences.
+fn positions(spans: &[Span]) -> impl Iterator<Item = usize> {
+    spans.iter().flat_map(|span| span.position..span.position + span.rows)
+}
+
+/// Cosine and sine of each position times each frequency; the product is rounded to f32, as transformers rounds it.
+fn turns(spans: &[Span], frequencies: &[f32]) -> Vec<[f32; 2]> {
+    let turn = |p: usize| frequencies.iter().map(move |f| [(p as f32 * f).cos(), (p as f32 * f).sin()]);
+    positions(spans).flat_map(turn).collect()
+}
 
 /// Sizes of the inputs: passes of the same shape run the same kernels with the same arguments.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Shape {
+pub struct Shape {
+    /// Rows of all sequences.
     pub rows: usize,
     sequences: usize,
     /// Pages that the table has of each sequence: a power of two, which a growing sequence seldom outgrows.
@@ -21,8 +80,8 @@ pub(super) struct Shape {
     tiles: usize,
 }
 
-/// The inputs.
-pub(super) struct Inputs {
+/// The inputs of a forward pass on a device.
+pub struct Inputs {
     /// The parts, one after the other.
     bytes: DeviceBuffer<u8>,
     /// A token of each row. In a recorded step the chosen ones take their places.
@@ -36,7 +95,7 @@ pub(super) struct Inputs {
 
 impl Shape {
     /// For these spans; `single` if each row is to be attended by itself.
-    pub(super) fn of(spans: &[Span], caches: &[&mut Cache], single: bool) -> Shape {
+    pub fn of(spans: &[Span], caches: &[&mut Cache], single: bool) -> Shape {
         let pages = caches.iter().map(|cache| cache.pages().len()).max().unwrap_or(0);
         Shape {
             rows: spans.iter().map(|span| span.rows).sum(),
@@ -47,7 +106,7 @@ impl Shape {
     }
 
     /// Whether each sequence has one row, attended by itself.
-    pub(super) fn is_step(&self) -> bool {
+    pub fn is_step(&self) -> bool {
         self.tiles == 0 && self.rows == self.sequences
     }
 
@@ -108,25 +167,19 @@ fn tiles(spans: &[Span]) -> impl Iterator<Item = Tile> {
 }
 
 impl Inputs {
-    pub(super) fn alloc(gpu: &Gpu, shape: Shape, head_dim: usize) -> Result<Inputs> {
+    /// Memory for those of passes of this shape, with heads of this size.
+    pub fn alloc(gpu: &Gpu, shape: Shape, head_dim: usize) -> Result<Inputs> {
         let angles = head_dim / 2;
         let bytes = gpu.alloc("positions and pages", shape.sizes(angles).iter().sum())?;
         let (tokens, draws) = (Known::alloc(gpu, "tokens", shape.rows)?, Known::alloc(gpu, "tokens", shape.rows)?);
         Ok(Inputs { bytes, tokens, draws, shape, angles })
     }
 
-    pub(super) fn shape(&self) -> Shape {
-        self.shape
-    }
-
     /// Writes those of a pass, of the same shape as before.
-    pub(super) fn write(
-        &mut self,
-        tokens: &[u32],
-        spans: &[Span],
-        caches: &[&mut Cache],
-        frequencies: &[f32],
-    ) -> Result<()> {
+    pub fn write(&mut self, tokens: &[u32], spans: &[Span], caches: &[&mut Cache], frequencies: &[f32]) -> Result<()> {
+        if !caches.iter().all(|cache| cache.on_device()) {
+            return Err(Error::shape("attention", "keys and values lie on the host"));
+        }
         let mut all = Vec::with_capacity(self.bytes.len());
         for cache in caches {
             let mut pages = cache.pages();
@@ -136,14 +189,12 @@ impl Inputs {
         if self.shape.tiles > 0 {
             put(&mut all, &tiles(spans).collect::<Vec<_>>());
         }
-        let positions = |span: &Span| span.position..span.position + span.rows;
-        let slots = spans.iter().zip(caches).flat_map(|(span, cache)| positions(span).map(|p| cache.slot(p)));
-        put(&mut all, &slots.collect::<Vec<Ptr>>());
-        let positions: Vec<u32> = spans.iter().flat_map(positions).map(|p| p as u32).collect();
-        // The product is rounded to f32, as on the CPU.
-        let turn = |p: u32| frequencies.iter().map(move |f| [(p as f32 * f).cos(), (p as f32 * f).sin()]);
-        put(&mut all, &positions.iter().copied().flat_map(turn).collect::<Vec<_>>());
-        put(&mut all, &positions);
+        let own = |(span, cache): (&Span, &&mut Cache)| -> Vec<Ptr> {
+            (span.position..span.position + span.rows).map(|position| cache.slot(position)).collect()
+        };
+        put(&mut all, &spans.iter().zip(caches).flat_map(own).collect::<Vec<Ptr>>());
+        put(&mut all, &turns(spans, frequencies));
+        put(&mut all, &positions(spans).map(|position| position as u32).collect::<Vec<_>>());
         let number = |(number, span): (usize, &Span)| std::iter::repeat_n(number as u32, span.rows);
         put(&mut all, &spans.iter().enumerate().flat_map(number).collect::<Vec<u32>>());
         self.tokens.set(tokens)?;
@@ -151,17 +202,20 @@ impl Inputs {
     }
 
     /// Writes how each row's next token is chosen.
-    pub(super) fn set_draws(&mut self, draws: &[Draw]) -> Result<()> {
+    pub fn set_draws(&mut self, draws: &[Draw]) -> Result<()> {
         self.draws.set(draws)
     }
 
     /// Queues the choice of each row's next token, which takes its last one's place.
-    pub(super) fn choose(&self, logits: Matrix) -> Result<()> {
-        logits.choose(&self.draws.there, &self.tokens.there)
+    pub fn choose(&self, logits: Rows) -> Result<()> {
+        match logits.into_data() {
+            Data::Device(logits) => logits.choose(&self.draws.there, &self.tokens.there),
+            _ => Err(Error::shape("choose", "logits lie on the host, tokens on a device")),
+        }
     }
 
     /// The tokens that were chosen.
-    pub(super) fn chosen(&mut self) -> Result<&[u32]> {
+    pub fn chosen(&mut self) -> Result<&[u32]> {
         self.tokens.read()
     }
 
@@ -169,12 +223,7 @@ impl Inputs {
         self.bytes.ptr().offset::<u8>(self.shape.place(self.angles, part))
     }
 
-    /// Tokens (rows).
-    pub(super) fn tokens(&self) -> Ptr {
-        self.tokens.there.ptr()
-    }
-
-    /// The rest, for attention.
+    /// All but the tokens and draws.
     pub(super) fn sequences(&self) -> Sequences {
         Sequences {
             angles: self.at(Part::Angles),

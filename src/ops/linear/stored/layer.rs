@@ -1,0 +1,140 @@
+//! Layers of weights that stay in their precision: where they are, or copied to a device.
+
+use bytemuck::cast_slice;
+use rayon::prelude::*;
+
+use super::{DeviceWeight, Gates, Numbers, project};
+use crate::device::Gpu;
+use crate::device::cpu::{Buffer, simd, vector};
+use crate::device::cuda::DeviceBuffer;
+use crate::error::{Error, Result};
+use crate::tensor::{Data, Precision, Rows, Values, Weight};
+
+/// x Wᵀ, of matrices (outputs, inputs) one below the other.
+pub enum StoredLinear {
+    Host(Vec<Weight>),
+    Device(DeviceWeight),
+}
+
+/// SwiGLU (Shazeer, 2020): silu(x Wᵀ of the gates) · (x Wᵀ of the ups).
+pub enum SwiGlu {
+    Host([Weight; 2]),
+    Device(Gates),
+}
+
+/// Numbers of tokens, where they lie.
+pub enum Tokens<'a> {
+    Host(&'a [u32]),
+    Device(&'a DeviceBuffer<u32>),
+}
+
+fn elsewhere(op: &'static str) -> Error {
+    Error::shape(op, "weights and rows lie on different devices")
+}
+
+impl StoredLinear {
+    /// From matrices of one precision and width.
+    pub fn new(stacked: Vec<Weight>, gpu: Option<&Gpu>) -> Result<StoredLinear> {
+        let Some(gpu) = gpu else { return Ok(StoredLinear::Host(stacked)) };
+        let (precision, columns) = alike(&stacked)?;
+        let parts: Vec<Numbers> = stacked.iter().map(|matrix| numbers(matrix.values())).collect();
+        DeviceWeight::upload(gpu, precision, columns, &parts).map(StoredLinear::Device)
+    }
+
+    /// (n, inputs) -> (n, outputs), of the input's type.
+    pub fn forward(&self, x: &Rows) -> Result<Rows> {
+        match self {
+            StoredLinear::Host(weights) => stacked(x, weights),
+            StoredLinear::Device(weight) => weight.multiply(x.device("linear")?).map(Rows::on_device),
+        }
+    }
+
+    /// The same in f32, whatever the input is.
+    pub fn forward_wide(&self, x: &Rows) -> Result<Rows> {
+        match self {
+            StoredLinear::Host(weights) => stacked(x, weights),
+            StoredLinear::Device(weight) => weight.multiply_wide(x.device("linear")?).map(Rows::on_device),
+        }
+    }
+
+    /// Adds to f32 sums (n, outputs).
+    pub fn forward_onto(&self, x: &Rows, sums: &mut Rows) -> Result<()> {
+        match (self, sums.data_mut()) {
+            (StoredLinear::Host(weights), Data::F32(sums)) => project(sums, x.wide("linear")?, weights, true),
+            (StoredLinear::Device(weight), Data::Device(sums)) => weight.add_to(sums.written(), x.device("linear")?),
+            _ => Err(elsewhere("linear")),
+        }
+    }
+
+    /// The rows of tokens (n), which are less than the matrix has, as f32.
+    pub fn embed(&self, tokens: Tokens) -> Result<Rows> {
+        match (self, tokens) {
+            (StoredLinear::Host(tables), Tokens::Host(tokens)) => {
+                let [table] = &tables[..] else { return Err(Error::shape("embedding", "needs one table")) };
+                let mut x = Buffer::scratch(tokens.len() * table.columns());
+                let rows = x.par_chunks_exact_mut(table.columns()).zip(tokens);
+                rows.for_each(|(row, &token)| table.row(token as usize, row));
+                Ok(Rows::new(x, table.columns()))
+            }
+            (StoredLinear::Device(table), Tokens::Device(tokens)) => {
+                table.embed(tokens.ptr(), tokens.len()).map(Rows::on_device)
+            }
+            _ => Err(elsewhere("embedding")),
+        }
+    }
+}
+
+impl SwiGlu {
+    /// From two matrices (inner, inputs) of one precision.
+    pub fn new(gate: Weight, up: Weight, gpu: Option<&Gpu>) -> Result<SwiGlu> {
+        let both = [gate, up];
+        let Some(gpu) = gpu else { return Ok(SwiGlu::Host(both)) };
+        let ((precision, columns), [gates, ups]) = (alike(&both)?, both.each_ref().map(|m| numbers(m.values())));
+        Gates::upload(gpu, precision, columns, gates, ups).map(SwiGlu::Device)
+    }
+
+    /// (n, inputs) -> (n, inner), of the input's type.
+    pub fn forward(&self, x: &Rows) -> Result<Rows> {
+        match self {
+            SwiGlu::Device(gates) => gates.multiply(x.device("gates")?).map(Rows::on_device),
+            SwiGlu::Host(both) => {
+                let products = stacked(x, both)?;
+                let (products, inner) = (products.wide("gates")?, products.width() / 2);
+                let mut out = Buffer::scratch(products.len() / 2);
+                out.par_chunks_mut(inner).zip(products.par_chunks(2 * inner)).for_each(|(out, row)| {
+                    let (gate, up) = row.split_at(inner);
+                    simd!(vector::swiglu(out, gate, up));
+                });
+                Ok(Rows::new(out, inner))
+            }
+        }
+    }
+}
+
+/// x Wᵀ of matrices one below the other, on the host.
+fn stacked(x: &Rows, weights: &[Weight]) -> Result<Rows> {
+    let outputs = weights.iter().map(Weight::rows).sum();
+    let mut y = Buffer::scratch(x.count() * outputs);
+    project(&mut y, x.wide("linear")?, weights, false)?;
+    Ok(Rows::new(y, outputs))
+}
+
+/// Precision and columns of matrices that are multiplied together.
+fn alike(matrices: &[Weight]) -> Result<(Precision, usize)> {
+    let mut kinds = matrices.iter().map(|matrix| (matrix.precision(), matrix.columns()));
+    let first = kinds.next().ok_or_else(|| Error::shape("linear", "no matrix"))?;
+    match kinds.all(|kind| kind == first) {
+        true => Ok(first),
+        false => Err(Error::invalid("query, key and value weights, or gate and up weights, differ in type")),
+    }
+}
+
+/// Numbers, and scales if there are any.
+fn numbers(values: &Values) -> Numbers<'_> {
+    match values {
+        Values::F32(v) => (cast_slice(v), &[]),
+        Values::F16(v) => (cast_slice(v), &[]),
+        Values::Bf16(v) => (cast_slice(v), &[]),
+        Values::Quantized { codes, scales, .. } => (codes, cast_slice(scales)),
+    }
+}
