@@ -5,7 +5,7 @@
 // windows of rows * columns pixels, the channel fastest; C and residual (images * out_height * out_width, n). Patches that do
 // not overlap are windows of one column: an image's row of pixels is as well a row of width / size pixels of size * channels
 // values. Batch normalization is folded into W and the bias when weights are loaded. Grid, block, shared memory, determinism
-// and epilogue as those of linear.cu. Reference: src/ops/convolution/mod.rs.
+// and epilogue as those of linear.cu. Reference: src/ops/linear/packed.
 #include "linear.cuh"
 
 template <typename T>

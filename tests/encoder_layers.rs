@@ -2,11 +2,11 @@
 
 use fissfuse::device::Gpu;
 use fissfuse::device::cuda::Arithmetic;
-use fissfuse::ops::attention::Heads;
-use fissfuse::ops::embedding::DeviceEmbedding;
-use fissfuse::ops::layer_norm::DeviceNorm;
+use fissfuse::ops::attention::{Attention, Heads};
+use fissfuse::ops::embedding::Embedding;
+use fissfuse::ops::layer_norm::Norm;
 use fissfuse::ops::linear::tiled::Gemm;
-use fissfuse::tensor::{Element, Matrix, SequenceRows};
+use fissfuse::tensor::{Compute, Element, Matrix, Precision, Rows, Sequences, Tensor};
 
 use crate::support;
 
@@ -48,15 +48,19 @@ fn products_that_the_kernels_cannot_compute_are_refused() {
 #[test]
 fn layers_that_the_kernels_cannot_compute_are_refused() {
     on_device("layers_that_the_kernels_cannot_compute_are_refused", |gpu| {
-        assert!(DeviceNorm::new(gpu, &[1.0; 2052], &[0.0; 2052], 1e-5).is_err_and(|e| e.to_string().contains("2052")));
+        let compute = Compute { precision: Precision::F32, gpu: Some(gpu.clone()) };
+        let wide = Tensor::zeros([2052]);
+        assert!(Norm::new(&wide, &wide, 1e-5, &compute).is_err_and(|e| e.to_string().contains("2052")));
         assert!(zeros(gpu, 5, 16).select(&[5]).is_err());
         let refused = |rows: usize, head: usize| {
             let heads = Heads { count: 1, width: head, causal: false };
-            SequenceRows::new(gpu, &[3]).unwrap().attend(&zeros(gpu, rows, 3 * head), heads).is_err()
+            let qkv = zeros(gpu, rows, 3 * head);
+            Attention::new(heads, qkv.element()).forward(&Rows::on_device(qkv), &Sequences::new(vec![3])).is_err()
         };
         assert!(refused(4, 16) && refused(3, 144));
         assert_eq!(refused(3, 12), gpu.arithmetic() == Arithmetic::Mixed);
-        let embedding = DeviceEmbedding::new(gpu, &[0.0; 11 * 36], &[0.0; 5 * 36], 36).unwrap();
-        assert!(embedding.forward(&[11], &[0]).is_err() && embedding.forward(&[0], &[5]).is_err());
+        let embedding = Embedding::new(&Tensor::zeros([11, 36]), &Tensor::zeros([5, 36]), &compute).unwrap();
+        assert!(embedding.forward(&[&[11]]).is_err() && embedding.forward(&[&[0; 6]]).is_err());
+        assert!(Embedding::new(&Tensor::zeros([11, 38]), &Tensor::zeros([5, 38]), &compute).is_err());
     });
 }

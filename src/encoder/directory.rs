@@ -126,8 +126,8 @@ impl Directory {
                 return Err(Error::file(&self.folder, reason));
             }
         };
-        let identity = self.identity(name, "tokenizer.json")?;
-        Ok(TextEncoder::new(identity, Tokenizer::open(&self.folder)?, model, Portion::tokens(compute)))
+        let (identity, tokens) = (self.identity(name, "tokenizer.json")?, Portion::tokens(compute));
+        Ok(TextEncoder { identity, tokenizer: Tokenizer::open(&self.folder)?, model, tokens })
     }
 
     fn read_image(&self, compute: &Compute) -> Result<ImageEncoder> {
@@ -140,7 +140,8 @@ impl Directory {
             }
         };
         let preparation = processor.file().file_name().unwrap_or_default().to_string_lossy();
-        Ok(ImageEncoder::new(self.identity(name, &preparation)?, processor, model, Portion::images(compute)))
+        let identity = self.identity(name, &preparation)?;
+        Ok(ImageEncoder { identity, processor, model, images: Portion::images(compute) })
     }
 
     /// Kind and fingerprint of all files that determine what one side computes.

@@ -47,10 +47,6 @@ impl<'a> Loader<'a> {
         self.shards.tensor_of(&format!("{}{name}", self.prefix), shape)
     }
 
-    fn vector(&self, name: &str, len: usize) -> Result<Vec<f32>> {
-        Ok(self.tensor(name, &[len])?.data().to_vec())
-    }
-
     /// `name.weight` (outputs, inputs), `name.bias`.
     pub fn dense(&self, name: &str, outputs: usize, inputs: usize) -> Result<Linear> {
         self.dense_of(&[name], outputs, inputs)
@@ -68,7 +64,7 @@ impl<'a> Loader<'a> {
         let (mut weight, mut bias) = (Vec::new(), Vec::new());
         for name in names {
             weight.extend_from_slice(self.tensor(&format!("{name}.weight"), &[outputs, inputs])?.data());
-            bias.extend(self.vector(&format!("{name}.bias"), outputs)?);
+            bias.extend_from_slice(self.tensor(&format!("{name}.bias"), &[outputs])?.data());
         }
         Linear::new(&weight, names.len() * outputs, Some(bias), self.compute)
     }
@@ -77,8 +73,8 @@ impl<'a> Loader<'a> {
     pub fn norm(&self, name: &str, width: usize, eps: f32) -> Result<Norm> {
         let old = self.contains(&format!("{name}.gamma"));
         let [gamma, beta] = if old { ["gamma", "beta"] } else { ["weight", "bias"] };
-        let [gamma, beta] = [gamma, beta].map(|part| self.vector(&format!("{name}.{part}"), width));
-        Norm::new(gamma?, beta?, eps, self.compute)
+        let [gamma, beta] = [gamma, beta].map(|part| self.tensor(&format!("{name}.{part}"), &[width]));
+        Norm::new(&gamma?, &beta?, eps, self.compute)
     }
 
     /// `tokens.weight` (vocabulary, width) and `positions.weight` (most tokens, width), to whose rows `shift` is added.
@@ -97,13 +93,13 @@ impl<'a> Loader<'a> {
                 row.iter_mut().zip(shift).for_each(|(x, shift)| *x += shift);
             }
         }
-        Embedding::new(tokens, positions, self.compute)
+        Embedding::new(&tokens, &positions, self.compute)
     }
 
     /// `class` (width) and `positions.weight` (length, width).
     pub fn class_token(&self, class: &str, positions: &str, length: usize, width: usize) -> Result<ClassToken> {
         let class = self.tensor(class, &[width])?;
-        ClassToken::new(class, self.tensor(&format!("{positions}.weight"), &[length, width])?, self.compute)
+        ClassToken::new(&class, &self.tensor(&format!("{positions}.weight"), &[length, width])?, self.compute)
     }
 
     /// `name.weight` (outputs, inputs, kernel, kernel) without a bias.
@@ -115,7 +111,9 @@ impl<'a> Loader<'a> {
     /// in inference is a factor and a bias of each output: `gamma (y - mean) / sqrt(variance + eps) + beta`.
     pub fn normalized_convolution(&self, filters: Filters, eps: f32) -> Result<Convolution> {
         let mut weight = self.filters("convolution", filters)?;
-        let part = |part: &str| self.vector(&format!("normalization.{part}"), filters.outputs);
+        let part = |part: &str| -> Result<Vec<f32>> {
+            Ok(self.tensor(&format!("normalization.{part}"), &[filters.outputs])?.data().to_vec())
+        };
         let (gamma, mut bias) = (part("weight")?, part("bias")?);
         let (mean, variance) = (part("running_mean")?, part("running_var")?);
         let per_output = (weight.len() / filters.outputs.max(1)).max(1);

@@ -28,25 +28,16 @@ const CHUNK: usize = 256;
 
 /// A model of texts with its tokenizer.
 pub struct TextEncoder {
-    identity: String,
-    tokenizer: Tokenizer,
-    model: Box<dyn TextModel>,
-    tokens: Portion,
+    pub(super) identity: String,
+    pub(super) tokenizer: Tokenizer,
+    pub(super) model: Box<dyn TextModel>,
+    pub(super) tokens: Portion,
 }
 
 impl TextEncoder {
     /// Opens a Hugging Face directory of a CLIP or a BERT.
     pub fn open(folder: &Path, compute: impl Into<Compute>) -> Result<TextEncoder> {
         Directory::open(folder)?.text(&compute.into())
-    }
-
-    pub(super) fn new(
-        identity: String,
-        tokenizer: Tokenizer,
-        model: Box<dyn TextModel>,
-        tokens: Portion,
-    ) -> TextEncoder {
-        TextEncoder { identity, tokenizer, model, tokens }
     }
 
     /// Kind and fingerprint, as a store's manifest records it.

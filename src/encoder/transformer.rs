@@ -10,7 +10,7 @@ use crate::ops::attention::{self, Attention, Heads};
 use crate::ops::layer_norm::{self, Norm};
 use crate::ops::linear::{self, Activation, Linear};
 use crate::random::{Purpose, generator};
-use crate::tensor::{Element, Rows, Sequences};
+use crate::tensor::{Element, Rows, Sequences, Tensor};
 
 /// Sizes of a block.
 #[derive(Clone, Copy, Debug)]
@@ -118,7 +118,9 @@ impl Block {
     pub fn random(sizes: Sizes, seed: u64, compute: &Compute) -> Result<Block> {
         let Sizes { width, inner, heads, eps, activation } = sizes;
         let mut rng = generator(seed, Purpose::Benchmark, 2);
-        let norm = || Norm::new(vec![1.0; width], vec![0.0; width], eps, compute);
+        let [ones, zeros] = [1.0, 0.0].map(|value| Tensor::filled([width], value, None));
+        let (ones, zeros) = (ones?, zeros?);
+        let norm = || Norm::new(&ones, &zeros, eps, compute);
         let mut dense = |outputs: usize, inputs: usize| {
             let bound = 1.0 / (inputs as f32).sqrt();
             let weight: Vec<f32> = (0..outputs * inputs).map(|_| rng.random_range(-bound..bound)).collect();

@@ -24,25 +24,16 @@ pub trait ImageModel: Send + Sync {
 
 /// A model of images with their preprocessing.
 pub struct ImageEncoder {
-    identity: String,
-    processor: ImageProcessor,
-    model: Box<dyn ImageModel>,
-    images: Portion,
+    pub(super) identity: String,
+    pub(super) processor: ImageProcessor,
+    pub(super) model: Box<dyn ImageModel>,
+    pub(super) images: Portion,
 }
 
 impl ImageEncoder {
     /// Opens a Hugging Face directory of a CLIP or a ResNet.
     pub fn open(folder: &Path, compute: impl Into<Compute>) -> Result<ImageEncoder> {
         Directory::open(folder)?.image(&compute.into())
-    }
-
-    pub(super) fn new(
-        identity: String,
-        processor: ImageProcessor,
-        model: Box<dyn ImageModel>,
-        images: Portion,
-    ) -> ImageEncoder {
-        ImageEncoder { identity, processor, model, images }
     }
 
     /// Kind and fingerprint, as a store's manifest records it.

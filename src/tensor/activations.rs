@@ -1,14 +1,9 @@
-//! Rows of activations, which layers take and give, and the sequences that lie in them.
-
-use std::ops::Range;
-use std::sync::{Arc, OnceLock};
+//! Rows of activations, which layers take and give.
 
 use half::bf16;
 
 use super::{Compute, Element, Matrix, Tensor};
-use crate::device::Gpu;
 use crate::device::cpu::{Buffer, HalfBuffer, simd, vector};
-use crate::device::cuda::{DeviceBuffer, Ptr};
 use crate::error::{Error, Result};
 
 /// Rows of activations: tokens, patches or pixels.
@@ -41,7 +36,7 @@ impl Rows {
     }
 
     /// From a matrix in a device's memory.
-    pub(crate) fn on_device(rows: Matrix) -> Rows {
+    pub fn on_device(rows: Matrix) -> Rows {
         Rows { width: rows.width(), data: Data::Device(rows) }
     }
 
@@ -154,98 +149,4 @@ fn widened(values: &[bf16]) -> Buffer {
     let mut wide = Buffer::scratch(values.len());
     simd!(vector::widen_bf16(&mut wide, values));
     wide
-}
-
-/// Sequences that lie one after the other in rows, without padding.
-#[derive(Clone, Debug)]
-pub struct Sequences {
-    lengths: Vec<usize>,
-    /// Made when a device first needs it.
-    on_device: Arc<OnceLock<SequenceRows>>,
-}
-
-impl Sequences {
-    /// Sequences of these lengths.
-    pub fn new(lengths: Vec<usize>) -> Sequences {
-        Sequences { lengths, on_device: Arc::default() }
-    }
-
-    /// `count` sequences of one length.
-    pub fn equal(count: usize, length: usize) -> Sequences {
-        Sequences::new(vec![length; count])
-    }
-
-    /// Where they lie, as a device reads it.
-    pub(crate) fn on(&self, gpu: &Gpu) -> Result<&SequenceRows> {
-        if let Some(rows) = self.on_device.get() {
-            return Ok(rows);
-        }
-        let rows = SequenceRows::new(gpu, &self.lengths)?;
-        Ok(self.on_device.get_or_init(|| rows))
-    }
-
-    /// Rows of each.
-    pub fn lengths(&self) -> &[usize] {
-        &self.lengths
-    }
-
-    /// Where each one's rows lie.
-    pub fn ranges(&self) -> impl Iterator<Item = Range<usize>> {
-        self.lengths.iter().scan(0, |start, length| {
-            let range = *start..*start + length;
-            *start = range.end;
-            Some(range)
-        })
-    }
-}
-
-/// Where each sequence lies among the rows of a matrix.
-#[derive(Debug)]
-pub struct SequenceRows {
-    /// Offsets (n + 1).
-    offsets: DeviceBuffer<u32>,
-    rows: usize,
-    longest: usize,
-}
-
-impl SequenceRows {
-    /// Sequences of these lengths, one after the other.
-    pub fn new(gpu: &Gpu, lengths: &[usize]) -> Result<SequenceRows> {
-        let rows: usize = lengths.iter().sum();
-        if i32::try_from(rows).is_err() {
-            return Err(Error::shape("sequences", format!("{rows} rows in one batch; take a smaller batch")));
-        }
-        let ends = lengths.iter().scan(0, |end, length| {
-            *end += *length as u32;
-            Some(*end)
-        });
-        let offsets: Vec<u32> = std::iter::once(0).chain(ends).collect();
-        let longest = lengths.iter().copied().max().unwrap_or(0);
-        Ok(SequenceRows { offsets: gpu.upload("offsets", &offsets)?, rows, longest })
-    }
-
-    /// Number of sequences.
-    pub fn len(&self) -> usize {
-        self.offsets.len() - 1
-    }
-
-    /// Whether there are no sequences.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
-    /// Rows of all sequences.
-    pub fn rows(&self) -> usize {
-        self.rows
-    }
-
-    /// Where the offsets lie.
-    pub fn offsets(&self) -> Ptr {
-        self.offsets.ptr()
-    }
-
-    /// Rows of the longest sequence.
-    pub fn longest(&self) -> usize {
-        self.longest
-    }
 }

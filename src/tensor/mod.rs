@@ -17,7 +17,7 @@ mod weight;
 use std::sync::Arc;
 
 pub(crate) use activations::Data;
-pub use activations::{Rows, SequenceRows, Sequences};
+pub use activations::Rows;
 pub use compute::Compute;
 pub use dtype::{DType, Element, Precision};
 pub use feature_rows::FeatureRows;
@@ -26,7 +26,7 @@ pub use later::Later;
 pub use matrix::Matrix;
 pub(crate) use matrix::fours;
 pub use quantized::Bits;
-pub use ragged::{Ragged, Textbook};
+pub use ragged::{Ragged, Sequences, Textbook};
 pub use rows::{GpuRows, RowTable, SharedSlice};
 pub use shards::Shards;
 pub(crate) use shards::{INDEX, SINGLE};

@@ -1,8 +1,11 @@
 //! Sequences of different lengths laid end to end.
 
+use std::iter::once;
 use std::ops::Range;
 
 use super::Indices;
+use crate::device::Gpu;
+use crate::device::cuda::Ptr;
 use crate::error::{Error, Result};
 
 /// Where each of n sequences lies among the rows of a matrix. Padding exists nowhere.
@@ -77,5 +80,58 @@ impl Ragged {
     /// What a textbook implementation would compute on instead.
     pub fn textbook(&self) -> Textbook {
         self.textbook
+    }
+}
+
+/// Sequences that lie one after the other in rows, without padding; they may be empty.
+#[derive(Clone, Debug)]
+pub struct Sequences {
+    lengths: Vec<usize>,
+    offsets: Indices,
+}
+
+impl Sequences {
+    /// Sequences of these lengths.
+    pub fn new(lengths: Vec<usize>) -> Sequences {
+        let ends = lengths.iter().scan(0u32, |end, length| {
+            *end = end.wrapping_add(*length as u32);
+            Some(*end)
+        });
+        let offsets = once(0).chain(ends).collect();
+        Sequences { lengths, offsets }
+    }
+
+    /// `count` sequences of one length.
+    pub fn equal(count: usize, length: usize) -> Sequences {
+        Sequences::new(vec![length; count])
+    }
+
+    /// Where a device finds the offsets (n + 1). Fails unless the sequences have so many rows, which a kernel can count.
+    pub(crate) fn on(&self, gpu: &Gpu, rows: usize) -> Result<Ptr> {
+        let found: usize = self.lengths.iter().sum();
+        if found != rows || i32::try_from(rows).is_err() {
+            let reason = format!("{rows} rows for sequences of {found} in one batch, of which a device takes 2^31");
+            return Err(Error::shape("sequences", reason));
+        }
+        self.offsets.on(gpu)
+    }
+
+    /// Rows of each.
+    pub fn lengths(&self) -> &[usize] {
+        &self.lengths
+    }
+
+    /// Rows of the longest.
+    pub fn longest(&self) -> usize {
+        self.lengths.iter().copied().max().unwrap_or(0)
+    }
+
+    /// Where each one's rows lie.
+    pub fn ranges(&self) -> impl Iterator<Item = Range<usize>> {
+        self.lengths.iter().scan(0, |start, length| {
+            let range = *start..*start + length;
+            *start = range.end;
+            Some(range)
+        })
     }
 }

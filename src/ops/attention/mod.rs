@@ -33,7 +33,7 @@ impl Attention {
     /// Queries, keys and values side by side (n, 3 · width) -> contexts (n, width)
     pub fn forward(&self, qkv: &Rows, sequences: &Sequences) -> Result<Rows> {
         if let Data::Device(qkv) = qkv.data() {
-            return Ok(Rows::on_device(sequences.on(qkv.gpu())?.attend(qkv, self.heads)?));
+            return Ok(Rows::on_device(cuda::attend(qkv, sequences, self.heads)?));
         }
         let mut out = Rows::scratch(qkv.count(), self.heads.count * self.heads.width, self.element)?;
         match (qkv.data(), out.data_mut()) {

@@ -10,25 +10,21 @@ mod wide;
 
 pub use cpu::{LayerNormGrads, layer_norm, layer_norm_backward, layer_norm_forward};
 pub use cuda::{LayerNorm, Normalized, NormalizedBackward, Residual};
-pub use wide::DeviceNorm;
 
 use crate::autograd::Cost;
 use crate::error::{Error, Result};
-use crate::tensor::{Compute, Data, Element, Matrix, Rows};
+use crate::tensor::{Compute, Data, Element, Rows, Tensor};
 
 /// `(x - mean) / sqrt(variance + eps) * gamma + beta` over each row.
 pub struct Norm {
-    parameters: Parameters,
-    width: usize,
+    /// (width)
+    gamma: Tensor,
+    beta: Tensor,
+    eps: f32,
     /// Of products with the output.
     operands: Element,
     /// Of the output.
     output: Element,
-}
-
-enum Parameters {
-    Host { gamma: Vec<f32>, beta: Vec<f32>, eps: f32 },
-    Device(DeviceNorm),
 }
 
 /// What normalizing rows of f32 for inference costs. Its few FLOPs are not counted, as is usual.
@@ -37,14 +33,14 @@ pub fn cost(rows: usize, width: usize, output: Element) -> Cost {
 }
 
 impl Norm {
-    /// From the two parameters, which have one length.
-    pub fn new(gamma: Vec<f32>, beta: Vec<f32>, eps: f32, compute: &Compute) -> Result<Norm> {
-        let (width, element) = (gamma.len(), compute.element()?);
-        let parameters = match &compute.gpu {
-            Some(gpu) => Parameters::Device(DeviceNorm::new(gpu, &gamma, &beta, eps)?),
-            None => Parameters::Host { gamma, beta, eps },
-        };
-        Ok(Norm { parameters, width, operands: element, output: element })
+    /// From the two parameters (width).
+    pub fn new(gamma: &Tensor, beta: &Tensor, eps: f32, compute: &Compute) -> Result<Norm> {
+        let (gpu, element) = (compute.gpu.as_ref(), compute.element()?);
+        beta.expect("norm", "beta", &[gamma.len()])?;
+        if gpu.is_some() {
+            wide::check(gamma.len())?;
+        }
+        Ok(Norm { gamma: gamma.to(gpu)?, beta: beta.to(gpu)?, eps, operands: element, output: element })
     }
 
     /// The same with outputs in f32.
@@ -54,30 +50,20 @@ impl Norm {
 
     /// Normalized copy of rows of f32.
     pub fn forward(&self, x: &Rows) -> Result<Rows> {
-        if x.width() != self.width {
-            return Err(Error::shape("norm", format!("rows of {}, needs {}", x.width(), self.width)));
+        let Norm { gamma, beta, eps, .. } = self;
+        x.expect_beside("norm", gamma, gamma.len())?;
+        if let Data::Device(x) = x.data() {
+            // Rows that are both a residual and an operand are written as both at once.
+            let both = (self.output, self.operands) == (Element::F32, Element::Bf16);
+            return Ok(Rows::on_device(wide::forward(x, [gamma, beta], *eps, (self.output, both))?));
         }
-        match (&self.parameters, x.data()) {
-            (Parameters::Device(norm), Data::Device(x)) => self.forward_on(norm, x),
-            (Parameters::Device(_), _) => Err(Error::shape("norm", "lies on a device, its rows on the host")),
-            (Parameters::Host { gamma, beta, eps }, _) => {
-                let mut out = Rows::scratch(x.count(), x.width(), self.output)?;
-                let x = x.wide("norm")?;
-                match out.data_mut() {
-                    Data::F32(out) => layer_norm(x, out, gamma, beta, *eps),
-                    Data::Bf16(out) => layer_norm(x, out, gamma, beta, *eps),
-                    Data::Device(_) => return Err(Error::shape("norm", "lies on the host, its output on a device")),
-                }
-                Ok(out)
-            }
+        let mut out = Rows::scratch(x.count(), x.width(), self.output)?;
+        let x = x.wide("norm")?;
+        match out.data_mut() {
+            Data::F32(out) => layer_norm(x, out, gamma.data(), beta.data(), *eps),
+            Data::Bf16(out) => layer_norm(x, out, gamma.data(), beta.data(), *eps),
+            Data::Device(_) => return Err(Error::shape("norm", "lies on the host, its output on a device")),
         }
-    }
-
-    fn forward_on(&self, norm: &DeviceNorm, x: &Matrix) -> Result<Rows> {
-        if (self.output, self.operands) == (Element::F32, Element::Bf16) {
-            let (rows, narrow) = norm.forward_both(x)?;
-            return Ok(Rows::on_device(rows.beside(narrow)));
-        }
-        Ok(Rows::on_device(norm.forward(x, self.output)?))
+        Ok(out)
     }
 }

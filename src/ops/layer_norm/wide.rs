@@ -2,23 +2,15 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use crate::device::Gpu;
-use crate::device::cuda::{DeviceBuffer, Grid, Ptr};
+use crate::device::cuda::{Grid, Ptr};
 use crate::error::{Error, Result};
-use crate::tensor::{Element, Matrix};
+use crate::tensor::{Element, Matrix, Tensor};
 
 /// The widest rows that the kernel takes: 64 values per lane of a warp.
 const WIDEST: usize = 2048;
 
 /// Rows of a block.
 const BLOCK_ROWS: usize = 32;
-
-/// Layer normalization for inference, with its parameters (width) in device memory.
-pub struct DeviceNorm {
-    gamma: DeviceBuffer<f32>,
-    beta: DeviceBuffer<f32>,
-    eps: f32,
-}
 
 #[derive(Clone, Copy, Pod, Zeroable)]
 #[repr(C)]
@@ -34,49 +26,30 @@ struct Args {
     padding: i32,
 }
 
-impl DeviceNorm {
-    /// Copies the parameters to a device.
-    pub fn new(gpu: &Gpu, gamma: &[f32], beta: &[f32], eps: f32) -> Result<DeviceNorm> {
-        let width = gamma.len();
-        if width > WIDEST || !width.is_multiple_of(4) || beta.len() != width {
-            let reason = format!("width {width}: must be a multiple of 4, at most {WIDEST}");
-            return Err(Error::shape("layer_norm_wide", reason));
-        }
-        Ok(DeviceNorm { gamma: gpu.upload("weights", gamma)?, beta: gpu.upload("weights", beta)?, eps })
+/// Fails unless the kernel takes rows of this width.
+pub fn check(width: usize) -> Result<()> {
+    if width <= WIDEST && width.is_multiple_of(4) {
+        return Ok(());
     }
+    Err(Error::shape("layer_norm_wide", format!("width {width}: must be a multiple of 4, at most {WIDEST}")))
+}
 
-    /// The rows of x (n, width), f32, normalized.
-    pub fn forward(&self, x: &Matrix, output: Element) -> Result<Matrix> {
-        let out = self.output(x, output)?;
-        let [wide, narrow] = match output {
-            Element::F32 => [out.ptr(), Ptr::NULL],
-            Element::Bf16 => [Ptr::NULL, out.ptr()],
-            Element::F16 => return Err(Error::shape("layer_norm_wide", "rows of f16")),
-        };
-        self.launch(x, wide, narrow)?;
-        Ok(out)
-    }
-
-    /// The same as f32 and as bf16, for rows that are both a residual and an operand.
-    pub fn forward_both(&self, x: &Matrix) -> Result<(Matrix, Matrix)> {
-        let (wide, narrow) = (self.output(x, Element::F32)?, self.output(x, Element::Bf16)?);
-        self.launch(x, wide.ptr(), narrow.ptr())?;
-        Ok((wide, narrow))
-    }
-
-    fn output(&self, x: &Matrix, element: Element) -> Result<Matrix> {
-        let width = x.width_of("layer_norm_wide", Element::F32)?;
-        if width != self.gamma.len() {
-            return Err(Error::shape("layer_norm_wide", format!("rows of {width}, needs {}", self.gamma.len())));
-        }
-        Matrix::alloc(x.gpu(), "activations", element, x.rows(), width)
-    }
-
-    fn launch(&self, x: &Matrix, wide: Ptr, narrow: Ptr) -> Result<()> {
-        let (gamma, beta) = (self.gamma.ptr(), self.beta.ptr());
-        let (rows, width) = (x.rows() as i32, x.width() as i32);
-        let args = Args { x: x.ptr(), gamma, beta, wide, narrow, rows, width, eps: self.eps, padding: 0 };
-        let grid = Grid { shared: 8 * width as u32, ..Grid::line(x.rows().div_ceil(BLOCK_ROWS), 256) };
-        x.gpu().launch("layer_norm_wide", grid, &args)
-    }
+/// Rows x (n, width), f32, normalized, with gamma and beta (width); with `both` as f32 and beside it as bf16.
+pub fn forward(x: &Matrix, [gamma, beta]: [&Tensor; 2], eps: f32, (output, both): (Element, bool)) -> Result<Matrix> {
+    let width = x.width_of("layer_norm_wide", Element::F32)?;
+    let rows_of = |element| Matrix::alloc(x.gpu(), "activations", element, x.rows(), width);
+    let (out, beside) = (rows_of(output)?, if both { Some(rows_of(Element::Bf16)?) } else { None });
+    let [wide, narrow] = match output {
+        Element::F32 => [out.ptr(), beside.as_ref().map_or(Ptr::NULL, Matrix::ptr)],
+        Element::Bf16 => [Ptr::NULL, out.ptr()],
+        Element::F16 => return Err(Error::shape("layer_norm_wide", "rows of f16")),
+    };
+    let (gamma, beta, rows) = (gamma.ptr(), beta.ptr(), x.rows() as i32);
+    let args = Args { x: x.ptr(), gamma, beta, wide, narrow, rows, width: width as i32, eps, padding: 0 };
+    let grid = Grid { shared: 8 * width as u32, ..Grid::line(x.rows().div_ceil(BLOCK_ROWS), 256) };
+    x.gpu().launch("layer_norm_wide", grid, &args)?;
+    Ok(match beside {
+        Some(narrow) => out.beside(narrow),
+        None => out,
+    })
 }

@@ -1,20 +1,19 @@
 //! Linear layers: `y = activation(x Wᵀ + b)`, or with a residual `activation(x Wᵀ + b + residual)`.
 //!
-//! - [`Linear`]: a layer of an encoder, whose weights are packed once for where it computes ([`packed`] on the CPU,
-//!   kernels/linear.cu on a device).
+//! - [`Linear`]: a layer of an encoder, whose weights are packed once for where it computes ([`packed`] on the CPU, [`tiled`]
+//!   on a device).
 //! - [`stored`]: weights of any precision that stay as and where they are, as a decoder's do.
 //! - [`differentiable`]: an operation of its own, with gradients.
 //! - `rows`: f32 with gradients, what the differentiable operations are made of on the CPU.
 
-mod cuda;
 mod dense;
 pub mod differentiable;
 pub mod packed;
 mod rows;
 pub mod stored;
 pub mod tiled;
+mod windows;
 
-pub use cuda::DeviceLinear;
 pub use dense::Dense;
 pub use packed::{Activation, Epilogue, Operand, PackedBf16, TransposedF32, Value, Windows, bf16_ceiling};
 pub use rows::{
@@ -22,15 +21,18 @@ pub use rows::{
     transposed,
 };
 
+use self::tiled::Gemm;
 use super::matmul::Mat;
 use crate::autograd::Cost;
+use crate::device::cuda::Ptr;
 use crate::error::{Error, Result};
-use crate::tensor::{Compute, Data, Element, Rows};
+use crate::tensor::{Compute, Data, Element, Matrix, Rows, Tensor};
 
 /// `activation(x Wᵀ + b)`, or with a residual `activation(x Wᵀ + b + residual)`.
 pub struct Linear {
     weight: Weight,
-    bias: Option<Vec<f32>>,
+    /// (outputs)
+    bias: Option<Tensor>,
     activation: Option<Activation>,
     /// Of the output.
     output: Element,
@@ -39,8 +41,7 @@ pub struct Linear {
 enum Weight {
     F32(TransposedF32),
     Bf16(PackedBf16),
-    /// With the bias.
-    Device(Box<DeviceLinear>),
+    Device(Matrix),
 }
 
 /// What a layer costs on so many rows, with its bias. A residual is read and written as the output is.
@@ -55,12 +56,11 @@ impl Linear {
     pub fn new(weight: &[f32], outputs: usize, bias: Option<Vec<f32>>, compute: &Compute) -> Result<Linear> {
         let (inputs, element) = (weight.len() / outputs.max(1), compute.element()?);
         let weight = match (&compute.gpu, element) {
-            (Some(gpu), _) => {
-                Weight::Device(Box::new(DeviceLinear::new(gpu, weight, inputs, bias.as_deref(), element)?))
-            }
+            (Some(gpu), _) => Weight::Device(Matrix::upload(gpu, "weights", weight, inputs, element)?),
             (None, Element::F32) => Weight::F32(TransposedF32::new(Mat::new(weight, outputs, inputs))),
             (None, _) => Weight::Bf16(PackedBf16::new(weight, outputs, inputs)?),
         };
+        let bias = bias.map(|bias| Tensor::new([outputs], bias)?.to(compute.gpu.as_ref())).transpose()?;
         Ok(Linear { weight, bias, activation: None, output: element })
     }
 
@@ -79,45 +79,62 @@ impl Linear {
         match &self.weight {
             Weight::F32(weight) => weight.outputs(),
             Weight::Bf16(weight) => weight.outputs(),
-            Weight::Device(dense) => dense.outputs(),
+            Weight::Device(weight) => weight.rows(),
         }
     }
 
     /// (n, inputs) -> (n, outputs)
     pub fn forward(&self, x: &Rows) -> Result<Rows> {
-        if let (Weight::Device(dense), Data::Device(x)) = (&self.weight, x.data()) {
-            let forward = |x: &_| dense.forward(x, self.activation, self.output);
-            return Ok(Rows::on_device(x.operand(dense.element(), forward)?));
-        }
-        let mut out = Rows::scratch(x.count(), self.outputs(), self.output)?;
-        self.run(x, None, &mut out, false)?;
-        Ok(out)
+        self.output(x, None)
     }
 
     /// Updates the residual (n, outputs).
     pub fn forward_onto(&self, x: &Rows, residual: &mut Rows) -> Result<()> {
-        if let (Weight::Device(dense), Data::Device(x), Data::Device(out)) =
-            (&self.weight, x.data(), residual.data_mut())
-        {
-            return x.operand(dense.element(), |x| dense.forward_onto(x, out.written(), self.activation));
-        }
-        self.run(x, None, residual, true)
+        self.update(x, None, residual)
     }
 
-    /// The same on windows of images: x holds pixels, out has a row for each window.
-    pub(super) fn forward_windows(&self, x: &Rows, windows: Windows, count: usize) -> Result<Rows> {
-        let mut out = Rows::scratch(count, self.outputs(), self.output)?;
-        self.run(x, Some(windows), &mut out, false)?;
-        Ok(out)
+    /// The same on windows of images: x holds pixels, the output has a row for each window.
+    pub(super) fn forward_windows(&self, x: &Rows, windows: Windows) -> Result<Rows> {
+        self.output(x, Some(windows))
     }
 
     /// [`Linear::forward_onto`] of windows.
     pub(super) fn forward_windows_onto(&self, x: &Rows, windows: Windows, residual: &mut Rows) -> Result<()> {
-        self.run(x, Some(windows), residual, true)
+        self.update(x, Some(windows), residual)
+    }
+
+    fn output(&self, x: &Rows, windows: Option<Windows>) -> Result<Rows> {
+        let count = windows.map_or(x.count(), |windows| windows.count(x.count()));
+        if let (Weight::Device(weight), Data::Device(x)) = (&self.weight, x.data()) {
+            let out = Matrix::alloc(x.gpu(), "activations", self.output, count, weight.rows())?;
+            x.operand(weight.element(), |x| self.launch(x, weight, windows, &out, Ptr::NULL))?;
+            return Ok(Rows::on_device(out));
+        }
+        let mut out = Rows::scratch(count, self.outputs(), self.output)?;
+        self.run(x, windows, &mut out, false)?;
+        Ok(out)
+    }
+
+    fn update(&self, x: &Rows, windows: Option<Windows>, residual: &mut Rows) -> Result<()> {
+        if let (Weight::Device(weight), Data::Device(x), Data::Device(out)) =
+            (&self.weight, x.data(), residual.data_mut())
+        {
+            let out = out.written();
+            return x.operand(weight.element(), |x| self.launch(x, weight, windows, out, out.ptr()));
+        }
+        self.run(x, windows, residual, true)
+    }
+
+    fn launch(&self, x: &Matrix, weight: &Matrix, windows: Option<Windows>, out: &Matrix, residual: Ptr) -> Result<()> {
+        let (bias, finish) = (self.bias.as_ref().map_or(Ptr::NULL, Tensor::ptr), self.activation.into());
+        match windows.filter(|windows| !windows.are_pixels()) {
+            None => Gemm { bias, finish, residual, ..Gemm::new(x, weight, out)? }.launch(x.gpu()),
+            Some(windows) => windows::launch(x, weight, windows, out, finish, (bias, residual)),
+        }
     }
 
     fn run(&self, x: &Rows, windows: Option<Windows>, out: &mut Rows, residual: bool) -> Result<()> {
-        let epilogue = Epilogue { bias: self.bias.as_deref(), residual, activation: self.activation };
+        let epilogue = Epilogue { bias: self.bias.as_ref().map(Tensor::data), residual, activation: self.activation };
         fn operand<T: Value>(values: &[T], width: usize, windows: Option<Windows>) -> Operand<'_, T> {
             match windows {
                 None => Operand::new(values, width),
@@ -131,7 +148,7 @@ impl Linear {
             (Weight::Bf16(w), Data::F32(x), Data::Bf16(out)) => w.forward(operand(x, width, windows), out, epilogue),
             (Weight::Bf16(w), Data::Bf16(x), Data::F32(out)) => w.forward(operand(x, width, windows), out, epilogue),
             (Weight::Bf16(w), Data::Bf16(x), Data::Bf16(out)) => w.forward(operand(x, width, windows), out, epilogue),
-            (Weight::F32(_), _, _) => Err(Error::shape("linear", "weights in f32 meet rows in bf16")),
+            (Weight::F32(_), Data::Bf16(_), _) => Err(Error::shape("linear", "weights in f32 meet rows in bf16")),
             _ => Err(Error::shape("linear", "weights and rows lie on different devices")),
         }
     }

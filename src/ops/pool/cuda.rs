@@ -5,7 +5,7 @@ use bytemuck::{Pod, Zeroable};
 use crate::device::cuda::{Grid, Ptr};
 use crate::error::{Error, Result};
 use crate::ops::linear::Windows;
-use crate::tensor::{Element, Matrix, SequenceRows, fours};
+use crate::tensor::{Element, Matrix, Sequences, fours};
 
 #[derive(Clone, Copy, Pod, Zeroable)]
 #[repr(C)]
@@ -66,14 +66,12 @@ pub fn max_pool(x: &Matrix, windows: Windows) -> Result<Matrix> {
 }
 
 /// The mean row of each sequence of f32; of an empty one, zeros.
-pub fn mean(x: &Matrix, sequences: &SequenceRows) -> Result<Matrix> {
+pub fn mean(x: &Matrix, sequences: &Sequences) -> Result<Matrix> {
     let width = x.width_of("mean_pool", Element::F32)?;
-    if x.rows() != sequences.rows() {
-        return Err(Error::shape("mean_pool", format!("{} rows for {}", x.rows(), sequences.rows())));
-    }
-    let out = Matrix::alloc(x.gpu(), "activations", Element::F32, sequences.len(), width)?;
-    let args = Mean { x: x.ptr(), offsets: sequences.offsets(), out: out.ptr(), width: width as i32, padding: 0 };
-    let blocks = [sequences.len(), fours("mean_pool", width)?.div_ceil(128), 1];
+    let (count, offsets) = (sequences.lengths().len(), sequences.on(x.gpu(), x.rows())?);
+    let out = Matrix::alloc(x.gpu(), "activations", Element::F32, count, width)?;
+    let args = Mean { x: x.ptr(), offsets, out: out.ptr(), width: width as i32, padding: 0 };
+    let blocks = [count, fours("mean_pool", width)?.div_ceil(128), 1];
     x.gpu().launch("mean_pool", Grid { blocks, threads: 128, shared: 0 }, &args)?;
     Ok(out)
 }

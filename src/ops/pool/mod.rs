@@ -13,7 +13,7 @@ use crate::tensor::{Data, Element, Rows, Sequences};
 /// The mean row of each sequence in f32; of an empty one, zeros.
 pub fn mean(x: &Rows, sequences: &Sequences) -> Result<Rows> {
     if let Data::Device(x) = x.data() {
-        return Ok(Rows::on_device(cuda::mean(x, sequences.on(x.gpu())?)?));
+        return Ok(Rows::on_device(cuda::mean(x, sequences)?));
     }
     let (values, width) = (x.wide("mean")?, x.width());
     let mut out = Buffer::zeros(sequences.lengths().len() * width);

@@ -5,14 +5,14 @@ use super::{Check, SUMS, bits};
 use crate::device::Gpu;
 use crate::device::cuda::Arithmetic;
 use crate::error::Result;
-use crate::ops::attention::Heads;
-use crate::ops::convolution::DeviceConvolution;
-use crate::ops::embedding::{DeviceClassToken, DeviceEmbedding};
-use crate::ops::layer_norm::DeviceNorm;
+use crate::ops::attention::{Attention, Heads};
+use crate::ops::convolution::{Convolution, Filters, Maps};
+use crate::ops::embedding::{ClassToken, Embedding};
+use crate::ops::layer_norm::Norm;
 use crate::ops::linear::tiled::Gemm;
 use crate::ops::linear::{Activation, Windows};
-use crate::ops::pool::cuda::{max_pool, mean};
-use crate::tensor::{Element, Matrix, SequenceRows};
+use crate::ops::pool::{MaxPool, mean};
+use crate::tensor::{Compute, Element, Matrix, Precision, Rows, Sequences, Tensor};
 
 /// Largest difference relative to the largest value: f32 sums of some hundreds of terms in another order, or results
 /// rounded to the 8 bits of bf16 once or twice.
@@ -36,13 +36,22 @@ pub fn element(gpu: &Gpu) -> Element {
     }
 }
 
+/// Layers on a device, in its arithmetic.
+pub fn compute(gpu: &Gpu) -> Compute {
+    let precision = match gpu.arithmetic() {
+        Arithmetic::F32 => Precision::F32,
+        Arithmetic::Mixed => Precision::Bf16,
+    };
+    Compute { precision, gpu: Some(gpu.clone()) }
+}
+
 pub fn upload(gpu: &Gpu, values: &[f32], width: usize) -> Result<Matrix> {
     Matrix::upload(gpu, "checked", values, width, element(gpu))
 }
 
-/// Matrix of f32, of which the device's layers normalize or add.
-fn upload_wide(gpu: &Gpu, values: &[f32], width: usize) -> Result<Matrix> {
-    Matrix::upload(gpu, "checked", values, width, Element::F32)
+/// Rows of f32, of which the device's layers normalize or add.
+fn upload_wide(gpu: &Gpu, values: &[f32], width: usize) -> Result<Rows> {
+    Rows::on(values.to_vec(), width, &compute(gpu))
 }
 
 /// Every kind of layer.
@@ -114,19 +123,23 @@ fn norms() -> Check {
         for (rows, width) in [(1, 4), (33, 100), (67, 768), (5, 2048)] {
             let (x, gamma, beta) = (exact(rows * width, 1), exact(width, 2), exact(width, 3));
             let want: Vec<f32> = x.chunks_exact(width).flat_map(|row| normalized(row, &gamma, &beta)).collect();
-            let norm = DeviceNorm::new(gpu, &gamma, &beta, 1e-5)?;
+            let [gamma, beta] = [gamma, beta].map(|values| Tensor::new([width], values));
+            let (gamma, beta) = (gamma?, beta?);
             let x = upload_wide(gpu, &x, width)?;
-            let got = norm.forward(&x, element(gpu))?.read()?;
+            let got = Norm::new(&gamma, &beta, 1e-5, &compute(gpu))?.forward(&x)?.into_host()?;
             let what = format!("{rows} x {width}");
             found.near(&what, &got, &want, tolerance(gpu));
-            let (wide, narrow) = norm.forward_both(&x)?;
-            let both = [wide.read()?, narrow.read()?];
+            let to_both = Compute { precision: Precision::Bf16, ..compute(gpu) };
+            let wide = Norm::new(&gamma, &beta, 1e-5, &to_both)?.wide().forward(&x)?;
+            let wide = wide.device("checked")?;
+            let both = [wide.read()?, wide.operand(Element::Bf16, Matrix::read)?];
             let same = if element(gpu) == Element::F32 { &both[0] } else { &both[1] };
             found.equal(format!("{what}, as f32 and bf16 at once"), bits(same), bits(&got));
-            let [wide, narrow] = [wide.converted()?.read()?, narrow.converted()?.read()?];
+            let narrowed = wide.converted()?;
+            let [wide, narrow] = [narrowed.read()?, narrowed.converted()?.read()?];
             found.equal(format!("{what}, narrowed"), bits(&wide), bits(&both[1]));
             found.equal(format!("{what}, widened"), bits(&narrow), bits(&both[1]));
-            let (some, all) = (x.select(&[rows as u32 - 1, 0])?.read()?, x.read()?);
+            let (some, all) = (x.select(&[rows - 1, 0])?.into_host()?, x.into_host()?);
             let want = [&all[(rows - 1) * width..], &all[..width]].concat();
             found.equal(format!("{what}, selected"), bits(&some), bits(&want));
         }
@@ -177,10 +190,10 @@ fn attention() -> Check {
                 }
                 start += length;
             }
-            let qkv = upload(gpu, &qkv, 3 * width)?;
-            let heads = Heads { count, width: head, causal };
-            let got = SequenceRows::new(gpu, lengths)?.attend(&qkv, heads)?;
-            found.near(format!("{lengths:?}, {count} heads of {head}"), &got.read()?, &want, tolerance(gpu));
+            let qkv = Rows::on_device(upload(gpu, &qkv, 3 * width)?);
+            let attention = Attention::new(Heads { count, width: head, causal }, element(gpu));
+            let got = attention.forward(&qkv, &Sequences::new(lengths.to_vec()))?.into_host()?;
+            found.near(format!("{lengths:?}, {count} heads of {head}"), &got, &want, tolerance(gpu));
         }
         Ok(())
     })
@@ -192,12 +205,12 @@ fn embeddings() -> Check {
         let (table, positions) = (exact(11 * width, 1), exact(5 * width, 2));
         let row = |table: &[f32], i: usize| table[i * width..(i + 1) * width].to_vec();
         let sum = |a: Vec<f32>, b: Vec<f32>| a.iter().zip(&b).map(|(a, b)| a + b).collect::<Vec<_>>();
-        let (ids, places) = ([3, 10, 0, 3, 7], [0, 1, 2, 0, 4]);
-        let pairs = ids.iter().zip(places);
-        let want: Vec<f32> =
-            pairs.flat_map(|(&id, at)| sum(row(&table, id as usize), row(&positions, at as usize))).collect();
-        let embedding = DeviceEmbedding::new(gpu, &table, &positions, width)?;
-        found.equal("tokens", bits(&embedding.forward(&ids, &places)?.read()?), bits(&want));
+        let ids: [&[u32]; 3] = [&[3, 10, 0], &[], &[3, 1, 1, 2, 7]];
+        let pairs = ids.iter().flat_map(|ids| ids.iter().zip(0..));
+        let want: Vec<f32> = pairs.flat_map(|(&id, at)| sum(row(&table, id as usize), row(&positions, at))).collect();
+        let tensor = |values: &[f32]| Tensor::new([values.len() / width, width], values.to_vec());
+        let embedding = Embedding::new(&tensor(&table)?, &tensor(&positions)?, &compute(gpu))?;
+        found.equal("tokens", bits(&embedding.forward(&ids)?.into_host()?), bits(&want));
         let patches = exact(3 * 4 * width, 3);
         let first = row(&table, 0);
         let want: Vec<f32> = (0..15)
@@ -206,8 +219,9 @@ fn embeddings() -> Check {
                 sum(patch, row(&positions, i % 5))
             })
             .collect();
-        let token = DeviceClassToken::new(gpu, &first, &positions)?;
-        found.equal("patches", bits(&token.forward(&upload_wide(gpu, &patches, width)?)?.read()?), bits(&want));
+        let token = ClassToken::new(&Tensor::new([width], first)?, &tensor(&positions)?, &compute(gpu))?;
+        let (got, _) = token.forward(&upload_wide(gpu, &patches, width)?)?;
+        found.equal("patches", bits(&got.into_host()?), bits(&want));
         Ok(())
     })
 }
@@ -246,6 +260,12 @@ pub fn convolved(
     sums
 }
 
+/// Weights (outputs, pixels, inputs) with the pixels of an input together, as files have them.
+pub fn filters_of(weight: &[f32], inputs: usize, area: usize) -> Vec<f32> {
+    let turned = |filter: &[f32]| (0..inputs * area).map(|i| filter[i % area * inputs + i / area]).collect::<Vec<_>>();
+    weight.chunks_exact(inputs * area).flat_map(turned).collect()
+}
+
 fn convolutions() -> Check {
     let cases = [
         // height, width, kernel, stride, padding; inputs, outputs: a stem, a bottleneck's parts, patches.
@@ -264,18 +284,20 @@ fn convolutions() -> Check {
             let pixels = exact(images * height * width * inputs, 1);
             let (weight, bias) = (exact(outputs * area * inputs, 2), exact(outputs, 3));
             let sums = convolved((images, inputs), windows, &pixels, (&weight, &bias));
-            let (sizes, patches, kind) = ((inputs, kernel), kernel == stride && padding == 0, element(gpu));
-            let convolution = DeviceConvolution::new(gpu, &weight, sizes, patches, Some(&bias), kind)?;
-            let x = convolution.upload(&pixels)?;
+            let filters = Filters { outputs, inputs, kernel, stride, padding };
+            let weight = filters_of(&weight, inputs, area);
+            let convolution = Convolution::new(&weight, filters, Some(bias), &compute(gpu))?.with(Activation::Relu);
+            let x = Maps { rows: Rows::new(pixels, inputs), height, width };
             let what = format!("{height} x {width}, {kernel} x {kernel} by {stride}, {inputs} to {outputs}");
-            let got = convolution.forward(&x, windows, Some(Activation::Relu), kind)?;
+            let got = convolution.forward(&x)?;
             let want: Vec<f32> = sums.iter().map(|x| x.max(0.0) as f32).collect();
-            found.near(&what, &got.read()?, &want, tolerance(gpu));
+            let (height, width) = (got.height, got.width);
+            found.near(&what, &got.rows.into_host()?, &want, tolerance(gpu));
             let residual = exact(sums.len(), 4);
             let want: Vec<f32> = sums.iter().zip(&residual).map(|(x, r)| (x + *r as f64).max(0.0) as f32).collect();
-            let mut out = upload(gpu, &residual, outputs)?;
-            convolution.forward_onto(&x, windows, &mut out, Some(Activation::Relu))?;
-            found.near(format!("{what}, with a residual"), &out.read()?, &want, tolerance(gpu));
+            let mut out = Maps { rows: Rows::on_device(upload(gpu, &residual, outputs)?), height, width };
+            convolution.forward_onto(&x, &mut out)?;
+            found.near(format!("{what}, with a residual"), &out.rows.into_host()?, &want, tolerance(gpu));
         }
         Ok(())
     })
@@ -292,7 +314,9 @@ fn pools() -> Check {
             let window = want[output * channels..(output + 1) * channels].iter_mut();
             window.zip(&pixels[pixel * channels..]).for_each(|(most, x)| *most = most.max(*x));
         });
-        found.equal("maxima", &max_pool(&upload(gpu, &pixels, channels)?, windows)?.read()?[..], &want);
+        let x = Maps { rows: Rows::on_device(upload(gpu, &pixels, channels)?), height, width };
+        let got = MaxPool { kernel: 3, stride: 2, padding: 1 }.forward(&x)?;
+        found.equal("maxima", &got.rows.into_host()?[..], &want);
 
         let (lengths, width) = ([3, 0, 1, 40], 516);
         let x = exact(44 * width, 2);
@@ -305,9 +329,8 @@ fn pools() -> Check {
                 sum.into_iter().map(move |x| (x / length.max(1) as f64) as f32)
             })
             .collect();
-        let sequences = SequenceRows::new(gpu, &lengths)?;
-        let x = upload_wide(gpu, &x, width)?;
-        found.near("means", &mean(&x, &sequences)?.read()?, &want, tolerance(gpu));
+        let got = mean(&upload_wide(gpu, &x, width)?, &Sequences::new(lengths.to_vec()))?;
+        found.near("means", &got.into_host()?, &want, tolerance(gpu));
         Ok(())
     })
 }

@@ -3,15 +3,15 @@
 
 use super::decoder::{self, encoded, rounded};
 use super::definition::{product, values};
-use super::encoder::{convolved, element, exact, tolerance, upload};
+use super::encoder::{compute, convolved, element, exact, filters_of, tolerance, upload};
 use super::{Check, Findings, bits};
 use crate::device::Gpu;
 use crate::error::Result;
-use crate::ops::convolution::DeviceConvolution;
+use crate::ops::convolution::{Convolution, Filters, Maps};
 use crate::ops::linear::stored::{DeviceWeight, Gates};
 use crate::ops::linear::tiled::{Finish, Gemm};
 use crate::ops::linear::{Activation, Windows};
-use crate::tensor::{Element, Matrix, Precision};
+use crate::tensor::{Element, Matrix, Precision, Rows};
 
 /// Side of a large tile, and rows of a piece, more than go through the kernels for few rows.
 const LARGE: usize = 128;
@@ -90,10 +90,12 @@ fn convolution(gpu: &Gpu, found: &mut Findings) -> Result<()> {
     let images = m.div_ceil(area);
     let pixels = exact(images * area * inputs, 1);
     let (weight, bias) = (exact(outputs * 9 * inputs, 2), exact(outputs, 3));
-    let convolution = DeviceConvolution::new(gpu, &weight, (inputs, 3), false, Some(&bias), element(gpu))?;
+    let filters = Filters { outputs, inputs, kernel: 3, stride: 1, padding: 1 };
+    let convolution = Convolution::new(&filters_of(&weight, inputs, 9), filters, Some(bias.clone()), &compute(gpu))?;
+    let convolution = convolution.with(Activation::Relu);
     let convolve = |pixels: &[f32]| -> Result<Vec<f32>> {
-        let x = convolution.upload(pixels)?;
-        Ok(convolution.forward(&x, windows, Some(Activation::Relu), element(gpu))?.read()?.to_vec())
+        let x = Maps { rows: Rows::new(pixels.to_vec(), inputs), height: windows.height, width: windows.width };
+        Ok(convolution.forward(&x)?.rows.into_host()?.to_vec())
     };
     let whole = convolve(&pixels)?;
     let image = area * inputs;

@@ -84,11 +84,6 @@ impl PackedBf16 {
         self.outputs
     }
 
-    /// Width of x.
-    pub fn inputs(&self) -> usize {
-        self.inputs
-    }
-
     /// `out = epilogue(x Wᵀ)`. x (n, inputs), out (n, outputs).
     pub fn forward<T: Value, U: Value>(&self, x: Operand<T>, out: &mut [U], epilogue: Epilogue) -> Result<()> {
         self.run(x, out, epilogue, has_bf16())

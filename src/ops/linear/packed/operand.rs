@@ -32,6 +32,12 @@ impl Windows {
         (count(self.height), count(self.width))
     }
 
+    /// Windows of images that have so many pixels in all.
+    pub fn count(&self, pixels: usize) -> usize {
+        let (down, across) = self.size();
+        pixels / (self.height * self.width).max(1) * down * across
+    }
+
     /// Whether each window is one pixel, and each pixel one window.
     pub fn are_pixels(&self) -> bool {
         self.kernel == 1 && self.stride == 1 && self.padding == 0

@@ -35,11 +35,6 @@ impl TransposedF32 {
         self.outputs
     }
 
-    /// Width of x.
-    pub fn inputs(&self) -> usize {
-        self.inputs
-    }
-
     /// `out = epilogue(x Wᵀ)`. x (n, inputs), out (n, outputs).
     pub fn forward(&self, x: Operand<f32>, out: &mut [f32], epilogue: Epilogue) -> Result<()> {
         check(&x, (self.outputs, self.inputs), out.len(), &epilogue)?;

@@ -1,16 +1,12 @@
 //! Convolutions, as products with the windows of images (kernels/convolution.cu).
 
-mod cuda;
-
 use rayon::prelude::*;
-
-pub use cuda::DeviceConvolution;
 
 use super::linear::{Activation, Linear, Windows};
 use crate::autograd::Cost;
 use crate::device::cpu::Buffer;
 use crate::error::{Error, Result};
-use crate::tensor::{Compute, Data, Element, Rows};
+use crate::tensor::{Compute, Data, Element, Matrix, Rows};
 
 /// Images or feature maps: a row for each pixel, image by image, line by line.
 #[derive(Debug)]
@@ -64,15 +60,13 @@ pub fn cost(filters: Filters, pixels: usize, windows: usize, operand: Element, o
     Cost::inference(2 * windows * weights, bytes)
 }
 
-/// A convolution; its activation and residual are those of [`Linear`].
+/// A convolution: a product with the windows of images; its activation and residual are those of [`Linear`].
 pub struct Convolution {
-    product: Product,
+    product: Linear,
     filters: Filters,
-}
-
-enum Product {
-    Host(Linear),
-    Device { convolution: DeviceConvolution, activation: Option<Activation>, output: Element },
+    /// Channels of a pixel, filled up with zeros.
+    channels: usize,
+    compute: Compute,
 }
 
 impl Convolution {
@@ -83,74 +77,60 @@ impl Convolution {
         if weight.len() != outputs * inputs * area || weight.is_empty() {
             return Err(Error::shape("convolution", format!("{} weights for {filters:?}", weight.len())));
         }
+        // A device's kernels copy eight values at a time; of patches, a whole row of pixels is contiguous in memory.
+        let together = if kernel == stride && padding == 0 { inputs * kernel } else { inputs };
+        let whole = compute.gpu.is_none() || compute.element()? == Element::F32 || together.is_multiple_of(8);
+        let channels = if whole { inputs } else { inputs.next_multiple_of(8) };
         // Windows have the channels of a pixel together, weights have the pixels of a channel.
-        let turned: Vec<f32> = weight
-            .chunks_exact(inputs * area)
-            .flat_map(|filter| (0..inputs * area).map(|i| filter[i % inputs * area + i / inputs]))
-            .collect();
-        let output = compute.element()?;
-        let product = match &compute.gpu {
-            None => Product::Host(Linear::new(&turned, outputs, bias, compute)?),
-            Some(gpu) => {
-                let (sizes, patches) = ((inputs, kernel), kernel == stride && padding == 0);
-                let bias = bias.as_deref();
-                let convolution = DeviceConvolution::new(gpu, &turned, sizes, patches, bias, output)?;
-                Product::Device { convolution, activation: None, output }
-            }
-        };
-        Ok(Convolution { product, filters })
+        let mut turned = vec![0.0; outputs * area * channels];
+        for (turned, filter) in turned.chunks_exact_mut(area * channels).zip(weight.chunks_exact(inputs * area)) {
+            filter.iter().enumerate().for_each(|(i, x)| turned[i % area * channels + i / area] = *x);
+        }
+        let product = Linear::new(&turned, outputs, bias, compute)?;
+        Ok(Convolution { product, filters, channels, compute: compute.clone() })
     }
 
     /// The same with an activation function.
     pub fn with(self, activation: Activation) -> Convolution {
-        let product = match self.product {
-            Product::Host(product) => Product::Host(product.with(activation)),
-            Product::Device { convolution, output, .. } => {
-                Product::Device { convolution, activation: Some(activation), output }
-            }
-        };
-        Convolution { product, ..self }
+        Convolution { product: self.product.with(activation), ..self }
     }
 
     /// The same with outputs in f32.
     pub fn wide(self) -> Convolution {
-        let product = match self.product {
-            Product::Host(product) => Product::Host(product.wide()),
-            Product::Device { convolution, activation, .. } => {
-                Product::Device { convolution, activation, output: Element::F32 }
-            }
-        };
-        Convolution { product, ..self }
+        Convolution { product: self.product.wide(), ..self }
     }
 
     /// Maps of the filters' responses. Images on the host are copied to where the convolution computes.
     pub fn forward(&self, x: &Maps) -> Result<Maps> {
         let windows = self.windows(x);
         let (height, width) = windows.size();
-        let rows = match (&self.product, x.rows.data()) {
-            (Product::Host(product), _) => product.forward_windows(&x.rows, windows, x.images() * height * width)?,
-            (Product::Device { convolution, activation, output }, data) => {
-                let forward = |x: &_| convolution.forward(x, windows, *activation, *output);
-                Rows::on_device(match data {
-                    Data::Device(x) => x.operand(convolution.element(), forward)?,
-                    _ => forward(&convolution.upload(x.rows.wide("convolution")?)?)?,
-                })
-            }
-        };
+        let copied = self.copied(&x.rows)?;
+        let rows = self.product.forward_windows(copied.as_ref().unwrap_or(&x.rows), windows)?;
         Ok(Maps { rows, height, width })
     }
 
     /// Adds to the residual, which has the size of the output, and applies the activation.
     pub fn forward_onto(&self, x: &Maps, residual: &mut Maps) -> Result<()> {
-        let windows = self.windows(x);
-        match (&self.product, x.rows.data(), residual.rows.data_mut()) {
-            (Product::Device { convolution, activation, .. }, Data::Device(x), Data::Device(out)) => {
-                let onto = |x: &_| convolution.forward_onto(x, windows, out.written(), *activation);
-                x.operand(convolution.element(), onto)
+        let copied = self.copied(&x.rows)?;
+        let rows = copied.as_ref().unwrap_or(&x.rows);
+        self.product.forward_windows_onto(rows, self.windows(x), &mut residual.rows)
+    }
+
+    /// Images on the host, if a device computes: in its memory, with as many channels as the kernels want.
+    fn copied(&self, x: &Rows) -> Result<Option<Rows>> {
+        let (Some(gpu), Data::F32(pixels)) = (&self.compute.gpu, x.data()) else { return Ok(None) };
+        let (inputs, channels) = (self.filters.inputs, self.channels);
+        let upload = |pixels: &[f32]| Matrix::upload(gpu, "images", pixels, channels, self.compute.element()?);
+        let rows = match channels == inputs {
+            true => upload(pixels)?,
+            false => {
+                let mut wide = Buffer::zeros(pixels.len() / inputs * channels);
+                let pairs = wide.par_chunks_exact_mut(channels).zip(pixels.par_chunks_exact(inputs));
+                pairs.for_each(|(wide, pixel)| wide[..inputs].copy_from_slice(pixel));
+                upload(&wide)?
             }
-            (Product::Host(product), ..) => product.forward_windows_onto(&x.rows, windows, &mut residual.rows),
-            _ => Err(Error::shape("convolution", "weights and images lie on different devices")),
-        }
+        };
+        Ok(Some(Rows::on_device(rows)))
     }
 
     fn windows(&self, x: &Maps) -> Windows {
