@@ -146,8 +146,8 @@ impl Checkpoint {
         self.shards.reader(&name)?.tensor_of(&name, &[self.config.hidden_size])
     }
 
-    /// Fails unless all matrices fit into a device's memory beside so many bytes of activations; the error says in which
-    /// precision they would.
+    /// Fails unless all matrices fit into a device's memory beside so many bytes of activations; the error says in
+    /// which precision they would.
     pub(super) fn expect_room(&self, gpu: &Gpu, activations: usize) -> Result<()> {
         let bytes: u64 = layout::matrices(&self.config).map(|layer| self.matrix_bytes(&layer)).sum::<Result<_>>()?;
         let (needed, free) = (bytes as usize + activations, gpu.available()?);

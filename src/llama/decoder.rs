@@ -32,9 +32,9 @@ pub enum Wanted {
 
 /// A decoder on any device: what [`super::Llama`] calls.
 ///
-/// On a device weights are in their precision, activations in bf16 or f16, everything that is summed up in f32. With f32
-/// weights, or under f32 arithmetic, activations are f32 too: slow, for comparison. On the host weights are where they
-/// are, activations f32.
+/// On a device weights are in their precision, activations in bf16 or f16, everything that is summed up in f32. With
+/// f32 weights, or under f32 arithmetic, activations are f32 too: slow, for comparison. On the host weights are where
+/// they are, activations f32.
 pub struct Decoder {
     owner: Owner,
     config: LlamaConfig,
@@ -75,8 +75,8 @@ fn element(precision: Precision, gpu: Option<&Gpu>) -> Element {
 impl Decoder {
     /// Takes the weights of a checkpoint, one layer after the other, so that no more than one matrix exists twice.
     ///
-    /// Fails if a device's kernels do not take its sizes, or if the weights do not fit into the device's memory; the error
-    /// says in which precision they would.
+    /// Fails if a device's kernels do not take its sizes, or if the weights do not fit into the device's memory; the
+    /// error says in which precision they would.
     pub fn load(checkpoint: &Checkpoint, gpu: Option<&Gpu>) -> Result<Decoder> {
         let config = checkpoint.config().clone();
         let element = element(checkpoint.precision(), gpu);

@@ -1,7 +1,7 @@
 //! Llama decoders (Touvron et al., 2023) from Hugging Face directories: Llama 2 and 3, TinyLlama and their kin.
 //!
-//! [`Llama`] is what callers use. Inside, `decoder` is the one definition of the network, made of [`ops`](crate::ops); keys
-//! and values of a [`Prefix`] are computed once and shared by all sequences that start with it.
+//! [`Llama`] is what callers use. Inside, `decoder` is the one definition of the network, made of [`ops`](crate::ops);
+//! keys and values of a [`Prefix`] are computed once and shared by all sequences that start with it.
 
 mod chat;
 mod checkpoint;
@@ -50,11 +50,11 @@ pub struct Llama {
 
 impl Llama {
     /// Opens a Hugging Face directory: `config.json`, `tokenizer.json`, safetensors; `tokenizer_config.json`,
-    /// `chat_template.jinja` and `generation_config.json` where there are any. `precision` converts the weights; without
-    /// one they stay as they are in the files. `gpu` is where it computes, `None` the CPU.
+    /// `chat_template.jinja` and `generation_config.json` where there are any. `precision` converts the weights;
+    /// without one they stay as they are in the files. `gpu` is where it computes, `None` the CPU.
     ///
-    /// Fails before anything is allocated if a file, a shard or a tensor is missing or not as `config.json` says, or if the
-    /// architecture is another.
+    /// Fails before anything is allocated if a file, a shard or a tensor is missing or not as `config.json` says, or if
+    /// the architecture is another.
     pub fn open(folder: &Path, precision: Option<Precision>, gpu: Option<&Gpu>) -> Result<Llama> {
         let checkpoint = Checkpoint::open(folder, precision)?;
         let config = checkpoint.config().clone();
@@ -91,7 +91,8 @@ impl Llama {
         &self.generation
     }
 
-    /// How the model wants conversations written. Fails if the directory has no chat template, or one that cannot be read.
+    /// How the model wants conversations written. Fails if the directory has no chat template, or one that cannot be
+    /// read.
     pub fn template(&self) -> Result<&ChatTemplate> {
         if let Some(template) = self.template.get() {
             return Ok(template);
@@ -123,8 +124,8 @@ impl Llama {
         self.engine.share(sequence)
     }
 
-    /// Logits (vocab) after the last token of each sequence: a prefix, if there is one, and the sequence's own tokens. All
-    /// sequences go through the network together; their keys and values are dropped.
+    /// Logits (vocab) after the last token of each sequence: a prefix, if there is one, and the sequence's own tokens.
+    /// All sequences go through the network together; their keys and values are dropped.
     pub fn continue_from(&self, prefix: Option<&Prefix>, batch: &[&[u32]]) -> Result<Vec<Vec<f32>>> {
         let mut sequences =
             batch.iter().map(|tokens| self.engine.sequence(prefix, tokens.len())).collect::<Result<Vec<_>>>()?;

@@ -106,7 +106,8 @@ impl Sequences {
         Sequences::new(vec![length; count])
     }
 
-    /// Where a device finds the offsets (n + 1). Fails unless the sequences have so many rows, which a kernel can count.
+    /// Where a device finds the offsets (n + 1). Fails unless the sequences have so many rows, which a kernel can
+    /// count.
     pub(crate) fn on(&self, gpu: &Gpu, rows: usize) -> Result<Ptr> {
         let found: usize = self.lengths.iter().sum();
         if found != rows || i32::try_from(rows).is_err() {

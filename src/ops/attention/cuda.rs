@@ -31,8 +31,8 @@ struct Args {
     padding: i32,
 }
 
-/// Attention of each sequence to itself: queries, keys and values side by side (rows, 3 · width) -> (rows, width), of the
-/// same element type.
+/// Attention of each sequence to itself: queries, keys and values side by side (rows, 3 · width) -> (rows, width), of
+/// the same element type.
 pub fn attend(qkv: &Matrix, sequences: &Sequences, heads: Heads) -> Result<Matrix> {
     let (gpu, element) = (qkv.gpu(), qkv.element());
     let Heads { count, width: head, causal } = heads;

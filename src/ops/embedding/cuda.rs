@@ -51,8 +51,8 @@ pub fn tokens(tokens: &Tensor, positions: &Tensor, ids: &[u32], places: &[u32], 
     Ok(out)
 }
 
-/// The patches (images · patches, width), f32, with the class vector (width) before each image's and all with their positions
-/// (1 + patches, width): (images · (1 + patches), width).
+/// The patches (images · patches, width), f32, with the class vector (width) before each image's and all with their
+/// positions (1 + patches, width): (images · (1 + patches), width).
 pub fn patches(class: &Tensor, positions: &Tensor, patches: &Matrix) -> Result<Matrix> {
     let (gpu, width, length) = (patches.gpu(), patches.width_of("embedding", Element::F32)?, positions.shape()[0]);
     let rows = patches.rows() / (length - 1) * length;

@@ -1,7 +1,7 @@
 //! Linear layers: `y = activation(x Wᵀ + b)`, or with a residual `activation(x Wᵀ + b + residual)`.
 //!
-//! - [`Linear`]: a layer of an encoder, whose weights are packed once for where it computes ([`packed`] on the CPU, [`tiled`]
-//!   on a device).
+//! - [`Linear`]: a layer of an encoder, whose weights are packed once for where it computes ([`packed`] on the CPU,
+//!   [`tiled`] on a device).
 //! - [`stored`]: weights of any precision that stay as and where they are, as a decoder's do.
 //! - [`differentiable`]: an operation of its own, with gradients.
 //! - `rows`: f32 with gradients, what the differentiable operations are made of on the CPU.

@@ -26,9 +26,9 @@ struct Args {
     border: i32,
 }
 
-/// The product of the windows of x (images · height · width, channels) with a weight (outputs, kernel · kernel · channels), the
-/// channel fastest, into `out` (images · windows, outputs). The kernels copy eight values at a time: channels in bf16 are a
-/// multiple of 8, or of patches those of a row of pixels.
+/// The product of the windows of x (images · height · width, channels) with a weight (outputs, kernel · kernel ·
+/// channels), the channel fastest, into `out` (images · windows, outputs). The kernels copy eight values at a time:
+/// channels in bf16 are a multiple of 8, or of patches those of a row of pixels.
 pub(super) fn launch(
     x: &Matrix,
     weight: &Matrix,

@@ -1,7 +1,7 @@
 //! Keys and values of a sequence: on the host an array per layer, on a device pages of 64 tokens.
 //!
-//! A sequence reads those of its prefix where they lie: nothing is copied, and the last page of a prefix need not be full,
-//! since the sequence's own tokens begin a page of their own.
+//! A sequence reads those of its prefix where they lie: nothing is copied, and the last page of a prefix need not be
+//! full, since the sequence's own tokens begin a page of their own.
 
 use std::sync::Arc;
 
@@ -72,8 +72,8 @@ impl Cache {
         let refused = || {
             let (needed, free) = (Bytes::of(needed), Bytes::of(free));
             let reason = format!(
-                "{room} tokens need {needed}, {free} are free, in which {fit} tokens would fit; shorten the prompt, ask \
-                 for fewer new tokens, or give fewer prompts at once"
+                "{room} tokens need {needed}, {free} are free, in which {fit} tokens would fit; shorten the prompt, \
+                 ask for fewer new tokens, or give fewer prompts at once"
             );
             let device = device.map_or("cpu".into(), |(gpu, _)| format!("{gpu:?}"));
             Error::device(device, "allocating keys and values", reason)
@@ -133,8 +133,8 @@ impl Cache {
         }
     }
 
-    /// Up to `count` keys or values of a head from a position on, as f32 (tokens, size of a head), on the host: fewer where
-    /// a part of the memory ends. `scratch` is where they are widened, if need be.
+    /// Up to `count` keys or values of a head from a position on, as f32 (tokens, size of a head), on the host: fewer
+    /// where a part of the memory ends. `scratch` is where they are widened, if need be.
     pub(super) fn read<'a>(
         &'a self,
         (layer, part, head): (usize, Part, usize),
