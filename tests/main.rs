@@ -14,6 +14,7 @@ mod driver;
 mod encoder;
 mod encoder_layers;
 mod encoding;
+mod experiment;
 mod fuzz;
 mod gradients;
 mod images;

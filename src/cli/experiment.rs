@@ -26,8 +26,8 @@ use super::paths;
 
 /// Reproduce a table or figure of the paper: train and evaluate all of its rows with several seeds, and compare them.
 ///
-/// NAME is one of the built-in experiments, main, ablation, strategy, top-k, llm-size, data-scale, generality, errors and
-/// complexity, or a TOML file (docs/reproduce.md). What is finished is never computed again: the same command goes on after
+/// NAME is one of the built-in experiments, main, ablation, strategy, top-k, llm-size, data-scale, generality, errors,
+/// qualitative and complexity, or a TOML file (docs/reproduce.md). What is finished is never computed again: the same command goes on after
 /// a kill. Writes summary.json and summary.txt, and a folder for each row and seed.
 #[derive(clap::Args)]
 pub struct Args {
@@ -38,8 +38,13 @@ pub struct Args {
     #[arg(long)]
     show: bool,
 
-    #[command(flatten)]
-    data: Option<DataArgs>,
+    /// Folder of the dataset (entities.jsonl, {train,valid,test}.jsonl, images/).
+    #[arg(long, value_name = "DIR", required_unless_present = "show")]
+    data: Option<PathBuf>,
+
+    /// Leave out bad records and images, count and list them, instead of stopping at the first.
+    #[arg(long)]
+    skip_bad: bool,
 
     /// Feature store that `fissfuse encode` made; all rows share it.
     #[arg(long, value_name = "DIR", required_unless_present = "show")]
@@ -98,9 +103,11 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     if args.show {
         return show(&args.name);
     }
-    let (Some(data_args), Some(features), Some(out)) = (&args.data, &args.features, &args.out) else {
-        anyhow::bail!("--data, --features and --out are needed");
+    // The parser requires them.
+    let (Some(data), Some(features), Some(out)) = (&args.data, &args.features, &args.out) else {
+        anyhow::bail!("--data, --features and --out, or --show");
     };
+    let data_args = DataArgs { data: data.clone(), skip_bad: args.skip_bad };
     let _watch = interrupt::watch()?;
     terminal::work_on();
     paths::keep_apart(&[("--data", &data_args.data), ("--features", features)], &[("--out", out)])?;

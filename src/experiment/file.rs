@@ -13,7 +13,7 @@ use crate::kar::{Scoring, Settings, Strategy};
 pub type Grid = BTreeMap<String, Vec<toml::Value>>;
 
 /// The experiments of the paper by name.
-pub const BUILT_IN: [(&str, &str); 9] = [
+pub const BUILT_IN: [(&str, &str); 10] = [
     ("main", include_str!("../../configs/experiments/main.toml")),
     ("ablation", include_str!("../../configs/experiments/ablation.toml")),
     ("strategy", include_str!("../../configs/experiments/strategy.toml")),
@@ -22,6 +22,7 @@ pub const BUILT_IN: [(&str, &str); 9] = [
     ("data-scale", include_str!("../../configs/experiments/data-scale.toml")),
     ("generality", include_str!("../../configs/experiments/generality.toml")),
     ("errors", include_str!("../../configs/experiments/errors.toml")),
+    ("qualitative", include_str!("../../configs/experiments/qualitative.toml")),
     ("complexity", include_str!("../../configs/experiments/complexity.toml")),
 ];
 
@@ -42,6 +43,9 @@ pub struct ExperimentFile {
     /// Whether the table has columns of parameters and FLOPs.
     #[serde(default)]
     pub complexity: bool,
+    /// How many mentions are shown that the row `against` links rightly and no other does.
+    #[serde(default)]
+    pub examples: usize,
     /// Settings of all rows, as far as their models heed them.
     #[serde(default)]
     pub base: Overrides,
@@ -166,6 +170,9 @@ impl ExperimentFile {
         }
         if let Some(against) = self.against.as_ref().filter(|name| !self.rows.iter().any(|row| row.name == **name)) {
             wrong.push(format!("against = \"{against}\" is no row"));
+        }
+        if self.examples > 0 && self.against.is_none() {
+            wrong.push("examples needs a row to be right: set against".to_string());
         }
         for grid in self.rows.iter().filter_map(|row| row.grid.as_ref()).chain([&self.grid]) {
             for (key, values) in grid {

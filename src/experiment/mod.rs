@@ -3,6 +3,7 @@
 //! A file ([`ExperimentFile`]) says which rows the table has. A [`Plan`] makes trials of them, [`run`] trains and evaluates
 //! what is not there yet, and a [`Summary`] is the table.
 
+mod examples;
 mod file;
 mod plan;
 mod question;
@@ -11,6 +12,7 @@ mod summary;
 mod text;
 mod trial;
 
+pub use examples::Example;
 pub use file::{BUILT_IN, ExperimentFile, Question, Row};
 pub use plan::{Plan, PlannedRow, Trial};
 pub use question::{Asked, ask};

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use serde::Serialize;
 
+use super::examples::{Example, examples};
 use super::file::ExperimentFile;
 use super::plan::Plan;
 use super::question::Asked;
@@ -45,6 +46,8 @@ pub struct Summary {
     pub paper: Option<u8>,
     /// In the order of the file, then what is reached without a model.
     pub rows: Vec<SummaryRow>,
+    /// Mentions that the row `against` alone links rightly, with the first seed.
+    pub examples: Vec<Example>,
     /// What re-ranking did, in the order of rows and of questions.
     pub reranked: Vec<Reranked>,
 }
@@ -161,6 +164,18 @@ impl Summary {
                 row.flops = planned.points.first().map(|point| flops_of(&point.config, data)).transpose()?;
             }
         }
+        let examples = match &file.against {
+            Some(against) if file.examples > 0 => {
+                let run = |number: usize| {
+                    let trial = plan.chosen(number, outcome.chosen[number]?).into_iter().next()?;
+                    let run = out.join(&trial.folder).join("run.jsonl");
+                    outcome.finished.contains_key(&trial.folder).then(|| (plan.rows[number].row.name.clone(), run))
+                };
+                let runs: Vec<_> = (0..plan.rows.len()).filter_map(run).collect();
+                examples(data, against, &runs, file.examples)?
+            }
+            _ => Vec::new(),
+        };
         let Baselines { list_order, chance } = Baselines::of(&samples, &data.test);
         for (name, metrics) in [("the lists' order", list_order), ("chance", chance)] {
             let metrics = Some(Spread::of(&[metrics])?);
@@ -176,6 +191,7 @@ impl Summary {
             bootstrap: RESAMPLING,
             paper: file.paper,
             rows,
+            examples,
             reranked,
         })
     }

@@ -1,7 +1,9 @@
 //! The tables of an experiment.
 
+use super::examples::Example;
 use super::summary::{Reranked, Summary, SummaryRow};
 use crate::eval::statistics;
+use crate::printable::printable;
 use crate::report::{rank_changes, table};
 
 /// Everything that a summary says, as text.
@@ -15,10 +17,22 @@ pub fn experiment_text(summary: &Summary) -> String {
     text += &format!("{} test mentions, {}; {spread}\n", summary.mentions, summary.protocol);
     text += &metrics(summary);
     text += &notes(summary);
+    for example in &summary.examples {
+        text += &shown(example);
+    }
     if !summary.reranked.is_empty() {
         text += &reranked(&summary.reranked);
     }
-    text
+    printable(&text).into_owned()
+}
+
+/// A mention with the best entities of each row.
+fn shown(example: &Example) -> String {
+    let Example { mention_id, mention, sentence, image, gold, ranked } = example;
+    let image = image.as_deref().unwrap_or("no image");
+    let text = format!("\n\"{mention}\" in \"{sentence}\" ({mention_id}, {image}): {gold}\n");
+    let rows = ranked.iter().map(|(row, best)| format!("  {row}: {}\n", best.join(" | ")));
+    text + &rows.collect::<String>()
 }
 
 fn percent(summary: &statistics::Summary) -> String {
