@@ -70,6 +70,11 @@ pub trait Network: Sync {
     /// Scores of all pairs of a batch (scores, pairs).
     fn forward(&self, layers: &Layers, batch: &Batch, noise: Option<Noise>) -> Result<Var>;
 
+    /// Whether a step of it can be recorded as a CUDA graph: not if its forward makes arrays that no batch holds.
+    fn records(&self) -> bool {
+        true
+    }
+
     /// Whether a side's items can be prepared without the other side, by [`PreparedSide`](super::PreparedSide).
     fn prepares(&self) -> bool {
         false

@@ -57,6 +57,12 @@ impl Steps {
         let Some(graph) = &mut self.graph else {
             return step(model, moments, batch, noise, update)?.later();
         };
+        let network = model.config().network;
+        if !network.records() {
+            return Err(Error::invalid(format!(
+                "steps of `{network}` cannot be recorded as graphs: leave out --graph"
+            )));
+        }
         // What shares its memory is copied before it is changed, which must not be left to a recording that may not run.
         let moments_of = moments.iter_mut().flat_map(|Moments { first, second }| [first, second]);
         model.parameters_mut().tensors_mut().iter_mut().chain(moments_of).try_for_each(|t| t.ptr_mut().map(drop))?;

@@ -50,6 +50,10 @@ impl Network for Drin {
         Loss::Hinge { margin: config.margin }
     }
 
+    fn records(&self) -> bool {
+        false
+    }
+
     fn forward(&self, layers: &Layers, batch: &Batch, noise: Option<Noise>) -> Result<Var> {
         let pairs = &batch.pairs;
         let vertices = |side: &Side, stream: u32| -> Result<[Var; 2]> {

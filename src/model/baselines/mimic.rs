@@ -55,6 +55,10 @@ impl Network for Mimic {
         plan.norm("cross_unit.norm", d);
     }
 
+    fn records(&self) -> bool {
+        false
+    }
+
     fn forward(&self, layers: &Layers, batch: &Batch, noise: Option<Noise>) -> Result<Var> {
         let projected = |side: &Side, stream: u32| -> Result<Projected> {
             Ok(Projected {
