@@ -59,39 +59,33 @@ extern "C" __global__ void __launch_bounds__(128) mix_backward(const __grid_cons
     if (row >= m.n) return;
     int64_t start = static_cast<int64_t>(row) * m.d, first = static_cast<int64_t>(row) * m.k;
     const float* grad = m.grad + start;
-    float weights[MODALITIES];
-#pragma unroll
-    for (int j = 0; j < MODALITIES; ++j) weights[j] = j < m.k ? m.softmax[first + j] : 0.0f;
+    // One modality after the other: pointers to all eight at once are more than registers hold.
     if (m.dlogits) {
-        float dots[MODALITIES] = {}, mean = 0;
-        for (int column = lane; column < m.d; column += WARP) {
-            float g = grad[column];
-#pragma unroll
-            for (int j = 0; j < MODALITIES; ++j)
-                if (j < m.k) dots[j] = fmaf(g, m.x[j][start + column], dots[j]);
+        float own = 0, mean = 0;
+#pragma unroll 1
+        for (int j = 0; j < m.k; ++j) {
+            const float* x = m.x[j] + start;
+            float dot = 0;
+            for (int column = lane; column < m.d; column += WARP) dot = fmaf(grad[column], x[column], dot);
+            dot = warp_sum(dot);
+            mean = fmaf(m.softmax[first + j], dot, mean);
+            if (lane == j) own = dot;
         }
-#pragma unroll
-        for (int j = 0; j < MODALITIES; ++j) {
-            dots[j] = warp_sum(dots[j]);
-            mean = fmaf(weights[j], dots[j], mean);
-        }
-#pragma unroll
-        for (int j = 0; j < MODALITIES; ++j) {
-            if (lane != j || j >= m.k) continue;
-            float gradient = weights[j] * (dots[j] - mean);
-            float* to = m.dlogits + first + j;
+        if (lane < m.k) {
+            float gradient = m.softmax[first + lane] * (own - mean);
+            float* to = m.dlogits + first + lane;
             *to = m.adds >> MODALITIES & 1 ? *to + gradient : gradient;
         }
         // What is added to the logits' gradient, where one tensor is both, comes after it.
         __syncwarp();
     }
-    for (int column = lane; column < m.d; column += WARP) {
-        float g = grad[column];
-#pragma unroll
-        for (int j = 0; j < MODALITIES; ++j) {
-            if (j >= m.k || m.dx[j] == nullptr) continue;
-            float* to = m.dx[j] + start + column;
-            *to = fmaf(weights[j], g, m.adds >> j & 1 ? *to : 0.0f);
-        }
+#pragma unroll 1
+    for (int j = 0; j < m.k; ++j) {
+        if (m.dx[j] == nullptr) continue;
+        float* to = m.dx[j] + start;
+        float weight = m.softmax[first + j];
+        bool adds = m.adds >> j & 1;
+        for (int column = lane; column < m.d; column += WARP)
+            to[column] = fmaf(weight, grad[column], adds ? to[column] : 0.0f);
     }
 }
