@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
+use clap::ArgGroup;
 use fissfuse::data::{Protocol, RunFile, Skipped, Split};
 use fissfuse::device::DeviceChoice;
 use fissfuse::files;
@@ -15,7 +16,7 @@ use fissfuse::report::{rank_change_table, reranking_table};
 use serde_json::json;
 
 use super::common::{DataArgs, at_least_one, list_skipped, progress, write_json};
-use super::language_model::{LanguageModelArgs, NONE_GIVEN};
+use super::language_model::LanguageModelArgs;
 use super::paths;
 
 /// Invalid answers that are shown on the terminal.
@@ -27,6 +28,7 @@ const SHOWN: usize = 3;
 /// such files, and what `link` writes is read too. Answers are appended to a journal as they arrive: a run that was
 /// stopped goes on where it stopped.
 #[derive(clap::Args)]
+#[command(group(ArgGroup::new("asked").args(["llm", "endpoint", "show_prompt"]).required(true).multiple(true)))]
 pub struct Args {
     #[command(flatten)]
     data: DataArgs,
@@ -163,7 +165,6 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     if !args.show_prompt {
         args.check_files(&out, journal.as_deref())?;
     }
-    anyhow::ensure!(args.show_prompt || args.model.is_given(), NONE_GIVEN);
     let endpoint = args.model.endpoint()?.map(Endpoint::new).transpose()?;
     let template = match &args.template {
         Some(path) => Template::read(path)?,
