@@ -238,6 +238,6 @@ mod tests {
             configured(&file, None, &file.rows[0], &Values::new()).unwrap_err()
         };
         assert!(row("train.learning_rat = 1.0").contains("learning_rat"));
-        assert!(row("model.name = 'mimik'").contains("there is no model `mimik`; there are fissfuse"));
+        assert!(row("model.name = 'mimik'").contains("there is no model `mimik`; there are bert, "));
     }
 }
