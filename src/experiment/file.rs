@@ -161,6 +161,9 @@ impl ExperimentFile {
         }
         let mut folders = BTreeSet::new();
         for row in &self.rows {
+            if folder_name(&row.name).is_empty() {
+                wrong.push(format!("the row's name `{}` has neither letter nor digit, for its folder", row.name));
+            }
             if !folders.insert(folder_name(&row.name)) {
                 wrong.push(format!("two rows are called `{}`, or nearly so", row.name));
             }
@@ -229,7 +232,7 @@ mod tests {
             seeds = [1, 1]
             against = "C"
             grid = { learning_rate = [], "train.seed" = [1] }
-            rows = [{ name = "A" }, { name = "a" }]
+            rows = [{ name = "A" }, { name = "a" }, { name = "../" }]
             rerank = [{ name = "K=1", k = 1 }]
         "#;
         let error = ExperimentFile::parse(Path::new("x.toml"), text).unwrap_err().to_string();
