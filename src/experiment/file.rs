@@ -238,6 +238,7 @@ mod tests {
         let error = ExperimentFile::parse(Path::new("x.toml"), text).unwrap_err().to_string();
         for part in [
             "one twice",
+            "`../` has neither",
             "`a`",
             "\"C\" is no row",
             "`learning_rate` is no",
