@@ -8,6 +8,7 @@ use fissfuse::encoder::bert::BertConfig;
 use fissfuse::encoder::clip::ClipConfig;
 use fissfuse::encoder::resnet::ResNetConfig;
 use fissfuse::encoder::{ImageProcessor, ProcessorKind, image_size, read_image};
+use fissfuse::experiment::ExperimentFile;
 use fissfuse::kar::answer::{Choice, Reading, read};
 use fissfuse::kar::{Budget, Header, Journal, LEAST_SHARE, Scoring, Strategy};
 use fissfuse::llama::{ChatTemplate, GenerationConfig, LlamaConfig, Message};
@@ -223,14 +224,34 @@ fn manifests_of_stores() {
     });
 }
 
+/// Contents of a folder's files.
+fn files_of(folder: &Path) -> Vec<Vec<u8>> {
+    let paths = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    paths.filter(|path| path.is_file()).map(|path| fs::read(path).unwrap()).collect()
+}
+
+#[test]
+fn experiments() {
+    let seeds = files_of(&PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("configs/experiments"));
+    let target = Target { test: "experiments", seeds, stride: 4, memory: |input| 64 * input + (1 << 20) };
+    fuzz(target, |input| {
+        if let Ok(text) = std::str::from_utf8(input) {
+            let _ = ExperimentFile::parse(Path::new("x.toml"), text);
+        }
+    });
+}
+
 #[test]
 fn settings_of_runs() {
     let folder = folder();
     let file = folder.path().join("run.toml");
     let configs = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("configs");
-    let seeds: Vec<Vec<u8>> =
-        fs::read_dir(configs).unwrap().map(|entry| fs::read(entry.unwrap().path()).unwrap()).collect();
-    let target = Target { test: "settings_of_runs", seeds, stride: 1, memory: |input| 32 * input + (1 << 20) };
+    let target = Target {
+        test: "settings_of_runs",
+        seeds: files_of(&configs),
+        stride: 1,
+        memory: |input| 32 * input + (1 << 20),
+    };
     fuzz(target, |input| {
         fs::write(&file, input).unwrap();
         if let Ok(config) = RunConfig::read(&file) {
