@@ -12,6 +12,9 @@ use crate::kar::{Scoring, Settings, Strategy};
 /// Settings to try, by their names such as `train.learning_rate`.
 pub type Grid = BTreeMap<String, Vec<toml::Value>>;
 
+/// Most points of a grid: each is a training.
+const MOST_POINTS: usize = 1000;
+
 /// The experiments of the paper by name.
 pub const BUILT_IN: [(&str, &str); 10] = [
     ("main", include_str!("../../configs/experiments/main.toml")),
@@ -178,6 +181,10 @@ impl ExperimentFile {
             wrong.push("examples needs a row to be right: set against".to_string());
         }
         for grid in self.rows.iter().filter_map(|row| row.grid.as_ref()).chain([&self.grid]) {
+            let points = grid.values().fold(1, |points: usize, values| points.saturating_mul(values.len()));
+            if points > MOST_POINTS {
+                wrong.push(format!("a grid has {points} points, and {MOST_POINTS} are the most"));
+            }
             for (key, values) in grid {
                 if !key
                     .split_once('.')
