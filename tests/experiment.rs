@@ -2,12 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
+use crate::kar::server::{Act, Server, good};
 use crate::support::{World, fissfuse, refuse, run, succeed};
 
 /// Two models of which one has a grid, one without parameters, and a row that is given.
@@ -118,6 +119,66 @@ fn a_table_has_its_rows_and_is_computed_once_however_the_work_is_shared() {
 }
 
 #[test]
+fn the_last_of_several_processes_finds_what_the_others_finished() {
+    let world = World::encoded();
+    let args = experiment(&world, "small.toml", &SMALL.replace("epochs = 2", "epochs = 8"), "shared");
+    let start = |shard: &'static str| {
+        let mut command = fissfuse(&[&args[..], &["--shard", shard]].concat());
+        command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap()
+    };
+    let printed: Vec<String> = ["1/3", "2/3", "3/3"]
+        .map(start)
+        .map(|child| String::from_utf8(child.wait_with_output().unwrap().stdout).unwrap())
+        .into();
+    // Whichever ended last saw all; one that waits for nobody says nothing of others.
+    assert!(printed.iter().any(|text| !text.contains("other processes'")), "{printed:?}");
+    let rows = computed(&world, "shared");
+    assert!(rows.as_array().unwrap()[..3].iter().all(|row| row["missing"] == json!([])), "{rows}");
+}
+
+#[test]
+fn a_signal_ends_questions_and_answers_are_kept() {
+    let world = World::encoded();
+    let text = "title = 'Asked'\nseeds = [0]\nrows = [{ name = 'BERT', model.name = 'bert', train.epochs = 1 }]\n\
+                rerank = [{ name = 'first', k = 3 }]\n";
+    let server = Server::new([good("A"), good("A"), Act::Sleep(Duration::from_millis(700))]);
+    let args = experiment(&world, "asked.toml", text, "asked");
+    let args = [&args[..], &["--endpoint", server.url.clone().leak(), "--model", "m", "--concurrency", "1"]].concat();
+    let mut child = fissfuse(&args).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    while server.calls() < 3 {
+        assert!(child.try_wait().unwrap().is_none(), "it ended before it was asked to");
+        thread::sleep(Duration::from_millis(5));
+    }
+    assert!(Command::new("kill").args(["-TERM", &child.id().to_string()]).status().unwrap().success());
+    let output = child.wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(143), "{said}");
+    assert!(said.contains("answers are kept in the journal; the same command goes on"), "{said}");
+    let before = server.calls();
+    assert!(before < 10, "{before} calls");
+    let printed = succeed(&args);
+    // Ten test mentions; one call was cut off by the server and made again.
+    assert_eq!(server.calls(), 11);
+    assert!(printed.contains("re-ranked") && !printed.contains("the others keep their ranking"), "{printed}");
+}
+
+#[test]
+fn answers_that_do_not_count_are_said() {
+    let world = World::encoded();
+    let text = "title = 'Asked'\nseeds = [0]\nrows = [{ name = 'BERT', model.name = 'bert', train.epochs = 1 }]\n\
+                rerank = [{ name = 'first', k = 3 }]\n";
+    let server = Server::new(vec![good("none of them"); 4]);
+    let args = experiment(&world, "asked.toml", text, "asked");
+    let printed = succeed(
+        &[&args[..], &["--endpoint", server.url.clone().leak(), "--model", "m", "--concurrency", "1"]].concat(),
+    );
+    assert!(printed.contains("count for 6 of 10 mentions; the others keep their ranking"), "{printed}");
+    // Without a model, the table says what is missing.
+    let printed = succeed(&experiment(&world, "asked.toml", text, "unasked"));
+    assert!(printed.contains("BERT, first: no language model is given"), "{printed}");
+}
+
+#[test]
 fn a_killed_experiment_goes_on_with_the_same_bits() {
     let text = SMALL.replace("epochs = 2", "epochs = 30") + "\n[[rows]]\nname = \"MIMIC\"\nmodel.name = \"mimic\"\n";
     let world = World::encoded();
@@ -172,13 +233,34 @@ fn what_makes_no_sense_is_named_before_anything_starts() {
     refuse(&unknown, &["unknown.toml", "unknown field `row`"]);
     refuse(&["experiment", "mein", "--data", "d", "--features", "f", "--out", "o"], &["there are main, ablation"]);
     let args = experiment(&world, "small.toml", SMALL, "mine");
-    refuse(&[&args[..], &["--run", "ALBEF=x"]].concat(), &["has no such row", "GEMEL"]);
+    refuse(&[&args[..], &["--run", "ALBEF=x"]].concat(), &["has no such name", "GEMEL"]);
+    refuse(&[&args[..], &["--run", "GEMEL=x", "--run", "GEMEL=y"]].concat(), &["given twice"]);
+    refuse(&[&args[..], &["--named-llm", "7b=x"]].concat(), &["has no such name; it has none"]);
+    let misspelt = SMALL.replace("base.model.d", "base.model.dropuot = 0.1\nbase.model.d");
+    refuse(&experiment(&world, "misspelt.toml", &misspelt, "wrong"), &["no setting `dropuot`", "dropout"]);
+    let asks = SMALL.to_string() + "\n[[rerank]]\nname = \"K=2\"\nk = 2\n";
+    let asks = experiment(&world, "asks.toml", &asks, "wrong");
+    refuse(&[&asks[..], &["--llm", world.arg("nowhere")]].concat(), &["nowhere", "config.json"]);
+    assert!(!world.path("wrong").exists());
     // A folder of another protocol, of changed settings, and of another dataset.
     succeed(&args);
     let other = SMALL.replace("base.model.d = 16", "base.model.d = 16\nbase.train.gold_missing = \"miss\"");
     refuse(&experiment(&world, "other.toml", &other, "mine"), &["another protocol", "choose another --out"]);
     let other = SMALL.replace("base.model.d = 16", "base.model.d = 8");
     refuse(&experiment(&world, "other.toml", &other, "mine"), &["result of other settings", "d was 16 and is now 8"]);
+    // A ranking that was cut, and features that lack a mention.
+    let run = world.path("mine/bert/learning-rate=0.01/seed-0/run.jsonl");
+    let whole = fs::read_to_string(&run).unwrap();
+    fs::write(&run, whole.lines().take(5).map(|line| format!("{line}\n")).collect::<String>()).unwrap();
+    refuse(&args, &["run.jsonl", "is not as its trial wrote it"]);
+    fs::write(&run, whole).unwrap();
+    succeed(&args);
+    let valid = fs::read(world.path("data/valid.jsonl")).unwrap();
+    fs::remove_file(world.path("data/valid.jsonl")).unwrap();
+    let unvalidated = experiment(&world, "small.toml", SMALL, "unvalidated");
+    refuse(&unvalidated, &["row `BERT` chooses from a grid", "no valid.jsonl"]);
+    assert!(!world.path("unvalidated").exists());
+    fs::write(world.path("data/valid.jsonl"), valid).unwrap();
     world.change_line("data/test.jsonl", 1, |mention| mention["gold"] = mention["candidates"][0].clone());
     refuse(&experiment(&world, "small.toml", SMALL, "mine"), &["another dataset, or on this one before"]);
 }

@@ -7,6 +7,7 @@ use anyhow::Context;
 use fissfuse::data::Skipped;
 use fissfuse::device::DeviceChoice;
 use fissfuse::device::cuda::Arithmetic;
+use fissfuse::eval::RunRanks;
 use fissfuse::experiment::{
     Asked, BUILT_IN, Data, ExperimentFile, Options, Outcome, Plan, Question, Reranked, Shard, Summary, ask, claim,
     experiment_text,
@@ -16,6 +17,7 @@ use fissfuse::interrupt;
 use fissfuse::kar::Scoring;
 use fissfuse::kar::endpoint::Endpoint;
 use fissfuse::kar::model::LanguageModel;
+use fissfuse::llama::LlamaConfig;
 use fissfuse::report::Paper;
 use fissfuse::terminal;
 use indicatif::ProgressBar;
@@ -112,12 +114,9 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     terminal::work_on();
     paths::keep_apart(&[("--data", &data_args.data), ("--features", features)], &[("--out", out)])?;
     files::expect_folder_at(out)?;
-    let runs: HashMap<String, PathBuf> = args.runs.iter().cloned().collect();
-    let known = |name: &&String| !file.rows.iter().any(|row| row.run_file && row.name == **name);
-    if let Some(name) = runs.keys().find(known) {
-        let names: Vec<&str> = file.rows.iter().filter(|row| row.run_file).map(|row| row.name.as_str()).collect();
-        anyhow::bail!("--run {name}: the experiment has no such row; of run files it has: {}", names.join(", "));
-    }
+    paths::no_other_kind("--out", out, &[])?;
+    check_names(&args, &file)?;
+    check_models(&args, &file)?;
     let config = args.config.as_deref().map(|path| -> anyhow::Result<toml::Table> {
         let text = files::read_text_or_stream(path)?;
         toml::from_str(&text).with_context(|| format!("{}: is no configuration", path.display()))
@@ -128,21 +127,32 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     let batcher = batcher(&dataset, features)?;
     let plan = Plan::new(&file, config.as_ref(), batcher.store().manifest())?;
     let data = Data::read(&dataset, &batcher, plan.gold_missing()?, &mut skipped)?;
+    plan.expect_choices(&data)?;
+    let tolerance = data_args.tolerance();
+    let mut runs = HashMap::new();
+    for (name, path) in &args.runs {
+        runs.insert(name.clone(), RunRanks::read(path, &dataset, &data.test, tolerance, &mut skipped)?);
+    }
     list_skipped(&skipped);
     files::create_folder(out)?;
     claim(out, &data)?;
     let Args { jobs, shard, arithmetic, device, .. } = &args;
     let options = Options { out, jobs: *jobs, devices: device, arithmetic: *arithmetic, shard: *shard };
-    let outcome = fissfuse::experiment::run(&plan, &data, &options, &|line| eprintln!("{line}"))?;
-    let reranked = rerank_all(&args, (&file, &plan), &data, &outcome)?;
-    let mut summary = Summary::new((&file, &plan), &data, &outcome, (out, &runs), reranked)?;
-    if let Some(dataset) = &args.beside {
-        summary.stand_beside(&file, &Paper::built_in()?, dataset);
-    }
-    let text = experiment_text(&summary);
-    println!("{text}");
-    write_json(&out.join("summary.json"), &summary)?;
-    files::write_whole(&out.join("summary.txt"), |out| write!(out, "{text}"))?;
+    let (outcome, summary) = loop {
+        let outcome = fissfuse::experiment::run(&plan, &data, &options, &|line| eprintln!("{line}"))?;
+        let reranked = rerank_all(&args, (&file, &plan), &data, &outcome)?;
+        let mut summary = Summary::new((&file, &plan), &data, &outcome, (out, &runs), reranked)?;
+        if let Some(dataset) = &args.beside {
+            summary.stand_beside(&file, &Paper::built_in()?, dataset);
+        }
+        write_json(&out.join("summary.json"), &summary)?;
+        files::write_whole(&out.join("summary.txt"), |out| write!(out, "{}", experiment_text(&summary)))?;
+        // Another process may have ended with more than this one saw, and its table was written over now.
+        if !outcome.is_overtaken(out) {
+            break (outcome, summary);
+        }
+    };
+    println!("{}", experiment_text(&summary));
     println!("wrote {} and summary.txt", out.join("summary.json").display());
     let (failed, elsewhere) = (outcome.failed.len(), outcome.elsewhere.len());
     if elsewhere > 0 {
@@ -150,7 +160,44 @@ pub fn run(args: Args) -> anyhow::Result<()> {
             "{elsewhere} trials are other processes'; when they are finished, the same command completes the table"
         );
     }
+    let unasked = summary.reranked.iter().filter(|reranked| reranked.missing.is_some()).count();
     anyhow::ensure!(failed == 0, "{failed} trials failed; the same command tries them again");
+    anyhow::ensure!(
+        unasked == 0 || elsewhere > 0 || !gives_models(&args),
+        "{unasked} re-rankings failed; the same command tries them again"
+    );
+    Ok(())
+}
+
+/// Whether a language model was given, by whatever flag.
+fn gives_models(args: &Args) -> bool {
+    args.model.is_given() || !args.llms.is_empty()
+}
+
+/// Fails if what is given by name has no place in the experiment, or is given twice.
+fn check_names(args: &Args, file: &ExperimentFile) -> anyhow::Result<()> {
+    let of_rows: Vec<&str> = file.rows.iter().filter(|row| row.run_file).map(|row| row.name.as_str()).collect();
+    let of_questions: Vec<&str> = file.rerank.iter().filter_map(|question| question.llm.as_deref()).collect();
+    for (flag, given, there) in [("--run", &args.runs, of_rows), ("--named-llm", &args.llms, of_questions)] {
+        for (at, (name, _)) in given.iter().enumerate() {
+            let all = if there.is_empty() { "none".into() } else { there.join(", ") };
+            anyhow::ensure!(
+                there.contains(&name.as_str()),
+                "{flag} {name}: the experiment has no such name; it has {all}"
+            );
+            anyhow::ensure!(given[..at].iter().all(|(other, _)| other != name), "{flag} {name} is given twice");
+        }
+    }
+    Ok(())
+}
+
+/// Fails if a language model that will be asked cannot be opened, as far as can be seen before anything is trained.
+fn check_models(args: &Args, file: &ExperimentFile) -> anyhow::Result<()> {
+    let folders = args.llms.iter().map(|(_, folder)| folder).chain(&args.model.llm);
+    for folder in folders.filter(|_| !file.rerank.is_empty()) {
+        LlamaConfig::read(folder)?;
+    }
+    args.model.endpoint()?.map(Endpoint::new).transpose()?;
     Ok(())
 }
 

@@ -135,6 +135,10 @@ fn print_epoch(record: &EpochRecord, epochs: usize) {
         format!("  valid H@1 {h1:.2} H@3 {h3:.2} MR {:.3} MRR {mrr:.2}", m.mean_rank)
     });
     let best = if record.best && record.valid.is_some() { " *" } else { "" };
+    if losses.is_empty() {
+        println!("nothing to train: the model has no parameters{valid}");
+        return;
+    }
     println!(
         "epoch {:>3}/{epochs}  loss {:.4} ({})  {:.0} samples/s{valid}{best}",
         record.epoch,

@@ -1,8 +1,10 @@
 //! From mentions to batches of features: looks up each item once, orders candidates, samples negatives.
 
 use std::collections::HashMap;
+use std::fmt;
 use std::sync::Arc;
 
+use clap::ValueEnum;
 use rand::seq::{SliceRandom, index};
 use serde::{Deserialize, Serialize};
 
@@ -24,6 +26,13 @@ pub enum GoldMissing {
     Miss,
     /// The gold entity is added to the candidates.
     Inject,
+}
+
+impl fmt::Display for GoldMissing {
+    /// As configurations have it.
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.write_str(self.to_possible_value().as_ref().map_or("", |value| value.get_name()))
+    }
 }
 
 /// Places of a mention's or an entity's text and image in the store.

@@ -15,6 +15,12 @@ pub type Grid = BTreeMap<String, Vec<toml::Value>>;
 /// Most points of a grid: each is a training.
 const MOST_POINTS: usize = 1000;
 
+/// Bytes of the longest name of a row or a question.
+const LONGEST_NAME: usize = 100;
+
+/// What lies beside the rows' folders.
+const FILES: [&str; 3] = ["experiment.json", "summary.json", "summary.txt"];
+
 /// The experiments of the paper by name.
 pub const BUILT_IN: [(&str, &str); 10] = [
     ("main", include_str!("../../configs/experiments/main.toml")),
@@ -162,46 +168,32 @@ impl ExperimentFile {
         if self.rows.is_empty() {
             wrong.push("there is no [[rows]]".to_string());
         }
-        let mut folders = BTreeSet::new();
-        for row in &self.rows {
-            if folder_name(&row.name).is_empty() {
-                wrong.push(format!("the row's name `{}` has neither letter nor digit, for its folder", row.name));
-            }
-            if !folders.insert(folder_name(&row.name)) {
-                wrong.push(format!("two rows are called `{}`, or nearly so", row.name));
-            }
-            if row.run_file && !(row.model.is_empty() && row.train.is_empty() && row.grid.is_none()) {
-                wrong.push(format!("row `{}` is a run file and has settings", row.name));
-            }
-        }
         if let Some(against) = self.against.as_ref().filter(|name| !self.rows.iter().any(|row| row.name == **name)) {
             wrong.push(format!("against = \"{against}\" is no row"));
         }
         if self.examples > 0 && self.against.is_none() {
             wrong.push("examples needs a row to be right: set against".to_string());
         }
-        for grid in self.rows.iter().filter_map(|row| row.grid.as_ref()).chain([&self.grid]) {
-            let points = grid.values().fold(1, |points: usize, values| points.saturating_mul(values.len()));
-            if points > MOST_POINTS {
-                wrong.push(format!("a grid has {points} points, and {MOST_POINTS} are the most"));
-            }
-            for (key, values) in grid {
-                if !key
-                    .split_once('.')
-                    .is_some_and(|(table, key)| ["model", "train"].contains(&table) && !key.is_empty())
-                {
-                    wrong.push(format!("grid: `{key}` is no setting; give one like \"train.learning_rate\""));
-                }
-                if key == "train.seed" {
-                    wrong.push("grid: `train.seed` is not to be chosen; seeds lists them".to_string());
-                }
-                if values.is_empty() {
-                    wrong.push(format!("grid: `{key}` has no values"));
-                }
-            }
+        if [&self.base.train].into_iter().chain(self.rows.iter().map(|row| &row.train)).any(|t| t.contains_key("seed"))
+        {
+            wrong.push("train.seed has no effect: seeds lists them".to_string());
         }
+        let mut folders = BTreeSet::new();
+        for row in &self.rows {
+            wrong.extend(wrong_name(&row.name));
+            if !folders.insert(folder_name(&row.name)) {
+                wrong.push(format!("two rows are called `{}`, or nearly so", row.name));
+            }
+            wrong.extend(row.wrong());
+        }
+        self.rows
+            .iter()
+            .filter_map(|row| row.grid.as_ref())
+            .chain([&self.grid])
+            .for_each(|g| wrong.extend(wrong_grid(g)));
         let mut names = BTreeSet::new();
         for question in &self.rerank {
+            wrong.extend(wrong_name(&question.name));
             if !names.insert(folder_name(&question.name)) {
                 wrong.push(format!("two of [[rerank]] are called `{}`, or nearly so", question.name));
             }
@@ -211,6 +203,63 @@ impl ExperimentFile {
         }
         wrong
     }
+}
+
+impl Row {
+    fn wrong(&self) -> Vec<String> {
+        let mut wrong = Vec::new();
+        if self.run_file && !(self.model.is_empty() && self.train.is_empty() && self.grid.is_none()) {
+            wrong.push(format!("row `{}` is a run file and has settings", self.name));
+        }
+        for key in self.grid.iter().flat_map(Grid::keys) {
+            let set = key.split_once('.').is_some_and(|(table, key)| match table {
+                "model" => self.model.contains_key(key),
+                _ => self.train.contains_key(key),
+            });
+            if set {
+                wrong.push(format!("row `{}` has `{key}` both as a setting and in its grid", self.name));
+            }
+        }
+        wrong
+    }
+}
+
+/// What is wrong with a name that is to be a folder's.
+fn wrong_name(name: &str) -> Option<String> {
+    let folder = folder_name(name);
+    if folder.is_empty() {
+        return Some(format!("the name `{name}` has neither letter nor digit, for its folder"));
+    }
+    if folder.len() > LONGEST_NAME {
+        return Some(format!("the name `{name}` is longer than {LONGEST_NAME} bytes, too long for a folder"));
+    }
+    FILES.contains(&folder.as_str()).then(|| format!("the name `{name}` is that of a file in the experiment's folder"))
+}
+
+fn wrong_grid(grid: &Grid) -> Vec<String> {
+    let mut wrong = Vec::new();
+    let points = grid.values().fold(1, |points: usize, values| points.saturating_mul(values.len()));
+    if points > MOST_POINTS {
+        wrong.push(format!("a grid has {points} points, and {MOST_POINTS} are the most"));
+    }
+    for (key, values) in grid {
+        let of_a_table =
+            key.split_once('.').is_some_and(|(table, key)| ["model", "train"].contains(&table) && !key.is_empty());
+        if !of_a_table {
+            wrong.push(format!("grid: `{key}` is no setting; give one like \"train.learning_rate\""));
+        }
+        if key == "train.seed" {
+            wrong.push("grid: `train.seed` is not to be chosen; seeds lists them".to_string());
+        }
+        if values.is_empty() {
+            wrong.push(format!("grid: `{key}` has no values"));
+        }
+        let distinct = values.iter().map(|value| folder_name(&value.to_string())).collect::<BTreeSet<_>>();
+        if distinct.len() < values.len() {
+            wrong.push(format!("grid: `{key}` has a value twice"));
+        }
+    }
+    wrong
 }
 
 /// A name as one folder's: letters, digits, dots, equals signs and hyphens.
@@ -228,7 +277,12 @@ mod tests {
     fn the_built_in_experiments_make_sense() {
         for (name, _) in BUILT_IN {
             let file = ExperimentFile::open(name).unwrap();
-            assert!(!file.rows.is_empty(), "{name}");
+            // A configuration of the user's must not make another model of a row.
+            let named = |row: &Row| row.run_file || row.model.contains_key("name");
+            assert!(file.rows.iter().all(named), "{name}");
+            let ours =
+                file.rows.iter().filter(|row| row.model.get("name").and_then(|n| n.as_str()) == Some("fissfuse"));
+            assert!(ours.into_iter().all(|row| row.model.contains_key("ablation")), "{name}");
         }
     }
 
@@ -238,13 +292,19 @@ mod tests {
             title = "t"
             seeds = [1, 1]
             against = "C"
-            grid = { learning_rate = [], "train.seed" = [1] }
-            rows = [{ name = "A" }, { name = "a" }, { name = "../" }]
+            grid = { learning_rate = [], "train.seed" = [1], "model.d" = [8, 8] }
+            base.train.seed = 3
+            rows = [{ name = "A" }, { name = "a" }, { name = "../" }, { name = "summary.json" },
+                { name = "B", train.epochs = 2, grid = { "train.epochs" = [1, 2] } }]
             rerank = [{ name = "K=1", k = 1 }]
         "#;
         let error = ExperimentFile::parse(Path::new("x.toml"), text).unwrap_err().to_string();
         for part in [
             "one twice",
+            "train.seed has no effect",
+            "has a value twice",
+            "`summary.json` is that of a file",
+            "both as a setting and in its grid",
             "`../` has neither",
             "`a`",
             "\"C\" is no row",

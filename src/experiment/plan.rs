@@ -3,16 +3,19 @@
 use std::path::PathBuf;
 
 use super::file::{ExperimentFile, Grid, Row, folder_name};
+use super::trial::Data;
 use crate::data::{GoldMissing, Manifest};
 use crate::error::{Error, Result};
 use crate::model::Architecture;
-use crate::train::RunConfig;
+use crate::train::{ModelSettings, RunConfig};
 
 /// One training and evaluation.
 #[derive(Clone, Debug)]
 pub struct Trial {
     /// Its folder below the experiment's.
     pub folder: PathBuf,
+    /// Tells it from all others of the plan, in every process.
+    pub number: usize,
     /// Number of its row.
     pub row: usize,
     /// Number of its point of the grid.
@@ -94,7 +97,20 @@ impl Plan {
         match policies.find(|policy| *policy != first) {
             None => Ok(first),
             Some(other) => Err(Error::invalid(format!(
-                "rows with gold_missing {first:?} and {other:?} are of different protocols and cannot be compared"
+                "settings with gold_missing {first} and {other} are of different protocols and cannot be compared"
+            ))),
+        }
+    }
+
+    /// Fails if a row is to choose from its grid by validation mentions that are not there.
+    pub fn expect_choices(&self, data: &Data) -> Result<()> {
+        let chooses = |row: &usize| !self.choosing(*row).is_empty();
+        match (0..self.rows.len()).find(chooses).filter(|_| data.valid.is_empty()) {
+            None => Ok(()),
+            Some(row) => Err(Error::invalid(format!(
+                "row `{}` chooses from a grid by the validation MRR, and the dataset has no valid.jsonl; give one value of each \
+                 setting, or split the dataset",
+                self.rows[row].row.name
             ))),
         }
     }
@@ -109,7 +125,12 @@ impl Plan {
             "" => folder,
             label => folder.join(folder_name(label)),
         };
-        Trial { folder: folder.join(format!("seed-{seed}")), row, point, seed, config }
+        let before = self.rows[..row].iter().map(|planned| planned.points.len() + self.seeds.len()).sum::<usize>();
+        let number = match self.seeds.iter().position(|known| *known == seed) {
+            Some(later @ 1..) => before + points.len() + later,
+            _ => before + point,
+        };
+        Trial { folder: folder.join(format!("seed-{seed}")), number, row, point, seed, config }
     }
 
     /// Trials that choose a row's point: with the first seed; none where there is nothing to choose.
@@ -155,6 +176,7 @@ fn configured(
 ) -> Result<RunConfig, String> {
     let mut table = config.cloned().unwrap_or_default();
     merge(&mut table, "model", &file.base.model)?;
+    expect_known(section(&table, "model"))?;
     merge(&mut table, "train", &file.base.train)?;
     let name = row.model.get("name").or_else(|| section(&table, "model").and_then(|model| model.get("name")));
     let architecture: Architecture = match name {
@@ -176,6 +198,19 @@ fn configured(
 
 fn section<'t>(table: &'t toml::Table, name: &str) -> Option<&'t toml::Table> {
     table.get(name).and_then(toml::Value::as_table)
+}
+
+/// Fails at a key of `[model]` that no model has: what one model does not heed is left out, but what none knows is a mistake.
+fn expect_known(model: Option<&toml::Table>) -> Result<(), String> {
+    let default = toml::Table::try_from(ModelSettings::default()).map_err(|e| e.to_string())?;
+    let known = |key: &&String| default.contains_key(*key) || *key == "widths";
+    match model.into_iter().flat_map(toml::Table::keys).find(|key| !known(key)) {
+        None => Ok(()),
+        Some(key) => Err(format!(
+            "[model] has no setting `{key}`; it has {}, widths",
+            default.keys().cloned().collect::<Vec<_>>().join(", ")
+        )),
+    }
 }
 
 /// Sets values of a table within a table.

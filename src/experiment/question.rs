@@ -6,7 +6,7 @@ use indicatif::ProgressBar;
 use serde::{Deserialize, Serialize};
 
 use super::file::{Question, folder_name};
-use super::trial::Data;
+use super::trial::{Data, RUN};
 use crate::data::{RunFile, Skipped, Tolerance};
 use crate::error::{Error, Result};
 use crate::eval::Metrics;
@@ -21,6 +21,8 @@ pub struct Asked {
     pub model: String,
     /// Mentions of the run file.
     pub mentions: usize,
+    /// Those whose answers count; all others keep their ranking.
+    pub answered: usize,
     /// Mentions with fewer candidates than were to be asked about.
     pub shorter_than_k: usize,
     /// Metrics before.
@@ -57,19 +59,19 @@ pub fn ask<E: From<Error>>(
     files::create_folder(&out)?;
     let _lock = FolderLock::take(&out)?;
     let settings = question.settings(scoring);
-    let run = RunFile::read(&folder.join("run.jsonl"))?;
+    let run = RunFile::read(&folder.join(RUN))?;
     let mut skipped = Skipped::default();
     let rankings = run.rankings(data.dataset, &data.test, Tolerance::Strict, &mut skipped)?;
-    let rankings = rankings.complete(&folder.join("run.jsonl"), Tolerance::Strict, &mut skipped)?;
+    let rankings = rankings.complete(&folder.join(RUN), Tolerance::Strict, &mut skipped)?;
     let template = Template::built_in(settings.strategy)?;
     let mut model = open()?;
     let header = Header::new(&*model, &settings, &template, data.dataset, &run)?;
-    let path = out.join("run.jsonl");
+    let path = out.join(RUN);
     let mut journal = Journal::open(&Journal::beside(&path), &header)?;
     let outcome = rerank(&rankings, data.dataset, &template, &settings, &mut *model, Some(&mut journal), bar)?;
     write_run(&path, data.dataset, &rankings, &outcome.reranked)?;
     let made = Report::new(model.identity(), &settings, &rankings, data.test.len(), &outcome);
     files::write_whole(&report, |out| writeln!(out, "{}", serde_json::to_string_pretty(&made)?))?;
-    let Report { model, mentions, shorter_than_k, before, after, changes, .. } = made;
-    Ok(Asked { model, mentions, shorter_than_k, before, after, changes })
+    let Report { model, mentions, answered, shorter_than_k, before, after, changes, .. } = made;
+    Ok(Asked { model, mentions, answered, shorter_than_k, before, after, changes })
 }

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use serde::{Deserialize, Serialize};
 
 use super::plan::{Plan, Trial};
-use super::trial::{self, Data, TrialResult};
+use super::trial::{self, Data, RESULT, TrialResult};
 use crate::data::Manifest;
 use crate::device::cuda::Arithmetic;
 use crate::device::{DeviceChoice, Gpu};
@@ -75,6 +75,13 @@ pub struct Outcome {
     pub chosen: Vec<Option<usize>>,
 }
 
+impl Outcome {
+    /// Whether a trial that was another process's is finished by now.
+    pub fn is_overtaken(&self, experiment: &Path) -> bool {
+        self.elsewhere.iter().any(|folder| experiment.join(folder).join(RESULT).exists())
+    }
+}
+
 /// Takes the folder for this dataset, protocol and version, or finds that it is.
 pub fn claim(out: &Path, data: &Data) -> Result<()> {
     let path = out.join("experiment.json");
@@ -102,25 +109,33 @@ pub fn claim(out: &Path, data: &Data) -> Result<()> {
     }
     if there.gold_missing != identity.gold_missing {
         let (there, here) = (there.gold_missing, identity.gold_missing);
-        return refuse(format!("of another protocol: gold_missing was {there:?} and is now {here:?}"));
+        return refuse(format!("of another protocol: gold_missing was {there} and is now {here}"));
     }
     Ok(())
 }
 
 /// Computes what is not there yet; `said` gets a line for each trial that ends. Trials that fail do not stop the others.
+/// Looks again as long as that brings something: other processes on the same folder may have finished meanwhile.
 pub fn run(plan: &Plan, data: &Data, options: &Options, said: &(dyn Fn(&str) + Sync)) -> Result<Outcome> {
     let mut outcome = Outcome { chosen: vec![None; plan.rows.len()], ..Outcome::default() };
-    // The choices first, for what is trained with the other seeds depends on them.
     let choosing: Vec<Trial> = (0..plan.rows.len()).flat_map(|row| plan.choosing(row)).collect();
     let later = plan.rows.iter().filter(|row| row.hole.is_none() && row.points.len() > 1).count();
-    compute(&choosing, later * (plan.seeds.len() - 1), data, options, &mut outcome, said)?;
-    for row in 0..plan.rows.len() {
-        outcome.chosen[row] = choose(plan, row, &outcome);
+    loop {
+        let before = outcome.finished.len() + outcome.failed.len();
+        outcome.elsewhere.clear();
+        // The choices first, for what is trained with the other seeds depends on them.
+        compute(&choosing, later * (plan.seeds.len() - 1), data, options, &mut outcome, said)?;
+        for row in 0..plan.rows.len() {
+            outcome.chosen[row] = choose(plan, row, &outcome);
+        }
+        let chosen =
+            |(row, point): (usize, &Option<usize>)| point.map(|point| plan.chosen(row, point)).unwrap_or_default();
+        let trials: Vec<Trial> = outcome.chosen.iter().enumerate().flat_map(chosen).collect();
+        compute(&trials, 0, data, options, &mut outcome, said)?;
+        if outcome.elsewhere.is_empty() || outcome.finished.len() + outcome.failed.len() == before {
+            return Ok(outcome);
+        }
     }
-    let chosen = |(row, point): (usize, &Option<usize>)| point.map(|point| plan.chosen(row, point)).unwrap_or_default();
-    let trials: Vec<Trial> = outcome.chosen.iter().enumerate().flat_map(chosen).collect();
-    compute(&trials, 0, data, options, &mut outcome, said)?;
-    Ok(outcome)
 }
 
 /// The point of the best validation MRR, the first of equal ones; none while one of them is not there.
@@ -156,31 +171,41 @@ fn compute(
     said: &(dyn Fn(&str) + Sync),
 ) -> Result<()> {
     let mut todo = Vec::new();
-    for (number, trial) in trials.iter().enumerate() {
+    for trial in trials {
+        if outcome.finished.contains_key(&trial.folder) || outcome.failed.contains_key(&trial.folder) {
+            continue;
+        }
         if let Some(result) = TrialResult::of(trial, data, options.out)? {
             outcome.finished.insert(trial.folder.clone(), result);
-        } else if number % options.shard.of != options.shard.index {
+        } else if trial.number % options.shard.of != options.shard.index {
             outcome.elsewhere.push(trial.folder.clone());
-        } else if !outcome.failed.contains_key(&trial.folder) {
+        } else {
             todo.push(trial);
         }
     }
-    let jobs = options.jobs.clamp(1, todo.len().max(1));
+    if todo.is_empty() {
+        return Ok(());
+    }
+    let jobs = options.jobs.clamp(1, todo.len());
+    // All of them before any work is done.
+    let device = |job: usize| options.devices.get(job % options.devices.len().max(1));
+    let open = |job: usize| device(job).map_or(Ok(None), |device| device.open(options.arithmetic));
+    let gpus = (0..jobs).map(open).collect::<Result<Vec<Option<Gpu>>>>()?;
     let (left, spent) = (todo.len() + later, Vec::new());
     let shared = Mutex::new(Shared { next: 0, left, spent, outcome, stopped: None });
     thread::scope(|scope| {
-        for job in 0..jobs {
+        for gpu in &gpus {
             let (todo, shared) = (&todo, &shared);
-            scope.spawn(move || work(job, jobs, todo, data, options, shared, said));
+            scope.spawn(move || work((gpu.as_ref(), jobs), todo, data, options, shared, said));
         }
     });
     let shared = shared.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner());
     shared.stopped.map_or(Ok(()), Err)
 }
 
+/// One of so many jobs: takes one trial after the other.
 fn work(
-    job: usize,
-    jobs: usize,
+    (gpu, jobs): (Option<&Gpu>, usize),
     todo: &[&Trial],
     data: &Data,
     options: &Options,
@@ -188,17 +213,6 @@ fn work(
     said: &(dyn Fn(&str) + Sync),
 ) {
     let locked = || shared.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-    let gpu: Result<Option<Gpu>> = match options.devices.get(job % options.devices.len().max(1)) {
-        Some(device) => device.open(options.arithmetic),
-        None => Ok(None),
-    };
-    let gpu = match gpu {
-        Ok(gpu) => gpu,
-        Err(error) => {
-            locked().stopped.get_or_insert(error);
-            return;
-        }
-    };
     loop {
         let trial = {
             let mut shared = locked();
@@ -214,7 +228,7 @@ fn work(
             *trial
         };
         let start = Instant::now();
-        let ran = trial::run(trial, data, options.out, gpu.as_ref());
+        let ran = trial::run(trial, data, options.out, gpu);
         let mut shared = locked();
         shared.left -= 1;
         shared.spent.push(start.elapsed().as_secs_f64());

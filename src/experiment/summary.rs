@@ -10,11 +10,11 @@ use super::file::ExperimentFile;
 use super::plan::Plan;
 use super::question::Asked;
 use super::run::Outcome;
-use super::trial::{self, Data, TrialResult};
-use crate::data::{Protocol, Skipped, Tolerance};
+use super::trial::{self, Data, RUN, TrialResult};
+use crate::data::Protocol;
 use crate::error::Result;
 use crate::eval::statistics::{self, Interval, Resampling};
-use crate::eval::{Baselines, Metrics, RunRanks};
+use crate::eval::{Baselines, Metrics, RunMetrics, RunRanks};
 use crate::profile::flops;
 use crate::profile::synthetic::Shape;
 use crate::report::{Paper, Printed};
@@ -143,14 +143,14 @@ impl Summary {
         (file, plan): (&ExperimentFile, &Plan),
         data: &Data,
         outcome: &Outcome,
-        (out, runs): (&Path, &HashMap<String, std::path::PathBuf>),
+        (out, runs): (&Path, &HashMap<String, RunRanks>),
         reranked: Vec<Reranked>,
     ) -> Result<Summary> {
         let (samples, protocol) = data.tested()?;
         let (mut rows, mut reciprocals) = (Vec::new(), Vec::new());
         for number in 0..plan.rows.len() {
             let (row, reciprocal) = match plan.rows[number].row.run_file {
-                true => given(&plan.rows[number].row.name, data, protocol, runs)?,
+                true => given(&plan.rows[number].row.name, protocol, runs)?,
                 false => trained(plan, number, outcome, out)?,
             };
             rows.push(row);
@@ -168,7 +168,7 @@ impl Summary {
             Some(against) if file.examples > 0 => {
                 let run = |number: usize| {
                     let trial = plan.chosen(number, outcome.chosen[number]?).into_iter().next()?;
-                    let run = out.join(&trial.folder).join("run.jsonl");
+                    let run = out.join(&trial.folder).join(RUN);
                     outcome.finished.contains_key(&trial.folder).then(|| (plan.rows[number].row.name.clone(), run))
                 };
                 let runs: Vec<_> = (0..plan.rows.len()).filter_map(run).collect();
@@ -234,7 +234,7 @@ fn trained(plan: &Plan, number: usize, outcome: &Outcome, out: &Path) -> Result<
             row.missing.push(format!("seed {}: {why}", trial.seed));
             continue;
         };
-        for (mention, rank, _) in trial::ranks(&out.join(&trial.folder).join("run.jsonl"))? {
+        for (mention, rank, _) in trial::ranks(&out.join(&trial.folder).join(RUN))? {
             *sums.entry(mention).or_default() += 1.0 / rank as f64;
         }
         results.push(result);
@@ -247,27 +247,23 @@ fn trained(plan: &Plan, number: usize, outcome: &Outcome, out: &Path) -> Result<
 }
 
 /// A row whose run file is given.
-fn given(
-    name: &str,
-    data: &Data,
-    protocol: Protocol,
-    runs: &HashMap<String, std::path::PathBuf>,
-) -> Result<(SummaryRow, Reciprocal)> {
+fn given(name: &str, protocol: Protocol, runs: &HashMap<String, RunRanks>) -> Result<(SummaryRow, Reciprocal)> {
     let mut row = SummaryRow { name: name.to_string(), ..SummaryRow::default() };
-    let Some(path) = runs.get(name) else {
-        row.missing.push(format!("no run file is given (--run '{name}=FILE')"));
+    let Some(ranks) = runs.get(name) else {
+        row.missing.push(format!("no run file is given (--run '{name}=FILE'; docs/reproduce.md)"));
         return Ok((row, Reciprocal::new()));
     };
-    let ranks = RunRanks::read(path, data.dataset, &data.test, Tolerance::Strict, &mut Skipped::default())?;
     if ranks.protocol() != protocol {
-        let (theirs, ours) = (ranks.protocol(), protocol);
-        row.missing.push(format!("{}: its lists are of another protocol, {theirs} and not {ours}", path.display()));
+        row.missing.push(format!("its lists are of another protocol, {} and not {protocol}", ranks.protocol()));
         return Ok((row, Reciprocal::new()));
     }
-    row.metrics = Some(Spread::of(&[ranks.metrics().metrics])?);
-    let lacking = data.test.len() - ranks.ranks.len().min(data.test.len());
-    if lacking > 0 {
-        row.missing.push(format!("{lacking} test mentions are not in it"));
+    let RunMetrics { metrics, absent, .. } = ranks.metrics();
+    row.metrics = Some(Spread::of(&[metrics])?);
+    if absent > 0 {
+        row.missing.push(format!(
+            "its metrics are over the {} test mentions that it ranks, not {absent} more",
+            metrics.mentions
+        ));
     }
     Ok((row, ranks.ranks.iter().map(|(mention, gold)| (mention.clone(), 1.0 / gold.rank as f64)).collect()))
 }

@@ -1,6 +1,7 @@
 //! The tables of an experiment.
 
 use super::examples::Example;
+use super::question::Asked;
 use super::summary::{Reranked, Summary, SummaryRow};
 use crate::eval::statistics;
 use crate::printable::printable;
@@ -145,6 +146,13 @@ fn reranked(all: &[Reranked]) -> String {
             text += &format!("{row}, {question}: {missing}\n");
         }
         let Some(asked) = asked else { continue };
+        if asked.answered < asked.mentions {
+            let Asked { answered, mentions, model, .. } = asked;
+            text += &format!(
+                "{row}, {question}: the answers of {model} count for {answered} of {mentions} mentions; the others keep their \
+                 ranking (report.json says why)\n"
+            );
+        }
         if asked.shorter_than_k > 0 {
             text += &format!("{row}, {question}: {} lists are shorter than K\n", asked.shorter_than_k);
         }

@@ -8,7 +8,7 @@ use indicatif::ProgressBar;
 use serde::{Deserialize, Serialize};
 
 use super::plan::Trial;
-use crate::data::{Batcher, Counts, Dataset, GoldMissing, Mention, Protocol, Sample, Skipped, Split};
+use crate::data::{Batcher, Counts, Dataset, GoldMissing, Mention, Protocol, RunFile, Sample, Skipped, Split};
 use crate::device::Gpu;
 use crate::error::{Error, Result};
 use crate::eval::{Metrics, evaluate, write_run};
@@ -19,7 +19,10 @@ use crate::settings::difference;
 use crate::train::{Start, Steps, TrainSettings, TrainedModel, Trainer};
 
 /// The file in a trial's folder that says that it is finished.
-const RESULT: &str = "result.json";
+pub(super) const RESULT: &str = "result.json";
+
+/// The file in a trial's folder with its rankings.
+pub(super) const RUN: &str = "run.jsonl";
 
 /// The file in a trial's folder that says why it failed.
 const FAILED: &str = "failed.txt";
@@ -43,7 +46,7 @@ pub struct Data<'a> {
 }
 
 impl<'a> Data<'a> {
-    /// Reads the mentions of all splits.
+    /// Reads the mentions of all splits. Fails if the features lack one, or if no test mention is left.
     pub fn read(
         dataset: &'a Dataset,
         batcher: &'a Batcher,
@@ -55,7 +58,11 @@ impl<'a> Data<'a> {
             false => Ok(Vec::new()),
         };
         let [train, valid, test] = [mentions(Split::Train)?, mentions(Split::Valid)?, mentions(Split::Test)?];
-        Ok(Data { dataset, batcher, train, valid, test, checksum: dataset.checksum()?, gold_missing })
+        let data = Data { dataset, batcher, train, valid, test, checksum: dataset.checksum()?, gold_missing };
+        // Features that lack something are no matter of one trial.
+        [&data.train, &data.valid].into_iter().try_for_each(|mentions| data.samples(mentions, 0).map(drop))?;
+        data.tested()?;
+        Ok(data)
     }
 
     /// Samples of mentions; the seed draws the order of each list, which decides ties.
@@ -89,6 +96,8 @@ pub struct TrialResult {
     pub valid: Option<Metrics>,
     /// Metrics on the test mentions.
     pub test: Metrics,
+    /// Checksum of the run file.
+    pub run: String,
     /// Seconds that this process took for training and evaluation.
     pub seconds: f64,
     /// What made it.
@@ -117,12 +126,12 @@ impl TrialResult {
             );
             return Err(Error::file(&path, reason));
         }
+        let run = experiment.join(&trial.folder).join(RUN);
+        if RunFile::read(&run)?.checksum() != result.run {
+            let reason = "is not as its trial wrote it; delete its folder to compute it anew";
+            return Err(Error::file(&run, reason));
+        }
         Ok(Some(result))
-    }
-
-    /// Why a trial failed when it was last tried, if it did.
-    pub fn failure(trial: &Trial, experiment: &Path) -> Option<String> {
-        fs::read_to_string(experiment.join(&trial.folder).join(FAILED)).ok().map(|text| text.trim().to_string())
     }
 }
 
@@ -155,7 +164,13 @@ pub fn run(trial: &Trial, data: &Data, experiment: &Path, gpu: Option<&Gpu>) -> 
         Ok(_) if failed.exists() => fs::remove_file(&failed).map_err(Error::io(&failed, "remove"))?,
         Ok(_) => {}
     }
-    computed.map(Some)
+    match computed {
+        Err(Error::Stopped { signal, .. }) => {
+            let advice = format!("what is done is kept in {}; the same command goes on", experiment.display());
+            Err(Error::Stopped { signal, advice })
+        }
+        computed => computed.map(Some),
+    }
 }
 
 fn compute(trial: &Trial, data: &Data, folder: &Path, gpu: Option<&Gpu>) -> Result<TrialResult> {
@@ -172,7 +187,8 @@ fn compute(trial: &Trial, data: &Data, folder: &Path, gpu: Option<&Gpu>) -> Resu
     let trained = TrainedModel::read(folder)?;
     let (samples, _) = data.tested()?;
     let evaluation = evaluate(&trained.model.to(gpu)?, data.batcher, &samples, &ProgressBar::hidden())?;
-    write_run(&folder.join("run.jsonl"), data.dataset, &samples, &evaluation)?;
+    let run = folder.join(RUN);
+    write_run(&run, data.dataset, &samples, &evaluation)?;
     let device = crate::device::describe(gpu);
     let result = TrialResult {
         model,
@@ -181,6 +197,7 @@ fn compute(trial: &Trial, data: &Data, folder: &Path, gpu: Option<&Gpu>) -> Resu
         parameters: trained.model.parameters().count(),
         valid: trained.metrics,
         test: evaluation.mean,
+        run: RunFile::read(&run)?.checksum(),
         seconds: start.elapsed().as_secs_f64(),
         provenance: Provenance::new(device, data.checksum.clone()),
     };

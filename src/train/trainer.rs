@@ -301,7 +301,8 @@ impl<'a> Trainer<'a> {
         let kinds = self.state.model.config().scores();
         let record = EpochRecord {
             epoch,
-            loss: losses.iter().sum(),
+            // A sum of nothing is -0.
+            loss: losses.iter().sum::<f64>() + 0.0,
             losses: kinds.into_iter().map(str::to_string).zip(losses).collect(),
             valid,
             best,

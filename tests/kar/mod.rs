@@ -3,4 +3,4 @@
 mod endpoint;
 mod files;
 mod rerank;
-mod server;
+pub mod server;

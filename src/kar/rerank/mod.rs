@@ -8,6 +8,7 @@ use rand::seq::index;
 
 use crate::data::{Dataset, Entity, Ranking};
 use crate::error::{Error, Result};
+use crate::interrupt;
 use crate::kar::answer::{Choice, Reading, ends_in_thought, read};
 use crate::kar::debias::{Prior, over_rotations, rotated, softmax};
 use crate::kar::gate::margin;
@@ -187,6 +188,8 @@ fn ask(
             journal.append(&questions[at].mention, keys[at].clone(), reply.clone())?;
         }
         replies[at] = Some(reply);
+        let kept = journal.as_ref().map_or("no answer is", |_| "answers are");
+        interrupt::check(|| format!("{kept} kept in the journal; the same command goes on"))?;
         if let Some(left) = open.get_mut(&questions[at].group) {
             *left -= 1;
             bar.inc(u64::from(*left == 0));
