@@ -117,6 +117,9 @@ pub struct Question {
     /// Llama, texts of a server.
     #[serde(default)]
     pub scoring: Option<Scoring>,
+    /// Least share of the probability that the letters must have together [default: that of `fissfuse rerank`].
+    #[serde(default)]
+    pub least_share: Option<f64>,
     /// Which of several models, by the name of `--llm NAME=DIR`.
     #[serde(default)]
     pub llm: Option<String>,
@@ -130,7 +133,9 @@ impl Question {
     /// Settings of the re-ranking.
     pub fn settings(&self, default: Scoring) -> Settings {
         let scoring = self.scoring.unwrap_or(default);
-        Settings { strategy: self.strategy, k: self.k, scoring, ..Settings::default() }
+        let default = Settings::default();
+        let least_share = self.least_share.unwrap_or(default.least_share);
+        Settings { strategy: self.strategy, k: self.k, scoring, least_share, ..default }
     }
 }
 

@@ -16,8 +16,6 @@ pub struct Trial {
     pub folder: PathBuf,
     /// Tells it from all others of the plan, in every process.
     pub number: usize,
-    /// Number of its row.
-    pub row: usize,
     /// Number of its point of the grid.
     pub point: usize,
     /// Its seed.
@@ -130,7 +128,7 @@ impl Plan {
             Some(later @ 1..) => before + points.len() + later,
             _ => before + point,
         };
-        Trial { folder: folder.join(format!("seed-{seed}")), number, row, point, seed, config }
+        Trial { folder: folder.join(format!("seed-{seed}")), number, point, seed, config }
     }
 
     /// Trials that choose a row's point: with the first seed; none where there is nothing to choose.

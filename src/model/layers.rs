@@ -83,7 +83,7 @@ impl Layers<'_> {
         self.tape.apply(Features { rows: rows.clone(), gpu: self.gpu.cloned() }, &[])
     }
 
-    /// Linear layer with an activation or none, of inputs laid side by side.
+    /// Linear layer with an activation or none, of inputs laid side by side. Its cost takes a textbook to compute no more rows.
     pub fn linear(&self, name: &str, parts: &[&Var], activation: Option<Activation>) -> Result<Var> {
         let textbook_rows = parts.first().map_or(0, |part| part.tensor().shape()[0]);
         let weights = self.vars.group(name, ["weight", "bias"])?;

@@ -43,9 +43,6 @@ pub trait Network: Sync {
     /// Its name in configurations and files.
     fn name(&self) -> &'static str;
 
-    /// Its name in tables.
-    fn title(&self) -> &'static str;
-
     /// Keys of the configuration that it heeds, widths of features aside; any other key must have its default.
     fn settings(&self) -> &'static [&'static str];
 

@@ -21,10 +21,6 @@ impl Network for Bert {
         "bert"
     }
 
-    fn title(&self) -> &'static str {
-        "BERT"
-    }
-
     fn settings(&self) -> &'static [&'static str] {
         SETTINGS
     }

@@ -21,10 +21,6 @@ impl Network for Blink {
         "blink"
     }
 
-    fn title(&self) -> &'static str {
-        "BLINK"
-    }
-
     fn settings(&self) -> &'static [&'static str] {
         SETTINGS
     }

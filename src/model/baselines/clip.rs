@@ -24,10 +24,6 @@ impl Network for Clip {
         "clip"
     }
 
-    fn title(&self) -> &'static str {
-        "CLIP, zero-shot"
-    }
-
     fn settings(&self) -> &'static [&'static str] {
         &[]
     }
@@ -52,10 +48,6 @@ impl Network for Clip {
 impl Network for ClipProjected {
     fn name(&self) -> &'static str {
         "clip-projected"
-    }
-
-    fn title(&self) -> &'static str {
-        "CLIP, trained projections"
     }
 
     fn settings(&self) -> &'static [&'static str] {

@@ -22,10 +22,6 @@ impl Network for Drin {
         "drin"
     }
 
-    fn title(&self) -> &'static str {
-        "DRIN"
-    }
-
     fn settings(&self) -> &'static [&'static str] {
         &["d", "dropout", "layer_norm_eps", "margin"]
     }

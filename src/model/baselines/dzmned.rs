@@ -21,10 +21,6 @@ impl Network for Dzmned {
         "dzmned"
     }
 
-    fn title(&self) -> &'static str {
-        "DZMNED"
-    }
-
     fn settings(&self) -> &'static [&'static str] {
         WITH_MARGIN
     }

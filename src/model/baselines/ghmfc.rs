@@ -21,10 +21,6 @@ impl Network for Ghmfc {
         "ghmfc"
     }
 
-    fn title(&self) -> &'static str {
-        "GHMFC"
-    }
-
     fn settings(&self) -> &'static [&'static str] {
         &["d", "dropout", "heads", "layer_norm_eps", "margin"]
     }

@@ -21,10 +21,6 @@ impl Network for Jmel {
         "jmel"
     }
 
-    fn title(&self) -> &'static str {
-        "JMEL"
-    }
-
     fn settings(&self) -> &'static [&'static str] {
         WITH_MARGIN
     }

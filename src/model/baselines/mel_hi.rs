@@ -20,10 +20,6 @@ impl Network for MelHi {
         "mel-hi"
     }
 
-    fn title(&self) -> &'static str {
-        "MEL-HI"
-    }
-
     fn settings(&self) -> &'static [&'static str] {
         &["d", "dropout", "heads", "layer_norm_eps"]
     }

@@ -24,10 +24,6 @@ impl Network for Mimic {
         "mimic"
     }
 
-    fn title(&self) -> &'static str {
-        "MIMIC"
-    }
-
     fn settings(&self) -> &'static [&'static str] {
         &["d", "dropout", "layer_norm_eps"]
     }

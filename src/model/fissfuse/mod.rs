@@ -24,10 +24,6 @@ impl Network for FissFuse {
         "fissfuse"
     }
 
-    fn title(&self) -> &'static str {
-        "FissFuse"
-    }
-
     fn settings(&self) -> &'static [&'static str] {
         &["d", "heads", "layer_norm_eps", "dropout", "ablation", "modalities"]
     }

@@ -13,7 +13,7 @@ use crate::device::cpu::Buffer;
 use crate::device::cuda::DeviceBuffer;
 use crate::error::{Error, Result};
 use crate::ops::{Pairing, arity, elsewhere};
-use crate::tensor::{Indices, Ragged, Tensor, Textbook};
+use crate::tensor::{Ragged, Tensor, Textbook};
 
 const NAME: &str = "attention";
 
@@ -68,12 +68,6 @@ impl Attention {
     /// Where each pair's rows lie in the output.
     pub fn output(&self) -> &Ragged {
         &self.output
-    }
-
-    /// All arrays that a device may ask for.
-    pub fn arrays(&self) -> Vec<&Indices> {
-        let offsets = [&self.queries, &self.keys, &self.output].map(Ragged::offsets);
-        self.pairs.arrays().into_iter().chain(offsets).collect()
     }
 
     /// Logits of each head: those of all pairs' queries with their keys.
@@ -206,7 +200,6 @@ mod tests {
         let queries = ragged(&[2, 1]);
         let op = Attention::new(1, 1.0, queries.clone(), ragged(&[3, 1]), Pairing::identity(2)).unwrap();
         assert_eq!(op.output().offsets()[..], queries.offsets()[..]);
-        assert_eq!(op.arrays().len(), 9);
     }
 
     #[test]
