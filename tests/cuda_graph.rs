@@ -8,6 +8,7 @@ use std::time::Duration;
 use fissfuse::device::Gpu;
 use fissfuse::device::cuda::{Arithmetic, DeviceBuffer, Recorded};
 use fissfuse::model::{Ablation, ModelConfig, Widths};
+use fissfuse::profile::measurement::Measurements;
 use fissfuse::profile::step::TrainingStep;
 use fissfuse::profile::synthetic::Shape;
 use fissfuse::tensor::Indices;
@@ -276,11 +277,11 @@ fn tensor_cores_compute_what_the_costs_of_a_step_say() {
         let output = bench.output().unwrap();
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         let counted: u64 = fissfuse::profile::counts::read(&counts).unwrap().iter().map(|k| k.tensor_flops()).sum();
-        let output = fissfuse_bench().args(["flops", "--json"]).args(work).output().unwrap();
-        let step: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
-        let of = |part: &str| step["step"]["total"][part].as_u64().unwrap();
-        let said = of("tiles_forward") + of("tiles_backward");
-        assert!(counted > of("forward") && said == counted, "d = {d}: {said} said, {counted} counted");
+        let output = fissfuse_bench().args(["flops", "--output", "json"]).args(work).output().unwrap();
+        let step: Measurements = serde_json::from_slice(&output.stdout).unwrap();
+        let all = step.results.iter().find(|row| row.name == "all").unwrap();
+        let [said, executed] = ["tensor_flops", "executed_flops"].map(|name| all.figures[name].unwrap() as u64);
+        assert!(executed > 0 && said == counted, "d = {d}: {said} said, {counted} counted");
     }
 }
 

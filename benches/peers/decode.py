@@ -68,9 +68,10 @@ def turn(llama, prompt, steps, device):
 
 def engine(args):
     command = [args.program, "decode", "--preset", "7b", "--layers", args.layers, "--prompt", args.prompt, "--steps",
-               args.steps, "--precision", "bf16", "--runs", 3, "--threads", args.threads, "--device", args.device, "--json"]
+               args.steps, "--precision", "bf16", "--runs", 3, "--threads", args.threads, "--device", args.device, "--output", "json"]
     report = json.loads(subprocess.run([str(x) for x in command], check=True, capture_output=True).stdout)
-    return report["prefill_seconds"]["p50"], report["step_seconds"]["p50"]
+    parts = report["results"][0]["parts"]
+    return parts["prompt"]["p50"], parts["token"]["p50"]
 
 
 def main():

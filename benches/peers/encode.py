@@ -89,9 +89,9 @@ def engine(args, model, folder):
     side = {"image": ["--image-encoder", model.folder, "--images", IMAGES],
             "text": ["--text-encoder", model.folder, "--texts", folder / "texts.txt", "--max-tokens", 77]}[model.kind]
     command = [args.program, "encode", *side, "--precision", "f32" if args.f32 else "bf16", "--runs", 3,
-               "--threads", args.threads, "--device", args.device, "--json"]
+               "--threads", args.threads, "--device", args.device, "--output", "json"]
     out = subprocess.run([str(x) for x in command], check=True, capture_output=True).stdout
-    return json.loads(out)["rates"][f"{model.kind}s"]["seconds"]["p50"]
+    return json.loads(out)["results"][0]["seconds"]["p50"]
 
 
 def ways(args, model):

@@ -89,10 +89,10 @@ class Peer:
 
 def engine(program, model, precision, args):
     """Our rates in one turn."""
-    command = [program, "llama", "--model", model, "--precision", precision, "--prompt", str(args.prompt), "--new",
-               str(args.new + 1), "--turns", "1", "--threads", str(args.threads), "--json"]
+    command = [program, "llm", "--model", model, "--precision", precision, "--prompt", str(args.prompt), "--new",
+               str(args.new + 1), "--turns", "1", "--threads", str(args.threads), "--output", "json"]
     report = json.loads(subprocess.run(command, check=True, capture_output=True).stdout)
-    return report["rates"][precision]
+    return report["results"][0]["figures"]
 
 
 def main():
@@ -126,14 +126,16 @@ def main():
                 theirs = tuple(map(max, theirs, peer.turn(args.new)))
                 rates.append(engine(target / "fissfuse-bench", ours, precision, args))
             del peer
-            best = {key: max(rate[key] or 0.0 for rate in rates) for key in ("prefill", "decode", "bandwidth", "ceiling")}
-            flops = best["prefill"] * rates[0]["prefill_flops"] / args.prompt
-            read = best["decode"] * rates[0]["bytes_per_token"]
-            share = f"{flops / best['ceiling']:.0%} of {best['ceiling'] / 1e9:.0f} GFLOP/s in bf16" if best["ceiling"] else ""
+            best = {key: max(rate.get(key) or 0.0 for rate in rates) for key in rates[0]}
+            prompt, flops, ceiling = (best[key] for key in ("prompt_tokens_per_second", "prompt_flops_per_second",
+                                                            "bf16_flops_per_second"))
+            token, read, memory = (best[key] for key in ("tokens_per_second", "weight_bytes_per_second",
+                                                         "memory_bytes_per_second"))
+            share = f"{flops / ceiling:.0%} of {ceiling / 1e9:.0f} GFLOP/s in bf16" if ceiling else ""
             row = "{:<8} {:<16} {:9.2f} {:9.2f} {:6.2f}   {}"
-            print(row.format(precision, "prompt tokens/s", theirs[0], best["prefill"], best["prefill"] / theirs[0], share))
-            share = f"{read / best['bandwidth']:.0%} of {best['bandwidth'] / 1e9:.1f} GB/s read"
-            print(row.format(precision, "new tokens/s", theirs[1], best["decode"], best["decode"] / theirs[1], share))
+            print(row.format(precision, "prompt tokens/s", theirs[0], prompt, prompt / theirs[0], share))
+            share = f"{read / memory:.0%} of {memory / 1e9:.1f} GB/s read"
+            print(row.format(precision, "new tokens/s", theirs[1], token, token / theirs[1], share))
 
 
 if __name__ == "__main__":

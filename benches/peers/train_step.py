@@ -79,8 +79,8 @@ class Reference:
 def engine(args, candidates, *more):
     """Median of a few of the engine's steps."""
     command = [args.program, "step", "--runs", 5, "--threads", args.threads, "--device", args.device, "--mentions",
-               args.mentions, "--candidates", candidates, *more, "--json"]
-    return json.loads(subprocess.run([str(x) for x in command], check=True, capture_output=True).stdout)["seconds"]["p50"]
+               args.mentions, "--candidates", candidates, *more, "--output", "json"]
+    return json.loads(subprocess.run([str(x) for x in command], check=True, capture_output=True).stdout)["results"][0]["seconds"]["p50"]
 
 
 def main():

@@ -162,7 +162,7 @@ tiny='--mentions 2 --candidates 3 --mean-tokens 4 --max-tokens 8 --patches 4 --d
 # Times the whole of a program that does a small step.
 # shellcheck disable=SC2086
 start_step() {
-    attempt "$1" "$2" "$bench" --json step $tiny --device cuda --runs 1 --warmup 0 || return 1
+    attempt "$1" "$2" "$bench" --output json step $tiny --device cuda --runs 1 --warmup 0 || return 1
     rm -f "$results/$1.txt"
     record "$1" "\"wall_seconds\":$wall,\"result\":{\"seconds\":$wall}"
 }
@@ -227,24 +227,24 @@ times() {
     why=''
     start_step second-start 60 || [ -z "$why" ] || fail second-start "$why" "$wall"
     if [ -n "$rehearse" ]; then skip ceilings "a driver in software has none"; else
-        json ceilings 30 "$bench" --json ceiling $device
+        json ceilings 30 "$bench" --output json ceiling $device
     fi
     for preset in wikidiverse wikimel; do
         for kind in '' --graph; do
-            json "step-$preset${kind:+-graph}" 45 "$bench" --json step --preset $preset $device \
+            json "step-$preset${kind:+-graph}" 45 "$bench" --output json step --preset $preset $device \
                 $(sized '--runs 50 --warmup 5' "$tiny --runs 2 --warmup 1") $kind
         done
     done
-    json link 45 "$bench" --json latency --half --prepared $device \
-        $(sized '--preset wikimel' "${tiny#--mentions 2 } --entities 8 --runs 1") --batch 1,8,64
+    json link 45 "$bench" --output json latency --half --prepared $device \
+        $(sized '--preset wikimel' "${tiny#--mentions 2 } --entities 8 --runs 1") --mentions 1,8,64
     for n in 1 8 64 256; do
-        json "layers-$n" 30 "$bench" --json layer $device \
+        json "layers-$n" 30 "$bench" --output json layer $device \
             $(sized "--layers 12 --images $n" '--layers 1 --images 1 --runs 1 --warmup 0')
     done
     decode=$(sized '--preset 7b --prompt 512 --steps 64' '--preset tiny --prompt 8 --steps 1 --runs 1 --warmup 0')
-    json decode-2-layers 40 "$bench" --json decode $decode --layers 2 $device
+    json decode-2-layers 40 "$bench" --output json decode $decode --layers 2 $device
     for kind in bf16 int8 int4; do
-        json "decode-$kind" 40 "$bench" --json decode $decode --layers $(sized 4 1) --precision $kind $device
+        json "decode-$kind" 40 "$bench" --output json decode $decode --layers $(sized 4 1) --precision $kind $device
     done
     # The data of the demo and a run of it, for what KAR re-ranks.
     if [ -n "$rehearse" ]; then
@@ -254,7 +254,7 @@ times() {
         skip kar "it needs the demo"
         return
     fi
-    json kar 60 "$bench" --json kar --data "$scratch/demo/data" --ranking "$scratch/demo/eval/run.jsonl" $device \
+    json kar 60 "$bench" --output json kar --data "$scratch/demo/data" --ranking "$scratch/demo/eval/run.jsonl" $device \
         $(sized '--mentions 100 --preset 7b --layers 4' '--mentions 1 --preset tiny --max-new-tokens 1')
 }
 
@@ -303,7 +303,7 @@ profile() {
     counters ncu-decode 100 $table $sections -k regex:'llama_(gemv|decode)' -c 40 \
         "$bench" decode --preset 7b --layers 2 --prompt 512 --steps 2 --runs 1 --warmup 0 --device cuda
     counters ncu-link 60 --clock-control none --set full -k regex:link -c 2 \
-        "$bench" latency --preset wikimel --half --device cuda --batch 1 --runs 3
+        "$bench" latency --preset wikimel --half --device cuda --mentions 1 --warmup 0 --runs 3
 }
 # text of ncu, but where it may not read counters: then it and what follows is skipped.
 counters() {

@@ -1,15 +1,18 @@
 //! Time of prompts and of the tokens that follow them, in a decoder with random weights.
 
-use std::time::Instant;
-
 use tempfile::TempDir;
 
-use super::Timing;
 use super::llama::prompt_cost;
+use super::sampling::Laps;
 use crate::device::Gpu;
 use crate::error::{Error, Result};
 use crate::llama::{Llama, LlamaConfig, Precision, write_random};
 use crate::ops::sample::Draw;
+
+/// All prompts together, up to the first new tokens.
+pub const PROMPT: &str = "prompt";
+/// A token more of each sequence.
+pub const TOKEN: &str = "token";
 
 /// A decoder with random weights, and the prompt of some sequences.
 pub struct DecodingBench {
@@ -18,15 +21,6 @@ pub struct DecodingBench {
     sequences: usize,
     /// Holds the weights, which may stay mapped.
     _folder: TempDir,
-}
-
-/// Seconds of some runs.
-#[derive(Clone, Debug)]
-pub struct DecodingTimes {
-    /// Of all prompts together, up to the first new tokens.
-    pub prefill: Timing,
-    /// Of a step, which appends a token to each sequence.
-    pub step: Timing,
 }
 
 impl DecodingBench {
@@ -45,29 +39,22 @@ impl DecodingBench {
         Ok(DecodingBench { llama, prompt, sequences, _folder: folder })
     }
 
-    /// Times the prompts and `steps` steps after them, greedily chosen, `runs` times after `warmup` times that do not count.
-    pub fn measure(&self, steps: usize, warmup: usize, runs: usize) -> Result<DecodingTimes> {
+    /// Runs the prompts and `steps` steps after them, each of which appends the likeliest token to each sequence: parts
+    /// [`PROMPT`] and, for each step, [`TOKEN`].
+    pub fn run(&self, steps: usize, laps: &mut Laps) -> Result<()> {
         let (engine, draws) = (self.llama.engine(), vec![Draw::LIKELIEST; self.sequences]);
-        let (mut prefill, mut step) = (Vec::new(), Vec::new());
-        for run in 0..warmup + runs {
-            let room = self.prompt.len() + steps;
-            let mut sequences = (0..self.sequences).map(|_| engine.sequence(None, room)).collect::<Result<Vec<_>>>()?;
-            let mut start = Instant::now();
-            let mut batch: Vec<_> = sequences.iter_mut().map(|sequence| (sequence, &self.prompt[..])).collect();
-            let mut tokens = engine.choose(&mut batch, &draws)?;
-            let mut seconds = vec![start.elapsed().as_secs_f64()];
-            for _ in 0..steps {
-                start = Instant::now();
-                let mut batch: Vec<_> = sequences.iter_mut().zip(tokens.chunks_exact(1)).collect();
-                tokens = engine.choose(&mut batch, &draws)?;
-                seconds.push(start.elapsed().as_secs_f64());
-            }
-            if run >= warmup {
-                prefill.push(seconds.remove(0));
-                step.extend(seconds);
-            }
+        let room = self.prompt.len() + steps;
+        let mut sequences = (0..self.sequences).map(|_| engine.sequence(None, room)).collect::<Result<Vec<_>>>()?;
+        laps.start();
+        let mut batch: Vec<_> = sequences.iter_mut().map(|sequence| (sequence, &self.prompt[..])).collect();
+        let mut tokens = engine.choose(&mut batch, &draws)?;
+        laps.lap(PROMPT);
+        for _ in 0..steps {
+            let mut batch: Vec<_> = sequences.iter_mut().zip(tokens.chunks_exact(1)).collect();
+            tokens = engine.choose(&mut batch, &draws)?;
+            laps.lap(TOKEN);
         }
-        Ok(DecodingTimes { prefill: Timing::new(prefill)?, step: Timing::new(step)? })
+        Ok(())
     }
 
     /// FLOPs of the prompts.

@@ -3,7 +3,6 @@
 use std::path::Path;
 
 use indicatif::ProgressBar;
-use serde::Serialize;
 
 use crate::data::{Dataset, Ranking, Run, Skipped, Split, Tolerance};
 use crate::device::Gpu;
@@ -11,15 +10,6 @@ use crate::error::Result;
 use crate::kar::llama::{Batching, Decoder};
 use crate::kar::{Scoring, Settings, Spent, Template, instructions, rerank};
 use crate::llama::{LlamaConfig, Precision, write_random};
-
-/// A way to re-rank and what it took.
-#[derive(Clone, Debug, Serialize)]
-pub struct KarRow {
-    /// The way.
-    pub name: String,
-    /// What it took.
-    pub spent: Spent,
-}
 
 /// Rankings and a random Llama to re-rank them.
 pub struct KarBench {
@@ -58,25 +48,23 @@ impl KarBench {
         self.rankings.len()
     }
 
-    /// Re-ranks by text and by logits, without and with shared prefixes, then with the gate and with debiasing.
-    pub fn measure(&mut self, max_new_tokens: usize, gate: f32) -> Result<Vec<KarRow>> {
+    /// Ways to re-rank, with whether prefixes are shared: by text and by logits, then with the gate and with debiasing.
+    pub fn ways(max_new_tokens: usize, gate: f32) -> [(String, Settings, bool); 6] {
         let text = Settings { scoring: Scoring::Generate, max_new_tokens, ..Settings::default() };
         // A random model's letters are improbable, and compared all the same.
         let letters = Settings { least_share: 0.0, ..Settings::default() };
-        let ways = [
+        [
             (format!("generate {max_new_tokens} tokens, nothing shared"), text.clone(), false),
             (format!("generate {max_new_tokens} tokens, prefix shared"), text, true),
             ("logits, nothing shared".into(), letters.clone(), false),
             ("logits, prefix shared".into(), letters.clone(), true),
             (format!("the same, gate {gate}"), Settings { gate: Some(gate), ..letters.clone() }, true),
             ("the same, no gate, debiased on 5 %".into(), Settings { debias: Some(0.05), ..letters }, true),
-        ];
-        ways.into_iter()
-            .map(|(name, settings, share)| Ok(KarRow { name, spent: self.run(&settings, share)? }))
-            .collect()
+        ]
     }
 
-    fn run(&mut self, settings: &Settings, share: bool) -> Result<Spent> {
+    /// Re-ranks the mentions in one of the [`KarBench::ways`].
+    pub fn run(&mut self, settings: &Settings, share: bool) -> Result<Spent> {
         self.decoder.set_batching(Batching { share, ..Batching::default() });
         let template = Template::built_in(settings.strategy)?;
         let bar = ProgressBar::hidden();

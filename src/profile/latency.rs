@@ -1,31 +1,57 @@
-//! How long it takes to score mentions against prepared candidates.
+//! How long it takes to score mentions against candidates.
+
+use std::path::Path;
+use std::sync::Arc;
 
 use rand::Rng;
 use rayon::prelude::*;
-use serde::Serialize;
 
+use super::sampling::Laps;
 use super::synthetic::Shape;
-use super::{Summary, Timing};
 use crate::device::Gpu;
+use crate::encoder::{Compute, Encoders};
 use crate::error::{Error, Result};
-use crate::model::{EntityIndex, GpuScorer, Model, ModelConfig, PreparedSide, Scorer, Side};
+use crate::model::{EntityIndex, GpuScorer, Modality, Model, ModelConfig, PreparedSide, Scorer, Side};
 use crate::random::{Purpose, generator};
-use crate::tensor::Element;
+use crate::tensor::{Element, FeatureRows, Indices, Ragged, Textbook};
 
-/// Entities prepared at a time.
+/// Entities prepared at a time, and mentions that are linked one after the other.
 const BLOCK: usize = 256;
 
-/// Latency of one batch size.
-#[derive(Clone, Debug, Serialize)]
-pub struct Latency {
-    /// Mentions at once.
-    pub mentions: usize,
-    /// Candidates of each.
-    pub candidates: usize,
-    /// From a mention's features to its scores.
-    pub seconds: Summary,
-    /// Mentions per second at the median.
-    pub mentions_per_second: f64,
+/// Lists of candidates that are drawn beforehand: drawing is no part of linking.
+const LISTS: usize = 1000;
+
+/// Parts of a run, in their order.
+pub const ENCODE: &str = "encode";
+/// The mentions' rows are gathered from those that are cached.
+pub const FEATURES: &str = "features in";
+/// The candidates are prepared, where they are not yet.
+pub const ENTITIES: &str = "prepare candidates";
+/// The mentions are projected and their queries formed.
+pub const MENTIONS: &str = "prepare mentions";
+/// Each pair is scored.
+pub const SCORE: &str = "score";
+
+/// What is at hand when mentions arrive.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AtHand {
+    /// Candidates that are prepared, and the mentions' features.
+    Prepared,
+    /// The candidates' features and the mentions'.
+    Cold,
+    /// Everything but the scores.
+    All,
+}
+
+impl AtHand {
+    /// As parameters name it.
+    pub fn name(self) -> &'static str {
+        match self {
+            AtHand::Prepared => "prepared candidates",
+            AtHand::Cold => "features of candidates",
+            AtHand::All => "prepared candidates and mentions",
+        }
+    }
 }
 
 /// A model with prepared entities.
@@ -34,7 +60,10 @@ pub struct LatencyBench {
     scorer: Scorer,
     on_device: Option<GpuScorer>,
     index: EntityIndex,
-    shape: Shape,
+    element: Element,
+    /// Features of mentions, and of entities that are not prepared.
+    mentions: Side,
+    cold: Side,
     seed: u64,
 }
 
@@ -54,59 +83,145 @@ impl LatencyBench {
         let scorer = Scorer::new(&on_host)?;
         let on_device = gpu.map(|gpu| GpuScorer::new(&scorer, gpu)).transpose()?;
         let model = on_host.to(gpu)?;
+        let widths = model.config().widths;
         let mut index = EntityIndex::new(&model, element);
         while index.len() < entities {
             let items = BLOCK.min(entities - index.len());
-            let side = shape.side(items, model.config().widths, seed, 2 + index.len() as u64)?;
+            let side = shape.side(items, widths, seed, 2 + index.len() as u64)?;
             index.add(&PreparedSide::new(&model, &side)?, items)?;
         }
-        Ok(LatencyBench { scorer, on_device, model, index, shape, seed })
+        let mentions = shape.side(BLOCK.max(shape.mentions), widths, seed, 1)?;
+        let cold = shape.side(BLOCK, widths, seed, 0)?;
+        Ok(LatencyBench { model, scorer, on_device, index, element, mentions, cold, seed })
     }
 
-    /// Times `runs` batches of `mentions` mentions; every mention of every run has candidates of its own.
-    pub fn measure(&mut self, mentions: usize, candidates: usize, runs: usize) -> Result<Latency> {
+    /// Batches of `mentions` mentions, each against `candidates` of its own. `encoders` read texts and images first; what the
+    /// model scores are the drawn features all the same, whose widths fit.
+    pub fn runs<'a>(
+        &'a mut self,
+        (mentions, candidates): (usize, usize),
+        at_hand: AtHand,
+        encoded: Option<&'a EncodedMentions>,
+    ) -> Result<LinkRuns<'a>> {
         if mentions == 0 || candidates == 0 {
             return Err(Error::invalid("mentions and candidates must be at least 1"));
         }
-        let side = self.shape.side(mentions, self.model.config().widths, self.seed, 1)?;
+        let of = match at_hand {
+            AtHand::Cold => self.cold.text.sequences.len(),
+            AtHand::Prepared | AtHand::All => self.index.len(),
+        };
         let mut rng = generator(self.seed, Purpose::Benchmark, 1000);
-        let mut draw =
-            || (0..mentions * candidates).map(|_| rng.random_range(0..self.index.len() as u32)).collect::<Vec<u32>>();
-        // Drawn beforehand: drawing is no part of linking.
-        let lists: Vec<Vec<u32>> = (0..runs.min(1000)).map(|_| draw()).collect();
-        let mut lists = lists.iter().cycle();
-        let timing = Timing::of(runs.div_ceil(10).min(100), runs, || {
-            lists.next().map(|list| self.score(&side, list, candidates)).transpose()
-        })?;
-        let seconds = timing.summary();
-        Ok(Latency { mentions, candidates, seconds, mentions_per_second: mentions as f64 / seconds.p50 })
+        let mut list = || (0..mentions * candidates).map(|_| rng.random_range(0..of as u32)).collect::<Vec<u32>>();
+        let lists = (0..LISTS.div_ceil(mentions)).map(|_| list()).collect();
+        let prepared = match at_hand {
+            AtHand::All => Some(PreparedSide::new(&self.model, &select(&self.mentions, 0..mentions as u32)?)?),
+            _ => None,
+        };
+        Ok(LinkRuns { bench: self, mentions, candidates, at_hand, lists, prepared, encoded, run: 0 })
     }
+}
 
-    /// Times scoring one mention that is prepared already, against the same list again and again.
-    pub fn measure_prepared(&mut self, candidates: usize, runs: usize) -> Result<Summary> {
-        let side = self.shape.side(1, self.model.config().widths, self.seed, 1)?;
-        let prepared = PreparedSide::new(&self.model, &side)?;
-        let mut rng = generator(self.seed, Purpose::Benchmark, 1000);
-        let list: Vec<u32> = (0..candidates).map(|_| rng.random_range(0..self.index.len() as u32)).collect();
-        Ok(Timing::of(runs.div_ceil(10), runs, || self.score_prepared(&prepared, &list, candidates))?.summary())
-    }
+/// Batches that are linked one after the other.
+pub struct LinkRuns<'a> {
+    bench: &'a mut LatencyBench,
+    mentions: usize,
+    candidates: usize,
+    at_hand: AtHand,
+    lists: Vec<Vec<u32>>,
+    prepared: Option<PreparedSide>,
+    encoded: Option<&'a EncodedMentions>,
+    run: usize,
+}
 
-    /// Prepares the mentions and scores each against its list.
-    fn score(&mut self, side: &Side, lists: &[u32], candidates: usize) -> Result<Vec<Vec<f32>>> {
-        let prepared = PreparedSide::new(&self.model, side)?;
-        self.score_prepared(&prepared, lists, candidates)
-    }
-
-    fn score_prepared(&mut self, prepared: &PreparedSide, lists: &[u32], candidates: usize) -> Result<Vec<Vec<f32>>> {
-        match &mut self.on_device {
-            Some(scorer) => {
-                let lists = lists.chunks(candidates).enumerate();
-                lists.map(|(i, list)| scorer.score(prepared.mention(i), &self.index, list)).collect()
-            }
-            None => {
-                let lists = lists.par_chunks(candidates).enumerate();
-                lists.map(|(i, list)| self.scorer.score(prepared.mention(i), &self.index, list)).collect()
-            }
+impl LinkRuns<'_> {
+    /// Links the next batch; gives scores (kinds, candidates) of each mention.
+    pub fn run(&mut self, laps: &mut Laps) -> Result<Vec<Vec<f32>>> {
+        let LatencyBench { model, scorer, on_device, index, mentions, cold, element, .. } = &mut *self.bench;
+        let list = &self.lists[self.run % self.lists.len()];
+        let all = mentions.text.sequences.len();
+        let first = self.run * self.mentions % all;
+        self.run += 1;
+        if let Some(encoded) = self.encoded {
+            encoded.run(self.mentions)?;
+            laps.lap(ENCODE);
         }
+        let drawn;
+        let side = match &self.prepared {
+            Some(prepared) => prepared,
+            None => {
+                let side = select(mentions, (first..first + self.mentions).map(|i| (i % all) as u32))?;
+                laps.lap(FEATURES);
+                drawn = PreparedSide::new(model, &side)?;
+                laps.lap(MENTIONS);
+                &drawn
+            }
+        };
+        let prepared_now;
+        let (index, list): (&EntityIndex, Vec<u32>) = match self.at_hand {
+            AtHand::Cold => {
+                let mut fresh = EntityIndex::new(model, *element);
+                fresh.add(&PreparedSide::new(model, &select(cold, list.iter().copied())?)?, list.len())?;
+                prepared_now = fresh;
+                laps.lap(ENTITIES);
+                (&prepared_now, (0..list.len() as u32).collect())
+            }
+            AtHand::Prepared | AtHand::All => (index, list.clone()),
+        };
+        let lists = list.chunks(self.candidates).enumerate();
+        let scores = match on_device {
+            Some(on_device) => lists.map(|(i, list)| on_device.score(side.mention(i), index, list)).collect(),
+            None => {
+                let lists = list.par_chunks(self.candidates).enumerate();
+                lists.map(|(i, list)| scorer.score(side.mention(i), index, list)).collect::<Result<Vec<_>>>()
+            }
+        }?;
+        laps.lap(SCORE);
+        Ok(scores)
+    }
+}
+
+/// Rows of some items of a side.
+fn select(side: &Side, items: impl IntoIterator<Item = u32>) -> Result<Side> {
+    let items: Vec<u32> = items.into_iter().collect();
+    let modality = |of: &Modality| -> Result<Modality> {
+        let ranges = || items.iter().map(|&item| of.sequences.range(item as usize));
+        let rows = ranges().flat_map(|range| range.start as u32..range.end as u32).collect::<Indices>();
+        let textbook = Textbook { sequences: items.len(), length: of.sequences.textbook().length };
+        Ok(Modality {
+            tokens: FeatureRows::new(Arc::clone(&of.tokens.table), rows),
+            sequences: Ragged::new(ranges().map(|range| range.len()), textbook)?,
+            global: FeatureRows::new(Arc::clone(&of.global.table), items.iter().copied().collect::<Indices>()),
+        })
+    };
+    Ok(Side { text: modality(&side.text)?, image: modality(&side.image)? })
+}
+
+/// Texts and images that encoders read with each batch: the same text and pixels drawn at random for each mention.
+pub struct EncodedMentions {
+    encoders: Encoders,
+    text: String,
+    max_tokens: usize,
+    pixels: Vec<f32>,
+}
+
+impl EncodedMentions {
+    /// Opens the encoders of a folder. The text is so many short words that the mean length is reached.
+    pub fn open(folder: &Path, shape: &Shape, compute: &Compute) -> Result<EncodedMentions> {
+        let encoders = Encoders::open(&folder.into(), compute.clone())?;
+        let mut rng = generator(0, Purpose::Benchmark, 6);
+        let size = encoders.image.as_ref().map_or(0, |encoder| encoder.processor().size());
+        let pixels = (0..3 * size * size).map(|_| rng.random_range(-2.0..2.0)).collect();
+        let text = vec!["a"; shape.mean_tokens.saturating_sub(2).max(1)].join(" ");
+        Ok(EncodedMentions { encoders, text, max_tokens: shape.max_tokens, pixels })
+    }
+
+    fn run(&self, mentions: usize) -> Result<()> {
+        if let Some(encoder) = &self.encoders.text {
+            encoder.encode_texts(&vec![self.text.as_str(); mentions], self.max_tokens)?;
+        }
+        if let Some(encoder) = &self.encoders.image {
+            encoder.encode_images(&vec![self.pixels.clone(); mentions])?;
+        }
+        Ok(())
     }
 }

@@ -1,5 +1,7 @@
 //! How much work a model is and how fast the engine does it.
 
+pub mod advice;
+pub mod comparison;
 pub mod counts;
 pub mod data_sheet;
 pub mod decoding;
@@ -9,9 +11,13 @@ pub mod kar;
 pub mod latency;
 pub mod layers;
 pub mod llama;
+pub mod load;
+pub mod machine;
+pub mod measurement;
 mod memory;
 pub mod products;
 pub mod proof;
+pub mod sampling;
 pub mod simulation;
 pub mod step;
 pub mod storage;
@@ -19,4 +25,4 @@ pub mod synthetic;
 mod timing;
 
 pub use memory::peak_memory;
-pub use timing::{Summary, Timing};
+pub use timing::Timing;

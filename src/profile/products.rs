@@ -2,15 +2,13 @@
 
 use half::bf16;
 use rand::Rng;
-use serde::Serialize;
 
-use super::Timing;
 use crate::error::Result;
 use crate::ops::linear::{Epilogue, Operand, PackedBf16, bf16_ceiling};
 use crate::random::{Purpose, generator};
 
 /// Sizes of a product (rows, inputs) x (outputs, inputs)ᵀ.
-#[derive(Clone, Copy, Debug, Serialize)]
+#[derive(Clone, Copy, Debug)]
 pub struct ProductShape {
     /// Where it stands.
     pub name: &'static str,
@@ -43,35 +41,38 @@ pub const ENCODER_PRODUCTS: [ProductShape; 10] = [
     shape("BERT down", 512, 768, 3072),
 ];
 
-/// A product's rate.
-#[derive(Clone, Copy, Debug, Serialize)]
-pub struct ProductRate {
-    #[serde(flatten)]
-    pub shape: ProductShape,
-    /// FLOPs per second, of the median run.
+/// A product that can be run, with the ceiling at that time.
+pub struct ProductWork {
+    /// FLOPs of a run.
     pub flops: f64,
-    /// The ceiling at that time.
-    pub ceiling: f64,
+    /// Multiplies once, into rows of f32.
+    pub run: Box<dyn FnMut() -> Result<()>>,
+    before: Option<f64>,
 }
 
-/// Times a product into rows of f32, `runs` times, beside the ceiling measured just before and after.
-pub fn product_rate(shape: ProductShape, runs: usize) -> Result<ProductRate> {
+impl ProductWork {
+    /// FLOPs per second of bf16 products on registers alone, the better of before and now; `None` where the processor has none.
+    pub fn ceiling(&self) -> Option<f64> {
+        let now = bf16_ceiling(3);
+        now.zip(self.before).map(|(now, before)| now.max(before))
+    }
+}
+
+/// Draws the operands of a product.
+pub fn product_work(shape: ProductShape) -> Result<ProductWork> {
     let ProductShape { rows, outputs, inputs, .. } = shape;
     let mut rng = generator(0, Purpose::Benchmark, 0);
     let mut draw = |n: usize| -> Vec<f32> { (0..n).map(|_| rng.random_range(-1.0..1.0)).collect() };
     let (x, bias) = (draw(rows * inputs), draw(outputs));
     let weight = PackedBf16::new(&draw(outputs * inputs), outputs, inputs)?;
     let mut out = vec![0.0f32; rows * outputs];
-    let before = bf16_ceiling(3).unwrap_or(f64::NAN);
     let narrow: Vec<bf16> = x.iter().map(|&x| bf16::from_f32(x)).collect();
-    let timing = Timing::of(2, runs, || {
+    let run = Box::new(move || {
         // Inside of the thread pool, as the encoders run.
         rayon::scope(|_| match shape.narrow {
             true => weight.forward(Operand::new(&narrow, inputs), &mut out, Epilogue::bias(&bias)),
             false => weight.forward(Operand::new(&x, inputs), &mut out, Epilogue::bias(&bias)),
         })
-    })?
-    .summary();
-    let ceiling = before.max(bf16_ceiling(3).unwrap_or(f64::NAN));
-    Ok(ProductRate { shape, flops: (2 * rows * outputs * inputs) as f64 / timing.p50, ceiling })
+    });
+    Ok(ProductWork { flops: (2 * rows * outputs * inputs) as f64, run, before: bf16_ceiling(3) })
 }

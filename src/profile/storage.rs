@@ -66,7 +66,7 @@ pub fn measure(folder: &Path, of: Simulation, first_run: Command) -> Result<Stor
     let (start, idle) = (Instant::now(), encode_once(folder)?);
     let idle_seconds = start.elapsed().as_secs_f64();
     let features = folder.join("features");
-    let open = Timing::of(1, 9, || FeatureStore::open(&features).map(drop))?.summary();
+    let open = Timing::of(1, 9, || FeatureStore::open(&features).map(drop))?;
     let (start, checked) = (Instant::now(), check_store(&features)?);
     let EncodeReport { texts, images, reused, .. } = report;
     Ok(StorageFigures {
@@ -75,7 +75,7 @@ pub fn measure(folder: &Path, of: Simulation, first_run: Command) -> Result<Stor
         again: (reused + texts + images).saturating_sub(idle.reused),
         seconds,
         idle_seconds,
-        open_seconds: open.p50,
+        open_seconds: open.p50(),
         check_seconds: start.elapsed().as_secs_f64(),
         shards: checked.shards,
         bytes: checked.bytes,

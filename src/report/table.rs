@@ -21,6 +21,19 @@ pub fn table(header: &[&str], rows: impl IntoIterator<Item = Vec<String>>) -> St
     table.trim_fmt()
 }
 
+/// A table of Markdown.
+pub fn markdown_table(header: &[impl AsRef<str>], rows: impl IntoIterator<Item = Vec<String>>) -> String {
+    let line = |cells: Vec<String>| {
+        let cells =
+            cells.iter().map(|cell| format!(" {} |", printable(cell).replace('|', "\\|").replace(['\n', '\t'], " ")));
+        format!("|{}\n", cells.collect::<String>())
+    };
+    let mut text = line(header.iter().map(|name| name.as_ref().to_string()).collect());
+    text += &format!("|{}\n", "---|".repeat(header.len()));
+    rows.into_iter().for_each(|row| text += &line(row));
+    text
+}
+
 /// A model's metrics, by the mean of its scores and by each score alone, and below them what is reached without a model.
 pub fn evaluation_table(evaluation: &Evaluation, baselines: &Baselines) -> String {
     let scores = evaluation.per_score.iter().map(|(kind, metrics)| (*kind, metrics));

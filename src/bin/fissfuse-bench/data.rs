@@ -4,31 +4,33 @@ use std::path::PathBuf;
 use std::process;
 use std::time::Instant;
 
-use fissfuse::bytes::Bytes;
 use fissfuse::candidates::{ListSettings, write_lists};
 use fissfuse::data::{Dataset, Protocol, Skipped, Tolerance};
-use fissfuse::profile::peak_memory;
+use fissfuse::profile::measurement::Measurement;
 use fissfuse::profile::simulation::{Simulation, simulate};
 use fissfuse::profile::storage::{StorageFigures, encode_once, measure};
+use fissfuse::profile::{Timing, peak_memory};
 use indicatif::ProgressBar;
-use serde_json::json;
+use serde_json::Map;
 
-use super::{at_least_one, machine, print_json, print_peak};
+use super::at_least_one;
+use super::session::Session;
+use super::values::{Values, combinations, value};
 
 /// Time candidate generation for a simulated dataset of WikiMEL's size.
 #[derive(clap::Args)]
 pub struct CandidatesArgs {
     /// Entities of the knowledge base.
-    #[arg(long, default_value_t = 110_000, value_parser = at_least_one())]
-    entities: usize,
+    #[arg(long, default_value = "110000", value_name = "LIST")]
+    entities: Values,
 
     /// Mentions.
-    #[arg(long, default_value_t = 25_846, value_parser = at_least_one())]
-    mentions: usize,
+    #[arg(long, default_value = "25846", value_name = "LIST")]
+    mentions: Values,
 
     /// Candidates of a mention.
-    #[arg(long, default_value_t = 100, value_parser = at_least_one())]
-    top: usize,
+    #[arg(long, default_value = "100", value_name = "LIST")]
+    top: Values,
 }
 
 /// Encode a simulated dataset with real shapes: throughput, memory, opening, and resumption after a kill.
@@ -56,29 +58,31 @@ pub struct StoreOnceArgs {
     folder: PathBuf,
 }
 
-pub fn candidates(args: CandidatesArgs, json: bool) -> anyhow::Result<()> {
-    let CandidatesArgs { entities, mentions, top } = args;
-    let folder = tempfile::tempdir()?;
-    simulate(folder.path(), Simulation { entities, mentions, images: false, seed: 0 })?;
-    let mut skipped = Skipped::default();
-    let start = Instant::now();
-    let dataset = Dataset::open(folder.path(), Tolerance::Strict, &mut skipped)?;
-    let settings = ListSettings { top, protocol: Protocol::AsRetrieved, replace: false, tolerance: Tolerance::Strict };
-    let lists = write_lists(&dataset, settings, &mut skipped, &ProgressBar::hidden())?;
-    let (seconds, peak) = (start.elapsed().as_secs_f64(), peak_memory());
-    if json {
-        return print_json(&json!({"machine": machine(None), "entities": entities, "mentions": mentions, "top": top,
-            "seconds": seconds, "lists": lists, "peak_memory_bytes": peak}));
+pub fn candidates(args: CandidatesArgs, session: &mut Session) -> anyhow::Result<()> {
+    let rows = combinations(&[("entities", &args.entities), ("mentions", &args.mentions), ("top", &args.top)])?;
+    session.begin("candidates", None)?;
+    for row in rows {
+        let (entities, mentions, top) = (value(&row, "entities"), value(&row, "mentions"), value(&row, "top"));
+        let folder = tempfile::tempdir()?;
+        simulate(folder.path(), Simulation { entities, mentions, images: false, seed: 0 })?;
+        let mut skipped = Skipped::default();
+        let start = Instant::now();
+        let dataset = Dataset::open(folder.path(), Tolerance::Strict, &mut skipped)?;
+        let settings =
+            ListSettings { top, protocol: Protocol::AsRetrieved, replace: false, tolerance: Tolerance::Strict };
+        let lists = write_lists(&dataset, settings, &mut skipped, &ProgressBar::hidden())?;
+        let seconds = start.elapsed().as_secs_f64();
+        let row =
+            Measurement { seconds: Some(Timing::new(vec![seconds])?), ..Measurement::new("candidate lists", row) };
+        let row = row.with("mentions_per_second", mentions as f64 / seconds);
+        let recall = lists.last().map(|list| &list.recall.at[..]).unwrap_or_default();
+        let row = recall.iter().fold(row, |row, at| row.with(&format!("recall_share_at_{}", at.rank), at.recall));
+        session.push(with_peak(row));
     }
-    println!("{}; {mentions} mentions against {entities} entities, {top} candidates each", machine(None));
-    let test = lists.last().map(|list| &list.recall.at[..]).unwrap_or_default();
-    let recall: Vec<String> = test.iter().map(|at| format!("{:.2} % at {}", 100.0 * at.recall, at.rank)).collect();
-    println!("{seconds:.1} s, {:.0} mentions/s; recall of test {}", mentions as f64 / seconds, recall.join(", "));
-    print_peak(peak);
     Ok(())
 }
 
-pub fn store(args: StoreArgs, json: bool) -> anyhow::Result<()> {
+pub fn store(args: StoreArgs, session: &mut Session) -> anyhow::Result<()> {
     let StoreArgs { entities, mentions, dir } = args;
     let folder = match dir {
         Some(dir) => tempfile::tempdir_in(dir)?,
@@ -86,21 +90,36 @@ pub fn store(args: StoreArgs, json: bool) -> anyhow::Result<()> {
     };
     let mut first_run = process::Command::new(std::env::current_exe()?);
     first_run.arg("store-once").arg(folder.path());
+    session.begin("store", None)?;
     let figures = measure(folder.path(), Simulation { entities, mentions, images: true, seed: 0 }, first_run)?;
-    if json {
-        return print_json(&json!({"machine": machine(None), "entities": entities, "mentions": mentions,
-            "figures": figures}));
-    }
-    println!("{}; {entities} entities and {mentions} mentions, each a text and an image", machine(None));
     let StorageFigures { before_kill, after_kill, again, seconds, .. } = figures;
-    let rate = after_kill as f64 / seconds;
-    println!("killed with {before_kill} texts and images stored; the next run encoded the other {after_kill}");
-    println!("in {seconds:.1} s, {rate:.0} texts and images/s, {again} of them again");
-    println!("a run that finds everything done: {:.2} s", figures.idle_seconds);
-    println!("{} shards, {}: opened in {:.1} ms", figures.shards, Bytes::of(figures.bytes), 1e3 * figures.open_seconds);
-    println!("checksums compared in {:.1} s", figures.check_seconds);
-    print_peak(figures.peak_memory);
+    let sizes = [("entities", entities), ("mentions", mentions)];
+    let parameters = sizes.into_iter().map(|(name, size)| (name.to_string(), size.into())).collect();
+    let timed = |name: &str, seconds: f64| -> anyhow::Result<Measurement> {
+        Ok(Measurement {
+            seconds: Some(Timing::new(vec![seconds])?),
+            ..Measurement::new(name, Map::clone(&parameters))
+        })
+    };
+    let resumed = timed("encode, resumed after a kill", seconds)?.with("stored_before", before_kill as f64);
+    let resumed = resumed.with("stored", after_kill as f64).with("stored_again", again as f64);
+    session.push(resumed.with("stored_per_second", after_kill as f64 / seconds));
+    session.push(timed("a run that finds everything done", figures.idle_seconds)?);
+    let opened = timed("open", figures.open_seconds)?.with("shards", figures.shards as f64);
+    session.push(opened.with("bytes", figures.bytes as f64));
+    let checked = timed("compare checksums", figures.check_seconds)?;
+    session.push(match figures.peak_memory {
+        Some(bytes) => checked.with("peak_memory_bytes", bytes as f64),
+        None => checked,
+    });
     Ok(())
+}
+
+fn with_peak(row: Measurement) -> Measurement {
+    match peak_memory() {
+        Some(bytes) => row.with("peak_memory_bytes", bytes as f64),
+        None => row,
+    }
 }
 
 pub fn store_once(args: StoreOnceArgs) -> anyhow::Result<()> {

@@ -3,13 +3,13 @@
 use std::path::PathBuf;
 
 use fissfuse::llama;
-use fissfuse::profile::kar::{KarBench, KarRow};
-use fissfuse::report::table;
-use serde_json::json;
+use fissfuse::profile::Timing;
+use fissfuse::profile::kar::KarBench;
+use fissfuse::profile::measurement::Measurement;
+use serde_json::Map;
 
 use super::at_least_one;
-use super::machine;
-use super::print_json;
+use super::session::Session;
 use super::work::DeviceArgs;
 
 /// What sharing prefixes, reading logits, and the gate each save of a re-ranking's time, with a random Llama.
@@ -57,38 +57,33 @@ pub struct KarArgs {
     device: DeviceArgs,
 }
 
-pub fn kar(args: KarArgs, json: bool) -> anyhow::Result<()> {
+pub fn kar(args: KarArgs, session: &mut Session) -> anyhow::Result<()> {
     let gpu = args.device.open()?;
     let all = args.preset.config().layers;
     let layers = if args.layers == 0 { all } else { args.layers };
     let config = llama::LlamaConfig { layers, ..args.preset.config() };
     let mut bench =
         KarBench::new(&args.data, &args.ranking, args.mentions, &config, args.precision, args.seed, gpu.as_ref())?;
-    let rows = bench.measure(args.max_new_tokens, args.gate)?;
-    if json {
-        let model = json!({"layers": layers, "of_layers": all, "precision": args.precision.to_string()});
-        return print_json(&json!({"machine": machine(gpu.as_ref()), "model": model, "rows": rows}));
+    session.begin("kar", gpu.as_ref())?;
+    session.set("layers", layers);
+    session.set("of_layers", all);
+    session.set("precision", args.precision.to_string());
+    session.set("mentions", bench.mentions());
+    let mut first = None;
+    for (name, settings, share) in KarBench::ways(args.max_new_tokens, args.gate) {
+        let spent = bench.run(&settings, share)?;
+        let seconds = Timing::new(vec![spent.seconds])?;
+        let base = *first.get_or_insert(spent.seconds);
+        let figures = [
+            ("times_faster", base / spent.seconds),
+            ("mentions_per_second", bench.mentions() as f64 / spent.seconds),
+            ("calls", spent.calls as f64),
+            ("prompt_tokens", spent.prompt_tokens as f64),
+            ("computed_tokens", spent.computed_tokens as f64),
+            ("new_tokens", spent.new_tokens as f64),
+        ];
+        let row = Measurement { seconds: Some(seconds), ..Measurement::new(&name, Map::new()) };
+        session.push(figures.into_iter().fold(row, |row, (name, figure)| row.with(name, figure)));
     }
-    println!("{}", machine(gpu.as_ref()));
-    println!(
-        "{} mentions, random weights in {}, {layers} of {all} layers of the shape",
-        bench.mentions(),
-        args.precision
-    );
-    let header = ["", "s", "times faster", "calls", "prompt tokens", "computed", "new tokens", "mentions/s"];
-    let base = rows.first().map_or(0.0, |row| row.spent.seconds);
-    let row = |KarRow { name, spent }: &KarRow| {
-        vec![
-            name.clone(),
-            format!("{:.1}", spent.seconds),
-            format!("{:.2}", base / spent.seconds),
-            spent.calls.to_string(),
-            spent.prompt_tokens.to_string(),
-            spent.computed_tokens.to_string(),
-            spent.new_tokens.to_string(),
-            format!("{:.1}", bench.mentions() as f64 / spent.seconds),
-        ]
-    };
-    println!("{}", table(&header, rows.iter().map(row)));
     Ok(())
 }

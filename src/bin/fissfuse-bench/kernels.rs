@@ -4,10 +4,10 @@ use std::path::PathBuf;
 
 use fissfuse::profile::counts;
 use fissfuse::profile::counts::KernelCount;
-use fissfuse::report::table;
-use serde_json::json;
+use fissfuse::profile::measurement::Measurement;
+use serde_json::Map;
 
-use super::print_json;
+use super::session::Session;
 
 /// What cusim counted of each kernel: FLOPs, bytes that its launches touch and all that they load and store, how well these
 /// coalesce, bank conflicts.
@@ -21,53 +21,33 @@ pub struct KernelsArgs {
     counts: PathBuf,
 }
 
-pub fn kernels(args: KernelsArgs, json: bool) -> anyhow::Result<()> {
+pub fn kernels(args: KernelsArgs, session: &mut Session) -> anyhow::Result<()> {
     let kernels = counts::read(&args.counts)?;
     anyhow::ensure!(!kernels.is_empty(), "{}: counts no launch of a kernel", args.counts.display());
-    if json {
-        return print_json(&json!({"kernels": kernels}));
-    }
-    let header = [
-        "kernel",
-        "launches",
-        "GFLOP",
-        "on tensor cores",
-        "MB touched",
-        "by wave",
-        "MB loaded",
-        "coalesced %",
-        "MB stored",
-        "coalesced %",
-        "bank passes x",
-        "active lanes",
-    ];
+    session.begin("kernels", None)?;
+    session.set("source", "counted by cusim");
     let row = |k: &KernelCount| {
-        let giga = |flops: u64| format!("{:.3}", flops as f64 / 1e9);
-        let mega = |sectors: u64| format!("{:.1}", (32 * sectors) as f64 / 1e6);
-        let percent = |share: f64| format!("{:.0}", 100.0 * share);
-        let conflicts = k.shared_load.conflicts().max(k.shared_store.conflicts());
-        vec![
-            k.kernel.clone(),
-            k.launches.to_string(),
-            giga(k.flops),
-            giga(k.tensor_flops()),
-            format!("{:.1}", k.once_bytes() as f64 / 1e6),
-            format!("{:.1}", k.wave_bytes() as f64 / 1e6),
-            mega(k.global_load.sectors),
-            percent(k.global_load.efficiency()),
-            mega(k.global_store.sectors),
-            percent(k.global_store.efficiency()),
-            format!("{conflicts:.2}"),
-            format!("{:.1}", k.active_lanes),
-        ]
+        let sectors = |sectors: u64| (32 * sectors) as f64;
+        let figures = [
+            ("launches", k.launches as f64),
+            ("flops", k.flops as f64),
+            ("tensor_flops", k.tensor_flops() as f64),
+            ("bytes", k.once_bytes() as f64),
+            ("bytes_by_wave", k.wave_bytes() as f64),
+            ("bytes_loaded", sectors(k.global_load.sectors)),
+            ("load_efficiency_share", k.global_load.efficiency()),
+            ("bytes_stored", sectors(k.global_store.sectors)),
+            ("store_efficiency_share", k.global_store.efficiency()),
+            ("bank_passes", k.shared_load.conflicts().max(k.shared_store.conflicts())),
+            ("active_lanes", k.active_lanes),
+            ("intensity", k.flops as f64 / k.once_bytes() as f64),
+        ];
+        figures.into_iter().fold(Measurement::new(&k.kernel, Map::new()), |row, (name, figure)| row.with(name, figure))
     };
-    println!("{}", table(&header, kernels.iter().map(row)));
-    let sum = |bytes: fn(&KernelCount) -> u64| kernels.iter().map(bytes).sum::<u64>() as f64 / 1e6;
-    let (once, by_wave) = (sum(KernelCount::once_bytes), sum(KernelCount::wave_bytes));
-    let launches: u64 = kernels.iter().map(|k| k.launches).sum();
-    println!(
-        "{launches} launches; {once:.1} MB touched, each sector once a launch, {by_wave:.1} MB with what is loaded counted once \
-         a wave of blocks"
-    );
+    kernels.iter().map(row).for_each(|row| session.push(row));
+    let sum = |of: fn(&KernelCount) -> u64| kernels.iter().map(of).sum::<u64>() as f64;
+    let all = Measurement::new("all", Map::new()).with("launches", sum(|k| k.launches)).with("flops", sum(|k| k.flops));
+    let all = all.with("tensor_flops", sum(KernelCount::tensor_flops)).with("bytes", sum(KernelCount::once_bytes));
+    session.push(all.with("bytes_by_wave", sum(KernelCount::wave_bytes)));
     Ok(())
 }

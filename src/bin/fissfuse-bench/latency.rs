@@ -1,83 +1,126 @@
 //! From a mention to its scores.
 
-use fissfuse::profile::latency::{Latency, LatencyBench};
-use fissfuse::profile::{Summary, peak_memory};
-use fissfuse::report::table;
+use std::path::PathBuf;
+
+use fissfuse::encoder::{Compute, Precision, parse_precision};
+use fissfuse::profile::advice::advice;
+use fissfuse::profile::latency::{AtHand, EncodedMentions, LatencyBench};
+use fissfuse::profile::load::{Arrival, Load};
 use fissfuse::tensor::Element;
-use serde_json::json;
 
-use super::at_least_one;
-use super::machine;
-use super::milliseconds;
-use super::print_json;
-use super::print_peak;
-use super::work::DeviceArgs;
-use super::work::WorkArgs;
+use super::session::Session;
+use super::values::Values;
+use super::work::{DeviceArgs, WorkArgs};
 
-/// Time from a mention's features to the scores of its prepared candidates.
+/// Time from a mention's features to the scores of its candidates, with its parts, and advice that follows from them.
+///
+/// Without --mentions: 1, 8 and 64 at once. With --load, requests arrive by a schedule, and their time counts from when they
+/// were due.
 #[derive(clap::Args)]
 pub struct LatencyArgs {
     #[command(flatten)]
     work: WorkArgs,
 
-    /// Mentions at once; each value is a row [default: 1,8,64, or --mentions].
-    #[arg(long, value_delimiter = ',', conflicts_with = "mentions", value_parser = at_least_one())]
-    batch: Vec<usize>,
-
     /// Entities of the index from which candidates are drawn.
-    #[arg(long, default_value_t = 2000, value_parser = at_least_one())]
-    entities: usize,
+    #[arg(long, default_value = "2000", value_name = "LIST")]
+    entities: Values,
 
     /// Keep the index in f16.
     #[arg(long)]
     half: bool,
 
-    /// Time one mention that is prepared already, too.
+    /// Time mentions that are prepared already, too.
     #[arg(long)]
     prepared: bool,
 
-    /// Timed runs of each row [default: as many as link 1000 mentions].
-    #[arg(long, value_parser = at_least_one())]
-    runs: Option<usize>,
+    /// Time candidates that are not prepared, too.
+    #[arg(long)]
+    cold: bool,
+
+    /// Hugging Face directory of a CLIP that reads text and image of each mention first.
+    #[arg(long, value_name = "DIR")]
+    encoder: Option<PathBuf>,
+
+    /// What the encoders compute with, f32 or bf16 [default: the faster one].
+    #[arg(long, value_name = "TYPE", value_parser = parse_precision, requires = "encoder")]
+    precision: Option<Precision>,
+
+    /// Requests per second, each of so many mentions as its row says.
+    #[arg(long, value_name = "RATE", help_heading = "Load", conflicts_with_all = ["interleave", "runs"])]
+    load: Option<f64>,
+
+    /// How requests arrive: poisson or constant.
+    #[arg(long, value_name = "HOW", default_value = "poisson", help_heading = "Load", requires = "load")]
+    arrival: Arrival,
+
+    /// Seconds of load.
+    #[arg(long, value_name = "SECONDS", default_value_t = 10.0, help_heading = "Load", requires = "load")]
+    load_seconds: f64,
+
+    /// Milliseconds within which a request is good (service level objective).
+    #[arg(long, value_name = "MS", help_heading = "Load", requires = "load")]
+    slo: Option<f64>,
 
     #[command(flatten)]
     device: DeviceArgs,
 }
 
-pub fn latency(args: LatencyArgs, json: bool) -> anyhow::Result<()> {
-    let (shape, config) = (args.work.shape()?, args.work.config());
-    let precision = if args.half { Element::F16 } else { Element::F32 };
-    let candidates = shape.candidates;
+/// Runs of a row where noise decides: p99.9 is one of a thousand.
+const LEAST_RUNS: usize = 1000;
+
+pub fn latency(mut args: LatencyArgs, session: &mut Session) -> anyhow::Result<()> {
+    if args.work.mentions.is_none() {
+        args.work.mentions = Some("1,8,64".parse().map_err(anyhow::Error::msg)?);
+    }
+    let rows = args.work.rows()?;
+    let load = args.load.map(|rate| Load {
+        rate,
+        arrival: args.arrival,
+        seconds: args.load_seconds,
+        objective: args.slo.map(|ms| ms / 1e3),
+        seed: args.work.seed,
+    });
+    load.map_or(Ok(()), |load| load.schedule().map(drop))?;
     let gpu = args.device.open()?;
-    let mut bench = LatencyBench::new(config, shape, (args.entities, precision), args.work.seed, gpu.as_ref())?;
-    let measure = |&mentions: &usize| {
-        bench.measure(mentions, candidates, args.runs.unwrap_or_else(|| 1000usize.div_ceil(mentions)))
-    };
-    let batch = match (args.batch.is_empty(), args.work.mentions) {
-        (false, _) => args.batch,
-        (true, Some(mentions)) => vec![mentions],
-        (true, None) => vec![1, 8, 64],
-    };
-    let rows: Vec<Latency> = batch.iter().map(measure).collect::<fissfuse::Result<_>>()?;
-    let prepared = args.prepared.then(|| bench.measure_prepared(candidates, args.runs.unwrap_or(1000))).transpose()?;
-    if json {
-        let index = if args.half { "f16" } else { "f32" };
-        let (entities, peak) = (args.entities, peak_memory());
-        let report = json!({"machine": machine(gpu.as_ref()), "entities": entities, "index": index, "latency": rows, "prepared": prepared,
-            "peak_memory_bytes": peak});
-        return print_json(&report);
+    session.begin("latency", gpu.as_ref())?;
+    args.work.set(session);
+    let element = if args.half { Element::F16 } else { Element::F32 };
+    session.set("index", if args.half { "f16" } else { "f32" });
+    if let Some(load) = load {
+        session.set("arrival", load.arrival.name());
+        session.set("requests_per_second", load.rate);
+        args.slo.into_iter().for_each(|slo| session.set("slo_ms", slo));
     }
-    println!("{}; {candidates} candidates of {} prepared entities", machine(gpu.as_ref()), args.entities);
-    let header = ["mentions", "runs", "p50 ms", "p90 ms", "p99 ms", "mentions/s"];
-    let row = |row: &Latency| {
-        let Summary { runs, p50, p90, p99, .. } = row.seconds;
-        let [p50, p90, p99] = [p50, p90, p99].map(milliseconds);
-        vec![row.mentions.to_string(), runs.to_string(), p50, p90, p99, format!("{:.0}", row.mentions_per_second)]
-    };
-    println!("{}", table(&header, rows.iter().map(row)));
-    if let Some(prepared) = prepared {
-        println!("one prepared mention: p50 {} ms, p99 {} ms", milliseconds(prepared.p50), milliseconds(prepared.p99));
+    let precision = args.precision.unwrap_or_else(|| Compute::fastest(gpu.as_ref()));
+    let compute = Compute { precision, gpu: gpu.clone() };
+    let first = rows.first().map(|row| row.shape);
+    let encoded =
+        args.encoder.as_ref().zip(first).map(|(folder, shape)| EncodedMentions::open(folder, &shape, &compute));
+    let encoded = encoded.transpose()?;
+    session.set("encoder", if encoded.is_some() { "reads each mention" } else { "none: features are cached" });
+    let ways = [(true, AtHand::Prepared), (args.cold, AtHand::Cold), (args.prepared, AtHand::All)];
+    for entities in args.entities.iter() {
+        for row in &rows {
+            let index = (entities, element);
+            let mut bench = LatencyBench::new(row.config.clone(), row.shape, index, args.work.seed, gpu.as_ref())?;
+            let (mentions, candidates) = (row.shape.mentions, row.shape.candidates);
+            for at_hand in ways.iter().filter(|(asked, _)| *asked).map(|(_, at_hand)| *at_hand) {
+                let mut parameters = row.parameters.clone();
+                parameters.insert("entities".into(), entities.into());
+                parameters.insert("at_hand".into(), at_hand.name().into());
+                let encoded = encoded.as_ref().filter(|_| at_hand != AtHand::All);
+                let mut runs = bench.runs((mentions, candidates), at_hand, encoded)?;
+                let measured = match load {
+                    Some(load) => load.run("link under load", parameters, |laps| runs.run(laps).map(drop))?,
+                    None => session.measure_at_least(LEAST_RUNS / mentions.min(100), "link", parameters, |laps| {
+                        runs.run(laps).map(drop)
+                    })?,
+                };
+                let rate = measured.seconds.as_ref().map_or(f64::NAN, |seconds| mentions as f64 / seconds.p50());
+                session.advise(advice(&measured));
+                session.push(if load.is_none() { measured.with("mentions_per_second", rate) } else { measured });
+            }
+        }
     }
-    print_peak(peak_memory());
     Ok(())
 }

@@ -1,14 +1,12 @@
 //! The results of a run of scripts/gpu-bundle/run.sh as a page for docs/results/.
 
 use std::collections::HashMap;
-use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
 use fissfuse::files::read_text;
-use serde_json::{Value, json};
-
-use super::print_json;
+use fissfuse::report::markdown_table;
+use serde_json::Value;
 
 /// Write what a run of the GPU bundle measured as a page of Markdown, with the predictions beside.
 ///
@@ -24,13 +22,8 @@ pub struct ResultsArgs {
     predictions: PathBuf,
 }
 
-pub fn results(args: ResultsArgs, json: bool) -> anyhow::Result<()> {
+pub fn results(args: ResultsArgs) -> anyhow::Result<()> {
     let results = Results::read(&args.folder, &args.predictions)?;
-    if json {
-        return print_json(&json!({"measured": results.measures.iter().map(|m| json!({
-            "what": m.what, "unit": m.unit, "predicted": m.predicted, "measured": results.value(m),
-        })).collect::<Vec<_>>()}));
-    }
     print!("{}", results.page());
     Ok(())
 }
@@ -86,7 +79,7 @@ impl Results {
             self.about.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
         let title = ["card", "date"].map(|name| about.get(name).copied().unwrap_or("unknown"));
         let mut page = format!("# {}, {}\n\n", title[0], title[1]);
-        page += &markdown(&["", ""], self.about.iter().map(|(name, value)| vec![name.clone(), value.clone()]));
+        page += &markdown_table(&["", ""], self.about.iter().map(|(name, value)| vec![name.clone(), value.clone()]));
         let predicted = self.cards.iter().map(|card| format!("predicted, {card}"));
         let header: Vec<String> =
             ["what".to_string(), "unit".into()].into_iter().chain(predicted).chain(["measured here".into()]).collect();
@@ -98,14 +91,14 @@ impl Results {
         });
         page +=
             "\n## Measured\n\nPredictions were made by arithmetic before any card was at hand. Times are medians.\n\n";
-        page += &markdown(&header, rows);
+        page += &markdown_table(&header, rows);
         let peers: Vec<Vec<String>> = self.runs.iter().flat_map(peer_rows).collect();
         if !peers.is_empty() {
             page += "\n## Beside PyTorch, in turn\n\n";
-            page += &markdown(&["what", "PyTorch ms", "FissFuse ms", "PyTorch / FissFuse"], peers);
+            page += &markdown_table(&["what", "PyTorch ms", "FissFuse ms", "PyTorch / FissFuse"], peers);
         }
         page += "\n## What ran\n\n";
-        page += &markdown(&["part", "what", "seconds", "how it ended"], self.runs.iter().map(ending));
+        page += &markdown_table(&["part", "what", "seconds", "how it ended"], self.runs.iter().map(ending));
         page
     }
 }
@@ -163,19 +156,6 @@ fn ending(run: &Value) -> Vec<String> {
     vec![text("part").unwrap_or_default(), text("name").unwrap_or_default(), seconds, ended]
 }
 
-fn markdown(header: &[impl AsRef<str>], rows: impl IntoIterator<Item = Vec<String>>) -> String {
-    let line = |cells: Vec<String>| {
-        cells.iter().fold(String::from("|"), |mut line, cell| {
-            write!(line, " {} |", cell.replace('|', "\\|")).expect("writing to a string does not fail");
-            line
-        }) + "\n"
-    };
-    let mut text = line(header.iter().map(|name| name.as_ref().to_string()).collect());
-    text += &format!("|{}\n", "---|".repeat(header.len()));
-    rows.into_iter().for_each(|row| text += &line(row));
-    text
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -194,7 +174,7 @@ mod tests {
     #[test]
     fn measured_values_stand_beside_the_predictions() {
         let page = page(
-            "{\"name\":\"step-wikimel\",\"part\":\"times\",\"wall_seconds\":4.2,\"result\":{\"seconds\":{\"p50\":0.0201}}}\n\
+            "{\"name\":\"step-wikimel\",\"part\":\"times\",\"wall_seconds\":4.2,\"result\":{\"results\":[{\"seconds\":{\"p50\":0.0201}}]}}\n\
              {\"name\":\"ncu\",\"part\":\"profile\",\"skipped\":\"no ncu | here\"}\n\
              {\"name\":\"peer\",\"result\":{\"peers\":[{\"what\":\"a step\",\"theirs\":0.5,\"ours\":0.1}]}}\n\
              {\"name\":\"cut off",

@@ -6,7 +6,10 @@ use fissfuse::device::{DeviceChoice, Gpu};
 use fissfuse::model::ModelConfig;
 use fissfuse::profile::synthetic::Shape;
 
-use super::at_least_one;
+use serde_json::{Map, Value};
+
+use super::session::Session;
+use super::values::{Values, combinations, value};
 
 /// Sizes of a step in the paper.
 #[derive(Clone, Copy, ValueEnum)]
@@ -17,65 +20,93 @@ pub enum Preset {
     Wikimel,
 }
 
-/// Sizes of the work and of the model.
+/// Sizes of the work and of the model. Lists and ranges give a row for each combination.
 #[derive(clap::Args)]
 pub struct WorkArgs {
     /// Sizes of one of the paper's datasets; the flags below override them.
     #[arg(long, value_enum, default_value_t = Preset::Wikidiverse)]
     pub preset: Preset,
 
-    /// Mentions of a step.
-    #[arg(long, value_parser = at_least_one())]
-    pub mentions: Option<usize>,
+    /// Mentions at once.
+    #[arg(long, value_name = "LIST")]
+    pub mentions: Option<Values>,
 
     /// Candidates of each mention.
-    #[arg(long, value_parser = at_least_one())]
-    pub candidates: Option<usize>,
+    #[arg(long, value_name = "LIST")]
+    pub candidates: Option<Values>,
 
     /// Mean length of a text in tokens.
-    #[arg(long, value_parser = at_least_one())]
-    pub mean_tokens: Option<usize>,
+    #[arg(long, value_name = "LIST")]
+    pub mean_tokens: Option<Values>,
 
     /// Longest text in tokens, to which a textbook pads.
-    #[arg(long, value_parser = at_least_one())]
-    pub max_tokens: Option<usize>,
+    #[arg(long, value_name = "LIST")]
+    pub max_tokens: Option<Values>,
 
     /// Patches of an image.
-    #[arg(long, value_parser = at_least_one())]
-    pub patches: Option<usize>,
+    #[arg(long, value_name = "LIST")]
+    pub patches: Option<Values>,
 
     /// Hidden width of the network.
-    #[arg(long, default_value_t = 100)]
-    pub d: usize,
+    #[arg(long, default_value = "100", value_name = "LIST")]
+    pub d: Values,
 
     /// Cross-attention heads.
-    #[arg(long, default_value_t = 1)]
-    pub heads: usize,
+    #[arg(long, default_value = "1", value_name = "LIST")]
+    pub heads: Values,
 
     /// Draws features, weights and candidates.
     #[arg(long, default_value_t = 0)]
     pub seed: u64,
 }
 
+/// One combination of sizes.
+pub struct Row {
+    /// Of the batch.
+    pub shape: Shape,
+    /// Of the model.
+    pub config: ModelConfig,
+    /// The sizes by name.
+    pub parameters: Map<String, Value>,
+}
+
 impl WorkArgs {
-    pub fn shape(&self) -> anyhow::Result<Shape> {
+    /// A row for each combination. Fails, before anything is measured, if there are too many or one makes no sense.
+    pub fn rows(&self) -> anyhow::Result<Vec<Row>> {
         let preset = match self.preset {
             Preset::Wikidiverse => Shape::WIKIDIVERSE,
             Preset::Wikimel => Shape::WIKIMEL,
         };
-        let shape = Shape {
-            mentions: self.mentions.unwrap_or(preset.mentions),
-            candidates: self.candidates.unwrap_or(preset.candidates),
-            mean_tokens: self.mean_tokens.unwrap_or(preset.mean_tokens),
-            max_tokens: self.max_tokens.unwrap_or(preset.max_tokens),
-            patches: self.patches.unwrap_or(preset.patches),
+        let or = |given: &Option<Values>, usual: usize| given.clone().unwrap_or_else(|| Values::one(usual));
+        let rows = combinations(&[
+            ("mentions", &or(&self.mentions, preset.mentions)),
+            ("candidates", &or(&self.candidates, preset.candidates)),
+            ("mean_tokens", &or(&self.mean_tokens, preset.mean_tokens)),
+            ("max_tokens", &or(&self.max_tokens, preset.max_tokens)),
+            ("patches", &or(&self.patches, preset.patches)),
+            ("d", &self.d),
+            ("heads", &self.heads),
+        ])?;
+        let row = |parameters: Map<String, Value>| {
+            let of = |name: &str| value(&parameters, name);
+            let shape = Shape {
+                mentions: of("mentions"),
+                candidates: of("candidates"),
+                mean_tokens: of("mean_tokens"),
+                max_tokens: of("max_tokens"),
+                patches: of("patches"),
+            };
+            shape.check()?;
+            let config = ModelConfig { d: of("d"), heads: of("heads"), ..ModelConfig::default() };
+            config.check()?;
+            Ok(Row { shape, config, parameters })
         };
-        shape.check()?;
-        Ok(shape)
+        rows.into_iter().map(row).collect()
     }
 
-    pub fn config(&self) -> ModelConfig {
-        ModelConfig { d: self.d, heads: self.heads, ..ModelConfig::default() }
+    /// Notes what holds for all rows.
+    pub fn set(&self, session: &mut Session) {
+        session.set("seed", self.seed);
     }
 }
 

@@ -218,6 +218,13 @@ impl Gpu {
         Ok(count as usize)
     }
 
+    /// The highest clock of its multiprocessors, in MHz.
+    pub fn clock_mhz(&self) -> Result<u32> {
+        let attribute = sys::CUdevice_attribute::CU_DEVICE_ATTRIBUTE_CLOCK_RATE;
+        let khz = self.0.context.attribute(attribute).map_err(|e| self.error("asking", e))?;
+        Ok(khz as u32 / 1000)
+    }
+
     /// Waits until everything that was asked for is done.
     pub fn synchronize(&self) -> Result<()> {
         self.turn().synchronize().map_err(|e| self.error("running kernels", e))

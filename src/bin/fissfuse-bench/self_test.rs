@@ -1,0 +1,104 @@
+//! Whether comparisons can be trusted on this machine.
+
+use fissfuse::model::ModelConfig;
+use fissfuse::profile::Timing;
+use fissfuse::profile::comparison::{Thresholds, Verdict};
+use fissfuse::profile::latency::{AtHand, LatencyBench};
+use fissfuse::profile::measurement::Measurement;
+use fissfuse::profile::sampling::Laps;
+use fissfuse::profile::synthetic::Shape;
+use fissfuse::tensor::Element;
+use indicatif::ProgressBar;
+use serde_json::{Map, Value};
+
+use super::compare::{interleave, this};
+use super::session::Session;
+
+/// Whether comparisons can be trusted on this machine: this program against itself, which must never be SLOW, and against
+/// itself slowed down, which must be. And whether `latency` says what a plain loop around the scorer sees.
+#[derive(clap::Args)]
+pub struct SelfTestArgs {
+    /// Comparisons of this program with itself.
+    #[arg(long, default_value_t = 50)]
+    comparisons: usize,
+
+    /// Comparisons with a planted slowdown.
+    #[arg(long, default_value_t = 20)]
+    trials: usize,
+
+    /// The slowdown, in per cent of a step.
+    #[arg(long, value_name = "PERCENT", default_value_t = 3.0)]
+    slowdown: f64,
+
+    /// Mentions of the training step that is compared.
+    #[arg(long, default_value_t = 4)]
+    mentions: usize,
+}
+
+/// Runs of the plain loop, and turns of it and of what it is compared with.
+const RUNS: usize = 200;
+const TURNS: usize = 10;
+
+/// Exits with 3 if a comparison was wrong.
+pub fn self_test(args: SelfTestArgs, session: &mut Session) -> anyhow::Result<u8> {
+    session.begin("self-test", None)?;
+    session.set("mentions", args.mentions);
+    let step = ["step".into(), "--device".into(), "cpu".into(), "--mentions".into(), args.mentions.to_string()];
+    let slowed = [&step[..], &["--plant".to_string(), args.slowdown.to_string()]].concat();
+    let same = verdicts(&step, &step, args.comparisons, "compared with itself")?;
+    let found = verdicts(&step, &slowed, args.trials, "compared with itself slowed down")?;
+    let wrong = same.get("SLOW").is_some_and(|slow| *slow > 0);
+    let missed = args.trials - found.get("SLOW").copied().unwrap_or(0);
+    let row = |name: &str, slowdown: f64, verdicts: &Counts| {
+        let parameters: Map<String, Value> = [("slowdown_percent".to_string(), slowdown.into())].into_iter().collect();
+        verdicts
+            .iter()
+            .fold(Measurement::new(name, parameters), |row, (verdict, count)| row.with(verdict, *count as f64))
+    };
+    session.push(row("verdicts", 0.0, &same));
+    session.push(row("verdicts", args.slowdown, &found));
+    session.push(plain_loop()?);
+    Ok(if wrong || 20 * missed > args.trials { 3 } else { 0 })
+}
+
+/// How often each verdict was given.
+type Counts = std::collections::BTreeMap<&'static str, usize>;
+
+fn verdicts(old: &[String], new: &[String], times: usize, what: &str) -> anyhow::Result<Counts> {
+    let mut counts = Counts::from([("SAME", 0), ("FAST", 0), ("SLOW", 0), ("AMBIGUOUS", 0)]);
+    let bar = ProgressBar::new(times as u64).with_message(what.to_string());
+    for _ in 0..times {
+        for row in interleave(&this(old)?, &this(new)?, &Thresholds::default(), &mut |_| {})?.0 {
+            let name = match row.verdict {
+                Verdict::Same => "SAME",
+                Verdict::Fast => "FAST",
+                Verdict::Slow => "SLOW",
+                Verdict::Ambiguous => "AMBIGUOUS",
+            };
+            *counts.entry(name).or_default() += 1;
+        }
+        bar.inc(1);
+    }
+    bar.finish_and_clear();
+    Ok(counts)
+}
+
+/// The median of a plain loop around the scorer beside that of the parts' stopwatch, in turn.
+fn plain_loop() -> anyhow::Result<Measurement> {
+    let (config, shape) = (ModelConfig::default(), Shape::WIKIDIVERSE);
+    let mut bench = LatencyBench::new(config, shape, (2000, Element::F32), 0, None)?;
+    let mut runs = bench.runs((1, shape.candidates), AtHand::Prepared, None)?;
+    let (mut plain, mut parts) = (Vec::new(), Vec::new());
+    for _ in 0..TURNS {
+        let start = std::time::Instant::now();
+        for _ in 0..RUNS {
+            runs.run(&mut Laps::default())?;
+        }
+        plain.push(start.elapsed().as_secs_f64() / RUNS as f64);
+        let measured = Timing::of(0, RUNS, || runs.run(&mut Laps::default()))?;
+        parts.push(measured.p50());
+    }
+    let [plain, measured] = [Timing::new(plain)?.p50(), Timing::new(parts)?.p50()];
+    let row = Measurement::new("latency beside a plain loop", Map::new());
+    Ok(row.with("plain_seconds", plain).with("latency_seconds", measured).with("ratio", measured / plain))
+}

@@ -1,0 +1,202 @@
+//! How the rows of a command are measured: by themselves, or turn by turn as another process asks.
+
+use std::io::{self, BufRead, Write};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail};
+use clap::Args;
+use fissfuse::device::Gpu;
+use fissfuse::profile::Timing;
+use fissfuse::profile::machine::ceilings;
+use fissfuse::profile::measurement::{Measurement, Measurements};
+use fissfuse::profile::sampling::{Laps, Runner, Sampling};
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use super::at_least_one;
+
+/// How long each row is measured.
+#[derive(Args, Clone, Debug)]
+pub struct SamplingArgs {
+    /// Timed runs of each row [default: until the noise has settled].
+    #[arg(long, global = true, value_name = "N", value_parser = at_least_one(), help_heading = "Sampling")]
+    pub runs: Option<usize>,
+
+    /// Runs before those that are timed [default: two and what fits into 50 ms].
+    #[arg(long, global = true, value_name = "N", help_heading = "Sampling")]
+    pub warmup: Option<usize>,
+
+    /// Noise (distance of quartiles over median) that is low enough, in per cent.
+    #[arg(long, global = true, value_name = "PERCENT", default_value_t = 0.5, help_heading = "Sampling")]
+    pub noise: f64,
+
+    /// Seconds after which a row ends with a warning if its noise has not settled.
+    #[arg(long, global = true, value_name = "SECONDS", default_value_t = 15.0, help_heading = "Sampling")]
+    pub limit: f64,
+
+    /// Measure in the same run what the machine does at most: FLOPs of products, and bytes moved.
+    #[arg(long, global = true, help_heading = "Sampling")]
+    pub ceilings: bool,
+
+    /// Slow each run down by this share of its time, to see whether a comparison finds it.
+    #[arg(long, global = true, value_name = "PERCENT", default_value_t = 0.0, hide = true)]
+    pub plant: f64,
+
+    /// Measure when asked on standard input, and answer on standard output: for --interleave.
+    #[arg(long, global = true, hide = true)]
+    pub turns: bool,
+}
+
+impl SamplingArgs {
+    fn sampling(&self, least: usize) -> anyhow::Result<Sampling> {
+        let SamplingArgs { runs, warmup, noise, limit, plant, .. } = *self;
+        anyhow::ensure!(noise >= 0.0 && limit > 0.0 && plant >= 0.0, "--noise and --limit must be positive");
+        Ok(Sampling { warmup, runs, least, noise: noise / 100.0, limit })
+    }
+}
+
+/// A command at work: measures its rows and keeps what it found.
+pub struct Session {
+    args: SamplingArgs,
+    found: Option<Measurements>,
+}
+
+/// What a process that measures in turns says: a line of JSON.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Said {
+    /// A row is warm; its name and parameters.
+    Ready(String, Map<String, Value>),
+    /// The seconds that the runs took that were asked for.
+    Seconds(Vec<f64>),
+}
+
+/// What it is asked for: a line of JSON.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Asked {
+    /// Runs for at least so many seconds, and once at least.
+    Run(f64),
+    /// The next row.
+    Next,
+}
+
+impl Session {
+    /// Nothing measured yet.
+    pub fn new(args: SamplingArgs) -> Session {
+        Session { args, found: None }
+    }
+
+    /// A command begins, on this device.
+    pub fn begin(&mut self, command: &str, gpu: Option<&Gpu>) -> anyhow::Result<()> {
+        let found = self.found.insert(Measurements::begin(command, gpu)?);
+        if self.args.ceilings && !self.args.turns {
+            found.ceilings = Some(ceilings(gpu)?);
+        }
+        Ok(())
+    }
+
+    /// What holds for all rows.
+    pub fn set(&mut self, name: &str, value: impl Into<Value>) {
+        if let Some(found) = &mut self.found {
+            found.settings.insert(name.into(), value.into());
+        }
+    }
+
+    /// Whether the first run counts.
+    pub fn is_cold(&self) -> bool {
+        self.args.warmup == Some(0) && !self.args.turns
+    }
+
+    /// Measures a row, of at least ten runs where their number is not set.
+    pub fn measure(
+        &mut self,
+        name: &str,
+        parameters: Map<String, Value>,
+        work: impl FnMut(&mut Laps) -> fissfuse::Result<()>,
+    ) -> anyhow::Result<Measurement> {
+        self.measure_at_least(10, name, parameters, work)
+    }
+
+    /// Measures a row of at least so many runs where their number is not set.
+    pub fn measure_at_least(
+        &mut self,
+        least: usize,
+        name: &str,
+        parameters: Map<String, Value>,
+        mut work: impl FnMut(&mut Laps) -> fissfuse::Result<()>,
+    ) -> anyhow::Result<Measurement> {
+        let share = self.args.plant / 100.0;
+        let mut slowed = |laps: &mut Laps| {
+            let start = Instant::now();
+            work(laps)?;
+            wait(start.elapsed().mul_f64(share));
+            Ok(())
+        };
+        match self.args.turns {
+            true => in_turns(name, parameters, &mut slowed),
+            false => Ok(self.args.sampling(least)?.measure(name, parameters, slowed)?),
+        }
+    }
+
+    /// A row is done. It stays if a later one fails.
+    pub fn push(&mut self, row: Measurement) {
+        if let Some(found) = &mut self.found {
+            found.results.push(row);
+        }
+    }
+
+    /// Advice that follows from the rows.
+    pub fn advise(&mut self, advice: Vec<String>) {
+        if let Some(found) = &mut self.found {
+            found.advice.extend(advice);
+        }
+    }
+
+    /// Everything that was found, unless another process asked for it turn by turn.
+    pub fn end(self) -> Option<Measurements> {
+        self.found.filter(|_| !self.args.turns)
+    }
+}
+
+/// Passes the time as work does: sleeping would let the processor slow down.
+fn wait(time: Duration) {
+    let start = Instant::now();
+    while start.elapsed() < time {
+        std::hint::spin_loop();
+    }
+}
+
+/// Says that a row is ready and runs it as often as standard input asks.
+fn in_turns(
+    name: &str,
+    parameters: Map<String, Value>,
+    work: &mut dyn FnMut(&mut Laps) -> fissfuse::Result<()>,
+) -> anyhow::Result<Measurement> {
+    let mut runner = Runner::new(work);
+    runner.warm(None)?;
+    say(&Said::Ready(name.into(), parameters.clone()))?;
+    let mut all = Vec::new();
+    for line in io::stdin().lock().lines() {
+        match serde_json::from_str(&line?).context("standard input asks for no turn")? {
+            Asked::Next => {
+                return Ok(Measurement { seconds: Timing::new(all).ok(), ..Measurement::new(name, parameters) });
+            }
+            Asked::Run(seconds) => {
+                let mut turn = Vec::new();
+                while turn.iter().sum::<f64>() < seconds || turn.is_empty() {
+                    turn.push(runner.once()?);
+                }
+                all.extend(&turn);
+                say(&Said::Seconds(turn))?;
+            }
+        }
+    }
+    bail!("standard input ended while turns were measured")
+}
+
+fn say(said: &Said) -> anyhow::Result<()> {
+    let mut out = io::stdout().lock();
+    writeln!(out, "{}", serde_json::to_string(said)?)?;
+    Ok(out.flush()?)
+}
