@@ -1,7 +1,7 @@
 CARGO ?= cargo
 TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
 
-.PHONY: demo install test check torture bench kernel-counts cusim cuda-toolchain gpu-bundle
+.PHONY: demo install test check torture bench bench-gate kernel-counts cusim cuda-toolchain gpu-bundle
 
 # Train, evaluate and use a model on the emoji task; DEVICE=cuda trains on a GPU.
 demo:
@@ -29,8 +29,12 @@ bench:
 	$(CARGO) build --release
 	$(TARGET_DIR)/release/fissfuse-bench flops
 	$(TARGET_DIR)/release/fissfuse-bench latency --preset wikimel
-	$(TARGET_DIR)/release/fissfuse-bench step
+	$(TARGET_DIR)/release/fissfuse-bench step --ceilings
 	$(CARGO) bench
+
+# Whether this tree is slower than the one it is based on (BASE=commit names another): both programs run in turn.
+bench-gate:
+	CARGO="$(CARGO)" scripts/bench-gate.sh
 
 # What a training step asks of each CUDA kernel, counted by cusim; PRESET=wikimel for the larger one. WORK=encode counts a
 # layer of ViT-B/32 instead, WORK=decode a prompt and a step of two layers of Llama-2-7B (PRECISION=int8, int4, ...).

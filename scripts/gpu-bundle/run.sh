@@ -296,6 +296,8 @@ profile() {
         return
     fi
     local sections='--section SpeedOfLight --section LaunchStats --section Occupancy --section MemoryWorkloadAnalysis'
+    # What `fissfuse-bench compare-ncu` holds against cusim's counts.
+    sections="$sections --metrics $("$bench" compare-ncu --list)"
     local table='--clock-control none --csv --page raw'
     counters ncu-step 280 $table $sections -c 260 "$bench" step --preset wikimel --device cuda --runs 1 --warmup 0 || return
     counters ncu-prefill 100 $table $sections -k regex:'llama_(gemm|prefill)' -c 20 \

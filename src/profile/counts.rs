@@ -36,6 +36,39 @@ impl Shared {
     }
 }
 
+/// What some instructions did.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct Work {
+    /// Instructions of warps.
+    pub warp_instructions: u64,
+    pub flops: u64,
+    /// Floating-point operations by kind, such as `f32_fma` or `tensor_bf16`.
+    pub operations: BTreeMap<String, u64>,
+    /// Lanes of an instruction that did something, in the mean.
+    pub active_lanes: f64,
+    pub global_load: Global,
+    pub global_store: Global,
+    pub shared_load: Shared,
+    pub shared_store: Shared,
+    pub local_bytes: u64,
+}
+
+impl Work {
+    /// FLOPs of tensor cores.
+    pub fn tensor_flops(&self) -> u64 {
+        self.operations.iter().filter(|(kind, _)| kind.starts_with("tensor")).map(|(_, count)| count).sum()
+    }
+}
+
+/// What one line of a kernel's source did in all launches.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct LineCount {
+    /// File and line; empty for instructions that come from none.
+    pub source: String,
+    #[serde(flatten)]
+    pub work: Work,
+}
+
 /// Counts of all launches of a kernel.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct KernelCount {
@@ -47,14 +80,11 @@ pub struct KernelCount {
     /// Bytes of the sectors that each launch loads, each sector once for each wave of blocks that run at a time: what a cache
     /// lets through that keeps what blocks share while they run, and nothing else.
     pub loaded_by_wave_bytes: u64,
-    pub flops: u64,
-    pub operations: BTreeMap<String, u64>,
-    pub active_lanes: f64,
-    pub global_load: Global,
-    pub global_store: Global,
-    pub shared_load: Shared,
-    pub shared_store: Shared,
-    pub local_bytes: u64,
+    #[serde(flatten)]
+    pub work: Work,
+    /// By source line.
+    #[serde(default)]
+    pub lines: Vec<LineCount>,
 }
 
 impl KernelCount {
@@ -70,7 +100,7 @@ impl KernelCount {
 
     /// FLOPs of tensor cores.
     pub fn tensor_flops(&self) -> u64 {
-        self.operations.iter().filter(|(kind, _)| kind.starts_with("tensor")).map(|(_, count)| count).sum()
+        self.work.tensor_flops()
     }
 }
 
@@ -84,6 +114,6 @@ pub fn read(path: &Path) -> Result<Vec<KernelCount>> {
     let counts: Counts = serde_json::from_str(&files::read_text(path)?)
         .map_err(|e| Error::file(path, format!("is no file of counts that cusim wrote: {e}")))?;
     let mut kernels = counts.kernels;
-    kernels.sort_by_key(|k| std::cmp::Reverse(k.global_load.sectors + k.global_store.sectors));
+    kernels.sort_by_key(|k| std::cmp::Reverse(k.work.global_load.sectors + k.work.global_store.sectors));
     Ok(kernels)
 }

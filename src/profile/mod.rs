@@ -15,6 +15,8 @@ pub mod load;
 pub mod machine;
 pub mod measurement;
 mod memory;
+pub mod ncu;
+pub mod operations;
 pub mod products;
 pub mod proof;
 pub mod sampling;

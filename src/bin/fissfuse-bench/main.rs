@@ -1,7 +1,7 @@
 //! The `fissfuse-bench` command: how much work the models are, how fast this machine does it, and whether that changed.
 
 // Over the standard library's, which panic when nobody listens.
-#[macro_use(eprintln, print)]
+#[macro_use(eprintln, print, println)]
 extern crate fissfuse;
 
 mod ceiling;
@@ -15,6 +15,7 @@ mod kernels;
 mod latency;
 mod layer;
 mod llm;
+mod ops;
 mod output;
 mod results;
 mod self_test;
@@ -101,7 +102,9 @@ enum Command {
     Latency(latency::LatencyArgs),
     Flops(flops::FlopsArgs),
     Step(step::StepArgs),
+    Ops(ops::OpsArgs),
     Kernels(kernels::KernelsArgs),
+    CompareNcu(kernels::CompareNcuArgs),
     Encode(encode::EncodeArgs),
     Layer(layer::LayerArgs),
     Llm(llm::LlmArgs),
@@ -182,7 +185,9 @@ fn measure(session: &mut Session, command: Command) -> anyhow::Result<u8> {
         Command::Latency(args) => latency::latency(args, session)?,
         Command::Flops(args) => flops::flops(args, session)?,
         Command::Step(args) => step::step(args, session)?,
+        Command::Ops(args) => ops::ops(args, session)?,
         Command::Kernels(args) => kernels::kernels(args, session)?,
+        Command::CompareNcu(args) => kernels::compare_ncu(args, session)?,
         Command::Encode(args) => encode::encode(args, session)?,
         Command::Layer(args) => layer::layer(args, session)?,
         Command::Llm(args) => llm::llm(args, session)?,

@@ -8,7 +8,7 @@ use clap::Args;
 use fissfuse::device::Gpu;
 use fissfuse::profile::Timing;
 use fissfuse::profile::machine::ceilings;
-use fissfuse::profile::measurement::{Measurement, Measurements};
+use fissfuse::profile::measurement::{Ceilings, Measurement, Measurements};
 use fissfuse::profile::sampling::{Laps, Runner, Sampling};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -101,6 +101,11 @@ impl Session {
         if let Some(found) = &mut self.found {
             found.settings.insert(name.into(), value.into());
         }
+    }
+
+    /// What the machine does at most, if that was measured.
+    pub fn ceilings(&self) -> Option<Ceilings> {
+        self.found.as_ref()?.ceilings
     }
 
     /// Whether the first run counts.

@@ -1,0 +1,44 @@
+//! Operations beside what the machine does at most.
+
+use anyhow::ensure;
+use fissfuse::profile::operations::{OperationBench, Pass};
+use serde_json::{Map, Value};
+
+use super::session::Session;
+use super::work::DeviceArgs;
+
+/// Time of each operation of a training step of WikiDiverse's size; with --ceilings beside what the machine does at most.
+#[derive(clap::Args)]
+pub struct OpsArgs {
+    /// Only operations whose name has this in it.
+    #[arg(value_name = "NAME")]
+    name: Option<String>,
+
+    #[command(flatten)]
+    device: DeviceArgs,
+}
+
+pub fn ops(args: OpsArgs, session: &mut Session) -> anyhow::Result<()> {
+    let gpu = args.device.open()?;
+    session.begin("ops", gpu.as_ref())?;
+    let wanted = args.name.as_deref().unwrap_or_default();
+    let all = OperationBench::all(gpu.as_ref())?;
+    let names: Vec<&str> = all.iter().map(OperationBench::name).collect();
+    ensure!(names.iter().any(|name| name.contains(wanted)), "no operation is called {wanted}: {}", names.join("; "));
+    for operation in all.iter().filter(|operation| operation.name().contains(wanted)) {
+        for pass in Pass::ALL {
+            let parameters: Map<String, Value> = [("pass".to_string(), pass.name().into())].into_iter().collect();
+            let measured = session.measure(operation.name(), parameters, |_| operation.run(pass))?;
+            let (flops, bytes) = operation.cost(pass);
+            let mut row = measured.with_rate("flops", flops as f64).with_rate("bytes", bytes as f64);
+            if let (Some(ceilings), Some(seconds)) = (session.ceilings(), &row.seconds) {
+                // The least time that the busier of the two takes.
+                let least = (flops as f64 / ceilings.flops_per_second).max(bytes as f64 / ceilings.bytes_per_second);
+                let share = least / seconds.p50();
+                row = row.with("roofline_share", share);
+            }
+            session.push(row);
+        }
+    }
+    Ok(())
+}
