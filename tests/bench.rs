@@ -2,7 +2,7 @@
 
 use std::process::Output;
 
-use fissfuse::profile::measurement::Measurements;
+use fissfuse::profile::measurement::{Measurement, Measurements};
 use fissfuse::profile::{Timing, counts};
 use serde_json::Value;
 
@@ -228,4 +228,45 @@ fn counts_of_kernels_stand_beside_a_profilers() {
     refused(&bench(&["kernels", "--counts", counts, "--by-line", "nothing"]), &["counts no kernel nothing", name]);
     std::fs::write(world.path("page.csv"), "==PROF== nothing\n").unwrap();
     refused(&bench(&["compare-ncu", world.arg("page.csv"), "--counts", counts]), &["page.csv", "Kernel Name"]);
+}
+
+#[test]
+fn a_step_is_taken_apart_on_the_cpu_and_on_a_device_alike() {
+    let world = World::new();
+    let step = ["step", "--by-op", "--mentions", "3", "--candidates", "4", "--mean-tokens", "5", "--max-tokens", "9"];
+    let rest = ["--patches", "4", "--d", "16", "--runs", "2", "--warmup", "1", "--output", "json", "--device"];
+    let rows = |device: &str, library: &std::path::Path| {
+        let mut command = fissfuse_bench();
+        let output =
+            command.args([&step[..], &rest, &[device]].concat()).env("LD_LIBRARY_PATH", library).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        serde_json::from_slice::<Measurements>(&output.stdout).unwrap().results
+    };
+    let driver = cusim();
+    let (cpu, cuda) = (rows("cpu", &world.path("nowhere")), rows("cuda", driver.path()));
+    for rows in [&cpu, &cuda] {
+        let samples = |row: &Measurement| row.seconds.clone().unwrap().samples().to_vec();
+        let (whole, rest) = rows.split_last().unwrap();
+        assert_eq!((whole.name.as_str(), rest.last().unwrap().name.as_str()), ("training step", "between operations"));
+        for run in 0..2 {
+            let sum = |rows: &[Measurement]| rows.iter().map(|row| samples(row)[run]).sum::<f64>();
+            let (operations, parts, all) = (sum(&rest[..rest.len() - 1]), sum(rest), samples(whole)[run]);
+            // Events give each time as an f32, so that their sum is as exact as one.
+            assert!((parts - all).abs() <= 1e-5 * all, "{parts} of {all}");
+            assert!(operations > 0.0 && operations <= all * (1.0 + 1e-5), "{operations} of {all}");
+        }
+        let median = |row: &Measurement| row.seconds.as_ref().unwrap().p50();
+        rows.iter().for_each(|row| assert_eq!(row.figures["share"], Some(median(row) / median(whole)), "{}", row.name));
+    }
+    let counted = |rows: &[Measurement]| {
+        let row = |row: &Measurement| {
+            let figures = ["calls", "flops", "bytes"].map(|figure| row.figures.get(figure).copied().flatten());
+            (row.name.clone(), row.parameters["pass"].clone(), figures.map(|figure| figure.map(|f| f as u64)))
+        };
+        rows.iter().map(row).collect::<Vec<_>>()
+    };
+    assert_eq!(counted(&cpu), counted(&cuda));
+    let has = |name: &str, pass: &str| cpu.iter().any(|row| row.name == name && row.parameters["pass"] == pass);
+    assert!(has("project", "forward") && has("project", "backward") && has("adamw", "update"));
+    assert_eq!(bench(&["step", "--by-op", "--graph"]).status.code(), Some(2));
 }

@@ -1,10 +1,12 @@
 //! Automatic differentiation: what an operation must say of itself, and the tape that runs operations and their backwards.
 
 mod cost;
+mod profile;
 mod tape;
 
 pub use cost::Cost;
-pub use tape::{Gradients, InputGrads, Sample, Tape, Var};
+pub use profile::{Profile, Sample, Timed};
+pub use tape::{Gradients, InputGrads, Tape, Var};
 
 use crate::error::{Error, Result};
 use crate::tensor::Tensor;

@@ -4,11 +4,10 @@
 //! here knows what an operation computes or where.
 
 use std::cell::RefCell;
-use std::time::{Duration, Instant};
 
-use super::{Cost, Op};
-use crate::device::Gpu;
+use super::{Op, Profile, Sample};
 use crate::device::cuda::Target;
+use crate::device::{Clock, Gpu};
 use crate::error::{Error, Result};
 use crate::tensor::Tensor;
 
@@ -40,6 +39,8 @@ type Backward = Box<dyn FnOnce(&Tensor, &mut InputGrads) -> Result<()>>;
 
 struct Node {
     op: &'static str,
+    /// Its number among the notes of the profile, if there is one.
+    noted: Option<usize>,
     backward: Option<Backward>,
     /// Node, name and shape of each input that needs a gradient; `None` for constants.
     inputs: Vec<Option<Input>>,
@@ -51,48 +52,43 @@ struct Input {
     shape: Vec<usize>,
 }
 
-/// Cost and time of one operation of a run.
-#[derive(Clone, Debug)]
-pub struct Sample {
-    /// The operation.
-    pub op: &'static str,
-    /// Arithmetic and memory traffic.
-    pub cost: Cost,
-    /// Wall time of forward.
-    pub forward: Duration,
-}
-
 /// Records what is computed from tracked tensors.
 pub struct Tape {
     recording: bool,
     nodes: RefCell<Vec<Node>>,
-    samples: Option<RefCell<Vec<Sample>>>,
+    profile: Option<Profile>,
 }
 
 impl Tape {
     /// A tape for training.
     pub fn recording() -> Tape {
-        Tape { recording: true, nodes: RefCell::default(), samples: None }
+        Tape { recording: true, nodes: RefCell::default(), profile: None }
     }
 
     /// A tape that keeps nothing: for inference.
     pub fn inference() -> Tape {
-        Tape { recording: false, nodes: RefCell::default(), samples: None }
+        Tape { recording: false, nodes: RefCell::default(), profile: None }
     }
 
-    /// Also notes the cost and time of each operation.
+    /// Also notes each operation and its cost.
     pub fn profiled(self) -> Tape {
-        Tape { samples: Some(RefCell::default()), ..self }
+        self.timed(&Profile::new(Clock::Host))
     }
 
-    /// What [`Tape::profiled`] noted so far, in order.
+    /// Also notes each operation in this profile, with its times forward and backward.
+    pub fn timed(self, profile: &Profile) -> Tape {
+        Tape { profile: Some(profile.clone()), ..self }
+    }
+
+    /// The operations so far of a tape that notes them, in order.
     pub fn samples(&self) -> Vec<Sample> {
-        self.samples.as_ref().map(|s| s.borrow().clone()).unwrap_or_default()
+        self.profile.as_ref().map(Profile::samples).unwrap_or_default()
     }
 
     /// A tracked tensor that gradients are wanted for.
     pub fn leaf(&self, tensor: Tensor) -> Var {
-        let node = self.recording.then(|| self.push(Node { op: "leaf", backward: None, inputs: Vec::new() }));
+        let node =
+            self.recording.then(|| self.push(Node { op: "leaf", noted: None, backward: None, inputs: Vec::new() }));
         Var { node, tensor }
     }
 
@@ -102,13 +98,13 @@ impl Tape {
     pub fn apply<O: Op>(&self, op: O, inputs: &[&Var]) -> Result<Var> {
         let tensors: Vec<&Tensor> = inputs.iter().map(|v| &v.tensor).collect();
         on_one_device(&op, &tensors)?;
-        let start = Instant::now();
+        let start = self.profile.as_ref().map(Profile::now).transpose()?;
         let (output, saved) = op.forward(&tensors)?;
-        if let Some(samples) = &self.samples {
+        let sample = || {
             let shapes: Vec<&[usize]> = tensors.iter().map(|t| t.shape()).collect();
-            let (cost, forward) = (op.cost(&shapes), start.elapsed());
-            samples.borrow_mut().push(Sample { op: op.name(), cost, forward });
-        }
+            Sample { op: op.name(), cost: op.cost(&shapes) }
+        };
+        let noted = self.profile.as_ref().zip(start).map(|(profile, start)| profile.ran(start, sample)).transpose()?;
         if inputs.iter().all(|v| v.node.is_none()) {
             return Ok(Var::constant(output));
         }
@@ -117,6 +113,7 @@ impl Tape {
         };
         let node = Node {
             op: op.name(),
+            noted,
             inputs: inputs.iter().enumerate().map(tracked).collect(),
             backward: Some(Box::new(move |grad, grads| op.backward(saved, grad, grads))),
         };
@@ -143,9 +140,15 @@ impl Tape {
             let Some(backward) = node.backward.take() else { continue };
             let Some(grad) = grads[index].take() else { continue };
             let gpu = grad.gpu().cloned();
+            let start = self.profile.as_ref().map(Profile::now).transpose()?;
             let mut inputs = InputGrads { op: node.op, inputs: &node.inputs, grads: &mut grads, gpu, written: 0 };
             backward(&grad, &mut inputs)?;
             inputs.finish()?;
+            // Giving back what nobody needs any more is part of it.
+            drop(grad);
+            if let (Some(profile), Some(noted), Some(start)) = (&self.profile, node.noted, start) {
+                profile.ran_back(noted, start)?;
+            }
         }
         Ok(Gradients(grads))
     }
@@ -230,6 +233,7 @@ fn on_one_device<O: Op>(op: &O, inputs: &[&Tensor]) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::autograd::Cost;
 
     /// y = a + b, with a backward as lazy as told.
     struct Lazy {
@@ -325,6 +329,22 @@ mod tests {
         let tape = Tape::recording();
         let out = tape.apply(Blind, &[&tape.leaf(ones(2))]).unwrap();
         assert!(matches!(tape.backward(&out, ones(2)).err().unwrap(), Error::NoBackward { op: "blind" }));
+    }
+
+    #[test]
+    fn every_operation_is_noted_once_forward_and_once_backward_if_a_gradient_flows_to_it() {
+        let profile = Profile::new(Clock::Host);
+        let tape = Tape::recording().timed(&profile);
+        let (a, b) = (tape.leaf(ones(2)), Var::constant(ones(2)));
+        let constant = tape.apply(Lazy { answers: &[] }, &[&b, &b]).unwrap();
+        let twice = tape.apply(Lazy { answers: &[0, 1] }, &[&a, &a]).unwrap();
+        let unused = tape.apply(Lazy { answers: &[0, 1] }, &[&twice, &a]).unwrap();
+        let out = tape.apply(Lazy { answers: &[0] }, &[&twice, &constant]).unwrap();
+        assert_eq!((tape.samples().len(), unused.tensor().len()), (4, 2));
+        tape.backward(&out, ones(2)).unwrap();
+        let timed = profile.timed().unwrap();
+        assert_eq!(timed.iter().map(|op| op.backward.is_some()).collect::<Vec<_>>(), [false, true, false, true]);
+        assert!(timed.iter().all(|op| op.sample.op == "lazy" && op.forward >= 0.0));
     }
 
     #[test]

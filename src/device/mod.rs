@@ -2,10 +2,12 @@
 
 mod bus_error;
 mod choice;
+mod clock;
 pub mod cpu;
 pub mod cuda;
 mod mapped_file;
 
 pub use choice::{DeviceChoice, describe};
+pub use clock::{Clock, Moment};
 pub use cuda::Gpu;
 pub use mapped_file::MappedFile;

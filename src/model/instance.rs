@@ -103,7 +103,11 @@ impl Model {
 
     /// Scores, the loss of each score, and the gradient of their sum for every parameter.
     pub fn gradients(&self, batch: &Batch, noise: Option<Noise>) -> Result<Step> {
-        let tape = Tape::recording();
+        self.gradients_on(Tape::recording(), batch, noise)
+    }
+
+    /// The same on this tape, which records and has run nothing yet.
+    pub fn gradients_on(&self, tape: Tape, batch: &Batch, noise: Option<Noise>) -> Result<Step> {
         let vars = self.parameters.bind(&tape);
         let scores = self.scores(&tape, &vars, batch, noise)?;
         let losses = self.losses(&tape, &scores, batch)?;

@@ -9,11 +9,11 @@ use crate::train::{Steps, Update};
 
 /// A model, its optimizer and a batch that it sees again and again.
 pub struct TrainingStep {
-    model: Model,
-    moments: Vec<Moments>,
-    batch: Batch,
+    pub(super) model: Model,
+    pub(super) moments: Vec<Moments>,
+    pub(super) batch: Batch,
     steps: Steps,
-    step: u64,
+    pub(super) step: u64,
     /// Losses of the step that was queued last.
     pending: Option<Later>,
 }

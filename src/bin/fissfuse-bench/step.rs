@@ -1,8 +1,12 @@
 //! A training step.
 
+use fissfuse::profile::Timing;
+use fissfuse::profile::by_op::Breakdown;
 use fissfuse::profile::flops::training_step;
+use fissfuse::profile::measurement::Measurement;
 use fissfuse::profile::step::TrainingStep;
 use fissfuse::train::Steps;
+use serde_json::{Map, Value};
 
 use super::session::Session;
 use super::work::{DeviceArgs, WorkArgs};
@@ -19,6 +23,11 @@ pub struct StepArgs {
     /// On CUDA devices: give the device each step as one CUDA graph, not kernel by kernel.
     #[arg(long)]
     graph: bool,
+
+    /// Take steps apart: a row for each operation, forward and backward, with its share of the step. On a device, each
+    /// step is waited for, and marks between the kernels take their times.
+    #[arg(long, conflicts_with = "graph")]
+    by_op: bool,
 }
 
 pub fn step(args: StepArgs, session: &mut Session) -> anyhow::Result<()> {
@@ -31,6 +40,10 @@ pub fn step(args: StepArgs, session: &mut Session) -> anyhow::Result<()> {
         let cost = training_step(row.config.clone(), row.shape, args.work.seed)?.total;
         let steps = Steps::new(gpu.as_ref(), args.graph)?;
         let mut step = TrainingStep::new(row.config, row.shape, args.work.seed, steps)?;
+        if args.by_op {
+            by_op(&mut step, row.parameters, session)?;
+            continue;
+        }
         // The first step waits for none before it: where it counts, each is waited for.
         let cold = session.is_cold();
         let measured = session.measure("training step", row.parameters, |_| match cold {
@@ -46,5 +59,37 @@ pub fn step(args: StepArgs, session: &mut Session) -> anyhow::Result<()> {
         }
         session.push(measured);
     }
+    Ok(())
+}
+
+/// A row for the whole step, one for each operation and pass, and one for what lies between them.
+fn by_op(step: &mut TrainingStep, parameters: Map<String, Value>, session: &mut Session) -> anyhow::Result<()> {
+    let mut taken = Breakdown::default();
+    let whole = session.measure("training step", parameters.clone(), |_| taken.run(step))?;
+    taken.keep_last(whole.seconds.as_ref().map_or(0, Timing::runs));
+    let on_device = step.steps().gpu().is_some();
+    let seconds = Timing::new(taken.whole.clone())?;
+    let share = |timing: &Timing| timing.p50() / seconds.p50();
+    let row = |name: &str, pass: &str, runs: &[f64]| -> anyhow::Result<(Measurement, f64)> {
+        let mut parameters = parameters.clone();
+        parameters.insert("pass".into(), pass.into());
+        let timing = Timing::new(runs.to_vec())?;
+        let share = share(&timing);
+        Ok((Measurement { seconds: Some(timing), ..Measurement::new(name, parameters) }, share))
+    };
+    for operation in &taken.rows {
+        let (measured, share) = row(operation.op, operation.pass.name(), &operation.seconds)?;
+        let measured = measured.with("share", share).with("calls", operation.calls as f64);
+        let mut measured =
+            measured.with_rate("flops", operation.flops as f64).with_rate("bytes", operation.bytes as f64);
+        if on_device {
+            measured = measured.with("tensor_flops", operation.tiles as f64);
+        }
+        session.push(measured);
+    }
+    let (between, share) = row("between operations", "all", &taken.unaccounted())?;
+    session.push(between.with("share", share));
+    let (all, share) = row("training step", "all", &taken.whole)?;
+    session.push(Measurement { warnings: whole.warnings, ..all }.with("share", share));
     Ok(())
 }

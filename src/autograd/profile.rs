@@ -1,0 +1,87 @@
+//! What a tape notes of the operations that it runs: their cost, and their time forward and backward.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+
+use super::Cost;
+use crate::device::{Clock, Moment};
+use crate::error::Result;
+
+/// An operation of a run.
+#[derive(Clone, Copy, Debug)]
+pub struct Sample {
+    /// Its name.
+    pub op: &'static str,
+    /// Arithmetic and memory traffic.
+    pub cost: Cost,
+}
+
+/// An operation of a run with its time.
+#[derive(Clone, Copy, Debug)]
+pub struct Timed {
+    /// Which it is, and its cost.
+    pub sample: Sample,
+    /// Seconds of forward.
+    pub forward: f64,
+    /// Seconds of backward; `None` if it did not run, since no gradient flows to the operation.
+    pub backward: Option<f64>,
+}
+
+/// Notes of a tape's operations, in their order; cloning shares them, so that they outlive the tape. On a device an
+/// operation takes from a mark in the stream before its kernels to one behind them, and nothing waits for it: what the
+/// device idles there while the host queues counts as the operation's.
+#[derive(Clone, Debug)]
+pub struct Profile {
+    clock: Clock,
+    notes: Rc<RefCell<Vec<Note>>>,
+}
+
+#[derive(Debug)]
+struct Note {
+    sample: Sample,
+    forward: [Moment; 2],
+    backward: Option<[Moment; 2]>,
+}
+
+impl Profile {
+    /// Without notes yet, by the clock of what computes.
+    pub fn new(clock: Clock) -> Profile {
+        Profile { clock, notes: Rc::default() }
+    }
+
+    /// This moment.
+    pub(super) fn now(&self) -> Result<Moment> {
+        self.clock.now()
+    }
+
+    /// Notes an operation whose forward has just ended; gives its number.
+    pub(super) fn ran(&self, start: Moment, sample: impl FnOnce() -> Sample) -> Result<usize> {
+        // Taken first: the cost is computed after it.
+        let forward = [start, self.now()?];
+        let mut notes = self.notes.borrow_mut();
+        notes.push(Note { sample: sample(), forward, backward: None });
+        Ok(notes.len() - 1)
+    }
+
+    /// Notes that the backward of an operation has just ended.
+    pub(super) fn ran_back(&self, number: usize, start: Moment) -> Result<()> {
+        let backward = [start, self.now()?];
+        self.notes.borrow_mut()[number].backward = Some(backward);
+        Ok(())
+    }
+
+    /// The operations so far.
+    pub fn samples(&self) -> Vec<Sample> {
+        self.notes.borrow().iter().map(|note| note.sample).collect()
+    }
+
+    /// The same with their times; waits for a device. Fails if what it computed failed.
+    pub fn timed(&self) -> Result<Vec<Timed>> {
+        let took = |[start, end]: &[Moment; 2]| end.since(start);
+        let timed = |note: &Note| {
+            let (forward, backward) = (took(&note.forward)?, note.backward.as_ref().map(took).transpose()?);
+            Ok(Timed { sample: note.sample, forward, backward })
+        };
+        self.notes.borrow().iter().map(timed).collect()
+    }
+}
