@@ -2,9 +2,11 @@
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, LazyLock, OnceLock};
+use std::thread;
+use std::time::Duration;
 
 use signal_hook::consts::{SIGINT, SIGTERM};
-use signal_hook::flag;
+use signal_hook::{flag, low_level};
 
 use crate::error::{Error, Result};
 
@@ -42,6 +44,24 @@ pub fn watch() -> Result<Watch> {
     }
     ASKED.get_or_init(|| asked);
     Ok(Watch(()))
+}
+
+/// As [`watch`], by work that does not check: the first signal ends the process as it does where nobody watches, when
+/// `before` is done.
+pub fn watch_and_end(before: impl FnOnce() + Send + 'static) -> Result<Watch> {
+    let watch = watch()?;
+    let waiting = thread::Builder::new().name("signals".into()).spawn(|| {
+        while !asked() {
+            thread::sleep(Duration::from_millis(20));
+        }
+        before();
+        let signal = ASKED.get().map_or(0, |asked| asked.load(Ordering::Relaxed) as i32);
+        if low_level::emulate_default_handler(signal).is_err() {
+            low_level::exit(128 + signal);
+        }
+    });
+    waiting.map_err(|e| Error::invalid(format!("cannot watch for signals: {e}")))?;
+    Ok(watch)
 }
 
 /// Whether a signal asked this process to stop.

@@ -28,6 +28,7 @@ pub mod template;
 pub mod tensor;
 pub mod terminal;
 pub mod tokenizer;
+pub mod trace;
 pub mod train;
 
 pub use error::{Error, Result};

@@ -31,5 +31,6 @@ mod statistics;
 mod streams;
 mod support;
 mod torture;
+mod trace;
 mod training;
 mod workflow;

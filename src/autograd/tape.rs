@@ -9,7 +9,9 @@ use super::{Op, Profile, Sample};
 use crate::device::cuda::Target;
 use crate::device::{Clock, Gpu};
 use crate::error::{Error, Result};
+use crate::span;
 use crate::tensor::Tensor;
+use crate::trace::on_device;
 
 /// A tensor on a tape. Without a node it is a constant.
 #[derive(Clone, Debug)]
@@ -98,6 +100,8 @@ impl Tape {
     pub fn apply<O: Op>(&self, op: O, inputs: &[&Var]) -> Result<Var> {
         let tensors: Vec<&Tensor> = inputs.iter().map(|v| &v.tensor).collect();
         on_one_device(&op, &tensors)?;
+        let _span = span!(op.name(), "forward");
+        let on_device = on_device(tensors.first().and_then(|tensor| tensor.gpu()), op.name(), "forward");
         let start = self.profile.as_ref().map(Profile::now).transpose()?;
         let (output, saved) = op.forward(&tensors)?;
         let sample = || {
@@ -105,6 +109,7 @@ impl Tape {
             Sample { op: op.name(), cost: op.cost(&shapes) }
         };
         let noted = self.profile.as_ref().zip(start).map(|(profile, start)| profile.ran(start, sample)).transpose()?;
+        drop(on_device);
         if inputs.iter().all(|v| v.node.is_none()) {
             return Ok(Var::constant(output));
         }
@@ -140,6 +145,8 @@ impl Tape {
             let Some(backward) = node.backward.take() else { continue };
             let Some(grad) = grads[index].take() else { continue };
             let gpu = grad.gpu().cloned();
+            let _span = span!(node.op, "backward");
+            let _on_device = on_device(gpu.as_ref(), node.op, "backward");
             let start = self.profile.as_ref().map(Profile::now).transpose()?;
             let mut inputs = InputGrads { op: node.op, inputs: &node.inputs, grads: &mut grads, gpu, written: 0 };
             backward(&grad, &mut inputs)?;

@@ -12,6 +12,7 @@ use fissfuse::train::RunConfig;
 
 use super::common::{ComputeArgs, DataArgs, EncoderArgs, list_skipped, progress};
 use super::paths::{self, Holds};
+use super::trace::TraceArgs;
 
 /// Encode a dataset's texts and images once, into a feature store.
 ///
@@ -39,11 +40,19 @@ pub struct Args {
     /// Configuration file; its [encode] section counts, and whether [model] reads one modality only [default: those of configs/wikimel.toml].
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
+
+    #[command(flatten)]
+    pub trace: TraceArgs,
 }
 
 pub fn run(args: Args) -> anyhow::Result<()> {
     let _watch = interrupt::watch()?;
-    paths::keep_apart(&[("--data", &args.data.data)], &[("--out", &args.out)])?;
+    let writes: Vec<paths::Named> = [("--out", args.out.as_path())].into_iter().chain(args.trace.written()).collect();
+    paths::keep_apart(&[("--data", &args.data.data)], &writes)?;
+    args.trace.clone().around(|| encode_all(args))
+}
+
+fn encode_all(args: Args) -> anyhow::Result<()> {
     paths::no_other_kind("--out", &args.out, &[Holds::Features])?;
     files::expect_folder_at(&args.out)?;
     let config = args.config.as_deref().map(RunConfig::read).transpose()?.unwrap_or_default();

@@ -17,6 +17,8 @@ use serde_json::json;
 use super::common::{
     DataArgs, DeviceArgs, EncoderArgs, FeatureMemoryArgs, at_least_one, batcher, list_skipped, progress,
 };
+use super::paths;
+use super::trace::TraceArgs;
 
 /// Most bytes of a line; a list of candidates of a million identifiers is shorter.
 const LONGEST: usize = 16_000_000;
@@ -64,9 +66,20 @@ pub struct Args {
 
     #[command(flatten)]
     pub memory: FeatureMemoryArgs,
+
+    #[command(flatten)]
+    pub trace: TraceArgs,
 }
 
 pub fn run(args: Args) -> anyhow::Result<()> {
+    let mut reads =
+        vec![("--data", args.data.data.as_path()), ("--features", &args.features), ("--model", &args.model)];
+    reads.extend(args.input.as_deref().map(|path| ("--input", path)));
+    paths::keep_apart(&reads, &args.trace.written().collect::<Vec<_>>())?;
+    args.trace.clone().around_unwatched(|| link(args))
+}
+
+fn link(args: Args) -> anyhow::Result<()> {
     if let Some(images) = args.images.as_ref().filter(|images| !images.is_dir()) {
         anyhow::bail!("{}: --images is no folder", images.display());
     }

@@ -17,6 +17,7 @@ mod llm;
 mod paths;
 mod replay;
 mod rerank;
+mod trace;
 mod train;
 mod written;
 

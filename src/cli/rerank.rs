@@ -18,6 +18,7 @@ use serde_json::json;
 use super::common::{DataArgs, at_least_one, list_skipped, progress, write_json};
 use super::language_model::LanguageModelArgs;
 use super::paths;
+use super::trace::TraceArgs;
 
 /// Invalid answers that are shown on the terminal.
 const SHOWN: usize = 3;
@@ -107,6 +108,9 @@ pub struct Args {
     /// Report to write, as JSON.
     #[arg(long, value_name = "FILE")]
     report: Option<PathBuf>,
+
+    #[command(flatten)]
+    trace: TraceArgs,
 }
 
 impl Args {
@@ -121,6 +125,7 @@ impl Args {
         let mut writes = vec![("--out", out)];
         writes.extend(journal.map(|path| ("--journal", path)));
         writes.extend(self.report.as_deref().map(|path| ("--report", path)));
+        writes.extend(self.trace.written());
         paths::keep_apart(&reads, &writes)?;
         if let Some(journal) = journal.filter(|journal| journal.exists()) {
             files::expect_regular(journal)?;
@@ -165,6 +170,10 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     if !args.show_prompt {
         args.check_files(&out, journal.as_deref())?;
     }
+    args.trace.clone().around_unwatched(|| ask(args, settings, out, journal))
+}
+
+fn ask(args: Args, settings: Settings, out: PathBuf, journal: Option<PathBuf>) -> anyhow::Result<()> {
     let endpoint = args.model.endpoint()?.map(Endpoint::new).transpose()?;
     let template = match &args.template {
         Some(path) => Template::read(path)?,

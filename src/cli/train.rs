@@ -16,6 +16,7 @@ use super::common::{
     ConfigArgs, DataArgs, DeviceArgs, FeatureMemoryArgs, batcher, list_skipped, progress, report_counts,
 };
 use super::paths::{self, Holds};
+use super::trace::TraceArgs;
 
 /// Train FissFuse on a dataset's features.
 ///
@@ -56,12 +57,20 @@ pub struct Args {
     /// the result is none that a straight run has.
     #[arg(long, requires = "resume")]
     pub new_horizon: bool,
+
+    #[command(flatten)]
+    pub trace: TraceArgs,
 }
 
 pub fn run(args: Args) -> anyhow::Result<()> {
     let _watch = interrupt::watch()?;
     terminal::work_on();
-    paths::keep_apart(&[("--data", &args.data.data), ("--features", &args.features)], &[("--out", &args.out)])?;
+    let writes: Vec<paths::Named> = [("--out", args.out.as_path())].into_iter().chain(args.trace.written()).collect();
+    paths::keep_apart(&[("--data", &args.data.data), ("--features", &args.features)], &writes)?;
+    args.trace.clone().around(|| train(args))
+}
+
+fn train(args: Args) -> anyhow::Result<()> {
     paths::no_other_kind("--out", &args.out, &[Holds::Run])?;
     files::expect_folder_at(&args.out)?;
     let config = args.config.read()?;

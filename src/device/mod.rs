@@ -6,6 +6,7 @@ mod clock;
 pub mod cpu;
 pub mod cuda;
 mod mapped_file;
+pub mod nvtx;
 
 pub use choice::{DeviceChoice, describe};
 pub use clock::{Clock, Moment};

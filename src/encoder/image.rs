@@ -17,6 +17,7 @@ use crate::bytes::Bytes;
 use crate::error::{Error, Result};
 use crate::files;
 use crate::guard::caught;
+use crate::span;
 
 /// Most memory that decoding one image may take.
 const DECODE_LIMIT: u64 = 1_000_000_000;
@@ -57,7 +58,10 @@ pub fn read_within_budget(path: &Path, orientation: ExifOrientation) -> Result<(
     let length = file_length(path)?;
     // The file's bytes, and the copy of them that some decoders make. They go before the pixels' share does.
     let _file = FILES.take(2 * length);
+    let reading = span!("read image");
     let bytes = std::fs::read(path).map_err(Error::io(path, "read"))?;
+    drop(reading);
+    let _span = span!("decode image");
     let decoded =
         caught(|| decode(&bytes, orientation)).map_err(|panic| format!("cannot be decoded: {panic}")).flatten();
     decoded.map_err(|reason| Error::file(path, reason))

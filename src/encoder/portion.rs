@@ -1,16 +1,17 @@
 //! How many texts or images an encoder takes at a time.
 
+use crate::device::Gpu;
 use crate::tensor::Compute;
 
 /// How many tokens or images are taken at a time.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Portion {
     /// By a forward pass.
     pub pass: usize,
     /// By all passes that start together.
     pub group: usize,
-    /// Whether a device computes them, and the processor is free for other work.
-    pub on_device: bool,
+    /// The device that computes them, so that the processor is free for other work.
+    pub gpu: Option<Gpu>,
 }
 
 impl Portion {
@@ -19,14 +20,14 @@ impl Portion {
     pub fn tokens(compute: &Compute) -> Portion {
         let on_device = compute.gpu.is_some();
         let pass = if on_device { 8192 } else { 512 };
-        Portion { pass, group: pass * passes(on_device), on_device }
+        Portion { pass, group: pass * passes(on_device), gpu: compute.gpu.clone() }
     }
 
     /// Images; of them the same is true. Prepared for ViT-B/32, each takes 600 kB.
     pub fn images(compute: &Compute) -> Portion {
         let on_device = compute.gpu.is_some();
         let pass = if on_device { 256 } else { 8 };
-        Portion { pass, group: (pass * passes(on_device)).min(512), on_device }
+        Portion { pass, group: (pass * passes(on_device)).min(512), gpu: compute.gpu.clone() }
     }
 }
 

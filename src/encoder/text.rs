@@ -9,7 +9,9 @@ use super::directory::Directory;
 use super::portion::Portion;
 use super::{Compute, Encoded};
 use crate::error::{Error, Result};
+use crate::span;
 use crate::tokenizer::Tokenizer;
+use crate::trace::on_device;
 
 /// A model of texts.
 pub trait TextModel: Send + Sync {
@@ -57,6 +59,7 @@ impl TextEncoder {
 
     /// The numbers of texts' tokens, at most `max_tokens` of each text and no more than the model takes.
     pub fn tokenize(&self, texts: &[&str], max_tokens: usize) -> Result<Vec<Vec<u32>>> {
+        let _span = span!("tokens");
         let tokenizer = self.tokenizer.at_most(max_tokens.min(self.model.max_tokens()))?;
         texts.par_iter().map(|text| tokenizer.encode(text)).collect()
     }
@@ -70,6 +73,7 @@ impl TextEncoder {
         let tokenizer = self.tokenizer.at_most(max_tokens.min(self.model.max_tokens()))?;
         let (mut chunks, mut waiting) = (texts.chunks(CHUNK), VecDeque::new());
         Ok(std::iter::from_fn(move || {
+            let _span = span!("tokens");
             let mut tokens: usize = waiting.iter().map(Vec::len).sum();
             while tokens < self.tokens.group {
                 let Some(chunk) = chunks.next() else { break };
@@ -88,6 +92,7 @@ impl TextEncoder {
 
     /// Encodes texts given by the numbers of their tokens.
     pub fn encode_ids(&self, ids: &[Vec<u32>]) -> Result<Vec<Encoded>> {
+        let _span = (span!("forward of texts"), on_device(self.tokens.gpu.as_ref(), "forward of texts", ""));
         let batches = batches(ids, self.tokens.pass);
         // Batches side by side: their layers need not wait for each other.
         let run = |batch: &Vec<usize>| self.model.encode(&batch.iter().map(|&i| ids[i].as_slice()).collect::<Vec<_>>());

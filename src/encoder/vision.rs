@@ -8,7 +8,10 @@ use super::directory::Directory;
 use super::image::{ExifOrientation, read_within_budget};
 use super::portion::Portion;
 use super::{Compute, Encoded, ImageProcessor};
+use crate::device::Gpu;
 use crate::error::{Error, Result};
+use crate::span;
+use crate::trace::on_device;
 
 /// A model of images.
 pub trait ImageModel: Send + Sync {
@@ -60,12 +63,13 @@ impl ImageEncoder {
     pub fn prepare(&self, path: &Path, orientation: ExifOrientation) -> Result<Vec<f32>> {
         // Its share of the memory for images is given back when it was made small.
         let (image, _share) = read_within_budget(path, orientation)?;
+        let _span = span!("preprocess image");
         self.processor.process(image).map_err(|error| Error::file(path, error.to_string()))
     }
 
-    /// Whether a device encodes them, and the processor is free for other work.
-    pub fn on_device(&self) -> bool {
-        self.images.on_device
+    /// The device that encodes them, so that the processor is free for other work.
+    pub fn gpu(&self) -> Option<&Gpu> {
+        self.images.gpu.as_ref()
     }
 
     /// How many images are worth encoding together.
@@ -75,6 +79,7 @@ impl ImageEncoder {
 
     /// Encodes images that the processor prepared.
     pub fn encode_images(&self, images: &[Vec<f32>]) -> Result<Vec<Encoded>> {
+        let _span = (span!("forward of images"), on_device(self.gpu(), "forward of images", ""));
         // Batches side by side: their layers need not wait for each other.
         let batches = images.par_chunks(self.images.pass).map(|images| self.model.encode(images));
         Ok(batches.collect::<Result<Vec<_>>>()?.into_iter().flatten().collect())

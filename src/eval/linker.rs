@@ -14,7 +14,9 @@ use crate::encoder::Encoders;
 use crate::error::{Error, Result};
 use crate::model::{Batch, EntityIndex, GpuScorer, Modality, Model, PreparedSide, Scorer, Side, mean_over_scores};
 use crate::ops::Pairing;
+use crate::span;
 use crate::tensor::Element;
+use crate::trace::{next_step, on_device};
 
 /// Bytes of prepared rows above which an index keeps f16.
 const FULL_PRECISION_BYTES: usize = 256 << 20;
@@ -84,21 +86,29 @@ impl<'a> Linker<'a> {
     /// Prepares those of the given entities that are not yet, if the model can; `bar` shows how far it is.
     pub fn prepare(&mut self, entities: impl Iterator<Item = u32>, bar: &ProgressBar) -> Result<()> {
         match &mut self.prepared {
-            Some(prepared) => prepared.add(&self.model, (self.batcher, self.dataset), entities, bar),
+            Some(prepared) => {
+                let _span = (span!("prepare entities"), on_device(self.model.gpu(), "prepare entities", ""));
+                prepared.add(&self.model, (self.batcher, self.dataset), entities, bar)
+            }
             None => Ok(()),
         }
     }
 
     /// The `top` best entities of a mention: of its candidates, or of all if it has none.
     pub fn link(&mut self, mention: &Mention, top: usize, bar: &ProgressBar) -> Result<Linked> {
+        next_step();
+        let _span = span!("mention");
         let all = 0..self.dataset.entities().len() as u32;
         let candidates = if mention.candidates.is_empty() { all.collect() } else { mention.candidates.clone() };
         self.prepare(candidates.iter().copied(), bar)?;
         let side = self.encode(mention)?;
+        let scoring = (span!("score"), on_device(self.model.gpu(), "score", ""));
         let scores = match &mut self.prepared {
             Some(prepared) => prepared.score(&PreparedSide::new(&self.model, &side)?, &candidates)?,
             None => self.score_in_a_batch(side, &candidates)?,
         };
+        drop(scoring);
+        let _ranking = span!("rank");
         finite(&scores, &mention.id)?;
         let kinds = self.model.config().scores();
         let similarity = mean_over_scores(&scores, kinds.len());
@@ -134,6 +144,7 @@ impl<'a> Linker<'a> {
 
     /// Features of a mention. A path of an image is relative to the dataset.
     fn encode(&self, mention: &Mention) -> Result<Side> {
+        let _span = span!("encode mention");
         let manifest = self.batcher.store().manifest();
         let one = |mut encoded: Vec<crate::encoder::Encoded>| {
             encoded.pop().ok_or_else(|| Error::invalid("the encoder gave nothing"))

@@ -200,6 +200,11 @@ impl Decoder {
         Ok(output)
     }
 
+    /// Where it computes; `None` is the host.
+    pub fn gpu(&self) -> Option<&Gpu> {
+        self.gpu.as_ref()
+    }
+
     fn check_tokens(&self, tokens: &[u32]) -> Result<()> {
         let vocabulary = self.config.vocab_size;
         match tokens.iter().find(|&&id| id as usize >= vocabulary) {

@@ -11,6 +11,8 @@ use super::{Llama, Prefix, Sequence};
 use crate::error::Result;
 use crate::fields::Fields;
 use crate::ops::sample::Draw;
+use crate::span;
+use crate::trace::on_device;
 
 /// `generation_config.json`: where the model's answers end.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -110,9 +112,11 @@ impl Llama {
             running.push(Running { number, sequence, sampler: Sampler::new(how.sampling, number), token: 0 });
         }
         let start = Instant::now();
+        let prefill = (span!("prefill"), on_device(engine.gpu(), "prefill", ""));
         let draws = draw(&mut running);
         let mut work: Vec<_> = running.iter_mut().map(|r| (&mut r.sequence, prompts[r.number])).collect();
         let mut chosen = engine.choose(&mut work, &draws)?;
+        drop(prefill);
         spent.prefill = start.elapsed();
         let start = Instant::now();
         loop {
@@ -136,6 +140,7 @@ impl Llama {
                 break;
             }
             spent.decoded_tokens += running.len();
+            let _step = (span!("decode step"), on_device(engine.gpu(), "decode step", ""));
             let draws = draw(&mut running);
             let fed: Vec<u32> = running.iter().map(|r| r.token).collect();
             let tokens = fed.chunks_exact(1);

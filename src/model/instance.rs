@@ -9,7 +9,9 @@ use crate::autograd::{Tape, Var};
 use crate::device::Gpu;
 use crate::error::Result;
 use crate::ops::{CrossEntropy, Hinge};
+use crate::span;
 use crate::tensor::Tensor;
+use crate::trace::on_device;
 
 /// A configuration with its parameters.
 #[derive(Clone, Debug)]
@@ -108,12 +110,15 @@ impl Model {
 
     /// The same on this tape, which records and has run nothing yet.
     pub fn gradients_on(&self, tape: Tape, batch: &Batch, noise: Option<Noise>) -> Result<Step> {
+        let forward = (span!("forward"), on_device(self.gpu(), "forward", ""));
         let vars = self.parameters.bind(&tape);
         let scores = self.scores(&tape, &vars, batch, noise)?;
         let losses = self.losses(&tape, &scores, batch)?;
+        drop(forward);
         if self.parameters.is_empty() {
             return Ok(Step { scores, losses: losses.into_tensor(), gradients: Vec::new() });
         }
+        let _backward = (span!("backward"), on_device(self.gpu(), "backward", ""));
         let seed = Tensor::filled(losses.tensor().shape(), 1.0, self.gpu())?;
         let grads = tape.backward(&losses, seed)?;
         let gradients = self.parameters.gradients(vars, grads)?;

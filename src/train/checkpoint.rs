@@ -129,6 +129,7 @@ impl Checkpoint {
 
     /// Writes everything, whole or not at all.
     pub fn write(&self, path: &Path, run: RunIdentity) -> Result<()> {
+        let _span = crate::span!("checkpoint");
         // What lies on a device is fetched before anything is written.
         let parameters = self.model.parameters().to(None)?;
         let all: Vec<Moments> = self.moments.iter().map(|m| m.to(None)).collect::<Result<_>>()?;

@@ -10,7 +10,9 @@ use crate::device::Gpu;
 use crate::error::{Error, Result};
 use crate::model::{Batch, Noise};
 use crate::ops::AdamW;
+use crate::span;
 use crate::tensor::Later;
+use crate::trace;
 
 /// What batches are made of.
 #[derive(Clone, Copy)]
@@ -26,6 +28,7 @@ pub(super) struct Source<'a> {
 impl Source<'_> {
     /// The batch of these training samples, on its way to the device.
     pub fn batch(&self, members: &[usize]) -> Result<Batch> {
+        let _span = span!("batch");
         let TrainSettings { negatives, seed, .. } = *self.settings;
         let sample = |&i: &usize| match negatives {
             0 => self.train[i].clone(),
@@ -54,6 +57,8 @@ impl Running<'_> {
     /// Gives the time that took.
     pub fn step(&mut self, batch: &Batch) -> Result<Duration> {
         let start = Instant::now();
+        trace::next_step();
+        let _span = span!("training step");
         let settings = self.source.settings;
         let Checkpoint { model, moments, progress } = &mut *self.state;
         let adamw = AdamW {
@@ -64,7 +69,9 @@ impl Running<'_> {
         };
         let noise = Noise { seed: settings.seed, step: progress.step as u32 };
         let update = Update { adamw, number: progress.step + 1 };
+        let on_device = trace::on_device(self.source.gpu, "training step", "");
         let losses = self.steps.run((model, moments), batch, noise, update)?;
+        drop(on_device);
         progress.batch += 1;
         progress.step += 1;
         let place = format!("epoch {}, step {}", progress.epoch + 1, progress.step);
@@ -85,6 +92,7 @@ pub(super) struct Pending {
 impl Pending {
     /// Adds the losses to those of the epoch, once they are there.
     pub fn settle(self, progress: &mut Progress) -> Result<()> {
+        let _span = span!("losses of the step before");
         let losses = self.losses.wait()?;
         let loss: f32 = losses.iter().sum();
         if !loss.is_finite() {

@@ -5,7 +5,9 @@ use crate::device::cuda::{Recorded, Repeating};
 use crate::error::{Error, Result};
 use crate::model::{Batch, Model, Noise};
 use crate::ops::{AdamW, Moments};
+use crate::span;
 use crate::tensor::{Later, Tensor};
+use crate::trace::on_device;
 
 /// Where steps are computed, and how they are queued.
 #[derive(Debug)]
@@ -79,6 +81,7 @@ fn step(
     Update { adamw, number }: Update,
 ) -> Result<Tensor> {
     let result = model.gradients(batch, Some(noise))?;
+    let _span = (span!("optimizer"), on_device(model.gpu(), "optimizer", ""));
     adamw.step(number, model.parameters_mut().tensors_mut(), &result.gradients, moments)?;
     Ok(result.losses)
 }

@@ -274,6 +274,7 @@ impl<'a> Trainer<'a> {
         let valid = match self.valid.is_empty() {
             true => None,
             false => {
+                let _span = crate::span!("validation");
                 let evaluated = evaluate(&self.state.model, self.batcher, &self.valid, &ProgressBar::hidden());
                 let about = |e: Error| match e {
                     Error::Invalid(e) => {

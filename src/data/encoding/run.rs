@@ -15,6 +15,8 @@ use super::{EncodeReport, EncodeSettings, Items, blank};
 use crate::encoder::{Encoded, Encoders, ImageEncoder, TextEncoder};
 use crate::error::{Error, Result};
 use crate::interrupt;
+use crate::span;
+use crate::trace;
 
 /// What is encoded, and where it goes.
 pub struct Run<'a> {
@@ -133,6 +135,8 @@ impl<'a> Run<'a> {
         let (items, manifest) = (self.items, self.settings.manifest(self.encoders));
         let encode = |ids: Vec<Vec<u32>>| encoder.encode_ids(&ids);
         pipeline(encoder.groups(texts, self.settings.max_tokens)?, encode, |group| {
+            trace::next_step();
+            let _span = span!("store");
             for (encoded, text) in group.iter().zip(stored.by_ref()) {
                 let named = |e| about(&whose_text(items, &manifest, text), encoder.identity(), e);
                 self.writer.add(Kind::Text, text_key(text), encoded, Stamp::default()).map_err(named)?;
@@ -154,9 +158,10 @@ impl<'a> Run<'a> {
         // Where the processor only feeds a device, what it does for the current pass must not queue behind the images of the
         // next one: those have threads of their own.
         let threads = ThreadPoolBuilder::new().num_threads(rayon::current_num_threads());
-        let threads = encoder.on_device().then(|| threads.build()).transpose();
+        let threads = encoder.gpu().map(|_| threads.build()).transpose();
         let threads = threads.map_err(|e| Error::invalid(format!("cannot start threads to decode images: {e}")))?;
         let prepared = images.chunks(encoder.group()).map(|group| {
+            let _span = span!("batch of images");
             let prepare = |image: &ImageFile| encoder.prepare(&root.join(&image.name), orientation);
             let all = || group.par_iter().map(prepare).collect::<Vec<_>>();
             Ok((group, threads.as_ref().map_or_else(all, |threads| threads.install(all))))
@@ -168,6 +173,8 @@ impl<'a> Run<'a> {
             Ok((group, states, encoder.encode_images(&pixels)?))
         };
         pipeline(prepared, encode, |(group, states, encoded)| {
+            trace::next_step();
+            let _span = span!("store");
             self.store_images(group, states, &encoded, skipped)?;
             bar.inc(group.len() as u64);
             interrupt::check(how_to_go_on)

@@ -20,6 +20,8 @@ use ureq::tls::TlsConfig;
 use super::model::{LanguageModel, Question, Reply, Said, Wanted};
 use super::words::excerpt;
 use crate::error::{Error, Result};
+use crate::span;
+use crate::trace;
 use address::{Address, shown_target};
 use chat::{Defect, Manner, error_message};
 use retry::{Backoff, LONGEST, Turn, wait_of};
@@ -136,6 +138,7 @@ impl Endpoint {
             request = request.header(name, value);
         }
         let sent = chat::body(&self.settings.model, question, wanted, manner, &self.settings.body);
+        let _span = span!("HTTP");
         let mut response = match request.send(sent) {
             Ok(response) => response,
             Err(e) if e.to_string().contains("certificate") => {
@@ -210,6 +213,8 @@ impl Endpoint {
         };
         let backoff = Backoff::new(self.settings.backoff, &question.mention);
         let mut attempt = 0;
+        trace::next_step();
+        let _span = span!("question");
         loop {
             if !turn.wait() {
                 return None;

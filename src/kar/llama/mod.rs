@@ -19,6 +19,8 @@ use crate::error::{Error, Result};
 use crate::kar::instruction::{Prompt, letter};
 use crate::kar::model::{LanguageModel, Question, Reply, Said, Wanted};
 use crate::llama::{self, Generation, Llama, Message, Prefix, Sampling};
+use crate::span;
+use crate::trace::{next_step, on_device};
 
 /// How prompts go through the decoder.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -164,6 +166,7 @@ impl Decoder {
         least_share: f64,
     ) -> Result<Vec<Said>> {
         let engine = self.llama.engine();
+        let _span = (span!("prefill"), on_device(engine.gpu(), "prefill", ""));
         let nested: Vec<&Group> = batch.iter().filter(|g| g.shares_more()).collect();
         let parts: Vec<&[u32]> = nested.iter().map(|g| &prompts[g.members[0]][g.common..g.shared]).collect();
         let mut own = match parts.is_empty() {
@@ -241,7 +244,9 @@ impl LanguageModel for Decoder {
         wanted: Wanted,
         on_reply: &mut dyn FnMut(usize, Reply) -> Result<()>,
     ) -> Result<()> {
+        let tokenizing = span!("tokens");
         let prompts: Vec<Vec<u32>> = questions.par_iter().map(|q| self.tokens(&q.prompt)).collect::<Result<_>>()?;
+        drop(tokenizing);
         let room = match wanted {
             Wanted::Text { max_new_tokens } => max_new_tokens - 1,
             Wanted::Letters { .. } => 0,
@@ -263,13 +268,18 @@ impl LanguageModel for Decoder {
         let common = if shares { common_len(asked.iter().map(|&i| &prompts[i])) } else { 0 };
         let common = if common < LEAST_SHARED { 0 } else { common };
         let prefix = match asked.first() {
-            Some(&first) if common > 0 => Some(self.llama.prefill_prefix(None, &prompts[first][..common])?),
+            Some(&first) if common > 0 => {
+                let _span = (span!("prefix"), on_device(self.llama.engine().gpu(), "prefix", ""));
+                Some(self.llama.prefill_prefix(None, &prompts[first][..common])?)
+            }
             _ => None,
         };
         // Shared tokens count for whichever question comes first.
         let mut uncounted = common;
         let groups = groups(questions, &asked, &prompts, common, self.batching.share, room);
         for batch in batches(&groups, self.batching.tokens) {
+            next_step();
+            let _span = span!("questions");
             let batch = &groups[batch];
             let open = batch.iter().flat_map(|g| &g.members).any(|&member| !questions[member].answered);
             let said: Vec<(Said, usize)> = match wanted {

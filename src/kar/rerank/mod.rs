@@ -185,6 +185,7 @@ fn ask(
         // What was refused or not finished is asked again by the next run, which may ask otherwise.
         let lasting = !matches!(reply.said, Said::Refused(_)) && !is_unfinished(&reply.said);
         if let Some(journal) = journal.as_mut().filter(|_| lasting) {
+            let _span = crate::span!("journal");
             journal.append(&questions[at].mention, keys[at].clone(), reply.clone())?;
         }
         replies[at] = Some(reply);
