@@ -1,7 +1,7 @@
 CARGO ?= cargo
 TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
 
-.PHONY: demo install test check torture bench bench-gate kernel-counts cusim cuda-toolchain gpu-bundle
+.PHONY: demo install test check torture bench bench-gate peers kernel-counts cusim cuda-toolchain gpu-bundle
 
 # Train, evaluate and use a model on the emoji task; DEVICE=cuda trains on a GPU.
 demo:
@@ -35,6 +35,12 @@ bench:
 # Whether this tree is slower than the one it is based on (BASE=commit names another): both programs run in turn.
 bench-gate:
 	CARGO="$(CARGO)" scripts/bench-gate.sh
+
+# PyTorch, ONNX Runtime, candle and llama.cpp beside the engine, in turn: one table (docs/peers.md). DEVICE=cuda,
+# ONLY="pairs", WITHOUT=peer, TURNS=9, SMALL=1.
+peers:
+	CARGO="$(CARGO)" scripts/peers.sh $(if $(DEVICE),--device $(DEVICE)) $(if $(ONLY),--only "$(ONLY)") \
+		$(if $(WITHOUT),--without "$(WITHOUT)") $(if $(TURNS),--turns $(TURNS)) $(if $(SMALL),--small)
 
 # What a training step asks of each CUDA kernel, counted by cusim; PRESET=wikimel for the larger one. WORK=encode counts a
 # layer of ViT-B/32 instead, WORK=decode a prompt and a step of two layers of Llama-2-7B (PRECISION=int8, int4, ...).

@@ -26,6 +26,7 @@ mod llama_cuda;
 mod llama_kernels;
 mod modalities;
 mod model_files;
+mod peers;
 mod replay;
 mod statistics;
 mod streams;

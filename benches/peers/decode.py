@@ -5,21 +5,15 @@
     python3 benches/peers/decode.py [--layers 4] [--prompt 512] [--steps 64] [--runs 5] [--device cuda] [--json]
 
 PyTorch computes the same products and attention (torch's scaled_dot_product_attention) over a cache that is allocated
-once; rotary positions and the choice of a token are left out there, to its advantage. Times a prompt, and one token after
-it; prints medians.
+once; rotary positions are left out there, to its advantage. Times a prompt, and one token after it.
 """
-import argparse
-import json
-import os
-import pathlib
-import statistics
-import subprocess
 import time
 
 import torch
 import torch.nn.functional as F
 
-ROOT = pathlib.Path(__file__).resolve().parents[2]
+import turns
+
 SIZES = {"7b": (4096, 11008, 32, 32000)}
 
 
@@ -67,46 +61,29 @@ def turn(llama, prompt, steps, device):
 
 
 def engine(args):
-    command = [args.program, "decode", "--preset", "7b", "--layers", args.layers, "--prompt", args.prompt, "--steps",
-               args.steps, "--precision", "bf16", "--runs", 3, "--threads", args.threads, "--device", args.device, "--output", "json"]
-    report = json.loads(subprocess.run([str(x) for x in command], check=True, capture_output=True).stdout)
-    parts = report["results"][0]["parts"]
+    """Our seconds of the same."""
+    parts = turns.engine(args, "decode", "--preset", "7b", "--layers", args.layers, "--prompt", args.prompt, "--steps",
+                         args.steps, "--precision", "bf16", "--device", args.device, "--runs", 3)[0]["parts"]
     return parts["prompt"]["p50"], parts["token"]["p50"]
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = turns.parser(__doc__)
     parser.add_argument("--layers", type=int, default=4)
     parser.add_argument("--prompt", type=int, default=512)
     parser.add_argument("--steps", type=int, default=64)
-    parser.add_argument("--runs", type=int, default=5, help="turns of each")
-    parser.add_argument("--threads", type=int, default=os.cpu_count())
-    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
-    parser.add_argument("--small", action="store_true", help="a layer and a few tokens, to try this script")
-    parser.add_argument("--json", action="store_true", help="print JSON")
-    parser.add_argument("--program", default=ROOT / "target/release/fissfuse-bench")
     args = parser.parse_args()
     if args.small:
         args.layers, args.prompt, args.steps, args.runs = 1, 4, 1, 1
     torch.set_num_threads(args.threads)
     torch.manual_seed(0)
+    report = turns.Report(args, {"PyTorch": torch.__version__})
     llama = Llama(SIZES["7b"], args.layers, args.prompt + args.steps, args.device)
     prompt = torch.randint(0, SIZES["7b"][-1], (args.prompt,), device=args.device)
-    for _ in range(2):
-        turn(llama, prompt, args.steps, args.device)
-    theirs, ours = [], []
-    for _ in range(args.runs):
-        theirs.append(turn(llama, prompt, args.steps, args.device))
-        ours.append(engine(args))
-    names = [f"prompt of {args.prompt}, {args.layers} layers of Llama-2-7B, bf16, SDPA", "a token after it"]
-    rows = [{"what": what, "theirs": statistics.median(a), "ours": statistics.median(b)}
-            for what, a, b in zip(names, zip(*theirs), zip(*ours))]
-    if args.json:
-        print(json.dumps({"torch": torch.__version__, "device": args.device, "peers": rows}))
-        return
-    print(f"PyTorch {torch.__version__} on {args.device}")
-    for row in rows:
-        print(f"{row['what']}: PyTorch {1e3 * row['theirs']:.3f} ms, FissFuse {1e3 * row['ours']:.3f} ms")
+    where = f"{args.layers} layers of Llama-2-7B, bf16"
+    report.parts([f"prompt of {args.prompt}, {where}", f"a token after {args.prompt}, {where}"], "PyTorch, SDPA",
+                 lambda: turn(llama, prompt, args.steps, args.device), lambda: engine(args), warm=2)
+    report.print()
 
 
 if __name__ == "__main__":

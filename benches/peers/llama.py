@@ -3,14 +3,12 @@
     cargo build --release
     python3 -m pip install gguf                                          # writes llama.cpp's files
     python3 -m pip install --no-binary llama-cpp-python llama-cpp-python # builds llama.cpp for this processor
-    python3 benches/peers/llama.py [--layers 4] [--prompt 512] [--new 32] [--turns 3] [--threads 2] [--work DIR]
+    python3 benches/peers/llama.py [--layers 4] [--prompt 512] [--new 32] [--runs 3] [--threads 2] [--work DIR] [--json]
 
-Both read the same numbers of weights in bf16 and in 8 bits (llama.cpp's q8_0, with a scale for 32 weights; ours has one for
-128). Prints the best turn of each: prompt tokens per second, and new tokens per second one after the other, which memory
-bandwidth bounds; `fissfuse-bench` measures that bandwidth in the same turns.
+Both read the same numbers of weights in bf16 and in 8 bits (llama.cpp's q8_0, with a scale for 32 weights; ours has one
+for 128), on the CPU. Times the prompt, and new tokens one after the other, which memory bandwidth bounds;
+`fissfuse-bench` measures that bandwidth in the same turns, and the notes say how much of it we read.
 """
-import argparse
-import json
 import pathlib
 import subprocess
 import tempfile
@@ -20,7 +18,8 @@ import gguf
 import llama_cpp
 import numpy
 
-ROOT = pathlib.Path(__file__).resolve().parents[2]
+import turns
+
 WIDTH, INNER, HEADS, VOCABULARY, CONTEXT = 4096, 11008, 32, 32000, 4096
 
 
@@ -74,68 +73,73 @@ class Peer:
         self.prompt = [i * 37 % VOCABULARY for i in range(prompt)]
 
     def turn(self, new):
-        """Tokens per second of the prompt, and of new tokens after its first one."""
+        """Seconds of the prompt, and of a new token after its first one."""
         self.llama.reset()
         start = time.perf_counter()
         self.llama.eval(self.prompt)
-        prefill = len(self.prompt) / (time.perf_counter() - start)
+        prefill = time.perf_counter() - start
         self.llama.reset()
         self.llama.eval(self.prompt[:1])
         start = time.perf_counter()
         for token in self.prompt[1:new + 1]:
             self.llama.eval([token])
-        return prefill, new / (time.perf_counter() - start)
+        return prefill, (time.perf_counter() - start) / new
 
 
-def engine(program, model, precision, args):
-    """Our rates in one turn."""
-    command = [program, "llm", "--model", model, "--precision", precision, "--prompt", str(args.prompt), "--new",
-               str(args.new + 1), "--turns", "1", "--threads", str(args.threads), "--output", "json"]
-    report = json.loads(subprocess.run(command, check=True, capture_output=True).stdout)
-    return report["results"][0]["figures"]
+class Engine:
+    """Our side of it; keeps what it measured of the machine."""
+
+    def __init__(self, args, model, precision):
+        self.args, self.figures = args, []
+        self.command = ["llm", "--model", model, "--precision", precision, "--prompt", args.prompt, "--new",
+                        args.new + 1, "--turns", 1]
+
+    def turn(self):
+        """Seconds of the prompt, and of a new token."""
+        figures = turns.engine(self.args, *self.command)[0]["figures"]
+        self.figures.append(figures)
+        return self.args.prompt / figures["prompt_tokens_per_second"], 1 / figures["tokens_per_second"]
+
+    def notes(self):
+        """How near the best turns came to what the machine does at most: of the prompt, and of a new token."""
+        best = lambda name: max(figures.get(name) or 0.0 for figures in self.figures)
+        flops, ceiling = best("prompt_flops_per_second"), best("bf16_flops_per_second")
+        read, memory = best("weight_bytes_per_second"), best("memory_bytes_per_second")
+        return [f"{flops / ceiling:.0%} of {ceiling / 1e9:.0f} GFLOP/s in bf16" if ceiling else "",
+                f"{read / memory:.0%} of {memory / 1e9:.1f} GB/s read" if memory else ""]
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = turns.parser(__doc__, runs=3)
     parser.add_argument("--layers", type=int, default=4)
     parser.add_argument("--prompt", type=int, default=512)
     parser.add_argument("--new", type=int, default=32)
-    parser.add_argument("--turns", type=int, default=3)
-    parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--work", type=pathlib.Path, help="folder for the models, kept for the next run")
     args = parser.parse_args()
-    target = ROOT / "target" / "release"
+    if args.device != "cpu":
+        parser.error("llama-cpp-python is built for the CPU")
+    if args.small:
+        args.layers, args.prompt, args.new, args.runs = 1, 16, 2, 1
+    report = turns.Report(args, {"llama-cpp-python": llama_cpp.__version__})
     with tempfile.TemporaryDirectory() as scratch:
         work = args.work or pathlib.Path(scratch)
         work.mkdir(parents=True, exist_ok=True)
         ours = work / f"ours-{args.layers}"
         if not (ours / "config.json").exists():
-            subprocess.run([target / "fissfuse", "llm", "random", "--preset", "7b", "--layers", str(args.layers),
-                            "--out", ours], check=True, stdout=subprocess.DEVNULL)
-        print(f"llama.cpp of llama-cpp-python {llama_cpp.__version__}; {args.layers} layers of 7B, {args.threads} threads")
-        print("weights  what             llama.cpp  FissFuse  ratio   of the ceiling")
+            subprocess.run([args.program.with_name("fissfuse"), "llm", "random", "--preset", "7b", "--layers",
+                            str(args.layers), "--out", ours], check=True, stdout=subprocess.DEVNULL)
         kinds = {"bf16": gguf.GGMLQuantizationType.BF16, "int8": gguf.GGMLQuantizationType.Q8_0}
         for precision, kind in kinds.items():
             path = work / f"peer-{args.layers}-{precision}.gguf"
             if not path.exists():
                 write_gguf(path, args.layers, kind)
-            peer = Peer(path, args.threads, args.prompt)
-            peer.turn(2)
-            theirs, rates = (0.0, 0.0), []
-            for _ in range(args.turns):
-                theirs = tuple(map(max, theirs, peer.turn(args.new)))
-                rates.append(engine(target / "fissfuse-bench", ours, precision, args))
+            where = f"{args.layers} layers of Llama-2-7B, {precision}"
+            peer, engine = Peer(path, args.threads, args.prompt), Engine(args, ours, precision)
+            name = "llama.cpp" if precision == "bf16" else "llama.cpp, q8_0"
+            report.parts([f"prompt of {args.prompt}, {where}", f"a new token, {where}"], name,
+                         lambda: peer.turn(args.new), engine.turn, notes=engine.notes)
             del peer
-            best = {key: max(rate.get(key) or 0.0 for rate in rates) for key in rates[0]}
-            prompt, flops, ceiling = (best[key] for key in ("prompt_tokens_per_second", "prompt_flops_per_second",
-                                                            "bf16_flops_per_second"))
-            token, read, memory = (best[key] for key in ("tokens_per_second", "weight_bytes_per_second",
-                                                         "memory_bytes_per_second"))
-            share = f"{flops / ceiling:.0%} of {ceiling / 1e9:.0f} GFLOP/s in bf16" if ceiling else ""
-            row = "{:<8} {:<16} {:9.2f} {:9.2f} {:6.2f}   {}"
-            print(row.format(precision, "prompt tokens/s", theirs[0], prompt, prompt / theirs[0], share))
-            share = f"{read / memory:.0%} of {memory / 1e9:.1f} GB/s read"
-            print(row.format(precision, "new tokens/s", theirs[1], token, token / theirs[1], share))
+    report.print()
 
 
 if __name__ == "__main__":

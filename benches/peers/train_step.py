@@ -4,25 +4,21 @@
     python3 -m pip install torch numpy
     python3 benches/peers/train_step.py [--preset wikidiverse] [--runs 5] [--threads 2] [--device cuda] [--json]
 
-Both take 128 mentions of 10 candidates (100 with --preset wikimel) with features drawn at random: texts of up to 64 tokens
-with a mean of 20, images of 50 patches, widths 512 and 768, d = 100; forward, backward, AdamW. On the CPU both compute in
-f32; on a GPU the reference runs under bf16 autocast, as it is written and once more under torch.compile, and the engine in
-its mixed arithmetic, kernel by kernel and as a graph. The reference pads, as researchers write it, and both keep the features
-in the device's memory. Prints the median of each and their ratio.
+Both take 128 mentions of 10 candidates (100 with --preset wikimel) with features drawn at random: texts of up to 64
+tokens with a mean of 20, images of 50 patches, widths 512 and 768, d = 100; forward, backward, AdamW. On the CPU both
+compute in f32; on a GPU the reference runs under bf16 autocast and the engine in its mixed arithmetic, kernel by kernel
+and as a graph. The reference runs as it is written and under torch.compile; it pads, as researchers write it, and both
+keep the features in the device's memory.
 """
-import argparse
-import json
-import os
-import pathlib
-import statistics
-import subprocess
+import contextlib
 import sys
 import time
 
 import torch
 
-ROOT = pathlib.Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT / "reference"))
+import turns
+
+sys.path.insert(0, str(turns.ROOT / "reference"))
 from fissfuse_reference import Config, FissFuse, loss  # noqa: E402
 
 MENTIONS, LENGTH, MEAN, PATCHES = 128, 64, 20, 50
@@ -76,66 +72,39 @@ class Reference:
         return time.perf_counter() - start
 
 
-def engine(args, candidates, *more):
-    """Median of a few of the engine's steps."""
-    command = [args.program, "step", "--runs", 5, "--threads", args.threads, "--device", args.device, "--mentions",
-               args.mentions, "--candidates", candidates, *more, "--output", "json"]
-    return json.loads(subprocess.run([str(x) for x in command], check=True, capture_output=True).stdout)["results"][0]["seconds"]["p50"]
+@contextlib.contextmanager
+def engine(args, *more):
+    """A function that gives the seconds of a step of the engine."""
+    command = ["step", "--mentions", args.mentions, "--candidates", CANDIDATES[args.preset], "--device", args.device]
+    if args.device == "cpu":
+        with turns.Process([args.program, *command, "--threads", args.threads, "--turns"]) as process:
+            yield process.turn
+        return
+    # A GPU's steps are queued behind each other, so that one alone has no time; its memory is free between the turns.
+    yield lambda: turns.engine(args, *command, *more, "--runs", 5)[0]["seconds"]["p50"]
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = turns.parser(__doc__)
     parser.add_argument("--preset", choices=list(CANDIDATES), default="wikidiverse")
     parser.add_argument("--mentions", type=int, default=MENTIONS)
-    parser.add_argument("--small", action="store_true", help="a few mentions, to try this script")
-    parser.add_argument("--runs", type=int, default=5, help="turns of each")
-    parser.add_argument("--threads", type=int, default=os.cpu_count())
-    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
-    parser.add_argument("--json", action="store_true", help="print JSON")
-    parser.add_argument("--program", default=ROOT / "target/release/fissfuse-bench")
     args = parser.parse_args()
     if args.small:
         args.mentions, args.runs = 2, 1
     torch.set_num_threads(args.threads)
     torch.manual_seed(0)
-    candidates = CANDIDATES[args.preset]
-    reference = Reference(args.mentions, candidates, args.device)
-    ours = {"": ()} if args.device == "cpu" else {"": (), "as a graph": ("--graph",)}
-    ours = {how: (flags, []) for how, flags in ours.items()}
-    theirs = {}
-    # One after the other, since both would not fit beside each other on a small card.
-    for how in ["as written"] if args.device == "cpu" else ["as written", "torch.compile"]:
-        try:
-            if how == "torch.compile":
-                reference.compile()
-            for _ in range(WARM_UP[args.device]):
-                reference.step()
-        except Exception as error:  # torch.compile needs a C compiler and Triton
-            if how != "torch.compile":
-                raise
-            print(f"{how}: left out: {str(error).strip().splitlines()[0]}", file=sys.stderr)
-            break
-        theirs[how] = []
-        for _ in range(args.runs):
-            theirs[how].append(reference.step())
-            for flags, times in ours.values():
-                times.append(engine(args, candidates, *flags))
-    median = {how: statistics.median(times) for how, (_, times) in ours.items()}
-    place = f"{args.threads} threads" if args.device == "cpu" else torch.cuda.get_device_name()
-    pairs = [(f"step, {args.preset}: PyTorch {how}; FissFuse {way or 'kernel by kernel'}", times, median[way])
-             for how, times in theirs.items() for way in median]
-    if args.json:
-        rows = [{"what": what, "theirs": statistics.median(times), "ours": own} for what, times, own in pairs]
-        print(json.dumps({"torch": torch.__version__, "device": args.device, "place": place, "peers": rows}))
-        return
-    spread = lambda times: f"{statistics.median(times):.4f} s (from {min(times):.4f} to {max(times):.4f})"
-    for how, times in theirs.items():
-        print(f"PyTorch {torch.__version__}, {how}: {spread(times)}")
-    for how, (_, times) in ours.items():
-        print(f"fissfuse-bench step {how}: {spread(times)}")
-    print(f"on {args.device}, {place}")
-    for what, times, own in pairs:
-        print(f"ratio of the medians, {what}: {statistics.median(times) / own:.1f}")
+    place = {} if args.device == "cpu" else {"place": torch.cuda.get_device_name()}
+    report = turns.Report(args, {"PyTorch": torch.__version__}, **place)
+    reference = Reference(args.mentions, CANDIDATES[args.preset], args.device)
+    what = f"training step, {args.preset}, {args.mentions} mentions x {CANDIDATES[args.preset]} candidates"
+    ways = {"f32": ()} if args.device == "cpu" else {"kernel by kernel": (), "as a graph": ("--graph",)}
+    for peer in ["PyTorch", "torch.compile"]:
+        if peer == "torch.compile":
+            reference.compile()
+        for way, flags in ways.items():
+            with engine(args, *flags) as ours:
+                report.turns(f"{what}, {way}", peer, reference.step, ours, WARM_UP[args.device])
+    report.print()
 
 
 if __name__ == "__main__":

@@ -1,0 +1,135 @@
+"""Runs every pair of a peer and this engine in turn and makes one table of them; scripts/peers.sh calls it.
+
+    python3 benches/peers/peers.py --out DIR [--only PAIR...] [--without PEER...] [--small] [--runs 5] [--device cuda]
+
+Pairs: train-wikidiverse, train-wikimel, encode-f32, encode-bf16, decode, llama. What cannot run is a row that says why.
+DIR gets peers.json, measurements as `fissfuse-bench --save` writes them, and table.md, a page for docs/results.
+"""
+import datetime
+import json
+import math
+import os
+import pathlib
+import subprocess
+import sys
+
+import turns
+
+HERE = pathlib.Path(__file__).resolve().parent
+ENCODERS = ["PyTorch", "torch.compile", "ONNX Runtime", "candle"]
+# Name, what it measures, its script, and the peers whose rows are holes where the script cannot run.
+PAIRS = {
+    "train-wikidiverse": ("training step, wikidiverse", ["train_step.py"], ENCODERS[:2]),
+    "train-wikimel": ("training step, wikimel", ["train_step.py", "--preset", "wikimel"], ENCODERS[:2]),
+    "encode-f32": ("encoders, f32", ["encode.py", "--f32"], ENCODERS),
+    "encode-bf16": ("encoders, bf16", ["encode.py"], ENCODERS[:2]),
+    "decode": ("layers of Llama-2-7B, bf16", ["decode.py"], ["PyTorch, SDPA"]),
+    "llama": ("layers of Llama-2-7B", ["llama.py"], ["llama.cpp", "llama.cpp, q8_0"]),
+}
+TINY = ["--mentions", "2", "--candidates", "3", "--mean-tokens", "4", "--max-tokens", "8", "--patches", "4", "--d", "16"]
+
+
+def arguments():
+    parser = turns.parser(__doc__)
+    parser.add_argument("--out", type=pathlib.Path, required=True, help="folder of the results")
+    parser.add_argument("--candle", type=pathlib.Path, help="candle's program (encode.py)")
+    parser.add_argument("--only", nargs="+", choices=list(PAIRS), default=list(PAIRS), metavar="PAIR")
+    return parser.parse_args()
+
+
+def run(args, name):
+    """What the script of a pair printed; where it failed, a hole for each of its peers."""
+    what, script, peers = PAIRS[name]
+    shared = ["--json", "--runs", args.runs, "--threads", args.threads, "--device", args.device]
+    shared += ["--program", args.program]
+    shared += ["--small"] * args.small + (["--without", *args.without] if args.without else [])
+    if "candle" in peers and args.candle:
+        shared += ["--candle", args.candle]
+    command = [sys.executable, HERE / script[0], *script[1:], *shared]
+    print(f"{name}: {what}", file=sys.stderr, flush=True)
+    errors = args.out / f"{name}.err"
+    with errors.open("w") as file:
+        done = subprocess.run([str(part) for part in command], stdout=subprocess.PIPE, stderr=file, text=True)
+    if done.returncode == 0:
+        found = json.loads(done.stdout)
+    else:
+        why = last_line(errors.read_text()) or f"it ended with {done.returncode}"
+        found = {"peers": [], "missing": [{"what": what, "peer": peer, "why": why[:200]} for peer in peers]}
+    (args.out / f"{name}.json").write_text(json.dumps(found, indent=1) + "\n")
+    print(turns.table(found["peers"] + found["missing"]), file=sys.stderr, flush=True)
+    return found
+
+
+def last_line(text):
+    """Where Python says what it failed of."""
+    lines = [line for line in text.splitlines() if line.strip()]
+    return lines[-1] if lines else ""
+
+
+def timing(samples):
+    """Times as measurements have them, with quantiles by nearest rank."""
+    ascending = sorted(samples)
+    quantile = lambda share: ascending[max(math.ceil(share * len(samples)), 1) - 1]
+    spread = quantile(0.75) - quantile(0.25)
+    named = {"min": 0.0, "p50": 0.5, "p90": 0.9, "p99": 0.99, "p999": 0.999, "max": 1.0}
+    return {"runs": len(samples), **{name: quantile(share) for name, share in named.items()},
+            "noise": spread / quantile(0.5) if spread else 0.0, "samples": samples}
+
+
+def measurement(found):
+    """A row: our seconds, the peer's as a part beside them. A hole has neither, but a warning."""
+    head = {"name": found["what"], "parameters": {"peer": found["peer"]}}
+    if "why" in found:
+        return {**head, "seconds": None, "warnings": [f"{found['peer']} is missing: {found['why']}"]}
+    return {**head, "seconds": timing(found["our_turns"]), "parts": {found["peer"]: timing(found["their_turns"])},
+            "figures": {"ratio": found["ratio"], "ratio_low": found["low"], "ratio_high": found["high"]}}
+
+
+def page(document, rows):
+    """The results as Markdown."""
+    machine, settings = document["machine"], document["settings"]
+    escaped = lambda line: "| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |"
+    gpu = f"{machine['gpu']['name']}, on " if machine["gpu"] else ""
+    versions = ", ".join(f"{name} {version}" for name, version in settings["versions"].items())
+    notes = [f"- {row['what']}: {row['note']}" for row in rows if "note" in row]
+    return "\n".join([
+        f"# Peers in turn, {document['date'][:10]}", "",
+        f"- machine: {gpu}{machine['processor']}, {settings['threads']} threads on {machine['cores']} cores, "
+        f"{' '.join(machine['instructions'])}, {machine['memory_bytes'] / 2**30:.0f} GiB",
+        f"- FissFuse {document['version']}, commit {document['commit']}",
+        f"- peers: {versions or 'none of them could run'}",
+        f"- turns: {settings['turns']}; pairs: {', '.join(settings['pairs'])}"
+        + ("; **small sizes, which say nothing about speed**" if settings["small"] else ""),
+        f"- other load (mean number of processes that wanted to run, on {machine['cores']} cores): "
+        f"{settings['load_before']:.1f} before, {settings['load_after']:.1f} after", "",
+        "Milliseconds are medians of the turns. A turn is a run of each, one after the other; of each there is a ratio,",
+        "and a row has their median and, from the least to the greatest, their spread. Faster is who is it in every turn.", "",
+        escaped(turns.HEADER), "|---|---|---:|---:|---|---|", *(escaped(turns.cells(row)) for row in rows), "", *notes,
+    ]).rstrip() + "\n"
+
+
+def main():
+    args = arguments()
+    args.out.mkdir(parents=True, exist_ok=True)
+    before, date = os.getloadavg()[1], datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
+    # The engine says where it runs and what it is.
+    try:
+        document = turns.measurements(args, "step", *TINY, "--runs", 1, "--device", args.device)
+    except (OSError, RuntimeError) as error:
+        sys.exit(f"peers.py: {error}")
+    found = {name: run(args, name) for name in PAIRS if name in args.only}
+    rows = [row for pair in found.values() for row in pair["peers"] + pair["missing"]]
+    versions = {name: version for pair in found.values() for name, version in pair.get("versions", {}).items()}
+    settings = {"device": args.device, "threads": args.threads, "turns": 1 if args.small else args.runs,
+                "small": args.small, "pairs": list(found), "versions": versions, "load_before": before,
+                "load_after": os.getloadavg()[1]}
+    document |= {"command": "peers", "date": date, "settings": settings, "ceilings": None, "advice": [],
+                 "results": list(map(measurement, rows))}
+    (args.out / "peers.json").write_text(json.dumps(document, indent=1) + "\n")
+    (args.out / "table.md").write_text(page(document, rows))
+    print(turns.table(rows))
+    print(f"{args.out}/peers.json has every turn, {args.out}/table.md is a page for docs/results", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    main()
