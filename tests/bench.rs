@@ -270,3 +270,35 @@ fn a_step_is_taken_apart_on_the_cpu_and_on_a_device_alike() {
     assert!(has("project", "forward") && has("project", "backward") && has("adamw", "update"));
     assert_eq!(bench(&["step", "--by-op", "--graph"]).status.code(), Some(2));
 }
+
+#[test]
+fn kernels_of_a_step_are_timed_by_the_devices_events() {
+    let (library, world) = (cusim(), World::new());
+    let counts = world.arg("counts.json");
+    let sizes = ["--device", "cuda", "--mentions", "1", "--d", "8"];
+    let run = |args: &[&str], variables: &[(&str, &str)]| {
+        let mut bench = fissfuse_bench();
+        bench.args(args).args(sizes).env("LD_LIBRARY_PATH", library.path()).envs(variables.iter().copied());
+        let output = bench.output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        output.stdout
+    };
+    run(&["step", "--runs", "1", "--warmup", "0"], &[("CUSIM_COUNT", counts)]);
+    let timed = run(&["kernels", "--runs", "2", "--counts", counts, "--output", "json"], &[]);
+    let timed: Measurements = serde_json::from_slice(&timed).unwrap();
+    let counted = counts::read(&world.path("counts.json")).unwrap();
+    let launches =
+        |name: &str| counted.iter().find(|kernel| kernel.kernel == name).map(|kernel| kernel.launches as f64);
+    assert!(timed.results.len() > 10, "{timed:?}");
+    for row in &timed.results {
+        // Memory is filled by the driver, not by a kernel, so that every kernel here is one of the step.
+        assert_eq!(row.figures["launches"], launches(&row.name), "{}", row.name);
+        assert!(row.figures["registers"].unwrap() > 0.0, "{row:?}");
+        let occupancy = row.figures["occupancy_share"].unwrap();
+        assert!(occupancy > 0.0 && occupancy <= 1.0, "{row:?}");
+        assert_eq!((row.seconds.as_ref().unwrap().runs(), row.parts["hot"].runs()), (2, 2));
+    }
+    assert_eq!(timed.machine.gpu.unwrap().clock_mhz, 1695);
+    let nothing = fissfuse_bench().args(["kernels", "--device", "cpu"]).output().unwrap();
+    refused(&nothing, &["--counts FILE"]);
+}

@@ -9,6 +9,7 @@ pub mod decoding;
 pub mod encoding;
 pub mod flops;
 pub mod kar;
+pub mod kernel_times;
 pub mod latency;
 pub mod layers;
 pub mod llama;

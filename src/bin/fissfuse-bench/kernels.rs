@@ -2,34 +2,49 @@
 
 use std::path::PathBuf;
 
-use anyhow::ensure;
+use anyhow::{bail, ensure};
 use clap::ValueEnum;
+use fissfuse::device::{DeviceChoice, Gpu};
 use fissfuse::profile::counts::{self, KernelCount, Work};
+use fissfuse::profile::kernel_times::kernel_times;
 use fissfuse::profile::measurement::Measurement;
 use fissfuse::profile::ncu;
+use fissfuse::profile::step::TrainingStep;
+use fissfuse::train::Steps;
 use serde_json::{Map, Value};
 
 use super::session::Session;
+use super::work::{DeviceArgs, WorkArgs};
 
-/// What cusim counted of each kernel: FLOPs, bytes that its launches touch and all that they load and store, how well these
-/// coalesce, bank conflicts. It needs no permission and no card.
+/// The kernels of a training step. On a CUDA device their times, with an empty second-level cache and back to back, registers,
+/// shared memory and occupancy; with --counts what cusim counted of each: FLOPs, bytes that its launches touch and all that they
+/// load and store, how well these coalesce, bank conflicts. Counting needs no permission and no card.
 ///
 /// `make kernel-counts` does it for a training step. By hand: `CUSIM_COUNT=counts.json LD_LIBRARY_PATH=target/cusim fissfuse-bench step --device cuda --runs 1
 /// --warmup 0` counts.
 #[derive(clap::Args)]
 pub struct KernelsArgs {
-    /// File that cusim wrote.
+    #[command(flatten)]
+    work: WorkArgs,
+
+    #[command(flatten)]
+    device: DeviceArgs,
+
+    /// File that cusim wrote. With a device, of one step of the same sizes: it gives FLOPs and bytes to the times.
     #[arg(long, value_name = "FILE")]
-    counts: PathBuf,
+    counts: Option<PathBuf>,
 
     /// Names of the figures.
     #[arg(long, value_enum, default_value = "own")]
     metrics: Names,
 
     /// Show the source lines of this kernel, those with most instructions first.
-    #[arg(long, value_name = "KERNEL")]
+    #[arg(long, value_name = "KERNEL", requires = "counts")]
     by_line: Option<String>,
 }
+
+/// Steps that are measured where --runs does not say.
+const STEPS: usize = 10;
 
 /// Under whose names counts are shown.
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -64,14 +79,44 @@ fn read(path: &std::path::Path) -> anyhow::Result<Vec<KernelCount>> {
 }
 
 pub fn kernels(args: KernelsArgs, session: &mut Session) -> anyhow::Result<()> {
-    let kernels = read(&args.counts)?;
+    let counts = args.counts.as_deref().map(read).transpose()?;
+    // With counts alone nothing is measured: a device must be named.
+    let named = counts.is_none() || matches!(args.device.device, DeviceChoice::Cuda(_));
+    let gpu = if named { args.device.open()? } else { None };
+    match (gpu, counts) {
+        (Some(gpu), counts) => measure(&args, &gpu, &counts.unwrap_or_default(), session),
+        (None, Some(kernels)) => counted(&args, kernels, session),
+        (None, None) => bail!("there is nothing to show without a CUDA device: --counts FILE has what cusim counted"),
+    }
+}
+
+/// Times of the kernels of a step.
+fn measure(args: &KernelsArgs, gpu: &Gpu, counts: &[KernelCount], session: &mut Session) -> anyhow::Result<()> {
+    let rows = args.work.rows()?;
+    let [row] = &rows[..] else { bail!("kernels are measured of one step: give each size one value") };
+    session.begin("kernels", Some(gpu))?;
+    session.set("source", "measured");
+    args.work.set(session);
+    row.parameters.iter().for_each(|(name, value)| session.set(name, value.clone()));
+    let steps = Steps::new(Some(gpu), false)?;
+    let mut step = TrainingStep::new(row.config.clone(), row.shape, args.work.seed, steps)?;
+    let (rows, discarded) = kernel_times(gpu, &mut step, session.runs().unwrap_or(STEPS), counts, session.ceilings())?;
+    rows.into_iter().for_each(|row| session.push(row));
+    if discarded > 0 {
+        session
+            .advise(vec![format!("{discarded} steps do not count: the clock fell below three quarters (throttled)")]);
+    }
+    Ok(())
+}
+
+fn counted(args: &KernelsArgs, kernels: Vec<KernelCount>, session: &mut Session) -> anyhow::Result<()> {
     session.begin("kernels", None)?;
     session.set("source", "counted by cusim");
     if let Some(name) = &args.by_line {
         let kernel = kernels.iter().find(|kernel| &kernel.kernel == name);
         let Some(kernel) = kernel else {
             let names: Vec<&str> = kernels.iter().map(|kernel| kernel.kernel.as_str()).collect();
-            anyhow::bail!("{}: counts no kernel {name}; it has {}", args.counts.display(), names.join(", "));
+            bail!("the file counts no kernel {name}; it has {}", names.join(", "));
         };
         session.set("kernel", name.as_str());
         let mut lines = kernel.lines.clone();

@@ -108,6 +108,11 @@ impl Session {
         self.found.as_ref()?.ceilings
     }
 
+    /// Timed runs, where their number is set.
+    pub fn runs(&self) -> Option<usize> {
+        self.args.runs
+    }
+
     /// Whether the first run counts.
     pub fn is_cold(&self) -> bool {
         self.args.warmup == Some(0) && !self.args.turns

@@ -4,6 +4,7 @@ use bytemuck::{Pod, Zeroable};
 use cudarc::driver::{result, sys};
 
 use super::Gpu;
+use super::kernel_times::DELAY_KERNEL;
 use super::modules::Kernel;
 use crate::error::{Error, Result};
 
@@ -96,15 +97,21 @@ impl Gpu {
         self.0.launched.note(kernel);
         self.bind()?;
         let blocks = (x as u32, y as u32, z as u32);
-        let mut params = [std::ptr::from_ref(args).cast_mut().cast()];
-        // SAFETY: every kernel takes one struct by value, which has the size of `A` and whose layout it mirrors (Pod: no
-        // hidden padding); the driver copies it before the call returns and only reads it. That the kernel stays within
-        // the buffers it is given is what the tests under cusim check.
-        unsafe {
-            let (stream, function) = (self.turn(), function.cu_function());
-            let threads = (grid.threads, 1, 1);
-            result::launch_kernel(function, blocks, threads, grid.shared, stream.cu_stream(), &mut params)
+        let launch = || {
+            let mut params = [std::ptr::from_ref(args).cast_mut().cast()];
+            // SAFETY: every kernel takes one struct by value, which has the size of `A` and whose layout it mirrors (Pod: no
+            // hidden padding); the driver copies it before the call returns and only reads it. That the kernel stays within
+            // the buffers it is given is what the tests under cusim check.
+            unsafe {
+                let (stream, function) = (self.turn(), function.cu_function());
+                let threads = (grid.threads, 1, 1);
+                result::launch_kernel(function, blocks, threads, grid.shared, stream.cu_stream(), &mut params)
+            }
+            .map_err(|e| failed(super::explain(e)))
+        };
+        match kernel != DELAY_KERNEL && self.0.timed.is_wanted() {
+            true => self.time_launch(kernel, grid, function, launch),
+            false => launch(),
         }
-        .map_err(|e| failed(super::explain(e)))
     }
 }

@@ -7,6 +7,7 @@ mod driver;
 mod fill;
 mod gate;
 mod graph;
+mod kernel_times;
 pub mod kernels;
 mod launch;
 mod launched;
@@ -33,6 +34,7 @@ use counting::Counting;
 pub use driver::{Driver, driver, has_driver};
 use gate::Gate;
 pub use graph::Graph;
+pub use kernel_times::KernelTime;
 pub use launch::{Grid, Ptr, Target};
 pub use mark::Mark;
 pub use memory::DeviceBuffer;
@@ -84,6 +86,7 @@ struct Inner {
     staging: Staging,
     counting: Counting,
     launched: launched::Launched,
+    timed: kernel_times::Timed,
     /// Percent of the free memory that one table of features may take to stay.
     resident: AtomicUsize,
     /// Whether the device may read the host's pageable memory in place, and later than the call that names it.
@@ -159,6 +162,7 @@ impl Gpu {
             staging,
             counting: Counting::default(),
             launched: launched::Launched::default(),
+            timed: kernel_times::Timed::default(),
             resident: RESIDENT.into(),
             reads_pageable,
             name,

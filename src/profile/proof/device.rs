@@ -10,8 +10,19 @@ use crate::device::cuda::MMA_OPERANDS;
 const BLOCKS: usize = 2;
 const ROUNDS: usize = 3;
 
-pub fn checks() -> [Check; 2] {
-    [ceilings(), filled()]
+pub fn checks() -> [Check; 3] {
+    [ceilings(), filled(), delays()]
+}
+
+/// What keeps the device busy while something is queued.
+fn delays() -> Check {
+    Check::new("delays before what is timed", |gpu, found| {
+        let mut times = [0u64; 2];
+        gpu.delay()?.read(&mut times)?;
+        // How long they are is the clock's affair; that cycles and nanoseconds passed is the kernel's.
+        found.equal("times that passed", &times.map(|time| u32::from(time > 0)), &[1, 1]);
+        Ok(())
+    })
 }
 
 /// While a step is recorded a kernel fills memory.
