@@ -107,6 +107,19 @@ impl RunFile {
         format!("{:032x}", xxh3_128(self.text.as_bytes()))
     }
 
+    /// What each score gives to each candidate, by mention and by the scores' names in the order of the line; of lines that
+    /// have scores apart, as `eval` writes them.
+    pub fn scores_by_name(&self) -> HashMap<String, Vec<(String, Vec<f32>)>> {
+        #[derive(Deserialize)]
+        struct Apart {
+            mention_id: String,
+            by_score: serde_json::Map<String, serde_json::Value>,
+        }
+        let named = |(name, scores)| Some((name, serde_json::from_value(scores).ok()?));
+        let lines = parse_records::<Apart>(&self.path, &self.text).into_iter().filter_map(|(_, line)| line.ok());
+        lines.map(|line| (line.mention_id, line.by_score.into_iter().filter_map(named).collect())).collect()
+    }
+
     /// Looks up its identifiers among a dataset's entities and these mentions of it. The gold entities
     /// are the dataset's.
     ///

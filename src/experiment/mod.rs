@@ -12,7 +12,7 @@ mod summary;
 mod text;
 mod trial;
 
-pub use examples::Example;
+pub use examples::{Example, Ranked};
 pub use file::{BUILT_IN, ExperimentFile, Question, Row};
 pub use plan::{Plan, PlannedRow, Trial};
 pub use question::{Asked, ask};

@@ -1,6 +1,6 @@
 //! The tables of an experiment.
 
-use super::examples::Example;
+use super::examples::{Example, Ranked};
 use super::question::Asked;
 use super::summary::{Reranked, Summary, SummaryRow};
 use crate::eval::statistics;
@@ -32,7 +32,8 @@ fn shown(example: &Example) -> String {
     let Example { mention_id, mention, sentence, image, gold, ranked } = example;
     let image = image.as_deref().unwrap_or("no image");
     let text = format!("\n\"{mention}\" in \"{sentence}\" ({mention_id}, {image}): {gold}\n");
-    let rows = ranked.iter().map(|(row, best)| format!("  {row}: {}\n", best.join(" | ")));
+    let names = |best: &[Ranked]| best.iter().map(|entity| entity.name.as_str()).collect::<Vec<_>>().join(" | ");
+    let rows = ranked.iter().map(|(row, best)| format!("  {row}: {}\n", names(best)));
     text + &rows.collect::<String>()
 }
 
