@@ -1,7 +1,7 @@
 CARGO ?= cargo
 TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
 
-.PHONY: demo install test check torture bench bench-gate peers kernel-counts cusim cuda-toolchain gpu-bundle
+.PHONY: demo install test check torture bench bench-gate peers kernel-counts cusim cuda-toolchain browser gpu-bundle
 
 # Train, evaluate and use a model on the emoji task; DEVICE=cuda trains on a GPU.
 demo:
@@ -11,7 +11,7 @@ demo:
 install:
 	$(CARGO) install --locked --path . $(if $(PREFIX),--root $(PREFIX))
 
-test: cuda-toolchain
+test: cuda-toolchain browser
 	$(CARGO) test --workspace
 
 # The sweeps of the tests, as far as a night takes them: 100 moments of each disturbance, a million inputs for each parser.
@@ -67,3 +67,7 @@ gpu-bundle: cuda-toolchain
 # Finds nvcc, or fetches one.
 cuda-toolchain:
 	scripts/cuda-toolchain.sh
+
+# Finds Chromium and its driver, or installs Debian's: the tests look at pages in it.
+browser:
+	scripts/browser.sh

@@ -28,6 +28,7 @@ mod modalities;
 mod model_files;
 mod peers;
 mod replay;
+mod report;
 mod statistics;
 mod streams;
 mod support;

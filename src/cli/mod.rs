@@ -16,6 +16,7 @@ mod link;
 mod llm;
 mod paths;
 mod replay;
+mod report;
 mod rerank;
 mod trace;
 mod train;
@@ -51,6 +52,7 @@ enum Command {
     Embed(embed::Args),
     Llm(llm::Args),
     Rerank(rerank::Args),
+    Report(report::Args),
     Replay(replay::Args),
     Doctor(doctor::Args),
 }
@@ -80,6 +82,7 @@ impl Cli {
             Command::Embed(args) => embed::run(args),
             Command::Llm(args) => llm::run(args),
             Command::Rerank(args) => rerank::run(args),
+            Command::Report(args) => report::run(args),
             Command::Replay(args) => replay::run(args),
             Command::Doctor(args) => doctor::run(args),
         }
