@@ -291,10 +291,17 @@ fn the_demo_runs_from_nothing_to_a_linked_mention() {
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join("demo").to_str().unwrap().to_string();
     let printed = succeed(&["demo", "--out", &out, "--mentions", "64", "--epochs", "1"]);
-    for says in ["fissfuse encode", "1000 mentions of test", "One mention it has never seen", "  3. ", "The demo took"]
-    {
+    for says in [
+        "fissfuse encode",
+        "1000 mentions of test",
+        "One mention it has never seen",
+        "  3. ",
+        "report.html in a browser",
+    ] {
         assert!(printed.contains(says), "{printed}");
     }
+    let page = fs::read_to_string(folder.path().join("demo/report.html")).unwrap();
+    assert!(page.contains("<h1>Demo</h1>") && page.contains("data:image/jpeg;base64,"), "no page with images");
     fs::write(folder.path().join("mine"), "precious").unwrap();
     let mine = folder.path().to_str().unwrap();
     refuse(&["demo", "--out", mine], &["is no folder of a demo"]);

@@ -113,6 +113,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
 
     println!("\nOne mention it has never seen:");
     example(&folder("data"), &features, &encoder, &model)?;
+    noted(page_of(&args.out, args.kar))?;
     println!("\nThe demo took {:.0} s. To go on, for instance:", start.elapsed().as_secs_f64());
     // The program may be where no shell looks for it.
     let program = std::env::current_exe().map_or("fissfuse".into(), |path| show(&path));
@@ -126,6 +127,17 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     );
     println!("  {program} train --help    its settings, among them the paper's ablations");
     println!("  docs/data.md             how to bring your own entities and mentions");
+    Ok(())
+}
+
+/// Writes the page of what the demo did.
+fn page_of(folder: &Path, kar: bool) -> anyhow::Result<()> {
+    let show = |name: &str| folder.join(name).display().to_string();
+    let mut runs = vec![show("model"), show("eval")];
+    runs.extend(kar.then(|| show("eval/run-kar.jsonl")));
+    let rest = ["--data".into(), show("data"), "--title".into(), "Demo".into(), "--out".into(), show("report.html")];
+    subcommand("report", [runs, rest.into()].concat())?;
+    println!("open {} in a browser: it has curves, tables and examples", show("report.html"));
     Ok(())
 }
 
