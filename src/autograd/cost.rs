@@ -10,11 +10,10 @@ pub struct Cost {
     pub forward: u64,
     /// FLOPs of backward as executed.
     pub backward: u64,
-    /// FLOPs of forward's products on a device's tensor cores, the padding of their tiles included, which is not in `forward`;
-    /// 0 where there are no products, and for operations that do not train.
-    pub tiles_forward: u64,
+    /// What forward's kernels spend on a device of mixed arithmetic; nothing for operations that do not train.
+    pub kernels_forward: KernelWork,
     /// The same of backward.
-    pub tiles_backward: u64,
+    pub kernels_backward: KernelWork,
     /// FLOPs of forward as a textbook implementation spends them: sequences padded, keys and values formed,
     /// every candidate of every mention computed anew.
     pub textbook_forward: u64,
@@ -24,6 +23,100 @@ pub struct Cost {
     pub forward_bytes: u64,
     /// Bytes backward reads and writes at least.
     pub backward_bytes: u64,
+}
+
+/// FLOPs that kernels spend on a device of mixed arithmetic, as cusim counts them (docs/flops.md says how).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+pub struct KernelWork {
+    /// Of products on tensor cores, without padding: part of what is executed.
+    pub products: u64,
+    /// Of products on tensor cores, where d is filled up to whole columns of a tile.
+    pub columns: u64,
+    /// Of products on tensor cores, all padding included: what tensor cores count.
+    pub tiles: u64,
+    /// Of everything else, the lanes that hold no value of a row included: what the other units count.
+    pub vector: u64,
+}
+
+/// FLOPs of a step by where they go.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+pub struct Account {
+    /// On values that there are: ragged sequences, d columns.
+    pub executed: u64,
+    /// Where d is filled up: to columns of tiles and to lanes of a warp, or where all lanes compute the same.
+    pub padding_d: u64,
+    /// Where rows and inner sizes are filled up to tiles of tensor cores.
+    pub padding_tiles: u64,
+    /// Of all these, on tensor cores.
+    pub tensor: u64,
+}
+
+impl Account {
+    /// What a device counts.
+    pub fn all(&self) -> u64 {
+        self.executed + self.padding_d + self.padding_tiles
+    }
+}
+
+impl KernelWork {
+    /// Of kernels without padding.
+    pub fn vector(flops: u64) -> KernelWork {
+        KernelWork { vector: flops, ..KernelWork::default() }
+    }
+
+    fn account(&self, executed: u64) -> Account {
+        let KernelWork { products, columns, tiles, vector } = *self;
+        // Of an operation for inference, whose kernels are not counted here, all is executed.
+        let lanes = vector.saturating_sub(executed.saturating_sub(products));
+        let padding_tiles = tiles.saturating_sub(products + columns);
+        Account { executed, padding_d: columns + lanes, padding_tiles, tensor: tiles }
+    }
+}
+
+impl Add for Account {
+    type Output = Account;
+
+    fn add(self, other: Account) -> Account {
+        Account {
+            executed: self.executed + other.executed,
+            padding_d: self.padding_d + other.padding_d,
+            padding_tiles: self.padding_tiles + other.padding_tiles,
+            tensor: self.tensor + other.tensor,
+        }
+    }
+}
+
+impl Add for KernelWork {
+    type Output = KernelWork;
+
+    fn add(self, other: KernelWork) -> KernelWork {
+        KernelWork {
+            products: self.products + other.products,
+            columns: self.columns + other.columns,
+            tiles: self.tiles + other.tiles,
+            vector: self.vector + other.vector,
+        }
+    }
+}
+
+impl Mul<u64> for KernelWork {
+    type Output = KernelWork;
+
+    fn mul(self, times: u64) -> KernelWork {
+        let KernelWork { products, columns, tiles, vector } = self;
+        KernelWork {
+            products: products * times,
+            columns: columns * times,
+            tiles: tiles * times,
+            vector: vector * times,
+        }
+    }
+}
+
+impl Sum for KernelWork {
+    fn sum<I: Iterator<Item = KernelWork>>(work: I) -> KernelWork {
+        work.fold(KernelWork::default(), Add::add)
+    }
 }
 
 impl Cost {
@@ -40,7 +133,12 @@ impl Cost {
 
     /// FLOPs of forward's and backward's products on tensor cores, with padding.
     pub fn tiles(&self) -> u64 {
-        self.tiles_forward + self.tiles_backward
+        self.kernels_forward.tiles + self.kernels_backward.tiles
+    }
+
+    /// Forward and backward by where their FLOPs go on a device.
+    pub fn account(&self) -> Account {
+        self.kernels_forward.account(self.forward) + self.kernels_backward.account(self.backward)
     }
 
     /// FLOPs of a textbook's forward and backward.
@@ -56,8 +154,8 @@ impl Mul<u64> for Cost {
         Cost {
             forward: self.forward * times,
             backward: self.backward * times,
-            tiles_forward: self.tiles_forward * times,
-            tiles_backward: self.tiles_backward * times,
+            kernels_forward: self.kernels_forward * times,
+            kernels_backward: self.kernels_backward * times,
             textbook_forward: self.textbook_forward * times,
             textbook_backward: self.textbook_backward * times,
             forward_bytes: self.forward_bytes * times,
@@ -73,8 +171,8 @@ impl Add for Cost {
         Cost {
             forward: self.forward + other.forward,
             backward: self.backward + other.backward,
-            tiles_forward: self.tiles_forward + other.tiles_forward,
-            tiles_backward: self.tiles_backward + other.tiles_backward,
+            kernels_forward: self.kernels_forward + other.kernels_forward,
+            kernels_backward: self.kernels_backward + other.kernels_backward,
             textbook_forward: self.textbook_forward + other.textbook_forward,
             textbook_backward: self.textbook_backward + other.textbook_backward,
             forward_bytes: self.forward_bytes + other.forward_bytes,

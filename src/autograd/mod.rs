@@ -4,7 +4,7 @@ mod cost;
 mod profile;
 mod tape;
 
-pub use cost::Cost;
+pub use cost::{Account, Cost, KernelWork};
 pub use profile::{Profile, Sample, Timed};
 pub use tape::{Gradients, InputGrads, Tape, Var};
 

@@ -8,16 +8,18 @@ use crate::device::{Clock, Moment};
 use crate::error::Result;
 
 /// An operation of a run.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Sample {
     /// Its name.
     pub op: &'static str,
     /// Arithmetic and memory traffic.
     pub cost: Cost,
+    /// Number and size of each leaf among its inputs, such as a weight; of a recording tape.
+    pub leaves: Vec<(usize, usize)>,
 }
 
 /// An operation of a run with its time.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Timed {
     /// Which it is, and its cost.
     pub sample: Sample,
@@ -72,7 +74,7 @@ impl Profile {
 
     /// The operations so far.
     pub fn samples(&self) -> Vec<Sample> {
-        self.notes.borrow().iter().map(|note| note.sample).collect()
+        self.notes.borrow().iter().map(|note| note.sample.clone()).collect()
     }
 
     /// The same with their times; waits for a device. Fails if what it computed failed.
@@ -80,7 +82,7 @@ impl Profile {
         let took = |[start, end]: &[Moment; 2]| end.since(start);
         let timed = |note: &Note| {
             let (forward, backward) = (took(&note.forward)?, note.backward.as_ref().map(took).transpose()?);
-            Ok(Timed { sample: note.sample, forward, backward })
+            Ok(Timed { sample: note.sample.clone(), forward, backward })
         };
         self.notes.borrow().iter().map(timed).collect()
     }

@@ -106,7 +106,8 @@ impl Tape {
         let (output, saved) = op.forward(&tensors)?;
         let sample = || {
             let shapes: Vec<&[usize]> = tensors.iter().map(|t| t.shape()).collect();
-            Sample { op: op.name(), cost: op.cost(&shapes) }
+            let leaves = inputs.iter().filter_map(|v| self.leaf_size(v)).collect();
+            Sample { op: op.name(), cost: op.cost(&shapes), leaves }
         };
         let noted = self.profile.as_ref().zip(start).map(|(profile, start)| profile.ran(start, sample)).transpose()?;
         drop(on_device);
@@ -123,6 +124,11 @@ impl Tape {
             backward: Some(Box::new(move |grad, grads| op.backward(saved, grad, grads))),
         };
         Ok(Var { node: Some(self.push(node)), tensor: output })
+    }
+
+    fn leaf_size(&self, var: &Var) -> Option<(usize, usize)> {
+        let node = var.node.filter(|&node| self.nodes.borrow()[node].backward.is_none())?;
+        Some((node, var.tensor.len()))
     }
 
     fn push(&self, node: Node) -> usize {

@@ -64,6 +64,11 @@ pub fn block_cost(sizes: &Sizes, lengths: &[usize], operand: Element) -> Cost {
     layer_norm::cost(rows, width, operand) * 2 + products + attention::cost(lengths, heads, operand)
 }
 
+/// Parameters of a block: four products of attention, two of the MLP, each with its bias, and two normalizations.
+pub fn block_parameters(width: usize, inner: usize) -> u64 {
+    (4 * width * (width + 1) + width * (inner + 1) + inner * (width + 1) + 4 * width) as u64
+}
+
 /// Where a block's layers lie in a file, and on which side of their residuals it normalizes.
 pub struct Layout {
     /// Normalizes the input of attention and of the MLP (CLIP), not the sums after them (BERT).

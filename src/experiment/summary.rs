@@ -299,5 +299,5 @@ fn flops_of(config: &crate::train::RunConfig, data: &Data) -> Result<u64> {
     let model = config.model.for_features(data.batcher.store().manifest())?;
     let patches = data.batcher.store().manifest().patches;
     let shape = Shape { mentions: 1, candidates: CANDIDATES, patches, ..Shape::WIKIDIVERSE };
-    Ok(flops::training_step(model, shape, 0)?.total.forward)
+    Ok(flops::inference(model, shape, 0)?.0.forward)
 }

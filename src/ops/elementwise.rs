@@ -4,7 +4,7 @@
 use rayon::prelude::*;
 
 use super::elsewhere;
-use crate::autograd::Cost;
+use crate::autograd::{Cost, KernelWork};
 use crate::device::Gpu;
 use crate::error::Result;
 use crate::tensor::Tensor;
@@ -37,9 +37,10 @@ pub(super) fn cost(flops: [usize; 2], values: [usize; 2]) -> Cost {
         backward,
         textbook_forward: forward,
         textbook_backward: backward,
+        kernels_forward: KernelWork::vector(forward),
+        kernels_backward: KernelWork::vector(backward),
         forward_bytes: 4 * forward_values,
         backward_bytes: 4 * backward_values,
-        ..Cost::default()
     }
 }
 

@@ -18,6 +18,7 @@ pub mod embedding;
 mod features;
 mod gather;
 mod hinge;
+mod lanes;
 pub mod layer_norm;
 pub mod linear;
 pub mod matmul;

@@ -19,6 +19,23 @@ const COLUMNS: usize = 32;
 /// Columns of a block that sums groups.
 const GROUP_COLUMNS: usize = 128;
 
+/// FLOPs of adding up so many parts of each column: as they are summed by the threads of a column, and these in turn.
+pub fn parts(splits: usize, columns: usize) -> u64 {
+    parts_beside(splits, columns, splits)
+}
+
+/// The same in a launch whose other sums have up to `most` parts, which decides how many threads a column has.
+pub fn parts_beside(splits: usize, columns: usize, most: usize) -> u64 {
+    let threads = if splits.max(most) < MANY { 4 } else { 32 };
+    ((splits + threads) * columns) as u64
+}
+
+/// FLOPs of [`Gpu::add_group_sums`] of so many rows in so many groups: four warps to 128 columns of a group, each of which
+/// adds rows (fma with 1).
+pub fn group_sums(rows: usize, groups: usize, columns: usize) -> u64 {
+    (2 * rows * columns.next_multiple_of(GROUP_COLUMNS) + 4 * groups * columns) as u64
+}
+
 /// Parts of sums that are still to be added to where they belong, in one launch where they are not many.
 #[derive(Debug)]
 pub struct Sums<'a> {

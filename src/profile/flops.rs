@@ -1,19 +1,32 @@
 //! Arithmetic and memory traffic of a training step, operation by operation.
 
+mod encoders;
+mod models;
+
+use std::collections::{BTreeMap, BTreeSet};
+
 use half::f16;
 use serde::Serialize;
 
+pub use encoders::{Backbone, EncoderCost};
+pub use models::{ModelCost, PUBLISHED, Published, models};
+
+use super::counts::KernelCount;
 use super::synthetic::Shape;
-use crate::autograd::{Cost, Tape};
-use crate::encoder::clip::ClipConfig;
+use crate::autograd::{Cost, Sample, Tape};
 use crate::error::Result;
-use crate::model::{Model, ModelConfig, Noise, Scorer};
+use crate::model::{Batch, Model, ModelConfig, Noise, Scorer};
+use crate::ops::AdamW;
 
 /// Cost of all runs of one operation in a step.
 #[derive(Clone, Debug, Serialize)]
 pub struct OpCost {
     /// The operation.
     pub op: &'static str,
+    /// The part of a step that it belongs to.
+    pub stage: &'static str,
+    /// Trained parameters that it reads.
+    pub parameters: u64,
     /// How often a step runs it.
     pub calls: usize,
     /// All calls together.
@@ -33,6 +46,8 @@ pub struct StepCost {
     pub ops: Vec<OpCost>,
     /// All of them.
     pub total: Cost,
+    /// AdamW, which comes after them.
+    pub optimizer: OpCost,
     /// FLOPs of scoring a prepared mention against its prepared candidates, of a model that can be prepared.
     pub prepared: Option<u64>,
 }
@@ -41,22 +56,25 @@ pub struct StepCost {
 pub fn training_step(config: ModelConfig, shape: Shape, seed: u64) -> Result<StepCost> {
     let batch = shape.batch(config.widths, seed)?;
     let model = Model::new(config, seed)?;
-    let tape = Tape::inference().profiled();
-    let vars = model.parameters().bind(&tape);
-    let noise = Noise { seed, step: 0 };
-    let scores = model.scores(&tape, &vars, &batch, Some(noise))?;
-    model.losses(&tape, &scores, &batch)?;
+    let samples = samples_of(&model, &batch, Tape::inference(), true)?;
+    let weights = weights_of(&model, shape, seed)?;
     let mut ops: Vec<OpCost> = Vec::new();
-    for sample in tape.samples() {
+    for sample in samples {
         match ops.iter_mut().find(|op| op.op == sample.op) {
             Some(op) => {
                 op.calls += 1;
                 op.cost += sample.cost;
             }
-            None => ops.push(OpCost { op: sample.op, calls: 1, cost: sample.cost }),
+            None => {
+                let (op, parameters) = (sample.op, weights.get(sample.op).copied().unwrap_or(0));
+                ops.push(OpCost { op, stage: stage_of(op), parameters, calls: 1, cost: sample.cost });
+            }
         }
     }
     let total = ops.iter().map(|op| op.cost).sum();
+    let parameters = model.parameters().count();
+    let (op, cost) = ("adamw", AdamW::cost(parameters));
+    let optimizer = OpCost { op, stage: stage_of(op), parameters: 0, calls: 1, cost };
     let rows = [2 * shape.mean_tokens, 2 * shape.patches];
     let prepared = match model.config().network.prepares() {
         true => Some(shape.candidates as u64 * Scorer::new(&model)?.flops(&rows)),
@@ -65,31 +83,101 @@ pub fn training_step(config: ModelConfig, shape: Shape, seed: u64) -> Result<Ste
     let modalities = [&batch.mention, &batch.entity].into_iter().flat_map(|side| [&side.text, &side.image]);
     let features = modalities.flat_map(|modality| [&modality.tokens, &modality.global]);
     let feature_bytes = features.map(|rows| (rows.len() * rows.table.width() * size_of::<f16>()) as u64).sum();
-    Ok(StepCost { shape, parameters: model.parameters().count(), feature_bytes, ops, total, prepared })
+    Ok(StepCost { shape, parameters, feature_bytes, ops, total, optimizer, prepared })
 }
 
-/// FLOPs of encoding what one sample needs: a mention and its candidates, a text and an image each. Caching the
-/// features spares all of it but the first time.
+impl StepCost {
+    /// Forward, backward and the optimizer.
+    pub fn step(&self) -> Cost {
+        self.total + self.optimizer.cost
+    }
+
+    /// What the operations of each part of a step cost together, in the order in which a step first comes to them.
+    pub fn stages(&self) -> Vec<OpCost> {
+        let mut stages: Vec<OpCost> = Vec::new();
+        for op in self.ops.iter().chain([&self.optimizer]) {
+            match stages.iter_mut().find(|stage| stage.stage == op.stage) {
+                Some(stage) => {
+                    stage.calls += op.calls;
+                    stage.parameters += op.parameters;
+                    stage.cost += op.cost;
+                }
+                None => stages.push(OpCost { op: op.stage, ..op.clone() }),
+            }
+        }
+        stages
+    }
+}
+
+/// Forward FLOPs of scoring a batch of this shape, without dropout and loss, whose lengths are drawn by seed.
+pub fn inference(config: ModelConfig, shape: Shape, seed: u64) -> Result<(Cost, usize)> {
+    let batch = shape.batch(config.widths, seed)?;
+    let model = Model::new(config, seed)?;
+    let samples = samples_of(&model, &batch, Tape::inference(), false)?;
+    Ok((samples.iter().map(|sample| sample.cost).sum(), model.parameters().count()))
+}
+
+fn samples_of(model: &Model, batch: &Batch, tape: Tape, training: bool) -> Result<Vec<Sample>> {
+    let tape = tape.profiled();
+    let vars = model.parameters().bind(&tape);
+    let noise = training.then_some(Noise { seed: 0, step: 0 });
+    let scores = model.scores(&tape, &vars, batch, noise)?;
+    if training {
+        model.losses(&tape, &scores, batch)?;
+    }
+    Ok(tape.samples())
+}
+
+/// Parameters that each operation reads, found on the smallest batch, since a tape that records keeps what it computed.
+fn weights_of(model: &Model, shape: Shape, seed: u64) -> Result<BTreeMap<&'static str, u64>> {
+    let least = Shape { mentions: 1, candidates: 2, mean_tokens: 1, max_tokens: 1, ..shape };
+    let batch = least.batch(model.config().widths, seed)?;
+    let mut leaves: BTreeMap<&'static str, BTreeSet<(usize, usize)>> = BTreeMap::new();
+    for sample in samples_of(model, &batch, Tape::recording(), true)? {
+        leaves.entry(sample.op).or_default().extend(sample.leaves);
+    }
+    Ok(leaves.into_iter().map(|(op, leaves)| (op, leaves.iter().map(|(_, size)| *size as u64).sum())).collect())
+}
+
+/// The part of a step that an operation belongs to.
+fn stage_of(op: &str) -> &'static str {
+    match op {
+        "project" | "features" | "gather" => "project",
+        "multi_pool" | "sequence_pool" => "pool",
+        "cross_attention" | "attention" => "attention",
+        "cross_entropy" | "hinge" => "loss",
+        "adamw" => "optimizer",
+        "score" | "normalize" | "combine" | "sum" | "multiply" | "mix" => "scores",
+        _ => "mlp",
+    }
+}
+
+/// What cusim counted of a step, beside what its costs say.
 #[derive(Clone, Copy, Debug, Serialize)]
-pub struct EncoderCost {
-    /// Texts at their own length.
-    pub text: u64,
-    /// Texts padded to the longest that is read, as far as the encoder takes it.
-    pub textbook_text: u64,
-    /// Images.
-    pub image: u64,
+pub struct Counted {
+    /// FLOPs that were counted.
+    pub flops: u64,
+    /// Of them, on tensor cores.
+    pub tensor: u64,
+    /// FLOPs beyond those that the costs say with all padding; less than 0 where the costs say more.
+    pub unattributed: i64,
+    /// The same of tensor cores.
+    pub unattributed_tensor: i64,
 }
 
-impl EncoderCost {
-    /// Of a sample of this shape, each text as long as their mean.
-    pub fn per_sample(clip: &ClipConfig, shape: &Shape) -> Result<EncoderCost> {
-        let items = 1 + shape.candidates as u64;
-        let padded = shape.max_tokens.min(clip.text_config.max_position_embeddings);
-        Ok(EncoderCost {
-            text: items * clip.text_cost(shape.mean_tokens)?.forward,
-            textbook_text: items * clip.text_cost(padded)?.forward,
-            image: items * clip.image_cost()?.forward,
-        })
+impl Counted {
+    /// Compares counts of one step's kernels with its cost.
+    pub fn of(kernels: &[KernelCount], step: &Cost) -> Counted {
+        let [flops, tensor] =
+            [|k: &KernelCount| k.work.flops, KernelCount::tensor_flops].map(|of| kernels.iter().map(of).sum::<u64>());
+        let account = step.account();
+        let beyond = |counted: u64, said: u64| counted as i64 - said as i64;
+        Counted {
+            flops,
+            tensor,
+            unattributed: beyond(flops, account.all()),
+            unattributed_tensor: beyond(tensor, account.tensor),
+        }
     }
 }
 
@@ -105,14 +193,5 @@ mod tests {
         // PyTorch's FlopCounterMode counts the products alone; biases, softmax, residual and norm are little besides.
         let (products, counted) = (145.25e6, attention.cost.textbook_forward as f64);
         assert!(counted >= products && counted < 1.001 * products, "{counted}");
-    }
-
-    #[test]
-    fn a_textbook_pads_to_the_longest_text_that_is_read() {
-        let clip = ClipConfig { projection_dim: 512, ..ClipConfig::default() };
-        let of =
-            |max_tokens: usize| EncoderCost::per_sample(&clip, &Shape { max_tokens, ..Shape::WIKIDIVERSE }).unwrap();
-        assert_eq!(of(64).textbook_text, 11 * clip.text_cost(64).unwrap().forward);
-        assert_eq!(of(100).textbook_text, 11 * clip.text_cost(77).unwrap().forward);
     }
 }

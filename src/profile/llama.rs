@@ -30,6 +30,15 @@ pub fn prompt_cost(config: &LlamaConfig, tokens: usize) -> Cost {
     first * layers + rest(tokens) * (layers - 1) + rest(1) + head
 }
 
+/// Parameters of a decoder: table and head, which may be one, and of each block attention, a gated MLP and two norms.
+pub fn parameters(config: &LlamaConfig) -> u64 {
+    let (width, inner) = (config.hidden_size, config.intermediate_size);
+    let keys = config.kv_heads * config.head_dim;
+    let block = 2 * width * config.query_width() + 2 * width * keys + 3 * width * inner + 2 * width;
+    let tables = if config.tied { 1 } else { 2 };
+    (tables * config.vocab_size * width + config.layers * block + width) as u64
+}
+
 /// What was measured of a model on the CPU, each the best of some turns.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub struct LlamaRates {
@@ -74,5 +83,18 @@ impl LlamaRates {
             rates.decode = rates.decode.max(spent.decoded_tokens as f64 / spent.decode.as_secs_f64());
         }
         Ok(rates)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::llama::Preset;
+
+    #[test]
+    fn parameters_are_those_of_the_published_models() {
+        // transformers counts these of meta-llama/Llama-2-7b-hf and Llama-3.1-8B.
+        assert_eq!(parameters(&Preset::SevenB.config()), 6_738_415_616);
+        assert_eq!(parameters(&Preset::EightB.config()), 8_030_261_248);
     }
 }

@@ -4,9 +4,11 @@ use std::path::Path;
 
 use serde_json::json;
 
-use crate::encoder::transformer::Sizes;
+use crate::autograd::Cost;
+use crate::encoder::transformer::{Sizes, block_cost, block_parameters};
 use crate::error::Result;
 use crate::fields::Fields;
+use crate::tensor::Element;
 
 /// Sizes of the model.
 #[derive(Clone, Debug)]
@@ -62,6 +64,21 @@ impl BertConfig {
         };
         config.sizes().map_err(|e| fields.error(e.to_string()))?;
         Ok(config)
+    }
+
+    /// What the products of a text of so many tokens cost in f32.
+    pub fn text_cost(&self, tokens: usize) -> Result<Cost> {
+        Ok(block_cost(&self.sizes()?, &[tokens], Element::F32) * self.num_hidden_layers as u64)
+    }
+
+    /// Parameters, without the pooler, which is not read.
+    pub fn parameters(&self) -> u64 {
+        let width = self.hidden_size as u64;
+        let embeddings = (self.vocab_size + self.max_position_embeddings + self.type_vocab_size) as u64;
+        // Embeddings and their normalization.
+        embeddings * width
+            + 2 * width
+            + self.num_hidden_layers as u64 * block_parameters(self.hidden_size, self.intermediate_size)
     }
 
     pub(super) fn sizes(&self) -> Result<Sizes> {

@@ -6,7 +6,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::autograd::Cost;
-use crate::encoder::transformer::{Sizes, block_cost};
+use crate::encoder::transformer::{Sizes, block_cost, block_parameters};
 use crate::error::Result;
 use crate::fields::Fields;
 use crate::ops::convolution::{self, Filters};
@@ -168,6 +168,24 @@ impl ClipConfig {
         let embedding = convolution::cost(filters, pixels, windows, Element::F32, Element::F32);
         let blocks = block_cost(&config.sizes()?, &[config.patches()], Element::F32) * config.num_hidden_layers as u64;
         Ok(embedding + blocks + self.projection_cost(config.hidden_size))
+    }
+
+    /// Parameters of the text and of the vision tower, each with its projection.
+    pub fn parameters(&self) -> (u64, u64) {
+        let (text, vision, projection) = (&self.text_config, &self.vision_config, self.projection_dim);
+        let tower = |width: usize, inner: usize, layers: usize| {
+            layers as u64 * block_parameters(width, inner) + (width * projection) as u64
+        };
+        let (width, inner) = (text.hidden_size, text.intermediate_size);
+        // Tokens, positions, and the normalization at the end.
+        let texts = tower(width, inner, text.num_hidden_layers)
+            + ((text.vocab_size + text.max_position_embeddings + 2) * width) as u64;
+        let (width, inner) = (vision.hidden_size, vision.intermediate_size);
+        let filters = vision.num_channels * vision.patch_size.pow(2);
+        // The class, positions, filters of patches, and the normalizations before and after.
+        let images =
+            tower(width, inner, vision.num_hidden_layers) + ((1 + vision.patches() + filters + 4) * width) as u64;
+        (texts, images)
     }
 
     fn projection_cost(&self, width: usize) -> Cost {

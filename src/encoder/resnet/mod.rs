@@ -60,7 +60,7 @@ pub(super) fn open(folder: &Path, shards: &Shards, compute: &Compute) -> Result<
     let mut inputs = config.embedding_size;
     for (s, (&outputs, &depth)) in config.hidden_sizes.iter().zip(&config.depths).enumerate() {
         for d in 0..depth {
-            let stride = if d == 0 && (s > 0 || config.downsample_in_first_stage) { 2 } else { 1 };
+            let stride = config.stride(s, d);
             let layer = loader.under(&format!("encoder.stages.{s}.layers.{d}"));
             let narrow = outputs / REDUCTION;
             let part = |i: usize| layer.under(&format!("layer.{i}"));

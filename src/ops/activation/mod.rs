@@ -2,6 +2,7 @@
 
 pub(super) mod cuda;
 
+use super::lanes::EXP;
 use super::linear::Activation;
 use super::{arity, elementwise};
 use crate::autograd::{Cost, InputGrads, Op};
@@ -15,6 +16,18 @@ impl Activation {
     /// Whether backward needs what went in; for the others what came out is enough.
     pub fn keeps_input(self) -> bool {
         matches!(self, Activation::QuickGelu | Activation::Gelu)
+    }
+
+    /// FLOPs of a value forward and, times the gradient, backward, as kernels/activation.cuh says them: e to a power is
+    /// [`EXP`], in its fast form two (a product and ex2), tanh and erf about 20.
+    pub(super) fn flops(self) -> (usize, usize) {
+        match self {
+            Activation::QuickGelu => (5, EXP + 8),
+            Activation::Gelu => (24, 20 + EXP + 9),
+            Activation::Relu => (0, 1),
+            Activation::Tanh => (20, 3),
+            Activation::Sigmoid => (4, 3),
+        }
     }
 
     /// Of all values, in parallel and in place.
@@ -54,8 +67,9 @@ impl Op for Activation {
     }
 
     fn cost(&self, inputs: &[&[usize]]) -> Cost {
-        let values = inputs[0].iter().product();
-        elementwise::cost([values, 2 * values], [2 * values, 3 * values])
+        let values = inputs[0].iter().product::<usize>();
+        let (forward, backward) = self.flops();
+        elementwise::cost([forward * values, backward * values], [2 * values, 3 * values])
     }
 
     fn forward(&self, inputs: &[&Tensor]) -> Result<(Tensor, Tensor)> {

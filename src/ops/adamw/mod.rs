@@ -6,6 +6,7 @@ mod cuda;
 
 use rayon::prelude::*;
 
+use super::elementwise;
 use crate::autograd::Cost;
 use crate::device::Gpu;
 use crate::device::cpu::simd;
@@ -74,10 +75,13 @@ impl AdamW {
         }
     }
 
-    /// What one step costs for this many parameters.
+    /// What one step costs for this many parameters. Each is FLOPS of arithmetic; value, gradient and two moments are read,
+    /// all but the gradient written.
     pub fn cost(parameters: usize) -> Cost {
-        let n = parameters as u64;
-        Cost { forward: 14 * n, textbook_forward: 14 * n, forward_bytes: 28 * n, ..Cost::default() }
+        /// First moment: a product and a multiply-add; second: two and one; the value scaled, less (multiply-add) the rate
+        /// times the first over a root that is divided and added to; and 1 - beta of each.
+        const FLOPS: usize = 3 + 4 + 1 + 2 + 1 + 4 + 1;
+        elementwise::cost([FLOPS * parameters, 0], [7 * parameters, 0])
     }
 
     /// Updates every parameter by its gradient; `step` counts from 1.

@@ -7,6 +7,7 @@
 mod cpu;
 mod cuda;
 mod weights;
+mod work;
 
 use rayon::prelude::*;
 
@@ -16,12 +17,14 @@ use weights::Finished;
 
 use super::multi_pool::split_by;
 use super::{Pairing, arity, elsewhere};
-use crate::autograd::{Cost, InputGrads, Op};
+use crate::autograd::{Cost, InputGrads, KernelWork, Op};
 use crate::device::cpu::{Buffer, simd, vector};
 use crate::error::{Error, Result};
-use crate::ops::layer_norm::layer_norm_backward;
+use crate::ops::layer_norm::{
+    NORM_BACKWARD, NORM_FORWARD, backward_work as norm_backward, forward_work as norm_forward, layer_norm_backward,
+};
 use crate::ops::linear::{ROW_CHUNK, add_column_sums, linear_backward_input, linear_backward_weight};
-use crate::ops::matmul::{Mat, matmul, tile_flops};
+use crate::ops::matmul::{Mat, matmul};
 use crate::tensor::{Indices, Ragged, Tensor};
 
 const NAME: &str = "cross_attention";
@@ -146,24 +149,18 @@ impl Op for CrossAttention {
         let (queries, d, pairs) = (inputs[0][0], inputs[0][1], self.pairs.len());
         let rows: usize = self.pairs.right().iter().map(|&s| self.sequences.range(s as usize).len()).sum();
         let (textbook, length) = (self.textbook_pairs, self.sequences.textbook().length);
-        let attention = 4 * rows * self.heads * d;
-        let vectors = pairs * (4 * d * d + 3 * d);
         // The textbook projects the query, every key and value, and the output of each pair.
-        let textbook_forward = textbook * (4 * d * d + 3 * d + 4 * length * d * d + 4 * length * d + 8 * d);
+        let textbook_forward = textbook * (4 * d * d + 3 * d + 4 * length * d * d + 4 * length * d + NORM_FORWARD * d);
         let values = self.sequences.rows() * d + queries * d + pairs * d;
-        let (heads, c) = (self.heads, d / self.heads.max(1));
-        let of_all = |n: usize| [[n, d, d], [d, d, n]].map(|size| tile_flops(1, size));
-        let of_heads = |n: usize| [[n, d, c], [n, c, d], [c, d, n]].map(|size| tile_flops(heads, size));
-        // Query layer and logit vectors; value and output layer.
-        let ([one, one_weight], [up, down, weight]) = (of_all(queries), of_heads(queries));
-        let ([out, out_weight], [spread, value, value_weight]) = (of_all(pairs), of_heads(pairs));
+        let (forward, backward) = work::products(self.heads, d, [queries, pairs]);
+        let (attend, attend_backward) = work::attend(self, d, rows);
         Cost {
-            tiles_forward: one + up + value + out,
-            tiles_backward: one + one_weight + down + weight + out + out_weight + spread + value_weight,
-            forward: (queries * (4 * d * d + d) + attention + vectors + 8 * pairs * d) as u64,
-            backward: (2 * queries * (4 * d * d + d) + 2 * attention + 2 * vectors + 12 * pairs * d) as u64,
+            forward: forward.products + attend.executed + (pairs * d * (3 + NORM_FORWARD) + queries * d) as u64,
+            backward: backward.products + attend_backward.executed + (pairs * d * (2 + NORM_BACKWARD)) as u64,
             textbook_forward: textbook_forward as u64,
             textbook_backward: (2 * textbook_forward) as u64,
+            kernels_forward: forward + KernelWork::vector(attend.all + norm_forward(pairs, d, true)),
+            kernels_backward: backward + KernelWork::vector(attend_backward.all + norm_backward(pairs, d)),
             forward_bytes: (4 * (values + 4 * d * d + 6 * d)) as u64,
             backward_bytes: (4 * (2 * values + 8 * d * d + 12 * d)) as u64,
         }

@@ -9,13 +9,17 @@ pub(super) use cuda::row_means;
 
 use std::ops::{Deref, Range};
 
-use super::{Pairing, arity, elsewhere};
-use crate::autograd::{Cost, InputGrads, Op};
+use super::lanes::{EXP, WARP_SUM};
+use super::{Pairing, arity, elementwise, elsewhere};
+use crate::autograd::{Cost, InputGrads, KernelWork, Op};
 use crate::device::cpu::{Buffer, vector};
 use crate::error::{Error, Result};
 use crate::tensor::{Indices, Tensor};
 
 const NAME: &str = "cross_entropy";
+
+/// FLOPs of a loss from its sum: a logarithm (about 20), two additions, one of the mean.
+const LOSS: usize = 23;
 
 /// Pair that holds each mention's gold candidate, and between which pairs the mention's candidates lie. Cloning shares it.
 #[derive(Clone, Debug)]
@@ -105,15 +109,17 @@ impl Op for CrossEntropy {
     }
 
     fn cost(&self, inputs: &[&[usize]]) -> Cost {
-        let values = (inputs[0][0] * inputs[0][1]) as u64;
+        let (kinds, values) = (inputs[0][0], inputs[0][0] * inputs[0][1]);
+        let losses = kinds * self.gold.len();
+        // e to a distance from the maximum twice, a sum, a division; backward less 1, scaled twice. Each loss is a logarithm of
+        // a warp's sum and two additions, and part of a mean.
+        let [forward, backward] = [(2 * (1 + EXP) + 2) * values + LOSS * losses, 3 * values];
+        let warps = losses * (WARP_SUM + LOSS) + kinds * 4 * (WARP_SUM + 1);
         Cost {
-            forward: 4 * values,
-            backward: 2 * values,
-            textbook_forward: 4 * values,
-            textbook_backward: 2 * values,
-            forward_bytes: 8 * values,
-            backward_bytes: 8 * values,
-            ..Cost::default()
+            forward_bytes: 8 * values as u64,
+            backward_bytes: 8 * values as u64,
+            kernels_forward: KernelWork::vector(((2 * (1 + EXP) + 2) * values + warps) as u64),
+            ..elementwise::cost([forward, backward], [0; 2])
         }
     }
 

@@ -7,7 +7,7 @@ mod cuda;
 
 use rayon::prelude::*;
 
-use super::arity;
+use super::{arity, elementwise};
 use crate::autograd::{Cost, InputGrads, Op};
 use crate::device::cpu::{Buffer, simd};
 use crate::device::cuda::Target;
@@ -71,16 +71,10 @@ impl Op for Dropout {
     }
 
     fn cost(&self, inputs: &[&[usize]]) -> Cost {
-        let values = inputs[0].iter().product::<usize>() as u64;
-        Cost {
-            forward: values,
-            backward: values,
-            textbook_forward: values,
-            textbook_backward: values,
-            forward_bytes: 8 * values,
-            backward_bytes: 8 * values,
-            ..Cost::default()
-        }
+        let values = inputs[0].iter().product::<usize>();
+        // Those that stay are scaled. Integers decide which.
+        let kept = (values as f64 * (1.0 - self.p as f64)) as usize;
+        elementwise::cost([kept; 2], [2 * values; 2])
     }
 
     fn forward(&self, inputs: &[&Tensor]) -> Result<(Tensor, ())> {

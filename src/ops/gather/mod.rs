@@ -6,8 +6,9 @@ mod cuda;
 
 pub(super) use cuda::gather_rows;
 
+use super::reduce::group_sums;
 use super::{Pairing, arity, elementwise};
-use crate::autograd::{Cost, InputGrads, Op};
+use crate::autograd::{Cost, InputGrads, KernelWork, Op};
 use crate::device::cpu::{Buffer, simd, vector};
 use crate::error::Result;
 use crate::tensor::Tensor;
@@ -34,7 +35,11 @@ impl Op for Gather {
 
     fn cost(&self, inputs: &[&[usize]]) -> Cost {
         let values = (inputs[0][0] + self.pairs.len()) * inputs[0][1];
-        elementwise::cost([0, self.pairs.len() * inputs[0][1]], [values; 2])
+        let (pairs, items, d) = (self.pairs.len(), inputs[0][0], inputs[0][1]);
+        Cost {
+            kernels_backward: KernelWork::vector(group_sums(pairs, items, d)),
+            ..elementwise::cost([0, pairs * d], [values; 2])
+        }
     }
 
     fn forward(&self, inputs: &[&Tensor]) -> Result<(Tensor, ())> {

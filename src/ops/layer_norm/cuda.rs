@@ -11,7 +11,7 @@ use crate::ops::reduce::Sums;
 pub const WIDEST: usize = 256;
 
 /// Rows that one block of backward takes.
-const ROWS_PER_BLOCK: usize = 64;
+pub(super) const ROWS_PER_BLOCK: usize = 64;
 
 /// Weights (d) and epsilon.
 #[derive(Clone, Copy, Debug)]

@@ -7,9 +7,11 @@ mod cpu;
 mod cuda;
 pub mod differentiable;
 mod wide;
+mod work;
 
 pub use cpu::{LayerNormGrads, layer_norm, layer_norm_backward, layer_norm_forward};
 pub use cuda::{LayerNorm, Normalized, NormalizedBackward, Residual};
+pub use work::{NORM_BACKWARD, NORM_FORWARD, backward_work, blocks, forward_work};
 
 use crate::autograd::Cost;
 use crate::error::{Error, Result};

@@ -7,6 +7,10 @@ use crate::device::cuda::{Arithmetic, DeviceBuffer, Grid, Ptr, Target};
 use crate::error::Result;
 use crate::ops::reduce::Sums;
 
+mod work;
+
+pub use work::{summed, written};
+
 /// The most products that one launch computes.
 const PRODUCTS: usize = 8;
 
@@ -14,11 +18,6 @@ const TILE: usize = 64;
 
 /// Values of k that a tile takes at a time on tensor cores, filled up with zeros.
 const DEPTH: usize = 64;
-
-/// FLOPs of as many products of these sizes [m, n, k] on tensor cores, whose tiles are filled up with zeros.
-pub fn tile_flops(batches: usize, [m, n, k]: [usize; 3]) -> u64 {
-    2 * (batches * m.next_multiple_of(TILE) * n.next_multiple_of(TILE) * k.next_multiple_of(DEPTH)) as u64
-}
 
 /// Values of a sector, the unit in which device memory is moved.
 const SECTOR: usize = 8;
@@ -28,6 +27,12 @@ const ENOUGH_BLOCKS: usize = 256;
 
 /// The shortest part of k that is worth a block of its own.
 const SHORTEST_PART: usize = 256;
+
+/// Parts of k that blocks share of as many sums over k of these sizes.
+fn splits_of(batches: usize, [m, n, k]: [usize; 3]) -> usize {
+    let blocks = m.div_ceil(TILE) * n.div_ceil(TILE) * batches;
+    ENOUGH_BLOCKS.div_ceil(blocks.max(1)).min(k.div_ceil(SHORTEST_PART)).max(1)
+}
 
 /// An f32 matrix in device memory: element (i, j) lies `i * row + j * column` values from `at`; in a batch, the next
 /// matrix `batch` values further.
@@ -240,7 +245,7 @@ impl Products<'_> {
     /// And one that writes C, whose `column` must be 1, if it is not null. A long sum over k is split among blocks, whose
     /// parts `sums` adds in order when it runs.
     pub fn sum(self, product: Product, c: Operand, sums: &mut Sums) -> Result<Self> {
-        let ([m, n, k], batches, gpu) = (product.size, product.batches, self.gpu);
+        let ([m, n, _], batches, gpu) = (product.size, product.batches, self.gpu);
         let has_sums = !product.row_sums.0.is_null();
         if c.at == Ptr::NULL {
             if !has_sums {
@@ -251,8 +256,7 @@ impl Products<'_> {
             with.unwanted.push(unwanted);
             return Ok(with);
         }
-        let blocks = m.div_ceil(TILE) * n.div_ceil(TILE) * batches;
-        let splits = ENOUGH_BLOCKS.div_ceil(blocks.max(1)).min(k.div_ceil(SHORTEST_PART)).max(1);
+        let splits = splits_of(batches, product.size);
         if splits == 1 {
             return self.queue(product, c, (1, 0));
         }

@@ -3,7 +3,7 @@
 
 mod cuda;
 
-pub use cuda::{Operand, Product, Products, tile_flops};
+pub use cuda::{Operand, Product, Products, summed, written};
 
 use crate::error::{Error, Result};
 

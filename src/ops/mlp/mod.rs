@@ -5,11 +5,11 @@
 mod cuda;
 
 use super::elsewhere;
-use crate::autograd::{Cost, InputGrads, Op};
+use crate::autograd::{Cost, InputGrads, KernelWork, Op};
 use crate::device::cpu::Buffer;
 use crate::error::{Error, Result};
 use crate::ops::linear::{Start, add_column_sums, linear, linear_backward_input, linear_backward_weight};
-use crate::ops::matmul::{Mat, tile_flops};
+use crate::ops::matmul::{Mat, summed, written};
 use crate::tensor::Tensor;
 
 const NAME: &str = "mlp";
@@ -60,19 +60,22 @@ impl Op for Mlp {
 
     fn cost(&self, inputs: &[&[usize]]) -> Cost {
         let ((h, width), d, n) = ((inputs[0][0], inputs[0][1]), inputs[2][0], inputs[4][0]);
-        let per_row = 2 * h * width + 2 * h + 2 * d * h + d;
+        // Products and biases; backward, their gradients by input and by weight.
+        let per_row = 2 * h * width + h + 2 * d * h + d;
+        let backward_per_row = 4 * h * width + h + 4 * d * h + d;
         let weights = 4 * (h * width + h + d * h + d);
-        let of_parts = |size: fn(usize, usize, usize) -> [usize; 3]| -> u64 {
-            inputs[4..].iter().map(|part| tile_flops(1, size(n, h, part[1]))).sum()
+        let of_parts = |work: &dyn Fn(usize, usize) -> KernelWork| -> KernelWork {
+            inputs[4..].iter().enumerate().map(|(i, part)| work(i, part[1])).sum()
         };
-        let weights_and_parts = of_parts(|n, h, part| [h, part, n]) + of_parts(|n, h, part| [n, part, h]);
+        // The first part's product sums the gradient of the bias.
+        let parts_backward = of_parts(&|i, part| summed(1, [h, part, n], i == 0) + written(1, [n, part, h]));
         Cost {
-            tiles_forward: of_parts(|n, h, part| [n, h, part]) + tile_flops(1, [n, d, h]),
-            tiles_backward: tile_flops(1, [d, h, n]) + tile_flops(1, [n, h, d]) + weights_and_parts,
+            kernels_forward: of_parts(&|_, part| written(1, [n, h, part])) + written(1, [n, d, h]),
+            kernels_backward: summed(1, [d, h, n], true) + written(1, [n, h, d]) + parts_backward,
             forward: (n * per_row) as u64,
-            backward: (2 * n * per_row) as u64,
+            backward: (n * backward_per_row) as u64,
             textbook_forward: (self.textbook_rows * per_row) as u64,
-            textbook_backward: (2 * self.textbook_rows * per_row) as u64,
+            textbook_backward: (self.textbook_rows * backward_per_row) as u64,
             forward_bytes: (weights + 4 * n * (width + h + d)) as u64,
             backward_bytes: (2 * weights + 4 * n * (2 * width + h + d)) as u64,
         }

@@ -7,7 +7,7 @@ mod cuda;
 use rayon::prelude::*;
 
 use super::{arity, elsewhere};
-use crate::autograd::{Cost, InputGrads, Op};
+use crate::autograd::{Cost, InputGrads, KernelWork, Op};
 use crate::device::cpu::{Buffer, simd, vector};
 use crate::error::{Error, Result};
 use crate::tensor::{Ragged, Tensor};
@@ -56,14 +56,22 @@ impl Op for MultiPool {
     fn cost(&self, inputs: &[&[usize]]) -> Cost {
         let (rows, d, n) = (self.sequences.rows(), inputs[0][1], self.sequences.len());
         let textbook = self.sequences.textbook();
+        // Forward adds up each value; four warps of a sequence put theirs together, and divide by the length. (Comparisons are
+        // no FLOPs.) Backward adds to each value a share of the mean's gradient and perhaps the maximum's.
+        let forward = |rows: usize, n: usize| (rows * d + 5 * n * d) as u64;
+        let backward = |rows: usize, n: usize| (2 * rows * d + 3 * n * d) as u64;
+        // Warps have 128 columns; backward, each of the four computes the shares anew.
+        let (chunks, lanes) = (d.div_ceil(128), d.next_multiple_of(128));
+        let shares = n * (4 * 2 * lanes + 2 * lanes + 128 * chunks);
         Cost {
-            forward: (2 * rows * d + n * d) as u64,
-            backward: (rows * d + 3 * n * d) as u64,
-            textbook_forward: ((2 * textbook.length + 1) * textbook.sequences * d) as u64,
-            textbook_backward: ((textbook.length + 3) * textbook.sequences * d) as u64,
+            forward: forward(rows, n),
+            backward: backward(rows, n),
+            textbook_forward: forward(textbook.rows(), textbook.sequences),
+            textbook_backward: backward(textbook.rows(), textbook.sequences),
+            kernels_forward: KernelWork::vector((rows * lanes + 5 * n * d) as u64),
+            kernels_backward: KernelWork::vector((2 * rows * lanes + shares) as u64),
             forward_bytes: (4 * d * (rows + n + 3 * n + n)) as u64,
             backward_bytes: (4 * d * (2 * rows + 2 * n + 3 * n + n)) as u64,
-            ..Cost::default()
         }
     }
 

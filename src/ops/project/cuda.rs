@@ -5,14 +5,14 @@ use std::sync::Arc;
 use bytemuck::{Pod, Zeroable};
 
 use super::Project;
-use crate::autograd::InputGrads;
+use crate::autograd::{InputGrads, KernelWork};
 use crate::device::Gpu;
 use crate::device::cuda::{Arithmetic, DeviceBuffer, Grid, Ptr, Target};
 use crate::error::Result;
 use crate::ops::gather::gather_rows;
-use crate::ops::layer_norm::{LayerNorm, Normalized, NormalizedBackward};
+use crate::ops::layer_norm::{self, LayerNorm, Normalized, NormalizedBackward};
 use crate::ops::matmul::{Operand, Product};
-use crate::ops::reduce::Sums;
+use crate::ops::reduce::{Sums, parts_beside};
 use crate::tensor::{GpuRows, Indices, Tensor};
 
 /// Rows of features that a block of forward takes, or half of them.
@@ -26,13 +26,37 @@ const SPLIT_ROWS: usize = 2048;
 /// Blocks that fill a large device.
 const ENOUGH_BLOCKS: usize = 132;
 
-/// FLOPs of forward and backward on tensor cores, whose tiles are filled up with zeros. Of tall blocks, which large devices
-/// take, up to twice as many rows are filled up.
-pub fn tile_flops(n: usize, width: usize, d: usize) -> (u64, u64) {
-    let forward = 2 * n.next_multiple_of(FORWARD_ROWS) * width.next_multiple_of(64) * d.next_multiple_of(8);
+/// What forward's kernel spends. Of tall blocks, which large devices take, up to twice as many rows are filled up, and 112
+/// columns, not 128, are normalized at least.
+pub fn forward_work(n: usize, width: usize, d: usize) -> KernelWork {
+    let (rows, columns) = (n.next_multiple_of(FORWARD_ROWS), if d <= 128 { 128 } else { 256 });
+    let product = |n: usize, width: usize, d: usize| (2 * n * width * d) as u64;
+    let products = product(n, width, d);
+    KernelWork {
+        products,
+        columns: product(n, width, d.next_multiple_of(8)) - products,
+        tiles: product(rows, width.next_multiple_of(64), d.next_multiple_of(8)),
+        // Of each column there may be: sum, distance from the mean, its square (fma), scaled. Of each of d: bias, and weight
+        // and bias of the normalization (fma). Of a row, in each of four lanes: two sums of a quad (2 each), the mean (a
+        // division), and the deviation (division, addition, root).
+        vector: (rows * (5 * columns + 3 * d + 4 * 8)) as u64,
+    }
+}
+
+/// What backward's kernels spend: the normalization's, and a product that splits the rows.
+pub fn backward_work(n: usize, width: usize, d: usize) -> KernelWork {
     let wide = if d <= 128 { 256 } else { 128 };
-    let backward = 2 * n.next_multiple_of(BACKWARD_ROWS) * width.next_multiple_of(wide) * d.next_multiple_of(16);
-    (forward as u64, backward as u64)
+    let product = |n: usize, width: usize, d: usize| (2 * n * width * d) as u64;
+    let products = product(n, width, d);
+    let tiles = product(n.next_multiple_of(BACKWARD_ROWS), width.next_multiple_of(wide), d.next_multiple_of(16));
+    let vector =
+        layer_norm::backward_work(n, d) + parts_beside(splits_of(n, width, wide), d * width, layer_norm::blocks(n));
+    KernelWork { products, columns: product(n, width, d.next_multiple_of(16)) - products, tiles, vector }
+}
+
+/// Parts of n rows that blocks share, each `wide` columns of the features.
+fn splits_of(n: usize, width: usize, wide: usize) -> usize {
+    ENOUGH_BLOCKS.div_ceil(width.div_ceil(wide)).min(n.div_ceil(SPLIT_ROWS)).max(1)
 }
 
 /// What backward needs.
@@ -198,7 +222,7 @@ impl Project {
         let (kernel, wide, columns) =
             if d <= 128 { ("project_backward_128", 256, 128) } else { ("project_backward_256", 128, 256) };
         let tiles = width.div_ceil(wide);
-        let splits = ENOUGH_BLOCKS.div_ceil(tiles).min(n.div_ceil(SPLIT_ROWS)).max(1);
+        let splits = splits_of(n, width, wide);
         let partial = gpu.alloc::<f32>("partial gradients", splits * d * width)?;
         let args = Backward {
             table: features.ptr(),

@@ -13,7 +13,7 @@ use super::{arity, elsewhere};
 use crate::autograd::{Cost, InputGrads, Op};
 use crate::device::cpu::{Buffer, simd, vector};
 use crate::error::Result;
-use crate::ops::layer_norm::{LayerNormGrads, layer_norm_forward};
+use crate::ops::layer_norm::{LayerNormGrads, NORM_BACKWARD, NORM_FORWARD, layer_norm_forward};
 use crate::ops::linear::{ROW_CHUNK, Start, linear_chunk, segments, transposed};
 use crate::ops::matmul::{Mat, matmul};
 use crate::tensor::{FeatureRows, Tensor};
@@ -83,15 +83,14 @@ impl Op for Project {
     fn cost(&self, inputs: &[&[usize]]) -> Cost {
         let (d, width) = (inputs[0][0], inputs[0][1]);
         let n = self.features.len();
-        // Per output value: 2 in for the product, bias, and about 8 for the normalization (12 backward).
-        let forward = |rows: usize| (rows * d * (2 * width + 1 + 8)) as u64;
-        let backward = |rows: usize| (rows * d * (2 * width + 1 + 12)) as u64;
+        // Per output value: the product, the bias, and the normalization as the kernels compute it.
+        let forward = |rows: usize| (rows * d * (2 * width + 1 + NORM_FORWARD)) as u64;
+        let backward = |rows: usize| (rows * d * (2 * width + NORM_BACKWARD)) as u64;
         let features = n * width * self.features.table.value_bytes();
         let weights = 4 * (d * width + 3 * d);
-        let (tiles_forward, tiles_backward) = cuda::tile_flops(n, width, d);
         Cost {
-            tiles_forward,
-            tiles_backward,
+            kernels_forward: cuda::forward_work(n, width, d),
+            kernels_backward: cuda::backward_work(n, width, d),
             forward: forward(n),
             backward: backward(n),
             textbook_forward: forward(self.textbook_rows),

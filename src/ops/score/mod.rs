@@ -7,7 +7,8 @@ mod cuda;
 use rayon::prelude::*;
 
 use super::Pairing;
-use crate::autograd::{Cost, InputGrads, Op};
+use super::lanes::{WARP_SUM, row};
+use crate::autograd::{Cost, InputGrads, KernelWork, Op};
 use crate::device::cpu::{Buffer, simd, vector};
 use crate::error::{Error, Result};
 use crate::tensor::Tensor;
@@ -56,16 +57,22 @@ impl Op for Score {
     }
 
     fn cost(&self, inputs: &[&[usize]]) -> Cost {
-        let (d, flops) = (inputs[0][1], 2 * self.operands.len() * self.pairs.len() * inputs[0][1]);
+        let (d, scores, pairs) = (inputs[0][1], self.operands.len(), self.pairs.len());
+        let flops = 2 * scores * pairs * d;
         let values: usize = inputs.iter().map(|shape| shape[0] * d).sum();
+        // A warp per dot product; a warp per gradient's row, which sums over its pairs and adds what is there.
+        let dots = scores * pairs * (2 * row(d) + WARP_SUM);
+        let rows: usize = inputs.iter().map(|shape| shape[0]).sum();
+        let backward = 2 * row(d) * (2 * scores * pairs + rows);
         Cost {
             forward: flops as u64,
-            backward: 2 * flops as u64,
+            backward: (2 * flops + values) as u64,
+            kernels_forward: KernelWork::vector(dots as u64),
+            kernels_backward: KernelWork::vector(backward as u64),
             textbook_forward: flops as u64,
             textbook_backward: 2 * flops as u64,
             forward_bytes: 4 * (values + self.operands.len() * self.pairs.len()) as u64,
             backward_bytes: 4 * (2 * values + self.operands.len() * self.pairs.len()) as u64,
-            ..Cost::default()
         }
     }
 

@@ -7,11 +7,12 @@ mod cuda;
 
 use rayon::prelude::*;
 
-use super::{layer_norm_backward, layer_norm_forward};
-use crate::autograd::{Cost, InputGrads, Op};
+use super::{NORM_BACKWARD, NORM_FORWARD, backward_work, forward_work, layer_norm_backward, layer_norm_forward};
+use crate::autograd::{Cost, InputGrads, KernelWork, Op};
 use crate::device::cpu::{Buffer, simd, vector};
 use crate::error::{Error, Result};
 use crate::ops::linear::ROW_CHUNK;
+use crate::ops::reduce::group_sums;
 use crate::ops::{arity, elsewhere};
 use crate::tensor::Tensor;
 
@@ -54,16 +55,19 @@ impl Op for LayerNorm {
 
     fn cost(&self, inputs: &[&[usize]]) -> Cost {
         let (n, d) = (inputs[0][0], inputs[0][1]);
-        // About 8 per value, backward 12, as in `project`.
-        let (forward, backward) = (|rows: usize| (8 * rows * d) as u64, |rows: usize| (12 * rows * d) as u64);
+        let forward = |rows: usize| (NORM_FORWARD * rows * d) as u64;
+        // The gradient of the input is written or added to as a sum of groups of one row each.
+        let backward = |rows: usize| ((NORM_BACKWARD + 1) * rows * d) as u64;
+        let groups = if d <= super::cuda::WIDEST { group_sums(n, n, d) } else { (n * d) as u64 };
         Cost {
             forward: forward(n),
             backward: backward(n),
             textbook_forward: forward(self.textbook_rows),
             textbook_backward: backward(self.textbook_rows),
+            kernels_forward: KernelWork::vector(forward_work(n, d, false)),
+            kernels_backward: KernelWork::vector(backward_work(n, d) + groups),
             forward_bytes: 4 * (n * (3 * d + 1) + 2 * d) as u64,
             backward_bytes: 4 * (n * (3 * d + 1) + 3 * d) as u64,
-            ..Cost::default()
         }
     }
 

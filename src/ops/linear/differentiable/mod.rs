@@ -6,11 +6,11 @@
 mod cuda;
 
 use super::{Activation, Start, add_column_sums, linear, linear_backward_input, linear_backward_weight};
-use crate::autograd::{Cost, InputGrads, Op};
+use crate::autograd::{Cost, InputGrads, KernelWork, Op};
 use crate::device::cpu::Buffer;
 use crate::error::{Error, Result};
 use crate::ops::elsewhere;
-use crate::ops::matmul::{Mat, tile_flops};
+use crate::ops::matmul::{Mat, summed, written};
 use crate::ops::mlp::columns;
 use crate::tensor::Tensor;
 
@@ -93,17 +93,26 @@ impl Op for Linear {
         let ((out, width), n) = ((inputs[0][0], inputs[0][1]), parts[0][0]);
         let (bias, activation) = (self.bias as usize, self.activation.is_some() as usize);
         let per_row = out * (2 * width + bias + activation);
+        let backward_per_row = out * (4 * width + bias + activation);
         let weights = 4 * out * (width + bias);
-        let of_parts = |size: fn(usize, usize, usize) -> [usize; 3]| -> u64 {
-            parts.iter().map(|part| tile_flops(1, size(n, out, part[1]))).sum()
+        let of_parts = |work: &dyn Fn(usize, usize) -> KernelWork| -> KernelWork {
+            parts.iter().enumerate().map(|(i, part)| work(i, part[1])).sum()
         };
+        // Activations other than ReLU, which is in the product's epilogue, have kernels of their own.
+        let (apply, slope) = match self.activation {
+            None | Some(Activation::Relu) => (0, activation),
+            Some(activation) => activation.flops(),
+        };
+        let [apply, slope] = [apply, slope].map(|flops| KernelWork::vector((n * out * flops) as u64));
         Cost {
-            tiles_forward: of_parts(|n, out, part| [n, out, part]),
-            tiles_backward: of_parts(|n, out, part| [out, part, n]) + of_parts(|n, out, part| [n, part, out]),
+            kernels_forward: of_parts(&|_, part| written(1, [n, out, part])) + apply,
+            // The first part's product sums the gradient of the bias. Parts that need no gradient cost less.
+            kernels_backward: slope
+                + of_parts(&|i, part| summed(1, [out, part, n], i == 0 && self.bias) + written(1, [n, part, out])),
             forward: (n * per_row) as u64,
-            backward: (2 * n * per_row) as u64,
+            backward: (n * backward_per_row) as u64,
             textbook_forward: (self.textbook_rows * per_row) as u64,
-            textbook_backward: (2 * self.textbook_rows * per_row) as u64,
+            textbook_backward: (self.textbook_rows * backward_per_row) as u64,
             forward_bytes: (weights + 4 * n * (width + out)) as u64,
             backward_bytes: (2 * weights + 4 * n * (2 * width + (1 + activation) * out)) as u64,
         }
