@@ -206,13 +206,15 @@ fn apart(epochs: &[Epoch]) -> Result<Block> {
     })
 }
 
+/// A metric by its name.
+type Series = (&'static str, fn(&Metrics) -> f64);
+
 /// Metrics on the validation mentions.
 fn validation(epochs: &[Epoch]) -> Result<Figure> {
     let percent = |of: fn(&Metrics) -> f64| move |epoch: &Epoch| epoch.valid.as_ref().map(|m| 100.0 * of(m));
-    let series: [(&str, fn(&Metrics) -> f64); 3] =
-        [("H@3", |m| m.hits3), ("MRR", |m| m.reciprocal), ("H@1", |m| m.hits1)];
+    let series: [Series; 3] = [("H@3", |m| m.hits3), ("MRR", |m| m.reciprocal), ("H@1", |m| m.hits1)];
     let marked = epochs.len() <= 40;
-    let line = |(at, (name, of)): (usize, &(&str, fn(&Metrics) -> f64))| Line {
+    let line = |(at, (name, of)): (usize, &Series)| Line {
         pieces: pieces(epochs, percent(*of)),
         colour: at + 1,
         name: Some(name.to_string()),
