@@ -69,7 +69,7 @@ done < "$root/benches/peers/requirements.txt"
 say "building candle's program"
 # In its own folder, whose configuration compiles it for this processor.
 (cd "$root/benches/peers/candle" && CARGO_TARGET_DIR=$work/candle "$cargo" build --quiet --release --locked) \
-    > "$work/candle.log" 2>&1 || { failed+=(candle); say "  failed: $(tail -1 "$work/candle.log")"; }
+    > "$work/candle.log" 2>&1 || { failed+=(candle); say "  failed: $work/candle.log says why"; }
 
 if [ -z "$program" ]; then
     say "building FissFuse"

@@ -103,7 +103,7 @@ def page(document, rows):
         f"- other load (mean number of processes that wanted to run, on {machine['cores']} cores): "
         f"{settings['load_before']:.1f} before, {settings['load_after']:.1f} after", "",
         "Milliseconds are medians of the turns. A turn is a run of each, one after the other; of each there is a ratio,",
-        "and a row has their median and, from the least to the greatest, their spread. Faster is who is it in every turn.", "",
+        "and a row has their median and, from the least to the greatest, their spread. Faster is who was in every turn.", "",
         escaped(turns.HEADER), "|---|---|---:|---:|---|---|", *(escaped(turns.cells(row)) for row in rows), "", *notes,
     ]).rstrip() + "\n"
 
