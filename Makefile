@@ -37,10 +37,11 @@ bench-gate:
 	CARGO="$(CARGO)" scripts/bench-gate.sh
 
 # PyTorch, ONNX Runtime, candle and llama.cpp beside the engine, in turn: one table (docs/peers.md). DEVICE=cuda,
-# ONLY="pairs", WITHOUT=peer, TURNS=9, SMALL=1.
+# ONLY="pairs", WITHOUT=peer, TURNS=9, SMALL=1, COMPARE=an earlier peers.json.
 peers:
 	CARGO="$(CARGO)" scripts/peers.sh $(if $(DEVICE),--device $(DEVICE)) $(if $(ONLY),--only "$(ONLY)") \
-		$(if $(WITHOUT),--without "$(WITHOUT)") $(if $(TURNS),--turns $(TURNS)) $(if $(SMALL),--small)
+		$(if $(WITHOUT),--without "$(WITHOUT)") $(if $(TURNS),--turns $(TURNS)) \
+		$(if $(SMALL),--small) $(if $(COMPARE),--compare $(COMPARE))
 
 # What a training step asks of each CUDA kernel, counted by cusim; PRESET=wikimel for the larger one. WORK=encode counts a
 # layer of ViT-B/32 instead, WORK=decode a prompt and a step of two layers of Llama-2-7B (PRECISION=int8, int4, ...).

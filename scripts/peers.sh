@@ -2,7 +2,7 @@
 # Builds an environment of the peers and runs every pair of a peer and FissFuse in turn: one table (docs/peers.md).
 #
 #   scripts/peers.sh [--device cpu|cuda] [--only "PAIR..."] [--without PEER]... [--turns N] [--small] [--out DIR]
-#                    [--program FISSFUSE-BENCH]
+#                    [--compare FILE] [--program FISSFUSE-BENCH]
 #
 # Pairs: train-wikidiverse, train-wikimel, encode-f32, encode-bf16, decode, llama; peers are called as in the table. The
 # environment lies in <target>/peers and is used again: Python packages of benches/peers/requirements.txt
@@ -26,6 +26,7 @@ while [ $# -gt 0 ]; do
     case $1 in
         --device) options+=(--device "$2"); shift 2 ;;
         --turns) options+=(--runs "$2"); shift 2 ;;
+        --compare) options+=(--compare "$2"); shift 2 ;;
         --only) only=$2; shift 2 ;;
         --without) without+=("$2"); shift 2 ;;
         --out) out=$2; shift 2 ;;

@@ -47,6 +47,20 @@ fn peers_that_are_missing_are_rows_of_the_table_and_of_a_file_of_measurements() 
     for result in &found.results {
         assert!(result.seconds.is_none() && result.warnings[0].contains("is missing: ImportError"), "{result:?}");
     }
+    // A run compares with another, here with one that had a row of these.
+    let mut earlier: Value = serde_json::from_str(&fs::read_to_string(out.path().join("peers.json")).unwrap()).unwrap();
+    let figures = json!({"ratio": 2.0, "ratio_low": 1.5, "ratio_high": 2.5});
+    earlier["results"][0]["figures"] = figures;
+    let kept = scratch.path().join("kept.json");
+    fs::write(&kept, earlier.to_string()).unwrap();
+    let again = printed(&run.arg("--compare").arg(&kept).output().unwrap());
+    let line = again.lines().find(|line| line.contains("2.00 (1.50 to 2.50)")).unwrap();
+    assert!(line.contains("PyTorch, SDPA") && line.ends_with("not measured in both"), "{again}");
+    fs::write(&kept, "{}").unwrap();
+    let refused = run.output().unwrap();
+    assert!(
+        !refused.status.success() && String::from_utf8_lossy(&refused.stderr).contains("kept.json is no peers.json")
+    );
     let page = fs::read_to_string(out.path().join("table.md")).unwrap();
     assert!(page.contains(&format!("commit {}", found.commit)) && page.contains("| llama.cpp, q8_0 | - |"), "{page}");
 }

@@ -2,7 +2,7 @@
 
     cargo build --release
     python3 -m pip install torch transformers tokenizers [onnx onnxscript onnxruntime]
-    python3 benches/peers/encode.py [--models clip bert resnet] [--runs 5] [--threads 2] [--f32] [--device cuda] [--json]
+    python3 benches/peers/encode.py [--models clip bert resnet] [--runs 5] [--threads 2] [--f32] [--device cuda]
 
 The models are CLIP ViT-B/32, bert-base-uncased and ResNet-101 with random weights, which all engines read as
 transformers wrote them. Images are prepared and texts are cut into tokens before anything is timed. A run is a batch of

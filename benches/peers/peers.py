@@ -1,6 +1,6 @@
 """Runs every pair of a peer and this engine in turn and makes one table of them; scripts/peers.sh calls it.
 
-    python3 benches/peers/peers.py --out DIR [--only PAIR...] [--without PEER...] [--small] [--runs 5] [--device cuda]
+    python3 benches/peers/peers.py --out DIR [--only PAIR...] [--without PEER...] [--small] [--compare FILE]
 
 Pairs: train-wikidiverse, train-wikimel, encode-f32, encode-bf16, decode, llama. What cannot run is a row that says why.
 DIR gets peers.json, measurements as `fissfuse-bench --save` writes them, and table.md, a page for docs/results.
@@ -26,15 +26,27 @@ PAIRS = {
     "decode": ("layers of Llama-2-7B, bf16", ["decode.py"], ["PyTorch, SDPA"]),
     "llama": ("layers of Llama-2-7B", ["llama.py"], ["llama.cpp", "llama.cpp, q8_0"]),
 }
-TINY = ["--mentions", "2", "--candidates", "3", "--mean-tokens", "4", "--max-tokens", "8", "--patches", "4", "--d", "16"]
+TINY = "--mentions 2 --candidates 3 --mean-tokens 4 --max-tokens 8 --patches 4 --d 16".split()
 
 
 def arguments():
     parser = turns.parser(__doc__)
     parser.add_argument("--out", type=pathlib.Path, required=True, help="folder of the results")
     parser.add_argument("--candle", type=pathlib.Path, help="candle's program (encode.py)")
+    parser.add_argument("--compare", type=pathlib.Path, metavar="FILE", help="an earlier peers.json, to compare with")
     parser.add_argument("--only", nargs="+", choices=list(PAIRS), default=list(PAIRS), metavar="PAIR")
     return parser.parse_args()
+
+
+def read(path):
+    """An earlier run."""
+    try:
+        earlier = json.loads(path.read_text())
+        if (earlier["schema"], earlier["command"]) != (1, "peers"):
+            raise ValueError("it is of another schema or command")
+        return earlier
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        sys.exit(f"peers.py: {path} is no peers.json of an earlier run: {error}")
 
 
 def run(args, name):
@@ -54,7 +66,7 @@ def run(args, name):
         found = json.loads(done.stdout)
     else:
         why = last_line(errors.read_text()) or f"it ended with {done.returncode}"
-        found = {"peers": [], "missing": [{"what": what, "peer": peer, "why": why[:200]} for peer in peers]}
+        found = {"peers": [], "missing": [turns.hole(what, peer, why) for peer in peers]}
     (args.out / f"{name}.json").write_text(json.dumps(found, indent=1) + "\n")
     print(turns.table(found["peers"] + found["missing"]), file=sys.stderr, flush=True)
     return found
@@ -78,11 +90,30 @@ def timing(samples):
 
 def measurement(found):
     """A row: our seconds, the peer's as a part beside them. A hole has neither, but a warning."""
-    head = {"name": found["what"], "parameters": {"peer": found["peer"]}}
+    head = {"name": found["name"], "parameters": {"peer": found["peer"]}}
     if "why" in found:
         return {**head, "seconds": None, "warnings": [f"{found['peer']} is missing: {found['why']}"]}
     return {**head, "seconds": timing(found["our_turns"]), "parts": {found["peer"]: timing(found["their_turns"])},
             "figures": {"ratio": found["ratio"], "ratio_low": found["low"], "ratio_high": found["high"]}}
+
+
+def compared(document, earlier):
+    """Ratios of two runs beside each other, and whether their spreads tell them apart; rows of only one of them too."""
+    where = lambda run: (run["machine"]["processor"], run["machine"]["threads"], run["settings"]["device"])
+    label = lambda result: (result["name"], result["parameters"]["peer"])
+    figures = lambda run: {label(result): result.get("figures") or {} for result in run["results"]}
+    then, now = figures(earlier), figures(document)
+    lines = [["what", "peer", f"ratio of {earlier['date'][:10]}", "now", "FissFuse beside the peer"]]
+    ratio = lambda row: f"{row['ratio']:.2f} ({row['ratio_low']:.2f} to {row['ratio_high']:.2f})" if row else "-"
+    for what in then | now:
+        old, new = then.get(what), now.get(what)
+        verdict = "not measured in both"
+        if old and new:
+            faster, slower = new["ratio_low"] > old["ratio_high"], new["ratio_high"] < old["ratio_low"]
+            verdict = "faster" if faster else "slower" if slower else "no difference that the spreads tell"
+        lines.append([*what, ratio(old), ratio(new), verdict])
+    other = "" if where(earlier) == where(document) else "On another machine, device or number of threads:\n"
+    return other + turns.columns(lines)
 
 
 def page(document, rows):
@@ -91,7 +122,7 @@ def page(document, rows):
     escaped = lambda line: "| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |"
     gpu = f"{machine['gpu']['name']}, on " if machine["gpu"] else ""
     versions = ", ".join(f"{name} {version}" for name, version in settings["versions"].items())
-    notes = [f"- {row['what']}: {row['note']}" for row in rows if "note" in row]
+    notes = [f"- {row['name']}: {row['note']}" for row in rows if "note" in row]
     return "\n".join([
         f"# Peers in turn, {document['date'][:10]}", "",
         f"- machine: {gpu}{machine['processor']}, {settings['threads']} threads on {machine['cores']} cores, "
@@ -102,14 +133,16 @@ def page(document, rows):
         + ("; **small sizes, which say nothing about speed**" if settings["small"] else ""),
         f"- other load (mean number of processes that wanted to run, on {machine['cores']} cores): "
         f"{settings['load_before']:.1f} before, {settings['load_after']:.1f} after", "",
-        "Milliseconds are medians of the turns. A turn is a run of each, one after the other; of each there is a ratio,",
-        "and a row has their median and, from the least to the greatest, their spread. Faster is who was in every turn.", "",
+        "Milliseconds are medians of the turns. A turn is a run of each, one after the other; of each there is a",
+        "ratio, and a row has their median and, from the least to the greatest, their spread. Faster is who was it in",
+        "all turns.", "",
         escaped(turns.HEADER), "|---|---|---:|---:|---|---|", *(escaped(turns.cells(row)) for row in rows), "", *notes,
     ]).rstrip() + "\n"
 
 
 def main():
     args = arguments()
+    earlier = read(args.compare) if args.compare else None
     args.out.mkdir(parents=True, exist_ok=True)
     before, date = os.getloadavg()[1], datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
     # The engine says where it runs and what it is.
@@ -128,6 +161,8 @@ def main():
     (args.out / "peers.json").write_text(json.dumps(document, indent=1) + "\n")
     (args.out / "table.md").write_text(page(document, rows))
     print(turns.table(rows))
+    if args.compare:
+        print(compared(document, earlier))
     print(f"{args.out}/peers.json has every turn, {args.out}/table.md is a page for docs/results", file=sys.stderr)
 
 

@@ -97,12 +97,22 @@ def in_turn(theirs, ours, runs):
     return found[theirs], found[ours]
 
 
-def row(what, peer, theirs, ours):
+def head(name, peer):
+    """What is measured, by itself and with the peer, as a table of two engines needs it."""
+    return {"what": f"{name}; {peer}", "name": name, "peer": peer}
+
+
+def row(name, peer, theirs, ours):
     """A row of the table, of the seconds of each turn."""
     ratios = [a / b for a, b in zip(theirs, ours, strict=True)]
-    return {"what": what, "peer": peer, "theirs": statistics.median(theirs), "ours": statistics.median(ours),
+    return {**head(name, peer), "theirs": statistics.median(theirs), "ours": statistics.median(ours),
             "ratio": statistics.median(ratios), "low": min(ratios), "high": max(ratios), "their_turns": theirs,
             "our_turns": ours}
+
+
+def hole(name, peer, why):
+    """A row of what could not be measured."""
+    return {**head(name, peer), "why": first_line(why)[:200]}
 
 
 def faster(found):
@@ -113,10 +123,10 @@ def faster(found):
 def cells(found):
     """A row or a hole in words: what, peer, its ms, our ms, ratio with spread, who is faster."""
     if "why" in found:
-        return [found["what"], found["peer"], "-", "-", "-", f"missing: {found['why']}"]
+        return [found["name"], found["peer"], "-", "-", "-", f"missing: {found['why']}"]
     digits = lambda seconds: f"{1e3 * seconds:.4g}" if seconds < 1 else f"{1e3 * seconds:.0f}"
     ratio = f"{found['ratio']:.2f} ({found['low']:.2f} to {found['high']:.2f})"
-    return [found["what"], found["peer"], digits(found["theirs"]), digits(found["ours"]), ratio, faster(found)]
+    return [found["name"], found["peer"], digits(found["theirs"]), digits(found["ours"]), ratio, faster(found)]
 
 
 HEADER = ["what", "peer", "peer, ms", "FissFuse, ms", "peer / FissFuse (spread)", "faster"]
@@ -124,10 +134,13 @@ HEADER = ["what", "peer", "peer, ms", "FissFuse, ms", "peer / FissFuse (spread)"
 
 def table(found):
     """Rows and holes as text."""
-    lines = [HEADER, *map(cells, found)]
-    widths = [max(len(line[i]) for line in lines) for i in range(len(HEADER))]
-    align = lambda i, cell: cell.rjust(widths[i]) if i in (2, 3) else cell.ljust(widths[i])
-    return "\n".join("  ".join(align(i, cell) for i, cell in enumerate(line)).rstrip() for line in lines)
+    return columns([HEADER, *map(cells, found)])
+
+
+def columns(lines):
+    """Lines of cells, one below the other."""
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    return "\n".join("  ".join(map(str.ljust, line, widths)).rstrip() for line in lines)
 
 
 class Report:
@@ -165,9 +178,8 @@ class Report:
             raise RuntimeError("left out by --without")
 
     def hole(self, what, peer, why):
-        why = first_line(why)[:200]
-        print(f"  {what} | {peer}: left out: {why}", file=sys.stderr, flush=True)
-        self.missing.append({"what": what, "peer": peer, "why": why})
+        self.missing.append(hole(what, peer, why))
+        print(f"  {' | '.join(cells(self.missing[-1]))}", file=sys.stderr, flush=True)
 
     def print(self):
         """All of it, as JSON or as text."""
@@ -180,4 +192,4 @@ class Report:
         print(table(self.rows + self.missing))
         for found in self.rows:
             if "note" in found:
-                print(f"{found['what']}: {found['note']}")
+                print(f"{found['name']}: {found['note']}")
