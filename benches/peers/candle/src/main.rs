@@ -17,7 +17,7 @@ use candle_nn::VarBuilder;
 use candle_transformers::models::bert::{BertModel, Config};
 use candle_transformers::models::clip::{ClipConfig, ClipModel};
 use serde::Deserialize;
-use serde_json::json;
+use serde_json::{Value, json};
 
 enum Model {
     Bert(BertModel),
@@ -72,18 +72,19 @@ enum Asked {
     Next,
 }
 
+fn say(line: &Value) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    writeln!(out, "{line}")?;
+    out.flush()
+}
+
 fn main() -> anyhow::Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let [name, weights, inputs] = &arguments[..] else { bail!("needs MODEL WEIGHTS INPUTS") };
     let (model, batches) = (Model::open(name, weights)?, batches(inputs)?);
     let first = model.forward(batches.first().context("there are no batches")?)?;
     let magnitude = first.abs()?.mean_all()?.to_scalar::<f32>()?;
-    let say = |line| {
-        let mut out = io::stdout().lock();
-        writeln!(out, "{line}")?;
-        out.flush()
-    };
-    say(json!({"ready": [name, {"magnitude": magnitude}]}))?;
+    say(&json!({"ready": [name, {"magnitude": magnitude}]}))?;
     for line in io::stdin().lock().lines() {
         let Asked::Run(least) = serde_json::from_str(&line?).context("standard input asks for no turn")? else { break };
         let mut turn = Vec::new();
@@ -94,7 +95,7 @@ fn main() -> anyhow::Result<()> {
             }
             turn.push(start.elapsed().as_secs_f64());
         }
-        say(json!({"seconds": turn}))?;
+        say(&json!({"seconds": turn}))?;
     }
     Ok(())
 }
