@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-use fissfuse::profile::measurement::Measurements;
+use fissfuse::profile::measurement::{Measurement, Measurements};
 use serde_json::{Value, json};
 use tempfile::{TempDir, tempdir};
 
@@ -82,7 +82,7 @@ fn turns_alternate_and_give_ratios_of_each_turn() {
              report.turns('step', 'absent', theirs, ours)\n    \
              report.turns('step', 'broken', lambda: 1 / 0, ours)\n\
          report.more['order'] = order\n\
-         report.more['measured'] = [peers.measurement(row) for row in report.rows]\n\
+         report.more['measured'] = [peers.measurements(row) for row in report.rows][0]\n\
          report.print()\n\
          turns.Process([sys.argv[1], 'step', '--no-such-option'])\n",
         step
@@ -110,8 +110,11 @@ fn turns_alternate_and_give_ratios_of_each_turn() {
     let says = [("absent", "left out by --without"), ("broken", "division by zero")].map(|(a, b)| (json!(a), json!(b)));
     assert_eq!(holes, says.iter().map(|(peer, why)| (peer, why)).collect::<Vec<_>>());
     // As the engine reads and writes it, quantiles and all.
-    let written = &report["measured"][0];
-    let read: fissfuse::profile::measurement::Measurement = serde_json::from_value(written.clone()).unwrap();
-    let again = serde_json::to_value(&read).unwrap();
-    assert_eq!((&again["seconds"], &again["parts"]), (&written["seconds"], &written["parts"]));
+    let measured = report["measured"].as_array().unwrap();
+    for (written, engine) in measured.iter().zip(["FissFuse", "slow"]) {
+        let read: Measurement = serde_json::from_value(written.clone()).unwrap();
+        let again = serde_json::to_value(&read).unwrap();
+        assert_eq!((&again["seconds"], &read.parameters["engine"]), (&written["seconds"], &json!(engine)));
+    }
+    assert_eq!((measured.len(), &measured[0]["figures"]["ratio"]), (2, &row["ratio"]));
 }

@@ -88,21 +88,24 @@ def timing(samples):
             "noise": spread / quantile(0.5) if spread else 0.0, "samples": samples}
 
 
-def measurement(found):
-    """A row: our seconds, the peer's as a part beside them. A hole has neither, but a warning."""
-    head = {"name": found["name"], "parameters": {"peer": found["peer"]}}
+def measurements(found):
+    """A row as two results: our seconds with the ratio, and the peer's. Of a hole, the peer's with a warning."""
+    of = lambda engine: {"name": found["name"], "parameters": {"peer": found["peer"], "engine": engine}}
+    result = lambda engine, **more: {**of(engine), **more}
     if "why" in found:
-        return {**head, "seconds": None, "warnings": [f"{found['peer']} is missing: {found['why']}"]}
-    return {**head, "seconds": timing(found["our_turns"]), "parts": {found["peer"]: timing(found["their_turns"])},
-            "figures": {"ratio": found["ratio"], "ratio_low": found["low"], "ratio_high": found["high"]}}
+        return [result(found["peer"], seconds=None, warnings=[f"{found['peer']} is missing: {found['why']}"])]
+    figures = {"ratio": found["ratio"], "ratio_low": found["low"], "ratio_high": found["high"]}
+    return [result("FissFuse", seconds=timing(found["our_turns"]), figures=figures),
+            result(found["peer"], seconds=timing(found["their_turns"]))]
 
 
 def compared(document, earlier):
     """Ratios of two runs beside each other, and whether their spreads tell them apart; rows of only one of them too."""
     where = lambda run: (run["machine"]["processor"], run["machine"]["threads"], run["settings"]["device"])
-    label = lambda result: (result["name"], result["parameters"]["peer"])
-    figures = lambda run: {label(result): result.get("figures") or {} for result in run["results"]}
-    then, now = figures(earlier), figures(document)
+    then, now = {}, {}
+    for found, run in [(then, earlier), (now, document)]:
+        for result in run["results"]:
+            found.setdefault((result["name"], result["parameters"]["peer"]), {}).update(result.get("figures") or {})
     lines = [["what", "peer", f"ratio of {earlier['date'][:10]}", "now", "FissFuse beside the peer"]]
     ratio = lambda row: f"{row['ratio']:.2f} ({row['ratio_low']:.2f} to {row['ratio_high']:.2f})" if row else "-"
     for what in then | now:
@@ -157,7 +160,7 @@ def main():
                 "small": args.small, "pairs": list(found), "versions": versions, "load_before": before,
                 "load_after": os.getloadavg()[1]}
     document |= {"command": "peers", "date": date, "settings": settings, "ceilings": None, "advice": [],
-                 "results": list(map(measurement, rows))}
+                 "results": [result for row in rows for result in measurements(row)]}
     (args.out / "peers.json").write_text(json.dumps(document, indent=1) + "\n")
     (args.out / "table.md").write_text(page(document, rows))
     print(turns.table(rows))
