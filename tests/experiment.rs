@@ -39,23 +39,23 @@ run_file = true
 "#;
 
 /// `fissfuse experiment` of a file in the world.
-fn experiment(world: &World, file: &str, text: &str, out: &str) -> Vec<&'static str> {
+pub fn experiment(world: &World, file: &str, text: &str, out: &str) -> Vec<&'static str> {
     fs::write(world.path(file), text).unwrap();
     let paths = ["--data", world.arg("data"), "--features", world.arg("features"), "--out", world.arg(out)];
     [&["experiment", world.arg(file)][..], &paths].concat()
 }
 
-fn summary(world: &World, out: &str) -> Value {
+pub fn summary(world: &World, out: &str) -> Value {
     serde_json::from_str(&fs::read_to_string(world.path(out).join("summary.json")).unwrap()).unwrap()
 }
 
 /// Metrics, differences and choices of each row: all that must have the same bits however the trials were run.
-fn computed(world: &World, out: &str) -> Value {
+pub fn computed(world: &World, out: &str) -> Value {
     summary(world, out)["rows"].clone()
 }
 
 /// Bytes of all models and run files below a folder, by name.
-fn outputs(world: &World, out: &str) -> BTreeMap<String, Vec<u8>> {
+pub fn outputs(world: &World, out: &str) -> BTreeMap<String, Vec<u8>> {
     let (mut found, mut folders) = (BTreeMap::new(), vec![world.path(out)]);
     while let Some(folder) = folders.pop() {
         for path in fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()) {

@@ -15,6 +15,8 @@ mod encoder;
 mod encoder_layers;
 mod encoding;
 mod experiment;
+mod experiment_datasets;
+mod experiment_rerank;
 mod fuzz;
 mod gradients;
 mod images;

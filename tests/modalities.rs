@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use crate::support::{World, refuse, replace, run, succeed};
 
 /// A dataset in which nothing has an image, as MELBench's.
-fn without_images() -> World {
+pub fn without_images() -> World {
     let world = World::new();
     for file in ["entities", "train", "valid", "test"].map(|name| format!("data/{name}.jsonl")) {
         let mut lines = world.read_lines(&file);

@@ -16,7 +16,7 @@ use serde_json::{Map, Value};
 use super::common::at_least_one;
 
 /// What is said where a model is to be asked and none is named.
-pub const NONE_GIVEN: &str = "no language model is given: add --llm DIR, or --endpoint URL and --model NAME";
+const NONE_GIVEN: &str = "no language model is given: add --llm DIR, or --endpoint URL and --model NAME";
 
 /// Which model is asked, and how it is reached.
 #[derive(clap::Args)]

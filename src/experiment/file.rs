@@ -5,9 +5,11 @@ use std::path::Path;
 
 use serde::Deserialize;
 
+use super::datasets::{DatasetSource, wrong_datasets};
+use super::question::Question;
 use crate::error::{Error, Result};
 use crate::files;
-use crate::kar::{Scoring, Settings, Strategy};
+use crate::kar::Scoring;
 
 /// Settings to try, by their names such as `train.learning_rate`.
 pub type Grid = BTreeMap<String, Vec<toml::Value>>;
@@ -63,9 +65,12 @@ pub struct ExperimentFile {
     pub grid: Grid,
     /// What is compared.
     pub rows: Vec<Row>,
-    /// What a language model is asked about each row's ranking with the first seed.
+    /// What a language model is asked about rankings.
     #[serde(default)]
     pub rerank: Vec<Question>,
+    /// Datasets that the table is over, if the file says which.
+    #[serde(default)]
+    pub dataset: Vec<DatasetSource>,
 }
 
 /// Parts of a run's configuration.
@@ -99,44 +104,6 @@ pub struct Row {
     /// Whether the row comes from a run file, given by `--run NAME=FILE`.
     #[serde(default)]
     pub run_file: bool,
-}
-
-/// What a language model is asked about a ranking.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Question {
-    /// Its name in the table.
-    pub name: String,
-    /// Which one fits, or the order of all.
-    #[serde(default)]
-    pub strategy: Strategy,
-    /// Candidates that are asked about.
-    #[serde(default = "five")]
-    pub k: usize,
-    /// Whether the answer is read off the letters' logits or is a text; left out, as the model is reached: logits of an own
-    /// Llama, texts of a server.
-    #[serde(default)]
-    pub scoring: Option<Scoring>,
-    /// Least share of the probability that the letters must have together [default: that of `fissfuse rerank`].
-    #[serde(default)]
-    pub least_share: Option<f64>,
-    /// Which of several models, by the name of `--llm NAME=DIR`.
-    #[serde(default)]
-    pub llm: Option<String>,
-}
-
-fn five() -> usize {
-    Settings::default().k
-}
-
-impl Question {
-    /// Settings of the re-ranking.
-    pub fn settings(&self, default: Scoring) -> Settings {
-        let scoring = self.scoring.unwrap_or(default);
-        let default = Settings::default();
-        let least_share = self.least_share.unwrap_or(default.least_share);
-        Settings { strategy: self.strategy, k: self.k, scoring, least_share, ..default }
-    }
 }
 
 impl ExperimentFile {
@@ -205,8 +172,25 @@ impl ExperimentFile {
             if let Err(error) = question.settings(Scoring::default()).check() {
                 wrong.push(format!("rerank `{}`: {error}", question.name));
             }
+            wrong.extend(self.wrong_row_of(question));
         }
+        wrong.extend(wrong_datasets(&self.dataset));
         wrong
+    }
+
+    /// What is wrong with the row that a question makes, if it makes one.
+    fn wrong_row_of(&self, question: &Question) -> Option<String> {
+        let (of, name) = (question.of.as_ref()?, &question.name);
+        if self.rows.iter().any(|row| folder_name(&row.name) == folder_name(name)) {
+            return Some(format!("a row and one of [[rerank]] that makes a row are called `{name}`, or nearly so"));
+        }
+        match self.rows.iter().find(|row| row.name == *of) {
+            None => Some(format!("rerank `{name}`: of = \"{of}\" is no row")),
+            Some(row) if row.run_file => Some(format!(
+                "rerank `{name}`: `{of}` is a run file; `fissfuse rerank` re-ranks it, and gives a run file"
+            )),
+            Some(_) => None,
+        }
     }
 }
 
@@ -230,7 +214,7 @@ impl Row {
 }
 
 /// What is wrong with a name that is to be a folder's.
-fn wrong_name(name: &str) -> Option<String> {
+pub(super) fn wrong_name(name: &str) -> Option<String> {
     let folder = folder_name(name);
     if folder.is_empty() {
         return Some(format!("the name `{name}` has neither letter nor digit, for its folder"));
@@ -301,7 +285,8 @@ mod tests {
             base.train.seed = 3
             rows = [{ name = "A" }, { name = "a" }, { name = "../" }, { name = "summary.json" },
                 { name = "B", train.epochs = 2, grid = { "train.epochs" = [1, 2] } }]
-            rerank = [{ name = "K=1", k = 1 }]
+            rerank = [{ name = "K=1", k = 1 }, { name = "a b", of = "F" }, { name = "b", of = "A" }]
+            dataset = [{ name = "M", data = "d", features = "f" }, { name = "m", data = "d", features = "g" }]
         "#;
         let error = ExperimentFile::parse(Path::new("x.toml"), text).unwrap_err().to_string();
         for part in [
@@ -317,6 +302,9 @@ mod tests {
             "has no values",
             "not to be chosen",
             "k = 1",
+            "of = \"F\" is no row",
+            "makes a row are called `b`",
+            "two datasets are called `m`",
         ] {
             assert!(error.contains(part), "{part}: {error}");
         }

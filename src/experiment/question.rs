@@ -1,18 +1,68 @@
-//! Re-ranking of a trial's rankings by a language model, in a folder of its own within the trial's.
+//! Questions to a language model about a trial's rankings; answers lie in a folder of their own within the trial's.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use indicatif::ProgressBar;
 use serde::{Deserialize, Serialize};
 
-use super::file::{Question, folder_name};
+use super::file::folder_name;
 use super::trial::{Data, RUN};
 use crate::data::{RunFile, Skipped, Tolerance};
 use crate::error::{Error, Result};
 use crate::eval::Metrics;
 use crate::files::{self, FolderLock};
 use crate::kar::model::LanguageModel;
-use crate::kar::{Header, Journal, RankChanges, Report, Scoring, Template, rerank, write_run};
+use crate::kar::{Header, Journal, RankChanges, Report, Scoring, Settings, Strategy, Template, rerank, write_run};
+
+/// What a language model is asked about a ranking.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Question {
+    /// Its name in the table.
+    pub name: String,
+    /// The row whose rankings with every seed it is asked about, which makes a row of the question's name; left out, it is
+    /// asked about each row's ranking with the first seed.
+    #[serde(default)]
+    pub of: Option<String>,
+    /// Which one fits, or the order of all.
+    #[serde(default)]
+    pub strategy: Strategy,
+    /// Candidates that are asked about.
+    #[serde(default = "five")]
+    pub k: usize,
+    /// Whether the answer is read off the letters' logits or is a text; left out, as the model is reached: logits of an own
+    /// Llama, texts of a server.
+    #[serde(default)]
+    pub scoring: Option<Scoring>,
+    /// Least share of the probability that the letters must have together [default: that of `fissfuse rerank`].
+    #[serde(default)]
+    pub least_share: Option<f64>,
+    /// Which of several models, by the name of `--named-llm NAME=DIR`.
+    #[serde(default)]
+    pub llm: Option<String>,
+}
+
+fn five() -> usize {
+    Settings::default().k
+}
+
+impl Question {
+    /// Settings of the re-ranking.
+    pub fn settings(&self, default: Scoring) -> Settings {
+        let scoring = self.scoring.unwrap_or(default);
+        let default = Settings::default();
+        let least_share = self.least_share.unwrap_or(default.least_share);
+        Settings { strategy: self.strategy, k: self.k, scoring, least_share, ..default }
+    }
+
+    /// Where its answers about the rankings in a trial's folder lie.
+    pub(super) fn folder(&self, trial: &Path) -> PathBuf {
+        trial.join(format!("rerank-{}", folder_name(&self.name)))
+    }
+}
+
+/// The file in an answers' folder that says that all are there.
+pub(super) const REPORT: &str = "report.json";
 
 /// What re-ranking did to a ranking.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -34,31 +84,30 @@ pub struct Asked {
 }
 
 /// Asks a model about the rankings of a trial's folder, or finds that it was asked; answers are kept as they come. The model
-/// is opened only if there is something to ask.
+/// is opened only if there is something to ask. `None` if answers are missing and another process is at it, or is to be: not
+/// `mine`.
 pub fn ask<E: From<Error>>(
     question: &Question,
-    folder: &Path,
+    (folder, mine): (&Path, bool),
     data: &Data,
     scoring: Scoring,
     open: impl FnOnce() -> Result<Box<dyn LanguageModel>, E>,
     bar: &ProgressBar,
-) -> Result<Asked, E> {
-    let out = folder.join(format!("rerank-{}", folder_name(&question.name)));
-    let report = out.join("report.json");
-    if report.try_exists().map_err(Error::io(&report, "look for"))? {
-        let text = files::read_text_or_stream(&report)?;
-        let (asked, settings): (Asked, serde_json::Value) = serde_json::from_str(&text)
-            .and_then(|asked| Ok((asked, serde_json::from_str(&text)?)))
-            .map_err(|e| Error::file(&report, format!("is no report of a re-ranking: {e}")))?;
-        if settings["settings"] != serde_json::json!(question.settings(scoring)) {
-            let reason = "is of other settings; choose another --out, or delete its folder to ask anew";
-            return Err(Error::file(&report, reason).into());
-        }
-        return Ok(asked);
+) -> Result<Option<Asked>, E> {
+    let settings = question.settings(scoring);
+    let out = question.folder(folder);
+    if let Some(asked) = there(&out, &settings)? {
+        return Ok(Some(asked));
+    }
+    if !mine {
+        return Ok(None);
     }
     files::create_folder(&out)?;
-    let _lock = FolderLock::take(&out)?;
-    let settings = question.settings(scoring);
+    let Ok(_lock) = FolderLock::take(&out) else { return Ok(None) };
+    // Another process may have ended since it was looked for.
+    if let Some(asked) = there(&out, &settings)? {
+        return Ok(Some(asked));
+    }
     let run = RunFile::read(&folder.join(RUN))?;
     let mut skipped = Skipped::default();
     let rankings = run.rankings(data.dataset, &data.test, Tolerance::Strict, &mut skipped)?;
@@ -71,7 +120,24 @@ pub fn ask<E: From<Error>>(
     let outcome = rerank(&rankings, data.dataset, &template, &settings, &mut *model, Some(&mut journal), bar)?;
     write_run(&path, data.dataset, &rankings, &outcome.reranked)?;
     let made = Report::new(model.identity(), &settings, &rankings, data.test.len(), &outcome);
-    files::write_whole(&report, |out| writeln!(out, "{}", serde_json::to_string_pretty(&made)?))?;
+    files::write_whole(&out.join(REPORT), |out| writeln!(out, "{}", serde_json::to_string_pretty(&made)?))?;
     let Report { model, mentions, answered, shorter_than_k, before, after, changes, .. } = made;
-    Ok(Asked { model, mentions, answered, shorter_than_k, before, after, changes })
+    Ok(Some(Asked { model, mentions, answered, shorter_than_k, before, after, changes }))
+}
+
+/// What was answered, if all answers are there. Fails if they are of other settings.
+fn there(out: &Path, settings: &Settings) -> Result<Option<Asked>> {
+    let report = out.join(REPORT);
+    if !report.try_exists().map_err(Error::io(&report, "look for"))? {
+        return Ok(None);
+    }
+    let text = files::read_text_or_stream(&report)?;
+    let (asked, of): (Asked, serde_json::Value) = serde_json::from_str(&text)
+        .and_then(|asked| Ok((asked, serde_json::from_str(&text)?)))
+        .map_err(|e| Error::file(&report, format!("is no report of a re-ranking: {e}")))?;
+    if of["settings"] != serde_json::json!(settings) {
+        let reason = "is of other settings; choose another --out, or delete its folder to ask anew";
+        return Err(Error::file(&report, reason));
+    }
+    Ok(Some(asked))
 }

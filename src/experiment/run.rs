@@ -6,15 +6,11 @@ use std::sync::Mutex;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use serde::{Deserialize, Serialize};
-
 use super::plan::{Plan, Trial};
 use super::trial::{self, Data, RESULT, TrialResult};
-use crate::data::Manifest;
 use crate::device::cuda::Arithmetic;
 use crate::device::{DeviceChoice, Gpu};
 use crate::error::{Error, Result};
-use crate::files;
 use crate::interrupt;
 
 /// A part of an experiment's trials: those whose number leaves this remainder.
@@ -24,6 +20,13 @@ pub struct Shard {
     pub index: usize,
     /// How many there are.
     pub of: usize,
+}
+
+impl Shard {
+    /// Whether a trial of this number is of it.
+    pub fn has(self, number: usize) -> bool {
+        number % self.of == self.index
+    }
 }
 
 impl std::str::FromStr for Shard {
@@ -53,15 +56,6 @@ pub struct Options<'a> {
     pub shard: Shard,
 }
 
-/// What an experiment's folder is of.
-#[derive(Serialize, Deserialize)]
-struct Identity {
-    version: String,
-    dataset: String,
-    features: Manifest,
-    gold_missing: crate::data::GoldMissing,
-}
-
 /// Where all trials stand.
 #[derive(Debug, Default)]
 pub struct Outcome {
@@ -80,38 +74,6 @@ impl Outcome {
     pub fn is_overtaken(&self, experiment: &Path) -> bool {
         self.elsewhere.iter().any(|folder| experiment.join(folder).join(RESULT).exists())
     }
-}
-
-/// Takes the folder for this dataset, protocol and version, or finds that it is.
-pub fn claim(out: &Path, data: &Data) -> Result<()> {
-    let path = out.join("experiment.json");
-    let identity = Identity {
-        version: env!("CARGO_PKG_VERSION").into(),
-        dataset: data.checksum.clone(),
-        features: data.batcher.store().manifest().clone(),
-        gold_missing: data.gold_missing,
-    };
-    if !path.try_exists().map_err(Error::io(&path, "look for"))? {
-        return files::write_whole(&path, |out| writeln!(out, "{}", serde_json::to_string_pretty(&identity)?));
-    }
-    let text = files::read_text_or_stream(&path)?;
-    let there: Identity =
-        serde_json::from_str(&text).map_err(|e| Error::file(&path, format!("is no experiment's: {e}")))?;
-    let refuse = |what: String| Err(Error::file(out, format!("holds an experiment {what}; choose another --out")));
-    if there.version != identity.version {
-        return refuse(format!("of version {} of this program, which is {}", there.version, identity.version));
-    }
-    if there.dataset != identity.dataset {
-        return refuse("on another dataset, or on this one before its files changed".into());
-    }
-    if let Some(what) = there.features.difference(&identity.features) {
-        return refuse(format!("on other features: {what}"));
-    }
-    if there.gold_missing != identity.gold_missing {
-        let (there, here) = (there.gold_missing, identity.gold_missing);
-        return refuse(format!("of another protocol: gold_missing was {there} and is now {here}"));
-    }
-    Ok(())
 }
 
 /// Computes what is not there yet; `said` gets a line for each trial that ends. Trials that fail do not stop the others.
@@ -177,7 +139,7 @@ fn compute(
         }
         if let Some(result) = TrialResult::of(trial, data, options.out)? {
             outcome.finished.insert(trial.folder.clone(), result);
-        } else if trial.number % options.shard.of != options.shard.index {
+        } else if !options.shard.has(trial.number) {
             outcome.elsewhere.push(trial.folder.clone());
         } else {
             todo.push(trial);

@@ -8,7 +8,8 @@ use serde::Serialize;
 use super::examples::{Example, examples};
 use super::file::ExperimentFile;
 use super::plan::Plan;
-use super::question::Asked;
+use super::question::Question;
+use super::rerank::Reranked;
 use super::run::Outcome;
 use super::trial::{self, Data, RUN, TrialResult};
 use crate::data::Protocol;
@@ -44,11 +45,11 @@ pub struct Summary {
     pub bootstrap: Resampling,
     /// Number of the paper's table that `paper` of the rows is of.
     pub paper: Option<u8>,
-    /// In the order of the file, then what is reached without a model.
+    /// In the order of the file, a row that is re-ranked behind the one it is made of; then what is reached without a model.
     pub rows: Vec<SummaryRow>,
     /// Mentions that the row `against` alone links rightly, with the first seed.
     pub examples: Vec<Example>,
-    /// What re-ranking did, in the order of rows and of questions.
+    /// What re-ranking did, in the order of rows, of questions and of seeds.
     pub reranked: Vec<Reranked>,
 }
 
@@ -69,6 +70,9 @@ pub struct SummaryRow {
     pub parameters: Option<usize>,
     /// FLOPs of one mention with 10 candidates whose features are cached.
     pub flops: Option<u64>,
+    /// The language model that re-ranked the rankings of a row, and that row.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reranked_by: Option<(String, String)>,
     /// The paper's metrics.
     pub paper: Option<Printed>,
     /// What is missing, and why.
@@ -121,19 +125,6 @@ pub struct Difference {
     pub corrected: f64,
 }
 
-/// What re-ranking did to a row.
-#[derive(Debug, Serialize)]
-pub struct Reranked {
-    /// The row.
-    pub row: String,
-    /// What was asked.
-    pub question: String,
-    /// What came of it.
-    pub asked: Option<Asked>,
-    /// Why nothing did.
-    pub missing: Option<String>,
-}
-
 /// A mention's reciprocal rank by its identifier.
 type Reciprocal = HashMap<String, f64>;
 
@@ -148,21 +139,25 @@ impl Summary {
     ) -> Result<Summary> {
         let (samples, protocol) = data.tested()?;
         let (mut rows, mut reciprocals) = (Vec::new(), Vec::new());
-        for number in 0..plan.rows.len() {
-            let (row, reciprocal) = match plan.rows[number].row.run_file {
-                true => given(&plan.rows[number].row.name, protocol, runs)?,
+        for (number, planned) in plan.rows.iter().enumerate() {
+            let name = &planned.row.name;
+            let (mut row, reciprocal) = match planned.row.run_file {
+                true => given(name, protocol, runs)?,
                 false => trained(plan, number, outcome, out)?,
             };
-            rows.push(row);
-            reciprocals.push(reciprocal);
-        }
-        if let Some(against) = plan.rows.iter().position(|planned| Some(&planned.row.name) == file.against.as_ref()) {
-            compare(&mut rows, &reciprocals, against)?;
-        }
-        for (row, planned) in rows.iter_mut().zip(&plan.rows) {
             if file.complexity && row.metrics.is_some() {
                 row.flops = planned.points.first().map(|point| flops_of(&point.config, data)).transpose()?;
             }
+            rows.push(row);
+            reciprocals.push(reciprocal);
+            for question in file.rerank.iter().filter(|question| question.of.as_ref() == Some(name)) {
+                let (row, reciprocal) = answered(question, name, &reranked)?;
+                rows.push(row);
+                reciprocals.push(reciprocal);
+            }
+        }
+        if let Some(against) = rows.iter().position(|row| Some(&row.name) == file.against.as_ref()) {
+            compare(&mut rows, &reciprocals, against)?;
         }
         let examples = match &file.against {
             Some(against) if file.examples > 0 => {
@@ -201,9 +196,9 @@ impl Summary {
     /// Stands the paper's values on this dataset beside the rows, where it has some.
     pub fn stand_beside(&mut self, file: &ExperimentFile, paper: &Paper, dataset: &str) {
         let Some(table) = file.paper else { return };
-        for (row, named) in self.rows.iter_mut().zip(&file.rows) {
-            let name = named.paper.as_ref().unwrap_or(&named.name);
-            row.paper = paper.lookup(table, dataset, name).cloned();
+        for row in &mut self.rows {
+            let named = file.rows.iter().find(|named| named.name == row.name).and_then(|named| named.paper.as_ref());
+            row.paper = paper.lookup(table, dataset, named.unwrap_or(&row.name)).cloned();
         }
     }
 }
@@ -243,6 +238,46 @@ fn trained(plan: &Plan, number: usize, outcome: &Outcome, out: &Path) -> Result<
     let metrics: Vec<Metrics> = results.iter().map(|result| result.test).collect();
     row.metrics = if metrics.is_empty() { None } else { Some(Spread::of(&metrics)?) };
     sums.values_mut().for_each(|sum| *sum /= results.len() as f64);
+    Ok((row, sums))
+}
+
+/// A row that re-ranks another one's rankings, and each mention's reciprocal rank averaged over the seeds.
+fn answered(question: &Question, of: &str, reranked: &[Reranked]) -> Result<(SummaryRow, Reciprocal)> {
+    let mut row = SummaryRow { name: question.name.clone(), ..SummaryRow::default() };
+    let (mut models, mut metrics, mut sums) = (Vec::new(), Vec::new(), Reciprocal::new());
+    let all: Vec<&Reranked> = reranked.iter().filter(|reranked| reranked.question == question.name).collect();
+    for Reranked { asked, folder, .. } in &all {
+        let (Some(asked), Some(folder)) = (asked, folder) else { continue };
+        let Some(after) = asked.after else { continue };
+        for (mention, rank, _) in trial::ranks(&folder.join(RUN))? {
+            *sums.entry(mention).or_default() += 1.0 / rank as f64;
+        }
+        metrics.push(after);
+        models.push(asked.model.clone());
+    }
+    let missing = |reranked: &&Reranked| Some((reranked.seed?, reranked.missing.clone()?));
+    let missing: Vec<(u64, String)> = all.iter().filter_map(missing).collect();
+    row.missing = match missing.first() {
+        // One reason for all seeds is said once.
+        Some((_, why)) if missing.len() == all.len() && missing.iter().all(|(_, other)| other == why) => {
+            vec![why.clone()]
+        }
+        _ => missing.into_iter().map(|(seed, why)| format!("seed {seed}: {why}")).collect(),
+    };
+    sums.values_mut().for_each(|sum| *sum /= metrics.len() as f64);
+    models.dedup();
+    let Some(model) = models.first() else { return Ok((row, Reciprocal::new())) };
+    if models.len() > 1 {
+        let folder = all.iter().find_map(|reranked| reranked.folder.as_ref()?.file_name()).unwrap_or_default();
+        row.missing.push(format!(
+            "its seeds were re-ranked by different models, {}; delete the folders {} of one of them to ask anew",
+            models.join(" and "),
+            folder.display()
+        ));
+        return Ok((row, Reciprocal::new()));
+    }
+    row.reranked_by = Some((model.clone(), of.to_string()));
+    row.metrics = Some(Spread::of(&metrics)?);
     Ok((row, sums))
 }
 

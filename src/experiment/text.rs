@@ -2,7 +2,8 @@
 
 use super::examples::{Example, Ranked};
 use super::question::Asked;
-use super::summary::{Reranked, Summary, SummaryRow};
+use super::rerank::Reranked;
+use super::summary::{Summary, SummaryRow};
 use crate::eval::statistics;
 use crate::printable::printable;
 use crate::report::{rank_changes, table};
@@ -10,21 +11,28 @@ use crate::report::{rank_changes, table};
 /// Everything that a summary says, as text.
 pub fn experiment_text(summary: &Summary) -> String {
     let mut text = format!("{}\n", summary.title);
-    let seeds: Vec<String> = summary.seeds.iter().map(u64::to_string).collect();
-    let spread = match seeds.len() {
-        1 => format!("seed {} alone, so no spread", seeds[0]),
-        _ => format!("seeds {}: mean ± standard deviation", seeds.join(", ")),
-    };
+    let spread = seeds(&summary.seeds);
     text += &format!("{} test mentions, {}; {spread}\n", summary.mentions, summary.protocol);
     text += &metrics(summary);
     text += &notes(summary);
     for example in &summary.examples {
         text += &shown(example);
     }
-    if !summary.reranked.is_empty() {
-        text += &reranked(&summary.reranked);
+    // What makes a row of the table and is missing is said there.
+    let shown: Vec<&Reranked> = summary.reranked.iter().filter(|r| r.seed.is_none() || r.asked.is_some()).collect();
+    if !shown.is_empty() {
+        text += &reranked(&shown);
     }
     printable(&text).into_owned()
+}
+
+/// What the figures are means over.
+pub(super) fn seeds(seeds: &[u64]) -> String {
+    let seeds: Vec<String> = seeds.iter().map(u64::to_string).collect();
+    match seeds.len() {
+        1 => format!("seed {} alone, so no spread", seeds[0]),
+        _ => format!("seeds {}: mean ± standard deviation", seeds.join(", ")),
+    }
 }
 
 /// A mention with the best entities of each row.
@@ -37,11 +45,11 @@ fn shown(example: &Example) -> String {
     text + &rows.collect::<String>()
 }
 
-fn percent(summary: &statistics::Summary) -> String {
+pub(super) fn percent(summary: &statistics::Summary) -> String {
     spread(summary, 100.0, 2)
 }
 
-fn spread(summary: &statistics::Summary, scale: f64, decimals: usize) -> String {
+pub(super) fn spread(summary: &statistics::Summary, scale: f64, decimals: usize) -> String {
     let mean = format!("{:.*}", decimals, scale * summary.mean);
     let deviation = summary.deviation.map(|deviation| format!(" ± {:.*}", decimals, scale * deviation));
     mean + &deviation.unwrap_or_default()
@@ -109,7 +117,10 @@ fn probability(p: f64) -> String {
 /// What was chosen, what is missing, and what cannot be right.
 fn notes(summary: &Summary) -> String {
     let mut text = String::new();
-    for SummaryRow { name, chosen, tried, missing, paper, .. } in &summary.rows {
+    for SummaryRow { name, chosen, tried, missing, paper, reranked_by, .. } in &summary.rows {
+        if let Some((model, of)) = reranked_by {
+            text += &format!("{name}: the rankings of {of}, re-ranked by {model}\n");
+        }
         if let Some(chosen) = chosen.as_ref().filter(|_| !tried.is_empty()) {
             let shown = |(label, valid): &(String, Option<f64>)| match valid {
                 Some(valid) => format!("{label} {:.2} %", 100.0 * valid),
@@ -129,35 +140,42 @@ fn notes(summary: &Summary) -> String {
     text
 }
 
-fn reranked(all: &[Reranked]) -> String {
-    let row = |Reranked { row, question, asked, .. }: &Reranked| {
+/// What was asked about which row.
+fn subject(Reranked { row, question, seed, .. }: &Reranked) -> String {
+    let seed = seed.map(|seed| format!(", seed {seed}"));
+    format!("{row}, {question}{}", seed.unwrap_or_default())
+}
+
+fn reranked(all: &[&Reranked]) -> String {
+    let row = |reranked: &&Reranked| {
         let value = |value: Option<f64>| value.map_or("-".to_string(), |x| format!("{:.2}", 100.0 * x));
         let metrics = |of: fn(&crate::eval::Metrics) -> f64| {
-            let asked = asked.as_ref();
+            let asked = reranked.asked.as_ref();
             let (before, after) = (asked.and_then(|a| a.before.as_ref()), asked.and_then(|a| a.after.as_ref()));
             [value(before.map(of)), value(after.map(of))]
         };
         let ([h_before, h_after], [m_before, m_after]) = (metrics(|m| m.hits1), metrics(|m| m.reciprocal));
-        vec![format!("{row}, {question}"), h_before, h_after, m_before, m_after]
+        vec![subject(reranked), h_before, h_after, m_before, m_after]
     };
     let header = ["re-ranked", "H@1 % before", "after", "MRR % before", "after"];
     let mut text = format!("\n{}\n", table(&header, all.iter().map(row)));
-    for Reranked { row, question, asked, missing } in all {
-        if let Some(missing) = missing {
-            text += &format!("{row}, {question}: {missing}\n");
+    for reranked in all {
+        let subject = subject(reranked);
+        if let Some(missing) = &reranked.missing {
+            text += &format!("{subject}: {missing}\n");
         }
-        let Some(asked) = asked else { continue };
+        let Some(asked) = &reranked.asked else { continue };
         if asked.answered < asked.mentions {
             let Asked { answered, mentions, model, .. } = asked;
             text += &format!(
-                "{row}, {question}: the answers of {model} count for {answered} of {mentions} mentions; the others keep their \
+                "{subject}: the answers of {model} count for {answered} of {mentions} mentions; the others keep their \
                  ranking (report.json says why)\n"
             );
         }
         if asked.shorter_than_k > 0 {
-            text += &format!("{row}, {question}: {} lists are shorter than K\n", asked.shorter_than_k);
+            text += &format!("{subject}: {} lists are shorter than K\n", asked.shorter_than_k);
         }
-        text += &format!("\n{row}, {question}: ranks of the right entities before (rows) and after (columns)\n");
+        text += &format!("\n{subject}: ranks of the right entities before (rows) and after (columns)\n");
         text += &format!("{}\n", rank_changes(&asked.changes));
     }
     text

@@ -165,7 +165,7 @@ impl Turns {
     fn start(program: &Program) -> anyhow::Result<Turns> {
         let name = program.path.display().to_string();
         let mut command = Command::new(&program.path);
-        command.args(&program.arguments).arg("--turns").stdin(Stdio::piped()).stdout(Stdio::piped());
+        command.args(&program.arguments).arg("--in-turns").stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut child = command.spawn().with_context(|| format!("{name} cannot be started"))?;
         let (to, from) = (child.stdin.take(), child.stdout.take());
         let (to, from) = (to.context("no standard input")?, from.context("no standard output")?);
@@ -216,7 +216,7 @@ impl Turns {
     fn ended(&mut self) -> anyhow::Error {
         let status = self.child.wait().map_or_else(|e| e.to_string(), |status| status.to_string());
         anyhow::anyhow!(
-            "{} ended while it was measured ({status}); what it said stands above, and a program without --turns is too old",
+            "{} ended while it was measured ({status}); what it said stands above, and a program without --in-turns is too old",
             self.name
         )
     }

@@ -44,7 +44,7 @@ pub struct SamplingArgs {
 
     /// Measure when asked on standard input, and answer on standard output: for --interleave.
     #[arg(long, global = true, hide = true)]
-    pub turns: bool,
+    pub in_turns: bool,
 }
 
 impl SamplingArgs {
@@ -90,7 +90,7 @@ impl Session {
     /// A command begins, on this device.
     pub fn begin(&mut self, command: &str, gpu: Option<&Gpu>) -> anyhow::Result<()> {
         let found = self.found.insert(Measurements::begin(command, gpu)?);
-        if self.args.ceilings && !self.args.turns {
+        if self.args.ceilings && !self.args.in_turns {
             found.ceilings = Some(ceilings(gpu)?);
         }
         Ok(())
@@ -115,7 +115,7 @@ impl Session {
 
     /// Whether the first run counts.
     pub fn is_cold(&self) -> bool {
-        self.args.warmup == Some(0) && !self.args.turns
+        self.args.warmup == Some(0) && !self.args.in_turns
     }
 
     /// Measures a row, of at least ten runs where their number is not set.
@@ -143,7 +143,7 @@ impl Session {
             wait(start.elapsed().mul_f64(share));
             Ok(())
         };
-        match self.args.turns {
+        match self.args.in_turns {
             true => in_turns(name, parameters, &mut slowed),
             false => Ok(self.args.sampling(least)?.measure(name, parameters, slowed)?),
         }
@@ -165,7 +165,7 @@ impl Session {
 
     /// Everything that was found, unless another process asked for it turn by turn.
     pub fn end(self) -> Option<Measurements> {
-        self.found.filter(|_| !self.args.turns)
+        self.found.filter(|_| !self.args.in_turns)
     }
 }
 

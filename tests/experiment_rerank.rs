@@ -1,0 +1,184 @@
+//! Re-ranking within `fissfuse experiment`: a row of a language model's answers beside the rows that are trained.
+
+use std::fs;
+use std::process::Stdio;
+use std::thread;
+use std::time::Duration;
+
+use fissfuse::llama::{Precision, Preset, write_random};
+use serde_json::{Value, json};
+
+use crate::experiment::{computed, experiment, outputs, summary};
+use crate::support::{World, fissfuse, run, succeed};
+
+/// Two models, of which the first is re-ranked with every seed.
+const ASKED: &str = r#"
+title = "Asked"
+paper = 2
+seeds = [0, 1]
+against = "FissFuse"
+base.model.d = 16
+base.train.epochs = 2
+base.train.batch_size = 16
+base.train.learning_rate = 1e-3
+
+[[rows]]
+name = "FissFuse"
+model.name = "fissfuse"
+model.ablation = "none"
+
+[[rows]]
+name = "BERT"
+model.name = "bert"
+
+[[rerank]]
+name = "FissFuse+KAR"
+of = "FissFuse"
+k = 4
+least_share = 0.0
+"#;
+
+/// Where the answers about a seed's ranking lie.
+const ANSWERS: [&str; 2] = ["fissfuse/seed-0/rerank-fissfuse-kar", "fissfuse/seed-1/rerank-fissfuse-kar"];
+
+fn write_llama(world: &World, seed: u64) {
+    let texts = ["Which entity does the mention refer to? Answer with one letter: A, B, C or D.", "a red ball, a box"];
+    write_random(&world.path("llama"), &Preset::Tiny.config(), Precision::F32, seed, texts.into_iter()).unwrap();
+}
+
+/// The experiment without a language model, and the flags that give it one, which goes through mention after mention.
+fn asked(world: &World, out: &str) -> (Vec<&'static str>, Vec<&'static str>) {
+    let args = [&experiment(world, "asked.toml", ASKED, out)[..], &["--beside", "WikiMEL"]].concat();
+    (args, vec!["--llm", world.arg("llama"), "--batch-tokens", "1"])
+}
+
+fn copy_trials(world: &World, from: &str, to: &str) {
+    for folder in ["fissfuse/seed-0", "fissfuse/seed-1", "bert/seed-0", "bert/seed-1", ""] {
+        fs::create_dir_all(world.path(to).join(folder)).unwrap();
+        for entry in fs::read_dir(world.path(from).join(folder)).unwrap().map(|entry| entry.unwrap()) {
+            if entry.path().is_file() {
+                fs::copy(entry.path(), world.path(to).join(folder).join(entry.file_name())).unwrap();
+            }
+        }
+    }
+}
+
+#[test]
+fn a_row_is_re_ranked_with_every_seed_however_the_asking_is_cut_and_shared() {
+    let world = World::encoded();
+    write_llama(&world, 3);
+    // Without a model the row is a hole, and all else is there.
+    let (args, llm) = asked(&world, "unasked");
+    let printed = succeed(&args);
+    assert!(printed.contains("FissFuse+KAR: no language model is given: needs --llm DIR, or"), "{printed}");
+    assert!(!printed.contains("re-ranked"), "{printed}");
+    let hole = computed(&world, "unasked");
+    let names: Vec<&str> = hole.as_array().unwrap().iter().map(|row| row["name"].as_str().unwrap()).collect();
+    assert_eq!(names, ["FissFuse", "FissFuse+KAR", "BERT", "the lists' order", "chance"]);
+    assert_eq!((&hole[1]["metrics"], &hole[1]["paper"]["MRR"]), (&Value::Null, &json!(92.02)));
+    assert!(hole[2]["difference"]["p"].is_f64());
+
+    copy_trials(&world, "unasked", "whole");
+    let (args, _) = asked(&world, "whole");
+    let whole = [&args[..], &llm].concat();
+    let printed = succeed(&whole);
+    assert!(printed.contains("FissFuse+KAR: the rankings of FissFuse, re-ranked by llama "), "{printed}");
+    assert!(printed.contains("FissFuse, FissFuse+KAR, seed 1: ranks of the right entities before"), "{printed}");
+    let rows = computed(&world, "whole");
+    for (row, metrics) in [(0, "metrics"), (2, "metrics"), (2, "missing"), (1, "paper"), (0, "chosen")] {
+        assert_eq!(rows[row][metrics], hole[row][metrics]);
+    }
+    // Holm's correction of two comparisons: the smaller p-value counts twice.
+    let differences = [1, 2].map(|row| &rows[row]["difference"]);
+    let p = differences.map(|difference| difference["p"].as_f64().unwrap());
+    let corrected = differences.map(|difference| difference["corrected"].as_f64().unwrap());
+    let smaller = usize::from(p[1] < p[0]);
+    assert_eq!(corrected[smaller], (2.0 * p[smaller]).min(1.0));
+    assert_eq!(rows[1]["missing"], json!([]));
+    assert_eq!(rows[1]["reranked_by"][1], "FissFuse");
+
+    // The same as each seed's ranking by itself, re-ranked and judged.
+    let mut judged = Vec::new();
+    for (seed, answers) in ANSWERS.iter().enumerate() {
+        let ranking = world.arg(&format!("whole/fissfuse/seed-{seed}/run.jsonl"));
+        let (data, out) = (["--data", world.arg("data"), "--ranking"], world.arg(&format!("alone-{seed}.jsonl")));
+        let flags = [ranking, "--k", "4", "--least-share", "0", "--out", out];
+        succeed(&[&["rerank"][..], &data, &flags, &llm].concat());
+        let within = world.path("whole").join(answers).join("run.jsonl");
+        assert!(fs::read(out).unwrap() == fs::read(&within).unwrap(), "{} is not {out}", within.display());
+        let folder = format!("judged-{seed}");
+        succeed(&[&["eval"][..], &data, &[out, "--out", world.arg(&folder)]].concat());
+        let metrics = fs::read_to_string(world.path(&folder).join("metrics.json")).unwrap();
+        judged.push(serde_json::from_str::<Value>(&metrics).unwrap()["run"]["metrics"].clone());
+    }
+    for metric in ["H@1", "H@2", "H@3", "MR", "MRR"] {
+        let of = judged.iter().map(|metrics| metrics[metric].as_f64().unwrap());
+        let mean = rows[1]["metrics"][metric]["mean"].as_f64().unwrap();
+        // The mean of two numbers of f64, perhaps summed in another order.
+        assert!((mean - of.sum::<f64>() / 2.0).abs() < 1e-12, "{metric}: {mean}, {judged:?}");
+    }
+    // The random model did change something, or the test would show nothing.
+    assert_ne!(rows[1]["metrics"], rows[0]["metrics"]);
+    // Again: nothing is asked, so nothing is written.
+    let written =
+        || ANSWERS.map(|a| fs::metadata(world.path("whole").join(a).join("run.jsonl")).unwrap().modified().unwrap());
+    let before = written();
+    succeed(&whole);
+    assert_eq!((written(), &computed(&world, "whole")), (before, &rows));
+
+    // Killed when the first answers are in the journal.
+    copy_trials(&world, "unasked", "killed");
+    let (args, _) = asked(&world, "killed");
+    let killed = [&args[..], &llm].concat();
+    let mut child = fissfuse(&killed).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    let journal = world.path("killed").join(ANSWERS[0]).join("run.jsonl.journal.jsonl");
+    // A line says what is asked; the others are answers.
+    while fs::read_to_string(&journal).map_or(0, |text| text.lines().count()) < 3 {
+        assert!(child.try_wait().unwrap().is_none(), "it ended before it was killed");
+        thread::sleep(Duration::from_millis(1));
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert!(!world.path("killed").join(ANSWERS[1]).join("report.json").exists(), "it was killed too late");
+    succeed(&killed);
+
+    // Two of three processes have a seed each; the other one has neither.
+    copy_trials(&world, "unasked", "shards");
+    let (args, _) = asked(&world, "shards");
+    let turn = |shard: &'static str| succeed(&[&args[..], &llm, &["--shard", shard]].concat());
+    let printed = turn("2/3");
+    assert!(printed.contains("2 re-rankings are other processes'"), "{printed}");
+    let printed = turn("1/3");
+    assert!(printed.contains("FissFuse+KAR: seed 1: another process is to ask"), "{printed}");
+    assert!(!world.path("shards").join(ANSWERS[1]).exists());
+    let printed = turn("3/3");
+    assert!(!printed.contains("other processes'"), "{printed}");
+    for other in ["killed", "shards"] {
+        assert_eq!(computed(&world, other), rows, "{other}");
+        assert_eq!(outputs(&world, other), outputs(&world, "whole"), "{other}");
+    }
+
+    // Answers of two models make no row.
+    fs::remove_dir_all(world.path("whole").join(ANSWERS[1])).unwrap();
+    fs::remove_dir_all(world.path("llama")).unwrap();
+    write_llama(&world, 4);
+    let printed = succeed(&whole);
+    assert!(printed.contains("FissFuse+KAR: its seeds were re-ranked by different models"), "{printed}");
+    assert_eq!(computed(&world, "whole")[1]["metrics"], Value::Null);
+}
+
+#[test]
+fn a_row_whose_model_fails_says_so_and_the_others_are_there() {
+    let world = World::encoded();
+    write_llama(&world, 3);
+    fs::remove_file(world.path("llama/tokenizer.json")).unwrap();
+    let (args, llm) = asked(&world, "fails");
+    let output = run(&[&args[..], &llm].concat());
+    let printed = String::from_utf8_lossy(&output.stdout);
+    assert_eq!(output.status.code(), Some(1), "{printed}");
+    assert!(String::from_utf8_lossy(&output.stderr).contains("2 re-rankings failed"), "{printed}");
+    assert!(printed.contains("FissFuse+KAR: ") && printed.contains("tokenizer.json"), "{printed}");
+    let all = summary(&world, "fails");
+    assert!(all["rows"][1]["metrics"].is_null() && all["rows"][0]["metrics"]["MRR"]["mean"].is_f64(), "{all}");
+    assert_eq!(all["reranked"].as_array().unwrap().len(), 2);
+}
