@@ -64,7 +64,7 @@ pub fn claim(out: &Path, data: &Data) -> Result<()> {
     Ok(())
 }
 
-/// Takes the folder for an experiment on several datasets, whose own folders are taken by [`claim`], or finds that it is one.
+/// Takes the folder for an experiment on several datasets, or finds that it is one. Their own folders are taken by [`claim`].
 pub fn claim_for_several(out: &Path) -> Result<()> {
     let path = out.join(FILE);
     if !path.try_exists().map_err(Error::io(&path, "look for"))? {

@@ -20,8 +20,8 @@ use crate::kar::{Header, Journal, RankChanges, Report, Scoring, Settings, Strate
 pub struct Question {
     /// Its name in the table.
     pub name: String,
-    /// The row whose rankings with every seed it is asked about, which makes a row of the question's name; left out, it is
-    /// asked about each row's ranking with the first seed.
+    /// The row whose rankings with every seed it is asked about, which makes a row of the question's name; left out, it
+    /// is asked about each row's ranking with the first seed.
     #[serde(default)]
     pub of: Option<String>,
     /// Which one fits, or the order of all.
@@ -30,8 +30,8 @@ pub struct Question {
     /// Candidates that are asked about.
     #[serde(default = "five")]
     pub k: usize,
-    /// Whether the answer is read off the letters' logits or is a text; left out, as the model is reached: logits of an own
-    /// Llama, texts of a server.
+    /// Whether the answer is read off the letters' logits or is a text; left out, as the model is reached: logits of an
+    /// own Llama, texts of a server.
     #[serde(default)]
     pub scoring: Option<Scoring>,
     /// Least share of the probability that the letters must have together [default: that of `fissfuse rerank`].
@@ -84,8 +84,8 @@ pub struct Asked {
 }
 
 /// Asks a model about the rankings of a trial's folder, or finds that it was asked; answers are kept as they come. The model
-/// is opened only if there is something to ask. `None` if answers are missing and another process is at it, or is to be: not
-/// `mine`.
+/// is opened only if there is something to ask. `None` if answers are missing and another process is at it, or is to be:
+/// not `mine`.
 pub fn ask<E: From<Error>>(
     question: &Question,
     (folder, mine): (&Path, bool),

@@ -48,8 +48,8 @@ pub struct Rerankings {
 }
 
 impl Rerankings {
-    /// Asks all questions about the rankings that are there. `ask` is called with a question, a trial's folder and whether
-    /// that is this process's to ask about; its error ends all.
+    /// Asks all questions about the rankings that are there. `ask` is called with a question, a trial's folder and
+    /// whether that is this process's to ask about; its error ends all.
     pub fn new<E>(
         (file, plan): (&ExperimentFile, &Plan),
         outcome: &Outcome,

@@ -45,7 +45,7 @@ pub struct Summary {
     pub bootstrap: Resampling,
     /// Number of the paper's table that `paper` of the rows is of.
     pub paper: Option<u8>,
-    /// In the order of the file, a row that is re-ranked behind the one it is made of; then what is reached without a model.
+    /// In the order of the file, a re-ranked row behind the one it is made of; then what is reached without a model.
     pub rows: Vec<SummaryRow>,
     /// Mentions that the row `against` alone links rightly, with the first seed.
     pub examples: Vec<Example>,

@@ -52,8 +52,8 @@ pub struct Args {
     #[arg(long, value_name = "DIR", requires = "data")]
     features: Option<PathBuf>,
 
-    /// In place of --data and --features, one of several datasets of one table: its name, folder, feature store, and its
-    /// configuration if that is not --config; may be given again.
+    /// In place of --data and --features, one of several datasets of one table: its name, folder, feature store, and
+    /// its configuration if that is not --config; may be given again.
     #[arg(long = "dataset", value_name = "NAME=DIR,FEATURES[,CONFIG]", conflicts_with = "data")]
     datasets: Vec<DatasetSource>,
 
@@ -85,7 +85,7 @@ pub struct Args {
     #[arg(long = "run", value_name = "NAME=FILE", value_parser = named)]
     runs: Vec<(String, PathBuf)>,
 
-    /// Stand the paper's values beside the table's: of WikiMEL or WikiDiverse. Several datasets have them by their names.
+    /// Stand the paper's values beside the table's: of WikiMEL or WikiDiverse. Several datasets have them by name.
     #[arg(long, value_name = "DATASET", value_parser = ["WikiMEL", "WikiDiverse"])]
     beside: Option<String>,
 
@@ -245,8 +245,8 @@ fn conclude(args: &Args, ran: &[Ran]) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Fails if what is given by name has no place in the experiment, or is given twice. Run files are of a row, or of one of
-/// several datasets and a row.
+/// Fails if what is given by name has no place in the experiment, or is given twice. Run files are of a row, or of a row
+/// and one of several datasets.
 fn check_names(args: &Args, file: &ExperimentFile, several: Option<&[Source]>) -> anyhow::Result<()> {
     let of_rows = file.rows.iter().filter(|row| row.run_file).map(|row| row.name.as_str());
     let of_rows: Vec<String> = match several {
