@@ -146,9 +146,10 @@ impl Browser {
 
 impl Drop for Browser {
     fn drop(&mut self) {
-        let client = self.client.take();
         // The browser ends with its session, and the driver after it.
-        drop(client.map(|client| self.runtime.block_on(client.close())));
+        if let Some(client) = self.client.take() {
+            drop(self.runtime.block_on(client.close()));
+        }
         drop(self.driver.kill());
         drop(self.driver.wait());
     }
