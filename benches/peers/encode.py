@@ -111,7 +111,7 @@ def ways(args, model):
 def engine(args, command):
     """A function that gives the seconds of a run of the engine."""
     if args.device == "cpu":
-        with turns.Process([args.program, *command, "--threads", args.threads, "--turns"]) as process:
+        with turns.Process([args.program, *command, "--threads", args.threads, "--in-turns"]) as process:
             yield process.turn
         return
     # A process for each turn, so that the GPU's memory is free between them.

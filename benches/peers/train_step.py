@@ -77,7 +77,7 @@ def engine(args, *more):
     """A function that gives the seconds of a step of the engine."""
     command = ["step", "--mentions", args.mentions, "--candidates", CANDIDATES[args.preset], "--device", args.device]
     if args.device == "cpu":
-        with turns.Process([args.program, *command, "--threads", args.threads, "--turns"]) as process:
+        with turns.Process([args.program, *command, "--threads", args.threads, "--in-turns"]) as process:
             yield process.turn
         return
     # A GPU's steps are queued behind each other, so that one alone has no time; its memory is free between the turns.

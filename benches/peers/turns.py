@@ -47,7 +47,7 @@ def engine(args, *command):
 
 
 class Process:
-    """A program that runs when standard input asks it to (`fissfuse-bench --turns`, candle-peer), warm all the time."""
+    """A program that runs when standard input asks it to (`fissfuse-bench --in-turns`, candle-peer), warm all the time."""
 
     def __init__(self, command, **environment):
         self.name, self.errors = pathlib.Path(command[0]).name, tempfile.TemporaryFile("w+")

@@ -89,8 +89,8 @@ impl Breakdown {
         self.rows.iter_mut().for_each(|row| row.seconds.push(0.0));
         for &Call { op, pass, cost, seconds } in operations {
             let [flops, tiles, bytes] = match pass {
-                Pass::Backward => [cost.backward, cost.tiles_backward, cost.backward_bytes],
-                Pass::Forward | Pass::Update => [cost.forward, cost.tiles_forward, cost.forward_bytes],
+                Pass::Backward => [cost.backward, cost.kernels_backward.tiles, cost.backward_bytes],
+                Pass::Forward | Pass::Update => [cost.forward, cost.kernels_forward.tiles, cost.forward_bytes],
             };
             let known = self.rows.iter_mut().find(|row| (row.op, row.pass) == (op, pass));
             match known {
@@ -138,7 +138,7 @@ fn one(step: &mut TrainingStep) -> Result<(Vec<Call>, f64)> {
     let end = clock.now()?;
     let timed = profile.timed()?;
     let call = |timed: &Timed, pass: Pass, seconds: f64| {
-        let Sample { op, cost } = timed.sample;
+        let Sample { op, cost, .. } = timed.sample;
         Call { op, pass, cost, seconds }
     };
     let forwards = timed.iter().map(|timed| call(timed, Pass::Forward, timed.forward));
