@@ -70,7 +70,7 @@ fn turns_alternate_and_give_ratios_of_each_turn() {
     let scratch = tempdir().unwrap();
     let program = fissfuse_bench().get_program().to_owned();
     let step =
-        "step --mentions 2 --candidates 3 --mean-tokens 4 --max-tokens 8 --patches 4 --d 16 --device cpu --turns";
+        "step --mentions 2 --candidates 3 --mean-tokens 4 --max-tokens 8 --patches 4 --d 16 --device cpu --in-turns";
     let body = format!(
         "import sys, peers, turns\n\
          order, args = [], turns.parser('').parse_args(['--runs', '4', '--json', '--without', 'absent'])\n\
