@@ -84,7 +84,7 @@ fn a_bundle_that_was_moved_runs_all_its_parts_on_cusim() {
     for name in ["step-wikimel-graph", "layers-256", "decode-int4"] {
         assert!(of(times, name)["result"].is_object(), "{name}");
     }
-    assert!(of(times, "kar")["result"]["rows"].is_array());
+    assert!(of(times, "kar")["result"]["results"].is_array());
     let table = fs::read_to_string(timed.join("table.md")).unwrap();
     let step = table.lines().find(|line| line.starts_with("| step, WikiMEL |")).unwrap();
     assert!(step.contains("| 19.9 | 5.3 |") && !step.ends_with("| - |"), "{step}");
