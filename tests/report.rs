@@ -6,6 +6,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use fissfuse::device::Ceilings;
+use fissfuse::profile::Timing;
+use fissfuse::profile::measurement::Measurements;
 use serde_json::{Value, json};
 
 use self::browser::Browser;
@@ -41,18 +44,15 @@ model.name = "clip-projected"
 
 /// Measurements as fissfuse-bench writes them.
 fn measurements(command: &str, results: Value) -> Value {
-    json!({
-        "schema": 1, "program": "fissfuse-bench", "version": "0.1.0", "commit": "0000000", "command": command,
-        "date": "2026-01-01T00:00:00Z", "machine": {"processor": "x", "cores": 2, "threads": 2, "gpu": null},
-        "settings": {}, "ceilings": {"flops_per_second": 1e11, "bytes_per_second": 1e10}, "results": results,
-        "advice": [],
-    })
+    let ceilings = Some(Ceilings { flops_per_second: 1e11, bytes_per_second: 1e10 });
+    let results = serde_json::from_value(results).unwrap();
+    let run = Measurements { ceilings, results, ..Measurements::begin(command, None).unwrap() };
+    serde_json::to_value(run).unwrap()
 }
 
 fn seconds(median: f64) -> Value {
     let samples: Vec<f64> = (0..40).map(|i| median * (0.8 + 0.01 * i as f64)).collect();
-    json!({"runs": 40, "min": samples[0], "p50": median, "p90": samples[36], "p99": samples[39], "p999": samples[39],
-           "max": samples[39], "noise": 0.2, "samples": samples})
+    json!(Timing::new(samples).unwrap())
 }
 
 fn result(name: &str, parameters: Value, seconds: Value, figures: Value) -> Value {

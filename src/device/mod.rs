@@ -1,6 +1,7 @@
 //! What runs the arithmetic, and the few places that need `unsafe`.
 
 mod bus_error;
+mod ceilings;
 mod choice;
 mod clock;
 pub mod cpu;
@@ -8,6 +9,7 @@ pub mod cuda;
 mod mapped_file;
 pub mod nvtx;
 
+pub use ceilings::Ceilings;
 pub use choice::{DeviceChoice, describe};
 pub use clock::{Clock, Moment};
 pub use cuda::Gpu;

@@ -4,11 +4,11 @@ use indexmap::IndexMap;
 use serde_json::Map;
 
 use super::counts::KernelCount;
-use super::measurement::{Ceilings, Measurement};
+use super::measurement::Measurement;
 use super::step::TrainingStep;
 use super::timing::Timing;
-use crate::device::Gpu;
 use crate::device::cuda::KernelTime;
+use crate::device::{Ceilings, Gpu};
 use crate::error::Result;
 
 /// A step whose multiprocessors ran below this share of the fastest step's clock does not count: the card was throttled.
@@ -62,14 +62,7 @@ pub fn kernel_times(
         let (flops, bytes) = (count.work.flops as f64, count.once_bytes() as f64);
         let row = row.with_rate("flops", flops).with("tensor_flops", count.tensor_flops() as f64);
         let row = row.with_rate("bytes", bytes).with("intensity", flops / bytes);
-        Ok(match (ceilings, &row.seconds) {
-            (Some(ceilings), Some(seconds)) => {
-                let least = (flops / ceilings.flops_per_second).max(bytes / ceilings.bytes_per_second);
-                let share = least / seconds.p50();
-                row.with("roofline_share", share)
-            }
-            _ => row,
-        })
+        Ok(row.with_roofline(ceilings))
     });
     Ok((rows.collect::<Result<_>>()?, discarded))
 }

@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 
 use super::machine::Machine;
 use super::timing::Timing;
-use crate::device::Gpu;
+use crate::device::{Ceilings, Gpu};
 use crate::error::{Error, Result};
 use crate::files::{read_text, write_whole};
 
@@ -44,15 +44,6 @@ pub struct Measurements {
     /// What the figures advise.
     #[serde(default)]
     pub advice: Vec<String>,
-}
-
-/// What a machine does at most.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Ceilings {
-    /// FLOPs per second of the products that the work uses.
-    pub flops_per_second: f64,
-    /// Bytes per second: of a CPU read from memory, of a GPU copied within its memory (read and written).
-    pub bytes_per_second: f64,
 }
 
 /// One row: a piece of work with its times and figures. Name and parameters tell it from the others of its file.
@@ -147,6 +138,28 @@ impl Measurement {
             Some(rate) => measurement.with(&format!("{figure}_per_second"), rate),
             None => measurement,
         }
+    }
+
+    /// With the least time that FLOPs and bytes take, as a share of the median run, where all of them are known.
+    pub fn with_roofline(self, ceilings: Option<Ceilings>) -> Measurement {
+        let of = |ceilings: Ceilings| {
+            let least = ceilings.least_seconds(self.figure("flops")?, self.figure("bytes")?);
+            Some(least / self.seconds.as_ref()?.p50())
+        };
+        match ceilings.and_then(of) {
+            Some(share) => self.with("roofline_share", share),
+            None => self,
+        }
+    }
+
+    /// A figure, if it is known.
+    pub fn figure(&self, name: &str) -> Option<f64> {
+        self.figures.get(name).copied().flatten()
+    }
+
+    /// A parameter that is a text.
+    pub fn parameter(&self, name: &str) -> Option<&str> {
+        self.parameters.get(name).and_then(Value::as_str)
     }
 
     /// Name and parameters in a line.

@@ -83,6 +83,11 @@ impl Timing {
         &self.samples
     }
 
+    /// The fastest first.
+    pub fn ascending(&self) -> &[f64] {
+        &self.ascending
+    }
+
     /// How many runs there were.
     pub fn runs(&self) -> usize {
         self.samples.len()

@@ -35,8 +35,7 @@ pub fn ceiling(args: CeilingArgs, session: &mut Session) -> anyhow::Result<()> {
         let mut work = product_work(*shape)?;
         let measured = session.measure(shape.name, parameters, |_| (work.run)())?.with_rate("flops", work.flops);
         let ceiling = work.ceiling();
-        let rate = measured.figures.get("flops_per_second").copied().flatten();
-        let share = rate.zip(ceiling).map_or(f64::NAN, |(rate, ceiling)| rate / ceiling);
+        let share = measured.figure("flops_per_second").zip(ceiling).map_or(f64::NAN, |(rate, ceiling)| rate / ceiling);
         session.push(measured.with("ceiling_flops_per_second", ceiling.unwrap_or(f64::NAN)).with("share", share));
     }
     Ok(())

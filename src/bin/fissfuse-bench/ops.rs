@@ -30,14 +30,8 @@ pub fn ops(args: OpsArgs, session: &mut Session) -> anyhow::Result<()> {
             let parameters: Map<String, Value> = [("pass".to_string(), pass.name().into())].into_iter().collect();
             let measured = session.measure(operation.name(), parameters, |_| operation.run(pass))?;
             let (flops, bytes) = operation.cost(pass);
-            let mut row = measured.with_rate("flops", flops as f64).with_rate("bytes", bytes as f64);
-            if let (Some(ceilings), Some(seconds)) = (session.ceilings(), &row.seconds) {
-                // The least time that the busier of the two takes.
-                let least = (flops as f64 / ceilings.flops_per_second).max(bytes as f64 / ceilings.bytes_per_second);
-                let share = least / seconds.p50();
-                row = row.with("roofline_share", share);
-            }
-            session.push(row);
+            let row = measured.with_rate("flops", flops as f64).with_rate("bytes", bytes as f64);
+            session.push(row.with_roofline(session.ceilings()));
         }
     }
     Ok(())

@@ -5,10 +5,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use clap::Args;
-use fissfuse::device::Gpu;
+use fissfuse::device::{Ceilings, Gpu};
 use fissfuse::profile::Timing;
 use fissfuse::profile::machine::ceilings;
-use fissfuse::profile::measurement::{Ceilings, Measurement, Measurements};
+use fissfuse::profile::measurement::{Measurement, Measurements};
 use fissfuse::profile::sampling::{Laps, Runner, Sampling};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};

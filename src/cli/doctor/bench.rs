@@ -5,7 +5,7 @@ use std::io::Write;
 
 use anyhow::ensure;
 use fissfuse::bytes::Bytes;
-use fissfuse::device::Gpu;
+use fissfuse::device::{Ceilings, Gpu};
 use fissfuse::encoder::{self, Compute};
 use fissfuse::llama::{self, LlamaConfig};
 use fissfuse::model::ModelConfig;
@@ -15,7 +15,7 @@ use fissfuse::profile::flops::training_step;
 use fissfuse::profile::latency::{AtHand, LatencyBench};
 use fissfuse::profile::layers::{LayerBench, VIT_LAYERS};
 use fissfuse::profile::machine;
-use fissfuse::profile::measurement::{Ceilings, Measurement, Measurements};
+use fissfuse::profile::measurement::{Measurement, Measurements};
 use fissfuse::profile::sampling::{Laps, Sampling};
 use fissfuse::profile::step::TrainingStep;
 use fissfuse::profile::synthetic::Shape;
@@ -76,8 +76,7 @@ impl Bench {
         let row = |work: &Measurement| {
             let Some(seconds) = &work.seconds else { return vec![work.name.clone()] };
             let [median, min] = [seconds.p50(), seconds.min()].map(|s| format!("{:.3}", 1e3 * s));
-            let figure = |name: &str| work.figures.get(name).copied().flatten();
-            let (flops, bytes) = (figure("flops_per_second"), figure("weight_bytes_per_second"));
+            let (flops, bytes) = (work.figure("flops_per_second"), work.figure("weight_bytes_per_second"));
             let rate = |rate: Option<f64>, unit: f64, digits: usize| {
                 rate.map(|rate| format!("{:.digits$}", rate / unit)).unwrap_or_default()
             };

@@ -5,9 +5,9 @@ use std::time::Instant;
 use bytemuck::{Pod, Zeroable, cast_slice};
 use half::bf16;
 use rand::Rng;
-use serde::Serialize;
 
 use super::{DeviceBuffer, Gpu, Grid, Ptr};
+use crate::device::Ceilings;
 use crate::error::{Error, Result};
 use crate::random::{Purpose, generator};
 
@@ -22,15 +22,6 @@ const FLOPS: usize = 4 * 4096;
 /// Threads of a block, and values that the products of all of them take: of each, four registers of A and two of B.
 const THREADS: usize = 256;
 pub const MMA_OPERANDS: usize = THREADS * 12;
-
-/// Measured ceilings.
-#[derive(Clone, Copy, Debug, Serialize)]
-pub struct Ceilings {
-    /// Bytes read and written per second by a copy within the device's memory.
-    pub bytes_per_second: f64,
-    /// FLOPs per second of bf16 tensor cores with f32 sums.
-    pub tensor_flops: f64,
-}
 
 #[derive(Clone, Copy, Pod, Zeroable)]
 #[repr(C)]
@@ -63,7 +54,7 @@ impl Gpu {
         let mma = timed(&|| self.multiply_registers(&operands, &out, ROUNDS))?;
         Ok(Ceilings {
             bytes_per_second: (2 * COPIES * COPY_BYTES) as f64 / seconds,
-            tensor_flops: (blocks * 8 * ROUNDS * FLOPS) as f64 / mma,
+            flops_per_second: (blocks * 8 * ROUNDS * FLOPS) as f64 / mma,
         })
     }
 

@@ -29,7 +29,7 @@ use cudarc::driver::result::DriverError;
 use cudarc::driver::{CudaContext, CudaStream, sys};
 
 use cache::{Block, Cache};
-pub use ceiling::{Ceilings, MMA_OPERANDS};
+pub use ceiling::MMA_OPERANDS;
 use counting::Counting;
 pub use driver::{Driver, driver, has_driver};
 use gate::Gate;

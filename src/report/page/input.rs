@@ -7,13 +7,14 @@ use std::path::{Path, PathBuf};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use super::bench::{Measurements, SCHEMA};
+use super::block::Block;
 use super::experiment::Summary;
 use super::reranking::Reranking;
 use super::results::Evaluation;
 use super::training::Training;
 use crate::error::{Error, Result};
 use crate::files;
+use crate::profile::measurement::{Measurements, SCHEMA};
 
 /// Something of a file.
 #[derive(Debug)]
@@ -60,6 +61,15 @@ pub struct Inputs {
     pub runs: Vec<PathBuf>,
     /// Files that were taken already, by whatever name.
     seen: HashSet<PathBuf>,
+}
+
+impl From<Measurements> {
+    /// The heading of what is from this file.
+    pub fn heading(&self) -> Block {
+        let Measurements { command, date, commit, machine, .. } = &self.what;
+        let source = [self.source(), date.clone(), format!("commit {commit}")].join(", ");
+        Block::heading(format!("fissfuse-bench {command}: {}", machine.describe()), &source)
+    }
 }
 
 /// What is looked for in a folder, for errors.

@@ -1,11 +1,12 @@
 //! How long things took, as distributions.
 
-use super::bench::{Measured, Measurements, Seconds};
 use super::block::{Block, Figure, Key, Row, Section, Table};
 use super::chart::{Axis, COLOURS, Line, Plot, si};
 use super::input::From;
 use super::training::{NARROW, WIDE};
 use crate::error::Result;
+use crate::profile::Timing;
+use crate::profile::measurement::{Measurement, Measurements};
 
 /// Fewest samples that make a distribution.
 const FEWEST: usize = 5;
@@ -17,9 +18,9 @@ const MOST_POINTS: usize = 400;
 pub fn section(measurements: &[From<Measurements>]) -> Result<Option<Section>> {
     let mut blocks = Vec::new();
     for file in measurements {
-        let timed = |result: &'_ Measured| result.seconds.as_ref().is_some_and(|seconds| seconds.median().is_some());
+        let timed = |result: &Measurement| result.seconds.as_ref().is_some_and(|seconds| seconds.p50() > 0.0);
         // Operations of a step are parts of one time, and kernels stand beneath a roof: other sections show them.
-        let results: Vec<&Measured> = file
+        let results: Vec<&Measurement> = file
             .what
             .results
             .iter()
@@ -29,8 +30,8 @@ pub fn section(measurements: &[From<Measurements>]) -> Result<Option<Section>> {
             continue;
         }
         blocks.push(file.heading());
-        let sampled = |result: &&&Measured| samples(result).len() >= FEWEST;
-        let drawn: Vec<&Measured> = results.iter().filter(sampled).take(COLOURS).copied().collect();
+        let sampled = |result: &&&Measurement| samples(result).len() >= FEWEST;
+        let drawn: Vec<&Measurement> = results.iter().filter(sampled).take(COLOURS).copied().collect();
         match drawn.is_empty() {
             true => blocks.push(Block::Table(numbers(&results))),
             false => blocks.push(Block::Figure(Box::new(figure(&drawn, &results)?))),
@@ -43,25 +44,26 @@ pub fn section(measurements: &[From<Measurements>]) -> Result<Option<Section>> {
     Ok((!blocks.is_empty()).then_some(Section { id: "latency", title: "Latency", lead, blocks }))
 }
 
-fn samples(result: &Measured) -> Vec<f64> {
-    result.seconds.as_ref().map(Seconds::sorted).unwrap_or_default()
+/// Seconds of the runs, the fastest first.
+fn samples(result: &Measurement) -> &[f64] {
+    result.seconds.as_ref().map(Timing::ascending).unwrap_or_default()
 }
 
-fn numbers(results: &[&Measured]) -> Table {
-    let time = |seconds: Option<f64>| seconds.filter(|s| s.is_finite()).map_or("–".to_string(), |s| si(s, "s"));
-    let row = |result: &&Measured| {
-        let s = result.seconds.clone().unwrap_or_default();
-        let noise = s.noise.map_or("–".to_string(), |noise| format!("{:.1} %", 100.0 * noise));
-        let runs = s.runs.map_or("–".to_string(), |runs| runs.to_string());
-        let cells = [runs, time(s.min), time(s.p50), time(s.p90), time(s.p99), time(s.p999), time(s.max), noise];
-        Row::new(result.title(), cells)
+fn numbers(results: &[&Measurement]) -> Table {
+    let row = |result: &&Measurement| {
+        let cells = result.seconds.iter().flat_map(|seconds| {
+            let times = [0.0, 0.5, 0.9, 0.99, 0.999, 1.0].map(|share| si(seconds.quantile(share), "s"));
+            let noise = format!("{:.1} %", 100.0 * seconds.noise());
+            [seconds.runs().to_string()].into_iter().chain(times).chain([noise])
+        });
+        Row::new(result.label(), cells)
     };
     let header = ["What", "Runs", "Least", "Median", "90 %", "99 %", "99.9 %", "Most", "Noise"];
     Table::new("Times; noise is the middle half’s width to the median", &header, results.iter().map(row).collect())
 }
 
 /// The share of runs that took no longer, over time.
-fn figure(drawn: &[&Measured], results: &[&Measured]) -> Result<Figure> {
+fn figure(drawn: &[&Measurement], results: &[&Measurement]) -> Result<Figure> {
     let (mut lines, mut legend) = (Vec::new(), Vec::new());
     let (mut least, mut most) = (f64::INFINITY, 0.0_f64);
     for (at, result) in drawn.iter().enumerate() {
@@ -73,7 +75,7 @@ fn figure(drawn: &[&Measured], results: &[&Measured]) -> Result<Figure> {
         let places = (0..samples.len() - 1).step_by(every).chain([samples.len() - 1]);
         let points = places.map(|at| (samples[at], share(at))).collect();
         lines.push(Line { pieces: vec![points], colour: at + 1, name: None, marked: samples.len() <= 30 });
-        legend.push(Key { colour: at + 1, mark: "line", text: result.title() });
+        legend.push(Key { colour: at + 1, mark: "line", text: result.label() });
     }
     let time = |value: f64| si(value, "s");
     let percent = |value: f64| format!("{value:.0}");
@@ -92,9 +94,9 @@ fn figure(drawn: &[&Measured], results: &[&Measured]) -> Result<Figure> {
         let lines = lines.iter().map(|line| Line { pieces: line.pieces.clone(), name: None, ..*line });
         Plot { x, y, lines: lines.collect(), dots: Vec::new() }.draw(size)
     };
-    let of = |result: &&Measured| {
-        let median = result.seconds.as_ref().and_then(Seconds::median).map_or("unknown".into(), |s| si(s, "s"));
-        format!("{} with median {median}", result.title())
+    let of = |result: &&Measurement| {
+        let median = result.seconds.as_ref().map_or("unknown".into(), |seconds| si(seconds.p50(), "s"));
+        format!("{} with median {median}", result.label())
     };
     let shown: Vec<String> = drawn.iter().map(of).collect();
     Ok(Figure {

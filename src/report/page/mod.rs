@@ -3,7 +3,6 @@
 //! A module reads one kind of file and makes a [`Section`] of it; `page.html` is the template of all of them, which
 //! escapes whatever text a file brings.
 
-mod bench;
 mod block;
 mod chart;
 mod complexity;

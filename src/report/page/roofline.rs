@@ -1,11 +1,12 @@
 //! Kernels and operations beneath the roof that compute and memory make.
 
-use super::bench::{Ceilings, Measured, Measurements};
 use super::block::{Block, Figure, Key, Row, Section, Table};
 use super::chart::{Axis, Dot, Line, Plot, Size, label, si};
 use super::input::From;
 use super::training::NARROW;
+use crate::device::Ceilings;
 use crate::error::Result;
+use crate::profile::measurement::{Measurement, Measurements};
 
 /// Size on a screen with room.
 const WIDE: Size = (720, 440);
@@ -23,10 +24,10 @@ struct Point<'a> {
 
 impl Point<'_> {
     /// Of a result that counts FLOPs and bytes, both above 0.
-    fn of(result: &Measured) -> Option<Point<'_>> {
+    fn of(result: &Measurement) -> Option<Point<'_>> {
         let above = |name: &str| result.figure(name).filter(|value| *value > 0.0);
         let (flops, bytes) = (above("flops")?, above("bytes")?);
-        let timed = result.seconds.as_ref().and_then(|seconds| seconds.median());
+        let timed = result.seconds.as_ref().map(|seconds| seconds.p50());
         let measured = above("flops_per_second").or(timed.map(|seconds| flops / seconds));
         let intensity = above("intensity").unwrap_or(flops / bytes);
         Some(Point { name: &result.name, intensity, measured, flops, bytes })
@@ -56,8 +57,9 @@ pub fn section(measurements: &[From<Measurements>]) -> Result<Option<Section>> {
                 whose.source()
             )));
         }
-        let idle =
-            |result: &&Measured| result.figure("bytes").is_some_and(|b| b > 0.0) && result.figure("flops") == Some(0.0);
+        let idle = |result: &&Measurement| {
+            result.figure("bytes").is_some_and(|b| b > 0.0) && result.figure("flops") == Some(0.0)
+        };
         let idle: Vec<&str> = file.what.results.iter().filter(idle).map(|result| result.name.as_str()).collect();
         if !idle.is_empty() {
             blocks.push(Block::text(format!(
@@ -87,7 +89,7 @@ fn numbers(points: &[Point], ceilings: Option<Ceilings>) -> Table {
         let measured = point.measured.map_or("counted only".to_string(), |speed| si(speed, "FLOP/s"));
         let cells = [si(point.flops, "FLOP"), si(point.bytes, "B"), format!("{:.3}", point.intensity), measured];
         let share = ceilings.map(|ceilings| match point.measured {
-            Some(speed) => format!("{:.0} %", 100.0 * speed / ceilings.at(point.intensity)),
+            Some(speed) => format!("{:.0} %", 100.0 * speed / ceilings.attainable(point.intensity)),
             None => "–".to_string(),
         });
         Row::new(point.name, cells.into_iter().chain(share))
@@ -98,7 +100,7 @@ fn numbers(points: &[Point], ceilings: Option<Ceilings>) -> Table {
 }
 
 fn figure(points: &[Point], ceilings: Ceilings) -> Result<Figure> {
-    let height = |point: &Point| point.measured.unwrap_or_else(|| ceilings.at(point.intensity));
+    let height = |point: &Point| point.measured.unwrap_or_else(|| ceilings.attainable(point.intensity));
     let ridge = ceilings.flops_per_second / ceilings.bytes_per_second;
     let ends = |values: &dyn Fn() -> Vec<f64>| {
         let values = values();
@@ -106,8 +108,8 @@ fn figure(points: &[Point], ceilings: Ceilings) -> Result<Figure> {
     };
     let (x0, x1) = ends(&|| points.iter().map(|point| point.intensity).chain([ridge]).collect());
     let (x0, x1) = (x0 / 3.0, x1 * 3.0);
-    let (y0, _) = ends(&|| points.iter().map(height).chain([ceilings.at(x0)]).collect());
-    let roof = vec![(x0, ceilings.at(x0)), (ridge, ceilings.flops_per_second), (x1, ceilings.flops_per_second)];
+    let (y0, _) = ends(&|| points.iter().map(height).chain([ceilings.attainable(x0)]).collect());
+    let roof = vec![(x0, ceilings.attainable(x0)), (ridge, ceilings.flops_per_second), (x1, ceilings.flops_per_second)];
     // What is faster than its ceiling, as what lies in caches can be, is drawn above it.
     let top = points.iter().map(height).fold(ceilings.flops_per_second, f64::max);
     let dot = |point: &Point| Dot {
@@ -159,12 +161,17 @@ mod tests {
     fn file(ceilings: serde_json::Value) -> From<Measurements> {
         let results = json!([
             {"name": "gather", "figures": {"flops": 0, "bytes": 100}},
-            {"name": "project", "figures": {"flops": 4000, "bytes": 100}, "seconds": {"p50": 1e-6}},
+            {"name": "project", "figures": {"flops": 4000, "bytes": 100}, "seconds": {"samples": [1e-6]}},
             {"name": "mlp", "figures": {"flops": 50, "bytes": 100, "intensity": null}, "seconds": null},
             {"name": "unknown", "figures": {"flops": null, "bytes": 100}},
         ]);
-        let value = json!({"command": "kernels", "results": results, "ceilings": ceilings});
-        From { path: format!("{}.json", ceilings.is_null()).into(), what: serde_json::from_value(value).unwrap() }
+        let path = format!("{}.json", ceilings.is_null()).into();
+        let what = Measurements {
+            results: serde_json::from_value(results).unwrap(),
+            ceilings: serde_json::from_value(ceilings).unwrap(),
+            ..Measurements::begin("kernels", None).unwrap()
+        };
+        From { path, what }
     }
 
     #[test]

@@ -1,10 +1,10 @@
 //! Where a time goes: a step's operations, and the parts of what was measured.
 
-use super::bench::{Measured, Measurements};
 use super::block::{Block, Figure, Row, Section, Table};
 use super::chart::{Flame, Span, si};
 use super::input::From;
 use crate::error::Result;
+use crate::profile::measurement::{Measurement, Measurements};
 
 /// A part of a time.
 struct Part {
@@ -45,10 +45,10 @@ pub fn section(measurements: &[From<Measurements>]) -> Result<Option<Section>> {
 }
 
 /// A step of operations, which the results of a file are.
-fn by_operation(results: &[Measured]) -> Option<Part> {
+fn by_operation(results: &[Measurement]) -> Option<Part> {
     let mut passes: Vec<(&str, Vec<Part>)> = Vec::new();
     for result in results {
-        let seconds = result.seconds.as_ref().and_then(|seconds| seconds.median());
+        let seconds = result.seconds.as_ref().map(|seconds| seconds.p50());
         let (Some(pass), Some(seconds)) = (result.parameter("pass"), seconds) else { continue };
         let part = Part::new(&result.name, seconds);
         match passes.iter_mut().find(|(name, _)| *name == pass) {
@@ -61,12 +61,11 @@ fn by_operation(results: &[Measured]) -> Option<Part> {
 }
 
 /// A result with the parts that it names.
-fn by_part(result: &Measured) -> Option<Part> {
-    let part = |(name, seconds): (&str, super::bench::Seconds)| Some(Part::new(name, seconds.median()?));
-    let parts: Vec<Part> = result.parts().into_iter().filter_map(part).collect();
-    let mut whole = (!parts.is_empty()).then(|| Part::of(result.title(), parts))?;
+fn by_part(result: &Measurement) -> Option<Part> {
+    let parts: Vec<Part> = result.parts.iter().map(|(name, seconds)| Part::new(name, seconds.p50())).collect();
+    let mut whole = (!parts.is_empty()).then(|| Part::of(result.label(), parts))?;
     // What none of the parts took is the rest; medians of parts may also add up to more.
-    let measured = result.seconds.as_ref().and_then(|seconds| seconds.median()).unwrap_or(whole.seconds);
+    let measured = result.seconds.as_ref().map(|seconds| seconds.p50()).unwrap_or(whole.seconds);
     if measured > 1.005 * whole.seconds {
         whole.parts.push(Part::new("rest", measured - whole.seconds));
         whole.seconds = measured;
@@ -113,16 +112,16 @@ mod tests {
 
     use super::*;
 
-    fn results(value: serde_json::Value) -> Vec<Measured> {
+    fn results(value: serde_json::Value) -> Vec<Measurement> {
         serde_json::from_value(value).unwrap()
     }
 
     #[test]
     fn operations_are_put_together_by_pass_the_largest_first() {
         let results = results(json!([
-            {"name": "mlp", "parameters": {"pass": "forward"}, "seconds": {"p50": 1.0}},
-            {"name": "project", "parameters": {"pass": "forward"}, "seconds": {"p50": 2.0}},
-            {"name": "mlp", "parameters": {"pass": "backward"}, "seconds": {"p50": 5.0}},
+            {"name": "mlp", "parameters": {"pass": "forward"}, "seconds": {"samples": [1.0]}},
+            {"name": "project", "parameters": {"pass": "forward"}, "seconds": {"samples": [2.0]}},
+            {"name": "mlp", "parameters": {"pass": "backward"}, "seconds": {"samples": [5.0]}},
         ]));
         let whole = by_operation(&results).unwrap();
         let mut all = Vec::new();
@@ -142,9 +141,8 @@ mod tests {
 
     #[test]
     fn what_no_part_took_is_the_rest() {
-        let results = results(
-            json!([{"name": "link", "seconds": {"p50": 4.0}, "parts": {"in": {"p50": 1.0}, "x": {"p50": null}}}]),
-        );
+        let results =
+            results(json!([{"name": "link", "seconds": {"samples": [4.0]}, "parts": {"in": {"samples": [1.0]}}}]));
         let whole = by_part(&results[0]).unwrap();
         let parts: Vec<_> = whole.parts.iter().map(|part| (part.name.as_str(), part.seconds)).collect();
         assert_eq!((parts, whole.seconds), (vec![("in", 1.0), ("rest", 3.0)], 4.0));
