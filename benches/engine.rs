@@ -7,7 +7,7 @@
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use fissfuse::model::ModelConfig;
-use fissfuse::profile::operations::{OperationBench, Pass};
+use fissfuse::profile::operations::{Extent, OperationBench};
 use fissfuse::profile::step::TrainingStep;
 use fissfuse::profile::synthetic::Shape;
 use fissfuse::train::Steps;
@@ -17,8 +17,8 @@ fn operations(criterion: &mut Criterion) {
     for operation in &OperationBench::all(None).expect("the table's sizes fit together") {
         let mut group = criterion.benchmark_group(operation.name());
         group.sample_size(20);
-        for pass in Pass::ALL {
-            group.bench_function(pass.name(), |bench| bench.iter(|| operation.run(pass).expect("the operation")));
+        for extent in Extent::ALL {
+            group.bench_function(extent.name(), |bench| bench.iter(|| operation.run(extent).expect("the operation")));
         }
     }
 }

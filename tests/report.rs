@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 
 use self::browser::Browser;
 use crate::kar::server::{Server, good};
-use crate::support::{World, refuse, succeed};
+use crate::support::{World, fissfuse_bench, refuse, succeed};
 
 /// Markup, a quote and a mark that turns the direction of text, in what a dataset says.
 const MARKUP: &str = "<img src=x onerror=\"document.title='taken'\"><b>'\"\u{202e}pots";
@@ -55,10 +55,6 @@ fn seconds(median: f64) -> Value {
     json!(Timing::new(samples).unwrap())
 }
 
-fn result(name: &str, parameters: Value, seconds: Value, figures: Value) -> Value {
-    json!({"name": name, "parameters": parameters, "seconds": seconds, "figures": figures})
-}
-
 /// A folder with a run of each kind, made by the program itself where it can be.
 fn runs(world: &World) -> Vec<&'static str> {
     let entity = |line: usize, change: &dyn Fn(&mut Value)| world.change_line("data/entities.jsonl", line, change);
@@ -85,23 +81,22 @@ fn runs(world: &World) -> Vec<&'static str> {
     // One image is gone since the features were made of it.
     fs::remove_file(world.path("data/images/blue-ball.png")).unwrap();
 
-    let by_op =
-        |name: &str, pass: &str, time: f64| result(name, json!({"pass": pass}), seconds(time), json!({"calls": 1}));
-    let counted = |name: &str, flops: f64, seconds: Value| {
-        result(name, json!({}), seconds, json!({"flops": flops, "bytes": 1e6}))
-    };
-    let steps =
-        json!([by_op("mlp", "forward", 1e-3), by_op("mlp", "backward", 2e-3), by_op("project", "backward", 4e-3)]);
-    let linked = json!([{"name": "link", "parameters": {"candidates": 10}, "seconds": seconds(2e-4), "figures": {},
-                         "parts": {"features in": seconds(5e-5)}, "warnings": ["the noise is large"]}]);
+    let counted = |name: &str, flops: f64, seconds: Value| json!({"name": name, "seconds": seconds, "figures": {"flops": flops, "bytes": 1e6}});
     let kernels = json!([
         counted("mlp", 1e8, seconds(2e-3)),
         counted("gather_<x>", 1e5, Value::Null),
         counted("copy", 0.0, Value::Null)
     ]);
-    for (name, results) in [("step", steps), ("latency", linked), ("kernels", kernels)] {
-        fs::create_dir_all(world.path("bench")).unwrap();
-        fs::write(world.path(&format!("bench/{name}.json")), measurements(name, results).to_string()).unwrap();
+    fs::create_dir_all(world.path("bench")).unwrap();
+    fs::write(world.path("bench/kernels.json"), measurements("kernels", kernels).to_string()).unwrap();
+    let small = ["--device", "cpu", "--mentions", "2", "--d", "8", "--runs", "6", "--warmup", "1", "--save"];
+    let measured: [(&[&str], _); 3] =
+        [(&["step", "--by-op"], "step"), (&["latency", "--entities", "20"], "latency"), (&["ops", "dropout"], "ops")];
+    for (command, name) in measured {
+        let sizes = if name == "ops" { &["--device", "cpu", "--runs", "6", "--save"][..] } else { &small };
+        let file = world.path(&format!("bench/{name}.json"));
+        let output = fissfuse_bench().args(command).args(sizes).arg(file).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     }
     ["model", "eval", "eval-valid", "table", "bench"].map(|name| world.arg(name)).into()
 }

@@ -1,10 +1,9 @@
 //! What an operation costs, in arithmetic and in memory traffic.
 
-use std::iter::Sum;
-use std::ops::{Add, AddAssign, Mul};
+use derive_more::{Add, AddAssign, Mul, Sum};
 
 /// Floating-point operations (a multiply-add counts two) and bytes that must move at least once.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, Add, AddAssign, Mul, Sum)]
 pub struct Cost {
     /// FLOPs of forward as executed.
     pub forward: u64,
@@ -26,7 +25,7 @@ pub struct Cost {
 }
 
 /// FLOPs that kernels spend on a device of mixed arithmetic, as cusim counts them (docs/flops.md says how).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, Add, AddAssign, Mul, Sum)]
 pub struct KernelWork {
     /// Of products on tensor cores, without padding: part of what is executed.
     pub products: u64,
@@ -39,7 +38,7 @@ pub struct KernelWork {
 }
 
 /// FLOPs of a step by where they go.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, Add)]
 pub struct Account {
     /// On values that there are: ragged sequences, d columns.
     pub executed: u64,
@@ -73,52 +72,6 @@ impl KernelWork {
     }
 }
 
-impl Add for Account {
-    type Output = Account;
-
-    fn add(self, other: Account) -> Account {
-        Account {
-            executed: self.executed + other.executed,
-            padding_d: self.padding_d + other.padding_d,
-            padding_tiles: self.padding_tiles + other.padding_tiles,
-            tensor: self.tensor + other.tensor,
-        }
-    }
-}
-
-impl Add for KernelWork {
-    type Output = KernelWork;
-
-    fn add(self, other: KernelWork) -> KernelWork {
-        KernelWork {
-            products: self.products + other.products,
-            columns: self.columns + other.columns,
-            tiles: self.tiles + other.tiles,
-            vector: self.vector + other.vector,
-        }
-    }
-}
-
-impl Mul<u64> for KernelWork {
-    type Output = KernelWork;
-
-    fn mul(self, times: u64) -> KernelWork {
-        let KernelWork { products, columns, tiles, vector } = self;
-        KernelWork {
-            products: products * times,
-            columns: columns * times,
-            tiles: tiles * times,
-            vector: vector * times,
-        }
-    }
-}
-
-impl Sum for KernelWork {
-    fn sum<I: Iterator<Item = KernelWork>>(work: I) -> KernelWork {
-        work.fold(KernelWork::default(), Add::add)
-    }
-}
-
 impl Cost {
     /// Of an operation for inference, which computes what a textbook would.
     pub fn inference(flops: usize, bytes: usize) -> Cost {
@@ -144,51 +97,5 @@ impl Cost {
     /// FLOPs of a textbook's forward and backward.
     pub fn textbook(&self) -> u64 {
         self.textbook_forward + self.textbook_backward
-    }
-}
-
-impl Mul<u64> for Cost {
-    type Output = Cost;
-
-    fn mul(self, times: u64) -> Cost {
-        Cost {
-            forward: self.forward * times,
-            backward: self.backward * times,
-            kernels_forward: self.kernels_forward * times,
-            kernels_backward: self.kernels_backward * times,
-            textbook_forward: self.textbook_forward * times,
-            textbook_backward: self.textbook_backward * times,
-            forward_bytes: self.forward_bytes * times,
-            backward_bytes: self.backward_bytes * times,
-        }
-    }
-}
-
-impl Add for Cost {
-    type Output = Cost;
-
-    fn add(self, other: Cost) -> Cost {
-        Cost {
-            forward: self.forward + other.forward,
-            backward: self.backward + other.backward,
-            kernels_forward: self.kernels_forward + other.kernels_forward,
-            kernels_backward: self.kernels_backward + other.kernels_backward,
-            textbook_forward: self.textbook_forward + other.textbook_forward,
-            textbook_backward: self.textbook_backward + other.textbook_backward,
-            forward_bytes: self.forward_bytes + other.forward_bytes,
-            backward_bytes: self.backward_bytes + other.backward_bytes,
-        }
-    }
-}
-
-impl AddAssign for Cost {
-    fn add_assign(&mut self, other: Cost) {
-        *self = *self + other;
-    }
-}
-
-impl Sum for Cost {
-    fn sum<I: Iterator<Item = Cost>>(costs: I) -> Cost {
-        costs.fold(Cost::default(), Add::add)
     }
 }

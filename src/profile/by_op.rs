@@ -7,6 +7,13 @@ use crate::error::{Error, Result};
 use crate::model::Noise;
 use crate::ops::AdamW;
 
+/// The parameter of a row that names its pass.
+pub const PASS: &str = "pass";
+/// The pass of rows that belong to none.
+pub const ALL: &str = "all";
+/// The row of a whole step.
+pub const WHOLE_STEP: &str = "training step";
+
 /// What an operation does in a step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Pass {

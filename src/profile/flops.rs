@@ -139,8 +139,8 @@ fn weights_of(model: &Model, shape: Shape, seed: u64) -> Result<BTreeMap<&'stati
     Ok(leaves.into_iter().map(|(op, leaves)| (op, leaves.iter().map(|(_, size)| *size as u64).sum())).collect())
 }
 
-/// The part of a step that an operation belongs to.
-fn stage_of(op: &str) -> &'static str {
+/// The part of a step that an operation belongs to; one that is not named here is a part of its own.
+fn stage_of(op: &'static str) -> &'static str {
     match op {
         "project" | "features" | "gather" => "project",
         "multi_pool" | "sequence_pool" => "pool",
@@ -148,7 +148,8 @@ fn stage_of(op: &str) -> &'static str {
         "cross_entropy" | "hinge" => "loss",
         "adamw" => "optimizer",
         "score" | "normalize" | "combine" | "sum" | "multiply" | "mix" => "scores",
-        _ => "mlp",
+        "mlp" | "linear" | "activation" | "layer_norm" | "dropout" => "mlp",
+        _ => op,
     }
 }
 

@@ -18,22 +18,22 @@ pub struct OperationBench {
 
 /// How far an operation is run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Pass {
+pub enum Extent {
     /// Its output.
     Forward,
     /// Its output and the gradients of its inputs.
     Both,
 }
 
-impl Pass {
+impl Extent {
     /// Both, in the order in which they are measured.
-    pub const ALL: [Pass; 2] = [Pass::Forward, Pass::Both];
+    pub const ALL: [Extent; 2] = [Extent::Forward, Extent::Both];
 
     /// As parameters name it.
     pub fn name(self) -> &'static str {
         match self {
-            Pass::Forward => "forward",
-            Pass::Both => "forward and backward",
+            Extent::Forward => "forward",
+            Extent::Both => "forward and backward",
         }
     }
 }
@@ -60,24 +60,24 @@ impl OperationBench {
         &self.case.name
     }
 
-    /// FLOPs and least bytes of a pass.
-    pub fn cost(&self, pass: Pass) -> (u64, u64) {
+    /// FLOPs and least bytes to that extent.
+    pub fn cost(&self, extent: Extent) -> (u64, u64) {
         let Cost { forward, backward, forward_bytes, backward_bytes, .. } = self.cost;
-        match pass {
-            Pass::Forward => (forward, forward_bytes),
-            Pass::Both => (forward + backward, forward_bytes + backward_bytes),
+        match extent {
+            Extent::Forward => (forward, forward_bytes),
+            Extent::Both => (forward + backward, forward_bytes + backward_bytes),
         }
     }
 
     /// Runs it once and waits until it is done.
-    pub fn run(&self, pass: Pass) -> Result<()> {
-        let tape = match pass {
-            Pass::Forward => Tape::inference(),
-            Pass::Both => Tape::recording(),
+    pub fn run(&self, extent: Extent) -> Result<()> {
+        let tape = match extent {
+            Extent::Forward => Tape::inference(),
+            Extent::Both => Tape::recording(),
         };
         let inputs: Vec<Var> = self.inputs.iter().cloned().map(|tensor| tape.leaf(tensor)).collect();
         let output = self.case.apply(&tape, &inputs.iter().collect::<Vec<_>>())?;
-        if pass == Pass::Both {
+        if extent == Extent::Both {
             std::hint::black_box(tape.backward(&output, self.seed.clone())?);
         }
         std::hint::black_box(output);

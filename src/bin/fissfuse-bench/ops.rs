@@ -1,7 +1,7 @@
 //! Operations beside what the machine does at most.
 
 use anyhow::ensure;
-use fissfuse::profile::operations::{OperationBench, Pass};
+use fissfuse::profile::operations::{Extent, OperationBench};
 use serde_json::{Map, Value};
 
 use super::session::Session;
@@ -26,10 +26,10 @@ pub fn ops(args: OpsArgs, session: &mut Session) -> anyhow::Result<()> {
     let names: Vec<&str> = all.iter().map(OperationBench::name).collect();
     ensure!(names.iter().any(|name| name.contains(wanted)), "no operation is called {wanted}: {}", names.join("; "));
     for operation in all.iter().filter(|operation| operation.name().contains(wanted)) {
-        for pass in Pass::ALL {
-            let parameters: Map<String, Value> = [("pass".to_string(), pass.name().into())].into_iter().collect();
-            let measured = session.measure(operation.name(), parameters, |_| operation.run(pass))?;
-            let (flops, bytes) = operation.cost(pass);
+        for extent in Extent::ALL {
+            let parameters: Map<String, Value> = [("extent".to_string(), extent.name().into())].into_iter().collect();
+            let measured = session.measure(operation.name(), parameters, |_| operation.run(extent))?;
+            let (flops, bytes) = operation.cost(extent);
             let row = measured.with_rate("flops", flops as f64).with_rate("bytes", bytes as f64);
             session.push(row.with_roofline(session.ceilings()));
         }

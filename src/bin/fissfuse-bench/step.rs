@@ -1,7 +1,7 @@
 //! A training step.
 
 use fissfuse::profile::Timing;
-use fissfuse::profile::by_op::Breakdown;
+use fissfuse::profile::by_op::{ALL, Breakdown, PASS, WHOLE_STEP};
 use fissfuse::profile::flops::training_step;
 use fissfuse::profile::measurement::Measurement;
 use fissfuse::profile::step::TrainingStep;
@@ -46,7 +46,7 @@ pub fn step(args: StepArgs, session: &mut Session) -> anyhow::Result<()> {
         }
         // The first step waits for none before it: where it counts, each is waited for.
         let cold = session.is_cold();
-        let measured = session.measure("training step", row.parameters, |_| match cold {
+        let measured = session.measure(WHOLE_STEP, row.parameters, |_| match cold {
             true => step.run().map(drop),
             false => step.queue().map(drop),
         })?;
@@ -65,14 +65,14 @@ pub fn step(args: StepArgs, session: &mut Session) -> anyhow::Result<()> {
 /// A row for the whole step, one for each operation and pass, and one for what lies between them.
 fn by_op(step: &mut TrainingStep, parameters: Map<String, Value>, session: &mut Session) -> anyhow::Result<()> {
     let mut taken = Breakdown::default();
-    let whole = session.measure("training step", parameters.clone(), |_| taken.run(step))?;
+    let whole = session.measure(WHOLE_STEP, parameters.clone(), |_| taken.run(step))?;
     taken.keep_last(whole.seconds.as_ref().map_or(0, Timing::runs));
     let on_device = step.steps().gpu().is_some();
     let seconds = Timing::new(taken.whole.clone())?;
     let share = |timing: &Timing| timing.p50() / seconds.p50();
     let row = |name: &str, pass: &str, runs: &[f64]| -> anyhow::Result<(Measurement, f64)> {
         let mut parameters = parameters.clone();
-        parameters.insert("pass".into(), pass.into());
+        parameters.insert(PASS.into(), pass.into());
         let timing = Timing::new(runs.to_vec())?;
         let share = share(&timing);
         Ok((Measurement { seconds: Some(timing), ..Measurement::new(name, parameters) }, share))
@@ -87,9 +87,9 @@ fn by_op(step: &mut TrainingStep, parameters: Map<String, Value>, session: &mut 
         }
         session.push(measured);
     }
-    let (between, share) = row("between operations", "all", &taken.unaccounted())?;
+    let (between, share) = row("between operations", ALL, &taken.unaccounted())?;
     session.push(between.with("share", share));
-    let (all, share) = row("training step", "all", &taken.whole)?;
+    let (all, share) = row(WHOLE_STEP, ALL, &taken.whole)?;
     session.push(Measurement { warnings: whole.warnings, ..all }.with("share", share));
     Ok(())
 }

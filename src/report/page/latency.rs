@@ -6,6 +6,7 @@ use super::input::From;
 use super::training::{NARROW, WIDE};
 use crate::error::Result;
 use crate::profile::Timing;
+use crate::profile::by_op::PASS;
 use crate::profile::measurement::{Measurement, Measurements};
 
 /// Fewest samples that make a distribution.
@@ -24,7 +25,11 @@ pub fn section(measurements: &[From<Measurements>]) -> Result<Option<Section>> {
             .what
             .results
             .iter()
-            .filter(|r| timed(r) && r.parameter("pass").is_none() && file.what.command != "kernels")
+            .filter(|r| {
+                timed(r)
+                    && (file.what.command != "step" || r.parameter(PASS).is_none())
+                    && file.what.command != "kernels"
+            })
             .collect();
         if results.is_empty() {
             continue;

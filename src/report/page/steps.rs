@@ -1,9 +1,12 @@
 //! Where a time goes: a step's operations, and the parts of what was measured.
 
+use indexmap::IndexMap;
+
 use super::block::{Block, Figure, Row, Section, Table};
 use super::chart::{Flame, Span, si};
 use super::input::From;
 use crate::error::Result;
+use crate::profile::by_op::{ALL, PASS, WHOLE_STEP};
 use crate::profile::measurement::{Measurement, Measurements};
 
 /// A part of a time.
@@ -30,7 +33,10 @@ impl Part {
 pub fn section(measurements: &[From<Measurements>]) -> Result<Option<Section>> {
     let mut blocks = Vec::new();
     for file in measurements {
-        let mut wholes: Vec<Part> = by_operation(&file.what.results).into_iter().collect();
+        let mut wholes = match file.what.command.as_str() {
+            "step" => by_operation(&file.what.results),
+            _ => Vec::new(),
+        };
         wholes.extend(file.what.results.iter().filter_map(by_part));
         if wholes.is_empty() {
             continue;
@@ -44,20 +50,29 @@ pub fn section(measurements: &[From<Measurements>]) -> Result<Option<Section>> {
     Ok((!blocks.is_empty()).then_some(Section { id: "time", title: "Where the time goes", lead, blocks }))
 }
 
-/// A step of operations, which the results of a file are.
-fn by_operation(results: &[Measurement]) -> Option<Part> {
-    let mut passes: Vec<(&str, Vec<Part>)> = Vec::new();
+/// Steps taken apart, each with its operations by pass; those of other sizes are other steps.
+fn by_operation(results: &[Measurement]) -> Vec<Part> {
+    let mut steps: IndexMap<String, IndexMap<&str, Vec<Part>>> = IndexMap::new();
     for result in results {
-        let seconds = result.seconds.as_ref().map(|seconds| seconds.p50());
-        let (Some(pass), Some(seconds)) = (result.parameter("pass"), seconds) else { continue };
-        let part = Part::new(&result.name, seconds);
-        match passes.iter_mut().find(|(name, _)| *name == pass) {
-            Some((_, parts)) => parts.push(part),
-            None => passes.push((pass, vec![part])),
+        let (Some(pass), Some(seconds)) = (result.parameter(PASS), &result.seconds) else { continue };
+        if result.name == WHOLE_STEP {
+            continue;
         }
+        let mut parameters = result.parameters.clone();
+        parameters.shift_remove(PASS);
+        let step = Measurement::new(WHOLE_STEP, parameters).label();
+        let part = Part::new(&result.name, seconds.p50());
+        steps.entry(step).or_default().entry(pass).or_default().push(part);
     }
-    let passes: Vec<Part> = passes.into_iter().map(|(name, parts)| Part::of(name, parts)).collect();
-    (!passes.is_empty()).then(|| Part::of("step", passes))
+    let step = |(name, passes): (String, IndexMap<&str, Vec<Part>>)| {
+        let passes = passes.into_iter().flat_map(|(pass, parts)| match pass {
+            // What belongs to no pass stands beside them.
+            ALL => parts,
+            _ => vec![Part::of(pass, parts)],
+        });
+        Part::of(name, passes.collect())
+    };
+    steps.into_iter().map(step).collect()
 }
 
 /// A result with the parts that it names.
@@ -122,19 +137,22 @@ mod tests {
             {"name": "mlp", "parameters": {"pass": "forward"}, "seconds": {"samples": [1.0]}},
             {"name": "project", "parameters": {"pass": "forward"}, "seconds": {"samples": [2.0]}},
             {"name": "mlp", "parameters": {"pass": "backward"}, "seconds": {"samples": [5.0]}},
+            {"name": "between operations", "parameters": {"pass": "all"}, "seconds": {"samples": [8.0]}},
+            {"name": "training step", "parameters": {"pass": "all"}, "seconds": {"samples": [16.0]}},
         ]));
-        let whole = by_operation(&results).unwrap();
+        let [whole] = &by_operation(&results)[..] else { panic!() };
         let mut all = Vec::new();
-        spans(&whole, 0, (0.0, 1.0), 1, &mut all);
+        spans(whole, 0, (0.0, 1.0), 1, &mut all);
         let seen: Vec<_> =
             all.iter().map(|span| (span.depth, span.share.0, span.share.1, span.name.as_str())).collect();
         let want = [
-            (0, 0.0, 1.0, "step 8 s"),
-            (1, 0.0, 0.625, "backward 5 s"),
-            (2, 0.0, 0.625, "mlp 5 s"),
-            (1, 0.625, 1.0, "forward 3 s"),
-            (2, 0.625, 0.875, "project 2 s"),
-            (2, 0.875, 1.0, "mlp 1 s"),
+            (0, 0.0, 1.0, "training step 16 s"),
+            (1, 0.0, 0.5, "between operations 8 s"),
+            (1, 0.5, 0.8125, "backward 5 s"),
+            (2, 0.5, 0.8125, "mlp 5 s"),
+            (1, 0.8125, 1.0, "forward 3 s"),
+            (2, 0.8125, 0.9375, "project 2 s"),
+            (2, 0.9375, 1.0, "mlp 1 s"),
         ];
         assert_eq!(seen, want);
     }
