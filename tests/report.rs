@@ -110,6 +110,8 @@ const OVERFLOWING: &str = "
         const box = e.getBoundingClientRect();
         const out = box.width > 0 && (box.right > innerWidth + 0.5 || box.left < -0.5);
         if (out && !e.closest('.skip, .hidden') && !scrolls(e.parentElement)) wide.push(e.outerHTML.slice(0, 200));
+        // A table may be wider than the window, what it is called may not.
+        if (out && e.matches('caption > span')) wide.push('a caption: ' + e.textContent.slice(0, 200));
     }
     return wide;";
 
