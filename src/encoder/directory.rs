@@ -20,10 +20,14 @@ pub struct Fingerprint(String);
 impl Fingerprint {
     /// Hashes the given files of a folder, in order; those that do not exist count as empty.
     pub fn of(folder: &Path, names: &[&str]) -> Result<Fingerprint> {
+        Fingerprint::of_files(&names.iter().map(|name| folder.join(name)).collect::<Vec<_>>())
+    }
+
+    /// The same of files wherever they lie.
+    pub fn of_files(paths: &[PathBuf]) -> Result<Fingerprint> {
         let mut hash = Xxh3::new();
-        for name in names {
-            let path = folder.join(name);
-            let len = match MappedFile::open(&path) {
+        for path in paths {
+            let len = match MappedFile::open(path) {
                 Ok(file) => {
                     hash.update(&file);
                     file.len()

@@ -75,10 +75,20 @@ impl ChatTemplate {
             (None, Some(text)) => (config, text),
             (None, None) => return Ok(None),
         };
+        ChatTemplate::compiled(path, &text, settings.as_ref()).map(Some)
+    }
+
+    /// The template of settings such as those of `tokenizer_config.json`, if there is one.
+    pub fn of(settings: &Fields) -> Result<Option<ChatTemplate>> {
+        let Some(text) = in_settings(settings)? else { return Ok(None) };
+        ChatTemplate::compiled(settings.path().to_path_buf(), &text, Some(settings)).map(Some)
+    }
+
+    fn compiled(path: PathBuf, text: &str, settings: Option<&Fields>) -> Result<ChatTemplate> {
         let mut environment = environment();
-        environment.add_template_owned(NAME, unmarked(&text).into_owned()).map_err(|e| refused(&path, &e))?;
-        let tokens = settings.as_ref().map(tokens).unwrap_or_default();
-        Ok(Some(ChatTemplate { path, environment, tokens }))
+        environment.add_template_owned(NAME, unmarked(text).into_owned()).map_err(|e| refused(&path, &e))?;
+        let tokens = settings.map(tokens).unwrap_or_default();
+        Ok(ChatTemplate { path, environment, tokens })
     }
 
     /// The text of a conversation; with `answer`, up to where the assistant's answer starts.

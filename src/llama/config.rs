@@ -92,7 +92,7 @@ impl LlamaConfig {
         LlamaConfig::of(&fields)
     }
 
-    fn of(fields: &Fields) -> Result<LlamaConfig> {
+    pub(super) fn of(fields: &Fields) -> Result<LlamaConfig> {
         let hidden_size = fields.positive("hidden_size", 4096)?;
         let heads = fields.positive("num_attention_heads", 32)?;
         let kv_heads = fields.positive("num_key_value_heads", heads)?;

@@ -64,12 +64,24 @@ struct Layer {
 const MAX_ROWS: [usize; 2] = [1024, 2048];
 
 /// Type of cached keys and values, on a device of activations too.
-fn element(precision: Precision, gpu: Option<&Gpu>) -> Element {
-    match (gpu.map(Gpu::arithmetic), precision) {
+pub(super) fn element(precision: Precision, device: Option<Arithmetic>) -> Element {
+    match (device, precision) {
         (Some(Arithmetic::F32), _) | (None, Precision::F32) => Element::F32,
         (Some(_), precision) => precision.element(),
         (None, _) => Element::F16,
     }
+}
+
+/// Bytes of the activations of a pass of so many rows as a device takes, and of the weights that become f16 for it.
+pub(super) fn activations(config: &LlamaConfig, precision: Precision, element: Element, device: bool) -> usize {
+    let widest = config.intermediate_size.max(3 * config.query_width() + 2 * config.kv_width());
+    let rows =
+        MAX_ROWS[usize::from(device)] * ((widest + config.hidden_size) * element.size() + 4 * config.hidden_size);
+    let unpacked = match precision {
+        Precision::Blocks(_) if device => 2 * 2 * config.intermediate_size * config.hidden_size,
+        _ => 0,
+    };
+    rows + unpacked
 }
 
 impl Decoder {
@@ -79,10 +91,9 @@ impl Decoder {
     /// error says in which precision they would.
     pub fn load(checkpoint: &Checkpoint, gpu: Option<&Gpu>) -> Result<Decoder> {
         let config = checkpoint.config().clone();
-        let element = element(checkpoint.precision(), gpu);
+        let element = element(checkpoint.precision(), gpu.map(Gpu::arithmetic));
         let heads = Heads { queries: config.heads, kv: config.kv_heads, size: config.head_dim, element };
-        let widest = config.intermediate_size.max(3 * config.query_width() + 2 * config.kv_width());
-        let activations = MAX_ROWS[1] * ((widest + config.hidden_size) * element.size() + 4 * config.hidden_size);
+        let activations = activations(&config, checkpoint.precision(), element, true);
         if let Some(gpu) = gpu {
             heads.check()?;
             checkpoint.expect_room(gpu, activations)?;

@@ -1,4 +1,5 @@
-//! Llama decoders (Touvron et al., 2023) from Hugging Face directories: Llama 2 and 3, TinyLlama and their kin.
+//! Llama decoders (Touvron et al., 2023) from Hugging Face directories and GGUF files: Llama 2 and 3, TinyLlama and their
+//! kin.
 //!
 //! [`Llama`] is what callers use. Inside, `decoder` is the one definition of the network, made of [`ops`](crate::ops);
 //! keys and values of a [`Prefix`] are computed once and shared by all sequences that start with it.
@@ -6,29 +7,38 @@
 mod chat;
 mod checkpoint;
 mod config;
+mod convert;
 mod decoder;
 mod generation;
+mod gguf;
 mod layout;
 mod pass;
+mod perplexity;
+mod plan;
 mod quantize;
 mod random;
 mod sampling;
 mod sequence;
 mod shards;
+mod source;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::OnceLock;
 
 pub use crate::tensor::Precision;
 pub use chat::{ChatTemplate, Message};
 pub use checkpoint::Checkpoint;
 pub use config::{LlamaConfig, QuantizedConfig, Rope, RopeScaling};
+pub use convert::convert;
 pub use decoder::{Decoder, Wanted};
 pub use generation::{Answer, Generation, GenerationConfig, Spent, Stop};
+pub use perplexity::{Foretold, foretell};
+pub use plan::Plan;
 pub use quantize::quantize;
 pub use random::{Preset, write_random};
 pub use sampling::{Sampler, Sampling};
 pub use sequence::{Prefix, Sequence};
+pub use source::Source;
 
 use crate::device::Gpu;
 use crate::error::{Error, Result};
@@ -41,7 +51,7 @@ pub struct Llama {
     precision: Precision,
     bytes_per_token: u64,
     tokenizer: Tokenizer,
-    folder: PathBuf,
+    source: Source,
     /// Read when it is first asked for: a model whose template is broken still continues plain prompts.
     template: OnceLock<ChatTemplate>,
     generation: GenerationConfig,
@@ -49,21 +59,27 @@ pub struct Llama {
 }
 
 impl Llama {
-    /// Opens a Hugging Face directory: `config.json`, `tokenizer.json`, safetensors; `tokenizer_config.json`,
-    /// `chat_template.jinja` and `generation_config.json` where there are any. `precision` converts the weights;
+    /// Opens a GGUF file, or a Hugging Face directory: `config.json`, `tokenizer.json`, safetensors;
+    /// `tokenizer_config.json`, `chat_template.jinja` and `generation_config.json` where there are any. `precision` converts the weights;
     /// without one they stay as they are in the files. `gpu` is where it computes, `None` the CPU.
     ///
     /// Fails before anything is allocated if a file, a shard or a tensor is missing or not as `config.json` says, or if
     /// the architecture is another.
-    pub fn open(folder: &Path, precision: Option<Precision>, gpu: Option<&Gpu>) -> Result<Llama> {
-        let checkpoint = Checkpoint::open(folder, precision)?;
+    pub fn open(path: &Path, precision: Option<Precision>, gpu: Option<&Gpu>) -> Result<Llama> {
+        let source = Source::open(path)?;
+        let checkpoint = Checkpoint::open(&source, precision)?;
         let config = checkpoint.config().clone();
-        let tokenizer = Tokenizer::open(folder)?;
-        let generation = GenerationConfig::read(folder)?;
+        let tokenizer = source.tokenizer()?;
+        let generation = source.generation()?;
         let engine = Decoder::load(&checkpoint, gpu)?;
         let (precision, bytes_per_token) = (checkpoint.precision(), checkpoint.bytes_per_token()?);
-        let (folder, template) = (folder.to_path_buf(), OnceLock::new());
-        Ok(Llama { config, precision, bytes_per_token, tokenizer, folder, template, generation, engine })
+        let template = OnceLock::new();
+        Ok(Llama { config, precision, bytes_per_token, tokenizer, source, template, generation, engine })
+    }
+
+    /// Its files.
+    pub fn source(&self) -> &Source {
+        &self.source
     }
 
     /// Sizes and constants.
@@ -97,7 +113,7 @@ impl Llama {
         if let Some(template) = self.template.get() {
             return Ok(template);
         }
-        let template = ChatTemplate::open(&self.folder)?.ok_or_else(|| {
+        let template = self.source.template()?.ok_or_else(|| {
             Error::invalid(
                 "the model has no chat template (chat_template.jinja, or `chat_template` in tokenizer_config.json): it is \
                  no chat model; give it plain prompts, or put a template there",

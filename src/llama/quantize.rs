@@ -6,7 +6,7 @@ use serde_json::json;
 
 use super::config::QUANT_METHOD;
 use super::shards::{self, Planned, Stored};
-use super::{Checkpoint, layout};
+use super::{Checkpoint, Source, layout};
 use crate::error::{Error, Result};
 use crate::fields::read_json;
 use crate::files;
@@ -30,20 +30,15 @@ pub fn quantize(folder: &Path, out: &Path, precision: Precision, on_layer: impl 
     let Some(bits) = precision.bits() else {
         return Err(Error::invalid(format!("{precision} is no quantized precision; int8 and int4 are")));
     };
-    let checkpoint = Checkpoint::open(folder, Some(precision))?;
+    let checkpoint = Checkpoint::open(&Source::Folder(folder.to_path_buf()), Some(precision))?;
     if checkpoint.config().quantized.is_some() {
         return Err(Error::file(folder, "is quantized already"));
     }
     files::write_folder_whole(out, |out| write_files(&checkpoint, folder, out, bits.count(), on_layer))
 }
 
-fn write_files(
-    checkpoint: &Checkpoint,
-    folder: &Path,
-    out: &Path,
-    bits: usize,
-    on_layer: impl Fn(usize, usize) + Sync,
-) -> Result<()> {
+/// Writes all tensors of a model in the checkpoint's precision. `on_layer` hears of each layer (done, all).
+pub(super) fn write_weights(checkpoint: &Checkpoint, out: &Path, on_layer: impl Fn(usize, usize) + Sync) -> Result<()> {
     let config = checkpoint.config();
     let matrices: Vec<String> = layout::matrices(config).collect();
     let norms: Vec<String> = layout::norms(config).collect();
@@ -63,7 +58,17 @@ fn write_files(
         };
         on_layer(planned.iter().position(|p| p.layer == layer).map_or(0, |i| i + 1), planned.len());
         Ok(vec![stored])
-    })?;
+    })
+}
+
+fn write_files(
+    checkpoint: &Checkpoint,
+    folder: &Path,
+    out: &Path,
+    bits: usize,
+    on_layer: impl Fn(usize, usize) + Sync,
+) -> Result<()> {
+    write_weights(checkpoint, out, on_layer)?;
     for name in BESIDE {
         let from = folder.join(name);
         if from.exists() {

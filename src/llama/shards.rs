@@ -5,7 +5,7 @@ use std::path::Path;
 
 use serde_json::json;
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::files;
 use crate::tensor::safetensors::Writer;
 use crate::tensor::{INDEX, SINGLE, Values};
@@ -70,6 +70,10 @@ fn write_shard(path: &Path, layers: &[&str], make: &impl Fn(&str) -> Result<Vec<
                 let (rows, columns) = (shape[0], shape[1]);
                 writer.add(name, &[rows, bits.bytes(columns)], codes);
                 writer.add(format!("{name}_scale"), &[rows, scales.len() / rows], scales)
+            }
+            Values::Blocks { kind, .. } => {
+                let reason = format!("{kind} has no place in safetensors; convert to f32, f16 or bf16");
+                return Err(Error::tensor(path, name, reason));
             }
         };
     }

@@ -4,6 +4,8 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use super::BlockType;
+
 /// Type of the numbers in a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DType {
@@ -76,6 +78,10 @@ pub enum Precision {
     Int8,
     /// 4-bit integers with one scale for 64 weights of a row.
     Int4,
+    /// In blocks of a GGUF file; only such files bring them.
+    #[value(skip)]
+    #[serde(untagged)]
+    Blocks(BlockType),
 }
 
 impl Precision {
@@ -83,18 +89,19 @@ impl Precision {
     pub fn element(self) -> Element {
         match self {
             Precision::F32 => Element::F32,
-            Precision::F16 => Element::F16,
+            Precision::F16 | Precision::Blocks(_) => Element::F16,
             Precision::Bf16 | Precision::Int8 | Precision::Int4 => Element::Bf16,
         }
     }
 
-    /// Bytes of `count` weights, without scales.
+    /// Bytes of `count` weights, without scales, which blocks have inside.
     pub fn bytes(self, count: usize) -> usize {
         match self {
             Precision::F32 => 4 * count,
             Precision::Bf16 | Precision::F16 => 2 * count,
             Precision::Int8 => count,
             Precision::Int4 => count / 2,
+            Precision::Blocks(kind) => kind.bytes(count),
         }
     }
 }
@@ -113,6 +120,7 @@ impl fmt::Display for Precision {
             Precision::Bf16 => "bf16",
             Precision::Int8 => "int8",
             Precision::Int4 => "int4",
+            Precision::Blocks(kind) => return kind.fmt(f),
         })
     }
 }

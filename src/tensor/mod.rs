@@ -1,9 +1,11 @@
-//! Arrays: dense tensors that the tape tracks, frozen rows that it does not, ragged sequences, safetensors files.
+//! Arrays: dense tensors that the tape tracks, frozen rows that it does not, ragged sequences, safetensors and GGUF files.
 
 mod activations;
+pub mod blocks;
 mod compute;
 mod dtype;
 mod feature_rows;
+pub mod gguf;
 mod indices;
 mod later;
 mod matrix;
@@ -18,6 +20,7 @@ use std::sync::Arc;
 
 pub(crate) use activations::Data;
 pub use activations::Rows;
+pub use blocks::BlockType;
 pub use compute::Compute;
 pub use dtype::{DType, Element, Precision};
 pub use feature_rows::FeatureRows;

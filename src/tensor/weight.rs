@@ -3,6 +3,7 @@
 use half::{bf16, f16};
 use rayon::prelude::*;
 
+use super::blocks::BlockType;
 use super::quantized::{Bits, dequantize, quantize};
 use super::{DType, Precision, SharedSlice};
 use crate::device::cpu::{simd, vector};
@@ -28,6 +29,11 @@ pub enum Values {
         codes: SharedSlice<u8>,
         scales: SharedSlice<bf16>,
     },
+    /// As a GGUF file has them; `blocks.rs` describes the layout.
+    Blocks {
+        kind: BlockType,
+        blocks: SharedSlice<u8>,
+    },
 }
 
 impl Weight {
@@ -41,6 +47,9 @@ impl Weight {
                 let groups = scales.len().checked_div(rows).unwrap_or(0);
                 let whole = groups > 0 && scales.len() == rows * groups && columns.is_multiple_of(groups);
                 whole && matches!(columns / groups, 64 | 128) && codes.len() == rows * bits.bytes(columns)
+            }
+            Values::Blocks { kind, blocks } => {
+                columns.is_multiple_of(kind.weights()) && blocks.len() == rows * kind.bytes(columns)
             }
         };
         match fits {
@@ -71,6 +80,7 @@ impl Weight {
             Values::F16(v) => 2 * v.len(),
             Values::Bf16(v) => 2 * v.len(),
             Values::Quantized { codes, scales, .. } => codes.len() + 2 * scales.len(),
+            Values::Blocks { blocks, .. } => blocks.len(),
         }
     }
 
@@ -82,6 +92,7 @@ impl Weight {
             Values::Bf16(_) => Precision::Bf16,
             Values::Quantized { bits: Bits::Eight, .. } => Precision::Int8,
             Values::Quantized { bits: Bits::Four, .. } => Precision::Int4,
+            Values::Blocks { kind, .. } => Precision::Blocks(*kind),
         }
     }
 
@@ -95,6 +106,10 @@ impl Weight {
             Values::Quantized { bits, codes, scales } => {
                 let (bytes, groups) = (bits.bytes(self.columns), scales.len() / self.rows);
                 dequantize(*bits, &codes[row * bytes..][..bytes], &scales[row * groups..][..groups], out);
+            }
+            Values::Blocks { kind, blocks } => {
+                let bytes = kind.bytes(self.columns);
+                kind.dequantize(&blocks[row * bytes..][..bytes], out);
             }
         }
     }
@@ -112,8 +127,44 @@ impl Weight {
             Precision::Bf16 => Values::Bf16(self.converted(bf16::from_f32)?),
             Precision::Int8 => self.quantized(Bits::Eight)?,
             Precision::Int4 => self.quantized(Bits::Four)?,
+            Precision::Blocks(kind) => self.in_blocks(kind)?,
         };
         Weight::new(self.rows, self.columns, values)
+    }
+
+    /// The same rows in another order: row i is row `from(i)` of these, its numbers as they are.
+    ///
+    /// Fails if one is named that there is not.
+    pub fn reordered(&self, from: impl Fn(usize) -> usize + Sync) -> Result<Weight> {
+        if let Some(row) = (0..self.rows).map(&from).find(|&row| row >= self.rows) {
+            return Err(Error::shape("rows of weights", format!("row {row} of {}", self.rows)));
+        }
+        let values = match &self.values {
+            Values::F32(v) => Values::F32(self.gathered(v, &from)?),
+            Values::F16(v) => Values::F16(self.gathered(v, &from)?),
+            Values::Bf16(v) => Values::Bf16(self.gathered(v, &from)?),
+            Values::Quantized { bits, codes, scales } => Values::Quantized {
+                bits: *bits,
+                codes: self.gathered(codes, &from)?,
+                scales: self.gathered(scales, &from)?,
+            },
+            Values::Blocks { kind, blocks } => Values::Blocks { kind: *kind, blocks: self.gathered(blocks, &from)? },
+        };
+        Weight::new(self.rows, self.columns, values)
+    }
+
+    fn gathered<T: bytemuck::Pod + Send + Sync>(
+        &self,
+        values: &[T],
+        from: impl Fn(usize) -> usize + Sync,
+    ) -> Result<SharedSlice<T>> {
+        let row = values.len().checked_div(self.rows).unwrap_or(0).max(1);
+        let gather = |out: &mut [T]| {
+            out.par_chunks_mut(row)
+                .enumerate()
+                .for_each(|(i, out)| out.copy_from_slice(&values[from(i) * row..][..row]));
+        };
+        Ok(SharedSlice::in_large_pages(values.len(), gather)?.0)
     }
 
     fn converted<T: bytemuck::Pod + Send>(&self, from: impl Fn(f32) -> T + Sync) -> Result<SharedSlice<T>> {
@@ -127,6 +178,30 @@ impl Weight {
             );
         };
         Ok(SharedSlice::in_large_pages(self.rows * self.columns, convert)?.0)
+    }
+
+    fn in_blocks(&self, kind: BlockType) -> Result<Values> {
+        if !self.columns.is_multiple_of(kind.weights()) {
+            let (columns, block) = (self.columns, kind.weights());
+            return Err(Error::invalid(format!("rows of {columns} weights are no whole blocks of {block}")));
+        }
+        let bytes = kind.bytes(self.columns);
+        let (blocks, made) = SharedSlice::in_large_pages(self.rows * bytes, |blocks| {
+            let rows = blocks.par_chunks_mut(bytes).enumerate();
+            rows.map_init(
+                || vec![0.0; self.columns],
+                |wide, (row, blocks)| {
+                    self.row(row, wide);
+                    kind.quantize(wide, blocks)
+                },
+            )
+            .collect::<Option<()>>()
+        })?;
+        match made {
+            Some(()) if kind.first_unbounded(&blocks).is_none() => Ok(Values::Blocks { kind, blocks }),
+            Some(()) => Err(Error::invalid(format!("holds a weight that is beyond what {kind} can hold"))),
+            None => Err(Error::invalid(format!("cannot be made into {kind}: q8_0 and q4_0 are made here"))),
+        }
     }
 
     fn quantized(&self, bits: Bits) -> Result<Values> {

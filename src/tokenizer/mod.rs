@@ -24,6 +24,9 @@ const BYTES_PER_SECOND: usize = 50_000;
 /// Most characters of a text that an error repeats.
 const SHOWN: usize = 60;
 
+/// The file of a model's tokenizer.
+pub const FILE: &str = "tokenizer.json";
+
 /// A model's `tokenizer.json`.
 pub struct Tokenizer {
     path: PathBuf,
@@ -35,18 +38,22 @@ pub struct Tokenizer {
 impl Tokenizer {
     /// Reads `tokenizer.json` of a model's folder.
     pub fn open(folder: &Path) -> Result<Tokenizer> {
-        let path = folder.join("tokenizer.json");
+        let path = folder.join(FILE);
         if !path.exists() {
             let reason = "is missing; save the model's fast tokenizer (`tokenizer.save_pretrained`) beside its weights";
             return Err(Error::file(&path, reason));
         }
-        let file = read_json(&path)?;
-        file::check(&path, &file)?;
-        growth::check(&path, &file)?;
-        let inner = Arc::new(file::read(&path, file)?);
-        let tokenizer = Tokenizer { path, inner, seconds: SECONDS };
+        let tokenizer = Tokenizer::of(&path, read_json(&path)?)?;
         settings::check(folder, &tokenizer)?;
         Ok(tokenizer)
+    }
+
+    /// What a file says that `tokenizer.json` would say.
+    pub fn of(path: &Path, file: serde_json::Value) -> Result<Tokenizer> {
+        file::check(path, &file)?;
+        growth::check(path, &file)?;
+        let inner = Arc::new(file::read(path, file)?);
+        Ok(Tokenizer { path: path.to_path_buf(), inner, seconds: SECONDS })
     }
 
     /// Where it was read.

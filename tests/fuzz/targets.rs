@@ -11,14 +11,14 @@ use fissfuse::encoder::{ImageProcessor, ProcessorKind, image_size, read_image};
 use fissfuse::experiment::ExperimentFile;
 use fissfuse::kar::answer::{Choice, Reading, read};
 use fissfuse::kar::{Budget, Header, Journal, LEAST_SHARE, Scoring, Strategy};
-use fissfuse::llama::{ChatTemplate, GenerationConfig, LlamaConfig, Message};
+use fissfuse::llama::{ChatTemplate, GenerationConfig, LlamaConfig, Message, Source};
 use fissfuse::tensor::safetensors::Reader;
 use fissfuse::tokenizer::Tokenizer;
 use fissfuse::train::RunConfig;
 use tempfile::TempDir;
 
 use super::{Target, four_times, fuzz};
-use crate::support::{self, World};
+use crate::support::{self, World, gguf};
 
 /// A folder in memory where there is one: inputs are files.
 fn folder() -> TempDir {
@@ -299,6 +299,49 @@ fn answers() {
             if let Reading::Named(found) = read(&text, &options, strategy) {
                 assert!(!found.is_empty() && found.iter().all(|at| *at < options.len()));
             }
+        }
+    });
+}
+
+#[test]
+fn gguf_headers() {
+    let folder = folder();
+    let path = folder.path().join("model.gguf");
+    let mut file = gguf::File::default();
+    file.set("general.architecture", gguf::Value::Text("llama".into()));
+    for key in ["embedding_length", "feed_forward_length", "block_count", "attention.head_count", "context_length"] {
+        file.set(&format!("llama.{key}"), gguf::Value::U32(4));
+    }
+    file.set("llama.attention.layer_norm_rms_epsilon", gguf::Value::F32(1e-5));
+    let tokens = ["<unk>", "<s>", "</s>", "a", "b", "ab", "▁"].map(String::from).to_vec();
+    file.set("tokenizer.ggml.model", gguf::Value::Text("llama".into()));
+    file.set("tokenizer.ggml.scores", gguf::Value::Floats((0..tokens.len()).map(|i| -(i as f32)).collect()));
+    file.set("tokenizer.ggml.token_type", gguf::Value::Ints(vec![2, 3, 3, 1, 1, 1, 1]));
+    file.set("tokenizer.ggml.tokens", gguf::Value::Texts(tokens));
+    file.set("tokenizer.ggml.bos_token_id", gguf::Value::U32(1));
+    file.set("tokenizer.chat_template", gguf::Value::Text("{{ messages }}".into()));
+    file.add_f32("token_embd.weight", &[4, 7], &[0.5; 28]);
+    file.tensors.push(("blk.0.attn_q.weight".into(), vec![32, 2], 8, vec![1; 68]));
+    file.tensors.push(("blk.0.attn_v.weight".into(), vec![256, 1], 12, vec![1; 144]));
+    let mut by_merges = file.clone();
+    by_merges.set("tokenizer.ggml.model", gguf::Value::Text("gpt2".into()));
+    by_merges.set("tokenizer.ggml.pre", gguf::Value::Text("llama-bpe".into()));
+    by_merges.set("tokenizer.ggml.merges", gguf::Value::Texts(vec!["a b".into()]));
+    let seeds = vec![file.bytes(), by_merges.bytes()];
+    // Of a vocabulary the library makes tables, whose entries are some hundred bytes.
+    let target = Target { test: "gguf_headers", seeds, stride: 2, memory: |input| 256 * input + (4 << 20) };
+    fuzz(target, |input| {
+        fs::write(&path, input).unwrap();
+        let Ok(source) = Source::open(&path) else { return };
+        let _ = (
+            source.config().is_ok(),
+            source.generation().is_ok(),
+            source.template().is_ok(),
+            source.tokenizer().is_ok(),
+        );
+        let Source::Gguf(file) = source else { return };
+        for name in file.names() {
+            let _ = file.matrix(name).map(|weight| weight.row(0, &mut vec![0.0; weight.columns()]));
         }
     });
 }

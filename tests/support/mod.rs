@@ -1,5 +1,7 @@
 //! A small dataset, its encoder and its features, and the program to run on them.
 
+pub mod gguf;
+
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -7,7 +7,7 @@ use fissfuse::experiment::{self, Answer, Data, ExperimentFile, Question};
 use fissfuse::kar::Scoring;
 use fissfuse::kar::endpoint::Endpoint;
 use fissfuse::kar::model::LanguageModel;
-use fissfuse::llama::LlamaConfig;
+use fissfuse::llama::Source;
 use indicatif::ProgressBar;
 
 use super::Args;
@@ -24,7 +24,7 @@ pub fn gives_models(args: &Args) -> bool {
 pub fn check_models(args: &Args, file: &ExperimentFile) -> anyhow::Result<()> {
     let folders = args.llms.iter().map(|(_, folder)| folder).chain(&args.model.llm);
     for folder in folders.filter(|_| !file.rerank.is_empty()) {
-        LlamaConfig::read(folder)?;
+        Source::open(folder)?.config()?;
     }
     args.model.endpoint()?.map(Endpoint::new).transpose()?;
     Ok(())

@@ -1,5 +1,8 @@
 //! `fissfuse llm`
 
+mod perplexity;
+mod plan;
+
 use std::io::{IsTerminal, Write};
 use std::ops::ControlFlow;
 use std::path::PathBuf;
@@ -10,7 +13,8 @@ use clap::Subcommand;
 use fissfuse::device::describe;
 use fissfuse::files;
 use fissfuse::llama::{
-    Generation, Llama, LlamaConfig, Message, Precision, Preset, Sampling, Spent, Stop, quantize, write_random,
+    Generation, Llama, LlamaConfig, Message, Precision, Preset, Sampling, Source, Spent, Stop, convert, quantize,
+    write_random,
 };
 use fissfuse::printable::printable;
 use fissfuse::tensor::safetensors::Writer;
@@ -34,14 +38,17 @@ pub struct Args {
 #[derive(Subcommand)]
 enum Command {
     Quantize(Quantize),
+    Convert(Convert),
+    Plan(plan::Args),
+    Perplexity(perplexity::Args),
     Random(Random),
 }
 
 /// What is asked of which model.
 #[derive(clap::Args)]
 struct Ask {
-    /// Hugging Face directory of a Llama.
-    #[arg(long, value_name = "DIR", required = true)]
+    /// A GGUF file or a Hugging Face directory of a Llama.
+    #[arg(long, value_name = "PATH", required = true)]
     model: Option<PathBuf>,
 
     /// Text to continue, or with --chat to answer.
@@ -100,6 +107,22 @@ struct Quantize {
     precision: Precision,
 }
 
+/// Write the model of a GGUF file as a Hugging Face directory.
+#[derive(clap::Args)]
+struct Convert {
+    /// The GGUF file, the first of several.
+    #[arg(long, value_name = "FILE")]
+    model: PathBuf,
+
+    /// Folder of the directory.
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+
+    /// f32, f16 or bf16.
+    #[arg(long, value_enum, default_value = "f16")]
+    precision: Precision,
+}
+
 /// Write a Llama with random weights, to try things out: what it says means nothing.
 #[derive(clap::Args)]
 struct Random {
@@ -131,6 +154,9 @@ struct Random {
 pub fn run(args: Args) -> anyhow::Result<()> {
     match args.command {
         Some(Command::Quantize(args)) => run_quantize(args),
+        Some(Command::Convert(args)) => run_convert(args),
+        Some(Command::Plan(args)) => plan::run(args),
+        Some(Command::Perplexity(args)) => perplexity::run(args),
         Some(Command::Random(args)) => run_random(args),
         None => run_ask(args.ask),
     }
@@ -223,6 +249,17 @@ fn run_quantize(args: Quantize) -> anyhow::Result<()> {
     })?;
     bar.finish_and_clear();
     println!("packed into {} in {:.1} s: {}", args.precision, seconds(start.elapsed()), args.out.display());
+    Ok(())
+}
+
+fn run_convert(args: Convert) -> anyhow::Result<()> {
+    let (start, bar) = (Instant::now(), progress("layers"));
+    convert(&Source::open(&args.model)?, &args.out, args.precision, |done, all| {
+        bar.set_length(all as u64);
+        bar.set_position(done as u64);
+    })?;
+    bar.finish_and_clear();
+    println!("converted to {} in {:.1} s: {}", args.precision, seconds(start.elapsed()), args.out.display());
     Ok(())
 }
 

@@ -14,6 +14,8 @@ pub fn has_integers() -> bool {
     is_x86_feature_detected!("avx512f")
         && is_x86_feature_detected!("avx512bw")
         && is_x86_feature_detected!("avx512vnni")
+        && is_x86_feature_detected!("avx2")
+        && is_x86_feature_detected!("f16c")
 }
 
 /// Whether it multiplies pairs of bf16.

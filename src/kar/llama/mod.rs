@@ -77,7 +77,7 @@ impl Decoder {
         Ok(Decoder { llama, identity, style, batching, tokens: OnceLock::new() })
     }
 
-    /// Opens a Hugging Face directory ([`Llama::open`]).
+    /// Opens a Hugging Face directory or a GGUF file ([`Llama::open`]).
     pub fn open(
         folder: &Path,
         precision: Option<llama::Precision>,
@@ -86,12 +86,7 @@ impl Decoder {
         batching: Batching,
     ) -> Result<Decoder> {
         let llama = Llama::open(folder, precision, gpu)?;
-        let listed = std::fs::read_dir(folder).map_err(Error::io(folder, "read"))?;
-        let names = listed.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
-        let mut names: Vec<String> =
-            names.filter(|n| [".json", ".jinja", ".safetensors"].iter().any(|end| n.ends_with(end))).collect();
-        names.sort_unstable();
-        let files = Fingerprint::of(folder, &names.iter().map(String::as_str).collect::<Vec<_>>())?;
+        let files = Fingerprint::of_files(&llama.source().files()?)?;
         let style = if plain { "plain" } else { "chat" };
         let identity = format!("llama {} ({}, {style})", files.as_str(), llama.precision());
         Decoder::new(llama, identity, plain, batching)

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use bytemuck::cast_slice;
 use half::{bf16, f16};
 
+use super::blocks::random_blocks;
 use super::definition::{product, values};
 use super::{Check, Findings, SUMS, bits};
 use crate::device::Gpu;
@@ -86,6 +87,10 @@ pub fn encoded(precision: Precision, rows: usize, columns: usize, seed: u32) -> 
         }
         Precision::Int8 => bits(Bits::Eight),
         Precision::Int4 => bits(Bits::Four),
+        Precision::Blocks(kind) => {
+            let (blocks, exact) = random_blocks(kind, rows, columns, seed);
+            Ok((blocks, vec![], exact))
+        }
     }
 }
 

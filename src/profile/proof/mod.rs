@@ -1,6 +1,7 @@
 //! One table of checks that compares every kernel with the CPU or with its definition: `fissfuse doctor` and the tests run it.
 
 mod attention;
+mod blocks;
 mod decoder;
 mod definition;
 mod device;
@@ -171,6 +172,7 @@ pub fn checks(gpu: &Gpu) -> Result<Vec<Check>> {
         Arithmetic::F32 => checks.extend([operations::adamw(), link::check()]),
         Arithmetic::Mixed => {
             checks.extend(decoder::checks());
+            checks.extend(blocks::checks());
             checks.extend(attention::checks());
             checks.extend(tiles::checks());
             checks.extend(device::checks());

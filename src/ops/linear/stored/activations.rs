@@ -13,6 +13,8 @@ use crate::tensor::{Bits, Values, Weight};
 pub enum Activations<'a> {
     /// As they are.
     F32(&'a [f32]),
+    /// As they are, for blocks whose codes the processor widens as fast as it reads them.
+    Floats(&'a [f32]),
     /// Rounded.
     Bf16(Rounded),
     /// Quantized.
@@ -37,23 +39,59 @@ pub struct Integers {
     pub group: usize,
     /// (rows, groups with the padding)
     pub scales: Vec<f32>,
-    /// What the weights' zero adds to each group's sum of products: minus zero times the sum of the codes.
+    /// What the weights' zero adds to each group's sum of products: minus zero times the sum of the codes. Nothing for
+    /// blocks, whose zero is part of what is least in a group.
     pub corrections: Vec<i32>,
+    /// Sum of each group: scale times the sum of its codes (rows, groups with the padding).
+    pub sums: Vec<f32>,
     /// Whether each 128 codes lie as 4-bit weights do when they are unpacked: columns 0..32, 64..96, 32..64, 96..128.
     pub interleaved: bool,
 }
 
-impl<'a> Activations<'a> {
-    /// The form that these weights take; with `native` one that the processor multiplies, if there is one.
-    pub fn for_weights(x: &'a [f32], weights: &Weight, native: bool) -> Activations<'a> {
-        let columns = weights.columns();
+/// What weights want their activations to be.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Form {
+    F32,
+    Floats,
+    Bf16,
+    /// With a scale for each `group` of columns, for weights whose code of 0 is `zero`; `packed` if they lie two to a byte.
+    Integers {
+        group: usize,
+        zero: u8,
+        packed: bool,
+    },
+}
+
+impl Form {
+    /// What these weights take of so many rows; with `native` one that the processor multiplies, if there is one.
+    pub fn of(weights: &Weight, rows: usize, native: bool) -> Form {
         match weights.values() {
-            Values::Bf16(_) if native && has_bf16() => Activations::Bf16(Rounded::new(x, columns)),
+            Values::Bf16(_) if native && has_bf16() => Form::Bf16,
             Values::Quantized { bits, scales, .. } if native && has_integers() => {
-                let group = columns * weights.rows() / scales.len().max(1);
-                Activations::Integers(Integers::new(x, columns, group, *bits))
+                let group = weights.columns() * weights.rows() / scales.len().max(1);
+                Form::Integers { group, zero: bits.zero(), packed: *bits == Bits::Four }
             }
-            _ => Activations::F32(x),
+            Values::Blocks { kind, .. } if native && has_integers() && weights.columns().is_multiple_of(BLOCK) => {
+                match rows < FEW {
+                    true => Form::Floats,
+                    false => Form::Integers { group: kind.group_size(), zero: 0, packed: false },
+                }
+            }
+            _ => Form::F32,
+        }
+    }
+}
+
+impl<'a> Activations<'a> {
+    /// Rows of x in a form.
+    pub fn new(x: &'a [f32], columns: usize, form: Form) -> Activations<'a> {
+        match form {
+            Form::F32 => Activations::F32(x),
+            Form::Floats => Activations::Floats(x),
+            Form::Bf16 => Activations::Bf16(Rounded::new(x, columns)),
+            Form::Integers { group, zero, packed } => {
+                Activations::Integers(Integers::new(x, columns, group, zero, packed))
+            }
         }
     }
 }
@@ -79,34 +117,38 @@ impl Rounded {
 }
 
 impl Integers {
-    fn new(x: &[f32], columns: usize, group: usize, bits: Bits) -> Integers {
+    fn new(x: &[f32], columns: usize, group: usize, zero: u8, packed: bool) -> Integers {
         let rows = x.len() / columns;
         let stride = columns.next_multiple_of(2 * BLOCK);
         let groups = stride / group;
-        let interleaved = bits == Bits::Four && rows < FEW;
+        let interleaved = packed && rows < FEW;
         let mut codes = vec![0; rows * stride];
-        let (mut scales, mut corrections) = (vec![0.0; rows * groups], vec![0; rows * groups]);
+        let (mut scales, mut sums) = (vec![0.0; rows * groups], vec![0.0; rows * groups]);
+        let mut corrections = vec![0; rows * groups];
         let chunk = ROW_CHUNK / 8;
         codes
             .par_chunks_mut(chunk * stride)
             .zip(scales.par_chunks_mut(chunk * groups))
             .zip(corrections.par_chunks_mut(chunk * groups))
+            .zip(sums.par_chunks_mut(chunk * groups))
             .zip(x.par_chunks(chunk * columns))
-            .for_each(|(((codes, scales), corrections), x)| {
+            .for_each(|((((codes, scales), corrections), sums), x)| {
                 let rows = codes.chunks_exact_mut(stride).zip(x.chunks_exact(columns));
                 let by_group = scales.chunks_exact_mut(groups).zip(corrections.chunks_exact_mut(groups));
-                for ((codes, x), (scales, corrections)) in rows.zip(by_group) {
+                let by_group = by_group.zip(sums.chunks_exact_mut(groups));
+                for ((codes, x), ((scales, corrections), sums)) in rows.zip(by_group) {
                     let x = x.chunks_exact(group).zip(codes.chunks_exact_mut(group));
-                    for ((x, codes), (scale, correction)) in x.zip(scales.iter_mut().zip(corrections)) {
+                    let of_group = scales.iter_mut().zip(corrections).zip(sums);
+                    for ((x, codes), ((scale, correction), total)) in x.zip(of_group) {
                         let (step, sum) = simd!(vector::quantize(codes, x));
-                        (*scale, *correction) = (step, -(bits.zero() as i32) * sum);
+                        (*scale, *correction, *total) = (step, -i32::from(zero) * sum, step * sum as f32);
                     }
                     if interleaved {
                         interleave(codes);
                     }
                 }
             });
-        Integers { codes, stride, columns, group, scales, corrections, interleaved }
+        Integers { codes, stride, columns, group, scales, corrections, sums, interleaved }
     }
 
     /// Number of rows.

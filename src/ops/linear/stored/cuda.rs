@@ -35,7 +35,7 @@ pub type Numbers<'a> = (&'a [u8], &'a [u8]);
 
 /// What becomes of a product; as in kernels/linear_few.cu.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Into {
+pub(super) enum Into {
     /// Rows of the activations' type.
     Own = 0,
     /// f32 rows.
@@ -90,6 +90,7 @@ fn multiple(precision: Precision) -> usize {
         Precision::F32 => 4,
         Precision::Bf16 | Precision::F16 => 8,
         Precision::Int8 | Precision::Int4 => 64,
+        Precision::Blocks(kind) => kind.weights(),
     }
 }
 
@@ -133,6 +134,11 @@ impl DeviceWeight {
         Ok(DeviceWeight { codes, scales, rows, columns, group, precision })
     }
 
+    /// Weights in f16 (rows, columns) that lie on a device already.
+    pub(super) fn of_f16(codes: DeviceBuffer<u8>, rows: usize, columns: usize) -> DeviceWeight {
+        DeviceWeight { codes, scales: None, rows, columns, group: columns, precision: Precision::F16 }
+    }
+
     /// Outputs.
     pub fn rows(&self) -> usize {
         self.rows
@@ -174,7 +180,7 @@ impl DeviceWeight {
         self.product(x, sum, Into::Added)
     }
 
-    fn product(&self, x: &Matrix, out: &Matrix, into: Into) -> Result<()> {
+    pub(super) fn product(&self, x: &Matrix, out: &Matrix, into: Into) -> Result<()> {
         let width = if into == Into::Gated { self.rows / 2 } else { self.rows };
         if x.width() != self.columns || out.width() != width || out.rows() != x.rows() {
             let ((n, k), (rows, columns)) = ((x.rows(), x.width()), (self.rows, self.columns));
@@ -261,7 +267,9 @@ impl DeviceWeight {
             Precision::Bf16 => "embedding_stored_bf16",
             Precision::F16 => "embedding_stored_f16",
             Precision::Int8 => "embedding_stored_int8",
-            Precision::Int4 => return Err(Error::shape("embed", "a table of int4")),
+            Precision::Int4 | Precision::Blocks(_) => {
+                return Err(Error::shape("embedding", format!("a table of {}", self.precision)));
+            }
         };
         gpu.launch(kernel, Grid::line(n, 128), &Embed { table: self.args(), tokens, out: out.ptr() })?;
         Ok(out)

@@ -3,23 +3,25 @@
 use bytemuck::cast_slice;
 use rayon::prelude::*;
 
-use super::{DeviceWeight, Gates, Numbers, project};
+use super::{DeviceBlocks, DeviceWeight, Gates, Numbers, project};
 use crate::device::Gpu;
 use crate::device::cpu::{Buffer, simd, vector};
 use crate::device::cuda::DeviceBuffer;
 use crate::error::{Error, Result};
-use crate::tensor::{Data, Precision, Rows, Values, Weight};
+use crate::tensor::{BlockType, Data, Precision, Rows, Values, Weight};
 
 /// x Wᵀ, of matrices (outputs, inputs) one below the other.
 pub enum StoredLinear {
     Host(Vec<Weight>),
     Device(DeviceWeight),
+    Blocks(DeviceBlocks),
 }
 
 /// SwiGLU (Shazeer, 2020): silu(x Wᵀ of the gates) · (x Wᵀ of the ups).
 pub enum SwiGlu {
     Host([Weight; 2]),
     Device(Gates),
+    Blocks(DeviceBlocks),
 }
 
 /// Numbers of tokens, where they lie.
@@ -33,9 +35,14 @@ fn elsewhere(op: &'static str) -> Error {
 }
 
 impl StoredLinear {
-    /// From matrices of one precision and width.
+    /// From matrices of one width; on a device of one precision too, or all in blocks.
     pub fn new(stacked: Vec<Weight>, gpu: Option<&Gpu>) -> Result<StoredLinear> {
         let Some(gpu) = gpu else { return Ok(StoredLinear::Host(stacked)) };
+        if let Some(parts) = stacked.iter().map(in_blocks).collect::<Option<Vec<_>>>()
+            && let Some(first) = stacked.first()
+        {
+            return DeviceBlocks::upload(gpu, first.columns(), &parts).map(StoredLinear::Blocks);
+        }
         let (precision, columns) = alike(&stacked)?;
         let parts: Vec<Numbers> = stacked.iter().map(|matrix| numbers(matrix.values())).collect();
         DeviceWeight::upload(gpu, precision, columns, &parts).map(StoredLinear::Device)
@@ -46,6 +53,7 @@ impl StoredLinear {
         match self {
             StoredLinear::Host(weights) => stacked(x, weights),
             StoredLinear::Device(weight) => weight.multiply(x.device("linear")?).map(Rows::on_device),
+            StoredLinear::Blocks(weight) => weight.multiply(x.device("linear")?).map(Rows::on_device),
         }
     }
 
@@ -54,6 +62,7 @@ impl StoredLinear {
         match self {
             StoredLinear::Host(weights) => stacked(x, weights),
             StoredLinear::Device(weight) => weight.multiply_wide(x.device("linear")?).map(Rows::on_device),
+            StoredLinear::Blocks(weight) => weight.multiply_wide(x.device("linear")?).map(Rows::on_device),
         }
     }
 
@@ -62,6 +71,7 @@ impl StoredLinear {
         match (self, sums.data_mut()) {
             (StoredLinear::Host(weights), Data::F32(sums)) => project(sums, x.wide("linear")?, weights, true),
             (StoredLinear::Device(weight), Data::Device(sums)) => weight.add_to(sums.written(), x.device("linear")?),
+            (StoredLinear::Blocks(weight), Data::Device(sums)) => weight.add_to(sums.written(), x.device("linear")?),
             _ => Err(elsewhere("linear")),
         }
     }
@@ -79,6 +89,9 @@ impl StoredLinear {
             (StoredLinear::Device(table), Tokens::Device(tokens)) => {
                 table.embed(tokens.ptr(), tokens.len()).map(Rows::on_device)
             }
+            (StoredLinear::Blocks(table), Tokens::Device(tokens)) => {
+                table.embed(tokens.ptr(), tokens.len()).map(Rows::on_device)
+            }
             _ => Err(elsewhere("embedding")),
         }
     }
@@ -89,6 +102,11 @@ impl SwiGlu {
     pub fn new(gate: Weight, up: Weight, gpu: Option<&Gpu>) -> Result<SwiGlu> {
         let both = [gate, up];
         let Some(gpu) = gpu else { return Ok(SwiGlu::Host(both)) };
+        if let (Some((kind, gates)), Some((other, ups))) = (in_blocks(&both[0]), in_blocks(&both[1]))
+            && kind == other
+        {
+            return DeviceBlocks::in_turn(gpu, both[0].columns(), kind, gates, ups).map(SwiGlu::Blocks);
+        }
         let ((precision, columns), [gates, ups]) = (alike(&both)?, both.each_ref().map(|m| numbers(m.values())));
         Gates::upload(gpu, precision, columns, gates, ups).map(SwiGlu::Device)
     }
@@ -97,6 +115,7 @@ impl SwiGlu {
     pub fn forward(&self, x: &Rows) -> Result<Rows> {
         match self {
             SwiGlu::Device(gates) => gates.multiply(x.device("gates")?).map(Rows::on_device),
+            SwiGlu::Blocks(gates) => gates.gated(x.device("gates")?).map(Rows::on_device),
             SwiGlu::Host(both) => {
                 let products = stacked(x, both)?;
                 let (products, inner) = (products.wide("gates")?, products.width() / 2);
@@ -129,6 +148,14 @@ fn alike(matrices: &[Weight]) -> Result<(Precision, usize)> {
     }
 }
 
+/// Type and bytes of a matrix in blocks.
+fn in_blocks(matrix: &Weight) -> Option<(BlockType, &[u8])> {
+    match matrix.values() {
+        Values::Blocks { kind, blocks } => Some((*kind, blocks)),
+        _ => None,
+    }
+}
+
 /// Numbers, and scales if there are any.
 fn numbers(values: &Values) -> Numbers<'_> {
     match values {
@@ -136,5 +163,6 @@ fn numbers(values: &Values) -> Numbers<'_> {
         Values::F16(v) => (cast_slice(v), &[]),
         Values::Bf16(v) => (cast_slice(v), &[]),
         Values::Quantized { codes, scales, .. } => (codes, cast_slice(scales)),
+        Values::Blocks { blocks, .. } => (blocks, &[]),
     }
 }

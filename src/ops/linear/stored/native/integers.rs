@@ -255,7 +255,7 @@ fn pack(bits: Bits, codes: &[u8], width: usize, depth: usize, columns: usize, li
 /// # Safety
 /// The processor must have the instructions.
 #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
-unsafe fn tile<const M: usize>(
+pub(super) unsafe fn tile<const M: usize>(
     x: &Integers,
     row: usize,
     depth: usize,

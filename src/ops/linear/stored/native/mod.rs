@@ -1,6 +1,7 @@
 //! Products by the dot products of AVX-512: pairs of bf16 (BF16) and fours of bytes (VNNI).
 
 mod bf16;
+mod blocks;
 mod integers;
 mod transpose;
 
@@ -13,6 +14,7 @@ use crate::device::cpu::{simd, vector};
 use crate::ops::linear::packed::{Line, avx512};
 
 pub use bf16::bf16;
+pub use blocks::{blocks, blocks_by_floats};
 pub use integers::integers;
 
 /// Rows of activations that one row of weights is dotted with at a time.

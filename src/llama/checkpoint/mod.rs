@@ -1,0 +1,147 @@
+//! A model's weights, checked against its configuration before any of them is read, and converted as they are read.
+
+mod hugging_face;
+
+use std::path::{Path, PathBuf};
+
+use self::hugging_face::HuggingFace;
+use super::gguf::InGguf;
+use super::{LlamaConfig, Source, layout};
+use crate::bytes::Bytes;
+use crate::device::Gpu;
+use crate::error::{Error, Result};
+use crate::tensor::{Bits, Precision, Tensor, Weight};
+
+/// Weights as files have them, by the names of their layers, such as `model.layers.0.self_attn.q_proj`.
+pub(super) trait Stored: Send + Sync {
+    /// What a layer's numbers are.
+    fn precision(&self, layer: &str) -> Result<Precision>;
+
+    /// A layer's matrix (outputs, inputs), mapped where that is possible.
+    fn matrix(&self, layer: &str) -> Result<Weight>;
+
+    /// The gains of a norm (hidden_size).
+    fn vector(&self, layer: &str) -> Result<Tensor>;
+
+    /// An error about a layer's matrix.
+    fn error(&self, layer: &str, reason: String) -> Error;
+}
+
+/// The opened files of a model. Matrices are read when asked for: mapped where they have the wanted precision already,
+/// else converted.
+pub struct Checkpoint {
+    path: PathBuf,
+    config: LlamaConfig,
+    stored: Box<dyn Stored>,
+    /// What weights of the blocks are converted to.
+    converted: Option<Precision>,
+    precision: Precision,
+}
+
+impl Checkpoint {
+    /// Opens a model's files and verifies names, shapes, types and shards. Weights are converted to `precision` as they are
+    /// read; without one they stay as the files have them.
+    ///
+    /// Fails if a shard or a tensor is missing, has another shape than the configuration says, or if files that
+    /// [`super::quantize`] wrote are asked for in another precision.
+    pub fn open(source: &Source, precision: Option<Precision>) -> Result<Checkpoint> {
+        let (path, config) = (source.path().to_path_buf(), source.config()?);
+        let stored: Box<dyn Stored> = match source {
+            Source::Folder(folder) => Box::new(HuggingFace::open(folder, &config)?),
+            Source::Gguf(file) => Box::new(InGguf::open(file, &config)?),
+        };
+        let found = stored.precision("model.layers.0.self_attn.q_proj")?;
+        if config.quantized.is_some() && precision.is_some_and(|asked| asked != found) {
+            let asked = precision.unwrap_or(found);
+            let reason = format!("holds {found} weights; {asked} needs the directory that they were made from");
+            return Err(Error::file(path, reason));
+        }
+        // Blocks are of several types in one file, and all stay as they are; floats of a directory become alike.
+        let converted = match source {
+            Source::Folder(_) => Some(precision.unwrap_or(found)),
+            Source::Gguf(_) => precision,
+        };
+        Ok(Checkpoint { path, config, stored, converted, precision: precision.unwrap_or(found) })
+    }
+
+    /// The configuration.
+    pub fn config(&self) -> &LlamaConfig {
+        &self.config
+    }
+
+    /// Where the files lie.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// What weights of the blocks are read as; of blocks of several types that of the first layer's queries.
+    pub fn precision(&self) -> Precision {
+        self.precision
+    }
+
+    /// What a layer's matrix is converted to: the last layer keeps 8 bits where the blocks have 4, an embedding of its own
+    /// stays as it is, since a token reads only one of its rows.
+    fn converted(&self, layer: &str) -> Option<Precision> {
+        let converted = self.converted?;
+        match (converted.bits(), layer) {
+            (Some(_), layout::EMBEDDING) if !self.config.tied => None,
+            (Some(_), layout::EMBEDDING | layout::HEAD) => Some(Precision::Int8),
+            _ => Some(converted),
+        }
+    }
+
+    /// The weight of a layer, such as `model.layers.0.self_attn.q_proj`, in the checkpoint's precision.
+    pub fn matrix(&self, layer: &str) -> Result<Weight> {
+        let matrix = self.stored.matrix(layer)?;
+        match self.converted(layer) {
+            Some(precision) => matrix.to(precision).map_err(|e| self.stored.error(layer, e.to_string())),
+            None => Ok(matrix),
+        }
+    }
+
+    /// Bytes of what [`Checkpoint::matrix`] gives, scales included.
+    pub(super) fn matrix_bytes(&self, layer: &str) -> Result<u64> {
+        let Some([rows, columns]) = layout::matrix_shape(&self.config, layer) else { return Ok(0) };
+        let precision = match self.converted(layer) {
+            Some(precision) => precision,
+            None => self.stored.precision(layer)?,
+        };
+        let scales = precision.bits().map_or(0, |bits: Bits| 2 * columns / bits.group(columns).unwrap_or(columns));
+        Ok((rows * (precision.bytes(columns) + scales)) as u64)
+    }
+
+    /// Bytes of all matrices that multiply a token's state.
+    pub(super) fn bytes_per_token(&self) -> Result<u64> {
+        let read_whole = |layer: &String| layer != layout::EMBEDDING || self.config.tied;
+        layout::matrices(&self.config).filter(read_whole).map(|layer| self.matrix_bytes(&layer)).sum()
+    }
+
+    /// The gains of a norm, such as `model.norm`.
+    pub fn vector(&self, layer: &str) -> Result<Tensor> {
+        self.stored.vector(layer)
+    }
+
+    /// Fails unless all matrices fit into a device's memory beside so many bytes of activations; the error says in
+    /// which precision they would.
+    pub(super) fn expect_room(&self, gpu: &Gpu, activations: usize) -> Result<()> {
+        let bytes: u64 = layout::matrices(&self.config).map(|layer| self.matrix_bytes(&layer)).sum::<Result<_>>()?;
+        let (needed, free) = (bytes as usize + activations, gpu.available()?);
+        if needed <= free {
+            return Ok(());
+        }
+        let numbers = self.config.matrix_parameters() as usize + self.config.vocab_size * self.config.hidden_size;
+        let smaller = [(Precision::Bf16, 2 * numbers), (Precision::Int8, numbers + numbers / 64)]
+            .into_iter()
+            .chain([(Precision::Int4, numbers / 2 + numbers / 32)])
+            .filter(|&(_, bytes)| bytes + activations <= free)
+            .map(|(precision, bytes)| format!("{precision} ({})", Bytes::of(bytes)));
+        let smaller: Vec<String> = smaller.collect();
+        let advice = match smaller.is_empty() {
+            true => "no precision would fit; use --device cpu".to_string(),
+            false => format!("what would fit: {}; see --precision", smaller.join(", ")),
+        };
+        let (needed, free, precision) = (Bytes::of(needed), Bytes::of(free), self.precision);
+        let reason = format!("{precision} weights and activations need {needed}, {free} are free; {advice}");
+        Err(Error::device(format!("{gpu:?}"), "loading the language model", reason))
+    }
+}

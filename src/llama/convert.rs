@@ -1,0 +1,60 @@
+//! A GGUF file as a Hugging Face directory.
+
+use std::path::Path;
+
+use serde_json::{Value, json};
+
+use super::quantize::write_weights;
+use super::{Checkpoint, Precision, Source, gguf};
+use crate::error::{Error, Result};
+use crate::files;
+use crate::tokenizer;
+
+/// Writes the model of a GGUF file to `out`, whole or not at all, as transformers reads it: its weights in f32, f16 or bf16,
+/// its tokenizer and chat template, its configuration. `on_layer` hears of each layer (done, all).
+///
+/// Fails if the source is a directory already, or if the precision has no place in safetensors.
+pub fn convert(
+    source: &Source,
+    out: &Path,
+    precision: Precision,
+    on_layer: impl Fn(usize, usize) + Sync,
+) -> Result<()> {
+    let Source::Gguf(file) = source else {
+        return Err(Error::file(source.path(), "is a Hugging Face directory already"));
+    };
+    if !matches!(precision, Precision::F32 | Precision::F16 | Precision::Bf16) {
+        let reason = format!("{precision} has no place in such a directory; convert to f32, f16 or bf16");
+        return Err(Error::invalid(format!("{reason}, then `fissfuse llm quantize` packs it")));
+    }
+    let checkpoint = Checkpoint::open(source, Some(precision))?;
+    let (own, mut settings) = (gguf::tokenizer(file)?, gguf::tokenizer_settings(file)?);
+    let beside = file.path().with_file_name(tokenizer::FILE);
+    let words = if beside.is_file() { crate::fields::read_json(&beside)? } else { own };
+    settings.insert("tokenizer_class".into(), "PreTrainedTokenizerFast".into());
+    let end = gguf::generation(file)?.end;
+    let mut config = checkpoint.config().to_json();
+    config["torch_dtype"] = dtype(precision).into();
+    let start = file.whole("tokenizer.ggml.bos_token_id")?;
+    let generation = json!({"bos_token_id": start, "eos_token_id": end});
+    for key in ["bos_token_id", "eos_token_id"] {
+        config[key] = generation[key].clone();
+    }
+    files::write_folder_whole(out, |out| {
+        let write = |name: &str, value: &Value| files::write_whole(&out.join(name), |to| writeln!(to, "{value:#}"));
+        write_weights(&checkpoint, out, &on_layer)?;
+        write(tokenizer::FILE, &words)?;
+        write("tokenizer_config.json", &Value::Object(settings.clone()))?;
+        write("generation_config.json", &generation)?;
+        write("config.json", &config)
+    })
+}
+
+/// As transformers names a type.
+fn dtype(precision: Precision) -> &'static str {
+    match precision {
+        Precision::F16 => "float16",
+        Precision::Bf16 => "bfloat16",
+        _ => "float32",
+    }
+}
