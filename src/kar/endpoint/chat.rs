@@ -127,7 +127,8 @@ pub fn reply(body: &str, question: &Question, wanted: Wanted) -> Result<Reply, D
     let in_thought = cut && (ends_in_thought(&text) || text.trim().is_empty() && (thoughts || reasoned));
     let said = match wanted {
         _ if finish == "content_filter" => Said::Refused("the server's content filter withheld the answer".into()),
-        Wanted::Text { .. } if in_thought => Said::Unfinished(text),
+        // Whatever letters are probable within a thought, they are no answer.
+        _ if in_thought => Said::Unfinished(text),
         Wanted::Text { .. } => Said::Text(text),
         Wanted::Letters { least_share } => {
             let positions = choice["logprobs"]["content"].as_array().ok_or(Defect::NoLogprobs)?;
@@ -260,6 +261,23 @@ mod tests {
         assert_eq!(said(json!({"content": ""}), "length", reasoned), unfinished(""));
         assert_eq!(said(json!({"content": ""}), "length", json!(null)), Said::Text(String::new()));
         assert_eq!(said(json!({"content": "", "reasoning": "A"}), "stop", json!(null)), Said::Text(String::new()));
+    }
+
+    #[test]
+    fn letters_within_reasoning_that_is_kept_apart_are_no_answer() {
+        let said = |message: Value, finish: &str, logprobs: Value| {
+            let choice = json!({"message": message, "finish_reason": finish, "logprobs": logprobs});
+            reply(&json!({"choices": [choice]}).to_string(), &question(), LETTERS).map(|reply| reply.said)
+        };
+        let of = |token: &str| json!({"content": [{"token": token, "logprob": -0.1, "top_logprobs": []}]});
+        let thinks = json!({"content": null, "reasoning_content": "A is"});
+        for logprobs in [of("A"), json!({"content": []}), json!({"content": null}), json!(null)] {
+            assert_eq!(said(thinks.clone(), "length", logprobs), Ok(Said::Unfinished(String::new())));
+        }
+        // A thought that came to its end, and an answer that was cut.
+        let answers = json!({"content": "A", "reasoning_content": "A is"});
+        assert!(matches!(said(answers, "stop", of("A")), Ok(Said::Letters(_))));
+        assert!(matches!(said(json!({"content": "A. It"}), "length", of("A")), Ok(Said::Letters(_))));
     }
 
     #[test]

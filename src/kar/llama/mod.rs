@@ -16,6 +16,7 @@ use self::share::{NOT_FINITE, Tokens};
 use crate::device::Gpu;
 use crate::encoder::Fingerprint;
 use crate::error::{Error, Result};
+use crate::kar::answer::thought;
 use crate::kar::instruction::{Prompt, letter};
 use crate::kar::model::{LanguageModel, Question, Reply, Said, Wanted};
 use crate::llama::{self, Generation, Llama, Message, Prefix, Sampling};
@@ -188,7 +189,7 @@ impl Decoder {
             let rows = logits.par_chunks_exact(self.llama.config().vocab_size).zip(&letters).zip(options);
             return rows
                 .map(|((row, letters), options)| match tokens.share(row, options)? {
-                    share if share < least_share => Ok(Said::Unsure(self.likeliest(row)?)),
+                    share if share < least_share => Ok(begun(self.likeliest(row)?)),
                     _ => Ok(Said::Letters(Decoder::of_letters(letters, |token| row.get(token as usize).copied())?)),
                 })
                 .collect();
@@ -226,6 +227,11 @@ impl Decoder {
             false => Err(Error::invalid(NOT_FINITE)),
         }
     }
+}
+
+/// What an answer says that begins with this and with no letter.
+fn begun(first: String) -> Said {
+    if thought::opens(first.trim()) { Said::Unfinished(first) } else { Said::Unsure(first) }
 }
 
 impl LanguageModel for Decoder {

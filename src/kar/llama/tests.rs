@@ -152,3 +152,13 @@ fn letters_that_are_improbable_are_no_answer() {
         }
     }
 }
+
+#[test]
+fn an_answer_that_begins_with_a_thought_is_told_from_one_that_begins_with_a_word() {
+    for first in ["<think>", " <think>", "\n<think>\n", "[THINK]"] {
+        assert_eq!(begun(first.into()), Said::Unfinished(first.into()));
+    }
+    for first in ["I", "", "\n", "think", "<"] {
+        assert_eq!(begun(first.into()), Said::Unsure(first.into()));
+    }
+}
