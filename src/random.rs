@@ -68,6 +68,10 @@ pub enum Purpose {
     Simulation = 10,
     /// Which mentions a bootstrap draws.
     Bootstrap = 11,
+    /// Order in which a language model sees a mention's options.
+    OptionOrder = 12,
+    /// On which mentions the weights of a ranking and of a language model are fitted, and in which folds.
+    Fusion = 13,
 }
 
 /// A generator for one purpose; `index` tells its uses apart (an epoch, a mention).

@@ -124,7 +124,13 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         noted(rerank_by_chance(&args.out, args.seed, &args.device))?;
     }
     if let Some(llm) = &args.llm {
-        noted(rerank(&args.out, llm, &["--scoring", "logits"], &args.device))?;
+        // How far the model is to be believed is fitted where the gold entities may be looked at.
+        let valid = folder("eval-valid");
+        let eval = ["--split".into(), "valid".into(), "--out".into(), show(&valid)];
+        let device = ["--device".into(), args.device.device.to_string()];
+        noted(subcommand("eval", [&data[..], &features_of, &trained, &eval, &device].concat()))?;
+        let how = ["--scoring", "logits", "--fuse", &show(&valid.join("run.jsonl"))];
+        noted(rerank(&args.out, llm, &how, &args.device))?;
     }
 
     println!("\nOne mention it has never seen:");
@@ -193,7 +199,7 @@ fn rerank_by_chance(folder: &Path, seed: u64, device: &DeviceArgs) -> anyhow::Re
     let config = LlamaConfig { vocab_size: 4096, ..Preset::Tiny.config() };
     llama::write_random(&model, &config, llama::Precision::F32, seed, texts.iter().map(String::as_str))?;
     // A random model's letters are improbable, and compared all the same.
-    rerank(folder, &model, &["--debias", "--least-share", "0"], device)
+    rerank(folder, &model, &["--debias", "--allow-worse", "--least-share", "0"], device)
 }
 
 /// Re-ranks what `eval` wrote.

@@ -2,7 +2,10 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::types::{Outcome, Reranked, Settings, Spent, Verdict};
+use super::debias::Sample;
+use super::fuse::Fusion;
+use super::instruction::letter;
+use super::types::{Choice, Outcome, Reranked, Settings, Spent, Verdict};
 use crate::data::Ranking;
 use crate::eval::Metrics;
 
@@ -38,6 +41,39 @@ impl RankChanges {
     }
 }
 
+/// How the model by itself did with what stood at a letter: without a prior divided out or a ranking's evidence added.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct AtLetter {
+    /// The letter.
+    pub letter: char,
+    /// Mentions whose right entity stood at it.
+    pub right: usize,
+    /// Of these, the ones where the model chose it.
+    pub found: usize,
+    /// Mentions for which the model chose it, right or wrong.
+    pub chosen: usize,
+}
+
+impl AtLetter {
+    /// Of all letters up to the last that was shown, over mentions whose answers count and whose right entity was an option.
+    fn all<'a>(pairs: impl Iterator<Item = (&'a Ranking, &'a Reranked)>) -> Vec<AtLetter> {
+        let mut all: Vec<AtLetter> = Vec::new();
+        for (ranking, reranked) in pairs {
+            let Some(Choice { shown, letter: chosen }) = &reranked.choice else { continue };
+            let Some(right) = shown.iter().position(|&at| Some(ranking.candidates[at]) == ranking.mention.gold) else {
+                continue;
+            };
+            for at in all.len()..shown.len() {
+                all.push(AtLetter { letter: letter(at), right: 0, found: 0, chosen: 0 });
+            }
+            all[right].right += 1;
+            all[right].found += usize::from(right == *chosen);
+            all[*chosen].chosen += 1;
+        }
+        all
+    }
+}
+
 /// A mention that kept its old ranking although the model was asked.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Unanswered {
@@ -64,6 +100,8 @@ pub struct Report {
     pub sure: usize,
     /// Of these, the share whose first candidate is right.
     pub sure_and_right: Option<f64>,
+    /// Mentions that were not asked about since the model's answers have no weight.
+    pub weightless: usize,
     /// Mentions with fewer than two candidates.
     pub too_few: usize,
     /// Mentions with fewer candidates than K.
@@ -90,14 +128,20 @@ pub struct Report {
     pub note: String,
     /// How ranks changed.
     pub changes: RankChanges,
+    /// How the model did with what stood at each letter.
+    pub by_letter: Vec<AtLetter>,
     /// The letters' prior that was divided out.
     pub letter_prior: Option<Vec<f64>>,
+    /// What the mentions say that it was estimated on.
+    pub debias_sample: Option<Sample>,
+    /// How the ranking's and the model's weights were fitted, if they were.
+    pub fusion: Option<Fusion>,
     /// What the answers took.
     pub spent: Spent,
 }
 
 impl Report {
-    /// Of an outcome; `split` is the number of mentions in the dataset's split.
+    /// Of an outcome; `split` is the number of mentions in the dataset's split. It knows of no fusion.
     pub fn new(model: String, settings: &Settings, rankings: &[Ranking], split: usize, outcome: &Outcome) -> Report {
         let pairs = || rankings.iter().zip(&outcome.reranked);
         let rank = |(ranking, reranked): (&Ranking, &Reranked)| {
@@ -128,6 +172,7 @@ impl Report {
             answered: count(&|v| matches!(v, Verdict::Answered { .. })),
             sure: count(&|v| *v == Verdict::Sure),
             sure_and_right: (!sure.is_empty()).then(|| Metrics::with_misses(&sure).hits1),
+            weightless: count(&|v| *v == Verdict::Weightless),
             too_few: count(&|v| *v == Verdict::TooFew),
             shorter_than_k: rankings.iter().filter(|r| r.candidates.len() < k).count(),
             invalid: listed(&|verdict| match verdict {
@@ -153,7 +198,10 @@ impl Report {
             after: metrics(1),
             note: format!("Only the first {k} candidates are re-ranked: H@k cannot change for k >= {k}."),
             changes: RankChanges::of(k, &ranks),
+            by_letter: AtLetter::all(pairs()),
             letter_prior: outcome.prior.as_ref().map(|prior| prior.letters().to_vec()),
+            debias_sample: outcome.sample.clone(),
+            fusion: None,
             spent: outcome.spent.clone(),
         }
     }

@@ -14,7 +14,7 @@ use crate::files;
 pub fn write_run(path: &Path, dataset: &Dataset, rankings: &[Ranking], reranked: &[Reranked]) -> Result<()> {
     let qid = |entity: u32| &dataset.entities()[entity as usize].qid;
     files::write_whole(path, |out| {
-        for (ranking, Reranked { order, verdict }) in rankings.iter().zip(reranked) {
+        for (ranking, Reranked { order, verdict, .. }) in rankings.iter().zip(reranked) {
             let mut line = json!({
                 "mention_id": ranking.mention.id,
                 "candidates": order.iter().map(|&at| qid(ranking.candidates[at])).collect::<Vec<_>>(),

@@ -2,9 +2,12 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::debias::Prior;
+use super::debias::{Prior, Sample};
+use super::fuse::Weights;
 use super::instruction::{Budget, MOST_OPTIONS, Strategy};
 use super::model::{Reply, Wanted};
+use super::order::Order;
+use crate::data::Ranking;
 use crate::error::{Error, Result};
 
 /// How a model answers.
@@ -31,6 +34,9 @@ pub struct Settings {
     pub strategy: Strategy,
     /// Candidates that a model is asked about.
     pub k: usize,
+    /// In which order it sees them. Reports of before there was a choice do not say it.
+    #[serde(skip_serializing_if = "Order::is_default")]
+    pub order: Order,
     /// How it answers.
     pub scoring: Scoring,
     /// Share of the probability that the letters must have together to be the answer.
@@ -41,7 +47,13 @@ pub struct Settings {
     pub gate: Option<f32>,
     /// Share of the mentions on which the letters' prior is estimated.
     pub debias: Option<f64>,
-    /// Draws those mentions.
+    /// Re-rank although those mentions say that it makes the ranking worse.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub allow_worse: bool,
+    /// What the ranking and the model count, if their evidence is added.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub weights: Option<Weights>,
+    /// Draws mentions and orders.
     pub seed: u64,
     /// Lengths of the instruction's parts.
     pub budget: Budget,
@@ -55,11 +67,14 @@ impl Default for Settings {
         Settings {
             strategy: Strategy::SelectOne,
             k: 5,
+            order: Order::BestFirst,
             scoring: Scoring::Letters,
             least_share: LEAST_SHARE,
             max_new_tokens: 32,
             gate: None,
             debias: None,
+            allow_worse: false,
+            weights: None,
             seed: 0,
             budget: Budget::default(),
             skip_refused: false,
@@ -90,7 +105,30 @@ impl Settings {
         if self.debias.is_some() && self.scoring != Scoring::Letters {
             return refuse("debiasing needs the letters' logits; add --scoring logits or leave out --debias".into());
         }
+        if self.weights.is_some() {
+            self.check_fusable()?;
+        }
         Ok(())
+    }
+
+    /// Says what stands against adding the ranking's and the model's evidence.
+    pub fn check_fusable(&self) -> Result<()> {
+        if self.scoring != Scoring::Letters {
+            let reason = "fusing adds the letters' log-probabilities; add --scoring logits (of a server, one that gives \
+                          top_logprobs) or leave out --fuse";
+            return Err(Error::invalid(reason));
+        }
+        match self.debias {
+            Some(_) => {
+                Err(Error::invalid("fusing takes out the letters' prior by itself; leave out --debias or --fuse"))
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// Options that a model is asked about, as positions in the ranking in the order of their letters.
+    pub fn shown(&self, ranking: &Ranking) -> Vec<usize> {
+        self.order.shown(self.k.min(ranking.candidates.len()), &ranking.mention.id, self.seed)
     }
 
     pub(super) fn wanted(&self) -> Wanted {
@@ -108,6 +146,8 @@ pub enum Verdict {
     TooFew,
     /// The gate found its ranking sure enough.
     Sure,
+    /// The model's answers have no weight: it is not asked.
+    Weightless,
     /// The answer, quoted here, names no option.
     Invalid(String),
     /// The answer ended within the model's thoughts.
@@ -126,6 +166,7 @@ impl Verdict {
         match self {
             Verdict::TooFew => "too-few",
             Verdict::Sure => "sure",
+            Verdict::Weightless => "weightless",
             Verdict::Invalid(_) => "invalid",
             Verdict::Unfinished(_) => "unfinished",
             Verdict::Unsure(_) => "unsure",
@@ -142,6 +183,17 @@ pub struct Reranked {
     pub order: Vec<usize>,
     /// Why it is as it is.
     pub verdict: Verdict,
+    /// What the model saw and chose, if its answer counts.
+    pub choice: Option<Choice>,
+}
+
+/// What a model chose by itself: before a prior was divided out or the ranking's evidence added.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Choice {
+    /// The options as positions in the old ranking, in the order of their letters.
+    pub shown: Vec<usize>,
+    /// The letter of its choice.
+    pub letter: usize,
 }
 
 /// What the answers took.
@@ -185,4 +237,6 @@ pub struct Outcome {
     pub spent: Spent,
     /// The letters' prior that was divided out.
     pub prior: Option<Prior>,
+    /// What the mentions that it was estimated on say.
+    pub sample: Option<Sample>,
 }

@@ -2,5 +2,6 @@
 
 mod endpoint;
 mod files;
+mod fuse;
 mod rerank;
 pub mod server;

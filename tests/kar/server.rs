@@ -32,7 +32,15 @@ pub fn status(code: u16, header: &'static str) -> Act {
     Act::Say(code, json!({"error": {"message": format!("no, {KEY}")}}).to_string(), header)
 }
 
-/// A server that acts by a script and then says `A`.
+/// An answer by these letters' probabilities.
+pub fn letters(probabilities: &[(char, f64)]) -> Act {
+    let top: Vec<_> = probabilities.iter().map(|(letter, p)| json!({"token": letter, "logprob": p.ln()})).collect();
+    let content = json!([{"token": top[0]["token"], "logprob": top[0]["logprob"], "top_logprobs": top}]);
+    let choice = json!({"message": {"content": probabilities[0].0}, "logprobs": {"content": content}});
+    Act::Say(200, json!({"choices": [choice]}).to_string(), "")
+}
+
+/// A server that acts by a script, and then by a function of the request.
 pub struct Server {
     pub url: String,
     pub requests: Arc<Mutex<Vec<String>>>,
@@ -42,7 +50,16 @@ pub struct Server {
 }
 
 impl Server {
+    /// One that says `A` when its script is over.
     pub fn new(script: impl IntoIterator<Item = Act>) -> Server {
+        Server::acting(script, |_| good("A"))
+    }
+
+    pub fn acting(
+        script: impl IntoIterator<Item = Act>,
+        otherwise: impl Fn(&str) -> Act + Send + Sync + 'static,
+    ) -> Server {
+        let otherwise = Arc::new(otherwise);
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let url = format!("http://{}/v1", listener.local_addr().unwrap());
         let script: Arc<Mutex<VecDeque<Act>>> = Arc::new(Mutex::new(script.into_iter().collect()));
@@ -58,12 +75,14 @@ impl Server {
                 }
                 let (script, requests, at_once, most) =
                     (script.clone(), requests.clone(), at_once.clone(), most_at_once.clone());
+                let otherwise = otherwise.clone();
                 std::thread::spawn(move || {
                     let mut stream = stream.unwrap();
                     let Some(request) = read(&stream) else { return };
-                    requests.lock().unwrap().push(request);
+                    requests.lock().unwrap().push(request.clone());
                     most.fetch_max(1 + at_once.fetch_add(1, Ordering::SeqCst), Ordering::SeqCst);
-                    let act = script.lock().unwrap().pop_front().unwrap_or(good("A"));
+                    let next = script.lock().unwrap().pop_front();
+                    let act = next.unwrap_or_else(|| otherwise(&request));
                     at(&mut stream, act);
                     at_once.fetch_sub(1, Ordering::SeqCst);
                 });

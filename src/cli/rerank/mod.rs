@@ -1,27 +1,28 @@
 //! `fissfuse rerank`
 
+mod printed;
+
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use clap::ArgGroup;
-use fissfuse::data::{Protocol, RunFile, Skipped, Split};
+use fissfuse::data::{Dataset, Protocol, Ranking, RunFile, Skipped, Split};
 use fissfuse::device::DeviceChoice;
 use fissfuse::files;
 use fissfuse::kar::endpoint::Endpoint;
+use fissfuse::kar::model::LanguageModel;
 use fissfuse::kar::{
-    Budget, Header, Journal, Report, Scoring, Settings, Strategy, Template, Unanswered, excerpt, rerank, write_run,
+    Budget, Fusion, Header, Journal, Order, Report, Scoring, Settings, Strategy, Template, fit_weights, rerank, sample,
+    write_run,
 };
 use fissfuse::provenance::Provenance;
-use fissfuse::report::{rank_change_table, reranking_table};
 use serde_json::json;
 
+use self::printed::{print_fusion, print_report};
 use super::common::{DataArgs, at_least_one, list_skipped, progress, write_json};
 use super::language_model::LanguageModelArgs;
 use super::paths;
 use super::trace::TraceArgs;
-
-/// Invalid answers that are shown on the terminal.
-const SHOWN: usize = 3;
 
 /// Re-rank the first candidates of any ranking by asking a language model (KAR).
 ///
@@ -29,6 +30,7 @@ const SHOWN: usize = 3;
 /// such files, and what `link` writes is read too. Answers are appended to a journal as they arrive: a run that was
 /// stopped goes on where it stopped.
 #[derive(clap::Args)]
+#[command(group(ArgGroup::new("drawn").args(["order", "debias", "fuse"]).multiple(true)))]
 #[command(group(ArgGroup::new("asked").args(["llm", "endpoint", "show_prompt"]).required(true).multiple(true)))]
 pub struct Args {
     #[command(flatten)]
@@ -57,6 +59,10 @@ pub struct Args {
     #[arg(long, default_value_t = 5)]
     k: usize,
 
+    /// In which order the model sees them: as the ranking has them, drawn for each mention, or the ranking's from its end.
+    #[arg(long, value_enum, default_value_t)]
+    order: Order,
+
     /// Read the letters' logits, or a text [default: logits with --llm, generate with --endpoint].
     #[arg(long, value_enum)]
     scoring: Option<Scoring>,
@@ -77,8 +83,25 @@ pub struct Args {
     #[arg(long, value_name = "SHARE", num_args = 0..=1, require_equals = true, default_missing_value = "0.05")]
     debias: Option<f64>,
 
-    /// Draws the mentions on which that preference is estimated.
-    #[arg(long, default_value_t = 0, requires = "debias")]
+    /// Divide it out although those mentions say that the ranking gets worse.
+    #[arg(long, requires = "debias")]
+    allow_worse: bool,
+
+    /// Add the ranking's and the model's evidence, by weights that are fitted on mentions of this run file of the same
+    /// method, whose right entities are looked at (--scoring logits). The model counts only if it helps.
+    #[arg(long, value_name = "FILE", conflicts_with = "debias")]
+    fuse: Option<PathBuf>,
+
+    /// Split that its mentions belong to.
+    #[arg(long, default_value = "valid", value_name = "SPLIT", requires = "fuse")]
+    fuse_split: Split,
+
+    /// Most of its mentions that are drawn to fit the weights on.
+    #[arg(long, value_name = "N", default_value_t = 1000, value_parser = at_least_one(), requires = "fuse")]
+    fuse_mentions: usize,
+
+    /// Draws orders, and the mentions on which weights are fitted or that preference is estimated.
+    #[arg(long, default_value_t = 0, requires = "drawn")]
     seed: u64,
 
     /// Template of the instruction [default: the built-in one of the strategy; docs/kar.md].
@@ -119,6 +142,7 @@ impl Args {
     fn check_files(&self, out: &Path, journal: Option<&Path>) -> anyhow::Result<()> {
         let authorities = self.model.authorities();
         let mut reads = vec![("--ranking", self.ranking.as_path()), ("--data", &self.data.data)];
+        reads.extend(self.fuse.as_deref().map(|path| ("--fuse", path)));
         reads.extend(self.template.as_deref().map(|path| ("--template", path)));
         reads.extend(authorities.as_deref().map(|path| ("--ca-file", path)));
         reads.extend(self.model.llm.as_deref().map(|path| ("--llm", path)));
@@ -145,16 +169,37 @@ impl Args {
         }
     }
 
+    /// The rankings that weights are fitted on, if they are.
+    fn fuse_rankings(&self, dataset: &Dataset) -> anyhow::Result<Option<Vec<Ranking>>> {
+        let Some(path) = &self.fuse else { return Ok(None) };
+        let mut skipped = Skipped::default();
+        let mentions = dataset.mentions(self.fuse_split, &mut skipped)?;
+        let rankings = RunFile::read(path)?.rankings(dataset, &mentions, self.data.tolerance(), &mut skipped)?;
+        let rankings = rankings.complete(path, self.data.tolerance(), &mut skipped)?;
+        list_skipped(&skipped);
+        let drawn = sample(&rankings, self.fuse_mentions, self.seed);
+        anyhow::ensure!(
+            !drawn.is_empty(),
+            "{}: none of its {} mentions has a gold entity; --fuse needs them to fit weights by",
+            path.display(),
+            rankings.len()
+        );
+        Ok(Some(drawn))
+    }
+
     fn settings(&self) -> Settings {
         let default = if self.model.llm.is_some() { Scoring::Letters } else { Scoring::Generate };
         Settings {
             strategy: self.strategy,
             k: self.k,
+            order: self.order,
             scoring: self.scoring.unwrap_or(default),
             least_share: self.least_share,
             max_new_tokens: self.max_new_tokens,
             gate: self.gate,
             debias: self.debias,
+            allow_worse: self.allow_worse,
+            weights: None,
             seed: self.seed,
             budget: Budget { description_words: self.description_words, sentence_words: self.sentence_words },
             skip_refused: self.data.skip_bad,
@@ -165,6 +210,14 @@ impl Args {
 pub fn run(args: Args) -> anyhow::Result<()> {
     let settings = args.settings();
     settings.check()?;
+    if args.fuse.is_some() {
+        settings.check_fusable()?;
+        anyhow::ensure!(
+            args.fuse_split != args.split,
+            "--fuse-split and --split are both {}: weights are fitted on other mentions than those that are re-ranked",
+            args.split
+        );
+    }
     let out = args.out.clone().unwrap_or_default();
     let journal = if args.show_prompt { None } else { args.journal(&out)? };
     if !args.show_prompt {
@@ -173,7 +226,22 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     args.trace.clone().around_unwatched(|| ask(args, settings, out, journal))
 }
 
-fn ask(args: Args, settings: Settings, out: PathBuf, journal: Option<PathBuf>) -> anyhow::Result<()> {
+/// Fits the weights of the ranking and of the model.
+fn fuse(
+    rankings: &[Ranking],
+    dataset: &Dataset,
+    template: &Template,
+    settings: &Settings,
+    model: &mut dyn LanguageModel,
+    journal: Option<&mut Journal>,
+) -> anyhow::Result<Fusion> {
+    let bar = progress("mentions to fit weights on");
+    let fitted = fit_weights(rankings, dataset, template, settings, model, journal, &bar)?;
+    bar.finish_and_clear();
+    Ok(fitted)
+}
+
+fn ask(args: Args, mut settings: Settings, out: PathBuf, journal: Option<PathBuf>) -> anyhow::Result<()> {
     let endpoint = args.model.endpoint()?.map(Endpoint::new).transpose()?;
     let template = match &args.template {
         Some(path) => Template::read(path)?,
@@ -188,22 +256,33 @@ fn ask(args: Args, settings: Settings, out: PathBuf, journal: Option<PathBuf>) -
     list_skipped(&skipped);
     if args.show_prompt {
         let first = rankings.first().context("the run file is empty")?;
-        let entities = first.candidates.iter().take(settings.k).map(|&c| &dataset.entities()[c as usize]);
+        let shown = settings.shown(first);
+        let entities = shown.iter().map(|&at| &dataset.entities()[first.candidates[at] as usize]);
         let prompt = template.render(&first.mention, &entities.collect::<Vec<_>>(), settings.budget)?;
         println!("{}\n---\n{}\n---\n{}", prompt.system, prompt.user, prompt.reply);
         return Ok(());
     }
+    let others = args.fuse_rankings(&dataset)?;
     let (mut model, device) = args.model.open(endpoint, args.device)?;
     let header = Header::new(&*model, &settings, &template, &dataset, &run)?;
     let mut journal = journal.map(|path| Journal::open(&path, &header)).transpose()?;
     if let Some(journal) = journal.as_ref().filter(|journal| !journal.is_empty()) {
         eprintln!("going on with {} answers of {}", journal.len(), journal.path().display());
     }
+    let fusion = match others {
+        Some(others) => Some(fuse(&others, &dataset, &template, &settings, &mut *model, journal.as_mut())?),
+        None => None,
+    };
+    if let Some(fusion) = &fusion {
+        print_fusion(fusion, args.fuse_split);
+        settings.weights = Some(fusion.weights.clone());
+    }
     let bar = progress("mentions");
     let outcome = rerank(&rankings, &dataset, &template, &settings, &mut *model, journal.as_mut(), &bar)?;
     bar.finish_and_clear();
     write_run(&out, &dataset, &rankings, &outcome.reranked)?;
-    let report = Report::new(model.identity(), &settings, &rankings, mentions.len(), &outcome);
+    let mut report = Report::new(model.identity(), &settings, &rankings, mentions.len(), &outcome);
+    report.fusion = fusion;
     if let Some(path) = &args.report {
         let mut value = json!(report);
         value["protocol"] = json!(Protocol::of(rankings.iter().filter(|ranking| ranking.lacks_gold()).count()));
@@ -215,70 +294,4 @@ fn ask(args: Args, settings: Settings, out: PathBuf, journal: Option<PathBuf>) -
     let kept = journal.map(|journal| format!("; answers are kept in {}", journal.path().display()));
     println!("wrote {}{reported}{}", out.display(), kept.unwrap_or_default());
     Ok(())
-}
-
-fn print_report(report: &Report) {
-    let (k, spent) = (report.settings.k, &report.spent);
-    println!("{} mentions, the first {k} candidates of each; {}", report.mentions, report.model);
-    if let Some(table) = reranking_table(report) {
-        println!("{table}\n{}\n", report.note);
-        println!("Ranks of the right entities before (rows) and after (columns):");
-        println!("{}", rank_change_table(report));
-        let changes = &report.changes;
-        print!("{} better, {} worse, {} behind the first {k}", changes.improved, changes.degraded, changes.behind);
-        println!(" ({} of them no candidate)", report.gold_missing);
-    }
-    if report.without_gold > 0 {
-        println!("{} mentions have no gold entity: they are re-ranked and go into no metric", report.without_gold);
-    }
-    println!(
-        "asked about {} mentions in {} calls ({} more in the journal): {} invalid answers, {} refused",
-        report.asked(),
-        spent.calls,
-        spent.from_journal,
-        report.invalid.len(),
-        report.refused.len()
-    );
-    let first = |listed: &[Unanswered]| {
-        listed.iter().take(SHOWN).for_each(|u| println!("  {}: {:?}", u.mention_id, excerpt(&u.answer)));
-    };
-    first(&report.invalid);
-    first(&report.refused);
-    if !report.unfinished.is_empty() {
-        println!(
-            "{} answers ended within the model's thoughts: raise --max-new-tokens, or switch its thinking off (--body)",
-            report.unfinished.len()
-        );
-        first(&report.unfinished);
-    }
-    if !report.unsure.is_empty() {
-        println!(
-            "{} answers hardly begin with a letter, by their log-probabilities; --scoring generate reads them whole",
-            report.unsure.len()
-        );
-        first(&report.unsure);
-    }
-    if report.settings.gate.is_some() {
-        let right = report.sure_and_right.map(|s| format!("; of these, {:.1} % were right", 100.0 * s));
-        println!("the gate saved {} calls{}", spent.calls_saved, right.unwrap_or_default());
-    }
-    if report.settings.debias.is_some() && report.letter_prior.is_none() {
-        println!("nothing was debiased: no mention that was asked has {k} candidates and their letters' probabilities");
-    }
-    if let Some(prior) = &report.letter_prior {
-        let shares: Vec<String> = prior
-            .iter()
-            .enumerate()
-            .map(|(i, p)| format!("{} {:.1} %", char::from(b'A' + i as u8), 100.0 * p))
-            .collect();
-        println!("the model's preference for letters, divided out: {}", shares.join(", "));
-    }
-    println!(
-        "{} tokens of prompts, {} of them computed and not shared; {} new tokens; {:.1} s ({:.1} calls/s)",
-        spent.prompt_tokens,
-        spent.computed_tokens,
-        spent.new_tokens,
-        spent.seconds,
-        spent.calls as f64 / spent.seconds.max(1e-9)
-    );
 }

@@ -1,8 +1,12 @@
+mod fused;
+mod order;
+
 use super::*;
 use crate::data::{Mention, RunFile, Skipped, Tolerance};
 use crate::kar::Header;
+use crate::kar::instruction::Strategy;
 use crate::kar::instruction::letter;
-use crate::kar::model::Wanted;
+use crate::kar::model::{Said, Wanted};
 use crate::kar::types::Scoring;
 
 /// A model that knows which entity is right, as far as `certainty` goes, and likes letters by `prior`.
