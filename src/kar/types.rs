@@ -240,3 +240,32 @@ pub struct Outcome {
     /// What the mentions that it was estimated on say.
     pub sample: Option<Sample>,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// An experiment compares the settings in the reports that it finds with its own.
+    #[test]
+    fn settings_that_are_not_used_stand_in_no_report() {
+        let names = |settings: &Settings| -> Vec<String> {
+            let value = serde_json::to_value(settings).unwrap();
+            value.as_object().unwrap().keys().cloned().collect()
+        };
+        let before = [
+            "strategy",
+            "k",
+            "scoring",
+            "least_share",
+            "max_new_tokens",
+            "gate",
+            "debias",
+            "seed",
+            "budget",
+            "skip_refused",
+        ];
+        assert_eq!(names(&Settings::default()), before);
+        let used = Settings { order: Order::Shuffled, allow_worse: true, ..Settings::default() };
+        assert_eq!(names(&used).len(), before.len() + 2);
+    }
+}

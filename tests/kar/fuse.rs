@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use serde_json::{Value, json};
 
-use super::rerank::{MENTIONS, by_server, world};
+use super::rerank::{MENTIONS, by_llama, by_server, world, write_llama};
 use super::server::{Act, Server, good, letters};
 use crate::support::{World, refuse, replace, run, succeed};
 
@@ -143,6 +143,23 @@ fn a_model_without_weight_is_not_asked_about_the_test_split() {
         assert_eq!(report["fusion"]["weights"]["model"], json!(0.0));
         assert_eq!((&report["before"], &report["weightless"]), (&report["after"], &json!(MENTIONS)));
     }
+}
+
+#[test]
+fn a_random_llama_has_no_weight_and_moves_nothing_and_so_again_from_its_journal() {
+    let world = world_with_valid();
+    write_llama(&world);
+    let more = ["--least-share", "0", "--order", "shuffled", "--fuse", world.arg("valid-run.jsonl")];
+    let args = [&by_llama(&world)[..], &more].concat();
+    for calls in ["50 calls, 0 more", "0 calls, 50 more"] {
+        let printed = succeed(&args);
+        assert!(printed.contains(calls) && printed.contains("the model counts 0"), "{printed}");
+        assert_eq!(candidates(&world, "new.jsonl"), candidates(&world, "run.jsonl"));
+    }
+    // Letters that it would not say are nothing to fit by.
+    fs::remove_file(world.path("new.jsonl.journal.jsonl")).unwrap();
+    let share = replace(args, "--least-share", "0.1");
+    refuse(&share, &["0 of 60 drawn mentions", "50 answers do not begin with a letter", "--least-share"]);
 }
 
 #[test]

@@ -29,10 +29,15 @@ pub fn world() -> World {
 /// The same with a small random Llama.
 fn world_with_llama() -> World {
     let world = world();
+    write_llama(&world);
+    world
+}
+
+/// A small random Llama beside what else there is.
+pub fn write_llama(world: &World) {
     let texts =
         ["Which entity does the mention refer to? Answer with one letter: A, B or C.", "Text: a red ball, a box"];
     write_random(&world.path("llama"), &Preset::Tiny.config(), Precision::F32, 3, texts.into_iter()).unwrap();
-    world
 }
 
 fn rerank(world: &World) -> Vec<&'static str> {
@@ -40,7 +45,7 @@ fn rerank(world: &World) -> Vec<&'static str> {
     [&["rerank"][..], &files, &["--report", world.arg("report.json")]].concat()
 }
 
-fn by_llama(world: &World) -> Vec<&'static str> {
+pub fn by_llama(world: &World) -> Vec<&'static str> {
     [&rerank(world)[..], &["--llm", world.arg("llama")]].concat()
 }
 
