@@ -2,7 +2,7 @@
 //! say. That prior is estimated on a few mentions, which are asked once for each cyclic permutation of their options,
 //! and divided out of the answers about all others.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::gain::{Gain, LEAST_MENTIONS};
 use crate::error::{Error, Result};
@@ -62,7 +62,7 @@ impl Prior {
 }
 
 /// What the mentions say that were asked under every rotation of their options.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Sample {
     /// Mentions whose letters' probabilities are known under every rotation.
     pub mentions: usize,

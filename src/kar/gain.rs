@@ -1,6 +1,6 @@
 //! Differences between two ways to rank the same mentions.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::error::Result;
 use crate::eval::statistics::{Interval, Resampling, bootstrap};
@@ -9,7 +9,7 @@ use crate::eval::statistics::{Interval, Resampling, bootstrap};
 const RESAMPLING: Resampling = Resampling { resamples: 10_000, seed: 0 };
 
 /// A mean difference over some mentions.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Gain {
     /// Its mean.
     pub mean: f64,

@@ -42,7 +42,7 @@ impl RankChanges {
 }
 
 /// How the model by itself did with what stood at a letter: without a prior divided out or a ranking's evidence added.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AtLetter {
     /// The letter.
     pub letter: char,

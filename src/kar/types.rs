@@ -197,7 +197,7 @@ pub struct Choice {
 }
 
 /// What the answers took.
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Spent {
     /// Questions that a model was asked in this run.
     pub calls: usize,

@@ -4,7 +4,7 @@
 
 mod logit;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 pub use self::logit::log_softmax;
 use self::logit::{Case, fit as maximum};
@@ -64,7 +64,7 @@ impl Evidence {
 }
 
 /// How much the ranking and the model count.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Weights {
     /// Of the ranker's scores; of `-ln(rank)` where it has none.
     pub ranker: f64,
@@ -108,7 +108,7 @@ pub fn of_ranking(ranking: &Ranking, shown: &[usize]) -> Vec<f64> {
 }
 
 /// What came of fitting.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Fusion {
     /// Mentions that it was tried on.
     pub mentions: usize,
