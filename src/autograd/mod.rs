@@ -1,13 +1,16 @@
 //! Automatic differentiation: what an operation must say of itself, and the tape that runs operations and their backwards.
 
 mod cost;
+mod grads;
 mod profile;
 mod tape;
 
 pub use cost::{Account, Cost, KernelWork};
+pub use grads::{InputGrads, InstanceGrads};
 pub use profile::{Profile, Sample, Timed};
-pub use tape::{Gradients, InputGrads, Tape, Var};
+pub use tape::{Gradients, Tape, Var};
 
+use crate::device::Gpu;
 use crate::error::{Error, Result};
 use crate::tensor::Tensor;
 
@@ -25,7 +28,7 @@ pub trait Op: 'static {
     /// What forward and backward cost on inputs of these shapes.
     fn cost(&self, inputs: &[&[usize]]) -> Cost;
 
-    /// Computes the output and what backward will need.
+    /// Computes the output and what backward will need; where instances share launches, on the host alone.
     fn forward(&self, inputs: &[&Tensor]) -> Result<(Tensor, Self::Saved)>;
 
     /// Adds the gradients of the inputs that need one. `grad` is the gradient of the output.
@@ -33,4 +36,41 @@ pub trait Op: 'static {
         let _ = (saved, grad, grads);
         Err(Error::NoBackward { op: self.name() })
     }
+
+    /// Computes several instances on a device, none of which depends on another: those whose kernels know how to share
+    /// launches.
+    fn forward_together(gpu: &Gpu, ops: &[Self], inputs: &[Vec<&Tensor>]) -> Result<Vec<(Tensor, Self::Saved)>>
+    where
+        Self: Sized,
+    {
+        let _ = gpu;
+        ops.iter().zip(inputs).map(|(op, inputs)| op.forward(inputs)).collect()
+    }
+
+    /// The backward of [`Op::forward_together`], of the instances whose outputs have a gradient.
+    fn backward_together(gpu: &Gpu, reached: Vec<Reached<Self>>, grads: &mut InstanceGrads) -> Result<()>
+    where
+        Self: Sized,
+    {
+        let _ = gpu;
+        each_backward(reached, grads)
+    }
+}
+
+/// Runs the backward of each.
+fn each_backward<O: Op>(reached: Vec<Reached<O>>, grads: &mut InstanceGrads) -> Result<()> {
+    let one = |Reached { op, number, saved, grad }: Reached<O>| op.backward(saved, &grad, &mut grads.of(number));
+    reached.into_iter().try_for_each(one)
+}
+
+/// An instance of an operation whose output has a gradient.
+pub struct Reached<'a, O: Op> {
+    /// The instance.
+    pub op: &'a O,
+    /// Its number among all instances.
+    pub number: usize,
+    /// What its forward saved.
+    pub saved: O::Saved,
+    /// The gradient of its output.
+    pub grad: Tensor,
 }

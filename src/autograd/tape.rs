@@ -5,8 +5,8 @@
 
 use std::cell::RefCell;
 
-use super::{Op, Profile, Sample};
-use crate::device::cuda::Target;
+use super::grads::Input;
+use super::{InstanceGrads, Op, Profile, Reached, Sample, each_backward};
 use crate::device::{Clock, Gpu};
 use crate::error::{Error, Result};
 use crate::span;
@@ -37,21 +37,23 @@ impl Var {
     }
 }
 
-type Backward = Box<dyn FnOnce(&Tensor, &mut InputGrads) -> Result<()>>;
+/// From the gradients of all outputs, of which some may have none.
+type Backward = Box<dyn FnOnce(Vec<Option<Tensor>>, &mut InstanceGrads) -> Result<()>>;
 
-struct Node {
-    op: &'static str,
-    /// Its number among the notes of the profile, if there is one.
-    noted: Option<usize>,
-    backward: Option<Backward>,
-    /// Node, name and shape of each input that needs a gradient; `None` for constants.
-    inputs: Vec<Option<Input>>,
+/// A tracked tensor: a leaf, or an output of an operation, whose first output knows the operation.
+enum Node {
+    Leaf,
+    Output,
+    Operation(Operation),
 }
 
-struct Input {
-    node: usize,
+struct Operation {
     name: &'static str,
-    shape: Vec<usize>,
+    /// Its number among the notes of the profile, if there is one.
+    noted: Option<usize>,
+    backward: Backward,
+    /// Those of each instance that need a gradient; `None` for constants.
+    inputs: Vec<Vec<Option<Input>>>,
 }
 
 /// Records what is computed from tracked tensors.
@@ -89,8 +91,7 @@ impl Tape {
 
     /// A tracked tensor that gradients are wanted for.
     pub fn leaf(&self, tensor: Tensor) -> Var {
-        let node =
-            self.recording.then(|| self.push(Node { op: "leaf", noted: None, backward: None, inputs: Vec::new() }));
+        let node = self.recording.then(|| self.push(Node::Leaf));
         Var { node, tensor }
     }
 
@@ -98,36 +99,67 @@ impl Tape {
     ///
     /// Fails if the inputs do not lie on one device.
     pub fn apply<O: Op>(&self, op: O, inputs: &[&Var]) -> Result<Var> {
-        let tensors: Vec<&Tensor> = inputs.iter().map(|v| &v.tensor).collect();
-        on_one_device(&op, &tensors)?;
-        let _span = span!(op.name(), "forward");
-        let on_device = on_device(tensors.first().and_then(|tensor| tensor.gpu()), op.name(), "forward");
+        let name = op.name();
+        let output = self.apply_all(vec![op], &[inputs.to_vec()])?.pop();
+        output.ok_or_else(|| Error::shape(name, "has no output"))
+    }
+
+    /// Runs several instances of an operation as one, none of which depends on another: each on its inputs. Gives the output
+    /// of each.
+    ///
+    /// Fails if the inputs do not lie on one device.
+    pub fn apply_all<O: Op>(&self, ops: Vec<O>, inputs: &[Vec<&Var>]) -> Result<Vec<Var>> {
+        let Some(name) = ops.first().map(O::name) else { return Ok(Vec::new()) };
+        if ops.len() != inputs.len() {
+            return Err(Error::shape(name, format!("{} instances on the inputs of {}", ops.len(), inputs.len())));
+        }
+        let tensors: Vec<Vec<&Tensor>> = inputs.iter().map(|of| of.iter().map(|v| &v.tensor).collect()).collect();
+        on_one_device(&ops, &tensors)?;
+        let _span = span!(name, "forward");
+        let gpu = tensors.iter().flatten().next().and_then(|tensor| tensor.gpu());
+        let on_device = on_device(gpu, name, "forward");
         let start = self.profile.as_ref().map(Profile::now).transpose()?;
-        let (output, saved) = op.forward(&tensors)?;
+        let results = match gpu {
+            Some(gpu) => O::forward_together(gpu, &ops, &tensors)?,
+            None => ops.iter().zip(&tensors).map(|(op, of)| op.forward(of)).collect::<Result<_>>()?,
+        };
+        let (outputs, saved): (Vec<Tensor>, Vec<O::Saved>) = results.into_iter().unzip();
         let sample = || {
-            let shapes: Vec<&[usize]> = tensors.iter().map(|t| t.shape()).collect();
-            let leaves = inputs.iter().filter_map(|v| self.leaf_size(v)).collect();
-            Sample { op: op.name(), cost: op.cost(&shapes), leaves }
+            let shapes = tensors.iter().map(|of| of.iter().map(|t| t.shape()).collect::<Vec<_>>());
+            let cost = ops.iter().zip(shapes).map(|(op, shapes)| op.cost(&shapes)).sum();
+            let leaves = inputs.iter().flatten().filter_map(|v| self.leaf_size(v)).collect();
+            Sample { op: name, cost, leaves }
         };
         let noted = self.profile.as_ref().zip(start).map(|(profile, start)| profile.ran(start, sample)).transpose()?;
         drop(on_device);
-        if inputs.iter().all(|v| v.node.is_none()) {
-            return Ok(Var::constant(output));
+        let tracked: Vec<bool> = inputs.iter().map(|of| of.iter().any(|v| v.node.is_some())).collect();
+        if !tracked.contains(&true) {
+            return Ok(outputs.into_iter().map(Var::constant).collect());
         }
-        let tracked = |(i, v): (usize, &&Var)| {
+        let input = |op: &O, i: usize, v: &Var| {
             v.node.map(|node| Input { node, name: op.input_name(i), shape: v.tensor.shape().to_vec() })
         };
-        let node = Node {
-            op: op.name(),
-            noted,
-            inputs: inputs.iter().enumerate().map(tracked).collect(),
-            backward: Some(Box::new(move |grad, grads| op.backward(saved, grad, grads))),
-        };
-        Ok(Var { node: Some(self.push(node)), tensor: output })
+        let of_instance = |(op, of): (&O, &Vec<&Var>)| of.iter().enumerate().map(|(i, v)| input(op, i, v)).collect();
+        let inputs = ops.iter().zip(inputs).map(of_instance).collect();
+        let backward: Backward = Box::new(move |grads, to| {
+            let instances = ops.iter().zip(saved).zip(grads).enumerate();
+            let reached = |(number, ((op, saved), grad)): (usize, ((_, _), Option<Tensor>))| {
+                grad.map(|grad| Reached { op, number, saved, grad })
+            };
+            let reached = instances.filter_map(reached).collect();
+            match to.gpu().cloned() {
+                Some(gpu) => O::backward_together(&gpu, reached, to),
+                None => each_backward(reached, to),
+            }
+        });
+        let first = self.push(Node::Operation(Operation { name, noted, backward, inputs }));
+        self.nodes.borrow_mut().extend((1..outputs.len()).map(|_| Node::Output));
+        let placed = outputs.into_iter().zip(tracked).enumerate();
+        Ok(placed.map(|(i, (tensor, tracked))| Var { node: tracked.then_some(first + i), tensor }).collect())
     }
 
     fn leaf_size(&self, var: &Var) -> Option<(usize, usize)> {
-        let node = var.node.filter(|&node| self.nodes.borrow()[node].backward.is_none())?;
+        let node = var.node.filter(|&node| matches!(self.nodes.borrow()[node], Node::Leaf))?;
         Some((node, var.tensor.len()))
     }
 
@@ -146,80 +178,25 @@ impl Tape {
         let mut nodes = self.nodes.into_inner();
         let mut grads: Vec<Option<Tensor>> = nodes.iter().map(|_| None).collect();
         grads[last] = Some(seed);
-        while let Some(mut node) = nodes.pop() {
+        while let Some(node) = nodes.pop() {
             let index = nodes.len();
-            let Some(backward) = node.backward.take() else { continue };
-            let Some(grad) = grads[index].take() else { continue };
-            let gpu = grad.gpu().cloned();
-            let _span = span!(node.op, "backward");
-            let _on_device = on_device(gpu.as_ref(), node.op, "backward");
+            let Node::Operation(Operation { name, noted, backward, inputs }) = node else { continue };
+            // Whatever reads one of the outputs stands behind all of them.
+            let of_outputs: Vec<Option<Tensor>> =
+                grads[index..index + inputs.len()].iter_mut().map(Option::take).collect();
+            let Some(gpu) = of_outputs.iter().flatten().next().map(|grad| grad.gpu().cloned()) else { continue };
+            let _span = span!(name, "backward");
+            let _on_device = on_device(gpu.as_ref(), name, "backward");
             let start = self.profile.as_ref().map(Profile::now).transpose()?;
-            let mut inputs = InputGrads { op: node.op, inputs: &node.inputs, grads: &mut grads, gpu, written: 0 };
-            backward(&grad, &mut inputs)?;
-            inputs.finish()?;
-            // Giving back what nobody needs any more is part of it.
-            drop(grad);
-            if let (Some(profile), Some(noted), Some(start)) = (&self.profile, node.noted, start) {
+            let reached = of_outputs.iter().map(Option::is_some).collect();
+            let mut to = InstanceGrads::new(name, &inputs, &mut grads, gpu, reached);
+            backward(of_outputs, &mut to)?;
+            to.finish()?;
+            if let (Some(profile), Some(noted), Some(start)) = (&self.profile, noted, start) {
                 profile.ran_back(noted, start)?;
             }
         }
         Ok(Gradients(grads))
-    }
-}
-
-/// Where an operation's backward puts the gradients of its inputs.
-pub struct InputGrads<'a> {
-    op: &'static str,
-    inputs: &'a [Option<Input>],
-    grads: &'a mut [Option<Tensor>],
-    /// Where the gradients lie.
-    gpu: Option<Gpu>,
-    /// Bit i: input i was written.
-    written: u64,
-}
-
-impl InputGrads<'_> {
-    /// The gradient of input `i` to add to (zeros at first), or `None` if it needs none.
-    pub fn get(&mut self, i: usize) -> Option<&mut [f32]> {
-        let input = self.inputs[i].as_ref()?;
-        self.written |= 1 << i;
-        Some(self.grads[input.node].get_or_insert_with(|| Tensor::zeros(input.shape.clone())).data_mut())
-    }
-
-    /// As [`InputGrads::get`], on the device where the output's gradient lies; null if it needs none. Whoever asks first
-    /// must write all of it.
-    pub fn on_device(&mut self, i: usize) -> Result<Target> {
-        let (Some(input), Some(gpu)) = (&self.inputs[i], &self.gpu) else { return Ok(Target::NULL) };
-        self.written |= 1 << i;
-        let slot = &mut self.grads[input.node];
-        let adds = slot.is_some();
-        if !adds {
-            let memory = gpu.alloc("gradients", input.shape.iter().product())?;
-            *slot = Some(Tensor::on_device(&input.shape[..], memory)?);
-        }
-        slot.as_mut().map_or(Ok(Target::NULL), |slot| Ok(Target { at: slot.ptr_mut()?, adds }))
-    }
-
-    /// The gradient of input `i`, if it needs one, gets nothing from this operation.
-    pub fn nothing_on_device(&mut self, i: usize) -> Result<()> {
-        let (Some(input), Some(gpu)) = (&self.inputs[i], &self.gpu) else { return Ok(()) };
-        self.written |= 1 << i;
-        let slot = &mut self.grads[input.node];
-        if slot.is_none() {
-            let zeros = gpu.zeros("gradients", input.shape.iter().product())?;
-            *slot = Some(Tensor::on_device(&input.shape[..], zeros)?);
-        }
-        Ok(())
-    }
-
-    fn finish(self) -> Result<()> {
-        let dropped = |(i, input): (usize, &Option<Input>)| {
-            input.as_ref().filter(|_| self.written & (1 << i) == 0).map(|input| input.name)
-        };
-        match self.inputs.iter().enumerate().find_map(dropped) {
-            Some(input) => Err(Error::DroppedGradient { op: self.op, input }),
-            None => Ok(()),
-        }
     }
 }
 
@@ -234,19 +211,21 @@ impl Gradients {
 }
 
 /// Kernels take places in memory, which do not say whose memory it is.
-fn on_one_device<O: Op>(op: &O, inputs: &[&Tensor]) -> Result<()> {
+fn on_one_device<O: Op>(ops: &[O], inputs: &[Vec<&Tensor>]) -> Result<()> {
     let place = |tensor: &Tensor| tensor.gpu().map(Gpu::ordinal);
-    let Some((first, rest)) = inputs.split_first() else { return Ok(()) };
-    let Some(other) = rest.iter().position(|tensor| place(tensor) != place(first)) else { return Ok(()) };
+    let named = ops.iter().zip(inputs).flat_map(|(op, of)| of.iter().enumerate().map(|(i, t)| (op.input_name(i), *t)));
+    let Some((name, first)) = named.clone().next() else { return Ok(()) };
+    let Some((other_name, other)) = named.clone().find(|(_, tensor)| place(tensor) != place(first)) else {
+        return Ok(());
+    };
     let said = |tensor: &Tensor| tensor.gpu().map_or("the host".to_string(), |gpu| format!("{gpu:?}"));
-    let (name, other_name) = (op.input_name(0), op.input_name(other + 1));
-    Err(Error::shape(op.name(), format!("{name} lies on {}, {other_name} on {}", said(first), said(rest[other]))))
+    Err(Error::shape(ops[0].name(), format!("{name} lies on {}, {other_name} on {}", said(first), said(other))))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::autograd::Cost;
+    use crate::autograd::{Cost, InputGrads};
 
     /// y = a + b, with a backward as lazy as told.
     struct Lazy {
@@ -358,6 +337,28 @@ mod tests {
         let timed = profile.timed().unwrap();
         assert_eq!(timed.iter().map(|op| op.backward.is_some()).collect::<Vec<_>>(), [false, true, false, true]);
         assert!(timed.iter().all(|op| op.sample.op == "lazy" && op.forward >= 0.0));
+    }
+
+    #[test]
+    fn instances_that_no_gradient_flows_to_are_left_out() {
+        let profile = Profile::new(Clock::Host);
+        let tape = Tape::recording().timed(&profile);
+        let (a, b) = (tape.leaf(ones(2)), Var::constant(ones(2)));
+        let op = |answers| Lazy { answers };
+        let instances = vec![op(&[0, 1][..]), op(&[]), op(&[]), op(&[0])];
+        let inputs = [vec![&a, &a], vec![&a, &b], vec![&b, &b], vec![&a, &b]];
+        let outputs = tape.apply_all(instances, &inputs).unwrap();
+        assert!(outputs.iter().all(|output| output.tensor().data() == [2.0; 2]) && outputs[2].node.is_none());
+        let out = tape.apply(op(&[0, 1]), &[&outputs[3], &outputs[0]]).unwrap();
+        assert_eq!(tape.samples().len(), 2);
+        let mut grads = tape.backward(&out, ones(2)).unwrap();
+        assert_eq!(grads.take(&a).unwrap().data(), [3.0; 2]);
+        // A gradient that an instance drops is noticed.
+        let tape = Tape::recording();
+        let a = tape.leaf(ones(2));
+        let outputs = tape.apply_all(vec![op(&[0, 1]), op(&[0])], &[vec![&a, &a], vec![&a, &a]]).unwrap();
+        let error = tape.backward(&outputs[1], ones(2)).err().unwrap();
+        assert!(matches!(error, Error::DroppedGradient { op: "lazy", input: "b" }));
     }
 
     #[test]
