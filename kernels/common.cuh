@@ -13,6 +13,39 @@
 constexpr int WARP = 32;
 constexpr unsigned ALL_LANES = 0xffffffffu;
 
+// The argument of a kernel that works on up to N instances at once (src/device/cuda/launches.rs).
+template <typename T, int N>
+struct Instances {
+    T of[N];
+    // The block with which each begins: one after the other, but those that follow another of the same blocks.
+    int first[N];
+    // The instance that the same blocks go on with, which writes to the same places, or -1.
+    int next[N];
+    int count, padding;
+};
+
+// The instance that this block begins with.
+template <typename T, int N>
+__device__ inline int first_instance(const Instances<T, N>& all) {
+    int mine = 0;
+    for (int i = 1; i < all.count; ++i)
+        if (static_cast<int>(blockIdx.x) >= all.first[i]) mine = i;
+    return mine;
+}
+
+// Calls `work` with each of this block's instances, and the block's number among those of the instance.
+template <typename T, int N, typename Work>
+__device__ inline void each_instance(const Instances<T, N>& all, Work work) {
+    int i = first_instance(all), block = blockIdx.x - all.first[i];
+    while (true) {
+        work(all.of[i], block);
+        i = all.next[i];
+        if (i < 0) return;
+        // Its shared memory is still in use.
+        __syncthreads();
+    }
+}
+
 // Sum over the lanes of a warp, in every lane.
 __device__ inline float warp_sum(float x) {
     for (int offset = WARP / 2; offset > 0; offset /= 2) x += __shfl_xor_sync(ALL_LANES, x, offset);

@@ -17,35 +17,38 @@ struct LayerNormForward {
     int padding;
 };
 
-extern "C" __global__ void __launch_bounds__(128) layer_norm_forward(LayerNormForward n) {
-    int row = blockIdx.x * 4 + threadIdx.x / WARP, lane = threadIdx.x % WARP;
-    if (row >= n.rows) return;
-    bool fours = by_fours(n.d);
-    float values[LANE_VALUES], other[LANE_VALUES], sum = 0;
-    load_row(values, n.x + static_cast<int64_t>(row) * n.d, n.d, fours);
-    if (n.residual) {
-        load_row(other, n.residual + static_cast<int64_t>(n.residual_row[row]) * n.d, n.d, fours);
-        add_scaled(values, 1.0f, other);
-    }
+extern "C" __global__ void __launch_bounds__(128)
+    layer_norm_forward(const __grid_constant__ Instances<LayerNormForward, 16> all) {
+    each_instance(all, [](const LayerNormForward& n, int block) {
+        int row = block * 4 + threadIdx.x / WARP, lane = threadIdx.x % WARP;
+        if (row >= n.rows) return;
+        bool fours = by_fours(n.d);
+        float values[LANE_VALUES], other[LANE_VALUES], sum = 0;
+        load_row(values, n.x + static_cast<int64_t>(row) * n.d, n.d, fours);
+        if (n.residual) {
+            load_row(other, n.residual + static_cast<int64_t>(n.residual_row[row]) * n.d, n.d, fours);
+            add_scaled(values, 1.0f, other);
+        }
 #pragma unroll
-    for (int v = 0; v < LANE_VALUES; ++v) sum += values[v];
-    float mean = warp_sum(sum) / n.d, squares = 0;
+        for (int v = 0; v < LANE_VALUES; ++v) sum += values[v];
+        float mean = warp_sum(sum) / n.d, squares = 0;
 #pragma unroll
-    for (int v = 0; v < LANE_VALUES; ++v) {
-        float distance = lane_column(v, fours) < n.d ? values[v] - mean : 0.0f;
-        squares += distance * distance;
-    }
-    float rstd = rsqrtf(warp_sum(squares) / n.d + n.eps);
+        for (int v = 0; v < LANE_VALUES; ++v) {
+            float distance = lane_column(v, fours) < n.d ? values[v] - mean : 0.0f;
+            squares += distance * distance;
+        }
+        float rstd = rsqrtf(warp_sum(squares) / n.d + n.eps);
 #pragma unroll
-    for (int v = 0; v < LANE_VALUES; ++v) values[v] = (values[v] - mean) * rstd;
-    store_row(n.xhat + static_cast<int64_t>(row) * n.d, values, n.d, fours);
-    float gamma[LANE_VALUES];
-    load_row(gamma, n.gamma, n.d, fours);
-    load_row(other, n.beta, n.d, fours);
+        for (int v = 0; v < LANE_VALUES; ++v) values[v] = (values[v] - mean) * rstd;
+        store_row(n.xhat + static_cast<int64_t>(row) * n.d, values, n.d, fours);
+        float gamma[LANE_VALUES];
+        load_row(gamma, n.gamma, n.d, fours);
+        load_row(other, n.beta, n.d, fours);
 #pragma unroll
-    for (int v = 0; v < LANE_VALUES; ++v) values[v] = fmaf(values[v], gamma[v], other[v]);
-    store_row(n.out + static_cast<int64_t>(row) * n.d, values, n.d, fours);
-    if (lane == 0) n.rstd[row] = rstd;
+        for (int v = 0; v < LANE_VALUES; ++v) values[v] = fmaf(values[v], gamma[v], other[v]);
+        store_row(n.out + static_cast<int64_t>(row) * n.d, values, n.d, fours);
+        if (lane == 0) n.rstd[row] = rstd;
+    });
 }
 
 // dx = rstd * (g - mean(g) - xhat * mean(g * xhat)), g = dy * gamma; partial[b] = [dgamma || dbeta || sums of dx] over the
@@ -62,11 +65,11 @@ struct LayerNormBackward {
 };
 
 template <typename T>
-__device__ inline void layer_norm_backward(const LayerNormBackward& n) {
+__device__ inline void layer_norm_backward(const LayerNormBackward& n, int block) {
     constexpr int SUMS = 3;
     __shared__ alignas(16) float sums[4][SUMS][LANE_VALUES * WARP];
     int warp = threadIdx.x / WARP;
-    int first = blockIdx.x * n.rows_per_block, last = min(first + n.rows_per_block, n.rows);
+    int first = block * n.rows_per_block, last = min(first + n.rows_per_block, n.rows);
     bool fours = by_fours(n.d);
     float totals[SUMS][LANE_VALUES] = {}, gamma[LANE_VALUES];
     load_row(gamma, n.gamma, n.d, fours);
@@ -98,13 +101,15 @@ __device__ inline void layer_norm_backward(const LayerNormBackward& n) {
         int which = e / n.d, column = e % n.d;
         float sum = 0;
         for (int w = 0; w < 4; ++w) sum += sums[w][which][column];
-        n.partial[static_cast<int64_t>(blockIdx.x) * SUMS * n.d + e] = sum;
+        n.partial[static_cast<int64_t>(block) * SUMS * n.d + e] = sum;
     }
 }
 
-extern "C" __global__ void __launch_bounds__(128) layer_norm_backward_f32(LayerNormBackward n) {
-    layer_norm_backward<float>(n);
+extern "C" __global__ void __launch_bounds__(128)
+    layer_norm_backward_f32(const __grid_constant__ Instances<LayerNormBackward, 16> all) {
+    each_instance(all, [](const LayerNormBackward& n, int block) { layer_norm_backward<float>(n, block); });
 }
-extern "C" __global__ void __launch_bounds__(128) layer_norm_backward_bf16(LayerNormBackward n) {
-    layer_norm_backward<__nv_bfloat16>(n);
+extern "C" __global__ void __launch_bounds__(128)
+    layer_norm_backward_bf16(const __grid_constant__ Instances<LayerNormBackward, 16> all) {
+    each_instance(all, [](const LayerNormBackward& n, int block) { layer_norm_backward<__nv_bfloat16>(n, block); });
 }

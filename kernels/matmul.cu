@@ -3,11 +3,13 @@
 //
 //   A(i, k) = a[i * a_row + k * a_col], m x k;  B(k, j) = b[k * b_row + j * b_col], k x n;  C(i, j) = c[i * c_row + j]
 //
-// A launch has up to PRODUCTS of them, of which none reads what another writes. matmul_tf32: 64 x 64 tiles of C, 128 threads,
-// operands rounded to tf32 (11 bits) on tensor cores, f32 sums; matmul_f32: the same tiles, 256 threads, f32 throughout. Grid:
-// the products' tiles of m, of n, batch and splits, one after the other. With splits > 1 each part of k writes a block of
-// its own, m x n and on, which reduce_partials (reduce.cu) adds up. With `row_sums` the sums of A's rows over k,
-// in f32, which are a bias's gradient where the product is its weight's, are put there, or behind the block of each part; A must then be contiguous along i. Reference: src/ops/matmul/mod.rs, src/ops/linear/rows.rs.
+// A launch has up to PRODUCTS of them, of which none reads what another writes, but those that add to the same C: the same
+// blocks compute these one after the other. matmul_tf32: 64 x 64 tiles of C, 128 threads, operands rounded to tf32 (11 bits) on
+// tensor cores, f32 sums; matmul_f32: the same tiles, 256 threads, f32 throughout. Blocks of a product: tiles of m, of n, batch
+// and splits. With splits > 1 each part of k writes a block of its own, m x n and on, which reduce_partials (reduce.cu) adds
+// up. With `row_sums` the sums of A's rows over k, in f32, which are a bias's gradient where the product is its weight's, are
+// put there, or behind the block of each part; A must then be contiguous along i. Reference: src/ops/matmul/mod.rs,
+// src/ops/linear/rows.rs.
 #include "common.cuh"
 
 struct Gemm {
@@ -18,24 +20,18 @@ struct Gemm {
     // As C lies: what is not above 0 there is 0 in C.
     const float* mask;
     float* row_sums;
-    int64_t a_row, a_col, b_row, b_col, c_row, mask_row;
+    int a_row, a_col, b_row, b_col, c_row, mask_row;
     // From one product of a batch to the next.
-    int64_t a_batch, b_batch, c_batch, bias_batch, row_sums_batch;
+    int a_batch, b_batch, c_batch, bias_batch, row_sums_batch;
     // From one part of k to the next.
-    int64_t c_split;
+    int c_split;
     int m, n, k, splits;
     float alpha;
     int accumulate, relu, batches, row_sums_add, padding;
 };
 
-constexpr int PRODUCTS = 8;
-
-struct Gemms {
-    Gemm of[PRODUCTS];
-    // The block with which each begins.
-    int first[PRODUCTS];
-    int count, padding;
-};
+// As many as an argument of 4 KB holds.
+constexpr int PRODUCTS = 28;
 
 constexpr int TILE = 64;
 
@@ -56,16 +52,11 @@ struct Part {
     int first_k, last_k;
 };
 
-__device__ inline int product_of(const Gemms& all) {
-    int product = 0;
-    while (product + 1 < all.count && static_cast<int>(blockIdx.x) >= all.first[product + 1]) ++product;
-    return product;
-}
-
-// Of product g, whose blocks begin with `first`.
-__device__ inline Part part_of(const Gemm& g, int first) {
-    int tiles_m = (g.m + TILE - 1) / TILE, tiles = tiles_m * ((g.n + TILE - 1) / TILE), block = blockIdx.x - first;
-    int z = block / tiles, batch = z / g.splits, split = z % g.splits;
+// Of a block of product g.
+__device__ inline Part part_of(const Gemm& g, int block) {
+    int tiles_m = (g.m + TILE - 1) / TILE, tiles = tiles_m * ((g.n + TILE - 1) / TILE);
+    int z = block / tiles, split = z % g.splits;
+    int64_t batch = z / g.splits;
     // Parts of k are whole tiles.
     int length = ((g.k + DEPTH - 1) / DEPTH + g.splits - 1) / g.splits * DEPTH;
     Part part{g.a + batch * g.a_batch,
@@ -79,7 +70,7 @@ __device__ inline Part part_of(const Gemm& g, int first) {
               min(split * length, g.k),
               min((split + 1) * length, g.k)};
     if (g.splits > 1) {
-        part.c = g.c + z * g.c_split;
+        part.c = g.c + static_cast<int64_t>(z) * g.c_split;
         part.c_row = g.n;
         if (g.row_sums) part.row_sums = part.c + static_cast<int64_t>(g.m) * g.n;
     }
@@ -127,7 +118,7 @@ __device__ inline void store_tile(const Gemm& g, const Part& part, const float* 
         float4 zeros = make_float4(0.0f, 0.0f, 0.0f, 0.0f), ones = make_float4(1.0f, 1.0f, 1.0f, 1.0f);
         float4 before = g.accumulate ? load_four(to, 1, there) : zeros;
         float4 bias = part.bias ? load_four(part.bias + j, 1, there) : zeros;
-        float4 mask = g.mask ? load_four(g.mask + i * g.mask_row + j, 1, there) : ones;
+        float4 mask = g.mask ? load_four(g.mask + static_cast<int64_t>(i) * g.mask_row + j, 1, there) : ones;
         auto finished = [&](float sum, float before, float bias, float mask) {
             float value = g.alpha * sum + before + bias;
             if (g.relu) value = fmaxf(value, 0.0f);
@@ -286,26 +277,26 @@ __device__ inline void tile_tf32(const Gemm& g, const Part& part, float* shared)
         store_row_sums<128>(g, part, row_sums, reinterpret_cast<float(*)[TILE]>(shared));
 }
 
-extern "C" __global__ void __launch_bounds__(256, 2) matmul_f32(const __grid_constant__ Gemms all) {
+extern "C" __global__ void __launch_bounds__(256, 2) matmul_f32(const __grid_constant__ Instances<Gemm, PRODUCTS> all) {
     __shared__ alignas(16) float shared[TILE * C_PITCH];
-    int product = product_of(all);
-    const Gemm& g = all.of[product];
-    Part part = part_of(g, all.first[product]);
-    bool a_along_k = g.a_col == 1, b_along_k = g.b_row == 1;
-    if (a_along_k && b_along_k) tile_f32<true, true>(g, part, shared);
-    else if (a_along_k) tile_f32<true, false>(g, part, shared);
-    else if (b_along_k) tile_f32<false, true>(g, part, shared);
-    else tile_f32<false, false>(g, part, shared);
+    each_instance(all, [&](const Gemm& g, int block) {
+        Part part = part_of(g, block);
+        bool a_along_k = g.a_col == 1, b_along_k = g.b_row == 1;
+        if (a_along_k && b_along_k) tile_f32<true, true>(g, part, shared);
+        else if (a_along_k) tile_f32<true, false>(g, part, shared);
+        else if (b_along_k) tile_f32<false, true>(g, part, shared);
+        else tile_f32<false, false>(g, part, shared);
+    });
 }
 
-extern "C" __global__ void __launch_bounds__(128, 4) matmul_tf32(const __grid_constant__ Gemms all) {
+extern "C" __global__ void __launch_bounds__(128, 4) matmul_tf32(const __grid_constant__ Instances<Gemm, PRODUCTS> all) {
     __shared__ alignas(16) float shared[2 * Tile<false>::VALUES];
-    int product = product_of(all);
-    const Gemm& g = all.of[product];
-    Part part = part_of(g, all.first[product]);
-    bool a_along_k = g.a_col == 1, b_along_k = g.b_row == 1;
-    if (a_along_k && b_along_k) tile_tf32<true, true>(g, part, shared);
-    else if (a_along_k) tile_tf32<true, false>(g, part, shared);
-    else if (b_along_k) tile_tf32<false, true>(g, part, shared);
-    else tile_tf32<false, false>(g, part, shared);
+    each_instance(all, [&](const Gemm& g, int block) {
+        Part part = part_of(g, block);
+        bool a_along_k = g.a_col == 1, b_along_k = g.b_row == 1;
+        if (a_along_k && b_along_k) tile_tf32<true, true>(g, part, shared);
+        else if (a_along_k) tile_tf32<true, false>(g, part, shared);
+        else if (b_along_k) tile_tf32<false, true>(g, part, shared);
+        else tile_tf32<false, false>(g, part, shared);
+    });
 }

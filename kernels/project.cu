@@ -15,9 +15,11 @@ struct ToF16 {
     int64_t length;
 };
 
-extern "C" __global__ void __launch_bounds__(256) to_f16(ToF16 t) {
-    int64_t i = blockIdx.x * 256ll + threadIdx.x;
-    if (i < t.length) t.out[i] = __float2half_rn(t.x[i]);
+extern "C" __global__ void __launch_bounds__(256) to_f16(const __grid_constant__ Instances<ToF16, 8> all) {
+    each_instance(all, [](const ToF16& t, int block) {
+        int64_t i = block * 256ll + threadIdx.x;
+        if (i < t.length) t.out[i] = __float2half_rn(t.x[i]);
+    });
 }
 
 struct ProjectForward {
@@ -33,6 +35,9 @@ struct ProjectForward {
     int n, width, d;
     float eps;
 };
+
+// Of which none writes what another does.
+using Projections = Instances<ProjectForward, 8>;
 
 constexpr int ROWS = 128, DEPTH = 64, CHUNK = 8, CHUNKS = DEPTH / CHUNK;
 
@@ -66,13 +71,15 @@ __device__ inline void store_rows(float* to, const float* from, int64_t row, int
 
 // 128 TALL rows by all of d. Eight warps, 16 TALL rows each, so that each part of the weight serves TALL tiles once it is in
 // registers, and all rows of the block once it is in shared memory; two stages of 64 columns of the features, copied while
-// the other is multiplied. COLUMNS is d rounded up to 112, 128 or 256; grid: (tiles of n). Dynamic shared memory:
+// the other is multiplied. COLUMNS is d rounded up to 112, 128 or 256; blocks: tiles of n. Dynamic shared memory:
 // 2 * (128 TALL + COLUMNS) * 128 bytes, which the results pass through on their way out.
 template <int COLUMNS, int TALL>
-__device__ inline void project_forward(const ProjectForward& p) {
+__device__ inline void project_forward(const Projections& all) {
+    int which = first_instance(all);
+    const ProjectForward& p = all.of[which];
     extern __shared__ __align__(128) __half stages[];
     constexpr int BLOCK = ROWS * TALL, STAGE = (BLOCK + COLUMNS) * DEPTH, TILES = COLUMNS / 8;
-    int warp = threadIdx.x / WARP, lane = threadIdx.x % WARP, first = blockIdx.x * BLOCK;
+    int warp = threadIdx.x / WARP, lane = threadIdx.x % WARP, first = (blockIdx.x - all.first[which]) * BLOCK;
     int tiles = (p.d + 7) / 8, steps = (p.width + DEPTH - 1) / DEPTH;
     auto copy = [&](int step) {
         __half* x = stages + step % 2 * STAGE;
@@ -172,11 +179,15 @@ __device__ inline void project_forward(const ProjectForward& p) {
     }
 }
 
-extern "C" __global__ void __launch_bounds__(256, 1) project_forward_128(ProjectForward p) { project_forward<128, 1>(p); }
-extern "C" __global__ void __launch_bounds__(256, 1) project_forward_112_tall(ProjectForward p) {
-    project_forward<112, 2>(p);
+extern "C" __global__ void __launch_bounds__(256, 1) project_forward_128(const __grid_constant__ Projections all) {
+    project_forward<128, 1>(all);
 }
-extern "C" __global__ void __launch_bounds__(256, 1) project_forward_256(ProjectForward p) { project_forward<256, 1>(p); }
+extern "C" __global__ void __launch_bounds__(256, 1) project_forward_112_tall(const __grid_constant__ Projections all) {
+    project_forward<112, 2>(all);
+}
+extern "C" __global__ void __launch_bounds__(256, 1) project_forward_256(const __grid_constant__ Projections all) {
+    project_forward<256, 1>(all);
+}
 
 // partial[split] (d, width) = sum over the rows of a split of dy[row]^T x[row]. dy is bf16 with rows of `stride` values.
 struct ProjectBackward {
@@ -187,18 +198,24 @@ struct ProjectBackward {
     int n, width, d, stride, splits, padding;
 };
 
+// The same.
+using ProjectionsBackward = Instances<ProjectBackward, 8>;
+
 constexpr int BACKWARD_ROWS = 32;
 
 // All of d by WIDE columns of the features. Eight warps, WIDE / 8 columns each; two stages of 32 rows. DS is d rounded up
-// to 128 or 256; grid: (tiles of width, splits). Dynamic shared memory: 2 * 32 * (WIDE + DS) * 2 bytes.
+// to 128 or 256; blocks: tiles of width for each of the splits. Dynamic shared memory: 2 * 32 * (WIDE + DS) * 2 bytes.
 template <int DS, int WIDE>
-__device__ inline void project_backward(const ProjectBackward& p) {
+__device__ inline void project_backward(const ProjectionsBackward& all) {
+    int which = first_instance(all), block = blockIdx.x - all.first[which];
+    const ProjectBackward& p = all.of[which];
+    int across = (p.width + WIDE - 1) / WIDE, split = block / across;
     extern __shared__ __align__(128) __half stages[];
     constexpr int STAGE = BACKWARD_ROWS * (WIDE + DS), MINE = WIDE / 8;
-    int warp = threadIdx.x / WARP, lane = threadIdx.x % WARP, first_column = blockIdx.x * WIDE;
+    int warp = threadIdx.x / WARP, lane = threadIdx.x % WARP, first_column = block % across * WIDE;
     int tiles = (p.d + 15) / 16;
     int steps = (p.n + BACKWARD_ROWS - 1) / BACKWARD_ROWS, per_split = (steps + p.splits - 1) / p.splits;
-    int first = blockIdx.y * per_split, last = min(first + per_split, steps);
+    int first = split * per_split, last = min(first + per_split, steps);
     auto copy = [&](int step) {
         __half* x = stages + step % 2 * STAGE;
         __half* dy = x + BACKWARD_ROWS * WIDE;
@@ -249,7 +266,7 @@ __device__ inline void project_backward(const ProjectBackward& p) {
         }
         __syncthreads();
     }
-    float* partial = p.partial + static_cast<int64_t>(blockIdx.y) * p.d * p.width;
+    float* partial = p.partial + static_cast<int64_t>(split) * p.d * p.width;
 #pragma unroll
     for (int tile = 0; tile < DS / 16; ++tile)
 #pragma unroll
@@ -265,9 +282,9 @@ __device__ inline void project_backward(const ProjectBackward& p) {
             }
 }
 
-extern "C" __global__ void __launch_bounds__(256, 1) project_backward_128(ProjectBackward p) {
-    project_backward<128, 256>(p);
+extern "C" __global__ void __launch_bounds__(256, 1) project_backward_128(const __grid_constant__ ProjectionsBackward all) {
+    project_backward<128, 256>(all);
 }
-extern "C" __global__ void __launch_bounds__(256, 1) project_backward_256(ProjectBackward p) {
-    project_backward<256, 128>(p);
+extern "C" __global__ void __launch_bounds__(256, 1) project_backward_256(const __grid_constant__ ProjectionsBackward all) {
+    project_backward<256, 128>(all);
 }

@@ -40,20 +40,23 @@ struct ScoreBackward {
     int rows, d, by_item, adds;
 };
 
-extern "C" __global__ void __launch_bounds__(128) score_backward(ScoreBackward s) {
-    int row = blockIdx.x * 4 + threadIdx.x / WARP;
-    if (row >= s.rows) return;
-    uint32_t first = s.by_item ? s.offsets[row] : row, last = s.by_item ? s.offsets[row + 1] : row + 1;
-    bool fours = by_fours(s.d);
-    float* to = s.dto + static_cast<int64_t>(row) * s.d;
-    float sum[LANE_VALUES] = {}, x[LANE_VALUES];
-    for (uint32_t at = first; at < last; ++at) {
-        uint32_t pair = s.by_item ? s.members[at] : at;
-        uint32_t item = s.by_item ? s.other_item[pair] : pair;
-        load_row(x, s.other + static_cast<int64_t>(item) * s.d, s.d, fours);
-        add_scaled(sum, s.grad[pair], x);
-    }
-    load_row(x, to, s.adds ? s.d : 0, fours);
-    add_scaled(sum, 1.0f, x);
-    store_row(to, sum, s.d, fours);
+extern "C" __global__ void __launch_bounds__(128)
+    score_backward(const __grid_constant__ Instances<ScoreBackward, 2 * SCORES> all) {
+    each_instance(all, [](const ScoreBackward& s, int block) {
+        int row = block * 4 + threadIdx.x / WARP;
+        if (row >= s.rows) return;
+        uint32_t first = s.by_item ? s.offsets[row] : row, last = s.by_item ? s.offsets[row + 1] : row + 1;
+        bool fours = by_fours(s.d);
+        float* to = s.dto + static_cast<int64_t>(row) * s.d;
+        float sum[LANE_VALUES] = {}, x[LANE_VALUES];
+        for (uint32_t at = first; at < last; ++at) {
+            uint32_t pair = s.by_item ? s.members[at] : at;
+            uint32_t item = s.by_item ? s.other_item[pair] : pair;
+            load_row(x, s.other + static_cast<int64_t>(item) * s.d, s.d, fours);
+            add_scaled(sum, s.grad[pair], x);
+        }
+        load_row(x, to, s.adds ? s.d : 0, fours);
+        add_scaled(sum, 1.0f, x);
+        store_row(to, sum, s.d, fours);
+    });
 }

@@ -6,7 +6,7 @@ use std::process::{Command, Output};
 
 use fissfuse::autograd::{Tape, Var};
 use fissfuse::device::Gpu;
-use fissfuse::device::cuda::{Arithmetic, Grid, has_driver, kernels};
+use fissfuse::device::cuda::{Arithmetic, DeviceBuffer, Grid, Target, has_driver, kernels};
 use fissfuse::eval::replay::replay;
 use fissfuse::model::{EntityIndex, GpuScorer, Model, ModelConfig, PreparedSide, Scorer, Step, Widths};
 use fissfuse::ops::cases;
@@ -71,6 +71,37 @@ fn an_argument_of_another_size_than_the_kernels_is_refused() {
         let gpu = Gpu::open(0, Arithmetic::F32).unwrap();
         let says = gpu.launch("rows_narrow", Grid::line(1, 32), &[0u32; 4]).unwrap_err().to_string();
         assert!(says.contains("its argument has 16 bytes, the kernel takes 24"), "{says}");
+        let mut launches = gpu.launches("group_sums", 16, 128);
+        launches.push(1, [0u32; 4], &[]).unwrap();
+        let says = launches.run().unwrap_err().to_string();
+        assert!(says.contains("its argument has 392 bytes, the kernel takes 776"), "{says}");
+    });
+}
+
+#[test]
+fn any_number_of_instances_is_summed_in_the_order_in_which_it_came() {
+    on_device("any_number_of_instances_is_summed_in_the_order_in_which_it_came", || {
+        let gpu = Gpu::open(0, Arithmetic::F32).unwrap();
+        // A launch holds 16. So many instances add to one place, as many write places of their own.
+        let count = 37;
+        let x: Vec<f32> = (0..2 * count).map(|i| 1.0 / (i + 3) as f32).collect();
+        let (x, out) = (gpu.upload("checked", &x).unwrap(), gpu.filled("checked", count + 1, 7.0).unwrap());
+        let counting = gpu.counting(2).unwrap();
+        let at = |array: &DeviceBuffer<f32>, i: usize| array.ptr().offset::<f32>(i);
+        let mut sums = gpu.group_sums();
+        for i in 0..count {
+            let first = Target { at: at(&out, 0), adds: i > 0 };
+            sums.add(at(&x, 2 * i), 1, (counting, counting), 1, first).unwrap();
+            let own = Target { at: at(&out, 1 + i), adds: i % 2 == 1 };
+            sums.add(at(&x, 2 * i + 1), 1, (counting, counting), 1, own).unwrap();
+        }
+        sums.run().unwrap();
+        let mut got = vec![0.0; out.len()];
+        out.read(&mut got).unwrap();
+        let value = |i: usize| 1.0 / (i + 3) as f32;
+        let own = (0..count).map(|i| value(2 * i + 1) + if i % 2 == 1 { 7.0 } else { 0.0 });
+        let want: Vec<f32> = std::iter::once((0..count).map(|i| value(2 * i)).sum()).chain(own).collect();
+        assert_eq!(got, want);
     });
 }
 

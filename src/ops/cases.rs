@@ -3,6 +3,7 @@
 
 mod dense;
 mod elementwise;
+mod together;
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -79,6 +80,7 @@ pub fn small() -> Result<Vec<Case>> {
     cases.push(draw.dropout(257, 33));
     cases.extend(dense::small()?);
     cases.extend(elementwise::small()?);
+    cases.extend(together::small()?);
     Ok(cases)
 }
 

@@ -1,6 +1,6 @@
 //! The one place that launches kernels.
 
-use bytemuck::{Pod, Zeroable};
+use bytemuck::{Pod, Zeroable, bytes_of};
 use cudarc::driver::{result, sys};
 
 use super::Gpu;
@@ -9,7 +9,7 @@ use super::modules::Kernel;
 use crate::error::{Error, Result};
 
 /// A place in a device's memory, as kernels take it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Pod, Zeroable)]
 #[repr(transparent)]
 pub struct Ptr(pub(super) u64);
 
@@ -71,6 +71,11 @@ impl Gpu {
     /// Queues a kernel. `args` is the struct that the kernel takes, field by field; buffers that it points to stay
     /// allocated until it is done, since memory is given back in the stream's order.
     pub fn launch<A: Pod>(&self, kernel: &'static str, grid: Grid, args: &A) -> Result<()> {
+        self.launch_bytes(kernel, grid, bytes_of(args))
+    }
+
+    /// The same with the bytes of the struct.
+    pub(super) fn launch_bytes(&self, kernel: &'static str, grid: Grid, args: &[u8]) -> Result<()> {
         if grid.blocks.contains(&0) {
             return Ok(());
         }
@@ -82,8 +87,8 @@ impl Gpu {
         let Some(Kernel { function, argument_bytes }) = self.function(kernel)? else {
             return Ok(());
         };
-        if size_of::<A>() != *argument_bytes {
-            let found = size_of::<A>();
+        if args.len() != *argument_bytes {
+            let found = args.len();
             return Err(failed(format!("its argument has {found} bytes, the kernel takes {argument_bytes}")));
         }
         let [x, y, z] = grid.blocks;
@@ -98,8 +103,8 @@ impl Gpu {
         self.bind()?;
         let blocks = (x as u32, y as u32, z as u32);
         let launch = || {
-            let mut params = [std::ptr::from_ref(args).cast_mut().cast()];
-            // SAFETY: every kernel takes one struct by value, which has the size of `A` and whose layout it mirrors (Pod: no
+            let mut params = [args.as_ptr().cast_mut().cast()];
+            // SAFETY: every kernel takes one struct by value, which has as many bytes and whose layout they mirror (Pod: no
             // hidden padding); the driver copies it before the call returns and only reads it. That the kernel stays within
             // the buffers it is given is what the tests under cusim check.
             unsafe {

@@ -17,7 +17,8 @@ use weights::Finished;
 
 use super::multi_pool::split_by;
 use super::{Pairing, arity, elsewhere};
-use crate::autograd::{Cost, InputGrads, KernelWork, Op};
+use crate::autograd::{Cost, InputGrads, InstanceGrads, KernelWork, Op, Reached};
+use crate::device::Gpu;
 use crate::device::cpu::{Buffer, simd, vector};
 use crate::error::{Error, Result};
 use crate::ops::layer_norm::{
@@ -80,7 +81,7 @@ pub struct CrossAttention {
 /// What backward needs.
 pub enum Saved {
     Host(Box<HostSaved>),
-    Device(Box<cuda::Saved>),
+    Device(Box<cuda::DeviceSaved>),
 }
 
 /// What backward on the host needs.
@@ -98,7 +99,26 @@ pub struct HostSaved {
     rstd: Buffer,
 }
 
+/// An instance with inputs that fit.
+struct Checked<'a> {
+    op: &'a CrossAttention,
+    attention: AttentionWeights,
+    queries: &'a Tensor,
+    sequence: &'a Tensor,
+}
+
 impl CrossAttention {
+    fn checked<'a>(&'a self, inputs: &[&'a Tensor]) -> Result<Checked<'a>> {
+        let &[queries, sequence, ref weights @ ..] = arity::<12>(NAME, inputs)?;
+        let attention = AttentionWeights::new(self.heads, self.eps, weights)?;
+        queries.expect(NAME, INPUTS[QUERIES], &[self.pairs.by_left().len(), attention.d])?;
+        sequence.expect(NAME, INPUTS[SEQUENCE], &[self.sequences.rows(), attention.d])?;
+        if self.pairs.by_right().len() != self.sequences.len() {
+            return Err(Error::shape(NAME, "pairs and sequences differ in number"));
+        }
+        Ok(Checked { op: self, attention, queries, sequence })
+    }
+
     /// Values of `probabilities` of each pair.
     fn lengths(&self) -> Vec<usize> {
         self.pairs.right().iter().map(|&s| self.heads * self.sequences.range(s as usize).len()).collect()
@@ -167,18 +187,8 @@ impl Op for CrossAttention {
     }
 
     fn forward(&self, inputs: &[&Tensor]) -> Result<(Tensor, Saved)> {
-        let &[queries, sequence, ref weights @ ..] = arity::<12>(NAME, inputs)?;
-        let attention = AttentionWeights::new(self.heads, self.eps, weights)?;
+        let Checked { attention, queries, sequence, .. } = self.checked(inputs)?;
         let d = attention.d;
-        queries.expect(NAME, INPUTS[QUERIES], &[self.pairs.by_left().len(), d])?;
-        sequence.expect(NAME, INPUTS[SEQUENCE], &[self.sequences.rows(), d])?;
-        if self.pairs.by_right().len() != self.sequences.len() {
-            return Err(Error::shape(NAME, "pairs and sequences differ in number"));
-        }
-        if let Some(gpu) = queries.gpu() {
-            let (out, saved) = self.forward_on(gpu, attention, queries, sequence)?;
-            return Ok((out, Saved::Device(Box::new(saved))));
-        }
         let (u, projected) = attention.logit_vectors_of(queries.data())?;
         let (probabilities, context) = self.attend_all(&u, sequence, d);
         let Finished { out, values, xhat, rstd } = attention.finish(&context, queries.data(), self.pairs.left())?;
@@ -191,7 +201,6 @@ impl Op for CrossAttention {
     fn backward(&self, saved: Saved, grad: &Tensor, grads: &mut InputGrads) -> Result<()> {
         let saved = match (saved, grad.gpu()) {
             (Saved::Host(saved), None) => saved,
-            (Saved::Device(saved), Some(gpu)) => return self.backward_on(gpu, *saved, grad, grads),
             _ => return Err(elsewhere(NAME)),
         };
         let a = &saved.attention;
@@ -240,6 +249,15 @@ impl Op for CrossAttention {
         let mut du = Buffer::zeros(saved.u.len());
         self.sum_by_query(&mut du, width, |p| &du_pairs[by_sequence.rank(p as u32) * width..][..width]);
         self.queries_backward(&saved, &du, grads)
+    }
+
+    fn forward_together(gpu: &Gpu, ops: &[CrossAttention], inputs: &[Vec<&Tensor>]) -> Result<Vec<(Tensor, Saved)>> {
+        let checked = ops.iter().zip(inputs).map(|(op, inputs)| op.checked(inputs));
+        cuda::forward(gpu, checked.collect::<Result<_>>()?)
+    }
+
+    fn backward_together(gpu: &Gpu, reached: Vec<Reached<CrossAttention>>, grads: &mut InstanceGrads) -> Result<()> {
+        cuda::backward(gpu, reached, grads)
     }
 }
 

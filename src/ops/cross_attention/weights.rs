@@ -2,6 +2,7 @@
 
 use rayon::prelude::*;
 
+use super::cuda::logit_vectors;
 use super::{BETA, GAMMA, INPUTS, KEY, NAME, OUT, OUT_BIAS, QUERY, QUERY_BIAS, VALUE, VALUE_BIAS, WEIGHTS};
 use crate::device::cpu::{Buffer, vector};
 use crate::error::{Error, Result};
@@ -102,7 +103,10 @@ impl AttentionWeights {
         let (n, _) = queries.matrix(NAME, "queries")?;
         let shape = [n, self.heads * self.d];
         match queries.gpu() {
-            Some(gpu) => Tensor::on_device(shape, self.logit_vectors_on(gpu, queries)?.0),
+            Some(gpu) => {
+                let u = logit_vectors(gpu, &[(self, queries)])?.pop().map(|(u, _)| u);
+                Tensor::on_device(shape, u.ok_or_else(|| Error::shape(NAME, "no logit vectors"))?)
+            }
             None => Tensor::new(shape, self.logit_vectors_of(queries.data())?.0),
         }
     }

@@ -47,6 +47,8 @@ impl Gather {
         }
         let groups = self.pairs.by_left();
         let pairs_of = (groups.offsets().on(gpu)?, groups.members().on(gpu)?);
-        gpu.add_group_sums(grad.ptr(), grad.shape()[1], pairs_of, groups.len(), dx)
+        let mut sums = gpu.group_sums();
+        sums.add(grad.ptr(), grad.shape()[1], pairs_of, groups.len(), dx)?;
+        sums.run()
     }
 }

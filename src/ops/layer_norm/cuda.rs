@@ -3,12 +3,18 @@
 use bytemuck::{Pod, Zeroable};
 
 use crate::device::Gpu;
-use crate::device::cuda::{DeviceBuffer, Grid, Ptr, Target};
+use crate::device::cuda::{DeviceBuffer, Ptr, Target};
 use crate::error::{Error, Result};
 use crate::ops::reduce::Sums;
 
 /// The widest rows that the kernels take: eight values per lane of a warp.
 pub const WIDEST: usize = 256;
+
+/// The most instances of a launch.
+const INSTANCES: usize = 16;
+
+/// Rows of a block of forward, one to a warp.
+const WARPS: usize = 4;
 
 /// Rows that one block of backward takes.
 pub(super) const ROWS_PER_BLOCK: usize = 64;
@@ -29,11 +35,33 @@ pub struct Residual {
     pub row: Ptr,
 }
 
+/// Rows to normalize.
+#[derive(Clone, Copy, Debug)]
+pub struct ToNormalize {
+    pub norm: LayerNorm,
+    /// (rows, d)
+    pub x: Ptr,
+    pub rows: usize,
+    /// What is added to each first.
+    pub residual: Option<Residual>,
+}
+
 /// The output, and what backward needs.
 pub struct Normalized {
     pub out: DeviceBuffer<f32>,
     pub xhat: DeviceBuffer<f32>,
     pub rstd: DeviceBuffer<f32>,
+}
+
+/// Normalized rows, of which the gradient is known.
+#[derive(Clone, Copy)]
+pub struct Gradient<'a> {
+    pub norm: LayerNorm,
+    /// (rows, d)
+    pub dy: Ptr,
+    pub xhat: &'a DeviceBuffer<f32>,
+    pub rstd: &'a DeviceBuffer<f32>,
+    pub to: NormalizedBackward,
 }
 
 /// Where the sums of backward go, or null.
@@ -86,72 +114,78 @@ impl LayerNorm {
         Err(Error::invalid(format!("d = {d} exceeds {WIDEST}, the most that the CUDA kernels take; use --device cpu")))
     }
 
-    /// x (rows, d), to which `residual` is added first.
-    pub fn forward(&self, gpu: &Gpu, x: Ptr, rows: usize, residual: Option<Residual>) -> Result<Normalized> {
-        let result = Normalized::alloc(gpu, rows, self.d)?;
-        let Residual { rows: residual, row: residual_row } =
-            residual.unwrap_or(Residual { rows: Ptr::NULL, row: Ptr::NULL });
-        let args = Forward {
-            x,
-            residual,
-            residual_row,
-            gamma: self.gamma,
-            beta: self.beta,
-            xhat: result.xhat.ptr(),
-            out: result.out.ptr(),
-            rstd: result.rstd.ptr(),
-            rows: rows as i32,
-            d: self.d as i32,
-            eps: self.eps,
-            padding: 0,
-        };
-        gpu.launch("layer_norm_forward", Grid::warps(rows), &args)?;
-        Ok(result)
+    /// Rows of each, all at once.
+    pub fn forward(gpu: &Gpu, of: &[ToNormalize]) -> Result<Vec<Normalized>> {
+        let mut launches = gpu.launches("layer_norm_forward", INSTANCES, 128);
+        let mut results = Vec::with_capacity(of.len());
+        for &ToNormalize { norm, x, rows, residual } in of {
+            let result = Normalized::alloc(gpu, rows, norm.d)?;
+            let Residual { rows: residual, row: residual_row } =
+                residual.unwrap_or(Residual { rows: Ptr::NULL, row: Ptr::NULL });
+            let args = Forward {
+                x,
+                residual,
+                residual_row,
+                gamma: norm.gamma,
+                beta: norm.beta,
+                xhat: result.xhat.ptr(),
+                out: result.out.ptr(),
+                rstd: result.rstd.ptr(),
+                rows: rows as i32,
+                d: norm.d as i32,
+                eps: norm.eps,
+                padding: 0,
+            };
+            launches.push(rows.div_ceil(WARPS), args, &[])?;
+            results.push(result);
+        }
+        launches.run()?;
+        Ok(results)
     }
 
-    /// dx (rows, d) as f32; adds to the sums when `sums` runs.
-    pub fn backward(
-        &self,
-        gpu: &Gpu,
-        dy: Ptr,
-        (xhat, rstd): (&DeviceBuffer<f32>, &DeviceBuffer<f32>),
-        (to, sums): (NormalizedBackward, &mut Sums),
-    ) -> Result<DeviceBuffer<f32>> {
-        let dx = gpu.alloc("gradients of normalized rows", xhat.len())?;
-        self.run_backward(gpu, "layer_norm_backward_f32", (dy, dx.ptr(), self.d), (xhat, rstd), (to, sums))?;
+    /// dx (rows, d) of each as f32, all at once; adds to the sums when `sums` runs.
+    pub fn backward(gpu: &Gpu, of: &[Gradient], sums: &mut Sums) -> Result<Vec<DeviceBuffer<f32>>> {
+        let alloc = |gradient: &Gradient| gpu.alloc("gradients of normalized rows", gradient.xhat.len());
+        let dx: Vec<DeviceBuffer<f32>> = of.iter().map(alloc).collect::<Result<_>>()?;
+        let to = of.iter().zip(&dx).map(|(gradient, dx)| (dx.ptr(), gradient.norm.d));
+        run_backward(gpu, "layer_norm_backward_f32", of, to, sums)?;
         Ok(dx)
     }
 
-    /// dx as bf16 in rows of a multiple of 8 values, the last of them zero; adds to the sums when `sums` runs.
-    pub fn backward_bf16(
-        &self,
-        gpu: &Gpu,
-        dy: Ptr,
-        (xhat, rstd): (&DeviceBuffer<f32>, &DeviceBuffer<f32>),
-        (to, sums): (NormalizedBackward, &mut Sums),
-    ) -> Result<(DeviceBuffer<u16>, usize)> {
-        let stride = self.d.next_multiple_of(8);
-        let dx = gpu.alloc("gradients of normalized rows", rstd.len() * stride)?;
-        self.run_backward(gpu, "layer_norm_backward_bf16", (dy, dx.ptr(), stride), (xhat, rstd), (to, sums))?;
-        Ok((dx, stride))
+    /// The same as bf16 in rows of [`LayerNorm::stride`] values, those beyond d zero.
+    pub fn backward_bf16(gpu: &Gpu, of: &[Gradient], sums: &mut Sums) -> Result<Vec<DeviceBuffer<u16>>> {
+        let stride = |gradient: &Gradient| gradient.norm.stride();
+        let alloc = |of: &Gradient| gpu.alloc("gradients of normalized rows", of.rstd.len() * stride(of));
+        let dx: Vec<DeviceBuffer<u16>> = of.iter().map(alloc).collect::<Result<_>>()?;
+        let to = of.iter().zip(&dx).map(|(gradient, dx)| (dx.ptr(), stride(gradient)));
+        run_backward(gpu, "layer_norm_backward_bf16", of, to, sums)?;
+        Ok(dx)
     }
 
-    fn run_backward(
-        &self,
-        gpu: &Gpu,
-        kernel: &'static str,
-        (dy, dx, stride): (Ptr, Ptr, usize),
-        (xhat, rstd): (&DeviceBuffer<f32>, &DeviceBuffer<f32>),
-        (to, sums): (NormalizedBackward, &mut Sums),
-    ) -> Result<()> {
-        let (rows, d) = (rstd.len(), self.d);
+    /// Values of a row of gradients in bf16: a multiple of 8.
+    pub fn stride(&self) -> usize {
+        self.d.next_multiple_of(8)
+    }
+}
+
+/// `to` is where the gradients of each go, and the values of a row of them.
+fn run_backward(
+    gpu: &Gpu,
+    kernel: &'static str,
+    of: &[Gradient],
+    to: impl Iterator<Item = (Ptr, usize)>,
+    sums: &mut Sums,
+) -> Result<()> {
+    let mut launches = gpu.launches(kernel, INSTANCES, 128);
+    for (&Gradient { norm, dy, xhat, rstd, to }, (dx, stride)) in of.iter().zip(to) {
+        let (rows, d) = (rstd.len(), norm.d);
         let blocks = rows.div_ceil(ROWS_PER_BLOCK);
         let partial = gpu.alloc::<f32>("partial sums", blocks * 3 * d)?;
         let args = Backward {
             dy,
             xhat: xhat.ptr(),
             rstd: rstd.ptr(),
-            gamma: self.gamma,
+            gamma: norm.gamma,
             dx,
             partial: partial.ptr(),
             rows: rows as i32,
@@ -159,9 +193,10 @@ impl LayerNorm {
             stride: stride as i32,
             rows_per_block: ROWS_PER_BLOCK as i32,
         };
-        gpu.launch(kernel, Grid::line(blocks, 128), &args)?;
-        sums.add_three(partial, blocks, d, [to.gamma, to.beta, to.bias])
+        launches.push(blocks, args, &[])?;
+        sums.add_three(partial, blocks, d, [to.gamma, to.beta, to.bias]);
     }
+    launches.run()
 }
 
 impl Normalized {

@@ -10,8 +10,8 @@ mod wide;
 mod work;
 
 pub use cpu::{LayerNormGrads, layer_norm, layer_norm_backward, layer_norm_forward};
-pub use cuda::{LayerNorm, Normalized, NormalizedBackward, Residual};
-pub use work::{NORM_BACKWARD, NORM_FORWARD, backward_work, blocks, forward_work};
+pub use cuda::{Gradient, LayerNorm, Normalized, NormalizedBackward, Residual, ToNormalize};
+pub use work::{NORM_BACKWARD, NORM_FORWARD, backward_work, forward_work};
 
 use crate::autograd::Cost;
 use crate::error::{Error, Result};

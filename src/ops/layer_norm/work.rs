@@ -18,14 +18,10 @@ pub fn forward_work(n: usize, d: usize, residual: bool) -> u64 {
     (n * (values + 2 * WARP_SUM + 4 * LANES)) as u64
 }
 
-/// Blocks of backward, each of which leaves a part of the sums over n rows.
-pub fn blocks(n: usize) -> usize {
-    n.div_ceil(ROWS_PER_BLOCK)
-}
-
 /// Of n rows of d values, whose sums over rows go through the parts of blocks.
 pub fn backward_work(n: usize, d: usize) -> u64 {
-    let blocks = blocks(n);
+    // Each of which leaves a part of the sums over the rows.
+    let blocks = n.div_ceil(ROWS_PER_BLOCK);
     // Two sums and two divisions of each row; the four warps of a block add up theirs.
     let rows = n * (row(d) * NORM_BACKWARD + 2 * WARP_SUM + 2 * LANES) + blocks * 4 * 3 * d;
     let reduced = if d <= WIDEST { 3 } else { 2 };

@@ -3,7 +3,7 @@
 use bytemuck::{Pod, Zeroable};
 
 use crate::device::Gpu;
-use crate::device::cuda::{Arithmetic, DeviceBuffer, Grid, Ptr, Target};
+use crate::device::cuda::{Arithmetic, DeviceBuffer, Launches, Ptr, Target};
 use crate::error::Result;
 use crate::ops::reduce::Sums;
 
@@ -12,7 +12,7 @@ mod work;
 pub use work::{summed, written};
 
 /// The most products that one launch computes.
-const PRODUCTS: usize = 8;
+const PRODUCTS: usize = 28;
 
 const TILE: usize = 64;
 
@@ -77,11 +77,11 @@ pub struct Product {
     exact: bool,
 }
 
-/// Products that run at once, in one launch where they are not many: none reads what another writes.
-#[derive(Debug)]
+/// Products that run at once, in one launch where they are not many: none reads what another writes, but those that add to the
+/// same matrix run one after the other.
 pub struct Products<'a> {
     gpu: &'a Gpu,
-    queued: Vec<Gemm>,
+    launches: Launches<'a, Gemm>,
     exact: bool,
     /// Results that nobody wants, but that are written.
     unwanted: Vec<DeviceBuffer<f32>>,
@@ -97,18 +97,18 @@ struct Gemm {
     bias: Ptr,
     mask: Ptr,
     row_sums: Ptr,
-    a_row: i64,
-    a_col: i64,
-    b_row: i64,
-    b_col: i64,
-    c_row: i64,
-    mask_row: i64,
-    a_batch: i64,
-    b_batch: i64,
-    c_batch: i64,
-    bias_batch: i64,
-    row_sums_batch: i64,
-    c_split: i64,
+    a_row: i32,
+    a_col: i32,
+    b_row: i32,
+    b_col: i32,
+    c_row: i32,
+    mask_row: i32,
+    a_batch: i32,
+    b_batch: i32,
+    c_batch: i32,
+    bias_batch: i32,
+    row_sums_batch: i32,
+    c_split: i32,
     m: i32,
     n: i32,
     k: i32,
@@ -118,16 +118,6 @@ struct Gemm {
     relu: i32,
     batches: i32,
     row_sums_add: i32,
-    padding: i32,
-}
-
-/// The kernels' argument.
-#[derive(Clone, Copy, Pod, Zeroable)]
-#[repr(C)]
-struct Gemms {
-    of: [Gemm; PRODUCTS],
-    first: [i32; PRODUCTS],
-    count: i32,
     padding: i32,
 }
 
@@ -197,18 +187,18 @@ impl Product {
             bias: bias.0,
             mask: mask.map_or(Ptr::NULL, |mask| mask.at),
             row_sums: row_sums.0.at,
-            a_row: a.row as i64,
-            a_col: a.column as i64,
-            b_row: b.row as i64,
-            b_col: b.column as i64,
-            c_row: c.row as i64,
-            mask_row: mask.map_or(0, |mask| mask.row) as i64,
-            a_batch: a.batch as i64,
-            b_batch: b.batch as i64,
-            c_batch: c.batch as i64,
-            bias_batch: bias.1 as i64,
-            row_sums_batch: row_sums.1 as i64,
-            c_split: split as i64,
+            a_row: a.row as i32,
+            a_col: a.column as i32,
+            b_row: b.row as i32,
+            b_col: b.column as i32,
+            c_row: c.row as i32,
+            mask_row: mask.map_or(0, |mask| mask.row) as i32,
+            a_batch: a.batch as i32,
+            b_batch: b.batch as i32,
+            c_batch: c.batch as i32,
+            bias_batch: bias.1 as i32,
+            row_sums_batch: row_sums.1 as i32,
+            c_split: split as i32,
             m: m as i32,
             n: n as i32,
             k: k as i32,
@@ -232,7 +222,14 @@ impl Gemm {
 impl Gpu {
     /// None yet.
     pub fn products(&self) -> Products<'_> {
-        Products { gpu: self, queued: vec![], exact: false, unwanted: vec![] }
+        Products { gpu: self, launches: launches(self, false), exact: false, unwanted: vec![] }
+    }
+}
+
+fn launches(gpu: &Gpu, exact: bool) -> Launches<'_, Gemm> {
+    match gpu.arithmetic() {
+        Arithmetic::Mixed if !exact => gpu.launches("matmul_tf32", PRODUCTS, 128),
+        _ => gpu.launches("matmul_f32", PRODUCTS, 256),
     }
 }
 
@@ -243,7 +240,7 @@ impl Products<'_> {
     }
 
     /// And one that writes C, whose `column` must be 1, if it is not null. A long sum over k is split among blocks, whose
-    /// parts `sums` adds in order when it runs.
+    /// parts `sums` adds in order when it runs; so is one to a C that `sums` adds to anyway, and would write over.
     pub fn sum(self, product: Product, c: Operand, sums: &mut Sums) -> Result<Self> {
         let ([m, n, _], batches, gpu) = (product.size, product.batches, self.gpu);
         let has_sums = !product.row_sums.0.is_null();
@@ -257,7 +254,7 @@ impl Products<'_> {
             return Ok(with);
         }
         let splits = splits_of(batches, product.size);
-        if splits == 1 {
+        if splits == 1 && !sums.has(c.at) {
             return self.queue(product, c, (1, 0));
         }
         // The sums of A's rows stand behind each part's product; the next part begins with a sector of memory.
@@ -265,40 +262,24 @@ impl Products<'_> {
         let partial = gpu.alloc::<f32>("partial products", batches * splits * part)?;
         let with = self.queue(product.accumulate(false), Operand::rows(partial.ptr(), n), (splits, part))?;
         let to = (c, product.accumulate, product.row_sums);
-        sums.add_products((partial, part), splits, (m, n), batches, to)?;
+        sums.add_products((partial, part), splits, (m, n), batches, to);
         Ok(with)
     }
 
     fn queue(mut self, product: Product, c: Operand, splits: (usize, usize)) -> Result<Self> {
-        // Two that add to the same matrix must not run at once.
-        let meets = self.queued.iter().any(|other| other.c == c.at);
-        if meets || product.exact != self.exact || self.queued.len() == PRODUCTS {
-            self.launch()?;
+        if product.exact != self.exact {
+            self.launches.run()?;
+            (self.launches, self.exact) = (launches(self.gpu, product.exact), product.exact);
         }
-        self.exact = product.exact;
-        self.queued.push(product.gemm(c, splits));
+        let gemm = product.gemm(c, splits);
+        // Parts of k write places of their own.
+        let row_sums = if splits.0 > 1 { Ptr::NULL } else { gemm.row_sums };
+        self.launches.push(gemm.blocks(), gemm, &[gemm.c, row_sums])?;
         Ok(self)
     }
 
     /// Runs those that did not yet.
-    pub fn run(mut self) -> Result<()> {
-        self.launch()
-    }
-
-    fn launch(&mut self) -> Result<()> {
-        let (kernel, threads) = match self.gpu.arithmetic() {
-            Arithmetic::Mixed if !self.exact => ("matmul_tf32", 128),
-            _ => ("matmul_f32", 256),
-        };
-        let mut args = Gemms { count: self.queued.len() as i32, ..Zeroable::zeroed() };
-        let mut blocks = 0;
-        for (i, gemm) in self.queued.drain(..).enumerate() {
-            (args.of[i], args.first[i]) = (gemm, blocks as i32);
-            blocks += gemm.blocks();
-        }
-        if blocks == 0 {
-            return Ok(());
-        }
-        self.gpu.launch(kernel, Grid::line(blocks, threads), &args)
+    pub fn run(self) -> Result<()> {
+        self.launches.run()
     }
 }

@@ -1,15 +1,16 @@
-//! `mlp` on CUDA devices (kernels/matmul.cu).
+//! `mlp` on CUDA devices (kernels/matmul.cu): a launch for each layer of all instances, forward and backward.
 
-use super::{Mlp, columns};
-use crate::autograd::InputGrads;
+use super::{Checked, Mlp, NAME, Saved, columns};
+use crate::autograd::{InstanceGrads, Reached};
 use crate::device::Gpu;
 use crate::device::cuda::{DeviceBuffer, Target};
 use crate::error::Result;
+use crate::ops::elsewhere;
 use crate::ops::matmul::{Operand, Product};
 use crate::tensor::Tensor;
 
 /// What backward needs.
-pub struct Saved {
+pub struct DeviceSaved {
     weights: [Tensor; 2],
     parts: Vec<Tensor>,
     /// After ReLU (n, h).
@@ -20,57 +21,78 @@ fn rows(tensor: &Tensor) -> Operand {
     Operand::rows(tensor.ptr(), tensor.shape()[1])
 }
 
-impl Mlp {
-    pub(super) fn forward_on(
-        &self,
-        gpu: &Gpu,
-        [w1, b1, w2, b2]: [&Tensor; 4],
-        parts: Vec<Tensor>,
-    ) -> Result<(Tensor, Saved)> {
-        let ((h, width), d, n) = ((w1.shape()[0], w1.shape()[1]), w2.shape()[0], parts[0].shape()[0]);
-        let hidden = gpu.alloc::<f32>("mlp", n * h)?;
-        let to_hidden = Operand::rows(hidden.ptr(), h);
-        for (i, (start, part)) in columns(&parts).enumerate() {
-            let w = Operand::rows(w1.ptr().offset::<f32>(start), width);
-            let product = Product::new(rows(part), w.t(), [n, h, part.shape()[1]]).relu(i + 1 == parts.len());
-            let product = if i == 0 { product.bias(b1.ptr(), 0) } else { product.accumulate(true) };
-            product.write(gpu, to_hidden)?;
-        }
-        let out = gpu.alloc::<f32>("mlp", n * d)?;
-        let product = Product::new(to_hidden, rows(w2).t(), [n, d, h]).bias(b2.ptr(), 0);
-        product.write(gpu, Operand::rows(out.ptr(), d))?;
-        Ok((Tensor::on_device([n, d], out)?, Saved { weights: [w1.clone(), w2.clone()], parts, hidden }))
-    }
+/// The columns of a weight that a part begins with.
+fn columns_of(weight: &Tensor, start: usize) -> Operand {
+    Operand::rows(weight.ptr().offset::<f32>(start), weight.shape()[1])
+}
 
-    pub(super) fn backward_on(&self, gpu: &Gpu, saved: Saved, grad: &Tensor, grads: &mut InputGrads) -> Result<()> {
-        let Saved { weights: [w1, w2], parts, hidden } = saved;
-        let ((h, width), (n, d)) = ((w1.shape()[0], w1.shape()[1]), (grad.shape()[0], grad.shape()[1]));
-        let [dw1, db1, dw2, db2] = [grads.on_device(0)?, grads.on_device(1)?, grads.on_device(2)?, grads.on_device(3)?];
-        let dout = rows(grad);
-        let output = Operand::rows(hidden.ptr(), h);
+pub fn forward(gpu: &Gpu, of: Vec<Checked>) -> Result<Vec<(Tensor, Saved)>> {
+    let mut products = gpu.products();
+    let mut hiddens = Vec::with_capacity(of.len());
+    for Checked { weights: [w1, b1, ..], parts } in &of {
+        let (h, n) = (w1.shape()[0], parts[0].shape()[0]);
+        let hidden = gpu.alloc::<f32>("mlp", n * h)?;
+        for (i, (start, part)) in columns(parts).enumerate() {
+            let product = Product::new(rows(part), columns_of(w1, start).t(), [n, h, part.shape()[1]]);
+            let product = product.relu(i + 1 == parts.len());
+            let product = if i == 0 { product.bias(b1.ptr(), 0) } else { product.accumulate(true) };
+            products = products.write(product, Operand::rows(hidden.ptr(), h))?;
+        }
+        hiddens.push(hidden);
+    }
+    products.run()?;
+    let mut products = gpu.products();
+    let mut results = Vec::with_capacity(of.len());
+    for (Checked { weights: [w1, _, w2, b2], parts }, hidden) in of.into_iter().zip(hiddens) {
+        let ((d, h), n) = ((w2.shape()[0], w2.shape()[1]), parts[0].shape()[0]);
+        let out = gpu.alloc::<f32>("mlp", n * d)?;
+        let product = Product::new(Operand::rows(hidden.ptr(), h), rows(w2).t(), [n, d, h]).bias(b2.ptr(), 0);
+        products = products.write(product, Operand::rows(out.ptr(), d))?;
+        let saved = DeviceSaved { weights: [w1.clone(), w2.clone()], parts, hidden };
+        results.push((Tensor::on_device([n, d], out)?, Saved::Device(saved)));
+    }
+    products.run()?;
+    Ok(results)
+}
+
+pub fn backward(gpu: &Gpu, reached: &[Reached<Mlp>], grads: &mut InstanceGrads) -> Result<()> {
+    let (mut sums, mut products) = (gpu.sums(), gpu.products());
+    // Gradients of what went into ReLU.
+    let mut dhiddens = Vec::with_capacity(reached.len());
+    for Reached { number, saved, grad, .. } in reached {
+        let Saved::Device(DeviceSaved { weights: [w1, w2], hidden, .. }) = saved else { return Err(elsewhere(NAME)) };
+        let (h, (n, d)) = (w1.shape()[0], (grad.shape()[0], grad.shape()[1]));
+        let mut grads = grads.of(*number);
+        let (dw2, db2) = (grads.on_device(2)?, grads.on_device(3)?);
+        let (dout, output) = (rows(grad), Operand::rows(hidden.ptr(), h));
         let dhidden = gpu.alloc::<f32>("gradients of mlp", n * h)?;
-        let dhidden_rows = Operand::rows(dhidden.ptr(), h);
-        let mut sums = gpu.sums();
         let dweight = Product::new(dout.t(), output, [d, h, n]).row_sums(db2, 0).accumulate(dw2.adds);
-        gpu.products()
+        products = products
             .sum(dweight, Operand::rows(dw2.at, h), &mut sums)?
-            .write(Product::new(dout, rows(&w2), [n, h, d]).relu_backward(output), dhidden_rows)?
-            .run()?;
-        let mut products = gpu.products();
-        for (i, (start, part)) in columns(&parts).enumerate() {
+            .write(Product::new(dout, rows(w2), [n, h, d]).relu_backward(output), Operand::rows(dhidden.ptr(), h))?;
+        dhiddens.push((dhidden, saved));
+    }
+    products.run()?;
+    let mut products = gpu.products();
+    for (Reached { number, grad, .. }, (dhidden, saved)) in reached.iter().zip(&dhiddens) {
+        let Saved::Device(DeviceSaved { weights: [w1, _], parts, .. }) = saved else { return Err(elsewhere(NAME)) };
+        let ((h, width), n) = ((w1.shape()[0], w1.shape()[1]), grad.shape()[0]);
+        let mut grads = grads.of(*number);
+        let (dw1, db1) = (grads.on_device(0)?, grads.on_device(1)?);
+        let dhidden = Operand::rows(dhidden.ptr(), h);
+        for (i, (start, part)) in columns(parts).enumerate() {
             let w = part.shape()[1];
             let to = Operand::rows(if dw1.is_null() { dw1.at } else { dw1.at.offset::<f32>(start) }, width);
             let bias = if i == 0 { db1 } else { Target::NULL };
-            let dweight = Product::new(dhidden_rows.t(), rows(part), [h, w, n]).row_sums(bias, 0).accumulate(dw1.adds);
+            let dweight = Product::new(dhidden.t(), rows(part), [h, w, n]).row_sums(bias, 0).accumulate(dw1.adds);
             products = products.sum(dweight, to, &mut sums)?;
             let dpart = grads.on_device(4 + i)?;
             if !dpart.is_null() {
-                let weight = Operand::rows(w1.ptr().offset::<f32>(start), width);
-                let product = Product::new(dhidden_rows, weight, [n, w, h]).accumulate(dpart.adds);
+                let product = Product::new(dhidden, columns_of(w1, start), [n, w, h]).accumulate(dpart.adds);
                 products = products.write(product, Operand::rows(dpart.at, w))?;
             }
         }
-        products.run()?;
-        sums.run()
     }
+    products.run()?;
+    sums.run()
 }

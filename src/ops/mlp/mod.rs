@@ -5,7 +5,8 @@
 mod cuda;
 
 use super::elsewhere;
-use crate::autograd::{Cost, InputGrads, KernelWork, Op};
+use crate::autograd::{Cost, InputGrads, InstanceGrads, KernelWork, Op, Reached};
+use crate::device::Gpu;
 use crate::device::cpu::Buffer;
 use crate::error::{Error, Result};
 use crate::ops::linear::{Start, add_column_sums, linear, linear_backward_input, linear_backward_weight};
@@ -23,7 +24,7 @@ pub struct Mlp {
 /// What backward needs.
 pub enum Saved {
     Host(HostSaved),
-    Device(cuda::Saved),
+    Device(cuda::DeviceSaved),
 }
 
 /// What backward on the host needs.
@@ -82,29 +83,8 @@ impl Op for Mlp {
     }
 
     fn forward(&self, inputs: &[&Tensor]) -> Result<(Tensor, Saved)> {
-        let (&[w1, b1, w2, b2], parts) = match inputs.split_first_chunk::<4>() {
-            Some((weights, parts)) if !parts.is_empty() => (weights, parts),
-            _ => return Err(Error::shape(NAME, "needs four weights and at least one part")),
-        };
-        let (h, width) = w1.matrix(NAME, "hidden weight")?;
-        let (d, _) = w2.matrix(NAME, "output weight")?;
-        w2.expect(NAME, "output weight", &[d, h])?;
-        b1.expect(NAME, "hidden bias", &[h])?;
-        b2.expect(NAME, "output bias", &[d])?;
-        let (n, _) = parts[0].matrix(NAME, "input")?;
-        for part in parts {
-            let (_, w) = part.matrix(NAME, "input")?;
-            part.expect(NAME, "input", &[n, w])?;
-        }
-        let parts: Vec<Tensor> = parts.iter().map(|&p| p.clone()).collect();
-        let total: usize = parts.iter().map(|p| p.shape()[1]).sum();
-        if total != width {
-            return Err(Error::shape(NAME, format!("parts are {total} wide, the hidden weight {width}")));
-        }
-        if let Some(gpu) = w1.gpu() {
-            let (out, saved) = self.forward_on(gpu, [w1, b1, w2, b2], parts)?;
-            return Ok((out, Saved::Device(saved)));
-        }
+        let Checked { weights: [w1, b1, w2, b2], parts } = checked(inputs)?;
+        let ((h, width), d, n) = ((w1.shape()[0], w1.shape()[1]), w2.shape()[0], parts[0].shape()[0]);
         let mut hidden = Buffer::scratch(n * h);
         let w = Mat::new(w1.data(), h, width);
         for (start, part) in columns(&parts) {
@@ -121,7 +101,6 @@ impl Op for Mlp {
     fn backward(&self, saved: Saved, grad: &Tensor, grads: &mut InputGrads) -> Result<()> {
         let saved = match (saved, grad.gpu()) {
             (Saved::Host(saved), None) => saved,
-            (Saved::Device(saved), Some(gpu)) => return self.backward_on(gpu, saved, grad, grads),
             _ => return Err(elsewhere(NAME)),
         };
         let [w1, w2] = &saved.weights;
@@ -155,4 +134,56 @@ impl Op for Mlp {
         }
         Ok(())
     }
+
+    fn forward_together(gpu: &Gpu, _: &[Mlp], inputs: &[Vec<&Tensor>]) -> Result<Vec<(Tensor, Saved)>> {
+        let all: Vec<Checked> = inputs.iter().map(|inputs| checked(inputs)).collect::<Result<_>>()?;
+        // Kernels that write to columns of one gradient know which are the same, not which overlap.
+        let clashes = |(i, one): (usize, &Checked)| all[..i].iter().any(|other| one.clashes_with(other));
+        if all.iter().enumerate().any(clashes) {
+            return Err(Error::shape(NAME, "instances of one hidden weight have parts of different widths"));
+        }
+        cuda::forward(gpu, all)
+    }
+
+    fn backward_together(gpu: &Gpu, reached: Vec<Reached<Mlp>>, grads: &mut InstanceGrads) -> Result<()> {
+        cuda::backward(gpu, &reached, grads)
+    }
+}
+
+/// Inputs that fit.
+struct Checked<'a> {
+    weights: [&'a Tensor; 4],
+    parts: Vec<Tensor>,
+}
+
+impl Checked<'_> {
+    /// Whether the hidden weight is the same, its columns cut otherwise.
+    fn clashes_with(&self, other: &Checked) -> bool {
+        let widths = |of: &Checked| of.parts.iter().map(|part| part.shape()[1]).collect::<Vec<_>>();
+        self.weights[0].ptr() == other.weights[0].ptr() && widths(self) != widths(other)
+    }
+}
+
+fn checked<'a>(inputs: &[&'a Tensor]) -> Result<Checked<'a>> {
+    let (&weights, parts) = match inputs.split_first_chunk::<4>() {
+        Some((weights, parts)) if !parts.is_empty() => (weights, parts),
+        _ => return Err(Error::shape(NAME, "needs four weights and at least one part")),
+    };
+    let [w1, b1, w2, b2] = weights;
+    let (h, width) = w1.matrix(NAME, "hidden weight")?;
+    let (d, _) = w2.matrix(NAME, "output weight")?;
+    w2.expect(NAME, "output weight", &[d, h])?;
+    b1.expect(NAME, "hidden bias", &[h])?;
+    b2.expect(NAME, "output bias", &[d])?;
+    let (n, _) = parts[0].matrix(NAME, "input")?;
+    for part in parts {
+        let (_, w) = part.matrix(NAME, "input")?;
+        part.expect(NAME, "input", &[n, w])?;
+    }
+    let parts: Vec<Tensor> = parts.iter().map(|&p| p.clone()).collect();
+    let total: usize = parts.iter().map(|p| p.shape()[1]).sum();
+    if total != width {
+        return Err(Error::shape(NAME, format!("parts are {total} wide, the hidden weight {width}")));
+    }
+    Ok(Checked { weights, parts })
 }

@@ -2,17 +2,13 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use super::MultiPool;
-use crate::autograd::InputGrads;
+use super::{MultiPool, NAME, Saved};
+use crate::autograd::{InstanceGrads, Reached};
 use crate::device::Gpu;
-use crate::device::cuda::{DeviceBuffer, Grid, Ptr};
+use crate::device::cuda::Ptr;
 use crate::error::Result;
+use crate::ops::elsewhere;
 use crate::tensor::Tensor;
-
-/// What backward needs: row of each maximum (n, d).
-pub struct Saved {
-    argmax: DeviceBuffer<u32>,
-}
 
 #[derive(Clone, Copy, Pod, Zeroable)]
 #[repr(C)]
@@ -39,42 +35,56 @@ struct Backward {
     adds: i32,
 }
 
-/// Columns of a block.
+/// The most instances of a launch.
+const INSTANCES: usize = 8;
+
+/// Threads of a block, and its columns.
+const THREADS: u32 = 128;
 const COLUMNS: usize = 128;
 
-fn grid(sequences: usize, d: usize) -> Grid {
-    Grid { blocks: [sequences, d.div_ceil(COLUMNS), 1], threads: 128, shared: 0 }
+fn blocks(op: &MultiPool, d: usize) -> usize {
+    op.sequences.len() * d.div_ceil(COLUMNS)
 }
 
-impl MultiPool {
-    pub(super) fn forward_on(&self, gpu: &Gpu, [sequence, global]: [&Tensor; 2]) -> Result<(Tensor, Saved)> {
-        let (n, d) = (self.sequences.len(), sequence.shape()[1]);
+/// Each instance's output, of its sequence and global vectors.
+pub fn forward(gpu: &Gpu, of: &[(&MultiPool, [&Tensor; 2])]) -> Result<Vec<(Tensor, Saved)>> {
+    let mut launches = gpu.launches("multi_pool_forward", INSTANCES, THREADS);
+    let mut results = Vec::with_capacity(of.len());
+    for (op, [sequence, global]) in of {
+        let (n, d) = (op.sequences.len(), sequence.shape()[1]);
         let (out, argmax) = (gpu.alloc("multi_pool", n * 3 * d)?, gpu.alloc("multi_pool", n * d)?);
         let args = Forward {
             sequence: sequence.ptr(),
             global: global.ptr(),
-            offsets: self.sequences.offsets().on(gpu)?,
+            offsets: op.sequences.offsets().on(gpu)?,
             out: out.ptr(),
             argmax: argmax.ptr(),
             d: d as i32,
             padding: 0,
         };
-        gpu.launch("multi_pool_forward", grid(n, d), &args)?;
-        Ok((Tensor::on_device([n, 3 * d], out)?, Saved { argmax }))
+        launches.push(blocks(op, d), args, &[])?;
+        results.push((Tensor::on_device([n, 3 * d], out)?, Saved::Device(argmax)));
     }
+    launches.run()?;
+    Ok(results)
+}
 
-    pub(super) fn backward_on(&self, gpu: &Gpu, saved: Saved, grad: &Tensor, grads: &mut InputGrads) -> Result<()> {
-        let (n, d) = (self.sequences.len(), grad.shape()[1] / 3);
+pub fn backward(gpu: &Gpu, reached: &[Reached<MultiPool>], grads: &mut InstanceGrads) -> Result<()> {
+    let mut launches = gpu.launches("multi_pool_backward", INSTANCES, THREADS);
+    for Reached { op, number, saved, grad } in reached {
+        let Saved::Device(argmax) = saved else { return Err(elsewhere(NAME)) };
+        let (mut grads, d) = (grads.of(*number), grad.shape()[1] / 3);
         let (dsequence, dglobal) = (grads.on_device(0)?, grads.on_device(1)?);
         let args = Backward {
             grad: grad.ptr(),
-            offsets: self.sequences.offsets().on(gpu)?,
-            argmax: saved.argmax.ptr(),
+            offsets: op.sequences.offsets().on(gpu)?,
+            argmax: argmax.ptr(),
             dsequence: dsequence.at,
             dglobal: dglobal.at,
             d: d as i32,
             adds: dsequence.adds as i32 | (dglobal.adds as i32) << 1,
         };
-        gpu.launch("multi_pool_backward", grid(n, d), &args)
+        launches.push(blocks(op, d), args, &[dsequence.at, dglobal.at])?;
     }
+    launches.run()
 }

@@ -7,8 +7,10 @@ mod cuda;
 use rayon::prelude::*;
 
 use super::{arity, elsewhere};
-use crate::autograd::{Cost, InputGrads, KernelWork, Op};
+use crate::autograd::{Cost, InputGrads, InstanceGrads, KernelWork, Op, Reached};
+use crate::device::Gpu;
 use crate::device::cpu::{Buffer, simd, vector};
+use crate::device::cuda::DeviceBuffer;
 use crate::error::{Error, Result};
 use crate::tensor::{Ragged, Tensor};
 
@@ -23,7 +25,7 @@ pub struct MultiPool {
 /// Row, among all, that holds the maximum of each sequence and column (n, d); the first where several do.
 pub enum Saved {
     Host(Vec<u32>),
-    Device(cuda::Saved),
+    Device(DeviceBuffer<u32>),
 }
 
 /// Maximum with its row and sum of each column, over the rows of one sequence.
@@ -39,6 +41,19 @@ fn pool(sequence: &[f32], first_row: u32, max: &mut [f32], sum: &mut [f32], argm
             *argmax = if higher { first_row + i as u32 } else { *argmax };
             *sum += x;
         }
+    }
+}
+
+impl MultiPool {
+    /// Sequence and global vectors, if they fit.
+    fn checked<'a>(&self, inputs: &[&'a Tensor]) -> Result<[&'a Tensor; 2]> {
+        let &[sequence, global] = arity(NAME, inputs)?;
+        let (rows, d) = sequence.matrix(NAME, "sequence")?;
+        if rows != self.sequences.rows() {
+            return Err(Error::shape(NAME, format!("{rows} rows, sequences have {}", self.sequences.rows())));
+        }
+        global.expect(NAME, "global", &[self.sequences.len(), d])?;
+        Ok([sequence, global])
     }
 }
 
@@ -76,17 +91,8 @@ impl Op for MultiPool {
     }
 
     fn forward(&self, inputs: &[&Tensor]) -> Result<(Tensor, Saved)> {
-        let &[sequence, global] = arity(NAME, inputs)?;
-        let (rows, d) = sequence.matrix(NAME, "sequence")?;
-        if rows != self.sequences.rows() {
-            return Err(Error::shape(NAME, format!("{rows} rows, sequences have {}", self.sequences.rows())));
-        }
-        let n = self.sequences.len();
-        global.expect(NAME, "global", &[n, d])?;
-        if let Some(gpu) = sequence.gpu() {
-            let (out, saved) = self.forward_on(gpu, [sequence, global])?;
-            return Ok((out, Saved::Device(saved)));
-        }
+        let [sequence, global] = self.checked(inputs)?;
+        let (n, d) = (self.sequences.len(), sequence.shape()[1]);
         let (mut out, mut argmax) = (Buffer::scratch(n * 3 * d), vec![0; n * d]);
         out.par_chunks_mut(3 * d).zip(argmax.par_chunks_mut(d)).enumerate().with_min_len(8).for_each(
             |(i, (out, argmax))| {
@@ -106,7 +112,6 @@ impl Op for MultiPool {
     fn backward(&self, saved: Saved, grad: &Tensor, grads: &mut InputGrads) -> Result<()> {
         let argmax = match (saved, grad.gpu()) {
             (Saved::Host(argmax), None) => argmax,
-            (Saved::Device(saved), Some(gpu)) => return self.backward_on(gpu, saved, grad, grads),
             _ => return Err(elsewhere(NAME)),
         };
         let (_, width) = grad.matrix(NAME, "gradient")?;
@@ -129,6 +134,15 @@ impl Op for MultiPool {
             });
         }
         Ok(())
+    }
+
+    fn forward_together(gpu: &Gpu, ops: &[MultiPool], inputs: &[Vec<&Tensor>]) -> Result<Vec<(Tensor, Saved)>> {
+        let checked = ops.iter().zip(inputs).map(|(op, inputs)| Ok((op, op.checked(inputs)?)));
+        cuda::forward(gpu, &checked.collect::<Result<Vec<_>>>()?)
+    }
+
+    fn backward_together(gpu: &Gpu, reached: Vec<Reached<MultiPool>>, grads: &mut InstanceGrads) -> Result<()> {
+        cuda::backward(gpu, &reached, grads)
     }
 }
 

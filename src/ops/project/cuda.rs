@@ -1,18 +1,21 @@
 //! `project` on CUDA devices (kernels/project.cu).
 
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::sync::Arc;
 
 use bytemuck::{Pod, Zeroable};
 
-use super::Project;
-use crate::autograd::{InputGrads, KernelWork};
+use super::{NAME, Project, Saved};
+use crate::autograd::{InstanceGrads, KernelWork, Reached};
 use crate::device::Gpu;
-use crate::device::cuda::{Arithmetic, DeviceBuffer, Grid, Ptr, Target};
-use crate::error::Result;
+use crate::device::cuda::{Arithmetic, DeviceBuffer, Launches, Ptr, Target};
+use crate::error::{Error, Result};
+use crate::ops::elsewhere;
 use crate::ops::gather::gather_rows;
-use crate::ops::layer_norm::{self, LayerNorm, Normalized, NormalizedBackward};
+use crate::ops::layer_norm::{self, Gradient, LayerNorm, Normalized, NormalizedBackward, ToNormalize};
 use crate::ops::matmul::{Operand, Product};
-use crate::ops::reduce::{Sums, parts_beside};
+use crate::ops::reduce::{Sums, parts};
 use crate::tensor::{GpuRows, Indices, Tensor};
 
 /// Rows of features that a block of forward takes, or half of them.
@@ -22,6 +25,20 @@ const FORWARD_ROWS: usize = 128;
 /// partial gradient is d rows of f32, to be written and read.
 const BACKWARD_ROWS: usize = 32;
 const SPLIT_ROWS: usize = 2048;
+
+/// The most instances of a launch.
+const INSTANCES: usize = 8;
+
+/// Kernels of forward: their names, the rows of a block, and the columns there is room for.
+const FORWARD: [(&str, usize, usize); 3] = [
+    ("project_forward_112_tall", 2 * FORWARD_ROWS, 112),
+    ("project_forward_128", FORWARD_ROWS, 128),
+    ("project_forward_256", FORWARD_ROWS, 256),
+];
+
+/// Kernels of backward: their names, the largest d, the columns of features of a block, and of gradients there is room for.
+const BACKWARD: [(&str, usize, usize, usize); 2] =
+    [("project_backward_128", 128, 256, 128), ("project_backward_256", 256, 128, 256)];
 
 /// Blocks that fill a large device.
 const ENOUGH_BLOCKS: usize = 132;
@@ -49,8 +66,7 @@ pub fn backward_work(n: usize, width: usize, d: usize) -> KernelWork {
     let product = |n: usize, width: usize, d: usize| (2 * n * width * d) as u64;
     let products = product(n, width, d);
     let tiles = product(n.next_multiple_of(BACKWARD_ROWS), width.next_multiple_of(wide), d.next_multiple_of(16));
-    let vector =
-        layer_norm::backward_work(n, d) + parts_beside(splits_of(n, width, wide), d * width, layer_norm::blocks(n));
+    let vector = layer_norm::backward_work(n, d) + parts(splits_of(n, width, wide), d * width);
     KernelWork { products, columns: product(n, width, d.next_multiple_of(16)) - products, tiles, vector }
 }
 
@@ -60,10 +76,8 @@ fn splits_of(n: usize, width: usize, wide: usize) -> usize {
 }
 
 /// What backward needs.
-pub struct Saved {
-    features: Arc<GpuRows>,
-    rows: Indices,
-    weights: [Tensor; 4],
+pub struct DeviceSaved {
+    instance: Instance,
     xhat: DeviceBuffer<f32>,
     rstd: DeviceBuffer<f32>,
 }
@@ -109,136 +123,195 @@ struct Backward {
     padding: i32,
 }
 
-impl Project {
-    fn norm(&self, weights: &[Tensor; 4]) -> LayerNorm {
-        let [weight, _, gamma, beta] = weights;
-        LayerNorm { gamma: gamma.ptr(), beta: beta.ptr(), eps: self.eps, d: weight.shape()[0] }
+/// An instance on a device.
+struct Instance {
+    features: Arc<GpuRows>,
+    rows: Indices,
+    weights: [Tensor; 4],
+    eps: f32,
+}
+
+impl Instance {
+    fn d(&self) -> usize {
+        self.weights[0].shape()[0]
+    }
+
+    fn width(&self) -> usize {
+        self.weights[0].shape()[1]
+    }
+
+    fn norm(&self) -> LayerNorm {
+        let [_, _, gamma, beta] = &self.weights;
+        LayerNorm { gamma: gamma.ptr(), beta: beta.ptr(), eps: self.eps, d: self.d() }
     }
 
     /// Whether the tensor-core kernels take these features; they copy 16 bytes at a time. Features that are not f16 were
     /// meant to be exact, and are multiplied so.
-    fn fused(&self, gpu: &Gpu, features: &GpuRows) -> bool {
-        gpu.arithmetic() == Arithmetic::Mixed && features.is_f16() && self.features.table.width().is_multiple_of(8)
+    fn fused(&self, gpu: &Gpu) -> bool {
+        gpu.arithmetic() == Arithmetic::Mixed && self.features.is_f16() && self.width().is_multiple_of(8)
     }
 
     /// The rows as one f32 matrix.
-    fn gathered(&self, gpu: &Gpu, features: &GpuRows, rows: &Indices) -> Result<DeviceBuffer<f32>> {
-        let size = (rows.len(), self.features.table.width());
-        gather_rows(gpu, "gathered features", (features.ptr(), features.is_f16()), rows.on(gpu)?, size)
+    fn gathered(&self, gpu: &Gpu) -> Result<DeviceBuffer<f32>> {
+        let features = (self.features.ptr(), self.features.is_f16());
+        gather_rows(gpu, "gathered features", features, self.rows.on(gpu)?, (self.rows.len(), self.width()))
     }
+}
 
-    pub(super) fn forward_on(&self, gpu: &Gpu, inputs: &[&Tensor; 4]) -> Result<(Tensor, Saved)> {
-        let weights = inputs.map(Tensor::clone);
-        let (d, width, n) = (weights[0].shape()[0], self.features.table.width(), self.features.len());
-        LayerNorm::check(d)?;
-        let (features, rows) = self.features.on(gpu)?;
-        let Normalized { out, xhat, rstd } = if self.fused(gpu, &features) {
-            self.forward_fused(gpu, (&features, &rows), &weights)?
-        } else {
-            let x = self.gathered(gpu, &features, &rows)?;
-            let linear = gpu.alloc::<f32>("linear layer", n * d)?;
-            let (x, w) = (Operand::rows(x.ptr(), width), Operand::rows(weights[0].ptr(), width));
-            Product::new(x, w.t(), [n, d, width])
-                .bias(weights[1].ptr(), 0)
-                .exact()
-                .write(gpu, Operand::rows(linear.ptr(), d))?;
-            self.norm(&weights).forward(gpu, linear.ptr(), n, None)?
-        };
-        Ok((Tensor::on_device([n, d], out)?, Saved { features, rows, weights, xhat, rstd }))
+/// Forward of all instances: those that the tensor-core kernels take in a launch of each of these, the others one by one.
+pub fn forward(gpu: &Gpu, of: Vec<(&Project, [&Tensor; 4])>) -> Result<Vec<(Tensor, Saved)>> {
+    let instance = |(op, weights): &(&Project, [&Tensor; 4])| {
+        LayerNorm::check(weights[0].shape()[0])?;
+        let (features, rows) = op.features.on(gpu)?;
+        Ok(Instance { features, rows, weights: weights.map(Tensor::clone), eps: op.eps })
+    };
+    let of: Vec<Instance> = of.iter().map(instance).collect::<Result<_>>()?;
+    let mut results: Vec<Option<Normalized>> = of.iter().map(|_| None).collect();
+    let (fused, others): (Vec<usize>, Vec<usize>) = (0..of.len()).partition(|&i| of[i].fused(gpu));
+    for (i, result) in fused.iter().zip(forward_fused(gpu, &fused.iter().map(|&i| &of[i]).collect::<Vec<_>>())?) {
+        results[*i] = Some(result);
     }
-
-    fn forward_fused(
-        &self,
-        gpu: &Gpu,
-        (features, rows): (&GpuRows, &Indices),
-        weights: &[Tensor; 4],
-    ) -> Result<Normalized> {
-        let (d, width, n) = (weights[0].shape()[0], self.features.table.width(), rows.len());
-        let narrow = gpu.alloc::<u16>("f16 weights", d * width)?;
-        let args = ToF16 { x: weights[0].ptr(), out: narrow.ptr(), length: (d * width) as i64 };
-        gpu.launch("to_f16", Grid::values(d * width, 256), &args)?;
-        let result = Normalized::alloc(gpu, n, d)?;
-        let args = Forward {
-            table: features.ptr(),
-            rows: rows.on(gpu)?,
-            weight: narrow.ptr(),
-            bias: weights[1].ptr(),
-            gamma: weights[2].ptr(),
-            beta: weights[3].ptr(),
-            xhat: result.xhat.ptr(),
-            out: result.out.ptr(),
-            rstd: result.rstd.ptr(),
-            n: n as i32,
-            width: width as i32,
-            d: d as i32,
-            eps: self.eps,
-        };
-        // Twice the rows for each reading of the weights, if that leaves no multiprocessor without a block.
-        let tall = n.div_ceil(2 * FORWARD_ROWS) >= gpu.multiprocessors()?;
-        let (kernel, height, columns) = match d {
-            ..=112 if tall => ("project_forward_112_tall", 2 * FORWARD_ROWS, 112),
-            ..=128 => ("project_forward_128", FORWARD_ROWS, 128),
-            _ => ("project_forward_256", FORWARD_ROWS, 256),
-        };
-        let shared = (2 * (height + columns) * 128) as u32;
-        gpu.launch(kernel, Grid { shared, ..Grid::line(n.div_ceil(height), 256) }, &args)?;
-        Ok(result)
+    for i in others {
+        results[i] = Some(forward_exact(gpu, &of[i])?);
     }
+    let saved = of.into_iter().zip(results.into_iter().flatten()).map(|(instance, Normalized { out, xhat, rstd })| {
+        let out = Tensor::on_device([instance.rows.len(), instance.d()], out)?;
+        Ok((out, Saved::Device(Box::new(DeviceSaved { instance, xhat, rstd }))))
+    });
+    saved.collect()
+}
 
-    pub(super) fn backward_on(&self, gpu: &Gpu, saved: Saved, grad: &Tensor, grads: &mut InputGrads) -> Result<()> {
-        let Saved { features, rows, weights, xhat, rstd } = saved;
-        let (d, width, n) = (weights[0].shape()[0], self.features.table.width(), rows.len());
+fn forward_exact(gpu: &Gpu, of: &Instance) -> Result<Normalized> {
+    let (d, width, n) = (of.d(), of.width(), of.rows.len());
+    let x = of.gathered(gpu)?;
+    let linear = gpu.alloc::<f32>("linear layer", n * d)?;
+    let (x, w) = (Operand::rows(x.ptr(), width), Operand::rows(of.weights[0].ptr(), width));
+    let product = Product::new(x, w.t(), [n, d, width]).bias(of.weights[1].ptr(), 0).exact();
+    product.write(gpu, Operand::rows(linear.ptr(), d))?;
+    let rows = ToNormalize { norm: of.norm(), x: linear.ptr(), rows: n, residual: None };
+    let result = LayerNorm::forward(gpu, &[rows])?.pop();
+    result.ok_or_else(|| Error::shape(NAME, "no rows were normalized"))
+}
+
+fn forward_fused(gpu: &Gpu, of: &[&Instance]) -> Result<Vec<Normalized>> {
+    let narrow = narrow_weights(gpu, of)?;
+    let results: Vec<Normalized> =
+        of.iter().map(|instance| Normalized::alloc(gpu, instance.rows.len(), instance.d())).collect::<Result<_>>()?;
+    let multiprocessors = gpu.multiprocessors()?;
+    // Twice the rows for each reading of the weights, if that leaves no multiprocessor without a block.
+    let tall = |of: &Instance| of.d() <= 112 && of.rows.len().div_ceil(2 * FORWARD_ROWS) >= multiprocessors;
+    let kernel = |of: &Instance| match of.d() {
+        _ if tall(of) => 0,
+        ..=128 => 1,
+        _ => 2,
+    };
+    for (number, (name, height, columns)) in FORWARD.into_iter().enumerate() {
+        let mut launches = gpu.launches(name, INSTANCES, 256).shared((2 * (height + columns) * 128) as u32);
+        for (instance, result) in of.iter().zip(&results).filter(|(of, _)| kernel(of) == number) {
+            let (n, weights) = (instance.rows.len(), &instance.weights);
+            let args = Forward {
+                table: instance.features.ptr(),
+                rows: instance.rows.on(gpu)?,
+                weight: narrow[&weights[0].ptr()].ptr(),
+                bias: weights[1].ptr(),
+                gamma: weights[2].ptr(),
+                beta: weights[3].ptr(),
+                xhat: result.xhat.ptr(),
+                out: result.out.ptr(),
+                rstd: result.rstd.ptr(),
+                n: n as i32,
+                width: instance.width() as i32,
+                d: instance.d() as i32,
+                eps: instance.eps,
+            };
+            launches.push(n.div_ceil(height), args, &[])?;
+        }
+        launches.run()?;
+    }
+    Ok(results)
+}
+
+/// Each weight as f16, by where it lies.
+fn narrow_weights(gpu: &Gpu, of: &[&Instance]) -> Result<HashMap<Ptr, DeviceBuffer<u16>>> {
+    let mut launches = gpu.launches("to_f16", INSTANCES, 256);
+    let mut narrow = HashMap::new();
+    for weight in of.iter().map(|instance| &instance.weights[0]) {
+        if let Entry::Vacant(entry) = narrow.entry(weight.ptr()) {
+            let out = gpu.alloc::<u16>("f16 weights", weight.len())?;
+            let args = ToF16 { x: weight.ptr(), out: out.ptr(), length: weight.len() as i64 };
+            launches.push(weight.len().div_ceil(256), args, &[])?;
+            entry.insert(out);
+        }
+    }
+    launches.run()?;
+    Ok(narrow)
+}
+
+/// Backward of the instances whose outputs have a gradient.
+pub fn backward(gpu: &Gpu, reached: Vec<Reached<Project>>, grads: &mut InstanceGrads) -> Result<()> {
+    let mut sums = gpu.sums();
+    let (mut fused, mut others, mut saved) = (Vec::new(), Vec::new(), Vec::new());
+    for reached in reached {
+        let Saved::Device(of) = reached.saved else { return Err(elsewhere(NAME)) };
+        saved.push((of, reached.grad, reached.number));
+    }
+    for (of, grad, number) in &saved {
+        let mut grads = grads.of(*number);
+        let dweight = grads.on_device(0)?;
         let bias = grads.on_device(1)?;
         let to = NormalizedBackward { gamma: grads.on_device(2)?, beta: grads.on_device(3)?, bias };
-        let mut sums = gpu.sums();
-        let dweight = grads.on_device(0)?;
-        let norm = self.norm(&weights);
-        if self.fused(gpu, &features) {
-            let (dy, stride) = norm.backward_bf16(gpu, grad.ptr(), (&xhat, &rstd), (to, &mut sums))?;
-            if !dweight.is_null() {
-                self.backward_fused(gpu, (&features, &rows), (&dy, stride), d, (dweight, &mut sums))?;
-            }
-            return sums.run();
-        }
-        let dy = norm.backward(gpu, grad.ptr(), (&xhat, &rstd), (to, &mut sums))?;
-        if !dweight.is_null() {
-            let x = self.gathered(gpu, &features, &rows)?;
+        let DeviceSaved { instance, xhat, rstd } = &**of;
+        let gradient = Gradient { norm: instance.norm(), dy: grad.ptr(), xhat, rstd, to };
+        let of_kind = if instance.fused(gpu) { &mut fused } else { &mut others };
+        of_kind.push((instance, gradient, dweight));
+    }
+    let of_fused: Vec<Gradient> = fused.iter().map(|(_, gradient, _)| *gradient).collect();
+    let dy = LayerNorm::backward_bf16(gpu, &of_fused, &mut sums)?;
+    let weights = fused.into_iter().zip(&dy).map(|((instance, _, dweight), dy)| (instance, dy, dweight));
+    backward_fused(gpu, weights.filter(|(_, _, dweight)| !dweight.is_null()), &mut sums)?;
+    for (instance, gradient, dweight) in others {
+        let (d, width, n) = (instance.d(), instance.width(), instance.rows.len());
+        let dy = LayerNorm::backward(gpu, &[gradient], &mut sums)?;
+        if let Some(dy) = dy.first().filter(|_| !dweight.is_null()) {
+            let x = instance.gathered(gpu)?;
             let (dy, x) = (Operand::rows(dy.ptr(), d), Operand::rows(x.ptr(), width));
             let product = Product::new(dy.t(), x, [d, width, n]).exact().accumulate(dweight.adds);
             gpu.products().sum(product, Operand::rows(dweight.at, width), &mut sums)?.run()?;
         }
-        sums.run()
     }
+    sums.run()
+}
 
-    fn backward_fused(
-        &self,
-        gpu: &Gpu,
-        (features, rows): (&GpuRows, &Indices),
-        (dy, stride): (&DeviceBuffer<u16>, usize),
-        d: usize,
-        (dweight, sums): (Target, &mut Sums),
-    ) -> Result<()> {
-        let (width, n) = (self.features.table.width(), rows.len());
-        let (kernel, wide, columns) =
-            if d <= 128 { ("project_backward_128", 256, 128) } else { ("project_backward_256", 128, 256) };
-        let tiles = width.div_ceil(wide);
+/// Gradients of weights from those of the rows, in bf16.
+fn backward_fused<'a>(
+    gpu: &Gpu,
+    of: impl Iterator<Item = (&'a Instance, &'a DeviceBuffer<u16>, Target)>,
+    sums: &mut Sums,
+) -> Result<()> {
+    let mut launches = BACKWARD.map(|(kernel, _, wide, columns)| {
+        gpu.launches(kernel, INSTANCES, 256).shared((2 * BACKWARD_ROWS * (wide + columns) * 2) as u32)
+    });
+    for (instance, dy, dweight) in of {
+        let (d, width, n) = (instance.d(), instance.width(), instance.rows.len());
+        let kernel = BACKWARD.iter().position(|(_, widest, ..)| d <= *widest).unwrap_or(BACKWARD.len() - 1);
+        let wide = BACKWARD[kernel].2;
         let splits = splits_of(n, width, wide);
         let partial = gpu.alloc::<f32>("partial gradients", splits * d * width)?;
         let args = Backward {
-            table: features.ptr(),
-            rows: rows.on(gpu)?,
+            table: instance.features.ptr(),
+            rows: instance.rows.on(gpu)?,
             dy: dy.ptr(),
             partial: partial.ptr(),
             n: n as i32,
             width: width as i32,
             d: d as i32,
-            stride: stride as i32,
+            stride: instance.norm().stride() as i32,
             splits: splits as i32,
             padding: 0,
         };
-        let shared = (2 * BACKWARD_ROWS * (wide + columns) * 2) as u32;
-        gpu.launch(kernel, Grid { blocks: [tiles, splits, 1], threads: 256, shared }, &args)?;
+        launches[kernel].push(width.div_ceil(wide) * splits, args, &[])?;
         let to = (Operand::rows(dweight.at, width), dweight.adds, (Target::NULL, 0));
-        sums.add_products((partial, d * width), splits, (d, width), 1, to)
+        sums.add_products((partial, d * width), splits, (d, width), 1, to);
     }
+    launches.into_iter().try_for_each(Launches::run)
 }

@@ -10,7 +10,8 @@ use std::cell::RefCell;
 use rayon::prelude::*;
 
 use super::{arity, elsewhere};
-use crate::autograd::{Cost, InputGrads, Op};
+use crate::autograd::{Cost, InputGrads, InstanceGrads, Op, Reached};
+use crate::device::Gpu;
 use crate::device::cpu::{Buffer, simd, vector};
 use crate::error::Result;
 use crate::ops::layer_norm::{LayerNormGrads, NORM_BACKWARD, NORM_FORWARD, layer_norm_forward};
@@ -36,7 +37,7 @@ pub struct Project {
 /// What backward needs.
 pub enum Saved {
     Host(HostSaved),
-    Device(Box<cuda::Saved>),
+    Device(Box<cuda::DeviceSaved>),
 }
 
 /// What backward on the host needs.
@@ -66,6 +67,20 @@ impl Project {
             self.features.table.gather(rows, gathered);
             f(Mat::new(gathered, rows.len(), width))
         })
+    }
+}
+
+impl Project {
+    /// The weights, if they and the row numbers fit.
+    fn checked<'a>(&self, inputs: &[&'a Tensor]) -> Result<[&'a Tensor; 4]> {
+        let &[weight, bias, gamma, beta] = arity(NAME, inputs)?;
+        let (d, _) = weight.matrix(NAME, "weight")?;
+        weight.expect(NAME, "weight", &[d, self.features.table.width()])?;
+        for (tensor, what) in [(bias, "bias"), (gamma, "gamma"), (beta, "beta")] {
+            tensor.expect(NAME, what, &[d])?;
+        }
+        self.features.table.check(&self.features.rows)?;
+        Ok([weight, bias, gamma, beta])
     }
 }
 
@@ -101,18 +116,8 @@ impl Op for Project {
     }
 
     fn forward(&self, inputs: &[&Tensor]) -> Result<(Tensor, Saved)> {
-        let &[weight, bias, gamma, beta] = arity(NAME, inputs)?;
-        let (d, _) = weight.matrix(NAME, "weight")?;
-        weight.expect(NAME, "weight", &[d, self.features.table.width()])?;
-        for (tensor, what) in [(bias, "bias"), (gamma, "gamma"), (beta, "beta")] {
-            tensor.expect(NAME, what, &[d])?;
-        }
-        self.features.table.check(&self.features.rows)?;
-        let n = self.features.len();
-        if let Some(gpu) = weight.gpu() {
-            let (out, saved) = self.forward_on(gpu, &[weight, bias, gamma, beta])?;
-            return Ok((out, Saved::Device(Box::new(saved))));
-        }
+        let [weight, bias, gamma, beta] = self.checked(inputs)?;
+        let (d, n) = (weight.shape()[0], self.features.len());
         let (mut xhat, mut out, mut rstd) = (Buffer::scratch(n * d), Buffer::scratch(n * d), Buffer::scratch(n));
         let weights = Mat::new(weight.data(), d, self.features.table.width());
         // One chunk of rows does not earn back a copy.
@@ -132,7 +137,6 @@ impl Op for Project {
     fn backward(&self, saved: Saved, grad: &Tensor, grads: &mut InputGrads) -> Result<()> {
         let saved = match (saved, grad.gpu()) {
             (Saved::Host(saved), None) => saved,
-            (Saved::Device(saved), Some(gpu)) => return self.backward_on(gpu, *saved, grad, grads),
             _ => return Err(elsewhere(NAME)),
         };
         let (d, width) = saved.weight.matrix(NAME, "weight")?;
@@ -171,5 +175,14 @@ impl Op for Project {
         reduce(grads.get(2), &partial, |p| &p.norm.gamma);
         reduce(grads.get(3), &partial, |p| &p.norm.beta);
         Ok(())
+    }
+
+    fn forward_together(gpu: &Gpu, ops: &[Project], inputs: &[Vec<&Tensor>]) -> Result<Vec<(Tensor, Saved)>> {
+        let checked = ops.iter().zip(inputs).map(|(op, inputs)| Ok((op, op.checked(inputs)?)));
+        cuda::forward(gpu, checked.collect::<Result<_>>()?)
+    }
+
+    fn backward_together(gpu: &Gpu, reached: Vec<Reached<Project>>, grads: &mut InstanceGrads) -> Result<()> {
+        cuda::backward(gpu, reached, grads)
     }
 }

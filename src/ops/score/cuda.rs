@@ -12,6 +12,9 @@ use crate::tensor::Tensor;
 /// The most scores that one launch computes.
 const SCORES: usize = 6;
 
+/// Warps of a block of backward, each of which has a row.
+const WARPS: usize = 4;
+
 #[derive(Clone, Copy, Pod, Zeroable)]
 #[repr(C)]
 struct Forward {
@@ -71,6 +74,7 @@ impl Score {
     pub(super) fn backward_on(&self, gpu: &Gpu, saved: &[Tensor], grad: &Tensor, grads: &mut InputGrads) -> Result<()> {
         let groups = [self.pairs.by_left(), self.pairs.by_right()];
         let items = [self.pairs.left(), self.pairs.right()];
+        let mut launches = gpu.launches("score_backward", 2 * SCORES, 128);
         for (i, to) in saved.iter().enumerate() {
             let (k, side) = (i / 2, i % 2);
             let dto = grads.on_device(i)?;
@@ -90,8 +94,8 @@ impl Score {
                 by_item: (self.operands[k] == Operand::Item) as i32,
                 adds: dto.adds as i32,
             };
-            gpu.launch("score_backward", Grid::warps(rows), &args)?;
+            launches.push(rows.div_ceil(WARPS), args, &[dto.at])?;
         }
-        Ok(())
+        launches.run()
     }
 }

@@ -7,7 +7,7 @@ use crate::autograd::InputGrads;
 use crate::device::Gpu;
 use crate::device::cuda::{DeviceBuffer, Grid, Ptr, Target};
 use crate::error::Result;
-use crate::ops::layer_norm::{LayerNorm as Narrow, Normalized, NormalizedBackward};
+use crate::ops::layer_norm::{Gradient, LayerNorm as Narrow, Normalized, NormalizedBackward, ToNormalize};
 use crate::ops::reduce::Sums;
 use crate::tensor::Tensor;
 
@@ -61,8 +61,9 @@ impl LayerNorm {
 
     pub(super) fn forward_on(&self, gpu: &Gpu, [x, weight, bias]: [&Tensor; 3]) -> Result<(Tensor, Saved)> {
         let (n, d) = (x.shape()[0], weight.len());
-        let Normalized { out, xhat, rstd } = match self.narrow(weight, bias) {
-            Some(narrow) => narrow.forward(gpu, x.ptr(), n, None)?,
+        let rows = self.narrow(weight, bias).map(|norm| ToNormalize { norm, x: x.ptr(), rows: n, residual: None });
+        let Normalized { out, xhat, rstd } = match Narrow::forward(gpu, rows.as_slice())?.pop() {
+            Some(result) => result,
             None => {
                 let result = Normalized::alloc(gpu, n, d)?;
                 let args = Forward {
@@ -88,14 +89,16 @@ impl LayerNorm {
         let [dx, gamma, beta] = [grads.on_device(0)?, grads.on_device(1)?, grads.on_device(2)?];
         let mut sums = gpu.sums();
         match self.narrow(&saved.weight, &saved.bias) {
-            Some(narrow) => {
-                let (n, rows) = (saved.rstd.len(), (&saved.xhat, &saved.rstd));
+            Some(norm) => {
+                let (n, d, Saved { xhat, rstd, .. }) = (saved.rstd.len(), norm.d, saved);
                 let to = NormalizedBackward { gamma, beta, bias: Target::NULL };
-                let rows_dx = narrow.backward(gpu, grad.ptr(), rows, (to, &mut sums))?;
-                if !dx.is_null() {
+                let rows_dx = Narrow::backward(gpu, &[Gradient { norm, dy: grad.ptr(), xhat, rstd, to }], &mut sums)?;
+                if let Some(rows_dx) = rows_dx.first().filter(|_| !dx.is_null()) {
                     // Each row is a group of its own.
                     let counting = gpu.counting(n + 1)?;
-                    gpu.add_group_sums(rows_dx.ptr(), narrow.d, (counting, counting), n, dx)?;
+                    let mut groups = gpu.group_sums();
+                    groups.add(rows_dx.ptr(), d, (counting, counting), n, dx)?;
+                    groups.run()?;
                 }
             }
             None => saved.backward_wide(gpu, grad, (dx, [gamma, beta]), &mut sums)?,
@@ -132,6 +135,7 @@ impl Saved {
         }
         let grid = Grid { blocks: [d.div_ceil(128), blocks, 1], threads: 128, shared: 0 };
         gpu.launch("layer_norm_rows_sums", grid, &args)?;
-        sums.add_three(partial, blocks, d, [gamma, beta, Target::NULL])
+        sums.add_three(partial, blocks, d, [gamma, beta, Target::NULL]);
+        Ok(())
     }
 }
