@@ -5,10 +5,10 @@ use super::network::Noise;
 use super::params::Variables;
 use crate::autograd::{Tape, Var};
 use crate::device::Gpu;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::ops::{
-    Activation, Attention, Combine, CrossAttention, Dropout, Features, Gather, LayerNorm, Linear, Mlp, Multiply,
-    Normalize, Operand, Pairing, Pooling, Project, Score, SequencePool, Sum,
+    Activation, Attention, Combine, CrossAttention, Dropout, Features, Gather, LayerNorm, Linear, Mlp, MultiPool,
+    Multiply, Normalize, Operand, Pairing, Pooling, Project, Score, SequencePool, Sum,
 };
 use crate::tensor::{FeatureRows, Indices, Ragged, Textbook};
 
@@ -25,18 +25,18 @@ pub struct Layers<'a> {
 }
 
 impl Layers<'_> {
-    /// Linear layer with layer normalization on features (Eq. 2), and dropout under noise, whose stream is the second number.
-    pub fn project(
-        &self,
-        name: &str,
-        features: &FeatureRows,
-        textbook_rows: usize,
-        (noise, stream): (Option<Noise>, u32),
-    ) -> Result<Var> {
-        let weights = self.vars.group(name, ["linear.weight", "linear.bias", "norm.weight", "norm.bias"])?;
-        let op = Project { features: features.clone(), eps: self.config.layer_norm_eps, textbook_rows };
-        let out = self.tape.apply(op, &weights)?;
-        self.dropout(out, noise, stream)
+    /// Linear layers with layer normalization on features (Eq. 2), and dropout under noise, all at once.
+    pub fn projections(&self, of: &[ProjectionOf], noise: Option<Noise>) -> Result<Vec<Var>> {
+        let eps = self.config.layer_norm_eps;
+        let op = |of: &ProjectionOf| {
+            let textbook_rows = of.textbook_rows;
+            Project { features: of.features.clone(), eps, textbook_rows }
+        };
+        let layers = ["linear.weight", "linear.bias", "norm.weight", "norm.bias"];
+        let weights = of.iter().map(|of| Ok(self.vars.group(&of.name, layers)?.to_vec()));
+        let weights: Vec<Vec<&Var>> = weights.collect::<Result<_>>()?;
+        let projected = self.tape.apply_all(of.iter().map(op).collect(), &weights)?;
+        of.iter().zip(projected).map(|(of, x)| self.dropout(x, noise, of.stream)).collect()
     }
 
     /// Dropout of the configuration's probability; without noise nothing is dropped. Each use of a step needs its own stream.
@@ -50,32 +50,41 @@ impl Layers<'_> {
         }
     }
 
-    /// Two linear layers with ReLU between them, on inputs laid side by side.
-    pub fn mlp(&self, name: &str, parts: &[&Var], textbook_rows: usize) -> Result<Var> {
-        let weights = self.vars.group(name, ["hidden.weight", "hidden.bias", "out.weight", "out.bias"])?;
-        let inputs: Vec<&Var> = weights.into_iter().chain(parts.iter().copied()).collect();
-        self.tape.apply(Mlp { textbook_rows }, &inputs)
+    /// Two linear layers with ReLU between them, on inputs laid side by side, all at once.
+    pub fn mlps(&self, of: &[MlpOf]) -> Result<Vec<Var>> {
+        let mut inputs = Vec::with_capacity(of.len());
+        for MlpOf { name, parts, .. } in of {
+            let weights = self.vars.group(name, ["hidden.weight", "hidden.bias", "out.weight", "out.bias"])?;
+            inputs.push([&weights[..], parts].concat());
+        }
+        self.tape.apply_all(of.iter().map(|of| Mlp { textbook_rows: of.textbook_rows }).collect(), &inputs)
     }
 
-    /// Each pair's query against its sequence (Eq. 5, 6, 9); with the pairs, where their attention weights begin.
-    pub fn cross_attention(
-        &self,
-        name: &str,
-        query: &Var,
-        (tokens, sequences): (&Var, &Ragged),
-        (pairs, starts): (Pairing, Indices),
-        textbook_pairs: usize,
-    ) -> Result<Var> {
+    /// Each pair's query against its sequence (Eq. 5, 6, 9), all at once.
+    pub fn cross_attentions(&self, of: Vec<AttentionOf>) -> Result<Vec<Var>> {
         let layers = ["query.weight", "query.bias", "key.weight", "key.bias", "value.weight", "value.bias"];
         let rest = ["out.weight", "out.bias", "norm.weight", "norm.bias"];
-        let inputs: Vec<&Var> = [query, tokens]
-            .into_iter()
-            .chain(self.vars.group(name, layers)?)
-            .chain(self.vars.group(name, rest)?)
-            .collect();
+        let mut inputs = Vec::with_capacity(of.len());
+        for AttentionOf { name, query, tokens, .. } in &of {
+            let (layers, rest) = (self.vars.group(name, layers)?, self.vars.group(name, rest)?);
+            inputs.push([&[*query, *tokens][..], &layers, &rest].concat());
+        }
         let ModelConfig { heads, layer_norm_eps: eps, .. } = *self.config;
-        let op = CrossAttention { heads, eps, sequences: sequences.clone(), pairs, starts, textbook_pairs };
-        self.tape.apply(op, &inputs)
+        let op = |AttentionOf { sequences, pairs, starts, textbook_pairs, .. }: AttentionOf| CrossAttention {
+            heads,
+            eps,
+            sequences: sequences.clone(),
+            pairs,
+            starts,
+            textbook_pairs,
+        };
+        self.tape.apply_all(of.into_iter().map(op).collect(), &inputs)
+    }
+
+    /// Maximum and mean over sequences, beside their global vectors (Eq. 3), all at once: each of rows and global vectors.
+    pub fn multi_pools(&self, of: &[(&Ragged, [&Var; 2])]) -> Result<Vec<Var>> {
+        let ops = of.iter().map(|(sequences, _)| MultiPool { sequences: (*sequences).clone() }).collect();
+        self.tape.apply_all(ops, &of.iter().map(|(_, inputs)| inputs.to_vec()).collect::<Vec<_>>())
     }
 
     /// Rows of frozen features.
@@ -183,9 +192,51 @@ impl Layers<'_> {
 
     /// Each item's query against its own sequence, with residual connection and layer normalization.
     pub fn own_attention(&self, name: &str, query: &Var, (tokens, sequences): (&Var, &Ragged)) -> Result<Var> {
-        let pairs = (Pairing::identity(sequences.len()), sequences.offsets().clone());
-        let textbook = sequences.textbook().sequences;
-        self.cross_attention(name, query, (tokens, sequences), pairs, textbook)
+        let mut attended = self.cross_attentions(vec![AttentionOf::own(name.into(), query, (tokens, sequences))])?;
+        attended.pop().ok_or_else(|| Error::invalid("an attention without output"))
+    }
+}
+
+/// Features to project.
+pub struct ProjectionOf<'a> {
+    /// Of the layer.
+    pub name: String,
+    pub features: &'a FeatureRows,
+    pub textbook_rows: usize,
+    /// Of the noise: each use of a step needs its own.
+    pub stream: u32,
+}
+
+/// What an MLP is applied on.
+pub struct MlpOf<'a> {
+    /// Of the layer.
+    pub name: String,
+    /// Laid side by side.
+    pub parts: Vec<&'a Var>,
+    pub textbook_rows: usize,
+}
+
+/// Queries and the sequences that they attend to.
+pub struct AttentionOf<'a> {
+    /// Of the layer.
+    pub name: String,
+    pub query: &'a Var,
+    pub tokens: &'a Var,
+    pub sequences: &'a Ragged,
+    /// Left: query, right: sequence.
+    pub pairs: Pairing,
+    /// Where each pair's attention weights begin.
+    pub starts: Indices,
+    pub textbook_pairs: usize,
+}
+
+impl<'a> AttentionOf<'a> {
+    /// Each item's query against its own sequence.
+    pub fn own(name: String, query: &'a Var, (tokens, sequences): (&'a Var, &'a Ragged)) -> AttentionOf<'a> {
+        // Each item's weights begin where its sequence does.
+        let (pairs, starts) = (Pairing::identity(sequences.len()), sequences.offsets().clone());
+        let textbook_pairs = sequences.textbook().sequences;
+        AttentionOf { name, query, tokens, sequences, pairs, starts, textbook_pairs }
     }
 }
 

@@ -8,7 +8,7 @@ pub use index::{EntityIndex, GpuScorer, PreparedMention, PreparedSide, Scorer};
 
 use super::batch::{Batch, Modality, Side};
 use super::config::{ModelConfig, ScoreKind};
-use super::layers::Layers;
+use super::layers::{Layers, ProjectionOf};
 use super::network::{Network, Noise, Reads};
 use super::params::Plan;
 use crate::autograd::Var;
@@ -70,10 +70,8 @@ impl Network for FissFuse {
     }
 
     fn forward(&self, layers: &Layers, batch: &Batch, noise: Option<Noise>) -> Result<Var> {
-        let mention = project(layers, &batch.mention, noise, 0)?;
-        let entity = project(layers, &batch.entity, noise, 1)?;
-        let mut vectors = fission::vectors(layers, &mention, &entity, batch)?;
-        vectors.extend(fusion::vectors(layers, &mention, &entity)?);
+        let [mention, entity] = project(layers, [&batch.mention, &batch.entity], noise)?;
+        let vectors = vectors(layers, [&mention, &entity], batch)?;
         let kinds = layers.config.six();
         let chosen: Vec<&Compared> = kinds.iter().filter_map(|kind| vectors.iter().find(|v| v.kind == *kind)).collect();
         let operands = chosen.iter().map(|c| c.operand).collect();
@@ -104,23 +102,68 @@ struct Compared {
     pub entity: Var,
 }
 
-/// Eq. 2 for the modalities that take part. `which` tells the two sides' dropout masks apart.
-fn project(layers: &Layers, side: &Side, noise: Option<Noise>, which: u32) -> Result<Vec<Projected>> {
+/// Eq. 2 for the modalities of each side that take part.
+fn project<const N: usize>(layers: &Layers, sides: [&Side; N], noise: Option<Noise>) -> Result<[Vec<Projected>; N]> {
     let parts = layers.config.parts();
-    let modalities = [("text", parts.text, &side.text), ("image", parts.image, &side.image)];
-    let mut projected = Vec::new();
-    for (index, (name, _, modality)) in modalities.into_iter().enumerate().filter(|(_, m)| m.1) {
-        let stream = 4 * which + 2 * index as u32;
-        let Modality { tokens, sequences, global } = modality;
-        let textbook = sequences.textbook();
-        let (of_tokens, of_global) = ((noise, stream), (noise, stream + 1));
-        projected.push(Projected {
-            name,
-            modality: index,
-            tokens: layers.project(name, tokens, textbook.rows(), of_tokens)?,
-            sequences: sequences.clone(),
-            global: layers.project(&format!("{name}_global"), global, textbook.sequences, of_global)?,
-        });
+    let (mut of, mut modality_of) = (Vec::new(), Vec::new());
+    for (which, side) in sides.into_iter().enumerate() {
+        let modalities = [("text", parts.text, &side.text), ("image", parts.image, &side.image)];
+        for (index, (name, _, modality)) in modalities.into_iter().enumerate().filter(|(_, m)| m.1) {
+            let Modality { tokens, sequences, global } = modality;
+            // Tells the dropout masks apart.
+            let (textbook, stream) = (sequences.textbook(), (4 * which + 2 * index) as u32);
+            let (global_name, rows) = (format!("{name}_global"), textbook.sequences);
+            of.push(ProjectionOf { name: name.into(), features: tokens, textbook_rows: textbook.rows(), stream });
+            of.push(ProjectionOf { name: global_name, features: global, textbook_rows: rows, stream: stream + 1 });
+            modality_of.push((name, index, sequences));
+        }
     }
-    Ok(projected)
+    let vars = layers.projections(&of, noise)?;
+    let each = modality_of.len() / N.max(1);
+    let projected = |((name, modality, sequences), vars): ((_, _, &Ragged), &[Var])| {
+        let (tokens, global) = (vars[0].clone(), vars[1].clone());
+        Projected { name, modality, tokens, sequences: sequences.clone(), global }
+    };
+    let mut all = modality_of.into_iter().zip(vars.chunks_exact(2)).map(projected);
+    Ok(std::array::from_fn(|_| all.by_ref().take(each).collect()))
+}
+
+/// The queries of both branches.
+struct Queries {
+    /// h of Eq. 4, of each modality of each side; none where Fission takes no part.
+    fission: Vec<Var>,
+    /// The same of Fusion.
+    fusion: Vec<Var>,
+}
+
+fn queries(layers: &Layers, sides: &[&[Projected]]) -> Result<Queries> {
+    let parts = layers.config.parts();
+    let pooled = if parts.fission.any() { fission::pooled(layers, sides)? } else { Vec::new() };
+    let mut mlps = fission::queries(sides, &pooled);
+    let of_fission = mlps.len();
+    if parts.fusion.any() {
+        mlps.extend(fusion::queries(sides));
+    }
+    let mut fission = layers.mlps(&mlps)?;
+    let fusion = fission.split_off(of_fission);
+    Ok(Queries { fission, fusion })
+}
+
+/// What the scores compare. Layers of both branches that do not depend on each other are one operation: on a device they
+/// share launches.
+fn vectors(layers: &Layers, sides: [&[Projected]; 2], batch: &Batch) -> Result<Vec<Compared>> {
+    let queries = queries(layers, &sides)?;
+    let mut attentions = fission::attentions(sides, &queries.fission, batch);
+    let of_fission = attentions.len();
+    attentions.extend(fusion::attentions(&sides, &queries.fusion));
+    let mut differing = layers.cross_attentions(attentions)?;
+    let completed = differing.split_off(of_fission);
+    let mut mlps = fission::stars(layers, &differing, batch);
+    let of_fission = mlps.len();
+    mlps.extend(fusion::stars(layers, &sides, &completed));
+    let mut stars = layers.mlps(&mlps)?;
+    let of_fusion = stars.split_off(of_fission);
+    let mut compared = fission::compared(sides[0], &differing, &stars);
+    compared.extend(fusion::compared(&sides, &completed, &of_fusion));
+    Ok(compared)
 }

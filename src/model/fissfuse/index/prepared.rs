@@ -2,7 +2,7 @@
 
 use crate::autograd::Tape;
 use crate::error::Result;
-use crate::model::fissfuse::{fission, fusion, project};
+use crate::model::fissfuse::{fusion, project, queries};
 use crate::model::layers::Layers;
 use crate::model::params::Parameters;
 use crate::model::{Model, ModelConfig, ScoreKind, Side};
@@ -43,21 +43,20 @@ impl PreparedSide {
         let vars = model.parameters().bind(&tape);
         let config = model.config();
         let layers = Layers { config, tape: &tape, vars: &vars, gpu: model.gpu() };
-        let projected = project(&layers, side, None, 0)?;
+        let [projected] = project(&layers, [side], None)?;
+        let queries = queries(&layers, &[&projected])?;
+        let fused = fusion::side(&layers, &projected, &queries.fusion)?;
         let mut modalities = Vec::new();
-        if config.parts().fission.any() {
-            for modality in &projected {
-                let attention = attention_of(model.parameters(), config, modality.name)?;
-                let queries = fission::pooled(&layers, modality)?.into_tensor();
-                modalities.push(PreparedModality {
-                    logits: attention.logit_vectors(&queries)?.to(None)?,
-                    queries: queries.to(None)?,
-                    tokens: modality.tokens.tensor().to(None)?,
-                    sequences: modality.sequences.clone(),
-                });
-            }
+        for (modality, queries) in projected.iter().zip(queries.fission) {
+            let attention = attention_of(model.parameters(), config, modality.name)?;
+            let queries = queries.into_tensor();
+            modalities.push(PreparedModality {
+                logits: attention.logit_vectors(&queries)?.to(None)?,
+                queries: queries.to(None)?,
+                tokens: modality.tokens.tensor().to(None)?,
+                sequences: modality.sequences.clone(),
+            });
         }
-        let fused = fusion::side(&layers, &projected)?;
         let fused = fused.into_iter().map(|(kind, var)| Ok((kind, var.tensor().to(None)?))).collect::<Result<_>>()?;
         Ok(PreparedSide { modalities, fused })
     }
