@@ -158,6 +158,13 @@ impl Instance {
     }
 }
 
+impl DeviceSaved {
+    /// What the normalization's backward takes.
+    fn gradient<'a>(&'a self, grad: &Tensor, to: NormalizedBackward) -> Gradient<'a> {
+        Gradient { norm: self.instance.norm(), dy: grad.ptr(), xhat: &self.xhat, rstd: &self.rstd, to }
+    }
+}
+
 /// Forward of all instances: those that the tensor-core kernels take in a launch of each of these, the others one by one.
 pub fn forward(gpu: &Gpu, of: Vec<(&Project, [&Tensor; 4])>) -> Result<Vec<(Tensor, Saved)>> {
     let instance = |(op, weights): &(&Project, [&Tensor; 4])| {
@@ -250,28 +257,27 @@ fn narrow_weights(gpu: &Gpu, of: &[&Instance]) -> Result<HashMap<Ptr, DeviceBuff
 /// Backward of the instances whose outputs have a gradient.
 pub fn backward(gpu: &Gpu, reached: Vec<Reached<Project>>, grads: &mut InstanceGrads) -> Result<()> {
     let mut sums = gpu.sums();
-    let (mut fused, mut others, mut saved) = (Vec::new(), Vec::new(), Vec::new());
-    for reached in reached {
-        let Saved::Device(of) = reached.saved else { return Err(elsewhere(NAME)) };
-        saved.push((of, reached.grad, reached.number));
-    }
-    for (of, grad, number) in &saved {
-        let mut grads = grads.of(*number);
+    let (mut fused, mut others) = (Vec::new(), Vec::new());
+    for Reached { number, saved, grad, .. } in reached {
+        let Saved::Device(saved) = saved else { return Err(elsewhere(NAME)) };
+        let mut grads = grads.of(number);
         let dweight = grads.on_device(0)?;
         let bias = grads.on_device(1)?;
         let to = NormalizedBackward { gamma: grads.on_device(2)?, beta: grads.on_device(3)?, bias };
-        let DeviceSaved { instance, xhat, rstd } = &**of;
-        let gradient = Gradient { norm: instance.norm(), dy: grad.ptr(), xhat, rstd, to };
-        let of_kind = if instance.fused(gpu) { &mut fused } else { &mut others };
-        of_kind.push((instance, gradient, dweight));
+        let of_kind = if saved.instance.fused(gpu) { &mut fused } else { &mut others };
+        of_kind.push((saved, grad, to, dweight));
     }
-    let of_fused: Vec<Gradient> = fused.iter().map(|(_, gradient, _)| *gradient).collect();
-    let dy = LayerNorm::backward_bf16(gpu, &of_fused, &mut sums)?;
-    let weights = fused.into_iter().zip(&dy).map(|((instance, _, dweight), dy)| (instance, dy, dweight));
+    let gradients: Vec<Gradient> = fused.iter().map(|(saved, grad, to, _)| saved.gradient(grad, *to)).collect();
+    let dy = LayerNorm::backward_bf16(gpu, &gradients, &mut sums)?;
+    // Gradients of rows and what they were computed from are given back before memory for those of weights is taken.
+    let instances: Vec<(Instance, Target)> =
+        fused.into_iter().map(|(saved, _, _, dweight)| (saved.instance, dweight)).collect();
+    let weights = instances.iter().zip(&dy).map(|((instance, dweight), dy)| (instance, dy, *dweight));
     backward_fused(gpu, weights.filter(|(_, _, dweight)| !dweight.is_null()), &mut sums)?;
-    for (instance, gradient, dweight) in others {
+    for (saved, grad, to, dweight) in others {
+        let instance = &saved.instance;
         let (d, width, n) = (instance.d(), instance.width(), instance.rows.len());
-        let dy = LayerNorm::backward(gpu, &[gradient], &mut sums)?;
+        let dy = LayerNorm::backward(gpu, &[saved.gradient(&grad, to)], &mut sums)?;
         if let Some(dy) = dy.first().filter(|_| !dweight.is_null()) {
             let x = instance.gathered(gpu)?;
             let (dy, x) = (Operand::rows(dy.ptr(), d), Operand::rows(x.ptr(), width));
