@@ -9,6 +9,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 pub use elementwise::{feature_rows, kinks};
+pub use together::large as together;
 
 use half::f16;
 use rand::Rng;

@@ -28,6 +28,7 @@ pub fn checks(gpu: &Gpu) -> Result<Vec<Check>> {
     let multiprocessors = gpu.multiprocessors()?;
     let mut cases = cases::small()?;
     cases.extend(cases::kinks()?);
+    cases.extend(cases::together()?);
     let mixed = gpu.arithmetic() == Arithmetic::Mixed;
     if mixed {
         cases.push(cases::tall(multiprocessors)?);
