@@ -17,7 +17,9 @@ use fissfuse::tensor::{Element, Tensor};
 use fissfuse::train::Steps;
 
 use crate::replay::fixtures;
-use crate::support::{self, World, fissfuse, fissfuse_on_cusim, half_written, refused, replace, succeed, toolchain};
+use crate::support::{
+    self, World, fissfuse, fissfuse_on_cusim, half_written, launches_on_cusim, refused, replace, succeed, toolchain,
+};
 
 /// Runs the body of a test of this file on a device.
 fn on_device(test: &str, body: impl FnOnce()) {
@@ -341,9 +343,12 @@ fn devices_that_cannot_be_used_are_named() {
 fn a_device_that_fails_in_mid_run_leaves_the_last_checkpoint_whole() {
     let world = World::encoded();
     let train = [&world.train()[..], &["--epochs", "3", "--device", "cuda", "--arithmetic", "f32"]].concat();
-    // Some steps into the second epoch.
-    for fault in ["launch:1300", "alloc:2000", "ecc:1300"] {
-        let failed = fissfuse_on_cusim(&train, &[("CUSIM_FAIL", fault)]);
+    let epoch = launches_on_cusim(&replace(train.clone(), "--epochs", "1"));
+    std::fs::remove_dir_all(world.path("model")).unwrap();
+    // Half of the second epoch.
+    let number = epoch + epoch / 2;
+    for fault in [format!("launch:{number}"), "alloc:2000".into(), format!("ecc:{number}")] {
+        let failed = fissfuse_on_cusim(&train, &[("CUSIM_FAIL", &fault)]);
         refused(&failed, &["cuda:0"]);
         assert!(half_written(&world.path("")).is_empty());
         let resume = [&train[..], &["--resume"]].concat();

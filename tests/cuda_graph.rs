@@ -15,7 +15,9 @@ use fissfuse::tensor::Indices;
 use fissfuse::tensor::safetensors::Reader;
 use fissfuse::train::Steps;
 
-use crate::support::{self, World, cusim, fissfuse_bench, fissfuse_on_cusim, half_written, refused, replace};
+use crate::support::{
+    self, World, cusim, fissfuse_bench, fissfuse_on_cusim, half_written, launches_on_cusim, refused, replace,
+};
 
 fn on_device(test: &str, body: impl FnOnce()) {
     support::on_device(&format!("cuda_graph::{test}"), body);
@@ -199,9 +201,13 @@ fn a_run_of_graphs_is_the_same_run() {
 fn graphs_that_fail_leave_the_last_checkpoint_whole() {
     let world = World::encoded();
     let train = [&train(&world)[..], &["--graph"]].concat();
-    // Some steps into the second epoch, at once and when the host waits for them.
-    for (fault, when) in [("launch:1300", "eager"), ("launch:1300", "late"), ("ecc:1300", "late")] {
-        let failed = fissfuse_on_cusim(&train, &[("CUSIM_FAIL", fault), ("CUSIM_ASYNC", when)]);
+    let epoch = launches_on_cusim(&replace(train.clone(), "--epochs", "1"));
+    std::fs::remove_dir_all(world.path("model")).unwrap();
+    // Half of the second epoch, at once and when the host waits for it.
+    let number = epoch + epoch / 2;
+    for (what, when) in [("launch", "eager"), ("launch", "late"), ("ecc", "late")] {
+        let fault = format!("{what}:{number}");
+        let failed = fissfuse_on_cusim(&train, &[("CUSIM_FAIL", &fault), ("CUSIM_ASYNC", when)]);
         refused(&failed, &["cuda:0"]);
         assert!(half_written(&world.path("")).is_empty());
         let output = fissfuse_on_cusim(&[&train[..], &["--resume"]].concat(), &[]);
@@ -319,6 +325,8 @@ fn a_step_is_launches_memsets_and_one_copy_back() {
     for name in names {
         println!("{name:<40}{:>16}{:>16}", of(&plain, name), of(&graph, name));
     }
+    // One for each layer and direction, however many instances of it there are.
+    assert!(of(&plain, "cuLaunchKernel") <= 40, "{plain:?}");
     for calls in [&plain, &graph] {
         assert!(calls.keys().all(|name| !name.starts_with("cuMemcpyHtoD") && !name.starts_with("cuMemcpyDtoD")));
         assert!(calls.keys().all(|name| !name.ends_with("Synchronize") || name == "cuEventSynchronize"), "{calls:?}");

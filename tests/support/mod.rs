@@ -11,7 +11,7 @@ use std::sync::OnceLock;
 use fissfuse::device::Gpu;
 use fissfuse::device::cuda::has_driver;
 use fissfuse::encoder::clip::{RandomClip, write_random};
-use fissfuse::profile::proof;
+use fissfuse::profile::{counts, proof};
 use image::{Rgb, RgbImage};
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -279,6 +279,15 @@ pub fn fissfuse_on_cusim(args: &[&str], environment: &[(&str, &str)]) -> Output 
     let mut command = fissfuse(args);
     command.env("LD_LIBRARY_PATH", folder.path()).envs(environment.iter().copied());
     command.output().unwrap()
+}
+
+/// Kernels that the program launches on cusim.
+pub fn launches_on_cusim(args: &[&str]) -> u64 {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("counts.json");
+    let output = fissfuse_on_cusim(args, &[("CUSIM_COUNT", path.to_str().unwrap())]);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    counts::read(&path).unwrap().iter().map(|kernel| kernel.launches).sum()
 }
 
 /// The folder of the nvcc that the kernels were compiled with, as build.rs looks for it.
