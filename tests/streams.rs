@@ -102,7 +102,7 @@ fn no_command_writes_over_what_it_reads() {
     refuse(&replace(world.train(), "--out", world.arg("features")), &["--out is what --features reads"]);
     refuse(&replace(world.train(), "--out", world.arg("encoder")), &["--out is an encoder or a language model"]);
     refuse(&replace(world.encode(), "--out", world.arg("data")), &["--out is what --data reads"]);
-    refuse(&replace(world.encode(), "--out", world.arg("encoder")), &["choose another folder"]);
+    refuse(&replace(world.encode(), "--out", world.arg("encoder")), &["--out is what --encoder reads"]);
     let test = world.arg("data/test.jsonl");
     refuse(&["audit", "--data", world.arg("data"), "--json", test], &["--json is a file of --data"]);
     assert_eq!(world.read_lines("data/train.jsonl"), before);

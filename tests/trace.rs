@@ -229,11 +229,17 @@ fn a_trace_that_cannot_be_written_is_refused_before_anything_starts() {
         ("file/trace.json", "Not a directory"),
         ("data/train.jsonl", "--trace is a file of --data"),
         ("model", "are one file"),
+        ("model/best.safetensors", "--trace is a file of --out, which is written"),
+        ("model/train.jsonl", "--trace is a file of --out, which is written"),
+        ("features/manifest.json", "--trace is a file of --features, which is read"),
     ] {
         refuse(&[&world.train()[..], &["--trace", world.arg(path)]].concat(), &[path, says]);
     }
     let encode = crate::support::replace(world.encode(), "--out", world.arg("other"));
     refuse(&[&encode[..], &["--trace", world.arg("folder")]].concat(), &["is a folder"]);
+    for (path, says) in [("other/manifest.json", "a file of --out"), ("encoder/config.json", "a file of --encoder")] {
+        refuse(&[&encode[..], &["--trace", world.arg(path)]].concat(), &[path, says]);
+    }
     refuse(&[&world.link()[..], &["--trace", world.arg("folder")]].concat(), &["is a folder"]);
     assert!(!world.path("model").exists() && !world.path("other").exists(), "work was begun");
     let no_steps = [&world.train()[..], &["--trace", world.arg("t.json"), "--trace-steps", "0"]].concat();

@@ -132,6 +132,13 @@ pub struct EncoderArgs {
 }
 
 impl EncoderArgs {
+    /// The directories that flags name, with their flags.
+    pub fn named(&self) -> impl Iterator<Item = (&'static str, &Path)> {
+        let flags = ["--encoder", "--text-encoder", "--image-encoder"].into_iter();
+        let paths = [&self.encoder, &self.text_encoder, &self.image_encoder];
+        flags.zip(paths).filter_map(|(flag, path)| Some((flag, path.as_deref()?)))
+    }
+
     /// The directories of the encoders of texts and of images, if these are read; that of the settings where no flag
     /// names one.
     pub fn paths(&self, settings: &EncodeSettings, texts: bool, images: bool) -> anyhow::Result<EncoderPaths> {

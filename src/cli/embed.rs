@@ -49,10 +49,8 @@ pub struct Args {
 }
 
 pub fn run(args: Args) -> anyhow::Result<()> {
-    let encoders = [&args.encoders.encoder, &args.encoders.text_encoder, &args.encoders.image_encoder];
-    let encoders = ["--encoder", "--text-encoder", "--image-encoder"].into_iter().zip(encoders);
-    let reads = encoders.chain([("--image", &args.image)]);
-    let reads: Vec<_> = reads.filter_map(|(name, path)| Some((name, path.as_deref()?))).collect();
+    let image = args.image.as_deref().map(|path| ("--image", path));
+    let reads: Vec<paths::Named> = args.encoders.named().chain(image).collect();
     paths::keep_apart(&reads, &[("--out", &args.out)])?;
     files::expect_file_at(&args.out)?;
     let text = args.text.as_ref().map(|text| anyhow::Ok((text, args.encoders.text(&None)?))).transpose()?;

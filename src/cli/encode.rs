@@ -48,7 +48,10 @@ pub struct Args {
 pub fn run(args: Args) -> anyhow::Result<()> {
     let _watch = interrupt::watch()?;
     let writes: Vec<paths::Named> = [("--out", args.out.as_path())].into_iter().chain(args.trace.written()).collect();
-    paths::keep_apart(&[("--data", &args.data.data)], &writes)?;
+    let mut reads: Vec<paths::Named> = vec![("--data", &args.data.data)];
+    reads.extend(args.encoders.named());
+    reads.extend(args.config.as_deref().map(|path| ("--config", path)));
+    paths::keep_apart(&reads, &writes)?;
     args.trace.clone().around(|| encode_all(args))
 }
 

@@ -74,7 +74,9 @@ pub struct Args {
 pub fn run(args: Args) -> anyhow::Result<()> {
     let mut reads =
         vec![("--data", args.data.data.as_path()), ("--features", &args.features), ("--model", &args.model)];
+    reads.extend(args.encoders.named());
     reads.extend(args.input.as_deref().map(|path| ("--input", path)));
+    reads.extend(args.images.as_deref().map(|path| ("--images", path)));
     paths::keep_apart(&reads, &args.trace.written().collect::<Vec<_>>())?;
     args.trace.clone().around_unwatched(|| link(args))
 }

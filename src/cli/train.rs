@@ -66,7 +66,9 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     let _watch = interrupt::watch()?;
     terminal::work_on();
     let writes: Vec<paths::Named> = [("--out", args.out.as_path())].into_iter().chain(args.trace.written()).collect();
-    paths::keep_apart(&[("--data", &args.data.data), ("--features", &args.features)], &writes)?;
+    let mut reads: Vec<paths::Named> = vec![("--data", &args.data.data), ("--features", &args.features)];
+    reads.extend(args.config.config.as_deref().map(|path| ("--config", path)));
+    paths::keep_apart(&reads, &writes)?;
     args.trace.clone().around(|| train(args))
 }
 

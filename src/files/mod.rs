@@ -1,5 +1,6 @@
 //! Files: read with words for what is wrong, written whole or not at all, in folders that one process writes at a time.
 
+mod apart;
 mod destination;
 mod leftovers;
 mod lock;
@@ -10,6 +11,7 @@ mod write;
 
 use std::path::Path;
 
+pub use apart::{Named, keep_apart};
 pub use lock::{FolderLock, lock};
 pub use read::{expect_regular, read, read_or_stream, read_text, read_text_or_stream};
 pub use room::{expect_file_at, expect_folder_at, expect_room_for, is_stream};
