@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 
 use self::browser::Browser;
 use crate::kar::server::{Server, good};
-use crate::support::{World, fissfuse_bench, refuse, succeed};
+use crate::support::{World, fissfuse, fissfuse_bench, refuse, succeed};
 
 /// Markup, a quote and a mark that turns the direction of text, in what a dataset says.
 const MARKUP: &str = "<img src=x onerror=\"document.title='taken'\"><b>'\"\u{202e}pots";
@@ -250,7 +250,21 @@ fn what_cannot_be_shown_is_named() {
         &["report", world.arg("model"), "--out", world.arg("model/train.jsonl")],
         &["--out is a file of RUN, which is read"],
     );
+    // Any name may be that of measurements.
+    let timed = json!([{"name": "work", "seconds": seconds(1e-3)}]);
+    let timed = write("benched/any.json", &measurements("layer", timed).to_string());
+    let before = fs::read(timed).unwrap();
+    refuse(&["report", world.arg("benched"), "--out", timed], &["any.json: --out is what RUN reads"]);
+    assert_eq!(fs::read(timed).unwrap(), before);
+    let counted = json!([{"name": "parameters", "figures": {"parameters": 3.0}}]);
+    let mut counted = measurements("flops", counted);
+    counted["ceilings"] = Value::Null;
+    let counted = write("counted.json", &counted.to_string());
+    refused(counted, &["counted.json: no section shows it", "the page would be empty"]);
     assert!(!world.path("page.html").exists(), "nothing may be written");
+    let both = fissfuse(&[&["report", timed, counted][..], &out].concat()).output().unwrap();
+    let errors = String::from_utf8(both.stderr).unwrap();
+    assert!(both.status.success() && errors.contains("counted.json: no section shows it"), "{errors}");
     // A line that was cut, and losses that are no numbers, are said on the page.
     let log = fs::read_to_string(world.path("model/train.jsonl")).unwrap();
     let mut first: Value = serde_json::from_str(log.lines().next().unwrap()).unwrap();
@@ -261,4 +275,32 @@ fn what_cannot_be_shown_is_named() {
     let page = fs::read_to_string(world.path("page.html")).unwrap();
     assert!(page.contains("A loss is not finite at epoch 1: its line has a gap there."), "{page}");
     assert!(page.contains("Line 3, the last one, was cut short and is left out."), "{page}");
+}
+
+#[test]
+fn warnings_and_advice_stand_where_their_rows_do() {
+    let world = World::new();
+    let row = |name: &str, more: Value| {
+        let mut row = json!({"name": name, "seconds": seconds(1e-3), "warnings": [format!("{name} is shaky")]});
+        row.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        row
+    };
+    let parts = json!({"parts": {"one": seconds(5e-4)}});
+    let whole = json!({"figures": {"flops": 1e6, "bytes": 1e6}});
+    let mut kernels = measurements("kernels", json!([row("k", whole)]));
+    kernels["advice"] = json!(["fuse <them>"]);
+    let files = [("kernels", kernels), ("layer", measurements("layer", json!([row("p", parts)])))];
+    for (name, file) in &files {
+        fs::write(world.path(&format!("{name}.json")), file.to_string()).unwrap();
+    }
+    let runs = [world.arg("kernels.json"), world.arg("layer.json")];
+    succeed(&[&["report"][..], &runs, &["--out", world.arg("page.html")]].concat());
+    let page = fs::read_to_string(world.path("page.html")).unwrap();
+    let section = |id: &str| {
+        let from = page.split_once(&format!("<section id=\"{id}\"")).unwrap_or_else(|| panic!("no {id}: {page}")).1;
+        from.split_once("</section>").unwrap().0
+    };
+    assert!(section("roofline").contains("k: k is shaky") && section("roofline").contains("Advice: fuse &lt;them&gt;"));
+    assert!(section("time").contains("p: p is shaky") && !section("time").contains("k is shaky"));
+    assert!(section("latency").contains("p: p is shaky"));
 }

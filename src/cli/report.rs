@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use fissfuse::files;
+use fissfuse::printable::printable;
 use fissfuse::report::page;
 
 use super::paths;
@@ -37,6 +38,12 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     paths::keep_apart(&reads, &[("--out", &args.out)])?;
     files::expect_file_at(&args.out)?;
     let page = page(&args.title, &args.runs, args.data.as_deref())?;
+    // Of a folder, any file may be measurements or a report.
+    let reads: Vec<paths::Named> = page.read.iter().map(|file| ("RUN", file.as_path())).collect();
+    paths::keep_apart(&reads, &[("--out", &args.out)])?;
+    for (path, why) in &page.unshown {
+        eprintln!("warning: {}: {why}", printable(&path.display().to_string()));
+    }
     files::write_whole(&args.out, |out| out.write_all(page.html.as_bytes()))?;
     println!("wrote {}: {}", args.out.display(), page.sections.join(", "));
     Ok(())

@@ -14,7 +14,7 @@ use super::results::Evaluation;
 use super::training::Training;
 use crate::error::{Error, Result};
 use crate::files;
-use crate::profile::measurement::{Measurements, SCHEMA};
+use crate::profile::measurement::{Measurement, Measurements, SCHEMA};
 
 /// Something of a file.
 #[derive(Debug)]
@@ -59,7 +59,7 @@ pub struct Inputs {
     pub measurements: Vec<From<Measurements>>,
     /// Run files.
     pub runs: Vec<PathBuf>,
-    /// Files that were taken already, by whatever name.
+    /// Files that were looked at already, by whatever name.
     seen: HashSet<PathBuf>,
 }
 
@@ -69,6 +69,14 @@ impl From<Measurements> {
         let Measurements { command, date, commit, machine, .. } = &self.what;
         let source = [self.source(), date.clone(), format!("commit {commit}")].join(", ");
         Block::heading(format!("fissfuse-bench {command}: {}", machine.describe()), &source)
+    }
+
+    /// What keeps the rows that are shown from being trusted, and what the file advises.
+    pub fn remarks(&self, shown: impl Fn(&Measurement) -> bool) -> Vec<Block> {
+        let rows = self.what.results.iter().filter(|row| shown(row));
+        let warnings = rows.flat_map(|row| row.warnings.iter().map(|warning| format!("{}: {warning}", row.label())));
+        let advice = self.what.advice.iter().map(|advice| Block::text(format!("Advice: {advice}")));
+        warnings.map(Block::warning).chain(advice).collect()
     }
 }
 
@@ -89,6 +97,13 @@ impl Inputs {
             }
         }
         Ok(inputs)
+    }
+
+    /// The files that were taken.
+    pub fn files(&self) -> Vec<PathBuf> {
+        let Inputs { trainings, evaluations, experiments, rerankings, measurements, runs, .. } = self;
+        let of = [paths(trainings), paths(evaluations), paths(experiments), paths(rerankings), paths(measurements)];
+        of.into_iter().flatten().chain(runs.iter().cloned()).collect()
     }
 
     /// Takes what a folder holds; says whether that is anything.
@@ -181,6 +196,10 @@ impl Inputs {
             self.runs.push(run);
         }
     }
+}
+
+fn paths<T>(files: &[From<T>]) -> Vec<PathBuf> {
+    files.iter().map(|file| file.path.clone()).collect()
 }
 
 /// Names in a folder, in their order.

@@ -41,9 +41,7 @@ pub fn section(measurements: &[From<Measurements>]) -> Result<Option<Section>> {
             true => blocks.push(Block::Table(numbers(&results))),
             false => blocks.push(Block::Figure(Box::new(figure(&drawn, &results)?))),
         }
-        let mut warnings: Vec<&String> = results.iter().flat_map(|result| &result.warnings).collect();
-        warnings.dedup();
-        blocks.extend(warnings.into_iter().map(Block::warning));
+        blocks.extend(file.remarks(|row| results.iter().any(|shown| std::ptr::eq(*shown, row))));
     }
     let lead = "The steeper a line, the more alike the runs; what is far to the right at its top are the slowest ones.";
     Ok((!blocks.is_empty()).then_some(Section { id: "latency", title: "Latency", lead, blocks }))

@@ -49,6 +49,7 @@ pub fn section(measurements: &[From<Measurements>]) -> Result<Option<Section>> {
                  measures them, and its file is to be named beside this one.",
             ));
             blocks.push(Block::Table(numbers(&points, None)));
+            blocks.extend(file.remarks(|row| Point::of(row).is_some()));
             continue;
         };
         if whose.path != file.path {
@@ -68,6 +69,7 @@ pub fn section(measurements: &[From<Measurements>]) -> Result<Option<Section>> {
             )));
         }
         blocks.push(Block::Figure(Box::new(figure(&points, ceilings)?)));
+        blocks.extend(file.remarks(|row| Point::of(row).is_some()));
     }
     let lead = "A kernel below the slope waits for memory, one below the flat part for arithmetic; the nearer to the \
                 roof, the less is left to gain.";

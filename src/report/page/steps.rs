@@ -45,6 +45,8 @@ pub fn section(measurements: &[From<Measurements>]) -> Result<Option<Section>> {
         for whole in wholes {
             blocks.push(Block::Figure(Box::new(figure(&whole)?)));
         }
+        let of_a_step = |row: &Measurement| file.what.command == "step" && row.parameter(PASS).is_some();
+        blocks.extend(file.remarks(|row| of_a_step(row) || !row.parts.is_empty()));
     }
     let lead = "Each bar is as wide as its share of the bar above it. Times are medians.";
     Ok((!blocks.is_empty()).then_some(Section { id: "time", title: "Where the time goes", lead, blocks }))
