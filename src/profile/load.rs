@@ -18,6 +18,9 @@ use crate::random::{Purpose, generator};
 /// The most requests of a schedule.
 const MOST: f64 = 1e6;
 
+/// The longest schedule, in seconds: a day.
+const LONGEST: f64 = 86_400.0;
+
 /// Waiting for the next arrival sleeps up to this far before it, and spins from there on.
 const SPIN: Duration = Duration::from_micros(200);
 
@@ -71,10 +74,10 @@ impl Load {
     /// Seconds of each arrival, ascending from 0. Fails if there are none, or too many to keep.
     pub fn schedule(&self) -> Result<Vec<f64>> {
         let expected = self.rate * self.seconds;
-        if !(1.0..=MOST).contains(&expected) || self.objective.is_some_and(|seconds| seconds <= 0.0 || seconds.is_nan())
-        {
+        let objective = self.objective.is_none_or(|seconds| seconds > 0.0 && seconds.is_finite());
+        if !(1.0..=MOST).contains(&expected) || self.seconds > LONGEST || !objective {
             return Err(Error::invalid(format!(
-                "a load of {} requests/s for {} s: needs 1 to {MOST} requests, and a positive objective",
+                "a load of {} requests/s for {} s: needs 1 to {MOST} requests in {LONGEST} s at most, and a positive objective",
                 self.rate, self.seconds
             )));
         }
@@ -157,8 +160,11 @@ mod tests {
         // The number has a standard deviation of 100; six of them.
         assert!((9_400..10_600).contains(&schedule.len()) && schedule.is_sorted());
         assert_eq!(schedule, poisson.schedule().unwrap());
-        for wrong in [Load { rate: 0.0, ..LOAD }, Load { rate: 1e9, ..LOAD }, Load { objective: Some(-1.0), ..LOAD }] {
-            assert!(wrong.schedule().is_err());
+        let endless = Load { rate: 1e-20, seconds: 1e21, ..LOAD };
+        let objectives = [-1.0, f64::NAN, f64::INFINITY].map(|seconds| Load { objective: Some(seconds), ..LOAD });
+        let rates = [0.0, 1e9, -1.0, f64::NAN].map(|rate| Load { rate, ..LOAD });
+        for wrong in [endless].into_iter().chain(objectives).chain(rates) {
+            assert!(wrong.schedule().is_err(), "{wrong:?}");
         }
     }
 

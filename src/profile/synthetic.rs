@@ -11,6 +11,11 @@ use crate::ops::Pairing;
 use crate::random::{Purpose, generator};
 use crate::tensor::{FeatureRows, Indices, Ragged, RowTable, Textbook};
 
+/// Most rows of a text or an image, and of all texts or images of a batch: products of these and of any width that a network
+/// may have stay below 2^64.
+const LONGEST: usize = 1 << 14;
+const MOST_ROWS: usize = 1 << 28;
+
 /// Sizes of a synthetic batch.
 #[derive(Clone, Copy, Debug, serde::Serialize)]
 pub struct Shape {
@@ -33,12 +38,19 @@ impl Shape {
     /// The paper's WikiMEL step: 128 mentions x 100 candidates.
     pub const WIKIMEL: Shape = Shape { candidates: 100, ..Shape::WIKIDIVERSE };
 
-    /// Fails unless every size is at least 1 and texts fit.
+    /// Fails unless every size is at least 1, texts fit, and rows and their FLOPs can be counted.
     pub fn check(&self) -> Result<()> {
         let Shape { mentions, candidates, mean_tokens, max_tokens, patches } = *self;
         if [mentions, candidates, mean_tokens, max_tokens, patches].contains(&0) || mean_tokens > max_tokens {
             let reason = "sizes must be at least 1 and the mean length of texts at most the longest";
             return Err(Error::invalid(format!("{reason}: {self:?}")));
+        }
+        let longest = max_tokens.max(patches);
+        let rows = mentions.checked_mul(candidates).and_then(|pairs| pairs.checked_mul(longest));
+        if longest > LONGEST || rows.is_none_or(|rows| rows > MOST_ROWS) {
+            let most =
+                format!("a text or an image has {LONGEST} rows at most, and all pairs have {MOST_ROWS} together");
+            return Err(Error::invalid(format!("too large, {most}: {self:?}")));
         }
         Ok(())
     }
@@ -59,7 +71,12 @@ impl Shape {
             let sequences = Ragged::new(lengths, Textbook { sequences: items, length: longest })?;
             let mut rows = |n: usize, width: usize| -> Result<FeatureRows> {
                 // Cheap noise in (-1.75, 1.75), whose variance is about 1.
-                let mut values = vec![f16::ZERO; n * width];
+                let count = n.saturating_mul(width);
+                let mut values = Vec::new();
+                values.try_reserve_exact(count).map_err(|e| {
+                    Error::invalid(format!("{n} rows of {width} features have no room in memory ({e}); ask for fewer"))
+                })?;
+                values.resize(count, f16::ZERO);
                 for chunk in values.chunks_mut(4) {
                     let bits: u64 = rng.random();
                     for (i, value) in chunk.iter_mut().enumerate() {
@@ -80,5 +97,24 @@ impl Shape {
             text: modality(lengths, self.max_tokens, widths.text, widths.text_global)?,
             image: modality(vec![self.patches; items], self.patches, widths.image, widths.image_global)?,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_that_cannot_be_counted_are_refused() {
+        Shape::WIKIMEL.check().unwrap();
+        let shape = Shape::WIKIDIVERSE;
+        for wrong in [
+            Shape { mentions: usize::MAX, ..shape },
+            Shape { mentions: 1 << 16, candidates: 1 << 16, ..shape },
+            Shape { max_tokens: usize::MAX, ..shape },
+            Shape { patches: 1 << 20, ..shape },
+        ] {
+            assert!(wrong.check().unwrap_err().to_string().contains("too large"), "{wrong:?}");
+        }
     }
 }
