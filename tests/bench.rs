@@ -29,7 +29,7 @@ fn latency_measures_what_it_is_asked_for() {
         };
         rows.iter().map(of).collect::<Vec<_>>()
     };
-    assert_eq!(row(&rows(&["--mentions", "3"])), [[3, 10, 2]]);
+    assert_eq!(row(&rows(&["--mentions", "3,3"])), [[3, 10, 2]], "a value is a row once");
     assert_eq!(row(&rows(&["--mentions", "2-4*2", "--preset", "wikimel"])), [[2, 100, 2], [4, 100, 2]]);
     for wrong in [&["--mentions", "0"][..], &["--mentions", "3-2"], &["--runs", "0"], &["--load", "5"]] {
         assert_eq!(bench(&[&small[..], wrong].concat()).status.code(), Some(2), "{wrong:?}");
@@ -65,7 +65,9 @@ fn nothing_to_measure_is_an_error() {
     let encode = [&texts[..], &["--text-encoder", world.arg("encoder")]].concat();
     refused(&bench(&encode), &["texts: holds no text"]);
     std::fs::write(world.path("counts.json"), r#"{"kernels": []}"#).unwrap();
-    refused(&bench(&["kernels", "--counts", world.arg("counts.json")]), &["counts no launch"]);
+    for command in ["kernels", "flops"] {
+        refused(&bench(&[command, "--counts", world.arg("counts.json")]), &["counts no launch"]);
+    }
 }
 
 #[test]
@@ -120,7 +122,7 @@ fn comparisons_give_verdicts_and_codes() {
     std::fs::write(world.path("newer.json"), text.replace("\"schema\": 1", "\"schema\": 9")).unwrap();
     refused(&run(&["--compare", world.arg("newer.json")]), &["newer.json", "schema 9"]);
     std::fs::write(world.path("t.toml"), "clear_gap = 7").unwrap();
-    refused(&run(&["--thresholds", world.arg("t.toml")]), &["t.toml", "clear_gap"]);
+    refused(&against(&["--thresholds", world.arg("t.toml")]), &["t.toml", "clear_gap"]);
 }
 
 #[test]
@@ -157,6 +159,8 @@ fn requests_under_load_count_from_their_schedule() {
         let parts = at(&row["parts"]["queue"], i) + at(&row["parts"]["service"], i);
         assert!((at(&row["seconds"], i) - parts).abs() < 1e-6, "{row}");
     }
+    let settings = run["settings"].as_object().unwrap();
+    assert_eq!((&settings["load_seconds"], &settings["slo_ms"]), (&0.5.into(), &10000.0.into()));
     for wrong in [["--load", "0"], ["--load", "1e9"], ["--slo", "-1"], ["--arrival", "gamma"]] {
         assert!(!bench(&[&load[..], &wrong].concat()).status.success(), "{wrong:?}");
     }

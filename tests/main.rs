@@ -4,6 +4,7 @@ mod architecture;
 mod bad_input;
 mod baselines;
 mod bench;
+mod bench_runs;
 mod bundle;
 mod candidates;
 mod cuda;

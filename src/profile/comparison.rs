@@ -5,6 +5,7 @@
 //! the ratios of their rounds, each of new processes, since two processes of one program differ by a per cent for as long as
 //! they live; the interval of the mean ratio (Student's t, on logarithms) must lie beyond the gap.
 
+use std::collections::HashSet;
 use std::fmt;
 use std::path::Path;
 
@@ -116,37 +117,63 @@ pub struct Compared {
     pub why: String,
 }
 
-/// Compares two files row by row. Fails if their data, settings or machines differ, or no row is in both.
-pub fn compare(old: &Measurements, new: &Measurements, thresholds: &Thresholds) -> Result<Vec<Compared>> {
-    let differ = |what: &str| Error::invalid(format!("these runs cannot be compared: {what}"));
+fn differ(what: impl AsRef<str>) -> Error {
+    Error::invalid(format!("these runs cannot be compared: {}", what.as_ref()))
+}
+
+/// Fails if a run is none that another can be compared with: it has no times, or a row twice.
+pub fn expect_rows_once(run: &Measurements) -> Result<()> {
+    let mut seen = HashSet::new();
+    let twice = timed(run).into_iter().find(|row| !seen.insert(row.clone()));
+    match twice {
+        Some(row) => Err(differ(format!("`{row}` is a row twice"))),
+        None if seen.is_empty() => Err(differ("one has no times")),
+        None => Ok(()),
+    }
+}
+
+/// Fails if the runs are of other commands or machines.
+pub fn expect_same_place(old: &Measurements, new: &Measurements) -> Result<()> {
     if old.command != new.command {
-        return Err(differ(&format!("{} was measured then, {} now", old.command, new.command)));
+        return Err(differ(format!("{} was measured then, {} now", old.command, new.command)));
     }
-    if let Some(machine) = new.machine.differs(&old.machine) {
-        return Err(differ(&machine));
-    }
-    let keys = old.settings.keys().chain(new.settings.keys());
-    for key in keys {
+    new.machine.differs(&old.machine).map_or(Ok(()), |machine| Err(differ(machine)))
+}
+
+/// Fails if the runs' settings differ.
+pub fn expect_same_settings(old: &Measurements, new: &Measurements) -> Result<()> {
+    for key in old.settings.keys().chain(new.settings.keys()) {
         let [then, now] = [old, new].map(|run| run.settings.get(key).map_or("not set".into(), Value::to_string));
         if then != now {
-            return Err(differ(&format!("{key} was {then} then and is {now} now")));
+            return Err(differ(format!("{key} was {then} then and is {now} now")));
         }
     }
-    let timed =
-        |run: &Measurements| run.results.iter().filter(|r| r.seconds.is_some()).map(Measurement::label).collect();
+    Ok(())
+}
+
+/// Names and parameters of the rows that have times.
+fn timed(run: &Measurements) -> Vec<String> {
+    run.results.iter().filter(|row| row.seconds.is_some()).map(Measurement::label).collect()
+}
+
+/// Compares two files row by row. Fails if their data, settings or machines differ, or a row is in one alone or twice.
+pub fn compare(old: &Measurements, new: &Measurements, thresholds: &Thresholds) -> Result<Vec<Compared>> {
+    expect_same_place(old, new)?;
+    expect_same_settings(old, new)?;
     let (then, now): (Vec<String>, Vec<String>) = (timed(old), timed(new));
     let [only_then, only_now] = [(&then, &now), (&now, &then)].map(|(a, b)| a.iter().find(|row| !b.contains(row)));
     if let Some(row) = only_then {
-        return Err(differ(&format!("`{row}` was measured then only")));
+        return Err(differ(format!("`{row}` was measured then only")));
     }
     if let Some(row) = only_now {
-        return Err(differ(&format!("`{row}` is measured now only")));
+        return Err(differ(format!("`{row}` is measured now only")));
     }
+    [old, new].into_iter().try_for_each(expect_rows_once)?;
     let pairs = new.results.iter().filter_map(|new| {
         let before = old.find(&new.name, &new.parameters)?.seconds.as_ref()?;
         Some((new, before, new.seconds.as_ref()?))
     });
-    let rows: Vec<Compared> = pairs
+    let rows = pairs
         .map(|(row, old, new)| {
             let (verdict, why) = of_files(old, new, thresholds);
             let (name, parameters) = (row.name.clone(), row.parameters.clone());
@@ -154,7 +181,7 @@ pub fn compare(old: &Measurements, new: &Measurements, thresholds: &Thresholds) 
             Compared { name, parameters, old, new, ratio: new / old, interval: None, verdict, why }
         })
         .collect();
-    if rows.is_empty() { Err(differ("neither has times")) } else { Ok(rows) }
+    Ok(rows)
 }
 
 fn of_files(old: &Timing, new: &Timing, thresholds: &Thresholds) -> (Verdict, String) {
@@ -277,6 +304,7 @@ mod tests {
         assert!(refused(&|new| new.machine.threads += 1).contains("threads"));
         assert!(refused(&|new| drop(new.settings.insert("seed".into(), 1.into()))).contains("seed was not set then"));
         assert!(refused(&|new| new.results[0].name = "other".into()).contains("`step` was measured then only"));
+        assert!(refused(&|new| new.results.push(new.results[0].clone())).contains("`step` is a row twice"));
         assert!(refused(&|new| new.results[0].seconds = None).contains("`step` was measured then only"));
     }
 

@@ -43,6 +43,11 @@ impl KarBench {
         Ok(KarBench { dataset, rankings, decoder, _folder: folder })
     }
 
+    /// Whose mentions they are.
+    pub fn dataset(&self) -> &Dataset {
+        &self.dataset
+    }
+
     /// Mentions of a run.
     pub fn mentions(&self) -> usize {
         self.rankings.len()

@@ -215,6 +215,13 @@ impl EncodedMentions {
         Ok(EncodedMentions { encoders, text, max_tokens: shape.max_tokens, pixels })
     }
 
+    /// Tells these encoders from others.
+    pub fn identity(&self) -> String {
+        let Encoders { text, image, .. } = &self.encoders;
+        let (text, image) = (text.iter().map(|e| e.identity()), image.iter().map(|e| e.identity()));
+        text.chain(image).collect::<Vec<_>>().join(", ")
+    }
+
     fn run(&self, mentions: usize) -> Result<()> {
         if let Some(encoder) = &self.encoders.text {
             encoder.encode_texts(&vec![self.text.as_str(); mentions], self.max_tokens)?;

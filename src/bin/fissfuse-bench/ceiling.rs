@@ -22,6 +22,7 @@ pub fn ceiling(args: CeilingArgs, session: &mut Session) -> anyhow::Result<()> {
     let gpu = args.device.open(Arithmetic::Mixed)?;
     session.begin("ceiling", gpu.as_ref())?;
     let measured = ceilings(gpu.as_ref())?;
+    session.reach(measured);
     let all = Measurement::new("ceilings", Map::new());
     session.push(
         all.with("flops_per_second", measured.flops_per_second).with("bytes_per_second", measured.bytes_per_second),

@@ -6,12 +6,13 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
 use anyhow::{Context, bail, ensure};
+use fissfuse::printable::{printable, printable_json};
 use fissfuse::profile::Timing;
 use fissfuse::profile::comparison::{Compared, Rounds, Thresholds, Verdict};
 use fissfuse::report::{markdown_table, table};
 use serde_json::{Map, Value, json};
 
-use super::output::{Format, digits};
+use super::output::{Format, digits, document};
 use super::session::{Asked, Said};
 
 /// Seconds of a turn, and turns of each program in a round.
@@ -35,10 +36,14 @@ impl Findings {
     /// As text; `explain` says why of each row.
     pub fn text(&self, format: Format, explain: bool) -> anyhow::Result<String> {
         if matches!(format, Format::Json) {
-            return Ok(serde_json::to_string_pretty(&json!({"comparison": self.0}))? + "\n");
+            return document(json!({"comparison": self.0}));
         }
         if matches!(format, Format::Jsonl) {
-            return self.0.iter().map(|row| Ok(serde_json::to_string(row)? + "\n")).collect();
+            return self
+                .0
+                .iter()
+                .map(|row| Ok(printable_json(&serde_json::to_string(row)?).into_owned() + "\n"))
+                .collect();
         }
         let percent = |ratio: f64| format!("{:+.2} %", 100.0 * (ratio - 1.0));
         let mut header = vec!["compared", "old ms", "new ms", "change", "interval", "verdict"];
@@ -63,8 +68,8 @@ impl Findings {
                 rows.iter().try_for_each(|row| out.write_record(row))?;
                 Ok(String::from_utf8(out.into_inner()?)?)
             }
-            Format::Md => Ok(markdown_table(&header, rows)),
-            _ => Ok(table(&header, rows) + "\n"),
+            Format::Md => Ok(printable(&markdown_table(&header, rows)).into_owned()),
+            _ => Ok(printable(&table(&header, rows)).into_owned() + "\n"),
         }
     }
 }

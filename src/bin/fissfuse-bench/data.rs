@@ -62,6 +62,7 @@ pub fn candidates(args: CandidatesArgs, session: &mut Session) -> anyhow::Result
     let rows = combinations(&[("entities", &args.entities), ("mentions", &args.mentions), ("top", &args.top)])?;
     session.begin("candidates", None)?;
     for row in rows {
+        session.next_row()?;
         let (entities, mentions, top) = (value(&row, "entities"), value(&row, "mentions"), value(&row, "top"));
         let folder = tempfile::tempdir()?;
         simulate(folder.path(), Simulation { entities, mentions, images: false, seed: 0 })?;
@@ -91,6 +92,7 @@ pub fn store(args: StoreArgs, session: &mut Session) -> anyhow::Result<()> {
     let mut first_run = process::Command::new(std::env::current_exe()?);
     first_run.arg("store-once").arg(folder.path());
     session.begin("store", None)?;
+    session.expect_comparable()?;
     let figures = measure(folder.path(), Simulation { entities, mentions, images: true, seed: 0 }, first_run)?;
     let StorageFigures { before_kill, after_kill, again, seconds, .. } = figures;
     let sizes = [("entities", entities), ("mentions", mentions)];

@@ -7,7 +7,7 @@ use fissfuse::llama::{LlamaConfig, Precision, Preset};
 use fissfuse::profile::decoding::{DecodingBench, PROMPT, TOKEN};
 
 use super::session::Session;
-use super::values::{Values, combinations, value};
+use super::values::{Values, combinations, expect_few, once, value};
 
 /// Time of prompts and of the tokens that follow them, in layers of a Llama with random weights.
 ///
@@ -56,10 +56,12 @@ pub fn decode(args: DecodeArgs, session: &mut Session) -> anyhow::Result<()> {
         ("prompt", &args.prompt),
         ("steps", &args.steps),
     ])?;
+    let precisions = once(args.precision);
+    expect_few(&[("sizes", rows.len()), ("precision", precisions.len())])?;
     let gpu = args.device.open(Arithmetic::Mixed)?;
     session.begin("decode", gpu.as_ref())?;
     session.set("preset", args.preset.to_possible_value().map_or(String::new(), |value| value.get_name().into()));
-    for &precision in &args.precision {
+    for precision in precisions {
         for row in &rows {
             let config = LlamaConfig { layers: value(row, "layers"), ..preset.clone() };
             let (sequences, prompt) = (value(row, "sequences"), value(row, "prompt"));

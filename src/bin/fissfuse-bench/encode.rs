@@ -11,6 +11,7 @@ use serde_json::{Map, Value, json};
 use super::at_least_one;
 use super::session::Session;
 use super::values::{Values, combinations, value};
+use super::work::fingerprint_of_file;
 
 /// Time of encoding texts, which are cut into tokens before, and prepared images.
 #[derive(clap::Args)]
@@ -18,11 +19,11 @@ use super::values::{Values, combinations, value};
 pub struct EncodeArgs {
     /// Hugging Face directory of the text encoder, if texts are to be encoded.
     #[arg(long, value_name = "DIR", requires = "texts")]
-    text_encoder: Option<PathBuf>,
+    pub text_encoder: Option<PathBuf>,
 
     /// File of texts, one a line.
     #[arg(long, value_name = "FILE", requires = "text_encoder")]
-    texts: Option<PathBuf>,
+    pub texts: Option<PathBuf>,
 
     /// Most tokens of a text.
     #[arg(long, default_value_t = 64, value_parser = at_least_one())]
@@ -30,7 +31,7 @@ pub struct EncodeArgs {
 
     /// Hugging Face directory of the image encoder, if images are to be encoded.
     #[arg(long, value_name = "DIR")]
-    image_encoder: Option<PathBuf>,
+    pub image_encoder: Option<PathBuf>,
 
     /// Images of a run, drawn at random.
     #[arg(long, default_value = "32", value_name = "LIST")]
@@ -52,8 +53,17 @@ pub fn encode(args: EncodeArgs, session: &mut Session) -> anyhow::Result<()> {
     let compute = Compute { precision, gpu: gpu.clone() };
     session.begin("encode", gpu.as_ref())?;
     session.set("precision", precision.to_string());
-    if let (Some(folder), Some(file)) = (&args.text_encoder, &args.texts) {
-        let encoder = TextEncoder::open(folder, &compute)?;
+    let texts = args.text_encoder.as_ref().zip(args.texts.as_ref());
+    let texts = texts.map(|(folder, file)| Ok::<_, fissfuse::Error>((TextEncoder::open(folder, &compute)?, file)));
+    let texts = texts.transpose()?;
+    let images = args.image_encoder.as_ref().map(|folder| ImageEncoder::open(folder, &compute)).transpose()?;
+    // Before the first row, since these hold for all.
+    if let Some((encoder, file)) = &texts {
+        session.set("text_encoder", encoder.identity());
+        session.set("texts", fingerprint_of_file(file)?);
+    }
+    images.iter().for_each(|encoder| session.set("image_encoder", encoder.identity()));
+    if let Some((encoder, file)) = texts {
         let text = fissfuse::files::read_text(file)?;
         let texts: Vec<&str> = text.lines().filter(|line| !line.trim().is_empty()).collect();
         anyhow::ensure!(!texts.is_empty(), "{}: holds no text", file.display());
@@ -61,8 +71,7 @@ pub fn encode(args: EncodeArgs, session: &mut Session) -> anyhow::Result<()> {
         let work = encoding::texts(&encoder, &texts, args.max_tokens)?;
         time(session, "texts", parameters.as_object().cloned().unwrap_or_default(), work)?;
     }
-    if let Some(folder) = &args.image_encoder {
-        let encoder = ImageEncoder::open(folder, &compute)?;
+    if let Some(encoder) = images {
         for row in rows {
             let work = encoding::images(&encoder, value(&row, "images"));
             time(session, "images", row, work)?;

@@ -3,17 +3,17 @@
 use std::path::PathBuf;
 
 use clap::ValueEnum;
+use clap::builder::RangedU64ValueParser;
 use fissfuse::autograd::Cost;
 use fissfuse::encoder::clip::ClipConfig;
 use fissfuse::llama::Preset as Llama;
 use fissfuse::model::{Ablation, Architecture, ModelConfig};
-use fissfuse::profile::counts;
 use fissfuse::profile::flops::{Backbone, Counted, EncoderCost, PUBLISHED, StepCost, models, training_step};
 use fissfuse::profile::llama;
 use fissfuse::profile::measurement::Measurement;
 use serde_json::{Map, Value};
 
-use super::at_least_one;
+use super::kernels;
 use super::session::Session;
 use super::work::{Row, WorkArgs};
 
@@ -50,23 +50,28 @@ pub struct FlopsArgs {
 
     /// Hugging Face directory whose config.json gives the sizes of a CLIP [default: those of CLIP ViT-B/32].
     #[arg(long, value_name = "DIR")]
-    encoder: Option<PathBuf>,
+    pub encoder: Option<PathBuf>,
 
     /// Language model of KAR.
     #[arg(long, value_enum, value_name = "PRESET", default_value = "7b")]
     llm: Llama,
 
     /// Tokens of one of KAR's prompts.
-    #[arg(long, value_name = "N", default_value_t = 512, value_parser = at_least_one())]
+    #[arg(long, value_name = "N", default_value_t = 512, value_parser = prompts())]
     prompt: usize,
 
     /// File of cusim's counts of one step of these sizes (CUSIM_COUNT).
     #[arg(long, value_name = "FILE", conflicts_with = "models")]
-    counts: Option<PathBuf>,
+    pub counts: Option<PathBuf>,
 
     /// Instead, the paper's Fig. 11: one mention with ten candidates, of every model with each backbone.
     #[arg(long, conflicts_with_all = ["model", "ablation", "backbone", "encoder"])]
     models: bool,
+}
+
+/// Parses lengths of prompts, whose FLOPs can still be counted.
+fn prompts() -> RangedU64ValueParser<usize> {
+    RangedU64ValueParser::new().range(1..=1 << 20)
 }
 
 pub fn flops(args: FlopsArgs, session: &mut Session) -> anyhow::Result<()> {
@@ -80,11 +85,13 @@ pub fn flops(args: FlopsArgs, session: &mut Session) -> anyhow::Result<()> {
         (None, Encoders::Clip) => Backbone::clip(),
         (None, Encoders::BertResnet) => Backbone::bert_resnet(),
     };
-    let kernels = args.counts.as_deref().map(counts::read).transpose()?;
+    let counts = args.counts.as_deref().map(kernels::read).transpose()?;
     let rows = args.work.rows()?;
-    anyhow::ensure!(kernels.is_none() || rows.len() == 1, "--counts is of one step: give one value of each size");
+    anyhow::ensure!(counts.is_none() || rows.len() == 1, "--counts is of one step: give one value of each size");
     session.set("model", args.model.name());
     session.set("backbone", backbone.name());
+    session.set("llm", args.llm.to_possible_value().map_or(String::new(), |value| value.get_name().into()));
+    session.set("prompt", args.prompt);
     session
         .set("ablation", args.ablation.to_possible_value().map_or("none".into(), |value| value.get_name().to_string()));
     for Row { mut shape, config, mut parameters } in rows {
@@ -97,7 +104,7 @@ pub fn flops(args: FlopsArgs, session: &mut Session) -> anyhow::Result<()> {
         let config = ModelConfig { network: args.model, ablation: args.ablation, widths, ..config };
         config.check_settings()?;
         let step = training_step(config, shape, args.work.seed)?;
-        let counted = kernels.as_ref().map(|kernels| Counted::of(kernels, &step.step()));
+        let counted = counts.as_ref().map(|kernels| Counted::of(kernels, &step.step()));
         push_step(session, &step, &parameters, counted);
         push_encoders(session, &backbone.per_sample(&shape)?, &parameters);
         let prompt = llama::prompt_cost(&args.llm.config(), args.prompt).forward;

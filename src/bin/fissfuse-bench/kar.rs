@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use clap::ValueEnum;
 use fissfuse::llama;
 use fissfuse::profile::Timing;
 use fissfuse::profile::kar::KarBench;
@@ -10,7 +11,7 @@ use serde_json::Map;
 
 use super::at_least_one;
 use super::session::Session;
-use super::work::DeviceArgs;
+use super::work::{DeviceArgs, fingerprint_of_file};
 
 /// What sharing prefixes, reading logits, and the gate each save of a re-ranking's time, with a random Llama.
 ///
@@ -19,11 +20,11 @@ use super::work::DeviceArgs;
 pub struct KarArgs {
     /// Folder of the dataset.
     #[arg(long, value_name = "DIR")]
-    data: PathBuf,
+    pub data: PathBuf,
 
     /// Run file of the dataset's test split.
     #[arg(long, value_name = "FILE")]
-    ranking: PathBuf,
+    pub ranking: PathBuf,
 
     /// Mentions, the first of the run file.
     #[arg(long, default_value_t = 500, value_parser = at_least_one())]
@@ -69,8 +70,15 @@ pub fn kar(args: KarArgs, session: &mut Session) -> anyhow::Result<()> {
     session.set("of_layers", all);
     session.set("precision", args.precision.to_string());
     session.set("mentions", bench.mentions());
+    session.set("preset", args.preset.to_possible_value().map_or(String::new(), |value| value.get_name().into()));
+    session.set("seed", args.seed);
+    session.set("max_new_tokens", args.max_new_tokens);
+    session.set("gate", args.gate);
+    session.set("dataset", bench.dataset().checksum()?);
+    session.set("ranking", fingerprint_of_file(&args.ranking)?);
     let mut first = None;
     for (name, settings, share) in KarBench::ways(args.max_new_tokens, args.gate) {
+        session.next_row()?;
         let spent = bench.run(&settings, share)?;
         let seconds = Timing::new(vec![spent.seconds])?;
         let base = *first.get_or_insert(spent.seconds);

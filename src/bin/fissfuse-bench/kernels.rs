@@ -32,7 +32,7 @@ pub struct KernelsArgs {
 
     /// File that cusim wrote. With a device, of one step of the same sizes: it gives FLOPs and bytes to the times.
     #[arg(long, value_name = "FILE")]
-    counts: Option<PathBuf>,
+    pub counts: Option<PathBuf>,
 
     /// Names of the figures.
     #[arg(long, value_enum, default_value = "own")]
@@ -61,18 +61,19 @@ enum Names {
 pub struct CompareNcuArgs {
     /// What ncu printed.
     #[arg(value_name = "FILE.csv", required_unless_present = "list")]
-    page: Option<PathBuf>,
+    pub page: Option<PathBuf>,
 
     /// File that cusim wrote.
     #[arg(long, value_name = "FILE", required_unless_present = "list")]
-    counts: Option<PathBuf>,
+    pub counts: Option<PathBuf>,
 
     /// Print the metrics that can be compared, as `ncu --metrics` takes them.
     #[arg(long)]
     list: bool,
 }
 
-fn read(path: &std::path::Path) -> anyhow::Result<Vec<KernelCount>> {
+/// The kernels that cusim counted, of which there is one at least.
+pub fn read(path: &std::path::Path) -> anyhow::Result<Vec<KernelCount>> {
     let kernels = counts::read(path)?;
     ensure!(!kernels.is_empty(), "{}: counts no launch of a kernel", path.display());
     Ok(kernels)
@@ -98,6 +99,7 @@ fn measure(args: &KernelsArgs, gpu: &Gpu, counts: &[KernelCount], session: &mut 
     session.set("source", "measured");
     args.work.set(session);
     row.parameters.iter().for_each(|(name, value)| session.set(name, value.clone()));
+    session.expect_comparable()?;
     let steps = Steps::new(Some(gpu), false)?;
     let mut step = TrainingStep::new(row.config.clone(), row.shape, args.work.seed, steps)?;
     let (rows, discarded) = kernel_times(gpu, &mut step, session.runs().unwrap_or(STEPS), counts, session.ceilings())?;

@@ -2,14 +2,15 @@
 
 use std::path::PathBuf;
 
+use anyhow::ensure;
 use fissfuse::encoder::{Compute, Precision, parse_precision};
 use fissfuse::profile::advice::advice;
 use fissfuse::profile::latency::{AtHand, EncodedMentions, LatencyBench};
 use fissfuse::profile::load::{Arrival, Load};
 use fissfuse::tensor::Element;
 
-use super::session::Session;
-use super::values::Values;
+use super::session::{Session, go_on};
+use super::values::{Values, expect_few};
 use super::work::{DeviceArgs, WorkArgs};
 
 /// Time from a mention's features to the scores of its candidates, with its parts, and advice that follows from them.
@@ -39,7 +40,7 @@ pub struct LatencyArgs {
 
     /// Hugging Face directory of a CLIP that reads text and image of each mention first.
     #[arg(long, value_name = "DIR")]
-    encoder: Option<PathBuf>,
+    pub encoder: Option<PathBuf>,
 
     /// What the encoders compute with, f32 or bf16 [default: the faster one].
     #[arg(long, value_name = "TYPE", value_parser = parse_precision, requires = "encoder")]
@@ -49,13 +50,13 @@ pub struct LatencyArgs {
     #[arg(long, value_name = "RATE", help_heading = "Load", conflicts_with_all = ["interleave", "runs"])]
     load: Option<f64>,
 
-    /// How requests arrive: poisson or constant.
-    #[arg(long, value_name = "HOW", default_value = "poisson", help_heading = "Load", requires = "load")]
-    arrival: Arrival,
+    /// How requests arrive: poisson or constant [default: poisson].
+    #[arg(long, value_name = "HOW", help_heading = "Load", requires = "load")]
+    arrival: Option<Arrival>,
 
-    /// Seconds of load.
-    #[arg(long, value_name = "SECONDS", default_value_t = 10.0, help_heading = "Load", requires = "load")]
-    load_seconds: f64,
+    /// Seconds of load, a day at most [default: 10].
+    #[arg(long, value_name = "SECONDS", help_heading = "Load", requires = "load")]
+    load_seconds: Option<f64>,
 
     /// Milliseconds within which a request is good (service level objective).
     #[arg(long, value_name = "MS", help_heading = "Load", requires = "load")]
@@ -72,15 +73,21 @@ pub fn latency(mut args: LatencyArgs, session: &mut Session) -> anyhow::Result<(
     if args.work.mentions.is_none() {
         args.work.mentions = Some("1,8,64".parse().map_err(anyhow::Error::msg)?);
     }
+    // The parser says so, but for what conflicts with --load.
+    let of_load = args.arrival.is_some() || args.load_seconds.is_some() || args.slo.is_some();
+    ensure!(args.load.is_some() || !of_load, "--arrival, --load-seconds and --slo are of a load: add --load RATE");
     let rows = args.work.rows()?;
     let load = args.load.map(|rate| Load {
         rate,
-        arrival: args.arrival,
-        seconds: args.load_seconds,
+        arrival: args.arrival.unwrap_or(Arrival::Poisson),
+        seconds: args.load_seconds.unwrap_or(10.0),
         objective: args.slo.map(|ms| ms / 1e3),
         seed: args.work.seed,
     });
     load.map_or(Ok(()), |load| load.schedule().map(drop))?;
+    let ways = [(true, AtHand::Prepared), (args.cold, AtHand::Cold), (args.prepared, AtHand::All)];
+    let asked = ways.iter().filter(|(asked, _)| *asked).count();
+    expect_few(&[("sizes", rows.len()), ("entities", args.entities.count()), ("ways", asked)])?;
     let gpu = args.device.open()?;
     session.begin("latency", gpu.as_ref())?;
     args.work.set(session);
@@ -89,6 +96,7 @@ pub fn latency(mut args: LatencyArgs, session: &mut Session) -> anyhow::Result<(
     if let Some(load) = load {
         session.set("arrival", load.arrival.name());
         session.set("requests_per_second", load.rate);
+        session.set("load_seconds", load.seconds);
         args.slo.into_iter().for_each(|slo| session.set("slo_ms", slo));
     }
     let precision = args.precision.unwrap_or_else(|| Compute::fastest(gpu.as_ref()));
@@ -97,8 +105,13 @@ pub fn latency(mut args: LatencyArgs, session: &mut Session) -> anyhow::Result<(
     let encoded =
         args.encoder.as_ref().zip(first).map(|(folder, shape)| EncodedMentions::open(folder, &shape, &compute));
     let encoded = encoded.transpose()?;
-    session.set("encoder", if encoded.is_some() { "reads each mention" } else { "none: features are cached" });
-    let ways = [(true, AtHand::Prepared), (args.cold, AtHand::Cold), (args.prepared, AtHand::All)];
+    match &encoded {
+        Some(encoded) => {
+            session.set("encoder", encoded.identity());
+            session.set("precision", precision.to_string());
+        }
+        None => session.set("encoder", "none: features are cached"),
+    }
     for entities in args.entities.iter() {
         for row in &rows {
             let index = (entities, element);
@@ -111,7 +124,10 @@ pub fn latency(mut args: LatencyArgs, session: &mut Session) -> anyhow::Result<(
                 let encoded = encoded.as_ref().filter(|_| at_hand != AtHand::All);
                 let mut runs = bench.runs((mentions, candidates), at_hand, encoded)?;
                 let measured = match load {
-                    Some(load) => load.run("link under load", parameters, |laps| runs.run(laps).map(drop))?,
+                    Some(load) => {
+                        session.next_row()?;
+                        load.run("link under load", parameters, |laps| go_on().and_then(|()| runs.run(laps).map(drop)))?
+                    }
                     None => session.measure_at_least(LEAST_RUNS / mentions.min(100), "link", parameters, |laps| {
                         runs.run(laps).map(drop)
                     })?,

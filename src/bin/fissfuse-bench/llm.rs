@@ -9,7 +9,8 @@ use serde_json::{Map, Value, json};
 
 use super::at_least_one;
 use super::session::Session;
-use super::values::{Values, combinations, value};
+use super::values::{Values, combinations, expect_few, once, value};
+use super::work::fingerprint_of_folder;
 
 /// Tokens per second of a Llama on the CPU, beside the memory's bandwidth and the processor's bf16 ceiling.
 ///
@@ -18,7 +19,7 @@ use super::values::{Values, combinations, value};
 pub struct LlmArgs {
     /// Hugging Face directory of a Llama.
     #[arg(long, value_name = "DIR")]
-    model: PathBuf,
+    pub model: PathBuf,
 
     /// What the weights are kept in; each value is a row [default: as in the files].
     #[arg(long, value_enum, value_delimiter = ',')]
@@ -41,13 +42,16 @@ pub fn llm(args: LlmArgs, session: &mut Session) -> anyhow::Result<()> {
     let rows = combinations(&[("prompt", &args.prompt), ("new", &args.new)])?;
     let asked: Vec<Option<Precision>> = match args.precision.is_empty() {
         true => vec![None],
-        false => args.precision.iter().copied().map(Some).collect(),
+        false => once(args.precision).into_iter().map(Some).collect(),
     };
+    expect_few(&[("sizes", rows.len()), ("precision", asked.len())])?;
     session.begin("llm", None)?;
     session.set("turns", args.turns);
+    session.set("model", fingerprint_of_folder(&args.model)?);
     for precision in asked {
         let llama = Llama::open(&args.model, precision, None)?;
         for row in &rows {
+            session.next_row()?;
             let rates = LlamaRates::measure(&llama, value(row, "prompt"), value(row, "new"), args.turns)?;
             let mut parameters: Map<String, Value> = row.clone();
             parameters.insert("precision".into(), json!(llama.precision().to_string()));

@@ -27,9 +27,11 @@ mod work;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use anyhow::bail;
 use clap::builder::RangedU64ValueParser;
 use clap::{Args, Parser, Subcommand};
-use fissfuse::profile::comparison::compare;
+use fissfuse::files::{self, Named};
+use fissfuse::profile::comparison::{compare, expect_rows_once};
 use fissfuse::profile::measurement::Measurements;
 use fissfuse::terminal;
 use indicatif::ProgressBar;
@@ -45,7 +47,7 @@ use session::{SamplingArgs, Session};
 #[command(version, about, propagate_version = true)]
 struct Cli {
     /// Threads for the arithmetic [default: all cores].
-    #[arg(long, global = true, value_name = "N")]
+    #[arg(long, global = true, value_name = "N", value_parser = threads())]
     threads: Option<usize>,
 
     #[command(flatten)]
@@ -129,6 +131,33 @@ const OF_COMPARISONS: [(&str, bool); 6] = [
     ("--strict", false),
 ];
 
+impl Command {
+    /// What it reads, and by which flags.
+    fn reads(&self) -> Vec<Named<'_>> {
+        let named: Vec<(&'static str, Option<&PathBuf>)> = match self {
+            Command::Latency(args) => vec![("--encoder", args.encoder.as_ref())],
+            Command::Flops(args) => vec![("--encoder", args.encoder.as_ref()), ("--counts", args.counts.as_ref())],
+            Command::Kernels(args) => vec![("--counts", args.counts.as_ref())],
+            Command::CompareNcu(args) => vec![("FILE.csv", args.page.as_ref()), ("--counts", args.counts.as_ref())],
+            Command::Encode(args) => vec![
+                ("--text-encoder", args.text_encoder.as_ref()),
+                ("--texts", args.texts.as_ref()),
+                ("--image-encoder", args.image_encoder.as_ref()),
+            ],
+            Command::Llm(args) => vec![("--model", Some(&args.model))],
+            Command::Kar(args) => vec![("--data", Some(&args.data)), ("--ranking", Some(&args.ranking))],
+            Command::Results(args) => vec![("DIR", Some(&args.folder)), ("--predictions", Some(&args.predictions))],
+            _ => Vec::new(),
+        };
+        named.into_iter().filter_map(|(name, path)| Some((name, path?.as_path()))).collect()
+    }
+}
+
+/// Parses counts of threads; more than any machine has cores would only use up its memory.
+fn threads() -> RangedU64ValueParser<usize> {
+    RangedU64ValueParser::new().range(0..=4096)
+}
+
 /// Parses counts that cannot be zero.
 fn at_least_one() -> RangedU64ValueParser<usize> {
     RangedU64ValueParser::new().range(1..)
@@ -136,18 +165,17 @@ fn at_least_one() -> RangedU64ValueParser<usize> {
 
 fn main() -> ExitCode {
     let mut code = 0;
-    let ended = terminal::run(|| {
-        code = run(Cli::parse())?;
-        Ok(())
-    });
+    let ended = terminal::run(|| run(Cli::parse(), &mut code));
     if ended == ExitCode::SUCCESS { ExitCode::from(code) } else { ended }
 }
 
-/// The exit code of what was asked for.
-fn run(cli: Cli) -> anyhow::Result<u8> {
+/// Does what was asked for. The exit code is set before anything is printed, so that it holds where nobody reads that.
+fn run(cli: Cli, code: &mut u8) -> anyhow::Result<()> {
     if let Some(threads) = cli.threads {
         rayon::ThreadPoolBuilder::new().num_threads(threads).build_global()?;
     }
+    cli.comparison.check()?;
+    check_save(&cli)?;
     let thresholds = thresholds(cli.comparison.thresholds.as_deref())?;
     let ComparisonArgs { compare: earlier, interleave: other, explain, strict, .. } = cli.comparison;
     let format = cli.output.output;
@@ -158,26 +186,62 @@ fn run(cli: Cli) -> anyhow::Result<u8> {
         let found =
             interleave(&Program { path, arguments: arguments.clone() }, &this(arguments)?, &thresholds, &mut progress)?;
         bar.finish_and_clear();
+        *code = found.code(strict);
         print!("{}", found.text(format, explain)?);
-        return Ok(found.code(strict));
+        return Ok(());
     }
     // Before anything is measured: a file that cannot be compared with wastes the run.
     let earlier = earlier.map(|file| Measurements::read(&file)).transpose()?;
-    let mut session = Session::new(cli.sampling);
+    earlier.as_ref().map_or(Ok(()), expect_rows_once)?;
+    let mut session = Session::new(cli.sampling, earlier);
     let done = measure(&mut session, cli.command);
-    let Some(found) = session.end().filter(|found| !found.results.is_empty()) else { return done };
-    // What was measured before an error is worth keeping.
-    print!("{}", output::text(&found, format)?);
+    let (found, earlier) = session.end();
+    let Some(found) = found.filter(|found| !found.results.is_empty()) else { return done.map(|done| *code = done) };
+    // What was measured before an error is worth keeping, and a file outlasts a terminal that nobody reads.
     cli.output.save.map_or(Ok(()), |file| found.write(&file))?;
-    let done = done?;
-    match earlier {
-        Some(earlier) => {
-            let found = Findings(compare(&earlier, &found, &thresholds)?);
-            print!("\n{}", found.text(format, explain)?);
-            Ok(found.code(strict))
+    let compared = match (&done, earlier) {
+        (Ok(_), Some(earlier)) => Some(compare(&earlier, &found, &thresholds).map(Findings)),
+        _ => None,
+    };
+    *code = match (&done, &compared) {
+        (Ok(_), Some(Ok(found))) => found.code(strict),
+        (Ok(done), None) => *done,
+        _ => 1,
+    };
+    match compared {
+        Some(Ok(verdicts)) => print!("{}", output::compared(&found, &verdicts, format, explain)?),
+        Some(Err(error)) => {
+            print!("{}", output::text(&found, format)?);
+            return Err(error.into());
         }
-        None => Ok(done),
+        None => print!("{}", output::text(&found, format)?),
     }
+    done.map(drop)
+}
+
+impl ComparisonArgs {
+    /// Refuses flags of a comparison where there is none.
+    fn check(&self) -> anyhow::Result<()> {
+        let given =
+            [("--thresholds", self.thresholds.is_some()), ("--explain", self.explain), ("--strict", self.strict)];
+        let given =
+            given.iter().find(|(_, given)| *given).filter(|_| self.compare.is_none() && self.interleave.is_none());
+        match given {
+            Some((flag, _)) => bail!("{flag} is of a comparison: add --compare FILE or --interleave PROGRAM"),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Refuses a file to save to that is read, or that cannot be written.
+fn check_save(cli: &Cli) -> anyhow::Result<()> {
+    let Some(save) = &cli.output.save else { return Ok(()) };
+    let ComparisonArgs { compare, thresholds, .. } = &cli.comparison;
+    let mut reads = cli.command.reads();
+    reads.extend(compare.as_deref().map(|path| ("--compare", path)));
+    reads.extend(thresholds.as_deref().map(|path| ("--thresholds", path)));
+    files::keep_apart(&reads, &[("--save", save)])?;
+    Ok(files::expect_file_at(save)?)
 }
 
 fn measure(session: &mut Session, command: Command) -> anyhow::Result<u8> {

@@ -1,10 +1,13 @@
 //! Measurements as text, for people and for programs.
 
 use clap::ValueEnum;
+use fissfuse::printable::{printable, printable_json};
 use fissfuse::profile::Timing;
 use fissfuse::profile::measurement::{Measurement, Measurements};
 use fissfuse::report::{markdown_table, table};
 use serde_json::{Map, Value, json};
+
+use super::compare::Findings;
 
 /// How results are printed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -31,8 +34,8 @@ const WHOLE: &str = "end to end";
 /// Prints a run.
 pub fn text(run: &Measurements, format: Format) -> anyhow::Result<String> {
     Ok(match format {
-        Format::Json => serde_json::to_string_pretty(run)? + "\n",
-        Format::Jsonl => lines(run)?,
+        Format::Json => document(serde_json::to_value(run)?)?,
+        Format::Jsonl => printable_json(&lines(run)?).into_owned(),
         Format::Csv => csv(run)?,
         Format::Table | Format::Md => {
             let rows = Rows::of(run);
@@ -45,8 +48,27 @@ pub fn text(run: &Measurements, format: Format) -> anyhow::Result<String> {
             let warnings = warnings.map(|(row, warning)| format!("\nwarning: {row}: {warning}"));
             let advice = run.advice.iter().map(|advice| format!("\nadvice: {advice}"));
             let under: String = warnings.chain(advice).collect();
-            format!("{}\n\n{drawn}\n{under}{}", header(run, &rows), if under.is_empty() { "" } else { "\n" })
+            let end = if under.is_empty() { "" } else { "\n" };
+            printable(&format!("{}\n\n{drawn}\n{under}{end}", header(run, &rows))).into_owned()
         }
+    })
+}
+
+/// A document of JSON that steers no terminal.
+pub fn document(value: Value) -> anyhow::Result<String> {
+    Ok(printable_json(&serde_json::to_string_pretty(&value)?).into_owned() + "\n")
+}
+
+/// Prints a run and what a comparison found, in JSON as one document.
+pub fn compared(run: &Measurements, found: &Findings, format: Format, explain: bool) -> anyhow::Result<String> {
+    Ok(match format {
+        Format::Json => {
+            let mut whole = serde_json::to_value(run)?;
+            whole["comparison"] = serde_json::to_value(&found.0)?;
+            document(whole)?
+        }
+        Format::Jsonl => text(run, format)? + &found.text(format, explain)?,
+        _ => format!("{}\n{}", text(run, format)?, found.text(format, explain)?),
     })
 }
 
@@ -245,6 +267,20 @@ mod tests {
         let line = text.lines().find(|line| line.contains("end to end")).unwrap();
         assert_eq!(line, "| 1 | end to end | 3 | 1 | 2 | 3 | 3 | 3 | 3 | 100.0 | 4 | 2000 | 50 |");
         assert!(text.contains("| 1 | enqueue | 1 | 0.5000 |") && text.contains("\nadvice: do less"), "{text}");
+    }
+
+    #[test]
+    fn a_terminal_is_not_steered_by_rows_warnings_and_advice() {
+        let mut run = run();
+        run.results[0].warnings.push("w\u{1b}[2J".into());
+        run.results[0].name = "n\u{202e}".into();
+        run.advice.push("a\u{9b}".into());
+        for format in [Format::Table, Format::Md, Format::Json, Format::Jsonl] {
+            let text = text(&run, format).unwrap();
+            assert!(!text.contains(['\u{1b}', '\u{202e}', '\u{9b}']), "{text:?}");
+        }
+        let shown = text(&run, Format::Table).unwrap();
+        assert!(shown.contains(r"w\u{1b}[2J") && shown.contains(r"a\u{9b}"), "{shown}");
     }
 
     #[test]

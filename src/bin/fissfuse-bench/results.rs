@@ -15,11 +15,11 @@ use serde_json::Value;
 pub struct ResultsArgs {
     /// Folder of the results.
     #[arg(value_name = "DIR")]
-    folder: PathBuf,
+    pub folder: PathBuf,
 
     /// Table of what is shown, with what was predicted.
     #[arg(long, value_name = "FILE")]
-    predictions: PathBuf,
+    pub predictions: PathBuf,
 }
 
 pub fn results(args: ResultsArgs) -> anyhow::Result<()> {

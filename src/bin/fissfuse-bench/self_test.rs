@@ -11,8 +11,9 @@ use fissfuse::tensor::Element;
 use indicatif::ProgressBar;
 use serde_json::{Map, Value};
 
+use super::at_least_one;
 use super::compare::{interleave, this};
-use super::session::Session;
+use super::session::{Session, percent};
 
 /// Whether comparisons can be trusted on this machine: this program against itself, which must never be SLOW, and against
 /// itself slowed down, which must be. And whether `latency` says what a plain loop around the scorer sees.
@@ -27,11 +28,11 @@ pub struct SelfTestArgs {
     trials: usize,
 
     /// The slowdown, in per cent of a step.
-    #[arg(long, value_name = "PERCENT", default_value_t = 3.0)]
+    #[arg(long, value_name = "PERCENT", default_value_t = 3.0, value_parser = percent)]
     slowdown: f64,
 
     /// Mentions of the training step that is compared.
-    #[arg(long, default_value_t = 4)]
+    #[arg(long, default_value_t = 4, value_parser = at_least_one())]
     mentions: usize,
 }
 

@@ -6,7 +6,9 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, bail};
 use clap::Args;
 use fissfuse::device::{Ceilings, Gpu};
+use fissfuse::interrupt::{self, Watch};
 use fissfuse::profile::Timing;
+use fissfuse::profile::comparison::{expect_same_place, expect_same_settings};
 use fissfuse::profile::machine::ceilings;
 use fissfuse::profile::measurement::{Measurement, Measurements};
 use fissfuse::profile::sampling::{Laps, Runner, Sampling};
@@ -27,11 +29,11 @@ pub struct SamplingArgs {
     pub warmup: Option<usize>,
 
     /// Noise (distance of quartiles over median) that is low enough, in per cent.
-    #[arg(long, global = true, value_name = "PERCENT", default_value_t = 0.5, help_heading = "Sampling")]
+    #[arg(long, global = true, value_name = "PERCENT", default_value_t = 0.5, value_parser = percent, help_heading = "Sampling")]
     pub noise: f64,
 
     /// Seconds after which a row ends with a warning if its noise has not settled.
-    #[arg(long, global = true, value_name = "SECONDS", default_value_t = 15.0, help_heading = "Sampling")]
+    #[arg(long, global = true, value_name = "SECONDS", default_value_t = 15.0, value_parser = seconds, help_heading = "Sampling")]
     pub limit: f64,
 
     /// Measure in the same run what the machine does at most: FLOPs of products, and bytes moved.
@@ -39,7 +41,7 @@ pub struct SamplingArgs {
     pub ceilings: bool,
 
     /// Slow each run down by this share of its time, to see whether a comparison finds it.
-    #[arg(long, global = true, value_name = "PERCENT", default_value_t = 0.0, hide = true)]
+    #[arg(long, global = true, value_name = "PERCENT", default_value_t = 0.0, value_parser = percent, hide = true)]
     pub plant: f64,
 
     /// Measure when asked on standard input, and answer on standard output: for --interleave.
@@ -48,17 +50,34 @@ pub struct SamplingArgs {
 }
 
 impl SamplingArgs {
-    fn sampling(&self, least: usize) -> anyhow::Result<Sampling> {
-        let SamplingArgs { runs, warmup, noise, limit, plant, .. } = *self;
-        anyhow::ensure!(noise >= 0.0 && limit > 0.0 && plant >= 0.0, "--noise and --limit must be positive");
-        Ok(Sampling { warmup, runs, least, noise: noise / 100.0, limit })
+    fn sampling(&self, least: usize) -> Sampling {
+        let SamplingArgs { runs, warmup, noise, limit, .. } = *self;
+        Sampling { warmup, runs, least, noise: noise / 100.0, limit }
     }
+}
+
+/// Parses shares in per cent.
+pub fn percent(text: &str) -> Result<f64, String> {
+    number(text, |value| (0.0..=1e6).contains(&value)).ok_or("a number from 0 to 1000000".into())
+}
+
+/// Parses times in seconds.
+fn seconds(text: &str) -> Result<f64, String> {
+    number(text, |value| value > 0.0 && value <= 1e9).ok_or("a number above 0, up to 1000000000".into())
+}
+
+fn number(text: &str, fits: impl Fn(f64) -> bool) -> Option<f64> {
+    text.parse().ok().filter(|value| fits(*value))
 }
 
 /// A command at work: measures its rows and keeps what it found.
 pub struct Session {
     args: SamplingArgs,
     found: Option<Measurements>,
+    /// What it will be compared with.
+    earlier: Option<Measurements>,
+    /// Held from the first row on, so that a signal leaves the rows that are done.
+    watch: Option<Watch>,
 }
 
 /// What a process that measures in turns says: a line of JSON.
@@ -82,14 +101,15 @@ pub enum Asked {
 }
 
 impl Session {
-    /// Nothing measured yet.
-    pub fn new(args: SamplingArgs) -> Session {
-        Session { args, found: None }
+    /// Nothing measured yet; what is measured will be compared with an earlier run, if there is one.
+    pub fn new(args: SamplingArgs, earlier: Option<Measurements>) -> Session {
+        Session { args, found: None, earlier, watch: None }
     }
 
     /// A command begins, on this device.
     pub fn begin(&mut self, command: &str, gpu: Option<&Gpu>) -> anyhow::Result<()> {
         let found = self.found.insert(Measurements::begin(command, gpu)?);
+        self.earlier.as_ref().map_or(Ok(()), |earlier| expect_same_place(earlier, found))?;
         if self.args.ceilings && !self.args.in_turns {
             found.ceilings = Some(ceilings(gpu)?);
         }
@@ -101,6 +121,26 @@ impl Session {
         if let Some(found) = &mut self.found {
             found.settings.insert(name.into(), value.into());
         }
+    }
+
+    /// Refuses what the earlier run cannot be compared with, once all settings are known and before anything is measured.
+    pub fn expect_comparable(&self) -> anyhow::Result<()> {
+        let both = self.earlier.as_ref().zip(self.found.as_ref());
+        Ok(both.map_or(Ok(()), |(earlier, found)| expect_same_settings(earlier, found))?)
+    }
+
+    /// A row begins that is measured elsewhere. Fails if a signal asked to stop, or as [`Session::expect_comparable`].
+    pub fn next_row(&mut self) -> anyhow::Result<()> {
+        self.expect_comparable()?;
+        if self.watch.is_none() && !self.args.in_turns {
+            self.watch = Some(interrupt::watch()?);
+        }
+        Ok(go_on()?)
+    }
+
+    /// What the machine does at most was measured as well.
+    pub fn reach(&mut self, ceilings: Ceilings) {
+        self.found.iter_mut().for_each(|found| found.ceilings = Some(ceilings));
     }
 
     /// What the machine does at most, if that was measured.
@@ -136,8 +176,10 @@ impl Session {
         parameters: Map<String, Value>,
         mut work: impl FnMut(&mut Laps) -> fissfuse::Result<()>,
     ) -> anyhow::Result<Measurement> {
+        self.next_row()?;
         let share = self.args.plant / 100.0;
         let mut slowed = |laps: &mut Laps| {
+            go_on()?;
             let start = Instant::now();
             work(laps)?;
             wait(start.elapsed().mul_f64(share));
@@ -145,7 +187,7 @@ impl Session {
         };
         match self.args.in_turns {
             true => in_turns(name, parameters, &mut slowed),
-            false => Ok(self.args.sampling(least)?.measure(name, parameters, slowed)?),
+            false => Ok(self.args.sampling(least).measure(name, parameters, slowed)?),
         }
     }
 
@@ -163,10 +205,15 @@ impl Session {
         }
     }
 
-    /// Everything that was found, unless another process asked for it turn by turn.
-    pub fn end(self) -> Option<Measurements> {
-        self.found.filter(|_| !self.args.in_turns)
+    /// Everything that was found, unless another process asked for it turn by turn, and what it is to be compared with.
+    pub fn end(self) -> (Option<Measurements>, Option<Measurements>) {
+        (self.found.filter(|_| !self.args.in_turns), self.earlier)
     }
+}
+
+/// Fails if a signal asked to stop.
+pub fn go_on() -> fissfuse::Result<()> {
+    interrupt::check(|| "the rows that were done are printed, and saved if --save is given".into())
 }
 
 /// Passes the time as work does: sleeping would let the processor slow down.

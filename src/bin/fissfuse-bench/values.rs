@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 /// The most rows of a run. More is a mistake in a range.
 const MOST: usize = 10_000;
 
-/// Values of a parameter, in the order in which they were given.
+/// Values of a parameter, in the order in which they were given, each once.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Values(Vec<usize>);
 
@@ -17,6 +17,11 @@ impl Values {
     /// One value.
     pub fn one(value: usize) -> Values {
         Values(vec![value])
+    }
+
+    /// How many.
+    pub fn count(&self) -> usize {
+        self.0.len()
     }
 
     /// Each value.
@@ -41,7 +46,7 @@ impl FromStr for Values {
         for item in text.split(',') {
             range(item.trim(), &mut values).map_err(|why| format!("`{item}`: {why}"))?;
         }
-        Ok(Values(values))
+        Ok(Values(once(values)))
     }
 }
 
@@ -87,12 +92,28 @@ fn range(item: &str, values: &mut Vec<usize>) -> Result<(), String> {
     Ok(())
 }
 
+/// Each value once: rows that are the same cannot be told apart.
+pub fn once<T: PartialEq>(values: Vec<T>) -> Vec<T> {
+    values.into_iter().fold(Vec::new(), |mut once, value| {
+        if !once.contains(&value) {
+            once.push(value);
+        }
+        once
+    })
+}
+
+/// Fails if so many values of each give too many rows.
+pub fn expect_few(counts: &[(&str, usize)]) -> anyhow::Result<()> {
+    let rows = counts.iter().fold(1usize, |rows, (_, count)| rows.saturating_mul(*count));
+    let of = || counts.iter().map(|(name, count)| format!("{count} of {name}")).collect::<Vec<_>>();
+    ensure!(rows <= MOST, "{rows} rows, {MOST} are the most: {}", of().join(" x "));
+    Ok(())
+}
+
 /// All combinations of the values of named parameters; the last named changes fastest. Fails if there are too many.
 pub fn combinations(parameters: &[(&str, &Values)]) -> anyhow::Result<Vec<Map<String, Value>>> {
     let mut rows = vec![Map::new()];
-    let count = parameters.iter().fold(1usize, |count, (_, values)| count.saturating_mul(values.0.len()));
-    let of = || parameters.iter().map(|(name, values)| format!("{} of {name}", values.0.len())).collect::<Vec<_>>();
-    ensure!(count <= MOST, "{count} rows, {MOST} are the most: {}", of().join(" x "));
+    expect_few(&parameters.iter().map(|(name, values)| (*name, values.count())).collect::<Vec<_>>())?;
     for (name, values) in parameters {
         let with = |row: &Map<String, Value>, value: usize| {
             let mut row = row.clone();
@@ -119,6 +140,7 @@ mod tests {
         assert_eq!(of("1,8-64*2"), Ok(vec![1, 8, 16, 32, 64]));
         assert_eq!(of("2-4, 10-30+10"), Ok(vec![2, 3, 4, 10, 20, 30]));
         assert_eq!(of("3-10*2"), Ok(vec![3, 6]));
+        assert_eq!(of("2,2,1-3"), Ok(vec![2, 1, 3]), "each is a row once");
         assert_eq!(of("18446744073709551615-18446744073709551615*2").unwrap().len(), 1, "no overflow");
         for (wrong, says) in [
             ("8-1", "empty range"),

@@ -1,15 +1,42 @@
 //! What the work is, and where it is done.
 
+use std::path::Path;
+
+use anyhow::ensure;
 use clap::ValueEnum;
 use fissfuse::device::cuda::Arithmetic;
 use fissfuse::device::{DeviceChoice, Gpu};
+use fissfuse::encoder::Fingerprint;
+use fissfuse::files;
 use fissfuse::model::ModelConfig;
 use fissfuse::profile::synthetic::Shape;
-
 use serde_json::{Map, Value};
 
 use super::session::Session;
 use super::values::{Values, combinations, value};
+
+/// The greatest width of the network: its weights and their FLOPs can still be counted.
+const WIDEST: usize = 1 << 14;
+
+/// Tells a file's content from another's.
+pub fn fingerprint_of_file(path: &Path) -> anyhow::Result<String> {
+    files::expect_regular(path)?;
+    let folder = path.parent().unwrap_or(Path::new(""));
+    let name = path.file_name().and_then(|name| name.to_str());
+    let name = name.ok_or_else(|| anyhow::anyhow!("{}: its name is not UTF-8", path.display()))?;
+    Ok(Fingerprint::of(folder, &[name])?.as_str().to_string())
+}
+
+/// Tells a language model's files from another's.
+pub fn fingerprint_of_folder(folder: &Path) -> anyhow::Result<String> {
+    let listed = std::fs::read_dir(folder).map_err(fissfuse::Error::io(folder, "read"))?;
+    let names = listed.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+    let of_a_model = |name: &String| [".json", ".safetensors"].iter().any(|end| name.ends_with(end));
+    let mut names: Vec<String> = names.filter(of_a_model).collect();
+    names.sort_unstable();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    Ok(Fingerprint::of(folder, &names)?.as_str().to_string())
+}
 
 /// Sizes of a step in the paper.
 #[derive(Clone, Copy, ValueEnum)]
@@ -97,6 +124,7 @@ impl WorkArgs {
                 patches: of("patches"),
             };
             shape.check()?;
+            ensure!(of("d") <= WIDEST, "d {} is too wide: {WIDEST} at most", of("d"));
             let config = ModelConfig { d: of("d"), heads: of("heads"), ..ModelConfig::default() };
             config.check()?;
             Ok(Row { shape, config, parameters })
