@@ -12,7 +12,7 @@ use fissfuse::llama::{Precision, Preset, write_random};
 use serde_json::{Value, json};
 
 use crate::kar::server::Server;
-use crate::support::{World, fissfuse, fissfuse_on_cusim, refuse, refused, run};
+use crate::support::{World, fissfuse, fissfuse_on_cusim, launches_on_cusim, refuse, refused, run};
 
 /// A span of a trace, in nanoseconds.
 #[derive(Clone, Debug)]
@@ -183,7 +183,9 @@ fn a_device_has_a_track_of_its_own_and_the_same_results() {
 fn of_a_device_that_fails_the_finished_part_is_written() {
     let world = World::encoded();
     let args = ["--device", "cuda", "--trace", world.arg("trace.json")];
-    let failed = fissfuse_on_cusim(&[&train(&world, "model")[..], &args].concat(), &[("CUSIM_FAIL", "ecc:400")]);
+    let all = launches_on_cusim(&[&train(&world, "counted")[..], &args[..2]].concat());
+    let middle = format!("ecc:{}", all / 2);
+    let failed = fissfuse_on_cusim(&[&train(&world, "model")[..], &args].concat(), &[("CUSIM_FAIL", &middle)]);
     refused(&failed, &["failing"]);
     let trace = Trace::read(&world.path("trace.json"));
     assert!(trace.calls(HOST, "training step") > 0 && trace.calls(DEVICE, "forward") > 0, "{:?}", trace.names(HOST));
