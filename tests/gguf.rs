@@ -438,3 +438,22 @@ fn memory_is_planned_by_headers_alone() {
         assert!(fits.contains(card), "{printed}");
     }
 }
+
+#[test]
+fn a_file_becomes_a_directory_with_the_same_logits() {
+    let (folder, config, file) = converted("grouped-tied");
+    let path = folder.path().join("model.gguf");
+    file.write(&path);
+    let (all, out) = (tempdir().unwrap(), folder.path().join("converted"));
+    let gguf = all.path().join("alone.gguf");
+    fs::copy(&path, &gguf).unwrap();
+    let [from, to] = [&gguf, &out].map(|path| path.to_str().unwrap());
+    succeed(&["llm", "convert", "--model", from, "--out", to, "--precision", "f32"]);
+    let [own, directory] = [&gguf, &out].map(|path| Llama::open(path, None, None).unwrap());
+    assert_eq!(directory.config(), &config);
+    let [want, got] = [&own, &directory].map(|llama| llama.logits(&[3, 5, 7]).unwrap());
+    assert_eq!(got.data(), want.data());
+    let tokens = [&own, &directory].map(|llama| llama.tokenizer().encode("a b", true).unwrap());
+    assert_eq!(tokens[0], tokens[1]);
+    refuse(&["llm", "convert", "--model", to, "--out", "elsewhere"], &["is a Hugging Face directory already"]);
+}

@@ -9,6 +9,8 @@ use std::arch::x86_64::{
     _mm512_zextsi128_si512,
 };
 
+use std::ops::Range;
+
 use bytemuck::Zeroable;
 use half::bf16;
 
@@ -208,16 +210,7 @@ fn packed(y: &mut Columns, x: &Integers, bits: Bits, codes: &[u8], scales: &[bf1
         by_height(y, add || depth > 0, |rows, sums| {
             sums.fill(0.0);
             // SAFETY: as above.
-            unsafe {
-                match rows.len() {
-                    1 => tile::<1>(x, rows.start, depth, lines, scales, sums),
-                    2 => tile::<2>(x, rows.start, depth, lines, scales, sums),
-                    3 => tile::<3>(x, rows.start, depth, lines, scales, sums),
-                    4 => tile::<4>(x, rows.start, depth, lines, scales, sums),
-                    5 => tile::<5>(x, rows.start, depth, lines, scales, sums),
-                    _ => tile::<HEIGHT>(x, rows.start, depth, lines, scales, sums),
-                }
-            }
+            unsafe { tile_of(x, rows, depth, lines, scales, sums) };
         });
     }
 }
@@ -250,12 +243,38 @@ fn pack(bits: Bits, codes: &[u8], width: usize, depth: usize, columns: usize, li
     }
 }
 
+/// [`tile`] of as many rows of x as there are in the range, up to [`HEIGHT`].
+///
+/// # Safety
+/// The processor must have the instructions.
+#[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
+pub(super) unsafe fn tile_of(
+    x: &Integers,
+    rows: Range<usize>,
+    depth: usize,
+    lines: &[Line],
+    scales: &[f32],
+    sums: &mut [f32],
+) {
+    // SAFETY: as for this function.
+    unsafe {
+        match rows.len() {
+            1 => tile::<1>(x, rows.start, depth, lines, scales, sums),
+            2 => tile::<2>(x, rows.start, depth, lines, scales, sums),
+            3 => tile::<3>(x, rows.start, depth, lines, scales, sums),
+            4 => tile::<4>(x, rows.start, depth, lines, scales, sums),
+            5 => tile::<5>(x, rows.start, depth, lines, scales, sums),
+            _ => tile::<HEIGHT>(x, rows.start, depth, lines, scales, sums),
+        }
+    }
+}
+
 /// `sums (M, 64) += x · weightsᵀ` over the groups of columns whose lines and scales (groups, 64) are given.
 ///
 /// # Safety
 /// The processor must have the instructions.
 #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
-pub(super) unsafe fn tile<const M: usize>(
+unsafe fn tile<const M: usize>(
     x: &Integers,
     row: usize,
     depth: usize,

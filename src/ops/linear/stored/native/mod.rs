@@ -4,6 +4,7 @@ mod bf16;
 mod blocks;
 mod integers;
 mod transpose;
+mod unpack;
 
 use std::arch::x86_64::{__m512i, _mm512_store_si512};
 use std::ops::Range;
