@@ -33,7 +33,7 @@ fn matrices(sandbox: &mut Sandbox, bytes: usize) -> Vec<Arg> {
     vec![Arg::U64(a), Arg::U64(b), Arg::U64(c), Arg::U32(SIZE), Arg::U32(SIZE), Arg::U32(SIZE)]
 }
 
-const JOBS: [Job; 4] = [
+const JOBS: [Job; 7] = [
     Job {
         name: "fma_loop",
         grid: [64, 1, 1],
@@ -45,6 +45,18 @@ const JOBS: [Job; 4] = [
     },
     Job { name: "gemm_f32", grid: [4, 4, 1], block: 256, args: |sandbox| matrices(sandbox, 4) },
     Job { name: "gemm_bf16", grid: [4, 4, 1], block: 128, args: |sandbox| matrices(sandbox, 2) },
+    Job { name: "gemm_naive", grid: [16, 16, 1], block: 256, args: |sandbox| matrices(sandbox, 4) },
+    Job { name: "gemm_wmma", grid: [64, 1, 1], block: 128, args: |sandbox| matrices(sandbox, 2) },
+    Job {
+        name: "histogram",
+        grid: [2000, 1, 1],
+        block: 128,
+        args: |sandbox| {
+            let values: Vec<i32> = (0..2000 * 512).map(|i| i % 65536 * 7919 / 16).collect();
+            let (x, counts) = (sandbox.upload(&values), sandbox.upload(&[0i32; 256]));
+            vec![Arg::U64(x), Arg::U64(counts), Arg::U32(2000 * 512)]
+        },
+    },
     Job {
         name: "attention",
         grid: [500, 1, 1],

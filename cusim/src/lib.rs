@@ -7,6 +7,7 @@ pub mod check;
 pub mod count;
 pub mod driver;
 pub mod exec;
+pub mod fatbin;
 pub mod json;
 pub mod lower;
 pub mod machine;

@@ -2,6 +2,7 @@
 
 use crate::exec::program::Program;
 use crate::lower::{self, Globals, LowerError, Options};
+use crate::machine::names::readable;
 use crate::mem::{AllocationKind, Memory};
 use crate::ptx::{self, InitItem, Module, PtxError, Space, Variable};
 
@@ -42,7 +43,6 @@ pub struct Image {
 pub fn binary_kind(image: &[u8]) -> Option<&'static str> {
     match image {
         [0x7f, b'E', b'L', b'F', ..] => Some("the image is a cubin (machine code for a GPU)"),
-        [0x50, 0xed, 0x55, 0xba, ..] => Some("the image is a fatbin"),
         _ => None,
     }
 }
@@ -67,14 +67,15 @@ impl Image {
     }
 
     fn make_variables(&mut self, memory: &mut Memory, device: u32) -> Result<(), LoadError> {
-        let in_memory = |variable: &&Variable| matches!(variable.space, Space::Global | Space::Const);
+        let in_memory =
+            |variable: &&Variable| matches!(variable.space, Space::Global | Space::Const) && !variable.is_texture();
         let variables: Vec<&Variable> = self.tree.variables.iter().filter(in_memory).collect();
         for variable in &variables {
             if variable.is_extern {
                 let message = format!("variable {} is extern: cusim links nothing", variable.name);
                 return Err(LoadError::Variables(message));
             }
-            let origin = format!(" {}", variable.name);
+            let origin = format!(" {}", readable(variable.name));
             let start = memory
                 .allocate(variable.size(), AllocationKind::Module, device, origin)
                 .ok_or(LoadError::OutOfMemory)?;

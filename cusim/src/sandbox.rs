@@ -16,6 +16,9 @@ use crate::machine::grid::Grid;
 use crate::mem::{AllocationKind, Memory};
 use crate::module::{Image, LoadError};
 
+/// Bytes that kernels may have allocated at a time, as on a real device where nobody set that.
+pub const HEAP: u64 = 8 << 20;
+
 /// Memory, threads and settings.
 pub struct Sandbox {
     /// Device memory.
@@ -141,6 +144,9 @@ impl Sandbox {
         if let Some(counters) = &self.counters {
             counters.lock().unwrap_or_else(std::sync::PoisonError::into_inner).add_launch(program.name());
         }
+        if program.uses_heap {
+            assert!(self.memory.make_heap(0, HEAP), "no address space left for a heap");
+        }
         let workspace = self.workspace;
         self.memory.write(workspace, &[0; WORKSPACE]);
         let grid = Grid { listing: &program.listing, extent: grid, block, dynamic_shared, id: self.launches };
@@ -155,6 +161,7 @@ impl Sandbox {
             watch: Watch::new(&grid, &self.memory, &self.sink, self.counters.as_ref(), self.wave),
             threads: self.threads,
             workspace,
+            heap: self.memory.heap(0),
         };
         self.workers.run(&launch)
     }

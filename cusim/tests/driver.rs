@@ -295,6 +295,12 @@ on_cusim! {
         std::fs::write(&path, b"\x7fELF\x02\x01\x01").unwrap();
         let refused = ctx.load_module(Ptx::from_file(&path));
         assert_eq!(code(refused.map(|_| ()).unwrap_err()), sys::CUresult::CUDA_ERROR_NO_BINARY_FOR_GPU);
+        // A fat binary of one entry, machine code for sm_86.
+        let mut fat = vec![0x50, 0xed, 0x55, 0xba, 1, 0, 16, 0, 0x54, 0, 0, 0, 0, 0, 0, 0, 2, 0, 1, 1, 0x50, 0, 0, 0, 4];
+        fat.resize(16 + 0x54, 0);
+        std::fs::write(&path, fat).unwrap();
+        let refused = ctx.load_module(Ptx::from_file(&path));
+        assert_eq!(code(refused.map(|_| ()).unwrap_err()), sys::CUresult::CUDA_ERROR_NO_BINARY_FOR_GPU);
         let refused = ctx.load_module(Ptx::from_src("this is no PTX"));
         assert_eq!(code(refused.map(|_| ()).unwrap_err()), sys::CUresult::CUDA_ERROR_INVALID_PTX);
         let newer = ".version 9.0\n.target sm_90\n.address_size 64\n";

@@ -19,14 +19,14 @@ unsafe fn read_arguments(program: &Program, arguments: *const *const u8) -> Resu
         return Ok(params);
     }
     if arguments.is_null() {
-        say(&format!("launch of {}: {} arguments are missing", program.name(), program.params.len()));
+        say(&format!("launch of {}: {} arguments are missing", program.readable_name(), program.params.len()));
         return Err(INVALID_VALUE);
     }
     for (index, slot) in program.params.iter().enumerate() {
         // SAFETY: the caller promises a pointer per argument.
         let argument = unsafe { *arguments.add(index) };
         if argument.is_null() {
-            say(&format!("launch of {}: argument {index} is a null pointer", program.name()));
+            say(&format!("launch of {}: argument {index} is a null pointer", program.readable_name()));
             return Err(INVALID_VALUE);
         }
         let target = &mut params[slot.offset as usize..][..slot.bytes as usize];
@@ -55,6 +55,7 @@ unsafe fn launch(
     with(|d| {
         d.healthy()?;
         let stream = d.resolve_stream(stream)?;
+        let function = d.launchable(function)?;
         // SAFETY: as for this function.
         let shot = d.shot(function, grid, block, shared, cooperative, |program| unsafe {
             read_arguments(program, arguments)
@@ -71,6 +72,7 @@ fn occupancy<T>(
     with(|d| {
         let device = d.current_device()?;
         let model = d.devices[device as usize].model;
+        let function = d.launchable(function)?;
         Ok(f(d.functions.get(function)?, model))
     })
 }
@@ -134,8 +136,9 @@ pub struct LaunchAttribute {
 }
 
 const COOPERATIVE: u32 = 2;
-/// Attributes that change nothing that can be seen here: priority, access policy, carve-out, memory domain.
-const HINTS: [u32; 5] = [0, 1, 8, 9, 13];
+/// Attributes that change nothing that can be seen here: access policy, whether the launch may begin before the one before it
+/// has ended, priority, memory domain, carve-out.
+const HINTS: [u32; 6] = [0, 1, 6, 8, 9, 13];
 
 api! {
     /// Runs a kernel.

@@ -62,15 +62,11 @@ fn copy_later(to: Place, from: Place, bytes: usize, stream: u64, call: &'static 
 fn fill(to: u64, value: u32, width: u64, count: usize, stream: Option<u64>) -> Result<(), Code> {
     with(|d| {
         d.healthy()?;
-        if !to.is_multiple_of(width) {
-            return Err(INVALID_VALUE);
-        }
         let handle = d.resolve_stream(stream.unwrap_or(0))?;
-        d.check_range(to, width.saturating_mul(count as u64), "cuMemset", "writes")?;
         if stream.is_none() {
             d.refuse_unsafe()?;
         }
-        d.submit(handle, Work::Fill { to, value, width, count: count as u64 })
+        d.submit_fill(handle, to, 0, value, width, count as u64, 1)
     })
 }
 
@@ -152,7 +148,13 @@ api! {
         if flags > 7 {
             return Err(INVALID_VALUE);
         }
-        allocate(pointer, bytes, AllocationKind::Pinned, "cuMemHostAlloc")
+        allocate(pointer, bytes, AllocationKind::Pinned, "cuMemHostAlloc")?;
+        // SAFETY: `allocate` checked and wrote the pointer.
+        let start = unsafe { *pointer };
+        with(|d| {
+            d.host_flags.insert(start, flags);
+            Ok(())
+        })
     }
 
     /// Allocates pinned memory of the host.
@@ -162,7 +164,11 @@ api! {
 
     /// Frees pinned memory.
     fn cuMemFreeHost(pointer: u64) {
-        with(|d| d.free(pointer))
+        with(|d| {
+            d.free(pointer)?;
+            d.host_flags.remove(&pointer);
+            Ok(())
+        })
     }
 
     /// The device's address of pinned memory, which is the host's.

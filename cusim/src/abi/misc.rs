@@ -41,7 +41,7 @@ api! {
             let context = d.devices[allocation.device as usize].primary.unwrap_or(0);
             Ok((allocation, context))
         })?;
-        let on_host = allocation.kind == AllocationKind::Pinned;
+        let on_host = matches!(allocation.kind, AllocationKind::Pinned | AllocationKind::Registered);
         // SAFETY: the caller gives a pointer to a value of the attribute's type.
         unsafe {
             match attribute {

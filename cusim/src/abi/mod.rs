@@ -3,11 +3,13 @@
 mod context;
 mod graph;
 mod launch;
+mod library;
 mod lookup;
 mod memory;
 mod misc;
 mod module;
 mod pool;
+mod rows;
 mod stream;
 mod unsupported;
 

@@ -6,10 +6,11 @@ use super::{api, put, string};
 use crate::driver::code::{Code, FILE_NOT_FOUND, INVALID_IMAGE, INVALID_VALUE, NO_BINARY_FOR_GPU};
 use crate::driver::kernel::Refused;
 use crate::driver::{say, with};
+use crate::fatbin;
 use crate::module::binary_kind;
 
 /// Where the caller wants to read why an image was refused.
-struct Log {
+pub(super) struct Log {
     text: *mut u8,
     /// How many bytes there is room for; says how many were written afterwards.
     bytes: *mut usize,
@@ -26,7 +27,7 @@ impl Log {
     ///
     /// # Safety
     /// There must be as many options and values as `count` says.
-    unsafe fn among(count: c_uint, options: *const c_uint, values: *mut usize) -> Option<Self> {
+    pub(super) unsafe fn among(count: c_uint, options: *const c_uint, values: *mut usize) -> Option<Self> {
         if options.is_null() || values.is_null() {
             return None;
         }
@@ -60,73 +61,116 @@ impl Log {
     }
 }
 
-/// Loads PTX, and says why not.
-fn load_text(call: &str, text: &str, log: Option<Log>) -> Result<u64, Code> {
-    let loaded = with(|d| Ok(d.load_module(text)))?;
-    loaded.map_err(|Refused { code, log: why }| {
-        if !why.is_empty() {
-            say(&format!("{call}: {why}"));
-        }
-        if let Some(log) = log {
-            // SAFETY: the caller of the function gives a buffer of the size that it says.
-            unsafe { log.write(&why) };
-        }
-        code
+/// Says why an image was refused, to the user and into the caller's log.
+pub(super) fn said(call: &str, Refused { code, log: why }: Refused, log: Option<Log>) -> Code {
+    if !why.is_empty() {
+        say(&format!("{call}: {why}"));
+    }
+    if let Some(log) = log {
+        // SAFETY: the caller of the function gives a buffer of the size that it says.
+        unsafe { log.write(&why) };
+    }
+    code
+}
+
+/// Refuses images that are no PTX.
+fn refuse_binary(call: &str, image: &[u8]) -> Result<(), Code> {
+    let Some(kind) = binary_kind(image) else {
+        return Ok(());
+    };
+    say(&format!("{call}: {kind}: cusim runs PTX only; compile with nvcc -ptx and load that"));
+    Err(NO_BINARY_FOR_GPU)
+}
+
+/// The PTX of a fat binary for the current device, or for the first where there is no context.
+fn unpack<'a>(call: &str, image: &'a [u8]) -> Result<&'a str, Code> {
+    let target = with(|d| {
+        let device = d.current_device().unwrap_or(0);
+        Ok(d.device(device as i32)?.model.target())
+    })?;
+    fatbin::ptx(image, target).map_err(|why| {
+        say(&format!("{call}: the image is {why}"));
+        NO_BINARY_FOR_GPU
     })
 }
 
-/// Loads an image that ends with a zero, as PTX does.
-unsafe fn load(call: &str, module: *mut u64, image: *const c_void, log: Option<Log>) -> Result<(), Code> {
+/// The PTX of an image: text that ends with a zero, or a fat binary, which says how long it is.
+///
+/// # Safety
+/// The pointer must be null or point to an image.
+pub(super) unsafe fn read_image<'a>(call: &str, image: *const c_void) -> Result<&'a str, Code> {
     if image.is_null() {
         return Err(INVALID_VALUE);
     }
     // SAFETY: images are at least four bytes long.
     let magic = unsafe { *image.cast::<[u8; 4]>() };
-    if let Some(kind) = binary_kind(&magic) {
-        say(&format!("{call}: {kind}: cusim runs PTX only; compile with nvcc -ptx and load that"));
-        return Err(NO_BINARY_FOR_GPU);
+    refuse_binary(call, &magic)?;
+    if magic == fatbin::MAGIC {
+        // SAFETY: fat binaries begin with a header, and are as long as that says.
+        let bytes = unsafe {
+            let header = std::slice::from_raw_parts(image.cast::<u8>(), fatbin::HEADER);
+            std::slice::from_raw_parts(image.cast::<u8>(), fatbin::size(header).ok_or(INVALID_IMAGE)?)
+        };
+        return unpack(call, bytes);
     }
     // SAFETY: what is not binary is text that ends with a zero.
-    let text = unsafe { CStr::from_ptr(image.cast::<c_char>()) }.to_str().map_err(|_| INVALID_IMAGE)?;
-    let loaded = load_text(call, text, log)?;
-    // SAFETY: the caller gives a valid pointer.
-    unsafe { put(module, loaded) }
+    unsafe { CStr::from_ptr(image.cast::<c_char>()) }.to_str().map_err(|_| INVALID_IMAGE)
+}
+
+/// The PTX of a file.
+pub(super) fn read_file(call: &str, path: &str) -> Result<String, Code> {
+    let bytes = std::fs::read(path).map_err(|error| {
+        say(&format!("{call}: {path}: {error}"));
+        FILE_NOT_FOUND
+    })?;
+    let call = format!("{call}: {path}");
+    refuse_binary(&call, &bytes)?;
+    if bytes.starts_with(&fatbin::MAGIC) {
+        return unpack(&call, &bytes).map(str::to_string);
+    }
+    let text = String::from_utf8(bytes).map_err(|_| INVALID_IMAGE)?;
+    Ok(text.trim_end_matches('\0').to_string())
+}
+
+/// Loads PTX, and says why not.
+fn load(call: &str, text: &str, log: Option<Log>) -> Result<u64, Code> {
+    let loaded = with(|d| Ok(d.load_module(text)))?;
+    loaded.map_err(|refused| said(call, refused, log))
 }
 
 api! {
     /// Loads PTX.
     fn cuModuleLoadData(module: *mut u64, image: *const c_void) {
         // SAFETY: as for this function.
-        unsafe { load("cuModuleLoadData", module, image, None) }
+        let text = unsafe { read_image("cuModuleLoadData", image)? };
+        let loaded = load("cuModuleLoadData", text, None)?;
+        // SAFETY: the caller gives a valid pointer.
+        unsafe { put(module, loaded) }
     }
 
     /// Loads PTX; of the options, which are for a real compiler, the log of errors is filled.
     fn cuModuleLoadDataEx(module: *mut u64, image: *const c_void, count: c_uint, options: *const c_uint, values: *mut usize) {
         // SAFETY: as for this function.
-        unsafe { load("cuModuleLoadDataEx", module, image, Log::among(count, options, values)) }
+        let (text, log) = unsafe { (read_image("cuModuleLoadDataEx", image)?, Log::among(count, options, values)) };
+        let loaded = load("cuModuleLoadDataEx", text, log)?;
+        // SAFETY: the caller gives a valid pointer.
+        unsafe { put(module, loaded) }
     }
 
-    /// Fat binaries are not supported.
+    /// Loads the PTX of a fat binary.
     fn cuModuleLoadFatBinary(module: *mut u64, image: *const c_void) {
-        let _ = (module, image);
-        say("cuModuleLoadFatBinary: cusim runs PTX only; compile with nvcc -ptx and load that");
-        Err(NO_BINARY_FOR_GPU)
+        // SAFETY: as for this function.
+        let text = unsafe { read_image("cuModuleLoadFatBinary", image)? };
+        let loaded = load("cuModuleLoadFatBinary", text, None)?;
+        // SAFETY: the caller gives a valid pointer.
+        unsafe { put(module, loaded) }
     }
 
     /// Loads a file of PTX.
     fn cuModuleLoad(module: *mut u64, path: *const c_char) {
         // SAFETY: as for this function.
         let path = unsafe { string(path)? };
-        let bytes = std::fs::read(path).map_err(|error| {
-            say(&format!("cuModuleLoad: {path}: {error}"));
-            FILE_NOT_FOUND
-        })?;
-        if let Some(kind) = binary_kind(&bytes) {
-            say(&format!("cuModuleLoad: {path}: {kind}: cusim runs PTX only; compile with nvcc -ptx and load that"));
-            return Err(NO_BINARY_FOR_GPU);
-        }
-        let text = String::from_utf8(bytes).map_err(|_| INVALID_IMAGE)?;
-        let loaded = load_text("cuModuleLoad", text.trim_end_matches('\0'), None)?;
+        let loaded = load("cuModuleLoad", &read_file("cuModuleLoad", path)?, None)?;
         // SAFETY: the caller gives a valid pointer.
         unsafe { put(module, loaded) }
     }

@@ -73,11 +73,6 @@ unsupported! {
     cuExternalMemoryGetMappedBuffer
     cuExternalMemoryGetMappedMipmappedArray
     cuFlushGPUDirectRDMAWrites
-    cuFuncGetName
-    cuFuncGetParamCount
-    cuFuncGetParamInfo
-    cuFuncIsLoaded
-    cuFuncLoad
     cuFuncSetBlockShape
     cuFuncSetSharedMemConfig
     cuFuncSetSharedSize
@@ -190,29 +185,12 @@ unsupported! {
     cuIpcGetMemHandle
     cuIpcOpenEventHandle
     cuIpcOpenMemHandle_v2
-    cuKernelGetAttribute
-    cuKernelGetFunction
-    cuKernelGetLibrary
-    cuKernelGetName
-    cuKernelGetParamCount
-    cuKernelGetParamInfo
-    cuKernelSetAttribute
-    cuKernelSetCacheConfig
     cuLaunch
     cuLaunchCooperativeKernelMultiDevice
     cuLaunchGrid
     cuLaunchGridAsync
     cuLaunchHostFunc_v2
-    cuLibraryEnumerateKernels
-    cuLibraryGetGlobal
-    cuLibraryGetKernel
-    cuLibraryGetKernelCount
-    cuLibraryGetManaged
-    cuLibraryGetModule
     cuLibraryGetUnifiedFunction
-    cuLibraryLoadData
-    cuLibraryLoadFromFile
-    cuLibraryUnload
     cuLinkAddData_v2
     cuLinkAddFile_v2
     cuLinkComplete
@@ -237,7 +215,6 @@ unsupported! {
     cuLogsUnregisterCallback
     cuMemAddressFree
     cuMemAddressReserve
-    cuMemAllocPitch_v2
     cuMemBatchDecompressAsync
     cuMemCreate
     cuMemDiscardAndPrefetchBatchAsync
@@ -250,9 +227,6 @@ unsupported! {
     cuMemGetHandleForAddressRange
     cuMemGetLocationInfo
     cuMemGetMemPool
-    cuMemHostGetFlags
-    cuMemHostRegister_v2
-    cuMemHostUnregister
     cuMemImportFromShareableHandle
     cuMemMap
     cuMemMapArrayAsync
@@ -270,16 +244,9 @@ unsupported! {
     cuMemSetAccess
     cuMemSetMemPool
     cuMemUnmap
-    cuMemcpy2DAsync_v2
-    cuMemcpy2DUnaligned_v2
-    cuMemcpy2D_v2
-    cuMemcpy3DAsync_v2
     cuMemcpy3DBatchAsync
     cuMemcpy3DBatchAsync_v2
-    cuMemcpy3DPeer
-    cuMemcpy3DPeerAsync
     cuMemcpy3DWithAttributesAsync
-    cuMemcpy3D_v2
     cuMemcpyAtoA_v2
     cuMemcpyAtoD_v2
     cuMemcpyAtoHAsync_v2
@@ -290,19 +257,11 @@ unsupported! {
     cuMemcpyHtoAAsync_v2
     cuMemcpyHtoA_v2
     cuMemcpyWithAttributesAsync
-    cuMemsetD2D16Async
-    cuMemsetD2D16_v2
-    cuMemsetD2D32Async
-    cuMemsetD2D32_v2
-    cuMemsetD2D8Async
-    cuMemsetD2D8_v2
     cuMipmappedArrayCreate
     cuMipmappedArrayDestroy
     cuMipmappedArrayGetLevel
     cuMipmappedArrayGetMemoryRequirements
     cuMipmappedArrayGetSparseProperties
-    cuModuleEnumerateFunctions
-    cuModuleGetFunctionCount
     cuModuleGetSurfRef
     cuModuleGetTexRef
     cuMulticastAddDevice

@@ -9,6 +9,7 @@ use super::shared::SharedCells;
 use super::stamp::{Clock, key};
 use super::watch::Watch;
 use crate::count::access::AccessCounts;
+use crate::count::touched::Recent;
 use crate::machine::access::{AccessKind, Seen};
 use crate::machine::address::{FIRST_OFFSET, LOCAL_WINDOW, PARAM_WINDOW, SHARED_WINDOW, WINDOW_SIZE};
 use crate::machine::{LANES, Mask};
@@ -29,6 +30,8 @@ pub struct BlockChecks {
     /// Whether each byte of local memory was written, lane after lane, warp after warp.
     local_written: Vec<u8>,
     counts: Option<AccessCounts>,
+    /// What it touched last of device memory, where that is counted.
+    recent: Recent,
 }
 
 impl BlockChecks {
@@ -44,6 +47,7 @@ impl BlockChecks {
             shared_written: vec![],
             local_written: vec![],
             counts: watch.counters.map(|_| AccessCounts::default()),
+            recent: Recent::default(),
         }
     }
 
@@ -54,6 +58,7 @@ impl BlockChecks {
         self.number = number;
         self.turn = turn;
         self.clock = Clock::new(key(watch.grid.id, number), warps);
+        self.recent.start(watch.grid.id);
         self.pending = watch.turns.are_needed().then(|| Pending::new(watch.grid, number));
         if self.checks.race {
             self.cells.start(shared);
@@ -61,6 +66,8 @@ impl BlockChecks {
         if self.checks.init {
             self.shared_written.clear();
             self.shared_written.resize(shared, 0);
+            let reserved = watch.grid.listing.shared.reserved.clone();
+            self.shared_written[reserved.start as usize..reserved.end as usize].fill(1);
             self.local_written.clear();
             self.local_written.resize(watch.grid.listing.local_bytes as usize * LANES * warps, 0);
         }
@@ -146,15 +153,49 @@ impl BlockChecks {
             }
         }
         if self.checks.race && self.clock.is_running() {
+            if part.seen.site.meets.acquires {
+                self.acquire(part.seen.warp, part.lanes().map(|(_, address)| address));
+            }
             if self.cells.has_marks() {
                 for (lane, address) in part.lanes() {
-                    if let Some(origin) = self.cells.copy_under_way(address, bytes) {
-                        self.found(watch, part.copy_race(watch, self.number, lane, origin));
+                    if let Some(copy) = self.cells.copy_under_way(address, bytes) {
+                        self.found(watch, part.copy_race(watch, self.number, lane, copy));
                     }
                 }
             }
             for conflict in part.note(&mut self.cells, &self.clock, several, stored) {
                 self.found(watch, part.race(watch, self.number, conflict, "shared"));
+            }
+            if part.seen.site.meets.releases {
+                self.release(part.seen.warp, part.lanes().map(|(_, address)| address));
+            }
+        }
+    }
+
+    /// A warp learns what others released at these places in shared memory.
+    pub fn acquire(&mut self, warp: u32, places: impl Iterator<Item = u64>) {
+        if !self.checks.race || !self.clock.is_running() {
+            return;
+        }
+        let mut last = None;
+        for address in places.filter(|address| last.replace(*address) != Some(*address)) {
+            self.clock.acquire_from(warp, address);
+            if let Some(pending) = &mut self.pending {
+                pending.log().acquire_from(warp, address);
+            }
+        }
+    }
+
+    /// A warp lets those who acquire at these places know what it did, and what it knows.
+    pub fn release(&mut self, warp: u32, places: impl Iterator<Item = u64>) {
+        if !self.checks.race || !self.clock.is_running() {
+            return;
+        }
+        let mut last = None;
+        for address in places.filter(|address| last.replace(*address) != Some(*address)) {
+            self.clock.release_to(warp, address);
+            if let Some(pending) = &mut self.pending {
+                pending.log().release_to(warp, address);
             }
         }
     }
@@ -191,7 +232,7 @@ impl BlockChecks {
     fn global(&mut self, watch: &Watch, part: &Part, stored: Option<&[u32; LANES]>) {
         if let Some(counts) = &mut self.counts {
             counts.global(watch.grid.listing, part.seen, part.mask);
-            watch.touched.add(self.number, part.seen, part.mask);
+            self.recent.add(&watch.touched, self.number, part.seen, part.mask);
         }
         if part.seen.site.space == Space::Const || !(self.checks.init || self.checks.race) {
             return;
@@ -210,7 +251,7 @@ impl BlockChecks {
     /// All threads have ended, or one met a fault that ends the launch.
     pub fn block_ended(&mut self, watch: &Watch, in_fault: bool) {
         if let Some(counts) = &mut self.counts {
-            watch.count(|counters| counters.add_accesses(watch.grid.listing, counts));
+            watch.accessed(counts);
             counts.clear();
         }
         if let Some(mut pending) = self.pending.take() {

@@ -36,8 +36,7 @@ impl BlockChecks {
                 continue;
             };
             let spot = Spot { origin: copy.origin, block: self.number, thread };
-            let other =
-                Spot { origin: conflict.origin, block: conflict.stamp.block(), thread: conflict.stamp.thread() };
+            let other = Spot { origin: conflict.origin, block: conflict.block, thread: conflict.thread };
             let verb = if conflict.wrote { "writes" } else { "reads" };
             let finding = watch.sink.finding(
                 watch.grid,

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
+use super::part::lanes_after;
 use super::report::Finding;
 use super::stamp::{Clock, key};
 use crate::machine::access::Seen;
@@ -32,6 +33,10 @@ pub(super) enum Entry {
     Announce(u32),
     /// A warp's lanes met.
     WarpBarrier(u32),
+    /// A warp acquired at a place in shared memory.
+    AcquireFrom(u32, u64),
+    /// A warp released there.
+    ReleaseTo(u32, u64),
     /// A check of the block alone found something.
     Found(Box<Finding>),
 }
@@ -50,10 +55,39 @@ pub(super) struct Access {
 
 /// Where lanes access.
 pub(super) enum Addresses {
-    /// At a distance from each other.
-    Even { first: u64, step: u64 },
+    /// In rows of so many lanes, a power of two: how far apart lanes of a row and rows are.
+    Rows { first: u64, step: u64, width: u32, jump: u64 },
     /// A place in [`Log::addresses`].
     Any(u32),
+}
+
+impl Addresses {
+    /// These addresses as rows, if they are that: products of matrices read so.
+    fn rows(all: &[u64; LANES]) -> Option<Self> {
+        let (first, step) = (all[0], all[1].wrapping_sub(all[0]));
+        // SAFETY: checks run only where the processor has AVX2.
+        let breaks = !unsafe { lanes_after(all, 1, step) } & !1;
+        let width = match breaks {
+            0 => 32,
+            0x1_0000 => 16,
+            _ if breaks & !0x0101_0100 == 0 => 8,
+            _ => return None,
+        };
+        let jump = all[width % LANES].wrapping_sub(first);
+        let even = (1..LANES / width).all(|row| all[row * width].wrapping_sub(all[(row - 1) * width]) == jump);
+        even.then_some(Self::Rows { first, step, width: width as u32, jump })
+    }
+
+    /// All lanes' addresses.
+    pub(super) fn all(&self, listed: &[[u64; LANES]]) -> [u64; LANES] {
+        match *self {
+            Self::Any(index) => listed[index as usize],
+            Self::Rows { first, step, width, jump } => std::array::from_fn(|lane| {
+                let (row, column) = (lane as u64 >> width.trailing_zeros(), lane as u64 & u64::from(width - 1));
+                first.wrapping_add(row.wrapping_mul(jump)).wrapping_add(column.wrapping_mul(step))
+            }),
+        }
+    }
 }
 
 /// What a block did to device memory, and what else was found in it.
@@ -67,18 +101,10 @@ pub struct Log {
 impl Log {
     /// An access by these lanes.
     pub fn access(&mut self, seen: &Seen, mask: Mask, stored: Option<&[u32; LANES]>) {
-        let all = seen.addresses;
-        let (first, step) = (all[0], all[1].wrapping_sub(all[0]));
-        let mut uneven = 0;
-        for lane in 0..LANES {
-            uneven |= all[lane] ^ first.wrapping_add((lane as u64).wrapping_mul(step));
-        }
-        let addresses = if uneven == 0 {
-            Addresses::Even { first, step }
-        } else {
-            self.addresses.push(*all);
+        let addresses = Addresses::rows(seen.addresses).unwrap_or_else(|| {
+            self.addresses.push(*seen.addresses);
             Addresses::Any(self.addresses.len() as u32 - 1)
-        };
+        });
         let stored = stored.map(|stored| {
             self.stored.push(*stored);
             self.stored.len() as u32 - 1
@@ -105,6 +131,16 @@ impl Log {
     /// A warp's lanes met.
     pub fn warp_barrier(&mut self, warp: u32) {
         self.entries.push(Entry::WarpBarrier(warp));
+    }
+
+    /// A warp acquired at a place in shared memory.
+    pub fn acquire_from(&mut self, warp: u32, address: u64) {
+        self.entries.push(Entry::AcquireFrom(warp, address));
+    }
+
+    /// A warp released at a place in shared memory.
+    pub fn release_to(&mut self, warp: u32, address: u64) {
+        self.entries.push(Entry::ReleaseTo(warp, address));
     }
 
     /// A check of the block alone found something.
@@ -227,5 +263,33 @@ impl Turns {
         }
         state.busy = false;
         self.moved.notify_all();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_in_rows_come_back() {
+        let rows = |width: usize, step: u64, jump: u64| -> [u64; LANES] {
+            std::array::from_fn(|lane| {
+                let (row, column) = ((lane / width) as u64, (lane % width) as u64);
+                4096u64.wrapping_add(column.wrapping_mul(step)).wrapping_add(row.wrapping_mul(jump))
+            })
+        };
+        for width in [8, 16, 32] {
+            for (step, jump) in [(0, 0), (4, 0), (0, 1024), (4, 64), (4, 1024), (u64::MAX - 3, 8), (8, u64::MAX - 7)] {
+                let all = rows(width, step, jump);
+                let noted = Addresses::rows(&all).unwrap_or_else(|| panic!("{width} lanes, {step} and {jump}"));
+                assert_eq!(noted.all(&[]), all);
+            }
+        }
+        for odd in [5, 8, 16, 31] {
+            let mut all = rows(8, 4, 32);
+            all[odd] += 4;
+            assert!(Addresses::rows(&all).is_none_or(|noted| noted.all(&[]) == all), "lane {odd}");
+        }
+        assert!(Addresses::rows(&rows(4, 4, 100)).is_none());
     }
 }

@@ -4,6 +4,7 @@ pub mod block;
 mod copies;
 mod global;
 mod log;
+mod meetings;
 mod part;
 mod race;
 mod replay;

@@ -7,11 +7,12 @@ use std::arch::x86_64::{
 
 use super::race::{Cells, Conflict, Touch, touch_range};
 use super::report::{Finding, Spot};
-use super::stamp::{Clock, Who};
+use super::stamp::Clock;
 use super::watch::Watch;
 use crate::machine::access::{AccessKind, Seen};
 use crate::machine::address::SHARED_WINDOW;
 use crate::machine::grid::Grid;
+use crate::machine::names::readable;
 use crate::machine::{LANES, Mask};
 use crate::ptx::Space;
 
@@ -27,7 +28,7 @@ pub struct Part<'a> {
 
 /// Lanes whose address is that of the lane so many places before plus `step`.
 #[target_feature(enable = "avx2")]
-fn lanes_after(addresses: &[u64; LANES], distance: usize, step: u64) -> Mask {
+pub(super) fn lanes_after(addresses: &[u64; LANES], distance: usize, step: u64) -> Mask {
     let mut mask = 0;
     let steps = _mm256_set1_epi64x(step as i64);
     let mut lane = distance;
@@ -79,6 +80,13 @@ impl<'a> Part<'a> {
         (self.with(self.mask & !near & !far), near >> 1 | far >> 16)
     }
 
+    /// How many lanes on there is one that accesses the same place, for a lane that stands for several.
+    fn twin(&self, lane: usize, several: Mask) -> Option<u32> {
+        let is_next =
+            |next: usize| self.seen.mask >> next & 1 != 0 && self.seen.addresses[next] == self.seen.addresses[lane];
+        (several >> lane & 1 != 0).then(|| if lane + 1 < LANES && is_next(lane + 1) { 1 } else { 16 })
+    }
+
     /// How it accesses its places.
     pub fn touch(&self) -> Touch {
         use AccessKind::*;
@@ -109,8 +117,9 @@ impl<'a> Part<'a> {
             rest = unsafe { self.note_fours(cells, clock, several, touch) };
         }
         for (lane, address) in self.with(rest).lanes() {
-            let who = if several >> lane & 1 != 0 { Who::Warp } else { Who::Thread };
-            let conflict = touch_range(cells, clock, self.thread(lane), who, touch, address, bytes);
+            let thread = self.thread(lane);
+            let also = self.twin(lane, several).map(|distance| thread + distance);
+            let conflict = touch_range(cells, clock, thread, also, touch, address, bytes);
             if let Some((at, conflict)) = conflict
                 && !self.same_store(lane, &conflict, touch, stored)
             {
@@ -147,9 +156,9 @@ impl<'a> Part<'a> {
             let lanes = group << lane;
             let address = self.seen.addresses[lane].wrapping_sub(self.window);
             let threads = words.map(|word| self.thread(lane + word));
-            let who = if several >> lane & 1 != 0 { Who::Warp } else { Who::Thread };
+            let also = self.twin(lane, several);
             // SAFETY: the processor has AVX2, and the access was found to lie inside memory that has cells.
-            if unsafe { cells.touch_four(address, clock, threads, who, touch) } {
+            if unsafe { cells.touch_four(address, clock, threads, also, touch) } {
                 rest &= !lanes;
             }
             starts &= !lanes;
@@ -159,7 +168,7 @@ impl<'a> Part<'a> {
 
     /// Lanes that store the same value to one place in one instruction do no harm.
     fn same_store(&self, lane: usize, conflict: &Conflict, touch: Touch, stored: Option<&[u32; LANES]>) -> bool {
-        let other = conflict.stamp.thread();
+        let other = conflict.thread;
         let same_instruction = conflict.wrote
             && touch.write
             && conflict.origin == touch.origin
@@ -199,7 +208,7 @@ impl<'a> Part<'a> {
         space: &str,
     ) -> Option<Finding> {
         let verb = |write| if write { "writes" } else { "reads" };
-        let other = Spot { origin: conflict.origin, block: conflict.stamp.block(), thread: conflict.stamp.thread() };
+        let other = Spot { origin: conflict.origin, block: conflict.block, thread: conflict.thread };
         watch.sink.finding(
             watch.grid,
             "race",
@@ -216,11 +225,11 @@ impl<'a> Part<'a> {
         )
     }
 
-    /// A lane meets an asynchronous copy that was started by the instruction `origin`.
+    /// A lane meets an asynchronous copy that a thread started by the instruction `origin`.
     #[cold]
-    pub fn copy_race(&self, watch: &Watch, block: u64, lane: usize, origin: u32) -> Option<Finding> {
+    pub fn copy_race(&self, watch: &Watch, block: u64, lane: usize, (origin, thread): (u32, u32)) -> Option<Finding> {
         let address = self.seen.addresses[lane].wrapping_sub(self.window);
-        let other = Spot { origin, ..self.spot(block, lane) };
+        let other = Spot { origin, block, thread };
         watch.sink.finding(
             watch.grid,
             "race",
@@ -237,9 +246,7 @@ impl<'a> Part<'a> {
             Space::Local => vec![],
             Space::Shared => in_shared(watch.grid, address),
             Space::Generic if self.window == SHARED_WINDOW => in_shared(watch.grid, address),
-            _ => watch.memory.find(address).map_or_else(Vec::new, |allocation| {
-                vec![format!("{} bytes inside {}", address - allocation.start, allocation.describe())]
-            }),
+            _ => watch.memory.describe(address).into_iter().collect(),
         }
     }
 }
@@ -249,7 +256,7 @@ fn in_shared(grid: &Grid, address: u64) -> Vec<String> {
     let holds = |start: u32, end: u32| (u64::from(start)..u64::from(end)).contains(&address);
     if let Some(variable) = layout.variables.iter().find(|variable| holds(variable.start, variable.end)) {
         let (offset, size) = (address - u64::from(variable.start), variable.end - variable.start);
-        return vec![format!("byte {offset} of {} ({size} bytes)", variable.name)];
+        return vec![format!("byte {offset} of {} ({size} bytes)", readable(&variable.name))];
     }
     let offset = address.wrapping_sub(u64::from(layout.dynamic_start));
     vec![format!("byte {offset} of dynamic shared memory ({} bytes)", grid.dynamic_shared)]

@@ -1,7 +1,7 @@
 //! Looking at what blocks wrote down.
 
 use super::global::GlobalChecks;
-use super::log::{Access, Addresses, Entry, Pending};
+use super::log::{Access, Entry, Pending};
 use super::part::Part;
 use super::watch::Watch;
 use crate::machine::access::Seen;
@@ -14,12 +14,7 @@ impl Pending {
         for entry in log.entries {
             match entry {
                 Entry::Access(access) => {
-                    let addresses = match access.addresses {
-                        Addresses::Even { first, step } => {
-                            std::array::from_fn(|lane| first.wrapping_add((lane as u64).wrapping_mul(step)))
-                        }
-                        Addresses::Any(index) => log.addresses[index as usize],
-                    };
+                    let addresses = access.addresses.all(&log.addresses);
                     let Access { index, warp, mask, bytes, .. } = access;
                     let site = &watch.grid.listing.sites[index as usize];
                     let seen = Seen { site, index, warp, mask, addresses: &addresses, bytes };
@@ -30,6 +25,8 @@ impl Pending {
                 Entry::PartialBarrier(arrived, waiting) => clock.partial_barrier(arrived, waiting),
                 Entry::Announce(warp) => clock.announce(warp as usize),
                 Entry::WarpBarrier(warp) => clock.warp_barrier(warp),
+                Entry::AcquireFrom(warp, address) => clock.acquire_from(warp, address),
+                Entry::ReleaseTo(warp, address) => clock.release_to(warp, address),
                 Entry::Found(finding) => watch.sink.found(*finding),
             }
         }

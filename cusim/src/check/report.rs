@@ -7,6 +7,7 @@ use super::Checks;
 use crate::json::Json;
 use crate::machine::fault::Fault;
 use crate::machine::grid::Grid;
+use crate::machine::names::readable;
 use crate::mem::{AllocationKind, Memory};
 
 /// A place in a kernel.
@@ -29,6 +30,8 @@ pub struct Report {
     pub title: String,
     /// The kernel; empty for calls of the host.
     pub kernel: String,
+    /// Its name in the PTX.
+    pub symbol: String,
     /// Block and thread, as coordinates.
     pub place: String,
     /// PTX line and source line.
@@ -167,7 +170,8 @@ impl Sink {
 
     /// Memory that was never freed.
     pub fn leaks(&self, memory: &Memory) {
-        let leaked: Vec<_> = memory.live().filter(|allocation| allocation.kind != AllocationKind::Module).collect();
+        let counts = |kind| !matches!(kind, AllocationKind::Module | AllocationKind::Registered);
+        let leaked: Vec<_> = memory.live().filter(|allocation| counts(allocation.kind)).collect();
         let bytes: u64 = leaked.iter().map(|allocation| allocation.bytes).sum();
         if leaked.is_empty() {
             return;
@@ -201,7 +205,8 @@ fn describe(grid: &Grid, check: &'static str, title: String, spot: &Spot) -> Rep
     Report {
         check,
         title,
-        kernel: listing.name.clone(),
+        kernel: readable(&listing.name),
+        symbol: listing.name.clone(),
         place: format!("block {block:?} thread {thread:?}"),
         line: format!("PTX line {line} ({text}){source}"),
         details: vec![],
@@ -215,6 +220,7 @@ impl Report {
             ("check", text(self.check)),
             ("title", text(&self.title)),
             ("kernel", text(&self.kernel)),
+            ("symbol", text(&self.symbol)),
             ("place", text(&self.place)),
             ("line", text(&self.line)),
             ("details", Json::Array(self.details.iter().map(|detail| text(detail)).collect())),

@@ -1,11 +1,11 @@
 //! Who accessed a block's shared memory last.
 
 use std::arch::x86_64::{
-    __m128i, _mm_and_si128, _mm_andnot_si128, _mm_blendv_epi8, _mm_cmpeq_epi32, _mm_loadu_si128, _mm_max_epu32,
-    _mm_or_si128, _mm_set1_epi32, _mm_setzero_si128, _mm_storeu_si128, _mm_test_all_ones, _mm_xor_si128,
+    __m128i, _mm_add_epi32, _mm_and_si128, _mm_andnot_si128, _mm_blendv_epi8, _mm_cmpeq_epi32, _mm_loadu_si128,
+    _mm_max_epu32, _mm_or_si128, _mm_set1_epi32, _mm_setzero_si128, _mm_storeu_si128, _mm_test_all_ones, _mm_xor_si128,
 };
 
-use super::race::{Cell, Cells, Conflict, Touch};
+use super::race::{Cell, Cells, Conflict, Other, Touch};
 use super::stamp::{Clock, ID, SAME_WARP, Stamp, Who};
 
 /// Stands for the writer of a word that needs a closer look: an asynchronous copy is on its way there, or parts of it
@@ -19,12 +19,15 @@ pub struct SharedCells {
     reads: Vec<u32>,
     write_origins: Vec<u32>,
     read_origins: Vec<u32>,
+    /// Others that the stamps stand for.
+    write_others: Vec<Other>,
+    read_others: Vec<Other>,
     /// The writers of marked words.
     behind: Vec<u32>,
     /// Asynchronous copies on their way to each word.
     flying: Vec<u16>,
-    /// Which instruction started the last of them.
-    flying_origins: Vec<u32>,
+    /// Which instruction of which thread started the last of them.
+    flying_origins: Vec<(u32, u32)>,
     /// Whether parts of a word were accessed, in which case its bytes' cells count.
     split: Vec<bool>,
     bytes: Vec<Cell>,
@@ -81,10 +84,13 @@ impl SharedCells {
             stamps.resize(words, 0);
         }
         if self.split.len() < words {
-            for values in [&mut self.write_origins, &mut self.read_origins, &mut self.behind, &mut self.flying_origins]
-            {
+            for values in [&mut self.write_origins, &mut self.read_origins, &mut self.behind] {
                 values.resize(words, 0);
             }
+            for others in [&mut self.write_others, &mut self.read_others] {
+                others.resize(words, Other::default());
+            }
+            self.flying_origins.resize(words, (0, 0));
             self.flying.resize(words, 0);
             self.split.resize(words, false);
         }
@@ -106,6 +112,8 @@ impl SharedCells {
             read: Self::stamp(clock, self.reads[word]),
             write_origin: self.write_origins[word],
             read_origin: self.read_origins[word],
+            write_other: self.write_others[word],
+            read_other: self.read_others[word],
         }
     }
 
@@ -122,8 +130,8 @@ impl SharedCells {
         self.marked
     }
 
-    /// The instruction that started an asynchronous copy which is on its way to these bytes.
-    pub fn copy_under_way(&self, address: u64, bytes: u32) -> Option<u32> {
+    /// The instruction and the thread that started an asynchronous copy which is on its way to these bytes.
+    pub fn copy_under_way(&self, address: u64, bytes: u32) -> Option<(u32, u32)> {
         let words = (address / 4) as usize..(address + u64::from(bytes)).div_ceil(4) as usize;
         words.rev().find(|word| self.flying[*word] > 0).map(|word| self.flying_origins[word])
     }
@@ -152,11 +160,11 @@ impl SharedCells {
                     self.writes[word] = self.behind[word];
                 }
             }
-            found = found.or(self.touch_word(4 * word as u64, clock, thread, Who::Thread, touch));
+            found = found.or(self.touch_word(4 * word as u64, clock, thread, None, touch));
             if !lands {
                 self.mark(word);
                 self.flying[word] = self.flying[word].saturating_add(1);
-                self.flying_origins[word] = origin;
+                self.flying_origins[word] = (origin, thread);
             }
         }
         found
@@ -197,7 +205,7 @@ impl SharedCells {
             writes.fill(MARK);
             behind.fill(now);
             flying.fill(1);
-            self.flying_origins[words].fill(origin);
+            self.flying_origins[words].fill((origin, thread));
             self.marked = true;
         }
         true
@@ -205,23 +213,32 @@ impl SharedCells {
 }
 
 impl Cells for SharedCells {
-    fn touch_word(&mut self, at: u64, clock: &Clock, thread: u32, who: Who, touch: Touch) -> Option<(u64, Conflict)> {
+    fn touch_word(
+        &mut self,
+        at: u64,
+        clock: &Clock,
+        thread: u32,
+        also: Option<u32>,
+        touch: Touch,
+    ) -> Option<(u64, Conflict)> {
         let word = at as usize / 4;
         if self.split[word] {
             let mut found = None;
             for byte in at..at + 4 {
-                let conflict = self.bytes[byte as usize].touch(clock, thread, who, touch);
+                let conflict = self.bytes[byte as usize].touch(clock, thread, also, touch);
                 found = found.or(conflict.map(|conflict| (byte, conflict)));
             }
             return found;
         }
         let mut cell = self.cell(word, clock);
-        let conflict = cell.touch(clock, thread, who, touch);
+        let conflict = cell.touch(clock, thread, also, touch);
         let write = if self.writes[word] == MARK { &mut self.behind[word] } else { &mut self.writes[word] };
         *write = cell.write.0 as u32;
         self.reads[word] = cell.read.0 as u32;
         self.write_origins[word] = cell.write_origin;
         self.read_origins[word] = cell.read_origin;
+        self.write_others[word] = cell.write_other;
+        self.read_others[word] = cell.read_other;
         conflict.map(|conflict| (at, conflict))
     }
 
@@ -239,12 +256,23 @@ impl Cells for SharedCells {
 
     #[inline]
     #[target_feature(enable = "avx2")]
-    unsafe fn touch_four(&mut self, at: u64, clock: &Clock, threads: [u32; 4], who: Who, touch: Touch) -> bool {
+    unsafe fn touch_four(
+        &mut self,
+        at: u64,
+        clock: &Clock,
+        threads: [u32; 4],
+        also: Option<u32>,
+        touch: Touch,
+    ) -> bool {
         let words = at as usize / 4..at as usize / 4 + 4;
-        let (Some(writes), Some(reads)) = (self.writes.get_mut(words.clone()), self.reads.get_mut(words.clone()))
-        else {
+        let (Some(writes), Some(reads), Some(others)) = (
+            self.writes.get_mut(words.clone()),
+            self.reads.get_mut(words.clone()),
+            self.read_others.get_mut(words.clone()),
+        ) else {
             return false;
         };
+        let who = if also.is_some() { Who::Warp } else { Who::Thread };
         let four = Four::new(clock, threads);
         let now = Stamp::new(clock.key, clock.time, 0, false).0 as u32;
         let alone = _mm_or_si128(four.ids, _mm_set1_epi32(now as i32));
@@ -267,6 +295,16 @@ impl Cells for SharedCells {
                 let merged = _mm_blendv_epi8(by(Who::Block), by(Who::Warp), four.same_warp(read));
                 let merged = _mm_blendv_epi8(merged, by(who), seen);
                 _mm_storeu_si128(reads.as_mut_ptr().cast(), merged);
+                if also.is_some() || _mm_test_all_ones(seen) == 0 {
+                    // Where readers are several: the thread beside these, or who read before.
+                    let block = _mm_set1_epi32(((clock.key & 0xf_ffff) << 10) as i32);
+                    let mine = _mm_or_si128(block, four.ids);
+                    let before = _mm_or_si128(block, _mm_and_si128(read, _mm_set1_epi32(0x3ff)));
+                    let known = _mm_loadu_si128(others.as_ptr().cast());
+                    let own = also.map_or(known, |distance| _mm_add_epi32(mine, _mm_set1_epi32(distance as i32)));
+                    let apart = _mm_andnot_si128(_mm_or_si128(seen, _mm_cmpeq_epi32(before, mine)), _mm_set1_epi32(-1));
+                    _mm_storeu_si128(others.as_mut_ptr().cast(), _mm_blendv_epi8(own, before, apart));
+                }
                 self.read_origins[words].fill(touch.origin);
             }
         }

@@ -7,6 +7,9 @@
 //! acquired through an atomic. Where a stamp stands for threads of several warps, any barrier orders them.
 
 use std::collections::HashMap;
+use std::sync::Arc;
+
+use super::meetings::{Known, Meetings};
 
 /// The time stops here; a block that comes this far is checked no further.
 pub const LAST_TIME: u64 = (1 << 19) - 1;
@@ -113,12 +116,14 @@ pub struct Clock {
     /// Until when each warp's accesses happened before what each warp does now; empty before there is a barrier of
     /// some warps.
     known: Vec<[u64; 32]>,
+    /// The same of whoever acquires at a place in shared memory, by its address.
+    released: HashMap<u64, [u64; 32]>,
     /// When each warp last came to a barrier without waiting there.
     announced: [u64; 32],
     /// When each warp synchronised last.
     warps: Vec<u64>,
-    /// Other blocks' times that happened before now.
-    acquired: HashMap<u64, u64>,
+    /// What of other blocks happened before now.
+    known_blocks: Known,
 }
 
 impl Clock {
@@ -130,9 +135,10 @@ impl Clock {
             phase: 1,
             last: 1,
             known: vec![],
+            released: HashMap::new(),
             announced: [0; 32],
             warps: vec![1; warps],
-            acquired: HashMap::new(),
+            known_blocks: Known::default(),
         }
     }
 
@@ -168,6 +174,28 @@ impl Clock {
         self.announced[warp] = self.time;
     }
 
+    /// A warp releases at a place in shared memory: whoever acquires there later comes after what it did before.
+    pub fn release_to(&mut self, warp: u32, address: u64) {
+        self.time = (self.time + 1).min(LAST_TIME);
+        let known = self.known.get(warp as usize).copied().unwrap_or_default();
+        let released = self.released.entry(address).or_default();
+        released.iter_mut().zip(known).for_each(|(latest, known)| *latest = known.max(*latest));
+        released[warp as usize] = self.time;
+    }
+
+    /// A warp acquires at a place in shared memory.
+    pub fn acquire_from(&mut self, warp: u32, address: u64) {
+        let Some(released) = self.released.get(&address) else {
+            return;
+        };
+        self.known.resize(self.warps.len(), [0; 32]);
+        let known = &mut self.known[warp as usize];
+        known.iter_mut().zip(released).for_each(|(known, latest)| *known = (*latest).max(*known));
+        // Other lanes of the warp may have released there, too.
+        let own = &mut self.warps[warp as usize];
+        *own = released[warp as usize].max(*own);
+    }
+
     /// A warp's lanes met.
     pub fn warp_barrier(&mut self, warp: u32) {
         self.time = (self.time + 1).min(LAST_TIME);
@@ -179,17 +207,10 @@ impl Clock {
         self.time < LAST_TIME
     }
 
-    /// What others may acquire from this block now.
-    pub fn release(&self) -> impl Iterator<Item = (u64, u64)> + '_ {
-        self.acquired.iter().map(|(block, time)| (*block, *time)).chain([(self.key & 0xf_ffff, self.time)])
-    }
-
-    /// Takes over what another block released.
-    pub fn acquire(&mut self, released: &HashMap<u64, u64>) {
-        for (block, time) in released {
-            let known = self.acquired.entry(*block).or_default();
-            *known = (*known).max(*time);
-        }
+    /// The block accesses a place where blocks meet; if it writes, others learn there what it did and knows.
+    pub fn meet(&mut self, meetings: &Arc<Meetings>, place: u64, writes: bool) {
+        let now = ((self.key & 0xf_ffff) as u32, self.time as u32);
+        self.known_blocks.meet(meetings, now, place, writes);
     }
 
     /// Accesses of this block with stamps below this happened before the last barrier of all threads.
@@ -222,10 +243,10 @@ impl Clock {
 
     fn races_now(&self, before: Stamp, thread: u32) -> bool {
         if before.who() == Who::Grid {
-            return self.acquired.is_empty();
+            return self.known_blocks.is_empty();
         }
         if before.key() != self.key {
-            return self.acquired.get(&before.block()).is_none_or(|time| *time < before.time());
+            return !self.known_blocks.includes(before.block() as u32, before.time() as u32);
         }
         let (theirs, mine) = (before.thread() as usize / 32, thread as usize / 32);
         let same_warp = theirs == mine;
@@ -294,6 +315,24 @@ mod tests {
     }
 
     #[test]
+    fn who_acquires_comes_after_who_released_there() {
+        let mut clock = Clock::new(key(1, 0), 3);
+        let before = at(&clock, 0);
+        clock.release_to(0, 512);
+        let after = at(&clock, 0);
+        clock.acquire_from(1, 516);
+        assert!(clock.races(before, 32), "another place");
+        clock.acquire_from(1, 512);
+        assert!(!clock.races(before, 32) && clock.races(after, 32) && clock.races(before, 64));
+        assert!(clock.races(before, 5), "another lane of the warp");
+        clock.acquire_from(0, 512);
+        assert!(!clock.races(before, 5) && clock.races(after, 5));
+        clock.release_to(1, 520);
+        clock.acquire_from(2, 520);
+        assert!(!clock.races(before, 64) && clock.races(after, 64), "through the second warp");
+    }
+
+    #[test]
     fn who_only_announces_itself_is_ordered_until_then() {
         let mut clock = Clock::new(key(1, 0), 2);
         let before = at(&clock, 0);
@@ -317,11 +356,13 @@ mod tests {
 
     #[test]
     fn other_blocks_are_ordered_only_by_what_was_acquired() {
-        let first = Clock::new(key(1, 0), 1);
+        let meetings = Arc::default();
+        let mut first = Clock::new(key(1, 0), 1);
         let mut second = Clock::new(key(1, 1), 1);
         let stamp = at(&first, 0);
         assert!(second.races(stamp, 0));
-        second.acquire(&first.release().collect());
+        first.meet(&meetings, 512, true);
+        second.meet(&meetings, 512, false);
         assert!(!second.races(stamp, 0));
         assert!(!Clock::new(key(2, 1), 1).races(stamp, 0), "another launch");
     }

@@ -1,19 +1,17 @@
 //! What execution tells of a launch: where the sanitizer's findings go, and the counts.
 
-use std::collections::HashMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use super::Checks;
 use super::log::Turns;
+use super::meetings::Meetings;
 use super::report::Sink;
 use crate::count::Counters;
+use crate::count::access::AccessCounts;
 use crate::count::touched::Touched;
 use crate::machine::grid::Grid;
 use crate::machine::listing::Executed;
 use crate::mem::Memory;
-
-/// Times of blocks that happened before an atomic's last write, by the atomic's address.
-type Released = HashMap<u64, HashMap<u64, u64>>;
 
 /// Watches a launch.
 pub struct Watch<'a> {
@@ -27,10 +25,12 @@ pub struct Watch<'a> {
     pub counters: Option<&'a Mutex<Counters>>,
     /// What was touched of device memory, where that is counted.
     pub touched: Touched,
+    /// Accesses of the blocks that have ended, where these are counted.
+    accesses: Mutex<AccessCounts>,
     /// Whose turn it is to have its accesses to device memory checked.
     pub turns: Turns,
-    /// What blocks released through atomics.
-    released: Mutex<Released>,
+    /// Where blocks met through atomics.
+    pub(super) meetings: Arc<Meetings>,
 }
 
 impl<'a> Watch<'a> {
@@ -43,7 +43,8 @@ impl<'a> Watch<'a> {
         wave: u64,
     ) -> Self {
         let touched = Touched::new(grid.blocks(), wave);
-        Self { grid, memory, sink, counters, touched, turns: Turns::default(), released: Mutex::default() }
+        let accesses = Mutex::default();
+        Self { grid, memory, sink, counters, touched, accesses, turns: Turns::default(), meetings: Arc::default() }
     }
 
     /// Whether memory accesses have to be shown.
@@ -61,11 +62,6 @@ impl<'a> Watch<'a> {
         self.counters.is_some()
     }
 
-    /// What blocks released through atomics.
-    pub(super) fn released(&self) -> MutexGuard<'_, Released> {
-        self.released.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// Changes the counts, if there are any.
     pub(super) fn count(&self, change: impl FnOnce(&mut Counters)) {
         if let Some(counters) = self.counters {
@@ -78,8 +74,17 @@ impl<'a> Watch<'a> {
         self.count(|counters| counters.add_executed(self.grid.listing, origins, executed));
     }
 
+    /// A block has ended: what it accessed.
+    pub(super) fn accessed(&self, counts: &AccessCounts) {
+        self.accesses.lock().unwrap_or_else(PoisonError::into_inner).add(counts);
+    }
+
     /// All blocks have ended.
     pub fn ended(&self) {
-        self.count(|counters| counters.add_touched(&self.grid.listing.name, &self.touched));
+        let accesses = self.accesses.lock().unwrap_or_else(PoisonError::into_inner);
+        self.count(|counters| {
+            counters.add_accesses(self.grid.listing, &accesses);
+            counters.add_touched(&self.grid.listing.name, &self.touched);
+        });
     }
 }

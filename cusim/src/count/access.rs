@@ -93,6 +93,14 @@ impl AccessCounts {
         &self.sites
     }
 
+    /// Adds another's counts.
+    pub fn add(&mut self, other: &Self) {
+        if self.sites.len() < other.sites.len() {
+            self.sites.resize(other.sites.len(), SiteCounts::default());
+        }
+        self.sites.iter_mut().zip(&other.sites).for_each(|(site, other)| site.add(other));
+    }
+
     /// Back to nothing.
     pub fn clear(&mut self) {
         self.sites.fill(SiteCounts::default());
@@ -144,32 +152,53 @@ fn is_even(addresses: &[u64; LANES], mask: Mask, bytes: u64) -> bool {
     mask == Mask::MAX && gap == 0 && (step == 0 || step == bytes)
 }
 
-/// Different sectors that lanes touch.
-fn sectors(addresses: &[u64; LANES], mask: Mask, bytes: u64) -> u64 {
+/// Different sectors that lanes touch: calls `visit` for each, some perhaps more than once unless `exact`; how many calls.
+fn each_sector(addresses: &[u64; LANES], mask: Mask, bytes: u64, exact: bool, mut visit: impl FnMut(u64)) -> u64 {
     if is_even(addresses, mask, bytes) {
-        return (addresses[LANES - 1] + bytes - 1) / SECTOR - addresses[0] / SECTOR + 1;
-    }
-    let lanes = (0..LANES).filter(|lane| mask >> lane & 1 != 0);
-    let mut count = 0;
-    let mut next = 0;
-    let mut last = 0;
-    let mut sorted = true;
-    for lane in lanes.clone() {
-        let address = addresses[lane];
-        sorted &= address >= last;
-        last = address;
-        let (first, end) = (address / SECTOR, (address + bytes - 1) / SECTOR + 1);
-        count += end.saturating_sub(first.max(next));
-        next = next.max(end);
-    }
-    if sorted {
+        let sectors = addresses[0] / SECTOR..=(addresses[LANES - 1] + bytes - 1) / SECTOR;
+        let count = sectors.end() - sectors.start() + 1;
+        sectors.for_each(visit);
         return count;
     }
-    let mut all: Vec<u64> =
-        lanes.flat_map(|lane| addresses[lane] / SECTOR..=(addresses[lane] + bytes - 1) / SECTOR).collect();
-    all.sort_unstable();
-    all.dedup();
-    all.len() as u64
+    // Of neighbours that touch the same, the first counts.
+    let mut found = [0; 2 * LANES];
+    let mut count = 0;
+    let mut sorted = true;
+    for lane in (0..LANES).filter(|lane| mask >> lane & 1 != 0) {
+        let address = addresses[lane];
+        for sector in address / SECTOR..=(address + bytes - 1) / SECTOR {
+            if count > 0 && found[count - 1] == sector {
+                continue;
+            }
+            sorted &= count == 0 || found[count - 1] < sector;
+            found[count] = sector;
+            count += 1;
+        }
+    }
+    let found = &mut found[..count];
+    if sorted || !exact {
+        found.iter().for_each(|sector| visit(*sector));
+        return count as u64;
+    }
+    found.sort_unstable();
+    let mut count = 0;
+    for (index, sector) in found.iter().enumerate() {
+        if index == 0 || found[index - 1] != *sector {
+            visit(*sector);
+            count += 1;
+        }
+    }
+    count
+}
+
+/// How many different sectors lanes touch.
+fn sectors(addresses: &[u64; LANES], mask: Mask, bytes: u64) -> u64 {
+    each_sector(addresses, mask, bytes, true, |_| {})
+}
+
+/// Calls `visit` for each sector that lanes touch, for some perhaps more than once.
+pub(super) fn visit_sectors(seen: &Seen, mask: Mask, visit: impl FnMut(u64)) {
+    each_sector(seen.addresses, mask, u64::from(seen.bytes), false, visit);
 }
 
 /// Bytes of the places that banks, or sets of neighbouring banks, are asked for.

@@ -6,9 +6,9 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
-use super::access::SECTOR;
+use super::access::{SECTOR, visit_sectors};
+use crate::machine::Mask;
 use crate::machine::access::Seen;
-use crate::machine::{LANES, Mask};
 
 /// Words of 64 sectors in a page, and its sectors: 2 MiB of memory.
 const WORDS: usize = 1024;
@@ -19,7 +19,7 @@ type Page = [AtomicU64; WORDS];
 
 /// A set of sectors that threads add to.
 #[derive(Default)]
-struct Sectors(RwLock<HashMap<u64, Box<Page>>>);
+struct Sectors(RwLock<HashMap<u64, Arc<Page>>>);
 
 /// Sectors that a launch loads from and stores to.
 pub struct Touched {
@@ -43,17 +43,6 @@ impl Touched {
             stores: Sectors::default(),
             wave,
             several_waves: blocks > wave,
-        }
-    }
-
-    /// Adds the sectors of an access of this block.
-    pub fn add(&self, block: u64, seen: &Seen, mask: Mask) {
-        if seen.site.access.stores() {
-            return self.stores.add(seen, mask);
-        }
-        self.loads.add(seen, mask);
-        if self.several_waves {
-            self.wave(block / self.wave).add(seen, mask);
         }
     }
 
@@ -83,43 +72,104 @@ impl Touched {
     }
 }
 
+/// What blocks of one thread touched last: most accesses touch no sector anew, and few another page.
+#[derive(Default)]
+pub struct Recent {
+    launch: u64,
+    loads: Pages,
+    stores: Pages,
+    /// Of the wave with this number.
+    wave: Option<(u64, Arc<Sectors>, Pages)>,
+    /// The sectors that each memory instruction touched last, by this block.
+    sites: Vec<Last>,
+    block: u64,
+}
+
+/// Sectors that lanes of one instruction touched, if these are few.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+struct Last {
+    sectors: [u64; 8],
+    count: u8,
+}
+
+/// Pages of a set, by the lowest bits of their numbers.
+#[derive(Default)]
+struct Pages([Option<(u64, Arc<Page>)>; 16]);
+
+impl Recent {
+    /// A block of a launch begins.
+    pub fn start(&mut self, launch: u64) {
+        if self.launch != launch {
+            *self = Self { launch, ..Self::default() };
+        }
+    }
+
+    /// Adds the sectors of an access of a block.
+    pub fn add(&mut self, all: &Touched, block: u64, seen: &Seen, mask: Mask) {
+        if self.block != block {
+            self.block = block;
+            self.sites.clear();
+        }
+        let index = seen.index as usize;
+        if self.sites.len() <= index {
+            self.sites.resize(index + 1, Last::default());
+        }
+        let mut now = Last::default();
+        let mut many = false;
+        visit_sectors(seen, mask, |sector| match now.sectors.get_mut(usize::from(now.count)) {
+            Some(place) => {
+                *place = sector;
+                now.count += 1;
+            }
+            None => many = true,
+        });
+        if !many && self.sites[index] == now {
+            return;
+        }
+        self.sites[index] = if many { Last::default() } else { now };
+        let each = |add: &mut dyn FnMut(u64)| match many {
+            true => visit_sectors(seen, mask, add),
+            false => now.sectors[..usize::from(now.count)].iter().for_each(|sector| add(*sector)),
+        };
+        if seen.site.access.stores() {
+            return each(&mut |sector| self.stores.insert(&all.stores, sector));
+        }
+        each(&mut |sector| self.loads.insert(&all.loads, sector));
+        if all.several_waves {
+            let number = block / all.wave;
+            if self.wave.as_ref().is_none_or(|(known, ..)| *known != number) {
+                self.wave = Some((number, all.wave(number), Pages::default()));
+            }
+            if let Some((_, wave, pages)) = &mut self.wave {
+                each(&mut |sector| pages.insert(wave, sector));
+            }
+        }
+    }
+}
+
+impl Pages {
+    fn insert(&mut self, all: &Sectors, sector: u64) {
+        let number = sector / PAGE;
+        let slot = &mut self.0[number as usize % 16];
+        let page = match slot {
+            Some((known, page)) if *known == number => page,
+            slot => &slot.insert((number, all.page(number))).1,
+        };
+        let (word, bit) = (&page[(sector % PAGE) as usize / 64], 1 << (sector % 64));
+        if word.load(Ordering::Relaxed) & bit == 0 {
+            word.fetch_or(bit, Ordering::Relaxed);
+        }
+    }
+}
+
 impl Sectors {
-    /// Adds the sectors of an access.
-    fn add(&self, seen: &Seen, mask: Mask) {
-        let lanes = (0..LANES).filter(|lane| mask >> lane & 1 != 0).map(|lane| seen.addresses[lane]);
-        self.insert(lanes.flat_map(|address| address / SECTOR..=(address + u64::from(seen.bytes) - 1) / SECTOR));
-    }
-
-    fn insert(&self, sectors: impl Iterator<Item = u64> + Clone) {
-        if !self.insert_known(sectors.clone()) {
-            let mut pages = self.0.write().unwrap_or_else(PoisonError::into_inner);
-            for sector in sectors.clone() {
-                pages.entry(sector / PAGE).or_insert_with(|| Box::new([const { AtomicU64::new(0) }; WORDS]));
-            }
-            drop(pages);
-            self.insert_known(sectors);
+    /// A page, made if it is not there.
+    fn page(&self, number: u64) -> Arc<Page> {
+        if let Some(page) = self.0.read().unwrap_or_else(PoisonError::into_inner).get(&number) {
+            return page.clone();
         }
-    }
-
-    /// Adds sectors as long as their pages are there; whether all were.
-    fn insert_known(&self, sectors: impl Iterator<Item = u64>) -> bool {
-        let pages = self.0.read().unwrap_or_else(PoisonError::into_inner);
-        let mut last = None;
-        for sector in sectors {
-            let page = match last {
-                Some((number, page)) if number == sector / PAGE => page,
-                _ => match pages.get(&(sector / PAGE)) {
-                    Some(page) => page,
-                    None => return false,
-                },
-            };
-            last = Some((sector / PAGE, page));
-            let (word, bit) = (&page[(sector % PAGE) as usize / 64], 1 << (sector % 64));
-            if word.load(Ordering::Relaxed) & bit == 0 {
-                word.fetch_or(bit, Ordering::Relaxed);
-            }
-        }
-        true
+        let mut pages = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        pages.entry(number).or_insert_with(|| Arc::new([const { AtomicU64::new(0) }; WORDS])).clone()
     }
 
     /// Bytes of all sectors.
@@ -137,8 +187,9 @@ mod tests {
     #[test]
     fn a_sector_counts_once() {
         let sectors = Sectors::default();
-        sectors.insert([5, 6, 5, PAGE + 5].into_iter());
-        sectors.insert([1 << 40, 5, PAGE + 5].into_iter());
-        assert_eq!(sectors.bytes(), 4 * SECTOR);
+        let (mut pages, mut others) = (Pages::default(), Pages::default());
+        [5, 6, 5, PAGE + 5, 16 * PAGE + 5].into_iter().for_each(|sector| pages.insert(&sectors, sector));
+        [1 << 40, 5, PAGE + 5].into_iter().for_each(|sector| others.insert(&sectors, sector));
+        assert_eq!(sectors.bytes(), 5 * SECTOR);
     }
 }

@@ -47,6 +47,8 @@ pub struct Config {
     pub asynchrony: Asynchrony,
     /// Checks beyond bounds.
     pub checks: Checks,
+    /// Whether what the checks beyond bounds find fails the launch.
+    pub findings_fail: bool,
     /// Where reports are written.
     pub report: Option<PathBuf>,
     /// Where counts are written.
@@ -66,7 +68,7 @@ impl Config {
     /// Reads settings by name.
     pub fn read(get: impl Fn(&str) -> Option<String>) -> Result<Self, String> {
         let get = |name: &str| get(name).filter(|value| !value.is_empty());
-        let mut config = Self { devices: 1, pools: true, ..Self::default() };
+        let mut config = Self { devices: 1, pools: true, findings_fail: true, ..Self::default() };
         let release = match get("CUSIM_DRIVER") {
             Some(value) => Release::find(&value).ok_or_else(|| invalid("CUSIM_DRIVER", &value, &Release::names()))?,
             None => Release::standard(),
@@ -124,6 +126,13 @@ impl Config {
                     }
                 }
             }
+        }
+        if let Some(value) = get("CUSIM_FINDINGS") {
+            config.findings_fail = match value.as_str() {
+                "fail" => true,
+                "report" => false,
+                _ => return Err(invalid("CUSIM_FINDINGS", &value, "fail, report")),
+            };
         }
         if let Some(value) = get("CUSIM_THREADS") {
             config.threads = match value.parse() {
@@ -198,6 +207,7 @@ mod tests {
             ("CUSIM_ORDER", "seed:x"),
             ("CUSIM_ASYNC", "lazy"),
             ("CUSIM_CHECK", "mem,rice"),
+            ("CUSIM_FINDINGS", "ignore"),
             ("CUSIM_FAIL", "alloc"),
             ("CUSIM_FAIL", "memory=2XB"),
             ("CUSIM_FAIL", "alloc:0"),
@@ -224,6 +234,8 @@ mod tests {
     fn well_formed_values() {
         assert!(read("CUSIM_DRIVER", "470").unwrap().pools && !read("CUSIM_POOLS", "off").unwrap().pools);
         assert_eq!(read("CUSIM_CHECK", "mem,init").unwrap().checks, Checks { init: true, ..Checks::default() });
+        assert!(read("CUSIM_FINDINGS", "fail").unwrap().findings_fail);
+        assert!(!read("CUSIM_FINDINGS", "report").unwrap().findings_fail);
         assert_eq!(read("CUSIM_ORDER", "seed:7").unwrap().order, Order::Seed(7));
         let failures = read("CUSIM_FAIL", "alloc:7,memory=2GiB").unwrap().failures;
         assert_eq!((failures.alloc, failures.memory), (Some(7), Some(2 << 30)));

@@ -3,12 +3,12 @@
 use std::cell::RefCell;
 use std::collections::HashMap;
 
-use super::Driver;
 use super::code::*;
 use super::device::Model;
 use super::handles::Kind;
 use super::memory::Pool;
 use super::release::loaded;
+use super::{Driver, say};
 
 /// A device.
 pub struct Device {
@@ -85,12 +85,15 @@ pub fn pop_current() -> Option<u64> {
     CURRENT.with_borrow_mut(Vec::pop)
 }
 
+/// The limit of what kernels allocate.
+pub const MALLOC_HEAP_SIZE: u32 = 2;
+
 /// The limits of a context that cusim knows, and what they are at first.
 fn default_limit(limit: u32) -> Option<usize> {
     match limit {
         0 => Some(1024),
         1 => Some(1 << 20),
-        2 => Some(8 << 20),
+        MALLOC_HEAP_SIZE => Some(8 << 20),
         3 => Some(2),
         4 => Some(2048),
         5 => Some(128),
@@ -223,6 +226,11 @@ impl Driver {
     /// Sets a limit of the current context.
     pub fn set_limit(&mut self, limit: u32, value: usize) -> Result<(), Code> {
         default_limit(limit).ok_or(INVALID_VALUE)?;
+        let device = self.current_device()?;
+        if limit == MALLOC_HEAP_SIZE && self.memory.heap(device).is_some() {
+            say("cuCtxSetLimit: the heap has its size since the first launch of a kernel that allocates");
+            return Err(INVALID_VALUE);
+        }
         self.context()?.limits.insert(limit, value);
         Ok(())
     }

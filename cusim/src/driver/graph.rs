@@ -131,6 +131,7 @@ impl Driver {
     pub fn add_node(&mut self, graph: u64, work: Work, after: Vec<usize>) -> Result<usize, Code> {
         let ends = match &work {
             Work::Copy { to, from, .. } => vec![self.end(*to), self.end(*from)],
+            Work::CopyRows(copy) => vec![self.end(copy.to.start), self.end(copy.from.start)],
             Work::Fill { to, .. } => vec![self.end(Place::Device(*to))],
             _ => vec![],
         };
@@ -145,7 +146,7 @@ impl Driver {
             Place::Host(_) => None,
         };
         match allocation.map(|allocation| (allocation.kind, allocation.device)) {
-            None | Some((AllocationKind::Pinned, _)) => End::Host,
+            None | Some((AllocationKind::Pinned | AllocationKind::Registered, _)) => End::Host,
             Some((AllocationKind::Managed, device)) => End::Managed(device),
             Some((_, device)) => End::Device(device),
         }

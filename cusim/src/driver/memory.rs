@@ -27,6 +27,9 @@ impl Kind for Pool {
     const TAG: u64 = 0x58;
 }
 
+/// Of the flags of registered memory: it is another device's.
+const IO_MEMORY: u32 = 4;
+
 /// Attributes of pools: how memory is reused, when it is given back, and how much there is.
 mod attribute {
     pub const REUSE: std::ops::RangeInclusive<u32> = 1..=3;
@@ -124,6 +127,46 @@ impl Driver {
         self.free_now(start)
     }
 
+    /// Lets kernels and copies reach memory of the host.
+    pub fn register_host(&mut self, start: u64, bytes: u64, flags: u32) -> Result<(), Code> {
+        self.healthy()?;
+        self.refuse_unsafe()?;
+        let device = self.current_device()?;
+        if flags & IO_MEMORY != 0 {
+            say("cuMemHostRegister: there are no devices whose memory could be registered");
+            return Err(NOT_SUPPORTED);
+        }
+        if !self.memory.register(start, bytes, device) {
+            say(&format!(
+                "cuMemHostRegister: a part of the {bytes} bytes at {start:#x} is registered or pinned already"
+            ));
+            return Err(HOST_MEMORY_ALREADY_REGISTERED);
+        }
+        self.host_flags.insert(start, flags);
+        Ok(())
+    }
+
+    /// Ends what `register_host` began, once everything before is done.
+    pub fn unregister_host(&mut self, start: u64) -> Result<(), Code> {
+        self.healthy()?;
+        self.refuse_unsafe()?;
+        self.drain_all()?;
+        if !self.memory.unregister(start) {
+            say(&format!("cuMemHostUnregister: nothing was registered that begins at {start:#x}"));
+            return Err(HOST_MEMORY_NOT_REGISTERED);
+        }
+        self.host_flags.remove(&start);
+        Ok(())
+    }
+
+    /// Flags of the pinned or registered memory around an address.
+    pub fn host_flags(&self, address: u64) -> Result<u32, Code> {
+        let on_host = |kind| matches!(kind, AllocationKind::Pinned | AllocationKind::Registered);
+        let around = self.memory.find(address).filter(|allocation| on_host(allocation.kind) && !allocation.freed);
+        let start = around.ok_or(INVALID_VALUE)?.start;
+        Ok(self.host_flags.get(&start).copied().unwrap_or(0))
+    }
+
     /// A pool's attribute.
     pub fn pool_attribute(&mut self, pool: u64, name: u32) -> Result<(u64, bool), Code> {
         self.need_pools()?;
@@ -150,6 +193,6 @@ impl Driver {
 
     /// Whether an address belongs to memory that the driver gave out.
     pub fn is_known(&self, address: u64) -> bool {
-        self.memory.find(address).is_some()
+        self.memory.find(address).is_some() || self.memory.heap_around(address).is_some()
     }
 }

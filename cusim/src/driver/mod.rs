@@ -11,11 +11,14 @@ pub mod device;
 pub mod graph;
 pub mod handles;
 pub mod kernel;
+pub mod library;
 pub mod memory;
 pub mod release;
+pub mod rows;
 pub mod stream;
 pub mod work;
 
+use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
 use std::time::Duration;
 
@@ -30,6 +33,7 @@ use context::{Context, Device};
 use graph::{Graph, GraphExec};
 use handles::Handles;
 use kernel::{Function, LoadedModule};
+use library::{Kernel, Library};
 use memory::Pool;
 use stream::{Event, Stream};
 
@@ -42,15 +46,21 @@ pub struct Driver {
     pub contexts: Handles<Context>,
     pub modules: Handles<LoadedModule>,
     pub functions: Handles<Function>,
+    pub libraries: Handles<Library>,
+    pub kernels: Handles<Kernel>,
     pub streams: Handles<Stream>,
     pub events: Handles<Event>,
     pub graphs: Handles<Graph>,
     pub execs: Handles<GraphExec>,
     pub pools: Handles<Pool>,
+    /// Flags of pinned and registered memory.
+    pub host_flags: HashMap<u64, u32>,
     pub sink: Sink,
     pub counters: Option<Mutex<Counters>>,
     /// A failure that made the context useless.
     pub sticky: Option<Code>,
+    /// Whether the program met what it can hardly recover from, so that what it leaves allocated says nothing.
+    pub hopeless: bool,
     pub launches: u64,
     /// Memory for cooperative grids, once there was one.
     pub workspace: u64,
@@ -147,14 +157,18 @@ impl Driver {
             contexts: Handles::default(),
             modules: Handles::default(),
             functions: Handles::default(),
+            libraries: Handles::default(),
+            kernels: Handles::default(),
             streams: Handles::default(),
             events: Handles::default(),
             graphs: Handles::default(),
             execs: Handles::default(),
             pools: Handles::default(),
+            host_flags: HashMap::new(),
             sink: Sink::new(config.checks),
             counters: config.count.is_some().then(Mutex::default),
             sticky: None,
+            hopeless: false,
             launches: 0,
             workspace: 0,
             allocations: 0,
@@ -187,6 +201,7 @@ impl Driver {
     pub fn failed<T>(&mut self, code: Code) -> Result<T, Code> {
         if code::is_sticky(code) {
             self.sticky.get_or_insert(code);
+            self.hopeless = true;
             self.streams.iter_mut().for_each(|(_, stream)| stream.queue.clear());
         }
         Err(code)
@@ -194,8 +209,7 @@ impl Driver {
 
     fn finish(&mut self) {
         let _ = self.drain_all();
-        // A program cannot free anything in a useless context.
-        if self.sticky.is_none() {
+        if !self.hopeless {
             self.sink.leaks(&self.memory);
         }
         if let Some(path) = &self.config.report

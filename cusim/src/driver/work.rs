@@ -6,6 +6,7 @@ use std::time::Instant;
 use super::Driver;
 use super::callback::HostFunction;
 use super::code::*;
+use super::rows::RowCopy;
 use crate::exec::program::Program;
 use crate::mem::FreeError;
 
@@ -43,16 +44,22 @@ pub enum Work {
         /// The call, for messages.
         call: &'static str,
     },
-    /// Fill memory with a pattern.
+    /// Copy rows of bytes.
+    CopyRows(Arc<RowCopy>),
+    /// Fill rows of memory with a pattern.
     Fill {
         /// From here on.
         to: u64,
+        /// Bytes from one row to the next.
+        pitch: u64,
         /// The pattern.
         value: u32,
         /// Its bytes: 1, 2 or 4.
         width: u64,
-        /// How often.
+        /// How often in a row.
         count: u64,
+        /// Rows.
+        rows: u64,
     },
     /// Free memory.
     Free(u64),
@@ -128,22 +135,11 @@ impl Driver {
                 self.memory.mark_written(*to, data.len() as u64);
                 Ok(())
             }
-            Work::Fill { to, value, width, count } => {
-                let bytes = width.saturating_mul(*count);
-                self.check_range(*to, bytes, "cuMemset", "writes")?;
-                let start = self.memory.host_pointer(*to);
-                let pattern = value.to_le_bytes();
-                let pattern = &pattern[..*width as usize];
-                // SAFETY: the range was checked.
-                let target = unsafe { std::slice::from_raw_parts_mut(start, bytes as usize) };
-                if *width == 1 {
-                    target.fill(pattern[0]);
-                } else {
-                    target.chunks_exact_mut(pattern.len()).for_each(|chunk| chunk.copy_from_slice(pattern));
-                }
-                self.memory.mark_written(*to, bytes);
-                Ok(())
-            }
+            Work::CopyRows(copy) => self.copy_rows(copy),
+            Work::Fill { to, pitch, value, width, count, rows } => (0..*rows).try_for_each(|row| {
+                let to = to.wrapping_add(row.wrapping_mul(*pitch));
+                self.fill(to, &value.to_le_bytes()[..*width as usize], width.saturating_mul(*count))
+            }),
             Work::Free(start) => self.free_now(*start),
             Work::Record(event, number) => {
                 // An event may be destroyed before the work that records it is done.
@@ -162,7 +158,21 @@ impl Driver {
         }
     }
 
-    fn copy(&mut self, to: Place, from: Place, bytes: u64, call: &'static str) -> Result<(), Code> {
+    /// Fills a range with a pattern.
+    fn fill(&mut self, to: u64, pattern: &[u8], bytes: u64) -> Result<(), Code> {
+        self.check_range(to, bytes, "cuMemset", "writes")?;
+        let start = self.memory.host_pointer(to);
+        // SAFETY: the range was checked.
+        let target = unsafe { std::slice::from_raw_parts_mut(start, bytes as usize) };
+        match pattern {
+            [byte] => target.fill(*byte),
+            _ => target.chunks_exact_mut(pattern.len()).for_each(|chunk| chunk.copy_from_slice(pattern)),
+        }
+        self.memory.mark_written(to, bytes);
+        Ok(())
+    }
+
+    pub(super) fn copy(&mut self, to: Place, from: Place, bytes: u64, call: &'static str) -> Result<(), Code> {
         if bytes == 0 {
             return Ok(());
         }
@@ -190,6 +200,11 @@ impl Driver {
     pub fn check_range(&mut self, start: u64, bytes: u64, call: &str, verb: &str) -> Result<(), Code> {
         if bytes == 0 {
             return Ok(());
+        }
+        if self.memory.heap_around(start).is_some() {
+            let what = "memory that kernels allocate is not for the host";
+            self.sink.host(call, &format!("{call} {verb} {bytes} bytes at {start:#x}: {what}"));
+            return Err(INVALID_VALUE);
         }
         match self.memory.bounds(start, bytes) {
             Ok(_) => Ok(()),

@@ -153,10 +153,11 @@ impl Op for WaitAll {
     }
 }
 
-/// The 64 bits of an mbarrier object, whose layout is this implementation's own: arrivals still missing, arrivals per
-/// phase, and the phase.
-mod word {
+/// The 64 bits of an mbarrier object, whose layout is this implementation's own: arrivals still missing (20 bits), arrivals per
+/// phase (20), bytes that are expected and have not come (22, signed), and the phase.
+pub(super) mod word {
     const COUNT: u64 = (1 << 20) - 1;
+    const BYTES: u64 = ((1 << 22) - 1) << 40;
     /// The bit that says which phase it is.
     pub const PHASE: u64 = 1 << 63;
 
@@ -164,11 +165,27 @@ mod word {
         count & COUNT | (count & COUNT) << 20
     }
 
+    /// The next phase, if everybody has arrived and everything has come.
+    fn settle(word: u64) -> u64 {
+        if word & (COUNT | BYTES) == 0 { new(word >> 20 & COUNT) | (word & PHASE ^ PHASE) } else { word }
+    }
+
     /// After `count` arrivals; those that drop out lower the number of arrivals per phase.
     pub fn arrive(word: u64, count: u64, drop: bool) -> u64 {
         let expected = (word >> 20 & COUNT).saturating_sub(if drop { count } else { 0 });
         let missing = (word & COUNT).saturating_sub(count);
-        if missing == 0 { new(expected) | (word & PHASE ^ PHASE) } else { missing | expected << 20 | word & PHASE }
+        settle(missing | expected << 20 | word & (BYTES | PHASE))
+    }
+
+    /// So many more bytes are expected than before.
+    pub fn expect(word: u64, bytes: i64) -> u64 {
+        let sum = (word & BYTES).wrapping_add((bytes as u64) << 40) & BYTES;
+        word & !BYTES | sum
+    }
+
+    /// So many more bytes are expected than before, which may end the phase.
+    pub fn transfer(word: u64, bytes: i64) -> u64 {
+        settle(expect(word, bytes))
     }
 }
 
@@ -182,6 +199,8 @@ mod action {
     pub const TEST_PARITY: u8 = 5;
     pub const COPIES_ARRIVE: u8 = 6;
     pub const PENDING: u8 = 7;
+    pub const EXPECT: u8 = 8;
+    pub const ARRIVE_EXPECT: u8 = 9;
 }
 
 /// Instructions on an mbarrier object: `ops` are the result, the address and an operand.
@@ -200,15 +219,18 @@ impl<const ACTION: u8> Op for Barrier<ACTION> {
                 core.land(None);
             }
             let narrow: [u32; LANES] = match ACTION {
-                action::INIT | action::ARRIVE | action::DROP | action::TEST_PARITY | action::COPIES_ARRIVE => {
-                    core.get(inst.ops[2])
-                }
+                action::INIT
+                | action::ARRIVE
+                | action::DROP
+                | action::TEST_PARITY
+                | action::COPIES_ARRIVE
+                | action::EXPECT
+                | action::ARRIVE_EXPECT => core.get(inst.ops[2]),
                 _ => [0; LANES],
             };
             let state: [u64; LANES] = if ACTION == action::TEST { core.get(inst.ops[2]) } else { [0; LANES] };
             let mut tokens = [0u64; LANES];
             let mut done = 0;
-            let mut completed = false;
             for lane in (0..LANES).filter(|lane| core.mask >> lane & 1 != 0) {
                 let object = at.base.wrapping_add(addresses[lane]) as *mut u64;
                 let old = object.read();
@@ -218,9 +240,10 @@ impl<const ACTION: u8> Op for Barrier<ACTION> {
                     action::INVALIDATE => 0,
                     action::ARRIVE | action::COPIES_ARRIVE => word::arrive(old, u64::from(narrow[lane]), false),
                     action::DROP => word::arrive(old, u64::from(narrow[lane]), true),
+                    action::EXPECT => word::expect(old, i64::from(narrow[lane])),
+                    action::ARRIVE_EXPECT => word::arrive(word::expect(old, i64::from(narrow[lane])), 1, false),
                     _ => old,
                 };
-                completed |= (new ^ old) & word::PHASE != 0 && ACTION != action::INIT;
                 if new != old {
                     object.write(new);
                 }
@@ -230,15 +253,27 @@ impl<const ACTION: u8> Op for Barrier<ACTION> {
                 };
                 done |= Mask::from(old & word::PHASE != waited_for) << lane;
             }
-            if completed && let Some(checks) = &mut (*core.block).checks {
-                checks.block_synchronised();
+            if let Some(checks) = &mut (*core.block).checks {
+                // Who arrives releases, and who finds the phase over acquires.
+                let places =
+                    |lanes: Mask| (0..LANES).filter(move |lane| lanes >> lane & 1 != 0).map(|lane| addresses[lane]);
+                match ACTION {
+                    action::ARRIVE | action::DROP | action::COPIES_ARRIVE | action::ARRIVE_EXPECT => {
+                        checks.release(core.warp, places(core.mask));
+                    }
+                    action::TEST | action::TEST_PARITY => checks.acquire(core.warp, places(core.mask & done)),
+                    _ => {}
+                }
             }
             match ACTION {
-                action::ARRIVE | action::DROP | action::PENDING => core.put(inst.ops[0], tokens),
+                action::ARRIVE | action::DROP | action::PENDING | action::ARRIVE_EXPECT => {
+                    core.put(inst.ops[0], tokens)
+                }
                 action::TEST | action::TEST_PARITY => {
                     core.set_predicate(inst.ops[0], done);
                     // Those who wait let others run.
                     if done & core.mask != core.mask {
+                        (*core.block).fruitless += 1;
                         return core.raise(Event::Yield);
                     }
                 }
@@ -293,6 +328,10 @@ operations! {
     test_parity = Barrier<{ action::TEST_PARITY }>;
     /// Arrives when earlier copies have landed.
     copies_arrive = Barrier<{ action::COPIES_ARRIVE }>;
+    /// Expects bytes.
+    expect = Barrier<{ action::EXPECT }>;
+    /// Expects bytes, and arrives.
+    arrive_expect = Barrier<{ action::ARRIVE_EXPECT }>;
     /// Reads the object.
     pending = Barrier<{ action::PENDING }>;
 }

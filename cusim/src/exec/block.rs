@@ -7,6 +7,7 @@ use crate::machine::Mask;
 use crate::machine::address::{Invalid, PARAM_WINDOW, Place, Site};
 use crate::machine::barrier::{Arrival, Barrier, Completed, Reduction};
 use crate::machine::fault::FaultKind;
+use crate::machine::names::readable;
 
 /// Number of barriers that a block has.
 pub const BARRIERS: usize = 16;
@@ -28,6 +29,8 @@ pub struct BlockState {
     pub copies: Vec<Copies>,
     /// Race, initialisation and other checks, where they are on.
     pub checks: Option<Box<BlockChecks>>,
+    /// How often in a row all that threads did was to look at mbarriers that were not ready.
+    pub fruitless: u32,
     ticks: u64,
 }
 
@@ -43,6 +46,7 @@ impl BlockState {
             alive: 0,
             copies: vec![],
             checks: None,
+            fruitless: 0,
             ticks: 0,
         }
     }
@@ -54,6 +58,7 @@ impl BlockState {
         self.index = launch.grid.place(number).map(|place| place as u32);
         self.barriers = [Barrier::default(); BARRIERS];
         self.alive = launch.grid.threads();
+        self.fruitless = 0;
         self.ticks = 0;
         self.copies.resize_with(launch.grid.warps(), Copies::default);
         self.copies.iter_mut().for_each(Copies::clear);
@@ -102,7 +107,7 @@ impl BlockState {
                 format!(
                     "; it lies {} bytes past the end of {}",
                     offset.saturating_add(bytes).saturating_sub(u64::from(variable.end)),
-                    variable.name
+                    readable(&variable.name)
                 )
             })
             .unwrap_or_default();

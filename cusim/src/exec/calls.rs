@@ -9,6 +9,7 @@ use super::program::Slot;
 use super::warp::{Frame, Group, Wait, Warp};
 use crate::machine::address::FIRST_OFFSET;
 use crate::machine::fault::{Fault, FaultKind};
+use crate::machine::names::readable;
 use crate::machine::{LANES, Mask};
 
 /// What a frame's constants are made from.
@@ -96,7 +97,8 @@ pub fn enter_functions(
         };
         let sizes = |slots: &[Slot]| slots.iter().map(|slot| slot.bytes).collect::<Vec<_>>();
         if sizes(&callee.params) != sizes(&site.args) || sizes(&callee.returns) != sizes(&site.results) {
-            let detail = format!("{} takes other parameters than this call passes", callee.name);
+            let name = readable(&callee.name);
+            let detail = format!("{name} takes other parameters than this call passes");
             return Err(failed(FaultKind::BadCall, detail));
         }
         let frame = Frame {
@@ -111,7 +113,7 @@ pub fn enter_functions(
         if !fits {
             let detail = format!(
                 "calling {} at depth {} needs more than the {} bytes of stack per thread",
-                callee.name,
+                readable(&callee.name),
                 group.callers.len() + 1,
                 program.listing.local_bytes
             );

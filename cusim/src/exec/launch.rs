@@ -13,7 +13,7 @@ use crate::machine::address::Site;
 use crate::machine::fault::Fault;
 use crate::machine::grid::Grid;
 use crate::machine::listing::Executed;
-use crate::mem::Memory;
+use crate::mem::{Heap, Memory};
 
 /// Work below this is not worth waking another thread for.
 const WORTH_SHARING: Duration = Duration::from_micros(40);
@@ -49,6 +49,8 @@ pub struct Launch<'a> {
     pub threads: usize,
     /// Memory that the blocks of a cooperative grid meet in; 0 for other grids.
     pub workspace: u64,
+    /// Where kernels allocate.
+    pub heap: Option<&'a Heap>,
 }
 
 /// What threads that run a launch share.

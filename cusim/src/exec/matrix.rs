@@ -1,4 +1,4 @@
-//! Loads and stores of 8x8 matrices of 16-bit values, `ldmatrix` and `stmatrix`.
+//! Loads, stores and transposition of 8x8 matrices of 16-bit values, `ldmatrix`, `stmatrix` and `movmatrix`.
 
 use std::arch::x86_64::{
     __m128i, __m256i, _mm_load_si128, _mm_loadu_si128, _mm_setzero_si128, _mm_store_si128, _mm_unpackhi_epi16,
@@ -106,6 +106,33 @@ impl<const N: usize, const TRANSPOSED: bool> Op for StoreMatrix<N, TRANSPOSED> {
         }
         false
     }
+}
+
+/// `movmatrix`: `ops` are the transposed matrix and the matrix, a row in each four lanes.
+struct MoveMatrix;
+
+impl Op for MoveMatrix {
+    #[inline(always)]
+    unsafe fn run(core: &mut Core, inst: &Inst) -> bool {
+        // SAFETY: lowering gave the instruction 32-bit registers, which hold eight rows of 16 bytes.
+        unsafe {
+            if !core.whole_warp(inst) {
+                return true;
+            }
+            let from = core.register::<u32>(inst.ops[1]).cast::<__m128i>();
+            let rows = transpose(std::array::from_fn(|row| _mm_load_si128(from.add(row))));
+            let to = core.register::<u32>(inst.ops[0]).cast::<__m128i>();
+            for (row, values) in rows.into_iter().enumerate() {
+                _mm_store_si128(to.add(row), values);
+            }
+        }
+        false
+    }
+}
+
+/// `movmatrix`.
+pub fn transposition() -> OpFn {
+    op::<MoveMatrix>()
 }
 
 /// Checks the rows whose addresses the first `8 * N` lanes hold.

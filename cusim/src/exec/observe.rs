@@ -142,6 +142,18 @@ impl Core {
         }
     }
 
+    /// Shows a piece of what these lanes copied, at one end of the copy.
+    pub fn observe_piece(&mut self, index: u32, lanes: Mask, addresses: &[u64; LANES]) {
+        // SAFETY: the block outlives the run of its warps, and the instruction has this site.
+        let block = unsafe { &mut *self.block };
+        if block.checks.is_none() {
+            return;
+        }
+        let site = &block.launch().program.listing.sites[index as usize];
+        let mask = self.mask & lanes;
+        self.show(&Seen { site, index, warp: self.warp, mask, addresses, bytes: site.bytes }, None);
+    }
+
     /// The host's address for one lane's access, if it is valid.
     pub fn checked<const SPACE: u8>(&self, lane: usize, address: u64, bytes: u64, write: bool) -> Option<u64> {
         if !address.is_multiple_of(bytes) {

@@ -3,6 +3,7 @@
 use super::op::Inst;
 use crate::machine::access::AccessKind;
 use crate::machine::listing::Listing;
+use crate::machine::names::readable;
 use crate::ptx::{PerfHints, Space};
 
 /// A register that is filled when a function is entered.
@@ -150,6 +151,8 @@ pub struct Program {
     /// Whether the results depend on the order in which blocks run: float atomics, atomics whose old value is used,
     /// and memory that blocks use to wait for each other.
     pub order_sensitive: bool,
+    /// Whether it allocates or frees memory.
+    pub uses_heap: bool,
     /// Whether blocks may wait for each other: some instruction reads memory that others write meanwhile.
     pub may_wait: bool,
     /// Registers per thread as an optimising compiler would need about.
@@ -162,6 +165,11 @@ impl Program {
     /// The kernel's name.
     pub fn name(&self) -> &str {
         &self.listing.name
+    }
+
+    /// The kernel's name as people write it.
+    pub fn readable_name(&self) -> String {
+        readable(&self.listing.name)
     }
 
     /// Whether blocks may order what they do to device memory: through atomics, volatile accesses and so on.

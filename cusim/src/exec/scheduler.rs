@@ -22,6 +22,9 @@ const TURN: u32 = 2000;
 /// Passes over all warps in which some only used up their turns, after which other blocks get one.
 const PATIENCE: u32 = 4;
 
+/// Looks at mbarriers that were not ready, one after the other with nothing else between, after which nobody comes any more.
+const MAX_FRUITLESS: u32 = 1 << 20;
+
 /// How a run of a block ended.
 pub enum Outcome {
     /// All threads have ended.
@@ -129,7 +132,8 @@ impl Block {
             if self.state.alive == 0 {
                 return Ok(Outcome::Done);
             }
-            if !ran && !self.warps.iter_mut().take(count).any(|warp| warp.retry(false)) {
+            let stuck = self.state.fruitless > MAX_FRUITLESS && !launch.program.may_wait;
+            if stuck || !ran && !self.warps.iter_mut().take(count).any(|warp| warp.retry(false)) {
                 return Err(Box::new(self.deadlock(launch)));
             }
             if preempted && launch.program.may_wait {
@@ -195,6 +199,7 @@ impl Block {
                             if turn == 0 {
                                 group.turns += 1;
                                 group.pc = core.target;
+                                self.state.fruitless = 0;
                                 warp.push(group);
                                 if warp.ready() == 1 {
                                     return Ok(true);
@@ -318,6 +323,7 @@ impl Block {
                 }
             }
         }
+        self.state.fruitless = 0;
         Ok(false)
     }
 }

@@ -183,8 +183,13 @@ impl Core {
             }
         }
         let site = found?;
-        // SAFETY: every memory instruction has a site of its own.
-        unsafe { *self.sites.add(inst.aux as usize) = site };
+        // SAFETY: the block outlives the run of its warps; every memory instruction has a site of its own.
+        unsafe {
+            // What a kernel allocated it may free at any time, so nothing of that is remembered.
+            if (*self.block).launch().memory.heap_around(site.low).is_none() {
+                *self.sites.add(inst.aux as usize) = site;
+            }
+        }
         let (base, stride) = self.base::<SPACE>(site.place);
         Some(Located { base, stride, dense: false })
     }

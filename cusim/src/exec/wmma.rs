@@ -1,20 +1,16 @@
-//! `wmma`: fragments whose layout is the implementation's own.
+//! `wmma.load` and `wmma.store`: fragments whose layout is the implementation's own.
 //!
 //! Element `e` of a fragment, counted row by row, is slot `e % n` of lane `e / n`, with `n` elements per lane. Half
 //! precision's A and B hold every element twice, as their registers have room for it. Half-bytes are moved by words, B's
 //! column by column.
 
 use super::core::{Core, Lane};
-use super::elements::{
-    Accumulator, BF16Element, Element, F16Element, F64Element, MAX_PACKED, S4Element, S4Wide, S8Element, S8Wide,
-    TF32Element, U4Element, U4Wide, U8Element, U8Wide,
-};
+use super::event::Event;
 use super::fragment::Part;
 use super::op::{Inst, Op, OpFn, op};
 use crate::machine::LANES;
 use crate::machine::address::space;
 use crate::machine::fault::{Access, Fault, FaultKind};
-use crate::math::half::{self, F16, Half};
 use crate::ptx::Space;
 
 /// `wmma.load` and `wmma.store`: operands, in the program's list, are the fragment, the address and the stride.
@@ -67,28 +63,33 @@ where
                     }
                 }
             }
-            let mut observed = vec![];
+            let mut observed = [[0; LANES]; 16];
             for slot in 0..slots {
-                let mut at = [0; LANES];
+                if slot >= per_lane {
+                    // The second copy of elements that were read already.
+                    copy_slot(&mut values, slot, per_lane, per_register, BITS);
+                    continue;
+                }
+                let at = &mut observed[slot];
                 for lane in 0..LANES {
                     let element = (lane * per_lane + slot % per_lane) as u64;
                     let (row, column) = (element / COLUMNS as u64, element % COLUMNS as u64);
                     let stride = u64::from(strides[lane]);
                     let index = if BY_COLUMN { column * stride + row } else { row * stride + column };
-                    let address = addresses[lane].wrapping_add(index * bytes);
-                    at[lane] = address;
-                    let Some(host) = core.checked::<SPACE>(lane, address, bytes, STORE) else {
-                        return refuse::<SPACE>(core, inst, lane, address, bytes as u32, STORE);
-                    };
-                    let shift = (slot % per_register) as u32 * BITS;
-                    let register = &mut values[slot / per_register][lane];
+                    at[lane] = addresses[lane].wrapping_add(index * bytes);
+                }
+                let Some(hosts) = locate_elements::<SPACE>(core, inst, at, bytes, STORE) else {
+                    return true;
+                };
+                let shift = (slot % per_register) as u32 * BITS;
+                let register = &mut values[slot / per_register];
+                for lane in 0..LANES {
                     if STORE {
-                        write_bits(host, *register >> shift, BITS);
+                        write_bits(hosts[lane], register[lane] >> shift, BITS);
                     } else {
-                        *register |= read_bits(host, BITS) << shift;
+                        register[lane] |= read_bits(hosts[lane], BITS) << shift;
                     }
                 }
-                observed.push(at);
             }
             if !STORE {
                 for register in 0..registers {
@@ -96,10 +97,50 @@ where
                     core.put(list[register], pattern);
                 }
             }
-            core.observe_elements(inst, &observed);
+            core.observe_elements(inst, &observed[..per_lane]);
         }
         false
     }
+}
+
+/// Half precision's A and B hold every element twice.
+#[inline(always)]
+fn copy_slot(values: &mut [[u64; LANES]; 16], slot: usize, per_lane: usize, per_register: usize, bits: u32) {
+    let from = slot % per_lane;
+    let shift = |slot: usize| (slot % per_register) as u32 * bits;
+    for lane in 0..LANES {
+        let element = values[from / per_register][lane] >> shift(from) & ((1 << bits) - 1);
+        values[slot / per_register][lane] |= element << shift(slot);
+    }
+}
+
+/// Where the host finds an element of each lane; `None` if the fault was raised.
+#[inline(always)]
+unsafe fn locate_elements<const SPACE: u8>(
+    core: &mut Core,
+    inst: &Inst,
+    addresses: &[u64; LANES],
+    bytes: u64,
+    write: bool,
+) -> Option<[u64; LANES]> {
+    // SAFETY: matrix instructions have a site.
+    if let Some(at) = unsafe { core.locate::<SPACE>(inst, addresses, bytes, write) } {
+        return Some(at.hosts(addresses));
+    }
+    if !matches!(core.event, Event::Apart) {
+        return None;
+    }
+    // Rows in several allocations: one after the other.
+    core.event = Event::None;
+    let mut hosts = [0; LANES];
+    for (lane, address) in addresses.iter().enumerate() {
+        let Some(host) = core.checked::<SPACE>(lane, *address, bytes, write) else {
+            refuse::<SPACE>(core, inst, lane, *address, bytes as u32, write);
+            return None;
+        };
+        hosts[lane] = host;
+    }
+    Some(hosts)
 }
 
 unsafe fn read_bits(host: u64, bits: u32) -> u64 {
@@ -127,7 +168,7 @@ unsafe fn write_bits(host: u64, value: u64, bits: u32) {
 }
 
 #[cold]
-fn refuse<const SPACE: u8>(core: &mut Core, inst: &Inst, lane: usize, address: u64, bytes: u32, write: bool) -> bool {
+fn refuse<const SPACE: u8>(core: &mut Core, inst: &Inst, lane: usize, address: u64, bytes: u32, write: bool) {
     let space = match SPACE {
         space::SHARED => Space::Shared,
         space::GLOBAL => Space::Global,
@@ -135,14 +176,14 @@ fn refuse<const SPACE: u8>(core: &mut Core, inst: &Inst, lane: usize, address: u
     };
     let misaligned = !address.is_multiple_of(u64::from(bytes));
     let kind = if misaligned { FaultKind::Misaligned } else { FaultKind::OutOfBounds };
-    core.raise(super::event::Event::Fault(Box::new(Fault {
+    core.event = Event::Fault(Box::new(Fault {
         kind,
         origin: inst.origin,
         lane: lane as u32,
         block: 0,
         access: Some(Access { address, bytes, space, write }),
         detail: "an element of the matrix lies outside of memory".into(),
-    })))
+    }));
 }
 
 /// The load or store of a fragment.
@@ -201,162 +242,6 @@ pub fn transfer(store: bool, space: u8, part: &Part, by_column: bool) -> Option<
         (64, 8, 8, _) => kinds!(u64, 64, 8, 8, false),
         (64, 8, 4, _) => kinds!(u64, 64, 8, 4, false),
         (64, 4, 8, _) => kinds!(u64, 64, 4, 8, false),
-        _ => return None,
-    })
-}
-
-/// How C and D are stored.
-trait Sums<S> {
-    const PER_REGISTER: usize;
-    type Register: Lane + Default;
-    fn unpack(register: Self::Register, index: usize) -> S;
-    fn pack(values: &[S]) -> Self::Register;
-}
-
-/// One per register.
-struct Single;
-/// Two halves per register.
-struct Halves;
-/// 32-bit integers that clamp, `.satfinite`.
-struct Clamped;
-
-impl Sums<i64> for Clamped {
-    const PER_REGISTER: usize = 1;
-    type Register = i32;
-    fn unpack(register: i32, _index: usize) -> i64 {
-        register.into()
-    }
-    fn pack(values: &[i64]) -> i32 {
-        values[0].clamp(i32::MIN.into(), i32::MAX.into()) as i32
-    }
-}
-
-impl<S: Lane + Accumulator> Sums<S> for Single {
-    const PER_REGISTER: usize = 1;
-    type Register = S;
-    fn unpack(register: S, _index: usize) -> S {
-        register
-    }
-    fn pack(values: &[S]) -> S {
-        values[0]
-    }
-}
-
-impl Sums<f32> for Halves {
-    const PER_REGISTER: usize = 2;
-    type Register = u32;
-    fn unpack(register: u32, index: usize) -> f32 {
-        F16::widen((register >> (16 * index)) as u16)
-    }
-    fn pack(values: &[f32]) -> u32 {
-        u32::from(half::narrow::<F16>(values[0])) | u32::from(half::narrow::<F16>(values[1])) << 16
-    }
-}
-
-/// `wmma.mma`; the immediate holds m, n and k in a byte each.
-struct Multiply<E, D, C, const DOUBLED: bool>(std::marker::PhantomData<(E, D, C)>);
-
-impl<E, D, C, const DOUBLED: bool> Op for Multiply<E, D, C, DOUBLED>
-where
-    E: Element,
-    D: Sums<E::Sum> + 'static,
-    C: Sums<E::Sum> + 'static,
-{
-    #[inline(always)]
-    unsafe fn run(core: &mut Core, inst: &Inst) -> bool {
-        let [m, n, k] = [0, 8, 16].map(|shift| (inst.imm >> shift & 0xff) as usize);
-        // SAFETY: lowering listed operands of these types.
-        unsafe {
-            if !core.whole_warp(inst) {
-                return true;
-            }
-            let program = (*core.block).launch().program;
-            let list = &program.operands[inst.ops[0] as usize..];
-            let count = |elements: usize| {
-                if DOUBLED { 8 } else { (elements / 32).div_ceil(E::PACKED) }
-            };
-            let (d_list, list) = list.split_at(m * n / 32 / D::PER_REGISTER);
-            let (a_list, list) = list.split_at(count(m * k));
-            let (b_list, c_list) = list.split_at(count(k * n));
-            let a = elements::<E>(core, a_list, m * k);
-            let mut b = elements::<E>(core, b_list, k * n);
-            if E::PACKED == MAX_PACKED {
-                // Half-bytes lie column by column.
-                b = (0..k * n).map(|at| b[at % n * k + at / n]).collect();
-            }
-            let per_lane = m * n / 32;
-            let mut sums = vec![E::Sum::default(); m * n];
-            for (register, slot) in c_list[..per_lane / C::PER_REGISTER].iter().enumerate() {
-                let values: [C::Register; LANES] = core.get(*slot);
-                for (lane, value) in values.iter().enumerate() {
-                    for index in 0..C::PER_REGISTER {
-                        sums[lane * per_lane + register * C::PER_REGISTER + index] = C::unpack(*value, index);
-                    }
-                }
-            }
-            for row in 0..m {
-                for product in 0..k {
-                    let factor = a[row * k + product];
-                    for column in 0..n {
-                        let sum = &mut sums[row * n + column];
-                        *sum = sum.multiply_add(factor, b[product * n + column]);
-                    }
-                }
-            }
-            for (register, slot) in d_list.iter().enumerate() {
-                let values: [D::Register; LANES] = std::array::from_fn(|lane| {
-                    let first = lane * per_lane + register * D::PER_REGISTER;
-                    D::pack(&sums[first..first + D::PER_REGISTER])
-                });
-                core.put(*slot, values);
-            }
-        }
-        false
-    }
-}
-
-/// The elements of A or B, row by row.
-unsafe fn elements<E: Element>(core: &Core, list: &[u32], count: usize) -> Vec<E::Sum> {
-    let per_lane = count / 32;
-    let mut out = vec![E::Sum::default(); count];
-    for (register, slot) in list.iter().enumerate() {
-        // SAFETY: the caller lists registers of this type.
-        let values: [E::Register; LANES] = unsafe { core.get(*slot) };
-        for (lane, value) in values.iter().enumerate() {
-            for index in 0..E::PACKED {
-                let slot = register * E::PACKED + index;
-                if slot < per_lane {
-                    out[lane * per_lane + slot] = E::unpack(*value, index);
-                }
-            }
-        }
-    }
-    out
-}
-
-/// The multiply of fragments of these types; `clamp` integers that leave their range.
-pub fn multiply(types: [&str; 4], clamp: bool) -> Option<OpFn> {
-    if clamp {
-        return Some(match types {
-            ["s32", "s8", "s8", "s32"] => op::<Multiply<S8Wide, Clamped, Clamped, false>>(),
-            ["s32", "u8", "u8", "s32"] => op::<Multiply<U8Wide, Clamped, Clamped, false>>(),
-            ["s32", "s4", "s4", "s32"] => op::<Multiply<S4Wide, Clamped, Clamped, false>>(),
-            ["s32", "u4", "u4", "s32"] => op::<Multiply<U4Wide, Clamped, Clamped, false>>(),
-            _ => return None,
-        });
-    }
-    Some(match types {
-        ["f32", "f16", "f16", "f32"] => op::<Multiply<F16Element, Single, Single, true>>(),
-        ["f32", "f16", "f16", "f16"] => op::<Multiply<F16Element, Single, Halves, true>>(),
-        ["f16", "f16", "f16", "f32"] => op::<Multiply<F16Element, Halves, Single, true>>(),
-        ["f16", "f16", "f16", "f16"] => op::<Multiply<F16Element, Halves, Halves, true>>(),
-        ["f32", "bf16", "bf16", "f32"] => op::<Multiply<BF16Element, Single, Single, false>>(),
-        ["f32", "tf32", "tf32", "f32"] => op::<Multiply<TF32Element, Single, Single, false>>(),
-        ["f64", "f64", "f64", "f64"] => op::<Multiply<F64Element, Single, Single, false>>(),
-        ["s32", "s8", "s8", "s32"] => op::<Multiply<S8Element, Single, Single, false>>(),
-        ["s32", "u8", "u8", "s32"] => op::<Multiply<U8Element, Single, Single, false>>(),
-        ["s32", "s4", "s4", "s32"] => op::<Multiply<S4Element, Single, Single, false>>(),
-        ["s32", "u4", "u4", "s32"] => op::<Multiply<U4Element, Single, Single, false>>(),
         _ => return None,
     })
 }

@@ -6,7 +6,7 @@ use super::problem::{Problem, UNKNOWN, expect, finish};
 use crate::exec::asynchronous as exec;
 use crate::exec::op::{OpFn, map};
 use crate::exec::opcode::Opcode;
-use crate::machine::access::{AccessKind, MemorySite};
+use crate::machine::access::{AccessKind, Meets, MemorySite};
 use crate::ptx::{Operand, ScalarType, Space};
 
 const B32: ScalarType = ScalarType::bits(32);
@@ -17,8 +17,11 @@ pub fn lower<'m>(body: &mut Body<'_, 'm>, opcode: &mut Opcode, operands: &[Opera
     if opcode.base == "mbarrier" {
         return barrier(body, opcode, operands);
     }
-    if !opcode.flag("async") || opcode.flag("bulk") {
+    if !opcode.flag("async") {
         return Err(UNKNOWN.into());
+    }
+    if opcode.flag("bulk") {
+        return super::bulk::lower(body, opcode, operands);
     }
     if opcode.flag("commit_group") {
         expect(operands, 0)?;
@@ -87,6 +90,7 @@ fn copy<'m>(body: &mut Body<'_, 'm>, opcode: &mut Opcode, operands: &[Operand<'m
         values: 1,
         address,
         wide,
+        meets: Meets::default(),
         lanes: u32::MAX,
         origin,
     };
@@ -113,9 +117,10 @@ fn copies_arrive<'m>(body: &mut Body<'_, 'm>, opcode: &mut Opcode, operands: &[O
 fn barrier<'m>(body: &mut Body<'_, 'm>, opcode: &mut Opcode, operands: &[Operand<'m>]) -> Result<(), Problem> {
     let action = opcode
         .one_of(&["init", "inval", "arrive", "arrive_drop", "test_wait", "try_wait", "pending_count"])
+        .or_else(|| opcode.one_of(&["expect_tx"]))
         .ok_or(UNKNOWN)?;
     opcode.one_of(&["release", "acquire", "relaxed"]);
-    opcode.flag("cta");
+    opcode.one_of(&["cta", "cluster"]);
     opcode.flag("noComplete");
     let one = body.bits(1, 32);
     match action {
@@ -126,6 +131,17 @@ fn barrier<'m>(body: &mut Body<'_, 'm>, opcode: &mut Opcode, operands: &[Operand
             on_object(body, opcode, &operands[..1], (exec::init(), AccessKind::StrongStore), None, Some(count))
         }
         "inval" => on_object(body, opcode, operands, (exec::invalidate(), AccessKind::Atomic), None, None),
+        "expect_tx" => {
+            expect(operands, 2)?;
+            let bytes = body.source(&operands[1], B32)?;
+            on_object(body, opcode, &operands[..1], (exec::expect(), AccessKind::Atomic), None, Some(bytes))
+        }
+        "arrive" if opcode.flag("expect_tx") => {
+            expect(operands, 3)?;
+            let bytes = body.source(&operands[2], B32)?;
+            let run = (exec::arrive_expect(), AccessKind::Atomic);
+            on_object(body, opcode, &operands[1..2], run, Some((&operands[0], B64)), Some(bytes))
+        }
         "arrive" | "arrive_drop" => {
             let run = if action == "arrive" { exec::arrive() } else { exec::arrive_drop() };
             let (result, rest) = operands.split_first().ok_or(UNKNOWN)?;
@@ -194,6 +210,7 @@ fn on_object<'m>(
         values: 1,
         address: 1,
         wide: false,
+        meets: Meets::default(),
         lanes: u32::MAX,
         origin,
     });

@@ -5,7 +5,7 @@ use super::memory::{address, cache_operators};
 use super::problem::{Problem, UNKNOWN, expect, finish};
 use crate::exec::atomics;
 use crate::exec::opcode::Opcode;
-use crate::machine::access::{AccessKind, MemorySite};
+use crate::machine::access::{AccessKind, Meets, MemorySite};
 use crate::machine::address::space;
 use crate::ptx::{Kind, Operand, ScalarType, Space};
 
@@ -15,7 +15,7 @@ const NAMES: [&str; 10] = ["add", "min", "max", "inc", "dec", "and", "or", "xor"
 pub fn lower<'m>(body: &mut Body<'_, 'm>, opcode: &mut Opcode, operands: &[Operand<'m>]) -> Result<(), Problem> {
     let returns = opcode.base == "atom";
     let named = opcode.take(Space::parse).unwrap_or(Space::Generic);
-    opcode.one_of(&["relaxed", "acquire", "release", "acq_rel"]);
+    let meets = Meets::of(opcode.one_of(&["relaxed", "acquire", "release", "acq_rel"]));
     opcode.one_of(&["cta", "cluster", "gpu", "sys"]);
     let hinted = cache_operators(opcode);
     let name = opcode.one_of(&NAMES).ok_or(UNKNOWN)?;
@@ -43,6 +43,7 @@ pub fn lower<'m>(body: &mut Body<'_, 'm>, opcode: &mut Opcode, operands: &[Opera
         values: 1,
         address: 1,
         wide: at.space != space::SHARED,
+        meets,
         lanes: u32::MAX,
         origin: body.origin,
     });

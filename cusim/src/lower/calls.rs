@@ -5,8 +5,8 @@ use super::draft::Reg;
 use super::problem::{Problem, expect};
 use crate::exec::op::OpFn;
 use crate::exec::program::{CallSite, Slot, Source};
-use crate::exec::{control, memory, system};
-use crate::machine::access::{AccessKind, MemorySite};
+use crate::exec::{control, heap, memory, system};
+use crate::machine::access::{AccessKind, Meets, MemorySite};
 use crate::machine::address::space;
 use crate::ptx::{Operand, ScalarType, Space};
 
@@ -69,20 +69,29 @@ fn system_call(body: &mut Body, name: &str, site: &CallSite) -> Result<(), Probl
     let (run, arguments, results): (OpFn, usize, usize) = match name {
         "vprintf" => (system::print(), 2, 1),
         "__assertfail" => (system::assert_fail(), 5, 0),
+        "malloc" => (heap::allocate(), 1, 1),
+        "free" => (heap::free(), 1, 0),
         _ => {
             return Err(format!("function {name} is neither in this module nor provided by cusim"));
         }
     };
-    if site.args.len() != arguments || site.results.len() != results {
+    let result_bytes = if name == "malloc" { 8 } else { 4 };
+    let sized = site.results.iter().all(|slot| slot.bytes == result_bytes);
+    if site.args.len() != arguments || site.results.len() != results || !sized {
         return Err(format!("{name} takes other parameters"));
     }
     let uses = site.args.iter().map(|slot| load_argument(body, *slot)).collect::<Result<Vec<_>, _>>()?;
-    let defs = if results == 1 { vec![body.temporary(32)] } else { vec![] };
+    let defs: Vec<Reg> = site.results.iter().map(|slot| body.temporary(slot.bytes * 8)).collect();
     body.push(run, defs.clone(), uses);
+    if matches!(name, "malloc" | "free") {
+        body.program.uses_heap = true;
+        // Who comes first gets which address.
+        body.program.order_sensitive = true;
+    }
     if let (Some(result), Some(slot)) = (defs.first(), site.results.first()) {
         let base = body.constant(Source::Local { offset: slot.offset }, 32);
         let aux = stack_site(body, slot.bytes, AccessKind::Store, 0);
-        let run = memory::store(space::LOCAL, 32, 1).ok_or("no such store")?;
+        let run = memory::store(space::LOCAL, slot.bytes * 8, 1).ok_or("a result of this size")?;
         let draft = body.push(run, vec![], vec![base, *result]);
         (draft.aux, draft.observed) = (aux, true);
     }
@@ -98,6 +107,7 @@ fn stack_site(body: &mut Body, bytes: u32, access: AccessKind, address: u8) -> u
         values: 1,
         address,
         wide: false,
+        meets: Meets::default(),
         lanes: u32::MAX,
         origin,
     })

@@ -2,7 +2,7 @@
 
 use super::body::Body;
 use super::draft::Flow;
-use super::problem::{Problem, UNKNOWN, expect, finish};
+use super::problem::{NO_TEXTURES, Problem, UNKNOWN, expect, finish};
 use crate::exec::alu::{self, compare};
 use crate::exec::control;
 use crate::exec::op::map;
@@ -21,17 +21,18 @@ pub fn lower<'m>(body: &mut Body<'_, 'm>, instruction: &'m Instruction<'m>, guar
         "prefetch" | "prefetchu" | "discard" | "applypriority" | "membar" | "fence" | "createpolicy" | "nanosleep"
         | "pmevent" => super::memory::hint(body, &opcode, operands),
         "atom" | "red" => super::atomics::lower(body, &mut opcode, operands),
-        "shfl" | "vote" | "match" | "redux" | "activemask" | "bar" | "barrier" | "elect" => {
+        "shfl" | "vote" | "match" | "redux" | "activemask" | "bar" | "barrier" | "elect" | "griddepcontrol" => {
             super::sync::lower(body, &mut opcode, operands)
         }
         "cp" | "mbarrier" => super::asynchronous::lower(body, &mut opcode, operands),
-        "ldmatrix" | "stmatrix" | "mma" | "wmma" => super::tensor::lower(body, &mut opcode, operands),
+        "ldmatrix" | "stmatrix" | "movmatrix" | "mma" | "wmma" => super::tensor::lower(body, &mut opcode, operands),
         "setp" => set_predicate(body, &mut opcode, operands),
         "set" => set(body, &mut opcode, operands),
         "addc" | "subc" | "madc" => super::carry::lower(body, &mut opcode, operands),
         "add" | "sub" | "mad" if instruction.opcode.contains(".cc") => super::carry::lower(body, &mut opcode, operands),
         "bra" | "brx" | "ret" | "exit" | "trap" | "brkpt" => branch(body, &mut opcode, operands, guarded),
         "call" => super::calls::lower(body, operands),
+        "tex" | "tld4" | "txq" | "suld" | "sust" | "sured" | "suq" | "istypep" => Err(NO_TEXTURES.into()),
         _ => arithmetic(body, &mut opcode, operands),
     }
 }

@@ -7,7 +7,7 @@ use crate::exec::op::map;
 use crate::exec::opcode::Opcode;
 use crate::exec::program::Source;
 use crate::exec::{control, memory};
-use crate::machine::access::{AccessKind, MemorySite};
+use crate::machine::access::{AccessKind, Meets, MemorySite};
 use crate::machine::address::space;
 use crate::ptx::{Kind, Operand, ScalarType, Space};
 
@@ -96,7 +96,8 @@ pub fn lower<'m>(
 ) -> Result<(), Problem> {
     let store = opcode.base == "st";
     let named = opcode.take(Space::parse).unwrap_or(Space::Generic);
-    let strong = opcode.one_of(&["volatile", "relaxed", "acquire", "release", "mmio"]).is_some();
+    let order = opcode.one_of(&["volatile", "relaxed", "acquire", "release", "mmio"]);
+    let (strong, meets) = (order.is_some(), Meets::of(order));
     opcode.one_of(&["cta", "cluster", "gpu", "sys"]);
     opcode.flag("weak");
     opcode.flag("nc");
@@ -142,6 +143,7 @@ pub fn lower<'m>(
         values: count as u8,
         address: if store { 0 } else { count as u8 },
         wide: !matches!(at.space, space::SHARED | space::LOCAL),
+        meets,
         lanes: u32::MAX,
         origin: body.origin,
     });

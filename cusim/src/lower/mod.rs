@@ -3,6 +3,7 @@
 mod asynchronous;
 mod atomics;
 mod body;
+mod bulk;
 mod calls;
 mod carry;
 mod draft;
@@ -21,6 +22,7 @@ mod work;
 
 use crate::exec::program::{Program, Slot};
 use crate::machine::listing::Listing;
+use crate::machine::names::readable;
 use crate::ptx::Module;
 use body::Body;
 pub use body::{Globals, Options};
@@ -36,7 +38,7 @@ pub struct LowerError {
 
 impl std::fmt::Display for LowerError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "kernel {} cannot run on cusim:", self.kernel)?;
+        write!(f, "kernel {} cannot run on cusim:", readable(&self.kernel))?;
         for (line, reason) in self.problems.iter().take(50) {
             write!(f, "\n  PTX line {line}: {reason}")?;
         }

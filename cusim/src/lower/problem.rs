@@ -9,6 +9,9 @@ pub type Problem = String;
 /// What most problems boil down to.
 pub const UNKNOWN: &str = "cusim does not know this instruction";
 
+/// What is wrong with kernels that use textures or surfaces.
+pub const NO_TEXTURES: &str = "cusim has no textures and no surfaces";
+
 /// Checks the number of operands.
 pub fn expect(operands: &[Operand], count: usize) -> Result<(), Problem> {
     if operands.len() == count {

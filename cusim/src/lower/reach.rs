@@ -10,6 +10,12 @@ use crate::ptx::{Function, Instruction, Module, Operand, Space, Statement, Varia
 /// those of the gapless layout.
 const GAP: u32 = 128;
 
+/// Special registers that say where the reserved part of shared memory lies begin with this.
+pub const RESERVED_NAMES: &str = "%reserved_smem_offset_";
+
+/// Bytes of shared memory that the system keeps for itself in each block.
+pub const RESERVED_BYTES: u32 = 1024;
+
 /// What a kernel can reach.
 pub struct Reached<'m> {
     /// The kernel, then functions; callees after their callers, unless there is recursion.
@@ -20,6 +26,8 @@ pub struct Reached<'m> {
     pub unbounded: bool,
     /// Shared memory.
     pub shared: SharedLayout,
+    /// Where the part of shared memory begins that the system keeps for itself, if the kernel asks for that.
+    pub reserved_shared: Option<u32>,
     /// Address of each shared variable: by name at module scope, by name and function inside one.
     pub shared_addresses: HashMap<(&'m str, &'m str), u32>,
 }
@@ -62,6 +70,7 @@ pub fn reach<'m>(module: &'m Module<'m>, kernel: &'m Function<'m>) -> Reached<'m
     let mut calls: Vec<Vec<usize>> = vec![];
     let mut used_shared: Vec<&Variable> = vec![];
     let mut indirect = false;
+    let mut reserved = false;
     let mut next = 0;
     while next < functions.len() {
         let function = functions[next];
@@ -77,6 +86,7 @@ pub fn reach<'m>(module: &'m Module<'m>, kernel: &'m Function<'m>) -> Reached<'m
                 indirect = true;
                 found.extend(defined.keys());
             }
+            reserved |= found.iter().any(|name| name.starts_with(RESERVED_NAMES));
             // A hash map's order must not decide the order of the functions.
             found.sort_by_key(|name| module.functions.iter().position(|function| function.name == *name));
             for name in found {
@@ -105,6 +115,7 @@ pub fn reach<'m>(module: &'m Module<'m>, kernel: &'m Function<'m>) -> Reached<'m
         calls,
         unbounded: recursive || indirect,
         shared: SharedLayout::default(),
+        reserved_shared: reserved.then_some(FIRST_OFFSET),
         shared_addresses: HashMap::new(),
     };
     lay_out(&mut reached, &used_shared);
@@ -143,6 +154,13 @@ fn sort<'m>(functions: &[&'m Function<'m>], calls: &[Vec<usize>]) -> (Vec<&'m Fu
 fn lay_out<'m>(reached: &mut Reached<'m>, module_shared: &[&'m Variable<'m>]) {
     let mut compact = 0u32;
     let mut padded = FIRST_OFFSET;
+    if let Some(start) = reached.reserved_shared {
+        // It does not count as the kernel's, and moves no bank.
+        let end = start + RESERVED_BYTES;
+        reached.shared.variables.push(SharedVariable { name: "reserved shared memory".into(), start, end });
+        reached.shared.reserved = start..end;
+        padded = end + GAP;
+    }
     let mut dynamic_align = 16;
     let mut dynamic = vec![];
     let in_functions = reached.functions.iter().flat_map(|function| {

@@ -1,5 +1,7 @@
 //! The statements of a function, one after the other.
 
+use std::sync::Arc;
+
 use super::body::Body;
 use super::draft::Flow;
 use super::instruction;
@@ -15,16 +17,16 @@ impl<'m> Body<'_, 'm> {
         self.declare_params();
         let body: &'m [Statement<'m>] = function.body.as_deref().unwrap_or(&[]);
         self.survey(body);
-        let mut source = SourceLine::default();
+        let mut source = (SourceLine::default(), Arc::from([]));
         for (index, statement) in body.iter().enumerate() {
             match statement {
-                Statement::Line(line) => source = *line,
+                Statement::Line { line, callers } => source = (*line, callers.clone()),
                 Statement::Label(name) => {
                     if let Some(label) = self.label_names.get(name) {
                         self.labels[*label as usize] = self.drafts.len();
                     }
                 }
-                Statement::Instruction(instruction) => self.instruction(instruction, source),
+                Statement::Instruction(instruction) => self.instruction(instruction, &source),
                 statement => {
                     if let Err(problem) = self.declare(index, statement) {
                         self.problems.push((function.line, problem));
@@ -40,11 +42,17 @@ impl<'m> Body<'_, 'm> {
     }
 
     /// Lowers one instruction, or notes why not.
-    fn instruction(&mut self, instruction: &'m Instruction<'m>, source: SourceLine) {
+    fn instruction(&mut self, instruction: &'m Instruction<'m>, (source, callers): &(SourceLine, Arc<[SourceLine]>)) {
         self.origin = self.program.listing.origins.len() as u32;
         let text = instruction.opcode.to_string();
         let work = super::work::classify(instruction.opcode);
-        self.program.listing.origins.push(Origin { ptx_line: instruction.line, source, text, work });
+        self.program.listing.origins.push(Origin {
+            ptx_line: instruction.line,
+            source: *source,
+            callers: callers.clone(),
+            text,
+            work,
+        });
         let start = self.drafts.len();
         let guard = match instruction.guard.map(|(negated, name)| Ok::<_, Problem>((self.register(name)?, negated))) {
             None => None,

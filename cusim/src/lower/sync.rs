@@ -15,6 +15,14 @@ const B32: ScalarType = ScalarType::bits(32);
 pub fn lower<'m>(body: &mut Body<'_, 'm>, opcode: &mut Opcode, operands: &[Operand<'m>]) -> Result<(), Problem> {
     match opcode.base {
         "bar" | "barrier" => return barriers(body, opcode, operands),
+        "griddepcontrol" => {
+            // The launches of a stream follow each other here: there is nothing to wait for, and nothing to hurry.
+            opcode.one_of(&["launch_dependents", "wait"]).ok_or(UNKNOWN)?;
+            finish(opcode)?;
+            expect(operands, 0)?;
+            body.push(control::nothing(), vec![], vec![]);
+            return Ok(());
+        }
         "activemask" => {
             expect(operands, 1)?;
             let ty = opcode.ty();

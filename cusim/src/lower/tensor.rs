@@ -7,8 +7,8 @@ use super::problem::{Problem, UNKNOWN, expect, finish};
 use crate::exec::fragment::Part;
 use crate::exec::op::{OpFn, map};
 use crate::exec::opcode::Opcode;
-use crate::exec::{matrix, tensor, wmma};
-use crate::machine::access::{AccessKind, MemorySite};
+use crate::exec::{matrix, tensor, wmma, wmma_multiply};
+use crate::machine::access::{AccessKind, Meets, MemorySite};
 use crate::machine::address::space;
 use crate::ptx::{Kind, Operand, ScalarType, Space};
 
@@ -19,6 +19,7 @@ pub fn lower<'m>(body: &mut Body<'_, 'm>, opcode: &mut Opcode, operands: &[Opera
     match opcode.base {
         "mma" => multiply(body, opcode, operands),
         "wmma" => warp_matrix(body, opcode, operands),
+        "movmatrix" => transpose(body, opcode, operands),
         _ => move_matrix(body, opcode, operands),
     }
 }
@@ -130,6 +131,7 @@ fn move_matrix<'m>(body: &mut Body<'_, 'm>, opcode: &mut Opcode, operands: &[Ope
         values: 1,
         address: if store { 0 } else { count as u8 },
         wide: false,
+        meets: Meets::default(),
         lanes: if count == 4 { u32::MAX } else { (1 << (8 * count)) - 1 },
         origin,
     });
@@ -143,6 +145,20 @@ fn move_matrix<'m>(body: &mut Body<'_, 'm>, opcode: &mut Opcode, operands: &[Ope
     let draft = body.push(run, defs, uses);
     (draft.imm, draft.aux, draft.observed) = (offset, aux, true);
     Ok(())
+}
+
+/// `movmatrix.sync.aligned.m8n8.trans.b16 d, a`.
+fn transpose<'m>(body: &mut Body<'_, 'm>, opcode: &mut Opcode, operands: &[Operand<'m>]) -> Result<(), Problem> {
+    let whole = ["sync", "aligned", "m8n8", "trans"].into_iter().all(|word| opcode.flag(word));
+    if !whole || opcode.ty() != Some(ScalarType::bits(16)) {
+        return Err(UNKNOWN.into());
+    }
+    finish(opcode)?;
+    expect(operands, 2)?;
+    let from = body.source(&operands[1], ScalarType::bits(32))?;
+    body.store_result(&operands[0], ScalarType::bits(32), |body, dst| {
+        body.push(matrix::transposition(), vec![dst], vec![from]);
+    })
 }
 
 /// A shared address, from a generic one if need be.
@@ -207,6 +223,7 @@ fn warp_matrix<'m>(body: &mut Body<'_, 'm>, opcode: &mut Opcode, operands: &[Ope
         values: 1,
         address: u8::MAX,
         wide: at.space != space::SHARED,
+        meets: Meets::default(),
         lanes: u32::MAX,
         origin,
     });
@@ -254,7 +271,7 @@ fn warp_multiply<'m>(
     };
     let part = |role, ty| Part::new(size, role, ty).ok_or(UNKNOWN);
     let parts = [part("d", d)?, part("a", a)?, part("b", b)?, part("c", c)?];
-    let run = wmma::multiply([d, a, b, c], clamp).ok_or(UNKNOWN)?;
+    let run = wmma_multiply::multiply([d, a, b, c], clamp).ok_or(UNKNOWN)?;
     let mut uses = vec![];
     for (operand, part) in operands[1..].iter().zip(&parts[1..]) {
         let ty = if part.register_bits() == 64 { F64 } else { ScalarType::bits(32) };

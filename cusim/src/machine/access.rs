@@ -18,10 +18,31 @@ pub struct MemorySite {
     pub address: u8,
     /// Whether the address is 64 bits wide.
     pub wide: bool,
+    /// Whether it orders what other threads did before.
+    pub meets: Meets,
     /// Lanes whose addresses count: all, except for matrices of fewer rows.
     pub lanes: u32,
     /// The PTX instruction.
     pub origin: u32,
+}
+
+/// How an access orders others, as its `.acquire`, `.release` or `.acq_rel` says.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Meets {
+    /// What others did before they released at this place happened before what the thread does next.
+    pub acquires: bool,
+    /// What the thread did happened before what others do after they acquired at this place.
+    pub releases: bool,
+}
+
+impl Meets {
+    /// What a modifier of an instruction says.
+    pub fn of(modifier: Option<&str>) -> Self {
+        Self {
+            acquires: matches!(modifier, Some("acquire" | "acq_rel")),
+            releases: matches!(modifier, Some("release" | "acq_rel")),
+        }
+    }
 }
 
 /// What a memory instruction does.

@@ -27,6 +27,8 @@ pub enum FaultKind {
     Divergence,
     /// An operand outside of what the instruction allows.
     BadOperand,
+    /// Memory freed by a kernel that was not allocated by one, or freed before.
+    BadFree,
 }
 
 impl FaultKind {
@@ -37,14 +39,21 @@ impl FaultKind {
             Self::Misaligned => 716,
             Self::Assert => 710,
             Self::BadCall => 718,
-            Self::Trap | Self::StackOverflow | Self::Deadlock | Self::Divergence | Self::BadOperand => 719,
+            Self::Trap | Self::StackOverflow | Self::Deadlock | Self::Divergence | Self::BadOperand | Self::BadFree => {
+                719
+            }
         }
     }
 
     /// The sanitizer's tool that the fault belongs to.
     pub fn check(self) -> &'static str {
         match self {
-            Self::OutOfBounds | Self::UseAfterFree | Self::Misaligned | Self::ReadOnly | Self::StackOverflow => "mem",
+            Self::OutOfBounds
+            | Self::UseAfterFree
+            | Self::Misaligned
+            | Self::ReadOnly
+            | Self::StackOverflow
+            | Self::BadFree => "mem",
             Self::Deadlock | Self::Divergence => "sync",
             Self::Trap | Self::Assert | Self::BadCall | Self::BadOperand => "exec",
         }

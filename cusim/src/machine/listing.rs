@@ -1,5 +1,7 @@
 //! What a kernel says of itself: its instructions as written, what they access and what memory it needs.
 
+use std::sync::Arc;
+
 use super::access::MemorySite;
 use crate::ptx::SourceLine;
 
@@ -10,6 +12,8 @@ pub struct Origin {
     pub ptx_line: u32,
     /// Line of the source.
     pub source: SourceLine,
+    /// Where its function was inlined, and where that one was, and so on.
+    pub callers: Arc<[SourceLine]>,
     /// The instruction as written.
     pub text: String,
     /// What it counts as.
@@ -73,6 +77,8 @@ pub struct SharedVariable {
 pub struct SharedLayout {
     /// The static variables, with gaps between them.
     pub variables: Vec<SharedVariable>,
+    /// The part that the system keeps for itself, where the kernel knows of it; empty if not.
+    pub reserved: std::ops::Range<u32>,
     /// Where dynamic shared memory begins.
     pub dynamic_start: u32,
     /// Bytes of static shared memory as a real compiler would lay it out.
@@ -107,10 +113,19 @@ pub struct Listing {
 }
 
 impl Listing {
-    /// An instruction's source line as `file:line`.
+    /// A line as `file:line`.
+    fn name_of(&self, line: SourceLine) -> Option<String> {
+        let (_, path) = self.files.iter().find(|(number, _)| *number == line.file)?;
+        Some(format!("{path}:{}", line.line))
+    }
+
+    /// An instruction's source line as `file:line`; where a function was inlined, the line of the kernel first.
     pub fn source_of(&self, origin: u32) -> Option<String> {
-        let source = self.origins.get(origin as usize)?.source;
-        let (_, path) = self.files.iter().find(|(number, _)| *number == source.file)?;
-        Some(format!("{path}:{}", source.line))
+        let origin = self.origins.get(origin as usize)?;
+        let own = self.name_of(origin.source)?;
+        match origin.callers.last().and_then(|line| self.name_of(*line)) {
+            Some(kernel) => Some(format!("{kernel} (inlined: {own})")),
+            None => Some(own),
+        }
     }
 }

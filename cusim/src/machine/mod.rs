@@ -6,6 +6,7 @@ pub mod barrier;
 pub mod fault;
 pub mod grid;
 pub mod listing;
+pub mod names;
 
 /// Lanes of a warp.
 pub const LANES: usize = 32;

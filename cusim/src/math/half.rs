@@ -54,7 +54,7 @@ impl Half for BF16 {
 /// Rounds an exact or rounded-to-odd value to a format with this fraction and exponent range; returns the pattern
 /// without the sign, and infinity's pattern or above for what does not fit (the caller decides on overflow).
 #[inline(always)]
-fn round_magnitude<const M: Mode>(x: f64, fraction: u32, min_exponent: i64) -> u64 {
+pub(super) fn round_magnitude<const M: Mode>(x: f64, fraction: u32, min_exponent: i64) -> u64 {
     let bits = x.to_bits();
     let negative = bits >> 63 != 0;
     let exponent = (bits >> 52 & 0x7ff) as i64 - 1023;

@@ -6,5 +6,6 @@
 pub mod approx;
 pub mod convert;
 pub mod float;
+pub mod fp8;
 pub mod half;
 pub mod integer;

@@ -4,6 +4,7 @@
 //! would with a real device. Freed memory is not handed out again, so that every late use is noticed.
 
 mod arena;
+mod heap;
 mod shadow;
 
 use std::collections::BTreeMap;
@@ -11,6 +12,7 @@ use std::collections::BTreeMap;
 use crate::machine::address::{Invalid, Place, Site};
 use crate::machine::fault::FaultKind;
 pub use arena::Arena;
+pub use heap::Heap;
 pub use shadow::{RaceArenas, Shadow};
 
 /// Device addresses begin here.
@@ -43,6 +45,8 @@ pub enum AllocationKind {
     Managed,
     /// A variable of a module.
     Module,
+    /// `cuMemHostRegister`: the host program's own.
+    Registered,
 }
 
 /// An allocation.
@@ -75,6 +79,7 @@ impl Allocation {
             AllocationKind::Pinned => "cuMemHostAlloc",
             AllocationKind::Managed => "cuMemAllocManaged",
             AllocationKind::Module => "module variable",
+            AllocationKind::Registered => "cuMemHostRegister",
         };
         let freed = if self.freed { ", freed" } else { "" };
         format!("allocation #{} of {} bytes ({kind}{}{freed})", self.number, self.bytes, self.origin)
@@ -100,6 +105,10 @@ pub struct Memory {
     next_host: u64,
     count: u64,
     shadow: Shadow,
+    /// Heaps of devices whose kernels allocate.
+    heaps: BTreeMap<u32, Heap>,
+    /// Allocations that are the host program's own.
+    registered: usize,
 }
 
 impl Memory {
@@ -116,6 +125,8 @@ impl Memory {
             table: BTreeMap::new(),
             freed: std::collections::VecDeque::new(),
             count: 0,
+            heaps: BTreeMap::new(),
+            registered: 0,
         })
     }
 
@@ -123,9 +134,13 @@ impl Memory {
         address.wrapping_sub(self.host.start()) < self.host.size()
     }
 
+    fn is_device(&self, address: u64) -> bool {
+        address.wrapping_sub(DEVICE_BASE) < self.device.size()
+    }
+
     /// Distance from an address to where the host finds it.
     fn distance(&self, address: u64) -> u64 {
-        if self.is_host(address) { 0 } else { self.device.start().wrapping_sub(DEVICE_BASE) }
+        if self.is_device(address) { self.device.start().wrapping_sub(DEVICE_BASE) } else { 0 }
     }
 
     /// Where the host finds an address of device memory.
@@ -157,6 +172,88 @@ impl Memory {
             unsafe { self.host_pointer(start).write_bytes(POISON, bytes as usize) };
         }
         Some(start)
+    }
+
+    /// Takes the host program's own memory in; whether none of it was known before.
+    pub fn register(&mut self, start: u64, bytes: u64, device: u32) -> bool {
+        let Some(end) = start.checked_add(bytes) else {
+            return false;
+        };
+        let known = self.find(start).is_some() || self.table.range(start..end).next().is_some();
+        let reserved = self.is_device(start) || self.is_host(start) || self.is_device(end) || self.is_host(end);
+        if known || reserved {
+            return false;
+        }
+        self.count += 1;
+        let (number, kind) = (self.count, AllocationKind::Registered);
+        let origin = String::new();
+        let allocation = Allocation { start, bytes, kind, device, number, origin, read_only: false, freed: false };
+        self.table.insert(start, allocation);
+        self.registered += 1;
+        true
+    }
+
+    /// Forgets memory of the host program's own; whether it was known.
+    pub fn unregister(&mut self, start: u64) -> bool {
+        if self.table.get(&start).is_none_or(|allocation| allocation.kind != AllocationKind::Registered) {
+            return false;
+        }
+        self.table.remove(&start);
+        self.registered -= 1;
+        true
+    }
+
+    /// Whether some memory is the host program's own, of which nothing is remembered.
+    pub fn has_registered(&self) -> bool {
+        self.registered > 0
+    }
+
+    /// Makes a device's heap, of which kernels may use so many bytes at a time, unless it has one; whether it has one now.
+    pub fn make_heap(&mut self, device: u32, limit: u64) -> bool {
+        if self.heaps.contains_key(&device) {
+            return true;
+        }
+        let start = self.next_device.next_multiple_of(ALIGNMENT);
+        let end = match start.checked_add(Heap::space(limit)) {
+            Some(end) if end + REDZONE <= DEVICE_BASE + self.device.size() => end,
+            _ => return false,
+        };
+        self.next_device = end + REDZONE;
+        self.heaps.insert(device, Heap::new(start, end, limit));
+        true
+    }
+
+    /// A device's heap.
+    pub fn heap(&self, device: u32) -> Option<&Heap> {
+        self.heaps.get(&device)
+    }
+
+    /// The heap that an address belongs to.
+    pub fn heap_around(&self, address: u64) -> Option<&Heap> {
+        self.heaps.values().find(|heap| heap.spans(address))
+    }
+
+    /// Allocates from a heap, as a kernel does; `None` if too much is in use.
+    pub fn allocate_in(&self, heap: &Heap, bytes: u64) -> Option<u64> {
+        let (start, used_before) = heap.allocate(bytes)?;
+        // SAFETY: the range lies inside the arena and belongs to the new allocation alone.
+        unsafe { self.host_pointer(start).write_bytes(POISON, bytes as usize) };
+        if used_before {
+            self.shadow.forget_range(start, bytes);
+        }
+        Some(start)
+    }
+
+    /// The allocation that holds an address, in words; `None` if there is none.
+    pub fn describe(&self, address: u64) -> Option<String> {
+        let (start, text) = match self.find(address) {
+            Some(allocation) => (allocation.start, allocation.describe()),
+            None => {
+                let block = self.heap_around(address)?.before(address).filter(|block| block.holds(address))?;
+                (block.start, block.describe())
+            }
+        };
+        Some(format!("{} bytes inside {text}", address - start))
     }
 
     /// Writes bytes to memory that is allocated; the caller checked that it is.
@@ -191,9 +288,12 @@ impl Memory {
 
     /// Notes that bytes were copied, written or not.
     pub fn copy_written(&self, from: u64, to: u64, bytes: u64) {
-        if let (Some(from), Some(to)) = (self.shadow.written(from), self.shadow.written(to)) {
+        match (self.shadow.written(from), self.shadow.written(to)) {
             // SAFETY: the caller checked the ranges, for which there is shadow.
-            unsafe { std::ptr::copy(from, to, bytes as usize) };
+            (Some(from), Some(to)) => unsafe { std::ptr::copy(from, to, bytes as usize) },
+            // From memory of the host program's own, all of which counts as written.
+            (None, Some(_)) => self.mark_written(to, bytes),
+            (_, None) => {}
         }
     }
 
@@ -208,6 +308,9 @@ impl Memory {
         };
         if allocation.freed {
             return Err(FreeError::Twice(allocation.describe()));
+        }
+        if allocation.kind == AllocationKind::Registered {
+            return Err(FreeError::Unknown(format!("{}, which the host program owns", allocation.describe())));
         }
         allocation.freed = true;
         let result = allocation.clone();
@@ -253,7 +356,27 @@ impl Memory {
                 return Ok(Site { low: start, high: end, place: Place::Fixed(self.distance(address)) });
             }
         }
+        if let Some(heap) = self.heap_around(address) {
+            return self.heap_bounds(heap, address, bytes);
+        }
         Err(Invalid { kind: FaultKind::OutOfBounds, detail: self.explain(address, bytes) })
+    }
+
+    fn heap_bounds(&self, heap: &Heap, address: u64, bytes: u64) -> Result<Site, Invalid> {
+        let out = |detail| Err(Invalid { kind: FaultKind::OutOfBounds, detail });
+        let Some(block) = heap.before(address) else {
+            return out("no kernel has allocated memory there".to_string());
+        };
+        let (start, end) = (block.start, block.start + block.bytes);
+        if address >= end || end - address < bytes {
+            let over = address.saturating_add(bytes) - end;
+            return out(format!("it ends {over} bytes past the end of {}", block.describe()));
+        }
+        if block.freed {
+            let detail = format!("it lies {} bytes inside {}", address - start, block.describe());
+            return Err(Invalid { kind: FaultKind::UseAfterFree, detail });
+        }
+        Ok(Site { low: start, high: end, place: Place::Fixed(self.distance(address)) })
     }
 
     /// What lies near an address that is not valid.

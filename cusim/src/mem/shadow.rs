@@ -3,7 +3,7 @@
 use super::{Arena, DEVICE_BASE, DEVICE_SPACE, HOST_SPACE};
 
 /// Bytes of the cell of a byte.
-const CELL: u64 = 24;
+const CELL: u64 = 32;
 
 /// Arenas beside device and host memory.
 pub struct Shadow {
@@ -17,14 +17,18 @@ struct Races {
     reads: Arena,
     write_origins: Arena,
     read_origins: Arena,
+    write_others: Arena,
+    read_others: Arena,
     bytes: Arena,
 }
 
 impl Races {
     /// The arenas, with their bytes for four bytes of memory.
-    fn all(&self) -> [(&Arena, u64); 5] {
-        let Self { writes, reads, write_origins, read_origins, bytes } = self;
-        [(writes, 8), (reads, 8), (write_origins, 4), (read_origins, 4), (bytes, 4 * CELL)]
+    fn all(&self) -> [(&Arena, u64); 7] {
+        let Self { writes, reads, write_origins, read_origins, write_others, read_others, bytes } = self;
+        let words = [write_origins, read_origins, write_others, read_others].map(|arena| (arena, 4));
+        let [write_origins, read_origins, write_others, read_others] = words;
+        [(writes, 8), (reads, 8), write_origins, read_origins, write_others, read_others, (bytes, 4 * CELL)]
     }
 }
 
@@ -39,6 +43,10 @@ pub struct RaceArenas {
     pub write_origins: u64,
     /// Instructions that read words.
     pub read_origins: u64,
+    /// Others that wrote words.
+    pub write_others: u64,
+    /// Others that read words.
+    pub read_others: u64,
     /// Cells of bytes.
     pub bytes: u64,
 }
@@ -62,6 +70,8 @@ impl Shadow {
                     reads: Arena::new(space * 2)?,
                     write_origins: Arena::new(space)?,
                     read_origins: Arena::new(space)?,
+                    write_others: Arena::new(space)?,
+                    read_others: Arena::new(space)?,
                     bytes: Arena::new(space * CELL)?,
                 })
             })();
@@ -76,9 +86,15 @@ impl Shadow {
         if on_device < DEVICE_SPACE { on_device } else { DEVICE_SPACE + address.wrapping_sub(self.host_start) }
     }
 
+    /// Whether anything is remembered of an address: it is not the host program's own.
+    #[inline]
+    pub fn covers(&self, address: u64) -> bool {
+        address.wrapping_sub(DEVICE_BASE) < DEVICE_SPACE || address.wrapping_sub(self.host_start) < HOST_SPACE
+    }
+
     /// Bytes that say of each byte of memory whether it was written, if that is tracked.
     pub fn written(&self, address: u64) -> Option<*mut u8> {
-        let arena = self.written.as_ref()?;
+        let arena = self.written.as_ref().filter(|_| self.covers(address))?;
         Some((arena.start() + self.offset(address)) as *mut u8)
     }
 
@@ -88,8 +104,9 @@ impl Shadow {
         let Some(races) = &self.races else {
             return RaceArenas::default();
         };
-        let [writes, reads, write_origins, read_origins, bytes] = races.all().map(|(arena, _)| arena.start());
-        RaceArenas { writes, reads, write_origins, read_origins, bytes }
+        let [writes, reads, write_origins, read_origins, write_others, read_others, bytes] =
+            races.all().map(|(arena, _)| arena.start());
+        RaceArenas { writes, reads, write_origins, read_origins, write_others, read_others, bytes }
     }
 
     /// Forgets all accesses, before the numbers of launches repeat.
@@ -97,6 +114,21 @@ impl Shadow {
         if let Some(races) = &self.races {
             for (arena, _) in races.all() {
                 arena.release(arena.start() as *mut u8, arena.size());
+            }
+        }
+    }
+
+    /// Forgets what is known of a range, which another allocation takes.
+    pub fn forget_range(&self, address: u64, bytes: u64) {
+        let offset = self.offset(address);
+        // SAFETY: the arenas have room for all of memory, and the range begins at a whole word.
+        unsafe {
+            if let Some(arena) = &self.written {
+                ((arena.start() + offset) as *mut u8).write_bytes(0, bytes as usize);
+            }
+            for (arena, width) in self.races.iter().flat_map(Races::all) {
+                let words = bytes.div_ceil(4);
+                ((arena.start() + offset / 4 * width) as *mut u8).write_bytes(0, (words * width) as usize);
             }
         }
     }

@@ -1,6 +1,8 @@
 //! The syntax tree. Names are slices of the text.
 
-use super::{ScalarType, Space};
+use std::sync::Arc;
+
+use super::{Kind, ScalarType, Space};
 
 /// A PTX text.
 #[derive(Debug, Default)]
@@ -59,6 +61,11 @@ pub struct Variable<'a> {
 }
 
 impl Variable<'_> {
+    /// Whether it is a texture, sampler or surface.
+    pub fn is_texture(&self) -> bool {
+        self.ty.kind == Kind::Texture
+    }
+
     /// Size in bytes.
     pub fn size(&self) -> u64 {
         self.count.saturating_mul(u64::from(self.ty.bytes()))
@@ -123,7 +130,12 @@ pub enum Statement<'a> {
     /// A jump target.
     Label(&'a str),
     /// The following instructions come from here.
-    Line(SourceLine),
+    Line {
+        /// The line itself.
+        line: SourceLine,
+        /// Where the function that it belongs to was inlined, and where that one was, and so on.
+        callers: Arc<[SourceLine]>,
+    },
     /// `{`
     ScopeOpen,
     /// `}`
@@ -180,6 +192,8 @@ pub enum Operand<'a> {
     Offset(&'a str, i64),
     /// `[base+offset]`, the base absent for an absolute address.
     Address(Option<&'a str>, i64),
+    /// `[a, {b, c}]`, a place in a texture, surface or tensor.
+    Element(Vec<Operand<'a>>),
     /// `{a, b}`
     Vector(Vec<Operand<'a>>),
     /// `a|b`

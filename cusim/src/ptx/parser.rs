@@ -3,6 +3,8 @@
 mod statements;
 mod variables;
 
+use std::collections::HashMap;
+
 use super::ast::*;
 use super::scanner::Scanner;
 use super::{PtxError, Space};
@@ -10,9 +12,12 @@ use super::{PtxError, Space};
 /// Nested braces and brackets in operands beyond this are refused, so that no input can exhaust the stack.
 const MAX_NESTING: u32 = 8;
 
+/// Functions inlined into each other beyond this are not followed.
+const MAX_INLINED: usize = 64;
+
 /// Parses a PTX text.
 pub fn parse(text: &str) -> Result<Module<'_>, PtxError> {
-    let mut parser = Parser { scan: Scanner::new(text), module: Module::default() };
+    let mut parser = Parser { scan: Scanner::new(text), module: Module::default(), inlined: HashMap::new() };
     while !parser.scan.at_end() {
         parser.item()?;
     }
@@ -24,7 +29,7 @@ pub fn parse(text: &str) -> Result<Module<'_>, PtxError> {
 
 /// The version that a PTX text begins with, and the line that says it; the rest is not read.
 pub fn version(text: &str) -> Result<((u32, u32), u32), PtxError> {
-    let mut parser = Parser { scan: Scanner::new(text), module: Module::default() };
+    let mut parser = Parser { scan: Scanner::new(text), module: Module::default(), inlined: HashMap::new() };
     parser.scan.skip();
     let line = parser.scan.line();
     parser.item()?;
@@ -34,9 +39,14 @@ pub fn version(text: &str) -> Result<((u32, u32), u32), PtxError> {
     }
 }
 
+/// File, line and column.
+type Position = (u32, u32, u32);
+
 struct Parser<'a> {
     scan: Scanner<'a>,
     module: Module<'a>,
+    /// Where each place in the source, a file, line and column, was inlined, as far as the function says.
+    inlined: HashMap<Position, Option<Position>>,
 }
 
 /// Linking directives before an item.
@@ -139,6 +149,7 @@ impl<'a> Parser<'a> {
         }
         if !self.scan.take(b';') {
             self.scan.expect(b'{')?;
+            self.inlined.clear();
             function.body = Some(self.body()?);
         }
         self.module.functions.push(function);
@@ -200,6 +211,30 @@ mod tests {
         assert_eq!(only_instruction("call.uni (r), f, (a, b);").1, 3);
         assert_eq!(only_instruction("ld.global.v4.f32 {%f1, _, %f2, %f3}, [%rd1+-16];").1, 2);
         assert_eq!(only_instruction("@!%p1 bra $L;").0, "bra");
+    }
+
+    #[test]
+    fn inlined_functions_are_followed_to_the_kernel() {
+        let text = kernel(
+            ".loc 1 8 5\n.loc 2 542 7, function_name $L__info_string0, inlined_at 1 8 5
+            .loc 3 64 8, function_name $L__info_string1+8, inlined_at 2 542 7\nret;\n.loc 1 9 1\nret;
+            .loc 4 1 1, function_name f, inlined_at 4 1 1",
+        );
+        let module = parse(&text).unwrap();
+        let at = |file, line| SourceLine { file, line };
+        let lines: Vec<_> = module.functions[0]
+            .body
+            .as_ref()
+            .unwrap()
+            .iter()
+            .filter_map(|statement| match statement {
+                Statement::Line { line, callers } => Some((*line, callers.to_vec())),
+                _ => None,
+            })
+            .collect();
+        assert_eq!(lines[2], (at(3, 64), vec![at(2, 542), at(1, 8)]));
+        assert_eq!(lines[3], (at(1, 9), vec![]));
+        assert_eq!(lines[4].1.len(), MAX_INLINED, "inlined into itself");
     }
 
     #[test]

@@ -105,6 +105,13 @@ impl<'a> Scanner<'a> {
         }
     }
 
+    /// Takes the rest of the line.
+    pub fn take_line(&mut self) -> &'a str {
+        let rest = self.text.get(self.at..).and_then(|rest| rest.lines().next()).unwrap_or("");
+        self.skip_line();
+        rest
+    }
+
     fn slice_while(&mut self, mut accept: impl FnMut(&Self) -> bool) -> &'a str {
         let start = self.at;
         while self.at < self.text.len() && accept(self) {

@@ -21,10 +21,16 @@ pub enum Kind {
     BFloat,
     /// Two of the former.
     BFloatPair,
+    /// Two floats of four exponent bits and three of fraction.
+    E4M3Pair,
+    /// Two floats of five exponent bits and two of fraction.
+    E5M2Pair,
     /// 32-bit float whose low 13 fraction bits are ignored.
     TensorFloat,
     /// Predicate.
     Predicate,
+    /// A texture, sampler or surface, which cusim does not have.
+    Texture,
 }
 
 /// A fundamental type, such as `.u32`.
@@ -56,6 +62,8 @@ impl ScalarType {
             "f16x2" => (FloatPair, 32),
             "bf16" => (BFloat, 16),
             "bf16x2" => (BFloatPair, 32),
+            "e4m3x2" => (E4M3Pair, 16),
+            "e5m2x2" => (E5M2Pair, 16),
             "tf32" => (TensorFloat, 32),
             "b1" => (Bits, 1),
             "b4" => (Bits, 4),
@@ -76,6 +84,7 @@ impl ScalarType {
             "s32" => (Signed, 32),
             "s64" => (Signed, 64),
             "s16x2" => (SignedPair, 32),
+            "texref" | "samplerref" | "surfref" => (Texture, 64),
             _ => return None,
         };
         Some(Self { kind, bits })
@@ -110,7 +119,8 @@ impl Space {
         Some(match name {
             "global" => Self::Global,
             "const" => Self::Const,
-            "shared" | "shared::cta" => Self::Shared,
+            // Without clusters, a block's own shared memory is all that there is of a cluster's.
+            "shared" | "shared::cta" | "shared::cluster" => Self::Shared,
             "local" => Self::Local,
             "param" | "param::entry" | "param::func" => Self::Param,
             _ => return None,

@@ -1,5 +1,6 @@
 // Kernels whose speed the benchmark measures.
 #include <cuda_bf16.h>
+#include <mma.h>
 #include <cstdint>
 
 // A loop of dependent multiply-adds, four chains per thread.
@@ -125,4 +126,36 @@ extern "C" __global__ void attention(const float* __restrict__ q, const float* _
     }
     float r = 1.f / total;
     reinterpret_cast<float4*>(out + (size_t)query * 128)[lane] = make_float4(acc.x * r, acc.y * r, acc.z * r, acc.w * r);
+}
+
+// A thread for each element of the product, straight from device memory.
+extern "C" __global__ void gemm_naive(const float* a, const float* b, float* c, int m, int n, int k) {
+    int row = blockIdx.y * 16 + threadIdx.x / 16, column = blockIdx.x * 16 + threadIdx.x % 16;
+    if (row >= m || column >= n) return;
+    float sum = 0.f;
+    for (int i = 0; i < k; ++i) sum += a[row * k + i] * b[i * n + column];
+    c[row * n + column] = sum;
+}
+
+// A warp for each tile of the product, with fragments as the compiler knows them.
+extern "C" __global__ void gemm_wmma(const half* a, const half* b, float* c, int m, int n, int k) {
+    using namespace nvcuda;
+    int tile = blockIdx.x * 4 + threadIdx.x / 32, columns = n / 16;
+    int row = tile / columns * 16, column = tile % columns * 16;
+    if (row >= m) return;
+    wmma::fragment<wmma::matrix_a, 16, 16, 16, half, wmma::row_major> left;
+    wmma::fragment<wmma::matrix_b, 16, 16, 16, half, wmma::row_major> right;
+    wmma::fragment<wmma::accumulator, 16, 16, 16, float> sum;
+    wmma::fill_fragment(sum, 0.f);
+    for (int i = 0; i < k; i += 16) {
+        wmma::load_matrix_sync(left, a + row * k + i, k);
+        wmma::load_matrix_sync(right, b + i * n + column, n);
+        wmma::mma_sync(sum, left, right, sum);
+    }
+    wmma::store_matrix_sync(c + row * n + column, sum, n, wmma::mem_row_major);
+}
+
+// Every block adds to the same places.
+extern "C" __global__ void histogram(const int* x, int* counts, int n) {
+    for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x) atomicAdd(&counts[x[i] & 255], 1);
 }

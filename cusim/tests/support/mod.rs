@@ -49,6 +49,17 @@ pub fn compile_text(text: &str, name: &str, flags: &[&str]) -> String {
     compile_file(&source, name, flags)
 }
 
+/// A fat binary of `tests/kernels/<name>.cu`.
+pub fn fat_binary(name: &str, flags: &[&str]) -> Vec<u8> {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/kernels").join(format!("{name}.cu"));
+    let image = tempfile::Builder::new().suffix(".fatbin").tempfile().unwrap();
+    let mut command = Command::new(nvcc());
+    command.args(["-fatbin", "-std=c++17"]).args(flags).arg("-o").arg(image.path()).arg(source);
+    let output = command.output().unwrap();
+    assert!(output.status.success(), "nvcc: {}", String::from_utf8_lossy(&output.stderr));
+    std::fs::read(image.path()).unwrap()
+}
+
 fn compile_file(source: &Path, name: &str, flags: &[&str]) -> String {
     let text = std::fs::read(source).unwrap_or_else(|error| panic!("{}: {error}", source.display()));
     let nvcc = nvcc();
@@ -74,7 +85,7 @@ fn compile_file(source: &Path, name: &str, flags: &[&str]) -> String {
 }
 
 /// A temporary directory that holds this build's cusim as `libcuda.so.1`.
-fn library_dir() -> TempDir {
+pub fn library_dir() -> TempDir {
     let exe = std::env::current_exe().unwrap();
     let deps = exe.parent().unwrap();
     let built = [deps.join("libcusim.so"), deps.parent().unwrap().join("libcusim.so")];

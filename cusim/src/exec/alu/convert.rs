@@ -25,6 +25,10 @@ struct Flags {
 pub(super) fn lookup(opcode: &mut Opcode) -> Option<Rule> {
     let src = opcode.ty()?;
     let dst = opcode.ty()?;
+    let is_short = |ty: ScalarType| matches!(ty.kind, Kind::E4M3Pair | Kind::E5M2Pair);
+    if is_short(src) || is_short(dst) {
+        return super::eight_bits::convert(opcode, src, dst);
+    }
     let flags = Flags {
         round: opcode.rounding(),
         integral: opcode.take(|word| match word {

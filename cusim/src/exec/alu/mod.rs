@@ -6,6 +6,7 @@
 mod bits;
 pub mod compare;
 mod convert;
+mod eight_bits;
 mod float;
 mod half;
 mod integer;
@@ -63,6 +64,6 @@ fn by_type(opcode: &mut Opcode) -> Option<Rule> {
         }
         Kind::Float if ty.bits >= 32 => float::lookup_typed(opcode, ty),
         Kind::Float | Kind::FloatPair | Kind::BFloat | Kind::BFloatPair => half::lookup(opcode, ty),
-        Kind::TensorFloat | Kind::Predicate => None,
+        Kind::E4M3Pair | Kind::E5M2Pair | Kind::TensorFloat | Kind::Predicate | Kind::Texture => None,
     }
 }

@@ -1,7 +1,8 @@
 //! Operands: values, addresses and special registers as registers.
 
 use super::super::draft::Reg;
-use super::super::problem::Problem;
+use super::super::problem::{NO_TEXTURES, Problem};
+use super::super::reach::{RESERVED_BYTES, RESERVED_NAMES};
 use super::{Body, Symbol, register_bits};
 use crate::exec::op::map;
 use crate::exec::program::{Source, Special};
@@ -114,6 +115,18 @@ impl<'m> Body<'_, 'm> {
         }
     }
 
+    /// Where the reserved part of shared memory begins and ends, its size, and where its two halves begin.
+    fn reserved_shared(&self, which: &str) -> Option<u64> {
+        let start = self.reached.reserved_shared?;
+        Some(u64::from(match which {
+            "begin" | "0" => start,
+            "end" => start + RESERVED_BYTES,
+            "cap" => RESERVED_BYTES,
+            "1" => start + RESERVED_BYTES / 2,
+            _ => return None,
+        }))
+    }
+
     /// A special register.
     pub(super) fn special(&mut self, name: &str, component: Option<&str>, bits: u32) -> Result<Reg, Problem> {
         let axis = match component {
@@ -141,6 +154,10 @@ impl<'m> Body<'_, 'm> {
             ("%lanemask_gt", 3) => Special::MaskGreater,
             ("%dynamic_smem_size", 3) => Special::DynamicShared,
             ("%total_smem_size", 3) => Special::TotalShared,
+            (name, 3) if name.starts_with(RESERVED_NAMES) => {
+                let value = self.reserved_shared(&name[RESERVED_NAMES.len()..]);
+                return Ok(self.bits(value.ok_or_else(|| format!("{name} is no special register"))?, bits));
+            }
             ("WARP_SZ", 3) => return Ok(self.bits(32, bits)),
             ("%clock" | "%clock64" | "%clock_hi" | "%globaltimer" | "%globaltimer_lo" | "%globaltimer_hi", 3) => {
                 let ticks = self.temporary(64);
@@ -156,6 +173,9 @@ impl<'m> Body<'_, 'm> {
             ("%envreg2", 3) => Special::Workspace { high: false },
             // The other environment registers hold whatever the driver put there: nothing.
             (name, 3) if name.starts_with("%envreg") => return Ok(self.bits(0, bits)),
+            _ if self.module.variables.iter().any(|variable| variable.name == name && variable.is_texture()) => {
+                return Err(format!("texture {name}: {NO_TEXTURES}"));
+            }
             _ => {
                 return Err(format!("{name} is neither a declared name nor a special register that cusim has"));
             }

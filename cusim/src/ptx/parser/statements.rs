@@ -3,7 +3,7 @@
 use super::super::ast::*;
 use super::super::scanner::Number;
 use super::super::{PtxError, Space};
-use super::{MAX_NESTING, Parser};
+use super::{MAX_INLINED, MAX_NESTING, Parser};
 
 impl<'a> Parser<'a> {
     /// Statements up to the closing brace of the function.
@@ -44,10 +44,8 @@ impl<'a> Parser<'a> {
         match name {
             "reg" => self.registers(body),
             "loc" => {
-                let file = self.scan.small()?;
-                let line = self.scan.small()?;
-                self.scan.skip_line();
-                body.push(Statement::Line(SourceLine { file, line }));
+                let statement = self.location()?;
+                body.push(statement);
                 Ok(())
             }
             "pragma" => {
@@ -62,6 +60,25 @@ impl<'a> Parser<'a> {
                 _ => self.scan.error(format!("unknown directive .{name} in a function")),
             },
         }
+    }
+
+    /// `.loc file line column{, function_name name{+offset}, inlined_at file line column}`, up to the end of the line.
+    fn location(&mut self) -> Result<Statement<'a>, PtxError> {
+        let (file, line) = (self.scan.small()?, self.scan.small()?);
+        let rest = self.scan.take_line();
+        let column = rest.split([' ', '\t', ',']).find_map(|word| word.parse().ok()).unwrap_or(0);
+        let mut caller = rest.split_once("inlined_at").and_then(|(_, place)| {
+            let mut numbers = place.split_ascii_whitespace().map(|word| word.parse().ok());
+            Some((numbers.next()??, numbers.next()??, numbers.next()??))
+        });
+        self.inlined.insert((file, line, column), caller);
+        let mut callers = vec![];
+        while let Some(place) = caller.filter(|_| callers.len() < MAX_INLINED) {
+            callers.push(SourceLine { file: place.0, line: place.1 });
+            // The line there was named before, and with it where it was inlined itself.
+            caller = self.inlined.get(&place).copied().flatten();
+        }
+        Ok(Statement::Line { line: SourceLine { file, line }, callers: callers.into() })
     }
 
     pub(super) fn registers(&mut self, body: &mut Vec<Statement<'a>>) -> Result<(), PtxError> {
@@ -163,7 +180,7 @@ impl<'a> Parser<'a> {
             }
             b'[' => {
                 self.scan.expect(b'[')?;
-                self.address()?
+                self.address(nesting)?
             }
             b'!' => {
                 self.scan.expect(b'!')?;
@@ -210,7 +227,7 @@ impl<'a> Parser<'a> {
     }
 
     /// After `[`.
-    pub(super) fn address(&mut self) -> Result<Operand<'a>, PtxError> {
+    pub(super) fn address(&mut self, nesting: u32) -> Result<Operand<'a>, PtxError> {
         let next = self.scan.peek();
         let operand = if next.is_ascii_digit() || next == b'-' {
             Operand::Address(None, self.scan.integer()? as i64)
@@ -218,6 +235,11 @@ impl<'a> Parser<'a> {
             let name = self.scan.name()?;
             Operand::Address(Some(name), self.offset()?)
         };
+        if self.scan.take(b',') {
+            let mut parts = vec![operand];
+            parts.extend(self.operands_until(b']', nesting)?);
+            return Ok(Operand::Element(parts));
+        }
         self.scan.expect(b']')?;
         Ok(operand)
     }

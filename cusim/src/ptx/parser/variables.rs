@@ -13,7 +13,11 @@ impl<'a> Parser<'a> {
         loop {
             let mut variable = self.declarator(space, ty, align, width)?;
             variable.is_extern = is_extern;
-            if self.scan.take(b'=') {
+            if variable.is_texture() && self.scan.take(b'=') {
+                // How a sampler samples.
+                self.scan.expect(b'{')?;
+                self.scan.skip_braces()?;
+            } else if self.scan.take(b'=') {
                 self.initialiser(&mut variable)?;
             }
             variables.push(variable);
