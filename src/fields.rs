@@ -67,6 +67,11 @@ impl Fields {
         self.entries.get(key).filter(|value| !value.is_null())
     }
 
+    /// Whether an entry is there and is null, where that means something else than its default.
+    pub fn is_null(&self, key: &str) -> bool {
+        self.entries.get(key).is_some_and(Value::is_null)
+    }
+
     /// Names of what is there and not `null`.
     pub fn keys(&self) -> impl Iterator<Item = &str> {
         self.entries.iter().filter(|(_, value)| !value.is_null()).map(|(key, _)| key.as_str())

@@ -22,7 +22,7 @@ const F32: f32 = 1e-5;
 /// The same text in other pieces: sums run over other numbers of terms at a time.
 const SPLIT: f32 = 1e-5;
 
-const MODELS: [&str; 3] = ["multi-head", "grouped-tied", "llama3"];
+const MODELS: [&str; 5] = ["multi-head", "grouped-tied", "llama3", "qwen2", "mistral"];
 
 pub fn fixture(name: &str) -> PathBuf {
     support::fixture("llama").join(name)

@@ -1,16 +1,17 @@
-"""llama.cpp and this engine on the same shapes, in turn: a Llama-2-7B's layers, a few of them, with random weights.
+"""llama.cpp and this engine on the same GGUF files, in turn, on the CPU.
 
     cargo build --release
-    python3 -m pip install gguf                                          # writes llama.cpp's files
+    python3 -m pip install gguf                                          # writes files
     python3 -m pip install --no-binary llama-cpp-python llama-cpp-python # builds llama.cpp for this processor
-    python3 benches/peers/llama.py [--layers 4] [--prompt 512] [--new 32] [--runs 3] [--threads 2] [--work DIR] [--json]
+    scripts/models.sh                                                    # SmolLM2, which is left out where it is missing
+    python3 benches/peers/llama.py [--layers 4] [--prompt 512] [--new 32] [--runs 3] [--threads 2] [--work DIR]
+                                   [--model FILE.gguf]... [--json]
 
-Both read the same numbers of weights in bf16 and in 8 bits (llama.cpp's q8_0, with a scale for 32 weights; ours has one
-for 128), on the CPU. Times the prompt, and new tokens one after the other, which memory bandwidth bounds;
-`fissfuse-bench` measures that bandwidth in the same turns, and the notes say how much of it we read.
+A few layers of a Llama-2-7B with random weights in F16, Q8_0 and the mixture of Q4_K_M, SmolLM2-135M, or the files that
+are given. Times the prompt, and new tokens after a prompt of one, which memory bandwidth bounds: `fissfuse-bench` measures
+that bandwidth in the same turns, and the notes say how much of it we read.
 """
 import pathlib
-import subprocess
 import tempfile
 import time
 
@@ -21,10 +22,27 @@ import numpy
 import turns
 
 WIDTH, INNER, HEADS, VOCABULARY, CONTEXT = 4096, 11008, 32, 32000, 4096
+KINDS = gguf.GGMLQuantizationType
+SMOLLM = turns.ROOT / "weights/SmolLM2-135M-Instruct.Q4_1.gguf"
 
 
-def write_gguf(path, layers, kind):
-    """A random Llama of these layers; `kind` is a quantization type of gguf."""
+def blocks(generator, kind, outputs, inputs):
+    """Random weights of a type: any codes, with scales that make the weights' deviation about 1 / sqrt(inputs)."""
+    if kind == KINDS.F16:
+        values = generator.random((outputs, inputs), dtype=numpy.float32) - numpy.float32(0.5)
+        return (values * numpy.float32(12 / inputs) ** numpy.float32(0.5)).astype(numpy.float16)
+    weights, length = gguf.GGML_QUANT_SIZES[kind]
+    made = generator.integers(0, 256, (outputs * inputs // weights, length), dtype=numpy.uint8)
+    # The deviation of codes times their scales of a block, by which its f16s are divided, and where those lie.
+    deviation, places = {KINDS.Q8_0: (74, {0: 1}), KINDS.Q4_K: (190, {0: 1, 2: 7.5}), KINDS.Q6_K: (1370, {208: 1})}[kind]
+    for at, times in places.items():
+        scale = numpy.array([times / deviation / inputs ** 0.5], dtype=numpy.float16)
+        made[:, at:at + 2] = scale.view(numpy.uint8)
+    return made.reshape(outputs, -1)
+
+
+def write_gguf(path, layers, kinds):
+    """A random Llama of these layers; `kinds` gives the type of each matrix by its name and layer."""
     writer = gguf.GGUFWriter(path, "llama")
     writer.add_context_length(CONTEXT)
     writer.add_embedding_length(WIDTH)
@@ -36,41 +54,50 @@ def write_gguf(path, layers, kind):
     writer.add_layer_norm_rms_eps(1e-5)
     writer.add_vocab_size(VOCABULARY)
     writer.add_tokenizer_model("llama")
-    writer.add_token_list([f"<{i}>".encode() for i in range(VOCABULARY)])
+    bytes_ = [f"<0x{i:02X}>" for i in range(256)]
+    others = [f"<{i}>" for i in range(VOCABULARY - 256)]
+    writer.add_token_list([token.encode() for token in bytes_ + others])
     writer.add_token_scores([0.0] * VOCABULARY)
-    writer.add_token_types([gguf.TokenType.NORMAL] * VOCABULARY)
+    types = gguf.TokenType
+    writer.add_token_types([types.BYTE] * 256 + [types.NORMAL] * (VOCABULARY - 256))
     generator = numpy.random.default_rng(0)
 
-    def matrix(name, outputs, inputs):
-        values = generator.random((outputs, inputs), dtype=numpy.float32) - numpy.float32(0.5)
-        values *= numpy.float32(12 / inputs) ** numpy.float32(0.5)
-        writer.add_tensor(name, gguf.quantize(values, kind), raw_dtype=kind)
+    def matrix(name, outputs, inputs, layer=0):
+        kind = kinds(name, layer)
+        prefix = f"blk.{layer}." if "_" in name and name != "token_embd" else ""
+        writer.add_tensor(f"{prefix}{name}.weight", blocks(generator, kind, outputs, inputs), raw_dtype=kind)
 
     def gains(name):
         writer.add_tensor(name, numpy.ones(WIDTH, dtype=numpy.float32))
 
-    matrix("token_embd.weight", VOCABULARY, WIDTH)
+    matrix("token_embd", VOCABULARY, WIDTH)
     for i in range(layers):
         for name in ("attn_q", "attn_k", "attn_v", "attn_output"):
-            matrix(f"blk.{i}.{name}.weight", WIDTH, WIDTH)
-        matrix(f"blk.{i}.ffn_gate.weight", INNER, WIDTH)
-        matrix(f"blk.{i}.ffn_up.weight", INNER, WIDTH)
-        matrix(f"blk.{i}.ffn_down.weight", WIDTH, INNER)
+            matrix(name, WIDTH, WIDTH, i)
+        matrix("ffn_gate", INNER, WIDTH, i)
+        matrix("ffn_up", INNER, WIDTH, i)
+        matrix("ffn_down", WIDTH, INNER, i)
         gains(f"blk.{i}.attn_norm.weight")
         gains(f"blk.{i}.ffn_norm.weight")
     gains("output_norm.weight")
-    matrix("output.weight", VOCABULARY, WIDTH)
+    matrix("output", VOCABULARY, WIDTH)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
 
 
+def q4_k_m(name, layer):
+    """llama.cpp's mixture: the last layer, and of every other layer the values and what leads out of the MLP, in Q6_K."""
+    wide = name == "output" or name in ("attn_v", "ffn_down") and layer % 2 == 0
+    return KINDS.Q6_K if wide else KINDS.Q4_K
+
+
 class Peer:
     def __init__(self, path, threads, prompt):
         self.llama = llama_cpp.Llama(str(path), n_ctx=prompt + 256, n_batch=prompt, n_ubatch=prompt, n_threads=threads,
                                      n_threads_batch=threads, logits_all=False, verbose=False)
-        self.prompt = [i * 37 % VOCABULARY for i in range(prompt)]
+        self.prompt = [i * 37 % self.llama.n_vocab() for i in range(prompt)]
 
     def turn(self, new):
         """Seconds of the prompt, and of a new token after its first one."""
@@ -89,24 +116,22 @@ class Peer:
 class Engine:
     """Our side of it; keeps what it measured of the machine."""
 
-    def __init__(self, args, model, precision):
-        self.args, self.figures = args, []
-        self.command = ["llm", "--model", model, "--precision", precision, "--prompt", args.prompt, "--new",
-                        args.new + 1, "--turns", 1]
+    def __init__(self, args, model):
+        self.args, self.read, self.memory = args, 0.0, 0.0
+        self.command = ["llm", "--model", model, "--prompt", f"1,{args.prompt}", "--steps", args.new, "--warmup", 1,
+                        "--runs", 1, "--ceilings"]
 
     def turn(self):
         """Seconds of the prompt, and of a new token."""
-        figures = turns.engine(self.args, *self.command)[0]["figures"]
-        self.figures.append(figures)
-        return self.args.prompt / figures["prompt_tokens_per_second"], 1 / figures["tokens_per_second"]
+        found = turns.measurements(self.args, *self.command)
+        short, long = found["results"]
+        self.read = max(self.read, short["figures"]["weight_bytes_per_second"])
+        self.memory = max(self.memory, found["ceilings"]["bytes_per_second"])
+        return long["parts"]["prompt"]["p50"], short["parts"]["token"]["p50"]
 
     def notes(self):
-        """How near the best turns came to what the machine does at most: of the prompt, and of a new token."""
-        best = lambda name: max(figures.get(name) or 0.0 for figures in self.figures)
-        flops, ceiling = best("prompt_flops_per_second"), best("bf16_flops_per_second")
-        read, memory = best("weight_bytes_per_second"), best("memory_bytes_per_second")
-        return [f"{flops / ceiling:.0%} of {ceiling / 1e9:.0f} GFLOP/s in bf16" if ceiling else "",
-                f"{read / memory:.0%} of {memory / 1e9:.1f} GB/s read" if memory else ""]
+        """How near the best turn of a new token came to the memory's bandwidth."""
+        return ["", f"{self.read / self.memory:.0%} of {self.memory / 1e9:.1f} GB/s read"]
 
 
 def main():
@@ -114,6 +139,7 @@ def main():
     parser.add_argument("--layers", type=int, default=4)
     parser.add_argument("--prompt", type=int, default=512)
     parser.add_argument("--new", type=int, default=32)
+    parser.add_argument("--model", type=pathlib.Path, action="append", default=[], help="a GGUF file to time instead")
     parser.add_argument("--work", type=pathlib.Path, help="folder for the models, kept for the next run")
     args = parser.parse_args()
     if args.device != "cpu":
@@ -121,24 +147,26 @@ def main():
     if args.small:
         args.layers, args.prompt, args.new, args.runs = 1, 16, 2, 1
     report = turns.Report(args, {"llama-cpp-python": llama_cpp.__version__})
+
+    def measure(path, where):
+        peer, engine = Peer(path, args.threads, args.prompt), Engine(args, path)
+        report.parts([f"prompt of {args.prompt}, {where}", f"a new token, {where}"], "llama.cpp",
+                     lambda: peer.turn(args.new), engine.turn, notes=engine.notes)
+
     with tempfile.TemporaryDirectory() as scratch:
         work = args.work or pathlib.Path(scratch)
         work.mkdir(parents=True, exist_ok=True)
-        ours = work / f"ours-{args.layers}"
-        if not (ours / "config.json").exists():
-            subprocess.run([args.program.with_name("fissfuse"), "llm", "random", "--preset", "7b", "--layers",
-                            str(args.layers), "--out", ours], check=True, stdout=subprocess.DEVNULL)
-        kinds = {"bf16": gguf.GGMLQuantizationType.BF16, "int8": gguf.GGMLQuantizationType.Q8_0}
-        for precision, kind in kinds.items():
-            path = work / f"peer-{args.layers}-{precision}.gguf"
+        if SMOLLM.exists() and not args.model:
+            measure(SMOLLM, "SmolLM2-135M, Q4_1")
+        for path in args.model:
+            measure(path, path.name)
+        alike = lambda kind: lambda *_: kind
+        kinds = {"Q4_K_M": q4_k_m, "Q8_0": alike(KINDS.Q8_0), "F16": alike(KINDS.F16)}
+        for name, types in kinds.items() if not args.model else []:
+            path = work / f"llama-{args.layers}-{name}.gguf"
             if not path.exists():
-                write_gguf(path, args.layers, kind)
-            where = f"{args.layers} layers of Llama-2-7B, {precision}"
-            peer, engine = Peer(path, args.threads, args.prompt), Engine(args, ours, precision)
-            name = "llama.cpp" if precision == "bf16" else "llama.cpp, q8_0"
-            report.parts([f"prompt of {args.prompt}, {where}", f"a new token, {where}"], name,
-                         lambda: peer.turn(args.new), engine.turn, notes=engine.notes)
-            del peer
+                write_gguf(path, args.layers, types)
+            measure(path, f"{args.layers} layers of Llama-2-7B, {name}")
     report.print()
 
 

@@ -24,7 +24,7 @@ PAIRS = {
     "encode-f32": ("encoders, f32", ["encode.py", "--f32"], ENCODERS),
     "encode-bf16": ("encoders, bf16", ["encode.py"], ENCODERS[:2]),
     "decode": ("layers of Llama-2-7B, bf16", ["decode.py"], ["PyTorch, SDPA"]),
-    "llama": ("layers of Llama-2-7B", ["llama.py"], ["llama.cpp", "llama.cpp, q8_0"]),
+    "llama": ("GGUF files", ["llama.py"], ["llama.cpp"]),
 }
 TINY = "--mentions 2 --candidates 3 --mean-tokens 4 --max-tokens 8 --patches 4 --d 16".split()
 

@@ -62,19 +62,7 @@ impl ChatTemplate {
     /// Reads `chat_template.jinja` or `chat_template` of `tokenizer_config.json`; `None` if there is neither. Where both
     /// are there, they must agree.
     pub fn open(folder: &Path) -> Result<Option<ChatTemplate>> {
-        let (own, config) = (folder.join(OWN), folder.join("tokenizer_config.json"));
-        let settings = if config.exists() { Some(Fields::read(&config)?) } else { None };
-        let beside = settings.as_ref().map(in_settings).transpose()?.flatten();
-        let alone = if own.exists() { Some(files::read_text(&own)?) } else { None };
-        let (path, text) = match (alone, beside) {
-            (Some(alone), Some(beside)) if alone.trim_end() != beside.trim_end() => {
-                let reason = "disagrees with `chat_template` of tokenizer_config.json; take out the one not meant";
-                return Err(Error::file(own, reason));
-            }
-            (Some(text), _) => (own, text),
-            (None, Some(text)) => (config, text),
-            (None, None) => return Ok(None),
-        };
+        let Some(Found { path, text, settings }) = found(folder)? else { return Ok(None) };
         ChatTemplate::compiled(path, &text, settings.as_ref()).map(Some)
     }
 
@@ -105,6 +93,31 @@ impl ChatTemplate {
         let template = self.environment.get_template(NAME).map_err(|e| refused(&self.path, &e))?;
         template::render(&template, context).map_err(|e| refused(&self.path, &e))
     }
+}
+
+/// The text of a template, the file that has it, and `tokenizer_config.json`.
+pub(super) struct Found {
+    path: PathBuf,
+    pub text: String,
+    settings: Option<Fields>,
+}
+
+/// The template of a directory, as [`ChatTemplate::open`] says.
+pub(super) fn found(folder: &Path) -> Result<Option<Found>> {
+    let (own, config) = (folder.join(OWN), folder.join("tokenizer_config.json"));
+    let settings = if config.exists() { Some(Fields::read(&config)?) } else { None };
+    let beside = settings.as_ref().map(in_settings).transpose()?.flatten();
+    let alone = if own.exists() { Some(files::read_text(&own)?) } else { None };
+    let (path, text) = match (alone, beside) {
+        (Some(alone), Some(beside)) if alone.trim_end() != beside.trim_end() => {
+            let reason = "disagrees with `chat_template` of tokenizer_config.json; take out the one not meant";
+            return Err(Error::file(own, reason));
+        }
+        (Some(text), _) => (own, text),
+        (None, Some(text)) => (config, text),
+        (None, None) => return Ok(None),
+    };
+    Ok(Some(Found { path, text, settings }))
 }
 
 /// A template without the marks of what the assistant says, which mean something in training alone. What is between

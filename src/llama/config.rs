@@ -1,4 +1,5 @@
-//! `config.json` of a Llama: sizes, rotary embedding, tied embeddings. Whatever this decoder does not compute is refused.
+//! `config.json` of a Llama or its kin: sizes, rotary embedding, tied embeddings. Whatever this decoder does not compute is
+//! refused.
 
 use std::path::Path;
 
@@ -30,12 +31,14 @@ pub struct LlamaConfig {
     pub kv_heads: usize,
     /// Width of a head; even.
     pub head_dim: usize,
-    /// The longest context that the model was made for, in tokens.
+    /// The longest context in tokens: what the model was made for, or its sliding window, within which it attends to all.
     pub context: usize,
     /// Added to the mean square in RMSNorm.
     pub rms_norm_eps: f32,
     /// Whether the last layer is the embedding's matrix.
     pub tied: bool,
+    /// Whether queries, keys and values have a bias (Qwen 2).
+    pub qkv_bias: bool,
     /// Rotary position embedding.
     pub rope: Rope,
     /// How `fissfuse llm quantize` packed the matrices, if it did.
@@ -69,6 +72,64 @@ pub struct QuantizedConfig {
     pub bits: usize,
 }
 
+/// Architectures that differ from Llama in little.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Family {
+    Llama,
+    /// Llama with a sliding window.
+    Mistral,
+    /// Llama with biases of queries, keys and values, and, if asked for, a sliding window.
+    Qwen2,
+}
+
+impl Family {
+    pub const ALL: [Family; 3] = [Family::Llama, Family::Mistral, Family::Qwen2];
+    pub const NAMES: &str = "`llama` (Llama 2 and 3, TinyLlama, SmolLM2 and their kin), `mistral` and `qwen2`";
+
+    /// As files name it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Family::Llama => "llama",
+            Family::Mistral => "mistral",
+            Family::Qwen2 => "qwen2",
+        }
+    }
+
+    /// Of transformers.
+    fn class(self) -> &'static str {
+        match self {
+            Family::Llama => "LlamaForCausalLM",
+            Family::Mistral => "MistralForCausalLM",
+            Family::Qwen2 => "Qwen2ForCausalLM",
+        }
+    }
+
+    /// Token numbers, width inside the MLP and longest context where transformers finds none in a configuration.
+    fn defaults(self) -> (usize, usize, u64) {
+        match self {
+            Family::Llama => (32_000, 11_008, 2048),
+            Family::Mistral => (32_000, 14_336, 131_072),
+            Family::Qwen2 => (151_936, 22_016, 32_768),
+        }
+    }
+
+    /// Tokens that a token attends to at most: within so many the decoder, which has no such window, computes the same.
+    fn window(self, fields: &Fields) -> Result<u64> {
+        let used = match self {
+            Family::Llama => false,
+            Family::Mistral => true,
+            Family::Qwen2 => fields.flag("use_sliding_window")?.unwrap_or(false),
+        };
+        let none = fields.is_null("sliding_window");
+        let window = fields.whole("sliding_window")?;
+        match (used && !none, window) {
+            (false, _) => Ok(u64::MAX),
+            (true, Some(0)) => Err(fields.wrong("sliding_window", "a size of at least 1")),
+            (true, window) => Ok(window.unwrap_or(4096)),
+        }
+    }
+}
+
 /// What `quant_method` says in directories that `fissfuse llm quantize` wrote.
 pub(super) const QUANT_METHOD: &str = "fissfuse";
 
@@ -84,18 +145,17 @@ impl LlamaConfig {
         }
         let fields = Fields::read(&path)?;
         let model_type = fields.text("model_type")?;
-        if model_type != Some("llama") {
+        let Some(family) = Family::ALL.into_iter().find(|family| model_type == Some(family.name())) else {
             let found = model_type.map_or("no model_type".into(), |m| format!("model_type `{}`", m.escape_debug()));
-            let reason = format!("has {found}; the decoder computes `llama` (Llama 2 and 3, TinyLlama and their kin)");
-            return Err(fields.error(reason));
-        }
-        LlamaConfig::of(&fields)
+            return Err(fields.error(format!("has {found}; the decoder computes {}", Family::NAMES)));
+        };
+        LlamaConfig::of(&fields, family)
     }
 
-    pub(super) fn of(fields: &Fields) -> Result<LlamaConfig> {
+    pub(super) fn of(fields: &Fields, family: Family) -> Result<LlamaConfig> {
         let hidden_size = fields.positive("hidden_size", 4096)?;
         let heads = fields.positive("num_attention_heads", 32)?;
-        let kv_heads = fields.positive("num_key_value_heads", heads)?;
+        let kv_heads = fields.positive("num_key_value_heads", if family == Family::Mistral { 8 } else { heads })?;
         let given = fields.size("head_dim")?;
         if heads > MOST_HEADS || given.is_some_and(|width| width > MOST_HEADS) {
             return Err(fields.error("has more attention heads, or wider ones, than makes sense"));
@@ -111,7 +171,8 @@ impl LlamaConfig {
             let reason = format!("{kv_heads} key and value heads do not divide {heads} attention heads");
             return Err(fields.error(reason));
         }
-        let context = fields.whole("max_position_embeddings")?.unwrap_or(2048);
+        let (words, inner, longest) = family.defaults();
+        let context = fields.whole("max_position_embeddings")?.unwrap_or(longest);
         if context == 0 {
             return Err(fields.wrong("max_position_embeddings", "a size of at least 1"));
         }
@@ -122,16 +183,17 @@ impl LlamaConfig {
         }
         fields.only("pruned_heads", &[json!({})])?;
         Ok(LlamaConfig {
-            vocab_size: fields.positive("vocab_size", 32_000)?,
+            vocab_size: fields.positive("vocab_size", words)?,
             hidden_size,
-            intermediate_size: fields.positive("intermediate_size", 11_008)?,
+            intermediate_size: fields.positive("intermediate_size", inner)?,
             layers: fields.positive("num_hidden_layers", 32)?,
             heads,
             kv_heads,
             head_dim,
-            context: usize::try_from(context).unwrap_or(usize::MAX),
+            context: usize::try_from(context.min(family.window(fields)?)).unwrap_or(usize::MAX),
             rms_norm_eps: fields.above_zero("rms_norm_eps")?.unwrap_or(1e-6),
             tied: fields.flag("tie_word_embeddings")?.unwrap_or(false),
+            qkv_bias: family == Family::Qwen2,
             rope: Rope::of(fields, context)?,
             quantized: quantized(fields)?,
         })
@@ -139,8 +201,9 @@ impl LlamaConfig {
 
     /// The `config.json` that transformers reads.
     pub(super) fn to_json(&self) -> Value {
+        let family = if self.qkv_bias { Family::Qwen2 } else { Family::Llama };
         let mut value = json!({
-            "architectures": ["LlamaForCausalLM"], "model_type": "llama", "vocab_size": self.vocab_size,
+            "architectures": [family.class()], "model_type": family.name(), "vocab_size": self.vocab_size,
             "hidden_size": self.hidden_size, "intermediate_size": self.intermediate_size,
             "num_hidden_layers": self.layers, "num_attention_heads": self.heads,
             "num_key_value_heads": self.kv_heads, "head_dim": self.head_dim,

@@ -1,4 +1,4 @@
-//! A GGUF file as a Hugging Face directory.
+//! A GGUF file as a Hugging Face directory, and a directory as a file.
 
 use std::path::Path;
 
@@ -8,20 +8,29 @@ use super::quantize::write_weights;
 use super::{Checkpoint, Precision, Source, gguf};
 use crate::error::{Error, Result};
 use crate::files;
+use crate::tensor::gguf::EXTENSION;
 use crate::tokenizer;
 
-/// Writes the model of a GGUF file to `out`, whole or not at all, as transformers reads it: its weights in f32, f16 or bf16,
-/// its tokenizer and chat template, its configuration. `on_layer` hears of each layer (done, all).
+/// Writes the model of a GGUF file to the directory `out`, whole or not at all, as transformers reads it: its weights in f32,
+/// f16 or bf16, its tokenizer and chat template, its configuration; and that of a directory to the GGUF file `out`, whose
+/// weights may be Q8_0 or Q4_0 too. `on_layer` hears of each layer (done, all).
 ///
-/// Fails if the source is a directory already, or if the precision has no place in safetensors.
+/// Fails if the precision has no place in what is written, or if a directory's tokenizer has none in a GGUF file.
 pub fn convert(
     source: &Source,
     out: &Path,
     precision: Precision,
     on_layer: impl Fn(usize, usize) + Sync,
 ) -> Result<()> {
-    let Source::Gguf(file) = source else {
-        return Err(Error::file(source.path(), "is a Hugging Face directory already"));
+    let file = match source {
+        Source::Gguf(file) => file,
+        Source::Folder(folder) if out.extension().is_some_and(|end| end == EXTENSION) => {
+            return gguf::export(folder, out, precision, on_layer);
+        }
+        Source::Folder(folder) => {
+            let reason = format!("is a Hugging Face directory and becomes a GGUF file; let --out end in .{EXTENSION}");
+            return Err(Error::file(folder, reason));
+        }
     };
     if !matches!(precision, Precision::F32 | Precision::F16 | Precision::Bf16) {
         let reason = format!("{precision} has no place in such a directory; convert to f32, f16 or bf16");

@@ -17,7 +17,7 @@ use crate::ops::linear::stored::{StoredLinear, SwiGlu};
 use crate::ops::paged_attention::{Batch, Cache, Heads, Span};
 use crate::ops::rms_norm::RmsNorm;
 use crate::ops::sample::Draw;
-use crate::tensor::{Element, Precision, Rows};
+use crate::tensor::{Element, Precision, Rows, Tensor};
 
 /// Which positions' logits a forward pass is to compute.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,6 +53,8 @@ pub struct Decoder {
 struct Layer {
     attention_norm: RmsNorm,
     qkv: StoredLinear,
+    /// Of queries, keys and values, one behind the other.
+    qkv_bias: Option<Tensor>,
     out: StoredLinear,
     mlp_norm: RmsNorm,
     gates: SwiGlu,
@@ -102,12 +104,21 @@ impl Decoder {
         let linear = |layers: &[&str]| {
             StoredLinear::new(layers.iter().map(|layer| checkpoint.matrix(layer)).collect::<Result<_>>()?, gpu)
         };
+        let bias = |layers: &[&str]| -> Result<Tensor> {
+            let parts = layers.iter().map(|layer| checkpoint.vector(&format!("{layer}.bias")));
+            let values = parts.map(|part| Ok(part?.data().to_vec())).collect::<Result<Vec<_>>>()?.concat();
+            Tensor::new([values.len()], values)?.to(gpu)
+        };
         let layer = |i: usize| -> Result<Layer> {
             let name = |part: &str| format!("model.layers.{i}.{part}");
             let [q, k, v] = ["q", "k", "v"].map(|part| name(&format!("self_attn.{part}_proj")));
             let matrix = |part: &str| checkpoint.matrix(&name(part));
             Ok(Layer {
                 attention_norm: norm(&name("input_layernorm"))?,
+                qkv_bias: match config.qkv_bias {
+                    true => Some(bias(&[&q, &k, &v])?),
+                    false => None,
+                },
                 qkv: linear(&[&q, &k, &v])?,
                 out: linear(&[&name("self_attn.o_proj")])?,
                 mlp_norm: norm(&name("post_attention_layernorm"))?,
@@ -149,7 +160,7 @@ impl Decoder {
         let mut x = self.embedding.embed(batch.tokens())?;
         for (index, layer) in self.layers.iter().enumerate() {
             let qkv = layer.qkv.forward(&layer.attention_norm.forward(&x)?)?;
-            let mut context = self.heads.attend(batch, index, qkv, caches)?;
+            let mut context = self.heads.attend(batch, index, (qkv, layer.qkv_bias.as_ref()), caches)?;
             // Behind the last keys and values only the wanted rows matter.
             if index + 1 == self.layers.len() {
                 if wanted.is_empty() {

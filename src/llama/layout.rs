@@ -19,6 +19,7 @@ const BLOCK_MATRICES: [&str; 7] = [
     "mlp.down_proj",
 ];
 const BLOCK_NORMS: [&str; 2] = ["input_layernorm", "post_attention_layernorm"];
+const BLOCK_BIASES: [&str; 3] = ["self_attn.q_proj.bias", "self_attn.k_proj.bias", "self_attn.v_proj.bias"];
 
 fn of_blocks(config: &LlamaConfig, parts: &'static [&'static str]) -> impl Iterator<Item = String> {
     (0..config.layers).flat_map(|i| parts.iter().map(move |part| format!("model.layers.{i}.{part}")))
@@ -30,9 +31,21 @@ pub fn matrices(config: &LlamaConfig) -> impl Iterator<Item = String> {
     [EMBEDDING.to_string()].into_iter().chain(of_blocks(config, &BLOCK_MATRICES)).chain(head)
 }
 
-/// Layers that have a vector of gains.
-pub fn norms(config: &LlamaConfig) -> impl Iterator<Item = String> {
-    of_blocks(config, &BLOCK_NORMS).chain([NORM.to_string()])
+/// Layers that have a vector of gains, and the biases that the model has.
+pub fn vectors(config: &LlamaConfig) -> impl Iterator<Item = String> {
+    let biases: &[_] = if config.qkv_bias { &BLOCK_BIASES } else { &[] };
+    of_blocks(config, &BLOCK_NORMS).chain([NORM.to_string()]).chain(of_blocks(config, biases))
+}
+
+/// The tensor of a layer: its weights, unless the name is that of a bias.
+pub fn tensor(layer: &str) -> String {
+    if layer.ends_with(".bias") { layer.to_string() } else { format!("{layer}.weight") }
+}
+
+/// Length of a vector of [`vectors`].
+pub fn vector_len(config: &LlamaConfig, layer: &str) -> usize {
+    let outputs = |of: &str| matrix_shape(config, of).map_or(0, |[outputs, _]| outputs);
+    layer.strip_suffix(".bias").map_or(config.hidden_size, outputs)
 }
 
 /// Shape (outputs, inputs) of a layer's matrix.

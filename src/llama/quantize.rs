@@ -41,19 +41,19 @@ pub fn quantize(folder: &Path, out: &Path, precision: Precision, on_layer: impl 
 pub(super) fn write_weights(checkpoint: &Checkpoint, out: &Path, on_layer: impl Fn(usize, usize) + Sync) -> Result<()> {
     let config = checkpoint.config();
     let matrices: Vec<String> = layout::matrices(config).collect();
-    let norms: Vec<String> = layout::norms(config).collect();
-    let mut planned: Vec<Planned> = Vec::with_capacity(matrices.len() + norms.len());
-    for layer in &matrices {
-        planned.push(Planned { layer: layer.clone(), bytes: checkpoint.matrix_bytes(layer)? });
+    let mut planned = Vec::with_capacity(matrices.len());
+    for layer in matrices {
+        planned.push(Planned { bytes: checkpoint.matrix_bytes(&layer)?, layer });
     }
-    planned.extend(norms.iter().map(|layer| Planned { layer: layer.clone(), bytes: 4 * config.hidden_size as u64 }));
+    let vector = |layer: String| Planned { bytes: 4 * layout::vector_len(config, &layer) as u64, layer };
+    planned.extend(layout::vectors(config).map(vector));
     shards::write(out, &planned, |layer| {
-        let name = format!("{layer}.weight");
+        let name = layout::tensor(layer);
         let stored = match layout::matrix_shape(config, layer) {
             Some(shape) => Stored { name, shape: shape.to_vec(), values: checkpoint.matrix(layer)?.values().clone() },
             None => {
-                let gains = checkpoint.vector(layer)?.data().to_vec();
-                Stored { name, shape: vec![gains.len()], values: Values::F32(gains.into()) }
+                let values = checkpoint.vector(layer)?.data().to_vec();
+                Stored { name, shape: vec![values.len()], values: Values::F32(values.into()) }
             }
         };
         on_layer(planned.iter().position(|p| p.layer == layer).map_or(0, |i| i + 1), planned.len());

@@ -60,6 +60,7 @@ impl Preset {
             context,
             rms_norm_eps: 1e-5,
             tied: false,
+            qkv_bias: false,
             rope: Rope { theta: 10_000.0, scaling: RopeScaling::None },
             quantized: None,
         };
@@ -125,16 +126,16 @@ fn write_files<'a>(
 }
 
 /// Writes the weights alone: uniform values by Philox, so that any other program can draw the same
-/// (tests/fixtures/llama/make.py does). Tensor number t, in the order of [`layout::matrices`] and then the norms, takes the
+/// (tests/fixtures/llama/make.py does). Tensor number t, in the order of [`layout::matrices`] and [`layout::vectors`], takes the
 /// numbers of key `seed` at the counters (block, 0, t, 7), four at a time; a matrix (outputs, inputs) scales them to a
-/// variance of 1 / inputs, the embedding to 1; gains lie within 0.1 of 1.
+/// variance of 1 / inputs, the embedding to 1; gains lie within 0.1 of 1, biases of 0.
 fn write_weights(folder: &Path, config: &LlamaConfig, precision: Precision, seed: u64) -> Result<()> {
     let size = bytes_of(precision);
     let matrices: Vec<String> = layout::matrices(config).collect();
-    let names: Vec<String> = matrices.iter().cloned().chain(layout::norms(config)).collect();
+    let names: Vec<String> = matrices.iter().cloned().chain(layout::vectors(config)).collect();
     let shape = |layer: &str| match layout::matrix_shape(config, layer) {
         Some(shape) => shape.to_vec(),
-        None => vec![config.hidden_size],
+        None => vec![layout::vector_len(config, layer)],
     };
     let planned: Vec<Planned> = names
         .iter()
@@ -150,11 +151,11 @@ fn write_weights(folder: &Path, config: &LlamaConfig, precision: Precision, seed
             [_, inputs] => (3.0 / inputs as f32).sqrt(),
             _ => 0.1,
         };
-        let offset = if shape.len() == 1 { 1.0 } else { 0.0 };
+        let offset = if shape.len() == 1 && !layer.ends_with(".bias") { 1.0 } else { 0.0 };
         values.iter_mut().for_each(|x| *x = *x * scale + offset);
         let (rows, columns) = (shape[0], shape.get(1).copied().unwrap_or(1));
         let values = Weight::new(rows, columns, Values::F32(values.into()))?.to(precision)?.values().clone();
-        Ok(vec![Stored { name: format!("{layer}.weight"), shape, values }])
+        Ok(vec![Stored { name: layout::tensor(layer), shape, values }])
     })
 }
 

@@ -70,6 +70,11 @@ impl BlockType {
         }
     }
 
+    /// As ggml names it, in small letters.
+    pub fn name(self) -> &'static str {
+        self.facts().0
+    }
+
     /// The type that has this number in a file.
     pub fn numbered(number: u32) -> Option<BlockType> {
         BlockType::ALL.into_iter().find(|kind| kind.number() == number)
@@ -118,7 +123,7 @@ impl BlockType {
 
 impl fmt::Display for BlockType {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        f.write_str(self.facts().0)
+        f.write_str(self.name())
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use clap::builder::PossibleValue;
 use serde::{Deserialize, Serialize};
 
 use super::BlockType;
@@ -64,7 +65,7 @@ impl Element {
 }
 
 /// What weights are kept and multiplied in; sums are f32 in any case.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Precision {
     /// 32-bit floats: the reference.
@@ -78,13 +79,56 @@ pub enum Precision {
     Int8,
     /// 4-bit integers with one scale for 64 weights of a row.
     Int4,
-    /// In blocks of a GGUF file; only such files bring them.
-    #[value(skip)]
+    /// In the blocks of GGUF files: such files bring all types, and Q8_0 and Q4_0 are made here too.
     #[serde(untagged)]
     Blocks(BlockType),
 }
 
+impl clap::ValueEnum for Precision {
+    fn value_variants<'a>() -> &'a [Precision] {
+        &[
+            Precision::F32,
+            Precision::F16,
+            Precision::Bf16,
+            Precision::Int8,
+            Precision::Int4,
+            Precision::Blocks(BlockType::Q8_0),
+            Precision::Blocks(BlockType::Q4_0),
+        ]
+    }
+
+    fn to_possible_value(&self) -> Option<PossibleValue> {
+        let help = match self {
+            Precision::F32 => "32-bit floats: the reference",
+            Precision::F16 => "16-bit floats with 11 significant bits, as the files of Llama 2 are",
+            Precision::Bf16 => "16-bit floats with 8 significant bits, as the files of Llama 3 are",
+            Precision::Int8 => "8-bit integers with one scale for 128 (or 64) weights of a row",
+            Precision::Int4 => "4-bit integers with one scale for 64 weights of a row",
+            Precision::Blocks(BlockType::Q8_0) => {
+                "8-bit integers with one scale for 32 weights, as GGUF files have them"
+            }
+            Precision::Blocks(BlockType::Q4_0) => {
+                "4-bit integers with one scale for 32 weights, as GGUF files have them"
+            }
+            Precision::Blocks(_) => return None,
+        };
+        Some(PossibleValue::new(self.name()).help(help))
+    }
+}
+
 impl Precision {
+    /// As it is asked for.
+    fn name(self) -> &'static str {
+        match self {
+            Precision::F32 => "f32",
+            Precision::F16 => "f16",
+            Precision::Bf16 => "bf16",
+            Precision::Int8 => "int8",
+            Precision::Int4 => "int4",
+            Precision::Blocks(kind) => kind.name(),
+        }
+    }
+
     /// Type of the activations that go with weights of this precision on a device.
     pub fn element(self) -> Element {
         match self {
@@ -114,13 +158,6 @@ impl From<Precision> for Element {
 
 impl fmt::Display for Precision {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        f.write_str(match self {
-            Precision::F32 => "f32",
-            Precision::F16 => "f16",
-            Precision::Bf16 => "bf16",
-            Precision::Int8 => "int8",
-            Precision::Int4 => "int4",
-            Precision::Blocks(kind) => return kind.fmt(f),
-        })
+        f.write_str(self.name())
     }
 }

@@ -4,14 +4,14 @@ use clap::ValueEnum;
 use fissfuse::device::DeviceChoice;
 use fissfuse::device::cuda::Arithmetic;
 use fissfuse::llama::{LlamaConfig, Precision, Preset};
-use fissfuse::profile::decoding::{DecodingBench, PROMPT, TOKEN};
+use fissfuse::profile::decoding::{DecodingBench, RandomLlama};
 
 use super::session::Session;
 use super::values::{Values, combinations, expect_few, once, value};
 
 /// Time of prompts and of the tokens that follow them, in layers of a Llama with random weights.
 ///
-/// `llm` measures a model from its files, beside what the machine can do.
+/// `llm` measures a model from its files.
 #[derive(clap::Args)]
 pub struct DecodeArgs {
     /// Sizes of the Llama.
@@ -64,23 +64,13 @@ pub fn decode(args: DecodeArgs, session: &mut Session) -> anyhow::Result<()> {
     for precision in precisions {
         for row in &rows {
             let config = LlamaConfig { layers: value(row, "layers"), ..preset.clone() };
-            let (sequences, prompt) = (value(row, "sequences"), value(row, "prompt"));
-            let bench = DecodingBench::new(&config, precision, (sequences, prompt), gpu.as_ref())?;
+            let RandomLlama { llama, .. } = &RandomLlama::new(&config, precision, gpu.as_ref())?;
+            let bench = DecodingBench::new(llama, value(row, "sequences"), value(row, "prompt"));
             let mut parameters = row.clone();
             parameters.insert("precision".into(), precision.to_string().into());
             let steps = value(row, "steps");
             let measured = session.measure("decoding", parameters, |laps| bench.run(steps, laps))?;
-            let rate = |part: &str, amount: f64| measured.parts.get(part).map_or(f64::NAN, |time| amount / time.p50());
-            let (flops, bytes) = (bench.prefill_flops(), bench.step_bytes() as f64);
-            let rates = [
-                ("prompt_flops", flops),
-                ("prompt_flops_per_second", rate(PROMPT, flops)),
-                ("prompt_tokens_per_second", rate(PROMPT, (sequences * prompt) as f64)),
-                ("weight_bytes", bytes),
-                ("weight_bytes_per_second", rate(TOKEN, bytes)),
-                ("tokens_per_second", rate(TOKEN, sequences as f64)),
-            ];
-            session.push(rates.into_iter().fold(measured, |row, (name, rate)| row.with(name, rate)));
+            session.push(bench.with_rates(measured));
         }
     }
     Ok(())

@@ -2,78 +2,65 @@
 
 use std::path::PathBuf;
 
-use fissfuse::llama::{Llama, Precision};
-use fissfuse::profile::llama::LlamaRates;
-use fissfuse::profile::measurement::Measurement;
-use serde_json::{Map, Value, json};
+use fissfuse::device::DeviceChoice;
+use fissfuse::device::cuda::Arithmetic;
+use fissfuse::encoder::Fingerprint;
+use fissfuse::llama::{Llama, Precision, Source};
+use fissfuse::profile::decoding::DecodingBench;
 
-use super::at_least_one;
 use super::session::Session;
 use super::values::{Values, combinations, expect_few, once, value};
-use super::work::fingerprint_of_folder;
 
-/// Tokens per second of a Llama on the CPU, beside the memory's bandwidth and the processor's bf16 ceiling.
+/// Time of prompts and of the tokens that follow them, in a Llama from its files; with --ceilings beside what the machine does.
 ///
 /// `fissfuse llm random --preset 7b --layers 4 --out DIR` writes a model of any size to measure.
 #[derive(clap::Args)]
 pub struct LlmArgs {
-    /// Hugging Face directory of a Llama.
-    #[arg(long, value_name = "DIR")]
+    /// GGUF file, or Hugging Face directory, of a Llama.
+    #[arg(long, value_name = "PATH")]
     pub model: PathBuf,
 
     /// What the weights are kept in; each value is a row [default: as in the files].
     #[arg(long, value_enum, value_delimiter = ',')]
     precision: Vec<Precision>,
 
-    /// Tokens of the prompt.
+    /// Sequences that go through together.
+    #[arg(long, default_value = "1", value_name = "LIST")]
+    sequences: Values,
+
+    /// Tokens of each prompt.
     #[arg(long, default_value = "512", value_name = "LIST")]
     prompt: Values,
 
-    /// New tokens of a turn.
+    /// Steps after the prompts, each a token more of each sequence.
     #[arg(long, default_value = "32", value_name = "LIST")]
-    new: Values,
+    steps: Values,
 
-    /// Turns, of which the best counts.
-    #[arg(long, default_value_t = 3, value_parser = at_least_one())]
-    turns: usize,
+    /// What computes: cpu, cuda, cuda:N, or auto, which takes a CUDA device if a usable one is found.
+    #[arg(long, value_name = "DEVICE", default_value_t)]
+    device: DeviceChoice,
 }
 
 pub fn llm(args: LlmArgs, session: &mut Session) -> anyhow::Result<()> {
-    let rows = combinations(&[("prompt", &args.prompt), ("new", &args.new)])?;
+    let rows = combinations(&[("sequences", &args.sequences), ("prompt", &args.prompt), ("steps", &args.steps)])?;
     let asked: Vec<Option<Precision>> = match args.precision.is_empty() {
         true => vec![None],
         false => once(args.precision).into_iter().map(Some).collect(),
     };
     expect_few(&[("sizes", rows.len()), ("precision", asked.len())])?;
-    session.begin("llm", None)?;
-    session.set("turns", args.turns);
-    session.set("model", fingerprint_of_folder(&args.model)?);
+    let gpu = args.device.open(Arithmetic::Mixed)?;
+    session.begin("llm", gpu.as_ref())?;
+    session.set("model", Fingerprint::of_files(&Source::open(&args.model)?.files()?)?.as_str());
     for precision in asked {
-        let llama = Llama::open(&args.model, precision, None)?;
+        let llama = Llama::open(&args.model, precision, gpu.as_ref())?;
         for row in &rows {
-            session.next_row()?;
-            let rates = LlamaRates::measure(&llama, value(row, "prompt"), value(row, "new"), args.turns)?;
-            let mut parameters: Map<String, Value> = row.clone();
-            parameters.insert("precision".into(), json!(llama.precision().to_string()));
-            session.push(measurement(parameters, &rates));
+            let bench = DecodingBench::new(&llama, value(row, "sequences"), value(row, "prompt"));
+            let mut parameters = row.clone();
+            parameters.insert("precision".into(), llama.precision().to_string().into());
+            let steps = value(row, "steps");
+            let measured = session.measure("decoding", parameters, |laps| bench.run(steps, laps))?;
+            session.push(bench.with_rates(measured));
         }
     }
     Ok(())
-}
-
-fn measurement(parameters: Map<String, Value>, rates: &LlamaRates) -> Measurement {
-    let flops = rates.prefill * rates.prefill_flops / rates.prompt as f64;
-    let read = rates.decode * rates.bytes_per_token as f64;
-    let ceiling = rates.ceiling.unwrap_or(f64::NAN);
-    let figures = [
-        ("prompt_tokens_per_second", rates.prefill),
-        ("prompt_flops_per_second", flops),
-        ("bf16_flops_per_second", ceiling),
-        ("share_of_bf16", flops / ceiling),
-        ("tokens_per_second", rates.decode),
-        ("weight_bytes_per_second", read),
-        ("memory_bytes_per_second", rates.bandwidth),
-        ("share_of_memory", read / rates.bandwidth),
-    ];
-    figures.into_iter().fold(Measurement::new("llama", parameters), |row, (name, figure)| row.with(name, figure))
 }

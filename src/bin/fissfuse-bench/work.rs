@@ -27,17 +27,6 @@ pub fn fingerprint_of_file(path: &Path) -> anyhow::Result<String> {
     Ok(Fingerprint::of(folder, &[name])?.as_str().to_string())
 }
 
-/// Tells a language model's files from another's.
-pub fn fingerprint_of_folder(folder: &Path) -> anyhow::Result<String> {
-    let listed = std::fs::read_dir(folder).map_err(fissfuse::Error::io(folder, "read"))?;
-    let names = listed.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
-    let of_a_model = |name: &String| [".json", ".safetensors"].iter().any(|end| name.ends_with(end));
-    let mut names: Vec<String> = names.filter(of_a_model).collect();
-    names.sort_unstable();
-    let names: Vec<&str> = names.iter().map(String::as_str).collect();
-    Ok(Fingerprint::of(folder, &names)?.as_str().to_string())
-}
-
 /// Sizes of a step in the paper.
 #[derive(Clone, Copy, ValueEnum)]
 pub enum Preset {

@@ -10,7 +10,7 @@ use fissfuse::encoder::{self, Compute};
 use fissfuse::llama::{self, LlamaConfig};
 use fissfuse::model::ModelConfig;
 use fissfuse::profile::data_sheet::{DataSheet, data_sheet};
-use fissfuse::profile::decoding::{self, DecodingBench};
+use fissfuse::profile::decoding::{self, DecodingBench, RandomLlama};
 use fissfuse::profile::flops::training_step;
 use fissfuse::profile::latency::{AtHand, LatencyBench};
 use fissfuse::profile::layers::{LayerBench, VIT_LAYERS};
@@ -112,7 +112,8 @@ fn measure(gpu: &Gpu) -> anyhow::Result<Vec<Measurement>> {
     let flops = layers.cost()?.forward as f64;
     rows.push(time(format!("layers of ViT-B/32, {ENCODED} images"), &mut |_| layers.run())?.with_rate("flops", flops));
     let config = LlamaConfig { layers: DECODER_LAYERS, ..llama::Preset::SevenB.config() };
-    let decoder = DecodingBench::new(&config, llama::Precision::Bf16, (1, PROMPT), Some(gpu))?;
+    let RandomLlama { llama, .. } = &RandomLlama::new(&config, llama::Precision::Bf16, Some(gpu))?;
+    let decoder = DecodingBench::new(llama, 1, PROMPT);
     let decoded = time("decoding".into(), &mut |laps| decoder.run(TOKENS, laps))?;
     let part = |name: String, part: &str| {
         let seconds = decoded.parts.get(part).cloned();

@@ -107,18 +107,18 @@ struct Quantize {
     precision: Precision,
 }
 
-/// Write the model of a GGUF file as a Hugging Face directory.
+/// Write the model of a GGUF file as a Hugging Face directory, or that of a directory as a GGUF file.
 #[derive(clap::Args)]
 struct Convert {
-    /// The GGUF file, the first of several.
-    #[arg(long, value_name = "FILE")]
+    /// The GGUF file, the first of several, or the directory.
+    #[arg(long, value_name = "PATH")]
     model: PathBuf,
 
-    /// Folder of the directory.
-    #[arg(long, value_name = "DIR")]
+    /// Folder of the directory, or the file, whose name ends in .gguf.
+    #[arg(long, value_name = "PATH")]
     out: PathBuf,
 
-    /// f32, f16 or bf16.
+    /// f32, f16 or bf16; in a GGUF file also q8_0 or q4_0.
     #[arg(long, value_enum, default_value = "f16")]
     precision: Precision,
 }

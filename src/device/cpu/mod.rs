@@ -25,5 +25,5 @@ mod memory;
 pub mod vector;
 
 pub use buffer::{Buffer, HalfBuffer};
-pub use instructions::{has_bf16, has_integers};
+pub use instructions::{has_bf16, has_floats, has_integers};
 pub use memory::{available_memory, large_array, read_bandwidth};

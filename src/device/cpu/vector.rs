@@ -5,7 +5,8 @@
 
 use half::{bf16, f16};
 
-const LANES: usize = 16;
+/// Values that are summed side by side.
+pub const LANES: usize = 16;
 
 #[inline(always)]
 fn total(lanes: [f32; LANES]) -> f32 {
@@ -41,6 +42,23 @@ fn fold2(x: &[f32], y: &[f32], f: impl Fn(f32, f32, f32) -> f32) -> f32 {
 #[inline(always)]
 pub fn dot(x: &[f32], y: &[f32]) -> f32 {
     fold2(x, y, |sum, x, y| x.mul_add(y, sum))
+}
+
+/// Products of a row with several others, each with the bits of [`dot`]: the row is read once for all of them. What is left
+/// of the lengths, which are the same, by 16 is left out.
+#[inline(always)]
+pub fn dots<const N: usize>(row: &[f32], others: [&[f32]; N]) -> [f32; N] {
+    let row = row.as_chunks::<LANES>().0;
+    let others = others.map(|other| &other.as_chunks::<LANES>().0[..row.len()]);
+    let mut lanes = [[0.0; LANES]; N];
+    for (at, row) in row.iter().enumerate() {
+        for (lanes, other) in lanes.iter_mut().zip(&others) {
+            for i in 0..LANES {
+                lanes[i] = other[at][i].mul_add(row[i], lanes[i]);
+            }
+        }
+    }
+    lanes.map(total)
 }
 
 /// Σ x_i
@@ -125,23 +143,53 @@ pub fn round_bf16(out: &mut [bf16], x: &[f32]) {
     }
 }
 
-/// Codes of up to 127 in magnitude with x ≈ step · code. Returns the step and the sum of the codes.
+/// Codes of up to 127 in magnitude with x ≈ step · code. Returns the step, which is a NaN if one of x is and not finite if
+/// one of x is not, and the sum of the codes.
 #[inline(always)]
 pub fn quantize(codes: &mut [i8], x: &[f32]) -> (f32, i32) {
-    let mut lanes = [0.0f32; LANES];
-    for x in x.chunks(LANES) {
-        lanes.iter_mut().zip(x).for_each(|(max, x)| *max = max.max(x.abs()));
-    }
-    let largest = lanes.into_iter().fold(0.0, f32::max);
-    let scale = if largest > 0.0 { 127.0 / largest } else { 0.0 };
+    const LARGEST: f32 = 127.0;
+    let largest = largest(x);
+    let scale = if largest > 0.0 { LARGEST / largest } else { 0.0 };
     let mut sum = 0;
-    for (code, x) in codes.iter_mut().zip(x) {
-        // Adding 1.5 * 2^23 rounds to an integer, which stays in the low bits.
-        let bits = x.mul_add(scale, 12_582_912.0).to_bits() as i8;
-        *code = bits;
-        sum += bits as i32;
+    for (code, &x) in codes.iter_mut().zip(x) {
+        *code = nearest(x, scale) as i8;
+        sum += i32::from(*code);
     }
-    (largest / 127.0, sum)
+    (largest / LARGEST, sum)
+}
+
+/// The same with codes of up to 32,639, the most whose upper byte is at most 127: `256 · upper + lower`.
+#[inline(always)]
+pub fn quantize_finely(upper: &mut [i8], lower: &mut [i8], x: &[f32]) -> (f32, i32) {
+    const LARGEST: f32 = 32_639.0;
+    let largest = largest(x);
+    let scale = if largest > 0.0 { LARGEST / largest } else { 0.0 };
+    let mut sum = 0;
+    for ((upper, lower), &x) in upper.iter_mut().zip(lower).zip(x) {
+        let code = nearest(x, scale);
+        (*upper, *lower) = (((code + 128) >> 8) as i8, code as i8);
+        sum += 256 * i32::from(*upper) + i32::from(*lower);
+    }
+    (largest / LARGEST, sum)
+}
+
+/// The largest magnitude of x; a NaN counts as the largest.
+#[inline(always)]
+fn largest(x: &[f32]) -> f32 {
+    let mut lanes = [0; LANES];
+    for x in x.chunks(LANES) {
+        // Floats without a sign are in the order of their bits.
+        lanes.iter_mut().zip(x).for_each(|(max, x)| *max = (*max).max(x.abs().to_bits()));
+    }
+    f32::from_bits(lanes.into_iter().fold(0, u32::max))
+}
+
+/// The integer nearest to x times a scale, of at most 2^22 in magnitude, without a branch.
+#[inline(always)]
+fn nearest(x: f32, scale: f32) -> i32 {
+    // Adding 1.5 · 2^23 rounds to an integer, which stays in the low bits.
+    const SHIFT: f32 = 12_582_912.0;
+    x.mul_add(scale, SHIFT).to_bits() as i32 - SHIFT.to_bits() as i32
 }
 
 /// max(x, 0), in place.

@@ -46,11 +46,11 @@ impl HuggingFace {
             known.insert(layout::scale_name(&layer));
             known.insert(name);
         }
-        for layer in layout::norms(&self.config) {
-            let name = format!("{layer}.weight");
+        for layer in layout::vectors(&self.config) {
+            let name = layout::tensor(&layer);
             match self.shards.reader(&name) {
                 Ok(reader) => {
-                    let (found, needed) = (reader.shape(&name)?, [self.config.hidden_size]);
+                    let (found, needed) = (reader.shape(&name)?, [layout::vector_len(&self.config, &layer)]);
                     if found != needed {
                         return Err(reader.error(&name, format!("has shape {found:?}, config.json says {needed:?}")));
                     }
@@ -160,8 +160,8 @@ impl Stored for HuggingFace {
     }
 
     fn vector(&self, layer: &str) -> Result<Tensor> {
-        let name = format!("{layer}.weight");
-        self.shards.reader(&name)?.tensor_of(&name, &[self.config.hidden_size])
+        let name = layout::tensor(layer);
+        self.shards.reader(&name)?.tensor_of(&name, &[layout::vector_len(&self.config, layer)])
     }
 
     fn error(&self, layer: &str, reason: String) -> Error {

@@ -10,7 +10,7 @@ use super::{LlamaConfig, Source, layout};
 use crate::bytes::Bytes;
 use crate::device::Gpu;
 use crate::error::{Error, Result};
-use crate::tensor::{Bits, Precision, Tensor, Weight};
+use crate::tensor::{Bits, BlockType, Precision, Tensor, Weight};
 
 /// Weights as files have them, by the names of their layers, such as `model.layers.0.self_attn.q_proj`.
 pub(super) trait Stored: Send + Sync {
@@ -20,7 +20,7 @@ pub(super) trait Stored: Send + Sync {
     /// A layer's matrix (outputs, inputs), mapped where that is possible.
     fn matrix(&self, layer: &str) -> Result<Weight>;
 
-    /// The gains of a norm (hidden_size).
+    /// The gains of a norm (hidden_size), or a bias (outputs), such as `model.layers.0.self_attn.q_proj.bias`.
     fn vector(&self, layer: &str) -> Result<Tensor>;
 
     /// An error about a layer's matrix.
@@ -79,13 +79,14 @@ impl Checkpoint {
         self.precision
     }
 
-    /// What a layer's matrix is converted to: the last layer keeps 8 bits where the blocks have 4, an embedding of its own
-    /// stays as it is, since a token reads only one of its rows.
+    /// What a layer's matrix is converted to: the last layer keeps 8 bits where the blocks have 4, and so does the embedding
+    /// in types of GGUF files. Else one of its own stays as it is, since a token reads only one of its rows.
     fn converted(&self, layer: &str) -> Option<Precision> {
         let converted = self.converted?;
-        match (converted.bits(), layer) {
-            (Some(_), layout::EMBEDDING) if !self.config.tied => None,
-            (Some(_), layout::EMBEDDING | layout::HEAD) => Some(Precision::Int8),
+        match (converted, layer) {
+            (Precision::Blocks(_), layout::EMBEDDING | layout::HEAD) => Some(Precision::Blocks(BlockType::Q8_0)),
+            (Precision::Int8 | Precision::Int4, layout::EMBEDDING) if !self.config.tied => None,
+            (Precision::Int8 | Precision::Int4, layout::EMBEDDING | layout::HEAD) => Some(Precision::Int8),
             _ => Some(converted),
         }
     }
@@ -99,13 +100,15 @@ impl Checkpoint {
         }
     }
 
+    /// What [`Checkpoint::matrix`] gives a layer's matrix in.
+    pub(super) fn precision_of(&self, layer: &str) -> Result<Precision> {
+        self.converted(layer).map_or_else(|| self.stored.precision(layer), Ok)
+    }
+
     /// Bytes of what [`Checkpoint::matrix`] gives, scales included.
     pub(super) fn matrix_bytes(&self, layer: &str) -> Result<u64> {
         let Some([rows, columns]) = layout::matrix_shape(&self.config, layer) else { return Ok(0) };
-        let precision = match self.converted(layer) {
-            Some(precision) => precision,
-            None => self.stored.precision(layer)?,
-        };
+        let precision = self.precision_of(layer)?;
         let scales = precision.bits().map_or(0, |bits: Bits| 2 * columns / bits.group(columns).unwrap_or(columns));
         Ok((rows * (precision.bytes(columns) + scales)) as u64)
     }
@@ -116,7 +119,7 @@ impl Checkpoint {
         layout::matrices(&self.config).filter(read_whole).map(|layer| self.matrix_bytes(&layer)).sum()
     }
 
-    /// The gains of a norm, such as `model.norm`.
+    /// The gains of a norm, such as `model.norm`, or a bias, such as `model.layers.0.self_attn.q_proj.bias`.
     pub fn vector(&self, layer: &str) -> Result<Tensor> {
         self.stored.vector(layer)
     }

@@ -1,22 +1,23 @@
-//! A Llama in a GGUF file: its settings, names and tokenizer, as a Hugging Face directory would have them.
+//! A Llama in a GGUF file: its settings, names and tokenizer, as a Hugging Face directory would have them, and the way back.
 
+mod export;
 mod tokenizer;
+mod vocabulary;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
 
+pub use self::export::export;
 pub use self::tokenizer::{settings as tokenizer_settings, tokenizer};
 use super::checkpoint::Stored;
+use super::config::Family;
 use super::{GenerationConfig, LlamaConfig, Rope, RopeScaling, layout};
 use crate::error::{Error, Result};
 use crate::fields::Fields;
 use crate::tensor::gguf::Gguf;
 use crate::tensor::{Precision, Tensor, Weight};
-
-/// The one architecture whose files the decoder computes.
-const ARCHITECTURE: &str = "llama";
 
 /// Divisors of the rotary frequencies, in files of Llama 3.1 and later.
 const FREQUENCIES: &str = "rope_freqs.weight";
@@ -44,8 +45,9 @@ const OF_BLOCKS: [(&str, &str); 9] = [
 fn name(layer: &str) -> String {
     let of_block = |rest: &str| {
         let (number, part) = rest.split_once('.')?;
+        let (part, kind) = part.strip_suffix(".bias").map_or((part, "weight"), |part| (part, "bias"));
         let (_, theirs) = OF_BLOCKS.iter().find(|(ours, _)| *ours == part)?;
-        Some(format!("blk.{number}.{theirs}.weight"))
+        Some(format!("blk.{number}.{theirs}.{kind}"))
     };
     match layer {
         layout::EMBEDDING => "token_embd.weight".into(),
@@ -55,17 +57,22 @@ fn name(layer: &str) -> String {
     }
 }
 
+/// The architecture. Mistral's files say `llama`.
+fn family(file: &Gguf) -> Result<Family> {
+    match file.text("general.architecture")? {
+        Some("llama") => Ok(Family::Llama),
+        Some("qwen2") => Ok(Family::Qwen2),
+        found => {
+            let found = found.map_or("no architecture".into(), |a| format!("the architecture `{}`", a.escape_debug()));
+            Err(file.error(format!("has {found}; the decoder computes {}", Family::NAMES)))
+        }
+    }
+}
+
 /// Sizes and constants. Fails if the file holds another architecture, or something that the decoder does not compute.
 pub fn config(file: &Gguf) -> Result<LlamaConfig> {
-    let architecture = file.text("general.architecture")?;
-    if architecture != Some(ARCHITECTURE) {
-        let found =
-            architecture.map_or("no architecture".into(), |a| format!("the architecture `{}`", a.escape_debug()));
-        let reason =
-            format!("has {found}; the decoder computes `llama` (Llama 2 and 3, TinyLlama, SmolLM2 and their kin)");
-        return Err(file.error(reason));
-    }
-    let key = |name: &str| format!("{ARCHITECTURE}.{name}");
+    let family = family(file)?;
+    let key = |name: &str| format!("{}.{name}", family.name());
     let whole = |name: &str| file.whole(&key(name));
     if whole("expert_count")?.is_some_and(|experts| experts > 0) {
         return Err(file.error("is a mixture of experts, which the decoder does not compute; take a dense Llama"));
@@ -89,6 +96,10 @@ pub fn config(file: &Gguf) -> Result<LlamaConfig> {
             entries.insert(ours.into(), value.into());
         }
     }
+    if let Some(window) = whole("attention.sliding_window")?.filter(|&window| window > 0) {
+        entries["max_position_embeddings"] =
+            entries["max_position_embeddings"].as_u64().unwrap_or(0).min(window).into();
+    }
     if let Some(theta) = file.number(&key("rope.freq_base"))? {
         entries.insert("rope_theta".into(), theta.into());
     }
@@ -97,10 +108,10 @@ pub fn config(file: &Gguf) -> Result<LlamaConfig> {
     };
     entries.insert("vocab_size".into(), words.into());
     entries.insert("tie_word_embeddings".into(), (!file.contains(&name(layout::HEAD))).into());
-    if let Some(scaling) = scaling(file)? {
+    if let Some(scaling) = scaling(file, family)? {
         entries.insert("rope_scaling".into(), scaling);
     }
-    let mut config = LlamaConfig::of(&Fields::of(file.path(), entries))?;
+    let mut config = LlamaConfig::of(&Fields::of(file.path(), entries), family)?;
     for width in ["rope.dimension_count", "attention.value_length"] {
         if whole(width)?.is_some_and(|found| found != config.head_dim as u64) {
             return Err(file.wrong(&key(width), &format!("{}, the width of a head", config.head_dim)));
@@ -131,15 +142,15 @@ pub fn generation(file: &Gguf) -> Result<GenerationConfig> {
 }
 
 /// How positions are stretched, as `config.json` says it.
-fn scaling(file: &Gguf) -> Result<Option<Value>> {
-    let (kind, factor) = ("llama.rope.scaling.type", "llama.rope.scaling.factor");
-    match file.text(kind)? {
+fn scaling(file: &Gguf, family: Family) -> Result<Option<Value>> {
+    let [kind, factor] = ["type", "factor"].map(|name| format!("{}.rope.scaling.{name}", family.name()));
+    match file.text(&kind)? {
         None | Some("none") => Ok(None),
-        Some("linear") => match file.number(factor)? {
+        Some("linear") => match file.number(&factor)? {
             Some(factor) => Ok(Some(json!({"rope_type": "linear", "factor": factor}))),
-            None => Err(file.wrong(factor, "a number above 0")),
+            None => Err(file.wrong(&factor, "a number above 0")),
         },
-        Some(_) => Err(file.wrong(kind, "`none` or `linear`, or divisors of the frequencies, as Llama 3.1 has them")),
+        Some(_) => Err(file.wrong(&kind, "`none` or `linear`, or divisors of the frequencies, as Llama 3.1 has them")),
     }
 }
 
@@ -168,6 +179,7 @@ fn divided(file: &Gguf, config: &LlamaConfig) -> Result<Rope> {
 /// The weights of a file whose names and shapes are the configuration's.
 pub struct InGguf {
     file: Arc<Gguf>,
+    family: Family,
     config: LlamaConfig,
 }
 
@@ -175,12 +187,14 @@ impl InGguf {
     /// Fails if a tensor is missing, has another shape than the settings say, or is none that the decoder reads.
     pub fn open(file: &Arc<Gguf>, config: &LlamaConfig) -> Result<InGguf> {
         if config.layers > file.names().count() {
-            return Err(file.error(format!("`llama.block_count` is {}, but it has not as many tensors", config.layers)));
+            let reason = format!("it has {} blocks by its settings, but not as many tensors", config.layers);
+            return Err(file.error(reason));
         }
         let mut known = BTreeSet::from([FREQUENCIES.to_string()]);
-        for layer in layout::matrices(config).chain(layout::norms(config)) {
+        for layer in layout::matrices(config).chain(layout::vectors(config)) {
             let name = name(&layer);
-            let wanted = layout::matrix_shape(config, &layer).map_or(vec![config.hidden_size], |shape| shape.to_vec());
+            let vector = || vec![layout::vector_len(config, &layer)];
+            let wanted = layout::matrix_shape(config, &layer).map_or_else(vector, |shape| shape.to_vec());
             let found = file.shape(&name)?;
             if found != wanted {
                 return Err(
@@ -190,7 +204,7 @@ impl InGguf {
             known.insert(name);
         }
         match file.names().find(|name| !known.contains(*name)) {
-            None => Ok(InGguf { file: Arc::clone(file), config: config.clone() }),
+            None => Ok(InGguf { file: Arc::clone(file), family: family(file)?, config: config.clone() }),
             Some(name) => {
                 let reason =
                     "is no tensor of a Llama as the file's settings describe it; the decoder would leave it out";
@@ -205,12 +219,13 @@ impl Stored for InGguf {
         self.file.precision(&name(layer))
     }
 
-    /// Rows of queries and keys are put back into the order of Hugging Face's checkpoints: the file has them as the original
-    /// Llama did, whose rotary embedding turns neighbours (2i, 2i + 1) where ours turns halves (i, i + half). Rows move as
+    /// Rows of a Llama's queries and keys are put back into the order of Hugging Face's checkpoints: the file has them as the
+    /// original Llama did, whose rotary embedding turns neighbours (2i, 2i + 1) where ours turns halves (i, i + half). Rows move as
     /// they are, whatever their numbers.
     fn matrix(&self, layer: &str) -> Result<Weight> {
         let weight = self.file.matrix(&name(layer))?;
-        if !layer.ends_with(".q_proj") && !layer.ends_with(".k_proj") {
+        let turned = layer.ends_with(".q_proj") || layer.ends_with(".k_proj");
+        if !turned || self.family != Family::Llama {
             return Ok(weight);
         }
         let (width, half) = (self.config.head_dim, self.config.head_dim / 2);
@@ -221,7 +236,7 @@ impl Stored for InGguf {
     }
 
     fn vector(&self, layer: &str) -> Result<Tensor> {
-        self.file.vector(&name(layer), self.config.hidden_size)
+        self.file.vector(&name(layer), layout::vector_len(&self.config, layer))
     }
 
     fn error(&self, layer: &str, reason: String) -> Error {

@@ -8,8 +8,8 @@ use crate::error::Result;
 use crate::tensor::gguf::Gguf;
 
 /// Kinds of tokens that are no pieces of text: control tokens, and those that users added.
-const CONTROL: f64 = 3.0;
-const ADDED: f64 = 4.0;
+pub const CONTROL: f64 = 3.0;
+pub const ADDED: f64 = 4.0;
 
 /// What SentencePiece writes for a space.
 const SPACE: &str = "\u{2581}";
@@ -25,6 +25,11 @@ const CUTS: [(&[&str], Cut); 4] = [
 const LLAMA_3: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
 const QWEN_2: &str =
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
+
+/// Names of the ways to cut texts, one of each.
+pub fn cuts() -> impl Iterator<Item = &'static str> {
+    CUTS.iter().filter_map(|(names, _)| names.first().copied())
+}
 
 #[derive(Clone, Copy)]
 enum Cut {
@@ -218,7 +223,7 @@ impl<'a> Vocabulary<'a> {
         let Some(merges) = self.file.texts(merges)? else { return Err(self.file.wrong(merges, "a list of texts")) };
         let known = self.file.text(cut)?.and_then(|name| CUTS.iter().find(|(names, _)| names.contains(&name)));
         let Some((_, how)) = known else {
-            let names: Vec<&str> = CUTS.iter().filter_map(|(names, _)| names.first().copied()).collect();
+            let names: Vec<&str> = cuts().collect();
             let needs = format!(
                 "one of {} (how texts are cut before bytes are merged); put the model's tokenizer.json beside it",
                 names.join(", ")

@@ -13,12 +13,15 @@ const KEYS: usize = 256;
 /// New tokens of a sequence that one task takes.
 const QUERIES: usize = 64;
 
-/// Turns the queries and keys of each row (n, (queries + 2 kv) · size) by its position's angles (n, size / 2), given as (cos, sin):
+/// Adds a bias (width) and turns the queries and keys of each row (n, (queries + 2 kv) · size) by its position's angles (n, size / 2), given as (cos, sin):
 /// pair i is dimensions i and i + size / 2.
-pub fn rotate(heads: &Heads, qkv: &mut [f32], turns: &[[f32; 2]]) {
+pub fn rotate(heads: &Heads, qkv: &mut [f32], bias: Option<&[f32]>, turns: &[[f32; 2]]) {
     let (dim, half) = (heads.size, heads.size / 2);
     let turned = (heads.queries + heads.kv) * dim;
     qkv.par_chunks_mut(heads.width()).zip(turns.par_chunks(half)).for_each(|(row, turns)| {
+        if let Some(bias) = bias {
+            simd!(vector::add(row, bias));
+        }
         for head in row[..turned].chunks_exact_mut(dim) {
             let (first, second) = head.split_at_mut(half);
             for ((a, b), [cos, sin]) in first.iter_mut().zip(second).zip(turns) {

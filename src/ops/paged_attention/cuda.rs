@@ -5,7 +5,7 @@ use bytemuck::{Pod, Zeroable};
 use super::Heads;
 use crate::device::cuda::{Grid, Ptr};
 use crate::error::{Error, Result};
-use crate::tensor::{Element, Matrix};
+use crate::tensor::{Element, Matrix, Tensor};
 
 /// Tokens of a page of keys and values.
 pub const PAGE: usize = 64;
@@ -77,6 +77,7 @@ pub struct Sequences {
 #[repr(C)]
 struct Rope {
     qkv: Ptr,
+    bias: Ptr,
     angles: Ptr,
     slots: Ptr,
     queries: Ptr,
@@ -162,9 +163,15 @@ impl Heads {
         (2 * number * self.half_page(), self.half_page())
     }
 
-    /// Rotates queries and keys, stores keys and values, and attends causally. `qkv` (n, (queries + 2 kv) · size) of the
+    /// Adds a bias (width) of f32, rotates queries and keys, stores keys and values, and attends causally. `qkv` (n, (queries + 2 kv) · size) of the
     /// heads' element -> context (n, queries · size).
-    pub fn attend_pages(&self, sequences: &Sequences, layer: usize, qkv: &Matrix) -> Result<Matrix> {
+    pub fn attend_pages(
+        &self,
+        sequences: &Sequences,
+        layer: usize,
+        qkv: &Matrix,
+        bias: Option<&Tensor>,
+    ) -> Result<Matrix> {
         let width = self.width();
         if qkv.width() != width || qkv.element() != self.element {
             let reason = format!("{:?} rows of {}, need {:?} of {width}", qkv.element(), qkv.width(), self.element);
@@ -174,6 +181,7 @@ impl Heads {
         let queries = Matrix::chunked(gpu, self.element, n, self.queries * d)?;
         let args = Rope {
             qkv: qkv.ptr(),
+            bias: bias.map_or(Ptr::NULL, Tensor::ptr),
             angles: sequences.angles,
             slots: sequences.slots,
             queries: queries.ptr(),

@@ -12,7 +12,7 @@ pub use cuda::{PAGE, Page, Sequences, Tile};
 
 use crate::autograd::Cost;
 use crate::error::{Error, Result};
-use crate::tensor::{Data, Element, Rows};
+use crate::tensor::{Data, Element, Rows, Tensor};
 
 /// The rows of one sequence in a ragged batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,15 +54,26 @@ impl Heads {
     pub fn width(&self) -> usize {
         (self.queries + 2 * self.kv) * self.size
     }
-    /// Rotates queries and keys, stores keys and values at the batch's positions of `layer`, and attends causally over
-    /// everything each sequence has cached. `qkv` (n, width) -> context (n, queries · size). One cache per sequence.
-    pub fn attend(&self, batch: &Batch, layer: usize, mut qkv: Rows, caches: &mut [&mut Cache]) -> Result<Rows> {
+
+    /// Adds a bias (width), rotates queries and keys, stores keys and values at the batch's positions of `layer`, and attends
+    /// causally over everything each sequence has cached. `qkv` (n, width) -> context (n, queries · size). One cache per
+    /// sequence.
+    pub fn attend(
+        &self,
+        batch: &Batch,
+        layer: usize,
+        (mut qkv, bias): (Rows, Option<&Tensor>),
+        caches: &mut [&mut Cache],
+    ) -> Result<Rows> {
+        if let Some(bias) = bias {
+            qkv.expect_beside("attention", bias, self.width())?;
+        }
         match (batch, qkv.data_mut()) {
             (Batch::Device(inputs), Data::Device(qkv)) => {
-                Ok(Rows::on_device(self.attend_pages(&inputs.sequences(), layer, qkv)?))
+                Ok(Rows::on_device(self.attend_pages(&inputs.sequences(), layer, qkv, bias)?))
             }
             (Batch::Host { spans, turns, .. }, Data::F32(qkv)) if !caches.iter().any(|cache| cache.on_device()) => {
-                cpu::rotate(self, qkv, turns);
+                cpu::rotate(self, qkv, bias.map(Tensor::data), turns);
                 for (cache, span) in caches.iter_mut().zip(spans) {
                     cache.store(layer, &qkv[span.start * self.width()..][..span.rows * self.width()]);
                 }

@@ -11,7 +11,7 @@ use crate::device::Gpu;
 use crate::device::cuda::Ptr;
 use crate::error::Result;
 use crate::ops::paged_attention::{Heads, PAGE, Page, Sequences, Tile};
-use crate::tensor::{Element, Matrix};
+use crate::tensor::{Element, Matrix, Tensor};
 
 /// Single queries in all types, groups of queries in those of tensor cores.
 pub fn checks() -> Vec<Check> {
@@ -116,6 +116,7 @@ fn attend(gpu: &Gpu, heads: &Heads, cases: &[Sequence], single: bool, found: &mu
         .enumerate()
         .map(|(i, case)| rounded(&values((case.cached + case.rows) * width, i as u32 + 7, 24), heads.element))
         .collect();
+    let bias = values(width, 5, 24);
     let turn = |row: usize, i: usize| {
         let angle = row as f32 / (i + 1) as f32;
         [angle.cos(), angle.sin()]
@@ -155,7 +156,8 @@ fn attend(gpu: &Gpu, heads: &Heads, cases: &[Sequence], single: bool, found: &mu
             tiles: (tiles.ptr(), count),
         };
         let qkv = Matrix::upload(gpu, "activations", &qkv, width, heads.element)?;
-        Ok(heads.attend_pages(&sequences, 1, &qkv)?.read()?.to_vec())
+        let bias = Tensor::new([width], bias.clone())?.to(Some(gpu))?;
+        Ok(heads.attend_pages(&sequences, 1, &qkv, Some(&bias))?.read()?.to_vec())
     };
     let cached: Vec<_> = cases.iter().map(|case| 0..case.cached).collect();
     if cases.iter().any(|case| case.cached > 0) {
@@ -166,7 +168,10 @@ fn attend(gpu: &Gpu, heads: &Heads, cases: &[Sequence], single: bool, found: &mu
     let want: Vec<f32> = cases
         .iter()
         .zip(&data)
-        .flat_map(|(case, data)| attention(heads, data, case.cached, &turns(0..case.cached + case.rows)))
+        .flat_map(|(case, data)| {
+            let data: Vec<f32> = data.iter().zip(bias.iter().cycle()).map(|(x, bias)| x + bias).collect();
+            attention(heads, &data, case.cached, &turns(0..case.cached + case.rows))
+        })
         .collect();
     let what = format!("{} and {} heads of {}", heads.queries, heads.kv, heads.size);
     // On tensor cores the weights of the values are rounded, too.

@@ -3,6 +3,7 @@
 
 mod parse;
 mod value;
+mod writer;
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -13,6 +14,7 @@ use half::{bf16, f16};
 
 use self::parse::{Described, Header};
 use self::value::{Kind, List, Value};
+pub use self::writer::{Planned, Setting, write};
 use super::blocks::BlockType;
 use super::safetensors::{Element, first_unbounded};
 use super::{Precision, SharedSlice, Tensor, Values, Weight};

@@ -4,7 +4,7 @@ use half::bf16;
 use rayon::prelude::*;
 
 use super::FEW;
-use crate::device::cpu::{has_bf16, has_integers, simd, vector};
+use crate::device::cpu::{has_bf16, has_floats, has_integers, simd, vector};
 use crate::ops::linear::ROW_CHUNK;
 use crate::tensor::quantized::BLOCK;
 use crate::tensor::{Bits, Values, Weight};
@@ -13,7 +13,7 @@ use crate::tensor::{Bits, Values, Weight};
 pub enum Activations<'a> {
     /// As they are.
     F32(&'a [f32]),
-    /// As they are, for blocks whose codes the processor widens as fast as it reads them.
+    /// As they are, few rows for weights of floats that the processor widens as fast as it reads them.
     Floats(&'a [f32]),
     /// Rounded.
     Bf16(Rounded),
@@ -29,11 +29,13 @@ pub struct Rounded {
     pub columns: usize,
 }
 
-/// Rows of signed bytes, `x = scale · code` with a scale per group of columns; padded with zeros to whole 128 columns.
+/// Rows of signed integers, `x = scale · code` with a scale per group of columns; padded with zeros to whole 128 columns.
 pub struct Integers {
+    /// Bytes of each code: one, or 256 times the one and the other. Of two, a row has the upper ones, then the lower ones.
     pub codes: Vec<i8>,
-    /// Columns with the padding: bytes from one row to the next.
-    pub stride: usize,
+    pub width: Width,
+    /// Columns with the padding: from a code's upper byte to its lower one.
+    pub padded: usize,
     pub columns: usize,
     /// Columns of a group.
     pub group: usize,
@@ -59,7 +61,17 @@ pub enum Form {
         group: usize,
         zero: u8,
         packed: bool,
+        width: Width,
     },
+}
+
+/// Bytes of an activation's code.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Width {
+    /// It is off by at most a 254th of the largest in its group.
+    One = 1,
+    /// By at most a 65,278th, in twice the time.
+    Two = 2,
 }
 
 impl Form {
@@ -67,15 +79,13 @@ impl Form {
     pub fn of(weights: &Weight, rows: usize, native: bool) -> Form {
         match weights.values() {
             Values::Bf16(_) if native && has_bf16() => Form::Bf16,
+            Values::F32(_) | Values::F16(_) | Values::Bf16(_) if native && rows < FEW && has_floats() => Form::Floats,
             Values::Quantized { bits, scales, .. } if native && has_integers() => {
                 let group = weights.columns() * weights.rows() / scales.len().max(1);
-                Form::Integers { group, zero: bits.zero(), packed: *bits == Bits::Four }
+                Form::Integers { group, zero: bits.zero(), packed: *bits == Bits::Four, width: Width::One }
             }
             Values::Blocks { kind, .. } if native && has_integers() && weights.columns().is_multiple_of(BLOCK) => {
-                match rows < FEW {
-                    true => Form::Floats,
-                    false => Form::Integers { group: kind.group_size(), zero: 0, packed: false },
-                }
+                Form::Integers { group: kind.group_size(), zero: 0, packed: false, width: Width::Two }
             }
             _ => Form::F32,
         }
@@ -89,8 +99,8 @@ impl<'a> Activations<'a> {
             Form::F32 => Activations::F32(x),
             Form::Floats => Activations::Floats(x),
             Form::Bf16 => Activations::Bf16(Rounded::new(x, columns)),
-            Form::Integers { group, zero, packed } => {
-                Activations::Integers(Integers::new(x, columns, group, zero, packed))
+            Form::Integers { group, zero, packed, width } => {
+                Activations::Integers(Integers::new(x, columns, (group, zero), packed, width))
             }
         }
     }
@@ -117,10 +127,10 @@ impl Rounded {
 }
 
 impl Integers {
-    fn new(x: &[f32], columns: usize, group: usize, zero: u8, packed: bool) -> Integers {
+    fn new(x: &[f32], columns: usize, (group, zero): (usize, u8), packed: bool, width: Width) -> Integers {
         let rows = x.len() / columns;
-        let stride = columns.next_multiple_of(2 * BLOCK);
-        let groups = stride / group;
+        let padded = columns.next_multiple_of(2 * BLOCK);
+        let (stride, groups) = (padded * width as usize, padded / group);
         let interleaved = packed && rows < FEW;
         let mut codes = vec![0; rows * stride];
         let (mut scales, mut sums) = (vec![0.0; rows * groups], vec![0.0; rows * groups]);
@@ -137,10 +147,14 @@ impl Integers {
                 let by_group = scales.chunks_exact_mut(groups).zip(corrections.chunks_exact_mut(groups));
                 let by_group = by_group.zip(sums.chunks_exact_mut(groups));
                 for ((codes, x), ((scales, corrections), sums)) in rows.zip(by_group) {
-                    let x = x.chunks_exact(group).zip(codes.chunks_exact_mut(group));
+                    let (codes, low) = codes.split_at_mut(padded);
                     let of_group = scales.iter_mut().zip(corrections).zip(sums);
-                    for ((x, codes), ((scale, correction), total)) in x.zip(of_group) {
-                        let (step, sum) = simd!(vector::quantize(codes, x));
+                    for (i, (x, ((scale, correction), total))) in x.chunks_exact(group).zip(of_group).enumerate() {
+                        let codes = &mut codes[i * group..][..group];
+                        let (step, sum) = match width {
+                            Width::One => simd!(vector::quantize(codes, x)),
+                            Width::Two => simd!(vector::quantize_finely(codes, &mut low[i * group..][..group], x)),
+                        };
                         (*scale, *correction, *total) = (step, -i32::from(zero) * sum, step * sum as f32);
                     }
                     if interleaved {
@@ -148,17 +162,22 @@ impl Integers {
                     }
                 }
             });
-        Integers { codes, stride, columns, group, scales, corrections, sums, interleaved }
+        Integers { codes, width, padded, columns, group, scales, corrections, sums, interleaved }
+    }
+
+    /// Bytes from one row to the next.
+    pub fn stride(&self) -> usize {
+        self.padded * self.width as usize
     }
 
     /// Number of rows.
     pub fn rows(&self) -> usize {
-        self.codes.len() / self.stride
+        self.codes.len() / self.stride()
     }
 
     /// Groups of a row, the padding's included.
     pub fn groups(&self) -> usize {
-        self.stride / self.group
+        self.padded / self.group
     }
 }
 

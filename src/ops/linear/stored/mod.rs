@@ -49,8 +49,8 @@ struct Scratch {
 }
 
 /// `y = x Wᵀ` or, with `add`, `y += x Wᵀ`, in parallel over the weights' rows. x (n, columns), y (n, all rows): the
-/// matrices are stacked by rows. Where the processor multiplies those, weights of bf16 take x in bf16, integers and, for many
-/// rows, blocks take it in 8-bit integers with a scale per group; elsewhere, and with other weights, x is f32.
+/// matrices are stacked by rows. Where the processor multiplies those, weights of bf16 take x in bf16, integers in 8-bit
+/// integers with a scale per group, and blocks in 16-bit ones; elsewhere, and with other weights, x is f32.
 ///
 /// Fails if a shape does not fit.
 pub fn project(y: &mut [f32], x: &[f32], stacked: &[Weight], add: bool) -> Result<()> {
@@ -120,11 +120,15 @@ fn product(
             Ok(())
         }
         #[cfg(target_arch = "x86_64")]
-        (Activations::Floats(x), Values::Blocks { kind, blocks }) => {
+        (Activations::Floats(x), values) => {
             let columns = weights.columns();
-            let bytes = kind.bytes(columns);
-            let blocks = &blocks[rows.start * bytes..rows.end * bytes];
-            native::blocks_by_floats(y, x, (*kind, columns), blocks, add, &mut scratch.floats);
+            let part = rows.start * columns..rows.end * columns;
+            match values {
+                Values::F32(values) => native::floats(y, x, columns, &values[part], add),
+                Values::F16(values) => native::floats(y, x, columns, &values[part], add),
+                Values::Bf16(values) => native::floats(y, x, columns, &values[part], add),
+                _ => return Err(Error::shape("matrix product", "activations for other weights")),
+            }
             Ok(())
         }
         (Activations::F32(x), _) => portable::product(y, x, weights, rows.start, add, &mut scratch.floats),
@@ -225,16 +229,14 @@ mod tests {
                 for native in [false, true] {
                     let mut y = vec![0.5; n * rows];
                     run(&mut y, &x, std::slice::from_ref(&weights), true, native).unwrap();
-                    // Integers round x evenly to steps of at most 1.3 / 127, whose deviation is 0.29 of a step; times
-                    // weights of their own deviation, six deviations of the sum are the bound. bf16 rounds less.
+                    // Integers round x evenly to steps of at most 1.3 over their largest code, whose deviation is 0.29 of
+                    // a step; times weights of their own deviation, six deviations of the sum are the bound. bf16
+                    // rounds less.
                     let size = (columns as f64).sqrt();
-                    let exact = name == "f32" || name == "f16" || name.starts_with("blocks") && n < FEW;
-                    let rounded = native && !exact;
-                    let bound = if rounded {
-                        6.0 * 0.29 * 1.3 / 127.0 * deviation * size
-                    } else {
-                        2e-6 * deviation.max(1.0) * size
-                    };
+                    let exact = name == "f32" || name == "f16";
+                    let largest = if name.starts_with("blocks") { 32_639.0 } else { 127.0 };
+                    let rounded = if native && !exact { 6.0 * 0.29 * 1.3 / largest * deviation * size } else { 0.0 };
+                    let bound = rounded.max(2e-6 * deviation.max(1.0) * size);
                     // Blocks have weights that are mostly above zero: their sums grow, and round at each step.
                     let bound = |want: f64| bound + 1e-6 * want.abs();
                     for (i, (y, want)) in y.iter().zip(&want).enumerate() {

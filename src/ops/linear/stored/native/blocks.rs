@@ -1,19 +1,20 @@
-//! Weights in the blocks of GGUF files. Few rows of activations are multiplied as they are. Of many, codes without a sign are
-//! multiplied by bytes with one, summed exactly in each group, and scaled: as `w = scale · code + least` in each group, a
-//! product is the groups' `scale · Σ code x` and `least · Σ x`.
+//! Weights in the blocks of GGUF files. Their codes, without a sign, are multiplied by activations of two bytes with one,
+//! summed exactly in each group, and scaled: as `w = scale · code + least` in each group, a product is the groups'
+//! `scale · Σ code x` and `least · Σ x`.
 
 use std::arch::x86_64::{
-    __m128i, __m512, _mm_load_si128, _mm512_add_ps, _mm512_cvtepi32_ps, _mm512_cvtepu8_epi32, _mm512_fmadd_ps,
-    _mm512_loadu_ps, _mm512_reduce_add_ps, _mm512_set1_ps, _mm512_setzero_ps, _mm512_setzero_si512, _mm512_store_si512,
+    __m512, _MM_HINT_T0, _mm_prefetch, _mm512_cvtepi32_ps, _mm512_dpbusd_epi32, _mm512_fmadd_ps, _mm512_loadu_ps,
+    _mm512_loadu_si512, _mm512_maskz_loadu_ps, _mm512_mul_ps, _mm512_permutexvar_ps, _mm512_reduce_add_ps,
+    _mm512_set_epi32, _mm512_setzero_ps, _mm512_setzero_si512, _mm512_slli_epi32, _mm512_srli_epi32, _mm512_storeu_ps,
 };
 
 use bytemuck::Zeroable;
 
-use super::super::activations::Integers;
+use super::super::activations::{Integers, Width};
 use super::super::{Columns, FEW, Scratch, TILE};
 use super::integers::tile_of;
 use super::unpack::{UNIT, codes, kind, row_scales};
-use super::{BLOCKS, DOTS, by_height, put, put_block};
+use super::{AHEAD, BLOCKS, DOTS, by_height, put, put_block};
 use crate::device::cpu::{has_integers, simd, vector};
 use crate::ops::linear::packed::Line;
 use crate::tensor::BlockType;
@@ -23,6 +24,9 @@ const DEPTH: usize = 1024;
 
 /// Floats of a register.
 const LANES: usize = 16;
+
+/// Units of columns that are unpacked one after the other: those of a block of 256 weights.
+const PARTS: usize = 4;
 
 /// Calls a function that is compiled for each type of blocks.
 macro_rules! each_kind {
@@ -40,112 +44,123 @@ macro_rules! each_kind {
     };
 }
 
-/// `y = x weightsᵀ` or `y += x weightsᵀ` for as many rows of weights as y has columns, of at least [`FEW`] rows of x.
+/// `y = x weightsᵀ` or `y += x weightsᵀ` for as many rows of weights as y has columns.
 ///
 /// # Panics
 /// If the processor lacks the instructions, which callers have asked about, or if a shape does not fit.
 pub fn blocks(y: &mut Columns, x: &Integers, kind: BlockType, bytes: &[u8], add: bool, scratch: &mut Scratch) {
     let (rows, outputs) = y.size();
-    let whole =
-        rows >= FEW && rows == x.rows() && x.columns.is_multiple_of(UNIT) && x.columns.is_multiple_of(kind.weights());
+    let whole = rows == x.rows() && x.columns.is_multiple_of(UNIT) && x.columns.is_multiple_of(kind.weights());
     let fits = bytes.len() == outputs * kind.bytes(x.columns) && x.group == kind.group_size() && !x.interleaved;
-    assert!(has_integers() && whole && fits, "shapes of a product");
+    assert!(has_integers() && whole && fits && x.width == Width::Two, "shapes of a product");
     if x.columns == 0 {
         return;
     }
     // SAFETY: the processor has the instructions.
     unsafe {
-        each_kind!(kind, packed(y, x, kind, bytes, add, scratch));
+        match rows < FEW {
+            true => each_kind!(kind, few(y, x, kind, bytes, add, &mut scratch.floats)),
+            false => each_kind!(kind, packed(y, x, kind, bytes, add, scratch)),
+        }
     }
 }
 
-/// The same of fewer than [`FEW`] rows of x (rows, columns) as they are: each weight becomes an f32 in a register, which
-/// takes no longer than its memory does.
+/// Dots fewer than [`FEW`] rows of x with each row of weights as it is read.
 ///
-/// # Panics
-/// As [`blocks`].
-pub fn blocks_by_floats(
-    y: &mut Columns,
-    x: &[f32],
-    (kind, columns): (BlockType, usize),
-    bytes: &[u8],
-    add: bool,
-    scratch: &mut Vec<f32>,
-) {
-    let (rows, outputs) = y.size();
-    let whole = x.len() == rows * columns && columns.is_multiple_of(UNIT) && columns.is_multiple_of(kind.weights());
-    assert!(has_integers() && whole && bytes.len() == outputs * kind.bytes(columns), "shapes of a product");
-    if columns == 0 {
-        return;
-    }
-    // SAFETY: the processor has the instructions.
-    unsafe {
-        each_kind!(kind, few(y, x, (kind, columns), bytes, add, scratch));
-    }
-}
-
 /// # Safety
 /// The processor must have the instructions.
-#[target_feature(enable = "avx512f,avx512bw,avx2,f16c")]
+#[target_feature(enable = "avx512f,avx512bw,avx512vnni,avx2,f16c")]
 unsafe fn few<const KIND: u8>(
     y: &mut Columns,
-    x: &[f32],
-    (kind, columns): (BlockType, usize),
+    x: &Integers,
+    kind: BlockType,
     bytes: &[u8],
     add: bool,
-    scratch: &mut Vec<f32>,
+    floats: &mut Vec<f32>,
 ) {
     let rows = y.size().0;
-    let padded = (columns / kind.group_size()).next_multiple_of(LANES);
-    scratch.clear();
-    scratch.resize(2 * padded, 0.0);
-    let (scales, least) = scratch.split_at_mut(padded);
-    for (output, bytes) in bytes.chunks_exact(kind.bytes(columns)).enumerate() {
+    let padded = (x.columns / kind.group_size()).next_multiple_of(LANES);
+    floats.clear();
+    // Of a row of weights scales, least values, and scales times those of each row of x, which are read past their end.
+    floats.resize((2 + DOTS) * padded + LANES, 0.0);
+    let (scales, rest) = floats.split_at_mut(padded);
+    let (least, products) = rest.split_at_mut(padded);
+    for (output, bytes) in bytes.chunks_exact(kind.bytes(x.columns)).enumerate() {
         row_scales::<KIND>(bytes, scales, least);
         for first in (0..rows).step_by(DOTS) {
-            let x = &x[first * columns..];
             let mut each = |row: usize, sum: f32| put(y, first + row, output, sum, add);
             match rows - first {
-                1 => dots::<KIND, 1>(x, columns, bytes, scales, least, &mut each),
-                2 => dots::<KIND, 2>(x, columns, bytes, scales, least, &mut each),
-                3 => dots::<KIND, 3>(x, columns, bytes, scales, least, &mut each),
-                _ => dots::<KIND, DOTS>(x, columns, bytes, scales, least, &mut each),
+                1 => dots::<KIND, 1>(x, first, bytes, (scales, least), products, &mut each),
+                2 => dots::<KIND, 2>(x, first, bytes, (scales, least), products, &mut each),
+                3 => dots::<KIND, 3>(x, first, bytes, (scales, least), products, &mut each),
+                _ => dots::<KIND, DOTS>(x, first, bytes, (scales, least), products, &mut each),
             }
         }
     }
 }
 
-/// Dots M rows of x with one row of weights.
-#[target_feature(enable = "avx512f,avx512bw,avx2")]
+/// Dots M rows of x, from row `first` on, with one row of weights. Its scales and least values are padded to whole
+/// registers; `products` is room for as many floats of each row of x and a register more.
+#[target_feature(enable = "avx512f,avx512bw,avx512vnni,avx2")]
 fn dots<const KIND: u8, const M: usize>(
-    x: &[f32],
-    columns: usize,
+    x: &Integers,
+    first: usize,
     bytes: &[u8],
-    scales: &[f32],
-    least: &[f32],
+    (scales, least): (&[f32], &[f32]),
+    products: &mut [f32],
     put: &mut impl FnMut(usize, f32),
 ) {
-    let group = kind::<KIND>().group_size();
-    let mut sums = [[_mm512_setzero_ps(); 2]; M];
-    let mut unpacked = Line::zeroed();
-    for unit in 0..columns / UNIT {
-        // SAFETY: a line is 64 aligned bytes.
-        unsafe { _mm512_store_si512((&raw mut unpacked).cast(), codes::<KIND>(bytes, unit)) };
-        for part in 0..UNIT / LANES {
-            let at = unit * UNIT + part * LANES;
-            // SAFETY: a quarter of the line.
-            let some = unsafe { _mm_load_si128((&raw const unpacked).cast::<__m128i>().add(part)) };
-            let some = _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(some));
-            let (scale, least) = (_mm512_set1_ps(scales[at / group]), _mm512_set1_ps(least[at / group]));
-            let weights = _mm512_fmadd_ps(some, scale, least);
-            for (row, sums) in sums.iter_mut().enumerate() {
-                sums[part % 2] = _mm512_fmadd_ps(weights, load_floats(&x[row * columns + at..]), sums[part % 2]);
-            }
+    let kind = kind::<KIND>();
+    let (group, of_unit) = (kind.group_size(), kind.block_bytes() * UNIT / kind.weights());
+    let (padded, stride, units) = (scales.len(), x.stride(), x.columns / UNIT);
+    let mut sums = [_mm512_setzero_ps(); M];
+    for (row, (sum, products)) in sums.iter_mut().zip(products.chunks_exact_mut(padded)).enumerate() {
+        let of_row = (first + row) * x.groups()..(first + row + 1) * x.groups();
+        let (x_scales, x_sums) = (&x.scales[of_row.clone()], &x.sums[of_row]);
+        for at in (0..padded).step_by(LANES) {
+            let product = _mm512_mul_ps(load_floats(&scales[at..]), load_some(x_scales, at));
+            *sum = _mm512_fmadd_ps(load_floats(&least[at..]), load_some(x_sums, at), *sum);
+            store_floats(&mut products[at..], product);
         }
     }
-    for (row, [a, b]) in sums.into_iter().enumerate() {
-        put(row, _mm512_reduce_add_ps(_mm512_add_ps(a, b)));
+    // Lanes of a register, of four columns each, by the group that they belong to.
+    let lanes = _mm512_set_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0);
+    let groups = match group {
+        16 => _mm512_srli_epi32::<2>(lanes),
+        _ => _mm512_srli_epi32::<3>(lanes),
+    };
+    assert!(bytes.len() >= kind.bytes(x.columns), "a row of weights");
+    assert!(units * UNIT <= x.padded && x.codes.len() >= (first + M) * stride, "rows of activations");
+    assert!(units * (UNIT / group) <= padded && products.len() >= M * padded + LANES, "products of scales");
+    let (x_codes, products) = (x.codes[first * stride..].as_ptr(), products.as_ptr());
+    let mut add = |from: *const u8, inner: usize, unit: usize| {
+        // SAFETY: by the assertions, rows of weights and of activations have these columns, and each row of products as many
+        // as there are groups of them, and a register behind. What is fetched ahead may be anything.
+        unsafe {
+            _mm_prefetch::<_MM_HINT_T0>(from.wrapping_add(AHEAD + inner * of_unit).cast());
+            let weights = codes::<KIND>(from, inner);
+            for (row, sum) in sums.iter_mut().enumerate() {
+                let upper = x_codes.add(row * stride + unit * UNIT);
+                let lower = _mm512_loadu_si512(upper.add(x.padded).cast());
+                let both = _mm512_dpbusd_epi32(_mm512_setzero_si512(), weights, _mm512_loadu_si512(upper.cast()));
+                let both = _mm512_dpbusd_epi32(_mm512_slli_epi32::<8>(both), weights, lower);
+                let scale = _mm512_loadu_ps(products.add(row * padded + unit * (UNIT / group)));
+                *sum = _mm512_fmadd_ps(_mm512_cvtepi32_ps(both), _mm512_permutexvar_ps(groups, scale), *sum);
+            }
+        }
+    };
+    // The units of a block of 256 one by one, so that where their codes lie is known when this is compiled.
+    let whole = units / PARTS * PARTS;
+    for unit in (0..whole).step_by(PARTS) {
+        let from = bytes[kind.bytes(unit * UNIT)..].as_ptr();
+        add(from, 0, unit);
+        add(from, 1, unit + 1);
+        add(from, 2, unit + 2);
+        add(from, 3, unit + 3);
     }
+    let rest = bytes[kind.bytes(whole * UNIT)..].as_ptr();
+    (whole..units).for_each(|unit| add(rest, unit - whole, unit));
+    sums.into_iter().enumerate().for_each(|(row, sum)| put(row, _mm512_reduce_add_ps(sum)));
 }
 
 /// Unpacks the tile a block of columns at a time, and goes through all rows of x with each.
@@ -186,7 +201,8 @@ unsafe fn packed<const KIND: u8>(
                 let rows = std::array::from_fn(|i| {
                     let start = (16 * block + i) * row_bytes;
                     match bytes.get(start..start + row_bytes) {
-                        Some(row) => codes::<KIND>(row, unit),
+                        // SAFETY: the row has these columns.
+                        Some(row) => unsafe { codes::<KIND>(row.as_ptr(), unit) },
                         None => _mm512_setzero_si512(),
                     }
                 });
@@ -216,4 +232,21 @@ fn load_floats(floats: &[f32]) -> __m512 {
     assert!(floats.len() >= LANES);
     // SAFETY: sixteen floats.
     unsafe { _mm512_loadu_ps(floats.as_ptr()) }
+}
+
+/// Up to sixteen floats from `at` on, and zeros after the last.
+#[target_feature(enable = "avx512f")]
+#[inline]
+fn load_some(floats: &[f32], at: usize) -> __m512 {
+    let left = floats.len().saturating_sub(at).min(LANES);
+    // SAFETY: floats whose bit is 0 are not read.
+    unsafe { _mm512_maskz_loadu_ps(((1u32 << left) - 1) as u16, floats.as_ptr().wrapping_add(at)) }
+}
+
+#[target_feature(enable = "avx512f")]
+#[inline]
+fn store_floats(to: &mut [f32], floats: __m512) {
+    assert!(to.len() >= LANES);
+    // SAFETY: room for sixteen floats.
+    unsafe { _mm512_storeu_ps(to.as_mut_ptr(), floats) }
 }

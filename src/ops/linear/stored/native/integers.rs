@@ -2,11 +2,11 @@
 
 use std::arch::x86_64::{
     __m512, __m512i, _mm_cvtsi32_si128, _mm256_and_si256, _mm256_loadu_si256, _mm256_set1_epi8, _mm256_srli_epi16,
-    _mm512_add_ps, _mm512_and_si512, _mm512_castsi256_si512, _mm512_castsi512_si256, _mm512_cvtepi32_ps,
-    _mm512_dpbusd_epi32, _mm512_fmadd_ps, _mm512_inserti64x4, _mm512_load_si512, _mm512_loadu_ps, _mm512_loadu_si512,
-    _mm512_mask_blend_ps, _mm512_maskz_loadu_epi8, _mm512_mul_ps, _mm512_reduce_add_ps, _mm512_set1_epi8,
-    _mm512_set1_epi32, _mm512_set1_ps, _mm512_setzero_ps, _mm512_setzero_si512, _mm512_srli_epi16, _mm512_storeu_ps,
-    _mm512_zextsi128_si512,
+    _mm512_add_epi32, _mm512_add_ps, _mm512_and_si512, _mm512_castsi256_si512, _mm512_castsi512_si256,
+    _mm512_cvtepi32_ps, _mm512_dpbusd_epi32, _mm512_fmadd_ps, _mm512_inserti64x4, _mm512_load_si512, _mm512_loadu_ps,
+    _mm512_loadu_si512, _mm512_mask_blend_ps, _mm512_maskz_loadu_epi8, _mm512_mul_ps, _mm512_reduce_add_ps,
+    _mm512_set1_epi8, _mm512_set1_epi32, _mm512_set1_ps, _mm512_setzero_ps, _mm512_setzero_si512, _mm512_slli_epi32,
+    _mm512_srli_epi16, _mm512_storeu_ps, _mm512_zextsi128_si512,
 };
 
 use std::ops::Range;
@@ -14,7 +14,7 @@ use std::ops::Range;
 use bytemuck::Zeroable;
 use half::bf16;
 
-use super::super::activations::Integers;
+use super::super::activations::{Integers, Width};
 use super::super::{Columns, FEW, Scratch, TILE};
 use super::{BLOCKS, DOTS, HEIGHT, by_height, put, put_block};
 use crate::device::cpu::has_integers;
@@ -41,7 +41,7 @@ pub fn integers(
     let ((rows, outputs), groups) = (y.size(), x.columns / x.group);
     let whole = rows == x.rows() && x.columns.is_multiple_of(x.group) && matches!(x.group, 64 | 128);
     let fits = codes.len() == outputs * bits.bytes(x.columns) && scales.len() == outputs * groups;
-    assert!(has_integers() && whole && fits, "shapes of a product");
+    assert!(has_integers() && whole && fits && x.width == Width::One, "shapes of a product");
     assert!(x.interleaved == (bits == Bits::Four && rows < FEW), "activations in another order");
     if rows >= FEW {
         return packed(y, x, bits, codes, scales, add, scratch);
@@ -111,13 +111,13 @@ unsafe fn sums<const M: usize, const GROUP: usize, const FOUR: bool>(
     let (groups, per_turn) = (x.groups(), 2 * BLOCK / GROUP);
     let mut sums = [[_mm512_setzero_ps(); 2]; M];
     // 128 columns a turn: one register of 4-bit weights, two of 8-bit ones.
-    for turn in 0..x.stride / (2 * BLOCK) {
+    for turn in 0..x.padded / (2 * BLOCK) {
         let [low, high] = match FOUR {
             true => halves(load(codes, turn * BLOCK)),
             false => [load(codes, turn * 2 * BLOCK), load(codes, turn * 2 * BLOCK + BLOCK)],
         };
         for (row, sums) in sums.iter_mut().enumerate() {
-            let at = (first + row) * x.stride + turn * 2 * BLOCK;
+            let at = (first + row) * x.padded + turn * 2 * BLOCK;
             let group = (first + row) * groups + turn * per_turn;
             let scale = &products[row * groups + turn * per_turn..][..per_turn];
             let corrections = &x.corrections[group..][..per_turn];
@@ -282,30 +282,26 @@ unsafe fn tile<const M: usize>(
     scales: &[f32],
     sums: &mut [f32],
 ) {
-    let (groups, first) = (x.groups(), depth / x.group);
-    assert!(sums.len() == M * TILE && x.codes.len() >= (row + M) * x.stride, "a tile of other sizes");
+    let (groups, first, stride) = (x.groups(), depth / x.group, x.stride());
+    assert!(sums.len() == M * TILE && x.codes.len() >= (row + M) * stride, "a tile of other sizes");
     let by_group = lines.chunks_exact(x.group / 4 * BLOCKS).zip(scales.chunks_exact(TILE));
     for (group, (lines, scales)) in by_group.enumerate() {
         let at = |i: usize| (row + i) * groups + first + group;
-        let mut tile: [[__m512i; BLOCKS]; M] =
-            std::array::from_fn(|i| [_mm512_set1_epi32(x.corrections[at(i)]); BLOCKS]);
         let start = depth + group * x.group;
-        assert!(start + x.group <= x.stride, "a group past the row");
-        for (unit, lines) in lines.as_chunks::<BLOCKS>().0.iter().enumerate() {
-            // SAFETY: a line is 64 aligned bytes.
-            let weights: [__m512i; BLOCKS] =
-                std::array::from_fn(|j| unsafe { _mm512_load_si512((&raw const lines[j]).cast()) });
-            for (i, row_sums) in tile.iter_mut().enumerate() {
-                // SAFETY: by the assertions, four codes of a row's group; they need no alignment.
-                let x = unsafe {
-                    x.codes.as_ptr().add((row + i) * x.stride + start + 4 * unit).cast::<i32>().read_unaligned()
-                };
-                let x = _mm512_set1_epi32(x);
-                for (sum, weights) in row_sums.iter_mut().zip(weights) {
-                    *sum = _mm512_dpbusd_epi32(*sum, weights, x);
-                }
-            }
+        assert!(start + x.group <= x.padded, "a group past the row");
+        let codes = x.codes[row * stride + start..].as_ptr();
+        let mut tile = [[_mm512_setzero_si512(); BLOCKS]; M];
+        if x.width == Width::Two {
+            // SAFETY: by the assertions, so many rows have a group's codes there.
+            unsafe { add_products(&mut tile, codes, stride, lines) };
+            tile.iter_mut().flatten().for_each(|sum| *sum = _mm512_slli_epi32::<8>(*sum));
         }
+        for (i, row_sums) in tile.iter_mut().enumerate() {
+            let correction = _mm512_set1_epi32(x.corrections[at(i)]);
+            row_sums.iter_mut().for_each(|sum| *sum = _mm512_add_epi32(*sum, correction));
+        }
+        // SAFETY: the same, of the last bytes of codes.
+        unsafe { add_products(&mut tile, codes.add(stride - x.padded), stride, lines) };
         for (i, row_sums) in tile.into_iter().enumerate() {
             let scale = _mm512_set1_ps(x.scales[at(i)]);
             for (j, sum) in row_sums.into_iter().enumerate() {
@@ -316,6 +312,33 @@ unsafe fn tile<const M: usize>(
                     let sum = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sum), scale, _mm512_loadu_ps(to.as_ptr()));
                     _mm512_storeu_ps(to.as_mut_ptr(), sum);
                 }
+            }
+        }
+    }
+}
+
+/// `tile (M, 64) += codes · weightsᵀ` over the four columns of each four lines.
+///
+/// # Safety
+/// The processor must have the instructions, and M rows, `stride` bytes apart, a code for each of these columns.
+#[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
+#[inline]
+unsafe fn add_products<const M: usize>(
+    tile: &mut [[__m512i; BLOCKS]; M],
+    codes: *const i8,
+    stride: usize,
+    lines: &[Line],
+) {
+    for (unit, lines) in lines.as_chunks::<BLOCKS>().0.iter().enumerate() {
+        // SAFETY: a line is 64 aligned bytes.
+        let weights: [__m512i; BLOCKS] =
+            std::array::from_fn(|j| unsafe { _mm512_load_si512((&raw const lines[j]).cast()) });
+        for (i, row_sums) in tile.iter_mut().enumerate() {
+            // SAFETY: four codes of a row, which need no alignment.
+            let x = unsafe { codes.add(i * stride + 4 * unit).cast::<i32>().read_unaligned() };
+            let x = _mm512_set1_epi32(x);
+            for (sum, weights) in row_sums.iter_mut().zip(weights) {
+                *sum = _mm512_dpbusd_epi32(*sum, weights, x);
             }
         }
     }

@@ -1,7 +1,8 @@
-//! Products by the dot products of AVX-512: pairs of bf16 (BF16) and fours of bytes (VNNI).
+//! Products by AVX-512: of pairs of bf16 (BF16), of fours of bytes (VNNI), and of few rows of f32.
 
 mod bf16;
 mod blocks;
+mod floats;
 mod integers;
 mod transpose;
 mod unpack;
@@ -15,11 +16,15 @@ use crate::device::cpu::{simd, vector};
 use crate::ops::linear::packed::{Line, avx512};
 
 pub use bf16::bf16;
-pub use blocks::{blocks, blocks_by_floats};
+pub use blocks::blocks;
+pub use floats::floats;
 pub use integers::integers;
 
 /// Rows of activations that one row of weights is dotted with at a time.
 const DOTS: usize = 4;
+
+/// Bytes of weights that are fetched ahead of those that are read: without it a core waits for memory a third of the time.
+const AHEAD: usize = 3072;
 
 /// Most rows of activations of a packed tile: its sums fill 24 registers.
 const HEIGHT: usize = avx512::TILE;

@@ -1,0 +1,6 @@
+//! Llamas in GGUF files.
+
+mod broken;
+mod converting;
+mod models;
+mod reading;
