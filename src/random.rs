@@ -72,6 +72,10 @@ pub enum Purpose {
     OptionOrder = 12,
     /// On which mentions the weights of a ranking and of a language model are fitted, and in which folds.
     Fusion = 13,
+    /// Which of equal entities of a knowledge base comes first.
+    EntityOrder = 14,
+    /// On which mentions the recall of a first stage is measured.
+    RecallSample = 15,
 }
 
 /// A generator for one purpose; `index` tells its uses apart (an epoch, a mention).

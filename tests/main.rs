@@ -41,4 +41,5 @@ mod support;
 mod torture;
 mod trace;
 mod training;
+mod whole_kb;
 mod workflow;

@@ -10,7 +10,7 @@ use fissfuse::data::demo::{self, Sizes};
 use fissfuse::data::{Dataset, Mention, Run, Skipped, Split, Tolerance};
 use fissfuse::encoder::clip::{RandomClip, write_random};
 use fissfuse::encoder::{EncoderPaths, Encoders};
-use fissfuse::eval::Linker;
+use fissfuse::eval::{Keeping, Linker};
 use fissfuse::kar::{self, instructions};
 use fissfuse::llama::{self, LlamaConfig, Preset};
 use fissfuse::model::Modalities;
@@ -219,7 +219,7 @@ fn example(data: &Path, features: &Path, encoders: &EncoderPaths, model: &Path) 
     let batcher = batcher(&dataset, features)?;
     let (trained, encoders) =
         (TrainedModel::read(model)?, Encoders::open(encoders, batcher.store().manifest().precision)?);
-    let mut linker = Linker::new(&trained.model, None, &batcher, &dataset, &encoders)?;
+    let mut linker = Linker::new((&trained.model, None), &batcher, &dataset, &encoders, Keeping::default())?;
     let mentions = dataset.mentions(Split::Test, &mut skipped)?;
     let mention: &Mention = mentions.first().context("the test split is empty")?;
     let linked = linker.link(mention, 3, &ProgressBar::hidden())?;

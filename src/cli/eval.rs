@@ -2,21 +2,26 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::Context;
-use fissfuse::data::{GoldMissing, Protocol, Skipped, Split};
-use fissfuse::device::describe;
+use anyhow::{Context, ensure};
+use fissfuse::data::{Batcher, Counts, GoldMissing, Mention, Protocol, Sample, Skipped, Split};
+use fissfuse::device::{Gpu, describe};
 use fissfuse::eval::statistics::Resampling;
-use fissfuse::eval::{Baselines, Comparison, Metrics, RunRanks, evaluate, write_run};
+use fissfuse::eval::{
+    Baselines, Comparison, Evaluation, Metrics, RunRanks, WholeKb, WholeKbEvaluation, chance, evaluate, evaluate_whole,
+    write_run,
+};
 use fissfuse::files;
+use fissfuse::model::Model;
 use fissfuse::provenance::Provenance;
-use fissfuse::report::{comparison_text, evaluation_table, hits_line, metrics_table};
+use fissfuse::report::{comparison_text, evaluation_table, hits_line, metrics_table, recall_line};
 use fissfuse::train::TrainedModel;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::common::{
-    DataArgs, DeviceArgs, FeatureMemoryArgs, batcher, list_skipped, progress, report_counts, write_json,
+    DataArgs, DeviceArgs, FeatureMemoryArgs, at_least_one, batcher, list_skipped, progress, report_counts, write_json,
 };
 use super::paths::{self, Holds};
+use super::whole::WholeKbArgs;
 
 /// Rank a split's mentions with a trained model and report H@1, H@2, H@3, H@5, MR and MRR.
 ///
@@ -36,7 +41,7 @@ pub struct Args {
     pub model: Option<PathBuf>,
 
     /// Run file to judge instead of a model: of `eval` or `rerank`, or what `link` answered.
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["features", "model", "gold_missing", "seed", "device", "arithmetic", "feature_memory"])]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["features", "model", "gold_missing", "seed", "device", "arithmetic", "feature_memory", "protocol", "top", "shortlist", "index_memory"])]
     pub ranking: Option<PathBuf>,
 
     /// Another run file of the same lists to compare the first with, over the mentions that both rank: the difference
@@ -48,11 +53,22 @@ pub struct Args {
     #[arg(long, default_value = "test")]
     pub split: Split,
 
+    /// What a mention's gold entity is ranked among.
+    #[arg(long, value_enum, default_value_t)]
+    pub protocol: Among,
+
     /// What becomes of mentions whose candidates lack the gold entity.
     #[arg(long, default_value = "drop")]
     pub gold_missing: GoldMissing,
 
-    /// Draws the order of the candidates, which decides ties.
+    /// Of a whole knowledge base: entities of each mention that run.jsonl lists; ranks are those among all.
+    #[arg(long, value_name = "N", default_value_t = 100, value_parser = at_least_one())]
+    pub top: usize,
+
+    #[command(flatten)]
+    pub whole: WholeKbArgs,
+
+    /// Draws the order of the candidates, or of the knowledge base, which decides ties.
     #[arg(long, default_value_t = 0)]
     pub seed: u64,
 
@@ -65,6 +81,16 @@ pub struct Args {
     /// Where to write metrics.json and run.jsonl; of a run file, metrics.json alone, and only if a folder is given.
     #[arg(long, value_name = "DIR", required_unless_present = "ranking")]
     pub out: Option<PathBuf>,
+}
+
+/// What a mention's gold entity is ranked among.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum Among {
+    /// The candidates of its list.
+    #[default]
+    Lists,
+    /// All entities of the knowledge base, by the whole model or, with --shortlist, those that a first stage finds.
+    WholeKb,
 }
 
 /// How the interval of a difference is drawn.
@@ -149,12 +175,29 @@ fn intervals(metrics: &Metrics) -> anyhow::Result<serde_json::Map<String, serde_
     Ok(metrics.intervals()?.into_iter().map(|(name, interval)| (name.to_string(), json!(interval))).collect())
 }
 
+/// What a model made of a split.
+struct Judged {
+    samples: Vec<Sample>,
+    evaluation: Evaluation,
+    counts: Counts,
+    /// Metrics of rankings without a model, by their names, and the same as metrics.json has them.
+    without_model: Vec<(&'static str, Metrics)>,
+    baselines: Value,
+    protocol: Value,
+    /// What was ranked, of a whole knowledge base.
+    whole: Option<Value>,
+}
+
 /// Ranks a split with a model.
 fn judge_model(args: &Args, (features, model): (&Path, &Path), out: &Path) -> anyhow::Result<()> {
     let reads = [("--data", args.data.data.as_path()), ("--features", features)];
     paths::keep_apart(&reads, &[("--out", out)])?;
     paths::no_other_kind("--out", out, &[Holds::Run])?;
     files::expect_folder_at(out)?;
+    let whole = args.protocol == Among::WholeKb;
+    ensure!(whole || args.whole.shortlist.is_none(), "--shortlist is a first stage of --protocol whole-kb; add that");
+    let drops = args.gold_missing == GoldMissing::Drop;
+    ensure!(!whole || drops, "--gold-missing is of lists, and --protocol whole-kb ranks without them; leave it out");
     let mut skipped = Skipped::default();
     let dataset = args.data.open(&mut skipped)?;
     let batcher = batcher(&dataset, features)?;
@@ -162,30 +205,33 @@ fn judge_model(args: &Args, (features, model): (&Path, &Path), out: &Path) -> an
     let trained = TrainedModel::read(model)?;
     trained.check(batcher.store().manifest(), features)?;
     let mentions = dataset.mentions(args.split, &mut skipped)?;
-    let (samples, counts) = batcher.samples(&mentions, args.seed, args.gold_missing)?;
-    report_counts(&args.split.to_string(), &counts, args.gold_missing);
     list_skipped(&skipped);
-    anyhow::ensure!(!samples.is_empty(), "no mention of {} is left to rank", args.split);
-    let bar = progress("entities and mentions");
-    let evaluation = evaluate(&trained.model.to(gpu.as_ref())?, &batcher, &samples, &bar)?;
-    bar.finish_and_clear();
-    let baselines = Baselines::of(&samples, &mentions);
+    let judged = match args.protocol {
+        Among::Lists => judge_lists(args, (&trained.model, gpu.as_ref()), &batcher, &mentions)?,
+        Among::WholeKb => {
+            let entities = dataset.entities().len();
+            judge_whole(args, (&trained.model, gpu.as_ref()), (&batcher, entities), &mentions)?
+        }
+    };
+    let Judged { samples, evaluation, counts, .. } = &judged;
     let device = describe(gpu.as_ref());
     println!("{} mentions of {}, epoch {} of the model; {device}", samples.len(), args.split, trained.epoch);
-    println!("{}", evaluation_table(&evaluation, &baselines));
+    let without_model: Vec<(&str, &Metrics)> = judged.without_model.iter().map(|(name, m)| (*name, m)).collect();
+    println!("{}", evaluation_table(evaluation, &without_model));
     println!("{}", hits_line(&evaluation.mean)?);
-    let per_score: serde_json::Map<String, serde_json::Value> =
+    let per_score: serde_json::Map<String, Value> =
         evaluation.per_score.iter().map(|(kind, metrics)| (kind.to_string(), json!(metrics))).collect();
     let metrics = json!({
         "split": args.split.to_string(),
         "mean": evaluation.mean,
         "wilson_95": intervals(&evaluation.mean)?,
         "per_score": per_score,
-        "baselines": baselines,
+        "baselines": judged.baselines,
         "counts": counts,
         "entities_without_image": batcher.entities_without_image(),
         "gold_missing": args.gold_missing,
-        "protocol": Protocol::of(if args.gold_missing == GoldMissing::Miss { counts.gold_missing } else { 0 }),
+        "protocol": judged.protocol,
+        "whole_kb": judged.whole,
         "model": trained.model.config(),
         "epoch": trained.epoch,
         "features": batcher.store().manifest(),
@@ -194,7 +240,63 @@ fn judge_model(args: &Args, (features, model): (&Path, &Path), out: &Path) -> an
         "provenance": Provenance::new(device, dataset.checksum()?),
     });
     write_json(&out.join("metrics.json"), &metrics)?;
-    write_run(&out.join("run.jsonl"), &dataset, &samples, &evaluation)?;
+    write_run(&out.join("run.jsonl"), &dataset, samples, evaluation)?;
     println!("wrote {} and {}", out.join("metrics.json").display(), out.join("run.jsonl").display());
     Ok(())
+}
+
+/// Ranks the candidates of lists.
+fn judge_lists(
+    args: &Args,
+    (model, gpu): (&Model, Option<&Gpu>),
+    batcher: &Batcher,
+    mentions: &[Mention],
+) -> anyhow::Result<Judged> {
+    let (samples, counts) = batcher.samples(mentions, args.seed, args.gold_missing)?;
+    report_counts(&args.split.to_string(), &counts, args.gold_missing);
+    ensure!(!samples.is_empty(), "no mention of {} is left to rank", args.split);
+    let bar = progress("entities and mentions");
+    let evaluation = evaluate(&model.to(gpu)?, batcher, &samples, &bar)?;
+    bar.finish_and_clear();
+    let baselines = Baselines::of(&samples, mentions);
+    let Baselines { list_order, chance } = baselines;
+    Ok(Judged {
+        samples,
+        evaluation,
+        counts,
+        without_model: vec![("the lists' order", list_order), ("chance", chance)],
+        baselines: json!(baselines),
+        protocol: json!(Protocol::of(if args.gold_missing == GoldMissing::Miss { counts.gold_missing } else { 0 })),
+        whole: None,
+    })
+}
+
+/// Ranks the whole knowledge base, of so many entities.
+fn judge_whole(
+    args: &Args,
+    model: (&Model, Option<&Gpu>),
+    (batcher, entities): (&Batcher, usize),
+    mentions: &[Mention],
+) -> anyhow::Result<Judged> {
+    let (samples, counts) = batcher.without_lists(mentions)?;
+    report_counts(&args.split.to_string(), &counts, args.gold_missing);
+    let shortlist = args.whole.first_stage(args.seed);
+    let settings = WholeKb { top: args.top, seed: args.seed, keeping: args.whole.keeping(true), shortlist };
+    let bar = progress("entities and mentions");
+    let WholeKbEvaluation { samples, evaluation, recall } =
+        evaluate_whole(model, (batcher, entities), &samples, &settings, &bar)?;
+    bar.finish_and_clear();
+    if let (Some(settings), Some(recall)) = (&shortlist, &recall) {
+        println!("{}", recall_line(settings, entities, recall));
+    }
+    let chance = Metrics { mentions: samples.len(), ..chance(&[(entities, true)]) };
+    Ok(Judged {
+        samples,
+        evaluation,
+        counts,
+        without_model: vec![("chance", chance)],
+        baselines: json!({"chance": chance}),
+        protocol: json!(if shortlist.is_some() { "shortlist" } else { "whole-kb" }),
+        whole: Some(json!({"entities": entities, "listed": args.top, "shortlist": shortlist, "recall": recall})),
+    })
 }

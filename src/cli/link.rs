@@ -5,10 +5,13 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use fissfuse::bytes::Bytes;
-use fissfuse::data::{Dataset, Line, Mention, MentionRecord, Skipped, next_line, parse_record, record_error, relative};
+use fissfuse::data::{
+    Dataset, Line, Mention, MentionRecord, Skipped, Split, next_line, parse_record, record_error, relative,
+};
 use fissfuse::encoder::{Compute, Encoders};
 use fissfuse::eval::Linker;
 use fissfuse::printable::printable_json;
+use fissfuse::report::recall_line;
 use fissfuse::train::TrainedModel;
 use indicatif::ProgressBar;
 use serde::Deserialize;
@@ -19,14 +22,15 @@ use super::common::{
 };
 use super::paths;
 use super::trace::TraceArgs;
+use super::whole::WholeKbArgs;
 
 /// Most bytes of a line; a list of candidates of a million identifiers is shorter.
 const LONGEST: usize = 16_000_000;
 
-/// Link mentions: JSON lines in, JSON lines out, each answered before the next is read.
+/// Link mentions: JSON lines in, JSON lines out, each answered before the next is read, unless --batch says otherwise.
 ///
 /// A line is {"mention_id", "mention", "sentence", "image"?, "candidates"?: [qid, ...]}. Without candidates, the
-/// whole knowledge base is ranked. The image is a path within --images. The answer is {"mention_id", "mention", "links": [{"qid", "name", "score",
+/// whole knowledge base is ranked, by the whole model or first by --shortlist. The image is a path within --images. The answer is {"mention_id", "mention", "links": [{"qid", "name", "score",
 /// "confidence", "scores"}, ...]}, best first; the confidence is a softmax over all entities that were ranked. With
 /// --skip-bad, a line that cannot be answered has {"mention_id", "error"} in its answer's place.
 #[derive(clap::Args)]
@@ -57,6 +61,11 @@ pub struct Args {
     #[arg(long)]
     pub allow_any_path: bool,
 
+    /// Lines that are read before they are answered. Mentions without candidates are then scored together against each entity,
+    /// which takes less time than one after the other.
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = at_least_one())]
+    pub batch: usize,
+
     /// Entities to answer with.
     #[arg(long, value_name = "K", default_value_t = 5, value_parser = at_least_one())]
     pub top: usize,
@@ -66,6 +75,9 @@ pub struct Args {
 
     #[command(flatten)]
     pub memory: FeatureMemoryArgs,
+
+    #[command(flatten)]
+    pub whole: WholeKbArgs,
 
     #[command(flatten)]
     pub trace: TraceArgs,
@@ -102,7 +114,16 @@ fn link(args: Args) -> anyhow::Result<()> {
         let features = args.features.display();
         anyhow::ensure!(found == wanted, "{path} is another encoder than the one that made {features}");
     }
-    let mut linker = Linker::new(&trained.model, gpu.as_ref(), &batcher, &dataset, &encoders)?;
+    let model = (&trained.model, gpu.as_ref());
+    let mut linker = Linker::new(model, &batcher, &dataset, &encoders, args.whole.keeping(false))?;
+    if let Some(settings) = args.whole.first_stage(0) {
+        let (split, mentions) = recall_mentions(&dataset, &mut skipped)?;
+        let items = mentions.iter().map(|mention| batcher.item_of(mention)).collect::<fissfuse::Result<Vec<_>>>()?;
+        let bar = progress("entities prepared");
+        let recall = linker.shortlist(settings, &items, &bar)?;
+        bar.finish_and_clear();
+        eprintln!("{split}: {}", recall_line(&settings, dataset.entities().len(), &recall));
+    }
     list_skipped(&skipped);
     let (name, mut reader): (PathBuf, Box<dyn BufRead>) = match &args.input {
         None => ("standard input".into(), Box::new(std::io::stdin().lock())),
@@ -113,33 +134,50 @@ fn link(args: Args) -> anyhow::Result<()> {
     };
     let mut out = std::io::stdout().lock();
     let (mut answered, mut bad) = (0, 0);
-    for number in 1.. {
+    let mut lines = Vec::new();
+    let mut number = 0;
+    loop {
         let line = next_line(&mut reader, LONGEST).with_context(|| format!("{}: cannot read", name.display()))?;
-        let line = match line {
-            None => break,
-            Some(Line::Whole(line)) if line.iter().all(u8::is_ascii_whitespace) => continue,
-            Some(line) => line,
-        };
-        let answer = match answer(&mut linker, &dataset, &args, (&name, number), &line) {
-            Ok(answer) => {
-                answered += 1;
-                answer
-            }
-            Err(error) if args.data.skip_bad && error.concerns_input() => {
-                bad += 1;
-                json!({"mention_id": mention_id(&line), "error": error.to_string()}).to_string()
-            }
-            Err(error) => return Err(error.into()),
-        };
-        // A terminal would obey control characters that JSON need not escape.
-        let written = writeln!(out, "{}", printable_json(&answer)).and_then(|()| out.flush());
-        written.context("standard output: cannot write")?;
+        let end = line.is_none();
+        number += 1;
+        let blank = |line: &Line| matches!(line, Line::Whole(line) if line.iter().all(u8::is_ascii_whitespace));
+        lines.extend(line.filter(|line| !blank(line)).map(|line| (number, line)));
+        if lines.len() < args.batch && !end {
+            continue;
+        }
+        for ((_, line), answer) in lines.iter().zip(answers(&mut linker, &dataset, &args, &name, &lines)?) {
+            let answer = match answer {
+                Ok(answer) => {
+                    answered += 1;
+                    answer
+                }
+                Err(error) if args.data.skip_bad && error.concerns_input() => {
+                    bad += 1;
+                    json!({"mention_id": mention_id(line), "error": error.to_string()}).to_string()
+                }
+                Err(error) => return Err(error.into()),
+            };
+            // A terminal would obey control characters that JSON need not escape.
+            let written = writeln!(out, "{}", printable_json(&answer)).and_then(|()| out.flush());
+            written.context("standard output: cannot write")?;
+        }
+        lines.clear();
+        if end {
+            break;
+        }
     }
     if bad > 0 {
         eprintln!("{bad} of {} lines have an error in their answer's place", answered + bad);
     }
     anyhow::ensure!(answered > 0 || bad == 0, "no line of {} could be answered", name.display());
     Ok(())
+}
+
+/// Mentions of the dataset that judge a first stage: held out, where there are such.
+fn recall_mentions(dataset: &Dataset, skipped: &mut Skipped) -> anyhow::Result<(Split, Vec<Mention>)> {
+    let split = [Split::Valid, Split::Test, Split::Train].into_iter().find(|split| dataset.has(*split));
+    let split = split.context("--shortlist needs mentions of --data, on which its recall is measured")?;
+    Ok((split, dataset.mentions(split, skipped)?))
 }
 
 /// The identifier in a line that may hold anything.
@@ -154,14 +192,45 @@ fn mention_id(line: &Line) -> Option<String> {
     }
 }
 
-/// The answer to one line.
-fn answer(
+/// The answers to some lines, in their order; an error that no other line could do better than is one of all.
+fn answers(
     linker: &mut Linker,
     dataset: &Dataset,
     args: &Args,
-    (name, number): (&Path, usize),
-    line: &Line,
-) -> fissfuse::Result<String> {
+    name: &Path,
+    lines: &[(usize, Line)],
+) -> fissfuse::Result<Vec<fissfuse::Result<String>>> {
+    let mut asked = Vec::with_capacity(lines.len());
+    let mut ask = |(number, line): &(usize, Line)| {
+        asked.push(mention(dataset, args, (name, *number), line)?);
+        Ok(())
+    };
+    let heard: Vec<fissfuse::Result<()>> = lines.iter().map(&mut ask).collect();
+    let whole = asked.iter().any(|mention| mention.candidates.is_empty());
+    let bar = if whole { progress("entities prepared") } else { ProgressBar::hidden() };
+    let linked = match linker.link_together(&asked, args.top, &bar) {
+        Ok(linked) => linked.into_iter().map(Ok).collect::<Vec<_>>(),
+        Err(error) if !error.concerns_input() => return Err(error),
+        Err(error) if asked.len() == 1 => vec![Err(error)],
+        // Asked one by one, each has its own answer or error.
+        Err(_) => asked.iter().map(|mention| linker.link(mention, args.top, &bar)).collect(),
+    };
+    bar.finish_and_clear();
+    let mut linked = asked.iter().zip(linked);
+    let answer = |((number, _), heard): (&(usize, Line), fissfuse::Result<()>)| {
+        heard?;
+        let (mention, linked) = linked.next().ok_or_else(|| record_error(name, *number, "has no answer"))?;
+        let linked = linked.map_err(|error| match error.concerns_input() {
+            true => record_error(name, *number, format!("mention `{}`: {error}", mention.id)),
+            false => error,
+        })?;
+        serde_json::to_string(&linked).map_err(|e| record_error(name, *number, e.to_string()))
+    };
+    Ok(lines.iter().zip(heard).map(answer).collect())
+}
+
+/// The mention of a line.
+fn mention(dataset: &Dataset, args: &Args, (name, number): (&Path, usize), line: &Line) -> fissfuse::Result<Mention> {
     let refuse = |reason: String| record_error(name, number, reason);
     let Line::Whole(line) = line else {
         return Err(refuse(format!("is longer than {}", Bytes::of(LONGEST))));
@@ -179,12 +248,5 @@ fn answer(
             mention.image = Some(path.display().to_string());
         }
     }
-    let whole = mention.candidates.is_empty();
-    let bar = if whole { progress("entities prepared") } else { ProgressBar::hidden() };
-    let linked = linker.link(&mention, args.top, &bar).map_err(|error| match error.concerns_input() {
-        true => refuse(format!("mention `{}`: {error}", mention.id)),
-        false => error,
-    })?;
-    bar.finish_and_clear();
-    serde_json::to_string(&linked).map_err(|e| refuse(e.to_string()))
+    Ok(mention)
 }

@@ -20,6 +20,7 @@ mod report;
 mod rerank;
 mod trace;
 mod train;
+mod whole;
 mod written;
 
 use clap::builder::RangedU64ValueParser;

@@ -129,12 +129,33 @@ impl Batcher {
                 }
             }
             candidates.shuffle(&mut generator(seed, Purpose::CandidateOrder, index as u64));
-            let text = self.store.manifest().mention_text(&mention.mention, &mention.sentence);
-            let item = look_up(&self.store, &text, mention.image.as_deref()).map_err(about)?;
+            let item = self.item_of(mention)?;
             let gold = candidates.iter().position(|&c| c == gold).map(|at| at as u32);
             samples.push(Sample { id: mention.id.clone(), item, candidates, gold });
         }
         Ok((samples, counts))
+    }
+
+    /// Mentions whose only candidate is their gold entity, in whose place the whole knowledge base will be ranked. Fails if one
+    /// has none.
+    pub fn without_lists(&self, mentions: &[Mention]) -> Result<(Vec<Sample>, Counts)> {
+        let mut counts = Counts { mentions: mentions.len(), ..Counts::default() };
+        let sample = |mention: &Mention| {
+            let gold = mention.gold.ok_or_else(|| {
+                Error::invalid(format!("mention `{}`: has no `gold`, which a rank is of", mention.id))
+            })?;
+            counts.without_image += mention.image.is_none() as usize;
+            Ok(Sample { id: mention.id.clone(), item: self.item_of(mention)?, candidates: vec![gold], gold: Some(0) })
+        };
+        let samples = mentions.iter().map(sample).collect::<Result<_>>()?;
+        Ok((samples, counts))
+    }
+
+    /// Places of a mention's features.
+    pub fn item_of(&self, mention: &Mention) -> Result<Item> {
+        let text = self.store.manifest().mention_text(&mention.mention, &mention.sentence);
+        let about = |reason: String| Error::invalid(format!("mention `{}`: {reason}", mention.id));
+        look_up(&self.store, &text, mention.image.as_deref()).map_err(about)
     }
 
     /// Places of these entities' features.

@@ -31,7 +31,7 @@ impl Baselines {
 }
 
 /// Expectation over all orders of lists, given their lengths and whether they hold the gold entity.
-fn chance(lists: &[(usize, bool)]) -> Metrics {
+pub fn chance(lists: &[(usize, bool)]) -> Metrics {
     let mean = |value: &dyn Fn(usize) -> f64, without: &dyn Fn(usize) -> f64| {
         let of = |&(n, gold): &(usize, bool)| if gold { value(n) } else { without(n) };
         lists.iter().map(of).sum::<f64>() / lists.len().max(1) as f64

@@ -1,19 +1,26 @@
 //! Judging a model: ranks and metrics, and replaying the reference's draws.
 
 mod baselines;
+mod best;
 mod comparison;
+mod entities;
 mod linker;
 mod metrics;
 mod ranking;
 pub mod replay;
 mod run_file;
 mod run_metrics;
+mod shortlist;
 pub mod statistics;
+mod whole;
 
-pub use baselines::Baselines;
+pub use baselines::{Baselines, chance};
 pub use comparison::Comparison;
+pub use entities::Keeping;
 pub use linker::{Link, Linked, Linker};
 pub use metrics::{Metrics, rank};
 pub use ranking::{Evaluation, Ranked, evaluate, index_entities};
 pub use run_file::write_run;
 pub use run_metrics::{GoldRank, RunMetrics, RunRanks};
+pub use shortlist::{Recall, ShortlistSettings};
+pub use whole::{WholeKb, WholeKbEvaluation, evaluate_whole};

@@ -75,9 +75,13 @@ pub fn training_step(config: ModelConfig, shape: Shape, seed: u64) -> Result<Ste
     let parameters = model.parameters().count();
     let (op, cost) = ("adamw", AdamW::cost(parameters));
     let optimizer = OpCost { op, stage: stage_of(op), parameters: 0, calls: 1, cost };
-    let rows = [2 * shape.mean_tokens, 2 * shape.patches];
+    let rows = [shape.mean_tokens, shape.patches];
     let prepared = match model.config().network.prepares() {
-        true => Some(shape.candidates as u64 * Scorer::new(&model)?.flops(&rows)),
+        true => {
+            let scorer = Scorer::new(&model)?;
+            let pair = scorer.flops(&rows.map(|of_one| 2 * of_one));
+            Some(scorer.mention_flops(&rows) + shape.candidates as u64 * pair)
+        }
         false => None,
     };
     let modalities = [&batch.mention, &batch.entity].into_iter().flat_map(|side| [&side.text, &side.image]);

@@ -18,6 +18,9 @@ use crate::tensor::{Element, FeatureRows, Indices, Ragged, Textbook};
 /// Entities prepared at a time, and mentions that are linked one after the other.
 const BLOCK: usize = 256;
 
+/// Entities that are scored at a time where all are: as many as `fissfuse eval --protocol whole-kb` takes.
+const WHOLE_BLOCK: usize = 4096;
+
 /// Lists of candidates that are drawn beforehand: drawing is no part of linking.
 const LISTS: usize = 1000;
 
@@ -41,6 +44,8 @@ pub enum AtHand {
     Cold,
     /// Everything but the scores.
     All,
+    /// All entities, prepared, which every mention meets, and the mentions' features.
+    Whole,
 }
 
 impl AtHand {
@@ -50,6 +55,7 @@ impl AtHand {
             AtHand::Prepared => "prepared candidates",
             AtHand::Cold => "features of candidates",
             AtHand::All => "prepared candidates and mentions",
+            AtHand::Whole => "the prepared knowledge base",
         }
     }
 }
@@ -108,11 +114,15 @@ impl LatencyBench {
         }
         let of = match at_hand {
             AtHand::Cold => self.cold.text.sequences.len(),
-            AtHand::Prepared | AtHand::All => self.index.len(),
+            AtHand::Prepared | AtHand::All | AtHand::Whole => self.index.len(),
         };
+        let candidates = if at_hand == AtHand::Whole { of } else { candidates };
         let mut rng = generator(self.seed, Purpose::Benchmark, 1000);
         let mut list = || (0..mentions * candidates).map(|_| rng.random_range(0..of as u32)).collect::<Vec<u32>>();
-        let lists = (0..LISTS.div_ceil(mentions)).map(|_| list()).collect();
+        let lists = match at_hand {
+            AtHand::Whole => vec![(0..of as u32).collect()],
+            _ => (0..LISTS.div_ceil(mentions)).map(|_| list()).collect(),
+        };
         let prepared = match at_hand {
             AtHand::All => Some(PreparedSide::new(&self.model, &select(&self.mentions, 0..mentions as u32)?)?),
             _ => None,
@@ -134,7 +144,8 @@ pub struct LinkRuns<'a> {
 }
 
 impl LinkRuns<'_> {
-    /// Links the next batch; gives scores (kinds, candidates) of each mention.
+    /// Links the next batch; gives scores (kinds, candidates) of each mention, or of the whole knowledge base scores
+    /// (mentions, kinds, entities) of each block of it.
     pub fn run(&mut self, laps: &mut Laps) -> Result<Vec<Vec<f32>>> {
         let LatencyBench { model, scorer, on_device, index, mentions, cold, element, .. } = &mut *self.bench;
         let list = &self.lists[self.run % self.lists.len()];
@@ -165,8 +176,21 @@ impl LinkRuns<'_> {
                 laps.lap(ENTITIES);
                 (&prepared_now, (0..list.len() as u32).collect())
             }
-            AtHand::Prepared | AtHand::All => (index, list.clone()),
+            AtHand::Prepared | AtHand::All | AtHand::Whole => (index, list.clone()),
         };
+        if self.at_hand == AtHand::Whole {
+            let together: Vec<_> = (0..self.mentions).map(|m| side.mention(m)).collect();
+            let blocks = list.chunks(WHOLE_BLOCK);
+            let scores = match on_device {
+                Some(on_device) => {
+                    let pairs = blocks.flat_map(|block| together.iter().map(move |mention| (mention, block)));
+                    pairs.map(|(mention, block)| on_device.score(*mention, index, block)).collect::<Result<_>>()
+                }
+                None => blocks.map(|block| scorer.score_together(&together, index, block)).collect(),
+            }?;
+            laps.lap(SCORE);
+            return Ok(scores);
+        }
         let lists = list.chunks(self.candidates).enumerate();
         let scores = match on_device {
             Some(on_device) => lists.map(|(i, list)| on_device.score(side.mention(i), index, list)).collect(),

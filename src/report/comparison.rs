@@ -2,7 +2,7 @@
 
 use crate::error::Result;
 use crate::eval::statistics::TTest;
-use crate::eval::{Comparison, Metrics};
+use crate::eval::{Comparison, Metrics, Recall, ShortlistSettings};
 
 use super::metrics_table;
 
@@ -11,6 +11,16 @@ pub fn hits_line(metrics: &Metrics) -> Result<String> {
     let [(name, interval), ..] = metrics.intervals()?;
     let [share, low, high] = [metrics.hits1, interval.low, interval.high].map(|share| 100.0 * share);
     Ok(format!("{name} {share:.2} %, 95 % interval {low:.2} to {high:.2} % (Wilson)"))
+}
+
+/// What a first stage's lists find, with its interval, in a line.
+pub fn recall_line(settings: &ShortlistSettings, entities: usize, recall: &Recall) -> String {
+    let [share, low, high] = [recall.share(), recall.interval.low, recall.interval.high].map(|share| 100.0 * share);
+    format!(
+        "a list of {} of {entities} entities holds the whole model's first for {} of {} mentions: recall {share:.2} %, 95 % \
+         interval {low:.2} to {high:.2} % (Wilson)",
+        settings.length, recall.found, recall.mentions
+    )
 }
 
 /// Both runs' metrics on the mentions that both rank, and what their difference is worth.

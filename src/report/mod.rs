@@ -6,7 +6,7 @@ mod page;
 mod paper;
 mod table;
 
-pub use comparison::{comparison_text, hits_line};
+pub use comparison::{comparison_text, hits_line, recall_line};
 pub use dataset::{findings_text, statistics_table};
 pub use page::{Page, page};
 pub use paper::{Paper, Printed};

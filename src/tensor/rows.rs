@@ -208,6 +208,12 @@ impl RowTable {
         }
     }
 
+    /// Copies the rows of a range that lies in one shard, widened, into `out` (rows.len(), width).
+    pub fn read(&self, rows: Range<u32>, out: &mut [f32]) {
+        let (shard, start) = self.place(rows.start as usize);
+        self.shards[shard].read(start * self.width..(start + rows.len()) * self.width, out);
+    }
+
     /// Whether no value of a range of rows that lies in one shard is NaN or infinite.
     pub fn all_finite(&self, rows: Range<u32>) -> bool {
         let (shard, start) = self.place(rows.start as usize);
@@ -314,6 +320,8 @@ mod tests {
         let mut scratch = Vec::new();
         assert_eq!(table.range(1..2, &mut scratch), [3.0, 4.0]);
         assert_eq!(table.range(2..3, &mut scratch), [5.0, 6.0]);
+        table.read(0..2, &mut out[..4]);
+        assert_eq!(out, [1.0, 2.0, 3.0, 4.0, 3.0, 4.0]);
         assert!(table.check(&[3]).is_err());
         assert!(table.push_f32(vec![0.0; 3].into()).is_err());
     }

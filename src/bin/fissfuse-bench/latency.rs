@@ -38,6 +38,10 @@ pub struct LatencyArgs {
     #[arg(long)]
     cold: bool,
 
+    /// Time mentions against all entities of the index, and nothing else: --candidates does not count.
+    #[arg(long, conflicts_with_all = ["prepared", "cold"])]
+    whole: bool,
+
     /// Hugging Face directory of a CLIP that reads text and image of each mention first.
     #[arg(long, value_name = "DIR")]
     pub encoder: Option<PathBuf>,
@@ -69,6 +73,11 @@ pub struct LatencyArgs {
 /// Runs of a row where noise decides: p99.9 is one of a thousand.
 const LEAST_RUNS: usize = 1000;
 
+/// Runs of a row of so many mentions at least. Against a whole knowledge base a run is long, and few are enough.
+fn least(at_hand: AtHand, mentions: usize) -> usize {
+    if at_hand == AtHand::Whole { 1 } else { LEAST_RUNS / mentions.min(100) }
+}
+
 pub fn latency(mut args: LatencyArgs, session: &mut Session) -> anyhow::Result<()> {
     if args.work.mentions.is_none() {
         args.work.mentions = Some("1,8,64".parse().map_err(anyhow::Error::msg)?);
@@ -85,7 +94,12 @@ pub fn latency(mut args: LatencyArgs, session: &mut Session) -> anyhow::Result<(
         seed: args.work.seed,
     });
     load.map_or(Ok(()), |load| load.schedule().map(drop))?;
-    let ways = [(true, AtHand::Prepared), (args.cold, AtHand::Cold), (args.prepared, AtHand::All)];
+    let ways = [
+        (!args.whole, AtHand::Prepared),
+        (args.cold, AtHand::Cold),
+        (args.prepared, AtHand::All),
+        (args.whole, AtHand::Whole),
+    ];
     let asked = ways.iter().filter(|(asked, _)| *asked).count();
     expect_few(&[("sizes", rows.len()), ("entities", args.entities.count()), ("ways", asked)])?;
     let gpu = args.device.open()?;
@@ -121,6 +135,9 @@ pub fn latency(mut args: LatencyArgs, session: &mut Session) -> anyhow::Result<(
                 let mut parameters = row.parameters.clone();
                 parameters.insert("entities".into(), entities.into());
                 parameters.insert("at_hand".into(), at_hand.name().into());
+                if at_hand == AtHand::Whole {
+                    parameters.insert("candidates".into(), entities.into());
+                }
                 let encoded = encoded.as_ref().filter(|_| at_hand != AtHand::All);
                 let mut runs = bench.runs((mentions, candidates), at_hand, encoded)?;
                 let measured = match load {
@@ -128,7 +145,7 @@ pub fn latency(mut args: LatencyArgs, session: &mut Session) -> anyhow::Result<(
                         session.next_row()?;
                         load.run("link under load", parameters, |laps| go_on().and_then(|()| runs.run(laps).map(drop)))?
                     }
-                    None => session.measure_at_least(LEAST_RUNS / mentions.min(100), "link", parameters, |laps| {
+                    None => session.measure_at_least(least(at_hand, mentions), "link", parameters, |laps| {
                         runs.run(laps).map(drop)
                     })?,
                 };

@@ -11,7 +11,7 @@ mod work;
 
 use rayon::prelude::*;
 
-pub use cpu::{Attended, attend, attend_backward};
+pub use cpu::{Attended, attend, attend_backward, attend_together};
 pub use weights::AttentionWeights;
 use weights::Finished;
 

@@ -33,7 +33,8 @@ struct OfRun {
 
 #[derive(Debug, Deserialize)]
 struct Baselines {
-    list_order: Metrics,
+    /// None where the whole knowledge base was ranked.
+    list_order: Option<Metrics>,
     chance: Metrics,
 }
 
@@ -66,6 +67,8 @@ pub fn protocol(name: &str) -> &str {
     match name {
         "gold-in-list" => "the gold entity in every list",
         "as-retrieved" => "lists as retrieved",
+        "whole-kb" => "the whole knowledge base ranked",
+        "shortlist" => "a first stage's lists of the whole knowledge base",
         other => other,
     }
 }
@@ -130,7 +133,8 @@ pub fn section(evaluations: &[From<Evaluation>]) -> Result<Option<Section>> {
             rows.push(Row { remark, ..row(evaluation.short(), &evaluation.what.metrics()) });
         }
         if let Some(Baselines { list_order, chance }) = of_task.iter().find_map(|e| e.what.baselines.as_ref()) {
-            rows.extend([row("the lists’ order", list_order), row("chance", chance)]);
+            rows.extend(list_order.iter().map(|metrics| row("the lists’ order", metrics)));
+            rows.push(row("chance", chance));
         }
         let caption = "Metrics, with 95 % Wilson intervals of the hits in small print";
         blocks.push(Block::Table(Table::new(caption, &HEADER, rows)));

@@ -72,6 +72,21 @@ impl EntityIndex {
         self.len == 0
     }
 
+    /// Fusion's vectors of entities, those of all scores side by side (entities, scores * d). Their dot product with a
+    /// mention's, [`super::PreparedMention::fused`], is the sum of Fusion's scores.
+    pub fn fused(&self, entities: &[u32]) -> Vec<f32> {
+        let width: usize = self.fused.iter().map(|(_, table)| table.width()).sum();
+        let mut all = vec![0.0; entities.len() * width];
+        for (&entity, mut row) in entities.iter().zip(all.chunks_exact_mut(width.max(1))) {
+            for (_, table) in &self.fused {
+                let (vector, rest) = std::mem::take(&mut row).split_at_mut(table.width());
+                table.gather(&[entity], vector);
+                row = rest;
+            }
+        }
+        all
+    }
+
     /// Adds `items` entities.
     pub fn add(&mut self, side: &PreparedSide, items: usize) -> Result<()> {
         for (indexed, prepared) in self.modalities.iter_mut().zip(&side.modalities) {

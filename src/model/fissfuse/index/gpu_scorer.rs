@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bytemuck::{Pod, Zeroable};
 
-use super::attention::Layers;
+use super::attention::Apart;
 use super::entities::EntityIndex;
 use super::prepared::PreparedMention;
 use super::scorer::Scorer;
@@ -157,9 +157,12 @@ impl GpuScorer {
         let upload = |values: &[f32]| gpu.upload("scoring weights", values);
         let mut finish = Vec::new();
         for (kind, weights) in &scorer.finish {
-            let (value, out) = match &weights.layers {
-                Layers::Folded(dense) => ([upload(dense.transposed())?, upload(dense.bias())?], None),
-                Layers::Apart { values, out } => {
+            let (value, out) = match &weights.apart {
+                None => {
+                    let dense = &weights.folded[0];
+                    ([upload(dense.transposed())?, upload(dense.bias())?], None)
+                }
+                Some(Apart { values, out }) => {
                     let c = d / heads;
                     let mut all = Buffer::zeros(d * d);
                     for (h, head) in values.iter().enumerate() {

@@ -3,6 +3,7 @@
 mod attention;
 mod entities;
 mod gpu_scorer;
+mod group;
 mod prepared;
 mod scorer;
 

@@ -36,6 +36,17 @@ pub struct PreparedMention<'a> {
     pub(super) item: usize,
 }
 
+impl PreparedMention<'_> {
+    /// Fusion's vectors, those of all scores side by side (scores * d).
+    pub fn fused(&self) -> Vec<f32> {
+        let vector = |(_, vectors): &(ScoreKind, Tensor)| {
+            let d = vectors.shape()[1];
+            vectors.data()[self.item * d..][..d].to_vec()
+        };
+        self.side.fused.iter().flat_map(vector).collect()
+    }
+}
+
 impl PreparedSide {
     /// Prepares all items of a side where the model's weights lie; the result lies on the host.
     pub fn new(model: &Model, side: &Side) -> Result<PreparedSide> {
