@@ -112,6 +112,11 @@ impl Driver {
     /// Loads a PTX module into the current context.
     pub fn load_module(&mut self, text: &str) -> Result<u64, Refused> {
         self.refuse_unsafe()?;
+        self.load_anywhere(text)
+    }
+
+    /// The same, also while a stream is captured: as a driver loads a library's kernel at its first launch.
+    pub fn load_anywhere(&mut self, text: &str) -> Result<u64, Refused> {
         let device = self.current_device()?;
         let model = self.devices[device as usize].model;
         // Newer PTX may hold what cannot be read, so its version is looked at first.

@@ -85,7 +85,7 @@ impl Driver {
             return Ok(module);
         }
         let text = found.text.clone();
-        let module = self.load_module(&text).map_err(|Refused { code, log }| {
+        let module = self.load_anywhere(&text).map_err(|Refused { code, log }| {
             if !log.is_empty() {
                 say(&format!("a library cannot be loaded here: {log}"));
             }
