@@ -32,6 +32,7 @@ mod llama_window;
 mod modalities;
 mod model_files;
 mod peers;
+mod pickles;
 mod real_models;
 mod replay;
 mod report;

@@ -8,14 +8,14 @@ use super::generation::GenerationConfig;
 use super::{LlamaConfig, gguf};
 use crate::error::{Error, Result};
 use crate::fields::Fields;
+use crate::tensor::Shards;
 use crate::tensor::gguf::{EXTENSION, Gguf};
-use crate::tensor::{INDEX, SINGLE};
 use crate::tokenizer::{self, Tokenizer};
 
 /// A model's files.
 #[derive(Clone)]
 pub enum Source {
-    /// A directory with `config.json`, `tokenizer.json` and safetensors.
+    /// A directory with `config.json`, `tokenizer.json` and weights.
     Folder(PathBuf),
     /// A file that holds all of it; a `tokenizer.json` beside it counts more than its own tokenizer.
     Gguf(Arc<Gguf>),
@@ -28,7 +28,7 @@ impl Source {
         if path.is_file() {
             return Gguf::open(path).map(Arc::new).map(Source::Gguf);
         }
-        if path.is_dir() && !path.join(SINGLE).exists() && !path.join(INDEX).exists() {
+        if path.is_dir() && !Shards::are_in(path) {
             match &in_folder(path)?[..] {
                 [] => {}
                 [file] => return Gguf::open(file).map(Arc::new).map(Source::Gguf),

@@ -1,4 +1,5 @@
-//! Arrays: dense tensors that the tape tracks, frozen rows that it does not, ragged sequences, safetensors and GGUF files.
+//! Arrays: dense tensors that the tape tracks, frozen rows that it does not, ragged sequences; files of safetensors, GGUF and
+//! PyTorch.
 
 mod activations;
 pub mod blocks;
@@ -9,6 +10,7 @@ pub mod gguf;
 mod indices;
 mod later;
 mod matrix;
+mod pickle;
 pub mod quantized;
 mod ragged;
 mod rows;

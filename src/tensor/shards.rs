@@ -1,4 +1,4 @@
-//! The weights of a Hugging Face directory: one safetensors file, or several with an index.
+//! The weights of a Hugging Face directory: one file or several with an index, of safetensors or as PyTorch writes them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -13,51 +13,59 @@ pub(crate) const SINGLE: &str = "model.safetensors";
 /// Which file of a larger one holds which tensor.
 pub(crate) const INDEX: &str = "model.safetensors.index.json";
 
+/// The same as PyTorch writes them, of which older models have no others.
+const PICKLED: (&str, &str) = ("pytorch_model.bin", "pytorch_model.bin.index.json");
+
 /// The opened files of a model.
 #[derive(Debug)]
 pub struct Shards {
-    folder: PathBuf,
+    /// The index, whether it exists or not.
+    index: PathBuf,
     readers: Vec<Reader>,
     /// The reader of each tensor.
     places: BTreeMap<String, usize>,
 }
 
 impl Shards {
-    /// Opens `model.safetensors`, or all files that `model.safetensors.index.json` names.
+    /// Whether a directory has files of weights.
+    pub fn are_in(folder: &Path) -> bool {
+        [SINGLE, INDEX, PICKLED.0, PICKLED.1].iter().any(|name| folder.join(name).exists())
+    }
+
+    /// Opens `model.safetensors`, or all files that `model.safetensors.index.json` names; without them `pytorch_model.bin`, or
+    /// all files that `pytorch_model.bin.index.json` names.
     ///
     /// Fails if files are missing or cut short, or if one lacks a tensor that the index says it has.
     pub fn open(folder: &Path) -> Result<Shards> {
-        let index = folder.join(INDEX);
-        let named = match (folder.join(SINGLE).exists(), index.exists()) {
-            (true, _) => BTreeMap::new(),
-            (false, true) => Shards::named_by(&index)?,
-            (false, false) => {
-                let reason = format!(
-                    "has neither {SINGLE} nor {INDEX}; if the model has only pytorch_model.bin, save it again with \
-                     safe_serialization"
-                );
-                return Err(Error::file(folder, reason));
-            }
+        type Open = fn(&Path) -> Result<Reader>;
+        let kinds: [(&str, &str, Open); 2] =
+            [(SINGLE, INDEX, Reader::open), (PICKLED.0, PICKLED.1, Reader::open_pickled)];
+        let is_there = |name: &str| folder.join(name).exists();
+        let found = kinds.into_iter().find(|(single, index, _)| is_there(single) || is_there(index));
+        let Some((single, index, open)) = found else {
+            let reason = format!("has neither {SINGLE} nor {INDEX}, nor {} with an index or without", PICKLED.0);
+            return Err(Error::file(folder, reason));
         };
-        let single = folder.join(SINGLE).exists().then_some(SINGLE);
+        let named = if is_there(single) { BTreeMap::new() } else { Shards::named_by(&folder.join(index))? };
+        let single = is_there(single).then_some(single);
         let names: BTreeSet<&str> = named.values().map(String::as_str).chain(single).collect();
         let missing: Vec<&str> = names.iter().copied().filter(|name| !folder.join(name).exists()).collect();
         if !missing.is_empty() {
             let reason = format!("names shards that are missing: {}; download them", missing.join(", "));
-            return Err(Error::file(&index, reason));
+            return Err(Error::file(folder.join(index), reason));
         }
-        let readers = names.iter().map(|name| Reader::open(&folder.join(name))).collect::<Result<Vec<_>>>()?;
+        let readers = names.iter().map(|name| open(&folder.join(name))).collect::<Result<Vec<_>>>()?;
         let mut places = BTreeMap::new();
         for (i, reader) in readers.iter().enumerate() {
             places.extend(reader.names().map(|name| (name.to_string(), i)));
         }
         for (tensor, file) in &named {
             if !readers.iter().any(|r| r.path() == folder.join(file) && r.contains(tensor)) {
-                let reason = format!("is missing, {INDEX} says it is here");
+                let reason = format!("is missing, {index} says it is here");
                 return Err(Error::tensor(folder.join(file), tensor, reason));
             }
         }
-        Ok(Shards { folder: folder.to_path_buf(), readers, places })
+        Ok(Shards { index: folder.join(index), readers, places })
     }
 
     fn named_by(index: &Path) -> Result<BTreeMap<String, String>> {
@@ -104,7 +112,7 @@ impl Shards {
             let reason = "is missing; is the download complete, and is config.json this model's?";
             match &self.readers[..] {
                 [only] => Error::tensor(only.path(), name, reason),
-                _ => Error::tensor(self.folder.join(INDEX), name, reason),
+                _ => Error::tensor(&self.index, name, reason),
             }
         })
     }

@@ -304,6 +304,23 @@ fn answers() {
 }
 
 #[test]
+fn pickles() {
+    let folder = folder();
+    let path = folder.path().join("pytorch_model.bin");
+    let seeds =
+        ["parts.bin", "turned.bin", "command.bin"].map(|name| fs::read(support::fixture("pickle").join(name)).unwrap());
+    // Of an opcode, which is a byte, a value is made.
+    let target = Target { test: "pickles", seeds: seeds.to_vec(), stride: 1, memory: |input| 256 * input + (1 << 20) };
+    fuzz(target, |input| {
+        fs::write(&path, input).unwrap();
+        let Ok(reader) = Reader::open_pickled(&path) else { return };
+        for name in reader.names() {
+            let _ = reader.tensor(name);
+        }
+    });
+}
+
+#[test]
 fn gguf_headers() {
     let folder = folder();
     let path = folder.path().join("model.gguf");

@@ -1,7 +1,6 @@
 //! Reading.
 
 use std::collections::BTreeMap;
-use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -16,21 +15,15 @@ use super::{Element, METADATA_KEY, storage};
 use crate::device::MappedFile;
 use crate::error::{Error, Result};
 use crate::foreign::foreign;
+use crate::tensor::pickle::{self, Stored};
 use crate::tensor::{DType, SharedSlice, Tensor};
 
 /// An opened file; tensors are read when asked for.
 #[derive(Debug)]
 pub struct Reader {
     file: Arc<MappedFile>,
-    entries: BTreeMap<String, Entry>,
+    entries: BTreeMap<String, Stored>,
     metadata: Option<String>,
-}
-
-#[derive(Debug)]
-struct Entry {
-    dtype: Dtype,
-    shape: Vec<usize>,
-    bytes: Range<usize>,
 }
 
 impl Reader {
@@ -54,11 +47,18 @@ impl Reader {
             .into_iter()
             .map(|(name, info)| {
                 let bytes = start + info.data_offsets.0..start + info.data_offsets.1;
-                (name, Entry { dtype: info.dtype, shape: info.shape.clone(), bytes })
+                (name, Stored { dtype: info.dtype, shape: info.shape.clone(), bytes })
             })
             .collect();
         let metadata = metadata.metadata().as_ref().and_then(|m| m.get(METADATA_KEY).cloned());
         Ok(Reader { file, entries, metadata })
+    }
+
+    /// The same of a file that PyTorch wrote, such as `pytorch_model.bin`. Nothing that it asks for is run.
+    pub fn open_pickled(path: &Path) -> Result<Reader> {
+        let file = Arc::new(MappedFile::open(path)?);
+        let entries = pickle::tensors(&file).map_err(|reason| Error::file(path, reason))?;
+        Ok(Reader { file, entries, metadata: None })
     }
 
     /// Where the file lies.
@@ -165,7 +165,7 @@ impl Reader {
         Ok(&self.file[self.entry(name)?.bytes.clone()])
     }
 
-    fn typed<T: Element>(&self, name: &str) -> Result<&Entry> {
+    fn typed<T: Element>(&self, name: &str) -> Result<&Stored> {
         let entry = self.entry(name)?;
         if entry.dtype != storage(T::DTYPE) {
             return Err(self.error(name, format!("is {:?}, needs {}", entry.dtype, T::DTYPE)));
@@ -173,7 +173,7 @@ impl Reader {
         Ok(entry)
     }
 
-    fn entry(&self, name: &str) -> Result<&Entry> {
+    fn entry(&self, name: &str) -> Result<&Stored> {
         self.entries.get(name).ok_or_else(|| self.error(name, "is missing from the file"))
     }
 
