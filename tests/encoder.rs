@@ -24,7 +24,7 @@ const FEATURES_BF16: f32 = 2e-2;
 const PIXELS: f32 = 0.019;
 
 const CLIP: [&str; 3] = ["clip/quick-gelu-f32", "clip/quick-gelu-f16", "clip/gelu-bf16-legacy-eos"];
-const BERT: [&str; 2] = ["bert/sharded-f32", "bert/masked-lm-bf16"];
+const BERT: [&str; 3] = ["bert/sharded-f32", "bert/masked-lm-bf16", "bert/distilled-f32"];
 const RESNET: [&str; 3] = ["resnet/three-stages-f32", "resnet/classifier-bf16", "resnet/eights-f16"];
 
 fn image() -> PathBuf {

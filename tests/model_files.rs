@@ -266,6 +266,38 @@ fn every_entry_of_a_clip_is_computed_or_refused() {
     ImageEncoder::open(folder.path(), Precision::F32).unwrap();
 }
 
+/// A BERT's states of a text's tokens.
+fn states(folder: &Path) -> Result<Vec<f32>> {
+    let encoded = TextEncoder::open(folder, Precision::F32).map_err(|error| match error {
+        // Sizes are held against the tensors, which are in other files.
+        fissfuse::Error::Tensor { .. } => fissfuse::Error::file(folder.join("config.json"), error.to_string()),
+        error => error,
+    })?;
+    Ok(encoded.encode_texts(&["Hussein of Jordan"], 60)?.remove(0).tokens)
+}
+
+#[test]
+fn every_entry_of_a_distilbert_is_computed_or_refused() {
+    let c = "config.json";
+    let rows: Vec<Row> = vec![
+        (c, "activation", json!("relu"), Differ),
+        (c, "activation", json!("swish"), Refuse("hidden_act `swish` is not supported")),
+        (c, "dim", json!(48), Refuse("has shape")),
+        (c, "hidden_dim", json!(41), Refuse("has shape")),
+        (c, "n_heads", json!(2), Differ),
+        (c, "n_heads", json!(5), Refuse("5 attention heads do not divide 24")),
+        (c, "n_layers", json!(1), Differ),
+        (c, "n_layers", json!(3), Refuse("`distilbert.transformer.layer.2.")),
+        (c, "vocab_size", json!(0), Refuse("`vocab_size` is 0")),
+        (c, "pruned_heads", json!({"0": [1]}), Refuse("`pruned_heads`")),
+        // Positions were trained or computed; the file has them either way.
+        (c, "sinusoidal_pos_embds", json!(true), Same),
+        (c, "dropout", json!(0.5), Same),
+        (c, "hidden_size", json!(5), Same),
+    ];
+    check(copy("bert/distilled-f32").path(), rows, states);
+}
+
 #[test]
 fn every_entry_of_a_bert_is_computed_or_refused() {
     let folder = copy("bert/sharded-f32");
@@ -301,14 +333,7 @@ fn every_entry_of_a_bert_is_computed_or_refused() {
     ] {
         rows.push((c, key, value, Same));
     }
-    check(folder.path(), rows, |folder| {
-        let encoded = TextEncoder::open(folder, Precision::F32).map_err(|error| match error {
-            // Sizes are held against the tensors, which are in other files.
-            fissfuse::Error::Tensor { .. } => fissfuse::Error::file(folder.join(c), error.to_string()),
-            error => error,
-        })?;
-        Ok(encoded.encode_texts(&["Hussein of Jordan"], 60)?.remove(0).tokens)
-    });
+    check(folder.path(), rows, states);
     let normalizer = json!({"type": "BertNormalizer", "clean_text": true, "handle_chinese_chars": true,
         "strip_accents": null, "lowercase": true});
     let file = folder.path().join("tokenizer.json");

@@ -72,11 +72,11 @@ impl Directory {
         let config = Fields::read(&path)?;
         let kind = match config.text("model_type")? {
             Some("clip") => Kind::Clip,
-            Some("bert") => Kind::Bert,
+            Some("bert" | "distilbert") => Kind::Bert,
             Some("resnet") => Kind::ResNet,
             other => {
                 let found = other.map_or("no model_type".into(), |m| format!("model_type `{}`", m.escape_debug()));
-                return Err(Error::file(&path, format!("has {found}; this version reads `clip`, `bert`, `resnet`")));
+                return Err(Error::file(&path, format!("has {found}; this version reads `clip`, `bert`, `distilbert`, `resnet`")));
             }
         };
         Ok(Directory { folder: folder.to_path_buf(), kind, shards: Shards::open(folder)? })

@@ -1,4 +1,5 @@
-//! `config.json` of a BERT model. Defaults are those of transformers' BertConfig, since files leave them out.
+//! `config.json` of a BERT or a DistilBERT. Defaults are those of transformers' BertConfig and DistilBertConfig, since files leave
+//! them out.
 
 use std::path::Path;
 
@@ -13,6 +14,8 @@ use crate::tensor::Element;
 /// Sizes of the model.
 #[derive(Clone, Debug)]
 pub struct BertConfig {
+    /// Whether it is a DistilBERT (Sanh et al., 2019): the same layers under other names, without types of tokens.
+    pub distilled: bool,
     pub vocab_size: usize,
     pub hidden_size: usize,
     pub intermediate_size: usize,
@@ -27,6 +30,7 @@ pub struct BertConfig {
 impl Default for BertConfig {
     fn default() -> BertConfig {
         BertConfig {
+            distilled: false,
             vocab_size: 30522,
             hidden_size: 768,
             intermediate_size: 3072,
@@ -44,14 +48,24 @@ impl BertConfig {
     /// Reads and checks the `config.json` of a Hugging Face directory.
     pub fn read(folder: &Path) -> Result<BertConfig> {
         let fields = Fields::read(&folder.join("config.json"))?;
+        fields.only("pruned_heads", &[json!({})])?;
+        fields.only("quantization_config", &[])?;
+        let config = match fields.text("model_type")? {
+            Some("distilbert") => BertConfig::distilled(&fields),
+            _ => BertConfig::bert(&fields),
+        }?;
+        config.sizes().map_err(|e| fields.error(e.to_string()))?;
+        Ok(config)
+    }
+
+    fn bert(fields: &Fields) -> Result<BertConfig> {
         let default = BertConfig::default();
-        // Positions by distance, tokens that see only those before them, heads that were cut out.
+        // Positions by distance, tokens that see only those before them.
         fields.only("position_embedding_type", &[json!("absolute")])?;
         fields.only("is_decoder", &[json!(false)])?;
         fields.only("add_cross_attention", &[json!(false)])?;
-        fields.only("pruned_heads", &[json!({})])?;
-        fields.only("quantization_config", &[])?;
-        let config = BertConfig {
+        Ok(BertConfig {
+            distilled: false,
             vocab_size: fields.positive("vocab_size", default.vocab_size)?,
             hidden_size: fields.positive("hidden_size", default.hidden_size)?,
             intermediate_size: fields.positive("intermediate_size", default.intermediate_size)?,
@@ -61,9 +75,23 @@ impl BertConfig {
             type_vocab_size: fields.positive("type_vocab_size", default.type_vocab_size)?,
             hidden_act: fields.text("hidden_act")?.map_or(default.hidden_act, String::from),
             layer_norm_eps: fields.above_zero("layer_norm_eps")?.unwrap_or(default.layer_norm_eps),
-        };
-        config.sizes().map_err(|e| fields.error(e.to_string()))?;
-        Ok(config)
+        })
+    }
+
+    fn distilled(fields: &Fields) -> Result<BertConfig> {
+        let default = BertConfig { num_hidden_layers: 6, ..BertConfig::default() };
+        Ok(BertConfig {
+            distilled: true,
+            vocab_size: fields.positive("vocab_size", default.vocab_size)?,
+            hidden_size: fields.positive("dim", default.hidden_size)?,
+            intermediate_size: fields.positive("hidden_dim", default.intermediate_size)?,
+            num_hidden_layers: fields.size("n_layers")?.unwrap_or(default.num_hidden_layers),
+            num_attention_heads: fields.positive("n_heads", default.num_attention_heads)?,
+            max_position_embeddings: fields.positive("max_position_embeddings", default.max_position_embeddings)?,
+            type_vocab_size: 0,
+            hidden_act: fields.text("activation")?.map_or(default.hidden_act, String::from),
+            layer_norm_eps: default.layer_norm_eps,
+        })
     }
 
     /// What the products of a text of so many tokens cost in f32.
