@@ -128,7 +128,8 @@ fn comparisons_give_verdicts_and_codes() {
 #[test]
 fn two_programs_are_measured_in_turn() {
     let world = World::new();
-    std::fs::write(world.path("t.toml"), "min_rounds = 2\nmax_rounds = 2\nleast_change = 0.3").unwrap();
+    std::fs::write(world.path("t.toml"), "min_rounds = 2\nmax_rounds = 2\nconfidence = 0.5\nleast_change = 0.3")
+        .unwrap();
     let this = env!("CARGO_BIN_EXE_fissfuse-bench");
     let step = ["step", "--device", "cpu", "--mentions", "1,2", "--d", "8", "--thresholds", world.arg("t.toml")];
     let compared = bench(&[&step[..], &["--interleave", this, "--output", "json"]].concat());

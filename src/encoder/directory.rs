@@ -76,7 +76,10 @@ impl Directory {
             Some("resnet") => Kind::ResNet,
             other => {
                 let found = other.map_or("no model_type".into(), |m| format!("model_type `{}`", m.escape_debug()));
-                return Err(Error::file(&path, format!("has {found}; this version reads `clip`, `bert`, `distilbert`, `resnet`")));
+                return Err(Error::file(
+                    &path,
+                    format!("has {found}; this version reads `clip`, `bert`, `distilbert`, `resnet`"),
+                ));
             }
         };
         Ok(Directory { folder: folder.to_path_buf(), kind, shards: Shards::open(folder)? })

@@ -3,7 +3,8 @@
 //! Two files are compared by nvbench's rule: the intervals from the fastest run to the third quartile must be apart by a clear
 //! gap. Files are of different minutes, so only a large difference can be told. Two programs that run in turn are compared by
 //! the ratios of their rounds, each of new processes, since two processes of one program differ by a per cent for as long as
-//! they live; the interval of the mean ratio (Student's t, on logarithms) must lie beyond the gap.
+//! they live; the interval of the ratio's centre (Wilcoxon's signed ranks) must lie beyond the gap. Ranks, because a round in
+//! which the machine was elsewhere can be off by 20 %: it widens an interval by Student's t until nothing can be told.
 
 use std::collections::HashSet;
 use std::fmt;
@@ -11,11 +12,11 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
-use statrs::distribution::{ContinuousCDF, StudentsT};
 
 use super::measurement::{Measurement, Measurements};
 use super::timing::Timing;
 use crate::error::{Error, Result};
+use crate::eval::statistics::centre;
 use crate::files::read_text;
 
 /// What is said of two runs.
@@ -43,6 +44,9 @@ impl fmt::Display for Verdict {
     }
 }
 
+/// Rounds beyond which nobody waits for a verdict.
+const MOST_ROUNDS: usize = 200;
+
 /// When a difference counts. Read from TOML; what a file leaves out has these values.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -56,7 +60,7 @@ pub struct Thresholds {
     /// Of programs in turn: the fewest rounds, and the most.
     pub min_rounds: usize,
     pub max_rounds: usize,
-    /// Of programs in turn: the confidence of the mean ratio's interval.
+    /// Of programs in turn: the confidence of the ratio's interval.
     pub confidence: f64,
     /// Of programs in turn: the interval must lie beyond this share to be FAST or SLOW, and within it to be SAME.
     pub least_change: f64,
@@ -68,7 +72,7 @@ impl Default for Thresholds {
             min_runs: 10,
             max_noise: 0.1,
             clear_gap: 0.005,
-            min_rounds: 6,
+            min_rounds: 8,
             max_rounds: 24,
             confidence: 0.99,
             least_change: 0.01,
@@ -86,7 +90,9 @@ impl Thresholds {
         let wrong = shares.iter().find(|(_, share)| !(0.0..1.0).contains(share)).map(|(name, _)| *name);
         let wrong = wrong.or((read.min_runs == 0).then_some("min_runs"));
         let wrong = wrong.or((!(0.5..1.0).contains(&read.confidence)).then_some("confidence"));
-        let rounds = read.min_rounds >= 2 && read.max_rounds >= read.min_rounds;
+        // Fewer than that have no interval of so much confidence.
+        let enough = centre(&vec![0.0; read.max_rounds.min(MOST_ROUNDS)], read.confidence).is_some();
+        let rounds = read.min_rounds >= 2 && (read.min_rounds..=MOST_ROUNDS).contains(&read.max_rounds) && enough;
         match wrong.or((!rounds).then_some("min_rounds and max_rounds")) {
             Some(name) => Err(Error::file(
                 path,
@@ -107,7 +113,7 @@ pub struct Compared {
     /// Median seconds of the old and of the new.
     pub old: f64,
     pub new: f64,
-    /// New over old: of files of the medians, of programs in turn the mean of the rounds' ratios.
+    /// New over old: of files of the medians, of programs in turn the centre of the rounds' ratios.
     pub ratio: f64,
     /// The interval of that, of programs in turn.
     pub interval: Option<(f64, f64)>,
@@ -235,13 +241,8 @@ impl Rounds {
             return None;
         }
         let logs: Vec<f64> = self.medians.iter().map(|(old, new)| (new / old).ln()).collect();
-        let mean = logs.iter().sum::<f64>() / n as f64;
-        let variance = logs.iter().map(|log| (log - mean).powi(2)).sum::<f64>() / (n - 1) as f64;
-        // One distribution for each number of rounds: its parameters are always valid.
-        let quantile =
-            StudentsT::new(0.0, 1.0, (n - 1) as f64).map_or(f64::INFINITY, |t| t.inverse_cdf(0.5 + confidence / 2.0));
-        let half = quantile * (variance / n as f64).sqrt();
-        let interval = ((mean - half).exp(), (mean + half).exp());
+        let found = centre(&logs, confidence)?;
+        let interval = (found.interval.low.exp(), found.interval.high.exp());
         let (low, high) = (interval.0 - 1.0, interval.1 - 1.0);
         let verdict = match () {
             () if low > least_change => Verdict::Slow,
@@ -261,7 +262,7 @@ impl Rounds {
         let median =
             |side: fn(&(f64, f64)) -> f64| Timing::new(self.medians.iter().map(side).collect()).map(|t| t.p50());
         let [old, new] = [median(|m| m.0), median(|m| m.1)].map(|median| median.unwrap_or(f64::NAN));
-        let (name, parameters, ratio) = (name.to_string(), parameters.clone(), mean.exp());
+        let (name, parameters, ratio) = (name.to_string(), parameters.clone(), found.estimate.exp());
         Some(Compared { name, parameters, old, new, ratio, interval: Some(interval), verdict, why })
     }
 }
@@ -315,13 +316,16 @@ mod tests {
             ratios.iter().for_each(|ratio| rounds.push(&around(1.0), &around(*ratio)));
             rounds.verdict("step", &Map::new(), &Thresholds::default()).map(|compared| compared.verdict)
         };
-        assert_eq!(judge(&[1.03; 5]), None, "too few");
-        assert_eq!(judge(&[1.03, 1.02, 1.03, 1.04, 1.03, 1.03]), Some(Verdict::Slow));
-        assert_eq!(judge(&[0.97, 0.96, 0.97, 0.98, 0.97, 0.97]), Some(Verdict::Fast));
-        assert_eq!(judge(&[1.0, 1.002, 0.998, 1.0, 1.001, 0.999]), Some(Verdict::Same));
-        let far = [1.1, 0.9].repeat(3);
+        assert_eq!(judge(&[1.03; 7]), None, "too few");
+        assert_eq!(judge(&[1.03, 1.02, 1.03, 1.04, 1.03, 1.03, 1.02, 1.04]), Some(Verdict::Slow));
+        assert_eq!(judge(&[0.97, 0.96, 0.97, 0.98, 0.97, 0.97, 0.96, 0.98]), Some(Verdict::Fast));
+        assert_eq!(judge(&[1.0, 1.002, 0.998, 1.0, 1.001, 0.999, 1.0, 1.0]), Some(Verdict::Same));
+        let far = [1.1, 0.9].repeat(4);
         assert_eq!(judge(&far), None);
-        assert_eq!(judge(&far.repeat(4)), Some(Verdict::Ambiguous));
+        assert_eq!(judge(&far.repeat(3)), Some(Verdict::Ambiguous));
+        // Rounds in which the machine was elsewhere.
+        let slower = [&[1.03, 1.035, 1.025, 1.03, 1.04, 1.02].repeat(3)[..], &[0.8, 1.5]].concat();
+        assert_eq!(judge(&slower), Some(Verdict::Slow));
     }
 
     #[test]
@@ -334,9 +338,13 @@ mod tests {
         };
         assert_eq!(read("").unwrap(), Thresholds::default());
         assert_eq!(read(include_str!("../../configs/bench-thresholds.toml")).unwrap(), Thresholds::default());
-        for (wrong, named) in
-            [("max_nose = 1", "max_nose"), ("max_noise = 2", "max_noise"), ("min_rounds = 1", "min_rounds")]
-        {
+        for (wrong, named) in [
+            ("max_nose = 1", "max_nose"),
+            ("max_noise = 2", "max_noise"),
+            ("min_rounds = 1", "min_rounds"),
+            ("confidence = 0.9999999999", "max_rounds"),
+            ("max_rounds = 1000000000", "max_rounds"),
+        ] {
             assert!(read(wrong).unwrap_err().to_string().contains(named), "{wrong}");
         }
     }

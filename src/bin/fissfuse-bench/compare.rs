@@ -17,7 +17,7 @@ use super::session::{Asked, Said};
 
 /// Seconds of a turn, and turns of each program in a round.
 const TURN: f64 = 0.1;
-const TURNS: usize = 6;
+const TURNS: usize = 12;
 
 /// What a comparison found.
 pub struct Findings(pub Vec<Compared>);

@@ -3,8 +3,10 @@
 //! All results are finite, or there is none and an error says why.
 
 mod paired;
+mod signed_rank;
 
 pub use paired::{Resampling, TTest, bootstrap, differences, t_test};
+pub use signed_rank::{Centre, centre};
 
 use serde::{Deserialize, Serialize};
 
