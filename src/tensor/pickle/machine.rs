@@ -4,72 +4,10 @@
 use std::collections::{BTreeMap, HashMap};
 use std::rc::Rc;
 
-use safetensors::Dtype;
-
-/// A tensor of a pickle: a part of a storage.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Tensor {
-    /// Name of the storage's entry under `data/`.
-    pub storage: Rc<str>,
-    pub dtype: Dtype,
-    /// Values of the storage.
-    pub len: usize,
-    /// Its first value's place in the storage.
-    pub offset: usize,
-    pub shape: Vec<usize>,
-    /// Values from one to the next along each dimension.
-    pub strides: Vec<usize>,
-}
-
-/// Functions and types that files of weights name.
-#[derive(Clone, Copy, Debug)]
-enum Global {
-    OrderedDict,
-    RebuildTensor,
-    RebuildParameter,
-    Storage(Dtype),
-}
-
-const GLOBALS: [(&str, Global); 13] = [
-    ("collections.OrderedDict", Global::OrderedDict),
-    ("torch._utils._rebuild_tensor_v2", Global::RebuildTensor),
-    ("torch._utils._rebuild_parameter", Global::RebuildParameter),
-    ("torch.DoubleStorage", Global::Storage(Dtype::F64)),
-    ("torch.FloatStorage", Global::Storage(Dtype::F32)),
-    ("torch.HalfStorage", Global::Storage(Dtype::F16)),
-    ("torch.BFloat16Storage", Global::Storage(Dtype::BF16)),
-    ("torch.LongStorage", Global::Storage(Dtype::I64)),
-    ("torch.IntStorage", Global::Storage(Dtype::I32)),
-    ("torch.ShortStorage", Global::Storage(Dtype::I16)),
-    ("torch.CharStorage", Global::Storage(Dtype::I8)),
-    ("torch.ByteStorage", Global::Storage(Dtype::U8)),
-    ("torch.BoolStorage", Global::Storage(Dtype::BOOL)),
-];
+use super::values::{GLOBALS, Global, Place, Tensor, Value};
 
 /// Of a tensor in PyTorch.
 const MOST_DIMENSIONS: usize = 64;
-
-/// A place among [`Machine::values`]. Values stay there until the end, so that one may be part of many.
-type Place = usize;
-
-#[derive(Clone, Debug)]
-enum Value {
-    /// None, or a number that no tensor needs.
-    Other,
-    Bool,
-    Int(i64),
-    Text(Rc<str>),
-    Tuple(Vec<Place>),
-    List(Vec<Place>),
-    Dict(Vec<(Place, Place)>),
-    Global(Global),
-    Storage {
-        name: Rc<str>,
-        dtype: Dtype,
-        len: usize,
-    },
-    Tensor(Tensor),
-}
 
 /// What a pickle says, or why it is not read.
 pub(super) type Said<T> = Result<T, String>;

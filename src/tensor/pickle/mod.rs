@@ -3,6 +3,7 @@
 //! Source: `torch/serialization.py` and `torch/_utils.py` of PyTorch; opcodes in `pickletools.py` of Python.
 
 mod machine;
+mod values;
 
 use std::collections::BTreeMap;
 use std::io::Cursor;
@@ -11,7 +12,7 @@ use std::ops::Range;
 use safetensors::Dtype;
 use zip::{CompressionMethod, ZipArchive};
 
-use machine::Tensor;
+use values::Tensor;
 
 /// A tensor's place in the file.
 #[derive(Clone, Debug, PartialEq, Eq)]
