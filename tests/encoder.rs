@@ -23,7 +23,8 @@ const FEATURES_BF16: f32 = 2e-2;
 /// 1 / 255 / 0.22 = 0.018.
 const PIXELS: f32 = 0.019;
 
-const CLIP: [&str; 3] = ["clip/quick-gelu-f32", "clip/quick-gelu-f16", "clip/gelu-bf16-legacy-eos"];
+const CLIP: [&str; 4] =
+    ["clip/quick-gelu-f32", "clip/quick-gelu-f16", "clip/gelu-bf16-legacy-eos", "clip/open-clip-f32"];
 const BERT: [&str; 3] = ["bert/sharded-f32", "bert/masked-lm-bf16", "bert/distilled-f32"];
 const RESNET: [&str; 3] = ["resnet/three-stages-f32", "resnet/classifier-bf16", "resnet/eights-f16"];
 

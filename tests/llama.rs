@@ -301,7 +301,7 @@ fn directories_that_are_not_as_config_json_says_are_refused() {
     std::fs::remove_file(folder.path().join("tokenizer.json")).unwrap();
     assert!(refusal(folder.path()).contains("tokenizer.json: is missing"));
     std::fs::remove_file(folder.path().join("model.safetensors")).unwrap();
-    assert!(refusal(folder.path()).contains("has neither model.safetensors nor model.safetensors.index.json"));
+    assert!(refusal(folder.path()).contains("has no weights: none of model.safetensors, pytorch_model.bin"));
 }
 
 #[test]

@@ -277,6 +277,38 @@ fn states(folder: &Path) -> Result<Vec<f32>> {
 }
 
 #[test]
+fn every_entry_of_an_open_clip_is_computed_or_refused() {
+    let folder = copy("clip/open-clip-f32");
+    let c = "open_clip_config.json";
+    let rows: Vec<Row> = vec![
+        (c, "model_cfg", json!(null), Refuse("has no `model_cfg`")),
+        (c, "model_cfg.embed_dim", json!(null), Refuse("has no `model_cfg.embed_dim`")),
+        (c, "model_cfg.quick_gelu", json!(true), Differ),
+        (c, "model_cfg.quick_gelu", json!(null), Same),
+        (c, "model_cfg.custom_text", json!(true), Refuse("`model_cfg.custom_text` is true")),
+        (c, "model_cfg.multimodal_cfg", json!({}), Refuse("`model_cfg.multimodal_cfg` is {}, which is not computed")),
+        (c, "model_cfg.vision_cfg.head_width", json!(24), Differ),
+        (c, "model_cfg.vision_cfg.head_width", json!(7), Refuse("`model_cfg.vision_cfg.head_width` 7 does not divide")),
+        (c, "model_cfg.vision_cfg.layers", json!([3, 4]), Refuse("`model_cfg.vision_cfg.layers` is [3,4]")),
+        (c, "model_cfg.vision_cfg.patch_size", json!(50), Refuse("`model_cfg.vision_cfg.patch_size` 50 is above")),
+        (c, "model_cfg.vision_cfg.pool_type", json!("avg"), Refuse("`model_cfg.vision_cfg.pool_type` is `avg`")),
+        (c, "model_cfg.text_cfg.hf_model_name", json!("roberta"), Refuse("`model_cfg.text_cfg.hf_model_name`")),
+        (c, "preprocess_cfg", json!(null), Same),
+        (c, "preprocess_cfg.mean", json!([0.5, 0.5, 0.5]), Differ),
+        (c, "preprocess_cfg.std", json!([0.0, 1.0, 1.0]), Refuse("a zero in `preprocess_cfg.std`")),
+        (c, "preprocess_cfg.size", json!([3, 40, 40]), Same),
+        (c, "preprocess_cfg.size", json!(41), Refuse("`preprocess_cfg.size` is 41")),
+        (c, "preprocess_cfg.interpolation", json!("bilinear"), Refuse("`preprocess_cfg.interpolation` is `bilinear`")),
+        (c, "preprocess_cfg.resize_mode", json!("squash"), Refuse("`preprocess_cfg.resize_mode` is `squash`")),
+    ];
+    check(folder.path(), rows, |folder| {
+        let encoder = ImageEncoder::open(folder, Precision::F32)?;
+        let pixels = encoder.processor().process(read_image(&fixture("clip/image.png"))?)?;
+        Ok(encoder.encode_images(&[pixels])?.remove(0).tokens)
+    });
+}
+
+#[test]
 fn every_entry_of_a_distilbert_is_computed_or_refused() {
     let c = "config.json";
     let rows: Vec<Row> = vec![

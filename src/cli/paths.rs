@@ -9,7 +9,7 @@ pub use fissfuse::files::{Named, keep_apart};
 const KINDS: [(&str, &[&str]); 4] = [
     ("a dataset", &["entities.jsonl"]),
     ("a feature store", &["manifest.json"]),
-    ("an encoder or a language model", &["config.json", "tokenizer.json"]),
+    ("an encoder or a language model", &["config.json", "tokenizer.json", "open_clip_config.json"]),
     ("a training run", &["best.safetensors", "last.safetensors"]),
 ];
 

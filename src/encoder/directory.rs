@@ -46,6 +46,9 @@ impl Fingerprint {
     }
 }
 
+/// The file that says what a directory holds, unless it is OpenCLIP's.
+const CONFIG: &str = "config.json";
+
 /// A model that the directory may hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
@@ -58,13 +61,19 @@ enum Kind {
 pub(super) struct Directory {
     folder: PathBuf,
     kind: Kind,
+    /// The file that says what it holds.
+    config: &'static str,
     shards: Shards,
 }
 
 impl Directory {
     /// Opens a directory; its `config.json` says what it holds.
     pub fn open(folder: &Path) -> Result<Directory> {
-        let path = folder.join("config.json");
+        if clip::is_open_clip(folder) {
+            let (shards, config) = (Shards::open(folder)?, clip::OPEN_CLIP_CONFIG);
+            return Ok(Directory { folder: folder.to_path_buf(), kind: Kind::Clip, config, shards });
+        }
+        let path = folder.join(CONFIG);
         if !path.exists() {
             let reason = "has no config.json; give the directory of a Hugging Face model";
             return Err(Error::file(folder, reason));
@@ -82,7 +91,7 @@ impl Directory {
                 ));
             }
         };
-        Ok(Directory { folder: folder.to_path_buf(), kind, shards: Shards::open(folder)? })
+        Ok(Directory { folder: folder.to_path_buf(), kind, config: CONFIG, shards: Shards::open(folder)? })
     }
 
     /// Its text encoder.
@@ -153,7 +162,7 @@ impl Directory {
 
     /// Kind and fingerprint of all files that determine what one side computes.
     fn identity(&self, name: &str, preparation: &str) -> Result<String> {
-        let files: Vec<&str> = ["config.json", preparation].into_iter().chain(self.shards.files()).collect();
+        let files: Vec<&str> = [self.config, preparation].into_iter().chain(self.shards.files()).collect();
         Ok(format!("{name}:{}", Fingerprint::of(&self.folder, &files)?.as_str()))
     }
 }

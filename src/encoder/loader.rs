@@ -7,18 +7,70 @@ use crate::ops::layer_norm::Norm;
 use crate::ops::linear::Linear;
 use crate::tensor::{Compute, Element, Shards, Tensor};
 
+/// Which part of a file's tensor is meant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// All of it.
+    Whole,
+    /// One of three parts that lie below each other: queries, keys, values.
+    Third(usize),
+    /// All of it, with rows and columns changed for each other.
+    Transposed,
+}
+
+/// Where a file of another kind keeps a tensor.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Alias {
+    name: String,
+    part: Part,
+}
+
+impl Alias {
+    /// A part of the tensor of that name.
+    pub fn new(name: impl Into<String>, part: Part) -> Alias {
+        Alias { name: name.into(), part }
+    }
+
+    /// Reads it, if it has this shape.
+    fn read(&self, shards: &Shards, shape: &[usize]) -> Result<Tensor> {
+        match (self.part, shape) {
+            (Part::Third(third), [rows, rest @ ..]) => {
+                let all = shards.tensor_of(&self.name, &[&[3 * rows], rest].concat())?;
+                let len = all.len() / 3;
+                Tensor::new(shape, all.data()[third * len..][..len].to_vec())
+            }
+            (Part::Transposed, &[rows, columns]) => {
+                let turned = shards.tensor_of(&self.name, &[columns, rows])?;
+                let values = turned.data();
+                Tensor::new(
+                    shape,
+                    (0..rows * columns).map(|i| values[i % columns * rows + i / columns]).collect::<Vec<_>>(),
+                )
+            }
+            _ => shards.tensor_of(&self.name, shape),
+        }
+    }
+}
+
 /// Makes the layers of an encoder from the tensors of a file, for where and how it computes.
 pub struct Loader<'a> {
     shards: &'a Shards,
     /// What stands before each name.
     prefix: String,
+    /// Where a file of another kind keeps what is called so.
+    alias: Option<fn(&str) -> Alias>,
     compute: &'a Compute,
 }
 
 impl<'a> Loader<'a> {
     /// For all tensors of a model.
     pub fn new(shards: &'a Shards, compute: &'a Compute) -> Loader<'a> {
-        Loader { shards, prefix: String::new(), compute }
+        Loader { shards, prefix: String::new(), alias: None, compute }
+    }
+
+    /// The same for a file that keeps its tensors elsewhere.
+    pub fn with_aliases(self, alias: fn(&str) -> Alias) -> Loader<'a> {
+        Loader { alias: Some(alias), ..self }
     }
 
     /// The same for tensors whose names go on with `part.` if there is one called `part.known`: models are published
@@ -39,12 +91,17 @@ impl<'a> Loader<'a> {
 
     /// Whether there is a tensor of that name.
     pub fn contains(&self, name: &str) -> bool {
-        self.shards.contains(&format!("{}{name}", self.prefix))
+        let name = format!("{}{name}", self.prefix);
+        self.shards.contains(&self.alias.map_or(name.clone(), |alias| alias(&name).name))
     }
 
     /// A tensor of this shape.
     pub fn tensor(&self, name: &str, shape: &[usize]) -> Result<Tensor> {
-        self.shards.tensor_of(&format!("{}{name}", self.prefix), shape)
+        let name = format!("{}{name}", self.prefix);
+        match self.alias {
+            Some(alias) => alias(&name).read(self.shards, shape),
+            None => self.shards.tensor_of(&name, shape),
+        }
     }
 
     /// `name.weight` (outputs, inputs), `name.bias`.

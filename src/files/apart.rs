@@ -37,13 +37,14 @@ pub fn keep_apart(reads: &[Named], writes: &[Named]) -> Result<()> {
 }
 
 /// Files that folders of this program's are made of.
-const PARTS: [&str; 13] = [
+const PARTS: [&str; 14] = [
     "entities.jsonl",
     "train.jsonl",
     "valid.jsonl",
     "test.jsonl",
     "manifest.json",
     "config.json",
+    "open_clip_config.json",
     "tokenizer.json",
     "best.safetensors",
     "last.safetensors",
@@ -61,8 +62,8 @@ fn is_part_of(written: &Path, folder: &Path) -> bool {
     let name = within.to_str().unwrap_or_default();
     let run = name.starts_with("run") && name.ends_with(".jsonl");
     let own = !name.contains('/')
-        && (PARTS.contains(&name) || name.ends_with(".safetensors") || name.ends_with(".gguf") || run);
-    let of_a_model = folder.join("config.json").is_file();
+        && (PARTS.contains(&name) || [".safetensors", ".gguf", ".bin"].iter().any(|end| name.ends_with(end)) || run);
+    let of_a_model = ["config.json", "open_clip_config.json"].iter().any(|name| folder.join(name).is_file());
     own || written.is_file() && (of_a_model || within.starts_with("images"))
 }
 

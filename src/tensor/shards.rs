@@ -13,8 +13,17 @@ pub(crate) const SINGLE: &str = "model.safetensors";
 /// Which file of a larger one holds which tensor.
 pub(crate) const INDEX: &str = "model.safetensors.index.json";
 
-/// The same as PyTorch writes them, of which older models have no others.
-const PICKLED: (&str, &str) = ("pytorch_model.bin", "pytorch_model.bin.index.json");
+/// A file of weights, or the index of several, and how they are opened.
+type Kind = (&'static str, &'static str, fn(&Path) -> Result<Reader>);
+
+/// What a directory may have, the first that is there counts: PyTorch's own files are all that older models have, and OpenCLIP's
+/// stand beside those of transformers.
+const KINDS: [Kind; 4] = [
+    (SINGLE, INDEX, Reader::open),
+    ("pytorch_model.bin", "pytorch_model.bin.index.json", Reader::open_pickled),
+    ("open_clip_model.safetensors", "open_clip_model.safetensors.index.json", Reader::open),
+    ("open_clip_pytorch_model.bin", "open_clip_pytorch_model.bin.index.json", Reader::open_pickled),
+];
 
 /// The opened files of a model.
 #[derive(Debug)]
@@ -29,23 +38,24 @@ pub struct Shards {
 impl Shards {
     /// Whether a directory has files of weights.
     pub fn are_in(folder: &Path) -> bool {
-        [SINGLE, INDEX, PICKLED.0, PICKLED.1].iter().any(|name| folder.join(name).exists())
+        Shards::kind(folder).is_some()
     }
 
-    /// Opens `model.safetensors`, or all files that `model.safetensors.index.json` names; without them `pytorch_model.bin`, or
-    /// all files that `pytorch_model.bin.index.json` names.
+    fn kind(folder: &Path) -> Option<Kind> {
+        let is_there = |name: &str| folder.join(name).exists();
+        KINDS.into_iter().find(|(single, index, _)| is_there(single) || is_there(index))
+    }
+
+    /// Opens `model.safetensors`, or all files that `model.safetensors.index.json` names; without them the same of
+    /// `pytorch_model.bin`, `open_clip_model.safetensors` or `open_clip_pytorch_model.bin`.
     ///
     /// Fails if files are missing or cut short, or if one lacks a tensor that the index says it has.
     pub fn open(folder: &Path) -> Result<Shards> {
-        type Open = fn(&Path) -> Result<Reader>;
-        let kinds: [(&str, &str, Open); 2] =
-            [(SINGLE, INDEX, Reader::open), (PICKLED.0, PICKLED.1, Reader::open_pickled)];
-        let is_there = |name: &str| folder.join(name).exists();
-        let found = kinds.into_iter().find(|(single, index, _)| is_there(single) || is_there(index));
-        let Some((single, index, open)) = found else {
-            let reason = format!("has neither {SINGLE} nor {INDEX}, nor {} with an index or without", PICKLED.0);
-            return Err(Error::file(folder, reason));
+        let Some((single, index, open)) = Shards::kind(folder) else {
+            let names = KINDS.map(|(single, ..)| single).join(", ");
+            return Err(Error::file(folder, format!("has no weights: none of {names}, nor an index of their parts")));
         };
+        let is_there = |name: &str| folder.join(name).exists();
         let named = if is_there(single) { BTreeMap::new() } else { Shards::named_by(&folder.join(index))? };
         let single = is_there(single).then_some(single);
         let names: BTreeSet<&str> = named.values().map(String::as_str).chain(single).collect();
@@ -135,7 +145,7 @@ mod tests {
     fn shards_are_found_and_their_faults_named() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path();
-        assert!(refused(path).contains("has neither"));
+        assert!(refused(path).contains("has no weights"));
         let index = r#"{"weight_map": {"a": "1.safetensors", "b": "2.safetensors"}}"#;
         std::fs::write(path.join(INDEX), index).unwrap();
         write(path, "1.safetensors", "a");

@@ -5,6 +5,7 @@ use std::path::Path;
 use serde::Serialize;
 use serde_json::{Value, json};
 
+use super::open_clip;
 use crate::autograd::Cost;
 use crate::encoder::transformer::{Sizes, block_cost, block_parameters};
 use crate::error::Result;
@@ -132,17 +133,23 @@ impl VisionConfig {
             hidden_act: fields.text("hidden_act")?.unwrap_or(&default.hidden_act).into(),
             layer_norm_eps: fields.above_zero("layer_norm_eps")?.unwrap_or(default.layer_norm_eps),
         };
-        if config.patch_size > config.image_size {
-            let (patch, image) = (fields.name("patch_size"), fields.name("image_size"));
-            let reason = format!("`{patch}` {} is above `{image}` {}", config.patch_size, config.image_size);
-            return Err(fields.error(reason));
-        }
+        config.expect_patches(fields)?;
         Ok(config)
     }
 
     pub(super) fn sizes(&self) -> Result<Sizes> {
         let (heads, eps) = (self.num_attention_heads, self.layer_norm_eps);
         Sizes::new(self.hidden_size, self.intermediate_size, heads, eps, &self.hidden_act)
+    }
+
+    /// Fails if not even one patch fits into an image, in the words of the settings that say so.
+    pub(super) fn expect_patches(&self, fields: &Fields) -> Result<()> {
+        if self.patch_size > self.image_size {
+            let (patch, image) = (fields.name("patch_size"), fields.name("image_size"));
+            let reason = format!("`{patch}` {} is above `{image}` {}", self.patch_size, self.image_size);
+            return Err(fields.error(reason));
+        }
+        Ok(())
     }
 
     /// States of an image: its patches and the class token.
@@ -192,9 +199,12 @@ impl ClipConfig {
         linear::cost(1, (width, self.projection_dim), Element::F32, Element::F32, false)
     }
 
-    /// Reads and checks the `config.json` of a Hugging Face directory. What a tower does not compute is refused by
+    /// Reads and checks the `config.json` of a Hugging Face directory, or OpenCLIP's file. What a tower does not compute is refused by
     /// `TextConfig::sizes` and `VisionConfig::sizes`, since the other tower may be of use without it.
     pub fn read(folder: &Path) -> Result<ClipConfig> {
+        if open_clip::is_in(folder) {
+            return open_clip::config(folder);
+        }
         let fields = Fields::read(&folder.join("config.json"))?;
         let model_type = fields.text("model_type")?.unwrap_or_default();
         if model_type != "clip" {

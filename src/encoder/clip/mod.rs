@@ -1,6 +1,7 @@
 //! CLIP (Radford et al., 2021): text and vision transformer, any size.
 
 mod config;
+mod open_clip;
 mod random;
 mod text;
 mod vision;
@@ -8,6 +9,7 @@ mod vision;
 use std::path::Path;
 
 pub use config::ClipConfig;
+pub(super) use open_clip::{CONFIG as OPEN_CLIP_CONFIG, is_in as is_open_clip};
 pub use random::{RandomClip, write_random};
 
 use self::text::ClipText;
@@ -38,7 +40,7 @@ const BLOCK: Layout = Layout {
 pub(super) fn open_text(folder: &Path, shards: &Shards, compute: &Compute) -> Result<Box<dyn TextModel>> {
     let config = ClipConfig::read(folder)?;
     config.text_config.sizes().map_err(|e| refused(folder, "text_config", e))?;
-    Ok(Box::new(ClipText::read(&Loader::new(shards, compute), &config)?))
+    Ok(Box::new(ClipText::read(&loader(folder, shards, compute), &config)?))
 }
 
 /// Reads the vision tower and how its images are prepared.
@@ -49,12 +51,22 @@ pub(super) fn open_vision(
 ) -> Result<(ImageProcessor, Box<dyn ImageModel>)> {
     let config = ClipConfig::read(folder)?;
     config.vision_config.sizes().map_err(|e| refused(folder, "vision_config", e))?;
-    let processor = ImageProcessor::open(folder, Kind::Clip, Some(config.vision_config.image_size as u32))?;
-    Ok((processor, Box::new(ClipVision::read(&Loader::new(shards, compute), &config)?)))
+    let size = config.vision_config.image_size as u32;
+    let processor = match open_clip::is_in(folder) {
+        true => ImageProcessor::open_clip(&folder.join(OPEN_CLIP_CONFIG), size),
+        false => ImageProcessor::open(folder, Kind::Clip, Some(size)),
+    }?;
+    Ok((processor, Box::new(ClipVision::read(&loader(folder, shards, compute), &config)?)))
+}
+
+fn loader<'a>(folder: &Path, shards: &'a Shards, compute: &'a Compute) -> Loader<'a> {
+    let loader = Loader::new(shards, compute);
+    if open_clip::is_in(folder) { loader.with_aliases(open_clip::alias) } else { loader }
 }
 
 fn refused(folder: &Path, tower: &str, error: Error) -> Error {
-    Error::file(folder.join("config.json"), format!("`{tower}`: {error}"))
+    let config = if open_clip::is_in(folder) { OPEN_CLIP_CONFIG } else { "config.json" };
+    Error::file(folder.join(config), format!("`{tower}`: {error}"))
 }
 
 /// The projected vector of each row, scaled to length one.

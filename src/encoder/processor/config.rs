@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use crate::error::{Error, Result};
 use crate::fields::Fields;
@@ -42,6 +42,8 @@ pub struct Config {
     pub resample: u32,
     /// Height and width of the centre that is cut out, if one is.
     pub crop: Option<(u32, u32)>,
+    /// Whether half a pixel beside it counts as in Python's `round` (torchvision), and is not cut off (transformers).
+    pub rounded: bool,
     /// The size to resize to is the size of the crop; the shorter side is resized to it divided by this.
     crop_pct: Option<f32>,
     /// By which colours are multiplied.
@@ -162,11 +164,30 @@ impl Config {
             resize,
             resample: fields.size("resample")?.unwrap_or(if kind == Kind::Vit { 2 } else { 3 }) as u32,
             crop: if kind == Kind::ConvNext { None } else { crop },
+            rounded: false,
             crop_pct: resize.and(crop_pct),
             factor: if on("do_rescale", true)? { factor } else { 1.0 },
             mean: if normalize { mean } else { [0.0; 3] },
             std: if normalize { std } else { [1.0; 3] },
         })
+    }
+
+    /// The settings under `preprocess_cfg` of OpenCLIP's file, for images of this size.
+    pub fn open_clip(path: &Path, size: u32) -> Result<Config> {
+        let fields = Fields::read(path)?;
+        let fields = fields.under("preprocess_cfg")?.unwrap_or(Fields::of(path, Map::new()));
+        fields.only("mode", &[json!("RGB")])?;
+        fields.only("interpolation", &[json!("bicubic")])?;
+        fields.only("resize_mode", &[json!("shortest")])?;
+        fields.only("fill_color", &[json!(0)])?;
+        fields.only("size", &[json!(size), json!([size, size]), json!([3, size, size])])?;
+        let [mean, std] = Kind::Clip.mean_and_std();
+        let (mean, std) = (colours(&fields, "mean")?.unwrap_or(mean), colours(&fields, "std")?.unwrap_or(std));
+        if std.contains(&0.0) {
+            return Err(fields.error(format!("has a zero in `{}`", fields.name("std"))));
+        }
+        let (resize, crop, factor) = (Some(Size::Shortest(size)), Some((size, size)), 1.0 / 255.0);
+        Ok(Config { resize, resample: 3, crop, rounded: true, crop_pct: None, factor, mean, std })
     }
 
     /// The same without `crop_pct`.

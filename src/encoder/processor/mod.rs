@@ -32,6 +32,15 @@ impl ImageProcessor {
     /// ones of any size. `kind` is what transformers takes for the model where the files do not say.
     pub fn open(folder: &Path, kind: Kind, size: Option<u32>) -> Result<ImageProcessor> {
         let (config, path) = Config::read(folder, kind)?;
+        ImageProcessor::of(config, path, size)
+    }
+
+    /// The same from OpenCLIP's file, for a model that takes images of `size` x `size`.
+    pub fn open_clip(path: &Path, size: u32) -> Result<ImageProcessor> {
+        ImageProcessor::of(Config::open_clip(path, size)?, path.to_path_buf(), Some(size))
+    }
+
+    fn of(config: Config, path: PathBuf, size: Option<u32>) -> Result<ImageProcessor> {
         let refuse = |reason: String| Error::file(&path, reason);
         let config = config.without_crop_pct();
         let filter = Filter::from_number(config.resample).ok_or_else(|| {
@@ -98,8 +107,15 @@ impl ImageProcessor {
     fn normalize(&self, image: &RgbImage) -> Vec<f32> {
         let config = &self.config;
         let ((height, width), (rows, columns)) = (self.output, (image.height(), image.width()));
-        // Python's floor division of a possibly negative margin.
-        let margin = |outer: u32, inner: u32| (outer as i64 - inner as i64).div_euclid(2);
+        let margin = |outer: u32, inner: u32| {
+            let both = outer as i64 - inner as i64;
+            match config.rounded {
+                // To the even one of two that are as near.
+                true => (0.5 * both as f64).round_ties_even() as i64,
+                // Python's floor division of a possibly negative margin.
+                false => both.div_euclid(2),
+            }
+        };
         let (top, left) = (margin(rows, height), margin(columns, width));
         let mut pixels = Vec::with_capacity((3 * height * width) as usize);
         for channel in 0..3 {
