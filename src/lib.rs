@@ -24,6 +24,7 @@ pub mod provenance;
 pub mod random;
 pub mod report;
 pub mod settings;
+pub mod shard;
 pub mod template;
 pub mod tensor;
 pub mod terminal;

@@ -36,6 +36,7 @@ mod pickles;
 mod real_models;
 mod replay;
 mod report;
+mod shards;
 mod statistics;
 mod streams;
 mod support;

@@ -135,8 +135,9 @@ fn ranks_among_all_entities_are_those_of_a_list_of_all() {
     assert_eq!((counts.mentions, counts.dropped), (10, 0));
     let ranks: HashSet<usize> = lists.1.ranked.iter().map(|ranked| ranked.rank).collect();
     assert!(ranks.len() > 3, "{ranks:?}");
-    let whole =
-        |settings: &WholeKb| evaluate_whole((&model, None), (&batcher, ENTITIES), &samples, settings, &bar).unwrap();
+    let whole = |settings: &WholeKb| {
+        evaluate_whole((&model, None), (&batcher, ENTITIES), (&samples, &samples), settings, &bar).unwrap()
+    };
     // Kept and prepared anew, in blocks of which the last is short.
     let kept = whole(&settings(60, 5));
     same(&kept, &lists, 1e-5);
@@ -161,7 +162,7 @@ fn a_device_ranks_all_entities_block_by_block_as_the_host_does() {
         let gpu = Gpu::open(0, Arithmetic::F32).unwrap();
         let whole = |gpu: Option<&Gpu>, settings: &WholeKb| {
             let bar = ProgressBar::hidden();
-            evaluate_whole((&model, gpu), (&batcher, ENTITIES), &samples, settings, &bar).unwrap()
+            evaluate_whole((&model, gpu), (&batcher, ENTITIES), (&samples, &samples), settings, &bar).unwrap()
         };
         let host = whole(None, &settings(60, 4096));
         let host = (host.samples, host.evaluation);

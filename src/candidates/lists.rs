@@ -91,6 +91,37 @@ impl Place {
     }
 }
 
+/// What was made of a split's lines, or of a share of them.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Made {
+    /// The split.
+    pub split: Split,
+    /// Of each mention with a gold entity, its place in the list as retrieved, from 1, if it is in it.
+    pub positions: Vec<Option<usize>>,
+    /// Mentions that were given a list.
+    pub mentions: usize,
+    /// Lists that the gold entity was put into.
+    pub injected: usize,
+    /// The lines.
+    #[serde(skip)]
+    pub text: String,
+}
+
+impl Made {
+    /// Adds what was made of the lines that follow.
+    pub fn append(&mut self, next: Made) {
+        self.positions.extend(next.positions);
+        self.mentions += next.mentions;
+        self.injected += next.injected;
+        self.text.push_str(&next.text);
+    }
+
+    fn report(&self) -> ListReport {
+        let (mentions, injected) = (self.mentions, self.injected);
+        ListReport { recall: Recall::of(self.split, &self.positions), mentions, injected, kept: None }
+    }
+}
+
 /// Finds candidates for all mentions of a dataset and writes its splits anew: all of them or none.
 pub fn write_lists(
     dataset: &Dataset,
@@ -98,25 +129,48 @@ pub fn write_lists(
     skipped: &mut Skipped,
     bar: &ProgressBar,
 ) -> Result<Vec<ListReport>> {
+    let made = make_lists(dataset, settings, |lines| 0..lines, skipped, bar)?;
+    replace_splits(dataset.root(), made, settings.replace)
+}
+
+/// Finds candidates for a share of the lines of a dataset's splits, of which there are so many; nothing is written.
+pub fn make_lists(
+    dataset: &Dataset,
+    settings: ListSettings,
+    share: impl FnOnce(usize) -> Range<usize>,
+    skipped: &mut Skipped,
+    bar: &ProgressBar,
+) -> Result<Vec<Made>> {
     let splits: Vec<Split> = Split::ALL.into_iter().filter(|&split| dataset.has(split)).collect();
     let read: Vec<Vec<Line>> =
         splits.iter().map(|&split| read(dataset, split, settings, skipped)).collect::<Result<_>>()?;
-    bar.set_length(read.iter().map(|lines| lines.len() as u64).sum());
+    let share = share(read.iter().map(Vec::len).sum());
+    bar.set_length(share.len() as u64);
     let generator = Generator::new(dataset.entities());
-    let (mut reports, mut files) = (Vec::new(), Vec::new());
-    for (split, lines) in splits.into_iter().zip(read) {
-        let (report, text) = make(dataset, &generator, split, lines, settings, bar);
-        reports.push(report);
-        files.push((path(dataset, split), text.into_bytes()));
-    }
+    let mut first = 0;
+    let made = splits.into_iter().zip(read).map(|(split, mut lines)| {
+        let within = |at: usize| at.saturating_sub(first).min(lines.len());
+        let range = within(share.start)..within(share.end);
+        first += lines.len();
+        make(dataset, &generator, split, lines.drain(range).collect(), settings, bar)
+    });
+    Ok(made.collect())
+}
+
+/// Writes the splits of the dataset in a folder anew: all of them or none. With `keep_old`, copies of the files as they were lie
+/// beside them.
+pub fn replace_splits(root: &Path, made: Vec<Made>, keep_old: bool) -> Result<Vec<ListReport>> {
+    let mut reports: Vec<ListReport> = made.iter().map(Made::report).collect();
+    let files: Vec<(PathBuf, Vec<u8>)> =
+        made.into_iter().map(|made| (root.join(made.split.file()), made.text.into_bytes())).collect();
     let mut kept = Vec::new();
-    let paths: Vec<PathBuf> = files.iter().filter(|_| settings.replace).map(|(path, _)| path.clone()).collect();
+    let paths: Vec<PathBuf> = files.iter().filter(|_| keep_old).map(|(path, _)| path.clone()).collect();
     let replaced = paths.iter().try_for_each(|path| {
         kept.push((path, keep(path)?));
         Ok(())
     });
     if let Err(error) = replaced.and_then(|()| files::write_together(files)) {
-        forget(dataset.root(), &kept);
+        forget(root, &kept);
         return Err(error);
     }
     for (report, (_, copy)) in reports.iter_mut().zip(kept) {
@@ -153,12 +207,8 @@ fn keep(path: &Path) -> Result<PathBuf> {
     Ok(free)
 }
 
-fn path(dataset: &Dataset, split: Split) -> PathBuf {
-    dataset.root().join(split.file())
-}
-
 fn read(dataset: &Dataset, split: Split, settings: ListSettings, skipped: &mut Skipped) -> Result<Vec<Line>> {
-    let path = path(dataset, split);
+    let path = dataset.root().join(split.file());
     let text = files::read_text(&path)?;
     let mut lines = Vec::new();
     for (i, text) in text.lines().enumerate().filter(|(_, text)| !text.trim().is_empty()) {
@@ -190,7 +240,7 @@ fn make(
     lines: Vec<Line>,
     settings: ListSettings,
     bar: &ProgressBar,
-) -> (ListReport, String) {
+) -> Made {
     let find = |scratch: &mut Scratch, line: &Line| match line {
         Line::Other(_) => Vec::new(),
         Line::Mention(_, _, mention) => {
@@ -222,7 +272,7 @@ fn make(
         text.push_str(&place.filled(&record, &json!(qids).to_string()));
         text.push('\n');
     }
-    (ListReport { recall: Recall::of(split, &positions), mentions, injected, kept: None }, text)
+    Made { split, positions, mentions, injected, text }
 }
 
 #[cfg(test)]

@@ -10,4 +10,4 @@ mod names;
 mod words;
 
 pub use generator::{Generator, Scratch};
-pub use lists::{ListReport, ListSettings, write_lists};
+pub use lists::{ListReport, ListSettings, Made, make_lists, replace_splits, write_lists};

@@ -3,24 +3,27 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, ensure};
-use fissfuse::data::{Batcher, Counts, GoldMissing, Mention, Protocol, Sample, Skipped, Split};
-use fissfuse::device::{Gpu, describe};
+use fissfuse::data::{Batcher, Counts, Dataset, GoldMissing, Mention, Protocol, Sample, Skipped, Split};
+use fissfuse::device::{Gpu, arithmetic_of, describe};
 use fissfuse::eval::statistics::Resampling;
 use fissfuse::eval::{
-    Baselines, Comparison, Evaluation, Metrics, RunRanks, WholeKb, WholeKbEvaluation, chance, evaluate, evaluate_whole,
-    write_run,
+    Baselines, Comparison, Evaluation, GoldRanks, Metrics, Ranked, RunRanks, WHOLE_KB_BATCH, WholeKb,
+    WholeKbEvaluation, chance, computed_together, evaluate, evaluate_whole, metrics_of, write_run,
 };
 use fissfuse::files;
 use fissfuse::model::Model;
 use fissfuse::provenance::Provenance;
-use fissfuse::report::{comparison_text, evaluation_table, hits_line, metrics_table, recall_line};
+use fissfuse::report::{comparison_text, hits_line, metrics_table, recall_line};
+use fissfuse::shard::{Part, Run};
 use fissfuse::train::TrainedModel;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::common::{
     DataArgs, DeviceArgs, FeatureMemoryArgs, at_least_one, batcher, list_skipped, progress, report_counts, write_json,
 };
 use super::paths::{self, Holds};
+use super::shard::{self, ShardArgs};
 use super::whole::WholeKbArgs;
 
 /// Rank a split's mentions with a trained model and report H@1, H@2, H@3, H@5, MR and MRR.
@@ -41,7 +44,7 @@ pub struct Args {
     pub model: Option<PathBuf>,
 
     /// Run file to judge instead of a model: of `eval` or `rerank`, or what `link` answered.
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["features", "model", "gold_missing", "seed", "device", "arithmetic", "feature_memory", "protocol", "top", "shortlist", "index_memory"])]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["features", "model", "gold_missing", "seed", "device", "arithmetic", "feature_memory", "protocol", "top", "shortlist", "index_memory", "shard"])]
     pub ranking: Option<PathBuf>,
 
     /// Another run file of the same lists to compare the first with, over the mentions that both rank: the difference
@@ -77,6 +80,9 @@ pub struct Args {
 
     #[command(flatten)]
     pub memory: FeatureMemoryArgs,
+
+    #[command(flatten)]
+    pub shard: ShardArgs,
 
     /// Where to write metrics.json and run.jsonl; of a run file, metrics.json alone, and only if a folder is given.
     #[arg(long, value_name = "DIR", required_unless_present = "ranking")]
@@ -175,8 +181,9 @@ fn intervals(metrics: &Metrics) -> anyhow::Result<serde_json::Map<String, serde_
     Ok(metrics.intervals()?.into_iter().map(|(name, interval)| (name.to_string(), json!(interval))).collect())
 }
 
-/// What a model made of a split.
+/// What a model made of a split, or of a share of it.
 struct Judged {
+    /// Those that were ranked.
     samples: Vec<Sample>,
     evaluation: Evaluation,
     counts: Counts,
@@ -192,8 +199,11 @@ struct Judged {
 fn judge_model(args: &Args, (features, model): (&Path, &Path), out: &Path) -> anyhow::Result<()> {
     let reads = [("--data", args.data.data.as_path()), ("--features", features)];
     paths::keep_apart(&reads, &[("--out", out)])?;
-    paths::no_other_kind("--out", out, &[Holds::Run])?;
-    files::expect_folder_at(out)?;
+    let shard = args.shard.part()?;
+    if shard.is_none() {
+        paths::no_other_kind("--out", out, &[Holds::Run])?;
+        files::expect_folder_at(out)?;
+    }
     let whole = args.protocol == Among::WholeKb;
     ensure!(whole || args.whole.shortlist.is_none(), "--shortlist is a first stage of --protocol whole-kb; add that");
     let drops = args.gold_missing == GoldMissing::Drop;
@@ -206,26 +216,22 @@ fn judge_model(args: &Args, (features, model): (&Path, &Path), out: &Path) -> an
     trained.check(batcher.store().manifest(), features)?;
     let mentions = dataset.mentions(args.split, &mut skipped)?;
     list_skipped(&skipped);
+    let begin = |shard| shard::begin(out, "eval", shard, run_of(args, &dataset, (features, model), gpu.as_ref())?);
+    let mut part = shard.map(begin).transpose()?;
     let judged = match args.protocol {
-        Among::Lists => judge_lists(args, (&trained.model, gpu.as_ref()), &batcher, &mentions)?,
+        Among::Lists => judge_lists(args, (&trained.model, gpu.as_ref()), &batcher, &mentions, part.as_mut())?,
         Among::WholeKb => {
             let entities = dataset.entities().len();
-            judge_whole(args, (&trained.model, gpu.as_ref()), (&batcher, entities), &mentions)?
+            judge_whole(args, (&trained.model, gpu.as_ref()), (&batcher, entities), &mentions, part.as_mut())?
         }
     };
     let Judged { samples, evaluation, counts, .. } = &judged;
     let device = describe(gpu.as_ref());
-    println!("{} mentions of {}, epoch {} of the model; {device}", samples.len(), args.split, trained.epoch);
-    let without_model: Vec<(&str, &Metrics)> = judged.without_model.iter().map(|(name, m)| (*name, m)).collect();
-    println!("{}", evaluation_table(evaluation, &without_model));
-    println!("{}", hits_line(&evaluation.mean)?);
-    let per_score: serde_json::Map<String, Value> =
-        evaluation.per_score.iter().map(|(kind, metrics)| (kind.to_string(), json!(metrics))).collect();
-    let metrics = json!({
+    let mut metrics = json!({
         "split": args.split.to_string(),
-        "mean": evaluation.mean,
-        "wilson_95": intervals(&evaluation.mean)?,
-        "per_score": per_score,
+        "mean": Value::Null,
+        "wilson_95": Value::Null,
+        "per_score": Value::Null,
         "baselines": judged.baselines,
         "counts": counts,
         "entities_without_image": batcher.entities_without_image(),
@@ -237,12 +243,84 @@ fn judge_model(args: &Args, (features, model): (&Path, &Path), out: &Path) -> an
         "features": batcher.store().manifest(),
         "candidate_order_seed": args.seed,
         "training": trained.origin,
-        "provenance": Provenance::new(device, dataset.checksum()?),
+        "provenance": Provenance::new(device.clone(), dataset.checksum()?),
     });
+    let kinds: Vec<&str> = evaluation.per_score.iter().map(|(kind, _)| *kind).collect();
+    let ranks: Vec<GoldRanks> = evaluation.ranked.iter().map(Ranked::gold_ranks).collect();
+    if let Some(part) = part {
+        println!("{} mentions of {}, epoch {} of the model; {device}", samples.len(), args.split, trained.epoch);
+        write_run(&part.folder().join("run.jsonl"), &dataset, samples, evaluation)?;
+        return shard::finish(part, &["run.jsonl"], json!(Piece { metrics, kinds: owned(&kinds), ranks }));
+    }
+    let without_model: Vec<(&str, &Metrics)> = judged.without_model.iter().map(|(name, m)| (*name, m)).collect();
+    complete(&mut metrics, &kinds, &ranks, &without_model)?;
     write_json(&out.join("metrics.json"), &metrics)?;
     write_run(&out.join("run.jsonl"), &dataset, samples, evaluation)?;
     println!("wrote {} and {}", out.join("metrics.json").display(), out.join("run.jsonl").display());
     Ok(())
+}
+
+/// What a part of an evaluation gives to be joined.
+#[derive(Serialize, Deserialize)]
+pub struct Piece {
+    /// metrics.json, but for what all ranks come to.
+    pub metrics: Value,
+    /// Names of the scores.
+    pub kinds: Vec<String>,
+    /// Of each mention of the part.
+    pub ranks: Vec<GoldRanks>,
+}
+
+fn owned(names: &[&str]) -> Vec<String> {
+    names.iter().map(|name| name.to_string()).collect()
+}
+
+/// Prints what the ranks of all mentions come to, and puts it into what metrics.json says beside.
+pub fn complete(
+    metrics: &mut Value,
+    kinds: &[&str],
+    ranks: &[GoldRanks],
+    without_model: &[(&str, &Metrics)],
+) -> anyhow::Result<()> {
+    let [split, epoch, device] = [&metrics["split"], &metrics["epoch"], &metrics["provenance"]["device"]];
+    let text = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_string);
+    println!("{} mentions of {}, epoch {epoch} of the model; {}", ranks.len(), text(split), text(device));
+    let (mean, per_score) = metrics_of(ranks, kinds.len());
+    let scores = kinds.iter().copied().zip(&per_score);
+    println!(
+        "{}",
+        metrics_table([("mean", &mean)].into_iter().chain(scores.clone()).chain(without_model.iter().copied()))
+    );
+    println!("{}", hits_line(&mean)?);
+    metrics["mean"] = json!(mean);
+    metrics["wilson_95"] = json!(intervals(&mean)?);
+    metrics["per_score"] = scores.map(|(kind, metrics)| (kind.to_string(), json!(metrics))).collect();
+    Ok(())
+}
+
+/// What parts of an evaluation depend on.
+fn run_of(args: &Args, dataset: &Dataset, (features, model): (&Path, &Path), gpu: Option<&Gpu>) -> anyhow::Result<Run> {
+    let whole = args.protocol == Among::WholeKb;
+    let settings = [
+        ("features", shard::features(features)?),
+        ("model", shard::model(model)?),
+        ("split", json!(args.split.to_string())),
+        ("protocol", json!(if whole { "whole-kb" } else { "lists" })),
+        ("gold_missing", json!(args.gold_missing)),
+        ("seed", json!(args.seed)),
+        ("top", json!(whole.then_some(args.top))),
+        ("shortlist", json!(args.whole.first_stage(args.seed))),
+        ("skip_bad", json!(args.data.skip_bad)),
+    ];
+    shard::run_of(dataset, arithmetic_of(gpu), &settings)
+}
+
+/// Those of the part, if there is one, and then all; shares begin at multiples of `unit`.
+fn share(samples: Vec<Sample>, part: Option<&mut Part>, unit: usize) -> (Vec<Sample>, Option<Vec<Sample>>) {
+    match part {
+        None => (samples, None),
+        Some(part) => (samples[part.share("mentions", samples.len(), unit)].to_vec(), Some(samples)),
+    }
 }
 
 /// Ranks the candidates of lists.
@@ -251,14 +329,16 @@ fn judge_lists(
     (model, gpu): (&Model, Option<&Gpu>),
     batcher: &Batcher,
     mentions: &[Mention],
+    part: Option<&mut Part>,
 ) -> anyhow::Result<Judged> {
-    let (samples, counts) = batcher.samples(mentions, args.seed, args.gold_missing)?;
+    let (mut samples, counts) = batcher.samples(mentions, args.seed, args.gold_missing)?;
     report_counts(&args.split.to_string(), &counts, args.gold_missing);
     ensure!(!samples.is_empty(), "no mention of {} is left to rank", args.split);
+    let baselines = Baselines::of(&samples, mentions);
+    samples = share(samples, part, computed_together(model, gpu)).0;
     let bar = progress("entities and mentions");
     let evaluation = evaluate(&model.to(gpu)?, batcher, &samples, &bar)?;
     bar.finish_and_clear();
-    let baselines = Baselines::of(&samples, mentions);
     let Baselines { list_order, chance } = baselines;
     Ok(Judged {
         samples,
@@ -277,19 +357,22 @@ fn judge_whole(
     model: (&Model, Option<&Gpu>),
     (batcher, entities): (&Batcher, usize),
     mentions: &[Mention],
+    part: Option<&mut Part>,
 ) -> anyhow::Result<Judged> {
-    let (samples, counts) = batcher.without_lists(mentions)?;
+    let (all, counts) = batcher.without_lists(mentions)?;
+    let chance = Metrics { mentions: all.len(), ..chance(&[(entities, true)]) };
+    // Prepared on the host, mentions have the same bits whatever they are prepared with.
+    let (samples, all) = share(all, part, if model.1.is_some() { WHOLE_KB_BATCH } else { 1 });
     report_counts(&args.split.to_string(), &counts, args.gold_missing);
     let shortlist = args.whole.first_stage(args.seed);
     let settings = WholeKb { top: args.top, seed: args.seed, keeping: args.whole.keeping(true), shortlist };
     let bar = progress("entities and mentions");
     let WholeKbEvaluation { samples, evaluation, recall } =
-        evaluate_whole(model, (batcher, entities), &samples, &settings, &bar)?;
+        evaluate_whole(model, (batcher, entities), (&samples, all.as_ref().unwrap_or(&samples)), &settings, &bar)?;
     bar.finish_and_clear();
     if let (Some(settings), Some(recall)) = (&shortlist, &recall) {
         println!("{}", recall_line(settings, entities, recall));
     }
-    let chance = Metrics { mentions: samples.len(), ..chance(&[(entities, true)]) };
     Ok(Judged {
         samples,
         evaluation,

@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::Context;
 use clap::builder::RangedU64ValueParser;
 use fissfuse::device::cuda::Arithmetic;
-use fissfuse::device::{DeviceChoice, describe};
+use fissfuse::device::{DeviceChoice, arithmetic_of, describe};
 use fissfuse::kar::endpoint::{Endpoint, EndpointSettings};
 use fissfuse::kar::llama::{Batching, Decoder};
 use fissfuse::kar::model::LanguageModel;
@@ -86,6 +86,15 @@ pub struct LanguageModelArgs {
     retries: u32,
 }
 
+/// A language model, and where it computes.
+pub struct Opened {
+    pub model: Box<dyn LanguageModel>,
+    /// In words.
+    pub device: String,
+    /// What decides about the last bits of its answers.
+    pub arithmetic: String,
+}
+
 impl LanguageModelArgs {
     /// Whether there is a model to ask.
     pub fn is_given(&self) -> bool {
@@ -119,24 +128,23 @@ impl LanguageModelArgs {
     }
 
     /// Opens the model, a Llama on this device; says where it computes.
-    pub fn open(
-        &self,
-        endpoint: Option<Endpoint>,
-        device: DeviceChoice,
-    ) -> anyhow::Result<(Box<dyn LanguageModel>, String)> {
+    pub fn open(&self, endpoint: Option<Endpoint>, device: DeviceChoice) -> anyhow::Result<Opened> {
         match (endpoint, &self.llm) {
-            (Some(endpoint), _) => Ok((Box::new(endpoint), "endpoint".into())),
+            (Some(endpoint), _) => {
+                Ok(Opened { model: Box::new(endpoint), device: "endpoint".into(), arithmetic: "endpoint".into() })
+            }
             (None, Some(folder)) => self.llama(folder, device),
             (None, None) => anyhow::bail!(NONE_GIVEN),
         }
     }
 
     /// Opens the Llama in a folder; says where it computes.
-    pub fn llama(&self, folder: &Path, device: DeviceChoice) -> anyhow::Result<(Box<dyn LanguageModel>, String)> {
+    pub fn llama(&self, folder: &Path, device: DeviceChoice) -> anyhow::Result<Opened> {
         let gpu = device.open(Arithmetic::default())?;
         let batching = Batching { tokens: self.batch_tokens, ..Batching::default() };
         let decoder = Decoder::open(folder, self.precision, gpu.as_ref(), self.plain, batching)?;
-        Ok((Box::new(decoder), describe(gpu.as_ref())))
+        let (device, arithmetic) = (describe(gpu.as_ref()), arithmetic_of(gpu.as_ref()));
+        Ok(Opened { model: Box::new(decoder), device, arithmetic })
     }
 }
 

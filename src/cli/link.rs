@@ -1,6 +1,8 @@
 //! `fissfuse link`
 
-use std::io::{BufRead, BufReader, Write};
+use std::fs::File;
+use std::io::{BufRead, BufReader, Seek, Write};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
@@ -8,19 +10,23 @@ use fissfuse::bytes::Bytes;
 use fissfuse::data::{
     Dataset, Line, Mention, MentionRecord, Skipped, Split, next_line, parse_record, record_error, relative,
 };
+use fissfuse::device::{Gpu, arithmetic_of};
 use fissfuse::encoder::{Compute, Encoders};
 use fissfuse::eval::Linker;
+use fissfuse::files;
 use fissfuse::printable::printable_json;
 use fissfuse::report::recall_line;
+use fissfuse::shard::{Run, checksum_of};
 use fissfuse::train::TrainedModel;
 use indicatif::ProgressBar;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::common::{
     DataArgs, DeviceArgs, EncoderArgs, FeatureMemoryArgs, at_least_one, batcher, list_skipped, progress,
 };
 use super::paths;
+use super::shard::{self, ShardArgs};
 use super::trace::TraceArgs;
 use super::whole::WholeKbArgs;
 
@@ -80,7 +86,26 @@ pub struct Args {
     pub whole: WholeKbArgs,
 
     #[command(flatten)]
+    pub shard: ShardArgs,
+
+    /// With --shard: folder of parts, which `fissfuse merge` joins; a part's answers are those to its share of the lines.
+    #[arg(long, value_name = "DIR", requires = "shard")]
+    pub out: Option<PathBuf>,
+
+    #[command(flatten)]
     pub trace: TraceArgs,
+}
+
+/// A part's answers in its folder.
+pub const ANSWERS: &str = "answers.jsonl";
+
+/// What a part gives to be joined.
+#[derive(Serialize, Deserialize)]
+pub struct Piece {
+    /// Lines that were answered.
+    pub answered: usize,
+    /// Lines that have an error in their answer's place.
+    pub bad: usize,
 }
 
 pub fn run(args: Args) -> anyhow::Result<()> {
@@ -89,7 +114,8 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     reads.extend(args.encoders.named());
     reads.extend(args.input.as_deref().map(|path| ("--input", path)));
     reads.extend(args.images.as_deref().map(|path| ("--images", path)));
-    paths::keep_apart(&reads, &args.trace.written().collect::<Vec<_>>())?;
+    let writes = args.out.iter().map(|path| ("--out", path.as_path())).chain(args.trace.written());
+    paths::keep_apart(&reads, &writes.collect::<Vec<_>>())?;
     args.trace.clone().around_unwatched(|| link(args))
 }
 
@@ -97,6 +123,12 @@ fn link(args: Args) -> anyhow::Result<()> {
     if let Some(images) = args.images.as_ref().filter(|images| !images.is_dir()) {
         anyhow::bail!("{}: --images is no folder", images.display());
     }
+    let shard = args.shard.part()?;
+    let parts = shard.map(|shard| {
+        let out = args.out.as_ref().context("--shard writes a part of the answers into a folder: add --out DIR")?;
+        anyhow::Ok((out, shard))
+    });
+    let parts = parts.transpose()?;
     let mut skipped = Skipped::default();
     let dataset = args.data.open(&mut skipped)?;
     let batcher = batcher(&dataset, &args.features)?;
@@ -125,52 +157,166 @@ fn link(args: Args) -> anyhow::Result<()> {
         eprintln!("{split}: {}", recall_line(&settings, dataset.entities().len(), &recall));
     }
     list_skipped(&skipped);
-    let (name, mut reader): (PathBuf, Box<dyn BufRead>) = match &args.input {
-        None => ("standard input".into(), Box::new(std::io::stdin().lock())),
-        Some(path) => {
-            let file = std::fs::File::open(path).with_context(|| format!("{}: cannot open", path.display()))?;
-            (path.clone(), Box::new(BufReader::new(file)))
-        }
+    let name: PathBuf = args.input.clone().unwrap_or_else(|| "standard input".into());
+    let open = |path: &PathBuf| File::open(path).with_context(|| format!("{}: cannot open", path.display()));
+    let input = args.input.as_ref().map(open).transpose()?;
+    let mut answering = Answering { linker, dataset: &dataset, args: &args, name: &name };
+    let Some((out, shard)) = parts else {
+        let reader: Box<dyn BufRead> = match input {
+            None => Box::new(std::io::stdin().lock()),
+            Some(file) => Box::new(BufReader::new(file)),
+        };
+        let mut to = std::io::stdout().lock();
+        let write =
+            |answer: &str| writeln!(to, "{answer}").and_then(|()| to.flush()).context("standard output: cannot write");
+        let piece = answering.answer_all(reader, None, write)?;
+        return report_bad(&piece, &name);
     };
-    let mut out = std::io::stdout().lock();
-    let (mut answered, mut bad) = (0, 0);
-    let mut lines = Vec::new();
-    let mut number = 0;
-    loop {
-        let line = next_line(&mut reader, LONGEST).with_context(|| format!("{}: cannot read", name.display()))?;
-        let end = line.is_none();
-        number += 1;
-        let blank = |line: &Line| matches!(line, Line::Whole(line) if line.iter().all(u8::is_ascii_whitespace));
-        lines.extend(line.filter(|line| !blank(line)).map(|line| (number, line)));
-        if lines.len() < args.batch && !end {
-            continue;
-        }
-        for ((_, line), answer) in lines.iter().zip(answers(&mut linker, &dataset, &args, &name, &lines)?) {
-            let answer = match answer {
-                Ok(answer) => {
-                    answered += 1;
-                    answer
-                }
-                Err(error) if args.data.skip_bad && error.concerns_input() => {
-                    bad += 1;
-                    json!({"mention_id": mention_id(line), "error": error.to_string()}).to_string()
-                }
-                Err(error) => return Err(error.into()),
-            };
-            // A terminal would obey control characters that JSON need not escape.
-            let written = writeln!(out, "{}", printable_json(&answer)).and_then(|()| out.flush());
-            written.context("standard output: cannot write")?;
-        }
-        lines.clear();
-        if end {
-            break;
-        }
-    }
+    let input = Lines::of(input, &name)?;
+    let run = run_of(&args, &dataset, &trained, &input, gpu.as_ref())?;
+    let mut part = shard::begin(out, "link", shard, run)?;
+    // Lines that are answered together are of one part.
+    let share = part.share("lines", input.count, args.batch);
+    let (path, mut piece) = (part.folder().join(ANSWERS), Err(anyhow::anyhow!("nothing was answered")));
+    let written = files::write_whole(&path, |to| {
+        let write = |answer: &str| Ok(writeln!(to, "{answer}")?);
+        piece = answering.answer_all(Box::new(BufReader::new(&input.file)), Some(share), write);
+        if piece.is_ok() { Ok(()) } else { Err(std::io::Error::other("a line has no answer")) }
+    });
+    let piece = piece?;
+    written?;
+    println!("answered {} lines; {} have an error in their answer's place", piece.answered + piece.bad, piece.bad);
+    shard::finish(part, &[ANSWERS], json!(piece))
+}
+
+/// Says how many lines have an error in their answer's place; fails if all have.
+pub fn report_bad(piece: &Piece, name: &Path) -> anyhow::Result<()> {
+    let Piece { answered, bad } = *piece;
     if bad > 0 {
         eprintln!("{bad} of {} lines have an error in their answer's place", answered + bad);
     }
     anyhow::ensure!(answered > 0 || bad == 0, "no line of {} could be answered", name.display());
     Ok(())
+}
+
+/// What parts of answers depend on.
+fn run_of(
+    args: &Args,
+    dataset: &Dataset,
+    trained: &TrainedModel,
+    input: &Lines,
+    gpu: Option<&Gpu>,
+) -> anyhow::Result<Run> {
+    let settings = [
+        ("features", shard::features(&args.features)?),
+        ("model", shard::model(&args.model)?),
+        ("epoch", json!(trained.epoch)),
+        ("input", json!(input.checksum)),
+        ("top", json!(args.top)),
+        ("batch", json!(args.batch)),
+        ("shortlist", json!(args.whole.first_stage(0))),
+        ("allow_any_path", json!(args.allow_any_path)),
+        ("skip_bad", json!(args.data.skip_bad)),
+    ];
+    shard::run_of(dataset, arithmetic_of(gpu), &settings)
+}
+
+/// Lines that can be read again.
+struct Lines {
+    file: File,
+    count: usize,
+    checksum: String,
+}
+
+fn is_blank(line: &Line) -> bool {
+    matches!(line, Line::Whole(line) if line.iter().all(u8::is_ascii_whitespace))
+}
+
+impl Lines {
+    /// Counts the lines that are not blank. What is no regular file is kept in a temporary one.
+    fn of(input: Option<File>, name: &Path) -> anyhow::Result<Lines> {
+        let cannot = || format!("{}: cannot read", name.display());
+        let regular = input.as_ref().map(|file| file.metadata()).transpose().with_context(cannot)?;
+        let mut file = match (input, regular.is_some_and(|there| there.is_file())) {
+            (Some(file), true) => file,
+            (input, _) => {
+                let mut kept = tempfile::tempfile().context("cannot keep the input in a temporary file")?;
+                match input {
+                    Some(mut pipe) => std::io::copy(&mut pipe, &mut kept),
+                    None => std::io::copy(&mut std::io::stdin().lock(), &mut kept),
+                }
+                .with_context(cannot)?;
+                kept
+            }
+        };
+        file.rewind().with_context(cannot)?;
+        let checksum = checksum_of(&mut file).with_context(cannot)?;
+        file.rewind().with_context(cannot)?;
+        let (mut reader, mut count): (Box<dyn BufRead>, usize) = (Box::new(BufReader::new(&file)), 0);
+        while let Some(line) = next_line(&mut reader, LONGEST).with_context(cannot)? {
+            count += usize::from(!is_blank(&line));
+        }
+        drop(reader);
+        file.rewind().with_context(cannot)?;
+        Ok(Lines { file, count, checksum })
+    }
+}
+
+/// What answers lines.
+struct Answering<'a> {
+    linker: Linker<'a>,
+    dataset: &'a Dataset,
+    args: &'a Args,
+    name: &'a Path,
+}
+
+impl Answering<'_> {
+    /// Answers all lines that are not blank, or those of a share, which is counted from 0.
+    fn answer_all(
+        &mut self,
+        mut reader: Box<dyn BufRead + '_>,
+        share: Option<Range<usize>>,
+        mut write: impl FnMut(&str) -> anyhow::Result<()>,
+    ) -> anyhow::Result<Piece> {
+        let name = self.name;
+        let (mut piece, mut lines) = (Piece { answered: 0, bad: 0 }, Vec::new());
+        let (mut number, mut seen) = (0, 0);
+        loop {
+            let line = next_line(&mut reader, LONGEST).with_context(|| format!("{}: cannot read", name.display()))?;
+            number += 1;
+            let last = line.is_none();
+            if let Some(line) = line.filter(|line| !is_blank(line)) {
+                if share.as_ref().is_none_or(|share| share.contains(&seen)) {
+                    lines.push((number, line));
+                }
+                seen += 1;
+            }
+            let end = last || share.as_ref().is_some_and(|share| seen >= share.end);
+            if lines.len() < self.args.batch && !end {
+                continue;
+            }
+            let answers = answers(&mut self.linker, self.dataset, self.args, name, &lines)?;
+            for ((_, line), answer) in lines.iter().zip(answers) {
+                let answer = match answer {
+                    Ok(answer) => {
+                        piece.answered += 1;
+                        answer
+                    }
+                    Err(error) if self.args.data.skip_bad && error.concerns_input() => {
+                        piece.bad += 1;
+                        json!({"mention_id": mention_id(line), "error": error.to_string()}).to_string()
+                    }
+                    Err(error) => return Err(error.into()),
+                };
+                // A terminal would obey control characters that JSON need not escape.
+                write(&printable_json(&answer))?;
+            }
+            lines.clear();
+            if end {
+                return Ok(piece);
+            }
+        }
+    }
 }
 
 /// Mentions of the dataset that judge a first stage: held out, where there are such.

@@ -14,10 +14,12 @@ mod index;
 mod language_model;
 mod link;
 mod llm;
+mod merge;
 mod paths;
 mod replay;
 mod report;
 mod rerank;
+mod shard;
 mod trace;
 mod train;
 mod whole;
@@ -49,6 +51,7 @@ enum Command {
     Eval(eval::Args),
     Experiment(experiment::Args),
     Link(link::Args),
+    Merge(merge::Args),
     Index(index::Args),
     Embed(embed::Args),
     Llm(llm::Args),
@@ -79,6 +82,7 @@ impl Cli {
             Command::Eval(args) => eval::run(args),
             Command::Experiment(args) => experiment::run(args),
             Command::Link(args) => link::run(args),
+            Command::Merge(args) => merge::run(args),
             Command::Index(args) => index::run(args),
             Command::Embed(args) => embed::run(args),
             Command::Llm(args) => llm::run(args),

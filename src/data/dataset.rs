@@ -67,7 +67,7 @@ pub struct Mention {
 }
 
 /// One of a dataset's files of mentions.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "kebab-case")]
 pub enum Split {
     Train,

@@ -26,7 +26,7 @@ pub fn add_entities(
 ) -> Result<(usize, EncodeReport)> {
     let settings = EncodeSettings::of(&Manifest::read(features)?);
     let entities = read_new(dataset, file, tolerance, skipped)?;
-    let new = Items { root: dataset.root(), entities: &entities, mentions: Vec::new() };
+    let new = Items { root: dataset.root(), entities: &entities, mentions: Vec::new(), part: None };
     let report = encode(&new, encoders, &settings, features, tolerance, skipped, bar)?;
     let path = dataset.root().join("entities.jsonl");
     let there = files::read(&path)?;

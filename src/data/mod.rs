@@ -21,7 +21,7 @@ pub use paths::relative;
 pub use protocol::Protocol;
 pub use records::{Line, next_line, parse_record, parse_records, read_records, record_error};
 pub use run::{Failed, Ranking, Run, RunFile};
-pub use store::check as check_store;
 pub use store::{
-    Checked, FeatureStore, Kind, Manifest, MissingImage, Stamp, StoreWriter, image_key, stamp_of, text_key,
+    Checked, FeatureStore, Joined, Kind, Manifest, MissingImage, Stamp, StoreWriter, image_key, stamp_of, text_key,
 };
+pub use store::{check as check_store, files as store_files, fingerprint as store_fingerprint, join as join_stores};

@@ -4,6 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use super::Gpu;
+use super::cpu::{has_bf16, has_floats, has_integers};
 use super::cuda::{Arithmetic, count, has_driver, kernels};
 use crate::error::{Error, Result};
 
@@ -80,6 +81,19 @@ pub fn describe(gpu: Option<&Gpu>) -> String {
             format!("{gpu:?}, {arithmetic} arithmetic")
         }
         None => format!("cpu, {} threads", rayon::current_num_threads()),
+    }
+}
+
+/// What decides about the last bits of a result: the processor's instructions, or the card; not how many threads there are, nor
+/// which of several like cards it is.
+pub fn arithmetic_of(gpu: Option<&Gpu>) -> String {
+    match gpu {
+        Some(gpu) => describe(Some(gpu)).split_once(' ').map_or_else(String::new, |(_, card)| format!("cuda {card}")),
+        None => {
+            let instructions = [(has_floats(), "AVX-512"), (has_bf16(), "BF16"), (has_integers(), "VNNI")];
+            let there = instructions.iter().filter(|(there, _)| *there).map(|(_, name)| format!(" {name}"));
+            format!("cpu {}{}", std::env::consts::ARCH, there.collect::<String>())
+        }
     }
 }
 

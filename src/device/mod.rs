@@ -10,7 +10,7 @@ mod mapped_file;
 pub mod nvtx;
 
 pub use ceilings::Ceilings;
-pub use choice::{DeviceChoice, describe};
+pub use choice::{DeviceChoice, arithmetic_of, describe};
 pub use clock::{Clock, Moment};
 pub use cuda::Gpu;
 pub use mapped_file::MappedFile;

@@ -4,10 +4,12 @@ use std::collections::HashMap;
 
 use indicatif::ProgressBar;
 use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
 
 use super::metrics::{Metrics, rank};
 use crate::autograd::Tape;
 use crate::data::{Batcher, Sample};
+use crate::device::Gpu;
 use crate::error::{Error, Result};
 use crate::model::{EntityIndex, Model, PreparedSide, Scorer, mean_over_scores};
 use crate::tensor::Element;
@@ -15,8 +17,18 @@ use crate::tensor::Element;
 /// Entities or mentions prepared at a time.
 const BLOCK: usize = 256;
 
-/// Mentions of a batch on a device.
+/// Mentions of a batch on a device, and of a model that does not prepare entities.
 const BATCH: usize = 64;
+
+/// Mentions that [`evaluate`] computes together: where shares of them may begin and end with the same bits. Prepared sides have
+/// the same bits whatever they are prepared with.
+pub fn computed_together(model: &Model, gpu: Option<&Gpu>) -> usize {
+    if is_prepared(model, gpu) { 1 } else { BATCH }
+}
+
+fn is_prepared(model: &Model, gpu: Option<&Gpu>) -> bool {
+    gpu.is_none() && model.config().network.prepares()
+}
 
 /// A mention's candidates with their scores.
 #[derive(Clone, Debug)]
@@ -29,6 +41,29 @@ pub struct Ranked {
     pub scores: Vec<f32>,
     /// Rank of the gold entity.
     pub rank: usize,
+    /// The same by each score alone.
+    pub by_score: Vec<usize>,
+    /// Whether the gold entity was among those that were ranked.
+    pub found: bool,
+}
+
+/// Where a mention's gold entity stands: all that metrics are made of.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GoldRanks {
+    /// By the mean of the scores.
+    pub mean: usize,
+    /// By each score alone.
+    pub by_score: Vec<usize>,
+    /// Whether it was among those that were ranked.
+    pub found: bool,
+}
+
+/// Metrics by the mean of the scores, then by each of so many scores.
+pub fn metrics_of(ranks: &[GoldRanks], scores: usize) -> (Metrics, Vec<Metrics>) {
+    let by = |rank: &dyn Fn(&GoldRanks) -> usize| {
+        Metrics::with_misses(&ranks.iter().map(|ranks| (rank(ranks), ranks.found)).collect::<Vec<_>>())
+    };
+    (by(&|ranks| ranks.mean), (0..scores).map(|k| by(&|ranks| ranks.by_score[k])).collect())
 }
 
 /// Metrics of a model on some mentions.
@@ -40,6 +75,22 @@ pub struct Evaluation {
     pub per_score: Vec<(&'static str, Metrics)>,
     /// One per sample.
     pub ranked: Vec<Ranked>,
+}
+
+impl Evaluation {
+    /// Of rankings by these scores.
+    pub fn of(kinds: &[&'static str], ranked: Vec<Ranked>) -> Evaluation {
+        let ranks: Vec<GoldRanks> = ranked.iter().map(Ranked::gold_ranks).collect();
+        let (mean, per_score) = metrics_of(&ranks, kinds.len());
+        Evaluation { mean, per_score: kinds.iter().copied().zip(per_score).collect(), ranked }
+    }
+}
+
+impl Ranked {
+    /// Where the gold entity stands.
+    pub fn gold_ranks(&self) -> GoldRanks {
+        GoldRanks { mean: self.rank, by_score: self.by_score.clone(), found: self.found }
+    }
 }
 
 /// Prepares these entities and adds them to an index, in this order.
@@ -80,8 +131,11 @@ pub(super) fn finite(scores: &[f32], mention: &str) -> Result<()> {
 fn ranked(sample: &Sample, scores: Vec<f32>, kinds: usize) -> Result<Ranked> {
     finite(&scores, &sample.id)?;
     let similarity = mean_over_scores(&scores, kinds);
-    let rank = rank(&similarity, sample.gold.map(|g| g as usize));
-    Ok(Ranked { order: order_by(&similarity), similarity, scores, rank })
+    let gold = sample.gold.map(|gold| gold as usize);
+    let n = similarity.len();
+    let by_score = (0..kinds).map(|k| rank(&scores[k * n..][..n], gold)).collect();
+    let rank = rank(&similarity, gold);
+    Ok(Ranked { order: order_by(&similarity), similarity, scores, rank, by_score, found: gold.is_some() })
 }
 
 /// Prepares each entity and each mention once, and scores the pairs of both.
@@ -137,25 +191,11 @@ fn rank_in_batches(model: &Model, batcher: &Batcher, samples: &[Sample], bar: &P
 
 /// Ranks the candidates of all samples, where the model's weights lie.
 pub fn evaluate(model: &Model, batcher: &Batcher, samples: &[Sample], bar: &ProgressBar) -> Result<Evaluation> {
-    let prepared = model.gpu().is_none() && model.config().network.prepares();
-    let ranked = match prepared {
+    let ranked = match is_prepared(model, model.gpu()) {
         true => rank_prepared(model, batcher, samples, bar)?,
         false => rank_in_batches(model, batcher, samples, bar)?,
     };
-    let kinds = model.config().scores();
-    let by_score = |k: usize| {
-        let ranks = samples.iter().zip(&ranked).map(|(sample, ranked)| {
-            let n = sample.candidates.len();
-            (rank(&ranked.scores[k * n..][..n], sample.gold.map(|g| g as usize)), sample.gold.is_some())
-        });
-        Metrics::with_misses(&ranks.collect::<Vec<_>>())
-    };
-    let ranks: Vec<(usize, bool)> = ranked.iter().zip(samples).map(|(r, s)| (r.rank, s.gold.is_some())).collect();
-    Ok(Evaluation {
-        mean: Metrics::with_misses(&ranks),
-        per_score: kinds.iter().enumerate().map(|(k, kind)| (*kind, by_score(k))).collect(),
-        ranked,
-    })
+    Ok(Evaluation::of(&model.config().scores(), ranked))
 }
 
 #[cfg(test)]

@@ -7,7 +7,6 @@ use rayon::prelude::*;
 
 use super::best::{Ahead, Best, Scored};
 use super::entities::{Entities, Keeping, Mentions};
-use super::metrics::Metrics;
 use super::ranking::{Evaluation, Ranked, finite};
 use super::shortlist::{Recall, Shortlist, ShortlistSettings};
 use crate::data::{Batcher, Sample};
@@ -16,11 +15,11 @@ use crate::error::{Error, Result};
 use crate::model::{Model, PreparedMention, PreparedSide, mean_over_scores};
 use crate::random::{Purpose, generator};
 
-/// Mentions that are prepared together, and meet each block of entities while it is prepared.
+/// Mentions that meet each block of entities while it is prepared.
 const MENTIONS: usize = 4096;
 
-/// Mentions that are scored at a time.
-const BATCH: usize = 128;
+/// Mentions that are prepared together, and scored at a time: where shares of them may begin and end with the same bits.
+pub const BATCH: usize = 128;
 
 /// How the whole knowledge base is ranked.
 #[derive(Clone, Copy, Debug)]
@@ -56,7 +55,8 @@ struct Ranking {
     found: bool,
 }
 
-/// Ranks all `entities` of a knowledge base for each sample, whose gold entity stands among its candidates. The model's weights
+/// Ranks all `entities` of a knowledge base for each sample, whose gold entity stands among its candidates. If there is a first
+/// stage, it is judged by some of the mentions of `judges`, such as all of a split whose part is ranked. The model's weights
 /// lie on the host; `gpu` is where it shall compute, if not there. `bar` counts entities, once for each batch of mentions that
 /// they are scored against.
 ///
@@ -64,7 +64,7 @@ struct Ranking {
 pub fn evaluate_whole(
     (model, gpu): (&Model, Option<&Gpu>),
     (batcher, entities): (&Batcher, usize),
-    samples: &[Sample],
+    (samples, judges): (&[Sample], &[Sample]),
     settings: &WholeKb,
     bar: &ProgressBar,
 ) -> Result<WholeKbEvaluation> {
@@ -85,7 +85,7 @@ pub fn evaluate_whole(
     let mut whole = Whole { kb, kinds: kinds.len(), place, top: settings.top.min(entities), bar };
     let first = match &settings.shortlist {
         Some(settings) => {
-            let items: Vec<_> = samples.iter().map(|sample| sample.item).collect();
+            let items: Vec<_> = judges.iter().map(|sample| sample.item).collect();
             Some(Shortlist::new(&mut whole.kb, *settings, &items, bar)?)
         }
         None => None,
@@ -95,18 +95,13 @@ pub fn evaluate_whole(
     bar.set_position(0);
     bar.set_length((if first.is_some() { samples.len() } else { batches * entities }) as u64);
     for (samples, golds) in samples.chunks(MENTIONS).zip(golds.chunks(MENTIONS)) {
-        let side = whole.prepare(samples)?;
-        let mentions: Vec<PreparedMention> = (0..samples.len()).map(|m| side.mention(m)).collect();
+        let sides = samples.chunks(BATCH).map(|samples| whole.prepare(samples)).collect::<Result<Vec<_>>>()?;
+        let mentions: Vec<PreparedMention> = (0..samples.len()).map(|m| sides[m / BATCH].mention(m % BATCH)).collect();
         rankings.extend(match &first {
             Some((shortlist, _)) => whole.rank_listed(samples, &mentions, golds, shortlist)?,
             None => whole.rank_all(samples, &mentions, golds)?,
         });
     }
-    let by = |k: usize| {
-        let ranks = rankings.iter().map(|ranking| (ranking.ranks[k], ranking.found));
-        Metrics::with_misses(&ranks.collect::<Vec<_>>())
-    };
-    let (mean, per_score) = (by(kinds.len()), kinds.iter().enumerate().map(|(k, kind)| (*kind, by(k))).collect());
     let listed = samples.iter().zip(golds).zip(&rankings).map(|((sample, gold), ranking)| Sample {
         candidates: ranking.listed.iter().map(|scored| scored.entity).collect(),
         gold: ranking.listed.iter().position(|scored| scored.entity == gold).map(|at| at as u32),
@@ -114,8 +109,9 @@ pub fn evaluate_whole(
     });
     let samples = listed.collect();
     let ranked = rankings.into_iter().map(|ranking| ranking.into_ranked(kinds.len())).collect();
+    let evaluation = Evaluation::of(&kinds, ranked);
     let recall = first.map(|(_, recall)| recall);
-    Ok(WholeKbEvaluation { samples, evaluation: Evaluation { mean, per_score, ranked }, recall })
+    Ok(WholeKbEvaluation { samples, evaluation, recall })
 }
 
 /// The gold entity of a sample.
@@ -131,6 +127,8 @@ impl Ranking {
             similarity: self.listed.iter().map(|scored| scored.mean).collect(),
             scores: (0..kinds).flat_map(of_kind).collect(),
             rank: self.ranks[kinds],
+            by_score: self.ranks[..kinds].to_vec(),
+            found: self.found,
         }
     }
 }

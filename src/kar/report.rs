@@ -56,18 +56,14 @@ pub struct AtLetter {
 
 impl AtLetter {
     /// Of all letters up to the last that was shown, over mentions whose answers count and whose right entity was an option.
-    fn all<'a>(pairs: impl Iterator<Item = (&'a Ranking, &'a Reranked)>) -> Vec<AtLetter> {
+    fn all<'a>(chosen: impl Iterator<Item = &'a Chosen>) -> Vec<AtLetter> {
         let mut all: Vec<AtLetter> = Vec::new();
-        for (ranking, reranked) in pairs {
-            let Some(Choice { shown, letter: chosen }) = &reranked.choice else { continue };
-            let Some(right) = shown.iter().position(|&at| Some(ranking.candidates[at]) == ranking.mention.gold) else {
-                continue;
-            };
-            for at in all.len()..shown.len() {
+        for Chosen { options, right, letter: chosen } in chosen {
+            for at in all.len()..*options {
                 all.push(AtLetter { letter: letter(at), right: 0, found: 0, chosen: 0 });
             }
-            all[right].right += 1;
-            all[right].found += usize::from(right == *chosen);
+            all[*right].right += 1;
+            all[*right].found += usize::from(right == chosen);
             all[*chosen].chosen += 1;
         }
         all
@@ -75,7 +71,7 @@ impl AtLetter {
 }
 
 /// A mention that kept its old ranking although the model was asked.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Unanswered {
     /// The mention.
     pub mention_id: String,
@@ -83,8 +79,63 @@ pub struct Unanswered {
     pub answer: String,
 }
 
+/// What became of a mention: all that a report is made of.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Fate {
+    /// The mention.
+    pub mention_id: String,
+    /// Number of its candidates.
+    pub candidates: usize,
+    /// The gold entity's rank before and after, if the mention has one, ...
+    pub ranks: Option<(usize, usize)>,
+    /// ... and whether it is none of the candidates.
+    pub lacks_gold: bool,
+    /// Why its ranking is as it is, without probabilities.
+    pub verdict: Verdict,
+    /// What the model chose, if its answer counts and the right entity was an option.
+    pub chosen: Option<Chosen>,
+}
+
+/// What a model chose among so many options, and which was right: letters from 0.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Chosen {
+    options: usize,
+    right: usize,
+    letter: usize,
+}
+
+impl Fate {
+    /// Of each ranking.
+    pub fn all(rankings: &[Ranking], reranked: &[Reranked]) -> Vec<Fate> {
+        rankings.iter().zip(reranked).map(|(ranking, reranked)| Fate::of(ranking, reranked)).collect()
+    }
+
+    fn of(ranking: &Ranking, reranked: &Reranked) -> Fate {
+        let ranks = || {
+            let before = ranking.rank(0..ranking.candidates.len())?;
+            Some((before, ranking.rank(reranked.order.iter().copied())?))
+        };
+        let chosen = |Choice { shown, letter }: &Choice| {
+            let right = shown.iter().position(|&at| Some(ranking.candidates[at]) == ranking.mention.gold)?;
+            Some(Chosen { options: shown.len(), right, letter: *letter })
+        };
+        let verdict = match &reranked.verdict {
+            Verdict::Answered { .. } => Verdict::Answered { probabilities: None },
+            verdict => verdict.clone(),
+        };
+        Fate {
+            mention_id: ranking.mention.id.clone(),
+            candidates: ranking.candidates.len(),
+            ranks: ranks(),
+            lacks_gold: ranking.lacks_gold(),
+            verdict,
+            chosen: reranked.choice.as_ref().and_then(chosen),
+        }
+    }
+}
+
 /// All there is to say about a re-ranking.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Report {
     /// The model that was asked.
     pub model: String,
@@ -143,66 +194,73 @@ pub struct Report {
 impl Report {
     /// Of an outcome; `split` is the number of mentions in the dataset's split. It knows of no fusion.
     pub fn new(model: String, settings: &Settings, rankings: &[Ranking], split: usize, outcome: &Outcome) -> Report {
-        let pairs = || rankings.iter().zip(&outcome.reranked);
-        let rank = |(ranking, reranked): (&Ranking, &Reranked)| {
-            let before = ranking.rank(0..ranking.candidates.len())?;
-            Some(([before, ranking.rank(reranked.order.iter().copied())?], !ranking.lacks_gold()))
-        };
-        let ranked: Vec<([usize; 2], bool)> = pairs().filter_map(rank).collect();
-        let ranks: Vec<(usize, usize)> = ranked.iter().map(|([before, after], _)| (*before, *after)).collect();
-        let metrics = |which: usize| {
-            let ranks: Vec<(usize, bool)> = ranked.iter().map(|(ranks, found)| (ranks[which], *found)).collect();
+        let report =
+            Report::of((model, settings), &Fate::all(rankings, &outcome.reranked), split, outcome.spent.clone());
+        Report {
+            letter_prior: outcome.prior.as_ref().map(|prior| prior.letters().to_vec()),
+            debias_sample: outcome.sample.clone(),
+            ..report
+        }
+    }
+
+    /// Of what became of mentions. It knows of no prior and of no fusion.
+    pub fn of((model, settings): (String, &Settings), fates: &[Fate], split: usize, spent: Spent) -> Report {
+        let ranked: Vec<((usize, usize), bool)> =
+            fates.iter().filter_map(|fate| Some((fate.ranks?, !fate.lacks_gold))).collect();
+        let ranks: Vec<(usize, usize)> = ranked.iter().map(|(ranks, _)| *ranks).collect();
+        let metrics = |which: &dyn Fn((usize, usize)) -> usize| {
+            let ranks: Vec<(usize, bool)> = ranked.iter().map(|(ranks, found)| (which(*ranks), *found)).collect();
             (!ranks.is_empty()).then(|| Metrics::with_misses(&ranks))
         };
-        let count = |wanted: &dyn Fn(&Verdict) -> bool| outcome.reranked.iter().filter(|r| wanted(&r.verdict)).count();
-        let listed = |text: &dyn Fn(&Verdict) -> Option<String>| {
-            let one = |(ranking, reranked): (&Ranking, &Reranked)| {
-                Some(Unanswered { mention_id: ranking.mention.id.clone(), answer: text(&reranked.verdict)? })
+        let count = |wanted: &dyn Fn(&Fate) -> bool| fates.iter().filter(|fate| wanted(fate)).count();
+        let listed = |text: &dyn Fn(&Verdict) -> Option<&String>| {
+            let one = |fate: &Fate| {
+                Some(Unanswered { mention_id: fate.mention_id.clone(), answer: text(&fate.verdict)?.clone() })
             };
-            pairs().filter_map(one).collect::<Vec<_>>()
+            fates.iter().filter_map(one).collect::<Vec<_>>()
         };
-        let sure = pairs().filter(|(_, r)| r.verdict == Verdict::Sure).filter_map(rank);
-        let sure: Vec<(usize, bool)> = sure.map(|([before, _], found)| (before, found)).collect();
+        let sure = fates.iter().filter(|fate| fate.verdict == Verdict::Sure);
+        let sure: Vec<(usize, bool)> = sure.filter_map(|fate| Some((fate.ranks?.0, !fate.lacks_gold))).collect();
         let k = settings.k;
         Report {
             model,
             settings: settings.clone(),
-            mentions: rankings.len(),
-            not_in_run: split.saturating_sub(rankings.len()),
-            answered: count(&|v| matches!(v, Verdict::Answered { .. })),
-            sure: count(&|v| *v == Verdict::Sure),
+            mentions: fates.len(),
+            not_in_run: split.saturating_sub(fates.len()),
+            answered: count(&|fate| matches!(fate.verdict, Verdict::Answered { .. })),
+            sure: count(&|fate| fate.verdict == Verdict::Sure),
             sure_and_right: (!sure.is_empty()).then(|| Metrics::with_misses(&sure).hits1),
-            weightless: count(&|v| *v == Verdict::Weightless),
-            too_few: count(&|v| *v == Verdict::TooFew),
-            shorter_than_k: rankings.iter().filter(|r| r.candidates.len() < k).count(),
+            weightless: count(&|fate| fate.verdict == Verdict::Weightless),
+            too_few: count(&|fate| fate.verdict == Verdict::TooFew),
+            shorter_than_k: count(&|fate| fate.candidates < k),
             invalid: listed(&|verdict| match verdict {
-                Verdict::Invalid(answer) => Some(answer.clone()),
+                Verdict::Invalid(answer) => Some(answer),
                 _ => None,
             }),
             unfinished: listed(&|verdict| match verdict {
-                Verdict::Unfinished(answer) => Some(answer.clone()),
+                Verdict::Unfinished(answer) => Some(answer),
                 _ => None,
             }),
             unsure: listed(&|verdict| match verdict {
-                Verdict::Unsure(answer) => Some(answer.clone()),
+                Verdict::Unsure(answer) => Some(answer),
                 _ => None,
             }),
             refused: listed(&|verdict| match verdict {
-                Verdict::Refused(reason) => Some(reason.clone()),
+                Verdict::Refused(reason) => Some(reason),
                 _ => None,
             }),
             with_gold: ranks.len(),
-            without_gold: rankings.len() - ranks.len(),
-            gold_missing: rankings.iter().filter(|r| r.lacks_gold()).count(),
-            before: metrics(0),
-            after: metrics(1),
+            without_gold: fates.len() - ranks.len(),
+            gold_missing: count(&|fate| fate.lacks_gold),
+            before: metrics(&|(before, _)| before),
+            after: metrics(&|(_, after)| after),
             note: format!("Only the first {k} candidates are re-ranked: H@k cannot change for k >= {k}."),
             changes: RankChanges::of(k, &ranks),
-            by_letter: AtLetter::all(pairs()),
-            letter_prior: outcome.prior.as_ref().map(|prior| prior.letters().to_vec()),
-            debias_sample: outcome.sample.clone(),
+            by_letter: AtLetter::all(fates.iter().filter_map(|fate| fate.chosen.as_ref())),
+            letter_prior: None,
+            debias_sample: None,
             fusion: None,
-            spent: outcome.spent.clone(),
+            spent,
         }
     }
 

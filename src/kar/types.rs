@@ -28,14 +28,14 @@ pub enum Scoring {
 pub const LEAST_SHARE: f64 = 0.1;
 
 /// How to re-rank.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Settings {
     /// What is asked.
     pub strategy: Strategy,
     /// Candidates that a model is asked about.
     pub k: usize,
     /// In which order it sees them. Reports of before there was a choice do not say it.
-    #[serde(skip_serializing_if = "Order::is_default")]
+    #[serde(default, skip_serializing_if = "Order::is_default")]
     pub order: Order,
     /// How it answers.
     pub scoring: Scoring,
@@ -48,10 +48,10 @@ pub struct Settings {
     /// Share of the mentions on which the letters' prior is estimated.
     pub debias: Option<f64>,
     /// Re-rank although those mentions say that it makes the ranking worse.
-    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub allow_worse: bool,
     /// What the ranking and the model count, if their evidence is added.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub weights: Option<Weights>,
     /// Draws mentions and orders.
     pub seed: u64,
@@ -140,7 +140,8 @@ impl Settings {
 }
 
 /// What became of a mention.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Verdict {
     /// It has fewer than two candidates: there is nothing to ask.
     TooFew,
@@ -216,6 +217,19 @@ pub struct Spent {
 }
 
 impl Spent {
+    /// What several took together.
+    pub fn sum<'a>(all: impl IntoIterator<Item = &'a Spent>) -> Spent {
+        all.into_iter().fold(Spent::default(), |sum, one| Spent {
+            calls: sum.calls + one.calls,
+            from_journal: sum.from_journal + one.from_journal,
+            calls_saved: sum.calls_saved + one.calls_saved,
+            prompt_tokens: sum.prompt_tokens.saturating_add(one.prompt_tokens),
+            computed_tokens: sum.computed_tokens.saturating_add(one.computed_tokens),
+            new_tokens: sum.new_tokens.saturating_add(one.new_tokens),
+            seconds: sum.seconds + one.seconds,
+        })
+    }
+
     /// Adds what an answer took. Servers and journals say what they like: no number is too large.
     pub fn count(&mut self, reply: &Reply) {
         for (sum, tokens) in [

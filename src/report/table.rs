@@ -2,7 +2,7 @@
 
 use comfy_table::{CellAlignment, Table, TableComponent, presets};
 
-use crate::eval::{Evaluation, Metrics};
+use crate::eval::Metrics;
 use crate::kar::{RankChanges, Report};
 use crate::printable::printable;
 
@@ -32,12 +32,6 @@ pub fn markdown_table(header: &[impl AsRef<str>], rows: impl IntoIterator<Item =
     text += &format!("|{}\n", "---|".repeat(header.len()));
     rows.into_iter().for_each(|row| text += &line(row));
     text
-}
-
-/// A model's metrics, by the mean of its scores and by each score alone, and below them what is reached without a model.
-pub fn evaluation_table(evaluation: &Evaluation, without_model: &[(&str, &Metrics)]) -> String {
-    let scores = evaluation.per_score.iter().map(|(kind, metrics)| (*kind, metrics));
-    metrics_table([("mean", &evaluation.mean)].into_iter().chain(scores).chain(without_model.iter().copied()))
 }
 
 /// A row of metrics for each name.

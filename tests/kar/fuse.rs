@@ -15,7 +15,7 @@ const VALID: usize = 60;
 const MOVABLE: usize = 50;
 
 /// The world of re-ranking with a validation split that is large enough, and a run file of it.
-fn world_with_valid() -> World {
+pub fn world_with_valid() -> World {
     let world = world();
     let mentions: Vec<Value> = (0..VALID).map(|i| World::mention("valid", i)).collect();
     world.write_lines("data/valid.jsonl", &mentions);
@@ -27,7 +27,7 @@ fn world_with_valid() -> World {
     world
 }
 
-fn fused(world: &World, server: &Server) -> Vec<&'static str> {
+pub fn fused(world: &World, server: &Server) -> Vec<&'static str> {
     let more = ["--scoring", "logits", "--fuse", world.arg("valid-run.jsonl")];
     [&by_server(world, server)[..], &more].concat()
 }
@@ -58,7 +58,7 @@ fn knows(request: &str) -> Act {
     }
 }
 
-fn knowing() -> Server {
+pub fn knowing() -> Server {
     Server::acting([], knows)
 }
 

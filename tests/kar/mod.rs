@@ -3,5 +3,6 @@
 mod endpoint;
 mod files;
 mod fuse;
+mod parts;
 mod rerank;
 pub mod server;

@@ -65,11 +65,11 @@ fn try_to_ask(
     let own = llama.is_some() || args.model.llm.is_some();
     let scoring = if own { Scoring::Letters } else { Scoring::Generate };
     let open = || -> anyhow::Result<Box<dyn LanguageModel>> {
-        let (model, _) = match llama {
+        let opened = match llama {
             Some(folder) => args.model.llama(folder, device)?,
             None => args.model.open(args.model.endpoint()?.map(Endpoint::new).transpose()?, device)?,
         };
-        Ok(model)
+        Ok(opened.model)
     };
     let asked = experiment::ask(question, folder, data, scoring, open, bar)?;
     Ok(asked.map_or(Answer::Elsewhere, |asked| Answer::Asked(Box::new(asked))))

@@ -1,5 +1,6 @@
 //! `fissfuse rerank`
 
+mod parts;
 mod printed;
 
 use std::path::{Path, PathBuf};
@@ -12,16 +13,20 @@ use fissfuse::files;
 use fissfuse::kar::endpoint::Endpoint;
 use fissfuse::kar::model::LanguageModel;
 use fissfuse::kar::{
-    Budget, Fusion, Header, Journal, Order, Report, Scoring, Settings, Strategy, Template, fit_weights, rerank, sample,
-    write_run,
+    Budget, Fate, Fusion, Header, Journal, Order, Report, Scoring, Settings, Strategy, Template, fit_weights,
+    rerank_share, sample, write_run,
 };
 use fissfuse::provenance::Provenance;
+use fissfuse::shard::Shard;
 use serde_json::json;
 
-use self::printed::{print_fusion, print_report};
+pub use self::parts::{Piece, RUN};
+use self::printed::print_fusion;
+pub use self::printed::print_report;
 use super::common::{DataArgs, at_least_one, list_skipped, progress, write_json};
-use super::language_model::LanguageModelArgs;
+use super::language_model::{LanguageModelArgs, Opened};
 use super::paths;
+use super::shard::{self, ShardArgs};
 use super::trace::TraceArgs;
 
 /// Re-rank the first candidates of any ranking by asking a language model (KAR).
@@ -117,19 +122,22 @@ pub struct Args {
     sentence_words: usize,
 
     /// Print the first mention's instruction and ask nothing.
-    #[arg(long)]
+    #[arg(long, conflicts_with = "shard")]
     show_prompt: bool,
 
-    /// File that answers are appended to [default: the name of --out and .journal.jsonl].
-    #[arg(long, value_name = "FILE")]
+    /// File that answers are appended to [default: the name of --out and .journal.jsonl; of a part, in its folder].
+    #[arg(long, value_name = "FILE", conflicts_with = "shard")]
     journal: Option<PathBuf>,
 
-    /// Run file to write.
+    #[command(flatten)]
+    shard: ShardArgs,
+
+    /// Run file to write; with --shard, folder of the parts of it.
     #[arg(long, value_name = "FILE", required_unless_present = "show_prompt")]
     out: Option<PathBuf>,
 
-    /// Report to write, as JSON.
-    #[arg(long, value_name = "FILE")]
+    /// Report to write, as JSON; of parts, `fissfuse merge` writes it.
+    #[arg(long, value_name = "FILE", conflicts_with = "shard")]
     report: Option<PathBuf>,
 
     #[command(flatten)]
@@ -139,22 +147,17 @@ pub struct Args {
 impl Args {
     /// Refuses names that meet, before anything starts: what is written must be none of what is read, and no two files
     /// that are written may be one. Nor may one of them be such that it cannot be written.
-    fn check_files(&self, out: &Path, journal: Option<&Path>) -> anyhow::Result<()> {
+    fn check_files(&self, outputs: &[paths::Named]) -> anyhow::Result<()> {
         let authorities = self.model.authorities();
         let mut reads = vec![("--ranking", self.ranking.as_path()), ("--data", &self.data.data)];
         reads.extend(self.fuse.as_deref().map(|path| ("--fuse", path)));
         reads.extend(self.template.as_deref().map(|path| ("--template", path)));
         reads.extend(authorities.as_deref().map(|path| ("--ca-file", path)));
         reads.extend(self.model.llm.as_deref().map(|path| ("--llm", path)));
-        let mut writes = vec![("--out", out)];
-        writes.extend(journal.map(|path| ("--journal", path)));
-        writes.extend(self.report.as_deref().map(|path| ("--report", path)));
-        writes.extend(self.trace.written());
-        paths::keep_apart(&reads, &writes)?;
-        if let Some(journal) = journal.filter(|journal| journal.exists()) {
-            files::expect_regular(journal)?;
-        }
-        Ok(writes.iter().try_for_each(|(_, path)| files::expect_file_at(path))?)
+        let others: Vec<paths::Named> =
+            self.report.iter().map(|path| ("--report", path.as_path())).chain(self.trace.written()).collect();
+        paths::keep_apart(&reads, &[outputs, &others].concat())?;
+        Ok(others.iter().try_for_each(|(_, path)| files::expect_file_at(path))?)
     }
 
     /// Where answers are kept: beside the run file, but not where that is a pipe or a device, which has no place beside it.
@@ -219,11 +222,23 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         );
     }
     let out = args.out.clone().unwrap_or_default();
+    if let Some(shard) = args.shard.part()? {
+        let folder = out.join(shard.folder());
+        let (run, journal) = (folder.join(parts::RUN), folder.join(parts::JOURNAL));
+        args.check_files(&[("--out", &out), ("--out", &run), ("--journal", &journal)])?;
+        return args.trace.clone().around_unwatched(|| ask(args, settings, run, Some(journal), Some((out, shard))));
+    }
     let journal = if args.show_prompt { None } else { args.journal(&out)? };
     if !args.show_prompt {
-        args.check_files(&out, journal.as_deref())?;
+        let mut writes = vec![("--out", out.as_path())];
+        writes.extend(journal.as_deref().map(|path| ("--journal", path)));
+        args.check_files(&writes)?;
+        writes.iter().try_for_each(|(_, path)| files::expect_file_at(path))?;
+        if let Some(journal) = journal.as_deref().filter(|journal| journal.exists()) {
+            files::expect_regular(journal)?;
+        }
     }
-    args.trace.clone().around_unwatched(|| ask(args, settings, out, journal))
+    args.trace.clone().around_unwatched(|| ask(args, settings, out, journal, None))
 }
 
 /// Fits the weights of the ranking and of the model.
@@ -241,7 +256,14 @@ fn fuse(
     Ok(fitted)
 }
 
-fn ask(args: Args, mut settings: Settings, out: PathBuf, journal: Option<PathBuf>) -> anyhow::Result<()> {
+/// Asks, and writes the new rankings to `out`: all, or those of a part, whose folder lies in the one that comes with it.
+fn ask(
+    args: Args,
+    mut settings: Settings,
+    out: PathBuf,
+    journal: Option<PathBuf>,
+    shard: Option<(PathBuf, Shard)>,
+) -> anyhow::Result<()> {
     let endpoint = args.model.endpoint()?.map(Endpoint::new).transpose()?;
     let template = match &args.template {
         Some(path) => Template::read(path)?,
@@ -263,8 +285,14 @@ fn ask(args: Args, mut settings: Settings, out: PathBuf, journal: Option<PathBuf
         return Ok(());
     }
     let others = args.fuse_rankings(&dataset)?;
-    let (mut model, device) = args.model.open(endpoint, args.device)?;
+    let Opened { mut model, device, arithmetic } = args.model.open(endpoint, args.device)?;
     let header = Header::new(&*model, &settings, &template, &dataset, &run)?;
+    let begin = |(folder, shard): &(PathBuf, Shard)| {
+        let run = parts::run_of(&args, &dataset, &settings, &header, arithmetic)?;
+        shard::begin(folder, "rerank", *shard, run)
+    };
+    let mut part = shard.as_ref().map(begin).transpose()?;
+    let share = part.as_mut().map_or(0..rankings.len(), |part| part.share("mentions", rankings.len(), 1));
     let mut journal = journal.map(|path| Journal::open(&path, &header)).transpose()?;
     if let Some(journal) = journal.as_ref().filter(|journal| !journal.is_empty()) {
         eprintln!("going on with {} answers of {}", journal.len(), journal.path().display());
@@ -278,20 +306,33 @@ fn ask(args: Args, mut settings: Settings, out: PathBuf, journal: Option<PathBuf
         settings.weights = Some(fusion.weights.clone());
     }
     let bar = progress("mentions");
-    let outcome = rerank(&rankings, &dataset, &template, &settings, &mut *model, journal.as_mut(), &bar)?;
+    let all = (&rankings[..], share.clone());
+    let outcome = rerank_share(all, &dataset, &template, &settings, &mut *model, journal.as_mut(), &bar)?;
     bar.finish_and_clear();
-    write_run(&out, &dataset, &rankings, &outcome.reranked)?;
-    let mut report = Report::new(model.identity(), &settings, &rankings, mentions.len(), &outcome);
+    let rankings = &rankings[share];
+    write_run(&out, &dataset, rankings, &outcome.reranked)?;
+    let mut report = Report::new(model.identity(), &settings, rankings, mentions.len(), &outcome);
     report.fusion = fusion;
+    let provenance = Provenance::new(device, dataset.checksum()?);
+    if let Some(part) = part {
+        print_report(&report);
+        let fates = Fate::all(rankings, &outcome.reranked);
+        return shard::finish(part, &[parts::RUN], json!(Piece { report, fates, split: mentions.len(), provenance }));
+    }
     if let Some(path) = &args.report {
-        let mut value = json!(report);
-        value["protocol"] = json!(Protocol::of(rankings.iter().filter(|ranking| ranking.lacks_gold()).count()));
-        value["provenance"] = json!(Provenance::new(device, dataset.checksum()?));
-        write_json(path, &value)?;
+        write_report(path, &report, &provenance)?;
     }
     print_report(&report);
     let reported = args.report.map(|path| format!(" and {}", path.display())).unwrap_or_default();
     let kept = journal.map(|journal| format!("; answers are kept in {}", journal.path().display()));
     println!("wrote {}{reported}{}", out.display(), kept.unwrap_or_default());
     Ok(())
+}
+
+/// Writes a report with where it comes from.
+pub fn write_report(path: &Path, report: &Report, provenance: &Provenance) -> anyhow::Result<()> {
+    let mut value = json!(report);
+    value["protocol"] = json!(Protocol::of(report.gold_missing));
+    value["provenance"] = json!(provenance);
+    write_json(path, &value)
 }

@@ -14,6 +14,7 @@ use super::{Dataset, Entity, Mention, Skipped, Split, Tolerance};
 use crate::encoder::{Encoded, Encoders, ExifOrientation, Precision};
 use crate::error::{Error, Result};
 use crate::model::Widths;
+use crate::shard::Shard;
 
 /// How texts are made and what stands in for missing images.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -129,6 +130,8 @@ pub struct EncodeReport {
     pub without_image: usize,
     /// Image files that are missing or unreadable and were replaced by the stand-in.
     pub bad_images: usize,
+    /// Distinct texts and images of all items, whether this part encodes them or another.
+    pub distinct: [usize; 2],
 }
 
 /// Whose texts and images are encoded.
@@ -139,6 +142,8 @@ pub struct Items<'a> {
     pub entities: &'a [Entity],
     /// Of any split; their sentences make texts.
     pub mentions: Vec<Mention>,
+    /// Which part of their distinct texts, and of their images, is encoded; else all.
+    pub part: Option<Shard>,
 }
 
 impl Items<'_> {
@@ -156,7 +161,7 @@ impl<'a> Items<'a> {
         for split in Split::ALL.into_iter().filter(|&split| dataset.has(split)) {
             mentions.extend(dataset.mentions(split, skipped)?);
         }
-        Ok(Items { root: dataset.root(), entities: dataset.entities(), mentions })
+        Ok(Items { root: dataset.root(), entities: dataset.entities(), mentions, part: None })
     }
 }
 

@@ -36,6 +36,13 @@ pub struct Run<'a> {
 struct Work {
     texts: Vec<String>,
     images: Vec<ImageFile>,
+}
+
+/// Distinct texts and names of images, in the order they are first used.
+#[derive(Default)]
+struct Distinct {
+    texts: Vec<String>,
+    images: Vec<String>,
     seen: HashSet<u128>,
 }
 
@@ -58,39 +65,54 @@ impl<'a> Run<'a> {
         let writer = StoreWriter::open(folder, manifest.clone())?;
         let (work, report) = (Work::default(), EncodeReport::default());
         let mut run = Run { writer, items, encoders, settings, tolerance, work, stand_in: None, report };
+        let mut distinct = Distinct::default();
         for entity in items.entities {
-            run.need(manifest.entity_text(&entity.name, &entity.description), entity.image.as_deref());
+            run.need(&mut distinct, manifest.entity_text(&entity.name, &entity.description), entity.image.as_deref());
         }
         for mention in &items.mentions {
-            run.need(manifest.mention_text(&mention.mention, &mention.sentence), mention.image.as_deref());
+            run.need(
+                &mut distinct,
+                manifest.mention_text(&mention.mention, &mention.sentence),
+                mention.image.as_deref(),
+            );
+        }
+        run.report.distinct = [distinct.texts.len(), distinct.images.len()];
+        let [texts, images] = run.report.distinct.map(|of| items.part.map_or(0..of, |part| part.range(of, 1)));
+        for text in distinct.texts.drain(texts) {
+            run.lacks_text(text);
+        }
+        for image in distinct.images.drain(images) {
+            run.lacks_image(image);
         }
         Ok(run)
     }
 
-    fn need(&mut self, text: String, image: Option<&str>) {
-        let (work, key) = (&mut self.work, text_key(&text));
-        if self.encoders.text.is_some() && work.seen.insert(key) {
-            if self.writer.has(Kind::Text, key, Stamp::default()) {
-                self.report.reused += 1;
-            } else {
-                work.texts.push(text);
-            }
+    fn need(&mut self, distinct: &mut Distinct, text: String, image: Option<&str>) {
+        if self.encoders.text.is_some() && distinct.seen.insert(text_key(&text)) {
+            distinct.texts.push(text);
         }
         let Some(name) = image else {
             self.report.without_image += 1;
             return;
         };
-        if self.encoders.image.is_none() {
-            return;
-        }
         // An image's name may be the same string as a text.
-        if work.seen.insert(!image_key(Some(name))) {
-            let stamp = std::fs::metadata(self.items.root.join(name)).ok().and_then(|file| stamp_of(&file));
-            if stamp.is_some_and(|stamp| self.writer.has(Kind::Image, image_key(Some(name)), stamp)) {
-                self.report.reused += 1;
-            } else {
-                work.images.push(ImageFile { name: name.to_string(), stamp });
-            }
+        if self.encoders.image.is_some() && distinct.seen.insert(!image_key(Some(name))) {
+            distinct.images.push(name.to_string());
+        }
+    }
+
+    fn lacks_text(&mut self, text: String) {
+        match self.writer.has(Kind::Text, text_key(&text), Stamp::default()) {
+            true => self.report.reused += 1,
+            false => self.work.texts.push(text),
+        }
+    }
+
+    fn lacks_image(&mut self, name: String) {
+        let stamp = std::fs::metadata(self.items.root.join(&name)).ok().and_then(|file| stamp_of(&file));
+        match stamp.is_some_and(|stamp| self.writer.has(Kind::Image, image_key(Some(&name)), stamp)) {
+            true => self.report.reused += 1,
+            false => self.work.images.push(ImageFile { name, stamp }),
         }
     }
 

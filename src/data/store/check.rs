@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
 
+use super::manifest::MANIFEST;
 use super::{Kind, Manifest, Seal, checksum};
 use crate::error::{Error, Result};
 use crate::tensor::safetensors::Reader;
@@ -32,6 +33,30 @@ pub fn check(folder: &Path) -> Result<Checked> {
         items: a.items + b.items,
         bytes: a.bytes + b.bytes,
     }))
+}
+
+/// Names of the files that a store is made of.
+pub fn files(folder: &Path) -> Result<Vec<String>> {
+    let shards = [Kind::Text, Kind::Image].map(|kind| kind.shards(folder));
+    let mut names = vec![MANIFEST.to_string()];
+    for shards in shards {
+        let name = |(_, path): (usize, PathBuf)| Some(path.file_name()?.to_str()?.to_string());
+        names.extend(shards?.into_iter().filter_map(name));
+    }
+    Ok(names)
+}
+
+/// Tells a store from others by its manifest and the checksums in its shards' headers, which are all that is read.
+pub fn fingerprint(folder: &Path) -> Result<String> {
+    let manifest = serde_json::to_vec(&Manifest::read(folder)?).map_err(|e| Error::file(folder, e.to_string()))?;
+    let mut parts = vec![manifest];
+    for kind in [Kind::Text, Kind::Image] {
+        for (number, path) in kind.shards(folder)? {
+            let seal = Reader::open(&path)?.metadata::<Seal>()?;
+            parts.push(format!("{} {number} {}", kind.name(), seal.checksum).into_bytes());
+        }
+    }
+    Ok(checksum(parts.iter().map(Vec::as_slice)))
 }
 
 fn shard((kind, path): &(Kind, PathBuf)) -> Result<Checked> {

@@ -13,7 +13,8 @@ use crate::files;
 use crate::model::Widths;
 
 const FORMAT: u32 = 2;
-const MANIFEST: &str = "manifest.json";
+/// Name of a store's manifest.
+pub(super) const MANIFEST: &str = "manifest.json";
 
 /// What stands in for an image that is missing.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

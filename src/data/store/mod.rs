@@ -8,6 +8,7 @@
 //! its tensors, which [`check`] compares; opening a store reads keys and offsets only.
 
 mod check;
+mod joining;
 mod manifest;
 mod reader;
 mod writer;
@@ -17,7 +18,8 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::{Xxh3, xxh3_128};
 
-pub use check::{Checked, check};
+pub use check::{Checked, check, files, fingerprint};
+pub use joining::{Joined, join};
 pub use manifest::{Manifest, MissingImage};
 pub use reader::FeatureStore;
 pub use writer::{Stamp, StoreWriter, stamp_of};

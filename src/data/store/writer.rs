@@ -37,7 +37,7 @@ pub struct StoreWriter {
 
 /// What the store has of one kind, and what waits to be written as its next shard.
 #[derive(Default)]
-struct Pending {
+pub(super) struct Pending {
     known: HashMap<u128, Stamp>,
     next_shard: usize,
     tokens: Vec<f16>,
@@ -73,20 +73,42 @@ impl Pending {
                 "its features hold a value that f16 cannot hold, NaN or infinity; are the encoder's weights whole?",
             ));
         }
-        let end = self.offsets.last().copied().unwrap_or(0) + (encoded.tokens.len() / width) as u64;
-        self.offsets.push(end);
+        self.note(key, encoded.tokens.len() / width, stamp);
+        Ok(())
+    }
+
+    /// The same of what another store holds, unless this one has it.
+    pub fn push_stored(&mut self, key: u128, (tokens, width): (&[f16], usize), global: &[f16], stamp: Stamp) {
+        if !self.known.contains_key(&key) {
+            self.tokens.extend_from_slice(tokens);
+            self.global.extend_from_slice(global);
+            self.note(key, tokens.len() / width, stamp);
+        }
+    }
+
+    fn note(&mut self, key: u128, rows: usize, stamp: Stamp) {
+        self.offsets.push(self.offsets.last().copied().unwrap_or(0) + rows as u64);
         self.keys.extend([(key >> 64) as u64, key as u64]);
         self.stamps.extend(stamp);
         self.known.insert(key, stamp);
-        Ok(())
+    }
+
+    /// Number of all entries.
+    pub fn items(&self) -> usize {
+        self.known.len()
     }
 
     fn bytes(&self) -> usize {
         2 * (self.tokens.len() + self.global.len())
     }
 
+    /// Writes a shard when enough waits.
+    pub fn write_if_full(&mut self, folder: &Path, kind: Kind, manifest: &Manifest) -> Result<()> {
+        if self.bytes() >= SHARD_BYTES { self.write(folder, kind, manifest) } else { Ok(()) }
+    }
+
     /// Writes what waits, if anything does.
-    fn write(&mut self, folder: &Path, kind: Kind, manifest: &Manifest) -> Result<()> {
+    pub fn write(&mut self, folder: &Path, kind: Kind, manifest: &Manifest) -> Result<()> {
         let n = self.offsets.len();
         if n == 0 {
             return Ok(());
@@ -152,7 +174,7 @@ impl StoreWriter {
             Kind::Image => &mut self.image,
         };
         pending.push(key, encoded, width, stamp)?;
-        if pending.bytes() >= SHARD_BYTES { pending.write(&self.folder, kind, &self.manifest) } else { Ok(()) }
+        pending.write_if_full(&self.folder, kind, &self.manifest)
     }
 
     /// Writes what still waits.

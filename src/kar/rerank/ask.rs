@@ -42,28 +42,33 @@ impl<'a> Asking<'a> {
         Asking { settings, model, journal, bar, spent: Spent::default(), heard: (0, 0) }
     }
 
-    /// The replies to all questions, in their order.
-    pub fn ask(&mut self, questions: &[Question]) -> Result<Vec<Reply>> {
+    /// The replies to all questions, in their order; none to those that count as answered elsewhere.
+    pub fn ask(&mut self, questions: &[Question]) -> Result<Vec<Option<Reply>>> {
         let Asking { settings, model, journal, bar, spent, heard } = self;
         let wanted = settings.wanted();
         let keys: Vec<String> = questions.iter().map(|q| q.prompt.key()).collect();
         let known = |(question, key): (&Question, &String)| match &journal {
-            Some(journal) => Ok(journal.answer(key, question, wanted)?.cloned()),
-            None => Ok(None),
+            Some(journal) if !question.answered => Ok(journal.answer(key, question, wanted)?.cloned()),
+            _ => Ok(None),
         };
         let mut replies = questions.iter().zip(&keys).map(known).collect::<Result<Vec<Option<Reply>>>>()?;
         // How many of a mention's questions are open.
         let mut open: HashMap<usize, usize> = HashMap::new();
-        questions.iter().zip(&replies).for_each(|(q, r)| *open.entry(q.group).or_default() += usize::from(r.is_none()));
+        let here = |question: &Question| !question.answered;
+        let of_here = questions.iter().zip(&replies).filter(|(question, _)| here(question));
+        of_here.for_each(|(q, r)| *open.entry(q.group).or_default() += usize::from(r.is_none()));
         bar.inc(open.values().filter(|&&n| n == 0).count() as u64);
         bar.reset_eta();
-        let known =
-            |(question, reply): (&Question, &Option<Reply>)| Question { answered: reply.is_some(), ..question.clone() };
+        let known = |(question, reply): (&Question, &Option<Reply>)| Question {
+            answered: question.answered || reply.is_some(),
+            ..question.clone()
+        };
         let asked: Vec<Question> = questions.iter().zip(&replies).map(known).collect();
         let from_journal = replies.iter().flatten().count();
         spent.from_journal += from_journal;
-        spent.calls += questions.len() - from_journal;
-        if from_journal < questions.len() {
+        let wanted_here = questions.iter().filter(|question| here(question)).count();
+        spent.calls += wanted_here - from_journal;
+        if from_journal < wanted_here {
             let start = Instant::now();
             model.answer(&asked, wanted, &mut |at, reply| {
                 check(&questions[at], &reply, settings)?;
@@ -89,11 +94,10 @@ impl<'a> Asking<'a> {
             })?;
             spent.seconds += start.elapsed().max(Duration::from_nanos(1)).as_secs_f64();
         }
-        if replies.iter().any(Option::is_none) {
+        if questions.iter().zip(&replies).any(|(question, reply)| here(question) && reply.is_none()) {
             return Err(Error::invalid(format!("{} left a question without an answer", model.identity())));
         }
-        let replies: Vec<Reply> = replies.into_iter().flatten().collect();
-        replies.iter().for_each(|reply| spent.count(reply));
+        replies.iter().flatten().for_each(|reply| spent.count(reply));
         Ok(replies)
     }
 }

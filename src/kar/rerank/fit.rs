@@ -12,7 +12,7 @@ use crate::kar::fuse::{self, Evidence, Fusion, of_ranking};
 use crate::kar::gain::LEAST_MENTIONS;
 use crate::kar::instruction::Template;
 use crate::kar::journal::Journal;
-use crate::kar::model::{LanguageModel, Question};
+use crate::kar::model::{LanguageModel, Question, Reply};
 use crate::kar::types::Settings;
 use crate::random::{Purpose, generator};
 
@@ -76,7 +76,7 @@ pub fn fit_weights(
     let ask = |(group, (ranking, _)): (usize, &(&Ranking, usize))| subject.question(group, ranking, 0);
     let questions = movable.iter().enumerate().map(ask).collect::<Result<Vec<Question>>>()?;
     let mut asking = Asking::new(settings, model, journal, bar, movable.len());
-    let replies = asking.ask(&questions)?;
+    let replies: Vec<Reply> = asking.ask(&questions)?.into_iter().flatten().collect();
     let evidence = |(&(ranking, right), reply): (&(&Ranking, usize), &_)| {
         let shown = settings.shown(ranking);
         Some(Evidence { ranker: of_ranking(ranking, &shown), model: log_letters(reply)?, shown, right })

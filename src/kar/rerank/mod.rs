@@ -4,6 +4,8 @@ mod ask;
 mod fit;
 mod judge;
 
+use std::ops::Range;
+
 use indicatif::ProgressBar;
 use rand::seq::index;
 
@@ -65,10 +67,26 @@ pub fn rerank(
     journal: Option<&mut Journal>,
     bar: &ProgressBar,
 ) -> Result<Outcome> {
+    rerank_share((rankings, 0..rankings.len()), dataset, template, settings, model, journal, bar)
+}
+
+/// The same of a share of the rankings, whose new ones are those that all together give, to the bit: the model sees what else
+/// is asked. Mentions on which the letters' prior is estimated are asked about wherever they stand.
+pub fn rerank_share(
+    (rankings, share): (&[Ranking], Range<usize>),
+    dataset: &Dataset,
+    template: &Template,
+    settings: &Settings,
+    model: &mut dyn LanguageModel,
+    journal: Option<&mut Journal>,
+    bar: &ProgressBar,
+) -> Result<Outcome> {
     settings.check()?;
     let plans = plan(rankings, settings)?;
     let subject = Subject { dataset, template, settings };
-    let asked = plans.iter().filter(|plan| matches!(plan, Plan::Ask { .. })).count();
+    let here = |group: usize, plan: &Plan| share.contains(&group) || plan.is_sample();
+    let asked =
+        plans.iter().enumerate().filter(|(at, plan)| matches!(plan, Plan::Ask { .. }) && here(*at, plan)).count();
     let mut asking = Asking::new(settings, model, journal, bar, asked);
     let mut replies: Vec<Vec<Reply>> = vec![Vec::new(); rankings.len()];
     // What shows the letters' prior goes first: it may say that nothing else need be asked.
@@ -77,11 +95,12 @@ pub fn rerank(
         for (group, (ranking, plan)) in rankings.iter().zip(&plans).enumerate().filter(|(_, (_, plan))| wanted(plan)) {
             let Plan::Ask { rotations } = plan else { continue };
             for rotation in 0..*rotations {
-                questions.push(subject.question(group, ranking, rotation)?);
+                questions
+                    .push(Question { answered: !here(group, plan), ..subject.question(group, ranking, rotation)? });
             }
         }
         let answers = asking.ask(&questions)?;
-        questions.iter().zip(answers).for_each(|(question, reply)| replies[question.group].push(reply));
+        questions.iter().zip(answers).for_each(|(question, reply)| replies[question.group].extend(reply));
         Ok(())
     };
     about(&Plan::is_sample, &mut replies)?;
@@ -97,8 +116,10 @@ pub fn rerank(
     }
     about(&|plan| !plan.is_sample(), &mut replies)?;
     let mut spent = asking.spent;
+    let plans: Vec<Plan> = plans.into_iter().skip(share.start).take(share.len()).collect();
+    let (rankings, replies) = (&rankings[share.clone()], &replies[share]);
     spent.calls_saved = plans.iter().filter(|plan| matches!(plan, Plan::Keep(Verdict::Sure))).count();
-    let reranked = rankings.iter().zip(plans).zip(&replies).map(|((ranking, plan), replies)| match plan {
+    let reranked = rankings.iter().zip(plans).zip(replies).map(|((ranking, plan), replies)| match plan {
         Plan::Keep(verdict) => kept(ranking, verdict),
         Plan::Ask { .. } => judge(ranking, replies, subject, prior.as_ref()),
     });

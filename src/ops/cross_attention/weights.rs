@@ -9,7 +9,7 @@ use crate::error::{Error, Result};
 use crate::ops::arity;
 use crate::ops::layer_norm::layer_norm_forward;
 use crate::ops::linear::{ROW_CHUNK, Start, linear};
-use crate::ops::matmul::{Mat, matmul};
+use crate::ops::matmul::{Mat, matmul_by_rows};
 use crate::tensor::Tensor;
 
 /// Weights of one cross-attention, and its three steps; what the op and the prepared index share.
@@ -122,7 +122,7 @@ impl AttentionWeights {
             let t = Mat::new(&projected, n, d).rows(chunk * ROW_CHUNK, u.len() / width);
             (0..self.heads).try_for_each(|h| {
                 let keys = self.matrix(KEY).rows(h * c, c);
-                matmul(&mut u[h * d..], width, 0.0, self.scale(), t.columns(h * c, c), keys)
+                matmul_by_rows(&mut u[h * d..], width, 0.0, self.scale(), t.columns(h * c, c), keys)
             })
         })?;
         Ok((u, projected))
@@ -141,13 +141,13 @@ impl AttentionWeights {
             values.chunks_exact_mut(d).for_each(|row| row.copy_from_slice(self.vector(VALUE_BIAS)));
             self.each_head(|h, c| {
                 let context = Mat::new(context, n, self.heads * d).rows(rows.start, rows.len()).columns(h * d, d);
-                matmul(&mut values[h * c..], d, 1.0, 1.0, context, self.matrix(VALUE).rows(h * c, c).t())
+                matmul_by_rows(&mut values[h * c..], d, 1.0, 1.0, context, self.matrix(VALUE).rows(h * c, c).t())
             })?;
             for (x, &q) in x.chunks_exact_mut(d).zip(&query_of[rows.clone()]) {
                 x.copy_from_slice(self.vector(OUT_BIAS));
                 vector::add(x, &queries[q as usize * d..][..d]);
             }
-            matmul(x, d, 1.0, 1.0, Mat::new(values, rows.len(), d), self.matrix(OUT).t())?;
+            matmul_by_rows(x, d, 1.0, 1.0, Mat::new(values, rows.len(), d), self.matrix(OUT).t())?;
             layer_norm_forward(x, out, rstd, self.vector(GAMMA), self.vector(BETA), self.eps);
             Ok(())
         })?;

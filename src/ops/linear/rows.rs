@@ -6,7 +6,7 @@ use rayon::prelude::*;
 
 use crate::device::cpu::{Buffer, simd, vector};
 use crate::error::Result;
-use crate::ops::matmul::{Mat, matmul};
+use crate::ops::matmul::{Mat, matmul, matmul_by_rows};
 
 /// Rows one task handles: enough to make packing the weights cheap, few enough to stay in the second-level cache.
 pub const ROW_CHUNK: usize = 128;
@@ -49,7 +49,7 @@ pub fn linear_chunk(y: &mut [f32], x: Mat, transposed: Mat, start: Start) -> Res
     if let Start::Bias(bias) = start {
         y.chunks_exact_mut(out).for_each(|row| row.copy_from_slice(bias));
     }
-    matmul(y, out, 1.0, 1.0, x, transposed)
+    matmul_by_rows(y, out, 1.0, 1.0, x, transposed)
 }
 
 /// A row-major copy of the transpose. The product packs a row-major right operand at copying speed, for every

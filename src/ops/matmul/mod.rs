@@ -105,9 +105,65 @@ pub fn matmul(c: &mut [f32], c_stride: usize, keep: f32, scale: f32, a: Mat, b: 
     Ok(())
 }
 
+/// Products of fewer elements, with a right operand whose columns are contiguous, are sums of another order.
+const SMALL: usize = 256;
+
+/// Narrower products are split along longer sums elsewhere if they have few rows.
+const NARROW: (usize, usize) = (64, 512);
+
+/// [`matmul`], of which a row of c has the same bits however many rows there are: what a product with few rows would sum in
+/// another order is computed with rows of zeros below, and long sums of narrow products are cut at the same place.
+///
+/// What runs in parts, or in batches that differ from run to run, is made of these.
+pub fn matmul_by_rows(c: &mut [f32], c_stride: usize, keep: f32, scale: f32, a: Mat, b: Mat) -> Result<()> {
+    let (m, n, k) = (a.rows, b.cols, a.cols);
+    let (narrow, long) = NARROW;
+    if n <= narrow && k > long && b.rows == k {
+        return (0..k).step_by(long).try_for_each(|from| {
+            let keep = if from == 0 { keep } else { 1.0 };
+            let to = (from + long).min(k);
+            matmul_by_rows(c, c_stride, keep, scale, a.columns(from, to - from), b.rows(from, to - from))
+        });
+    }
+    let least = if b.row_stride == 1 { (SMALL / n.max(1) + 1).max(2) } else { 2 };
+    if m == 0 || m >= least || !(a.in_bounds() && reaches(c.len(), m, n, c_stride, 1)) {
+        return matmul(c, c_stride, keep, scale, a, b);
+    }
+    let (mut x, mut y) = (vec![0.0; least * k], vec![0.0; least * n]);
+    for i in 0..m {
+        (0..k).for_each(|j| x[i * k + j] = a.at(i, j));
+        y[i * n..][..n].copy_from_slice(&c[i * c_stride..][..n]);
+    }
+    matmul(&mut y, n, keep, scale, Mat::new(&x, least, k), b)?;
+    (0..m).for_each(|i| c[i * c_stride..][..n].copy_from_slice(&y[i * n..][..n]));
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_row_has_the_same_bits_however_many_there_are() {
+        for (n, k) in [(1, 7), (5, 2), (16, 768), (32, 513), (96, 512), (100, 768), (300, 40)] {
+            let a: Vec<f32> = (0..130 * k).map(|i| (i as f32 * 0.37).sin()).collect();
+            let b: Vec<f32> = (0..n * k).map(|i| (i as f32 * 0.11).cos()).collect();
+            // The right operand's rows lie side by side, then its columns.
+            for b in [Mat::new(&b, k, n), Mat::new(&b, n, k).t()] {
+                let product = |first: usize, rows: usize| {
+                    let mut c = vec![0.5f32; rows * n];
+                    let a = Mat::new(&a, 130, k).rows(first, rows);
+                    matmul_by_rows(&mut c, n, 1.0, 2.0, a, b).unwrap();
+                    c.into_iter().map(f32::to_bits).collect::<Vec<_>>()
+                };
+                let whole = product(0, 130);
+                for (first, rows) in [(0, 1), (129, 1), (3, 2), (10, 3), (5, 17), (60, 64), (0, 65), (1, 129)] {
+                    let same = product(first, rows) == whole[first * n..(first + rows) * n];
+                    assert!(same, "{rows} rows of {n} from {first}, sums of {k}");
+                }
+            }
+        }
+    }
 
     #[test]
     fn agrees_with_the_definition_on_strided_views() {

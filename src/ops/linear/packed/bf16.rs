@@ -15,7 +15,7 @@ use rayon::prelude::*;
 use super::{Epilogue, Operand, Value};
 use crate::device::cpu::{has_bf16, simd, vector};
 use crate::error::{Error, Result};
-use crate::ops::matmul::{Mat, matmul};
+use crate::ops::matmul::{Mat, matmul_by_rows};
 
 #[cfg(target_arch = "x86_64")]
 use super::avx512;
@@ -229,7 +229,7 @@ fn widened(x: &[bf16], stride: usize, lines: &[Line], sums: &mut [f32], inputs: 
             (*even, *odd) = (pair[0].to_f32(), pair[1].to_f32());
         }
     }
-    matmul(sums, PANEL, 0.0, 1.0, Mat::new(&wide, rows, inputs), Mat::new(&weights, inputs, PANEL))
+    matmul_by_rows(sums, PANEL, 0.0, 1.0, Mat::new(&wide, rows, inputs), Mat::new(&weights, inputs, PANEL))
 }
 
 #[cfg(test)]

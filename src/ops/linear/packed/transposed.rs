@@ -9,7 +9,7 @@ use super::{Epilogue, Operand};
 use crate::device::cpu::{Buffer, simd, vector};
 use crate::error::Result;
 use crate::ops::linear::{ROW_CHUNK, transposed};
-use crate::ops::matmul::{Mat, matmul};
+use crate::ops::matmul::{Mat, matmul_by_rows};
 
 /// A weight (outputs, inputs), transposed once.
 #[derive(Debug)]
@@ -54,7 +54,7 @@ impl TransposedF32 {
             }
             SCRATCH.with_borrow_mut(|scratch| {
                 let x = x.rows(start..start + rows, scratch);
-                matmul(out, self.outputs, 1.0, 1.0, Mat::new(x, rows, self.inputs), weight)
+                matmul_by_rows(out, self.outputs, 1.0, 1.0, Mat::new(x, rows, self.inputs), weight)
             })?;
             if let Some(activation) = epilogue.activation {
                 simd!(activation.apply(out));
