@@ -8,7 +8,7 @@ use fissfuse::profile::synthetic::Shape;
 use fissfuse::tensor::{Element, FeatureRows, Indices, Ragged, Textbook};
 use serde_json::{Value, json};
 
-use crate::support::{World, fissfuse, half_written, refuse, refused, run, succeed};
+use crate::support::{ENTITIES, World, fissfuse, fissfuse_bench, half_written, refuse, refused, replace, run, succeed};
 
 /// Runs a command in so many parts, and joins them.
 fn in_parts(command: &[&str], out: &str, parts: usize, merge: &[&str]) -> String {
@@ -86,7 +86,7 @@ fn items(side: &Side, from: usize, to: usize) -> Side {
 fn a_store_that_is_encoded_in_parts_is_the_store_of_one_run() {
     let world = World::encoded();
     let encode = without_out(&world.encode());
-    for parts in [1, 3, 5] {
+    for parts in [1, 3] {
         let (out, joined) = (world.arg("parts").to_string() + &parts.to_string(), format!("joined-{parts}"));
         let printed = in_parts(&encode, &out, parts, &["--out", world.arg(&joined)]);
         assert!(printed.contains(&format!("of {parts} parts")), "{printed}");
@@ -103,7 +103,8 @@ fn a_store_that_is_encoded_in_parts_is_the_store_of_one_run() {
     in_parts(&texts, world.arg("text-parts"), 2, &["--out", world.arg("joined-texts")]);
     assert!(files(&world.path("joined-texts")) == files(&world.path("texts")));
     // More parts than there are images.
-    in_parts(&encode, world.arg("many"), 70, &["--out", world.arg("joined-many")]);
+    assert_eq!(ENTITIES, 12);
+    in_parts(&encode, world.arg("many"), 17, &["--out", world.arg("joined-many")]);
     assert!(files(&world.path("joined-many")) == files(&world.path("features")));
 }
 
@@ -142,7 +143,7 @@ fn lines_that_are_linked_in_parts_have_the_answers_of_one_run() {
         let link = [&world.link()[..], more].concat();
         let whole = succeed(&[&link[..], &input].concat());
         assert_eq!(whole.lines().count(), 12);
-        for parts in [1, 2, 5] {
+        for parts in [1, 3] {
             let (out, joined) =
                 (format!("linked-{}-{parts}", more.len()), format!("linked-{}-{parts}.jsonl", more.len()));
             let printed =
@@ -165,13 +166,6 @@ fn lines_that_are_linked_in_parts_have_the_answers_of_one_run() {
     // Without --skip-bad, a bad line ends its part, which is not finished then.
     let strict = [&world.link()[..], &input, &["--out", world.arg("strict")]].concat();
     refuse(&[&strict[..], &["--shard", "2/2"]].concat(), &["none.png"]);
-    succeed(
-        &[&strict[..], &["--shard", "1/3"], &[]]
-            .concat()
-            .iter()
-            .map(|a| if *a == world.arg("strict") { world.arg("strict3") } else { a })
-            .collect::<Vec<_>>(),
-    );
     refuse(
         &["merge", world.arg("strict"), "--out", world.arg("x")],
         &["part-2-of-2", "not finished; run its task again"],
@@ -194,7 +188,7 @@ fn an_evaluation_in_parts_has_the_metrics_and_rankings_of_one_run() {
     for (name, more) in kinds {
         let whole = format!("sharded-{name}");
         let printed = succeed(&[&world.eval(&whole)[..], more].concat());
-        for parts in [1, 3, 12] {
+        for parts in [2, 11] {
             let (out, joined) = (format!("sharded-{name}-{parts}"), format!("sharded-{name}-{parts}-joined"));
             let eval = [&without_out(&world.eval(&whole))[..], more].concat();
             let merged = in_parts(&eval, world.arg(&out), parts, &["--out", world.arg(&joined)]);
@@ -309,18 +303,22 @@ fn what_is_no_whole_run_is_refused_and_nothing_is_written() {
     refuse(&[part(1), world.arg("linked"), part(3)], &["it is of `link`, and the other of `eval`"]);
     // Of another model, and of other data.
     let other = world.copy();
-    succeed(&[&other.train()[..], &["--epochs", "1", "--seed", "7", "--out", other.arg("model2")]].concat());
-    let of_other = |more: &[&'static str], out: &'static str| {
-        let eval = [&without_out(&other.eval("x"))[..], more, &["--out", out, "--shard", "2/3"]].concat();
-        succeed(&eval);
+    let of_other = |out: &'static str| {
+        let eval = without_out(&other.eval("x"));
+        succeed(&[&eval[..], &["--out", out, "--shard", "2/3"]].concat());
     };
-    of_other(&["--model", other.arg("model2")][..0], other.arg("same"));
-    refuse(&[part(1), other.arg("same"), part(2)], &["is part 2 of 3, as"]);
-    other.change_line("data/test.jsonl", 1, |mention| mention["sentence"] = json!(mention["sentence"]));
-    fs::write(other.path("data/train.jsonl"), fs::read_to_string(other.path("data/train.jsonl")).unwrap() + "\n")
-        .unwrap();
-    of_other(&[], other.arg("changed"));
+    // The same wherever it lies.
+    of_other(other.arg("same"));
+    refuse(&[part(1), part(2), other.arg("same")], &["is part 2 of 3, as"]);
+    let train = fs::read_to_string(other.path("data/train.jsonl")).unwrap();
+    fs::write(other.path("data/train.jsonl"), train + "\n").unwrap();
+    of_other(other.arg("changed"));
     refuse(&[part(1), other.arg("changed"), part(3)], &["dataset is \""]);
+    succeed(&[&replace(other.train(), "--out", other.arg("model2"))[..], &["--epochs", "1", "--seed", "7"]].concat());
+    fs::remove_dir_all(other.path("model")).unwrap();
+    fs::rename(other.path("model2"), other.path("model")).unwrap();
+    of_other(other.arg("trained"));
+    refuse(&[other.arg("changed"), other.arg("trained")], &["model is \""]);
     // Where another run's parts lie, none is made.
     let begun = [&eval[..], &["--out", world.arg("parts"), "--shard", "2/3", "--seed", "9"]].concat();
     crate::support::refuse(&begun, &["is of another run: seed is 9 here and 0 there", "choose another --out"]);
@@ -416,5 +414,32 @@ fn an_array_job_says_which_part_it_is_only_to_who_asks() {
             output.status.code() == Some(2) && String::from_utf8_lossy(&output.stderr).contains(says),
             "{output:?}"
         );
+    }
+}
+
+#[test]
+fn a_simulated_array_job_is_joined_and_evaluated_in_parts() {
+    let folder = tempfile::tempdir().unwrap();
+    let world = folder.path().join("world");
+    let path = |name: &str| world.join(name).to_str().unwrap().to_string();
+    let simulate = |more: &[&str]| {
+        let sizes = ["--entities", "300", "--mentions", "40", "--tokens", "3", "--patches", "2", "--parts", "3"];
+        fissfuse_bench().arg("simulate").arg(&world).args(sizes).args(more).output().unwrap()
+    };
+    let output = simulate(&[]);
+    let says = format!("40 mentions, {} bytes of features in 3 parts", 340 * 2 * (3 * 512 + 512 + 2 * 768 + 512));
+    assert!(output.status.success() && String::from_utf8_lossy(&output.stdout).contains(&says), "{output:?}");
+    refused(&simulate(&[]), &["is not empty"]);
+    succeed(&["merge", &path("parts"), "--out", &path("features")]);
+    succeed(&["index", "check", "--features", &path("features")]);
+    let (data, features, model) = (path("data"), path("features"), path("model.safetensors"));
+    let eval = ["eval", "--data", &data, "--features", &features, "--model", &model, "--protocol", "whole-kb"];
+    succeed(&[&eval[..], &["--out", &path("whole")]].concat());
+    in_parts(&eval, &path("eval-parts"), 3, &["--out", &path("joined")]);
+    assert!(files(&world.join("joined")) == files(&world.join("whole")));
+    // What has no room, or no sense, is not begun.
+    let other = folder.path().join("other");
+    for (flag, size, says) in [("--entities", "1000000000000", "are free"), ("--tokens", "10000000", "take fewer")] {
+        refused(&fissfuse_bench().arg("simulate").arg(&other).args([flag, size]).output().unwrap(), &[says]);
     }
 }

@@ -15,7 +15,7 @@ mod store;
 
 pub use batching::{Batcher, Counts, GoldMissing, Item, Sample};
 pub use dataset::{Dataset, Entity, Mention, MentionRecord, Skipped, Split, Tolerance};
-pub use encoding::{EncodeReport, EncodeSettings, Items, blank, encode};
+pub use encoding::{Distinct, EncodeReport, EncodeSettings, Items, blank, encode};
 pub use growth::add_entities;
 pub use paths::relative;
 pub use protocol::Protocol;

@@ -22,6 +22,7 @@ pub mod operations;
 pub mod products;
 pub mod proof;
 pub mod sampling;
+pub mod scale;
 pub mod simulation;
 pub mod step;
 pub mod storage;

@@ -16,6 +16,17 @@ use crate::random::{Purpose, generator};
 /// Words that names and texts are made of; rare ones are as rare as in a language.
 const VOCABULARY: usize = 30_000;
 
+/// Images of a simulated dataset.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Images {
+    /// None.
+    None,
+    /// Their names alone, for stores that are simulated too.
+    Named,
+    /// JPEG files.
+    Drawn,
+}
+
 /// Sizes of a simulated dataset.
 #[derive(Clone, Copy, Debug)]
 pub struct Simulation {
@@ -23,8 +34,8 @@ pub struct Simulation {
     pub entities: usize,
     /// Mentions of all splits.
     pub mentions: usize,
-    /// Whether every entity and mention has an image.
-    pub images: bool,
+    /// What every entity and mention has.
+    pub images: Images,
     /// Draws everything.
     pub seed: u64,
 }
@@ -33,7 +44,7 @@ pub struct Simulation {
 /// words of the description.
 pub fn simulate(folder: &Path, of: Simulation) -> Result<()> {
     let entities: Vec<(String, Vec<String>)> = (0..of.entities).into_par_iter().map(|i| entity(of.seed, i)).collect();
-    let image = |side: &str, i: usize| of.images.then(|| format!("images/{side}-{i:06}.jpg"));
+    let image = |side: &str, i: usize| (of.images != Images::None).then(|| format!("images/{side}-{i:06}.jpg"));
     files::write_whole(&folder.join("entities.jsonl"), |out| {
         for (i, (name, description)) in entities.iter().enumerate() {
             let description = description.join(" ");
@@ -63,7 +74,7 @@ pub fn simulate(folder: &Path, of: Simulation) -> Result<()> {
             Ok(())
         })?;
     }
-    if of.images {
+    if of.images == Images::Drawn {
         files::create_folder(&folder.join("images"))?;
         let names = (0..of.entities).into_par_iter().map(|i| ("e", i));
         let names = names.chain((0..of.mentions).into_par_iter().map(|i| ("m", i)));

@@ -8,7 +8,7 @@ mod share;
 mod steps;
 mod trainer;
 
-pub use checkpoint::{Checkpoint, Origin, Progress, Start, TrainedModel};
+pub use checkpoint::{Checkpoint, Origin, Progress, RunIdentity, Start, TrainedModel};
 pub use config::{ModelSettings, RunConfig, Schedule, TrainSettings};
 pub use memory::Needs;
 pub use steps::{Steps, Update};

@@ -52,19 +52,18 @@ fn a_llama_that_is_asked_in_parts_gives_the_rankings_of_one_run() {
     let world = world();
     write_llama(&world);
     let asked = [&by_llama(&world)[..], &["--least-share", "0", "--k", "4"]].concat();
-    for more in [
-        &["--batch-tokens", "600"][..],
-        &["--order", "shuffled", "--seed", "3"],
-        &["--gate", "0.2"],
-        &["--scoring", "generate", "--max-new-tokens", "4"],
-    ] {
-        for parts in [1, 3, 12] {
-            let [one, joined] = same(&world, [&asked[..], more].concat(), parts);
-            for of in ["calls", "calls_saved", "prompt_tokens", "new_tokens"] {
-                assert_eq!(joined[of], one[of], "{of}");
-            }
-            let _ = fs::remove_file(world.path("new.jsonl.journal.jsonl"));
+    let ways: [(&[&str], usize); 4] = [
+        (&["--batch-tokens", "600"], 3),
+        (&["--order", "shuffled", "--seed", "3"], 12),
+        (&["--gate", "0.2"], 1),
+        (&["--scoring", "generate", "--max-new-tokens", "4"], 2),
+    ];
+    for (more, parts) in ways {
+        let [one, joined] = same(&world, [&asked[..], more].concat(), parts);
+        for of in ["calls", "calls_saved", "prompt_tokens", "new_tokens"] {
+            assert_eq!(joined[of], one[of], "{of}");
         }
+        fs::remove_file(world.path("new.jsonl.journal.jsonl")).unwrap();
     }
     // The mentions that the letters' prior is estimated on are asked about in each part.
     let debias = [&asked[..], &["--debias=0.3", "--allow-worse"]].concat();

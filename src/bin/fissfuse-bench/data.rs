@@ -7,7 +7,8 @@ use std::time::Instant;
 use fissfuse::candidates::{ListSettings, write_lists};
 use fissfuse::data::{Dataset, Protocol, Skipped, Tolerance};
 use fissfuse::profile::measurement::Measurement;
-use fissfuse::profile::simulation::{Simulation, simulate};
+use fissfuse::profile::scale::{Rows, write_world};
+use fissfuse::profile::simulation::{Images, Simulation, simulate};
 use fissfuse::profile::storage::{StorageFigures, encode_once, measure};
 use fissfuse::profile::{Timing, peak_memory};
 use indicatif::ProgressBar;
@@ -52,6 +53,36 @@ pub struct StoreArgs {
     dir: Option<PathBuf>,
 }
 
+/// Write a simulated dataset, a random feature store of its entities and mentions, in parts as tasks of an array job would have
+/// encoded it, and a random model: what `merge`, `eval` and `link` do at any size can be tried without encoding anything.
+///
+/// Widths are those of CLIP ViT-B/32. An entity takes 2 KB for each token and 1.5 KB for each patch.
+#[derive(clap::Args)]
+pub struct SimulateArgs {
+    /// Folder to write `data`, `parts` and `model.safetensors` into; it must not exist, or be empty.
+    folder: PathBuf,
+
+    /// Entities of the knowledge base.
+    #[arg(long, default_value_t = 1_000_000, value_parser = at_least_one())]
+    entities: usize,
+
+    /// Mentions of all splits, a fifth of them of the test split.
+    #[arg(long, default_value_t = 500, value_parser = at_least_one())]
+    mentions: usize,
+
+    /// Tokens of a text; CLIP's texts of entities have about 20.
+    #[arg(long, default_value_t = 20, value_parser = at_least_one())]
+    tokens: usize,
+
+    /// Patches of an image; ViT-B/32 has 50.
+    #[arg(long, default_value_t = 50, value_parser = at_least_one())]
+    patches: usize,
+
+    /// Parts of the store.
+    #[arg(long, default_value_t = 8, value_parser = at_least_one())]
+    parts: usize,
+}
+
 /// The run that is killed.
 #[derive(clap::Args)]
 pub struct StoreOnceArgs {
@@ -65,7 +96,7 @@ pub fn candidates(args: CandidatesArgs, session: &mut Session) -> anyhow::Result
         session.next_row()?;
         let (entities, mentions, top) = (value(&row, "entities"), value(&row, "mentions"), value(&row, "top"));
         let folder = tempfile::tempdir()?;
-        simulate(folder.path(), Simulation { entities, mentions, images: false, seed: 0 })?;
+        simulate(folder.path(), Simulation { entities, mentions, images: Images::None, seed: 0 })?;
         let mut skipped = Skipped::default();
         let start = Instant::now();
         let dataset = Dataset::open(folder.path(), Tolerance::Strict, &mut skipped)?;
@@ -93,7 +124,7 @@ pub fn store(args: StoreArgs, session: &mut Session) -> anyhow::Result<()> {
     first_run.arg("store-once").arg(folder.path());
     session.begin("store", None)?;
     session.expect_comparable()?;
-    let figures = measure(folder.path(), Simulation { entities, mentions, images: true, seed: 0 }, first_run)?;
+    let figures = measure(folder.path(), Simulation { entities, mentions, images: Images::Drawn, seed: 0 }, first_run)?;
     let StorageFigures { before_kill, after_kill, again, seconds, .. } = figures;
     let sizes = [("entities", entities), ("mentions", mentions)];
     let parameters = sizes.into_iter().map(|(name, size)| (name.to_string(), size.into())).collect();
@@ -114,6 +145,17 @@ pub fn store(args: StoreArgs, session: &mut Session) -> anyhow::Result<()> {
         Some(bytes) => checked.with("peak_memory_bytes", bytes as f64),
         None => checked,
     });
+    Ok(())
+}
+
+pub fn write_simulated(args: SimulateArgs) -> anyhow::Result<()> {
+    let SimulateArgs { folder, entities, mentions, tokens, patches, parts } = args;
+    let of = Simulation { entities, mentions, images: Images::Named, seed: 0 };
+    let bytes = write_world(&folder, of, Rows { tokens, patches }, parts)?;
+    println!(
+        "wrote {}: {entities} entities, {mentions} mentions, {bytes} bytes of features in {parts} parts",
+        folder.display()
+    );
     Ok(())
 }
 

@@ -3,13 +3,14 @@
 mod pipeline;
 mod run;
 
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
 use indicatif::ProgressBar;
 use serde::{Deserialize, Serialize};
 
 use self::run::Run;
-use super::store::{Manifest, MissingImage};
+use super::store::{Manifest, MissingImage, image_key, text_key};
 use super::{Dataset, Entity, Mention, Skipped, Split, Tolerance};
 use crate::encoder::{Encoded, Encoders, ExifOrientation, Precision};
 use crate::error::{Error, Result};
@@ -146,7 +147,43 @@ pub struct Items<'a> {
     pub part: Option<Shard>,
 }
 
+/// What is encoded: each text and each image once, in the order they are first used.
+#[derive(Debug, Default)]
+pub struct Distinct {
+    /// Texts; none without an encoder of texts.
+    pub texts: Vec<String>,
+    /// Names of images; none without an encoder of images.
+    pub images: Vec<String>,
+    /// Mentions and entities that name no image.
+    pub without_image: usize,
+}
+
 impl Items<'_> {
+    /// What a store of this manifest has to hold.
+    pub fn distinct(&self, manifest: &Manifest) -> Distinct {
+        let (mut distinct, mut seen) = (Distinct::default(), HashSet::new());
+        let mut need = |text: String, image: Option<&str>| {
+            if manifest.reads_texts() && seen.insert(text_key(&text)) {
+                distinct.texts.push(text);
+            }
+            match image {
+                None => distinct.without_image += 1,
+                // An image's name may be the same string as a text.
+                Some(name) if manifest.reads_images() && seen.insert(!image_key(Some(name))) => {
+                    distinct.images.push(name.to_string());
+                }
+                Some(_) => {}
+            }
+        };
+        for entity in self.entities {
+            need(manifest.entity_text(&entity.name, &entity.description), entity.image.as_deref());
+        }
+        for mention in &self.mentions {
+            need(manifest.mention_text(&mention.mention, &mention.sentence), mention.image.as_deref());
+        }
+        distinct
+    }
+
     /// Whether any of them names an image.
     pub fn have_images(&self) -> bool {
         self.entities.iter().any(|entity| entity.image.is_some())

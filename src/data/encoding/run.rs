@@ -1,6 +1,5 @@
 //! One run of the encoders over what a store lacks.
 
-use std::collections::HashSet;
 use std::path::Path;
 
 use image::{Rgb, RgbImage};
@@ -38,14 +37,6 @@ struct Work {
     images: Vec<ImageFile>,
 }
 
-/// Distinct texts and names of images, in the order they are first used.
-#[derive(Default)]
-struct Distinct {
-    texts: Vec<String>,
-    images: Vec<String>,
-    seen: HashSet<u128>,
-}
-
 /// An image of the dataset and the state of its file; no stamp if there is none.
 struct ImageFile {
     name: String,
@@ -65,17 +56,8 @@ impl<'a> Run<'a> {
         let writer = StoreWriter::open(folder, manifest.clone())?;
         let (work, report) = (Work::default(), EncodeReport::default());
         let mut run = Run { writer, items, encoders, settings, tolerance, work, stand_in: None, report };
-        let mut distinct = Distinct::default();
-        for entity in items.entities {
-            run.need(&mut distinct, manifest.entity_text(&entity.name, &entity.description), entity.image.as_deref());
-        }
-        for mention in &items.mentions {
-            run.need(
-                &mut distinct,
-                manifest.mention_text(&mention.mention, &mention.sentence),
-                mention.image.as_deref(),
-            );
-        }
+        let mut distinct = items.distinct(&manifest);
+        run.report.without_image = distinct.without_image;
         run.report.distinct = [distinct.texts.len(), distinct.images.len()];
         let [texts, images] = run.report.distinct.map(|of| items.part.map_or(0..of, |part| part.range(of, 1)));
         for text in distinct.texts.drain(texts) {
@@ -85,20 +67,6 @@ impl<'a> Run<'a> {
             run.lacks_image(image);
         }
         Ok(run)
-    }
-
-    fn need(&mut self, distinct: &mut Distinct, text: String, image: Option<&str>) {
-        if self.encoders.text.is_some() && distinct.seen.insert(text_key(&text)) {
-            distinct.texts.push(text);
-        }
-        let Some(name) = image else {
-            self.report.without_image += 1;
-            return;
-        };
-        // An image's name may be the same string as a text.
-        if self.encoders.image.is_some() && distinct.seen.insert(!image_key(Some(name))) {
-            distinct.images.push(name.to_string());
-        }
     }
 
     fn lacks_text(&mut self, text: String) {
