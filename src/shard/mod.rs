@@ -112,7 +112,7 @@ mod tests {
                     assert_eq!(next, items);
                     let lengths = shares.iter().map(|share| share.len());
                     let (least, most) = (lengths.clone().min().unwrap(), lengths.max().unwrap());
-                    assert!(most - least <= unit + unit - 1, "{shares:?}");
+                    assert!(most - least < 2 * unit, "{shares:?}");
                 }
             }
         }
