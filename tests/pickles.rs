@@ -1,6 +1,7 @@
 //! Weights as PyTorch writes them: `pytorch_model.bin`, alone or in shards.
 
 use std::fs;
+use std::io::Write;
 use std::path::Path;
 
 use fissfuse::encoder::TextEncoder;
@@ -89,6 +90,13 @@ fn pickles_that_hold_or_ask_for_anything_else_are_refused_by_name() {
         let said = refused(&path);
         assert!(said.contains("was it cut short?"), "{said}");
     }
+    // So many values that they are no names of tensors.
+    let mut archive = zip::ZipWriter::new(fs::File::create(&path).unwrap());
+    let stored = zip::write::SimpleFileOptions::default().compression_method(zip::CompressionMethod::Stored);
+    archive.start_file("archive/data.pkl", stored).unwrap();
+    archive.write_all(&[&b"\x80\x02"[..], &[b'N'; 5_000_000]].concat()).unwrap();
+    archive.finish().unwrap();
+    assert!(refused(&path).contains("more than 4000000 values"), "{}", refused(&path));
     // In place of an empty dictionary, an object of a class.
     let at = whole.windows(3).position(|bytes| bytes == b"\x80\x02}").unwrap();
     let mut other = whole.clone();

@@ -136,7 +136,10 @@ fn judge_run(args: &Args, ranking: &Path) -> anyhow::Result<()> {
     println!("{}", metrics_table([("run", &run.metrics)]));
     println!("{}", hits_line(&run.metrics)?);
     for (count, what) in [
-        (run.gold_missing, "rankings lack their gold entity: it counts as ranked behind all that they list"),
+        (
+            run.gold_missing,
+            "rankings lack their gold entity: it counts as ranked behind all that they list, so that MR and MRR of short lists look better",
+        ),
         (run.without_gold, "rankings left out: their mentions have no gold entity"),
         (run.errors, "lines left out: they hold an error"),
         (run.absent, "mentions of the split left out: they have no line"),
@@ -292,6 +295,14 @@ pub fn complete(
         metrics_table([("mean", &mean)].into_iter().chain(scores.clone()).chain(without_model.iter().copied()))
     );
     println!("{}", hits_line(&mean)?);
+    if metrics["protocol"] == "shortlist" {
+        let (missed, length) =
+            (ranks.iter().filter(|ranks| !ranks.found).count(), &metrics["whole"]["shortlist"]["length"]);
+        println!(
+            "{missed} gold entities are not among the first stage's {length}: each counts as ranked right behind them, so that MR, MRR and \
+             the single scores are those of such lists, not of the whole knowledge base that chance is of"
+        );
+    }
     metrics["mean"] = json!(mean);
     metrics["wilson_95"] = json!(intervals(&mean)?);
     metrics["per_score"] = scores.map(|(kind, metrics)| (kind.to_string(), json!(metrics))).collect();

@@ -21,8 +21,8 @@ const NONE_GIVEN: &str = "no language model is given: add --llm DIR, or --endpoi
 /// Which model is asked, and how it is reached.
 #[derive(clap::Args)]
 pub struct LanguageModelArgs {
-    /// Hugging Face directory of a Llama.
-    #[arg(long, value_name = "DIR", conflicts_with = "endpoint")]
+    /// Hugging Face directory or GGUF file of a Llama.
+    #[arg(long, value_name = "MODEL", conflicts_with = "endpoint")]
     pub llm: Option<PathBuf>,
 
     /// Keep the Llama's weights in this [default: as in its files].

@@ -27,7 +27,7 @@ pub use instruction::{Budget, MOST_OPTIONS, Prompt, Strategy, Template};
 pub use journal::{Header, Journal};
 pub use order::Order;
 pub use report::{AtLetter, Fate, RankChanges, Report, Unanswered};
-pub use rerank::{fit_weights, instructions, rerank, rerank_share, sample};
+pub use rerank::{expect_alike, fit_weights, instructions, rerank, rerank_share, sample};
 pub use run_file::write_run;
 pub use types::{Choice, LEAST_SHARE, Outcome, Reranked, Scoring, Settings, Spent, Verdict};
 pub use words::excerpt;

@@ -9,7 +9,7 @@ use super::{Checkpoint, Precision, Source, gguf};
 use crate::error::{Error, Result};
 use crate::files;
 use crate::tensor::gguf::EXTENSION;
-use crate::tokenizer;
+use crate::tokenizer::{self, Tokenizer};
 
 /// Writes the model of a GGUF file to the directory `out`, whole or not at all, as transformers reads it: its weights in f32,
 /// f16 or bf16, its tokenizer and chat template, its configuration; and that of a directory to the GGUF file `out`, whose
@@ -23,6 +23,10 @@ pub fn convert(
     on_layer: impl Fn(usize, usize) + Sync,
 ) -> Result<()> {
     let file = match source {
+        Source::Gguf(file) if out.extension().is_some_and(|end| end == EXTENSION) => {
+            let reason = format!("becomes a Hugging Face directory; --out {} ends as a file does", out.display());
+            return Err(Error::file(file.path(), reason + ". Convert to a directory, and that to a GGUF file"));
+        }
         Source::Gguf(file) => file,
         Source::Folder(folder) if out.extension().is_some_and(|end| end == EXTENSION) => {
             return gguf::export(folder, out, precision, on_layer);
@@ -39,7 +43,20 @@ pub fn convert(
     let checkpoint = Checkpoint::open(source, Some(precision))?;
     let (own, mut settings) = (gguf::tokenizer(file)?, gguf::tokenizer_settings(file)?);
     let beside = file.path().with_file_name(tokenizer::FILE);
-    let words = if beside.is_file() { crate::fields::read_json(&beside)? } else { own };
+    let words = match beside.is_file() {
+        true => {
+            let tokens = Tokenizer::open(file.path().parent().unwrap_or(Path::new(".")))?.vocabulary();
+            let rows = checkpoint.config().vocab_size;
+            if tokens > rows {
+                return Err(Error::file(
+                    beside,
+                    format!("has {tokens} tokens, the embedding {rows}; is it this model's?"),
+                ));
+            }
+            crate::fields::read_json(&beside)?
+        }
+        false => own,
+    };
     settings.insert("tokenizer_class".into(), "PreTrainedTokenizerFast".into());
     let end = gguf::generation(file)?.end;
     let mut config = checkpoint.config().to_json();

@@ -43,6 +43,6 @@ impl Plan {
 
     /// Bytes with so many tokens in all sequences together.
     pub fn with_tokens(&self, tokens: u64) -> u64 {
-        self.weights + self.activations + self.cache_per_token.saturating_mul(tokens)
+        (self.weights + self.activations).saturating_add(self.cache_per_token.saturating_mul(tokens))
     }
 }

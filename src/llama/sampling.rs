@@ -25,7 +25,7 @@ impl Sampling {
     /// Fails if a setting makes no sense.
     pub fn check(&self) -> Result<()> {
         if !(self.temperature >= 0.0 && self.temperature.is_finite()) {
-            return Err(Error::invalid(format!("temperature {} is not 0 or more", self.temperature)));
+            return Err(Error::invalid(format!("temperature {} is no finite number of 0 or more", self.temperature)));
         }
         if !(self.top_p > 0.0 && self.top_p <= 1.0) {
             return Err(Error::invalid(format!("top-p {} is not above 0 and at most 1", self.top_p)));

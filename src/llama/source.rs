@@ -28,6 +28,7 @@ impl Source {
         if path.is_file() {
             return Gguf::open(path).map(Arc::new).map(Source::Gguf);
         }
+        path.metadata().map_err(Error::io(path, "open"))?;
         if path.is_dir() && !Shards::are_in(path) {
             match &in_folder(path)?[..] {
                 [] => {}

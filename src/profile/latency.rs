@@ -8,7 +8,9 @@ use rayon::prelude::*;
 
 use super::sampling::Laps;
 use super::synthetic::Shape;
+use crate::bytes::Bytes;
 use crate::device::Gpu;
+use crate::device::cpu::available_memory;
 use crate::encoder::{Compute, Encoders};
 use crate::error::{Error, Result};
 use crate::model::{EntityIndex, GpuScorer, Modality, Model, ModelConfig, PreparedSide, Scorer, Side};
@@ -90,6 +92,13 @@ impl LatencyBench {
         let on_device = gpu.map(|gpu| GpuScorer::new(&scorer, gpu)).transpose()?;
         let model = on_host.to(gpu)?;
         let widths = model.config().widths;
+        let rows = (shape.mean_tokens + shape.patches) as u64;
+        let least = (entities as u64).saturating_mul(rows * (model.config().d * element.size()) as u64);
+        if let Some(free) = available_memory().filter(|&free| least > free as u64) {
+            let (least, free) = (Bytes(least), Bytes::of(free));
+            let reason = format!("{entities} entities take {least} at least, {free} are free; give fewer, or --half");
+            return Err(Error::invalid(reason));
+        }
         let mut index = EntityIndex::new(&model, element);
         while index.len() < entities {
             let items = BLOCK.min(entities - index.len());

@@ -5,6 +5,7 @@ use rayon::prelude::*;
 
 use super::blocks::BlockType;
 use super::quantized::{Bits, dequantize, quantize};
+use super::safetensors::{Float, first_unbounded};
 use super::{DType, Precision, SharedSlice};
 use crate::device::cpu::{simd, vector};
 use crate::error::{Error, Result};
@@ -123,8 +124,8 @@ impl Weight {
         }
         let values = match precision {
             Precision::F32 => Values::F32(self.converted(|x| x)?),
-            Precision::F16 => Values::F16(self.converted(f16::from_f32)?),
-            Precision::Bf16 => Values::Bf16(self.converted(bf16::from_f32)?),
+            Precision::F16 => Values::F16(within(self.converted(f16::from_f32)?, precision)?),
+            Precision::Bf16 => Values::Bf16(within(self.converted(bf16::from_f32)?, precision)?),
             Precision::Int8 => self.quantized(Bits::Eight)?,
             Precision::Int4 => self.quantized(Bits::Four)?,
             Precision::Blocks(kind) => self.in_blocks(kind)?,
@@ -199,7 +200,7 @@ impl Weight {
         })?;
         match made {
             Some(()) if kind.first_unbounded(&blocks).is_none() => Ok(Values::Blocks { kind, blocks }),
-            Some(()) => Err(Error::invalid(format!("holds a weight that is beyond what {kind} can hold"))),
+            Some(()) => Err(beyond(Precision::Blocks(kind))),
             None => Err(Error::invalid(format!("cannot be made into {kind}: q8_0 and q4_0 are made here"))),
         }
     }
@@ -232,6 +233,16 @@ impl Weight {
     }
 }
 
+/// Values that were rounded, if all are finite.
+fn within<T: Float + bytemuck::Pod>(values: SharedSlice<T>, precision: Precision) -> Result<SharedSlice<T>> {
+    if first_unbounded(&values).is_none() { Ok(values) } else { Err(beyond(precision)) }
+}
+
+fn beyond(precision: Precision) -> Error {
+    let instead = if precision == Precision::Bf16 { "f32" } else { "bf16 or f32" };
+    Error::invalid(format!("holds a weight that is beyond what {precision} can hold; {instead} can"))
+}
+
 /// The precision of floats of this type, if they can be weights.
 pub(crate) fn float_precision(dtype: DType) -> Option<Precision> {
     match dtype {
@@ -239,5 +250,18 @@ pub(crate) fn float_precision(dtype: DType) -> Option<Precision> {
         DType::F16 => Some(Precision::F16),
         DType::BF16 => Some(Precision::Bf16),
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn weights_beyond_a_precision_are_refused() {
+        let large = Weight::new(1, 2, Values::F32(vec![1e6, 1.0].into())).unwrap();
+        let refused = large.to(Precision::F16).unwrap_err().to_string();
+        assert!(refused.contains("is beyond what f16 can hold; bf16 or f32 can"), "{refused}");
+        assert!(large.to(Precision::Bf16).is_ok());
     }
 }

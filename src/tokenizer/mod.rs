@@ -128,6 +128,11 @@ impl Tokenizer {
         self.bounded(bytes, decode, || "decode its vocabulary".into())
     }
 
+    /// Numbers that tokens have: one more than the highest.
+    pub fn vocabulary(&self) -> usize {
+        self.inner.get_vocab(true).into_values().max().map_or(0, |highest| highest as usize + 1)
+    }
+
     /// The number of a token as it stands in the vocabulary.
     pub fn id(&self, token: &str) -> Option<u32> {
         self.inner.token_to_id(token)

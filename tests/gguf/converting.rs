@@ -5,9 +5,10 @@ use std::path::Path;
 
 use fissfuse::llama::{Llama, LlamaConfig, Message, Plan, Precision, Rope, RopeScaling, Source, write_random};
 use fissfuse::tensor::BlockType;
+use fissfuse::tensor::gguf::Gguf;
 use tempfile::tempdir;
 
-use super::models::{by_scores, converted, fixture, of_directory, texts};
+use super::models::{by_merges, by_scores, converted, fixture, of_directory, texts};
 use crate::llama::draw;
 use crate::support::gguf::{File, Value};
 use crate::support::{refuse, succeed};
@@ -93,6 +94,49 @@ fn a_file_becomes_a_directory_with_the_same_logits() {
     let tokens = [&own, &directory].map(|llama| llama.tokenizer().encode("a b", true).unwrap());
     assert_eq!(tokens[0], tokens[1]);
     refuse(&["llm", "convert", "--model", to, "--out", "elsewhere"], &["becomes a GGUF file; let --out end in .gguf"]);
+    let other = folder.path().join("other.gguf");
+    let other = other.to_str().unwrap();
+    refuse(&["llm", "convert", "--model", from, "--out", other], &["becomes a Hugging Face directory", "other.gguf"]);
+    refuse(&["llm", "convert", "--model", other, "--out", "elsewhere"], &["other.gguf: cannot open", "No such file"]);
+}
+
+#[test]
+fn how_texts_are_cut_goes_into_a_file_and_comes_back() {
+    let folder = tempdir().unwrap();
+    let config = LlamaConfig { vocab_size: 300, ..LlamaConfig::read(draw("multi-head").path()).unwrap() };
+    let random = folder.path().join("random");
+    write_random(&random, &config, Precision::F32, 3, ["a word"].into_iter()).unwrap();
+    // Spaces, lines and digits that one kind merges and another keeps apart.
+    let merges =
+        ["\u{120} \u{120}", "\u{10a} \u{10a}", "1 2", "12 3", "\u{120} a", "\u{120} 2", "e \u{cc}", "\u{cc} \u{123}"];
+    for pre in ["gpt-2", "smollm", "llama-bpe", "qwen2", "deepseek-r1-qwen"] {
+        let (_, mut made) = of_directory(&random);
+        by_merges(&mut made, pre, &merges);
+        let (file, model) = (folder.path().join(format!("{pre}.gguf")), folder.path().join(pre));
+        made.write(&file);
+        let [from, to] = [&file, &model].map(|path| path.to_str().unwrap());
+        succeed(&["llm", "convert", "--model", from, "--out", to, "--precision", "f32"]);
+        let back = written(&model, "f32");
+        let named = Gguf::open(&back).unwrap();
+        assert_eq!(named.text("tokenizer.ggml.pre").unwrap(), Some(pre));
+        let [want, got] = [&file, &back].map(|path| Source::open(path).unwrap().tokenizer().unwrap());
+        for text in ["a  2", "1234\n\n\n 12", "e\u{301}  \n a"] {
+            assert_eq!(got.encode(text, true).unwrap(), want.encode(text, true).unwrap(), "{pre}, {text:?}");
+        }
+    }
+    // What a file could not say is refused, not left out.
+    let path = folder.path().join("qwen2/tokenizer.json");
+    let mut words: serde_json::Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+    words["added_tokens"][0]["lstrip"] = true.into();
+    fs::write(&path, words.to_string()).unwrap();
+    let [from, to] = [folder.path().join("qwen2"), folder.path().join("x.gguf")];
+    let convert = ["llm", "convert", "--model", from.to_str().unwrap(), "--out", to.to_str().unwrap()];
+    refuse(&convert, &["tokenizer.json: has an added token", "with `lstrip`"]);
+    let generation = from.join("generation_config.json");
+    fs::write(generation, r#"{"eos_token_id": [1, 2, 3, 4]}"#).unwrap();
+    words["added_tokens"][0]["lstrip"] = false.into();
+    fs::write(&path, words.to_string()).unwrap();
+    refuse(&convert, &["has 4 end tokens; a GGUF file has at most 3"]);
 }
 
 /// `fissfuse llm convert` of a directory to a file beside it.

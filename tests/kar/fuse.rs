@@ -215,6 +215,12 @@ fn what_weights_cannot_be_fitted_on_is_named_before_anything_is_asked() {
     world.write_lines("valid-run.jsonl", &mixed);
     refuse(&args, &["`scores`", "for all mentions of both run files, or for none"]);
     world.write_lines("valid-run.jsonl", &lines);
+    let run = fs::read(world.path("run.jsonl")).unwrap();
+    let mut unscored = world.read_lines("run.jsonl");
+    drop(unscored[3].as_object_mut().unwrap().remove("scores"));
+    world.write_lines("run.jsonl", &unscored);
+    refuse(&args, &["mention `test-3`", "no `scores`", "for all mentions of both run files, or for none"]);
+    fs::write(world.path("run.jsonl"), run).unwrap();
     let mut mentions = world.read_lines("data/valid.jsonl");
     mentions.iter_mut().for_each(|mention| drop(mention.as_object_mut().unwrap().remove("gold")));
     let with_gold = fs::read(world.path("data/valid.jsonl")).unwrap();

@@ -13,8 +13,8 @@ use fissfuse::files;
 use fissfuse::kar::endpoint::Endpoint;
 use fissfuse::kar::model::LanguageModel;
 use fissfuse::kar::{
-    Budget, Fate, Fusion, Header, Journal, Order, Report, Scoring, Settings, Strategy, Template, fit_weights,
-    rerank_share, sample, write_run,
+    Budget, Fate, Fusion, Header, Journal, Order, Report, Scoring, Settings, Strategy, Template, expect_alike,
+    fit_weights, rerank_share, sample, write_run,
 };
 use fissfuse::provenance::Provenance;
 use fissfuse::shard::Shard;
@@ -285,6 +285,8 @@ fn ask(
         return Ok(());
     }
     let others = args.fuse_rankings(&dataset)?;
+    // Before anything is asked.
+    others.as_deref().map_or(Ok(()), |others| expect_alike(others, &rankings))?;
     let Opened { mut model, device, arithmetic } = args.model.open(endpoint, args.device)?;
     let header = Header::new(&*model, &settings, &template, &dataset, &run)?;
     let begin = |(folder, shard): &(PathBuf, Shard)| {

@@ -24,6 +24,13 @@ pub fn sample(rankings: &[Ranking], mentions: usize, seed: u64) -> Vec<Ranking> 
     drawn.into_iter().map(|at| eligible[at].clone()).collect()
 }
 
+/// Fails unless all rankings of both run files have scores, or none has: weights fitted on the ones apply to the others.
+pub fn expect_alike(fitted: &[Ranking], applied: &[Ranking]) -> Result<()> {
+    let scored = fitted.first().is_some_and(|ranking| ranking.scores.is_some());
+    let other = fitted.iter().chain(applied).find(|ranking| ranking.scores.is_some() != scored);
+    other.map_or(Ok(()), |other| Err(unlike(other, scored)))
+}
+
 /// Asks a model about a [`sample`] and fits the weights by which its answers and the ranking are added. Mentions that the
 /// gate lets pass, or whose gold entity is not among the first K, are not asked about: their ranks cannot change.
 ///
@@ -42,9 +49,7 @@ pub fn fit_weights(
     settings.check_fusable()?;
     let subject = Subject { dataset, template, settings };
     let scored = rankings.first().is_some_and(|ranking| ranking.scores.is_some());
-    if let Some(other) = rankings.iter().find(|ranking| ranking.scores.is_some() != scored) {
-        return Err(unlike(other, scored));
-    }
+    expect_alike(rankings, &[])?;
     let right_of = |ranking: &Ranking| {
         let gold = ranking.mention.gold?;
         settings.shown(ranking).iter().position(|&at| ranking.candidates[at] == gold)

@@ -10,7 +10,7 @@ use indicatif::ProgressBar;
 use rand::seq::index;
 
 use self::ask::Asking;
-pub use self::fit::{fit_weights, sample};
+pub use self::fit::{expect_alike, fit_weights, sample};
 use self::judge::{judge, kept, letters_of};
 use crate::data::{Dataset, Entity, Ranking};
 use crate::error::{Error, Result};

@@ -59,6 +59,7 @@ pub fn export(folder: &Path, out: &Path, precision: Precision, on_layer: impl Fn
         layers.push(layer);
     }
     let divisors = divisors(config);
+    expect_readable(folder, config)?;
     if let Some(divisors) = &divisors {
         planned.push(vector(FREQUENCIES.into(), divisors.len()));
     }
@@ -111,6 +112,19 @@ fn sizes(config: &LlamaConfig, family: Family) -> Vec<(String, Setting)> {
         settings.push((key("rope.scaling.factor"), Setting::Number(factor)));
     }
     settings
+}
+
+/// Fails for frequencies that this program could not read back: a file says by what each is divided, not why.
+fn expect_readable(folder: &Path, config: &LlamaConfig) -> Result<()> {
+    let RopeScaling::Llama3 { low_freq_factor, high_freq_factor, original_context, .. } = config.rope.scaling else {
+        return Ok(());
+    };
+    if (low_freq_factor, high_freq_factor, original_context) == (1.0, 4.0, 8192.0) {
+        return Ok(());
+    }
+    let reason = "scales its rotary frequencies by `low_freq_factor`, `high_freq_factor` and \
+                  `original_max_position_embeddings` that are not Llama 3.1's (1, 4 and 8192): a GGUF file says none of them";
+    Err(Error::file(folder.join("config.json"), reason))
 }
 
 /// What Llama 3.1 divides the rotary frequencies by (head_dim / 2).

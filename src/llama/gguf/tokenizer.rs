@@ -15,16 +15,20 @@ pub const ADDED: f64 = 4.0;
 const SPACE: &str = "\u{2581}";
 
 /// How texts are cut before bytes are merged, by the name that such files have for it.
-const CUTS: [(&[&str], Cut); 4] = [
+const CUTS: [(&[&str], Cut); 5] = [
     (&["gpt-2", "gpt2"], Cut::Gpt2),
     (&["smollm"], Cut::DigitsAndGpt2),
     (&["llama-bpe", "llama3", "llama-v3", "smaug-bpe"], Cut::Expression(LLAMA_3)),
-    (&["qwen2", "deepseek-r1-qwen"], Cut::Expression(QWEN_2)),
+    (&[COMPOSED], Cut::Expression(QWEN_2)),
+    (&["deepseek-r1-qwen"], Cut::Expression(QWEN_2)),
 ];
 
 const LLAMA_3: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
 const QWEN_2: &str =
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
+
+/// The kind whose texts are composed first (Unicode's NFC).
+const COMPOSED: &str = "qwen2";
 
 /// Names of the ways to cut texts, one of each.
 pub fn cuts() -> impl Iterator<Item = &'static str> {
@@ -222,7 +226,7 @@ impl<'a> Vocabulary<'a> {
         let (merges, cut) = ("tokenizer.ggml.merges", "tokenizer.ggml.pre");
         let Some(merges) = self.file.texts(merges)? else { return Err(self.file.wrong(merges, "a list of texts")) };
         let known = self.file.text(cut)?.and_then(|name| CUTS.iter().find(|(names, _)| names.contains(&name)));
-        let Some((_, how)) = known else {
+        let Some((names, how)) = known else {
             let names: Vec<&str> = cuts().collect();
             let needs = format!(
                 "one of {} (how texts are cut before bytes are merged); put the model's tokenizer.json beside it",
@@ -244,7 +248,7 @@ impl<'a> Vocabulary<'a> {
         // Llama 3 takes a piece that is a token as it is.
         let whole = matches!(how, Cut::Expression(expression) if *expression == LLAMA_3);
         Ok(json!({
-            "normalizer": null,
+            "normalizer": names.contains(&COMPOSED).then(|| json!({"type": "NFC"})),
             "pre_tokenizer": {"type": "Sequence", "pretokenizers": steps},
             "decoder": by_bytes(true),
             "model": {"type": "BPE", "dropout": null, "unk_token": null, "continuing_subword_prefix": null,

@@ -19,7 +19,7 @@ const BYTE: f64 = 6.0;
 
 /// Texts that a file's tokenizer must cut as the directory's does: words, digits, spaces, lines, marks, contractions, scripts,
 /// and what no vocabulary has.
-const PROBES: [&str; 28] = [
+const PROBES: [&str; 31] = [
     "Hello world",
     "The quick brown fox jumps over the lazy dog.",
     " leading and trailing ",
@@ -27,6 +27,10 @@ const PROBES: [&str; 28] = [
     "tabs\tand\nlines\n\nand\r\nmore \n x",
     "it's they're I'll we'd DON'T can't you've I'm",
     "1 12 123 1234 12345 3.14159 1,000,000 007",
+    // The kinds differ in which of several spaces, tabs and lines they leave to what follows.
+    "a  2   3    44 \t5 \n6 \n\n7",
+    "x\n\n\n8\t\t9  !  ?\n\n... \n \n y\n\n\tz",
+    "\r\n 1\r\n\r\n2  'tis  \t'll \u{a0}3\u{3000}\u{3000}4",
     "x=y+z; if(a<=b){return c[0];} // done",
     "https://example.org/a_b-c?d=e&f=%20#g",
     "snake_case camelCase SCREAMING-KEBAB",
@@ -115,7 +119,12 @@ fn special(folder: &Path, own: &Tokenizer) -> Result<Vec<(String, Setting)>> {
         }
     }
     let end = crate::llama::GenerationConfig::read(folder)?.end;
-    for (which, &id) in ["eos", "eot", "eom"].into_iter().zip(&end) {
+    let names = ["eos", "eot", "eom"];
+    if end.len() > names.len() {
+        let reason = format!("has {} end tokens; a GGUF file has at most {}", end.len(), names.len());
+        return Err(Error::file(folder, reason + ": take those out of `eos_token_id` that no answer ends with"));
+    }
+    for (which, &id) in names.into_iter().zip(&end) {
         settings.push((format!("tokenizer.ggml.{which}_token_id"), Setting::Size(id)));
         if which == "eos" {
             let last = around.len() > 1 && around.last() == Some(&id);
@@ -168,6 +177,11 @@ impl Vocabulary {
             put(id.as_u64(), text, kind)?;
         }
         for token in added {
+            let stripping = ["lstrip", "rstrip", "single_word"].into_iter().find(|key| token[*key] == true);
+            if let Some(key) = stripping {
+                let reason = format!("has an added token {} with `{key}`, which no GGUF file says", token["content"]);
+                return Err(Error::file(path, reason));
+            }
             let text = token["content"].as_str().ok_or_else(|| refuse("has an added token without a text"))?;
             let kind = match token["special"] == true {
                 _ if unknown == Some(text) => UNKNOWN,

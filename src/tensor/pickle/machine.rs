@@ -4,10 +4,13 @@
 use std::collections::{BTreeMap, HashMap};
 use std::rc::Rc;
 
-use super::values::{GLOBALS, Global, Place, Tensor, Value};
+use super::values::{GLOBALS, Global, Place, Storage, Tensor, Value};
 
 /// Of a tensor in PyTorch.
 const MOST_DIMENSIONS: usize = 64;
+
+/// Values and sizes of a pickle; a model of 100,000 tensors has about half as many.
+const MOST_VALUES: usize = 4_000_000;
 
 /// What a pickle says, or why it is not read.
 pub(super) type Said<T> = Result<T, String>;
@@ -19,13 +22,21 @@ struct Machine<'a> {
     stack: Vec<Place>,
     /// Heights of the stack.
     marks: Vec<usize>,
+    /// Values and sizes so far.
+    count: usize,
     memo: HashMap<u64, Place>,
 }
 
 /// The tensors of the dictionary that a pickle is, by name.
-pub(super) fn tensors(pickle: &[u8]) -> Said<BTreeMap<String, Tensor>> {
-    let mut machine =
-        Machine { rest: pickle, values: Vec::new(), stack: Vec::new(), marks: Vec::new(), memo: HashMap::new() };
+pub(super) fn tensors(pickle: &[u8]) -> Said<BTreeMap<String, Rc<Tensor>>> {
+    let mut machine = Machine {
+        rest: pickle,
+        values: Vec::new(),
+        stack: Vec::new(),
+        marks: Vec::new(),
+        count: 0,
+        memo: HashMap::new(),
+    };
     let last = machine.run()?;
     let Value::Dict(entries) = &machine.values[last] else {
         return Err("is no dictionary of tensors".into());
@@ -51,6 +62,7 @@ impl<'a> Machine<'a> {
     fn run(&mut self) -> Said<Place> {
         loop {
             let [opcode] = self.bytes()?;
+            self.counted(1)?;
             match opcode {
                 // PROTO, FRAME
                 0x80 => {
@@ -179,6 +191,15 @@ impl<'a> Machine<'a> {
         }
     }
 
+    /// Counts values or sizes, so that no file takes more memory or time than weights can need.
+    fn counted(&mut self, more: usize) -> Said<()> {
+        self.count += more;
+        match self.count > MOST_VALUES {
+            true => Err(format!("has a pickle of more than {MOST_VALUES} values, which no model has")),
+            false => Ok(()),
+        }
+    }
+
     fn bytes<const N: usize>(&mut self) -> Said<[u8; N]> {
         let (bytes, rest) = self.rest.split_first_chunk().ok_or("ends in the middle of its pickle")?;
         self.rest = rest;
@@ -223,11 +244,15 @@ impl<'a> Machine<'a> {
 
     fn push_global(&mut self, module: &str, name: &str) -> Said<()> {
         let whole = format!("{module}.{name}");
-        let (_, global) = GLOBALS.iter().find(|(known, _)| *known == whole).ok_or_else(|| {
-            format!(
+        let (_, global) = GLOBALS.iter().find(|(known, _)| *known == whole).ok_or_else(|| match module {
+            // Complex, sparse and quantized tensors, and those on other devices.
+            "torch" | "torch._utils" | "torch.storage" | "torch._tensor" => format!(
+                "holds a tensor that is made by {whole:?}; dense tensors of floats and whole numbers alone are read"
+            ),
+            _ => format!(
                 "asks for {whole:?}, which no tensor needs: it would be run; such a file is not read, save the model with \
                  safe_serialization"
-            )
+            ),
         })?;
         self.push(Value::Global(*global));
         Ok(())
@@ -305,12 +330,13 @@ impl<'a> Machine<'a> {
         }
     }
 
-    fn numbers(&self, place: Place) -> Said<Vec<usize>> {
-        let parts = self.parts(place)?;
-        if parts.len() > MOST_DIMENSIONS {
-            return Err(format!("has a tensor of {} dimensions", parts.len()));
+    fn numbers(&mut self, place: Place) -> Said<Vec<usize>> {
+        let count = self.parts(place)?.len();
+        if count > MOST_DIMENSIONS {
+            return Err(format!("has a tensor of {count} dimensions"));
         }
-        parts.iter().map(|&part| self.number(part)).collect()
+        self.counted(count)?;
+        self.parts(place)?.iter().map(|&part| self.number(part)).collect()
     }
 
     /// `("storage", type, name, where it was, values)` becomes a storage.
@@ -326,28 +352,30 @@ impl<'a> Machine<'a> {
             return Err("has a storage of no type that is known".into());
         };
         let (name, len) = (self.text(name)?.clone(), self.number(len)?);
-        self.push(Value::Storage { name, dtype, len });
+        self.push(Value::Storage(Rc::new(Storage { name, dtype, len })));
         Ok(())
     }
 
     /// The three calls that make dictionaries and tensors.
     fn call(&mut self) -> Said<()> {
         let (arguments, called) = (self.pop()?, self.pop()?);
-        let arguments = self.parts(arguments)?.to_vec();
-        let made = match (&self.values[called], &arguments[..]) {
-            (Value::Global(Global::OrderedDict), []) => Value::Dict(Vec::new()),
-            (Value::Global(Global::RebuildTensor), &[storage, offset, shape, strides, ..]) => {
-                let Value::Storage { name, dtype, len } = &self.values[storage] else {
+        // None has more than these; some have a few more, which no weight needs.
+        let mut first = [None; 4];
+        first.iter_mut().zip(self.parts(arguments)?).for_each(|(slot, &place)| *slot = Some(place));
+        let made = match (&self.values[called], first) {
+            (Value::Global(Global::OrderedDict), [None, ..]) => Value::Dict(Vec::new()),
+            (Value::Global(Global::RebuildTensor), [Some(storage), Some(offset), Some(shape), Some(strides)]) => {
+                let Value::Storage(storage) = &self.values[storage] else {
                     return Err("makes a tensor of something that is no storage".into());
                 };
+                let storage = storage.clone();
                 let (shape, strides) = (self.numbers(shape)?, self.numbers(strides)?);
                 if shape.len() != strides.len() {
                     return Err(format!("has a tensor of {} dimensions with {} strides", shape.len(), strides.len()));
                 }
-                let (storage, offset) = (name.clone(), self.number(offset)?);
-                Value::Tensor(Tensor { storage, dtype: *dtype, len: *len, offset, shape, strides })
+                Value::Tensor(Rc::new(Tensor { storage, offset: self.number(offset)?, shape, strides }))
             }
-            (Value::Global(Global::RebuildParameter), &[tensor, ..]) => match &self.values[tensor] {
+            (Value::Global(Global::RebuildParameter), [Some(tensor), ..]) => match &self.values[tensor] {
                 Value::Tensor(tensor) => Value::Tensor(tensor.clone()),
                 _ => return Err("makes a parameter of something that is no tensor".into()),
             },

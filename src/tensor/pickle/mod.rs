@@ -8,6 +8,7 @@ mod values;
 use std::collections::BTreeMap;
 use std::io::Cursor;
 use std::ops::Range;
+use std::rc::Rc;
 
 use safetensors::Dtype;
 use zip::{CompressionMethod, ZipArchive};
@@ -65,11 +66,11 @@ pub fn tensors(file: &[u8]) -> Result<BTreeMap<String, Stored>, String> {
         return Err("is of a machine with another byte order; save the model there with safe_serialization".into());
     }
     let pickle = part(PICKLE).ok_or_else(|| format!("holds no {PICKLE}: no `torch.save` of weights wrote it"))?;
-    let stored = |(name, tensor): (String, Tensor)| {
-        let storage = part(&format!("data/{}", tensor.storage));
+    let stored = |(name, tensor): (String, Rc<Tensor>)| {
+        let storage = part(&format!("data/{}", tensor.storage.name));
         let place = storage.ok_or("its values are missing").and_then(|storage| place(&tensor, storage));
         let bytes = place.map_err(|reason| format!("tensor `{name}`: {reason}"))?;
-        Ok((name, Stored { dtype: tensor.dtype, shape: tensor.shape, bytes }))
+        Ok((name, Stored { dtype: tensor.storage.dtype, shape: tensor.shape.clone(), bytes }))
     };
     machine::tensors(&file[pickle])?.into_iter().map(stored).collect()
 }
@@ -87,8 +88,8 @@ fn place(tensor: &Tensor, storage: Range<usize>) -> Result<Range<usize>, &'stati
         }
         step = step.saturating_mul(size.max(1));
     }
-    let bytes = |values: usize| values.checked_mul(tensor.dtype.bitsize() / 8).ok_or(OUTSIDE);
-    let end = tensor.offset.checked_add(count).filter(|&end| end <= tensor.len).ok_or(OUTSIDE)?;
+    let bytes = |values: usize| values.checked_mul(tensor.storage.dtype.bitsize() / 8).ok_or(OUTSIDE);
+    let end = tensor.offset.checked_add(count).filter(|&end| end <= tensor.storage.len).ok_or(OUTSIDE)?;
     let (start, end) = (bytes(tensor.offset)?, bytes(end)?);
     if end > storage.len() {
         return Err(OUTSIDE);

@@ -7,16 +7,22 @@ use safetensors::Dtype;
 /// A tensor of a pickle: a part of a storage.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Tensor {
-    /// Name of the storage's entry under `data/`.
-    pub storage: Rc<str>,
-    pub dtype: Dtype,
-    /// Values of the storage.
-    pub len: usize,
+    pub storage: Rc<Storage>,
     /// Its first value's place in the storage.
     pub offset: usize,
     pub shape: Vec<usize>,
     /// Values from one to the next along each dimension.
     pub strides: Vec<usize>,
+}
+
+/// Values of one type that tensors are parts of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Storage {
+    /// Name of its entry under `data/`.
+    pub name: Rc<str>,
+    pub dtype: Dtype,
+    /// How many values.
+    pub len: usize,
 }
 
 /// Functions and types that files of weights name.
@@ -58,10 +64,6 @@ pub(super) enum Value {
     List(Vec<Place>),
     Dict(Vec<(Place, Place)>),
     Global(Global),
-    Storage {
-        name: Rc<str>,
-        dtype: Dtype,
-        len: usize,
-    },
-    Tensor(Tensor),
+    Storage(Rc<Storage>),
+    Tensor(Rc<Tensor>),
 }
