@@ -46,6 +46,10 @@ pub enum Error {
     #[error("stopped by {}: {advice}", if *.signal == signal_hook::consts::SIGINT { "SIGINT" } else { "SIGTERM" })]
     Stopped { signal: i32, advice: String },
 
+    /// Another rank of a run, or the way to it, failed.
+    #[error("{0}")]
+    Rank(String),
+
     /// A setting, alone or against the data at hand, makes no sense.
     #[error("{0}")]
     Invalid(String),
@@ -89,6 +93,7 @@ impl Error {
             | Error::NoBackward { .. }
             | Error::DroppedGradient { .. }
             | Error::Device { .. }
+            | Error::Rank(_)
             | Error::Stopped { .. } => false,
         }
     }
@@ -100,6 +105,7 @@ impl Error {
         | Error::Tensor { reason, .. }
         | Error::Shape { reason, .. }
         | Error::Device { reason, .. }
+        | Error::Rank(reason)
         | Error::Invalid(reason) = &mut self
         {
             *reason = format!("{reason}; {advice}");

@@ -18,6 +18,7 @@ pub mod kar;
 pub mod llama;
 pub mod model;
 pub mod ops;
+pub mod parallel;
 pub mod printable;
 pub mod profile;
 pub mod provenance;

@@ -8,7 +8,7 @@ mod tape;
 pub use cost::{Account, Cost, KernelWork};
 pub use grads::{InputGrads, InstanceGrads};
 pub use profile::{Profile, Sample, Timed};
-pub use tape::{Gradients, Tape, Var};
+pub use tape::{Early, Gradients, Tape, Var};
 
 use crate::device::Gpu;
 use crate::error::{Error, Result};

@@ -4,6 +4,7 @@
 //! here knows what an operation computes or where.
 
 use std::cell::RefCell;
+use std::collections::HashSet;
 
 use super::grads::Input;
 use super::{InstanceGrads, Op, Profile, Reached, Sample, each_backward};
@@ -173,13 +174,36 @@ impl Tape {
     ///
     /// Fails if an operation on the way has no backward or leaves an input without a gradient.
     pub fn backward(self, output: &Var, seed: Tensor) -> Result<Gradients> {
+        self.backward_in_two(output, seed, |_| Ok(()))
+    }
+
+    /// The same. When only the operation is left that was the first to read a leaf, `early` sees the gradients of the leaves:
+    /// those that this operation reads are still to come, all others have their value.
+    pub fn backward_in_two(
+        self,
+        output: &Var,
+        seed: Tensor,
+        early: impl FnOnce(Early) -> Result<()>,
+    ) -> Result<Gradients> {
         let last = output.node.ok_or_else(|| Error::invalid("backward of a tensor that nothing tracked"))?;
         seed.expect("backward", "seed", output.tensor.shape())?;
         let mut nodes = self.nodes.into_inner();
         let mut grads: Vec<Option<Tensor>> = nodes.iter().map(|_| None).collect();
         grads[last] = Some(seed);
+        let reads_leaf = |inputs: &[Vec<Option<Input>>]| {
+            inputs.iter().flatten().flatten().any(|input| matches!(nodes[input.node], Node::Leaf))
+        };
+        let first = nodes.iter().position(|node| matches!(node, Node::Operation(op) if reads_leaf(&op.inputs)));
+        let mut early = Some(early);
         while let Some(node) = nodes.pop() {
             let index = nodes.len();
+            if Some(index) == first
+                && let Some(early) = early.take()
+            {
+                let Node::Operation(Operation { inputs, .. }) = &node else { continue };
+                let awaited = inputs.iter().flatten().flatten().map(|input| input.node).collect();
+                early(Early { grads: &grads, awaited })?;
+            }
             let Node::Operation(Operation { name, noted, backward, inputs }) = node else { continue };
             // Whatever reads one of the outputs stands behind all of them.
             let of_outputs: Vec<Option<Tensor>> =
@@ -207,6 +231,21 @@ impl Gradients {
     /// Takes the gradient of a leaf; `None` if the output does not depend on it.
     pub fn take(&mut self, leaf: &Var) -> Option<Tensor> {
         self.0[leaf.node?].take()
+    }
+}
+
+/// Gradients of a tape's leaves while one operation is left.
+pub struct Early<'a> {
+    grads: &'a [Option<Tensor>],
+    /// Leaves that this operation reads.
+    awaited: HashSet<usize>,
+}
+
+impl Early<'_> {
+    /// The gradient of a leaf, if it has its value.
+    pub fn get(&self, leaf: &Var) -> Option<&Tensor> {
+        let node = leaf.node.filter(|node| !self.awaited.contains(node))?;
+        self.grads[node].as_ref()
     }
 }
 
@@ -297,6 +336,23 @@ mod tests {
         let thrice = tape.apply(Lazy { answers: &[0, 1] }, &[&twice, &a]).unwrap();
         let mut grads = tape.backward(&thrice, ones(3)).unwrap();
         assert_eq!(grads.take(&a).unwrap().data(), [3.0; 3]);
+    }
+
+    #[test]
+    fn gradients_that_the_first_operation_adds_nothing_to_are_there_before_its_backward() {
+        let tape = Tape::recording();
+        let [a, b, c] = [(); 3].map(|()| tape.leaf(ones(3)));
+        let first = tape.apply(Lazy { answers: &[0, 1] }, &[&a, &b]).unwrap();
+        let second = tape.apply(Lazy { answers: &[0, 1] }, &[&first, &c]).unwrap();
+        let third = tape.apply(Lazy { answers: &[0, 1] }, &[&second, &b]).unwrap();
+        let mut seen = None;
+        let early = |early: Early| {
+            seen = Some([&a, &b, &c].map(|leaf| early.get(leaf).map(|grad| grad.data().to_vec())));
+            Ok(())
+        };
+        let mut grads = tape.backward_in_two(&third, ones(3), early).unwrap();
+        assert_eq!(seen, Some([None, None, Some(vec![1.0; 3])]));
+        assert_eq!(grads.take(&b).unwrap().data(), [2.0; 3]);
     }
 
     #[test]

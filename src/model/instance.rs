@@ -110,6 +110,19 @@ impl Model {
 
     /// The same on this tape, which records and has run nothing yet.
     pub fn gradients_on(&self, tape: Tape, batch: &Batch, noise: Option<Noise>) -> Result<Step> {
+        self.gradients_in_two(tape, batch, noise, 1.0, |_| Ok(()))
+    }
+
+    /// The gradients of `weight` times the loss. `early` gets those that are whole before the backward of the first layer that
+    /// has weights, with the numbers of their parameters; which they are depends on the model alone.
+    pub fn gradients_in_two(
+        &self,
+        tape: Tape,
+        batch: &Batch,
+        noise: Option<Noise>,
+        weight: f32,
+        early: impl FnOnce(Vec<(usize, Tensor)>) -> Result<()>,
+    ) -> Result<Step> {
         let forward = (span!("forward"), on_device(self.gpu(), "forward", ""));
         let vars = self.parameters.bind(&tape);
         let scores = self.scores(&tape, &vars, batch, noise)?;
@@ -119,8 +132,8 @@ impl Model {
             return Ok(Step { scores, losses: losses.into_tensor(), gradients: Vec::new() });
         }
         let _backward = (span!("backward"), on_device(self.gpu(), "backward", ""));
-        let seed = Tensor::filled(losses.tensor().shape(), 1.0, self.gpu())?;
-        let grads = tape.backward(&losses, seed)?;
+        let seed = Tensor::filled(losses.tensor().shape(), weight, self.gpu())?;
+        let grads = tape.backward_in_two(&losses, seed, |there| early(self.parameters.early(&vars, &there)))?;
         let gradients = self.parameters.gradients(vars, grads)?;
         Ok(Step { scores, losses: losses.into_tensor(), gradients })
     }

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use rand::Rng;
 
 use super::config::ModelConfig;
-use crate::autograd::{Gradients, Tape, Var};
+use crate::autograd::{Early, Gradients, Tape, Var};
 use crate::device::Gpu;
 use crate::error::{Error, Result};
 use crate::random::{Purpose, generator};
@@ -180,6 +180,12 @@ impl Parameters {
         let vars: Vec<Var> = self.tensors.iter().map(|t| tape.leaf(t.clone())).collect();
         let index = self.names.iter().enumerate().map(|(i, name)| (name.clone(), i)).collect();
         Variables { index, vars }
+    }
+
+    /// Those that have their value already, each with its parameter's number.
+    pub fn early(&self, vars: &Variables, early: &Early) -> Vec<(usize, Tensor)> {
+        let there = vars.vars.iter().enumerate().filter_map(|(i, var)| Some((i, early.get(var)?.clone())));
+        there.collect()
     }
 
     /// The gradients in the parameters' order. A parameter that the loss does not reach is an error.
