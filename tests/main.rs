@@ -31,6 +31,7 @@ mod llama_kernels;
 mod llama_window;
 mod modalities;
 mod model_files;
+mod parallel;
 mod peers;
 mod pickles;
 mod real_models;

@@ -15,6 +15,7 @@ mod language_model;
 mod link;
 mod llm;
 mod merge;
+mod parallel;
 mod paths;
 mod replay;
 mod report;

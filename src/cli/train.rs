@@ -1,7 +1,9 @@
 //! `fissfuse train`
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
+use anyhow::ensure;
 use fissfuse::bytes::Bytes;
 use fissfuse::data::{Skipped, Split};
 use fissfuse::device::cpu::available_memory;
@@ -9,12 +11,15 @@ use fissfuse::device::describe;
 use fissfuse::eval::Metrics;
 use fissfuse::files::{self, FolderLock};
 use fissfuse::interrupt;
+use fissfuse::parallel::{Exchange, Group, Meeting, Reduce};
 use fissfuse::terminal;
 use fissfuse::train::{EpochRecord, Start, Steps, Trainer};
+use indicatif::ProgressBar;
 
 use super::common::{
     ConfigArgs, DataArgs, DeviceArgs, FeatureMemoryArgs, batcher, list_skipped, progress, report_counts,
 };
+use super::parallel::{self, ParallelArgs, Ranks};
 use super::paths::{self, Holds};
 use super::trace::TraceArgs;
 
@@ -40,6 +45,9 @@ pub struct Args {
 
     #[command(flatten)]
     pub device: DeviceArgs,
+
+    #[command(flatten)]
+    pub parallel: ParallelArgs,
 
     #[command(flatten)]
     pub memory: FeatureMemoryArgs,
@@ -69,14 +77,37 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     let mut reads: Vec<paths::Named> = vec![("--data", &args.data.data), ("--features", &args.features)];
     reads.extend(args.config.config.as_deref().map(|path| ("--config", path)));
     paths::keep_apart(&reads, &writes)?;
-    args.trace.clone().around(|| train(args))
+    match args.parallel.ranks()? {
+        Ranks::Alone => args.trace.around(|| train(&args, &args.parallel.only(&args.device), None)),
+        Ranks::Devices(devices) => {
+            ensure!(!args.graph, "--graph is for one device: leave it out with --devices");
+            let one = |device, group| {
+                train(&args, &DeviceArgs { device, arithmetic: args.device.arithmetic }, Some(group))
+            };
+            args.trace.around(|| args.parallel.on_each(&devices, one))
+        }
+        Ranks::Process(place) => {
+            ensure!(!args.graph, "--graph is for one device: leave it out where several processes train together");
+            let Meeting { rank, size, .. } = place.meeting;
+            eprintln!("rank {rank} of {size}, as {} says", place.said_by);
+            let device = parallel::device_of(&place, &args.parallel.only(&args.device))?;
+            let work = || args.parallel.as_process(&place, |group| train(&args, &device, Some(group)));
+            // One trace, where all write to one folder.
+            if rank == 0 { args.trace.around(work) } else { work() }
+        }
+    }
 }
 
-fn train(args: Args) -> anyhow::Result<()> {
-    paths::no_other_kind("--out", &args.out, &[Holds::Run])?;
-    files::expect_folder_at(&args.out)?;
+/// Trains on a device, alone or as one rank of a group, of which rank 0 speaks and writes.
+fn train(args: &Args, device: &DeviceArgs, group: Option<Arc<Group>>) -> anyhow::Result<()> {
+    let leads = group.as_ref().is_none_or(|group| group.leads());
+    group.iter().for_each(|group| group.now("opening what it trains on"));
+    if leads {
+        paths::no_other_kind("--out", &args.out, &[Holds::Run])?;
+        files::expect_folder_at(&args.out)?;
+    }
     let config = args.config.read()?;
-    let gpu = args.memory.open(&args.device)?;
+    let gpu = args.memory.open(device)?;
     let mut skipped = Skipped::default();
     let dataset = args.data.open(&mut skipped)?;
     let batcher = batcher(&dataset, &args.features)?;
@@ -84,23 +115,45 @@ fn train(args: Args) -> anyhow::Result<()> {
     let (seed, policy) = (config.train.seed, config.train.gold_missing);
     let mut samples = |split: Split| -> anyhow::Result<_> {
         let (samples, counts) = batcher.samples(&dataset.mentions(split, &mut skipped)?, seed, policy)?;
-        report_counts(&split.to_string(), &counts, policy);
+        if leads {
+            report_counts(&split.to_string(), &counts, policy);
+        }
         Ok(samples)
     };
     let train = samples(Split::Train)?;
     let valid = if dataset.has(Split::Valid) { samples(Split::Valid)? } else { Vec::new() };
-    list_skipped(&skipped);
+    if leads {
+        list_skipped(&skipped);
+    }
     let validated = !valid.is_empty();
     let (share, data) = (config.train.share, (&batcher, dataset.checksum()?));
     let start = if args.resume { Start::Resume { new_horizon: args.new_horizon } } else { Start::New };
-    start.check(&args.out)?;
-    files::create_folder(&args.out)?;
-    let _lock = FolderLock::take(&args.out)?;
-    let steps = Steps::new(gpu.as_ref(), args.graph)?;
+    let _lock = match leads {
+        true => {
+            start.check(&args.out)?;
+            files::create_folder(&args.out)?;
+            Some(FolderLock::take(&args.out)?)
+        }
+        false => None,
+    };
+    let (steps, way) = match &group {
+        Some(group) => {
+            let reduce = Exchange::among(group)?;
+            let way = reduce.way();
+            (Steps::together(gpu.as_ref(), group.clone(), Box::new(reduce)), Some(way))
+        }
+        None => (Steps::new(gpu.as_ref(), args.graph)?, None),
+    };
     let mut trainer = Trainer::new(&args.out, (model, config.train), data, (train, valid), start, steps)?;
+    if !leads {
+        return Ok(trainer.run(&ProgressBar::hidden(), |_| ())?);
+    }
     let (count, done) = (trainer.model().parameters().count(), trainer.progress().epoch);
     let epochs = trainer.epochs();
     println!("{count} parameters; {epochs} epochs, {done} done; {}", describe(gpu.as_ref()));
+    if let (Some(group), Some(way)) = (&group, way) {
+        println!("{} devices train together; gradients go by {way}", group.size());
+    }
     if share < 1.0 {
         println!("share {share} of the training mentions: {}", trainer.mentions());
     }
@@ -121,6 +174,9 @@ fn train(args: Args) -> anyhow::Result<()> {
     let shares = trainer.stages().shares();
     let shares: Vec<String> = shares.iter().map(|(name, share)| format!("{name} {:.1} %", 100.0 * share)).collect();
     println!("time: {}", shares.join(", "));
+    if let Some(group) = &group {
+        println!("gradients: {} sent by this device", Bytes(group.sent()));
+    }
     Ok(())
 }
 

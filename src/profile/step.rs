@@ -48,9 +48,9 @@ impl TrainingStep {
     pub fn queue(&mut self) -> Result<Option<f32>> {
         let noise = Noise { seed: 0, step: self.step as u32 };
         self.step += 1;
-        let update = Update { adamw: AdamW::default(), number: self.step };
-        let losses = self.steps.run((&mut self.model, &mut self.moments), &self.batch, noise, update)?;
-        self.pending.replace(losses).map(loss).transpose()
+        let update = Update { adamw: AdamW::default(), number: self.step, weight: 1.0 };
+        let queued = self.steps.run((&mut self.model, &mut self.moments), &self.batch, noise, update)?;
+        self.pending.replace(queued.losses).map(loss).transpose()
     }
 
     /// A step from beginning to end; gives its loss.

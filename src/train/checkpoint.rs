@@ -13,6 +13,7 @@ use crate::model::{Model, ModelConfig, Parameters};
 use crate::ops::Moments;
 use crate::provenance::Provenance;
 use crate::settings::difference;
+use crate::tensor::Tensor;
 use crate::tensor::safetensors::{Reader, Writer};
 
 /// Where a run stands. Every random draw is a function of the seed and of these counters.
@@ -121,6 +122,12 @@ impl RunIdentity<'_> {
 }
 
 impl Checkpoint {
+    /// Weights, and the moments of each.
+    pub(super) fn tensors(&self) -> impl Iterator<Item = &Tensor> {
+        let moments = self.moments.iter().flat_map(|Moments { first, second }| [first, second]);
+        self.model.parameters().tensors().iter().chain(moments)
+    }
+
     /// The same with weights and moments in a device's memory, or with `None` in the host's.
     pub fn to(&self, gpu: Option<&Gpu>) -> Result<Checkpoint> {
         let moments = self.moments.iter().map(|m| m.to(gpu)).collect::<Result<_>>()?;
@@ -190,7 +197,7 @@ impl Checkpoint {
             return refuse("the dataset's files have changed since".into());
         }
         let parameters = Parameters::read_prefixed(&reader, config, "parameter.")?;
-        let moment = |prefix: &str, (name, tensor): (&str, &crate::tensor::Tensor)| {
+        let moment = |prefix: &str, (name, tensor): (&str, &Tensor)| {
             reader.tensor_of(&format!("{prefix}.{name}"), tensor.shape())
         };
         let moments =

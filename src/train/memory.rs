@@ -19,15 +19,15 @@ pub struct Needs {
 }
 
 impl Needs {
-    /// Of a model trained on these samples.
-    pub fn of(config: &ModelConfig, settings: &TrainSettings, train: &[Sample]) -> Result<Needs> {
+    /// Of a model trained on these samples, on each of so many devices.
+    pub fn of(config: &ModelConfig, settings: &TrainSettings, train: &[Sample], devices: usize) -> Result<Needs> {
         config.check()?;
         let longest = train.iter().map(|sample| sample.candidates.len()).max().unwrap_or(0);
         let list = match settings.negatives {
             0 => longest,
             negatives => longest.min(negatives.saturating_add(1)),
         };
-        let mentions = settings.batch_size.min(train.len());
+        let mentions = settings.batch_size.min(train.len()).div_ceil(devices.max(1));
         // Each pair has a vector of each score's two sides, at least where attention makes them.
         let values = (mentions as u64).saturating_mul(list as u64).saturating_mul(config.d as u64);
         Ok(Needs { model: Parameters::count_of(config).saturating_mul(16), step: values.saturating_mul(8) })
@@ -67,7 +67,7 @@ mod tests {
 
     #[test]
     fn a_model_beyond_all_memory_is_refused_before_it_is_made() {
-        let needs = |d| Needs::of(&ModelConfig { d, ..ModelConfig::default() }, &TrainSettings::default(), &[]);
+        let needs = |d| Needs::of(&ModelConfig { d, ..ModelConfig::default() }, &TrainSettings::default(), &[], 1);
         let small = needs(100).unwrap();
         let model = crate::model::Model::new(ModelConfig::default(), 0).unwrap();
         assert_eq!(small.model, 16 * model.parameters().count() as u64);

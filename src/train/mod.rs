@@ -3,13 +3,15 @@
 mod checkpoint;
 mod config;
 mod memory;
+mod part;
 mod running;
 mod share;
 mod steps;
+mod together;
 mod trainer;
 
 pub use checkpoint::{Checkpoint, Origin, Progress, RunIdentity, Start, TrainedModel};
 pub use config::{ModelSettings, RunConfig, Schedule, TrainSettings};
 pub use memory::Needs;
-pub use steps::{Steps, Update};
+pub use steps::{Queued, Steps, Update};
 pub use trainer::{EpochRecord, Stages, Trainer};

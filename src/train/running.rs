@@ -4,7 +4,8 @@ use std::time::{Duration, Instant};
 
 use super::checkpoint::{Checkpoint, Progress};
 use super::config::TrainSettings;
-use super::steps::{Steps, Update};
+use super::part::Part;
+use super::steps::{Queued, Steps, Update};
 use crate::data::{Batcher, Sample};
 use crate::device::Gpu;
 use crate::error::{Error, Result};
@@ -26,8 +27,8 @@ pub(super) struct Source<'a> {
 }
 
 impl Source<'_> {
-    /// The batch of these training samples, on its way to the device.
-    pub fn batch(&self, members: &[usize]) -> Result<Batch> {
+    /// This rank's part of the batch of these training samples, on its way to the device.
+    pub fn batch(&self, Part { members, .. }: Part) -> Result<Batch> {
         let _span = span!("batch");
         let TrainSettings { negatives, seed, .. } = *self.settings;
         let sample = |&i: &usize| match negatives {
@@ -48,6 +49,8 @@ pub(super) struct Running<'a> {
     pub state: &'a mut Checkpoint,
     pub steps: &'a mut Steps,
     pub pending: &'a mut Option<Pending>,
+    /// Whether a rank was asked to stop.
+    pub asked: &'a mut bool,
     /// Steps of the whole run.
     pub steps_of_run: u64,
 }
@@ -55,7 +58,7 @@ pub(super) struct Running<'a> {
 impl Running<'_> {
     /// Queues a step, and looks at the losses of the one before: so the device always has work while the host waits for it.
     /// Gives the time that took.
-    pub fn step(&mut self, batch: &Batch) -> Result<Duration> {
+    pub fn step(&mut self, batch: &Batch, part: Part) -> Result<Duration> {
         let start = Instant::now();
         trace::next_step();
         let _span = span!("training step");
@@ -68,32 +71,35 @@ impl Running<'_> {
             weight_decay: settings.weight_decay,
         };
         let noise = Noise { seed: settings.seed, step: progress.step as u32 };
-        let update = Update { adamw, number: progress.step + 1 };
+        let update = Update { adamw, number: progress.step + 1, weight: part.weight() };
         let on_device = trace::on_device(self.source.gpu, "training step", "");
-        let losses = self.steps.run((model, moments), batch, noise, update)?;
+        let place = format!("epoch {}, step {}", progress.epoch + 1, progress.step + 1);
+        self.steps.group().iter().for_each(|group| group.now(format!("in {place}")));
+        let queued = self.steps.run((model, moments), batch, noise, update)?;
         drop(on_device);
         progress.batch += 1;
         progress.step += 1;
-        let place = format!("epoch {}, step {}", progress.epoch + 1, progress.step);
-        let before = self.pending.replace(Pending { losses, mentions: batch.gold.len(), place });
-        before.map_or(Ok(()), |before| before.settle(progress))?;
+        let before = self.pending.replace(Pending { queued, mentions: part.of, place });
+        if let Some(before) = before {
+            *self.asked |= before.settle(progress)?;
+        }
         Ok(start.elapsed())
     }
 }
 
 /// A step that was queued.
 pub(super) struct Pending {
-    losses: Later,
+    queued: Queued,
     mentions: usize,
     /// Which it is.
     place: String,
 }
 
 impl Pending {
-    /// Adds the losses to those of the epoch, once they are there.
-    pub fn settle(self, progress: &mut Progress) -> Result<()> {
+    /// Adds the losses to those of the epoch, once they are there. Whether a rank was asked to stop.
+    pub fn settle(self, progress: &mut Progress) -> Result<bool> {
         let _span = span!("losses of the step before");
-        let losses = self.losses.wait()?;
+        let losses = self.queued.losses.wait()?;
         let loss: f32 = losses.iter().sum();
         if !loss.is_finite() {
             return Err(Error::invalid(format!(
@@ -106,6 +112,7 @@ impl Pending {
             *sum += *loss as f64 * self.mentions as f64;
         }
         progress.mentions += self.mentions;
-        Ok(())
+        let asked = self.queued.asked.map(Later::wait).transpose()?;
+        Ok(asked.is_some_and(|ranks| ranks.iter().any(|&ranks| ranks > 0.0)))
     }
 }

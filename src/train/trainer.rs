@@ -13,6 +13,7 @@ use super::memory::Needs;
 use super::running::{Pending, Running, Source};
 use super::share;
 use super::steps::Steps;
+use super::together;
 use crate::data::{Batcher, Sample, read_records};
 use crate::device::{Gpu, describe};
 use crate::error::{Error, Result};
@@ -21,6 +22,7 @@ use crate::files;
 use crate::interrupt;
 use crate::model::{Model, ModelConfig};
 use crate::ops::Moments;
+use crate::parallel::Group;
 use crate::provenance::Provenance;
 use crate::random::{Purpose, generator};
 
@@ -31,6 +33,8 @@ pub struct Stages {
     pub waiting: Duration,
     /// Forward, backward and AdamW, and waiting for a device to do them.
     pub steps: Duration,
+    /// Of that, waiting for other ranks' gradients with nothing else to do.
+    pub ranks: Duration,
     /// Ranking the validation mentions.
     pub validation: Duration,
     /// Writing checkpoints and models.
@@ -42,13 +46,16 @@ impl Stages {
     pub fn shares(&self) -> Vec<(&'static str, f64)> {
         let parts = [
             ("waiting for batches", self.waiting),
-            ("steps", self.steps),
+            ("steps", self.steps.saturating_sub(self.ranks)),
+            ("waiting for other ranks", self.ranks),
             ("validation", self.validation),
             ("files", self.files),
         ];
         let total: Duration = parts.iter().map(|p| p.1).sum();
         let share = |part: Duration| part.as_secs_f64() / total.as_secs_f64().max(1e-9);
-        parts.map(|(name, part)| (name, share(part))).to_vec()
+        // Of a single rank's run nobody wants to read that it waited for none.
+        let told = parts.iter().filter(|(name, part)| *name != "waiting for other ranks" || !part.is_zero());
+        told.map(|(name, part)| (*name, share(*part))).collect()
     }
 }
 
@@ -82,12 +89,15 @@ pub struct Trainer<'a> {
     steps: Steps,
     /// The step whose losses were not looked at yet: it may still be computed.
     pending: Option<Pending>,
+    /// Whether a rank of those that train together was asked to stop.
+    asked: bool,
     records: Vec<EpochRecord>,
     stages: Stages,
 }
 
 impl<'a> Trainer<'a> {
-    /// A new run in `folder`, or the one that was started there; on the device or the host of `steps`.
+    /// A new run in `folder`, or the one that was started there; on the device or the host of `steps`. Of ranks that train
+    /// together each has a trainer; that of rank 0 alone reads and writes the folder.
     pub fn new(
         folder: &Path,
         (config, settings): (ModelConfig, TrainSettings),
@@ -106,28 +116,51 @@ impl<'a> Trainer<'a> {
             let (size, mentions) = (settings.batch_size, train.len());
             tracing::warn!("batch_size {size} exceeds the {mentions} training mentions; every epoch is one step");
         }
-        let needs = Needs::of(&config, &settings, &train)?;
+        let group = steps.group().cloned();
+        let ranks = group.as_ref().map_or(1, |group| group.size());
+        if settings.batch_size.min(train.len()) < ranks {
+            let (size, mentions) = (settings.batch_size, train.len());
+            return Err(Error::invalid(format!(
+                "{ranks} devices share each batch, of batch_size {size}, and there are {mentions} training mentions: not one for \
+                 each; take fewer devices or a larger batch_size"
+            )));
+        }
+        let needs = Needs::of(&config, &settings, &train, ranks)?;
         needs.check(steps.gpu())?;
         // Without the number of threads: no result depends on it.
         let device = steps.gpu().map_or("cpu".into(), |gpu| describe(Some(gpu)));
+        let device = if ranks > 1 { format!("{device}, with {} other ranks", ranks - 1) } else { device };
         let provenance = Provenance::new(device, dataset);
+        let run = RunIdentity { settings: &settings, manifest: batcher.store().manifest(), provenance: &provenance };
+        if let Some(group) = &group {
+            let begins = if start == Start::New { "anew" } else { "from its last checkpoint (--resume)" };
+            together::agree(group, (&config, run), (&train, &valid), steps.gpu(), begins)?;
+        }
         let mut records = Vec::new();
-        start.check(folder)?;
+        let leads = group.as_ref().is_none_or(|group| group.leads());
         let state = match start {
+            _ if !leads => None,
             Start::Resume { new_horizon } => {
-                let manifest = batcher.store().manifest();
-                let run = RunIdentity { settings: &settings, manifest, provenance: &provenance };
+                start.check(folder)?;
                 let state = Checkpoint::resume(&folder.join(LAST), &config, run, new_horizon)?;
                 records = read_log(folder, state.progress.epoch)?;
-                state
+                Some(state)
             }
             Start::New => {
-                let model = Model::new(config, settings.seed)?;
+                start.check(folder)?;
+                let model = Model::new(config.clone(), settings.seed)?;
                 let moments = model.parameters().tensors().iter().map(|t| Moments::zeros(t.shape())).collect();
-                Checkpoint { model, moments, progress: Progress::default() }
+                Some(Checkpoint { model, moments, progress: Progress::default() })
             }
         };
-        files::create_folder(folder)?;
+        if leads {
+            files::create_folder(folder)?;
+        }
+        let state = match (&group, state) {
+            (Some(group), state) => together::share_state(group, state, &config)?,
+            (None, Some(state)) => state,
+            (None, None) => return Err(Error::invalid("a run alone has no other rank's state")),
+        };
         Ok(Trainer {
             folder: folder.to_path_buf(),
             batcher,
@@ -139,6 +172,7 @@ impl<'a> Trainer<'a> {
             needs,
             steps,
             pending: None,
+            asked: false,
             records,
             stages: Stages::default(),
         })
@@ -171,7 +205,17 @@ impl<'a> Trainer<'a> {
 
     /// Where the time of this process went.
     pub fn stages(&self) -> Stages {
-        self.stages
+        Stages { ranks: self.steps.waited(), ..self.stages }
+    }
+
+    /// The ranks that train together, if there are several.
+    fn group(&self) -> Option<&Group> {
+        self.steps.group().map(|group| &**group)
+    }
+
+    /// Whether this process reads and writes the run's folder.
+    fn leads(&self) -> bool {
+        self.group().is_none_or(Group::leads)
     }
 
     /// Steps of an epoch: none of a model without parameters.
@@ -189,7 +233,9 @@ impl<'a> Trainer<'a> {
 
     /// Runs the epochs that are left; `done` sees each as it ends.
     pub fn run(&mut self, bar: &ProgressBar, mut done: impl FnMut(&EpochRecord)) -> Result<()> {
-        self.write_description()?;
+        if self.leads() {
+            self.write_description()?;
+        }
         while self.state.progress.epoch < self.epochs() {
             bar.set_length(self.batches() as u64);
             bar.set_position(self.state.progress.batch as u64);
@@ -200,11 +246,11 @@ impl<'a> Trainer<'a> {
             let record = self.end_epoch(speed)?;
             done(&record);
             if self.state.progress.epoch < self.epochs() {
-                interrupt::check(|| self.how_to_go_on())?;
+                self.stop_if_asked()?;
             }
         }
         bar.finish_and_clear();
-        Ok(())
+        self.group().map_or(Ok(()), Group::finish)
     }
 
     /// Trains the batches that are left of the current epoch.
@@ -213,21 +259,23 @@ impl<'a> Trainer<'a> {
         let mut order: Vec<usize> = (0..self.train.len()).collect();
         order.shuffle(&mut generator(self.settings.seed, Purpose::EpochOrder, epoch));
         let batches: Vec<&[usize]> = order.chunks(self.settings.batch_size).take(self.batches()).collect();
+        let batches = together::parts(&batches, self.group());
         let gpu = self.steps.gpu().cloned();
         let first = batches.get(self.state.progress.batch);
         let source = self.split(gpu.as_ref()).source;
-        let mut ready = first.map(|members| source.batch(members)).transpose()?;
+        let mut ready = first.map(|part| source.batch(*part)).transpose()?;
         while let Some(batch) = ready {
             // The next batch is put together meanwhile.
-            let next = batches.get(self.state.progress.batch + 1);
-            let start = Instant::now();
+            let (part, next) = (batches[self.state.progress.batch], batches.get(self.state.progress.batch + 1));
+            let (start, alone) = (Instant::now(), self.group().is_none());
             let mut run = self.split(gpu.as_ref());
             let source = run.source;
             let mut prepared = Ok(None);
-            let prepare = || prepared = next.map(|members| source.batch(members)).transpose();
+            let prepare = || prepared = next.map(|part| source.batch(*part)).transpose();
             let stepped = match &gpu {
-                None => rayon::join(|| run.step(&batch), prepare).0,
-                Some(_) => beside(|| run.step(&batch), prepare),
+                None if alone => rayon::join(|| run.step(&batch, part), prepare).0,
+                // One that waits for other ranks must not keep a thread that they may need.
+                _ => beside(|| run.step(&batch, part), prepare),
             };
             let computing = stepped?;
             self.stages.steps += computing;
@@ -235,14 +283,30 @@ impl<'a> Trainer<'a> {
             ready = prepared?;
             bar.inc(1);
             let (batch, every) = (self.state.progress.batch, self.settings.checkpoint_steps);
-            let due = interrupt::asked() || every > 0 && batch.is_multiple_of(every);
+            let due = self.asked() || every > 0 && batch.is_multiple_of(every);
             if due && batch < batches.len() {
                 self.settle()?;
                 self.write_checkpoint()?;
-                interrupt::check(|| self.how_to_go_on())?;
+                self.stop_if_asked()?;
             }
         }
         self.settle()
+    }
+
+    /// Whether this run was asked to stop: of ranks that train together, whether one was, as all know after the same step.
+    fn asked(&self) -> bool {
+        if self.group().is_some() { self.asked } else { interrupt::asked() }
+    }
+
+    /// Fails if this run was asked to stop, once all ranks are so far.
+    fn stop_if_asked(&self) -> Result<()> {
+        let Some(group) = self.group() else { return interrupt::check(|| self.how_to_go_on()) };
+        if !self.asked {
+            return Ok(());
+        }
+        group.finish()?;
+        interrupt::check(|| self.how_to_go_on())?;
+        Err(Error::Rank(format!("another rank was asked to stop: {}", self.how_to_go_on())))
     }
 
     fn how_to_go_on(&self) -> String {
@@ -256,33 +320,43 @@ impl<'a> Trainer<'a> {
         let (epoch, settings) = (self.state.progress.epoch, &self.settings);
         let source = Source { batcher: self.batcher, train: &self.train, settings, gpu, epoch };
         let (state, steps, pending) = (&mut self.state, &mut self.steps, &mut self.pending);
-        Running { source, state, steps, pending, steps_of_run }
+        Running { source, state, steps, pending, asked: &mut self.asked, steps_of_run }
     }
 
     /// Looks at the losses of the step that was queued last: before anything is written, so that a model that broke is not.
     fn settle(&mut self) -> Result<()> {
         let start = Instant::now();
         let pending = self.pending.take();
-        let settled = pending.map_or(Ok(()), |pending| pending.settle(&mut self.state.progress));
+        let settled = pending.map_or(Ok(false), |pending| pending.settle(&mut self.state.progress));
         self.stages.steps += start.elapsed();
-        settled
+        self.asked |= settled?;
+        Ok(())
     }
 
     /// Validates, keeps the model if it is the best, and writes the checkpoint from which the next epoch starts.
     fn end_epoch(&mut self, samples_per_second: f64) -> Result<EpochRecord> {
         let start = Instant::now();
+        if let Some(group) = self.group() {
+            let epoch = self.state.progress.epoch + 1;
+            group.now(format!("in the validation after epoch {epoch}"));
+            together::same_weights(group, &self.state.model, epoch)?;
+        }
         let valid = match self.valid.is_empty() {
             true => None,
             false => {
                 let _span = crate::span!("validation");
-                let evaluated = evaluate(&self.state.model, self.batcher, &self.valid, &ProgressBar::hidden());
+                let model = &self.state.model;
+                let evaluated = match self.group() {
+                    Some(group) => together::evaluate_together(group, model, self.batcher, &self.valid),
+                    None => evaluate(model, self.batcher, &self.valid, &ProgressBar::hidden()).map(|all| all.mean),
+                };
                 let about = |e: Error| match e {
                     Error::Invalid(e) => {
                         Error::invalid(format!("validation after epoch {}: {e}", self.state.progress.epoch + 1))
                     }
                     e => e,
                 };
-                Some(evaluated.map_err(about)?.mean)
+                Some(evaluated.map_err(about)?)
             }
         };
         self.stages.validation += start.elapsed();
@@ -310,6 +384,9 @@ impl<'a> Trainer<'a> {
             samples_per_second,
         };
         self.records.push(record.clone());
+        if !self.leads() {
+            return Ok(record);
+        }
         let start = Instant::now();
         if best {
             let path = self.folder.join("best.safetensors");
@@ -322,6 +399,9 @@ impl<'a> Trainer<'a> {
     }
 
     fn write_checkpoint(&mut self) -> Result<()> {
+        if !self.leads() {
+            return Ok(());
+        }
         let start = Instant::now();
         self.state.write(&self.folder.join(LAST), self.identity())?;
         self.stages.files += start.elapsed();
