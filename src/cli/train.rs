@@ -13,7 +13,7 @@ use fissfuse::files::{self, FolderLock};
 use fissfuse::interrupt;
 use fissfuse::parallel::{Exchange, Group, Meeting, Reduce};
 use fissfuse::terminal;
-use fissfuse::train::{EpochRecord, Start, Steps, Trainer};
+use fissfuse::train::{EpochRecord, Ingredients, Start, Steps, Trainer};
 use indicatif::ProgressBar;
 
 use super::common::{
@@ -128,6 +128,11 @@ fn train(args: &Args, device: &DeviceArgs, group: Option<Arc<Group>>) -> anyhow:
     let validated = !valid.is_empty();
     let (share, data) = (config.train.share, (&batcher, dataset.checksum()?));
     let start = if args.resume { Start::Resume { new_horizon: args.new_horizon } } else { Start::New };
+    if let Some(group) = &group {
+        let (model, settings, features) = (&model, &config.train, batcher.store().manifest());
+        let (samples, gpu) = ([&train[..], &valid], gpu.as_ref());
+        Ingredients { model, settings, features, dataset: &data.1, samples, gpu, start }.agree(group)?;
+    }
     let _lock = match leads {
         true => {
             start.check(&args.out)?;

@@ -106,7 +106,8 @@ impl Meeting {
     fn receive_all(&self, fate: Arc<Fate>) -> Result<Group> {
         let address = self.address()?;
         // Others may call at another of this host's addresses.
-        let callers = Callers::at(if address.ip().is_loopback() { address } else { any(address) });
+        let here = if address.ip().is_loopback() { address } else { any(address) };
+        let callers = Callers::at(here, |port| self.hello(port, None));
         let callers = callers.map_err(|e| {
             Error::Rank(match e.kind() {
                 ErrorKind::AddrInUse => format!(
@@ -136,7 +137,7 @@ impl Meeting {
         let mine = self.hello(address.port(), None);
         let mut ranks = vec![(self.me(), address)];
         let all = self.until(links, fate, |links| {
-            let Some((stream, hello)) = callers.next() else { return Ok(missing(links, 1).is_empty()) };
+            let Some((stream, hello)) = callers.next()? else { return Ok(missing(links, 1).is_empty()) };
             let peer = Peer { rank: hello.rank, place: hello.place.clone() };
             if let Some(why) = unfit(&mine, &hello, links) {
                 let why = format!("the ranks are not of one run: {peer} {why}");
@@ -170,7 +171,7 @@ impl Meeting {
     fn call_on_all(&self, fate: Arc<Fate>) -> Result<Group> {
         let (address, seconds) = (self.address()?, self.deadline.as_secs());
         let here = if address.ip().is_loopback() { SocketAddr::new(address.ip(), 0) } else { any(address) };
-        let callers = Callers::at(SocketAddr::new(here.ip(), 0));
+        let callers = Callers::at(SocketAddr::new(here.ip(), 0), |port| self.hello(port, None));
         let callers = callers.map_err(|e| Error::Rank(format!("rank {} cannot listen: {e}", self.rank)))?;
         let mut links: Vec<Option<Link>> = (0..self.size).map(|_| None).collect();
         let (mut called, mut last) = (None, String::new());
@@ -189,10 +190,13 @@ impl Meeting {
                 self.at()
             ))
         })?;
-        greet(&stream, &self.hello(callers.port, None)).map_err(|e| {
-            Error::Rank(format!("what listens at {} is not rank 0 of a training of this program: {e}", self.at()))
-        })?;
-        links[0] = Some(Link::tcp(Peer { rank: 0, place: self.at() }, stream, fate.clone())?);
+        let stranger =
+            |e| Error::Rank(format!("what listens at {} is not rank 0 of a training of this program: {e}", self.at()));
+        let Hello { rank, place, .. } = greet(&stream, &self.hello(callers.port, None)).map_err(stranger)?;
+        if rank != 0 {
+            return Err(stranger(io::Error::other(format!("it is rank {rank}"))));
+        }
+        links[0] = Some(Link::tcp(Peer { rank, place }, stream, fate.clone())?);
         let mut introduction = None;
         self.until(&mut links, &fate, |links| {
             introduction = links[0].as_ref().and_then(|leader| leader.receive(TICK));
@@ -204,9 +208,7 @@ impl Meeting {
         let Introduction { session, ranks } = serde_json::from_slice(&introduction.bytes)
             .map_err(|e| Error::Rank(format!("rank 0 sent no introduction: {e}")))?;
         for (peer, at) in &ranks {
-            if let (0, Some(leader)) = (peer.rank, &mut links[0]) {
-                leader.peer = peer.clone();
-            } else if peer.rank < self.rank {
+            if (1..self.rank).contains(&peer.rank) {
                 let lost = |e: io::Error| Error::Rank(format!("{peer} cannot be reached at {at}: {e}"));
                 let stream = TcpStream::connect_timeout(at, GREETING).map_err(lost)?;
                 greet(&stream, &self.hello(callers.port, Some(session))).map_err(lost)?;
@@ -214,7 +216,7 @@ impl Meeting {
             }
         }
         let above = self.until(&mut links, &fate, |links| {
-            let Some((stream, hello)) = callers.next() else { return Ok(missing(links, self.rank + 1).is_empty()) };
+            let Some((stream, hello)) = callers.next()? else { return Ok(missing(links, self.rank + 1).is_empty()) };
             let known = ranks.iter().find(|(peer, _)| peer.rank == hello.rank && hello.rank > self.rank);
             if let Some((peer, _)) = known.filter(|_| hello.session == Some(session)) {
                 links[hello.rank] = Some(Link::tcp(peer.clone(), stream, fate.clone())?);
@@ -289,24 +291,46 @@ fn unfit(mine: &Hello, hello: &Hello, links: &[Option<Link>]) -> Option<String> 
     }
 }
 
-/// Introduces this process to one that was called, and wants a greeting of it.
-fn greet(stream: &TcpStream, hello: &Hello) -> io::Result<()> {
+/// Introduces this process to one that was called, and gives how that introduces itself.
+fn greet(stream: &TcpStream, hello: &Hello) -> io::Result<Hello> {
+    prepare(stream)?;
     send_greeting(stream, hello)?;
-    let mut answer = [0; 12];
-    (&*stream).read_exact(&mut answer).map_err(|e| match e.kind() {
+    let greeting = read_greeting(stream, || Ok(()));
+    greeting.map_err(|e| match e.kind() {
         ErrorKind::WouldBlock | ErrorKind::TimedOut => io::Error::other("it does not greet"),
         ErrorKind::UnexpectedEof => io::Error::other("it hung up"),
         _ => e,
-    })?;
-    same_protocol(&answer)
+    })
+}
+
+fn prepare(stream: &TcpStream) -> io::Result<()> {
+    stream.set_nonblocking(false)?;
+    stream.set_read_timeout(Some(GREETING))?;
+    stream.set_write_timeout(Some(GREETING))
 }
 
 fn send_greeting(mut stream: &TcpStream, hello: &Hello) -> io::Result<()> {
-    stream.set_read_timeout(Some(GREETING))?;
-    stream.set_write_timeout(Some(GREETING))?;
     let hello = serde_json::to_vec(hello)?;
     let head = [&MAGIC[..], &PROTOCOL.to_le_bytes(), &(hello.len() as u32).to_le_bytes()].concat();
     stream.write_all(&[&head[..], &hello].concat())
+}
+
+/// Reads how the other end introduces itself; does `then` as soon as it is known to be this program, of whatever version.
+fn read_greeting(mut stream: &TcpStream, then: impl FnOnce() -> io::Result<()>) -> io::Result<Hello> {
+    let (mut head, mut length) = ([0; 12], [0; 4]);
+    stream.read_exact(&mut head)?;
+    if head[..8] == MAGIC[..] {
+        then()?;
+    }
+    same_protocol(&head)?;
+    stream.read_exact(&mut length)?;
+    let length = u32::from_le_bytes(length);
+    if length > LONGEST {
+        return Err(io::Error::other(format!("its greeting has {length} bytes")));
+    }
+    let mut hello = vec![0; length as usize];
+    stream.read_exact(&mut hello)?;
+    Ok(serde_json::from_slice(&hello)?)
 }
 
 /// Whether these twelve bytes greet as this program does.
@@ -314,9 +338,10 @@ fn same_protocol(greeting: &[u8; 12]) -> io::Result<()> {
     let version = u32::from_le_bytes(std::array::from_fn(|i| greeting[8 + i]));
     match (greeting[..8] == MAGIC[..], version == PROTOCOL) {
         (false, _) => Err(io::Error::other("it speaks something else")),
-        (_, false) => Err(io::Error::other(format!(
-            "it is another version of this program, which speaks protocol {version} and not {PROTOCOL}"
-        ))),
+        (_, false) => Err(io::Error::new(
+            ErrorKind::Unsupported,
+            format!("it is another version of this program, which speaks protocol {version} and not {PROTOCOL}"),
+        )),
         _ => Ok(()),
     }
 }
@@ -324,22 +349,22 @@ fn same_protocol(greeting: &[u8; 12]) -> io::Result<()> {
 /// Whoever calls at an address, as they come.
 struct Callers {
     port: u16,
-    came: Receiver<(TcpStream, Hello)>,
+    came: Receiver<Result<(TcpStream, Hello)>>,
     over: Arc<AtomicBool>,
 }
 
 impl Callers {
-    /// Listens there.
-    fn at(address: SocketAddr) -> io::Result<Callers> {
+    /// Listens there, and answers with what `hello` makes of the port.
+    fn at(address: SocketAddr, hello: impl FnOnce(u16) -> Hello) -> io::Result<Callers> {
         let listener = TcpListener::bind(address)?;
         listener.set_nonblocking(true)?;
         let (port, (post, came)) = (listener.local_addr()?.port(), channel());
-        let over = Arc::new(AtomicBool::new(false));
+        let (over, hello) = (Arc::new(AtomicBool::new(false)), Arc::new(hello(port)));
         let ended = over.clone();
         thread::Builder::new().name("callers".into()).spawn(move || {
             while !ended.load(Ordering::Relaxed) {
                 match listener.accept() {
-                    Ok((stream, from)) => answer_aside(stream, from, post.clone()),
+                    Ok((stream, from)) => answer_aside(stream, from, hello.clone(), post.clone()),
                     Err(_) => thread::sleep(TICK),
                 }
             }
@@ -347,9 +372,10 @@ impl Callers {
         Ok(Callers { port, came, over })
     }
 
-    /// The next who greeted as this program does.
-    fn next(&self) -> Option<(TcpStream, Hello)> {
-        self.came.try_recv().ok()
+    /// The next who greeted as this program does. Fails if one is of another version, which belongs here as little as it can
+    /// be left out.
+    fn next(&self) -> Result<Option<(TcpStream, Hello)>> {
+        self.came.try_recv().ok().transpose()
     }
 }
 
@@ -360,10 +386,18 @@ impl Drop for Callers {
 }
 
 /// Answers in a thread: one that calls and says nothing must not keep others waiting.
-fn answer_aside(stream: TcpStream, from: SocketAddr, post: Sender<(TcpStream, Hello)>) {
-    let answer = move || match answer(&stream) {
+fn answer_aside(stream: TcpStream, from: SocketAddr, mine: Arc<Hello>, post: Sender<Result<(TcpStream, Hello)>>) {
+    // Answered before it is judged, so that one of another version hears which this is.
+    let answered = move |stream: &TcpStream| {
+        prepare(stream)?;
+        read_greeting(stream, || send_greeting(stream, &mine))
+    };
+    let answer = move || match answered(&stream) {
         // Nobody waits any more where the meeting is over.
-        Ok(hello) => drop(post.send((stream, hello))),
+        Ok(hello) => drop(post.send(Ok((stream, hello)))),
+        Err(e) if e.kind() == ErrorKind::Unsupported => {
+            drop(post.send(Err(Error::Rank(format!("the ranks are not of one run: {from}: {e}")))))
+        }
         Err(e) => tracing::warn!("a connection from {from} is none of this training's: {e}"),
     };
     if let Err(e) = thread::Builder::new().name("caller".into()).spawn(answer) {
@@ -371,24 +405,3 @@ fn answer_aside(stream: TcpStream, from: SocketAddr, post: Sender<(TcpStream, He
     }
 }
 
-fn answer(mut stream: &TcpStream) -> io::Result<Hello> {
-    stream.set_nonblocking(false)?;
-    stream.set_read_timeout(Some(GREETING))?;
-    stream.set_write_timeout(Some(GREETING))?;
-    let mut greeting = [0; 12];
-    stream.read_exact(&mut greeting)?;
-    // Answered before it is judged, so that one of another version hears which this is.
-    if greeting[..8] == MAGIC[..] {
-        stream.write_all(&[&MAGIC[..], &PROTOCOL.to_le_bytes()].concat())?;
-    }
-    same_protocol(&greeting)?;
-    let mut length = [0; 4];
-    stream.read_exact(&mut length)?;
-    let length = u32::from_le_bytes(length);
-    if length > LONGEST {
-        return Err(io::Error::other(format!("its greeting has {length} bytes")));
-    }
-    let mut hello = vec![0; length as usize];
-    stream.read_exact(&mut hello)?;
-    Ok(serde_json::from_slice(&hello)?)
-}

@@ -14,4 +14,5 @@ pub use checkpoint::{Checkpoint, Origin, Progress, RunIdentity, Start, TrainedMo
 pub use config::{ModelSettings, RunConfig, Schedule, TrainSettings};
 pub use memory::Needs;
 pub use steps::{Queued, Steps, Update};
+pub use together::Ingredients;
 pub use trainer::{EpochRecord, Stages, Trainer};

@@ -15,6 +15,9 @@ use crate::span;
 use crate::tensor::Later;
 use crate::trace;
 
+/// How far apart the seeds of the ranks' masks are.
+const RANK_SEED: u64 = 0x9E37_79B9_7F4A_7C15;
+
 /// What batches are made of.
 #[derive(Clone, Copy)]
 pub(super) struct Source<'a> {
@@ -70,7 +73,10 @@ impl Running<'_> {
             eps: settings.eps,
             weight_decay: settings.weight_decay,
         };
-        let noise = Noise { seed: settings.seed, step: progress.step as u32 };
+        // Each rank draws masks of its own: rows at the same place in two parts are of different mentions.
+        let rank = self.steps.group().map_or(0, |group| group.rank() as u64);
+        let seed = settings.seed.wrapping_add(rank.wrapping_mul(RANK_SEED));
+        let noise = Noise { seed, step: progress.step as u32 };
         let update = Update { adamw, number: progress.step + 1, weight: part.weight() };
         let on_device = trace::on_device(self.source.gpu, "training step", "");
         let place = format!("epoch {}, step {}", progress.epoch + 1, progress.step + 1);

@@ -4,9 +4,10 @@
 use serde_json::{Value, json};
 use xxhash_rust::xxh3::Xxh3;
 
-use super::checkpoint::{Checkpoint, Progress, RunIdentity};
+use super::checkpoint::{Checkpoint, Progress, Start};
+use super::config::TrainSettings;
 use super::part::Part;
-use crate::data::Sample;
+use crate::data::{Batcher, Manifest, Sample};
 use crate::device::Gpu;
 use crate::device::cuda::Arithmetic;
 use crate::error::{Error, Result};
@@ -16,38 +17,58 @@ use crate::ops::Moments;
 use crate::parallel::Group;
 use crate::tensor::Tensor;
 
-/// Fails on all ranks unless each has the same model, settings and data, and the same kind of device.
-pub(super) fn agree(
-    group: &Group,
-    (config, run): (&ModelConfig, RunIdentity),
-    (train, valid): (&[Sample], &[Sample]),
-    gpu: Option<&Gpu>,
-    begins: &str,
-) -> Result<()> {
-    group.now("comparing what it trains on");
-    let device = match gpu.map(Gpu::arithmetic) {
-        None => "cpu",
-        Some(Arithmetic::Mixed) => "cuda, mixed arithmetic",
-        Some(Arithmetic::F32) => "cuda, f32 arithmetic",
-    };
-    let mentions = |samples: &[Sample]| {
-        let mut hash = Xxh3::new();
-        for Sample { id, candidates, gold, .. } in samples {
-            hash.update(format!("{id}\n{candidates:?}\n{gold:?}\n").as_bytes());
+/// What a run is made of, as each rank has it.
+#[derive(Clone, Copy, Debug)]
+pub struct Ingredients<'a> {
+    /// The model.
+    pub model: &'a ModelConfig,
+    /// How it is trained.
+    pub settings: &'a TrainSettings,
+    /// How its features were made.
+    pub features: &'a Manifest,
+    /// Checksum of the dataset's files.
+    pub dataset: &'a str,
+    /// Training and validation mentions.
+    pub samples: [&'a [Sample]; 2],
+    /// What computes; `None` is the host.
+    pub gpu: Option<&'a Gpu>,
+    /// Whether it goes on.
+    pub start: Start,
+}
+
+impl Ingredients<'_> {
+    /// Fails on all ranks, and says on each of them which rank differs in what, unless all have the same. Before anything is
+    /// computed or written.
+    pub fn agree(&self, group: &Group) -> Result<()> {
+        group.now("comparing what it trains on");
+        let (ranks, size, mentions) = (group.size(), self.settings.batch_size, self.samples[0].len());
+        if size.min(mentions) < ranks {
+            return Err(Error::invalid(format!(
+                "{ranks} devices share each batch, of batch_size {size}, and there are {mentions} training mentions: not one for \
+                 each; take fewer devices or a larger batch_size"
+            )));
         }
-        json!({"number": samples.len(), "checksum": format!("{:016x}", hash.digest())})
-    };
-    let value = json!({
-        "model": config,
-        "train": run.settings,
-        "features": run.manifest,
-        "dataset": {
-            "checksum": run.provenance.dataset, "train mentions": mentions(train), "validation mentions": mentions(valid),
-        },
-        "device": device,
-        "begins": begins,
-    });
-    group.agree(&value)
+        let device = match self.gpu.map(Gpu::arithmetic) {
+            None => "cpu",
+            Some(Arithmetic::Mixed) => "cuda, mixed arithmetic",
+            Some(Arithmetic::F32) => "cuda, f32 arithmetic",
+        };
+        let mentions = self.samples.map(|samples| {
+            let mut hash = Xxh3::new();
+            for Sample { id, candidates, gold, .. } in samples {
+                hash.update(format!("{id}\n{candidates:?}\n{gold:?}\n").as_bytes());
+            }
+            format!("{} with checksum {:016x}", samples.len(), hash.digest())
+        });
+        group.agree(&json!({
+            "model": self.model,
+            "train": self.settings,
+            "features": self.features,
+            "dataset": {"checksum": self.dataset, "training mentions": mentions[0], "validation mentions": mentions[1]},
+            "device": device,
+            "--resume": self.start != Start::New,
+        }))
+    }
 }
 
 /// The state of rank 0, which alone must have one, on every rank and on the host.
@@ -82,7 +103,7 @@ pub(super) fn share_state(group: &Group, state: Option<Checkpoint>, config: &Mod
 pub(super) fn evaluate_together(
     group: &Group,
     model: &Model,
-    batcher: &crate::data::Batcher,
+    batcher: &Batcher,
     samples: &[Sample],
 ) -> Result<Metrics> {
     let own = &samples[group.part(samples.len())];

@@ -118,13 +118,6 @@ impl<'a> Trainer<'a> {
         }
         let group = steps.group().cloned();
         let ranks = group.as_ref().map_or(1, |group| group.size());
-        if settings.batch_size.min(train.len()) < ranks {
-            let (size, mentions) = (settings.batch_size, train.len());
-            return Err(Error::invalid(format!(
-                "{ranks} devices share each batch, of batch_size {size}, and there are {mentions} training mentions: not one for \
-                 each; take fewer devices or a larger batch_size"
-            )));
-        }
         let needs = Needs::of(&config, &settings, &train, ranks)?;
         needs.check(steps.gpu())?;
         // Without the number of threads: no result depends on it.
@@ -132,10 +125,6 @@ impl<'a> Trainer<'a> {
         let device = if ranks > 1 { format!("{device}, with {} other ranks", ranks - 1) } else { device };
         let provenance = Provenance::new(device, dataset);
         let run = RunIdentity { settings: &settings, manifest: batcher.store().manifest(), provenance: &provenance };
-        if let Some(group) = &group {
-            let begins = if start == Start::New { "anew" } else { "from its last checkpoint (--resume)" };
-            together::agree(group, (&config, run), (&train, &valid), steps.gpu(), begins)?;
-        }
         let mut records = Vec::new();
         let leads = group.as_ref().is_none_or(|group| group.leads());
         let state = match start {
