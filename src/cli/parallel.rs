@@ -7,9 +7,9 @@ use std::time::Duration;
 use anyhow::{bail, ensure};
 use clap::builder::RangedU64ValueParser;
 use fissfuse::Error;
-use fissfuse::device::DeviceChoice;
+use fissfuse::device::{DeviceChoice, Gpu};
 use fissfuse::device::cuda::{count, has_driver};
-use fissfuse::parallel::{Flags, Group, Launcher, Place};
+use fissfuse::parallel::{Board, Exchange, Flags, Group, Launcher, OnDevice, Place, Reduce};
 
 use super::common::{DeviceArgs, at_least_one};
 
@@ -90,15 +90,18 @@ impl ParallelArgs {
     pub fn on_each(
         &self,
         devices: &[DeviceChoice],
-        work: impl Fn(DeviceChoice, Arc<Group>) -> anyhow::Result<()> + Sync,
+        work: impl Fn(DeviceChoice, Team) -> anyhow::Result<()> + Sync,
     ) -> anyhow::Result<()> {
         let places: Vec<String> = devices.iter().map(|device| format!("device {device}")).collect();
         let groups = Group::within(&places, self.deadline())?;
+        let board = Arc::new(Board::new(devices.len()));
         let ended: Vec<anyhow::Result<()>> = thread::scope(|scope| {
             let start = |(device, group): (&DeviceChoice, Group)| {
-                let (work, device) = (&work, *device);
+                let (work, device, board) = (&work, *device, Some(board.clone()));
                 let name = format!("rank {}", group.rank());
-                thread::Builder::new().name(name).spawn_scoped(scope, move || as_rank(group, |group| work(device, group)))
+                thread::Builder::new().name(name).spawn_scoped(scope, move || {
+                    as_rank(group, |group| work(device, Team { group, board }))
+                })
             };
             let threads: Vec<_> = devices.iter().zip(groups).map(start).collect();
             let join = |thread: std::io::Result<thread::ScopedJoinHandle<_>>| match thread?.join() {
@@ -117,9 +120,27 @@ impl ParallelArgs {
     pub fn as_process(
         &self,
         place: &Place,
-        work: impl FnOnce(Arc<Group>) -> anyhow::Result<()>,
+        work: impl FnOnce(Team) -> anyhow::Result<()>,
     ) -> anyhow::Result<()> {
-        as_rank(place.meeting.meet()?, work)
+        as_rank(place.meeting.meet()?, |group| work(Team { group, board: None }))
+    }
+}
+
+/// The ranks that train together.
+pub struct Team {
+    /// What they do together.
+    pub group: Arc<Group>,
+    /// Where they show each other their devices' memory, if they are of one process.
+    board: Option<Arc<Board>>,
+}
+
+impl Team {
+    /// How gradients are added up on this device: the fastest way that there is.
+    pub fn reduce(&self, gpu: Option<&Gpu>) -> anyhow::Result<Box<dyn Reduce>> {
+        Ok(match (gpu, &self.board) {
+            (Some(gpu), Some(board)) => Box::new(OnDevice::of_peers(&self.group, board, gpu)?),
+            _ => Box::new(Exchange::among(&self.group)?),
+        })
     }
 }
 

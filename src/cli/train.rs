@@ -1,7 +1,6 @@
 //! `fissfuse train`
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use anyhow::ensure;
 use fissfuse::bytes::Bytes;
@@ -11,7 +10,7 @@ use fissfuse::device::describe;
 use fissfuse::eval::Metrics;
 use fissfuse::files::{self, FolderLock};
 use fissfuse::interrupt;
-use fissfuse::parallel::{Exchange, Group, Meeting, Reduce};
+use fissfuse::parallel::Meeting;
 use fissfuse::terminal;
 use fissfuse::train::{EpochRecord, Ingredients, Start, Steps, Trainer};
 use indicatif::ProgressBar;
@@ -19,7 +18,7 @@ use indicatif::ProgressBar;
 use super::common::{
     ConfigArgs, DataArgs, DeviceArgs, FeatureMemoryArgs, batcher, list_skipped, progress, report_counts,
 };
-use super::parallel::{self, ParallelArgs, Ranks};
+use super::parallel::{self, ParallelArgs, Ranks, Team};
 use super::paths::{self, Holds};
 use super::trace::TraceArgs;
 
@@ -81,8 +80,8 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         Ranks::Alone => args.trace.around(|| train(&args, &args.parallel.only(&args.device), None)),
         Ranks::Devices(devices) => {
             ensure!(!args.graph, "--graph is for one device: leave it out with --devices");
-            let one = |device, group| {
-                train(&args, &DeviceArgs { device, arithmetic: args.device.arithmetic }, Some(group))
+            let one = |device, team| {
+                train(&args, &DeviceArgs { device, arithmetic: args.device.arithmetic }, Some(team))
             };
             args.trace.around(|| args.parallel.on_each(&devices, one))
         }
@@ -91,7 +90,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
             let Meeting { rank, size, .. } = place.meeting;
             eprintln!("rank {rank} of {size}, as {} says", place.said_by);
             let device = parallel::device_of(&place, &args.parallel.only(&args.device))?;
-            let work = || args.parallel.as_process(&place, |group| train(&args, &device, Some(group)));
+            let work = || args.parallel.as_process(&place, |team| train(&args, &device, Some(team)));
             // One trace, where all write to one folder.
             if rank == 0 { args.trace.around(work) } else { work() }
         }
@@ -99,7 +98,8 @@ pub fn run(args: Args) -> anyhow::Result<()> {
 }
 
 /// Trains on a device, alone or as one rank of a group, of which rank 0 speaks and writes.
-fn train(args: &Args, device: &DeviceArgs, group: Option<Arc<Group>>) -> anyhow::Result<()> {
+fn train(args: &Args, device: &DeviceArgs, team: Option<Team>) -> anyhow::Result<()> {
+    let group = team.as_ref().map(|team| team.group.clone());
     let leads = group.as_ref().is_none_or(|group| group.leads());
     group.iter().for_each(|group| group.now("opening what it trains on"));
     if leads {
@@ -141,11 +141,11 @@ fn train(args: &Args, device: &DeviceArgs, group: Option<Arc<Group>>) -> anyhow:
         }
         false => None,
     };
-    let (steps, way) = match &group {
-        Some(group) => {
-            let reduce = Exchange::among(group)?;
+    let (steps, way) = match &team {
+        Some(team) => {
+            let reduce = team.reduce(gpu.as_ref())?;
             let way = reduce.way();
-            (Steps::together(gpu.as_ref(), group.clone(), Box::new(reduce)), Some(way))
+            (Steps::together(gpu.as_ref(), team.group.clone(), reduce), Some(way))
         }
         None => (Steps::new(gpu.as_ref(), args.graph)?, None),
     };

@@ -59,7 +59,7 @@ pub use pairing::{Groups, Pairing};
 pub use project::Project;
 pub use score::{Operand, Score};
 pub use sequence_pool::{Pooling, SequencePool};
-pub use sum::Sum;
+pub use sum::{Sum, add_on};
 
 use crate::error::{Error, Result};
 use crate::tensor::Tensor;

@@ -100,6 +100,16 @@ impl Group {
         part(of, self.rank(), self.size())
     }
 
+    /// The same of another rank.
+    pub fn part_of(&self, of: usize, rank: usize) -> Range<usize> {
+        part(of, rank, self.size())
+    }
+
+    /// Counts bytes of values that went from rank to rank on this rank's account by another way than messages.
+    pub(super) fn count(&self, bytes: usize) {
+        self.sent.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+
     /// Bytes of values that this rank sent so far, without what messages have beside them.
     pub fn sent(&self) -> u64 {
         self.sent.load(Ordering::Relaxed)
@@ -262,9 +272,9 @@ impl Group {
             Some(link) => self.receive_floats(link, number, mine.len()),
             None => Ok(values[mine.clone()].to_vec()),
         };
-        let mut parts = self.links.iter().map(of);
-        let mut total = parts.next().unwrap_or_else(|| Ok(Vec::new()))?;
-        for theirs in parts {
+        // From zero, as the kernel does: so that a sum of negative zeros has the same sign.
+        let mut total = vec![0.0; mine.len()];
+        for theirs in self.links.iter().map(of) {
             total.iter_mut().zip(&theirs?).for_each(|(sum, value)| *sum += value);
         }
         let number = self.begin();
@@ -279,7 +289,7 @@ impl Group {
             let place = part(rank);
             values[place.clone()].copy_from_slice(&self.receive_floats(link, number, place.len())?);
         }
-        self.sent.fetch_add(sent as u64, Ordering::Relaxed);
+        self.count(sent);
         Ok(())
     }
 }

@@ -8,10 +8,12 @@ mod group;
 mod launch;
 mod link;
 mod meeting;
+mod peers;
 mod reduce;
 
 pub use group::Group;
 pub use launch::{Flags, Launcher, Place};
 pub use link::{Peer, SILENCE};
 pub use meeting::Meeting;
-pub use reduce::{Exchange, Reduce};
+pub use peers::Board;
+pub use reduce::{Exchange, OnDevice, Reduce};

@@ -1,11 +1,14 @@
 //! Adding up gradients over all ranks, while the rest of a step goes on.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::{self, JoinHandle};
 
 use super::group::Group;
+use super::peers::{Board, Peers, room};
 use crate::device::Gpu;
+use crate::device::cuda::{Exposed, Mark};
 use crate::error::{Error, Result};
 use crate::tensor::{Later, Tensor};
 
@@ -19,7 +22,7 @@ pub trait Reduce: Send {
     fn finish(&mut self) -> Result<Vec<Tensor>>;
 
     /// How it goes from rank to rank, in words.
-    fn way(&self) -> &'static str;
+    fn way(&self) -> String;
 }
 
 /// A bucket on its way through the host.
@@ -30,34 +33,64 @@ struct Job {
     gpu: Option<Gpu>,
 }
 
-/// Sums by messages between the ranks ([`Group::sum`]): over TCP, or within a process. What lies on a device is copied to the
-/// host and back.
-pub struct Exchange {
+/// Does buckets one after the other, in a thread of its own: so the others' gradients come in while this rank computes.
+struct Worker<J, R> {
     /// `None` only while it is dropped.
-    jobs: Option<Sender<Job>>,
-    sums: Receiver<Result<Vec<Tensor>>>,
+    jobs: Option<Sender<J>>,
+    done: Receiver<Result<R>>,
     thread: Option<JoinHandle<()>>,
-    way: &'static str,
 }
 
-impl Exchange {
-    /// Among these ranks, by a thread of its own: so the others' gradients come in while this rank computes.
-    pub fn among(group: &Arc<Group>) -> Result<Exchange> {
-        let ((jobs, queue), (post, sums)) = (channel::<Job>(), channel());
-        let way = if group.by_tcp() { "TCP" } else { "copies through the host" };
-        let group = group.clone();
+impl<J: Send + 'static, R: Send + 'static> Worker<J, R> {
+    fn new(mut work: impl FnMut(J) -> Result<R> + Send + 'static) -> Result<Worker<J, R>> {
+        let ((jobs, queue), (post, done)) = (channel::<J>(), channel());
         let work = move || {
             for job in queue {
-                let done = job.run(&group);
-                let failed = done.is_err();
-                if post.send(done).is_err() || failed {
+                let result = work(job);
+                let failed = result.is_err();
+                if post.send(result).is_err() || failed {
                     return;
                 }
             }
         };
         let thread = thread::Builder::new().name("gradients".into()).spawn(work);
         let thread = thread.map_err(|e| Error::Rank(format!("cannot start a thread: {e}")))?;
-        Ok(Exchange { jobs: Some(jobs), sums, thread: Some(thread), way })
+        Ok(Worker { jobs: Some(jobs), done, thread: Some(thread) })
+    }
+
+    fn start(&self, job: J) {
+        // One that ended has said why, which `finish` tells.
+        let _ = self.jobs.as_ref().map(|jobs| jobs.send(job));
+    }
+
+    fn finish(&self) -> Result<R> {
+        self.done.recv().unwrap_or_else(|_| Err(Error::Rank("the thread that adds gradients ended".into())))
+    }
+}
+
+impl<J, R> Drop for Worker<J, R> {
+    fn drop(&mut self) {
+        drop(self.jobs.take());
+        if let Some(thread) = self.thread.take() {
+            // It ends when its queue does, or with the group.
+            let _ = thread.join();
+        }
+    }
+}
+
+/// Sums by messages between the ranks ([`Group::sum`]): over TCP, or within a process. What lies on a device is copied to the
+/// host and back.
+pub struct Exchange {
+    worker: Worker<Job, Vec<Tensor>>,
+    way: &'static str,
+}
+
+impl Exchange {
+    /// Among these ranks.
+    pub fn among(group: &Arc<Group>) -> Result<Exchange> {
+        let way = if group.by_tcp() { "TCP" } else { "copies through the host" };
+        let group = group.clone();
+        Ok(Exchange { worker: Worker::new(move |job: Job| job.run(&group))?, way })
     }
 }
 
@@ -84,26 +117,114 @@ impl Reduce for Exchange {
         let gpu = bucket.iter().find_map(Tensor::gpu).cloned();
         let shapes = bucket.iter().map(|tensor| tensor.shape().to_vec()).collect();
         let values = bucket.into_iter().map(Tensor::later).collect::<Result<_>>()?;
-        // One that ended has said why, which `finish` tells.
-        let _ = self.jobs.as_ref().map(|jobs| jobs.send(Job { shapes, values, gpu }));
+        self.worker.start(Job { shapes, values, gpu });
         Ok(())
     }
 
     fn finish(&mut self) -> Result<Vec<Tensor>> {
-        self.sums.recv().unwrap_or_else(|_| Err(Error::Rank("the thread that adds gradients ended".into())))
+        self.worker.finish()
     }
 
-    fn way(&self) -> &'static str {
-        self.way
+    fn way(&self) -> String {
+        self.way.into()
     }
 }
 
-impl Drop for Exchange {
-    fn drop(&mut self) {
-        drop(self.jobs.take());
-        if let Some(thread) = self.thread.take() {
-            // It ends when its queue does, or with the group.
-            let _ = thread.join();
-        }
+
+/// A bucket in a device's memory.
+pub(super) struct Bucket {
+    /// Its values, which the sums replace.
+    pub values: Arc<Exposed>,
+    /// How many there are.
+    pub len: usize,
+}
+
+/// How devices add up buckets without the host.
+pub(super) trait Way: Send {
+    /// The device, with a stream of its own.
+    fn gpu(&self) -> &Gpu;
+
+    /// Adds up the bucket's values over all ranks, and waits until they are there.
+    fn add(&mut self, bucket: Bucket) -> Result<()>;
+
+    /// In words.
+    fn name(&self) -> String;
+}
+
+/// Tensors that become a bucket in a device's memory, once it has come to the mark.
+struct DeviceJob {
+    tensors: Vec<Tensor>,
+    ready: Option<Mark>,
+    bucket: Bucket,
+}
+
+/// Sums in the devices' memory: the bucket is one array, which goes from device to device as its [`Way`] knows.
+pub struct OnDevice {
+    gpu: Gpu,
+    worker: Worker<DeviceJob, ()>,
+    /// Room for two buckets: while one is copied back, the next is added up.
+    room: [Option<Arc<Exposed>>; 2],
+    under_way: VecDeque<(Arc<Exposed>, Vec<Vec<usize>>)>,
+    started: usize,
+    way: String,
+}
+
+impl OnDevice {
+    /// Among ranks of this process, which show each other their devices' memory on this board.
+    pub fn of_peers(group: &Arc<Group>, board: &Arc<Board>, gpu: &Gpu) -> Result<OnDevice> {
+        OnDevice::by(gpu, Peers::new(group, board, gpu)?)
+    }
+
+    fn by(gpu: &Gpu, mut way: impl Way + 'static) -> Result<OnDevice> {
+        let name = way.name();
+        let work = move |DeviceJob { tensors, ready, bucket }: DeviceJob| {
+            let _span = crate::span!("gradients of all ranks");
+            ready.iter().try_for_each(|ready| way.gpu().wait_for(ready))?;
+            let mut start = 0;
+            for tensor in &tensors {
+                let to = bucket.values.ptr(start, tensor.len())?;
+                Exposed::copy_within(way.gpu(), to, tensor.ptr(), tensor.len())?;
+                start += tensor.len();
+            }
+            way.add(bucket)?;
+            // Not before: their memory is given back in the order of another stream.
+            drop(tensors);
+            Ok(())
+        };
+        let (worker, room) = (Worker::new(work)?, [None, None]);
+        Ok(OnDevice { gpu: gpu.clone(), worker, room, under_way: VecDeque::new(), started: 0, way: name })
+    }
+}
+
+impl Reduce for OnDevice {
+    fn start(&mut self, tensors: Vec<Tensor>) -> Result<()> {
+        let len = tensors.iter().map(Tensor::len).sum();
+        let values = room(&mut self.room[self.started % 2], &self.gpu, len)?;
+        self.started += 1;
+        self.under_way.push_back((values.clone(), tensors.iter().map(|tensor| tensor.shape().to_vec()).collect()));
+        // What was copied back from this room before is done before the mark, too.
+        let ready = self.gpu.mark()?;
+        self.worker.start(DeviceJob { tensors, ready, bucket: Bucket { values, len } });
+        Ok(())
+    }
+
+    fn finish(&mut self) -> Result<Vec<Tensor>> {
+        self.worker.finish()?;
+        let Some((values, shapes)) = self.under_way.pop_front() else {
+            return Err(Error::Rank("no gradients are under way".into()));
+        };
+        let mut start = 0;
+        let tensor = |shape: Vec<usize>| {
+            let len = shape.iter().product();
+            let memory = self.gpu.alloc("gradients", len)?;
+            Exposed::copy_within(&self.gpu, memory.ptr(), values.ptr(start, len)?, len)?;
+            start += len;
+            Tensor::on_device(shape, memory)
+        };
+        shapes.into_iter().map(tensor).collect()
+    }
+
+    fn way(&self) -> String {
+        self.way.clone()
     }
 }

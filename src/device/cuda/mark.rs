@@ -31,6 +31,11 @@ impl Gpu {
 }
 
 impl Mark {
+    /// What the driver knows it by.
+    pub(super) fn event(&self) -> &CudaEvent {
+        &self.event
+    }
+
     /// Whether the device has come to it. Fails if what was queued before failed.
     pub fn is_past(&self) -> Result<bool> {
         self.gpu.bind_first()?;

@@ -15,6 +15,7 @@ mod launches;
 mod mark;
 mod memory;
 mod modules;
+mod peer;
 mod pinned;
 #[cfg(test)]
 mod ptx_version;
@@ -42,6 +43,7 @@ pub use mark::Mark;
 pub use memory::DeviceBuffer;
 use memory::{Ledger, Memory};
 use modules::Modules;
+pub use peer::Exposed;
 pub use pinned::Pinned;
 pub use repeating::{Recorded, Repeating};
 pub use staging::Returning;

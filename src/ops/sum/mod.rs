@@ -3,6 +3,7 @@
 use super::combine::{add_combination, combine_on};
 use super::elementwise;
 use crate::autograd::{Cost, InputGrads, Op};
+use crate::device::Gpu;
 use crate::device::cpu::Buffer;
 use crate::device::cuda::{Ptr, Target};
 use crate::error::{Error, Result};
@@ -15,6 +16,11 @@ const NAME: &str = "sum";
 pub struct Sum {
     /// What each input is multiplied by.
     pub coefficients: Vec<f32>,
+}
+
+/// to = Σ_j parts[j], of arrays of `length` values on a device, added in their order.
+pub fn add_on(gpu: &Gpu, to: Ptr, parts: &[Ptr], length: usize) -> Result<()> {
+    combine_on(gpu, &[Target { at: to, adds: false }], parts, |_, _| 1.0, length)
 }
 
 impl Op for Sum {
