@@ -5,6 +5,7 @@ use std::net::TcpListener;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
+use fissfuse::model::NETWORKS;
 use serde_json::Value;
 
 use crate::support::{World, cusim, fissfuse, fissfuse_on_cusim, half_written, refused, succeed};
@@ -77,7 +78,7 @@ fn train(world: &World, out: &str, more: &[&'static str]) -> Vec<&'static str> {
 #[test]
 fn devices_that_train_together_compute_what_one_does_and_processes_have_the_same_bits() {
     let world = World::encoded();
-    let settings = ["--epochs", "3"];
+    let settings = ["--epochs", "3", "--dropout", "0.3", "--negatives", "3"];
     succeed(&[&train(&world, "one", &settings)[..], &["--device", "cpu"]].concat());
     for ranks in [2, 3] {
         let devices = vec!["cpu"; ranks].join(",");
@@ -96,6 +97,29 @@ fn devices_that_train_together_compute_what_one_does_and_processes_have_the_same
             let [one, several] = [one, &several].map(|record| record["loss"].as_f64().unwrap());
             assert!((one - several).abs() < TOLERANCE * one, "{one} on one device, {several} on {ranks}");
         }
+    }
+}
+
+#[test]
+fn every_model_trains_on_two_devices_as_on_one() {
+    let world = World::encoded();
+    for network in NETWORKS {
+        let name = network.name();
+        let has = |setting: &str| network.settings().contains(&setting);
+        let mut args = vec!["train", "--data", world.arg("data"), "--features", world.arg("features"), "--model", name];
+        args.extend(["--epochs", "1", "--batch-size", "15", "--learning-rate", "1e-3"]);
+        args.extend(["--d", "16"].into_iter().filter(|_| has("d")));
+        args.extend(["--dropout", "0.2"].into_iter().filter(|_| has("dropout")));
+        let with = |out: &str, device: [&'static str; 2]| {
+            succeed(&[&args[..], &["--out", world.arg(out)], &device].concat());
+            records(&world, out)
+        };
+        let [one, two] = [["--device", "cpu"], ["--devices", "cpu,cpu"]].map(|device| {
+            let out = format!("{name}{}", device[0]);
+            with(&out, device)
+        });
+        let [one, two] = [one, two].map(|records| records.iter().map(|r| r["loss"].as_f64().unwrap()).sum::<f64>());
+        assert!((one - two).abs() <= TOLERANCE * one, "{name}: {one} on one device, {two} on two");
     }
 }
 

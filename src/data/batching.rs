@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::fmt;
+use std::ops::Range;
 use std::sync::Arc;
 
 use clap::ValueEnum;
@@ -165,23 +166,29 @@ impl Batcher {
 
     /// A batch of samples. Each distinct entity is computed once, however many mentions list it.
     pub fn batch(&self, samples: &[Sample]) -> Result<Batch> {
-        let mut place: HashMap<u32, u32> = HashMap::new();
-        let mut entities = Vec::new();
-        let (mut left, mut right, mut gold) = (Vec::new(), Vec::new(), Vec::new());
-        for (mention, sample) in samples.iter().enumerate() {
-            gold.extend(sample.gold.map(|at| left.len() as u32 + at));
-            for &candidate in &sample.candidates {
-                let next = entities.len() as u32;
-                right.push(*place.entry(candidate).or_insert_with(|| {
-                    entities.push(candidate);
-                    next
-                }));
-                left.push(mention as u32);
-            }
-        }
+        let Pairs { left, right, gold, entities } = Pairs::of(samples);
         let (mentions, pairs) = (samples.iter().map(|s| s.item).collect::<Vec<_>>(), left.len());
         let (mention, entity) = (self.side(&mentions, mentions.len())?, self.side(&self.items(&entities)?, pairs)?);
         Batch::new(mention, entity, Pairing::new(left, samples.len(), right, entities.len())?, gold)
+    }
+
+    /// A batch of some of these samples that knows its place in the batch of all: what depends on places, such as which values
+    /// dropout zeroes, is for each mention and entity as it is there.
+    pub fn part_of_batch(&self, samples: &[Sample], part: Range<usize>) -> Result<Batch> {
+        let all = Pairs::of(samples).entities;
+        let place: HashMap<u32, u32> = all.iter().copied().zip(0..).collect();
+        let Pairs { left, right, gold, entities } = Pairs::of(&samples[part.clone()]);
+        let chosen = [
+            (part.start as u32..part.end as u32).collect::<Vec<_>>(),
+            entities.iter().map(|entity| place[entity]).collect(),
+        ];
+        let items = [samples.iter().map(|s| s.item).collect::<Vec<_>>(), self.items(&all)?];
+        let side = |which: usize, uses: usize| {
+            let (texts, images): (Vec<u32>, Vec<u32>) = items[which].iter().map(|i| (i.text, i.image)).unzip();
+            self.store.side_part([&texts, &images], &chosen[which], uses)
+        };
+        let (mention, entity) = (side(0, part.len())?, side(1, left.len())?);
+        Batch::new(mention, entity, Pairing::new(left, part.len(), right, entities.len())?, gold)
     }
 
     /// Features of the stand-in for a missing image.
@@ -197,6 +204,37 @@ impl Batcher {
         let texts: Vec<u32> = items.iter().map(|i| i.text).collect();
         let images: Vec<u32> = items.iter().map(|i| i.image).collect();
         self.store.side(&texts, &images, uses)
+    }
+}
+
+/// Pairs of mentions and candidates.
+#[derive(Default)]
+struct Pairs {
+    /// The mention of each pair, and its candidate's place among the entities.
+    left: Vec<u32>,
+    right: Vec<u32>,
+    /// The pair of each mention's gold entity.
+    gold: Vec<u32>,
+    /// Each entity once, in the order in which they come.
+    entities: Vec<u32>,
+}
+
+impl Pairs {
+    fn of(samples: &[Sample]) -> Pairs {
+        let mut place: HashMap<u32, u32> = HashMap::new();
+        let Pairs { mut left, mut right, mut gold, mut entities } = Pairs::default();
+        for (mention, sample) in samples.iter().enumerate() {
+            gold.extend(sample.gold.map(|at| left.len() as u32 + at));
+            for &candidate in &sample.candidates {
+                let next = entities.len() as u32;
+                right.push(*place.entry(candidate).or_insert_with(|| {
+                    entities.push(candidate);
+                    next
+                }));
+                left.push(mention as u32);
+            }
+        }
+        Pairs { left, right, gold, entities }
     }
 }
 

@@ -94,6 +94,7 @@ impl Batch {
     /// All arrays of numbers that kernels will be given.
     fn arrays(&self) -> Vec<&Indices> {
         let mut arrays: Vec<&Indices> = self.features().map(FeatureRows::numbers).collect();
+        arrays.extend(self.features().filter_map(FeatureRows::places));
         arrays.extend(self.modalities().map(|modality| modality.sequences.offsets()));
         arrays.extend(self.starts.iter().flat_map(|Starts { mention, entity }| [mention, entity]));
         arrays.extend(self.pairs.arrays());

@@ -36,14 +36,16 @@ impl Layers<'_> {
         let weights = of.iter().map(|of| Ok(self.vars.group(&of.name, layers)?.to_vec()));
         let weights: Vec<Vec<&Var>> = weights.collect::<Result<_>>()?;
         let projected = self.tape.apply_all(of.iter().map(op).collect(), &weights)?;
-        of.iter().zip(projected).map(|(of, x)| self.dropout(x, noise, of.stream)).collect()
+        of.iter().zip(projected).map(|(of, x)| self.dropout(x, of.features, noise, of.stream)).collect()
     }
 
-    /// Dropout of the configuration's probability; without noise nothing is dropped. Each use of a step needs its own stream.
-    pub fn dropout(&self, x: Var, noise: Option<Noise>, stream: u32) -> Result<Var> {
+    /// Dropout of the configuration's probability; without noise nothing is dropped. Each use of a step needs its own stream;
+    /// x has a row of each of `rows`.
+    pub fn dropout(&self, x: Var, rows: &FeatureRows, noise: Option<Noise>, stream: u32) -> Result<Var> {
         match noise {
             Some(Noise { seed, step }) if self.config.dropout > 0.0 => {
-                let op = Dropout { p: self.config.dropout, seed, stream: (step, stream) };
+                let (p, places) = (self.config.dropout, rows.places().cloned());
+                let op = Dropout { p, seed, stream: (step, stream), places };
                 self.tape.apply(op, &[&x])
             }
             _ => Ok(x),
@@ -109,7 +111,7 @@ impl Layers<'_> {
         (noise, stream): (Option<Noise>, u32),
     ) -> Result<Var> {
         let out = self.linear(name, &[&self.features(rows)?], activation)?;
-        self.dropout(out, noise, stream)
+        self.dropout(out, rows, noise, stream)
     }
 
     /// Layer normalization.

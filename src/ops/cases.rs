@@ -79,6 +79,7 @@ pub fn small() -> Result<Vec<Case>> {
         cases.push(draw.cross_entropy(mentions, candidates)?);
     }
     cases.push(draw.dropout(257, 33));
+    cases.push(draw.dropout_of_part(129, 33));
     cases.extend(dense::small()?);
     cases.extend(elementwise::small()?);
     cases.extend(together::small()?);
@@ -252,6 +253,14 @@ impl Draw {
 
     fn dropout(&mut self, rows: usize, width: usize) -> Case {
         let inputs = vec![self.tensor(&[rows, width])];
-        Case::new(format!("{rows} x {width}"), inputs, || Dropout { p: 0.3, seed: 5, stream: (1, 2) })
+        Case::new(format!("{rows} x {width}"), inputs, || Dropout { p: 0.3, seed: 5, stream: (1, 2), places: None })
+    }
+
+    /// Every third row of an array.
+    fn dropout_of_part(&mut self, rows: usize, width: usize) -> Case {
+        let (inputs, places) = (vec![self.tensor(&[rows, width])], (0..rows as u32).map(|row| 3 * row + 1).collect());
+        let places: Indices = places;
+        let op = move || Dropout { p: 0.3, seed: 5, stream: (1, 2), places: Some(places.clone()) };
+        Case::new(format!("{rows} x {width} of more rows"), inputs, op)
     }
 }

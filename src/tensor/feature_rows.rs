@@ -16,6 +16,7 @@ pub struct FeatureRows {
     pub rows: Indices,
     /// A copy of them alone on a device, for tables that do not stay there.
     staged: Arc<OnceLock<Staged>>,
+    places: Option<Indices>,
 }
 
 #[derive(Debug)]
@@ -28,7 +29,17 @@ struct Staged {
 impl FeatureRows {
     /// These rows of a table.
     pub fn new(table: Arc<RowTable>, rows: impl Into<Indices>) -> FeatureRows {
-        FeatureRows { table, rows: rows.into(), staged: Arc::default() }
+        FeatureRows { table, rows: rows.into(), staged: Arc::default(), places: None }
+    }
+
+    /// The same as a part of more rows, among which they stand at these places.
+    pub fn at(self, places: impl Into<Indices>) -> FeatureRows {
+        FeatureRows { places: Some(places.into()), ..self }
+    }
+
+    /// Where they stand among the rows that they are a part of; `None` if they are all of them.
+    pub fn places(&self) -> Option<&Indices> {
+        self.places.as_ref()
     }
 
     /// Number of rows.

@@ -15,9 +15,6 @@ use crate::span;
 use crate::tensor::Later;
 use crate::trace;
 
-/// How far apart the seeds of the ranks' masks are.
-const RANK_SEED: u64 = 0x9E37_79B9_7F4A_7C15;
-
 /// What batches are made of.
 #[derive(Clone, Copy)]
 pub(super) struct Source<'a> {
@@ -27,18 +24,24 @@ pub(super) struct Source<'a> {
     pub gpu: Option<&'a Gpu>,
     /// From 0.
     pub epoch: usize,
+    /// Whether it matters where in a batch a mention stands.
+    pub noisy: bool,
 }
 
 impl Source<'_> {
     /// This rank's part of the batch of these training samples, on its way to the device.
-    pub fn batch(&self, Part { members, .. }: Part) -> Result<Batch> {
+    pub fn batch(&self, part: Part) -> Result<Batch> {
         let _span = span!("batch");
         let TrainSettings { negatives, seed, .. } = *self.settings;
         let sample = |&i: &usize| match negatives {
             0 => self.train[i].clone(),
             n => self.train[i].with_negatives(n, seed, (self.epoch * self.train.len() + i) as u64),
         };
-        let batch = self.batcher.batch(&members.iter().map(sample).collect::<Vec<_>>())?;
+        let samples = |members: &[usize]| members.iter().map(sample).collect::<Vec<_>>();
+        let batch = match self.noisy && !part.is_whole() {
+            true => self.batcher.part_of_batch(&samples(part.batch), part.start..part.end)?,
+            false => self.batcher.batch(&samples(part.members()))?,
+        };
         if let Some(gpu) = self.gpu {
             batch.stage(gpu)?;
         }
@@ -73,10 +76,7 @@ impl Running<'_> {
             eps: settings.eps,
             weight_decay: settings.weight_decay,
         };
-        // Each rank draws masks of its own: rows at the same place in two parts are of different mentions.
-        let rank = self.steps.group().map_or(0, |group| group.rank() as u64);
-        let seed = settings.seed.wrapping_add(rank.wrapping_mul(RANK_SEED));
-        let noise = Noise { seed, step: progress.step as u32 };
+        let noise = Noise { seed: settings.seed, step: progress.step as u32 };
         let update = Update { adamw, number: progress.step + 1, weight: part.weight() };
         let on_device = trace::on_device(self.source.gpu, "training step", "");
         let place = format!("epoch {}, step {}", progress.epoch + 1, progress.step + 1);
@@ -85,7 +85,7 @@ impl Running<'_> {
         drop(on_device);
         progress.batch += 1;
         progress.step += 1;
-        let before = self.pending.replace(Pending { queued, mentions: part.of, place });
+        let before = self.pending.replace(Pending { queued, mentions: part.batch.len(), place });
         if let Some(before) = before {
             *self.asked |= before.settle(progress)?;
         }

@@ -307,7 +307,8 @@ impl<'a> Trainer<'a> {
     fn split<'s>(&'s mut self, gpu: Option<&'s Gpu>) -> Running<'s> {
         let steps_of_run = (self.settings.epochs as u64).saturating_mul(self.batches() as u64);
         let (epoch, settings) = (self.state.progress.epoch, &self.settings);
-        let source = Source { batcher: self.batcher, train: &self.train, settings, gpu, epoch };
+        let noisy = self.state.model.config().dropout > 0.0;
+        let source = Source { batcher: self.batcher, train: &self.train, settings, gpu, epoch, noisy };
         let (state, steps, pending) = (&mut self.state, &mut self.steps, &mut self.pending);
         Running { source, state, steps, pending, asked: &mut self.asked, steps_of_run }
     }

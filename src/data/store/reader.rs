@@ -89,6 +89,24 @@ impl Column {
         Ok(())
     }
 
+    /// Features of those of `whole` that are chosen, as a part of them.
+    fn select_part(&self, whole: &[u32], chosen: &[u32], textbook: Textbook) -> Result<Modality> {
+        let items: Vec<u32> = chosen.iter().map(|&place| whole[place as usize]).collect();
+        let mut starts = Vec::with_capacity(whole.len());
+        let mut rows = 0;
+        for &item in whole {
+            starts.push(rows);
+            rows += self.ranges[item as usize].1;
+        }
+        let of = |(&place, &item): (&u32, &u32)| {
+            let start = starts[place as usize];
+            start..start + self.ranges[item as usize].1
+        };
+        let places: Indices = chosen.iter().zip(&items).flat_map(of).collect();
+        let Modality { tokens, sequences, global } = self.select(&items, textbook)?;
+        Ok(Modality { tokens: tokens.at(places), sequences, global: global.at(chosen.to_vec()) })
+    }
+
     fn select(&self, items: &[u32], textbook: Textbook) -> Result<Modality> {
         self.check(items)?;
         let range = |&item: &u32| self.ranges[item as usize];
@@ -145,6 +163,15 @@ impl FeatureStore {
         Ok(Side {
             text: self.text.select(texts, Textbook { sequences: uses, length: max_tokens })?,
             image: self.image.select(images, Textbook { sequences: uses, length: patches })?,
+        })
+    }
+
+    /// The same of the chosen ones among them, as a part of all.
+    pub fn side_part(&self, [texts, images]: [&[u32]; 2], chosen: &[u32], uses: usize) -> Result<Side> {
+        let Manifest { max_tokens, patches, .. } = self.manifest;
+        Ok(Side {
+            text: self.text.select_part(texts, chosen, Textbook { sequences: uses, length: max_tokens })?,
+            image: self.image.select_part(images, chosen, Textbook { sequences: uses, length: patches })?,
         })
     }
 }

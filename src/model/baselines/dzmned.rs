@@ -49,7 +49,7 @@ impl Network for Dzmned {
         let tanh = Some(Activation::Tanh);
         let context = layers.linear_of("context", &m.text.global, tanh, (noise, 0))?;
         let words = layers.pool(&m.text.sequences, Pooling::Mean, &layers.features(&m.text.tokens)?)?;
-        let words = layers.dropout(layers.linear("words", &[&words], tanh)?, noise, 1)?;
+        let words = layers.dropout(layers.linear("words", &[&words], tanh)?, &m.text.global, noise, 1)?;
         let image = layers.linear_of("image", &m.image.global, tanh, (noise, 2))?;
         let weights = layers.linear("attention", &[&context, &words, &image], Some(Activation::Sigmoid))?;
         let fused = layers.tape.apply(Mix, &[&weights, &context, &words, &image])?;

@@ -64,7 +64,7 @@ impl Network for Ghmfc {
         let weights = layers.linear("mix", &[&by_text, &by_image], None)?;
         let mention = layers.tape.apply(Mix, &[&weights, &by_text, &by_image])?;
         let words = layers.pool(&e.text.sequences, Pooling::Mean, &layers.features(&e.text.tokens)?)?;
-        let entity = layers.dropout(layers.linear("entity", &[&words], None)?, noise, 2)?;
+        let entity = layers.dropout(layers.linear("entity", &[&words], None)?, &e.text.global, noise, 2)?;
         layers.cosine(&batch.pairs, Operand::Item, &mention, &entity)
     }
 }

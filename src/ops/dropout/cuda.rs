@@ -12,7 +12,9 @@ use crate::error::Result;
 struct Args {
     x: Ptr,
     out: Ptr,
+    places: Ptr,
     length: i64,
+    width: i64,
     key: [u32; 2],
     stream: [u32; 2],
     threshold: u32,
@@ -22,12 +24,14 @@ struct Args {
 }
 
 impl Dropout {
-    /// x, masked and scaled.
-    pub(super) fn masked_on(&self, gpu: &Gpu, x: Ptr, length: usize, out: Target) -> Result<()> {
+    /// x, masked and scaled; in rows of this width.
+    pub(super) fn masked_on(&self, gpu: &Gpu, (x, width): (Ptr, usize), length: usize, out: Target) -> Result<()> {
         let args = Args {
             x,
             out: out.at,
+            places: self.places.as_ref().map_or(Ok(Ptr::NULL), |places| places.on(gpu))?,
             length: length as i64,
+            width: width as i64,
             key: [self.seed as u32, (self.seed >> 32) as u32],
             stream: [self.stream.0, self.stream.1],
             threshold: self.threshold(),
