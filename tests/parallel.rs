@@ -82,8 +82,12 @@ fn devices_that_train_together_compute_what_one_does_and_processes_have_the_same
     succeed(&[&train(&world, "one", &settings)[..], &["--device", "cpu"]].concat());
     for ranks in [2, 3] {
         let devices = vec!["cpu"; ranks].join(",");
-        let printed = succeed(&[&train(&world, &format!("threads{ranks}"), &settings)[..], &["--devices", &devices]].concat());
-        assert!(printed.contains(&format!("{ranks} devices train together; gradients go by copies")), "{printed}");
+        let printed =
+            succeed(&[&train(&world, &format!("threads{ranks}"), &settings)[..], &["--devices", &devices]].concat());
+        assert!(
+            printed.contains(&format!("{ranks} devices train together; gradients go by the host's memory")),
+            "{printed}"
+        );
         let outputs = together(&train(&world, &format!("processes{ranks}"), &settings), ranks);
         assert!(outputs[1..].iter().all(|output| output.stdout.is_empty()));
         assert!(String::from_utf8_lossy(&outputs[0].stdout).contains("gradients go by TCP"));
@@ -327,7 +331,9 @@ fn callers_of_other_versions_are_refused_and_strangers_ignored() {
     refused(&called_by(&world, &hello(1, of(0, 2, &program))), &["says that it is rank 0"]);
     refused(&called_by(&world, &hello(1, of(2, 2, &program))), &["is beyond the 2 that there are"]);
     // Those who speak something else are nobody's rank: the world stays incomplete.
-    for stranger in [&b"GET / HTTP/1.1\r\n\r\n"[..], b"fissfuse\x01\0\0\0\xff\xff\xff\xff", b"fissfuse\x01\0\0\0\x02\0\0\0{}"] {
+    for stranger in
+        [&b"GET / HTTP/1.1\r\n\r\n"[..], b"fissfuse\x01\0\0\0\xff\xff\xff\xff", b"fissfuse\x01\0\0\0\x02\0\0\0{}"]
+    {
         refused(&called_by(&world, stranger), &["is none of this training's", "did not come"]);
     }
     assert!(!world.path("model").exists());
@@ -361,7 +367,13 @@ fn launchers_are_understood_and_contradictions_refused() {
         command
     };
     let torchrun = |rank: &'static str| {
-        with(&[("RANK", rank), ("WORLD_SIZE", "2"), ("LOCAL_RANK", rank), ("MASTER_ADDR", "localhost"), ("MASTER_PORT", port)])
+        with(&[
+            ("RANK", rank),
+            ("WORLD_SIZE", "2"),
+            ("LOCAL_RANK", rank),
+            ("MASTER_ADDR", "localhost"),
+            ("MASTER_PORT", port),
+        ])
     };
     let outputs = ended(started(vec![torchrun("0"), torchrun("1")]));
     outputs.iter().for_each(|output| assert!(output.status.success(), "{}", errors(output)));
@@ -380,7 +392,10 @@ fn launchers_are_understood_and_contradictions_refused() {
         command.envs(devices.get_envs().filter_map(|(name, value)| Some((name.to_owned(), value?.to_owned()))));
         command
     };
-    refused(&devices.output().unwrap(), &["torchrun says that this is one of 2 processes", "--device instead of --devices"]);
+    refused(
+        &devices.output().unwrap(),
+        &["torchrun says that this is one of 2 processes", "--device instead of --devices"],
+    );
     let devices = |named: &'static str| [&args[..at], &["--devices", named]].concat();
     crate::support::refuse(&devices("cpu,auto"), &["auto names no device"]);
     crate::support::refuse(&devices("cuda:0,cuda:0"), &["cuda:0 is named twice"]);
@@ -390,39 +405,83 @@ fn launchers_are_understood_and_contradictions_refused() {
 }
 
 #[test]
-fn two_devices_compute_what_one_does_and_peer_copies_have_the_bits_of_messages() {
+fn two_devices_compute_what_one_does_and_nccl_peer_copies_and_messages_have_the_same_bits() {
     let world = World::encoded();
-    let settings = ["--epochs", "2", "--arithmetic", "f32"];
-    let on = |out: &str, devices: [&str; 2]| {
+    let folder = cusim();
+    let nccl = folder.path().join("libcuda.so.1").to_str().unwrap().to_string();
+    let settings = ["--epochs", "2", "--arithmetic", "f32", "--dropout", "0.3"];
+    let run = |out: &str, devices: [&str; 2], nccl: &str| {
         let args = [&train(&world, out, &settings)[..], &devices].concat();
-        let output = fissfuse_on_cusim(&args, &[("CUSIM_DEVICES", "2"), ("CUSIM_CHECK", "all")]);
+        let checks = [("CUSIM_DEVICES", "2"), ("CUSIM_CHECK", "all"), ("CUSIM_ASYNC", "late"), ("FISSFUSE_NCCL", nccl)];
+        let output = fissfuse_on_cusim(&args, &checks);
         let errors = errors(&output);
         assert!(output.status.success() && !errors.contains("cusim: ["), "{errors}");
         String::from_utf8(output.stdout).unwrap()
     };
-    let one = on("one", ["--device", "cuda"]);
-    let printed = on("peers", ["--devices", "cuda:0,cuda:1"]);
-    assert!(printed.contains("2 devices train together; gradients go by copies from device to device (peer"), "{printed}");
+    let both = ["--devices", "cuda:0,cuda:1"];
+    let one = run("one", ["--device", "cuda"], "off");
+    let printed = [run("peers", both, "off"), run("nccl", both, &nccl)];
+    let peers = "2 devices train together; gradients go by copies from device to device (peer access) (not by NCCL: of rank 0, \
+                 FISSFUSE_NCCL is off)";
+    assert!(printed[0].contains(peers), "{}", printed[0]);
+    assert!(printed[1].contains("gradients go by NCCL 2.21.5\n"), "{}", printed[1]);
     // 2 (n - 1) / n of the gradients, of 8 steps, and of seven numbers beside them in each: six losses and a flag.
     let parameters: usize = one.split(' ').next().unwrap().parse().unwrap();
-    let sent = 8 * 4 * (parameters + 7);
-    assert!(printed.contains(&format!("gradients: {} sent", fissfuse::bytes::Bytes(sent as u64))), "{sent}: {printed}");
-    let folder = cusim();
+    let sent = fissfuse::bytes::Bytes(8 * 4 * (parameters + 7) as u64);
+    assert!(printed.iter().all(|said| said.contains(&format!("gradients: {sent} sent"))), "{sent}: {printed:?}");
     let (args, master) = (train(&world, "tcp", &settings), free_port());
     let rank = |rank: usize| {
         let mut command = fissfuse(&args);
-        let place = ["--rank", &rank.to_string(), "--world", "2", "--master", &master, "--device", "cuda"].map(String::from);
-        command.args(place).env("LD_LIBRARY_PATH", folder.path()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let place =
+            ["--rank", &rank.to_string(), "--world", "2", "--master", &master, "--device", "cuda"].map(String::from);
+        // Of another process's devices this library does not know.
+        command.args(place).env("LD_LIBRARY_PATH", folder.path());
+        command.env("FISSFUSE_NCCL", &nccl).env("CUSIM_NCCL_WAIT", "1");
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
         command
     };
-    for output in ended(started(vec![rank(0), rank(1)])) {
-        assert!(output.status.success(), "{}", errors(&output));
-    }
+    let outputs = ended(started(vec![rank(0), rank(1)]));
+    outputs.iter().for_each(|output| assert!(output.status.success(), "{}", errors(output)));
+    let printed = String::from_utf8_lossy(&outputs[0].stdout).into_owned();
+    assert!(printed.contains("gradients go by TCP (not by NCCL: NCCL 2.21.5: joining the ranks: "), "{printed}");
     let of = |folder: &str| weights(&world, &format!("{folder}/last.safetensors"));
-    assert!(of("peers") == of("tcp"));
+    assert!(of("peers") == of("tcp") && of("peers") == of("nccl"));
     assert_eq!(records(&world, "peers"), records(&world, "tcp"));
+    assert_eq!(records(&world, "peers"), records(&world, "nccl"));
     for (one, two) in records(&world, "one").iter().zip(records(&world, "peers")) {
         let [one, two] = [one, &two].map(|record| record["loss"].as_f64().unwrap());
         assert!((one - two).abs() < TOLERANCE * one, "{one} on one device, {two} on two");
     }
+}
+
+#[test]
+fn a_library_of_nccls_name_that_is_none_or_fails_is_a_reason_or_an_error_and_never_a_panic() {
+    let world = World::encoded();
+    let folder = cusim();
+    let real = folder.path().join("libcuda.so.1").to_str().unwrap().to_string();
+    fs::write(world.path("text.so"), "no library").unwrap();
+    let args = [&train(&world, "model", &["--epochs", "1"])[..], &["--devices", "cuda:0,cuda:1,cuda:2"]].concat();
+    let run = |nccl: &str, more: (&str, &str)| {
+        fissfuse_on_cusim(&args, &[("CUSIM_DEVICES", "3"), ("FISSFUSE_NCCL", nccl), more])
+    };
+    let other = std::env::current_exe().unwrap();
+    for (library, says) in [
+        ("", "libnccl.so.2 cannot be loaded"),
+        ("/no/such/libnccl.so.2", "/no/such/libnccl.so.2 cannot be loaded"),
+        (world.arg("text.so"), "text.so cannot be loaded"),
+        (other.to_str().unwrap(), "cannot be loaded"),
+    ] {
+        let output = run(library, ("CUSIM_CHECK", "mem"));
+        let printed = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(output.status.success(), "{}", errors(&output));
+        assert!(printed.contains("not by NCCL: of rank 0") && printed.contains(says), "{library}: {printed}");
+        fs::remove_dir_all(world.path("model")).unwrap();
+    }
+    // Group 7 of three ranks, two in each bucket: in the second step.
+    let start = Instant::now();
+    refused(
+        &run(&real, ("CUSIM_NCCL_FAIL", "7")),
+        &["cusim: [nccl] this group fails", "NCCL 2.21.5: sending gradients: "],
+    );
+    assert!(start.elapsed() < Duration::from_secs(10), "{:?}", start.elapsed());
 }

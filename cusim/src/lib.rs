@@ -14,5 +14,7 @@ pub mod machine;
 pub mod math;
 pub mod mem;
 pub mod module;
+#[allow(non_snake_case, reason = "NCCL's names")]
+pub mod nccl;
 pub mod ptx;
 pub mod sandbox;

@@ -7,9 +7,9 @@ use std::time::Duration;
 use anyhow::{bail, ensure};
 use clap::builder::RangedU64ValueParser;
 use fissfuse::Error;
-use fissfuse::device::{DeviceChoice, Gpu};
 use fissfuse::device::cuda::{count, has_driver};
-use fissfuse::parallel::{Board, Exchange, Flags, Group, Launcher, OnDevice, Place, Reduce};
+use fissfuse::device::{DeviceChoice, Gpu};
+use fissfuse::parallel::{Board, Flags, Group, Launcher, Place, Reduce, reduce};
 
 use super::common::{DeviceArgs, at_least_one};
 
@@ -55,8 +55,7 @@ pub enum Ranks {
 impl ParallelArgs {
     /// What the flags and the launcher's variables say.
     pub fn ranks(&self) -> anyhow::Result<Ranks> {
-        let flags =
-            Flags { rank: self.rank, world: self.world, master: self.master.clone(), launcher: self.launcher };
+        let flags = Flags { rank: self.rank, world: self.world, master: self.master.clone(), launcher: self.launcher };
         let variable = |name: &str| std::env::var(name).ok();
         let place = Place::of(&flags, self.deadline(), &variable)?;
         for (at, device) in self.devices.iter().enumerate() {
@@ -99,9 +98,9 @@ impl ParallelArgs {
             let start = |(device, group): (&DeviceChoice, Group)| {
                 let (work, device, board) = (&work, *device, Some(board.clone()));
                 let name = format!("rank {}", group.rank());
-                thread::Builder::new().name(name).spawn_scoped(scope, move || {
-                    as_rank(group, |group| work(device, Team { group, board }))
-                })
+                thread::Builder::new()
+                    .name(name)
+                    .spawn_scoped(scope, move || as_rank(group, |group| work(device, Team { group, board })))
             };
             let threads: Vec<_> = devices.iter().zip(groups).map(start).collect();
             let join = |thread: std::io::Result<thread::ScopedJoinHandle<_>>| match thread?.join() {
@@ -117,11 +116,7 @@ impl ParallelArgs {
     }
 
     /// Runs this process's rank, once all are there.
-    pub fn as_process(
-        &self,
-        place: &Place,
-        work: impl FnOnce(Team) -> anyhow::Result<()>,
-    ) -> anyhow::Result<()> {
+    pub fn as_process(&self, place: &Place, work: impl FnOnce(Team) -> anyhow::Result<()>) -> anyhow::Result<()> {
         as_rank(place.meeting.meet()?, |group| work(Team { group, board: None }))
     }
 }
@@ -137,10 +132,7 @@ pub struct Team {
 impl Team {
     /// How gradients are added up on this device: the fastest way that there is.
     pub fn reduce(&self, gpu: Option<&Gpu>) -> anyhow::Result<Box<dyn Reduce>> {
-        Ok(match (gpu, &self.board) {
-            (Some(gpu), Some(board)) => Box::new(OnDevice::of_peers(&self.group, board, gpu)?),
-            _ => Box::new(Exchange::among(&self.group)?),
-        })
+        Ok(reduce(&self.group, self.board.as_ref(), gpu)?)
     }
 }
 

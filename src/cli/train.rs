@@ -80,9 +80,8 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         Ranks::Alone => args.trace.around(|| train(&args, &args.parallel.only(&args.device), None)),
         Ranks::Devices(devices) => {
             ensure!(!args.graph, "--graph is for one device: leave it out with --devices");
-            let one = |device, team| {
-                train(&args, &DeviceArgs { device, arithmetic: args.device.arithmetic }, Some(team))
-            };
+            let one =
+                |device, team| train(&args, &DeviceArgs { device, arithmetic: args.device.arithmetic }, Some(team));
             args.trace.around(|| args.parallel.on_each(&devices, one))
         }
         Ranks::Process(place) => {

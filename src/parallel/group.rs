@@ -62,8 +62,7 @@ impl Group {
     /// Ranks of one process, which compute at these places.
     pub fn within(places: &[String], deadline: Duration) -> Result<Vec<Group>> {
         let peer = |rank: usize| Peer { rank, place: places[rank].clone() };
-        let mut links: Vec<Vec<Option<Link>>> =
-            places.iter().map(|_| places.iter().map(|_| None).collect()).collect();
+        let mut links: Vec<Vec<Option<Link>>> = places.iter().map(|_| places.iter().map(|_| None).collect()).collect();
         for one in 0..places.len() {
             for other in one + 1..places.len() {
                 let [to_other, to_one] = Link::within(peer(one), peer(other));
@@ -73,6 +72,16 @@ impl Group {
         let fate = Arc::new(Fate::default());
         let group = |(rank, links)| Group::new(peer(rank), links, fate.clone(), deadline);
         links.into_iter().enumerate().map(group).collect()
+    }
+
+    /// How long a rank waits for another.
+    pub fn deadline(&self) -> Duration {
+        self.deadline
+    }
+
+    /// Fails if a rank was lost or failed.
+    pub fn check(&self) -> Result<()> {
+        self.fate.reason().map_or(Ok(()), |why| Err(self.lost(&why)))
     }
 
     /// This rank's number.
@@ -183,7 +192,10 @@ impl Group {
                     return Err(self.failed(&format!("{} ended before the others", link.peer)));
                 }
                 Some(message) => {
-                    let why = format!("{} is at {}, not at {number}: the ranks do not do the same", link.peer, message.number);
+                    let why = format!(
+                        "{} is at {}, not at {number}: the ranks do not do the same",
+                        link.peer, message.number
+                    );
                     return Err(self.failed(&why));
                 }
                 None => {}
@@ -206,7 +218,8 @@ impl Group {
         match bytes.len() == 4 * count {
             true => Ok(bytemuck::pod_collect_to_vec(&bytes)),
             false => {
-                let why = format!("{} sent {} bytes, not {count} values: its model has another size", link.peer, bytes.len());
+                let why =
+                    format!("{} sent {} bytes, not {count} values: its model has another size", link.peer, bytes.len());
                 Err(self.failed(&why))
             }
         }
@@ -345,7 +358,8 @@ mod tests {
     fn sums_have_the_bits_of_adding_in_the_order_of_the_ranks_and_move_what_the_formula_says() {
         for (size, len) in [(1, 10), (2, 1000), (3, 7), (4, 2), (5, 1001), (2, 0)] {
             let value = |rank: usize, i: usize| (1.0 + (rank * len + i) as f32).sqrt();
-            let want: Vec<f32> = (0..len).map(|i| (1..size).fold(value(0, i), |sum, rank| sum + value(rank, i))).collect();
+            let want: Vec<f32> =
+                (0..len).map(|i| (1..size).fold(value(0, i), |sum, rank| sum + value(rank, i))).collect();
             let got = together(size, |group| {
                 let mut values: Vec<f32> = (0..len).map(|i| value(group.rank(), i)).collect();
                 group.sum(&mut values).unwrap();

@@ -42,12 +42,7 @@ const VARIABLES: [(Launcher, &str, [&str; 4]); 4] = [
     (
         Launcher::Ompi,
         "Open MPI",
-        [
-            "OMPI_COMM_WORLD_RANK",
-            "OMPI_COMM_WORLD_SIZE",
-            "OMPI_COMM_WORLD_LOCAL_RANK",
-            "OMPI_COMM_WORLD_LOCAL_SIZE",
-        ],
+        ["OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_LOCAL_RANK", "OMPI_COMM_WORLD_LOCAL_SIZE"],
     ),
     (Launcher::Pmi, "PMI", ["PMI_RANK", "PMI_SIZE", "MPI_LOCALRANKID", "MPI_LOCALNRANKS"]),
     (Launcher::Slurm, "Slurm", ["SLURM_PROCID", "SLURM_STEP_NUM_TASKS", "SLURM_LOCALID", "SLURM_STEP_TASKS_PER_NODE"]),
@@ -120,7 +115,8 @@ impl Place {
 
 fn number(name: &str, variable: Lookup) -> Result<Option<usize>> {
     let Some(text) = variable(name).filter(|text| !text.is_empty()) else { return Ok(None) };
-    let refuse = |_| Error::invalid(format!("{name} is `{text}`, which is no number; unset it, or give --launcher none"));
+    let refuse =
+        |_| Error::invalid(format!("{name} is `{text}`, which is no number; unset it, or give --launcher none"));
     text.trim().parse().map(Some).map_err(refuse)
 }
 
@@ -135,7 +131,9 @@ fn launched(only: Option<Launcher>, variable: Lookup) -> Result<Option<Said>> {
         let [rank, size, local, _] = variables;
         let [rank, size, local] = [number(rank, variable)?, number(size, variable)?, number(local, variable)?];
         let size = match launcher {
-            Launcher::Slurm if size.is_none() && variable("SLURM_STEP_ID").is_some() => number("SLURM_NTASKS", variable)?,
+            Launcher::Slurm if size.is_none() && variable("SLURM_STEP_ID").is_some() => {
+                number("SLURM_NTASKS", variable)?
+            }
             _ => size,
         };
         match (rank, size) {
@@ -191,7 +189,9 @@ fn master(flags: &Flags, said: &Said, variable: Lookup) -> Result<(String, u16)>
         },
     };
     let first = || match said.launcher {
-        Launcher::Slurm => variable("SLURM_STEP_NODELIST").or_else(|| variable("SLURM_JOB_NODELIST")).or_else(|| variable("SLURM_NODELIST")),
+        Launcher::Slurm => variable("SLURM_STEP_NODELIST")
+            .or_else(|| variable("SLURM_JOB_NODELIST"))
+            .or_else(|| variable("SLURM_NODELIST")),
         _ => None,
     };
     let host = variable("MASTER_ADDR").filter(|host| !host.is_empty()).or_else(|| first_host(&first()?));
@@ -236,13 +236,8 @@ mod tests {
         (meeting.rank, meeting.size, local, meeting.master.0, meeting.master.1)
     }
 
-    const TORCHRUN: [(&str, &str); 5] = [
-        ("RANK", "3"),
-        ("WORLD_SIZE", "4"),
-        ("LOCAL_RANK", "1"),
-        ("MASTER_ADDR", "node7"),
-        ("MASTER_PORT", "29400"),
-    ];
+    const TORCHRUN: [(&str, &str); 5] =
+        [("RANK", "3"), ("WORLD_SIZE", "4"), ("LOCAL_RANK", "1"), ("MASTER_ADDR", "node7"), ("MASTER_PORT", "29400")];
 
     const SLURM: [(&str, &str); 6] = [
         ("SLURM_PROCID", "2"),
@@ -293,7 +288,11 @@ mod tests {
             assert!(says.iter().all(|says| error.contains(says)), "{error}");
         };
         let both = [&TORCHRUN[..], &SLURM[..]].concat();
-        refused(Flags::default(), &both, &["torchrun says", "rank 3 of 4", "Slurm that it is rank 2 of 4", "--launcher"]);
+        refused(
+            Flags::default(),
+            &both,
+            &["torchrun says", "rank 3 of 4", "Slurm that it is rank 2 of 4", "--launcher"],
+        );
         let chosen = Flags { launcher: Some(Launcher::Slurm), ..Flags::default() };
         assert_eq!(of(chosen, &both).unwrap().unwrap().said_by, "Slurm");
         refused(Flags::default(), &[("RANK", "0")], &["RANK is set, but WORLD_SIZE is not"]);

@@ -404,4 +404,3 @@ fn answer_aside(stream: TcpStream, from: SocketAddr, mine: Arc<Hello>, post: Sen
         tracing::warn!("a connection from {from} was not answered: cannot start a thread: {e}");
     }
 }
-

@@ -3,6 +3,7 @@
 //! A rank is a device with a thread of its own, in one process with others or in a process of its own. Each computes the
 //! gradients of its part of every batch; [`Reduce`] adds them up, and all take the same step.
 
+mod by_nccl;
 mod fate;
 mod group;
 mod launch;
@@ -16,4 +17,4 @@ pub use launch::{Flags, Launcher, Place};
 pub use link::{Peer, SILENCE};
 pub use meeting::Meeting;
 pub use peers::Board;
-pub use reduce::{Exchange, OnDevice, Reduce};
+pub use reduce::{Exchange, OnDevice, Reduce, reduce};

@@ -99,7 +99,7 @@ impl Way for Peers {
                 parts.push(values.ptr(mine.start, mine.len())?);
                 continue;
             }
-            others.copy_from(place, &theirs.values, mine.start, mine.len())?;
+            others.copy_from(gpu, place, &theirs.values, mine.start, mine.len())?;
             parts.push(others.ptr(place, mine.len())?);
             place += mine.len();
         }
@@ -113,7 +113,7 @@ impl Way for Peers {
             if other == rank {
                 Exposed::copy_within(gpu, values.ptr(start, count)?, sum.ptr(0, count)?, count)?;
             } else {
-                values.copy_from(start, &theirs.sum, 0, count)?;
+                values.copy_from(gpu, start, &theirs.sum, 0, count)?;
                 moved += count;
             }
         }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::{self, JoinHandle};
 
+use super::by_nccl::ByNccl;
 use super::group::Group;
 use super::peers::{Board, Peers, room};
 use crate::device::Gpu;
@@ -82,13 +83,13 @@ impl<J, R> Drop for Worker<J, R> {
 /// host and back.
 pub struct Exchange {
     worker: Worker<Job, Vec<Tensor>>,
-    way: &'static str,
+    way: String,
 }
 
 impl Exchange {
-    /// Among these ranks.
-    pub fn among(group: &Arc<Group>) -> Result<Exchange> {
-        let way = if group.by_tcp() { "TCP" } else { "copies through the host" };
+    /// Among these ranks; `reason` says why by no other way.
+    fn among(group: &Arc<Group>, reason: Option<String>) -> Result<Exchange> {
+        let way = with_reason(if group.by_tcp() { "TCP" } else { "the host's memory" }.into(), reason);
         let group = group.clone();
         Ok(Exchange { worker: Worker::new(move |job: Job| job.run(&group))?, way })
     }
@@ -126,10 +127,9 @@ impl Reduce for Exchange {
     }
 
     fn way(&self) -> String {
-        self.way.into()
+        self.way.clone()
     }
 }
-
 
 /// A bucket in a device's memory.
 pub(super) struct Bucket {
@@ -169,14 +169,28 @@ pub struct OnDevice {
     way: String,
 }
 
-impl OnDevice {
-    /// Among ranks of this process, which show each other their devices' memory on this board.
-    pub fn of_peers(group: &Arc<Group>, board: &Arc<Board>, gpu: &Gpu) -> Result<OnDevice> {
-        OnDevice::by(gpu, Peers::new(group, board, gpu)?)
-    }
+/// Adds up gradients that lie on this device, or with `None` on the host, in the fastest way that the ranks have: NCCL; copies
+/// between devices of one process, which show each other their memory on this board; messages.
+pub fn reduce(group: &Arc<Group>, board: Option<&Arc<Board>>, gpu: Option<&Gpu>) -> Result<Box<dyn Reduce>> {
+    let Some(gpu) = gpu else { return Ok(Box::new(Exchange::among(group, None)?)) };
+    let without = match ByNccl::new(group, gpu)? {
+        Ok(way) => return Ok(Box::new(OnDevice::by(gpu, way, None)?)),
+        Err(why) => format!("not by NCCL: {why}"),
+    };
+    Ok(match board {
+        Some(board) => Box::new(OnDevice::by(gpu, Peers::new(group, board, gpu)?, Some(without))?),
+        None => Box::new(Exchange::among(group, Some(without))?),
+    })
+}
 
-    fn by(gpu: &Gpu, mut way: impl Way + 'static) -> Result<OnDevice> {
-        let name = way.name();
+/// A way in words, with why it is none that is faster.
+fn with_reason(way: String, reason: Option<String>) -> String {
+    reason.map_or(way.clone(), |reason| format!("{way} ({reason})"))
+}
+
+impl OnDevice {
+    fn by(gpu: &Gpu, mut way: impl Way + 'static, reason: Option<String>) -> Result<OnDevice> {
+        let name = with_reason(way.name(), reason);
         let work = move |DeviceJob { tensors, ready, bucket }: DeviceJob| {
             let _span = crate::span!("gradients of all ranks");
             ready.iter().try_for_each(|ready| way.gpu().wait_for(ready))?;

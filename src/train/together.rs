@@ -124,7 +124,8 @@ pub(super) fn same_weights(group: &Group, model: &Model, epoch: usize) -> Result
     for tensor in model.parameters().to(None)?.tensors() {
         hash.update(bytemuck::cast_slice(tensor.data()));
     }
-    let weights: Value = json!({format!("checksum of the weights after epoch {epoch}"): format!("{:016x}", hash.digest())});
+    let weights: Value =
+        json!({format!("checksum of the weights after epoch {epoch}"): format!("{:016x}", hash.digest())});
     group.agree(&weights)
 }
 

@@ -5,7 +5,7 @@ mod graph;
 mod launch;
 mod library;
 mod lookup;
-mod memory;
+pub(crate) mod memory;
 mod misc;
 mod module;
 mod pool;

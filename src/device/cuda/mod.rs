@@ -15,6 +15,7 @@ mod launches;
 mod mark;
 mod memory;
 mod modules;
+mod nccl;
 mod peer;
 mod pinned;
 #[cfg(test)]
@@ -43,6 +44,7 @@ pub use mark::Mark;
 pub use memory::DeviceBuffer;
 use memory::{Ledger, Memory};
 use modules::Modules;
+pub use nccl::{Communicator, Nccl, NcclId};
 pub use peer::Exposed;
 pub use pinned::Pinned;
 pub use repeating::{Recorded, Repeating};

@@ -97,23 +97,24 @@ impl Exposed {
         }
         gpu.bind()?;
         // SAFETY: whoever calls names places with room for so many values, which live until the stream has done it.
-        let queued = unsafe { result::memcpy_dtod_async(to.0, from.0, count * size_of::<f32>(), gpu.turn().cu_stream()) };
+        let queued =
+            unsafe { result::memcpy_dtod_async(to.0, from.0, count * size_of::<f32>(), gpu.turn().cu_stream()) };
         queued.map_err(|e| gpu.error("copying", e))
     }
 
-    /// Queues a copy of `count` values of another device to places from `start` on, in the order of this one's stream.
-    pub fn copy_from(&self, start: usize, other: &Exposed, from: usize, count: usize) -> Result<()> {
+    /// Queues on `gpu`, a stream of this one's device, a copy of `count` values of another device to places from `start` on.
+    pub fn copy_from(&self, gpu: &Gpu, start: usize, other: &Exposed, from: usize, count: usize) -> Result<()> {
         let (to, from) = (self.ptr(start, count)?, other.ptr(from, count)?);
         if count == 0 {
             return Ok(());
         }
-        self.gpu.bind()?;
+        gpu.bind()?;
         let [here, there] = [&self.gpu, &other.gpu].map(|gpu| gpu.0.context.cu_ctx());
         // SAFETY: both arrays hold so many values and live until the stream has done it, as whoever shares them sees to.
         let queued = unsafe {
-            sys::cuMemcpyPeerAsync(to.0, here, from.0, there, count * size_of::<f32>(), self.gpu.turn().cu_stream())
+            sys::cuMemcpyPeerAsync(to.0, here, from.0, there, count * size_of::<f32>(), gpu.turn().cu_stream())
         };
-        queued.result().map_err(|e| self.gpu.error(format!("copying from {:?}", other.gpu), e))
+        queued.result().map_err(|e| gpu.error(format!("copying from {:?}", other.gpu), e))
     }
 }
 
