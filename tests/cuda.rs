@@ -253,7 +253,8 @@ fn train_on_cuda(world: &World) -> Vec<&'static str> {
 fn the_doctor_finds_the_kernels_sound() {
     let folder = tempfile::tempdir().unwrap();
     let json = folder.path().join("doctor.json");
-    let output = fissfuse_on_cusim(&["doctor", "--json", json.to_str().unwrap()], &[("CUSIM_DEVICE", "h200")]);
+    let two = [("CUSIM_DEVICE", "h200"), ("CUSIM_DEVICES", "2"), ("FISSFUSE_NCCL", "off")];
+    let output = fissfuse_on_cusim(&["doctor", "--json", json.to_str().unwrap()], &two);
     let printed = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success(), "{printed}{}", String::from_utf8_lossy(&output.stderr));
     let entries: BTreeSet<&str> = kernels::EMBEDDED.iter().flat_map(|ptx| ptx.entries()).collect();
@@ -262,8 +263,15 @@ fn the_doctor_finds_the_kernels_sound() {
     for says in ["H200", "compute_80", "cross_attention", "Llama, int8", "CLIP, bf16", "adamw", "link", &verdict] {
         assert!(printed.contains(says), "{says}: {printed}");
     }
+    let chosen = "train --devices: gradients go by copies from card to card: the driver gives peer access to all pairs; not NCCL";
+    assert!(printed.contains(chosen), "{printed}");
     // The same for programs.
     let report: serde_json::Value = serde_json::from_str(&std::fs::read_to_string(json).unwrap()).unwrap();
+    let copies = report["between"]["copies"].as_array().unwrap();
+    assert_eq!(copies.len(), 2);
+    for rate in copies.iter().flat_map(|pair| [&pair["through_host"], &pair["direct"]]) {
+        assert!(rate["bytes_per_second"].as_f64().unwrap() > 0.0 && rate["latency"].as_f64().unwrap() > 0.0, "{rate}");
+    }
     let examination = &report["examination"];
     let strings = |value: &serde_json::Value| -> BTreeSet<String> {
         value.as_array().unwrap().iter().map(|name| name.as_str().unwrap().to_string()).collect()

@@ -5,7 +5,10 @@ use std::net::TcpListener;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
-use fissfuse::model::NETWORKS;
+use fissfuse::autograd::Tape;
+use fissfuse::model::{Model, ModelConfig, NETWORKS, Widths};
+use fissfuse::profile::synthetic::Shape;
+use fissfuse::tensor::Tensor;
 use serde_json::Value;
 
 use crate::support::{World, cusim, fissfuse, fissfuse_on_cusim, half_written, refused, succeed};
@@ -124,6 +127,32 @@ fn every_model_trains_on_two_devices_as_on_one() {
         });
         let [one, two] = [one, two].map(|records| records.iter().map(|r| r["loss"].as_f64().unwrap()).sum::<f64>());
         assert!((one - two).abs() <= TOLERANCE * one, "{name}: {one} on one device, {two} on two");
+    }
+}
+
+#[test]
+fn all_gradients_but_the_projections_are_under_way_before_the_projections_backward() {
+    let shape = Shape { mentions: 8, candidates: 4, mean_tokens: 5, max_tokens: 9, patches: 4 };
+    let widths = Widths { text: 24, text_global: 16, image: 20, image_global: 16 };
+    let model = Model::new(ModelConfig { widths, d: 12, ..ModelConfig::default() }, 5).unwrap();
+    let batch = shape.batch(widths, 5).unwrap();
+    let mut early = Vec::new();
+    let note = |gradients: Vec<(usize, Tensor)>| {
+        early = gradients;
+        Ok(())
+    };
+    let step = model.gradients_in_two(Tape::recording(), &batch, None, 0.5, note).unwrap();
+    let names: Vec<&str> = model.parameters().iter().map(|(name, _)| name).collect();
+    let projection = |name: &str| !name.starts_with("fission") && !name.starts_with("fusion");
+    for (number, name) in names.iter().enumerate() {
+        let found = early.iter().find(|(early, _)| *early == number);
+        assert_eq!(found.is_none(), projection(name), "{name}");
+        // And they have their value.
+        assert!(found.is_none_or(|(_, early)| early.data() == step.gradients[number].data()), "{name}");
+    }
+    let whole = model.gradients(&batch, None).unwrap().gradients;
+    for (half, whole) in step.gradients.iter().zip(&whole) {
+        assert!(half.data().iter().zip(whole.data()).all(|(half, whole)| 2.0 * half == *whole), "half the loss");
     }
 }
 

@@ -63,11 +63,10 @@ impl Group {
     pub fn within(places: &[String], deadline: Duration) -> Result<Vec<Group>> {
         let peer = |rank: usize| Peer { rank, place: places[rank].clone() };
         let mut links: Vec<Vec<Option<Link>>> = places.iter().map(|_| places.iter().map(|_| None).collect()).collect();
-        for one in 0..places.len() {
-            for other in one + 1..places.len() {
-                let [to_other, to_one] = Link::within(peer(one), peer(other));
-                (links[one][other], links[other][one]) = (Some(to_other), Some(to_one));
-            }
+        let pairs = (0..places.len()).flat_map(|other| (0..other).map(move |one| (one, other)));
+        for (one, other) in pairs {
+            let [to_other, to_one] = Link::within(peer(one), peer(other));
+            (links[one][other], links[other][one]) = (Some(to_other), Some(to_one));
         }
         let fate = Arc::new(Fate::default());
         let group = |(rank, links)| Group::new(peer(rank), links, fate.clone(), deadline);

@@ -1,23 +1,23 @@
 //! The training loop.
 
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use indicatif::ProgressBar;
 use rand::seq::SliceRandom;
-use serde::{Deserialize, Serialize};
 
 use super::checkpoint::{Checkpoint, LAST, Progress, RunIdentity, Start, TrainedModel};
 use super::config::TrainSettings;
 use super::memory::Needs;
+use super::record::{EpochRecord, Stages, read_log};
 use super::running::{Pending, Running, Source};
 use super::share;
 use super::steps::Steps;
 use super::together;
-use crate::data::{Batcher, Sample, read_records};
+use crate::data::{Batcher, Sample};
 use crate::device::{Gpu, describe};
 use crate::error::{Error, Result};
-use crate::eval::{Metrics, evaluate};
+use crate::eval::evaluate;
 use crate::files;
 use crate::interrupt;
 use crate::model::{Model, ModelConfig};
@@ -25,56 +25,6 @@ use crate::ops::Moments;
 use crate::parallel::Group;
 use crate::provenance::Provenance;
 use crate::random::{Purpose, generator};
-
-/// Time spent in each part of the loop.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Stages {
-    /// Waiting for the next batch, which is put together meanwhile.
-    pub waiting: Duration,
-    /// Forward, backward and AdamW, and waiting for a device to do them.
-    pub steps: Duration,
-    /// Of that, waiting for other ranks' gradients with nothing else to do.
-    pub ranks: Duration,
-    /// Ranking the validation mentions.
-    pub validation: Duration,
-    /// Writing checkpoints and models.
-    pub files: Duration,
-}
-
-impl Stages {
-    /// Name and share of the whole of each part.
-    pub fn shares(&self) -> Vec<(&'static str, f64)> {
-        let parts = [
-            ("waiting for batches", self.waiting),
-            ("steps", self.steps.saturating_sub(self.ranks)),
-            ("waiting for other ranks", self.ranks),
-            ("validation", self.validation),
-            ("files", self.files),
-        ];
-        let total: Duration = parts.iter().map(|p| p.1).sum();
-        let share = |part: Duration| part.as_secs_f64() / total.as_secs_f64().max(1e-9);
-        // Of a single rank's run nobody wants to read that it waited for none.
-        let told = parts.iter().filter(|(name, part)| *name != "waiting for other ranks" || !part.is_zero());
-        told.map(|(name, part)| (*name, share(*part))).collect()
-    }
-}
-
-/// What one epoch came to; a line of `train.jsonl`.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct EpochRecord {
-    /// Counted from 1.
-    pub epoch: usize,
-    /// Mean over the epoch's mentions of Eq. 12.
-    pub loss: f64,
-    /// The same of each score.
-    pub losses: Vec<(String, f64)>,
-    /// On the validation mentions, if there are any.
-    pub valid: Option<Metrics>,
-    /// Whether this is the best epoch so far.
-    pub best: bool,
-    /// Training mentions per second, without validation.
-    pub samples_per_second: f64,
-}
 
 /// A training run.
 pub struct Trainer<'a> {
@@ -428,16 +378,6 @@ fn beside<T>(here: impl FnOnce() -> T, beside: impl FnOnce() + Send) -> T {
         scope.spawn(|_| beside());
         here()
     })
-}
-
-/// The log's lines of the first `epochs` epochs; a run killed after it wrote a line writes that line again.
-fn read_log(folder: &Path, epochs: usize) -> Result<Vec<EpochRecord>> {
-    let path = folder.join("train.jsonl");
-    if epochs == 0 {
-        return Ok(Vec::new());
-    }
-    let records = read_records::<EpochRecord>(&path)?.into_iter().map(|(_, record)| record);
-    records.take(epochs).collect()
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! `fissfuse doctor`
 
 mod bench;
+mod between;
 mod examination;
 
 use std::collections::BTreeSet;
@@ -15,6 +16,7 @@ use serde::Serialize;
 
 use super::common::write_json;
 use bench::Bench;
+use between::Cards;
 use examination::Examination;
 
 /// Say what CUDA devices there are, and whether our kernels compute on them what the CPU computes.
@@ -44,6 +46,8 @@ struct Report {
     commit: &'static str,
     surroundings: Surroundings,
     examination: Examination,
+    /// Where there are several devices.
+    between: Option<Cards>,
     bench: Option<Bench>,
 }
 
@@ -83,6 +87,8 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         examination.add(Examination::of(&gpu, out)?);
     }
     let verdict = examination.verdict();
+    // A device that fails is no measure of others.
+    let between = if verdict.is_ok() { Cards::measure(surroundings.devices.len(), out)? } else { None };
     let bench = match (&verdict, args.bench) {
         (Ok(_), true) => Some(Bench::run(&gpu, &examination.agreeing(), out)?),
         _ => None,
@@ -92,6 +98,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         commit: env!("FISSFUSE_COMMIT"),
         surroundings,
         examination,
+        between,
         bench,
     };
     match &args.json {
