@@ -17,4 +17,4 @@ pub use launch::{Flags, Launcher, Place};
 pub use link::{Peer, SILENCE};
 pub use meeting::Meeting;
 pub use peers::Board;
-pub use reduce::{Exchange, OnDevice, Reduce, reduce};
+pub use reduce::{Reduce, reduce};

@@ -158,7 +158,7 @@ struct DeviceJob {
     bucket: Bucket,
 }
 
-/// Sums in the devices' memory: the bucket is one array, which goes from device to device as its [`Way`] knows.
+/// Sums in the devices' memory: the bucket is one array, which goes from device to device as its way knows.
 pub struct OnDevice {
     gpu: Gpu,
     worker: Worker<DeviceJob, ()>,

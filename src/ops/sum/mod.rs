@@ -18,7 +18,7 @@ pub struct Sum {
     pub coefficients: Vec<f32>,
 }
 
-/// to = Σ_j parts[j], of arrays of `length` values on a device, added in their order.
+/// `to = Σ_j parts[j]`, of arrays of `length` values on a device, added in their order.
 pub fn add_on(gpu: &Gpu, to: Ptr, parts: &[Ptr], length: usize) -> Result<()> {
     combine_on(gpu, &[Target { at: to, adds: false }], parts, |_, _| 1.0, length)
 }
