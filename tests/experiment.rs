@@ -240,7 +240,7 @@ fn what_makes_no_sense_is_named_before_anything_starts() {
     refuse(&experiment(&world, "misspelt.toml", &misspelt, "wrong"), &["no setting `dropuot`", "dropout"]);
     let asks = SMALL.to_string() + "\n[[rerank]]\nname = \"K=2\"\nk = 2\n";
     let asks = experiment(&world, "asks.toml", &asks, "wrong");
-    refuse(&[&asks[..], &["--llm", world.arg("nowhere")]].concat(), &["nowhere", "config.json"]);
+    refuse(&[&asks[..], &["--llm", world.arg("nowhere")]].concat(), &["nowhere", "No such file"]);
     assert!(!world.path("wrong").exists());
     // A folder of another protocol, of changed settings, and of another dataset.
     succeed(&args);
