@@ -6,7 +6,7 @@ use std::ffi::{CStr, CString, c_void};
 use std::ptr::null_mut;
 
 use cudarc::driver::sys::{self, CUresult as Code};
-use cudarc::driver::{CudaContext, DevicePtrMut, result};
+use cudarc::driver::{CudaContext, result};
 
 /// Takes PTX in; the code and the library.
 fn load(text: &str) -> (Code, sys::CUlibrary) {
@@ -120,22 +120,25 @@ on_cusim! {
         let (_, library) = load(&support::compile("driver", &[]));
         let double_all = kernel(library, c"double_all").unwrap();
         let stream = ctx.new_stream().unwrap();
-        let mut memory = stream.clone_htod(&[1.5f32; 64]).unwrap();
-        stream.begin_capture(sys::CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_GLOBAL).unwrap();
-        {
-            let (mut address, _used) = memory.device_ptr_mut(&stream);
+        // SAFETY: the kernel takes a pointer and a count; the memory is there until the end.
+        unsafe {
+            let mut address = result::malloc_sync(256).unwrap();
+            result::memcpy_htod_sync(address, &[1.5f32; 64]).unwrap();
             let mut n = 64i32;
             let mut arguments: [*mut c_void; 2] = [(&raw mut address).cast(), (&raw mut n).cast()];
             let (function, on) = (double_all.cast(), stream.cu_stream());
-            // SAFETY: the kernel takes a pointer and a count; the memory is there until the end.
-            let launched =
-                unsafe { sys::cuLaunchKernel(function, 1, 1, 1, 64, 1, 1, 0, on, arguments.as_mut_ptr(), null_mut()) };
+            stream.begin_capture(sys::CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_GLOBAL).unwrap();
+            let launched = sys::cuLaunchKernel(function, 1, 1, 1, 64, 1, 1, 0, on, arguments.as_mut_ptr(), null_mut());
             assert_eq!(launched, Code::CUDA_SUCCESS);
+            let graph = stream.end_capture(sys::CUgraphInstantiate_flags(0)).unwrap().unwrap();
+            graph.launch().unwrap();
+            graph.launch().unwrap();
+            stream.synchronize().unwrap();
+            let mut values = [0f32; 64];
+            result::memcpy_dtoh_sync(&mut values, address).unwrap();
+            assert_eq!(values, [6.0; 64]);
+            result::free_sync(address).unwrap();
         }
-        let graph = stream.end_capture(sys::CUgraphInstantiate_flags(0)).unwrap().unwrap();
-        graph.launch().unwrap();
-        graph.launch().unwrap();
-        assert_eq!(stream.clone_dtoh(&memory).unwrap(), [6.0; 64]);
     }
 
     fn fat_binaries_are_unpacked() {
