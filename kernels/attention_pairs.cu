@@ -1,5 +1,5 @@
 // Softmax attention of pairs of sequences, forward and backward: the rows of query sequence left[p] attend to those of
-// key sequence right[p], for each pair p and head: out = softmax(scale * Q K^T) V.
+// key sequence right[p], for each pair p and head: out = softmax(scale * Q K^T) V. Causal, row i sees keys 0 to i alone.
 //
 // q (rows of all query sequences, d), k and v (rows of all key sequences, d), d = heads * head, head <= 256; out (rows
 // of all pairs, d), the rows of pair p from out_offsets[p] on; lse, delta (rows of all pairs, heads). Sequences lie
@@ -17,7 +17,12 @@ struct AttentionPairs {
     const uint32_t* out_offsets;
     int heads, head;
     float scale;
-    int padding;
+    int causal;
+
+    // The key after the last one that a row of the queries sees of those of a sequence.
+    __device__ uint32_t keys_end(uint32_t sequence, uint32_t row) const {
+        return causal ? key_offsets[sequence] + row + 1 : key_offsets[sequence + 1];
+    }
 
     // Of a row of d values, or of one value per head.
     __device__ int64_t values(uint32_t row) const {
@@ -55,7 +60,7 @@ extern "C" __global__ void __launch_bounds__(128) attention_pairs_forward(Attent
     bool fours = by_fours(pairs.head);
     float q[LANE_VALUES], x[LANE_VALUES], out[LANE_VALUES] = {}, highest = -INFINITY, total = 0;
     load_row(q, a.q + pairs.values(query), pairs.head, fours);
-    for (uint32_t key = pairs.key_offsets[right]; key < pairs.key_offsets[right + 1]; ++key) {
+    for (uint32_t key = pairs.key_offsets[right]; key < pairs.keys_end(right, row); ++key) {
         load_row(x, a.k + pairs.values(key), pairs.head, fours);
         float logit = pairs.scale * dot(q, x), higher = fmaxf(highest, logit);
         float keep = expf(highest - higher), weight = expf(logit - higher);
@@ -115,7 +120,7 @@ extern "C" __global__ void __launch_bounds__(128) attention_pairs_queries(Attent
         uint32_t pair = a.members[at], from = pairs.out_offsets[pair] + row, right = pairs.right[pair];
         float lse = a.lse[pairs.value(from)], delta = a.delta[pairs.value(from)];
         load_row(dout, a.dout + pairs.values(from), pairs.head, fours);
-        for (uint32_t key = pairs.key_offsets[right]; key < pairs.key_offsets[right + 1]; ++key) {
+        for (uint32_t key = pairs.key_offsets[right]; key < pairs.keys_end(right, row); ++key) {
             load_row(k, a.k + pairs.values(key), pairs.head, fours);
             load_row(v, a.v + pairs.values(key), pairs.head, fours);
             float weight = expf(pairs.scale * dot(q, k) - lse);
@@ -129,7 +134,7 @@ extern "C" __global__ void __launch_bounds__(128) attention_pairs_queries(Attent
 // ...) of their rows.
 extern "C" __global__ void __launch_bounds__(128) attention_pairs_keys(AttentionPairsBackward a) {
     const AttentionPairs& pairs = a.pairs;
-    uint32_t key = pairs.key_offsets[blockIdx.x] + row_of_warp();
+    uint32_t row = row_of_warp(), key = pairs.key_offsets[blockIdx.x] + row, first = pairs.causal ? row : 0;
     if (key >= pairs.key_offsets[blockIdx.x + 1]) return;
     bool fours = by_fours(pairs.head);
     float q[LANE_VALUES], k[LANE_VALUES], v[LANE_VALUES], dout[LANE_VALUES];
@@ -137,8 +142,8 @@ extern "C" __global__ void __launch_bounds__(128) attention_pairs_keys(Attention
     load_row(k, a.k + pairs.values(key), pairs.head, fours);
     load_row(v, a.v + pairs.values(key), pairs.head, fours);
     for (uint32_t at = a.group_offsets[blockIdx.x]; at < a.group_offsets[blockIdx.x + 1]; ++at) {
-        uint32_t pair = a.members[at], left = pairs.left[pair], from = pairs.out_offsets[pair];
-        for (uint32_t query = pairs.query_offsets[left]; query < pairs.query_offsets[left + 1]; ++query, ++from) {
+        uint32_t pair = a.members[at], left = pairs.left[pair], from = pairs.out_offsets[pair] + first;
+        for (uint32_t query = pairs.query_offsets[left] + first; query < pairs.query_offsets[left + 1]; ++query, ++from) {
             load_row(q, a.q + pairs.values(query), pairs.head, fours);
             load_row(dout, a.dout + pairs.values(from), pairs.head, fours);
             float weight = expf(pairs.scale * dot(q, k) - a.lse[pairs.value(from)]);

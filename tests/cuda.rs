@@ -63,7 +63,7 @@ fn operations_agree_with_the_cpu_in_f32() {
     support::on_oldest_device("cuda::operations_agree_with_the_cpu_in_f32", || {
         let gpu = Gpu::open(0, Arithmetic::F32).unwrap();
         prove_operations(&gpu);
-        support::prove(&gpu, &["adamw", "link", "features"], true);
+        support::prove(&gpu, &["adamw", "clip_norm", "link", "features"], true);
     });
 }
 

@@ -1,10 +1,11 @@
-//! Cases of linear layers, layer normalization and attention, operations that models are put together from.
+//! Cases of linear layers, layer normalization, attention and the contrastive loss, operations that models are put together from.
 
 use super::{Case, Draw};
 use crate::autograd::Tape;
 use crate::error::Result;
 use crate::ops::linear::Activation;
-use crate::ops::{Attention, LayerNorm, Linear, Pairing};
+use crate::ops::{Attention, Contrastive, LayerNorm, Linear, Pairing};
+use crate::tensor::Tensor;
 
 /// At odd sizes, where edges of tiles, warps and vectors show.
 pub(super) fn small() -> Result<Vec<Case>> {
@@ -32,7 +33,13 @@ pub(super) fn small() -> Result<Vec<Case>> {
     ] {
         cases.push(draw.attention(pairs, longest, d, heads)?);
     }
-    cases.push(draw.self_attention(4, 17, 20, 4)?);
+    cases.push(draw.self_attention(4, 17, 20, 4, false)?);
+    cases.push(draw.self_attention(1, 1, 4, 1, true)?);
+    cases.push(draw.self_attention(5, 19, 36, 3, true)?);
+    cases.push(draw.self_attention(2, 70, 256, 1, true)?);
+    for (pairs, d) in [(1, 3), (2, 8), (33, 20), (130, 65)] {
+        cases.push(draw.contrastive(pairs, d)?);
+    }
     Ok(cases)
 }
 
@@ -80,13 +87,21 @@ impl Draw {
     }
 
     /// The same tensor is queries, keys and values.
-    fn self_attention(&mut self, items: usize, longest: usize, d: usize, heads: usize) -> Result<Case> {
+    fn self_attention(&mut self, items: usize, longest: usize, d: usize, heads: usize, causal: bool) -> Result<Case> {
         let sequences = self.sequences(items, longest)?;
         let inputs = vec![self.tensor(&[sequences.rows(), d])];
         let scale = 1.0 / ((d / heads) as f32).sqrt();
         let op = Attention::new(heads, scale, sequences.clone(), sequences, Pairing::identity(items))?;
-        let name = format!("attention of {items} sequences up to {longest} to themselves, d {d}, heads {heads}");
+        let op = if causal { op.causal()? } else { op };
+        let kind = if causal { "causal " } else { "" };
+        let name = format!("attention {kind}of {items} sequences up to {longest} to themselves, d {d}, heads {heads}");
         let apply = move |tape: &Tape, inputs: &[&_]| tape.apply(op.clone(), &[inputs[0]; 3]);
         Ok(Case { name, inputs, apply: Box::new(apply) })
+    }
+
+    /// Vectors of length about 1 and a scale of 5, with which the softmax is neither even nor one of its candidates alone.
+    fn contrastive(&mut self, pairs: usize, d: usize) -> Result<Case> {
+        let inputs = vec![self.weight(pairs, d), self.weight(pairs, d), Tensor::new([1], vec![5f32.ln()])?];
+        Ok(Case::new(format!("{pairs} pairs of {d} values"), inputs, || Contrastive))
     }
 }

@@ -169,7 +169,7 @@ pub fn checks(gpu: &Gpu) -> Result<Vec<Check>> {
     let mut checks = operations::checks(gpu)?;
     checks.extend(encoder::checks());
     match gpu.arithmetic() {
-        Arithmetic::F32 => checks.extend([operations::adamw(), link::check()]),
+        Arithmetic::F32 => checks.extend([operations::adamw(), operations::clipping(), link::check()]),
         Arithmetic::Mixed => {
             checks.extend(decoder::checks());
             checks.extend(blocks::checks());

@@ -6,7 +6,7 @@ use crate::device::Gpu;
 use crate::device::cuda::Arithmetic;
 use crate::error::Result;
 use crate::ops::cases::{self, Case};
-use crate::ops::{AdamW, Features, Moments};
+use crate::ops::{AdamW, Features, Moments, clip_norm};
 use crate::tensor::Tensor;
 
 /// Errors are relative to a tensor's largest element, and at least to this share of the largest of all gradients: a sum
@@ -118,6 +118,29 @@ pub fn adamw() -> Check {
     Check::new("adamw, 200 parameters", move |gpu, found| {
         for (i, (got, want)) in stepped(Some(gpu))?.iter().zip(&stepped(None)?).enumerate() {
             found.near(format!("parameter {i}"), got.data(), want.data(), 1e-6);
+        }
+        Ok(())
+    })
+}
+
+/// Gradients that are too long, and that are not, more of them than a launch takes.
+pub fn clipping() -> Check {
+    let clipped = |gpu: Option<&Gpu>, most: f32| -> Result<(f64, Vec<Tensor>)> {
+        let gradient = |i: usize| {
+            let values: Vec<f32> = (0..1 + 97 * i % 700).map(|j| ((i * 31 + j * 17) % 23) as f32 / 11.0 - 1.0).collect();
+            Tensor::new([values.len()], values)?.to(gpu)
+        };
+        let mut grads = (0..200).map(gradient).collect::<Result<Vec<_>>>()?;
+        let length = clip_norm(&mut grads, most)?;
+        Ok((length, grads.iter().map(|grad| grad.to(None)).collect::<Result<_>>()?))
+    };
+    Check::new("clip_norm, 200 gradients", move |gpu, found| {
+        for most in [1.0, 1e6] {
+            let ((length, grads), (want_length, want)) = (clipped(Some(gpu), most)?, clipped(None, most)?);
+            found.near("length", &[length as f32], &[want_length as f32], 1e-6);
+            for (i, (got, want)) in grads.iter().zip(&want).enumerate() {
+                found.near(format!("gradient {i}"), got.data(), want.data(), 1e-6);
+            }
         }
         Ok(())
     })

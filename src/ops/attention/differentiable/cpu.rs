@@ -74,10 +74,13 @@ impl Attention {
             for head in 0..heads {
                 matmul(logits, keys.len(), 0.0, self.scale, q.head(&queries, head), k.head(&keys, head).t())?;
                 simd!({
-                    for (row, sums) in logits.chunks_exact_mut(keys.len()).zip(sums.chunks_exact_mut(heads)) {
-                        let max = vector::max(row);
-                        let sum = vector::exp_sum(row, max);
-                        vector::scale(row, 1.0 / sum);
+                    let rows = logits.chunks_exact_mut(keys.len()).zip(sums.chunks_exact_mut(heads));
+                    for (i, (row, sums)) in rows.enumerate() {
+                        let (seen, hidden) = row.split_at_mut(self.seen(i, keys.len()));
+                        hidden.fill(0.0);
+                        let max = vector::max(seen);
+                        let sum = vector::exp_sum(seen, max);
+                        vector::scale(seen, 1.0 / sum);
                         sums[head] = max + sum.ln();
                     }
                 });
@@ -134,7 +137,11 @@ impl Backward<'_> {
         matmul(dlogits, keys.len(), 0.0, 1.0, dout, v.t())?;
         simd!({
             let matrices = weights.chunks_exact_mut(keys.len()).zip(dlogits.chunks_exact_mut(keys.len()));
-            for (row, (weights, dlogits)) in rows.zip(matrices) {
+            for (i, (row, (weights, dlogits))) in rows.zip(matrices).enumerate() {
+                let (weights, hidden) = weights.split_at_mut(self.op.seen(i, keys.len()));
+                let (dlogits, also_hidden) = dlogits.split_at_mut(weights.len());
+                hidden.fill(0.0);
+                also_hidden.fill(0.0);
                 let (sum, delta) = (self.sums[row * heads + head], self.delta[row * heads + head]);
                 for (weight, dlogit) in weights.iter_mut().zip(dlogits) {
                     *weight = vector::exp(*weight - sum);

@@ -27,7 +27,7 @@ struct Pairs {
     heads: i32,
     head: i32,
     scale: f32,
-    padding: i32,
+    causal: i32,
 }
 
 #[derive(Clone, Copy, Pod, Zeroable)]
@@ -91,7 +91,7 @@ impl Attention {
             heads: self.heads as i32,
             head: head as i32,
             scale: self.scale,
-            padding: 0,
+            causal: self.causal as i32,
         })
     }
 

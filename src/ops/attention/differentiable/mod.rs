@@ -1,5 +1,5 @@
 //! Attention with gradients between ragged sequences: for each pair (a, b) and head, the rows of query sequence a
-//! attend to those of key sequence b, `softmax(scale · q kᵀ) v`.
+//! attend to those of key sequence b, `softmax(scale · q kᵀ) v`; causal attention's row i sees keys 0 to i alone.
 //!
 //! q (rows of all query sequences, d), k and v (rows of all key sequences, d) -> (rows of all pairs, d): pair after
 //! pair, a row for each row of its query sequence. Sequences may be in many pairs. The weights are not kept: backward
@@ -25,6 +25,8 @@ pub struct Attention {
     queries: Ragged,
     keys: Ragged,
     pairs: Pairing,
+    /// Whether a row sees the keys up to its own place alone.
+    causal: bool,
     /// The pairs' rows of the output.
     output: Ragged,
 }
@@ -62,7 +64,28 @@ impl Attention {
             let textbook = Textbook { sequences: pairs.len(), length: queries.textbook().length };
             Ragged::new(pairs.left().iter().map(|&a| queries.range(a as usize).len()), textbook)?
         };
-        Ok(Attention { heads, scale, queries, keys, pairs, output })
+        Ok(Attention { heads, scale, queries, keys, pairs, causal: false, output })
+    }
+
+    /// The same where row i of a query sequence sees rows 0 to i of a key sequence, and none of the others. Fails unless
+    /// the sequences of each pair are of one length.
+    pub fn causal(self) -> Result<Attention> {
+        let lengths = |p: usize| {
+            let (a, b) = (self.pairs.left()[p] as usize, self.pairs.right()[p] as usize);
+            (self.queries.range(a).len(), self.keys.range(b).len())
+        };
+        match (0..self.pairs.len()).map(lengths).find(|(queries, keys)| queries != keys) {
+            None => Ok(Attention { causal: true, ..self }),
+            Some((queries, keys)) => {
+                let reason = format!("causal, but a sequence of {queries} queries is paired with one of {keys} keys");
+                Err(Error::shape(NAME, reason))
+            }
+        }
+    }
+
+    /// How many of a pair's keys row `row` of its queries sees.
+    fn seen(&self, row: usize, keys: usize) -> usize {
+        if self.causal { row + 1 } else { keys }
     }
 
     /// Where each pair's rows lie in the output.
@@ -70,11 +93,12 @@ impl Attention {
         &self.output
     }
 
-    /// Logits of each head: those of all pairs' queries with their keys.
+    /// Logits of each head: those of all pairs' queries with the keys that they see.
     fn logits(&self) -> usize {
         let lengths = |p: usize| {
             let (a, b) = (self.pairs.left()[p] as usize, self.pairs.right()[p] as usize);
-            self.queries.range(a).len() * self.keys.range(b).len()
+            let (queries, keys) = (self.queries.range(a).len(), self.keys.range(b).len());
+            if self.causal { queries * (queries + 1) / 2 } else { queries * keys }
         };
         (0..self.pairs.len()).map(lengths).sum()
     }
@@ -193,6 +217,26 @@ mod tests {
         for (got, want) in out.data().iter().zip(&want) {
             assert!((got - want).abs() < 1e-6, "{got}, want {want}");
         }
+    }
+
+    #[test]
+    fn a_causal_row_is_that_of_the_keys_up_to_its_place() {
+        let of = |lengths: &[usize]| Attention::new(2, 0.7, ragged(&[1]), ragged(lengths), Pairing::identity(1)).unwrap();
+        let sequences = ragged(&[4]);
+        let causal = Attention::new(2, 0.7, sequences.clone(), sequences, Pairing::identity(1)).unwrap().causal().unwrap();
+        let [q, k, v] = [1, 5, 9].map(|seed| tensor(4, 4, seed));
+        let (out, _) = causal.forward(&[&q, &k, &v]).unwrap();
+        for row in 0..4 {
+            let rows = |x: &Tensor, rows: std::ops::Range<usize>| {
+                Tensor::new([rows.len(), 4], x.data()[4 * rows.start..4 * rows.end].to_vec()).unwrap()
+            };
+            let [k, v] = [&k, &v].map(|x| rows(x, 0..row + 1));
+            let (want, _) = of(&[row + 1]).forward(&[&rows(&q, row..row + 1), &k, &v]).unwrap();
+            for (got, want) in out.data()[4 * row..][..4].iter().zip(want.data()) {
+                assert!((got - want).abs() < 1e-6, "row {row}: {got}, want {want}");
+            }
+        }
+        assert!(of(&[2]).causal().unwrap_err().to_string().contains("1 queries is paired with one of 2 keys"));
     }
 
     #[test]
