@@ -2,11 +2,13 @@
 
 mod cost;
 mod grads;
+mod parameters;
 mod profile;
 mod tape;
 
 pub use cost::{Account, Cost, KernelWork};
 pub use grads::{InputGrads, InstanceGrads};
+pub use parameters::{Parameters, Variables};
 pub use profile::{Profile, Sample, Timed};
 pub use tape::{Early, Gradients, Tape, Var};
 

@@ -3,10 +3,11 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use crate::autograd::Parameters;
 use crate::device::Gpu;
 use crate::error::{Error, Result};
 use crate::files;
-use crate::model::{Batch, Modality, Model, ModelConfig, Parameters, Side, Widths};
+use crate::model::{Batch, Modality, Model, ModelConfig, Side, Widths};
 use crate::ops::Pairing;
 use crate::tensor::safetensors::{Reader, Writer};
 use crate::tensor::{FeatureRows, Indices, Ragged, RowTable, Tensor, Textbook};

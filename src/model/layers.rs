@@ -2,8 +2,7 @@
 
 use super::config::ModelConfig;
 use super::network::Noise;
-use super::params::Variables;
-use crate::autograd::{Tape, Var};
+use crate::autograd::{Tape, Var, Variables};
 use crate::device::Gpu;
 use crate::error::{Error, Result};
 use crate::ops::{

@@ -16,5 +16,5 @@ pub use fissfuse::{EntityIndex, GpuScorer, PreparedMention, PreparedSide, Scorer
 pub use instance::{Model, Scores, Step, mean_over_scores};
 pub use layers::Layers;
 pub use network::{Loss, Network, Noise, Reads};
-pub use params::{Parameters, Plan, Variables};
+pub use params::Plan;
 pub use registry::{Architecture, NETWORKS};

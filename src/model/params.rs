@@ -1,16 +1,13 @@
-//! Parameters by name: their shapes, initial values, files, and their places on a tape.
-
-use std::collections::HashMap;
+//! Parameters of a configuration: their names, shapes, initial values and files.
 
 use rand::Rng;
 
 use super::config::ModelConfig;
-use crate::autograd::{Early, Gradients, Tape, Var};
-use crate::device::Gpu;
+use crate::autograd::Parameters;
 use crate::error::{Error, Result};
 use crate::random::{Purpose, generator};
 use crate::tensor::Tensor;
-use crate::tensor::safetensors::{Reader, Writer};
+use crate::tensor::safetensors::Reader;
 
 /// How a parameter starts.
 #[derive(Clone, Copy, Debug)]
@@ -58,13 +55,6 @@ impl Plan {
     }
 }
 
-/// All parameters of a model, in a fixed order.
-#[derive(Clone, Debug)]
-pub struct Parameters {
-    names: Vec<String>,
-    tensors: Vec<Tensor>,
-}
-
 impl Parameters {
     /// Initial values drawn by seed.
     pub fn random(config: &ModelConfig, seed: u64) -> Parameters {
@@ -81,8 +71,7 @@ impl Parameters {
             }
             (name, tensor)
         };
-        let (names, tensors) = Plan::of(config).0.into_iter().enumerate().map(start).unzip();
-        Parameters { names, tensors }
+        Plan::of(config).0.into_iter().enumerate().map(start).collect()
     }
 
     /// Number of scalars of a configuration that was checked, without making them.
@@ -121,102 +110,10 @@ impl Parameters {
             );
             return Err(Error::file(reader.path(), reason));
         }
-        let tensors = plan.iter().map(|(n, shape, _)| reader.tensor_of(&format!("{prefix}{n}"), shape));
-        let tensors = tensors.collect::<Result<_>>()?;
-        Ok(Parameters { names: plan.into_iter().map(|(name, _, _)| name).collect(), tensors })
-    }
-
-    /// Name of the first parameter with a value that is NaN or infinite, if there is one. They lie on the host.
-    pub fn not_finite(&self) -> Option<&str> {
-        self.iter().find(|(_, tensor)| !tensor.all_finite()).map(|(name, _)| name)
-    }
-
-    /// Adds every parameter to a file, with `prefix` before its name.
-    pub fn write<'a>(&'a self, writer: &mut Writer<'a>, prefix: &str) {
-        for (name, tensor) in self.iter() {
-            writer.tensor(format!("{prefix}{name}"), tensor);
-        }
-    }
-
-    /// Name and value of each parameter, in order.
-    pub fn iter(&self) -> impl Iterator<Item = (&str, &Tensor)> {
-        self.names.iter().map(String::as_str).zip(&self.tensors)
-    }
-
-    /// The parameter of that name.
-    pub fn get(&self, name: &str) -> Result<&Tensor> {
-        let found = self.names.iter().position(|n| n == name);
-        found.map(|i| &self.tensors[i]).ok_or_else(|| Error::invalid(format!("the model has no parameter `{name}`")))
-    }
-
-    /// The same in a device's memory, or with `None` in the host's.
-    pub fn to(&self, gpu: Option<&Gpu>) -> Result<Parameters> {
-        let tensors = self.tensors.iter().map(|t| t.to(gpu)).collect::<Result<_>>()?;
-        Ok(Parameters { names: self.names.clone(), tensors })
-    }
-
-    /// Values in order.
-    pub fn tensors(&self) -> &[Tensor] {
-        &self.tensors
-    }
-
-    /// Values in order, for the optimizer.
-    pub fn tensors_mut(&mut self) -> &mut [Tensor] {
-        &mut self.tensors
-    }
-
-    /// Number of scalars.
-    pub fn count(&self) -> usize {
-        self.tensors.iter().map(Tensor::len).sum()
-    }
-
-    /// Whether there is nothing to train.
-    pub fn is_empty(&self) -> bool {
-        self.tensors.is_empty()
-    }
-
-    /// Puts every parameter on a tape.
-    pub fn bind(&self, tape: &Tape) -> Variables {
-        let vars: Vec<Var> = self.tensors.iter().map(|t| tape.leaf(t.clone())).collect();
-        let index = self.names.iter().enumerate().map(|(i, name)| (name.clone(), i)).collect();
-        Variables { index, vars }
-    }
-
-    /// Those that have their value already, each with its parameter's number.
-    pub fn early(&self, vars: &Variables, early: &Early) -> Vec<(usize, Tensor)> {
-        let there = vars.vars.iter().enumerate().filter_map(|(i, var)| Some((i, early.get(var)?.clone())));
-        there.collect()
-    }
-
-    /// The gradients in the parameters' order. A parameter that the loss does not reach is an error.
-    pub fn gradients(&self, vars: Variables, mut grads: Gradients) -> Result<Vec<Tensor>> {
-        let taken = vars.vars.iter().zip(&self.names).map(|(var, name)| {
-            grads.take(var).ok_or_else(|| Error::invalid(format!("no gradient reached parameter `{name}`")))
-        });
-        taken.collect()
-    }
-}
-
-/// Parameters on a tape, by name.
-pub struct Variables {
-    index: HashMap<String, usize>,
-    vars: Vec<Var>,
-}
-
-impl Variables {
-    /// The parameter of that name.
-    pub fn get(&self, name: &str) -> Result<&Var> {
-        let index = self.index.get(name);
-        index.map(|&i| &self.vars[i]).ok_or_else(|| Error::invalid(format!("the model has no parameter `{name}`")))
-    }
-
-    /// Parameters `prefix.suffix` for each suffix.
-    pub fn group<const N: usize>(&self, prefix: &str, suffixes: [&str; N]) -> Result<[&Var; N]> {
-        let mut found = [None; N];
-        for (slot, suffix) in found.iter_mut().zip(suffixes) {
-            *slot = Some(self.get(&format!("{prefix}.{suffix}"))?);
-        }
-        // Every slot was filled above.
-        Ok(found.map(|slot| slot.unwrap_or(&self.vars[0])))
+        let tensor = |(name, shape, _): (String, Vec<usize>, Start)| {
+            let tensor = reader.tensor_of(&format!("{prefix}{name}"), &shape)?;
+            Ok((name, tensor))
+        };
+        plan.into_iter().map(tensor).collect()
     }
 }

@@ -5,11 +5,12 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use super::config::{Schedule, TrainSettings};
+use crate::autograd::Parameters;
 use crate::data::Manifest;
 use crate::device::Gpu;
 use crate::error::{Error, Result};
 use crate::eval::Metrics;
-use crate::model::{Model, ModelConfig, Parameters};
+use crate::model::{Model, ModelConfig};
 use crate::ops::Moments;
 use crate::provenance::Provenance;
 use crate::settings::difference;

@@ -1,11 +1,12 @@
 //! What a run needs of memory, before any of it is taken.
 
+use crate::autograd::Parameters;
 use crate::bytes::Bytes;
 use crate::data::Sample;
 use crate::device::Gpu;
 use crate::device::cpu::available_memory;
 use crate::error::{Error, Result};
-use crate::model::{ModelConfig, Parameters};
+use crate::model::ModelConfig;
 
 use super::config::TrainSettings;
 

@@ -92,9 +92,7 @@ impl Op for Contrastive {
             (Products::Host { dots, sums }, None) => {
                 cpu::backward((&sides, log_scale.data()[0]), (dots, &sums), grad.data(), grads)
             }
-            (Products::Device(products), Some(gpu)) => {
-                cuda::backward(gpu, (&sides, &log_scale), products, grad, grads)
-            }
+            (Products::Device(products), Some(gpu)) => cuda::backward(gpu, (&sides, &log_scale), products, grad, grads),
             _ => Err(elsewhere(NAME)),
         }
     }

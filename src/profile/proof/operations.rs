@@ -127,7 +127,8 @@ pub fn adamw() -> Check {
 pub fn clipping() -> Check {
     let clipped = |gpu: Option<&Gpu>, most: f32| -> Result<(f64, Vec<Tensor>)> {
         let gradient = |i: usize| {
-            let values: Vec<f32> = (0..1 + 97 * i % 700).map(|j| ((i * 31 + j * 17) % 23) as f32 / 11.0 - 1.0).collect();
+            let values: Vec<f32> =
+                (0..1 + 97 * i % 700).map(|j| ((i * 31 + j * 17) % 23) as f32 / 11.0 - 1.0).collect();
             Tensor::new([values.len()], values)?.to(gpu)
         };
         let mut grads = (0..200).map(gradient).collect::<Result<Vec<_>>>()?;

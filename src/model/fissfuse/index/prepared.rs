@@ -1,10 +1,9 @@
 //! What depends on one side alone: projected features, queries and logit vectors of Fission, vectors of Fusion.
 
-use crate::autograd::Tape;
+use crate::autograd::{Parameters, Tape};
 use crate::error::Result;
 use crate::model::fissfuse::{fusion, project, queries};
 use crate::model::layers::Layers;
-use crate::model::params::Parameters;
 use crate::model::{Model, ModelConfig, ScoreKind, Side};
 use crate::ops::AttentionWeights;
 use crate::tensor::{Ragged, Tensor};

@@ -221,9 +221,11 @@ mod tests {
 
     #[test]
     fn a_causal_row_is_that_of_the_keys_up_to_its_place() {
-        let of = |lengths: &[usize]| Attention::new(2, 0.7, ragged(&[1]), ragged(lengths), Pairing::identity(1)).unwrap();
+        let of =
+            |lengths: &[usize]| Attention::new(2, 0.7, ragged(&[1]), ragged(lengths), Pairing::identity(1)).unwrap();
         let sequences = ragged(&[4]);
-        let causal = Attention::new(2, 0.7, sequences.clone(), sequences, Pairing::identity(1)).unwrap().causal().unwrap();
+        let causal =
+            Attention::new(2, 0.7, sequences.clone(), sequences, Pairing::identity(1)).unwrap().causal().unwrap();
         let [q, k, v] = [1, 5, 9].map(|seed| tensor(4, 4, seed));
         let (out, _) = causal.forward(&[&q, &k, &v]).unwrap();
         for row in 0..4 {
