@@ -34,6 +34,7 @@ mod model_files;
 mod parallel;
 mod peers;
 mod pickles;
+mod pretraining;
 mod real_models;
 mod replay;
 mod report;

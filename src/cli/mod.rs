@@ -17,6 +17,7 @@ mod llm;
 mod merge;
 mod parallel;
 mod paths;
+mod pretrain;
 mod replay;
 mod report;
 mod rerank;
@@ -49,6 +50,7 @@ enum Command {
     Candidates(candidates::Args),
     Encode(encode::Args),
     Train(train::Args),
+    Pretrain(pretrain::Args),
     Eval(eval::Args),
     Experiment(experiment::Args),
     Link(link::Args),
@@ -80,6 +82,7 @@ impl Cli {
             Command::Candidates(args) => candidates::run(args),
             Command::Encode(args) => encode::run(args),
             Command::Train(args) => train::run(args),
+            Command::Pretrain(args) => pretrain::run(args),
             Command::Eval(args) => eval::run(args),
             Command::Experiment(args) => experiment::run(args),
             Command::Link(args) => link::run(args),

@@ -5,11 +5,11 @@ use std::path::Path;
 use rayon::prelude::*;
 
 use super::directory::Directory;
-use super::image::{ExifOrientation, read_within_budget};
+use super::image::ExifOrientation;
 use super::portion::Portion;
 use super::{Compute, Encoded, ImageProcessor};
 use crate::device::Gpu;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::span;
 use crate::trace::on_device;
 
@@ -61,10 +61,7 @@ impl ImageEncoder {
 
     /// The encoder's input of an image file: (3, height, width).
     pub fn prepare(&self, path: &Path, orientation: ExifOrientation) -> Result<Vec<f32>> {
-        // Its share of the memory for images is given back when it was made small.
-        let (image, _share) = read_within_budget(path, orientation)?;
-        let _span = span!("preprocess image");
-        self.processor.process(image).map_err(|error| Error::file(path, error.to_string()))
+        self.processor.prepare(path, orientation)
     }
 
     /// The device that encodes them, so that the processor is free for other work.

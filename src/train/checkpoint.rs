@@ -141,20 +141,9 @@ impl Checkpoint {
         // What lies on a device is fetched before anything is written.
         let parameters = self.model.parameters().to(None)?;
         let all: Vec<Moments> = self.moments.iter().map(|m| m.to(None)).collect::<Result<_>>()?;
-        let broken_moment = |((name, _), m): &((&str, _), &Moments)| {
-            (!(m.first.all_finite() && m.second.all_finite())).then(|| name.to_string())
-        };
-        let broken = parameters.not_finite().map(str::to_string);
-        if let Some(name) = broken.or_else(|| parameters.iter().zip(&all).find_map(|pair| broken_moment(&pair))) {
-            let (epoch, step) = (self.progress.epoch + 1, self.progress.step);
-            return Err(broke(path, &name, &format!("epoch {epoch}, step {step}")));
-        }
+        let (epoch, step) = (self.progress.epoch + 1, self.progress.step);
         let mut writer = Writer::default();
-        parameters.write(&mut writer, "parameter.");
-        for ((name, _), moments) in parameters.iter().zip(&all) {
-            writer.tensor(format!("first.{name}"), &moments.first);
-            writer.tensor(format!("second.{name}"), &moments.second);
-        }
+        add_state(&mut writer, (&parameters, &all), (path, &format!("epoch {epoch}, step {step}")))?;
         writer.sealed_metadata(&Header {
             config: self.model.config().clone(),
             settings: run.settings.clone(),
@@ -198,15 +187,41 @@ impl Checkpoint {
             return refuse("the dataset's files have changed since".into());
         }
         let parameters = Parameters::read_prefixed(&reader, config, "parameter.")?;
-        let moment = |prefix: &str, (name, tensor): (&str, &Tensor)| {
-            reader.tensor_of(&format!("{prefix}.{name}"), tensor.shape())
-        };
-        let moments =
-            parameters.iter().map(|p| Ok(Moments { first: moment("first", p)?, second: moment("second", p)? }));
-        let moments = moments.collect::<Result<_>>()?;
+        let moments = read_moments(&reader, &parameters)?;
         let model = Model::with_parameters(config.clone(), parameters)?;
         Ok(Checkpoint { model, moments, progress: header.progress })
     }
+}
+
+/// Adds weights and AdamW's moments to a file, all of which lie on the host. Fails if a value is NaN or infinite: in the
+/// file at this path, at this place of the run.
+pub(super) fn add_state<'a>(
+    writer: &mut Writer<'a>,
+    (parameters, moments): (&'a Parameters, &'a [Moments]),
+    (path, place): (&Path, &str),
+) -> Result<()> {
+    let broken_moment = |((name, _), m): ((&str, _), &Moments)| {
+        (!(m.first.all_finite() && m.second.all_finite())).then(|| name.to_string())
+    };
+    let broken = parameters.not_finite().map(str::to_string);
+    if let Some(name) = broken.or_else(|| parameters.iter().zip(moments).find_map(broken_moment)) {
+        return Err(broke(path, &name, place));
+    }
+    parameters.write(writer, "parameter.");
+    for ((name, _), moments) in parameters.iter().zip(moments) {
+        writer.tensor(format!("first.{name}"), &moments.first);
+        writer.tensor(format!("second.{name}"), &moments.second);
+    }
+    Ok(())
+}
+
+/// Reads AdamW's moments of these parameters.
+pub(super) fn read_moments(reader: &Reader, parameters: &Parameters) -> Result<Vec<Moments>> {
+    let moment = |prefix: &str, (name, tensor): (&str, &Tensor)| {
+        reader.tensor_of(&format!("{prefix}.{name}"), tensor.shape())
+    };
+    let moments = parameters.iter().map(|p| Ok(Moments { first: moment("first", p)?, second: moment("second", p)? }));
+    moments.collect()
 }
 
 /// An error about weights or moments that are NaN or infinite when they are to be written.

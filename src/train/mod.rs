@@ -1,10 +1,11 @@
-//! Training: settings, the loop, checkpoints.
+//! Training: settings, the loop, checkpoints; and of encoders, from pairs of images and texts.
 
 mod checkpoint;
 mod config;
 mod memory;
 mod part;
 mod record;
+pub mod pretrain;
 mod running;
 mod share;
 mod steps;

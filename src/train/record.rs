@@ -3,11 +3,13 @@
 use std::path::Path;
 use std::time::Duration;
 
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::data::read_records;
 use crate::error::Result;
 use crate::eval::Metrics;
+use crate::files;
 
 /// Time spent in each part of the loop.
 #[derive(Clone, Copy, Debug, Default)]
@@ -60,11 +62,19 @@ pub struct EpochRecord {
 }
 
 /// The log's lines of the first `epochs` epochs; a run killed after it wrote a line writes that line again.
-pub(super) fn read_log(folder: &Path, epochs: usize) -> Result<Vec<EpochRecord>> {
-    let path = folder.join("train.jsonl");
+pub(super) fn read_log<T: DeserializeOwned>(path: &Path, epochs: usize) -> Result<Vec<T>> {
     if epochs == 0 {
         return Ok(Vec::new());
     }
-    let records = read_records::<EpochRecord>(&path)?.into_iter().map(|(_, record)| record);
-    records.take(epochs).collect()
+    read_records(path)?.into_iter().map(|(_, record)| record).take(epochs).collect()
+}
+
+/// Writes a line for each epoch.
+pub(super) fn write_log<T: Serialize>(path: &Path, records: &[T]) -> Result<()> {
+    files::write_whole(path, |out| {
+        for record in records {
+            writeln!(out, "{}", serde_json::to_string(record)?)?;
+        }
+        Ok(())
+    })
 }

@@ -9,7 +9,7 @@ use rand::seq::SliceRandom;
 use super::checkpoint::{Checkpoint, LAST, Progress, RunIdentity, Start, TrainedModel};
 use super::config::TrainSettings;
 use super::memory::Needs;
-use super::record::{EpochRecord, Stages, read_log};
+use super::record::{EpochRecord, Stages, read_log, write_log};
 use super::running::{Pending, Running, Source};
 use super::share;
 use super::steps::Steps;
@@ -82,7 +82,7 @@ impl<'a> Trainer<'a> {
             Start::Resume { new_horizon } => {
                 start.check(folder)?;
                 let state = Checkpoint::resume(&folder.join(LAST), &config, run, new_horizon)?;
-                records = read_log(folder, state.progress.epoch)?;
+                records = read_log(&folder.join("train.jsonl"), state.progress.epoch)?;
                 Some(state)
             }
             Start::New => {
@@ -362,12 +362,7 @@ impl<'a> Trainer<'a> {
     }
 
     fn write_log(&self) -> Result<()> {
-        files::write_whole(&self.folder.join("train.jsonl"), |out| {
-            for record in &self.records {
-                writeln!(out, "{}", serde_json::to_string(record)?)?;
-            }
-            Ok(())
-        })
+        write_log(&self.folder.join("train.jsonl"), &self.records)
     }
 }
 

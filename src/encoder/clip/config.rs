@@ -2,20 +2,20 @@
 
 use std::path::Path;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::open_clip;
 use crate::autograd::Cost;
 use crate::encoder::transformer::{Sizes, block_cost, block_parameters};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::fields::Fields;
 use crate::ops::convolution::{self, Filters};
 use crate::ops::linear;
 use crate::tensor::Element;
 
 /// Both towers.
-#[derive(Clone, Debug, Default, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct ClipConfig {
     /// Always "clip".
     pub model_type: String,
@@ -28,7 +28,7 @@ pub struct ClipConfig {
 }
 
 /// The text tower.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct TextConfig {
     pub vocab_size: usize,
     pub hidden_size: usize,
@@ -58,7 +58,7 @@ impl Default for TextConfig {
 }
 
 /// The vision tower.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct VisionConfig {
     pub hidden_size: usize,
     pub intermediate_size: usize,
@@ -107,6 +107,19 @@ impl TextConfig {
     pub(super) fn sizes(&self) -> Result<Sizes> {
         let (heads, eps) = (self.num_attention_heads, self.layer_norm_eps);
         Ok(Sizes::new(self.hidden_size, self.intermediate_size, heads, eps, &self.hidden_act)?.causal())
+    }
+
+    /// Row of the sentence vector: transformers looks for the first end token, and in configurations written before
+    /// it knew that token's number (they say 2) for the highest number.
+    pub(super) fn end_of(&self, ids: &[u32]) -> Result<usize> {
+        let end = self.eos_token_id;
+        let found = match end {
+            2 => ids.iter().enumerate().rev().max_by_key(|(_, id)| **id).map(|(i, _)| i),
+            _ => ids.iter().position(|&id| id == end),
+        };
+        found.ok_or_else(|| {
+            Error::invalid(format!("gives no end token, which is {end} in config.json; is it another model's?"))
+        })
     }
 }
 

@@ -2,15 +2,21 @@
 
 mod config;
 mod open_clip;
+mod files;
+mod parameters;
 mod random;
 mod text;
+mod towers;
 mod vision;
+pub mod weights;
 
 use std::path::Path;
 
 pub use config::ClipConfig;
 pub(super) use open_clip::{CONFIG as OPEN_CLIP_CONFIG, is_in as is_open_clip};
+pub use files::{ClipFiles, ClipSizes, TowerSizes};
 pub use random::{RandomClip, write_random};
+pub use towers::Towers;
 
 use self::text::ClipText;
 use self::vision::ClipVision;

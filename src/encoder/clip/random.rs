@@ -4,6 +4,7 @@
 use std::path::Path;
 
 use rand::Rng;
+use rand_chacha::ChaCha8Rng;
 use serde_json::json;
 use tokenizers::models::bpe::{BPE, BpeTrainerBuilder};
 use tokenizers::normalizers::Lowercase;
@@ -12,6 +13,7 @@ use tokenizers::processors::template::TemplateProcessing;
 use tokenizers::{AddedToken, TokenizerBuilder};
 
 use super::config::{ClipConfig, TextConfig, VisionConfig};
+use super::parameters::{Parameter, Role, Tower, parameters};
 use crate::error::{Error, Result};
 use crate::files;
 use crate::random::{Purpose, generator};
@@ -21,6 +23,9 @@ use crate::tensor::safetensors::Writer;
 const START: &str = "<|startoftext|>";
 const END: &str = "<|endoftext|>";
 const UNKNOWN: &str = "<|unknown|>";
+
+/// The number of [`END`].
+pub(super) const END_NUMBER: u32 = 1;
 
 /// Waves across a patch, at most, in the filters of the patch embedding.
 const WAVES: f32 = 0.5;
@@ -62,7 +67,7 @@ impl RandomClip {
                 intermediate_size: 2 * text,
                 num_hidden_layers: self.layers,
                 num_attention_heads: text / 32,
-                eos_token_id: 1,
+                eos_token_id: END_NUMBER,
                 ..TextConfig::default()
             },
             vision_config: VisionConfig {
@@ -84,15 +89,7 @@ pub fn write_random<'a>(folder: &Path, clip: RandomClip, texts: impl Iterator<It
     let config = clip.config(tokenizer.1);
     let write = |name: &str, text: String| files::write_whole(&folder.join(name), |out| writeln!(out, "{text}"));
     write("tokenizer.json", tokenizer.0)?;
-    let size = clip.image_size;
-    let processor = json!({
-        "do_resize": true, "size": {"shortest_edge": size}, "resample": 3,
-        "do_center_crop": true, "crop_size": {"height": size, "width": size},
-        "do_rescale": true, "rescale_factor": 1.0 / 255.0, "do_normalize": true,
-        "image_mean": [0.48145466, 0.4578275, 0.40821073], "image_std": [0.26862954, 0.26130258, 0.27577711],
-        "image_processor_type": "CLIPImageProcessor",
-    });
-    write("preprocessor_config.json", pretty(&processor)?)?;
+    write("preprocessor_config.json", pretty(&preprocessor(clip.image_size))?)?;
     let tensors = weights(&config, clip.seed);
     let mut writer = Writer::default();
     tensors.iter().for_each(|(name, tensor)| {
@@ -103,12 +100,23 @@ pub fn write_random<'a>(folder: &Path, clip: RandomClip, texts: impl Iterator<It
     write("config.json", pretty(&serde_json::to_value(&config).map_err(|e| Error::invalid(e.to_string()))?)?)
 }
 
-fn pretty(value: &serde_json::Value) -> Result<String> {
+/// How CLIP prepares images of this size.
+pub(super) fn preprocessor(size: usize) -> serde_json::Value {
+    json!({
+        "do_resize": true, "size": {"shortest_edge": size}, "resample": 3,
+        "do_center_crop": true, "crop_size": {"height": size, "width": size},
+        "do_rescale": true, "rescale_factor": 1.0 / 255.0, "do_normalize": true,
+        "image_mean": [0.48145466, 0.4578275, 0.40821073], "image_std": [0.26862954, 0.26130258, 0.27577711],
+        "image_processor_type": "CLIPImageProcessor",
+    })
+}
+
+pub(super) fn pretty(value: &serde_json::Value) -> Result<String> {
     serde_json::to_string_pretty(value).map_err(|e| Error::invalid(e.to_string()))
 }
 
-/// `tokenizer.json` and the number of its tokens.
-fn train_tokenizer<'a>(texts: impl Iterator<Item = &'a str> + Send, vocabulary: usize) -> Result<(String, usize)> {
+/// `tokenizer.json` and the number of its tokens, of which the end of a text is [`END_NUMBER`].
+pub(super) fn train_tokenizer<'a>(texts: impl Iterator<Item = &'a str> + Send, vocabulary: usize) -> Result<(String, usize)> {
     let failed = |e: &dyn std::fmt::Display| Error::invalid(format!("training the tokenizer: {e}"));
     // Without CLIP's suffix for the ends of words: the trainer numbers suffixed letters in an order that changes from run
     // to run, and with the numbers everything would.
@@ -116,7 +124,7 @@ fn train_tokenizer<'a>(texts: impl Iterator<Item = &'a str> + Send, vocabulary: 
     let template = TemplateProcessing::builder()
         .try_single(format!("{START} $A {END}"))
         .map_err(|e| failed(&e))?
-        .special_tokens(vec![(START, 0), (END, 1)])
+        .special_tokens(vec![(START, 0), (END, END_NUMBER)])
         .build()
         .map_err(|e| failed(&e))?;
     let mut tokenizer = TokenizerBuilder::new()
@@ -136,93 +144,46 @@ fn train_tokenizer<'a>(texts: impl Iterator<Item = &'a str> + Send, vocabulary: 
 
 /// Names and random values of all tensors.
 fn weights(config: &ClipConfig, seed: u64) -> Vec<(String, Tensor)> {
-    let mut draw = Draw { seed, tensors: Vec::new() };
-    let (text, vision) = (&config.text_config, &config.vision_config);
-    let (t, v, p) = (text.hidden_size, vision.hidden_size, vision.patch_size);
-    draw.uniform("text_model.embeddings.token_embedding.weight", &[text.vocab_size, t], 1.0);
-    draw.uniform("text_model.embeddings.position_embedding.weight", &[text.max_position_embeddings, t], 0.1);
-    (0..text.num_hidden_layers).for_each(|i| draw.block("text_model", i, t, text.intermediate_size, TEXT_MIXING));
-    draw.norm("text_model.final_layer_norm", t);
-    draw.linear("text_projection", config.projection_dim, t, false);
-    draw.uniform("vision_model.embeddings.class_embedding", &[v], 0.1);
-    draw.filters("vision_model.embeddings.patch_embedding.weight", v, p);
-    draw.uniform("vision_model.embeddings.position_embedding.weight", &[vision.patches(), v], 0.1);
-    draw.norm("vision_model.pre_layrnorm", v);
-    (0..vision.num_hidden_layers).for_each(|i| draw.block("vision_model", i, v, vision.intermediate_size, 1.0));
-    draw.norm("vision_model.post_layernorm", v);
-    draw.linear("visual_projection", config.projection_dim, v, false);
-    draw.tensors
-}
-
-struct Draw {
-    seed: u64,
-    tensors: Vec<(String, Tensor)>,
-}
-
-impl Draw {
-    /// Uniform values of this standard deviation.
-    fn uniform(&mut self, name: &str, shape: &[usize], deviation: f32) {
-        let mut rng = generator(self.seed, Purpose::Demo, self.tensors.len() as u64);
-        let bound = deviation * 3f32.sqrt();
-        let mut tensor = Tensor::zeros(shape);
-        tensor.data_mut().iter_mut().for_each(|x| *x = rng.random_range(-bound..bound));
-        self.tensors.push((name.to_string(), tensor));
-    }
-
-    /// Patch filters of random colour and low spatial frequency: what they say changes little when a picture moves
-    /// by a pixel, which cannot be said of white noise.
-    fn filters(&mut self, name: &str, width: usize, patch: usize) {
-        let mut rng = generator(self.seed, Purpose::Demo, self.tensors.len() as u64);
-        let mut tensor = Tensor::zeros([width, 3, patch, patch]);
-        for filter in tensor.data_mut().chunks_exact_mut(3 * patch * patch) {
-            let colour = [0; 3].map(|_| rng.random_range(-1.0..1.0f32));
-            let [u, v] = [0; 2].map(|_| rng.random_range(-WAVES..WAVES));
-            let phase = rng.random_range(0.0..std::f32::consts::TAU);
-            for (i, weight) in filter.iter_mut().enumerate() {
-                let (y, x) = (i / patch % patch, i % patch);
-                let wave = (std::f32::consts::TAU * (u * y as f32 + v * x as f32) / patch as f32 + phase).cos();
-                *weight = colour[i / (patch * patch)] * wave * 2.0 / patch as f32;
+    let draw = |(index, parameter): (usize, Parameter)| {
+        let mut rng = generator(seed, Purpose::Demo, index as u64);
+        let mut tensor = Tensor::zeros(&parameter.shape[..]);
+        let values = tensor.data_mut();
+        // A weight that gives its outputs `scale` times the deviation of its inputs.
+        let scaled = |scale: f32| scale / (parameter.shape.last().map_or(1.0, |&inputs| inputs as f32)).sqrt();
+        match parameter.role {
+            Role::Norm => values.fill(1.0),
+            Role::Bias => {}
+            Role::Filters => filters(values, config.vision_config.patch_size, &mut rng),
+            Role::Tokens => uniform(values, 1.0, &mut rng),
+            Role::Positions | Role::Class => uniform(values, 0.1, &mut rng),
+            Role::Attention | Role::Up | Role::Projection => uniform(values, scaled(1.0), &mut rng),
+            Role::AttentionOut | Role::Down => {
+                let mixing = if parameter.tower == Tower::Text { TEXT_MIXING } else { 1.0 };
+                uniform(values, scaled(mixing), &mut rng);
             }
         }
-        self.tensors.push((name.to_string(), tensor));
-    }
+        (parameter.name, tensor)
+    };
+    parameters(config).into_iter().enumerate().map(draw).collect()
+}
 
-    fn constant(&mut self, name: &str, width: usize, value: f32) {
-        let mut tensor = Tensor::zeros([width]);
-        tensor.data_mut().fill(value);
-        self.tensors.push((name.to_string(), tensor));
-    }
+/// Uniform values of this standard deviation.
+pub(super) fn uniform(values: &mut [f32], deviation: f32, rng: &mut ChaCha8Rng) {
+    let bound = deviation * 3f32.sqrt();
+    values.iter_mut().for_each(|x| *x = rng.random_range(-bound..bound));
+}
 
-    fn norm(&mut self, name: &str, width: usize) {
-        self.constant(&format!("{name}.weight"), width, 1.0);
-        self.constant(&format!("{name}.bias"), width, 0.0);
-    }
-
-    fn linear(&mut self, name: &str, outputs: usize, inputs: usize, bias: bool) {
-        self.scaled(name, outputs, inputs, 1.0);
-        if bias {
-            self.constant(&format!("{name}.bias"), outputs, 0.0);
-        }
-    }
-
-    /// A weight that gives its outputs `scale` times the deviation of its inputs.
-    fn scaled(&mut self, name: &str, outputs: usize, inputs: usize, scale: f32) {
-        self.uniform(&format!("{name}.weight"), &[outputs, inputs], scale / (inputs as f32).sqrt());
-    }
-
-    /// A block; what its two halves add to each token's state is scaled by `mixing`.
-    fn block(&mut self, tower: &str, index: usize, width: usize, inner: usize, mixing: f32) {
-        let name = format!("{tower}.encoder.layers.{index}");
-        self.norm(&format!("{name}.layer_norm1"), width);
-        for layer in ["q_proj", "k_proj", "v_proj"] {
-            self.linear(&format!("{name}.self_attn.{layer}"), width, width, true);
-        }
-        self.norm(&format!("{name}.layer_norm2"), width);
-        self.linear(&format!("{name}.mlp.fc1"), inner, width, true);
-        for (layer, inputs) in [("self_attn.out_proj", width), ("mlp.fc2", inner)] {
-            let layer = format!("{name}.{layer}");
-            self.scaled(&layer, width, inputs, mixing);
-            self.constant(&format!("{layer}.bias"), width, 0.0);
+/// Patch filters of random colour and low spatial frequency: what they say changes little when a picture moves by a
+/// pixel, which cannot be said of white noise.
+fn filters(values: &mut [f32], patch: usize, rng: &mut ChaCha8Rng) {
+    for filter in values.chunks_exact_mut(3 * patch * patch) {
+        let colour = [0; 3].map(|_| rng.random_range(-1.0..1.0f32));
+        let [u, v] = [0; 2].map(|_| rng.random_range(-WAVES..WAVES));
+        let phase = rng.random_range(0.0..std::f32::consts::TAU);
+        for (i, weight) in filter.iter_mut().enumerate() {
+            let (y, x) = (i / patch % patch, i % patch);
+            let wave = (std::f32::consts::TAU * (u * y as f32 + v * x as f32) / patch as f32 + phase).cos();
+            *weight = colour[i / (patch * patch)] * wave * 2.0 / patch as f32;
         }
     }
 }

@@ -6,7 +6,7 @@ use crate::encoder::loader::Loader;
 use crate::encoder::text::TextModel;
 use crate::encoder::transformer::Block;
 use crate::encoder::{Encoded, collect};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::ops::embedding::Embedding;
 use crate::ops::layer_norm::Norm;
 use crate::ops::linear::Linear;
@@ -37,19 +37,6 @@ impl ClipText {
             config: c.clone(),
         })
     }
-
-    /// Row of the sentence vector: transformers looks for the first end token, and in configurations written before
-    /// it knew that token's number (they say 2) for the highest number.
-    fn end_of(&self, ids: &[u32]) -> Result<usize> {
-        let end = self.config.eos_token_id;
-        let found = match end {
-            2 => ids.iter().enumerate().rev().max_by_key(|(_, id)| **id).map(|(i, _)| i),
-            _ => ids.iter().position(|&id| id == end),
-        };
-        found.ok_or_else(|| {
-            Error::invalid(format!("gives no end token, which is {end} in config.json; is it another model's?"))
-        })
-    }
 }
 
 impl TextModel for ClipText {
@@ -66,7 +53,7 @@ impl TextModel for ClipText {
         let mut x = self.embedding.forward(ids)?;
         self.blocks.iter().try_for_each(|block| block.forward(&mut x, &texts))?;
         let x = self.norm.forward(&x)?;
-        let ends = ids.iter().zip(texts.ranges()).map(|(ids, rows)| Ok(rows.start + self.end_of(ids)?));
+        let ends = ids.iter().zip(texts.ranges()).map(|(ids, rows)| Ok(rows.start + self.config.end_of(ids)?));
         let ends = x.select(&ends.collect::<Result<Vec<_>>>()?)?;
         collect(x, &texts, project(&self.projection, &ends)?)
     }

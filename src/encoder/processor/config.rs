@@ -119,7 +119,8 @@ impl Config {
         }
     }
 
-    fn of(fields: &Fields, default: Kind) -> Result<Config> {
+    /// What settings say.
+    pub fn of(fields: &Fields, default: Kind) -> Result<Config> {
         let kind = Kind::of(fields, default)?;
         for unsupported in ["do_pad", "do_flip_channel_order", "use_square_size"] {
             fields.only(unsupported, &[json!(false)])?;

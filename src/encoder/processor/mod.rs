@@ -8,8 +8,11 @@ use image::RgbImage;
 
 pub use self::config::Kind;
 use self::config::{Config, Size};
+use super::image::{ExifOrientation, read_within_budget};
 use super::resample::{Filter, resize};
 use crate::error::{Error, Result};
+use crate::fields::Fields;
+use crate::span;
 
 /// Most bytes of a resized image.
 const RESIZE_LIMIT: u64 = 1 << 30;
@@ -32,15 +35,20 @@ impl ImageProcessor {
     /// ones of any size. `kind` is what transformers takes for the model where the files do not say.
     pub fn open(folder: &Path, kind: Kind, size: Option<u32>) -> Result<ImageProcessor> {
         let (config, path) = Config::read(folder, kind)?;
-        ImageProcessor::of(config, path, size)
+        ImageProcessor::made(config, path, size)
     }
 
     /// The same from OpenCLIP's file, for a model that takes images of `size` x `size`.
     pub fn open_clip(path: &Path, size: u32) -> Result<ImageProcessor> {
-        ImageProcessor::of(Config::open_clip(path, size)?, path.to_path_buf(), Some(size))
+        ImageProcessor::made(Config::open_clip(path, size)?, path.to_path_buf(), Some(size))
     }
 
-    fn of(config: Config, path: PathBuf, size: Option<u32>) -> Result<ImageProcessor> {
+    /// The same of settings that lie in no folder yet.
+    pub fn of(fields: &Fields, kind: Kind, size: Option<u32>) -> Result<ImageProcessor> {
+        ImageProcessor::made(Config::of(fields, kind)?, fields.path().to_path_buf(), size)
+    }
+
+    fn made(config: Config, path: PathBuf, size: Option<u32>) -> Result<ImageProcessor> {
         let refuse = |reason: String| Error::file(&path, reason);
         let config = config.without_crop_pct();
         let filter = Filter::from_number(config.resample).ok_or_else(|| {
@@ -72,6 +80,14 @@ impl ImageProcessor {
     /// Width and height of what comes out.
     pub fn size(&self) -> usize {
         self.output.0 as usize
+    }
+
+    /// The encoder's input of an image file: (3, height, width).
+    pub fn prepare(&self, path: &Path, orientation: ExifOrientation) -> Result<Vec<f32>> {
+        // Its share of the memory for images is given back when it was made small.
+        let (image, _share) = read_within_budget(path, orientation)?;
+        let _span = span!("preprocess image");
+        self.process(image).map_err(|error| Error::file(path, error.to_string()))
     }
 
     /// The encoder's input of an image: (3, height, width).

@@ -17,7 +17,8 @@ use crate::tensor::{DType, Tensor};
 #[derive(Default)]
 pub struct Writer<'a> {
     tensors: Vec<(String, Entrant<'a>)>,
-    metadata: Option<String>,
+    /// A key of the header, and its text.
+    metadata: Option<(&'static str, String)>,
 }
 
 struct Entrant<'a> {
@@ -60,8 +61,14 @@ impl<'a> Writer<'a> {
     /// Stores a value in the header.
     pub fn metadata<T: Serialize>(&mut self, value: &T) -> Result<&mut Self> {
         let text = serde_json::to_string(value).map_err(|e| Error::invalid(format!("cannot store metadata: {e}")))?;
-        self.metadata = Some(text);
+        self.metadata = Some((METADATA_KEY, text));
         Ok(self)
+    }
+
+    /// Says in the header that the tensors are as PyTorch names and lays them out, which transformers asks of a file.
+    pub fn as_pytorch(&mut self) -> &mut Self {
+        self.metadata = Some(("format", "pt".into()));
+        self
     }
 
     /// Stores a value in the header together with a checksum of it and of the tensors added so far, which must be all.
@@ -78,7 +85,7 @@ impl<'a> Writer<'a> {
     /// Writes the file, whole or not at all.
     pub fn write(&self, path: &Path) -> Result<()> {
         files::write_whole_at(path, |temp| {
-            let header = self.metadata.clone().map(|text| HashMap::from([(METADATA_KEY.to_string(), text)]));
+            let header = self.metadata.clone().map(|(key, text)| HashMap::from([(key.to_string(), text)]));
             let tensors = self.tensors.iter().map(|(name, entrant)| (name, entrant));
             safetensors::serialize_to_file(tensors, header, temp).map_err(|e| match e {
                 safetensors::SafeTensorError::IoError(e) => e,

@@ -1,0 +1,217 @@
+//! A CLIP's Hugging Face directory but for its weights: of given sizes with a tokenizer that learns its words from texts, or
+//! of a model that there is. With trained weights it becomes a directory again.
+
+use std::path::Path;
+
+use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
+use xxhash_rust::xxh3::Xxh3;
+
+use super::config::{ClipConfig, TextConfig, VisionConfig};
+use super::random::{END_NUMBER, preprocessor, pretty, train_tokenizer};
+use super::weights;
+use crate::autograd::Parameters;
+use crate::encoder::ImageProcessor;
+use crate::encoder::processor::Kind;
+use crate::error::{Error, Result};
+use crate::fields::{Fields, parse_json};
+use crate::files;
+use crate::tokenizer::Tokenizer;
+
+/// Files of a directory that go with its weights where they are there.
+const FILES: [&str; 8] = [
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "vocab.json",
+    "merges.txt",
+    "preprocessor_config.json",
+    "processor_config.json",
+    // Last, so that a directory that was cut short has no configuration.
+    "config.json",
+];
+
+/// Sizes of a tower.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct TowerSizes {
+    /// Width of its states.
+    pub width: usize,
+    /// Its blocks.
+    pub layers: usize,
+    /// Heads of its attention.
+    pub heads: usize,
+    /// Width of its MLPs' hidden layer.
+    pub inner: usize,
+}
+
+impl Default for TowerSizes {
+    fn default() -> TowerSizes {
+        TowerSizes { width: 128, layers: 3, heads: 4, inner: 512 }
+    }
+}
+
+/// Sizes of a CLIP.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ClipSizes {
+    /// The text tower.
+    pub text: TowerSizes,
+    /// The vision tower.
+    pub vision: TowerSizes,
+    /// Width of the global vectors.
+    pub projection: usize,
+    /// Width and height of the images.
+    pub image_size: usize,
+    /// Width and height of a patch.
+    pub patch_size: usize,
+    /// Most words and parts of words.
+    pub vocabulary: usize,
+    /// Most tokens of a text.
+    pub max_tokens: usize,
+}
+
+impl Default for ClipSizes {
+    fn default() -> ClipSizes {
+        let (text, vision) = (TowerSizes::default(), TowerSizes::default());
+        ClipSizes { text, vision, projection: 128, image_size: 64, patch_size: 8, vocabulary: 4000, max_tokens: 48 }
+    }
+}
+
+impl ClipSizes {
+    /// The configuration of a model of these sizes with so many tokens. Fails if they make no sense.
+    fn config(&self, vocab_size: usize) -> Result<ClipConfig> {
+        let refuse = |what: String| Err(Error::invalid(format!("model: {what}")));
+        let ClipSizes { text, vision, .. } = self;
+        let towers = [("text", text), ("vision", vision)];
+        for (tower, sizes) in towers {
+            let TowerSizes { width, heads, inner, layers } = *sizes;
+            if width == 0 || heads == 0 || inner == 0 || layers == 0 || !width.is_multiple_of(heads) {
+                return refuse(format!(
+                    "{tower}: width {width}, layers {layers}, heads {heads}, inner {inner} must be at least 1, and heads \
+                     divide the width"
+                ));
+            }
+        }
+        if self.projection == 0 || self.max_tokens < 3 || self.patch_size == 0 || self.patch_size > self.image_size {
+            let ClipSizes { projection, max_tokens, patch_size, image_size, .. } = self;
+            return refuse(format!(
+                "projection {projection} must be at least 1, max_tokens {max_tokens} at least 3, patch_size {patch_size} \
+                 between 1 and image_size {image_size}"
+            ));
+        }
+        Ok(ClipConfig {
+            model_type: "clip".into(),
+            projection_dim: self.projection,
+            text_config: TextConfig {
+                vocab_size,
+                hidden_size: text.width,
+                intermediate_size: text.inner,
+                num_hidden_layers: text.layers,
+                num_attention_heads: text.heads,
+                max_position_embeddings: self.max_tokens,
+                eos_token_id: END_NUMBER,
+                ..TextConfig::default()
+            },
+            vision_config: VisionConfig {
+                hidden_size: vision.width,
+                intermediate_size: vision.inner,
+                num_hidden_layers: vision.layers,
+                num_attention_heads: vision.heads,
+                image_size: self.image_size,
+                patch_size: self.patch_size,
+                ..VisionConfig::default()
+            },
+        })
+    }
+}
+
+/// See the module's documentation.
+pub struct ClipFiles {
+    /// Sizes of both towers.
+    pub config: ClipConfig,
+    /// Of its texts.
+    pub tokenizer: Tokenizer,
+    /// Of its images.
+    pub processor: ImageProcessor,
+    /// Names and bytes.
+    files: Vec<(&'static str, Vec<u8>)>,
+}
+
+impl ClipFiles {
+    /// Of a model of these sizes. The tokenizer's words are learned from `texts`.
+    pub fn new<'a>(sizes: &ClipSizes, texts: impl Iterator<Item = &'a str> + Send) -> Result<ClipFiles> {
+        // Before anything is learned.
+        sizes.config(1)?;
+        let (tokenizer, vocabulary) = train_tokenizer(texts, sizes.vocabulary)?;
+        let config = sizes.config(vocabulary)?;
+        let json = serde_json::to_value(&config).map_err(|e| Error::invalid(e.to_string()))?;
+        let prepared = preprocessor(sizes.image_size);
+        let processor = match &prepared {
+            serde_json::Value::Object(entries) => {
+                let fields = Fields::of(Path::new("preprocessor_config.json"), entries.clone());
+                ImageProcessor::of(&fields, Kind::Clip, Some(sizes.image_size as u32))?
+            }
+            _ => return Err(Error::invalid("settings of images that are no object")),
+        };
+        let path = Path::new("tokenizer.json");
+        let files = vec![
+            ("tokenizer.json", tokenizer.clone().into_bytes()),
+            ("preprocessor_config.json", pretty(&prepared)?.into_bytes()),
+            ("config.json", pretty(&json)?.into_bytes()),
+        ];
+        let tokenizer = Tokenizer::of(path, parse_json(path, &tokenizer)?)?;
+        Ok(ClipFiles { config, tokenizer, processor, files })
+    }
+
+    /// Of the model in a directory, whose files are taken as they are.
+    pub fn read(folder: &Path) -> Result<ClipFiles> {
+        let config = ClipConfig::read(folder)?;
+        for (tower, sizes) in [("text_config", config.text_config.sizes()), ("vision_config", config.vision_config.sizes())]
+        {
+            sizes.map_err(|e| super::refused(folder, tower, e))?;
+        }
+        let processor = ImageProcessor::open(folder, Kind::Clip, Some(config.vision_config.image_size as u32))?;
+        let tokenizer = Tokenizer::open(folder)?;
+        let there = FILES.into_iter().filter(|name| folder.join(name).exists());
+        let files = there.map(|name| Ok((name, files::read(&folder.join(name))?))).collect::<Result<_>>()?;
+        Ok(ClipFiles { config, tokenizer, processor, files })
+    }
+
+    /// Numbers of a text's tokens, cut to what the model takes. Fails if the model does not know one of them.
+    pub fn tokens(&self, texts: &[&str]) -> Result<Vec<Vec<u32>>> {
+        let config = &self.config.text_config;
+        let tokenizer = self.tokenizer.at_most(config.max_position_embeddings)?;
+        let encode = |text: &&str| {
+            let ids = tokenizer.encode(text)?;
+            config.end_of(&ids).map_err(|e| Error::file(self.tokenizer.path(), e.to_string()))?;
+            match ids.iter().find(|&&id| id as usize >= config.vocab_size) {
+                None => Ok(ids),
+                Some(id) => {
+                    let reason = format!("gives token {id}, of which the model in config.json has {}", config.vocab_size);
+                    Err(Error::file(self.tokenizer.path(), reason))
+                }
+            }
+        };
+        texts.par_iter().map(encode).collect()
+    }
+
+    /// A checksum of the files.
+    pub fn checksum(&self) -> String {
+        let mut hash = Xxh3::new();
+        for (name, bytes) in &self.files {
+            hash.update(name.as_bytes());
+            hash.update(&(bytes.len() as u64).to_le_bytes());
+            hash.update(bytes);
+        }
+        format!("{:032x}", hash.digest128())
+    }
+
+    /// Writes the directory with these weights, whole or not at all. They lie on the host.
+    pub fn write(&self, parameters: &Parameters, folder: &Path) -> Result<()> {
+        files::write_folder_whole(folder, |temp| {
+            weights::write(parameters, &self.config, &temp.join("model.safetensors"))?;
+            self.files.iter().try_for_each(|(name, bytes)| files::write_new(&temp.join(name), bytes))
+        })
+    }
+}

@@ -1,0 +1,12 @@
+//! Contrastive pre-training of CLIP-shaped encoders from pairs of images and texts.
+
+mod checkpoint;
+mod config;
+mod pairs;
+mod retrieval;
+mod run;
+
+pub use config::{PretrainConfig, PretrainSettings};
+pub use pairs::{Pairs, PreparedPairs};
+pub use retrieval::{Recall, Retrieval};
+pub use run::{EpochRecord, Pretrainer, Start};

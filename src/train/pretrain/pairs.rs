@@ -1,0 +1,168 @@
+//! Pairs of an image and a text, from a file of one JSON object per line.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+
+use indicatif::ProgressBar;
+use rand::Rng;
+use rand::seq::SliceRandom;
+use rayon::prelude::*;
+use serde::Deserialize;
+use xxhash_rust::xxh3::xxh3_128;
+
+use crate::data::{read_records, record_error};
+use crate::encoder::clip::ClipFiles;
+use crate::encoder::{ExifOrientation, ImageProcessor, image_header};
+use crate::error::{Error, Result};
+use crate::files;
+use crate::random::{Purpose, generator};
+
+#[derive(Deserialize)]
+struct Record {
+    image: Option<String>,
+    text: Option<String>,
+}
+
+/// Pairs as they are read.
+#[derive(Debug)]
+pub struct Pairs {
+    path: PathBuf,
+    /// Each image once, in the order of the first pair that has it.
+    images: Vec<PathBuf>,
+    /// Of each image.
+    texts: Vec<Vec<String>>,
+    checksum: String,
+}
+
+impl Pairs {
+    /// Reads `{"image": PATH, "text": TEXT}` of each line; paths are relative to `folder`, and every image must be there.
+    pub fn read(path: &Path, folder: &Path) -> Result<Pairs> {
+        let checksum = format!("{:032x}", xxh3_128(&files::read(path)?));
+        let (mut numbers, mut images, mut texts) = (HashMap::new(), Vec::new(), Vec::<Vec<String>>::new());
+        for (line, record) in read_records::<Record>(path)? {
+            let wrong = |reason: String| Err(record_error(path, line, reason));
+            let Record { image, text } = record?;
+            let Some(image) = image.filter(|image| !image.is_empty()) else {
+                return wrong("has no `image`; every pair needs one, by its path in --images".into());
+            };
+            let Some(text) = text.filter(|text| !text.trim().is_empty()) else {
+                return wrong("has no `text`; every pair needs one".into());
+            };
+            let at = *numbers.entry(image.clone()).or_insert(images.len());
+            if at == images.len() {
+                let image = folder.join(image);
+                if let Err(error) = image_header(&image) {
+                    return wrong(error.to_string());
+                }
+                images.push(image);
+                texts.push(Vec::new());
+            }
+            texts[at].push(text);
+        }
+        if images.len() < 2 {
+            let found = images.len();
+            return Err(Error::file(path, format!("has pairs of {found} images; a batch needs two at least")));
+        }
+        Ok(Pairs { path: path.to_path_buf(), images, texts, checksum })
+    }
+
+    /// All texts, as a tokenizer learns its words from.
+    pub fn texts(&self) -> impl Iterator<Item = &str> + Send {
+        self.texts.iter().flatten().map(String::as_str)
+    }
+
+    /// A checksum of the file.
+    pub fn checksum(&self) -> &str {
+        &self.checksum
+    }
+
+    /// Number of images and of texts.
+    pub fn counts(&self) -> (usize, usize) {
+        (self.images.len(), self.texts.iter().map(Vec::len).sum())
+    }
+
+    /// The same as the model takes them. Images are prepared now and kept if all of them take at most so many bytes, or
+    /// else again and again.
+    pub fn prepare(self, files: &ClipFiles, most_bytes: usize, bar: &ProgressBar) -> Result<PreparedPairs> {
+        let all: Vec<&str> = self.texts().collect();
+        let mut tokens = files.tokens(&all)?.into_iter();
+        let texts = self.texts.iter().map(|texts| tokens.by_ref().take(texts.len()).collect()).collect();
+        let size = files.processor.size();
+        let bytes = self.images.len().saturating_mul(3 * size * size * size_of::<f32>());
+        let source = match bytes <= most_bytes {
+            true => {
+                bar.set_length(self.images.len() as u64);
+                let prepare = |path: &PathBuf| {
+                    bar.inc(1);
+                    files.processor.prepare(path, ExifOrientation::Ignore)
+                };
+                Images::Kept(self.images.par_iter().map(prepare).collect::<Result<_>>()?)
+            }
+            false => {
+                tracing::warn!(
+                    "{}: its images take {bytes} bytes as the model reads them, more than half of the free memory; each \
+                     is prepared anew in each epoch",
+                    self.path.display()
+                );
+                Images::Read { paths: self.images, processor: files.processor.clone() }
+            }
+        };
+        bar.finish_and_clear();
+        Ok(PreparedPairs { images: source, texts })
+    }
+}
+
+/// Images as the model takes them, each with the tokens of its texts.
+pub struct PreparedPairs {
+    images: Images,
+    texts: Vec<Vec<Vec<u32>>>,
+}
+
+enum Images {
+    Kept(Vec<Vec<f32>>),
+    Read { paths: Vec<PathBuf>, processor: ImageProcessor },
+}
+
+impl PreparedPairs {
+    /// Number of images.
+    pub fn len(&self) -> usize {
+        self.texts.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.texts.is_empty()
+    }
+
+    /// Each image with one of its texts, in an order drawn by seed, as many together as a batch has. Images are in one
+    /// batch once, so that no text of an image is among its negatives. What fills no batch waits for another epoch.
+    pub fn epoch(&self, seed: u64, epoch: u64, batch_size: usize) -> Vec<Vec<(usize, usize)>> {
+        let mut rng = generator(seed, Purpose::EpochOrder, epoch);
+        let mut pairs: Vec<(usize, usize)> =
+            self.texts.iter().enumerate().map(|(image, texts)| (image, rng.random_range(0..texts.len()))).collect();
+        pairs.shuffle(&mut rng);
+        pairs.chunks_exact(batch_size.min(pairs.len())).map(<[_]>::to_vec).collect()
+    }
+
+    /// Tokens of a text of an image.
+    pub fn text(&self, (image, text): (usize, usize)) -> &[u32] {
+        &self.texts[image][text]
+    }
+
+    /// The texts of each image.
+    pub fn texts(&self) -> &[Vec<Vec<u32>>] {
+        &self.texts
+    }
+
+    /// Calls `f` with images by their numbers.
+    pub fn with_images<T>(&self, numbers: &[usize], f: impl FnOnce(&[&[f32]]) -> Result<T>) -> Result<T> {
+        match &self.images {
+            Images::Kept(images) => f(&numbers.iter().map(|&i| &images[i][..]).collect::<Vec<_>>()),
+            Images::Read { paths, processor } => {
+                let prepare = |&i: &usize| processor.prepare(&paths[i], ExifOrientation::Ignore);
+                let images = numbers.par_iter().map(prepare).collect::<Result<Vec<_>>>()?;
+                f(&images.iter().map(Vec::as_slice).collect::<Vec<_>>())
+            }
+        }
+    }
+}

@@ -1,0 +1,325 @@
+//! The loop.
+
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use indicatif::ProgressBar;
+use serde::{Deserialize, Serialize};
+
+use super::checkpoint::{Identity, Progress, State};
+use super::config::PretrainSettings;
+use super::pairs::PreparedPairs;
+use super::retrieval::Retrieval;
+use crate::autograd::{Parameters, Tape};
+use crate::bytes::Bytes;
+use crate::device::cpu::available_memory;
+use crate::device::{Gpu, describe};
+use crate::encoder::Fingerprint;
+use crate::encoder::clip::weights::{LOG_SCALE, decaying};
+use crate::encoder::clip::{ClipConfig, ClipFiles, Towers, weights};
+use crate::error::{Error, Result};
+use crate::files;
+use crate::interrupt;
+use crate::ops::clip_norm;
+use crate::provenance::Provenance;
+use crate::span;
+use crate::tensor::{Shards, Tensor};
+use crate::train::checkpoint::LAST;
+use crate::train::record::{read_log, write_log};
+
+/// Bounds of the scale's logarithm: cosines are multiplied by 1 at least and by 100 at most, as CLIP's are.
+const LOG_SCALES: [f32; 2] = [0.0, 4.605_170_2];
+
+/// Bytes of a parameter: its value, its gradient, two moments.
+const PARAMETER_BYTES: u64 = 16;
+
+/// The directory of the trained encoders, in a run's folder.
+const ENCODER: &str = "encoder";
+
+/// What one epoch came to; a line of `pretrain.jsonl`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct EpochRecord {
+    /// Counted from 1.
+    pub epoch: usize,
+    /// Steps of the run so far.
+    pub step: u64,
+    /// Mean over the epoch's steps.
+    pub loss: f64,
+    /// Its halves.
+    pub text_to_image_loss: f64,
+    pub image_to_text_loss: f64,
+    /// What cosines are multiplied by at its end: the reciprocal of the temperature.
+    pub scale: f32,
+    /// Steps after which that was outside of 1 to 100, and was clamped.
+    pub clamped_steps: usize,
+    /// Mean length of the gradients, before it was clipped.
+    pub gradient_norm: f64,
+    /// Of the last step.
+    pub learning_rate: f32,
+    /// On the pairs to validate with, if there are any.
+    pub valid: Option<Retrieval>,
+    /// Of the training, without validation.
+    pub pairs_per_second: f64,
+}
+
+/// How a run begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Start {
+    /// Anew, in a folder without a run.
+    New,
+    /// From the last checkpoint in its folder.
+    Resume,
+}
+
+/// A pre-training.
+pub struct Pretrainer {
+    folder: PathBuf,
+    files: ClipFiles,
+    train: PreparedPairs,
+    valid: Option<PreparedPairs>,
+    identity: Identity,
+    state: State,
+    records: Vec<EpochRecord>,
+    gpu: Option<Gpu>,
+}
+
+impl Pretrainer {
+    /// A run in `folder` of encoders with these files, drawn by seed or with the weights of the directory `from`. The
+    /// pairs come with the checksums of their files.
+    pub fn new(
+        folder: &Path,
+        (files, from): (ClipFiles, Option<&Path>),
+        settings: PretrainSettings,
+        (train, checksum): (PreparedPairs, String),
+        valid: Option<(PreparedPairs, String)>,
+        start: Start,
+        gpu: Option<Gpu>,
+    ) -> Result<Pretrainer> {
+        settings.check()?;
+        check_memory(&files.config)?;
+        let shards = from.map(Shards::open).transpose()?;
+        let from = match (from, &shards) {
+            (Some(from), Some(shards)) => {
+                let names: Vec<&str> = shards.files().collect();
+                Some(Fingerprint::of(from, &names)?.as_str().to_string())
+            }
+            _ => None,
+        };
+        // Without the number of threads: no result depends on it.
+        let device = gpu.as_ref().map_or("cpu".into(), |gpu| describe(Some(gpu)));
+        let (valid, valid_checksum) = valid.unzip();
+        let identity = Identity {
+            model: files.config.clone(),
+            files: files.checksum(),
+            from,
+            settings,
+            valid: valid_checksum,
+            provenance: Provenance::new(device, checksum),
+        };
+        let parameters = match &shards {
+            Some(shards) => weights::read(shards, &files.config)?,
+            None => weights::initial(&files.config, identity.settings.seed)?,
+        };
+        let (state, records) = match start {
+            Start::New => (State::new(parameters), Vec::new()),
+            Start::Resume => {
+                let state = State::resume(&folder.join(LAST), &parameters, &identity)?;
+                let records = read_log(&folder.join("pretrain.jsonl"), state.progress.epoch)?;
+                (state, records)
+            }
+        };
+        files::create_folder(folder)?;
+        let state = state.to(gpu.as_ref())?;
+        Ok(Pretrainer { folder: folder.to_path_buf(), files, train, valid, identity, state, records, gpu })
+    }
+
+    /// The weights as they stand.
+    pub fn parameters(&self) -> &Parameters {
+        &self.state.parameters
+    }
+
+    /// Epochs completed, and those of the run.
+    pub fn epochs(&self) -> (usize, usize) {
+        (self.state.progress.epoch, self.identity.settings.epochs)
+    }
+
+    /// Steps of an epoch.
+    fn batches(&self) -> usize {
+        self.train.len() / self.identity.settings.batch_size.min(self.train.len())
+    }
+
+    /// Runs the epochs that are left, `done` sees each as it ends; then writes the encoders' directory, and says where.
+    pub fn run(&mut self, bar: &ProgressBar, mut done: impl FnMut(&EpochRecord)) -> Result<PathBuf> {
+        let description = serde_json::json!(self.identity);
+        files::write_whole(&self.folder.join("pretrain.json"), |out| writeln!(out, "{description:#}"))?;
+        while self.state.progress.epoch < self.identity.settings.epochs {
+            bar.set_length(self.batches() as u64);
+            bar.set_position(self.state.progress.batch as u64);
+            bar.set_message(format!("epoch {}", self.state.progress.epoch + 1));
+            let record = self.epoch(bar)?;
+            done(&record);
+            if self.state.progress.epoch < self.identity.settings.epochs {
+                interrupt::check(|| self.how_to_go_on())?;
+            }
+        }
+        bar.finish_and_clear();
+        let encoder = self.folder.join(ENCODER);
+        if !encoder.exists() {
+            self.files.write(&self.state.parameters.to(None)?, &encoder)?;
+        }
+        Ok(encoder)
+    }
+
+    /// Trains the batches that are left of the current epoch, validates, and writes the checkpoint of its end.
+    fn epoch(&mut self, bar: &ProgressBar) -> Result<EpochRecord> {
+        let PretrainSettings { batch_size, seed, checkpoint_steps, .. } = self.identity.settings;
+        let batches = self.train.epoch(seed, self.state.progress.epoch as u64, batch_size);
+        let (start, before) = (Instant::now(), self.state.progress.batch);
+        for batch in &batches[before.min(batches.len())..] {
+            self.step(batch)?;
+            bar.inc(1);
+            let done = self.state.progress.batch;
+            let due = interrupt::asked() || checkpoint_steps > 0 && done.is_multiple_of(checkpoint_steps);
+            if due && done < batches.len() {
+                self.write_checkpoint()?;
+                interrupt::check(|| self.how_to_go_on())?;
+            }
+        }
+        let trained = batches[before.min(batches.len())..].iter().map(Vec::len).sum::<usize>();
+        let pairs_per_second = trained as f64 / start.elapsed().as_secs_f64().max(1e-9);
+        let valid = match &self.valid {
+            None => None,
+            Some(pairs) => {
+                let _span = span!("validation");
+                let model = (&self.files.config, &self.state.parameters);
+                Some(Retrieval::of(model, pairs, batch_size, self.gpu.as_ref())?)
+            }
+        };
+        let Progress { epoch, step, losses, norms, clamped, .. } = self.state.progress.clone();
+        let steps = batches.len() as f64;
+        let [text_to_image_loss, image_to_text_loss] = losses.map(|sum| sum / steps);
+        let record = EpochRecord {
+            epoch: epoch + 1,
+            step,
+            loss: (text_to_image_loss + image_to_text_loss) / 2.0,
+            text_to_image_loss,
+            image_to_text_loss,
+            scale: self.state.parameters.get(LOG_SCALE)?.to(None)?.data()[0].exp(),
+            clamped_steps: clamped,
+            gradient_norm: norms / steps,
+            learning_rate: self.identity.settings.rate(step.saturating_sub(1), self.steps()),
+            valid,
+            pairs_per_second,
+        };
+        self.records.push(record.clone());
+        self.state.progress = Progress { epoch: epoch + 1, step, ..Progress::default() };
+        write_log(&self.folder.join("pretrain.jsonl"), &self.records)?;
+        self.write_checkpoint()?;
+        Ok(record)
+    }
+
+    /// Steps of the whole run.
+    fn steps(&self) -> u64 {
+        (self.identity.settings.epochs as u64).saturating_mul(self.batches() as u64)
+    }
+
+    /// Forward, backward and AdamW.
+    fn step(&mut self, batch: &[(usize, usize)]) -> Result<()> {
+        let _span = span!("training step");
+        let (gpu, config, steps) = (self.gpu.as_ref(), &self.files.config, self.steps());
+        let settings = &self.identity.settings;
+        let State { parameters, moments, progress } = &mut self.state;
+        let (tape, numbers) = (Tape::recording(), batch.iter().map(|(image, _)| *image).collect::<Vec<_>>());
+        let texts: Vec<&[u32]> = batch.iter().map(|&pair| self.train.text(pair)).collect();
+        let vars = parameters.bind(&tape);
+        let towers = Towers { config, tape: &tape, vars: &vars, gpu };
+        let losses = self.train.with_images(&numbers, |images| towers.losses(&texts, images))?;
+        let grads = tape.backward(&losses, Tensor::filled([2], 0.5, gpu)?)?;
+        let mut grads = parameters.gradients(vars, grads)?;
+        let losses = losses.into_tensor().to(None)?;
+        let norm = clip_norm(&mut grads, settings.clip_norm)?;
+        if !(losses.all_finite() && norm.is_finite()) {
+            let (loss, epoch, step) = (losses.data().iter().sum::<f32>() / 2.0, progress.epoch + 1, progress.step + 1);
+            return Err(Error::invalid(format!(
+                "the loss is {loss} and the gradients' length {norm} at epoch {epoch}, step {step}; lower \
+                 train.learning_rate, or raise train.warmup_steps"
+            )));
+        }
+        let _span = span!("optimizer");
+        // Those that decay stand first.
+        let split = decaying(config);
+        let (weights, others) = parameters.tensors_mut().split_at_mut(split);
+        let ((weight_grads, grads), (weight_moments, moments)) = (grads.split_at(split), moments.split_at_mut(split));
+        let number = progress.step + 1;
+        settings.adamw(progress.step, steps, true).step(number, weights, weight_grads, weight_moments)?;
+        settings.adamw(progress.step, steps, false).step(number, others, grads, moments)?;
+        let clamped = others.last_mut().map(clamp).transpose()?.unwrap_or(false);
+        if clamped && progress.clamped == 0 {
+            let (epoch, step) = (progress.epoch + 1, number);
+            tracing::warn!(
+                "epoch {epoch}, step {step}: the temperature left its bounds and was clamped, as CLIP's is: cosines are \
+                 multiplied by 1 at least and by 100 at most"
+            );
+        }
+        progress.losses.iter_mut().zip(losses.data()).for_each(|(sum, loss)| *sum += *loss as f64);
+        *progress = Progress {
+            batch: progress.batch + 1,
+            step: number,
+            norms: progress.norms + norm,
+            clamped: progress.clamped + clamped as usize,
+            ..progress.clone()
+        };
+        Ok(())
+    }
+
+    fn write_checkpoint(&self) -> Result<()> {
+        self.state.write(&self.folder.join(LAST), &self.identity)
+    }
+
+    fn how_to_go_on(&self) -> String {
+        let (step, last) = (self.state.progress.step, self.folder.join(LAST));
+        format!("step {step} is finished and kept in {}; the same command with --resume goes on", last.display())
+    }
+}
+
+/// Puts the scale's logarithm back into its bounds; says whether it was outside.
+fn clamp(log_scale: &mut Tensor) -> Result<bool> {
+    let gpu = log_scale.gpu().cloned();
+    let mut here = log_scale.to(None)?;
+    let [least, most] = LOG_SCALES;
+    let (value, bounded) = (here.data()[0], here.data()[0].clamp(least, most));
+    if value == bounded {
+        return Ok(false);
+    }
+    here.data_mut()[0] = bounded;
+    *log_scale = here.to(gpu.as_ref())?;
+    Ok(true)
+}
+
+/// Fails if a model of these sizes and AdamW's moments exceed the free memory.
+fn check_memory(config: &ClipConfig) -> Result<()> {
+    let needed = weights::count(config).saturating_mul(PARAMETER_BYTES);
+    match available_memory().filter(|&free| needed > free as u64) {
+        None => Ok(()),
+        Some(free) => Err(Error::invalid(format!(
+            "training needs {} at least for the encoders and AdamW, of the host's memory {} are free; lower the sizes in \
+             [model]",
+            Bytes(needed),
+            Bytes::of(free)
+        ))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_scale_outside_of_its_bounds_is_put_back() {
+        for (value, want, clamped) in [(2.0, 2.0, false), (9.0, 100f32.ln(), true), (-1.0, 0.0, true)] {
+            let mut scale = Tensor::new([1], vec![value]).unwrap();
+            assert_eq!(clamp(&mut scale).unwrap(), clamped);
+            assert_eq!(scale.data(), [want]);
+        }
+    }
+}
