@@ -217,9 +217,8 @@ pub(super) fn add_state<'a>(
 
 /// Reads AdamW's moments of these parameters.
 pub(super) fn read_moments(reader: &Reader, parameters: &Parameters) -> Result<Vec<Moments>> {
-    let moment = |prefix: &str, (name, tensor): (&str, &Tensor)| {
-        reader.tensor_of(&format!("{prefix}.{name}"), tensor.shape())
-    };
+    let moment =
+        |prefix: &str, (name, tensor): (&str, &Tensor)| reader.tensor_of(&format!("{prefix}.{name}"), tensor.shape());
     let moments = parameters.iter().map(|p| Ok(Moments { first: moment("first", p)?, second: moment("second", p)? }));
     moments.collect()
 }

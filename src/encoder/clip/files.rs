@@ -167,7 +167,8 @@ impl ClipFiles {
     /// Of the model in a directory, whose files are taken as they are.
     pub fn read(folder: &Path) -> Result<ClipFiles> {
         let config = ClipConfig::read(folder)?;
-        for (tower, sizes) in [("text_config", config.text_config.sizes()), ("vision_config", config.vision_config.sizes())]
+        for (tower, sizes) in
+            [("text_config", config.text_config.sizes()), ("vision_config", config.vision_config.sizes())]
         {
             sizes.map_err(|e| super::refused(folder, tower, e))?;
         }
@@ -188,7 +189,8 @@ impl ClipFiles {
             match ids.iter().find(|&&id| id as usize >= config.vocab_size) {
                 None => Ok(ids),
                 Some(id) => {
-                    let reason = format!("gives token {id}, of which the model in config.json has {}", config.vocab_size);
+                    let reason =
+                        format!("gives token {id}, of which the model in config.json has {}", config.vocab_size);
                     Err(Error::file(self.tokenizer.path(), reason))
                 }
             }

@@ -116,7 +116,10 @@ pub(super) fn pretty(value: &serde_json::Value) -> Result<String> {
 }
 
 /// `tokenizer.json` and the number of its tokens, of which the end of a text is [`END_NUMBER`].
-pub(super) fn train_tokenizer<'a>(texts: impl Iterator<Item = &'a str> + Send, vocabulary: usize) -> Result<(String, usize)> {
+pub(super) fn train_tokenizer<'a>(
+    texts: impl Iterator<Item = &'a str> + Send,
+    vocabulary: usize,
+) -> Result<(String, usize)> {
     let failed = |e: &dyn std::fmt::Display| Error::invalid(format!("training the tokenizer: {e}"));
     // Without CLIP's suffix for the ends of words: the trainer numbers suffixed letters in an order that changes from run
     // to run, and with the numbers everything would.

@@ -60,9 +60,11 @@ pub fn initial(config: &ClipConfig, seed: u64) -> Result<Parameters> {
         let (root, narrow) = ((width as f32).powf(-0.5), (2.0 * layers.max(1) as f32).powf(-0.5));
         let deviation = match parameter.role {
             Role::Norm | Role::Bias => 0.0,
-            Role::Tokens | Role::Filters => 0.02,
-            Role::Positions => 0.01,
-            Role::Class | Role::AttentionOut | Role::Projection => root,
+            Role::Tokens => 0.02,
+            Role::Positions if parameter.tower == Tower::Text => 0.01,
+            // PyTorch's of a convolution.
+            Role::Filters => (3.0 * on_tape(&parameter)[1] as f32).powf(-0.5),
+            Role::Positions | Role::Class | Role::AttentionOut | Role::Projection => root,
             Role::Attention | Role::Down => root * narrow,
             Role::Up => (2.0 * width as f32).powf(-0.5),
         };

@@ -74,7 +74,9 @@ impl PretrainSettings {
         }
         if self.batch_size < 2 {
             let size = self.batch_size;
-            return refuse(format!("batch_size = {size}: the negatives of a pair are the others of its batch, so 2 at least"));
+            return refuse(format!(
+                "batch_size = {size}: the negatives of a pair are the others of its batch, so 2 at least"
+            ));
         }
         for (name, value) in [("learning_rate", self.learning_rate), ("eps", self.eps), ("clip_norm", self.clip_norm)] {
             if !positive(value) {

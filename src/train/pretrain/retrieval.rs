@@ -49,7 +49,8 @@ impl Retrieval {
         let towers = Towers { config, tape: &tape, vars: &vars, gpu };
         let (mut texts, mut owners, mut images) = (Vec::new(), Vec::new(), Vec::new());
         let all = pairs.texts().iter().enumerate();
-        let all: Vec<(usize, &[u32])> = all.flat_map(|(image, of)| of.iter().map(move |ids| (image, &ids[..]))).collect();
+        let all: Vec<(usize, &[u32])> =
+            all.flat_map(|(image, of)| of.iter().map(move |ids| (image, &ids[..]))).collect();
         for batch in all.chunks(batch) {
             let ids: Vec<&[u32]> = batch.iter().map(|(_, ids)| *ids).collect();
             texts.extend_from_slice(towers.texts(&ids)?.into_tensor().to(None)?.data());
