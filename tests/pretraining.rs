@@ -241,6 +241,11 @@ fn settings_that_cannot_train_are_refused_and_nothing_broken_is_kept() {
     let toy = Toy::new();
     let with = |settings: &[(&str, &str)]| toy.pretrain("pairs.jsonl", "run", settings);
     refuse(&with(&[("batch_size", "1")]), &["batch_size = 1", "negatives"]);
+    refuse(&with(&[("projection", "9000000000000000000")]), &["projection", "sizes up to 65536"]);
+    refuse(
+        &with(&[("projection", "60000"), ("max_tokens", "60000"), ("width", "60000"), ("inner", "60000")]),
+        &["memory", "[model]"],
+    );
     refuse(&with(&[("image_size", "2")]), &["patch_size 4 between 1 and image_size 2"]);
     refuse(&with(&[("learning_rat", "1")]), &["learning_rat"]);
     let output = run(&with(&[("learning_rate", "1e30"), ("warmup_steps", "0")]));

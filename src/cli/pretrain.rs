@@ -9,8 +9,8 @@ use fissfuse::encoder::clip::ClipFiles;
 use fissfuse::files::{self, FolderLock};
 use fissfuse::interrupt;
 use fissfuse::terminal;
-use fissfuse::train::Start as RunStart;
-use fissfuse::train::pretrain::{EpochRecord, Pairs, PreparedPairs, PretrainConfig, Pretrainer, Recall, Start};
+use fissfuse::train::Start;
+use fissfuse::train::pretrain::{EpochRecord, Pairs, PreparedPairs, PretrainConfig, Pretrainer, Recall};
 
 use super::common::{DeviceArgs, progress};
 use super::paths::{self, Holds};
@@ -88,7 +88,7 @@ fn pretrain(args: Args) -> anyhow::Result<()> {
     let gpu = args.device.open()?;
     let pairs = Pairs::read(&args.pairs, &args.images)?;
     let valid = args.valid.as_deref().map(|path| Pairs::read(path, &args.images)).transpose()?;
-    let start = if args.resume { RunStart::Resume { new_horizon: false } } else { RunStart::New };
+    let start = if args.resume { Start::Resume { new_horizon: false } } else { Start::New };
     start.check(&args.out)?;
     let clip = match &args.from {
         Some(folder) => ClipFiles::read(folder)?,
@@ -111,7 +111,6 @@ fn pretrain(args: Args) -> anyhow::Result<()> {
     let (images, texts) = pairs.counts();
     println!("{texts} pairs of {images} images");
     let (pairs, valid) = (prepare(pairs)?, valid.map(prepare).transpose()?);
-    let start = if args.resume { Start::Resume } else { Start::New };
     let from = (clip, args.from.as_deref());
     let mut pretrainer = Pretrainer::new(&args.out, from, train, pairs, valid, start, gpu.clone())?;
     let (count, (done, epochs)) = (pretrainer.parameters().count(), pretrainer.epochs());

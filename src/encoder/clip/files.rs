@@ -31,6 +31,9 @@ const FILES: [&str; 8] = [
     "config.json",
 ];
 
+/// The largest width, number of layers and the like that are trained: with these, no count of parameters overflows.
+const LARGEST: usize = 1 << 16;
+
 /// Sizes of a tower.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -126,6 +129,24 @@ impl ClipSizes {
     }
 }
 
+/// Fails if a size is absurd.
+fn check_sizes(config: &ClipConfig) -> Result<()> {
+    let (text, vision) = (&config.text_config, &config.vision_config);
+    let sizes = [
+        ("width", [text.hidden_size, vision.hidden_size]),
+        ("layers", [text.num_hidden_layers, vision.num_hidden_layers]),
+        ("inner", [text.intermediate_size, vision.intermediate_size]),
+        ("projection, max_tokens", [config.projection_dim, text.max_position_embeddings]),
+        ("image_size, patch_size", [vision.image_size, vision.patch_size]),
+    ];
+    match sizes.iter().find(|(_, sizes)| sizes.iter().any(|&size| size > LARGEST)) {
+        None => Ok(()),
+        Some((name, sizes)) => {
+            Err(Error::invalid(format!("model: {name} {sizes:?}: encoders of sizes up to {LARGEST} are trained")))
+        }
+    }
+}
+
 /// See the module's documentation.
 pub struct ClipFiles {
     /// Sizes of both towers.
@@ -142,7 +163,7 @@ impl ClipFiles {
     /// Of a model of these sizes. The tokenizer's words are learned from `texts`.
     pub fn new<'a>(sizes: &ClipSizes, texts: impl Iterator<Item = &'a str> + Send) -> Result<ClipFiles> {
         // Before anything is learned.
-        sizes.config(1)?;
+        check_sizes(&sizes.config(1)?)?;
         let (tokenizer, vocabulary) = train_tokenizer(texts, sizes.vocabulary)?;
         let config = sizes.config(vocabulary)?;
         let json = serde_json::to_value(&config).map_err(|e| Error::invalid(e.to_string()))?;
@@ -172,6 +193,7 @@ impl ClipFiles {
         {
             sizes.map_err(|e| super::refused(folder, tower, e))?;
         }
+        check_sizes(&config).map_err(|e| Error::file(folder.join("config.json"), e.to_string()))?;
         let processor = ImageProcessor::open(folder, Kind::Clip, Some(config.vision_config.image_size as u32))?;
         let tokenizer = Tokenizer::open(folder)?;
         let there = FILES.into_iter().filter(|name| folder.join(name).exists());

@@ -9,4 +9,4 @@ mod run;
 pub use config::{PretrainConfig, PretrainSettings};
 pub use pairs::{Pairs, PreparedPairs};
 pub use retrieval::{Recall, Retrieval};
-pub use run::{EpochRecord, Pretrainer, Start};
+pub use run::{EpochRecord, Pretrainer};

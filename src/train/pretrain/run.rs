@@ -24,7 +24,7 @@ use crate::ops::clip_norm;
 use crate::provenance::Provenance;
 use crate::span;
 use crate::tensor::{Shards, Tensor};
-use crate::train::checkpoint::LAST;
+use crate::train::checkpoint::{LAST, Start};
 use crate::train::record::{read_log, write_log};
 
 /// Bounds of the scale's logarithm: cosines are multiplied by 1 at least and by 100 at most, as CLIP's are.
@@ -62,15 +62,6 @@ pub struct EpochRecord {
     pub pairs_per_second: f64,
 }
 
-/// How a run begins.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Start {
-    /// Anew, in a folder without a run.
-    New,
-    /// From the last checkpoint in its folder.
-    Resume,
-}
-
 /// A pre-training.
 pub struct Pretrainer {
     folder: PathBuf,
@@ -96,6 +87,7 @@ impl Pretrainer {
         gpu: Option<Gpu>,
     ) -> Result<Pretrainer> {
         settings.check()?;
+        start.check(folder)?;
         check_memory(&files.config)?;
         let shards = from.map(Shards::open).transpose()?;
         let from = match (from, &shards) {
@@ -122,7 +114,7 @@ impl Pretrainer {
         };
         let (state, records) = match start {
             Start::New => (State::new(parameters), Vec::new()),
-            Start::Resume => {
+            Start::Resume { .. } => {
                 let state = State::resume(&folder.join(LAST), &parameters, &identity)?;
                 let records = read_log(&folder.join("pretrain.jsonl"), state.progress.epoch)?;
                 (state, records)
