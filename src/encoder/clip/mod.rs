@@ -1,8 +1,8 @@
 //! CLIP (Radford et al., 2021): text and vision transformer, any size.
 
 mod config;
-mod open_clip;
 mod files;
+mod open_clip;
 mod parameters;
 mod random;
 mod text;
@@ -13,8 +13,8 @@ pub mod weights;
 use std::path::Path;
 
 pub use config::ClipConfig;
-pub(super) use open_clip::{CONFIG as OPEN_CLIP_CONFIG, is_in as is_open_clip};
 pub use files::{ClipFiles, ClipSizes, TowerSizes};
+pub(super) use open_clip::{CONFIG as OPEN_CLIP_CONFIG, is_in as is_open_clip};
 pub use random::{RandomClip, write_random};
 pub use towers::Towers;
 
