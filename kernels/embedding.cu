@@ -1,7 +1,7 @@
 // The first rows of a transformer: tokens by number, or an image's class vector and patches, plus their positions.
 //
-// tokens: out[i] = table[ids[i]] + positions[places[i]]. patches: out (images, 1 + patches) = [class || patches of the image]
-// + positions (1 + patches). All f32, row-major, rows of `width` values, a multiple of 4.
+// tokens: out[i] = table[ids[i]] + positions[places[i]]. patches: out (images, (1 +) patches) = [class, if there is
+// one || patches of the image] + positions ((1 +) patches). All f32, row-major, rows of `width` values, a multiple of 4.
 // Grid: a thread for four values, blocks of 256. Deterministic. Reference: src/ops/embedding/mod.rs.
 #include "vector.cuh"
 
@@ -19,7 +19,7 @@ struct EmbedPatches {
     const float* patches;
     const float* positions;
     float* out;
-    int rows, length, width, padding;  // length: 1 + patches of an image; rows: of all images
+    int rows, length, width, class_rows;  // length: of an image, with its class_rows (0 or 1); rows: of all images
 };
 
 extern "C" __global__ void __launch_bounds__(256) embedding_tokens(EmbedTokens g) {
@@ -34,6 +34,7 @@ extern "C" __global__ void __launch_bounds__(256) embedding_patches(EmbedPatches
     int64_t at = (blockIdx.x * 256ll + threadIdx.x) * FOUR, row = at / g.width, column = at % g.width;
     if (row >= g.rows) return;
     int64_t image = row / g.length, place = row % g.length;
-    const float* patch = place ? g.patches + (image * (g.length - 1) + place - 1) * g.width : g.class_vector;
+    int64_t patches = g.length - g.class_rows, at_patch = image * patches + place - g.class_rows;
+    const float* patch = place >= g.class_rows ? g.patches + at_patch * g.width : g.class_vector;
     store_four(g.out + at, load_four(patch + column) + load_four(g.positions + place * g.width + column));
 }

@@ -1,4 +1,4 @@
-//! The encoders against transformers (tests/fixtures/{clip,bert,resnet}/make.py).
+//! The encoders against transformers (tests/fixtures/{clip,siglip,bert,resnet}/make.py).
 
 use std::path::PathBuf;
 
@@ -25,6 +25,7 @@ const PIXELS: f32 = 0.019;
 
 const CLIP: [&str; 4] =
     ["clip/quick-gelu-f32", "clip/quick-gelu-f16", "clip/gelu-bf16-legacy-eos", "clip/open-clip-f32"];
+const SIGLIP: [&str; 2] = ["siglip/siglip-f32", "siglip/siglip2-bf16"];
 const BERT: [&str; 3] = ["bert/sharded-f32", "bert/masked-lm-bf16", "bert/distilled-f32"];
 const RESNET: [&str; 3] = ["resnet/three-stages-f32", "resnet/classifier-bf16", "resnet/eights-f16"];
 
@@ -43,7 +44,7 @@ fn difference(got: &[f32], want: &[f32]) -> f32 {
 
 #[test]
 fn pixels_are_those_of_transformers() {
-    for name in CLIP.iter().chain(&RESNET) {
+    for name in CLIP.iter().chain(&SIGLIP).chain(&RESNET) {
         let encoder = ImageEncoder::open(&fixture(name), Precision::F32).unwrap();
         let pixels = encoder.processor().process(read_image(&image()).unwrap()).unwrap();
         let error = difference(&pixels, expected(name).tensor("pixels").unwrap().data());
@@ -53,7 +54,7 @@ fn pixels_are_those_of_transformers() {
 
 #[test]
 fn tokens_are_those_of_transformers() {
-    for name in CLIP.iter().chain(&BERT) {
+    for name in CLIP.iter().chain(&SIGLIP).chain(&BERT) {
         let encoder = TextEncoder::open(&fixture(name), Precision::F32).unwrap();
         let ids: Vec<u32> = expected(name).values::<i64>("ids").unwrap().into_iter().map(|id| id as u32).collect();
         let by_ids = encoder.encode_ids(&[ids]).unwrap();
@@ -69,7 +70,7 @@ fn embed_writes_what_transformers_computes() {
     let image = ["--image".to_string(), image().to_str().unwrap().to_string()];
     let image = [image[0].as_str(), image[1].as_str()];
     let both = [&text[..], &image].concat();
-    let cases = CLIP.map(|name| (name, &both[..])).into_iter();
+    let cases = CLIP.into_iter().chain(SIGLIP).map(|name| (name, &both[..]));
     let cases = cases.chain(BERT.map(|name| (name, &text[..]))).chain(RESNET.map(|name| (name, &image[..])));
     for (name, input) in cases {
         for (precision, bound) in [("f32", FEATURES), ("bf16", FEATURES_BF16)] {
@@ -97,8 +98,10 @@ fn feature_error(got: &[f32], name: &str, feature: &str) -> f32 {
 fn a_device_computes_what_transformers_does() {
     on_device("encoder::a_device_computes_what_transformers_does", || {
         // The kernels take heads and channels in eights for bf16, and channels in fours for f32.
-        let (texts, images) = ([CLIP[0], CLIP[1], CLIP[2], BERT[0], BERT[1]], [CLIP[0], CLIP[1], RESNET[0], RESNET[2]]);
-        let (half_texts, half_images) = ([CLIP[0], CLIP[1], BERT[0], BERT[1]], [CLIP[1], RESNET[2]]);
+        let texts = [CLIP[0], CLIP[1], CLIP[2], SIGLIP[1], BERT[0], BERT[1]];
+        let images = [CLIP[0], CLIP[1], SIGLIP[1], RESNET[0], RESNET[2]];
+        let (half_texts, half_images) =
+            ([CLIP[0], CLIP[1], SIGLIP[1], BERT[0], BERT[1]], [CLIP[1], SIGLIP[1], RESNET[2]]);
         let f32 = (Precision::F32, Arithmetic::F32, 2e-5, &texts[..], &images[..]);
         let bf16 = (Precision::Bf16, Arithmetic::Mixed, FEATURES_BF16, &half_texts[..], &half_images[..]);
         for (precision, arithmetic, bound, texts, images) in [f32, bf16] {
@@ -129,7 +132,7 @@ fn a_device_computes_what_transformers_does() {
 
 #[test]
 fn texts_encoded_together_are_as_if_encoded_alone() {
-    for name in [CLIP[0], BERT[0]] {
+    for name in [CLIP[0], SIGLIP[0], BERT[0]] {
         let encoder = TextEncoder::open(&fixture(name), Precision::F32).unwrap();
         let texts = ["king", TEXT, "", "Hussein of Jordan"];
         let together = encoder.encode_texts(&texts, 12).unwrap();
@@ -184,5 +187,38 @@ fn a_store_goes_on_in_its_precision() {
         succeed(&[&world.encode()[..], &["--precision", precision]].concat());
         let printed = succeed(&world.encode());
         assert!(printed.contains(&format!("encoded 0 texts and 0 images in {precision}")), "{printed}");
+    }
+}
+
+#[test]
+fn a_siglip_that_reads_texts_in_another_way_is_refused() {
+    let copy = |name: &str, text: Option<&str>| {
+        let folder = tempdir().unwrap();
+        for entry in std::fs::read_dir(fixture(SIGLIP[0])).unwrap() {
+            let entry = entry.unwrap();
+            std::fs::copy(entry.path(), folder.path().join(entry.file_name())).unwrap();
+        }
+        match text {
+            Some(text) => std::fs::write(folder.path().join(name), text).unwrap(),
+            None => std::fs::remove_file(folder.path().join(name)).unwrap(),
+        }
+        folder
+    };
+    let config = std::fs::read_to_string(fixture(SIGLIP[0]).join("config.json")).unwrap();
+    let headless = config.replace("\"vision_use_head\": true", "\"vision_use_head\": false");
+    let settings = "tokenizer_config.json";
+    for (name, text, texts, says) in [
+        (settings, None, true, "says how a SigLIP reads texts"),
+        (settings, Some(r#"{"tokenizer_class": "CLIPTokenizer"}"#), true, "tokenizer_class"),
+        (settings, Some(r#"{"tokenizer_class": "SiglipTokenizer", "pad_token": "<none>"}"#), true, "pad_token"),
+        ("config.json", Some(&*headless), false, "vision_use_head"),
+    ] {
+        let folder = copy(name, text);
+        let refused = match texts {
+            true => TextEncoder::open(folder.path(), Precision::F32).err(),
+            false => ImageEncoder::open(folder.path(), Precision::F32).err(),
+        };
+        let refused = refused.expect(says).to_string();
+        assert!(refused.contains(name) && refused.contains(says), "{refused}");
     }
 }

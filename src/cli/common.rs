@@ -122,11 +122,11 @@ pub struct EncoderArgs {
     #[arg(long, value_name = "DIR")]
     pub encoder: Option<PathBuf>,
 
-    /// Hugging Face directory of the encoder of texts: CLIP or BERT [default: --encoder].
+    /// Hugging Face directory of the encoder of texts: CLIP, SigLIP or BERT [default: --encoder].
     #[arg(long, value_name = "DIR")]
     pub text_encoder: Option<PathBuf>,
 
-    /// Hugging Face directory of the encoder of images: CLIP or ResNet [default: --encoder].
+    /// Hugging Face directory of the encoder of images: CLIP, SigLIP or ResNet [default: --encoder].
     #[arg(long, value_name = "DIR")]
     pub image_encoder: Option<PathBuf>,
 }

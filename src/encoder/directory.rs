@@ -1,12 +1,13 @@
 //! A Hugging Face model directory: what it holds, its files and their fingerprint.
 
 use std::io::ErrorKind;
+use std::iter;
 use std::path::{Path, PathBuf};
 
 use xxhash_rust::xxh3::Xxh3;
 
 use super::portion::Portion;
-use super::{Compute, ImageEncoder, Precision, TextEncoder, bert, clip, resnet};
+use super::{Compute, ImageEncoder, Precision, TextEncoder, bert, clip, resnet, siglip};
 use crate::device::MappedFile;
 use crate::error::{Error, Result};
 use crate::fields::Fields;
@@ -55,6 +56,7 @@ enum Kind {
     Clip,
     Bert,
     ResNet,
+    Siglip,
 }
 
 /// An opened directory.
@@ -83,11 +85,12 @@ impl Directory {
             Some("clip") => Kind::Clip,
             Some("bert" | "distilbert") => Kind::Bert,
             Some("resnet") => Kind::ResNet,
+            Some("siglip") => Kind::Siglip,
             other => {
                 let found = other.map_or("no model_type".into(), |m| format!("model_type `{}`", m.escape_debug()));
                 return Err(Error::file(
                     &path,
-                    format!("has {found}; this version reads `clip`, `bert`, `distilbert`, `resnet`"),
+                    format!("has {found}; this version reads `clip`, `siglip`, `bert`, `distilbert`, `resnet`"),
                 ));
             }
         };
@@ -134,35 +137,44 @@ impl Directory {
     }
 
     fn read_text(&self, compute: &Compute) -> Result<TextEncoder> {
+        let tokenizer = || Tokenizer::open(&self.folder);
         let (name, model) = match self.kind {
+            Kind::Siglip => ("siglip-text", siglip::open_text(&self.folder, &self.shards, &tokenizer()?, compute)?),
             Kind::Clip => ("clip-text", clip::open_text(&self.folder, &self.shards, compute)?),
             Kind::Bert => ("bert", bert::open(&self.folder, &self.shards, compute)?),
             Kind::ResNet => {
-                let reason = "holds a ResNet, which encodes images; give a CLIP or a BERT for the texts";
+                let reason = "holds a ResNet, which encodes images; give a CLIP, a SigLIP or a BERT for the texts";
                 return Err(Error::file(&self.folder, reason));
             }
         };
-        let (identity, tokens) = (self.identity(name, "tokenizer.json")?, Portion::tokens(compute));
-        Ok(TextEncoder { identity, tokenizer: Tokenizer::open(&self.folder)?, model, tokens })
+        // How a SigLIP reads a text is said beside its tokenizer.
+        let reading: &[&str] = match self.kind {
+            Kind::Siglip => &["tokenizer.json", "tokenizer_config.json"],
+            _ => &["tokenizer.json"],
+        };
+        let (identity, tokens) = (self.identity(name, reading)?, Portion::tokens(compute));
+        Ok(TextEncoder { identity, tokenizer: tokenizer()?, model, tokens })
     }
 
     fn read_image(&self, compute: &Compute) -> Result<ImageEncoder> {
         let (name, (processor, model)) = match self.kind {
+            Kind::Siglip => ("siglip-image", siglip::open_vision(&self.folder, &self.shards, compute)?),
             Kind::Clip => ("clip-image", clip::open_vision(&self.folder, &self.shards, compute)?),
             Kind::ResNet => ("resnet", resnet::open(&self.folder, &self.shards, compute)?),
             Kind::Bert => {
-                let reason = "holds a BERT, which encodes texts; give a CLIP or a ResNet for the images";
+                let reason = "holds a BERT, which encodes texts; give a CLIP, a SigLIP or a ResNet for the images";
                 return Err(Error::file(&self.folder, reason));
             }
         };
         let preparation = processor.file().file_name().unwrap_or_default().to_string_lossy();
-        let identity = self.identity(name, &preparation)?;
+        let identity = self.identity(name, &[&preparation])?;
         Ok(ImageEncoder { identity, processor, model, images: Portion::images(compute) })
     }
 
     /// Kind and fingerprint of all files that determine what one side computes.
-    fn identity(&self, name: &str, preparation: &str) -> Result<String> {
-        let files: Vec<&str> = [self.config, preparation].into_iter().chain(self.shards.files()).collect();
+    fn identity(&self, name: &str, preparation: &[&str]) -> Result<String> {
+        let files: Vec<&str> =
+            iter::once(self.config).chain(preparation.iter().copied()).chain(self.shards.files()).collect();
         Ok(format!("{name}:{}", Fingerprint::of(&self.folder, &files)?.as_str()))
     }
 }

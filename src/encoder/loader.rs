@@ -2,7 +2,7 @@
 
 use crate::error::Result;
 use crate::ops::convolution::{Convolution, Filters};
-use crate::ops::embedding::{ClassToken, Embedding};
+use crate::ops::embedding::{Embedding, PatchEmbedding};
 use crate::ops::layer_norm::Norm;
 use crate::ops::linear::Linear;
 use crate::tensor::{Compute, Element, Shards, Tensor};
@@ -154,9 +154,26 @@ impl<'a> Loader<'a> {
     }
 
     /// `class` (width) and `positions.weight` (length, width).
-    pub fn class_token(&self, class: &str, positions: &str, length: usize, width: usize) -> Result<ClassToken> {
+    pub fn class_and_positions(
+        &self,
+        class: &str,
+        positions: &str,
+        length: usize,
+        width: usize,
+    ) -> Result<PatchEmbedding> {
         let class = self.tensor(class, &[width])?;
-        ClassToken::new(&class, &self.tensor(&format!("{positions}.weight"), &[length, width])?, self.compute)
+        let positions = self.tensor(&format!("{positions}.weight"), &[length, width])?;
+        PatchEmbedding::new(Some(&class), &positions, self.compute)
+    }
+
+    /// `positions.weight` (length, width), to whose rows the convolution's bias `patches.bias` is added, without a class.
+    pub fn positions(&self, patches: &str, positions: &str, length: usize, width: usize) -> Result<PatchEmbedding> {
+        let bias = self.tensor(&format!("{patches}.bias"), &[width])?;
+        let mut positions = self.tensor(&format!("{positions}.weight"), &[length, width])?;
+        for row in positions.data_mut().chunks_exact_mut(width) {
+            row.iter_mut().zip(bias.data()).for_each(|(x, bias)| *x += bias);
+        }
+        PatchEmbedding::new(None, &positions, self.compute)
     }
 
     /// `name.weight` (outputs, inputs, kernel, kernel) without a bias.

@@ -9,6 +9,7 @@ mod portion;
 mod processor;
 mod resample;
 pub mod resnet;
+mod siglip;
 mod text;
 pub(crate) mod transformer;
 mod vision;
@@ -22,6 +23,7 @@ pub use processor::{ImageProcessor, Kind as ProcessorKind};
 pub use text::TextEncoder;
 pub use vision::ImageEncoder;
 
+use crate::device::cpu::vector;
 use crate::error::{Error, Result};
 use crate::tensor::safetensors::first_unbounded;
 use crate::tensor::{Rows, Sequences};
@@ -67,12 +69,22 @@ fn collect(rows: Rows, sequences: &Sequences, global: Vec<Vec<f32>>) -> Result<V
     Ok(tokens.zip(global).map(|(tokens, global)| Encoded { tokens, global }).collect())
 }
 
+/// Each row as a vector of length one.
+fn of_length_one(rows: Rows) -> Result<Vec<Vec<f32>>> {
+    let width = rows.width();
+    let unit = |row: &[f32]| {
+        let length = vector::dot(row, row).sqrt();
+        row.iter().map(|x| x / length).collect()
+    };
+    Ok(rows.into_host()?.chunks_exact(width).map(unit).collect())
+}
+
 /// The directories of the encoders: Hugging Face models, one and the same or two. A modality without one is not read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EncoderPaths {
-    /// For texts: CLIP or BERT.
+    /// For texts: CLIP, SigLIP or BERT.
     pub text: Option<PathBuf>,
-    /// For images: CLIP or ResNet.
+    /// For images: CLIP, SigLIP or ResNet.
     pub image: Option<PathBuf>,
 }
 

@@ -1,5 +1,6 @@
 //! Encoding texts: tokens, batches, and back to the order of the texts.
 
+use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::path::Path;
 
@@ -21,6 +22,16 @@ pub trait TextModel: Send + Sync {
     /// Most tokens of a text.
     fn max_tokens(&self) -> usize;
 
+    /// A text as the tokenizer is to read it.
+    fn prepared<'t>(&self, text: &'t str) -> Cow<'t, str> {
+        text.into()
+    }
+
+    /// Tokens that are computed for a text of so many: more, if the model fills texts up.
+    fn computed(&self, tokens: usize) -> usize {
+        tokens
+    }
+
     /// Encodes texts given by the numbers of their tokens.
     fn encode(&self, ids: &[&[u32]]) -> Result<Vec<Encoded>>;
 }
@@ -37,7 +48,7 @@ pub struct TextEncoder {
 }
 
 impl TextEncoder {
-    /// Opens a Hugging Face directory of a CLIP or a BERT.
+    /// Opens a Hugging Face directory of a CLIP, a SigLIP or a BERT.
     pub fn open(folder: &Path, compute: impl Into<Compute>) -> Result<TextEncoder> {
         Directory::open(folder)?.text(&compute.into())
     }
@@ -61,7 +72,7 @@ impl TextEncoder {
     pub fn tokenize(&self, texts: &[&str], max_tokens: usize) -> Result<Vec<Vec<u32>>> {
         let _span = span!("tokens");
         let tokenizer = self.tokenizer.at_most(max_tokens.min(self.model.max_tokens()))?;
-        texts.par_iter().map(|text| tokenizer.encode(text)).collect()
+        texts.par_iter().map(|text| tokenizer.encode(&self.model.prepared(text))).collect()
     }
 
     /// The same in groups of as many texts as are worth encoding together, each group when it is asked for.
@@ -77,7 +88,8 @@ impl TextEncoder {
             let mut tokens: usize = waiting.iter().map(Vec::len).sum();
             while tokens < self.tokens.group {
                 let Some(chunk) = chunks.next() else { break };
-                match chunk.par_iter().map(|text| tokenizer.encode(text)).collect::<Result<Vec<_>>>() {
+                let encode = |text: &String| tokenizer.encode(&self.model.prepared(text));
+                match chunk.par_iter().map(encode).collect::<Result<Vec<_>>>() {
                     Ok(ids) => {
                         tokens += ids.iter().map(Vec::len).sum::<usize>();
                         waiting.extend(ids);
@@ -93,7 +105,8 @@ impl TextEncoder {
     /// Encodes texts given by the numbers of their tokens.
     pub fn encode_ids(&self, ids: &[Vec<u32>]) -> Result<Vec<Encoded>> {
         let _span = (span!("forward of texts"), on_device(self.tokens.gpu.as_ref(), "forward of texts", ""));
-        let batches = batches(ids, self.tokens.pass);
+        let lengths: Vec<usize> = ids.iter().map(|ids| self.model.computed(ids.len())).collect();
+        let batches = batches(&lengths, self.tokens.pass);
         // Batches side by side: their layers need not wait for each other.
         let run = |batch: &Vec<usize>| self.model.encode(&batch.iter().map(|&i| ids[i].as_slice()).collect::<Vec<_>>());
         let done: Result<Vec<Vec<Encoded>>> = batches.par_iter().map(run).collect();
@@ -122,15 +135,15 @@ fn take_group(waiting: &mut VecDeque<Vec<u32>>, most: usize) -> Vec<Vec<u32>> {
 }
 
 /// Numbers of the texts of each forward pass of at most so many tokens: by length, so that those of a pass take about as long.
-fn batches(ids: &[Vec<u32>], most: usize) -> Vec<Vec<usize>> {
-    let mut order: Vec<usize> = (0..ids.len()).collect();
-    order.sort_by_key(|&i| ids[i].len());
+fn batches(lengths: &[usize], most: usize) -> Vec<Vec<usize>> {
+    let mut order: Vec<usize> = (0..lengths.len()).collect();
+    order.sort_by_key(|&i| lengths[i]);
     let (mut batches, mut tokens) = (Vec::new(), most + 1);
     for i in order {
-        tokens += ids[i].len();
+        tokens += lengths[i];
         if tokens > most {
             batches.push(Vec::new());
-            tokens = ids[i].len();
+            tokens = lengths[i];
         }
         if let Some(batch) = batches.last_mut() {
             batch.push(i);
@@ -145,12 +158,12 @@ mod tests {
 
     #[test]
     fn every_text_is_in_one_batch() {
-        let ids: Vec<Vec<u32>> = (0..500).map(|i| vec![0; 1 + i * 37 % 77]).chain([vec![0; 3000]]).collect();
-        let batches = batches(&ids, 1024);
+        let lengths: Vec<usize> = (0..500).map(|i| 1 + i * 37 % 77).chain([3000]).collect();
+        let batches = batches(&lengths, 1024);
         let mut all = batches.concat();
         all.sort();
-        assert_eq!(all, (0..ids.len()).collect::<Vec<_>>());
-        let tokens = |batch: &Vec<usize>| batch.iter().map(|&i| ids[i].len()).sum::<usize>();
+        assert_eq!(all, (0..lengths.len()).collect::<Vec<_>>());
+        let tokens = |batch: &Vec<usize>| batch.iter().map(|&i| lengths[i]).sum::<usize>();
         assert!(batches.iter().all(|batch| tokens(batch) <= 1024 || batch.len() == 1));
         assert!(batches.len() < 25 && super::batches(&[], 1024).is_empty());
     }

@@ -33,10 +33,13 @@ impl Sizes {
         let activation = match activation {
             "quick_gelu" => Activation::QuickGelu,
             "gelu" | "gelu_python" => Activation::Gelu,
+            "gelu_pytorch_tanh" | "gelu_new" => Activation::TanhGelu,
             "relu" => Activation::Relu,
             other => {
                 let found = other.escape_debug();
-                let reason = format!("hidden_act `{found}` is not supported; `gelu`, `quick_gelu` and `relu` are");
+                let reason = format!(
+                    "hidden_act `{found}` is not supported; `gelu`, `quick_gelu`, `gelu_pytorch_tanh` and `relu` are"
+                );
                 return Err(Error::invalid(reason));
             }
         };

@@ -34,7 +34,7 @@ pub struct ImageEncoder {
 }
 
 impl ImageEncoder {
-    /// Opens a Hugging Face directory of a CLIP or a ResNet.
+    /// Opens a Hugging Face directory of a CLIP, a SigLIP or a ResNet.
     pub fn open(folder: &Path, compute: impl Into<Compute>) -> Result<ImageEncoder> {
         Directory::open(folder)?.image(&compute.into())
     }

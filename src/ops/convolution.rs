@@ -102,35 +102,44 @@ impl Convolution {
 
     /// Maps of the filters' responses. Images on the host are copied to where the convolution computes.
     pub fn forward(&self, x: &Maps) -> Result<Maps> {
+        let copied = self.copied(x)?;
+        let x = copied.as_ref().unwrap_or(x);
         let windows = self.windows(x);
         let (height, width) = windows.size();
-        let copied = self.copied(&x.rows)?;
-        let rows = self.product.forward_windows(copied.as_ref().unwrap_or(&x.rows), windows)?;
+        let rows = self.product.forward_windows(&x.rows, windows)?;
         Ok(Maps { rows, height, width })
     }
 
     /// Adds to the residual, which has the size of the output, and applies the activation.
     pub fn forward_onto(&self, x: &Maps, residual: &mut Maps) -> Result<()> {
-        let copied = self.copied(&x.rows)?;
-        let rows = copied.as_ref().unwrap_or(&x.rows);
-        self.product.forward_windows_onto(rows, self.windows(x), &mut residual.rows)
+        let copied = self.copied(x)?;
+        let x = copied.as_ref().unwrap_or(x);
+        self.product.forward_windows_onto(&x.rows, self.windows(x), &mut residual.rows)
     }
 
-    /// Images on the host, if a device computes: in its memory, with as many channels as the kernels want.
-    fn copied(&self, x: &Rows) -> Result<Option<Rows>> {
-        let (Some(gpu), Data::F32(pixels)) = (&self.compute.gpu, x.data()) else { return Ok(None) };
-        let (inputs, channels) = (self.filters.inputs, self.channels);
+    /// Images on the host, if a device computes: in its memory, with as many channels as the kernels want, and without what
+    /// is left over at the right and below whole patches, so that a row of a patch's pixels is contiguous there.
+    fn copied(&self, x: &Maps) -> Result<Option<Maps>> {
+        let (Some(gpu), Data::F32(pixels)) = (&self.compute.gpu, x.rows.data()) else { return Ok(None) };
+        let Filters { inputs, kernel, stride, padding, .. } = self.filters;
+        let patches = kernel == stride && padding == 0;
+        let whole = |side: usize| if patches { side / kernel * kernel } else { side };
+        let (height, width, channels) = (whole(x.height), whole(x.width), self.channels);
         let upload = |pixels: &[f32]| Matrix::upload(gpu, "images", pixels, channels, self.compute.element()?);
-        let rows = match channels == inputs {
+        let rows = match (height, width, channels) == (x.height, x.width, inputs) {
             true => upload(pixels)?,
             false => {
-                let mut wide = Buffer::zeros(pixels.len() / inputs * channels);
-                let pairs = wide.par_chunks_exact_mut(channels).zip(pixels.par_chunks_exact(inputs));
-                pairs.for_each(|(wide, pixel)| wide[..inputs].copy_from_slice(pixel));
-                upload(&wide)?
+                let images = pixels.len() / (x.height * x.width * inputs).max(1);
+                let mut copied = Buffer::zeros(images * height * width * channels);
+                copied.par_chunks_exact_mut((width * channels).max(1)).enumerate().for_each(|(i, line)| {
+                    let from = (i / height * x.height + i % height) * x.width * inputs;
+                    let pairs = line.chunks_exact_mut(channels).zip(pixels[from..].chunks_exact(inputs));
+                    pairs.for_each(|(to, pixel)| to[..inputs].copy_from_slice(pixel));
+                });
+                upload(&copied)?
             }
         };
-        Ok(Some(Rows::on_device(rows)))
+        Ok(Some(Maps { rows: Rows::on_device(rows), height, width }))
     }
 
     fn windows(&self, x: &Maps) -> Windows {

@@ -25,11 +25,9 @@ use super::text::TextModel;
 use super::transformer::Layout;
 use super::vision::ImageModel;
 use super::{Compute, ImageProcessor};
-use crate::device::cpu::vector;
 use crate::encoder::loader::Loader;
 use crate::error::{Error, Result};
-use crate::ops::linear::Linear;
-use crate::tensor::{Rows, Shards};
+use crate::tensor::Shards;
 
 /// Where the layers of a block of either tower lie.
 const BLOCK: Layout = Layout {
@@ -73,14 +71,4 @@ fn loader<'a>(folder: &Path, shards: &'a Shards, compute: &'a Compute) -> Loader
 fn refused(folder: &Path, tower: &str, error: Error) -> Error {
     let config = if open_clip::is_in(folder) { OPEN_CLIP_CONFIG } else { "config.json" };
     Error::file(folder.join(config), format!("`{tower}`: {error}"))
-}
-
-/// The projected vector of each row, scaled to length one.
-fn project(projection: &Linear, rows: &Rows) -> Result<Vec<Vec<f32>>> {
-    let projected = projection.forward(rows)?.into_host()?;
-    let unit = |row: &[f32]| {
-        let length = vector::dot(row, row).sqrt();
-        row.iter().map(|x| x / length).collect()
-    };
-    Ok(projected.chunks_exact(projection.outputs()).map(unit).collect())
 }

@@ -1,11 +1,11 @@
 //! CLIP's text tower.
 
+use super::BLOCK;
 use super::config::{ClipConfig, TextConfig};
-use super::{BLOCK, project};
 use crate::encoder::loader::Loader;
 use crate::encoder::text::TextModel;
 use crate::encoder::transformer::Block;
-use crate::encoder::{Encoded, collect};
+use crate::encoder::{Encoded, collect, of_length_one};
 use crate::error::Result;
 use crate::ops::embedding::Embedding;
 use crate::ops::layer_norm::Norm;
@@ -55,6 +55,6 @@ impl TextModel for ClipText {
         let x = self.norm.forward(&x)?;
         let ends = ids.iter().zip(texts.ranges()).map(|(ids, rows)| Ok(rows.start + self.config.end_of(ids)?));
         let ends = x.select(&ends.collect::<Result<Vec<_>>>()?)?;
-        collect(x, &texts, project(&self.projection, &ends)?)
+        collect(x, &texts, of_length_one(self.projection.forward(&ends)?)?)
     }
 }

@@ -1,14 +1,14 @@
 //! CLIP's vision tower.
 
+use super::BLOCK;
 use super::config::{ClipConfig, VisionConfig};
-use super::{BLOCK, project};
 use crate::encoder::loader::Loader;
 use crate::encoder::transformer::Block;
 use crate::encoder::vision::ImageModel;
-use crate::encoder::{Encoded, collect};
+use crate::encoder::{Encoded, collect, of_length_one};
 use crate::error::Result;
 use crate::ops::convolution::{Convolution, Filters, Maps};
-use crate::ops::embedding::ClassToken;
+use crate::ops::embedding::PatchEmbedding;
 use crate::ops::layer_norm::Norm;
 use crate::ops::linear::Linear;
 
@@ -16,7 +16,7 @@ use crate::ops::linear::Linear;
 pub struct ClipVision {
     config: VisionConfig,
     patches: Convolution,
-    class: ClassToken,
+    positions: PatchEmbedding,
     before: Norm,
     blocks: Vec<Block>,
     after: Norm,
@@ -34,7 +34,7 @@ impl ClipVision {
         let block = |i: usize| Block::read(&tower.under(&format!("encoder.layers.{i}")), &BLOCK, sizes);
         Ok(ClipVision {
             patches: embeddings.convolution("patch_embedding", filters)?.wide(),
-            class: embeddings.class_token("class_embedding", "position_embedding", c.patches(), width)?,
+            positions: embeddings.class_and_positions("class_embedding", "position_embedding", c.patches(), width)?,
             // The missing letter is in every published file.
             before: tower.norm("pre_layrnorm", width, eps)?.wide(),
             blocks: (0..c.num_hidden_layers).map(block).collect::<Result<_>>()?,
@@ -57,11 +57,11 @@ impl ImageModel for ClipVision {
     fn encode(&self, images: &[Vec<f32>]) -> Result<Vec<Encoded>> {
         let size = self.config.image_size;
         let patches = self.patches.forward(&Maps::from_planes(images, size, size)?)?;
-        let (x, images) = self.class.forward(&patches.rows)?;
+        let (x, images) = self.positions.forward(&patches.rows)?;
         let mut x = self.before.forward(&x)?;
         self.blocks.iter().try_for_each(|block| block.forward(&mut x, &images))?;
         let first = x.select(&images.ranges().map(|rows| rows.start).collect::<Vec<_>>())?;
-        let global = project(&self.projection, &self.after.forward(&first)?)?;
+        let global = of_length_one(self.projection.forward(&self.after.forward(&first)?)?)?;
         collect(x, &images, global)
     }
 }

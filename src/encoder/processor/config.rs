@@ -22,6 +22,8 @@ pub enum Kind {
     ConvNext,
     /// ViTImageProcessor: to a square, whatever the sides.
     Vit,
+    /// SiglipImageProcessor: the same by another filter.
+    Siglip,
 }
 
 /// A size to resize to.
@@ -68,8 +70,8 @@ impl Kind {
                 Some("CLIP") => Ok(Kind::Clip),
                 Some("ConvNext") => Ok(Kind::ConvNext),
                 Some("ViT") => Ok(Kind::Vit),
-                _ => Err(fields
-                    .wrong(key, "CLIPImageProcessor, ConvNextImageProcessor or ViTImageProcessor, which are computed")),
+                Some("Siglip") => Ok(Kind::Siglip),
+                _ => Err(fields.wrong(key, "the image processor of CLIP, ConvNext, ViT or Siglip, which are computed")),
             };
         }
         Ok(default)
@@ -79,14 +81,14 @@ impl Kind {
         match self {
             Kind::Clip => Size::Shortest(224),
             Kind::ConvNext => Size::Shortest(384),
-            Kind::Vit => Size::Exact { height: 224, width: 224 },
+            Kind::Vit | Kind::Siglip => Size::Exact { height: 224, width: 224 },
         }
     }
 
     fn mean_and_std(self) -> [[f32; 3]; 2] {
         match self {
             Kind::Clip => [[0.481_454_66, 0.457_827_5, 0.408_210_73], [0.268_629_54, 0.261_302_6, 0.275_777_1]],
-            Kind::ConvNext | Kind::Vit => [[0.5; 3]; 2],
+            Kind::ConvNext | Kind::Vit | Kind::Siglip => [[0.5; 3]; 2],
         }
     }
 }
@@ -129,7 +131,7 @@ impl Config {
         fields.only("data_format", &[json!("channels_first")])?;
         fields.only("input_data_format", &[json!("channels_last")])?;
         let on = |key: &str, default: bool| Ok::<_, Error>(fields.flag(key)?.unwrap_or(default));
-        let square = on("default_to_square", kind == Kind::Vit)?;
+        let square = on("default_to_square", matches!(kind, Kind::Vit | Kind::Siglip))?;
         let size = size(fields, "size", square)?.unwrap_or(kind.size());
         let crop = match size_of_crop(fields)? {
             _ if !on("do_center_crop", kind == Kind::Clip)? => None,
@@ -140,7 +142,7 @@ impl Config {
         let crop_pct = match kind {
             Kind::ConvNext => Some(fields.above_zero("crop_pct")?.unwrap_or(224.0 / 256.0)),
             // Not theirs, and of no effect there.
-            Kind::Clip | Kind::Vit => None,
+            Kind::Clip | Kind::Vit | Kind::Siglip => None,
         };
         if crop_pct.is_some_and(|part| part > 1.0) {
             return Err(fields.wrong("crop_pct", "a number between 0 and 1"));

@@ -15,7 +15,7 @@ const NAME: &str = "activation";
 impl Activation {
     /// Whether backward needs what went in; for the others what came out is enough.
     pub fn keeps_input(self) -> bool {
-        matches!(self, Activation::QuickGelu | Activation::Gelu)
+        matches!(self, Activation::QuickGelu | Activation::Gelu | Activation::TanhGelu)
     }
 
     /// FLOPs of a value forward and, times the gradient, backward, as kernels/activation.cuh says them: e to a power is
@@ -24,6 +24,7 @@ impl Activation {
         match self {
             Activation::QuickGelu => (5, EXP + 8),
             Activation::Gelu => (24, 20 + EXP + 9),
+            Activation::TanhGelu => (9, EXP + 15),
             Activation::Relu => (0, 1),
             Activation::Tanh => (20, 3),
             Activation::Sigmoid => (4, 3),
@@ -41,6 +42,7 @@ impl Activation {
             simd!(match self {
                 Activation::QuickGelu => vector::quick_gelu_backward(dx, kept),
                 Activation::Gelu => vector::gelu_backward(dx, kept),
+                Activation::TanhGelu => vector::tanh_gelu_backward(dx, kept),
                 Activation::Relu => scale(dx, kept, |y| if y > 0.0 { 1.0 } else { 0.0 }),
                 Activation::Tanh => scale(dx, kept, |y| 1.0 - y * y),
                 Activation::Sigmoid => scale(dx, kept, |y| y * (1.0 - y)),

@@ -6,8 +6,14 @@ use crate::ops::linear::Activation;
 use crate::ops::{Combine, Gather, Gold, Hinge, Mix, Multiply, Normalize, Pooling, SequencePool, Sum};
 use crate::tensor::{FeatureRows, Tensor};
 
-const ACTIVATIONS: [Activation; 5] =
-    [Activation::QuickGelu, Activation::Gelu, Activation::Relu, Activation::Tanh, Activation::Sigmoid];
+const ACTIVATIONS: [Activation; 6] = [
+    Activation::QuickGelu,
+    Activation::Gelu,
+    Activation::TanhGelu,
+    Activation::Relu,
+    Activation::Tanh,
+    Activation::Sigmoid,
+];
 
 /// Small cases at odd sizes.
 pub(super) fn small() -> Result<Vec<Case>> {

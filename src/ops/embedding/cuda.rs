@@ -29,7 +29,8 @@ struct Patches {
     rows: i32,
     length: i32,
     width: i32,
-    padding: i32,
+    /// Whether there is a class vector.
+    class_rows: i32,
 }
 
 /// Row `ids[i]` of the tokens plus row `places[i]` of the positions, as f32. They are within the tables.
@@ -51,11 +52,12 @@ pub fn tokens(tokens: &Tensor, positions: &Tensor, ids: &[u32], places: &[u32], 
     Ok(out)
 }
 
-/// The patches (images · patches, width), f32, with the class vector (width) before each image's and all with their
-/// positions (1 + patches, width): (images · (1 + patches), width).
+/// The patches (images · patches, width), f32, with the class vector (width), if it is not empty, before each image's and all
+/// with their positions ((1 +) patches, width): (images · ((1 +) patches), width).
 pub fn patches(class: &Tensor, positions: &Tensor, patches: &Matrix) -> Result<Matrix> {
     let (gpu, width, length) = (patches.gpu(), patches.width_of("embedding", Element::F32)?, positions.shape()[0]);
-    let rows = patches.rows() / (length - 1) * length;
+    let class_rows = !class.is_empty() as usize;
+    let rows = patches.rows() / (length - class_rows) * length;
     let out = Matrix::alloc(gpu, "activations", Element::F32, rows, width)?;
     let args = Patches {
         class: class.ptr(),
@@ -65,7 +67,7 @@ pub fn patches(class: &Tensor, positions: &Tensor, patches: &Matrix) -> Result<M
         rows: rows as i32,
         length: length as i32,
         width: width as i32,
-        padding: 0,
+        class_rows: class_rows as i32,
     };
     gpu.launch("embedding_patches", Grid::values(rows * width / 4, 256), &args)?;
     Ok(out)

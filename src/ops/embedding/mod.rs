@@ -1,8 +1,6 @@
-//! Token embeddings, and the class token that vision transformers put before the patches.
+//! Token embeddings, and what vision transformers add to patches: positions, and a class token before them.
 
 mod cuda;
-
-use std::iter::once;
 
 use crate::device::cpu::{Buffer, simd, vector};
 use crate::error::{Error, Result};
@@ -65,34 +63,39 @@ impl Embedding {
     }
 }
 
-/// Puts the class token before each image's patches and adds their positions.
-pub struct ClassToken {
-    /// (width), (patches of an image + 1, width)
+/// Adds their positions to each image's patches, with a class token before them where the model has one.
+pub struct PatchEmbedding {
+    /// (width), of which there is none where it is empty; (patches of an image and the class token, width)
     vectors: [Tensor; 2],
 }
 
-impl ClassToken {
-    /// From the token (width) and the positions (patches + 1, width).
-    pub fn new(class: &Tensor, positions: &Tensor, compute: &Compute) -> Result<ClassToken> {
-        let (_, width) = positions.matrix("class token", "table of positions")?;
-        class.expect("class token", "token", &[width])?;
-        Ok(ClassToken { vectors: placed(class, positions, compute)? })
+impl PatchEmbedding {
+    /// From the class token (width), if there is one, and the positions (patches, or patches + 1, width).
+    pub fn new(class: Option<&Tensor>, positions: &Tensor, compute: &Compute) -> Result<PatchEmbedding> {
+        let (_, width) = positions.matrix("patch embedding", "table of positions")?;
+        let none = Tensor::zeros([0]);
+        if let Some(class) = class {
+            class.expect("patch embedding", "class token", &[width])?;
+        }
+        Ok(PatchEmbedding { vectors: placed(class.unwrap_or(&none), positions, compute)? })
     }
 
-    /// (images · patches, width) -> (images · (patches + 1), width) and the images' sequences.
+    /// (images · patches, width) -> (images · positions, width) and the images' sequences.
     pub fn forward(&self, patches: &Rows) -> Result<(Rows, Sequences)> {
         let [class, positions] = &self.vectors;
-        let (width, length) = (class.len(), positions.shape()[0]);
-        patches.expect_beside("class token", class, width)?;
-        if length < 2 || !patches.count().is_multiple_of(length - 1) {
-            return Err(Error::shape("class token", format!("{} patches of images of {length}", patches.count())));
+        let (length, width) = (positions.shape()[0], positions.shape()[1]);
+        let own = length - !class.is_empty() as usize;
+        patches.expect_beside("patch embedding", positions, width)?;
+        if own == 0 || !patches.count().is_multiple_of(own) {
+            return Err(Error::shape("patch embedding", format!("{} patches of images of {own}", patches.count())));
         }
-        let images = patches.count() / (length - 1);
+        let images = patches.count() / own;
         let rows = match patches.data() {
             Data::Device(patches) => Rows::on_device(cuda::patches(class, positions, patches)?),
             _ => {
-                let patches = patches.wide("class token")?.chunks_exact((length - 1) * width);
-                let rows = patches.flat_map(|patches| once(class.data()).chain(patches.chunks_exact(width)));
+                let patches = patches.wide("patch embedding")?.chunks_exact(own * width);
+                let class = (!class.is_empty()).then(|| class.data());
+                let rows = patches.flat_map(|patches| class.into_iter().chain(patches.chunks_exact(width)));
                 sums(images * length, width, rows.zip(positions.data().chunks_exact(width).cycle()))
             }
         };

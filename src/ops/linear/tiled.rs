@@ -28,6 +28,7 @@ pub enum Finish {
     Swiglu = 4,
     Tanh = 5,
     Sigmoid = 6,
+    TanhGelu = 7,
 }
 
 impl From<Option<Activation>> for Finish {
@@ -36,6 +37,7 @@ impl From<Option<Activation>> for Finish {
             None => Finish::Plain,
             Some(Activation::QuickGelu) => Finish::QuickGelu,
             Some(Activation::Gelu) => Finish::Gelu,
+            Some(Activation::TanhGelu) => Finish::TanhGelu,
             Some(Activation::Relu) => Finish::Relu,
             Some(Activation::Tanh) => Finish::Tanh,
             Some(Activation::Sigmoid) => Finish::Sigmoid,

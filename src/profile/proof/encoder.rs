@@ -1,5 +1,7 @@
 //! Layers of encoders against their definitions, at odd sizes.
 
+use std::f64::consts::PI;
+
 use super::definition::{dot, erf, product, values};
 use super::{Check, SUMS, bits};
 use crate::device::Gpu;
@@ -7,7 +9,7 @@ use crate::device::cuda::Arithmetic;
 use crate::error::Result;
 use crate::ops::attention::{Attention, Heads};
 use crate::ops::convolution::{Convolution, Filters, Maps};
-use crate::ops::embedding::{ClassToken, Embedding};
+use crate::ops::embedding::{Embedding, PatchEmbedding};
 use crate::ops::layer_norm::Norm;
 use crate::ops::linear::tiled::Gemm;
 use crate::ops::linear::{Activation, Windows};
@@ -64,6 +66,7 @@ fn activate(x: f64, activation: Option<Activation>) -> f64 {
         None => x,
         Some(Activation::QuickGelu) => x / (1.0 + (-1.702 * x).exp()),
         Some(Activation::Gelu) => 0.5 * x * (1.0 + erf(x / 2f64.sqrt())),
+        Some(Activation::TanhGelu) => x / (1.0 + (-(8.0 / PI).sqrt() * (x + 0.044_715 * x.powi(3))).exp()),
         Some(Activation::Relu) => x.max(0.0),
         Some(Activation::Tanh) => x.tanh(),
         Some(Activation::Sigmoid) => 1.0 / (1.0 + (-x).exp()),
@@ -75,6 +78,7 @@ fn products() -> Check {
         ([1, 8, 8], None),
         ([33, 72, 40], Some(Activation::QuickGelu)),
         ([129, 136, 96], Some(Activation::Gelu)),
+        ([70, 48, 32], Some(Activation::TanhGelu)),
         ([200, 24, 776], Some(Activation::Relu)),
         ([65, 40, 24], Some(Activation::Tanh)),
         ([3, 136, 16], Some(Activation::Sigmoid)),
@@ -219,9 +223,17 @@ fn embeddings() -> Check {
                 sum(patch, row(&positions, i % 5))
             })
             .collect();
-        let token = ClassToken::new(&Tensor::new([width], first)?, &tensor(&positions)?, &compute(gpu))?;
-        let (got, _) = token.forward(&upload_wide(gpu, &patches, width)?)?;
+        let (class, positions) = (Tensor::new([width], first)?, tensor(&positions)?);
+        let patches_on = upload_wide(gpu, &patches, width)?;
+        let (got, _) = PatchEmbedding::new(Some(&class), &positions, &compute(gpu))?.forward(&patches_on)?;
         found.equal("patches", bits(&got.into_host()?), bits(&want));
+        // The same positions of images of five patches, which have no class.
+        let patches = exact(2 * 5 * width, 4);
+        let want: Vec<f32> = (0..10).flat_map(|i| sum(row(&patches, i), row(positions.data(), i % 5))).collect();
+        let (got, images) =
+            PatchEmbedding::new(None, &positions, &compute(gpu))?.forward(&upload_wide(gpu, &patches, width)?)?;
+        found.equal("patches without a class", bits(&got.into_host()?), bits(&want));
+        found.equal("images", images.lengths(), &[5, 5]);
         Ok(())
     })
 }

@@ -10,6 +10,8 @@ pub enum Activation {
     QuickGelu,
     /// x Φ(x), BERT's.
     Gelu,
+    /// x Φ(x) by tanh, SigLIP's.
+    TanhGelu,
     /// max(x, 0), ResNet's.
     Relu,
     /// tanh x.
@@ -25,6 +27,7 @@ impl Activation {
         match self {
             Activation::QuickGelu => vector::quick_gelu(x),
             Activation::Gelu => vector::gelu(x),
+            Activation::TanhGelu => vector::tanh_gelu(x),
             Activation::Relu => vector::relu(x),
             Activation::Tanh => vector::tanh(x),
             Activation::Sigmoid => vector::sigmoid(x),

@@ -1,0 +1,93 @@
+//! `config.json` of a SigLIP. Defaults are those of transformers' SiglipConfig, since files leave them out.
+
+use std::path::Path;
+
+use serde_json::json;
+
+use crate::encoder::transformer::Sizes;
+use crate::error::Result;
+use crate::fields::Fields;
+
+/// The text tower.
+#[derive(Clone, Debug)]
+pub struct TextConfig {
+    pub tower: TowerConfig,
+    pub vocab_size: usize,
+    pub max_position_embeddings: usize,
+    /// What fills a text up, where the tokenizer does not say it.
+    pub pad_token_id: u32,
+    /// Width of the global vector.
+    pub projection_size: usize,
+}
+
+/// The vision tower.
+#[derive(Clone, Debug)]
+pub struct VisionConfig {
+    pub tower: TowerConfig,
+    pub image_size: usize,
+    pub patch_size: usize,
+}
+
+/// What both have.
+#[derive(Clone, Debug)]
+pub struct TowerConfig {
+    pub hidden_size: usize,
+    pub num_hidden_layers: usize,
+    pub sizes: Sizes,
+}
+
+impl TowerConfig {
+    fn of(fields: &Fields) -> Result<TowerConfig> {
+        let hidden_size = fields.positive("hidden_size", 768)?;
+        let (inner, heads) = (fields.positive("intermediate_size", 3072)?, fields.positive("num_attention_heads", 12)?);
+        let act = fields.text("hidden_act")?.unwrap_or("gelu_pytorch_tanh");
+        let eps = fields.above_zero("layer_norm_eps")?.unwrap_or(1e-6);
+        let sizes = Sizes::new(hidden_size, inner, heads, eps, act).map_err(|e| fields.error(e.to_string()))?;
+        Ok(TowerConfig { hidden_size, num_hidden_layers: fields.size("num_hidden_layers")?.unwrap_or(12), sizes })
+    }
+}
+
+impl TextConfig {
+    /// Reads and checks the text tower's settings.
+    pub fn read(folder: &Path) -> Result<TextConfig> {
+        let fields = section(folder, "text_config")?;
+        let tower = TowerConfig::of(&fields)?;
+        let pad = fields.whole("pad_token_id")?.unwrap_or(1);
+        Ok(TextConfig {
+            vocab_size: fields.positive("vocab_size", 32_000)?,
+            max_position_embeddings: fields.positive("max_position_embeddings", 64)?,
+            pad_token_id: u32::try_from(pad).map_err(|_| fields.wrong("pad_token_id", "the number of a token"))?,
+            projection_size: fields.positive("projection_size", tower.hidden_size)?,
+            tower,
+        })
+    }
+}
+
+impl VisionConfig {
+    /// Reads and checks the vision tower's settings.
+    pub fn read(folder: &Path) -> Result<VisionConfig> {
+        let fields = section(folder, "vision_config")?;
+        fields.only("num_channels", &[json!(3)])?;
+        fields.only("vision_use_head", &[json!(true)])?;
+        let tower = TowerConfig::of(&fields)?;
+        let (image_size, patch_size) = (fields.positive("image_size", 224)?, fields.positive("patch_size", 16)?);
+        if patch_size > image_size {
+            let (patch, image) = (fields.name("patch_size"), fields.name("image_size"));
+            return Err(fields.error(format!("`{patch}` {patch_size} is above `{image}` {image_size}")));
+        }
+        Ok(VisionConfig { tower, image_size, patch_size })
+    }
+
+    /// Patches of an image.
+    pub fn patches(&self) -> usize {
+        (self.image_size / self.patch_size).pow(2)
+    }
+}
+
+/// A tower's settings, empty where all are the defaults.
+fn section(folder: &Path, key: &str) -> Result<Fields> {
+    let path = folder.join("config.json");
+    let fields = Fields::read(&path)?;
+    fields.only("quantization_config", &[])?;
+    Ok(fields.under(key)?.unwrap_or(Fields::of(&path, serde_json::Map::new())))
+}
