@@ -17,11 +17,14 @@ use crate::data::Split;
 use crate::error::Result;
 use crate::random::{Purpose, generator};
 
-/// Streams of draws, apart from those of the demo's mentions.
+/// Streams of draws of the first round, apart from those of the demo's mentions.
 const RECIPES: u64 = 20;
 const SCENES: u64 = 21;
 const ALONE: u64 = 22;
 const HELD_OUT: u64 = 23;
+
+/// Streams of a round.
+const STREAMS: u64 = 4;
 
 /// Number of pictures.
 #[derive(Clone, Copy, Debug)]
@@ -30,13 +33,14 @@ pub struct PairCounts {
     pub scenes: usize,
     /// Pictures of each glyph alone.
     pub alone: usize,
-    /// Scenes to validate with.
+    /// Scenes to validate with, the same in all rounds.
     pub held_out: usize,
 }
 
-/// Writes `images`, `pairs.jsonl` and `held-out.jsonl`, as `fissfuse pretrain` takes them.
-pub fn write_pairs(folder: &Path, counts: PairCounts, seed: u64) -> Result<()> {
+/// Writes `images`, `pairs.jsonl` and `held-out.jsonl`, as `fissfuse pretrain` takes them. Each round has pictures of its own.
+pub fn write_pairs(folder: &Path, counts: PairCounts, round: u16, seed: u64) -> Result<()> {
     let (emoji, glyphs) = (Emoji::all()?, Glyphs::decode()?);
+    let of_round = |stream: u64| stream + STREAMS * round as u64;
     let draw = |count, stream| draw_with(&emoji, Split::Train, count, seed, generator(seed, Purpose::Demo, stream));
     let paint = |(name, stream, recipes): (&str, u64, &[Recipe]), with_sentence: bool| {
         let one = |(i, recipe): (usize, &Recipe)| {
@@ -56,10 +60,10 @@ pub fn write_pairs(folder: &Path, counts: PairCounts, seed: u64) -> Result<()> {
         };
         recipes.par_iter().enumerate().map(one).collect::<Result<Vec<_>>>()
     };
-    let scenes = paint(("scene", SCENES, &draw(counts.scenes, RECIPES)), true)?;
+    let scenes = paint(("scene", of_round(SCENES), &draw(counts.scenes, of_round(RECIPES))), true)?;
     let held_out = paint(("held-out", HELD_OUT, &draw(counts.held_out, HELD_OUT)), false)?;
     let alone = |i: usize| {
-        let (entity, mut rng) = (i / counts.alone, generator(seed, Purpose::Demo, ALONE << 32 | i as u64));
+        let (entity, mut rng) = (i / counts.alone, generator(seed, Purpose::Demo, of_round(ALONE) << 32 | i as u64));
         let (known, name) = (&emoji[entity], format!("alone-{i:06}.jpg"));
         save_scene(&folder.join("images").join(&name), &scene::paint_alone(&glyphs, entity, &mut rng))?;
         Ok([described(known, &mut rng), recalled(known, &mut rng)].map(|text| pair(&name, text)))
@@ -98,14 +102,19 @@ mod tests {
     #[test]
     fn pairs_are_written_as_pretraining_reads_them() {
         let folder = tempfile::tempdir().unwrap();
-        write_pairs(folder.path(), PairCounts { scenes: 3, alone: 0, held_out: 2 }, 0).unwrap();
-        let lines = |name: &str| fs::read_to_string(folder.path().join(name)).unwrap();
+        let counts = PairCounts { scenes: 3, alone: 0, held_out: 2 };
+        write_pairs(&folder.path().join("0"), counts, 0, 0).unwrap();
+        write_pairs(&folder.path().join("1"), counts, 1, 0).unwrap();
+        let in_round = |round: &str, name: &str| fs::read_to_string(folder.path().join(round).join(name)).unwrap();
+        assert_ne!(in_round("0", "pairs.jsonl"), in_round("1", "pairs.jsonl"));
+        assert_eq!(in_round("0", "held-out.jsonl"), in_round("1", "held-out.jsonl"));
+        let lines = |name: &str| in_round("0", name);
         for (name, pairs, images) in [("pairs.jsonl", 9, 3), ("held-out.jsonl", 2, 2)] {
             let text = lines(name);
             let records: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
             let distinct: HashSet<&str> = records.iter().map(|r| r["image"].as_str().unwrap()).collect();
             assert_eq!((records.len(), distinct.len()), (pairs, images));
-            assert!(distinct.iter().all(|image| folder.path().join("images").join(image).exists()));
+            assert!(distinct.iter().all(|image| folder.path().join("0/images").join(image).exists()));
             assert!(records.iter().all(|r| !r["text"].as_str().unwrap().is_empty()));
         }
     }
