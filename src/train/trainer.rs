@@ -6,18 +6,19 @@ use std::time::Instant;
 use indicatif::ProgressBar;
 use rand::seq::SliceRandom;
 
-use super::checkpoint::{Checkpoint, LAST, Progress, RunIdentity, Start, TrainedModel};
+use super::checkpoint::{Checkpoint, EncoderState, LAST, Progress, RunIdentity, Start, TrainedModel};
 use super::config::TrainSettings;
+use super::encoder::{Candidate, EncoderRun, directory};
 use super::memory::Needs;
 use super::record::{EpochRecord, Stages, read_log, write_log};
 use super::running::{Pending, Running, Source};
 use super::share;
 use super::steps::Steps;
 use super::together;
-use crate::data::{Batcher, Sample};
+use crate::data::{Batcher, Manifest, Sample};
 use crate::device::{Gpu, describe};
 use crate::error::{Error, Result};
-use crate::eval::evaluate;
+use crate::eval::{Metrics, evaluate};
 use crate::files;
 use crate::interrupt;
 use crate::model::{Model, ModelConfig};
@@ -26,10 +27,42 @@ use crate::parallel::Group;
 use crate::provenance::Provenance;
 use crate::random::{Purpose, generator};
 
+/// Where the features of a run come from.
+pub enum Features<'a> {
+    /// From a store.
+    Stored(&'a Batcher),
+    /// From an encoder that is trained along.
+    Trained(Box<EncoderRun<'a>>),
+}
+
+impl<'a> From<&'a Batcher> for Features<'a> {
+    fn from(batcher: &'a Batcher) -> Features<'a> {
+        Features::Stored(batcher)
+    }
+}
+
+impl Features<'_> {
+    /// How they are made: of an encoder that is trained along, before it is.
+    pub fn manifest(&self) -> &Manifest {
+        match self {
+            Features::Stored(batcher) => batcher.store().manifest(),
+            Features::Trained(run) => run.manifest(),
+        }
+    }
+
+    /// The encoder that is trained along, if one is.
+    fn encoder(&self) -> Option<&EncoderRun<'_>> {
+        match self {
+            Features::Stored(_) => None,
+            Features::Trained(run) => Some(run),
+        }
+    }
+}
+
 /// A training run.
 pub struct Trainer<'a> {
     folder: PathBuf,
-    batcher: &'a Batcher,
+    features: Features<'a>,
     train: Vec<Sample>,
     valid: Vec<Sample>,
     settings: TrainSettings,
@@ -51,12 +84,13 @@ impl<'a> Trainer<'a> {
     pub fn new(
         folder: &Path,
         (config, settings): (ModelConfig, TrainSettings),
-        (batcher, dataset): (&'a Batcher, String),
+        (features, dataset): (impl Into<Features<'a>>, String),
         (train, valid): (Vec<Sample>, Vec<Sample>),
         start: Start,
         steps: Steps,
     ) -> Result<Trainer<'a>> {
         settings.check()?;
+        let mut features = features.into();
         let train: Vec<Sample> = train.into_iter().filter(|s| s.gold.is_some()).collect();
         if train.is_empty() {
             return Err(Error::invalid("no training mention has its gold entity among its candidates"));
@@ -68,20 +102,38 @@ impl<'a> Trainer<'a> {
         }
         let group = steps.group().cloned();
         let ranks = group.as_ref().map_or(1, |group| group.size());
-        let needs = Needs::of(&config, &settings, &train, ranks)?;
+        let mut needs = Needs::of(&config, &settings, &train, ranks)?;
         needs.check(steps.gpu())?;
+        let encoder = match &mut features {
+            Features::Stored(_) => None,
+            Features::Trained(run) => {
+                if ranks > 1 {
+                    return Err(Error::invalid("an encoder is trained along on one device; leave out --devices"));
+                }
+                let first: Vec<Sample> =
+                    train.iter().take(settings.batch_size).map(|s| of_epoch(s, &settings, 0)).collect();
+                needs = run.needs(needs, &first, steps.gpu())?;
+                Some(EncoderState::new(run.take_start()?))
+            }
+        };
         // Without the number of threads: no result depends on it.
         let device = steps.gpu().map_or("cpu".into(), |gpu| describe(Some(gpu)));
         let device = if ranks > 1 { format!("{device}, with {} other ranks", ranks - 1) } else { device };
         let provenance = Provenance::new(device, dataset);
-        let run = RunIdentity { settings: &settings, manifest: batcher.store().manifest(), provenance: &provenance };
+        let of_encoder = features.encoder().map(EncoderRun::settings);
+        let run = RunIdentity {
+            settings: &settings,
+            manifest: features.manifest(),
+            encoder: of_encoder,
+            provenance: &provenance,
+        };
         let mut records = Vec::new();
         let leads = group.as_ref().is_none_or(|group| group.leads());
         let state = match start {
             _ if !leads => None,
             Start::Resume { new_horizon } => {
                 start.check(folder)?;
-                let state = Checkpoint::resume(&folder.join(LAST), &config, run, new_horizon)?;
+                let state = Checkpoint::resume(&folder.join(LAST), (&config, encoder), run, new_horizon)?;
                 records = read_log(&folder.join("train.jsonl"), state.progress.epoch)?;
                 Some(state)
             }
@@ -89,7 +141,7 @@ impl<'a> Trainer<'a> {
                 start.check(folder)?;
                 let model = Model::new(config.clone(), settings.seed)?;
                 let moments = model.parameters().tensors().iter().map(|t| Moments::zeros(t.shape())).collect();
-                Some(Checkpoint { model, moments, progress: Progress::default() })
+                Some(Checkpoint { model, moments, encoder, progress: Progress::default() })
             }
         };
         if leads {
@@ -102,7 +154,7 @@ impl<'a> Trainer<'a> {
         };
         Ok(Trainer {
             folder: folder.to_path_buf(),
-            batcher,
+            features,
             train,
             valid,
             settings,
@@ -120,6 +172,12 @@ impl<'a> Trainer<'a> {
     /// The model as it stands.
     pub fn model(&self) -> &Model {
         &self.state.model
+    }
+
+    /// Weights of the encoder that is trained along, those that are trained and all of them; none if none is.
+    pub fn encoder(&self) -> Option<(usize, usize)> {
+        let weights = &self.state.encoder.as_ref()?.weights;
+        Some((weights.trained().count(), weights.count()))
     }
 
     /// Where the run stands.
@@ -157,17 +215,19 @@ impl<'a> Trainer<'a> {
         self.group().is_none_or(Group::leads)
     }
 
-    /// Steps of an epoch: none of a model without parameters.
-    fn batches(&self) -> usize {
-        match self.model().parameters().is_empty() {
-            true => 0,
-            false => self.train.len().div_ceil(self.settings.batch_size),
-        }
+    /// Whether there is anything to train.
+    fn learns(&self) -> bool {
+        !self.model().parameters().is_empty() || self.state.encoder.is_some()
     }
 
-    /// Epochs of the run: a model without parameters is validated once.
+    /// Steps of an epoch: none where nothing is trained.
+    fn batches(&self) -> usize {
+        if self.learns() { self.train.len().div_ceil(self.settings.batch_size) } else { 0 }
+    }
+
+    /// Epochs of the run: what learns nothing is validated once.
     pub fn epochs(&self) -> usize {
-        if self.model().parameters().is_empty() { 1 } else { self.settings.epochs }
+        if self.learns() { self.settings.epochs } else { 1 }
     }
 
     /// Runs the epochs that are left; `done` sees each as it ends.
@@ -258,7 +318,7 @@ impl<'a> Trainer<'a> {
         let steps_of_run = (self.settings.epochs as u64).saturating_mul(self.batches() as u64);
         let (epoch, settings) = (self.state.progress.epoch, &self.settings);
         let noisy = self.state.model.config().dropout > 0.0;
-        let source = Source { batcher: self.batcher, train: &self.train, settings, gpu, epoch, noisy };
+        let source = Source { features: &self.features, train: &self.train, settings, gpu, epoch, noisy };
         let (state, steps, pending) = (&mut self.state, &mut self.steps, &mut self.pending);
         Running { source, state, steps, pending, asked: &mut self.asked, steps_of_run }
     }
@@ -281,24 +341,7 @@ impl<'a> Trainer<'a> {
             group.now(format!("in the validation after epoch {epoch}"));
             together::same_weights(group, &self.state.model, epoch)?;
         }
-        let valid = match self.valid.is_empty() {
-            true => None,
-            false => {
-                let _span = crate::span!("validation");
-                let model = &self.state.model;
-                let evaluated = match self.group() {
-                    Some(group) => together::evaluate_together(group, model, self.batcher, &self.valid),
-                    None => evaluate(model, self.batcher, &self.valid, &ProgressBar::hidden()).map(|all| all.mean),
-                };
-                let about = |e: Error| match e {
-                    Error::Invalid(e) => {
-                        Error::invalid(format!("validation after epoch {}: {e}", self.state.progress.epoch + 1))
-                    }
-                    e => e,
-                };
-                Some(evaluated.map_err(about)?)
-            }
-        };
+        let (valid, candidate) = self.validate()?;
         self.stages.validation += start.elapsed();
         let progress = &mut self.state.progress;
         let epoch = progress.epoch + 1;
@@ -329,13 +372,46 @@ impl<'a> Trainer<'a> {
         }
         let start = Instant::now();
         if best {
-            let path = self.folder.join("best.safetensors");
-            TrainedModel::write(&path, &self.state.model, self.identity(), epoch, valid)?;
+            let (path, mut run) = (self.folder.join("best.safetensors"), self.identity());
+            if let Some(candidate) = &candidate {
+                candidate.keep(&directory(&self.folder))?;
+                run.manifest = &candidate.manifest;
+            }
+            TrainedModel::write(&path, &self.state.model, run, epoch, valid)?;
         }
+        drop(candidate);
         self.write_log()?;
         self.stages.files += start.elapsed();
         self.write_checkpoint()?;
         Ok(record)
+    }
+
+    /// Metrics on the validation mentions, if there are any; and the encoder that is trained along, as it was written for them.
+    fn validate(&mut self) -> Result<(Option<Metrics>, Option<Candidate>)> {
+        let _span = crate::span!("validation");
+        let (model, valid) = (&self.state.model, &self.valid);
+        let validated = match (&self.features, &self.state.encoder) {
+            (Features::Trained(run), Some(encoder)) => {
+                run.validate(&self.folder, model, encoder).map(|candidate| (candidate.valid, Some(candidate)))
+            }
+            _ if valid.is_empty() => Ok((None, None)),
+            (Features::Stored(batcher), _) => match self.group() {
+                Some(group) => together::evaluate_together(group, model, batcher, valid).map(|all| (Some(all), None)),
+                None => evaluate(model, batcher, valid, &ProgressBar::hidden()).map(|all| (Some(all.mean), None)),
+            },
+            (Features::Trained(_), None) => Err(Error::invalid("a run that lost its encoder")),
+        };
+        match validated {
+            Err(Error::Invalid(e)) => {
+                Err(Error::invalid(format!("validation after epoch {}: {e}", self.state.progress.epoch + 1)))
+            }
+            // Features are made within it, which takes long: what was trained is kept.
+            Err(Error::Stopped { signal, .. }) => {
+                self.write_checkpoint()?;
+                Err(Error::Stopped { signal, advice: self.how_to_go_on() })
+            }
+            validated => validated,
+        }
     }
 
     fn write_checkpoint(&mut self) -> Result<()> {
@@ -349,13 +425,13 @@ impl<'a> Trainer<'a> {
     }
 
     fn identity(&self) -> RunIdentity<'_> {
-        let manifest = self.batcher.store().manifest();
-        RunIdentity { settings: &self.settings, manifest, provenance: &self.provenance }
+        let (manifest, encoder) = (self.features.manifest(), self.features.encoder().map(EncoderRun::settings));
+        RunIdentity { settings: &self.settings, manifest, encoder, provenance: &self.provenance }
     }
 
     /// `train.json`: what this run computes, on what and by what.
     fn write_description(&self) -> Result<()> {
-        let (manifest, config) = (self.batcher.store().manifest(), self.state.model.config());
+        let (manifest, config) = (self.features.manifest(), self.state.model.config());
         let description =
             serde_json::json!({"model": config, "training": self.identity().origin(), "features": manifest});
         files::write_whole(&self.folder.join("train.json"), |out| writeln!(out, "{description:#}"))
@@ -363,6 +439,14 @@ impl<'a> Trainer<'a> {
 
     fn write_log(&self) -> Result<()> {
         write_log(&self.folder.join("train.jsonl"), &self.records)
+    }
+}
+
+/// A training sample as an epoch has it, where it is the one of this number.
+pub(super) fn of_epoch(sample: &Sample, settings: &TrainSettings, number: u64) -> Sample {
+    match settings.negatives {
+        0 => sample.clone(),
+        negatives => sample.with_negatives(negatives, settings.seed, number),
     }
 }
 
