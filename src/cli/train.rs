@@ -11,9 +11,12 @@ use fissfuse::encoder::Precision;
 use fissfuse::eval::Metrics;
 use fissfuse::files::{self, FolderLock};
 use fissfuse::interrupt;
+use fissfuse::model::Modalities;
 use fissfuse::parallel::Meeting;
 use fissfuse::terminal;
-use fissfuse::train::{EncoderRun, EncoderSettings, EpochRecord, Features, Ingredients, Start, Steps, Trainer};
+use fissfuse::train::{
+    EncoderRun, EncoderSettings, EpochRecord, Features, Ingredients, RunConfig, Start, Steps, Trainer,
+};
 use indicatif::ProgressBar;
 
 use super::common::{
@@ -23,10 +26,10 @@ use super::parallel::{self, ParallelArgs, Ranks, Team};
 use super::paths::{self, Holds};
 use super::trace::TraceArgs;
 
-/// Train FissFuse on a dataset's features.
+/// Train FissFuse on a dataset's features, or with --train-encoder together with the encoder that computes them.
 ///
 /// Writes best.safetensors (the epoch with the best validation MRR), last.safetensors (everything that --resume
-/// needs) and train.jsonl (a line per epoch).
+/// needs), train.jsonl (a line per epoch) and, with --train-encoder, encoder/ (the best epoch's, a Hugging Face directory).
 #[derive(clap::Args)]
 pub struct Args {
     #[command(flatten)]
@@ -194,6 +197,12 @@ fn train(args: &Args, device: &DeviceArgs, team: Option<Team>) -> anyhow::Result
     let _lock = match leads {
         true => {
             start.check(&args.out)?;
+            let encoder = args.out.join("encoder");
+            ensure!(
+                args.train_encoder.is_none() || args.resume || !encoder.exists(),
+                "{}: exists already; choose another --out, or remove it first",
+                encoder.display()
+            );
             files::create_folder(&args.out)?;
             Some(FolderLock::take(&args.out)?)
         }
@@ -208,7 +217,7 @@ fn train(args: &Args, device: &DeviceArgs, team: Option<Team>) -> anyhow::Result
         None => (Steps::new(gpu.as_ref(), args.graph)?, None),
     };
     let mut trainer =
-        Trainer::new(&args.out, (model, config.train), (features, checksum), (train, valid), start, steps)?;
+        Trainer::new(&args.out, (model, config.train.clone()), (features, checksum), (train, valid), start, steps)?;
     if !leads {
         return Ok(trainer.run(&ProgressBar::hidden(), |_| ())?);
     }
@@ -239,9 +248,11 @@ fn train(args: &Args, device: &DeviceArgs, team: Option<Team>) -> anyhow::Result
         println!("{}", kept(epoch, validated.then_some(metrics), &args.out));
     }
     if trainer.encoder().is_some() {
-        // The features that the model takes are of this encoder, in this precision.
-        let (encoder, precision) = (args.out.join("encoder"), config.encode.precision.unwrap_or(Precision::F32));
-        println!("its encoder is in {0}: fissfuse encode --encoder {0} --precision {precision}", encoder.display());
+        println!(
+            "its encoder is in {}; features for it:\n  {}",
+            args.out.join("encoder").display(),
+            encoding(args, &config)
+        );
     }
     let shares = trainer.stages().shares();
     let shares: Vec<String> = shares.iter().map(|(name, share)| format!("{name} {:.1} %", 100.0 * share)).collect();
@@ -250,6 +261,21 @@ fn train(args: &Args, device: &DeviceArgs, team: Option<Team>) -> anyhow::Result
         println!("gradients: {} sent by this device", Bytes(group.sent()));
     }
     Ok(())
+}
+
+/// The command that makes the features that the model takes: of its encoder, in the precision that it was validated in.
+fn encoding(args: &Args, RunConfig { model, encode, .. }: &RunConfig) -> String {
+    let (encoder, precision) = (args.out.join("encoder"), encode.precision.unwrap_or(Precision::F32));
+    let config = args.config.config.as_ref().map_or(String::new(), |path| format!(" --config {}", path.display()));
+    let modalities = match model.modalities {
+        Modalities::Both => "",
+        Modalities::Text => " --modalities text",
+        Modalities::Image => " --modalities image",
+    };
+    let (data, encoder) = (args.data.data.display(), encoder.display());
+    format!(
+        "fissfuse encode --data {data} --encoder {encoder} --precision {precision}{config}{modalities} --out FEATURES"
+    )
 }
 
 /// Which epoch's model is in the folder of a run, if it still is.

@@ -3,62 +3,16 @@
 use std::time::{Duration, Instant};
 
 use super::checkpoint::{Checkpoint, Progress};
-use super::config::TrainSettings;
-use super::encoder::{self, Prepared, Rates};
+use super::encoder::{self, Rates};
 use super::part::Part;
+use super::source::{Features, Ready, Source};
 use super::steps::{Queued, Steps, Update};
-use super::trainer::{Features, of_epoch};
-use crate::data::Sample;
-use crate::device::Gpu;
 use crate::error::{Error, Result};
-use crate::model::{Batch, Noise};
+use crate::model::Noise;
 use crate::ops::AdamW;
 use crate::span;
 use crate::tensor::Later;
 use crate::trace;
-
-/// What batches are made of.
-#[derive(Clone, Copy)]
-pub(super) struct Source<'a> {
-    pub features: &'a Features<'a>,
-    pub train: &'a [Sample],
-    pub settings: &'a TrainSettings,
-    pub gpu: Option<&'a Gpu>,
-    /// From 0.
-    pub epoch: usize,
-    /// Whether it matters where in a batch a mention stands.
-    pub noisy: bool,
-}
-
-/// What a step computes on.
-pub(super) enum Ready {
-    /// Features.
-    Batch(Batch),
-    /// Texts and images, whose features the step computes.
-    Inputs(Prepared),
-}
-
-impl Source<'_> {
-    /// This rank's part of the batch of these training samples, on its way to the device.
-    pub fn batch(&self, part: Part) -> Result<Ready> {
-        let _span = span!("batch");
-        let number = |i: usize| (self.epoch * self.train.len() + i) as u64;
-        let sample = |&i: &usize| of_epoch(&self.train[i], self.settings, number(i));
-        let samples = |members: &[usize]| members.iter().map(sample).collect::<Vec<_>>();
-        let batcher = match self.features {
-            Features::Stored(batcher) => batcher,
-            Features::Trained(run) => return Ok(Ready::Inputs(run.prepare(&samples(part.members()))?)),
-        };
-        let batch = match self.noisy && !part.is_whole() {
-            true => batcher.part_of_batch(&samples(part.batch), part.start..part.end)?,
-            false => batcher.batch(&samples(part.members()))?,
-        };
-        if let Some(gpu) = self.gpu {
-            batch.stage(gpu)?;
-        }
-        Ok(Ready::Batch(batch))
-    }
-}
 
 /// What a step changes, beside what the next batch is made of.
 pub(super) struct Running<'a> {

@@ -1,5 +1,7 @@
 //! The training loop.
 
+mod validation;
+
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -8,17 +10,17 @@ use rand::seq::SliceRandom;
 
 use super::checkpoint::{Checkpoint, EncoderState, LAST, Progress, RunIdentity, Start, TrainedModel};
 use super::config::TrainSettings;
-use super::encoder::{Candidate, EncoderRun, directory};
+use super::encoder::{EncoderRun, directory};
 use super::memory::Needs;
 use super::record::{EpochRecord, Stages, read_log, write_log};
-use super::running::{Pending, Running, Source};
+use super::running::{Pending, Running};
 use super::share;
+use super::source::{Features, Source, of_epoch};
 use super::steps::Steps;
 use super::together;
-use crate::data::{Batcher, Manifest, Sample};
+use crate::data::Sample;
 use crate::device::{Gpu, describe};
 use crate::error::{Error, Result};
-use crate::eval::{Metrics, evaluate};
 use crate::files;
 use crate::interrupt;
 use crate::model::{Model, ModelConfig};
@@ -26,38 +28,6 @@ use crate::ops::Moments;
 use crate::parallel::Group;
 use crate::provenance::Provenance;
 use crate::random::{Purpose, generator};
-
-/// Where the features of a run come from.
-pub enum Features<'a> {
-    /// From a store.
-    Stored(&'a Batcher),
-    /// From an encoder that is trained along.
-    Trained(Box<EncoderRun<'a>>),
-}
-
-impl<'a> From<&'a Batcher> for Features<'a> {
-    fn from(batcher: &'a Batcher) -> Features<'a> {
-        Features::Stored(batcher)
-    }
-}
-
-impl Features<'_> {
-    /// How they are made: of an encoder that is trained along, before it is.
-    pub fn manifest(&self) -> &Manifest {
-        match self {
-            Features::Stored(batcher) => batcher.store().manifest(),
-            Features::Trained(run) => run.manifest(),
-        }
-    }
-
-    /// The encoder that is trained along, if one is.
-    fn encoder(&self) -> Option<&EncoderRun<'_>> {
-        match self {
-            Features::Stored(_) => None,
-            Features::Trained(run) => Some(run),
-        }
-    }
-}
 
 /// A training run.
 pub struct Trainer<'a> {
@@ -386,34 +356,6 @@ impl<'a> Trainer<'a> {
         Ok(record)
     }
 
-    /// Metrics on the validation mentions, if there are any; and the encoder that is trained along, as it was written for them.
-    fn validate(&mut self) -> Result<(Option<Metrics>, Option<Candidate>)> {
-        let _span = crate::span!("validation");
-        let (model, valid) = (&self.state.model, &self.valid);
-        let validated = match (&self.features, &self.state.encoder) {
-            (Features::Trained(run), Some(encoder)) => {
-                run.validate(&self.folder, model, encoder).map(|candidate| (candidate.valid, Some(candidate)))
-            }
-            _ if valid.is_empty() => Ok((None, None)),
-            (Features::Stored(batcher), _) => match self.group() {
-                Some(group) => together::evaluate_together(group, model, batcher, valid).map(|all| (Some(all), None)),
-                None => evaluate(model, batcher, valid, &ProgressBar::hidden()).map(|all| (Some(all.mean), None)),
-            },
-            (Features::Trained(_), None) => Err(Error::invalid("a run that lost its encoder")),
-        };
-        match validated {
-            Err(Error::Invalid(e)) => {
-                Err(Error::invalid(format!("validation after epoch {}: {e}", self.state.progress.epoch + 1)))
-            }
-            // Features are made within it, which takes long: what was trained is kept.
-            Err(Error::Stopped { signal, .. }) => {
-                self.write_checkpoint()?;
-                Err(Error::Stopped { signal, advice: self.how_to_go_on() })
-            }
-            validated => validated,
-        }
-    }
-
     fn write_checkpoint(&mut self) -> Result<()> {
         if !self.leads() {
             return Ok(());
@@ -439,14 +381,6 @@ impl<'a> Trainer<'a> {
 
     fn write_log(&self) -> Result<()> {
         write_log(&self.folder.join("train.jsonl"), &self.records)
-    }
-}
-
-/// A training sample as an epoch has it, where it is the one of this number.
-pub(super) fn of_epoch(sample: &Sample, settings: &TrainSettings, number: u64) -> Sample {
-    match settings.negatives {
-        0 => sample.clone(),
-        negatives => sample.with_negatives(negatives, settings.seed, number),
     }
 }
 

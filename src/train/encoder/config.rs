@@ -18,6 +18,8 @@ pub struct EncoderSettings {
     pub freeze_layers: usize,
     /// Most length of all gradients together, the model's and the encoder's.
     pub clip_norm: f32,
+    /// Texts or images whose activations a step keeps at a time, each of which is computed twice then; 0 keeps all.
+    pub chunk: usize,
     /// Rank of LoRA on queries and values; 0 trains the weights themselves.
     pub lora_rank: usize,
     /// LoRA's product counts `lora_alpha / lora_rank` times.
@@ -26,7 +28,14 @@ pub struct EncoderSettings {
 
 impl Default for EncoderSettings {
     fn default() -> EncoderSettings {
-        EncoderSettings { learning_rate: 1e-5, freeze_layers: 0, clip_norm: 1.0, lora_rank: 0, lora_alpha: 16.0 }
+        EncoderSettings {
+            learning_rate: 1e-5,
+            freeze_layers: 0,
+            clip_norm: 1.0,
+            chunk: 0,
+            lora_rank: 0,
+            lora_alpha: 16.0,
+        }
     }
 }
 

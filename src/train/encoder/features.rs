@@ -1,5 +1,6 @@
 //! The features of a batch, computed on the tape.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use super::EncoderRun;
@@ -21,23 +22,48 @@ pub struct Prepared {
     pub(super) pixels: Vec<Option<Arc<Vec<f32>>>>,
 }
 
+impl Prepared {
+    /// Distinct texts (0) or images (1); none of what is not read.
+    pub(super) fn len(&self, which: usize) -> usize {
+        [self.ids.len(), self.pixels.len()][which]
+    }
+}
+
+/// What the towers say of texts and of images; nothing of what is not read.
+pub(super) type Said = [Option<States>; 2];
+
 impl EncoderRun<'_> {
-    /// What the network computes on, with the encoder's weights as `vars` has them.
-    pub(super) fn features(
+    /// What a tower says of a part of the distinct texts (0) or images (1) of a batch.
+    pub(super) fn say(
+        &self,
+        towers: &Towers,
+        Prepared { ids, pixels, .. }: &Prepared,
+        which: usize,
+        part: Range<usize>,
+    ) -> Result<States> {
+        match which {
+            0 => towers.text_states(&ids[part].iter().map(Vec::as_slice).collect::<Vec<_>>()),
+            _ => self.images(towers, &pixels[part]),
+        }
+    }
+
+    /// What both say of all of a batch, with the encoder's weights as `vars` has them.
+    pub(super) fn said(
         &self,
         (tape, vars, gpu): (&Tape, &Variables, Option<&Gpu>),
         prepared: &Prepared,
-    ) -> Result<Batch> {
-        let Prepared { batch, ids, pixels } = prepared;
+    ) -> Result<Said> {
         let towers = Towers { config: &self.files.config, tape, vars, gpu };
-        let texts = match ids.is_empty() {
-            true => None,
-            false => Some(towers.text_states(&ids.iter().map(Vec::as_slice).collect::<Vec<_>>())?),
+        let all = |which: usize| match prepared.len(which) {
+            0 => Ok(None),
+            items => self.say(&towers, prepared, which, 0..items).map(Some),
         };
-        let images = match pixels.is_empty() {
-            true => None,
-            false => Some(self.images(&towers, pixels)?),
-        };
+        Ok([all(0)?, all(1)?])
+    }
+
+    /// What the network computes on.
+    pub(super) fn batch(&self, tape: &Tape, [texts, images]: &Said, prepared: &Prepared) -> Result<Batch> {
+        let batch = &prepared.batch;
         let (manifest, mentions) = (self.inputs.manifest(), batch.mentions[0].len());
         let side = |places: &[Vec<u32>; 2], uses: usize| -> Result<Side> {
             let modality = |states: &Option<States>, which: usize, length: usize| {
@@ -47,7 +73,7 @@ impl EncoderRun<'_> {
                     None => blank(places[which].len(), self.widths(which), textbook),
                 }
             };
-            Ok(Side { text: modality(&texts, 0, manifest.max_tokens)?, image: modality(&images, 1, manifest.patches)? })
+            Ok(Side { text: modality(texts, 0, manifest.max_tokens)?, image: modality(images, 1, manifest.patches)? })
         };
         let (mention, entity) = (side(&batch.mentions, mentions)?, side(&batch.entities, batch.pairs.len())?);
         Batch::new(mention, entity, batch.pairs.clone(), batch.gold.clone())

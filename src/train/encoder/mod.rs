@@ -1,6 +1,7 @@
 //! An encoder that is trained along with a model: features are computed in each step, of the texts and images of its mentions
 //! and entities, and gradients flow back into the encoder.
 
+mod chunks;
 mod config;
 mod features;
 mod memory;
@@ -15,7 +16,8 @@ use image::{Rgb, RgbImage};
 use rayon::prelude::*;
 
 pub use config::EncoderSettings;
-pub(super) use features::Prepared;
+pub use features::Prepared;
+pub use step::Gradients;
 pub(super) use step::{Rates, step};
 pub(super) use validation::{Candidate, directory};
 
@@ -25,7 +27,7 @@ use crate::device::cpu::available_memory;
 use crate::encoder::clip::{ClipFiles, Tuned, Tuning, weights};
 use crate::encoder::{EncoderPaths, Encoders, Precision};
 use crate::error::{Error, Result};
-use crate::model::{Modalities, ModelConfig};
+use crate::model::{Modalities, ModelConfig, Widths};
 use crate::span;
 use crate::tensor::Shards;
 
@@ -36,6 +38,7 @@ pub struct EncoderRun<'a> {
     files: ClipFiles,
     model: ModelConfig,
     settings: EncoderSettings,
+    tuning: Tuning,
     train: TrainSettings,
     encode: EncodeSettings,
     tolerance: Tolerance,
@@ -72,18 +75,20 @@ impl<'a> EncoderRun<'a> {
                 folder.display()
             )));
         }
-        memory::expect_room(&files.config, &settings)?;
-        let encode = EncodeSettings { precision: encode.precision.or(Some(Precision::F32)), ..encode };
-        let paths = paths(folder, model.modalities);
-        let manifest = encode.manifest(&Encoders::open(&paths, encode.precision.unwrap_or_default())?);
-        let model = model.for_features(&manifest)?;
+        // What a model reads does not depend on widths.
+        let reads = model.with_widths(Widths::default()).reads();
         let tuning = Tuning {
-            towers: [model.reads().text, model.reads().image],
+            towers: [reads.text, reads.image],
             freeze_layers: settings.freeze_layers,
             lora_rank: settings.lora_rank,
             lora_alpha: settings.lora_alpha,
             seed: train.seed,
         };
+        memory::expect_room(&files.config, &tuning)?;
+        let encode = EncodeSettings { precision: encode.precision.or(Some(Precision::F32)), ..encode };
+        let paths = paths(folder, model.modalities);
+        let manifest = encode.manifest(&Encoders::open(&paths, encode.precision.unwrap_or_default())?);
+        let model = model.for_features(&manifest)?;
         let start = Tuned::new(&files.config, weights::read(&Shards::open(folder)?, &files.config)?, &tuning)?;
         let stand_in = match &encode.missing_image {
             MissingImage::White => files.processor.process(RgbImage::from_pixel(224, 224, Rgb([255; 3])))?,
@@ -100,6 +105,7 @@ impl<'a> EncoderRun<'a> {
             files,
             model,
             settings,
+            tuning,
             train,
             encode,
             tolerance,
@@ -137,13 +143,13 @@ impl<'a> EncoderRun<'a> {
         samples
     }
 
-    /// The weights that training starts from.
-    pub(super) fn take_start(&mut self) -> Result<Tuned> {
+    /// The weights that training starts from, on the host: once.
+    pub fn take_start(&mut self) -> Result<Tuned> {
         self.start.take().ok_or_else(|| Error::invalid("an encoder starts one run"))
     }
 
     /// The texts and images of a batch as the encoder takes them.
-    pub(super) fn prepare(&self, samples: &[Sample]) -> Result<Prepared> {
+    pub fn prepare(&self, samples: &[Sample]) -> Result<Prepared> {
         let batch = self.inputs.batch(samples)?;
         let [texts, images] = &batch.distinct;
         let [reads_texts, reads_images] = [self.model.reads().text, self.model.reads().image];

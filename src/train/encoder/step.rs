@@ -4,12 +4,23 @@ use super::super::checkpoint::EncoderState;
 use super::super::steps::Queued;
 use super::{EncoderRun, Prepared};
 use crate::autograd::Tape;
+use crate::encoder::clip::Tuned;
 use crate::error::{Error, Result};
 use crate::model::{Model, Noise};
 use crate::ops::{AdamW, Moments, clip_norm};
 use crate::span;
 use crate::tensor::Tensor;
 use crate::trace::on_device;
+
+/// What a step computes before the optimizer's turn.
+pub struct Gradients {
+    /// Loss of each score.
+    pub losses: Tensor,
+    /// Of the sum of the losses for each parameter of the model.
+    pub model: Vec<Tensor>,
+    /// The same for each of the encoder's weights that are trained; `None` where nothing that the model reads depends on it.
+    pub encoder: Vec<Option<Tensor>>,
+}
 
 /// Settings of the optimizer in a step.
 #[derive(Clone, Copy, Debug)]
@@ -22,6 +33,34 @@ pub struct Rates {
     pub number: u64,
 }
 
+impl EncoderRun<'_> {
+    /// Losses and gradients of a model and of the encoder with these weights, which lie in one place.
+    pub fn gradients(
+        &self,
+        (model, weights): (&Model, &Tuned),
+        prepared: &Prepared,
+        noise: Option<Noise>,
+    ) -> Result<Gradients> {
+        if self.settings.chunk > 0 {
+            return self.gradients_in_chunks((model, weights), prepared, noise, self.settings.chunk);
+        }
+        let gpu = model.gpu();
+        let tape = Tape::recording();
+        let forward = (span!("forward"), on_device(gpu, "forward", ""));
+        let (vars, own) = (weights.bind(&tape)?, model.parameters().bind(&tape));
+        let batch = self.batch(&tape, &self.said((&tape, &vars, gpu), prepared)?, prepared)?;
+        gpu.map_or(Ok(()), |gpu| batch.arrive(gpu))?;
+        let scores = model.scores(&tape, &own, &batch, noise)?;
+        let losses = model.losses(&tape, &scores, &batch)?;
+        // What backward needs of them is on the tape.
+        drop((forward, batch, scores));
+        let _backward = (span!("backward"), on_device(gpu, "backward", ""));
+        let mut grads = tape.backward(&losses, Tensor::filled(losses.tensor().shape(), 1.0, gpu)?)?;
+        let encoder = weights.trained().gradients_among(&vars, &mut grads)?;
+        Ok(Gradients { losses: losses.into_tensor(), model: model.parameters().gradients(own, grads)?, encoder })
+    }
+}
+
 /// Forward, backward and AdamW of both; gives the losses of each score. The gradients of both together are clipped first; if
 /// their length is no number, nothing is changed, and `place` is named.
 pub fn step(
@@ -31,41 +70,26 @@ pub fn step(
     (noise, rates): (Noise, Rates),
     place: &str,
 ) -> Result<Queued> {
-    let gpu = model.gpu().cloned();
-    let gpu = gpu.as_ref();
-    let tape = Tape::recording();
-    let forward = (span!("forward"), on_device(gpu, "forward", ""));
-    let (vars, own) = (encoder.weights.bind(&tape)?, model.parameters().bind(&tape));
-    let batch = run.features((&tape, &vars, gpu), prepared)?;
-    gpu.map_or(Ok(()), |gpu| batch.arrive(gpu))?;
-    let scores = model.scores(&tape, &own, &batch, Some(noise))?;
-    let losses = model.losses(&tape, &scores, &batch)?;
-    // What backward needs of them is on the tape.
-    drop((forward, batch, scores));
-    let backward = (span!("backward"), on_device(gpu, "backward", ""));
-    let mut grads = tape.backward(&losses, Tensor::filled(losses.tensor().shape(), 1.0, gpu)?)?;
-    let of_encoder = encoder.weights.trained().gradients_among(&vars, &mut grads)?;
-    drop(vars);
-    let mut all = model.parameters().gradients(own, grads)?;
+    let Gradients { losses, model: mut all, encoder: of_encoder } =
+        run.gradients((model, &encoder.weights), prepared, Some(noise))?;
     let of_model = all.len();
     let reached: Vec<bool> = of_encoder.iter().map(Option::is_some).collect();
     all.extend(of_encoder.into_iter().flatten());
     let norm = clip_norm(&mut all, run.settings.clip_norm)?;
     if !norm.is_finite() {
-        let loss: f32 = losses.tensor().to(None)?.data().iter().sum();
+        let loss: f32 = losses.to(None)?.data().iter().sum();
         return Err(Error::invalid(format!(
-            "the loss is {loss} and the gradients' length {norm} at {place}; lower train.learning_rate or encoder.learning_rate, or raise \
-             train.warmup_steps"
+            "the loss is {loss} and the gradients' length {norm} at {place}; lower train.learning_rate or \
+             encoder.learning_rate, or raise train.warmup_steps"
         )));
     }
-    drop(backward);
-    let _span = (span!("optimizer"), on_device(gpu, "optimizer", ""));
+    let _span = (span!("optimizer"), on_device(model.gpu(), "optimizer", ""));
     let of_encoder = all.split_off(of_model);
     if of_model > 0 {
         rates.model.step(rates.number, model.parameters_mut().tensors_mut(), &all, moments)?;
     }
     update(encoder, &reached, &of_encoder, rates)?;
-    Ok(Queued { losses: losses.into_tensor().later()?, asked: None })
+    Ok(Queued { losses: losses.later()?, asked: None })
 }
 
 /// Updates the encoder's weights that the loss reached, of which these are the gradients.
