@@ -6,7 +6,7 @@ use std::process::Stdio;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use fissfuse::autograd::Tape;
+use fissfuse::autograd::{Tape, Var};
 use fissfuse::data::{Batcher, Dataset, FeatureStore, GoldMissing, Inputs, Mention, Sample, Skipped, Split, Tolerance};
 use fissfuse::encoder::clip::{ClipFiles, States, Towers, Tuned, weights};
 use fissfuse::encoder::{Encoded, ExifOrientation, ImageEncoder, Precision, TextEncoder};
@@ -86,29 +86,52 @@ fn run_of<'a>(world: &World, dataset: &'a Dataset, settings: &str) -> (EncoderRu
     (run, samples)
 }
 
-/// Features of texts and images as encoders give them, in f32.
-fn side(world: &World, texts: &[&str], images: &[&str]) -> Side {
-    let modality = |encoded: Vec<Encoded>| {
-        let rows = |values: Vec<f32>, width: usize| {
-            let count = (values.len() / width) as u32;
-            FeatureRows::new(Arc::new(RowTable::from_f32(width, values).unwrap()), (0..count).collect::<Vec<_>>())
-        };
-        let lengths: Vec<usize> = encoded.iter().map(|one| one.tokens.len() / 32).collect();
-        let textbook = Textbook { sequences: lengths.len(), length: 64 };
-        Modality {
-            sequences: Ragged::new(lengths, textbook).unwrap(),
-            tokens: rows(encoded.iter().flat_map(|one| one.tokens.clone()).collect(), 32).into(),
-            global: rows(encoded.iter().flat_map(|one| one.global.clone()).collect(), 32).into(),
-        }
+/// Features at these places among states, as if they were stored in f32.
+fn stored(states: &States, places: &[usize]) -> Modality {
+    let rows = |x: &Var, rows: Vec<u32>| {
+        let (x, width) = (x.tensor(), x.tensor().shape()[1]);
+        FeatureRows::new(Arc::new(RowTable::from_f32(width, x.data().to_vec()).unwrap()), rows).into()
     };
-    let folder = world.path("encoder");
-    let encoder = ImageEncoder::open(&folder, Precision::F32).unwrap();
-    let pixels: Vec<Vec<f32>> = images
-        .iter()
-        .map(|name| encoder.prepare(&world.path("data").join(name), ExifOrientation::Ignore).unwrap())
-        .collect();
-    let texts = TextEncoder::open(&folder, Precision::F32).unwrap().encode_texts(texts, 64).unwrap();
-    Side { text: modality(texts), image: modality(encoder.encode_images(&pixels).unwrap()) }
+    let ranges = || places.iter().map(|&place| states.sequences.range(place));
+    let textbook = Textbook { sequences: places.len(), length: 64 };
+    Modality {
+        tokens: rows(&states.tokens, ranges().flat_map(|range| range.start as u32..range.end as u32).collect()),
+        sequences: Ragged::new(ranges().map(|range| range.len()), textbook).unwrap(),
+        global: rows(&states.global, places.iter().map(|&place| place as u32).collect()),
+    }
+}
+
+/// A mention and its candidates, with the features that the encoder gives them.
+fn batch_of(world: &World, dataset: &Dataset, sample: &Sample) -> Batch {
+    let mention = mentions(dataset).into_iter().find(|mention| mention.id == sample.id).unwrap();
+    let entities: Vec<_> = sample.candidates.iter().map(|&entity| &dataset.entities()[entity as usize]).collect();
+    let of_entities = entities.iter().map(|entity| format!("{}. {}", entity.name, entity.description));
+    let own = format!("{}. {}", mention.mention, mention.sentence);
+    let texts: Vec<String> = [own].into_iter().chain(of_entities).collect();
+    // The mention's image is that of its entity, and is encoded once.
+    let mut images = vec![mention.image.unwrap()];
+    let mut place = |name: &String| {
+        let found = images.iter().position(|image| image == name);
+        found.unwrap_or_else(|| {
+            images.push(name.clone());
+            images.len() - 1
+        })
+    };
+    let places: Vec<usize> = entities.iter().map(|entity| place(entity.image.as_ref().unwrap())).collect();
+    let files = ClipFiles::read(&world.path("encoder")).unwrap();
+    let parameters = weights::read(&Shards::open(&world.path("encoder")).unwrap(), &files.config).unwrap();
+    let tape = Tape::inference();
+    let vars = parameters.bind(&tape);
+    let towers = Towers { config: &files.config, tape: &tape, vars: &vars, gpu: None };
+    let ids = files.tokens_at_most(&texts.iter().map(String::as_str).collect::<Vec<_>>(), 64).unwrap();
+    let texts = towers.text_states(&ids.iter().map(Vec::as_slice).collect::<Vec<_>>()).unwrap();
+    let prepare = |name: &String| files.processor.prepare(&world.path("data").join(name), ExifOrientation::Ignore);
+    let pixels: Vec<Vec<f32>> = images.iter().map(|name| prepare(name).unwrap()).collect();
+    let images = towers.image_states(&pixels.iter().map(Vec::as_slice).collect::<Vec<_>>()).unwrap();
+    let entity = Side { text: stored(&texts, &(1..=6).collect::<Vec<_>>()), image: stored(&images, &places) };
+    let mention = Side { text: stored(&texts, &[0]), image: stored(&images, &[0]) };
+    let pairs = Pairing::new(vec![0; 6], 1, (0..6).collect(), 6).unwrap();
+    Batch::new(mention, entity, pairs, vec![sample.gold.unwrap()]).unwrap()
 }
 
 #[test]
@@ -126,29 +149,20 @@ fn every_model_reads_what_is_computed_as_it_reads_what_is_stored() {
         );
         let (mut run, samples) = run_of(&world, &dataset, &settings);
         let (model, sample) = (Model::new(run.model().clone(), 3).unwrap(), &samples[0]);
-        let mention = mentions(&dataset).into_iter().find(|mention| mention.id == sample.id).unwrap();
-        let entities: Vec<_> = sample.candidates.iter().map(|&entity| &dataset.entities()[entity as usize]).collect();
-        let texts: Vec<String> =
-            entities.iter().map(|entity| format!("{}. {}", entity.name, entity.description)).collect();
-        let images: Vec<&str> = entities.iter().map(|entity| entity.image.as_deref().unwrap()).collect();
-        let own = format!("{}. {}", mention.mention, mention.sentence);
-        let pairs = Pairing::new(vec![0; 6], 1, (0..6).collect(), 6).unwrap();
-        let batch = Batch::new(
-            side(&world, &[&own], &[mention.image.as_deref().unwrap()]),
-            side(&world, &texts.iter().map(String::as_str).collect::<Vec<_>>(), &images),
-            pairs,
-            vec![sample.gold.unwrap()],
-        );
-        let want = model.gradients(&batch.unwrap(), None).unwrap();
+        let want = model.gradients(&batch_of(&world, &dataset, sample), None).unwrap();
         let (prepared, start) = (run.prepare(&samples[..1]).unwrap(), run.take_start().unwrap());
         let got = run.gradients((&model, &start), &prepared, None).unwrap();
-        // Features differ by dozens of roundings of 6e-8, and through the networks' layers by hundreds.
-        let (losses, want_losses) = (got.losses.data(), want.losses.data());
-        near(network.name(), losses, want_losses, 2e-5 * largest(want_losses).max(1.0));
-        let of_all = want.gradients.iter().map(|grad| largest(grad.data())).fold(0.0, f32::max);
+        // Of the same features all compute the same, but for FissFuse, whose projection of stored ones is an operation of its
+        // own, with sums in another order: some hundreds of roundings of 6e-8.
+        let bound = if network.name() == "fissfuse" { 2e-5 } else { 0.0 };
+        near(network.name(), got.losses.data(), want.losses.data(), bound);
         for ((name, _), (got, want)) in model.parameters().iter().zip(got.model.iter().zip(&want.gradients)) {
-            let bound = 2e-4 * largest(want.data()).max(1e-2 * of_all);
-            near(&format!("{}, {name}", network.name()), got.data(), want.data(), bound);
+            near(
+                &format!("{}, {name}", network.name()),
+                got.data(),
+                want.data(),
+                bound * largest(want.data()).max(1.0),
+            );
         }
         assert!(got.encoder.iter().any(Option::is_some), "{}: nothing reaches the encoder", network.name());
     }
@@ -169,7 +183,7 @@ fn an_entity_that_many_lists_have_is_encoded_once() {
     texts.sort();
     texts.dedup();
     assert_eq!(texts.len(), 52);
-    assert_eq!(inputs.text(batch.distinct[0][batch.mentions[0][1] as usize]), "box. A box number 1 that looks yellow.");
+    assert_eq!(inputs.text(batch.distinct[0][batch.mentions[0][1] as usize]), "box. A box number 1 that looks red.");
 }
 
 /// Images that are missing have the features that the store gives them.
@@ -330,9 +344,13 @@ fn moved(before: &Path, after: &Path) -> Vec<String> {
 #[test]
 fn both_learn_and_what_comes_out_links_as_it_was_validated() {
     let world = World::encoded();
+    // With its own image among the candidates', each mention would be linked right at once.
+    for line in 1..=10 {
+        world.change_line("data/valid.jsonl", line, |mention| drop(mention.as_object_mut().unwrap().remove("image")));
+    }
     let printed = succeed(&with(&train(&world, "run"), &["--schedule", "cosine"]));
     assert!(
-        printed.contains("the encoder is trained along") && printed.contains("fissfuse encode --encoder"),
+        printed.contains("the encoder is trained along") && printed.contains("fissfuse encode --data"),
         "{printed}"
     );
     let records = world.read_lines("run/train.jsonl");
@@ -355,6 +373,7 @@ fn both_learn_and_what_comes_out_links_as_it_was_validated() {
     succeed(&eval("own", "eval"));
     let metrics: Value = serde_json::from_slice(&fs::read(world.path("eval/metrics.json")).unwrap()).unwrap();
     let best = records.iter().rfind(|record| record["best"] == true).unwrap();
+    assert!((0.2..1.0).contains(&best["valid"]["MRR"].as_f64().unwrap()), "{best}");
     assert_eq!(metrics["mean"], best["valid"], "{metrics:#}");
     assert_eq!(metrics["training"]["encoder"]["freeze_layers"], 0);
     let paths = ["--data", world.arg("data"), "--features", world.arg("own"), "--model", world.arg("run")];
@@ -370,12 +389,12 @@ fn both_learn_and_what_comes_out_links_as_it_was_validated() {
         .lines()
         .map(|line| {
             let link: Value = serde_json::from_str(line).unwrap();
-            link["candidates"][0]["qid"].as_str().unwrap_or_else(|| panic!("{link}")).to_string()
+            link["links"][0]["qid"].as_str().unwrap_or_else(|| panic!("{link}")).to_string()
         })
         .collect();
     let gold = world.read_lines("data/valid.jsonl");
     let right = first.iter().zip(&gold).filter(|(first, mention)| mention["gold"] == **first).count();
-    let hits = best["valid"]["hits1"].as_f64().unwrap();
+    let hits = best["valid"]["H@1"].as_f64().unwrap();
     assert!(
         (right as f64 / gold.len() as f64 - hits).abs() < 1e-9,
         "{right} of {}, validation says {hits}",
@@ -386,7 +405,7 @@ fn both_learn_and_what_comes_out_links_as_it_was_validated() {
 #[test]
 fn frozen_layers_and_what_lora_does_not_change_keep_their_bits() {
     let world = World::new();
-    succeed(&with(&train(&world, "frozen"), &["--freeze-layers", "1", "--epochs", "1"]));
+    succeed(&with(&replace(train(&world, "frozen"), "--epochs", "1"), &["--freeze-layers", "1"]));
     let frozen = moved(&world.path("encoder"), &world.path("frozen/encoder"));
     assert!(!frozen.is_empty());
     let above = ["final_layer_norm", "post_layernorm", "text_projection", "visual_projection"];
@@ -405,7 +424,7 @@ fn frozen_layers_and_what_lora_does_not_change_keep_their_bits() {
     let records = world.read_lines("lora/train.jsonl");
     assert!(records[2]["loss"].as_f64() < records[0]["loss"].as_f64(), "{records:?}");
     // The tower of a modality that no model reads stays as it is.
-    succeed(&with(&train(&world, "text"), &["--modalities", "text", "--epochs", "1"]));
+    succeed(&with(&replace(train(&world, "text"), "--epochs", "1"), &["--modalities", "text"]));
     let read = moved(&world.path("encoder"), &world.path("text/encoder"));
     assert!(!read.is_empty() && read.iter().all(|name| name.starts_with("text_")), "{read:?}");
 }
@@ -414,8 +433,7 @@ fn frozen_layers_and_what_lora_does_not_change_keep_their_bits() {
 fn a_run_that_was_killed_goes_on_bit_for_bit() {
     let world = World::new();
     let settings = ["--dropout", "0.1", "--negatives", "3", "--checkpoint-steps", "1", "--schedule", "cosine"];
-    let settings = with(&settings, &["--epochs", "6"]);
-    let args = |out: &str| with(&replace(train(&world, out), "--epochs", "6"), &settings[..8]);
+    let args = |out: &str| with(&replace(train(&world, out), "--epochs", "6"), &settings);
     succeed(&with(&args("straight"), &["--threads", "1"]));
     let broken = args("broken");
     let mut child = fissfuse(&broken).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
@@ -483,8 +501,10 @@ fn what_cannot_be_trained_along_is_refused_and_said() {
     refuse(&with(&args, &["--freeze-layers", "2"]), &["freeze_layers = 2", "1 and 1 layers"]);
     refuse(&with(&args, &["--lora-rank", "1", "--freeze-layers", "1"]), &["leaves nothing", "LoRA"]);
     refuse(&with(&args, &["--lora-rank", "99999999999"]), &["lora_rank = 99999999999"]);
-    refuse(&replace(args.clone(), "--encoder-learning-rate", "-1"), &["encoder: learning_rate = -1"]);
-    refuse(&with(&args, &["--devices", "cpu,cpu"]), &["--train-encoder", "one device"]);
+    refuse(&replace(args.clone(), "--encoder-learning-rate", "0"), &["encoder: learning_rate = 0"]);
+    let at = args.iter().position(|arg| *arg == "--device").unwrap();
+    let together = [&args[..at], &args[at + 2..], &["--devices", "cpu,cpu"]].concat();
+    refuse(&together, &["--train-encoder", "one device"]);
     refuse(&with(&args, &["--graph"]), &["--graph"]);
     assert!(!world.path("run").exists());
     refuse(&replace(args.clone(), "--out", world.arg("")), &["encoder", "exists already"]);
