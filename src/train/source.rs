@@ -57,9 +57,9 @@ pub(super) struct Source<'a> {
 /// What a step computes on.
 pub(super) enum Ready {
     /// Features.
-    Batch(Batch),
+    Batch(Box<Batch>),
     /// Texts and images, whose features the step computes.
-    Inputs(Prepared),
+    Inputs(Box<Prepared>),
 }
 
 impl Source<'_> {
@@ -71,7 +71,7 @@ impl Source<'_> {
         let samples = |members: &[usize]| members.iter().map(sample).collect::<Vec<_>>();
         let batcher = match self.features {
             Features::Stored(batcher) => batcher,
-            Features::Trained(run) => return Ok(Ready::Inputs(run.prepare(&samples(part.members()))?)),
+            Features::Trained(run) => return Ok(Ready::Inputs(Box::new(run.prepare(&samples(part.members()))?))),
         };
         let batch = match self.noisy && !part.is_whole() {
             true => batcher.part_of_batch(&samples(part.batch), part.start..part.end)?,
@@ -80,7 +80,7 @@ impl Source<'_> {
         if let Some(gpu) = self.gpu {
             batch.stage(gpu)?;
         }
-        Ok(Ready::Batch(batch))
+        Ok(Ready::Batch(Box::new(batch)))
     }
 }
 
