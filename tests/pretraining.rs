@@ -254,6 +254,25 @@ fn settings_that_cannot_train_are_refused_and_nothing_broken_is_kept() {
 }
 
 #[test]
+fn encoders_are_written_in_bf16_where_that_is_asked_for() {
+    let toy = Toy::new();
+    let train = |out: &str| toy.pretrain("pairs.jsonl", out, &[("epochs", "2")]);
+    succeed(&train("wide"));
+    succeed(&[&train("narrow")[..], &["--precision", "bf16"]].concat());
+    let [wide, narrow] = ["wide", "narrow"].map(|run| toy.path(run).join("encoder"));
+    let size = |folder: &Path| fs::metadata(folder.join("model.safetensors")).unwrap().len();
+    assert!(size(&narrow) * 10 < size(&wide) * 7, "{} of {}", size(&narrow), size(&wide));
+    let config = ClipFiles::read(&wide).unwrap().config;
+    let [wide, narrow] = [&wide, &narrow].map(|run| weights::read(&Shards::open(run).unwrap(), &config).unwrap());
+    for ((name, wide), (_, narrow)) in wide.iter().zip(narrow.iter()) {
+        let rounded: Vec<f32> = wide.data().iter().map(|x| half::bf16::from_f32(*x).to_f32()).collect();
+        assert_eq!(narrow.data(), rounded, "{name}");
+    }
+    let output = run(&[&train("integers")[..], &["--precision", "int8"]].concat());
+    assert_eq!(output.status.code(), Some(2));
+}
+
+#[test]
 fn a_temperature_that_explodes_is_clamped_and_said_and_other_weights_are_refused() {
     let toy = Toy::new();
     succeed(&toy.pretrain("pairs.jsonl", "run", &[("epochs", "1")]));
@@ -261,7 +280,7 @@ fn a_temperature_that_explodes_is_clamped_and_said_and_other_weights_are_refused
     let files = ClipFiles::read(&folder).unwrap();
     let mut parameters = weights::read(&Shards::open(&folder).unwrap(), &files.config).unwrap();
     parameters.tensors_mut().last_mut().unwrap().data_mut()[0] = 6.0;
-    files.write(&parameters, &toy.path("hot")).unwrap();
+    files.write(&parameters, Precision::F32, &toy.path("hot")).unwrap();
     let hot = [&toy.pretrain("pairs.jsonl", "clamped", &[("epochs", "1")])[..], &["--from", toy.arg("hot")]].concat();
     let output = run(&hot);
     let errors = String::from_utf8_lossy(&output.stderr);

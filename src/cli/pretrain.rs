@@ -6,6 +6,7 @@ use anyhow::ensure;
 use fissfuse::device::cpu::available_memory;
 use fissfuse::device::describe;
 use fissfuse::encoder::clip::ClipFiles;
+use fissfuse::encoder::{Precision, parse_precision};
 use fissfuse::files::{self, FolderLock};
 use fissfuse::interrupt;
 use fissfuse::terminal;
@@ -57,6 +58,10 @@ pub struct Args {
     /// Go on with the run in --out from its last checkpoint.
     #[arg(long)]
     resume: bool,
+
+    /// What the encoders' weights are written in: f32, or bf16, which takes half the space. They are trained in f32.
+    #[arg(long, value_name = "TYPE", default_value = "f32", value_parser = parse_precision)]
+    precision: Precision,
 
     #[command(flatten)]
     device: DeviceArgs,
@@ -116,7 +121,7 @@ fn pretrain(args: Args) -> anyhow::Result<()> {
     let (count, (done, epochs)) = (pretrainer.parameters().count(), pretrainer.epochs());
     println!("{count} parameters; {epochs} epochs, {done} done; {}", describe(gpu.as_ref()));
     let bar = progress("steps");
-    let encoder = pretrainer.run(&bar, |record| bar.suspend(|| print_epoch(record, epochs)))?;
+    let encoder = pretrainer.run(args.precision, &bar, |record| bar.suspend(|| print_epoch(record, epochs)))?;
     println!("the encoders are in {}", encoder.display());
     Ok(())
 }

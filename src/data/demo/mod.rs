@@ -5,6 +5,7 @@
 //! others, and its sentence names what stands beside it and, half of the time, one more property of it.
 
 mod glyphs;
+mod pairs;
 mod recipes;
 mod scene;
 
@@ -15,12 +16,14 @@ use rayon::prelude::*;
 use serde::Deserialize;
 use serde_json::json;
 
+pub use pairs::{PairCounts, write_pairs};
 pub use recipes::Sizes;
 use recipes::{Recipe, draw};
 
 use super::{Dataset, Split};
 use crate::error::{Error, Result};
 use crate::files;
+use crate::random::{Purpose, generator};
 
 /// An emoji.
 #[derive(Clone, Debug, Deserialize)]
@@ -63,8 +66,9 @@ pub fn write(folder: &Path, sizes: Sizes, seed: u64) -> Result<()> {
         let recipes = draw(&emoji, split, sizes, seed);
         let scene = |i: usize| format!("images/{split}-{i:05}.jpg");
         recipes.par_iter().enumerate().try_for_each(|(i, recipe)| {
-            let picture = scene::paint(&glyphs, recipe, seed, split, i);
-            save(&folder.join(scene(i)), |out| picture.write_with_encoder(JpegEncoder::new_with_quality(out, 92)))
+            let mut rng = generator(seed, Purpose::Demo, (10 + split as u64) << 32 | i as u64);
+            let picture = scene::paint(&glyphs, recipe, &mut rng);
+            save_scene(&folder.join(scene(i)), &picture)
         })?;
         let lines = recipes.iter().enumerate().map(|(i, recipe)| mention(recipe, &emoji, split, i, scene(i)));
         write_lines(&folder.join(split.file()), lines)?;
@@ -91,6 +95,10 @@ fn write_lines(path: &Path, lines: impl Iterator<Item = serde_json::Value>) -> R
         }
         Ok(())
     })
+}
+
+fn save_scene(path: &Path, picture: &image::DynamicImage) -> Result<()> {
+    save(path, |out| picture.write_with_encoder(JpegEncoder::new_with_quality(out, 92)))
 }
 
 fn save(path: &Path, encode: impl FnOnce(&mut std::io::Cursor<Vec<u8>>) -> image::ImageResult<()>) -> Result<()> {

@@ -59,6 +59,12 @@ fn ambiguous(emoji: &[Emoji]) -> BTreeMap<&str, Vec<usize>> {
 
 /// Draws the mentions of a split. No (keyword, entity) pair occurs in two splits.
 pub(super) fn draw(emoji: &[Emoji], split: Split, sizes: Sizes, seed: u64) -> Vec<Recipe> {
+    let rng = generator(seed, Purpose::Demo, 1 + split as u64);
+    draw_with(emoji, split, sizes.of(split), seed, rng)
+}
+
+/// Draws `count` recipes of a split's (keyword, entity) pairs, which depend on the seed alone, by `rng`.
+pub(super) fn draw_with(emoji: &[Emoji], split: Split, count: usize, seed: u64, mut rng: ChaCha8Rng) -> Vec<Recipe> {
     let keywords = ambiguous(emoji);
     let mut pairs: Vec<(&str, usize)> =
         keywords.iter().flat_map(|(word, sharing)| sharing.iter().map(|&i| (*word, i))).collect();
@@ -70,12 +76,11 @@ pub(super) fn draw(emoji: &[Emoji], split: Split, sizes: Sizes, seed: u64) -> Ve
         Split::Train => test + valid..pairs.len(),
     };
     let pairs = &pairs[range];
-    let mut rng = generator(seed, Purpose::Demo, 1 + split as u64);
     let one = |i: usize| {
         let (word, target) = pairs[i % pairs.len()];
         recipe(emoji, word, target, &keywords[word], &mut rng)
     };
-    (0..sizes.of(split)).map(one).collect()
+    (0..count).map(one).collect()
 }
 
 fn recipe(emoji: &[Emoji], word: &str, target: usize, sharing: &[usize], rng: &mut ChaCha8Rng) -> Recipe {

@@ -5,11 +5,10 @@ use std::ops::Range;
 use image::{DynamicImage, Rgb, RgbImage, RgbaImage};
 use rand::Rng;
 use rand::seq::SliceRandom;
+use rand_chacha::ChaCha8Rng;
 
-use super::Split;
 use super::glyphs::{Glyphs, TILE};
 use super::recipes::Recipe;
-use crate::random::{Purpose, generator};
 
 /// Width and height of a scene.
 const SIZE: u32 = 128;
@@ -23,13 +22,15 @@ const OTHERS: Range<f32> = 40.0..50.0;
 /// Largest turn of a glyph, in radians.
 const TURN: f32 = 0.3;
 
+/// How far from the middle a glyph stands that is alone, in pixels.
+const ALONE: f32 = 24.0;
+
 /// Paints a mention's scene: the target and what stands beside it, at cells of a 3 x 2 grid, scaled and turned at random.
-pub(super) fn paint(glyphs: &Glyphs, recipe: &Recipe, seed: u64, split: Split, index: usize) -> DynamicImage {
-    let mut rng = generator(seed, Purpose::Demo, (10 + split as u64) << 32 | index as u64);
+pub(super) fn paint(glyphs: &Glyphs, recipe: &Recipe, rng: &mut ChaCha8Rng) -> DynamicImage {
     let ground = Rgb([0; 3].map(|_: u8| rng.random_range(120..=250)));
     let mut picture = RgbImage::from_pixel(SIZE, SIZE, ground);
     let mut cells: Vec<(f32, f32)> = (0..6).map(|i| ((i % 3) as f32, (i / 3) as f32)).collect();
-    cells.shuffle(&mut rng);
+    cells.shuffle(rng);
     // The target last: in front of the others.
     let others = recipe.others.iter().map(|&other| (other, OTHERS));
     for ((glyph, sides), (column, row)) in others.chain([(recipe.target, TARGET)]).zip(cells) {
@@ -40,6 +41,18 @@ pub(super) fn paint(glyphs: &Glyphs, recipe: &Recipe, seed: u64, split: Split, i
         let angle = rng.random_range(-TURN..TURN);
         stamp(&mut picture, &glyphs.tile(glyph), center, side, angle);
     }
+    picture.into()
+}
+
+/// Paints one glyph anywhere, as large as a scene's target, on a ground of any colour or on white.
+pub(super) fn paint_alone(glyphs: &Glyphs, glyph: usize, rng: &mut ChaCha8Rng) -> DynamicImage {
+    let white = rng.random_bool(0.5);
+    let ground = Rgb([0; 3].map(|_: u8| if white { 255 } else { rng.random_range(120..=250) }));
+    let mut picture = RgbImage::from_pixel(SIZE, SIZE, ground);
+    let side = rng.random_range(TARGET.start..TARGET.end + 10.0);
+    let mut place = || SIZE as f32 / 2.0 + rng.random_range(-ALONE..ALONE);
+    let center = (place(), place());
+    stamp(&mut picture, &glyphs.tile(glyph), center, side, rng.random_range(-TURN..TURN));
     picture.into()
 }
 

@@ -16,6 +16,7 @@ use crate::encoder::processor::Kind;
 use crate::error::{Error, Result};
 use crate::fields::{Fields, parse_json};
 use crate::files;
+use crate::tensor::Precision;
 use crate::tokenizer::Tokenizer;
 
 /// Files of a directory that go with its weights where they are there.
@@ -236,10 +237,10 @@ impl ClipFiles {
         format!("{:032x}", hash.digest128())
     }
 
-    /// Writes the directory with these weights, whole or not at all. They lie on the host.
-    pub fn write(&self, parameters: &Parameters, folder: &Path) -> Result<()> {
+    /// Writes the directory with these weights in f32 or bf16, whole or not at all. They lie on the host.
+    pub fn write(&self, parameters: &Parameters, precision: Precision, folder: &Path) -> Result<()> {
         files::write_folder_whole(folder, |temp| {
-            weights::write(parameters, &self.config, &temp.join("model.safetensors"))?;
+            weights::write(parameters, &self.config, precision, &temp.join("model.safetensors"))?;
             self.files.iter().try_for_each(|(name, bytes)| files::write_new(&temp.join(name), bytes))
         })
     }

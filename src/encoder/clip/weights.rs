@@ -2,6 +2,9 @@
 
 use std::path::Path;
 
+use half::bf16;
+use half::vec::HalfFloatVecExt;
+
 use super::config::ClipConfig;
 use super::parameters::{Parameter, Role, Tower, parameters};
 use super::random::uniform;
@@ -9,7 +12,7 @@ use crate::autograd::Parameters;
 use crate::error::Result;
 use crate::random::{Purpose, generator};
 use crate::tensor::safetensors::Writer;
-use crate::tensor::{Shards, Tensor};
+use crate::tensor::{Precision, Shards, Tensor};
 
 /// Logarithm of what cosines are multiplied by.
 pub const LOG_SCALE: &str = "logit_scale";
@@ -94,12 +97,22 @@ pub fn read(shards: &Shards, config: &ClipConfig) -> Result<Parameters> {
     ordered(config).into_iter().map(tensor).chain([scale]).collect()
 }
 
-/// Writes them as a file that Hugging Face's libraries and this program's encoders read. They lie on the host.
-pub fn write(parameters: &Parameters, config: &ClipConfig, path: &Path) -> Result<()> {
+/// Writes them as a file that Hugging Face's libraries and this program's encoders read, in f32 or rounded to bf16. They
+/// lie on the host.
+pub fn write(parameters: &Parameters, config: &ClipConfig, precision: Precision, path: &Path) -> Result<()> {
+    let mut shapes: Vec<(String, Vec<usize>)> = ordered(config).into_iter().map(|p| (p.name, p.shape)).collect();
+    shapes.push((LOG_SCALE.to_string(), Vec::new()));
+    let narrow = |(name, _): &(String, Vec<usize>)| {
+        let values = parameters.get(name)?.data();
+        Ok((precision == Precision::Bf16).then(|| Vec::<bf16>::from_f32_slice(values)))
+    };
+    let narrow = shapes.iter().map(narrow).collect::<Result<Vec<_>>>()?;
     let mut writer = Writer::default();
-    for parameter in ordered(config) {
-        writer.add(parameter.name.clone(), &parameter.shape, parameters.get(&parameter.name)?.data());
+    for ((name, shape), narrow) in shapes.iter().zip(&narrow) {
+        match narrow {
+            Some(values) => writer.add(name, shape, values),
+            None => writer.add(name, shape, parameters.get(name)?.data()),
+        };
     }
-    writer.add(LOG_SCALE, &[], parameters.get(LOG_SCALE)?.data());
     writer.as_pytorch().write(path)
 }

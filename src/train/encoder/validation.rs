@@ -11,7 +11,7 @@ use super::super::checkpoint::EncoderState;
 use super::{EncoderRun, paths};
 use crate::data::{Batcher, FeatureStore, Items, Manifest, Skipped, encode};
 use crate::device::DeviceChoice;
-use crate::encoder::{Compute, Encoders};
+use crate::encoder::{Compute, Encoders, Precision};
 use crate::error::Result;
 use crate::eval::{Metrics, evaluate};
 use crate::files::TemporaryFolder;
@@ -42,7 +42,7 @@ impl EncoderRun<'_> {
     pub(in crate::train) fn validate(&self, run: &Path, model: &Model, encoder: &EncoderState) -> Result<Candidate> {
         let folder = TemporaryFolder::within(run)?;
         let directory = folder.path().join(ENCODER);
-        self.files.write(&encoder.weights.merged()?, &directory)?;
+        self.files.write(&encoder.weights.merged()?, Precision::F32, &directory)?;
         let paths = paths(&directory, self.model.modalities);
         let open = |compute: &Compute| Encoders::open(&paths, compute);
         // Where a device's kernels do not take its sizes, the CPU does.

@@ -23,7 +23,7 @@ use crate::interrupt;
 use crate::ops::clip_norm;
 use crate::provenance::Provenance;
 use crate::span;
-use crate::tensor::{Shards, Tensor};
+use crate::tensor::{Precision, Shards, Tensor};
 use crate::train::checkpoint::{LAST, Start};
 use crate::train::record::{read_log, write_log};
 
@@ -140,8 +140,14 @@ impl Pretrainer {
         self.train.len() / self.identity.settings.batch_size.min(self.train.len())
     }
 
-    /// Runs the epochs that are left, `done` sees each as it ends; then writes the encoders' directory, and says where.
-    pub fn run(&mut self, bar: &ProgressBar, mut done: impl FnMut(&EpochRecord)) -> Result<PathBuf> {
+    /// Runs the epochs that are left, `done` sees each as it ends; then writes the encoders' directory, its weights in f32
+    /// or bf16, and says where.
+    pub fn run(
+        &mut self,
+        precision: Precision,
+        bar: &ProgressBar,
+        mut done: impl FnMut(&EpochRecord),
+    ) -> Result<PathBuf> {
         let description = serde_json::json!(self.identity);
         files::write_whole(&self.folder.join("pretrain.json"), |out| writeln!(out, "{description:#}"))?;
         while self.state.progress.epoch < self.identity.settings.epochs {
@@ -157,7 +163,7 @@ impl Pretrainer {
         bar.finish_and_clear();
         let encoder = self.folder.join(ENCODER);
         if !encoder.exists() {
-            self.files.write(&self.state.parameters.to(None)?, &encoder)?;
+            self.files.write(&self.state.parameters.to(None)?, precision, &encoder)?;
         }
         Ok(encoder)
     }

@@ -1,0 +1,126 @@
+//! Pairs of a picture and a text that the demo's encoder learns from (docs/pretraining.md).
+//!
+//! They are of the demo's knowledge base and of the kind of its mentions, and none of them is a mention of the demo: the
+//! scenes are drawn anew, and their sentences have (keyword, entity) pairs of the training split alone.
+
+use std::path::Path;
+
+use rand::seq::{IndexedRandom, SliceRandom};
+use rand_chacha::ChaCha8Rng;
+use rayon::prelude::*;
+use serde_json::{Value, json};
+
+use super::glyphs::Glyphs;
+use super::recipes::{Recipe, draw_with};
+use super::{Emoji, save_scene, scene, write_lines};
+use crate::data::Split;
+use crate::error::Result;
+use crate::random::{Purpose, generator};
+
+/// Streams of draws, apart from those of the demo's mentions.
+const RECIPES: u64 = 20;
+const SCENES: u64 = 21;
+const ALONE: u64 = 22;
+const HELD_OUT: u64 = 23;
+
+/// Number of pictures.
+#[derive(Clone, Copy, Debug)]
+pub struct PairCounts {
+    /// Scenes to learn from.
+    pub scenes: usize,
+    /// Pictures of each glyph alone.
+    pub alone: usize,
+    /// Scenes to validate with.
+    pub held_out: usize,
+}
+
+/// Writes `images`, `pairs.jsonl` and `held-out.jsonl`, as `fissfuse pretrain` takes them.
+pub fn write_pairs(folder: &Path, counts: PairCounts, seed: u64) -> Result<()> {
+    let (emoji, glyphs) = (Emoji::all()?, Glyphs::decode()?);
+    let draw = |count, stream| draw_with(&emoji, Split::Train, count, seed, generator(seed, Purpose::Demo, stream));
+    let paint = |(name, stream, recipes): (&str, u64, &[Recipe]), with_sentence: bool| {
+        let one = |(i, recipe): (usize, &Recipe)| {
+            let (name, mut rng) =
+                (format!("{name}-{i:06}.jpg"), generator(seed, Purpose::Demo, stream << 32 | i as u64));
+            save_scene(&folder.join("images").join(&name), &scene::paint(&glyphs, recipe, &mut rng))?;
+            let known = &emoji[recipe.target];
+            Ok(match with_sentence {
+                false => vec![pair(&name, format!("{}. {}", known.name, known.description()))],
+                true => {
+                    let sentence = format!("{}. {}", recipe.mention, recipe.sentence);
+                    [described(known, &mut rng), recalled(known, &mut rng), sentence]
+                        .map(|text| pair(&name, text))
+                        .into()
+                }
+            })
+        };
+        recipes.par_iter().enumerate().map(one).collect::<Result<Vec<_>>>()
+    };
+    let scenes = paint(("scene", SCENES, &draw(counts.scenes, RECIPES)), true)?;
+    let held_out = paint(("held-out", HELD_OUT, &draw(counts.held_out, HELD_OUT)), false)?;
+    let alone = |i: usize| {
+        let (entity, mut rng) = (i / counts.alone, generator(seed, Purpose::Demo, ALONE << 32 | i as u64));
+        let (known, name) = (&emoji[entity], format!("alone-{i:06}.jpg"));
+        save_scene(&folder.join("images").join(&name), &scene::paint_alone(&glyphs, entity, &mut rng))?;
+        Ok([described(known, &mut rng), recalled(known, &mut rng)].map(|text| pair(&name, text)))
+    };
+    let alone = (0..emoji.len() * counts.alone).into_par_iter().map(alone).collect::<Result<Vec<_>>>()?;
+    let all = scenes.into_iter().flatten().chain(alone.into_iter().flatten());
+    write_lines(&folder.join("pairs.jsonl"), all)?;
+    write_lines(&folder.join("held-out.jsonl"), held_out.into_iter().flatten())
+}
+
+fn pair(image: &str, text: String) -> Value {
+    json!({"image": image, "text": text})
+}
+
+/// An entity as the knowledge base describes it, its keywords in another order.
+fn described(emoji: &Emoji, rng: &mut ChaCha8Rng) -> String {
+    let mut emoji = emoji.clone();
+    emoji.keywords.shuffle(rng);
+    format!("{}. {}", emoji.name, emoji.description())
+}
+
+/// Two things that are known about an entity, or its name where there is no more.
+fn recalled(emoji: &Emoji, rng: &mut ChaCha8Rng) -> String {
+    let known: Vec<&str> = emoji.keywords.iter().chain([&emoji.name]).map(String::as_str).collect();
+    known.choose_multiple(rng, 2).copied().collect::<Vec<_>>().join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+    use std::fs;
+
+    use super::super::recipes::{Sizes, draw};
+    use super::*;
+
+    #[test]
+    fn pairs_are_written_as_pretraining_reads_them() {
+        let folder = tempfile::tempdir().unwrap();
+        write_pairs(folder.path(), PairCounts { scenes: 3, alone: 0, held_out: 2 }, 0).unwrap();
+        let lines = |name: &str| fs::read_to_string(folder.path().join(name)).unwrap();
+        for (name, pairs, images) in [("pairs.jsonl", 9, 3), ("held-out.jsonl", 2, 2)] {
+            let text = lines(name);
+            let records: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+            let distinct: HashSet<&str> = records.iter().map(|r| r["image"].as_str().unwrap()).collect();
+            assert_eq!((records.len(), distinct.len()), (pairs, images));
+            assert!(distinct.iter().all(|image| folder.path().join("images").join(image).exists()));
+            assert!(records.iter().all(|r| !r["text"].as_str().unwrap().is_empty()));
+        }
+    }
+
+    #[test]
+    fn no_recipe_of_the_demo_is_among_those_to_learn_from() {
+        let emoji = Emoji::all().unwrap();
+        let learned = draw_with(&emoji, Split::Train, 60_000, 0, generator(0, Purpose::Demo, RECIPES));
+        let pairs: HashSet<(&str, usize)> = learned.iter().map(|r| (&r.mention[..], r.target)).collect();
+        let sentences: HashSet<&str> = learned.iter().map(|r| &r.sentence[..]).collect();
+        for split in [Split::Valid, Split::Test] {
+            for recipe in draw(&emoji, split, Sizes::FULL, 0) {
+                assert!(!pairs.contains(&(&recipe.mention[..], recipe.target)), "{recipe:?}");
+                assert!(!sentences.contains(&recipe.sentence[..]), "{recipe:?}");
+            }
+        }
+    }
+}
