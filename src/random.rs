@@ -76,6 +76,8 @@ pub enum Purpose {
     EntityOrder = 14,
     /// On which mentions the recall of a first stage is measured.
     RecallSample = 15,
+    /// What LoRA starts from.
+    Adapters = 16,
 }
 
 /// A generator for one purpose; `index` tells its uses apart (an epoch, a mention).

@@ -126,7 +126,7 @@ fn defaults_in_the_documents_are_the_programs() {
     let config = serde_json::to_value(RunConfig::default()).unwrap();
     let row = Regex::new(r"(?m)^\| `([a-z_]+)` \| ([^|]+) \|").unwrap();
     let mut checked = 0;
-    for table in ["model", "encode", "train"] {
+    for table in ["model", "encode", "train", "encoder"] {
         let section = text.split(&format!("## `[{table}]`")).nth(1).unwrap().split("\n\n").nth(1).unwrap();
         for found in row.captures_iter(section) {
             let (key, said) = (&found[1], found[2].trim().trim_matches('`'));

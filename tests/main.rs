@@ -44,6 +44,7 @@ mod streams;
 mod support;
 mod torture;
 mod trace;
+mod train_encoder;
 mod training;
 mod whole_kb;
 mod workflow;

@@ -74,9 +74,9 @@ fn items(side: &Side, from: usize, to: usize) -> Side {
         let numbers = |from: usize, n: usize| (from as u32..(from + n) as u32).collect::<Indices>();
         let textbook = Textbook { sequences: to - from, length: 64 };
         Modality {
-            tokens: FeatureRows::new(m.tokens.table.clone(), numbers(start, rows)),
+            tokens: FeatureRows::new(m.tokens.stored().unwrap().table.clone(), numbers(start, rows)).into(),
             sequences: Ragged::new(lengths[from..to].iter().copied(), textbook).unwrap(),
-            global: FeatureRows::new(m.global.table.clone(), numbers(from, to - from)),
+            global: FeatureRows::new(m.global.stored().unwrap().table.clone(), numbers(from, to - from)).into(),
         }
     };
     Side { text: modality(&side.text), image: modality(&side.image) }

@@ -92,12 +92,25 @@ impl Parameters {
         });
         taken.collect()
     }
+
+    /// The same of parameters that are some of those on the tape; `None` where the loss does not reach one.
+    pub fn gradients_among(&self, vars: &Variables, grads: &mut Gradients) -> Result<Vec<Option<Tensor>>> {
+        self.names.iter().map(|name| Ok(grads.take(vars.get(name)?))).collect()
+    }
 }
 
 /// Parameters on a tape, by name.
 pub struct Variables {
     index: HashMap<String, usize>,
     vars: Vec<Var>,
+}
+
+impl FromIterator<(String, Var)> for Variables {
+    /// A name that comes again stands for what came last.
+    fn from_iter<I: IntoIterator<Item = (String, Var)>>(named: I) -> Variables {
+        let (names, vars): (Vec<String>, Vec<Var>) = named.into_iter().unzip();
+        Variables { index: names.into_iter().enumerate().map(|(i, name)| (name, i)).collect(), vars }
+    }
 }
 
 impl Variables {

@@ -2,17 +2,21 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::ensure;
+use anyhow::{bail, ensure};
 use fissfuse::bytes::Bytes;
 use fissfuse::data::{Skipped, Split};
 use fissfuse::device::cpu::available_memory;
 use fissfuse::device::describe;
+use fissfuse::encoder::Precision;
 use fissfuse::eval::Metrics;
 use fissfuse::files::{self, FolderLock};
 use fissfuse::interrupt;
+use fissfuse::model::Modalities;
 use fissfuse::parallel::Meeting;
 use fissfuse::terminal;
-use fissfuse::train::{EpochRecord, Ingredients, Start, Steps, Trainer};
+use fissfuse::train::{
+    EncoderRun, EncoderSettings, EpochRecord, Features, Ingredients, RunConfig, Start, Steps, Trainer,
+};
 use indicatif::ProgressBar;
 
 use super::common::{
@@ -22,18 +26,23 @@ use super::parallel::{self, ParallelArgs, Ranks, Team};
 use super::paths::{self, Holds};
 use super::trace::TraceArgs;
 
-/// Train FissFuse on a dataset's features.
+/// Train FissFuse on a dataset's features, or with --train-encoder together with the encoder that computes them.
 ///
 /// Writes best.safetensors (the epoch with the best validation MRR), last.safetensors (everything that --resume
-/// needs) and train.jsonl (a line per epoch).
+/// needs), train.jsonl (a line per epoch) and, with --train-encoder, encoder/ (the best epoch's, a Hugging Face directory).
 #[derive(clap::Args)]
 pub struct Args {
     #[command(flatten)]
     pub data: DataArgs,
 
     /// Feature store that `fissfuse encode` made.
-    #[arg(long, value_name = "DIR")]
-    pub features: PathBuf,
+    #[arg(long, value_name = "DIR", required_unless_present = "train_encoder")]
+    pub features: Option<PathBuf>,
+
+    /// Train the CLIP in this Hugging Face directory along: each step computes the features of its texts and images, and no
+    /// store is read.
+    #[arg(long, value_name = "DIR", conflicts_with = "features")]
+    pub train_encoder: Option<PathBuf>,
 
     /// Folder of the run.
     #[arg(long, value_name = "DIR")]
@@ -41,6 +50,9 @@ pub struct Args {
 
     #[command(flatten)]
     pub config: ConfigArgs,
+
+    #[command(flatten)]
+    pub encoder: EncoderTrainingArgs,
 
     #[command(flatten)]
     pub device: DeviceArgs,
@@ -69,14 +81,48 @@ pub struct Args {
     pub trace: TraceArgs,
 }
 
+/// Flags that override how the encoder is trained along.
+#[derive(clap::Args)]
+pub struct EncoderTrainingArgs {
+    /// With --train-encoder: peak learning rate of the encoder.
+    #[arg(long, requires = "train_encoder")]
+    encoder_learning_rate: Option<f32>,
+
+    /// With --train-encoder: layers of each tower that stay as they are, from below, and with them the embeddings.
+    #[arg(long, requires = "train_encoder", value_name = "LAYERS")]
+    freeze_layers: Option<usize>,
+
+    /// With --train-encoder: rank of LoRA on queries and values; 0 trains the weights themselves.
+    #[arg(long, requires = "train_encoder", value_name = "RANK")]
+    lora_rank: Option<usize>,
+}
+
+impl EncoderTrainingArgs {
+    fn apply(&self, settings: &mut EncoderSettings) {
+        settings.learning_rate = self.encoder_learning_rate.unwrap_or(settings.learning_rate);
+        settings.freeze_layers = self.freeze_layers.unwrap_or(settings.freeze_layers);
+        settings.lora_rank = self.lora_rank.unwrap_or(settings.lora_rank);
+    }
+}
+
 pub fn run(args: Args) -> anyhow::Result<()> {
     let _watch = interrupt::watch()?;
     terminal::work_on();
     let writes: Vec<paths::Named> = [("--out", args.out.as_path())].into_iter().chain(args.trace.written()).collect();
-    let mut reads: Vec<paths::Named> = vec![("--data", &args.data.data), ("--features", &args.features)];
+    let mut reads: Vec<paths::Named> = vec![("--data", &args.data.data)];
+    reads.extend(args.features.as_deref().map(|path| ("--features", path)));
+    reads.extend(args.train_encoder.as_deref().map(|path| ("--train-encoder", path)));
     reads.extend(args.config.config.as_deref().map(|path| ("--config", path)));
     paths::keep_apart(&reads, &writes)?;
-    match args.parallel.ranks()? {
+    let ranks = args.parallel.ranks()?;
+    if args.train_encoder.is_some() {
+        ensure!(
+            matches!(ranks, Ranks::Alone),
+            "--train-encoder trains on one device: leave out --devices, and start one process"
+        );
+        ensure!(!args.graph, "steps with --train-encoder cannot be recorded as graphs: leave out --graph");
+    }
+    match ranks {
         Ranks::Alone => args.trace.around(|| train(&args, &args.parallel.only(&args.device), None)),
         Ranks::Devices(devices) => {
             ensure!(!args.graph, "--graph is for one device: leave it out with --devices");
@@ -105,15 +151,31 @@ fn train(args: &Args, device: &DeviceArgs, team: Option<Team>) -> anyhow::Result
         paths::no_other_kind("--out", &args.out, &[Holds::Run])?;
         files::expect_folder_at(&args.out)?;
     }
-    let config = args.config.read()?;
+    let mut config = args.config.read()?;
+    args.encoder.apply(&mut config.encoder);
     let gpu = args.memory.open(device)?;
     let mut skipped = Skipped::default();
     let dataset = args.data.open(&mut skipped)?;
-    let batcher = batcher(&dataset, &args.features)?;
-    let model = config.model.for_features(batcher.store().manifest())?;
+    let stored = args.features.as_deref().map(|features| batcher(&dataset, features)).transpose()?;
+    let mut features = match (&stored, &args.train_encoder) {
+        (Some(batcher), _) => Features::Stored(batcher),
+        (None, Some(folder)) => {
+            Features::Trained(Box::new(EncoderRun::open(folder, &config, &dataset, args.data.tolerance())?))
+        }
+        (None, None) => bail!("there is nothing to train on: give --features or --train-encoder"),
+    };
+    let model = match &features {
+        Features::Stored(batcher) => config.model.for_features(batcher.store().manifest())?,
+        Features::Trained(run) => run.model().clone(),
+    };
     let (seed, policy) = (config.train.seed, config.train.gold_missing);
     let mut samples = |split: Split| -> anyhow::Result<_> {
-        let (samples, counts) = batcher.samples(&dataset.mentions(split, &mut skipped)?, seed, policy)?;
+        let mentions = dataset.mentions(split, &mut skipped)?;
+        let (samples, counts) = match &mut features {
+            Features::Stored(batcher) => batcher.samples(&mentions, seed, policy)?,
+            Features::Trained(run) if split == Split::Valid => run.valid(mentions)?,
+            Features::Trained(run) => run.train(&mentions)?,
+        };
         if leads {
             report_counts(&split.to_string(), &counts, policy);
         }
@@ -125,16 +187,22 @@ fn train(args: &Args, device: &DeviceArgs, team: Option<Team>) -> anyhow::Result
         list_skipped(&skipped);
     }
     let validated = !valid.is_empty();
-    let (share, data) = (config.train.share, (&batcher, dataset.checksum()?));
+    let (share, checksum) = (config.train.share, dataset.checksum()?);
     let start = if args.resume { Start::Resume { new_horizon: args.new_horizon } } else { Start::New };
     if let Some(group) = &group {
-        let (model, settings, features) = (&model, &config.train, batcher.store().manifest());
+        let (model, settings, features) = (&model, &config.train, features.manifest());
         let (samples, gpu) = ([&train[..], &valid], gpu.as_ref());
-        Ingredients { model, settings, features, dataset: &data.1, samples, gpu, start }.agree(group)?;
+        Ingredients { model, settings, features, dataset: &checksum, samples, gpu, start }.agree(group)?;
     }
     let _lock = match leads {
         true => {
             start.check(&args.out)?;
+            let encoder = args.out.join("encoder");
+            ensure!(
+                args.train_encoder.is_none() || args.resume || !encoder.exists(),
+                "{}: exists already; choose another --out, or remove it first",
+                encoder.display()
+            );
             files::create_folder(&args.out)?;
             Some(FolderLock::take(&args.out)?)
         }
@@ -148,12 +216,16 @@ fn train(args: &Args, device: &DeviceArgs, team: Option<Team>) -> anyhow::Result
         }
         None => (Steps::new(gpu.as_ref(), args.graph)?, None),
     };
-    let mut trainer = Trainer::new(&args.out, (model, config.train), data, (train, valid), start, steps)?;
+    let mut trainer =
+        Trainer::new(&args.out, (model, config.train.clone()), (features, checksum), (train, valid), start, steps)?;
     if !leads {
         return Ok(trainer.run(&ProgressBar::hidden(), |_| ())?);
     }
     let (count, done) = (trainer.model().parameters().count(), trainer.progress().epoch);
     let epochs = trainer.epochs();
+    if let Some((trained, all)) = trainer.encoder() {
+        println!("the encoder is trained along: {trained} parameters train, it has {all}");
+    }
     println!("{count} parameters; {epochs} epochs, {done} done; {}", describe(gpu.as_ref()));
     if let (Some(group), Some(way)) = (&group, way) {
         println!("{} devices train together; gradients go by {way}", group.size());
@@ -175,6 +247,13 @@ fn train(args: &Args, device: &DeviceArgs, team: Option<Team>) -> anyhow::Result
     if let Some((epoch, metrics)) = trainer.progress().best {
         println!("{}", kept(epoch, validated.then_some(metrics), &args.out));
     }
+    if trainer.encoder().is_some() {
+        println!(
+            "its encoder is in {}; features for it:\n  {}",
+            args.out.join("encoder").display(),
+            encoding(args, &config)
+        );
+    }
     let shares = trainer.stages().shares();
     let shares: Vec<String> = shares.iter().map(|(name, share)| format!("{name} {:.1} %", 100.0 * share)).collect();
     println!("time: {}", shares.join(", "));
@@ -182,6 +261,21 @@ fn train(args: &Args, device: &DeviceArgs, team: Option<Team>) -> anyhow::Result
         println!("gradients: {} sent by this device", Bytes(group.sent()));
     }
     Ok(())
+}
+
+/// The command that makes the features that the model takes: of its encoder, in the precision that it was validated in.
+fn encoding(args: &Args, RunConfig { model, encode, .. }: &RunConfig) -> String {
+    let (encoder, precision) = (args.out.join("encoder"), encode.precision.unwrap_or(Precision::F32));
+    let config = args.config.config.as_ref().map_or(String::new(), |path| format!(" --config {}", path.display()));
+    let modalities = match model.modalities {
+        Modalities::Both => "",
+        Modalities::Text => " --modalities text",
+        Modalities::Image => " --modalities image",
+    };
+    let (data, encoder) = (args.data.data.display(), encoder.display());
+    format!(
+        "fissfuse encode --data {data} --encoder {encoder} --precision {precision}{config}{modalities} --out FEATURES"
+    )
 }
 
 /// Which epoch's model is in the folder of a run, if it still is.

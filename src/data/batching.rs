@@ -39,8 +39,8 @@ impl fmt::Display for GoldMissing {
 /// Places of a mention's or an entity's text and image in the store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Item {
-    text: u32,
-    image: u32,
+    pub(super) text: u32,
+    pub(super) image: u32,
 }
 
 /// A mention with its candidates in their final order.
@@ -104,37 +104,7 @@ impl Batcher {
     /// Looks up the features of mentions and shuffles each one's candidates, once and by seed, so that ties cannot
     /// favour a gold entity that the file lists first.
     pub fn samples(&self, mentions: &[Mention], seed: u64, missing: GoldMissing) -> Result<(Vec<Sample>, Counts)> {
-        let mut counts = Counts { mentions: mentions.len(), ..Counts::default() };
-        let mut samples = Vec::with_capacity(mentions.len());
-        // An empty list among others lacks its gold entity, as any other may; where all are empty, none were made yet.
-        let empty_lacks_gold = missing != GoldMissing::Miss && mentions.iter().any(|m| !m.candidates.is_empty());
-        for (index, mention) in mentions.iter().enumerate() {
-            let about = |reason: String| Error::invalid(format!("mention `{}`: {reason}", mention.id));
-            let mut candidates = mention.candidates.clone();
-            if candidates.is_empty() && !empty_lacks_gold {
-                return Err(about("has no candidates; `fissfuse candidates` finds them".into()));
-            }
-            let Some(gold) = mention.gold else {
-                return Err(about("has no `gold`, which training and evaluation need".into()));
-            };
-            counts.without_image += mention.image.is_none() as usize;
-            if !candidates.contains(&gold) {
-                counts.gold_missing += 1;
-                match missing {
-                    GoldMissing::Drop => {
-                        counts.dropped += 1;
-                        continue;
-                    }
-                    GoldMissing::Miss => {}
-                    GoldMissing::Inject => candidates.push(gold),
-                }
-            }
-            candidates.shuffle(&mut generator(seed, Purpose::CandidateOrder, index as u64));
-            let item = self.item_of(mention)?;
-            let gold = candidates.iter().position(|&c| c == gold).map(|at| at as u32);
-            samples.push(Sample { id: mention.id.clone(), item, candidates, gold });
-        }
-        Ok((samples, counts))
+        samples(mentions, seed, missing, |mention| self.item_of(mention))
     }
 
     /// Mentions whose only candidate is their gold entity, in whose place the whole knowledge base will be ranked. Fails if one
@@ -207,20 +177,60 @@ impl Batcher {
     }
 }
 
+/// Samples of mentions, each with the places that `item_of` gives it; see [`Batcher::samples`].
+pub(super) fn samples(
+    mentions: &[Mention],
+    seed: u64,
+    missing: GoldMissing,
+    mut item_of: impl FnMut(&Mention) -> Result<Item>,
+) -> Result<(Vec<Sample>, Counts)> {
+    let mut counts = Counts { mentions: mentions.len(), ..Counts::default() };
+    let mut samples = Vec::with_capacity(mentions.len());
+    // An empty list among others lacks its gold entity, as any other may; where all are empty, none were made yet.
+    let empty_lacks_gold = missing != GoldMissing::Miss && mentions.iter().any(|m| !m.candidates.is_empty());
+    for (index, mention) in mentions.iter().enumerate() {
+        let about = |reason: String| Error::invalid(format!("mention `{}`: {reason}", mention.id));
+        let mut candidates = mention.candidates.clone();
+        if candidates.is_empty() && !empty_lacks_gold {
+            return Err(about("has no candidates; `fissfuse candidates` finds them".into()));
+        }
+        let Some(gold) = mention.gold else {
+            return Err(about("has no `gold`, which training and evaluation need".into()));
+        };
+        counts.without_image += mention.image.is_none() as usize;
+        if !candidates.contains(&gold) {
+            counts.gold_missing += 1;
+            match missing {
+                GoldMissing::Drop => {
+                    counts.dropped += 1;
+                    continue;
+                }
+                GoldMissing::Miss => {}
+                GoldMissing::Inject => candidates.push(gold),
+            }
+        }
+        candidates.shuffle(&mut generator(seed, Purpose::CandidateOrder, index as u64));
+        let item = item_of(mention)?;
+        let gold = candidates.iter().position(|&c| c == gold).map(|at| at as u32);
+        samples.push(Sample { id: mention.id.clone(), item, candidates, gold });
+    }
+    Ok((samples, counts))
+}
+
 /// Pairs of mentions and candidates.
 #[derive(Default)]
-struct Pairs {
+pub(super) struct Pairs {
     /// The mention of each pair, and its candidate's place among the entities.
-    left: Vec<u32>,
-    right: Vec<u32>,
+    pub left: Vec<u32>,
+    pub right: Vec<u32>,
     /// The pair of each mention's gold entity.
-    gold: Vec<u32>,
+    pub gold: Vec<u32>,
     /// Each entity once, in the order in which they come.
-    entities: Vec<u32>,
+    pub entities: Vec<u32>,
 }
 
 impl Pairs {
-    fn of(samples: &[Sample]) -> Pairs {
+    pub fn of(samples: &[Sample]) -> Pairs {
         let mut place: HashMap<u32, u32> = HashMap::new();
         let Pairs { mut left, mut right, mut gold, mut entities } = Pairs::default();
         for (mention, sample) in samples.iter().enumerate() {

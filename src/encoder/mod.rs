@@ -1,4 +1,4 @@
-//! Frozen encoders: texts and images to token states and a global vector.
+//! Encoders: texts and images to token states and a global vector; frozen, or CLIP's on a tape.
 
 pub mod bert;
 pub mod clip;

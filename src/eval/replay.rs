@@ -120,7 +120,7 @@ fn read_side(reader: &Reader, side: &str, items: usize, widths: Widths) -> Resul
             return Err(reader.error(&global_name, format!("has {} rows, needs {items}", table.rows())));
         }
         let global = FeatureRows::new(Arc::new(table), (0..items as u32).collect::<Indices>());
-        Ok(Modality { tokens, sequences, global })
+        Ok(Modality { tokens: tokens.into(), sequences, global: global.into() })
     };
     Ok(Side {
         text: modality("text", widths.text, widths.text_global)?,

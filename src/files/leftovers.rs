@@ -10,6 +10,7 @@ use std::sync::{LazyLock, Mutex, PoisonError};
 use tempfile::{Builder, NamedTempFile, TempDir};
 
 use super::together::LIST;
+use crate::error::{Error, Result};
 
 /// How temporary names begin and end; the writing process's number stands between.
 const PREFIX: &str = ".writing-";
@@ -21,6 +22,36 @@ pub(super) fn temporary_file(folder: &Path) -> io::Result<NamedTempFile> {
     // Held as long as it is open, as far as the file system can: see `remove`.
     let _ = temp.as_file().try_lock();
     Ok(temp)
+}
+
+/// A folder for what lives no longer than this, in a folder that is there.
+#[derive(Debug)]
+pub struct TemporaryFolder {
+    folder: TempDir,
+    #[expect(dead_code, reason = "holds the folder, see `remove`")]
+    held: File,
+}
+
+impl TemporaryFolder {
+    /// A new one; what killed runs left beside it is removed first.
+    pub fn within(folder: &Path) -> Result<TemporaryFolder> {
+        let (folder, held) = temporary_folder(folder).map_err(Error::io(folder, "write into"))?;
+        Ok(TemporaryFolder { folder, held })
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// Puts a folder in it in the place of another one, beside it, or of none. A kill in between leaves none.
+    pub fn hand_over(&self, name: &str, to: &Path) -> Result<()> {
+        let old = self.path().join(format!("{name}.old"));
+        if to.exists() {
+            fs::rename(to, old).map_err(Error::io(to, "replace"))?;
+        }
+        fs::rename(self.path().join(name), to).map_err(Error::io(to, "write"))
+    }
 }
 
 /// A new folder beside its destination, and what holds it.

@@ -4,20 +4,65 @@ use std::sync::Arc;
 
 use half::f16;
 
+use crate::autograd::Var;
 use crate::device::Gpu;
 use crate::error::{Error, Result};
 use crate::ops::{Gold, Pairing};
 use crate::tensor::{FeatureRows, Indices, Ragged, RowTable, Textbook};
 
+/// Where features come from.
+#[derive(Clone, Debug)]
+pub enum Source {
+    /// Of a frozen encoder: rows of a table.
+    Stored(FeatureRows),
+    /// Of an encoder that is trained along: computed on the tape that the network is applied on.
+    Computed(Var),
+}
+
+impl From<FeatureRows> for Source {
+    fn from(rows: FeatureRows) -> Source {
+        Source::Stored(rows)
+    }
+}
+
+impl From<Var> for Source {
+    fn from(x: Var) -> Source {
+        Source::Computed(x)
+    }
+}
+
+impl Source {
+    /// Number of rows.
+    pub fn len(&self) -> usize {
+        match self {
+            Source::Stored(rows) => rows.len(),
+            Source::Computed(x) => x.tensor().shape()[0],
+        }
+    }
+
+    /// Whether there are no rows.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The rows of a table, if that is where they come from.
+    pub fn stored(&self) -> Option<&FeatureRows> {
+        match self {
+            Source::Stored(rows) => Some(rows),
+            Source::Computed(_) => None,
+        }
+    }
+}
+
 /// Features of one modality of n items.
 #[derive(Clone, Debug)]
 pub struct Modality {
     /// Token or patch states, sequence after sequence.
-    pub tokens: FeatureRows,
+    pub tokens: Source,
     /// Which of them form which item's sequence (n sequences).
     pub sequences: Ragged,
     /// One global vector per item (n).
-    pub global: FeatureRows,
+    pub global: Source,
 }
 
 impl Modality {
@@ -35,7 +80,7 @@ impl Modality {
         let tokens = rows(tokens, width)?;
         let length = tokens.rows.len();
         let sequences = Ragged::new([length], Textbook { sequences: 1, length })?;
-        Ok(Modality { tokens, sequences, global: rows(global, global.len())? })
+        Ok(Modality { tokens: tokens.into(), sequences, global: rows(global, global.len())?.into() })
     }
 }
 
@@ -87,8 +132,9 @@ impl Batch {
         [&self.mention, &self.entity].into_iter().flat_map(|side| [&side.text, &side.image])
     }
 
+    /// Those that do not lie on a tape.
     fn features(&self) -> impl Iterator<Item = &FeatureRows> {
-        self.modalities().flat_map(|modality| [&modality.tokens, &modality.global])
+        self.modalities().flat_map(|modality| [&modality.tokens, &modality.global]).filter_map(Source::stored)
     }
 
     /// All arrays of numbers that kernels will be given.

@@ -1,5 +1,6 @@
 //! Layers of networks on a tape, their weights found by name.
 
+use super::batch::Source;
 use super::config::ModelConfig;
 use super::network::Noise;
 use crate::autograd::{Tape, Var, Variables};
@@ -9,7 +10,7 @@ use crate::ops::{
     Activation, Attention, Combine, CrossAttention, Dropout, Features, Gather, LayerNorm, Linear, Mlp, MultiPool,
     Multiply, Normalize, Operand, Pairing, Pooling, Project, Score, SequencePool, Sum,
 };
-use crate::tensor::{FeatureRows, Indices, Ragged, Textbook};
+use crate::tensor::{Indices, Ragged, Textbook};
 
 /// A configuration on a tape, with the layers that networks are built of.
 pub struct Layers<'a> {
@@ -27,23 +28,33 @@ impl Layers<'_> {
     /// Linear layers with layer normalization on features (Eq. 2), and dropout under noise, all at once.
     pub fn projections(&self, of: &[ProjectionOf], noise: Option<Noise>) -> Result<Vec<Var>> {
         let eps = self.config.layer_norm_eps;
-        let op = |of: &ProjectionOf| {
-            let textbook_rows = of.textbook_rows;
-            Project { features: of.features.clone(), eps, textbook_rows }
+        let (mut ops, mut weights) = (Vec::new(), Vec::new());
+        for ProjectionOf { name, features, textbook_rows, .. } in of {
+            if let Source::Stored(features) = features {
+                ops.push(Project { features: features.clone(), eps, textbook_rows: *textbook_rows });
+                let layers = ["linear.weight", "linear.bias", "norm.weight", "norm.bias"];
+                weights.push(self.vars.group(name, layers)?.to_vec());
+            }
+        }
+        let mut stored = self.tape.apply_all(ops, &weights)?.into_iter();
+        let project = |of: &ProjectionOf| {
+            let x = match of.features {
+                Source::Stored(_) => stored.next().ok_or_else(|| Error::invalid("a projection without output"))?,
+                Source::Computed(x) => {
+                    self.norm(&format!("{}.norm", of.name), &self.linear(&format!("{}.linear", of.name), &[x], None)?)?
+                }
+            };
+            self.dropout(x, of.features, noise, of.stream)
         };
-        let layers = ["linear.weight", "linear.bias", "norm.weight", "norm.bias"];
-        let weights = of.iter().map(|of| Ok(self.vars.group(&of.name, layers)?.to_vec()));
-        let weights: Vec<Vec<&Var>> = weights.collect::<Result<_>>()?;
-        let projected = self.tape.apply_all(of.iter().map(op).collect(), &weights)?;
-        of.iter().zip(projected).map(|(of, x)| self.dropout(x, of.features, noise, of.stream)).collect()
+        of.iter().map(project).collect()
     }
 
     /// Dropout of the configuration's probability; without noise nothing is dropped. Each use of a step needs its own stream;
     /// x has a row of each of `rows`.
-    pub fn dropout(&self, x: Var, rows: &FeatureRows, noise: Option<Noise>, stream: u32) -> Result<Var> {
+    pub fn dropout(&self, x: Var, rows: &Source, noise: Option<Noise>, stream: u32) -> Result<Var> {
         match noise {
             Some(Noise { seed, step }) if self.config.dropout > 0.0 => {
-                let (p, places) = (self.config.dropout, rows.places().cloned());
+                let (p, places) = (self.config.dropout, rows.stored().and_then(|rows| rows.places().cloned()));
                 let op = Dropout { p, seed, stream: (step, stream), places };
                 self.tape.apply(op, &[&x])
             }
@@ -88,9 +99,12 @@ impl Layers<'_> {
         self.tape.apply_all(ops, &of.iter().map(|(_, inputs)| inputs.to_vec()).collect::<Vec<_>>())
     }
 
-    /// Rows of frozen features.
-    pub fn features(&self, rows: &FeatureRows) -> Result<Var> {
-        self.tape.apply(Features { rows: rows.clone(), gpu: self.gpu.cloned() }, &[])
+    /// Rows of features as they are.
+    pub fn features(&self, rows: &Source) -> Result<Var> {
+        match rows {
+            Source::Stored(rows) => self.tape.apply(Features { rows: rows.clone(), gpu: self.gpu.cloned() }, &[]),
+            Source::Computed(x) => Ok(x.clone()),
+        }
     }
 
     /// Linear layer with an activation or none, of inputs laid side by side. Its cost takes a textbook to compute no more rows.
@@ -101,11 +115,11 @@ impl Layers<'_> {
         self.tape.apply(Linear { activation, bias: true, textbook_rows }, &inputs)
     }
 
-    /// The same of frozen features, with dropout.
+    /// The same of features, with dropout.
     pub fn linear_of(
         &self,
         name: &str,
-        rows: &FeatureRows,
+        rows: &Source,
         activation: Option<Activation>,
         (noise, stream): (Option<Noise>, u32),
     ) -> Result<Var> {
@@ -202,7 +216,7 @@ impl Layers<'_> {
 pub struct ProjectionOf<'a> {
     /// Of the layer.
     pub name: String,
-    pub features: &'a FeatureRows,
+    pub features: &'a Source,
     pub textbook_rows: usize,
     /// Of the noise: each use of a step needs its own.
     pub stream: u32,

@@ -10,7 +10,7 @@ mod network;
 mod params;
 mod registry;
 
-pub use batch::{Batch, Modality, Side};
+pub use batch::{Batch, Modality, Side, Source};
 pub use config::{Ablation, Branch, Modalities, ModelConfig, Parts, ScoreKind, Widths};
 pub use fissfuse::{EntityIndex, GpuScorer, PreparedMention, PreparedSide, Scorer};
 pub use instance::{Model, Scores, Step, mean_over_scores};

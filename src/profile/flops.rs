@@ -15,7 +15,7 @@ use super::counts::KernelCount;
 use super::synthetic::Shape;
 use crate::autograd::{Cost, Sample, Tape};
 use crate::error::Result;
-use crate::model::{Batch, Model, ModelConfig, Noise, Scorer};
+use crate::model::{Batch, Model, ModelConfig, Noise, Scorer, Source};
 use crate::ops::AdamW;
 
 /// Cost of all runs of one operation in a step.
@@ -85,7 +85,7 @@ pub fn training_step(config: ModelConfig, shape: Shape, seed: u64) -> Result<Ste
         false => None,
     };
     let modalities = [&batch.mention, &batch.entity].into_iter().flat_map(|side| [&side.text, &side.image]);
-    let features = modalities.flat_map(|modality| [&modality.tokens, &modality.global]);
+    let features = modalities.flat_map(|modality| [&modality.tokens, &modality.global]).filter_map(Source::stored);
     let feature_bytes = features.map(|rows| (rows.len() * rows.table.width() * size_of::<f16>()) as u64).sum();
     Ok(StepCost { shape, parameters, feature_bytes, ops, total, optimizer, prepared })
 }

@@ -13,7 +13,7 @@ use crate::device::Gpu;
 use crate::device::cpu::available_memory;
 use crate::encoder::{Compute, Encoders};
 use crate::error::{Error, Result};
-use crate::model::{EntityIndex, GpuScorer, Modality, Model, ModelConfig, PreparedSide, Scorer, Side};
+use crate::model::{EntityIndex, GpuScorer, Modality, Model, ModelConfig, PreparedSide, Scorer, Side, Source};
 use crate::random::{Purpose, generator};
 use crate::tensor::{Element, FeatureRows, Indices, Ragged, Textbook};
 
@@ -220,10 +220,14 @@ fn select(side: &Side, items: impl IntoIterator<Item = u32>) -> Result<Side> {
         let ranges = || items.iter().map(|&item| of.sequences.range(item as usize));
         let rows = ranges().flat_map(|range| range.start as u32..range.end as u32).collect::<Indices>();
         let textbook = Textbook { sequences: items.len(), length: of.sequences.textbook().length };
+        let rows_of = |source: &Source, rows: Indices| {
+            let stored = source.stored().ok_or_else(|| Error::invalid("features that are not stored"))?;
+            Ok::<_, Error>(FeatureRows::new(Arc::clone(&stored.table), rows).into())
+        };
         Ok(Modality {
-            tokens: FeatureRows::new(Arc::clone(&of.tokens.table), rows),
+            tokens: rows_of(&of.tokens, rows)?,
             sequences: Ragged::new(ranges().map(|range| range.len()), textbook)?,
-            global: FeatureRows::new(Arc::clone(&of.global.table), items.iter().copied().collect::<Indices>()),
+            global: rows_of(&of.global, items.iter().copied().collect())?,
         })
     };
     Ok(Side { text: modality(&side.text)?, image: modality(&side.image)? })

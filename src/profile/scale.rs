@@ -86,7 +86,7 @@ pub fn write_world(folder: &Path, of: Simulation, rows: Rows, parts: usize) -> R
     })?;
     let model = Model::new(ModelConfig { widths, ..ModelConfig::default() }, of.seed)?;
     let settings = TrainSettings::default();
-    let identity = RunIdentity { settings: &settings, manifest: &manifest, provenance: &provenance };
+    let identity = RunIdentity { settings: &settings, manifest: &manifest, encoder: None, provenance: &provenance };
     TrainedModel::write(&folder.join("model.safetensors"), &model, identity, 1, None)?;
     Ok(bytes)
 }

@@ -87,7 +87,8 @@ impl Shape {
                 table.push_f16(values.into())?;
                 Ok(FeatureRows::new(Arc::new(table), (0..n as u32).collect::<Indices>()))
             };
-            Ok(Modality { tokens: rows(sequences.rows(), width)?, global: rows(items, global)?, sequences })
+            let (tokens, global) = (rows(sequences.rows(), width)?.into(), rows(items, global)?.into());
+            Ok(Modality { tokens, global, sequences })
         };
         let span = (self.mean_tokens - 1).min(self.max_tokens.saturating_sub(self.mean_tokens));
         let mut draw = generator(seed, Purpose::Benchmark, 2 + which);

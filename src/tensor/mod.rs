@@ -18,6 +18,7 @@ pub mod safetensors;
 mod shards;
 mod weight;
 
+use std::ops::Range;
 use std::sync::Arc;
 
 pub(crate) use activations::Data;
@@ -171,6 +172,48 @@ impl Tensor {
             Storage::Host(data) => Arc::<Buffer>::make_mut(data),
             Storage::Device(data) => panic!("values of {data:?} written as if they lay on the host"),
         }
+    }
+
+    /// Some rows of a matrix, copied where they lie.
+    pub fn rows(&self, rows: Range<usize>) -> Result<Tensor> {
+        let (count, width) = self.matrix("rows", "matrix")?;
+        if rows.start > rows.end || rows.end > count {
+            return Err(Error::shape("rows", format!("{rows:?} of {count}")));
+        }
+        let (shape, values) = ([rows.len(), width], rows.start * width..rows.end * width);
+        match &self.storage {
+            Storage::Host(data) => Tensor::new(shape, data[values].to_vec()),
+            Storage::Device(data) => {
+                let mut copy = data.gpu().alloc("tensors", values.len())?;
+                data.copy_to(values, &mut copy, 0)?;
+                Tensor::on_device(shape, copy)
+            }
+        }
+    }
+
+    /// Matrices of one width below each other, which lie in one place.
+    pub fn stacked(parts: &[&Tensor]) -> Result<Tensor> {
+        let first = parts.first().ok_or_else(|| Error::shape("stacked", "no matrix"))?;
+        let ((_, width), mut rows) = (first.matrix("stacked", "part")?, 0);
+        if parts.iter().any(|part| part.gpu().is_some() != first.gpu().is_some()) {
+            return Err(Error::shape("stacked", "some parts lie on a device, others on the host"));
+        }
+        for part in parts {
+            let (count, _) = part.matrix("stacked", "part")?;
+            part.expect("stacked", "part", &[count, width])?;
+            rows += count;
+        }
+        let Some(gpu) = first.gpu() else {
+            return Tensor::new([rows, width], parts.iter().map(|part| part.data()).collect::<Vec<_>>().concat());
+        };
+        let (mut all, mut at) = (gpu.alloc("tensors", rows * width)?, 0);
+        for part in parts {
+            if let Storage::Device(data) = &part.storage {
+                data.copy_to(0..data.len(), &mut all, at)?;
+                at += data.len();
+            }
+        }
+        Tensor::on_device([rows, width], all)
     }
 
     /// Sizes of a matrix; `op` and `what` name it in the error.

@@ -5,9 +5,11 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use super::config::{Schedule, TrainSettings};
+use super::encoder::EncoderSettings;
 use crate::autograd::Parameters;
 use crate::data::Manifest;
 use crate::device::Gpu;
+use crate::encoder::clip::Tuned;
 use crate::error::{Error, Result};
 use crate::eval::Metrics;
 use crate::model::{Model, ModelConfig};
@@ -42,6 +44,9 @@ struct Header {
     manifest: Manifest,
     dataset: String,
     progress: Progress,
+    /// How an encoder is trained along, if one is.
+    #[serde(default)]
+    encoder: Option<EncoderSettings>,
     /// What wrote it; older versions did not say.
     #[serde(default)]
     provenance: Option<Provenance>,
@@ -52,6 +57,9 @@ struct Header {
 pub struct Origin {
     /// Settings of the training, its seed among them.
     pub settings: TrainSettings,
+    /// How its encoder was trained along, if it was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub encoder: Option<EncoderSettings>,
     /// The program, the device and the dataset.
     #[serde(flatten)]
     pub provenance: Provenance,
@@ -76,9 +84,48 @@ pub struct Checkpoint {
     pub model: Model,
     /// AdamW's moments of each parameter.
     pub moments: Vec<Moments>,
+    /// The encoder that is trained along, if one is.
+    pub encoder: Option<EncoderState>,
     /// Where the run stands.
     pub progress: Progress,
 }
+
+/// An encoder that is trained along, at one moment.
+#[derive(Debug)]
+pub struct EncoderState {
+    /// Its weights.
+    pub weights: Tuned,
+    /// AdamW's moments of those that are trained.
+    pub moments: Vec<Moments>,
+}
+
+impl EncoderState {
+    /// Of an encoder that is not trained yet.
+    pub fn new(weights: Tuned) -> EncoderState {
+        let moments = weights.trained().tensors().iter().map(|t| Moments::zeros(t.shape())).collect();
+        EncoderState { weights, moments }
+    }
+
+    /// The same in a device's memory, or with `None` in the host's.
+    pub fn to(&self, gpu: Option<&Gpu>) -> Result<EncoderState> {
+        let moments = self.moments.iter().map(|m| m.to(gpu)).collect::<Result<_>>()?;
+        Ok(EncoderState { weights: self.weights.to(gpu)?, moments })
+    }
+
+    /// The same, with what a checkpoint says of those that are trained.
+    fn read(self, reader: &Reader) -> Result<EncoderState> {
+        let read = |(name, tensor): (&str, &Tensor)| {
+            let found = reader.tensor_of(&format!("{OF_ENCODER}parameter.{name}"), tensor.shape())?;
+            Ok((name.to_string(), found))
+        };
+        let trained = self.weights.trained().iter().map(read).collect::<Result<Parameters>>()?;
+        let moments = read_moments(reader, OF_ENCODER, &trained)?;
+        Ok(EncoderState { weights: self.weights.with_trained(trained), moments })
+    }
+}
+
+/// What stands before the names of an encoder's tensors in a checkpoint.
+const OF_ENCODER: &str = "encoder.";
 
 /// The checkpoint in a run's folder.
 pub(super) const LAST: &str = "last.safetensors";
@@ -111,6 +158,8 @@ pub struct RunIdentity<'a> {
     pub settings: &'a TrainSettings,
     /// How the features were made.
     pub manifest: &'a Manifest,
+    /// How an encoder is trained along, if one is; the manifest is then of the one that it starts from.
+    pub encoder: Option<&'a EncoderSettings>,
     /// The program, the device and the dataset.
     pub provenance: &'a Provenance,
 }
@@ -118,7 +167,8 @@ pub struct RunIdentity<'a> {
 impl RunIdentity<'_> {
     /// The origin of the models that the run keeps.
     pub fn origin(&self) -> Origin {
-        Origin { settings: self.settings.clone(), provenance: self.provenance.clone() }
+        let (settings, encoder) = (self.settings.clone(), self.encoder.cloned());
+        Origin { settings, encoder, provenance: self.provenance.clone() }
     }
 }
 
@@ -132,7 +182,8 @@ impl Checkpoint {
     /// The same with weights and moments in a device's memory, or with `None` in the host's.
     pub fn to(&self, gpu: Option<&Gpu>) -> Result<Checkpoint> {
         let moments = self.moments.iter().map(|m| m.to(gpu)).collect::<Result<_>>()?;
-        Ok(Checkpoint { model: self.model.to(gpu)?, moments, progress: self.progress.clone() })
+        let encoder = self.encoder.as_ref().map(|encoder| encoder.to(gpu)).transpose()?;
+        Ok(Checkpoint { model: self.model.to(gpu)?, moments, encoder, progress: self.progress.clone() })
     }
 
     /// Writes everything, whole or not at all.
@@ -141,23 +192,33 @@ impl Checkpoint {
         // What lies on a device is fetched before anything is written.
         let parameters = self.model.parameters().to(None)?;
         let all: Vec<Moments> = self.moments.iter().map(|m| m.to(None)).collect::<Result<_>>()?;
+        let encoder = self.encoder.as_ref().map(|encoder| encoder.to(None)).transpose()?;
         let (epoch, step) = (self.progress.epoch + 1, self.progress.step);
-        let mut writer = Writer::default();
-        add_state(&mut writer, (&parameters, &all), (path, &format!("epoch {epoch}, step {step}")))?;
+        let (mut writer, place) = (Writer::default(), format!("epoch {epoch}, step {step}"));
+        add_state(&mut writer, "", (&parameters, &all), (path, &place))?;
+        if let Some(EncoderState { weights, moments }) = &encoder {
+            add_state(&mut writer, OF_ENCODER, (weights.trained(), moments), (path, &place))?;
+        }
         writer.sealed_metadata(&Header {
             config: self.model.config().clone(),
             settings: run.settings.clone(),
             manifest: run.manifest.clone(),
             dataset: run.provenance.dataset.clone(),
             progress: self.progress.clone(),
+            encoder: run.encoder.cloned(),
             provenance: Some(run.provenance.clone()),
         })?;
         writer.write(path)
     }
 
-    /// Reads a checkpoint of this very run; the number of epochs alone may differ: with a schedule that ends with the last of
-    /// them, only if `new_horizon` says so.
-    pub fn resume(path: &Path, config: &ModelConfig, run: RunIdentity, new_horizon: bool) -> Result<Checkpoint> {
+    /// Reads a checkpoint of this very run, whose encoder, if it trains one along, starts as `encoder`; the number of epochs
+    /// alone may differ: with a schedule that ends with the last of them, only if `new_horizon` says so.
+    pub fn resume(
+        path: &Path,
+        (config, encoder): (&ModelConfig, Option<EncoderState>),
+        run: RunIdentity,
+        new_horizon: bool,
+    ) -> Result<Checkpoint> {
         let reader = Reader::open(path)?;
         let header: Header = reader.sealed_metadata()?;
         let refuse = |what: String| {
@@ -173,12 +234,18 @@ impl Checkpoint {
             return refuse(difference(&header.settings, run.settings));
         }
         let (before, now) = (header.settings.epochs, run.settings.epochs);
-        if before != now && run.settings.schedule == Schedule::Linear && !new_horizon {
+        if before != now && run.settings.schedule != Schedule::Constant && !new_horizon {
             let reason = format!(
                 "is of a run of {before} epochs, and its learning rate falls to zero at their end: with {now} the rest is not \
                  what a straight run of {now} epochs computes; leave out --epochs, or add --new-horizon if that is meant"
             );
             return Err(Error::file(path, reason));
+        }
+        match (&header.encoder, run.encoder) {
+            (Some(before), Some(now)) if before != now => return refuse(difference(before, now)),
+            (Some(_), None) => return refuse("its encoder is trained along (--train-encoder)".into()),
+            (None, Some(_)) => return refuse("its features are of a store (--features)".into()),
+            _ => {}
         }
         if let Some(what) = header.manifest.difference(run.manifest) {
             return refuse(what);
@@ -187,16 +254,18 @@ impl Checkpoint {
             return refuse("the dataset's files have changed since".into());
         }
         let parameters = Parameters::read_prefixed(&reader, config, "parameter.")?;
-        let moments = read_moments(&reader, &parameters)?;
+        let moments = read_moments(&reader, "", &parameters)?;
         let model = Model::with_parameters(config.clone(), parameters)?;
-        Ok(Checkpoint { model, moments, progress: header.progress })
+        let encoder = encoder.map(|encoder| encoder.read(&reader)).transpose()?;
+        Ok(Checkpoint { model, moments, encoder, progress: header.progress })
     }
 }
 
-/// Adds weights and AdamW's moments to a file, all of which lie on the host. Fails if a value is NaN or infinite: in the
+/// Adds weights and AdamW's moments to a file, with `prefix` before their names; all of them lie on the host. Fails if a value is NaN or infinite: in the
 /// file at this path, at this place of the run.
 pub(super) fn add_state<'a>(
     writer: &mut Writer<'a>,
+    prefix: &str,
     (parameters, moments): (&'a Parameters, &'a [Moments]),
     (path, place): (&Path, &str),
 ) -> Result<()> {
@@ -207,18 +276,19 @@ pub(super) fn add_state<'a>(
     if let Some(name) = broken.or_else(|| parameters.iter().zip(moments).find_map(broken_moment)) {
         return Err(broke(path, &name, place));
     }
-    parameters.write(writer, "parameter.");
+    parameters.write(writer, &format!("{prefix}parameter."));
     for ((name, _), moments) in parameters.iter().zip(moments) {
-        writer.tensor(format!("first.{name}"), &moments.first);
-        writer.tensor(format!("second.{name}"), &moments.second);
+        writer.tensor(format!("{prefix}first.{name}"), &moments.first);
+        writer.tensor(format!("{prefix}second.{name}"), &moments.second);
     }
     Ok(())
 }
 
 /// Reads AdamW's moments of these parameters.
-pub(super) fn read_moments(reader: &Reader, parameters: &Parameters) -> Result<Vec<Moments>> {
-    let moment =
-        |prefix: &str, (name, tensor): (&str, &Tensor)| reader.tensor_of(&format!("{prefix}.{name}"), tensor.shape());
+pub(super) fn read_moments(reader: &Reader, prefix: &str, parameters: &Parameters) -> Result<Vec<Moments>> {
+    let moment = |which: &str, (name, tensor): (&str, &Tensor)| {
+        reader.tensor_of(&format!("{prefix}{which}.{name}"), tensor.shape())
+    };
     let moments = parameters.iter().map(|p| Ok(Moments { first: moment("first", p)?, second: moment("second", p)? }));
     moments.collect()
 }

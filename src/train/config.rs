@@ -1,9 +1,11 @@
 //! A run's configuration file (docs/configuration.md, configs/*.toml).
 
+use std::f64::consts::PI;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
+use super::encoder::EncoderSettings;
 use crate::data::{EncodeSettings, GoldMissing, Manifest};
 use crate::error::{Error, Result};
 use crate::files;
@@ -20,6 +22,8 @@ pub struct RunConfig {
     pub encode: EncodeSettings,
     /// How it is trained.
     pub train: TrainSettings,
+    /// How an encoder is trained along, if one is.
+    pub encoder: EncoderSettings,
 }
 
 /// The network, but for the widths that come with the features.
@@ -125,6 +129,8 @@ pub enum Schedule {
     Constant,
     /// It falls in a straight line to zero at the end of the last epoch.
     Linear,
+    /// It falls along a cosine to zero at the end of the last epoch.
+    Cosine,
 }
 
 /// Settings of training. Defaults are the paper's where it states them.
@@ -209,12 +215,18 @@ impl TrainSettings {
 
     /// Learning rate of a step, counted from 0, of a run of `steps`.
     pub fn rate(&self, step: u64, steps: u64) -> f32 {
+        self.learning_rate * self.share_of_rate(step, steps)
+    }
+
+    /// The share that the rate of a step has of its peak.
+    pub fn share_of_rate(&self, step: u64, steps: u64) -> f32 {
         let warm = ((step + 1) as f32 / self.warmup_steps.max(1) as f32).min(1.0);
         let left = match self.schedule {
             Schedule::Constant => 1.0,
             Schedule::Linear => 1.0 - step as f32 / steps.max(1) as f32,
+            Schedule::Cosine => (0.5 + 0.5 * (PI * step as f64 / steps.max(1) as f64).cos()) as f32,
         };
-        self.learning_rate * warm * left
+        warm * left
     }
 }
 
@@ -239,6 +251,11 @@ mod tests {
             ..TrainSettings::default()
         };
         assert_eq!([0, 3, 5].map(|step| settings.rate(step, 10)), [0.25, 0.7, 0.5]);
+        let cosine = TrainSettings { schedule: Schedule::Cosine, ..settings.clone() };
+        for (step, want) in [(0, 0.25), (5, 0.5), (10, 0.0)] {
+            // The cosine is rounded to f32.
+            assert!((cosine.rate(step, 10) - want).abs() < 1e-6, "{step}");
+        }
         assert_eq!(TrainSettings { warmup_steps: 0, schedule: Schedule::Constant, ..settings }.rate(9, 10), 1.0);
     }
 
@@ -263,13 +280,13 @@ mod tests {
     #[test]
     fn without_a_file_the_settings_are_those_of_wikimel() {
         let file = RunConfig::read(&Path::new(env!("CARGO_MANIFEST_DIR")).join("configs/wikimel.toml")).unwrap();
-        let RunConfig { model, encode, train } = RunConfig::default();
+        let RunConfig { model, encode, train, encoder } = RunConfig::default();
         let encode = EncodeSettings {
             text_encoder: file.encode.text_encoder.clone(),
             image_encoder: file.encode.image_encoder.clone(),
             ..encode
         };
-        assert_eq!(file, RunConfig { model, encode, train });
+        assert_eq!(file, RunConfig { model, encode, train, encoder });
     }
 
     #[test]

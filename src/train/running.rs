@@ -3,51 +3,16 @@
 use std::time::{Duration, Instant};
 
 use super::checkpoint::{Checkpoint, Progress};
-use super::config::TrainSettings;
+use super::encoder::{self, Rates};
 use super::part::Part;
+use super::source::{Features, Ready, Source};
 use super::steps::{Queued, Steps, Update};
-use crate::data::{Batcher, Sample};
-use crate::device::Gpu;
 use crate::error::{Error, Result};
-use crate::model::{Batch, Noise};
+use crate::model::Noise;
 use crate::ops::AdamW;
 use crate::span;
 use crate::tensor::Later;
 use crate::trace;
-
-/// What batches are made of.
-#[derive(Clone, Copy)]
-pub(super) struct Source<'a> {
-    pub batcher: &'a Batcher,
-    pub train: &'a [Sample],
-    pub settings: &'a TrainSettings,
-    pub gpu: Option<&'a Gpu>,
-    /// From 0.
-    pub epoch: usize,
-    /// Whether it matters where in a batch a mention stands.
-    pub noisy: bool,
-}
-
-impl Source<'_> {
-    /// This rank's part of the batch of these training samples, on its way to the device.
-    pub fn batch(&self, part: Part) -> Result<Batch> {
-        let _span = span!("batch");
-        let TrainSettings { negatives, seed, .. } = *self.settings;
-        let sample = |&i: &usize| match negatives {
-            0 => self.train[i].clone(),
-            n => self.train[i].with_negatives(n, seed, (self.epoch * self.train.len() + i) as u64),
-        };
-        let samples = |members: &[usize]| members.iter().map(sample).collect::<Vec<_>>();
-        let batch = match self.noisy && !part.is_whole() {
-            true => self.batcher.part_of_batch(&samples(part.batch), part.start..part.end)?,
-            false => self.batcher.batch(&samples(part.members()))?,
-        };
-        if let Some(gpu) = self.gpu {
-            batch.stage(gpu)?;
-        }
-        Ok(batch)
-    }
-}
 
 /// What a step changes, beside what the next batch is made of.
 pub(super) struct Running<'a> {
@@ -64,14 +29,15 @@ pub(super) struct Running<'a> {
 impl Running<'_> {
     /// Queues a step, and looks at the losses of the one before: so the device always has work while the host waits for it.
     /// Gives the time that took.
-    pub fn step(&mut self, batch: &Batch, part: Part) -> Result<Duration> {
+    pub fn step(&mut self, batch: &Ready, part: Part) -> Result<Duration> {
         let start = Instant::now();
         trace::next_step();
         let _span = span!("training step");
         let settings = self.source.settings;
-        let Checkpoint { model, moments, progress } = &mut *self.state;
+        let Checkpoint { model, moments, encoder, progress } = &mut *self.state;
+        let share = settings.share_of_rate(progress.step, self.steps_of_run);
         let adamw = AdamW {
-            learning_rate: settings.rate(progress.step, self.steps_of_run),
+            learning_rate: settings.learning_rate * share,
             betas: settings.betas,
             eps: settings.eps,
             weight_decay: settings.weight_decay,
@@ -81,7 +47,15 @@ impl Running<'_> {
         let on_device = trace::on_device(self.source.gpu, "training step", "");
         let place = format!("epoch {}, step {}", progress.epoch + 1, progress.step + 1);
         self.steps.group().iter().for_each(|group| group.now(format!("in {place}")));
-        let queued = self.steps.run((model, moments), batch, noise, update)?;
+        let queued = match (batch, self.source.features, encoder) {
+            (Ready::Inputs(prepared), Features::Trained(run), Some(encoder)) => {
+                let of_encoder = AdamW { learning_rate: run.settings().learning_rate * share, ..adamw };
+                let rates = Rates { model: adamw, encoder: of_encoder, number: update.number };
+                encoder::step(run, (model, moments, encoder), prepared, (noise, rates), &place)?
+            }
+            (Ready::Batch(batch), ..) => self.steps.run((model, moments), batch, noise, update)?,
+            _ => return Err(Error::invalid("a step on texts and images without an encoder")),
+        };
         drop(on_device);
         progress.batch += 1;
         progress.step += 1;

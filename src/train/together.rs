@@ -97,7 +97,7 @@ pub(super) fn share_state(group: &Group, state: Option<Checkpoint>, config: &Mod
         tensor.data_mut().copy_from_slice(own);
         rest = others;
     }
-    Ok(Checkpoint { model, moments, progress })
+    Ok(Checkpoint { model, moments, encoder: None, progress })
 }
 
 /// Metrics of a model on these mentions, each of which one rank ranks.

@@ -1,23 +1,26 @@
 //! The training loop.
 
+mod validation;
+
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use indicatif::ProgressBar;
 use rand::seq::SliceRandom;
 
-use super::checkpoint::{Checkpoint, LAST, Progress, RunIdentity, Start, TrainedModel};
+use super::checkpoint::{Checkpoint, EncoderState, LAST, Progress, RunIdentity, Start, TrainedModel};
 use super::config::TrainSettings;
+use super::encoder::{EncoderRun, directory};
 use super::memory::Needs;
 use super::record::{EpochRecord, Stages, read_log, write_log};
-use super::running::{Pending, Running, Source};
+use super::running::{Pending, Running};
 use super::share;
+use super::source::{Features, Source, of_epoch};
 use super::steps::Steps;
 use super::together;
-use crate::data::{Batcher, Sample};
+use crate::data::Sample;
 use crate::device::{Gpu, describe};
 use crate::error::{Error, Result};
-use crate::eval::evaluate;
 use crate::files;
 use crate::interrupt;
 use crate::model::{Model, ModelConfig};
@@ -29,7 +32,7 @@ use crate::random::{Purpose, generator};
 /// A training run.
 pub struct Trainer<'a> {
     folder: PathBuf,
-    batcher: &'a Batcher,
+    features: Features<'a>,
     train: Vec<Sample>,
     valid: Vec<Sample>,
     settings: TrainSettings,
@@ -51,12 +54,13 @@ impl<'a> Trainer<'a> {
     pub fn new(
         folder: &Path,
         (config, settings): (ModelConfig, TrainSettings),
-        (batcher, dataset): (&'a Batcher, String),
+        (features, dataset): (impl Into<Features<'a>>, String),
         (train, valid): (Vec<Sample>, Vec<Sample>),
         start: Start,
         steps: Steps,
     ) -> Result<Trainer<'a>> {
         settings.check()?;
+        let mut features = features.into();
         let train: Vec<Sample> = train.into_iter().filter(|s| s.gold.is_some()).collect();
         if train.is_empty() {
             return Err(Error::invalid("no training mention has its gold entity among its candidates"));
@@ -68,20 +72,38 @@ impl<'a> Trainer<'a> {
         }
         let group = steps.group().cloned();
         let ranks = group.as_ref().map_or(1, |group| group.size());
-        let needs = Needs::of(&config, &settings, &train, ranks)?;
+        let mut needs = Needs::of(&config, &settings, &train, ranks)?;
         needs.check(steps.gpu())?;
+        let encoder = match &mut features {
+            Features::Stored(_) => None,
+            Features::Trained(run) => {
+                if ranks > 1 {
+                    return Err(Error::invalid("an encoder is trained along on one device; leave out --devices"));
+                }
+                let first: Vec<Sample> =
+                    train.iter().take(settings.batch_size).map(|s| of_epoch(s, &settings, 0)).collect();
+                needs = run.needs(needs, &first, steps.gpu())?;
+                Some(EncoderState::new(run.take_start()?))
+            }
+        };
         // Without the number of threads: no result depends on it.
         let device = steps.gpu().map_or("cpu".into(), |gpu| describe(Some(gpu)));
         let device = if ranks > 1 { format!("{device}, with {} other ranks", ranks - 1) } else { device };
         let provenance = Provenance::new(device, dataset);
-        let run = RunIdentity { settings: &settings, manifest: batcher.store().manifest(), provenance: &provenance };
+        let of_encoder = features.encoder().map(EncoderRun::settings);
+        let run = RunIdentity {
+            settings: &settings,
+            manifest: features.manifest(),
+            encoder: of_encoder,
+            provenance: &provenance,
+        };
         let mut records = Vec::new();
         let leads = group.as_ref().is_none_or(|group| group.leads());
         let state = match start {
             _ if !leads => None,
             Start::Resume { new_horizon } => {
                 start.check(folder)?;
-                let state = Checkpoint::resume(&folder.join(LAST), &config, run, new_horizon)?;
+                let state = Checkpoint::resume(&folder.join(LAST), (&config, encoder), run, new_horizon)?;
                 records = read_log(&folder.join("train.jsonl"), state.progress.epoch)?;
                 Some(state)
             }
@@ -89,7 +111,7 @@ impl<'a> Trainer<'a> {
                 start.check(folder)?;
                 let model = Model::new(config.clone(), settings.seed)?;
                 let moments = model.parameters().tensors().iter().map(|t| Moments::zeros(t.shape())).collect();
-                Some(Checkpoint { model, moments, progress: Progress::default() })
+                Some(Checkpoint { model, moments, encoder, progress: Progress::default() })
             }
         };
         if leads {
@@ -102,7 +124,7 @@ impl<'a> Trainer<'a> {
         };
         Ok(Trainer {
             folder: folder.to_path_buf(),
-            batcher,
+            features,
             train,
             valid,
             settings,
@@ -120,6 +142,12 @@ impl<'a> Trainer<'a> {
     /// The model as it stands.
     pub fn model(&self) -> &Model {
         &self.state.model
+    }
+
+    /// Weights of the encoder that is trained along, those that are trained and all of them; none if none is.
+    pub fn encoder(&self) -> Option<(usize, usize)> {
+        let weights = &self.state.encoder.as_ref()?.weights;
+        Some((weights.trained().count(), weights.count()))
     }
 
     /// Where the run stands.
@@ -157,17 +185,19 @@ impl<'a> Trainer<'a> {
         self.group().is_none_or(Group::leads)
     }
 
-    /// Steps of an epoch: none of a model without parameters.
-    fn batches(&self) -> usize {
-        match self.model().parameters().is_empty() {
-            true => 0,
-            false => self.train.len().div_ceil(self.settings.batch_size),
-        }
+    /// Whether there is anything to train.
+    fn learns(&self) -> bool {
+        !self.model().parameters().is_empty() || self.state.encoder.is_some()
     }
 
-    /// Epochs of the run: a model without parameters is validated once.
+    /// Steps of an epoch: none where nothing is trained.
+    fn batches(&self) -> usize {
+        if self.learns() { self.train.len().div_ceil(self.settings.batch_size) } else { 0 }
+    }
+
+    /// Epochs of the run: what learns nothing is validated once.
     pub fn epochs(&self) -> usize {
-        if self.model().parameters().is_empty() { 1 } else { self.settings.epochs }
+        if self.learns() { self.settings.epochs } else { 1 }
     }
 
     /// Runs the epochs that are left; `done` sees each as it ends.
@@ -258,7 +288,7 @@ impl<'a> Trainer<'a> {
         let steps_of_run = (self.settings.epochs as u64).saturating_mul(self.batches() as u64);
         let (epoch, settings) = (self.state.progress.epoch, &self.settings);
         let noisy = self.state.model.config().dropout > 0.0;
-        let source = Source { batcher: self.batcher, train: &self.train, settings, gpu, epoch, noisy };
+        let source = Source { features: &self.features, train: &self.train, settings, gpu, epoch, noisy };
         let (state, steps, pending) = (&mut self.state, &mut self.steps, &mut self.pending);
         Running { source, state, steps, pending, asked: &mut self.asked, steps_of_run }
     }
@@ -281,24 +311,7 @@ impl<'a> Trainer<'a> {
             group.now(format!("in the validation after epoch {epoch}"));
             together::same_weights(group, &self.state.model, epoch)?;
         }
-        let valid = match self.valid.is_empty() {
-            true => None,
-            false => {
-                let _span = crate::span!("validation");
-                let model = &self.state.model;
-                let evaluated = match self.group() {
-                    Some(group) => together::evaluate_together(group, model, self.batcher, &self.valid),
-                    None => evaluate(model, self.batcher, &self.valid, &ProgressBar::hidden()).map(|all| all.mean),
-                };
-                let about = |e: Error| match e {
-                    Error::Invalid(e) => {
-                        Error::invalid(format!("validation after epoch {}: {e}", self.state.progress.epoch + 1))
-                    }
-                    e => e,
-                };
-                Some(evaluated.map_err(about)?)
-            }
-        };
+        let (valid, candidate) = self.validate()?;
         self.stages.validation += start.elapsed();
         let progress = &mut self.state.progress;
         let epoch = progress.epoch + 1;
@@ -329,9 +342,14 @@ impl<'a> Trainer<'a> {
         }
         let start = Instant::now();
         if best {
-            let path = self.folder.join("best.safetensors");
-            TrainedModel::write(&path, &self.state.model, self.identity(), epoch, valid)?;
+            let (path, mut run) = (self.folder.join("best.safetensors"), self.identity());
+            if let Some(candidate) = &candidate {
+                candidate.keep(&directory(&self.folder))?;
+                run.manifest = &candidate.manifest;
+            }
+            TrainedModel::write(&path, &self.state.model, run, epoch, valid)?;
         }
+        drop(candidate);
         self.write_log()?;
         self.stages.files += start.elapsed();
         self.write_checkpoint()?;
@@ -349,13 +367,13 @@ impl<'a> Trainer<'a> {
     }
 
     fn identity(&self) -> RunIdentity<'_> {
-        let manifest = self.batcher.store().manifest();
-        RunIdentity { settings: &self.settings, manifest, provenance: &self.provenance }
+        let (manifest, encoder) = (self.features.manifest(), self.features.encoder().map(EncoderRun::settings));
+        RunIdentity { settings: &self.settings, manifest, encoder, provenance: &self.provenance }
     }
 
     /// `train.json`: what this run computes, on what and by what.
     fn write_description(&self) -> Result<()> {
-        let (manifest, config) = (self.batcher.store().manifest(), self.state.model.config());
+        let (manifest, config) = (self.features.manifest(), self.state.model.config());
         let description =
             serde_json::json!({"model": config, "training": self.identity().origin(), "features": manifest});
         files::write_whole(&self.folder.join("train.json"), |out| writeln!(out, "{description:#}"))

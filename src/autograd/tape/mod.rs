@@ -27,6 +27,11 @@ impl Var {
         Var { node: None, tensor }
     }
 
+    /// Whether gradients flow to it.
+    pub fn is_tracked(&self) -> bool {
+        self.node.is_some()
+    }
+
     /// The value.
     pub fn tensor(&self) -> &Tensor {
         &self.tensor
@@ -177,7 +182,12 @@ impl Tape {
         self.backward_in_two(output, seed, |_| Ok(()))
     }
 
-    /// The same. When only the operation is left that was the first to read a leaf, `early` sees the gradients of the leaves:
+    /// The same of several outputs, each with its gradient.
+    pub fn backward_of(self, outputs: Vec<(&Var, Tensor)>) -> Result<Gradients> {
+        self.back(outputs, |_| Ok(()))
+    }
+
+    /// The same of one. When only the operation is left that was the first to read a leaf, `early` sees the gradients of the leaves:
     /// those that this operation reads are still to come, all others have their value.
     pub fn backward_in_two(
         self,
@@ -185,11 +195,17 @@ impl Tape {
         seed: Tensor,
         early: impl FnOnce(Early) -> Result<()>,
     ) -> Result<Gradients> {
-        let last = output.node.ok_or_else(|| Error::invalid("backward of a tensor that nothing tracked"))?;
-        seed.expect("backward", "seed", output.tensor.shape())?;
+        self.back(vec![(output, seed)], early)
+    }
+
+    fn back(self, outputs: Vec<(&Var, Tensor)>, early: impl FnOnce(Early) -> Result<()>) -> Result<Gradients> {
         let mut nodes = self.nodes.into_inner();
         let mut grads: Vec<Option<Tensor>> = nodes.iter().map(|_| None).collect();
-        grads[last] = Some(seed);
+        for (output, seed) in outputs {
+            let last = output.node.ok_or_else(|| Error::invalid("backward of a tensor that nothing tracked"))?;
+            seed.expect("backward", "seed", output.tensor.shape())?;
+            grads[last] = Some(seed);
+        }
         let reads_leaf = |inputs: &[Vec<Option<Input>>]| {
             inputs.iter().flatten().flatten().any(|input| matches!(nodes[input.node], Node::Leaf))
         };

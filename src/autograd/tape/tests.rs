@@ -93,6 +93,16 @@ fn gradients_that_the_first_operation_adds_nothing_to_are_there_before_its_backw
 }
 
 #[test]
+fn several_outputs_pass_their_gradients_on_together() {
+    let tape = Tape::recording();
+    let a = tape.leaf(ones(3));
+    let twice = tape.apply(Lazy { answers: &[0, 1] }, &[&a, &a]).unwrap();
+    let thrice = tape.apply(Lazy { answers: &[0, 1] }, &[&twice, &a]).unwrap();
+    let mut grads = tape.backward_of(vec![(&twice, ones(3)), (&thrice, ones(3))]).unwrap();
+    assert_eq!(grads.take(&a).unwrap().data(), [5.0; 3]);
+}
+
+#[test]
 fn a_dropped_gradient_is_an_error() {
     let tape = Tape::recording();
     let (a, b) = (tape.leaf(ones(2)), tape.leaf(ones(2)));

@@ -103,19 +103,23 @@ impl Column {
             start..start + self.ranges[item as usize].1
         };
         let places: Indices = chosen.iter().zip(&items).flat_map(of).collect();
-        let Modality { tokens, sequences, global } = self.select(&items, textbook)?;
-        Ok(Modality { tokens: tokens.at(places), sequences, global: global.at(chosen.to_vec()) })
+        let (tokens, sequences, global) = self.rows(&items, textbook)?;
+        Ok(Modality { tokens: tokens.at(places).into(), sequences, global: global.at(chosen.to_vec()).into() })
     }
 
     fn select(&self, items: &[u32], textbook: Textbook) -> Result<Modality> {
+        let (tokens, sequences, global) = self.rows(items, textbook)?;
+        Ok(Modality { tokens: tokens.into(), sequences, global: global.into() })
+    }
+
+    /// Rows of items' tokens, which of them are whose, and rows of their global vectors.
+    fn rows(&self, items: &[u32], textbook: Textbook) -> Result<(FeatureRows, Ragged, FeatureRows)> {
         self.check(items)?;
         let range = |&item: &u32| self.ranges[item as usize];
         let rows: Indices = items.iter().map(range).flat_map(|(first, n)| first..first + n).collect();
-        Ok(Modality {
-            tokens: FeatureRows::new(self.tokens.clone(), rows),
-            sequences: Ragged::new(items.iter().map(range).map(|(_, n)| n as usize), textbook)?,
-            global: FeatureRows::new(self.global.clone(), items.to_vec()),
-        })
+        let sequences = Ragged::new(items.iter().map(range).map(|(_, n)| n as usize), textbook)?;
+        let global = FeatureRows::new(self.global.clone(), items.to_vec());
+        Ok((FeatureRows::new(self.tokens.clone(), rows), sequences, global))
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::marker::PhantomData;
+use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use bytemuck::Pod;
@@ -358,22 +359,28 @@ impl<T: Pod> DeviceBuffer<T> {
         copied.and_then(|()| stream.synchronize()).map_err(|e| self.gpu.error("running kernels", e))
     }
 
-    /// Queues a copy to another array of the same length on the same device.
-    fn copy_to(&self, to: &DeviceBuffer<T>) -> Result<()> {
-        if to.len != self.len || !to.gpu.is(&self.gpu) {
-            return Err(Error::shape("device memory", format!("{self:?} into {to:?}")));
+    /// Queues a copy of some values to places of another array on the same device, from `start` on.
+    pub fn copy_to(&self, values: Range<usize>, to: &mut DeviceBuffer<T>, start: usize) -> Result<()> {
+        let ends = [values.end <= self.len, start.checked_add(values.len()).is_some_and(|end| end <= to.len)];
+        if ends.contains(&false) || values.start > values.end || !to.gpu.is(&self.gpu) {
+            let reason = format!("values {values:?} of {self:?} to {start} of {to:?}");
+            return Err(Error::shape("device memory", reason));
+        }
+        if values.is_empty() {
+            return Ok(());
         }
         self.gpu.bind()?;
-        let (from, bytes) = (self.ptr().0, self.len * size_of::<T>());
-        // SAFETY: both arrays hold as many bytes, and memory is freed in the stream's order.
-        let queued = unsafe { result::memcpy_dtod_async(to.ptr().0, from, bytes, self.gpu.turn().cu_stream()) };
+        let (from, to) = (self.ptr().offset::<T>(values.start).0, to.ptr().offset::<T>(start).0);
+        let bytes = values.len() * size_of::<T>();
+        // SAFETY: both arrays hold these places, and memory is freed in the stream's order.
+        let queued = unsafe { result::memcpy_dtod_async(to, from, bytes, self.gpu.turn().cu_stream()) };
         queued.map_err(|e| self.gpu.error("copying", e))
     }
 
     /// A copy on the same device.
     pub fn duplicate(&self) -> Result<DeviceBuffer<T>> {
-        let copy = self.gpu.alloc(self.label, self.len)?;
-        self.copy_to(&copy)?;
+        let mut copy = self.gpu.alloc(self.label, self.len)?;
+        self.copy_to(0..self.len, &mut copy, 0)?;
         Ok(copy)
     }
 }

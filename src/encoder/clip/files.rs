@@ -202,10 +202,15 @@ impl ClipFiles {
         Ok(ClipFiles { config, tokenizer, processor, files })
     }
 
-    /// Numbers of a text's tokens, cut to what the model takes. Fails if the model does not know one of them.
+    /// Numbers of texts' tokens, cut to what the model takes. Fails if the model does not know one of them.
     pub fn tokens(&self, texts: &[&str]) -> Result<Vec<Vec<u32>>> {
+        self.tokens_at_most(texts, usize::MAX)
+    }
+
+    /// The same of at most so many tokens.
+    pub fn tokens_at_most(&self, texts: &[&str], most: usize) -> Result<Vec<Vec<u32>>> {
         let config = &self.config.text_config;
-        let tokenizer = self.tokenizer.at_most(config.max_position_embeddings)?;
+        let tokenizer = self.tokenizer.at_most(most.min(config.max_position_embeddings))?;
         let encode = |text: &&str| {
             let ids = tokenizer.encode(text)?;
             config.end_of(&ids).map_err(|e| Error::file(self.tokenizer.path(), e.to_string()))?;

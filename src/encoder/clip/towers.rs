@@ -25,6 +25,33 @@ pub struct Towers<'a> {
     pub gpu: Option<&'a Gpu>,
 }
 
+/// What a tower says of texts or images: the features that [`Encoded`](crate::encoder::Encoded) holds of each.
+pub struct States {
+    /// States of tokens or patches, sequence after sequence (rows, width).
+    pub tokens: Var,
+    /// Which of them are whose.
+    pub sequences: Ragged,
+    /// Global vectors of length 1 (sequences, projection).
+    pub global: Var,
+}
+
+impl States {
+    /// The states of texts or images by their places, one after the other; how many each has; their global vectors.
+    pub fn select(&self, tape: &Tape, places: &[u32]) -> Result<(Var, Vec<usize>, Var)> {
+        let ranges = || places.iter().map(|&place| self.sequences.range(place as usize));
+        let rows = ranges().flat_map(|range| range.start as u32..range.end as u32).collect();
+        let lengths = ranges().map(|range| range.len()).collect();
+        Ok((select(tape, &self.tokens, rows)?, lengths, select(tape, &self.global, places.to_vec())?))
+    }
+}
+
+/// States as a tower's blocks leave them, and the row of each sequence that its global vector is made of.
+struct Blocks {
+    x: Var,
+    sequences: Ragged,
+    speakers: Vec<u32>,
+}
+
 impl Towers<'_> {
     /// Losses of pairs of a text and an image (2): text to image, image to text.
     pub fn losses(&self, texts: &[&[u32]], images: &[&[f32]]) -> Result<Var> {
@@ -34,6 +61,23 @@ impl Towers<'_> {
 
     /// Global vectors of length 1 of texts given by the numbers of their tokens: (texts, projection).
     pub fn texts(&self, ids: &[&[u32]]) -> Result<Var> {
+        let Blocks { x, speakers, .. } = self.text_blocks(ids)?;
+        self.project("text_projection", &self.final_norm(&select(self.tape, &x, speakers)?)?)
+    }
+
+    /// All that the text tower says of texts given by the numbers of their tokens.
+    pub fn text_states(&self, ids: &[&[u32]]) -> Result<States> {
+        let Blocks { x, sequences, speakers } = self.text_blocks(ids)?;
+        let tokens = self.final_norm(&x)?;
+        let global = self.project("text_projection", &select(self.tape, &tokens, speakers)?)?;
+        Ok(States { tokens, sequences, global })
+    }
+
+    fn final_norm(&self, x: &Var) -> Result<Var> {
+        self.norm("text_model.final_layer_norm", self.config.text_config.layer_norm_eps, x)
+    }
+
+    fn text_blocks(&self, ids: &[&[u32]]) -> Result<Blocks> {
         let (config, sizes) = (&self.config.text_config, self.config.text_config.sizes()?);
         let longest = ids.iter().map(|ids| ids.len()).max().unwrap_or(0);
         if longest > config.max_position_embeddings {
@@ -50,13 +94,30 @@ impl Towers<'_> {
         )?;
         let x = self.blocks("text_model", config.num_hidden_layers, &sizes, x, &sequences)?;
         let end = |(ids, rows): (&&[u32], std::ops::Range<usize>)| Ok((rows.start + config.end_of(ids)?) as u32);
-        let ends = ids.iter().zip(sequences.ranges()).map(end).collect::<Result<_>>()?;
-        let x = self.norm("text_model.final_layer_norm", sizes.eps, &select(self.tape, &x, ends)?)?;
-        self.project("text_projection", &x)
+        let speakers = ids.iter().zip(sequences.ranges()).map(end).collect::<Result<_>>()?;
+        Ok(Blocks { x, sequences, speakers })
     }
 
     /// Global vectors of length 1 of images as the processor prepares them, (3, size, size) each: (images, projection).
     pub fn images(&self, images: &[&[f32]]) -> Result<Var> {
+        let Blocks { x, speakers, .. } = self.image_blocks(images)?;
+        self.image_vectors(&x, speakers)
+    }
+
+    /// All that the vision tower says of such images.
+    pub fn image_states(&self, images: &[&[f32]]) -> Result<States> {
+        let Blocks { x, sequences, speakers } = self.image_blocks(images)?;
+        let global = self.image_vectors(&x, speakers)?;
+        Ok(States { tokens: x, sequences, global })
+    }
+
+    fn image_vectors(&self, x: &Var, speakers: Vec<u32>) -> Result<Var> {
+        let eps = self.config.vision_config.layer_norm_eps;
+        let x = self.norm("vision_model.post_layernorm", eps, &select(self.tape, x, speakers)?)?;
+        self.project("visual_projection", &x)
+    }
+
+    fn image_blocks(&self, images: &[&[f32]]) -> Result<Blocks> {
         let (config, sizes) = (&self.config.vision_config, self.config.vision_config.sizes()?);
         let (length, eps) = (config.patches(), sizes.eps);
         let textbook = Textbook { sequences: images.len(), length };
@@ -71,9 +132,8 @@ impl Towers<'_> {
         let x = self.sum(&self.sum(&patches, &class)?, &places)?;
         let x = self.norm("vision_model.pre_layrnorm", eps, &x)?;
         let x = self.blocks("vision_model", config.num_hidden_layers, &sizes, x, &sequences)?;
-        let first = sequences.ranges().map(|rows| rows.start as u32).collect();
-        let x = self.norm("vision_model.post_layernorm", eps, &select(self.tape, &x, first)?)?;
-        self.project("visual_projection", &x)
+        let speakers = sequences.ranges().map(|rows| rows.start as u32).collect();
+        Ok(Blocks { x, sequences, speakers })
     }
 
     /// The patches of images, a row of zeros before those of each: (rows, 3 · patch²); and which rows these are (rows, 1).

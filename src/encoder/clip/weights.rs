@@ -21,12 +21,12 @@ pub const LOG_SCALE: &str = "logit_scale";
 const FIRST_LOG_SCALE: f32 = 2.659_26;
 
 /// Whether weight decay applies: not to gains, biases and single vectors, as CLIP has it.
-fn decays(parameter: &Parameter) -> bool {
+pub(super) fn decays(parameter: &Parameter) -> bool {
     !matches!(parameter.role, Role::Norm | Role::Bias | Role::Class)
 }
 
 /// All parameters but for the scale: those that decay first.
-fn ordered(config: &ClipConfig) -> Vec<Parameter> {
+pub(super) fn ordered(config: &ClipConfig) -> Vec<Parameter> {
     let mut ordered = parameters(config);
     ordered.sort_by_key(|parameter| !decays(parameter));
     ordered

@@ -5,13 +5,12 @@
 
 use crate::autograd::Var;
 use crate::error::Result;
-use crate::model::batch::Batch;
+use crate::model::batch::{Batch, Source};
 use crate::model::config::ModelConfig;
 use crate::model::layers::Layers;
 use crate::model::network::{Network, Noise};
 use crate::model::params::Plan;
 use crate::ops::Operand;
-use crate::tensor::FeatureRows;
 
 /// As it is, without anything to train.
 pub struct Clip;
@@ -36,7 +35,7 @@ impl Network for Clip {
 
     fn forward(&self, layers: &Layers, batch: &Batch, _: Option<Noise>) -> Result<Var> {
         let (m, e, pairs) = (&batch.mention, &batch.entity, &batch.pairs);
-        let cosine = |mention: &FeatureRows, entity: &FeatureRows| {
+        let cosine = |mention: &Source, entity: &Source| {
             let (mention, entity) = (layers.features(mention)?, layers.features(entity)?);
             layers.cosine(pairs, Operand::Item, &mention, &entity)
         };
@@ -65,7 +64,7 @@ impl Network for ClipProjected {
 
     fn forward(&self, layers: &Layers, batch: &Batch, noise: Option<Noise>) -> Result<Var> {
         let (m, e, pairs) = (&batch.mention, &batch.entity, &batch.pairs);
-        let cosine = |name: &str, [mention, entity]: [&FeatureRows; 2], stream: u32| {
+        let cosine = |name: &str, [mention, entity]: [&Source; 2], stream: u32| {
             let mention = layers.linear_of(name, mention, None, (noise, stream))?;
             let entity = layers.linear_of(name, entity, None, (noise, stream + 1))?;
             layers.cosine(pairs, Operand::Item, &mention, &entity)

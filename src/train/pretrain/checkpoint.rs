@@ -83,7 +83,7 @@ impl State {
         let here = self.to(None)?;
         let place = format!("epoch {}, step {}", self.progress.epoch + 1, self.progress.step);
         let mut writer = Writer::default();
-        add_state(&mut writer, (&here.parameters, &here.moments), (path, &place))?;
+        add_state(&mut writer, "", (&here.parameters, &here.moments), (path, &place))?;
         writer.sealed_metadata(&Header { identity: identity.clone(), progress: self.progress.clone() })?;
         writer.write(path)
     }
@@ -118,6 +118,6 @@ impl State {
             Ok((name.to_string(), reader.tensor_of(&format!("parameter.{name}"), tensor.shape())?))
         };
         let parameters = like.iter().map(read).collect::<Result<Parameters>>()?;
-        Ok(State { moments: read_moments(&reader, &parameters)?, parameters, progress })
+        Ok(State { moments: read_moments(&reader, "", &parameters)?, parameters, progress })
     }
 }

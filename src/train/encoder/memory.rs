@@ -1,0 +1,170 @@
+//! What training an encoder along needs of memory, before any of it is taken.
+
+use super::{EncoderRun, EncoderSettings};
+use crate::bytes::Bytes;
+use crate::data::Sample;
+use crate::device::Gpu;
+use crate::device::cpu::available_memory;
+use crate::encoder::clip::{ClipConfig, Tuning, weights};
+use crate::error::{Error, Result};
+use crate::train::Needs;
+
+/// Bytes of a weight, and what a trained one takes more: its gradient, two moments.
+const WEIGHT: u64 = 4;
+const TRAINED: u64 = 12;
+
+/// Bytes that a step keeps of a token or a patch in a block of these sizes, at least: inputs of its layers and normalized rows.
+fn kept(width: usize, inner: usize) -> u64 {
+    4 * (8 * width + inner) as u64
+}
+
+/// Bytes of an encoder's weights and of what training them takes.
+fn weights_of(config: &ClipConfig, tuning: &Tuning) -> u64 {
+    let trained = tuning.count(config);
+    let adapters = if tuning.lora_rank > 0 { trained } else { 0 };
+    let all = weights::count(config).saturating_add(adapters);
+    all.saturating_mul(WEIGHT).saturating_add(trained.saturating_mul(TRAINED))
+}
+
+/// Fails if the weights alone exceed the free memory.
+pub(super) fn expect_room(config: &ClipConfig, tuning: &Tuning) -> Result<()> {
+    let needed = weights_of(config, tuning);
+    match available_memory().filter(|&free| needed > free as u64) {
+        None => Ok(()),
+        Some(free) => Err(Error::invalid(format!(
+            "training the encoder needs {} at least for its weights and AdamW, of the host's memory {} are free; raise \
+             encoder.freeze_layers, or set encoder.lora_rank",
+            Bytes(needed),
+            Bytes::of(free)
+        ))),
+    }
+}
+
+/// What a batch is made of: distinct texts and images that are read.
+#[derive(Clone, Copy, Debug)]
+struct Load {
+    texts: u64,
+    tokens: u64,
+    images: u64,
+}
+
+/// Bytes that a step on this batch keeps of the blocks that are trained, at least: of all, or of a chunk, and the features of
+/// all.
+fn activations(config: &ClipConfig, load: Load, freeze_layers: usize, chunk: usize) -> u64 {
+    let (text, vision) = (&config.text_config, &config.vision_config);
+    let tower = |width: usize, inner: usize, layers: usize, rows: u64| {
+        kept(width, inner).saturating_mul(layers.saturating_sub(freeze_layers) as u64).saturating_mul(rows)
+    };
+    let patches = load.images.saturating_mul(vision.patches() as u64);
+    let texts = tower(text.hidden_size, text.intermediate_size, text.num_hidden_layers, load.tokens);
+    let images = tower(vision.hidden_size, vision.intermediate_size, vision.num_hidden_layers, patches);
+    let all = texts.saturating_add(images);
+    if chunk == 0 {
+        return all;
+    }
+    // Of a chunk as large as they are in the mean.
+    let share = |items: u64| (chunk as f64 / items.max(1) as f64).min(1.0);
+    let one = (share(load.texts) * texts as f64).max(share(load.images) * images as f64) as u64;
+    let features = load.tokens.saturating_mul(text.hidden_size as u64);
+    let features = features.saturating_add(patches.saturating_mul(vision.hidden_size as u64));
+    one.saturating_add(features.saturating_mul(4)).min(all)
+}
+
+/// What to change so that what is needed at least, on a batch of so many mentions, is no more than what is free.
+fn what_may_fit(
+    config: &ClipConfig,
+    settings: &EncoderSettings,
+    (needs, free): (Needs, u64),
+    (load, mentions): (Load, usize),
+) -> String {
+    let EncoderSettings { freeze_layers, chunk, .. } = *settings;
+    let Some(left) = free.checked_sub(needs.model) else {
+        return "raise encoder.freeze_layers or set encoder.lora_rank, so that AdamW needs less".to_string();
+    };
+    // What is not the encoder's.
+    let other = needs.step.saturating_sub(activations(config, load, freeze_layers, chunk));
+    let fits = |freeze: usize, chunk: usize| other.saturating_add(activations(config, load, freeze, chunk)) <= left;
+    let mut ways = Vec::new();
+    // A step takes less of fewer mentions, in proportion where they have no entities in common.
+    let batch = mentions as u128 * left as u128 / needs.step.max(1) as u128;
+    if batch > 0 {
+        ways.push(format!("train.batch_size = {batch} may"));
+    }
+    let mut smaller = [256, 64, 16, 4, 1].into_iter().filter(|&size| chunk == 0 || size < chunk);
+    if let Some(chunk) = smaller.find(|&chunk| fits(freeze_layers, chunk)) {
+        ways.push(format!("encoder.chunk = {chunk} may"));
+    }
+    let layers = config.text_config.num_hidden_layers.max(config.vision_config.num_hidden_layers);
+    if let Some(freeze) = (freeze_layers + 1..=layers).find(|&freeze| fits(freeze, chunk)) {
+        ways.push(format!("encoder.freeze_layers = {freeze} may"));
+    }
+    match ways.is_empty() {
+        true => "take a smaller encoder".to_string(),
+        false => format!("{} fit", ways.join(", ")),
+    }
+}
+
+impl EncoderRun<'_> {
+    /// The model's needs with those of the encoder, of which a step on these samples is an example. Fails if they exceed what
+    /// is free where it is computed, and says what may fit.
+    pub(in crate::train) fn needs(&self, model: Needs, batch: &[Sample], gpu: Option<&Gpu>) -> Result<Needs> {
+        let inputs = self.inputs.batch(batch)?;
+        let ([texts, images], reads) = (&inputs.distinct, self.model.reads());
+        let ids = if reads.text { self.tokens(texts)? } else { Vec::new() };
+        let load = Load {
+            texts: ids.len() as u64,
+            tokens: ids.iter().map(|ids| ids.len() as u64).sum(),
+            images: if reads.image { images.len() as u64 } else { 0 },
+        };
+        let (config, settings) = (&self.files.config, &self.settings);
+        let step = activations(config, load, settings.freeze_layers, settings.chunk);
+        let weights = weights_of(config, &self.tuning);
+        let needs = Needs { model: model.model.saturating_add(weights), step: model.step.saturating_add(step) };
+        let (free, place) = match gpu {
+            Some(gpu) => (Some(gpu.available()? as u64), "device"),
+            None => (available_memory().map(|free| free as u64), "host"),
+        };
+        let Some(free) = free.filter(|&free| needs.model.saturating_add(needs.step) > free) else { return Ok(needs) };
+        Err(Error::invalid(format!(
+            "training with the encoder needs {} at least, {} for weights and AdamW and {} for a step on {} mentions ({} tokens, \
+             {} images), of the {place}'s memory {} are free; {}",
+            Bytes(needs.model.saturating_add(needs.step)),
+            Bytes(needs.model),
+            Bytes(needs.step),
+            batch.len(),
+            load.tokens,
+            load.images,
+            Bytes(free),
+            what_may_fit(config, settings, (needs, free), (load, batch.len()))
+        )))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_may_fit_is_said_by_its_settings() {
+        let (config, settings) =
+            (ClipConfig { projection_dim: 512, ..ClipConfig::default() }, EncoderSettings::default());
+        let load = Load { texts: 700, tokens: 14_000, images: 700 };
+        let step = activations(&config, load, 0, 0);
+        // Of each patch in each of twelve blocks: eight rows of 768 and one of 3072 values.
+        assert!(step > 700 * 50 * 12 * 4 * (8 * 768 + 3072));
+        let needs = Needs { model: 1_000_000_000, step };
+        let said = |free: u64| what_may_fit(&config, &settings, (needs, free), (load, 64));
+        let half = said(needs.model + step / 2);
+        for says in ["train.batch_size = 32 may", "encoder.chunk = 256 may", "encoder.freeze_layers = 6 may"] {
+            assert!(half.contains(says), "{half}");
+        }
+        let hundredth = said(needs.model + step / 100);
+        assert!(hundredth.contains("encoder.chunk = 1 may") && !hundredth.contains("batch_size"), "{hundredth}");
+        assert!(said(needs.model / 2).contains("encoder.lora_rank"));
+        // With every block frozen nothing is kept of them, and chunks never need more than all at once.
+        assert_eq!(activations(&config, load, 12, 0), 0);
+        assert!(activations(&config, load, 0, 1000) <= step);
+        let endless = Load { texts: u64::MAX, tokens: u64::MAX, images: u64::MAX };
+        assert_eq!(activations(&config, endless, 0, 0), u64::MAX);
+    }
+}

@@ -1,0 +1,233 @@
+//! An encoder that is trained along with a model: features are computed in each step, of the texts and images of its mentions
+//! and entities, and gradients flow back into the encoder.
+
+mod chunks;
+mod config;
+mod features;
+mod memory;
+mod step;
+mod validation;
+
+use std::collections::{HashMap, HashSet};
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use image::{Rgb, RgbImage};
+use rayon::prelude::*;
+
+pub use config::EncoderSettings;
+pub use features::Prepared;
+pub use step::Gradients;
+pub(super) use step::{Rates, step};
+pub(super) use validation::{Candidate, directory};
+
+use super::config::{RunConfig, TrainSettings};
+use crate::data::{Counts, Dataset, EncodeSettings, Inputs, Manifest, Mention, MissingImage, Sample, Tolerance};
+use crate::device::cpu::available_memory;
+use crate::encoder::clip::{ClipFiles, Tuned, Tuning, weights};
+use crate::encoder::{EncoderPaths, Encoders, Precision};
+use crate::error::{Error, Result};
+use crate::model::{Modalities, ModelConfig, Widths};
+use crate::span;
+use crate::tensor::Shards;
+
+/// What a run knows of the encoder that it trains along, but for its weights.
+pub struct EncoderRun<'a> {
+    dataset: &'a Dataset,
+    inputs: Inputs,
+    files: ClipFiles,
+    model: ModelConfig,
+    settings: EncoderSettings,
+    tuning: Tuning,
+    train: TrainSettings,
+    encode: EncodeSettings,
+    tolerance: Tolerance,
+    /// What stands in for a missing image, as the encoder takes it.
+    stand_in: Arc<Vec<f32>>,
+    images: Mutex<Images>,
+    /// Mentions to validate with.
+    valid: Vec<Mention>,
+    /// Weights that training starts from, until it does.
+    start: Option<Tuned>,
+}
+
+/// Images as the encoder takes them.
+struct Images {
+    kept: HashMap<u32, Arc<Vec<f32>>>,
+    /// How many may be kept.
+    most: usize,
+    /// Those that could not be read, which was said.
+    bad: HashSet<u32>,
+}
+
+impl<'a> EncoderRun<'a> {
+    /// Of the CLIP in a Hugging Face directory, on the texts and images of a dataset.
+    pub fn open(folder: &Path, config: &RunConfig, dataset: &'a Dataset, tolerance: Tolerance) -> Result<Self> {
+        let RunConfig { model, encode, train, encoder: settings } = config.clone();
+        settings.check()?;
+        encode.check()?;
+        let files = clip_files(folder)?;
+        let layers = [files.config.text_config.num_hidden_layers, files.config.vision_config.num_hidden_layers];
+        if layers.iter().all(|&layers| settings.freeze_layers > layers) {
+            let (freeze, [text, vision]) = (settings.freeze_layers, layers);
+            return Err(Error::invalid(format!(
+                "encoder: freeze_layers = {freeze}: the towers in {} have {text} and {vision} layers",
+                folder.display()
+            )));
+        }
+        // What a model reads does not depend on widths.
+        let reads = model.with_widths(Widths::default()).reads();
+        let tuning = Tuning {
+            towers: [reads.text, reads.image],
+            freeze_layers: settings.freeze_layers,
+            lora_rank: settings.lora_rank,
+            lora_alpha: settings.lora_alpha,
+            seed: train.seed,
+        };
+        memory::expect_room(&files.config, &tuning)?;
+        let encode = EncodeSettings { precision: encode.precision.or(Some(Precision::F32)), ..encode };
+        let paths = paths(folder, model.modalities);
+        let manifest = encode.manifest(&Encoders::open(&paths, encode.precision.unwrap_or_default())?);
+        let model = model.for_features(&manifest)?;
+        let start = Tuned::new(&files.config, weights::read(&Shards::open(folder)?, &files.config)?, &tuning)?;
+        let stand_in = match &encode.missing_image {
+            MissingImage::White => files.processor.process(RgbImage::from_pixel(224, 224, Rgb([255; 3])))?,
+            MissingImage::File(path) => files.processor.prepare(path, encode.exif_orientation)?,
+            // Of which nothing is read.
+            MissingImage::Zeros => vec![0.0; 3 * files.processor.size().pow(2)],
+        };
+        // A quarter of what is free is left to images.
+        let most = available_memory().map_or(usize::MAX, |free| free / 4) / (size_of::<f32>() * stand_in.len()).max(1);
+        let images = Mutex::new(Images { kept: HashMap::new(), most, bad: HashSet::new() });
+        Ok(EncoderRun {
+            inputs: Inputs::new(dataset, manifest),
+            dataset,
+            files,
+            model,
+            settings,
+            tuning,
+            train,
+            encode,
+            tolerance,
+            stand_in: Arc::new(stand_in),
+            images,
+            valid: Vec::new(),
+            start: Some(start),
+        })
+    }
+
+    /// The model that is trained on its features.
+    pub fn model(&self) -> &ModelConfig {
+        &self.model
+    }
+
+    /// How the encoder is trained.
+    pub fn settings(&self) -> &EncoderSettings {
+        &self.settings
+    }
+
+    /// How features of the encoder that training starts from would be made.
+    pub fn manifest(&self) -> &Manifest {
+        self.inputs.manifest()
+    }
+
+    /// Samples to train on.
+    pub fn train(&mut self, mentions: &[Mention]) -> Result<(Vec<Sample>, Counts)> {
+        self.inputs.samples(mentions, self.train.seed, self.train.gold_missing)
+    }
+
+    /// Samples to validate with.
+    pub fn valid(&mut self, mentions: Vec<Mention>) -> Result<(Vec<Sample>, Counts)> {
+        let samples = self.train(&mentions);
+        self.valid = mentions;
+        samples
+    }
+
+    /// The weights that training starts from, on the host: once.
+    pub fn take_start(&mut self) -> Result<Tuned> {
+        self.start.take().ok_or_else(|| Error::invalid("an encoder starts one run"))
+    }
+
+    /// The texts and images of a batch as the encoder takes them.
+    pub fn prepare(&self, samples: &[Sample]) -> Result<Prepared> {
+        let batch = self.inputs.batch(samples)?;
+        let [texts, images] = &batch.distinct;
+        let [reads_texts, reads_images] = [self.model.reads().text, self.model.reads().image];
+        let ids = if reads_texts { self.tokens(texts)? } else { Vec::new() };
+        let _span = span!("batch of images");
+        let image = |&number: &u32| self.image(number);
+        let pixels = if reads_images { images.par_iter().map(image).collect::<Result<_>>()? } else { Vec::new() };
+        Ok(Prepared { batch, ids, pixels })
+    }
+
+    fn tokens(&self, texts: &[u32]) -> Result<Vec<Vec<u32>>> {
+        let _span = span!("tokens");
+        let texts: Vec<&str> = texts.iter().map(|&number| self.inputs.text(number)).collect();
+        self.files.tokens_at_most(&texts, self.encode.max_tokens)
+    }
+
+    /// An image, or what stands in for it; `None` where that is features of zero.
+    fn image(&self, number: u32) -> Result<Option<Arc<Vec<f32>>>> {
+        let stand_in = (self.encode.missing_image != MissingImage::Zeros).then(|| self.stand_in.clone());
+        let images = || self.images.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(name) = self.inputs.image(number) else { return Ok(stand_in) };
+        {
+            let images = images();
+            if let Some(kept) = images.kept.get(&number) {
+                return Ok(Some(kept.clone()));
+            }
+            if images.bad.contains(&number) {
+                return Ok(stand_in);
+            }
+        }
+        let prepared = self.files.processor.prepare(&self.inputs.root().join(name), self.encode.exif_orientation);
+        let mut images = images();
+        match prepared {
+            Ok(pixels) => {
+                let pixels = Arc::new(pixels);
+                if images.kept.len() < images.most {
+                    images.kept.insert(number, pixels.clone());
+                }
+                Ok(Some(pixels))
+            }
+            Err(error) if self.tolerance == Tolerance::Skip && error.concerns_input() => {
+                tracing::warn!("{error}; what stands in for missing images is taken instead");
+                images.bad.insert(number);
+                Ok(stand_in)
+            }
+            Err(error) => Err(error),
+        }
+    }
+}
+
+/// The directories of the encoders of the modalities that are read.
+fn paths(folder: &Path, modalities: Modalities) -> EncoderPaths {
+    let both = EncoderPaths::from(folder);
+    match modalities {
+        Modalities::Both => both,
+        Modalities::Text => EncoderPaths { image: None, ..both },
+        Modalities::Image => EncoderPaths { text: None, ..both },
+    }
+}
+
+/// The files of a CLIP; says what there is if not one.
+fn clip_files(folder: &Path) -> Result<ClipFiles> {
+    let refuse = |what: &str| {
+        let reason = format!("{what}: --train-encoder takes the Hugging Face directory of a CLIP");
+        Err(Error::file(folder, reason))
+    };
+    if Manifest::exists(folder) {
+        return refuse("is a feature store, which frozen encoders made (--features trains on it)");
+    }
+    match (folder.join("config.json").exists(), folder.join("open_clip_config.json").exists()) {
+        (true, _) => {}
+        (false, true) => return refuse("is a directory of OpenCLIP's, whose layers have other names"),
+        (false, false) => return refuse("has no config.json"),
+    }
+    ClipFiles::read(folder).map_err(|error| match crate::encoder::clip::ClipConfig::read(folder) {
+        Ok(_) => error,
+        Err(error) => error.advising(
+            "--train-encoder trains encoders of the CLIP kind; features of others are of a store (fissfuse encode, --features)",
+        ),
+    })
+}
