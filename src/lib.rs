@@ -13,6 +13,7 @@ mod fields;
 pub mod files;
 mod foreign;
 mod guard;
+mod http;
 pub mod interrupt;
 pub mod kar;
 pub mod llama;
