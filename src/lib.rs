@@ -25,6 +25,7 @@ pub mod profile;
 pub mod provenance;
 pub mod random;
 pub mod report;
+pub mod search;
 pub mod settings;
 pub mod shard;
 pub mod template;

@@ -1,0 +1,383 @@
+//! A collection of a Milvus server, by its own protocol (gRPC).
+//!
+//! The row with `entity` i holds the vector of entity number i, in an HNSW index by inner products. The collection's property
+//! `fissfuse` is a [`Mark`]: it is written when the collection is made, and once more when all rows are in it.
+
+use std::collections::HashMap;
+use std::future::Future;
+use std::sync::Arc;
+
+use milvus::v2::prelude::{
+    AlterCollectionPropertiesRequest, ClientV2, CollectionSchema, ConnectConfig, ConsistencyLevel,
+    CreateCollectionRequest, CreateIndexRequest, DataType, DescribeCollectionRequest, DropCollectionRequest,
+    Error as MilvusError, FieldData, FieldSchema, FlushRequest, HasCollectionRequest, Ids, IndexParam, IndexType,
+    InsertRequest, LoadCollectionRequest, MetricType, QueryRequest, RetryConfig, SearchRequest, SearchVectors,
+    TelemetryConfig,
+};
+use tokio::runtime::{Builder, Runtime};
+
+use super::engine::{Filling, Progress};
+use super::seal::Mark;
+use super::{Access, Candidates, Collection, Found, Seal, rows_of};
+use crate::error::{Error, Result};
+use crate::printable::excerpt;
+
+/// Of the collection's fields, and of the property that holds the mark.
+const ENTITY: &str = "entity";
+const VECTOR: &str = "vector";
+const PROPERTY: &str = "fissfuse";
+
+/// Numbers that go into one request, at most: 4 MB, a sixteenth of what a server takes by default.
+const NUMBERS: usize = 1_000_000;
+
+/// Queries that go into one request, at most.
+const TOGETHER: usize = 64;
+
+/// Attempts at a call that can be repeated.
+const ATTEMPTS: u32 = 3;
+
+/// Times the longest time of a call that all attempts at one may take, and all calls until an index is made or loaded: with 30
+/// seconds, six hours.
+const QUICK: u32 = ATTEMPTS;
+const LONG: u32 = 720;
+
+struct Client {
+    /// One thread of its own: the connection is kept up between calls.
+    runtime: Runtime,
+    client: ClientV2,
+    collection: Collection,
+    access: Access,
+}
+
+/// What is in the place of a collection.
+enum There {
+    Nothing,
+    Ours(Mark),
+    Foreign,
+}
+
+/// A result of the server's library.
+type Said<T> = std::result::Result<T, MilvusError>;
+
+impl Client {
+    /// Connects. Fails if the server is down or does not know the key.
+    fn new(collection: &Collection, access: &Access) -> Result<Client> {
+        let shown = format!("Milvus at {}", collection.url());
+        let fail = |reason: String| Error::device(&shown, "connecting", reason);
+        let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build();
+        let runtime = runtime.map_err(|e| fail(format!("cannot start a thread: {e}")))?;
+        let mut config = ConnectConfig::new()
+            .uri(collection.url())
+            .secure(collection.secure)
+            .connect_timeout(access.timeout)
+            .rpc_timeout(access.timeout)
+            .retry(RetryConfig::new().max_attempts(ATTEMPTS).max_retry_timeout(access.timeout))
+            .telemetry(TelemetryConfig::new().enabled(false));
+        if let Some(key) = &access.key {
+            config.set_token(key);
+        }
+        if let Some(path) = &access.authorities {
+            let path = path.to_str().ok_or_else(|| fail("--ca-file has a name that is not UTF-8".into()))?;
+            config.set_ca_certificate(path);
+        }
+        let client = run(&runtime, access, QUICK, ClientV2::new(&config)).map_err(fail)?;
+        Ok(Client { runtime, client, collection: collection.clone(), access: access.clone() })
+    }
+
+    fn name(&self) -> &str {
+        &self.collection.name
+    }
+
+    /// The collection and its server, for messages.
+    fn shown(&self) -> String {
+        format!("collection `{}` of Milvus at {}", self.collection.name, self.collection.url())
+    }
+
+    fn error(&self, doing: &str, reason: impl Into<String>) -> Error {
+        Error::device(self.shown(), doing, reason)
+    }
+
+    /// The result of a call.
+    fn call<T>(&self, doing: &str, call: impl Future<Output = Said<T>>) -> Result<T> {
+        run(&self.runtime, &self.access, QUICK, call).map_err(|reason| self.error(doing, reason))
+    }
+
+    /// The same of one that asks again and again until the server has done what takes long.
+    fn call_long<T>(&self, doing: &str, call: impl Future<Output = Said<T>>) -> Result<T> {
+        run(&self.runtime, &self.access, LONG, call).map_err(|reason| self.error(doing, reason))
+    }
+
+    /// What is there.
+    fn look(&self) -> Result<There> {
+        let there = self.call("looking at it", async {
+            let has = HasCollectionRequest::builder().collection_name(self.name()).build()?;
+            if !self.client.has_collection(has).await?.exists() {
+                return Ok(None);
+            }
+            let describe = DescribeCollectionRequest::builder().collection_name(self.name()).build()?;
+            self.client.describe_collection(describe).await.map(Some)
+        })?;
+        let Some(there) = there else { return Ok(There::Nothing) };
+        let mark = there.description().get_properties().get(PROPERTY).and_then(|mark| serde_json::from_str(mark).ok());
+        Ok(mark.map_or(There::Foreign, There::Ours))
+    }
+
+    fn drop(&self) -> Result<()> {
+        self.call("deleting it", async {
+            self.client.drop_collection(DropCollectionRequest::builder().collection_name(self.name()).build()?).await
+        })
+    }
+
+    fn mark(&self, doing: &str, mark: &Mark) -> Result<()> {
+        let mark = serde_json::to_string(mark).map_err(|e| self.error(doing, e.to_string()))?;
+        self.call(doing, async {
+            let properties = HashMap::from([(PROPERTY.to_string(), mark)]);
+            let request = AlterCollectionPropertiesRequest::builder().collection_name(self.name());
+            self.client.alter_collection_properties(request.properties(properties).build()?).await
+        })
+    }
+
+    fn create(&self, seal: &Seal) -> Result<()> {
+        self.call("creating it", async {
+            let entity = FieldSchema::new().name(ENTITY).data_type(DataType::Int64).primary_key(true);
+            let vector = FieldSchema::new().name(VECTOR).data_type(DataType::FloatVector).dimension(seal.width as u32);
+            let schema = CollectionSchema::new().add_field(entity).add_field(vector);
+            let request = CreateCollectionRequest::builder().collection_name(self.name()).schema(schema);
+            self.client.create_collection(request.consistency_level(ConsistencyLevel::Strong).build()?).await
+        })
+    }
+
+    fn insert(&self, first: usize, vectors: &[f32], width: usize) -> Result<()> {
+        let rows: Vec<Vec<f32>> = vectors.chunks_exact(width).map(<[f32]>::to_vec).collect();
+        let entities = (first..first + rows.len()).map(|entity| entity as i64).collect();
+        let columns = vec![FieldData::int64(ENTITY, entities), FieldData::float_vector(VECTOR, rows)];
+        self.call(&format!("adding rows from number {first} on"), async {
+            self.client.insert(InsertRequest::builder().collection_name(self.name()).columns(columns).build()?).await
+        })?;
+        Ok(())
+    }
+
+    /// Makes the index, and has it loaded for searches.
+    fn index(&self) -> Result<()> {
+        self.call_long("making its index", async {
+            let flush = FlushRequest::builder().collection_names([self.name()]).build()?;
+            self.client.flush(flush).await?;
+            let parameters =
+                [("M", "16"), ("efConstruction", "200")].map(|(name, value)| (name.to_string(), value.to_string()));
+            let index = IndexParam::new().field_name(VECTOR).index_type(IndexType::Hnsw).metric_type(MetricType::Ip);
+            let index = index.extra_params(HashMap::from(parameters));
+            let request =
+                CreateIndexRequest::builder().collection_name(self.name()).index_params(vec![index]).build()?;
+            self.client.create_index(request).await
+        })?;
+        self.load()
+    }
+
+    fn load(&self) -> Result<()> {
+        self.call_long("loading it", async {
+            self.client.load_collection(LoadCollectionRequest::builder().collection_name(self.name()).build()?).await
+        })
+    }
+
+    /// Rows of the loaded collection.
+    fn count(&self) -> Result<usize> {
+        let count = self.call("counting its rows", async {
+            let request = QueryRequest::builder().collection_name(self.name()).output_fields(["count(*)"]);
+            let answer = self.client.query(request.consistency_level(ConsistencyLevel::Strong).build()?).await?;
+            Ok(answer.results().rows()?.next().and_then(|row| row.get_i64("count(*)").ok()))
+        })?;
+        let count = count.and_then(|count| usize::try_from(count).ok());
+        count.ok_or_else(|| self.error("counting its rows", "the server gives no count"))
+    }
+}
+
+/// Runs a call with its deadline; what went wrong and what to do, if something did.
+fn run<T>(
+    runtime: &Runtime,
+    access: &Access,
+    times: u32,
+    call: impl Future<Output = Said<T>>,
+) -> std::result::Result<T, String> {
+    // The library repeats some calls: this is the end of all of them.
+    let deadline = access.timeout.saturating_mul(times);
+    match runtime.block_on(async { tokio::time::timeout(deadline, call).await }) {
+        Ok(Ok(answer)) => Ok(answer),
+        Ok(Err(error)) => Err(advised(&error, access)),
+        Err(_) => Err(slow(access)),
+    }
+}
+
+fn slow(access: &Access) -> String {
+    let seconds = access.timeout.as_secs_f64();
+    format!("no answer within {seconds} s; is the server overloaded? --database-timeout gives it longer")
+}
+
+/// What the server or its library says, and what to do.
+fn advised(error: &MilvusError, access: &Access) -> String {
+    let mut told = error.to_string();
+    if let Some(key) = access.key.as_ref().filter(|key| key.len() >= 4) {
+        told = told.replace(key.as_str(), "***");
+    }
+    let told = excerpt(&told);
+    let says = |words: &[&str]| words.iter().any(|word| told.to_lowercase().contains(word));
+    if matches!(error, MilvusError::Timeout(_)) || says(&["deadline", "timeout expired", "timed out"]) {
+        return format!("{told}: {}", slow(access));
+    }
+    if says(&["transport error", "connection refused", "error trying to connect", "unavailable", "not ready"]) {
+        return format!(
+            "no answer: {told}; is the server running, and is this its address (gRPC, port 19530 by default)?"
+        );
+    }
+    if says(&["unauthenticated", "auth check failure", "permission"]) {
+        return format!("{told}; give its token by MILVUS_TOKEN, or name another variable");
+    }
+    if says(&["quota", "no space", "disk", "memory limit", "insufficient memory", "out of memory"]) {
+        return format!("{told}; free disk or memory there, then run this again");
+    }
+    told
+}
+
+/// As [`super::fill`].
+pub fn fill(collection: &Collection, seal: &Seal, access: &Access, replace: bool) -> Result<Option<Box<dyn Filling>>> {
+    let client = Client::new(collection, access)?;
+    match client.look()? {
+        There::Nothing => {}
+        There::Foreign => return Err(client.error("filling it", super::seal::FOREIGN)),
+        There::Ours(mark) => {
+            if mark.is_in_the_way(seal, replace).map_err(|reason| client.error("filling it", reason))? {
+                client.drop()?;
+            } else {
+                client.load()?;
+                if client.count()? == seal.count {
+                    return Ok(None);
+                }
+                client.drop()?;
+            }
+        }
+    }
+    client.create(seal)?;
+    let filling = MilvusFilling { client, progress: Progress { seal: seal.clone(), added: 0 }, done: false };
+    filling.client.mark("marking it", &Mark::new(seal, false))?;
+    Ok(Some(Box::new(filling)))
+}
+
+/// As [`super::open`].
+pub fn open(collection: &Collection, seal: &Seal, access: &Access) -> Result<Arc<dyn Candidates>> {
+    let client = Client::new(collection, access)?;
+    let refuse = |reason: String| Err(client.error("opening it", reason));
+    match client.look()? {
+        There::Nothing => refuse(super::seal::ABSENT.into()),
+        There::Foreign => refuse(super::seal::FOREIGN.into()),
+        There::Ours(mark) => {
+            mark.expect(seal).map_err(|reason| client.error("opening it", reason))?;
+            client.load()?;
+            match client.count()? {
+                count if count == seal.count => Ok(Arc::new(Milvus { client, seal: seal.clone() })),
+                count => refuse(seal.miscounted(count)),
+            }
+        }
+    }
+}
+
+struct MilvusFilling {
+    client: Client,
+    progress: Progress,
+    done: bool,
+}
+
+impl Filling for MilvusFilling {
+    fn add(&mut self, vectors: &[f32]) -> Result<()> {
+        let (first, width) = (self.progress.add(vectors)?, self.progress.seal.width);
+        let rows = (NUMBERS / width).max(1);
+        for (chunk, at) in vectors.chunks(rows * width).zip((first..).step_by(rows)) {
+            self.client.insert(at, chunk, width)?;
+        }
+        Ok(())
+    }
+
+    fn finish(mut self: Box<Self>) -> Result<()> {
+        self.progress.expect_all()?;
+        self.client.index()?;
+        let (count, seal) = (self.client.count()?, &self.progress.seal);
+        if count != seal.count {
+            return Err(self.client.error("filling it", format!("the server counts {count} rows of {}", seal.count)));
+        }
+        self.client.mark("marking it as whole", &Mark::new(seal, true))?;
+        self.done = true;
+        Ok(())
+    }
+}
+
+impl Drop for MilvusFilling {
+    fn drop(&mut self) {
+        // Where the server is gone, the mark tells that it is half full.
+        if !self.done
+            && let Err(error) = self.client.drop()
+        {
+            tracing::warn!("{error}: it stays half full, and nothing reads it");
+        }
+    }
+}
+
+/// An opened collection.
+struct Milvus {
+    client: Client,
+    seal: Seal,
+}
+
+impl std::fmt::Debug for Milvus {
+    fn fmt(&self, out: &mut std::fmt::Formatter) -> std::fmt::Result {
+        out.write_str(&self.name())
+    }
+}
+
+impl Candidates for Milvus {
+    fn name(&self) -> String {
+        self.client.shown()
+    }
+
+    fn width(&self) -> usize {
+        self.seal.width
+    }
+
+    fn len(&self) -> usize {
+        self.seal.count
+    }
+
+    fn top_k(&self, queries: &[f32], k: usize) -> Result<Vec<Vec<Found>>> {
+        rows_of(queries, self.seal.width)?;
+        let mut all = Vec::new();
+        for queries in queries.chunks(TOGETHER * self.seal.width) {
+            all.extend(self.ask(queries, k)?);
+        }
+        Ok(all)
+    }
+}
+
+impl Milvus {
+    fn ask(&self, queries: &[f32], k: usize) -> Result<Vec<Vec<Found>>> {
+        let doing = "searching it";
+        let vectors: Vec<Vec<f32>> = queries.chunks_exact(self.seal.width).map(<[f32]>::to_vec).collect();
+        let asked = vectors.len();
+        let breadth = HashMap::from([("ef".to_string(), self.client.access.breadth_of(k).to_string())]);
+        let answer = self.client.call(doing, async {
+            let request = SearchRequest::builder().collection_name(self.client.name()).vector_field(VECTOR);
+            let request = request.vectors(SearchVectors::Float(vectors)).limit(k as i64).metric_type(MetricType::Ip);
+            self.client.client.search(request.extra_params(breadth).build()?).await
+        })?;
+        let results = answer.results().get_results();
+        if results.len() != asked {
+            return Err(self.client.error(doing, format!("{} answers to {asked} queries", results.len())));
+        }
+        let found = results.iter().map(|result| {
+            let Ids::Int64(ids) = result.get_ids() else {
+                return Err("it answers with names instead of numbers".into());
+            };
+            let found = ids.iter().zip(result.get_scores());
+            // What is no number of an entity is refused below.
+            let found = found.map(|(&id, &product)| Found { number: u32::try_from(id).unwrap_or(u32::MAX), product });
+            Found::checked(found.collect(), self.seal.count)
+        });
+        found.map(|found| found.map_err(|reason: String| self.client.error(doing, reason))).collect()
+    }
+}
