@@ -518,7 +518,10 @@ mod milvus {
         let address = silent.local_addr().unwrap();
         let place: &'static str = format!("milvus://{address}/kb").leak();
         let quick = |args: Vec<&'static str>| [&args[..], &["--database-timeout", "1"]].concat();
-        refuse(&quick(push(world, place)), &[&format!("Milvus at http://{address}")]);
+        refuse(
+            &quick(push(world, place)),
+            &[&format!("Milvus at http://{address}: connecting"), "no answer within 1 s"],
+        );
         drop(silent);
         refuse(&quick(push(world, place)), &["is the server running"]);
         refuse(&quick(eval(world, "never", place, "3")), &["is the server running"]);

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use fissfuse::data::Dataset;
-use fissfuse::search::{Access, Location, Seal};
+use fissfuse::search::{self, Access, Location, Seal, Source};
 
 use super::common::at_least_one;
 use super::shard;
@@ -31,6 +31,15 @@ pub struct DatabaseArgs {
 }
 
 impl DatabaseArgs {
+    /// What is in this place: opened, if it holds vectors, which have to have this seal.
+    pub fn source(&self, location: &Location, seal: impl FnOnce() -> anyhow::Result<Seal>) -> anyhow::Result<Source> {
+        Ok(match location {
+            Location::Scan => Source::Scan,
+            Location::ScanInt8 => Source::ScanInt8,
+            held => Source::Held(search::open(held, &seal()?, &self.access(held))?),
+        })
+    }
+
     /// How this one is reached.
     pub fn access(&self, location: &Location) -> Access {
         let (variable, secure) = match location {

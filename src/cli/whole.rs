@@ -4,9 +4,9 @@ use std::path::Path;
 
 use clap::builder::RangedU64ValueParser;
 use fissfuse::data::{Batcher, Dataset};
-use fissfuse::eval::{FirstStage, FusionVectors, Keeping, ShortlistSettings, Source};
+use fissfuse::eval::{FirstStage, FusionVectors, Keeping, ShortlistSettings};
 use fissfuse::model::Model;
-use fissfuse::search::{self, Location};
+use fissfuse::search::Location;
 
 use super::common::at_least_one;
 use super::database::{self, DatabaseArgs, location};
@@ -64,15 +64,11 @@ impl WholeKbArgs {
         trained: &Model,
     ) -> anyhow::Result<Option<FirstStage>> {
         let Some(settings) = self.first_stage(seed) else { return Ok(None) };
-        let source = match &self.candidates_from {
-            Location::Scan => Source::Scan,
-            Location::ScanInt8 => Source::ScanInt8,
-            held => {
-                let width = FusionVectors::new((trained, None), batcher, dataset.entities().len())?.width();
-                let seal = database::seal(dataset, features, model, width)?;
-                Source::Held(search::open(held, &seal, &self.database.access(held))?)
-            }
+        let seal = || {
+            let width = FusionVectors::new((trained, None), batcher, dataset.entities().len())?.width();
+            database::seal(dataset, features, model, width)
         };
+        let source = self.database.source(&self.candidates_from, seal)?;
         Ok(Some(FirstStage { settings, source }))
     }
 

@@ -15,19 +15,7 @@ use crate::data::Item;
 use crate::error::{Error, Result};
 use crate::model::{PreparedMention, PreparedSide, mean_over_scores};
 use crate::random::{Purpose, generator};
-use crate::search::{Candidates, Flat, Found, Int8Builder, Top};
-
-/// What finds the entities of a list.
-#[derive(Clone, Debug, Default)]
-pub enum Source {
-    /// A scan of all vectors in f32, which are collected for it.
-    #[default]
-    Scan,
-    /// A scan of all vectors in 8-bit integers, for which they are collected.
-    ScanInt8,
-    /// Something that holds the vectors of this model and this knowledge base, in the entities' order.
-    Held(Arc<dyn Candidates>),
-}
+use crate::search::{Candidates, Collector, Flat, Found, Source, Top};
 
 /// A first stage: its settings, and what it asks.
 #[derive(Clone, Debug)]
@@ -112,7 +100,7 @@ impl Shortlist {
             expect_all(held.as_ref(), count, width)?;
         }
         let kinds = entities.model().config().scores().len();
-        let mut collected = Collected::new(source, count, width);
+        let mut collected = Collector::new(source, count, width);
         let mut best: Vec<Best> = sample.iter().map(|_| Best::new(1)).collect();
         let mut nearest: Vec<Top> = sample.iter().map(|_| Top::new(length)).collect();
         let mentions = Mentions::Prepared(sample.clone());
@@ -121,7 +109,7 @@ impl Shortlist {
             entities.prepare(block, bar)?;
             let of_block = entities.fused(block)?;
             collected.add(&of_block)?;
-            if !matches!(collected, Collected::Flat(_)) {
+            if !collected.is_exact() {
                 let tops = nearest.iter_mut().zip(queries.chunks_exact(width));
                 tops.for_each(|(top, query)| top.add(block[0], &Flat::products(&of_block, query)));
             }
@@ -131,12 +119,8 @@ impl Shortlist {
                 best.add(block, &mean_over_scores(scores, kinds), scores, |i| block[i]);
             }
         }
-        let exact = (!matches!(collected, Collected::Flat(_))).then_some(nearest);
-        let candidates: Arc<dyn Candidates> = match collected {
-            Collected::Flat(vectors) => Arc::new(Flat::new(vectors, width)?),
-            Collected::Int8(builder) => Arc::new(builder.finish()?),
-            Collected::Held(held) => held,
-        };
+        let exact = (!collected.is_exact()).then_some(nearest);
+        let candidates = collected.finish()?;
         let list = Shortlist { candidates, length };
         let lists = list.found(&queries)?;
         let holds = |(list, best): (&Vec<Found>, Best)| {
@@ -200,33 +184,6 @@ impl Shortlist {
                 recall.mentions
             ))),
         }
-    }
-}
-
-/// The vectors of all entities, on their way to what finds the nearest of them.
-enum Collected {
-    Flat(Vec<f32>),
-    Int8(Int8Builder),
-    /// It has them already.
-    Held(Arc<dyn Candidates>),
-}
-
-impl Collected {
-    fn new(source: &Source, count: usize, width: usize) -> Collected {
-        match source {
-            Source::Scan => Collected::Flat(Vec::with_capacity(count * width)),
-            Source::ScanInt8 => Collected::Int8(Int8Builder::new(width)),
-            Source::Held(held) => Collected::Held(held.clone()),
-        }
-    }
-
-    fn add(&mut self, vectors: &[f32]) -> Result<()> {
-        match self {
-            Collected::Flat(all) => all.extend(vectors),
-            Collected::Int8(builder) => builder.add(vectors)?,
-            Collected::Held(_) => {}
-        }
-        Ok(())
     }
 }
 

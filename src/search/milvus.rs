@@ -5,6 +5,8 @@
 
 use std::collections::HashMap;
 use std::future::Future;
+use std::io;
+use std::net::{TcpStream, ToSocketAddrs};
 use std::sync::Arc;
 
 use milvus::v2::prelude::{
@@ -64,6 +66,7 @@ impl Client {
     fn new(collection: &Collection, access: &Access) -> Result<Client> {
         let shown = format!("Milvus at {}", collection.url());
         let fail = |reason: String| Error::device(&shown, "connecting", reason);
+        reach(collection, access).map_err(|e| fail(format!("no answer: {e}; {DOWN}")))?;
         let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build();
         let runtime = runtime.map_err(|e| fail(format!("cannot start a thread: {e}")))?;
         let mut config = ConnectConfig::new()
@@ -166,9 +169,9 @@ impl Client {
                 [("M", "16"), ("efConstruction", "200")].map(|(name, value)| (name.to_string(), value.to_string()));
             let index = IndexParam::new().field_name(VECTOR).index_type(IndexType::Hnsw).metric_type(MetricType::Ip);
             let index = index.extra_params(HashMap::from(parameters));
-            let request =
-                CreateIndexRequest::builder().collection_name(self.name()).index_params(vec![index]).build()?;
-            self.client.create_index(request).await
+            let request = CreateIndexRequest::builder().collection_name(self.name()).index_params(vec![index]);
+            // Loading waits until it is made; Milvus Lite knows no other way to wait.
+            self.client.create_index(request.sync(false).build()?).await
         })?;
         self.load()
     }
@@ -189,6 +192,20 @@ impl Client {
         let count = count.and_then(|count| usize::try_from(count).ok());
         count.ok_or_else(|| self.error("counting its rows", "the server gives no count"))
     }
+}
+
+const DOWN: &str = "is the server running, and is this its address (gRPC, port 19530 by default)?";
+
+/// Fails at once if nobody listens there: the library would try again until the time is over.
+fn reach(collection: &Collection, access: &Access) -> io::Result<()> {
+    let mut refused = io::Error::from(io::ErrorKind::AddrNotAvailable);
+    for address in collection.host.to_socket_addrs()? {
+        match TcpStream::connect_timeout(&address, access.timeout) {
+            Ok(_) => return Ok(()),
+            Err(error) => refused = error,
+        }
+    }
+    Err(refused)
 }
 
 /// Runs a call with its deadline; what went wrong and what to do, if something did.

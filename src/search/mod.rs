@@ -9,6 +9,7 @@ mod location;
 mod milvus;
 mod qdrant;
 mod seal;
+mod source;
 mod top;
 #[cfg(feature = "usearch")]
 mod usearch;
@@ -18,6 +19,7 @@ pub use flat::Flat;
 pub use int8::{Int8, Int8Builder};
 pub use location::{Collection, Location};
 pub use seal::Seal;
+pub use source::{Collector, Source};
 pub use top::{Found, Top};
 
 use crate::error::{Error, Result};

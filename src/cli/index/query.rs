@@ -1,7 +1,6 @@
 //! `fissfuse index query`
 
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::ensure;
@@ -9,7 +8,7 @@ use fissfuse::data::{Item, Skipped, Split};
 use fissfuse::eval::{FusionVectors, share_of};
 use fissfuse::files;
 use fissfuse::random::{Purpose, generator};
-use fissfuse::search::{self, Candidates, Flat, Found, Int8Builder, Location, Top};
+use fissfuse::search::{Candidates, Collector, Flat, Found, Location, Top};
 use fissfuse::train::TrainedModel;
 use rand::seq::index;
 use serde_json::json;
@@ -100,36 +99,19 @@ pub fn run(args: QueryArgs) -> anyhow::Result<()> {
         args.recall_mentions.min(mentions.len()),
     )
     .into_vec();
-    let held: Option<Arc<dyn Candidates>> = match &args.from {
-        Location::Scan | Location::ScanInt8 => None,
-        held => {
-            let seal = database::seal(&dataset, &args.features, &args.model, width)?;
-            Some(search::open(held, &seal, &args.database.access(held))?)
-        }
-    };
+    let seal = || database::seal(&dataset, &args.features, &args.model, width);
+    let mut collected = Collector::new(&args.database.source(&args.from, seal)?, entities, width);
     let mut nearest = vec![Top::new(args.top); sample.len()];
-    let (mut all, mut codes) = (Vec::new(), Int8Builder::new(width));
     let bar = progress("entities");
-    vectors.of_entities(
-        |first, vectors| {
-            for (top, &at) in nearest.iter_mut().zip(&sample) {
-                top.add(first, &Flat::products(vectors, &queries[at * width..][..width]));
-            }
-            match args.from {
-                Location::Scan => all.extend(vectors),
-                Location::ScanInt8 => codes.add(vectors)?,
-                _ => {}
-            }
-            Ok(())
-        },
-        &bar,
-    )?;
-    bar.finish_and_clear();
-    let held: Arc<dyn Candidates> = match (held, &args.from) {
-        (Some(held), _) => held,
-        (None, Location::ScanInt8) => Arc::new(codes.finish()?),
-        (None, _) => Arc::new(Flat::new(all, width)?),
+    let each = |first: u32, vectors: &[f32]| {
+        for (top, &at) in nearest.iter_mut().zip(&sample) {
+            top.add(first, &Flat::products(vectors, &queries[at * width..][..width]));
+        }
+        collected.add(vectors)
     };
+    vectors.of_entities(each, &bar)?;
+    bar.finish_and_clear();
+    let held = collected.finish()?;
     let (start, mut found) = (Instant::now(), Vec::with_capacity(mentions.len()));
     for queries in queries.chunks(TOGETHER * width) {
         found.extend(held.top_k(queries, args.top)?);
