@@ -451,11 +451,15 @@ mod milvus {
         _folder: tempfile::TempDir,
     }
 
+    /// Where scripts/milvus-lite.sh puts it: beside the build.
+    fn program() -> PathBuf {
+        std::env::current_exe().unwrap().ancestors().nth(3).unwrap().join("milvus-lite/bin/milvus-lite")
+    }
+
     impl Milvus {
         /// `None`, and why on stderr, where it was not fetched.
         fn start() -> Option<Milvus> {
-            let executable = std::env::current_exe().unwrap();
-            let program: PathBuf = executable.ancestors().nth(3).unwrap().join("milvus-lite/bin/milvus-lite");
+            let program = program();
             if !program.exists() {
                 eprintln!("skipped: {} is not there; scripts/milvus-lite.sh fetches it", program.display());
                 return None;
@@ -475,6 +479,16 @@ mod milvus {
                 std::thread::sleep(Duration::from_millis(100));
             }
             Some(milvus)
+        }
+
+        /// Runs statements of Python with Milvus' own client, `c`, of this server.
+        fn python(&self, statements: &str) {
+            let script = format!(
+                "from pymilvus import MilvusClient\nc = MilvusClient('http://127.0.0.1:{}')\n{statements}",
+                self.port
+            );
+            let output = Command::new(program().with_file_name("python")).args(["-c", &script]).output().unwrap();
+            assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         }
 
         fn place(&self, collection: &str) -> &'static str {
@@ -508,6 +522,19 @@ mod milvus {
         refuse(&eval(&other, "never", place, "3"), &["holds an index of another knowledge base"]);
         succeed(&[&push(&other, place)[..], &["--replace"]].concat());
         succeed(&eval(&other, "of-other", place, "12"));
+        // Rows that somebody deleted, and somebody's own collection.
+        milvus.python("c.delete('kb', ids=[4])");
+        refuse(&eval(&other, "never", place, "3"), &["holds 11 vectors instead of 12", "index push"]);
+        succeed(&push(&other, place));
+        succeed(&eval(&other, "of-other", place, "12"));
+        milvus.python(
+            "c.create_collection('theirs', dimension=48)\nc.insert('theirs', [{'id': 1, 'vector': [0.5] * 48}])",
+        );
+        for args in [push(world, milvus.place("theirs")), eval(world, "never", milvus.place("theirs"), "3")] {
+            refuse(&args, &["is none that FissFuse made"]);
+        }
+        refuse(&[&push(world, milvus.place("theirs"))[..], &["--replace"]].concat(), &["is none that FissFuse made"]);
+        milvus.python("assert c.get_collection_stats('theirs')['row_count'] == 1");
         assert!(!world.path("never").exists() && !other.path("never").exists());
     }
 

@@ -8,7 +8,7 @@ use fissfuse::data::{Item, Skipped, Split};
 use fissfuse::eval::{FusionVectors, share_of};
 use fissfuse::files;
 use fissfuse::random::{Purpose, generator};
-use fissfuse::search::{Candidates, Collector, Flat, Found, Location, Top};
+use fissfuse::search::{Collector, Flat, Found, Location, Top};
 use fissfuse::train::TrainedModel;
 use rand::seq::index;
 use serde_json::json;

@@ -88,6 +88,13 @@ impl Client {
         })
     }
 
+    fn count(&self) -> Result<usize> {
+        let doing = "counting its points";
+        let exact = json!({"exact": true});
+        let count: Option<Count> = self.call(doing, (Method::Post, "/points/count"), Some(&exact))?;
+        count.map(|count| count.count).ok_or_else(|| self.error(doing, "the collection is gone"))
+    }
+
     fn delete(&self) -> Result<()> {
         let _: Option<bool> = self.call("deleting it", (Method::Delete, "?timeout=60"), None::<&()>)?;
         Ok(())
@@ -152,15 +159,6 @@ pub fn open(collection: &Collection, seal: &Seal, access: &Access) -> Result<Arc
                 count => refuse(seal.miscounted(count)),
             }
         }
-    }
-}
-
-impl Client {
-    fn count(&self) -> Result<usize> {
-        let doing = "counting its points";
-        let exact = json!({"exact": true});
-        let count: Option<Count> = self.call(doing, (Method::Post, "/points/count"), Some(&exact))?;
-        count.map(|count| count.count).ok_or_else(|| self.error(doing, "the collection is gone"))
     }
 }
 

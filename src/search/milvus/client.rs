@@ -1,39 +1,28 @@
-//! A collection of a Milvus server, by its own protocol (gRPC).
-//!
-//! The row with `entity` i holds the vector of entity number i, in an HNSW index by inner products. The collection's property
-//! `fissfuse` is a [`Mark`]: it is written when the collection is made, and once more when all rows are in it.
+//! Calls of a Milvus server, by the library of its makers.
 
 use std::collections::HashMap;
 use std::future::Future;
 use std::io;
 use std::net::{TcpStream, ToSocketAddrs};
-use std::sync::Arc;
 
 use milvus::v2::prelude::{
     AlterCollectionPropertiesRequest, ClientV2, CollectionSchema, ConnectConfig, ConsistencyLevel,
     CreateCollectionRequest, CreateIndexRequest, DataType, DescribeCollectionRequest, DropCollectionRequest,
-    Error as MilvusError, FieldData, FieldSchema, FlushRequest, HasCollectionRequest, Ids, IndexParam, IndexType,
-    InsertRequest, LoadCollectionRequest, MetricType, QueryRequest, RetryConfig, SearchRequest, SearchVectors,
-    TelemetryConfig,
+    Error as MilvusError, FieldData, FieldSchema, FlushRequest, HasCollectionRequest, IndexParam, IndexType,
+    InsertRequest, LoadCollectionRequest, MetricType, QueryRequest, RetryConfig, SearchRequest, SearchResponse,
+    SearchVectors, TelemetryConfig,
 };
 use tokio::runtime::{Builder, Runtime};
 
-use super::engine::{Filling, Progress};
-use super::seal::Mark;
-use super::{Access, Candidates, Collection, Found, Seal, rows_of};
 use crate::error::{Error, Result};
 use crate::printable::excerpt;
+use crate::search::seal::Mark;
+use crate::search::{Access, Collection, Seal};
 
 /// Of the collection's fields, and of the property that holds the mark.
 const ENTITY: &str = "entity";
 const VECTOR: &str = "vector";
 const PROPERTY: &str = "fissfuse";
-
-/// Numbers that go into one request, at most: 4 MB, a sixteenth of what a server takes by default.
-const NUMBERS: usize = 1_000_000;
-
-/// Queries that go into one request, at most.
-const TOGETHER: usize = 64;
 
 /// Attempts at a call that can be repeated.
 const ATTEMPTS: u32 = 3;
@@ -43,16 +32,17 @@ const ATTEMPTS: u32 = 3;
 const QUICK: u32 = ATTEMPTS;
 const LONG: u32 = 720;
 
-struct Client {
+/// Speaks with one collection of a server.
+pub struct Client {
     /// One thread of its own: the connection is kept up between calls.
     runtime: Runtime,
     client: ClientV2,
     collection: Collection,
-    access: Access,
+    pub access: Access,
 }
 
 /// What is in the place of a collection.
-enum There {
+pub enum There {
     Nothing,
     Ours(Mark),
     Foreign,
@@ -63,7 +53,7 @@ type Said<T> = std::result::Result<T, MilvusError>;
 
 impl Client {
     /// Connects. Fails if the server is down or does not know the key.
-    fn new(collection: &Collection, access: &Access) -> Result<Client> {
+    pub fn new(collection: &Collection, access: &Access) -> Result<Client> {
         let shown = format!("Milvus at {}", collection.url());
         let fail = |reason: String| Error::device(&shown, "connecting", reason);
         reach(collection, access).map_err(|e| fail(format!("no answer: {e}; {DOWN}")))?;
@@ -92,11 +82,11 @@ impl Client {
     }
 
     /// The collection and its server, for messages.
-    fn shown(&self) -> String {
+    pub fn shown(&self) -> String {
         format!("collection `{}` of Milvus at {}", self.collection.name, self.collection.url())
     }
 
-    fn error(&self, doing: &str, reason: impl Into<String>) -> Error {
+    pub fn error(&self, doing: &str, reason: impl Into<String>) -> Error {
         Error::device(self.shown(), doing, reason)
     }
 
@@ -111,7 +101,7 @@ impl Client {
     }
 
     /// What is there.
-    fn look(&self) -> Result<There> {
+    pub fn look(&self) -> Result<There> {
         let there = self.call("looking at it", async {
             let has = HasCollectionRequest::builder().collection_name(self.name()).build()?;
             if !self.client.has_collection(has).await?.exists() {
@@ -125,13 +115,13 @@ impl Client {
         Ok(mark.map_or(There::Foreign, There::Ours))
     }
 
-    fn drop(&self) -> Result<()> {
+    pub fn delete(&self) -> Result<()> {
         self.call("deleting it", async {
             self.client.drop_collection(DropCollectionRequest::builder().collection_name(self.name()).build()?).await
         })
     }
 
-    fn mark(&self, doing: &str, mark: &Mark) -> Result<()> {
+    pub fn mark(&self, doing: &str, mark: &Mark) -> Result<()> {
         let mark = serde_json::to_string(mark).map_err(|e| self.error(doing, e.to_string()))?;
         self.call(doing, async {
             let properties = HashMap::from([(PROPERTY.to_string(), mark)]);
@@ -140,7 +130,7 @@ impl Client {
         })
     }
 
-    fn create(&self, seal: &Seal) -> Result<()> {
+    pub fn create(&self, seal: &Seal) -> Result<()> {
         self.call("creating it", async {
             let entity = FieldSchema::new().name(ENTITY).data_type(DataType::Int64).primary_key(true);
             let vector = FieldSchema::new().name(VECTOR).data_type(DataType::FloatVector).dimension(seal.width as u32);
@@ -150,7 +140,7 @@ impl Client {
         })
     }
 
-    fn insert(&self, first: usize, vectors: &[f32], width: usize) -> Result<()> {
+    pub fn insert(&self, first: usize, vectors: &[f32], width: usize) -> Result<()> {
         let rows: Vec<Vec<f32>> = vectors.chunks_exact(width).map(<[f32]>::to_vec).collect();
         let entities = (first..first + rows.len()).map(|entity| entity as i64).collect();
         let columns = vec![FieldData::int64(ENTITY, entities), FieldData::float_vector(VECTOR, rows)];
@@ -161,7 +151,7 @@ impl Client {
     }
 
     /// Makes the index, and has it loaded for searches.
-    fn index(&self) -> Result<()> {
+    pub fn index(&self) -> Result<()> {
         self.call_long("making its index", async {
             let flush = FlushRequest::builder().collection_names([self.name()]).build()?;
             self.client.flush(flush).await?;
@@ -176,14 +166,24 @@ impl Client {
         self.load()
     }
 
-    fn load(&self) -> Result<()> {
+    pub fn load(&self) -> Result<()> {
         self.call_long("loading it", async {
             self.client.load_collection(LoadCollectionRequest::builder().collection_name(self.name()).build()?).await
         })
     }
 
+    /// The nearest `k` rows of each vector in the loaded collection.
+    pub fn search(&self, doing: &str, vectors: Vec<Vec<f32>>, k: usize, breadth: usize) -> Result<SearchResponse> {
+        let breadth = HashMap::from([("ef".to_string(), breadth.to_string())]);
+        self.call(doing, async {
+            let request = SearchRequest::builder().collection_name(self.name()).vector_field(VECTOR);
+            let request = request.vectors(SearchVectors::Float(vectors)).limit(k as i64).metric_type(MetricType::Ip);
+            self.client.search(request.extra_params(breadth).build()?).await
+        })
+    }
+
     /// Rows of the loaded collection.
-    fn count(&self) -> Result<usize> {
+    pub fn count(&self) -> Result<usize> {
         let count = self.call("counting its rows", async {
             let request = QueryRequest::builder().collection_name(self.name()).output_fields(["count(*)"]);
             let answer = self.client.query(request.consistency_level(ConsistencyLevel::Strong).build()?).await?;
@@ -252,149 +252,4 @@ fn advised(error: &MilvusError, access: &Access) -> String {
         return format!("{told}; free disk or memory there, then run this again");
     }
     told
-}
-
-/// As [`super::fill`].
-pub fn fill(collection: &Collection, seal: &Seal, access: &Access, replace: bool) -> Result<Option<Box<dyn Filling>>> {
-    let client = Client::new(collection, access)?;
-    match client.look()? {
-        There::Nothing => {}
-        There::Foreign => return Err(client.error("filling it", super::seal::FOREIGN)),
-        There::Ours(mark) => {
-            if mark.is_in_the_way(seal, replace).map_err(|reason| client.error("filling it", reason))? {
-                client.drop()?;
-            } else {
-                client.load()?;
-                if client.count()? == seal.count {
-                    return Ok(None);
-                }
-                client.drop()?;
-            }
-        }
-    }
-    client.create(seal)?;
-    let filling = MilvusFilling { client, progress: Progress { seal: seal.clone(), added: 0 }, done: false };
-    filling.client.mark("marking it", &Mark::new(seal, false))?;
-    Ok(Some(Box::new(filling)))
-}
-
-/// As [`super::open`].
-pub fn open(collection: &Collection, seal: &Seal, access: &Access) -> Result<Arc<dyn Candidates>> {
-    let client = Client::new(collection, access)?;
-    let refuse = |reason: String| Err(client.error("opening it", reason));
-    match client.look()? {
-        There::Nothing => refuse(super::seal::ABSENT.into()),
-        There::Foreign => refuse(super::seal::FOREIGN.into()),
-        There::Ours(mark) => {
-            mark.expect(seal).map_err(|reason| client.error("opening it", reason))?;
-            client.load()?;
-            match client.count()? {
-                count if count == seal.count => Ok(Arc::new(Milvus { client, seal: seal.clone() })),
-                count => refuse(seal.miscounted(count)),
-            }
-        }
-    }
-}
-
-struct MilvusFilling {
-    client: Client,
-    progress: Progress,
-    done: bool,
-}
-
-impl Filling for MilvusFilling {
-    fn add(&mut self, vectors: &[f32]) -> Result<()> {
-        let (first, width) = (self.progress.add(vectors)?, self.progress.seal.width);
-        let rows = (NUMBERS / width).max(1);
-        for (chunk, at) in vectors.chunks(rows * width).zip((first..).step_by(rows)) {
-            self.client.insert(at, chunk, width)?;
-        }
-        Ok(())
-    }
-
-    fn finish(mut self: Box<Self>) -> Result<()> {
-        self.progress.expect_all()?;
-        self.client.index()?;
-        let (count, seal) = (self.client.count()?, &self.progress.seal);
-        if count != seal.count {
-            return Err(self.client.error("filling it", format!("the server counts {count} rows of {}", seal.count)));
-        }
-        self.client.mark("marking it as whole", &Mark::new(seal, true))?;
-        self.done = true;
-        Ok(())
-    }
-}
-
-impl Drop for MilvusFilling {
-    fn drop(&mut self) {
-        // Where the server is gone, the mark tells that it is half full.
-        if !self.done
-            && let Err(error) = self.client.drop()
-        {
-            tracing::warn!("{error}: it stays half full, and nothing reads it");
-        }
-    }
-}
-
-/// An opened collection.
-struct Milvus {
-    client: Client,
-    seal: Seal,
-}
-
-impl std::fmt::Debug for Milvus {
-    fn fmt(&self, out: &mut std::fmt::Formatter) -> std::fmt::Result {
-        out.write_str(&self.name())
-    }
-}
-
-impl Candidates for Milvus {
-    fn name(&self) -> String {
-        self.client.shown()
-    }
-
-    fn width(&self) -> usize {
-        self.seal.width
-    }
-
-    fn len(&self) -> usize {
-        self.seal.count
-    }
-
-    fn top_k(&self, queries: &[f32], k: usize) -> Result<Vec<Vec<Found>>> {
-        rows_of(queries, self.seal.width)?;
-        let mut all = Vec::new();
-        for queries in queries.chunks(TOGETHER * self.seal.width) {
-            all.extend(self.ask(queries, k)?);
-        }
-        Ok(all)
-    }
-}
-
-impl Milvus {
-    fn ask(&self, queries: &[f32], k: usize) -> Result<Vec<Vec<Found>>> {
-        let doing = "searching it";
-        let vectors: Vec<Vec<f32>> = queries.chunks_exact(self.seal.width).map(<[f32]>::to_vec).collect();
-        let asked = vectors.len();
-        let breadth = HashMap::from([("ef".to_string(), self.client.access.breadth_of(k).to_string())]);
-        let answer = self.client.call(doing, async {
-            let request = SearchRequest::builder().collection_name(self.client.name()).vector_field(VECTOR);
-            let request = request.vectors(SearchVectors::Float(vectors)).limit(k as i64).metric_type(MetricType::Ip);
-            self.client.client.search(request.extra_params(breadth).build()?).await
-        })?;
-        let results = answer.results().get_results();
-        if results.len() != asked {
-            return Err(self.client.error(doing, format!("{} answers to {asked} queries", results.len())));
-        }
-        let found = results.iter().map(|result| {
-            let Ids::Int64(ids) = result.get_ids() else {
-                return Err("it answers with names instead of numbers".into());
-            };
-            let found = ids.iter().zip(result.get_scores());
-            // What is no number of an entity is refused below.
-            let found = found.map(|(&id, &product)| Found { number: u32::try_from(id).unwrap_or(u32::MAX), product });
-            Found::checked(found.collect(), self.seal.count)
-        });
-        found.map(|found| found.map_err(|reason: String| self.client.error(doing, reason))).collect()
-    }
 }
