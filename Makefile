@@ -1,7 +1,7 @@
 CARGO ?= cargo
 TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
 
-.PHONY: demo demo-real models install test check torture bench bench-gate peers kernel-counts cusim cuda-toolchain browser gpu-bundle
+.PHONY: demo demo-real models install test test-databases check torture bench bench-gate peers kernel-counts cusim cuda-toolchain browser gpu-bundle
 
 # Train, evaluate and use a model on the emoji task; DEVICE=cuda trains on a GPU.
 demo:
@@ -23,6 +23,11 @@ install:
 test: cuda-toolchain browser
 	$(CARGO) test --workspace
 
+# The tests of the optional vector databases and indexes; Milvus' needs a server, which is fetched (480 MB).
+test-databases:
+	scripts/milvus-lite.sh || echo "milvus-lite: exit $$?"
+	$(CARGO) test --features usearch,milvus --test integration -- candidates_from::
+
 # The sweeps of the tests, as far as a night takes them: 100 moments of each disturbance, a million inputs for each parser.
 torture: cuda-toolchain
 	FISSFUSE_TORTURE=$(or $(MOMENTS),100) FISSFUSE_FUZZ=$(or $(INPUTS),1000000) \
@@ -31,6 +36,7 @@ torture: cuda-toolchain
 check:
 	$(CARGO) fmt --all -- --check
 	$(CARGO) clippy --workspace --all-targets -- -D warnings
+	$(CARGO) clippy --all-targets --features usearch,milvus -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps
 
 # Work and time of the model; `cargo bench` measures each operation besides.

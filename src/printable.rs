@@ -2,6 +2,9 @@
 
 use std::borrow::Cow;
 use std::io::{self, Write};
+use std::sync::LazyLock;
+
+use regex::Regex;
 
 /// Whether a character changes the direction of the text around it.
 pub(crate) fn bidirectional(c: char) -> bool {
@@ -49,9 +52,33 @@ impl<W: Write> Write for PrintableWriter<W> {
     }
 }
 
+/// The beginning of a foreign text in one line, for messages: without control characters, escape sequences and signs that
+/// turn the direction of writing.
+pub fn excerpt(text: &str) -> String {
+    const LENGTH: usize = 500;
+    static ESCAPE: LazyLock<Regex> = LazyLock::new(|| {
+        Regex::new(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|.)?")
+            .unwrap_or_else(|e| unreachable!("{e}"))
+    });
+    let start = text.char_indices().nth(8 * LENGTH).map_or(text, |(at, _)| &text[..at]);
+    let text = ESCAPE.replace_all(start, "");
+    let line = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    let line: String = line.chars().filter(|&c| !c.is_control() && !bidirectional(c)).collect();
+    match line.char_indices().nth(LENGTH) {
+        Some((at, _)) => format!("{}…", &line[..at]),
+        None => line,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_excerpt_is_short_and_does_nothing_to_a_terminal() {
+        assert_eq!(excerpt("a \x1b[31mred\x1b[0m\n\u{202e}b\u{7}\x1b]0;title\x07c"), "a red bc");
+        assert_eq!(excerpt(&"x".repeat(1000)).chars().count(), 501);
+    }
 
     #[test]
     fn what_steers_a_terminal_is_shown_and_all_else_is_left() {

@@ -7,6 +7,7 @@ mod bench;
 mod bench_runs;
 mod bundle;
 mod candidates;
+mod candidates_from;
 mod cuda;
 mod cuda_graph;
 mod devices;

@@ -6,7 +6,7 @@ use fissfuse::device::DeviceChoice;
 use fissfuse::device::cuda::Arithmetic;
 use fissfuse::encoder::{Compute, ExifOrientation, ImageEncoder, Precision, TextEncoder, parse_precision};
 use fissfuse::files;
-use fissfuse::kar::excerpt;
+use fissfuse::printable::excerpt;
 use fissfuse::tensor::Tensor;
 use fissfuse::tensor::safetensors::Writer;
 

@@ -7,7 +7,7 @@ use fissfuse::data::{Batcher, Counts, Dataset, GoldMissing, Mention, Protocol, S
 use fissfuse::device::{Gpu, arithmetic_of, describe};
 use fissfuse::eval::statistics::Resampling;
 use fissfuse::eval::{
-    Baselines, Comparison, Evaluation, GoldRanks, Metrics, Ranked, RunRanks, WHOLE_KB_BATCH, WholeKb,
+    Baselines, Comparison, Evaluation, FirstStage, GoldRanks, Metrics, Ranked, RunRanks, WHOLE_KB_BATCH, WholeKb,
     WholeKbEvaluation, chance, computed_together, evaluate, evaluate_whole, metrics_of, write_run,
 };
 use fissfuse::files;
@@ -225,7 +225,9 @@ fn judge_model(args: &Args, (features, model): (&Path, &Path), out: &Path) -> an
         Among::Lists => judge_lists(args, (&trained.model, gpu.as_ref()), &batcher, &mentions, part.as_mut())?,
         Among::WholeKb => {
             let entities = dataset.entities().len();
-            judge_whole(args, (&trained.model, gpu.as_ref()), (&batcher, entities), &mentions, part.as_mut())?
+            let paths = (features, model);
+            let stage = args.whole.stage(args.seed, (&dataset, &batcher), paths, &trained.model)?;
+            judge_whole(args, (&trained.model, gpu.as_ref()), (&batcher, entities), &mentions, stage, part.as_mut())?
         }
     };
     let Judged { samples, evaluation, counts, .. } = &judged;
@@ -297,7 +299,7 @@ pub fn complete(
     println!("{}", hits_line(&mean)?);
     if metrics["protocol"] == "shortlist" {
         let (missed, length) =
-            (ranks.iter().filter(|ranks| !ranks.found).count(), &metrics["whole"]["shortlist"]["length"]);
+            (ranks.iter().filter(|ranks| !ranks.found).count(), &metrics["whole_kb"]["shortlist"]["length"]);
         println!(
             "{missed} gold entities are not among the first stage's {length}: each counts as ranked right behind them, so that MR, MRR and \
              the single scores are those of such lists, not of the whole knowledge base that chance is of"
@@ -321,6 +323,7 @@ fn run_of(args: &Args, dataset: &Dataset, (features, model): (&Path, &Path), gpu
         ("seed", json!(args.seed)),
         ("top", json!(whole.then_some(args.top))),
         ("shortlist", json!(args.whole.first_stage(args.seed))),
+        ("candidates_from", json!(args.whole.candidates_from.to_string())),
         ("skip_bad", json!(args.data.skip_bad)),
     ];
     shard::run_of(dataset, arithmetic_of(gpu), &settings)
@@ -368,6 +371,7 @@ fn judge_whole(
     model: (&Model, Option<&Gpu>),
     (batcher, entities): (&Batcher, usize),
     mentions: &[Mention],
+    stage: Option<FirstStage>,
     part: Option<&mut Part>,
 ) -> anyhow::Result<Judged> {
     let (all, counts) = batcher.without_lists(mentions)?;
@@ -376,7 +380,7 @@ fn judge_whole(
     let (samples, all) = share(all, part, if model.1.is_some() { WHOLE_KB_BATCH } else { 1 });
     report_counts(&args.split.to_string(), &counts, args.gold_missing);
     let shortlist = args.whole.first_stage(args.seed);
-    let settings = WholeKb { top: args.top, seed: args.seed, keeping: args.whole.keeping(true), shortlist };
+    let settings = WholeKb { top: args.top, seed: args.seed, keeping: args.whole.keeping(true), shortlist: stage };
     let bar = progress("entities and mentions");
     let WholeKbEvaluation { samples, evaluation, recall } =
         evaluate_whole(model, (batcher, entities), (&samples, all.as_ref().unwrap_or(&samples)), &settings, &bar)?;
@@ -391,6 +395,12 @@ fn judge_whole(
         without_model: vec![("chance", chance)],
         baselines: json!({"chance": chance}),
         protocol: json!(if shortlist.is_some() { "shortlist" } else { "whole-kb" }),
-        whole: Some(json!({"entities": entities, "listed": args.top, "shortlist": shortlist, "recall": recall})),
+        whole: Some(json!({
+            "entities": entities,
+            "listed": args.top,
+            "shortlist": shortlist,
+            "candidates_from": shortlist.map(|_| args.whole.candidates_from.to_string()),
+            "recall": recall,
+        })),
     })
 }

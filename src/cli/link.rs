@@ -148,13 +148,14 @@ fn link(args: Args) -> anyhow::Result<()> {
     }
     let model = (&trained.model, gpu.as_ref());
     let mut linker = Linker::new(model, &batcher, &dataset, &encoders, args.whole.keeping(false))?;
-    if let Some(settings) = args.whole.first_stage(0) {
+    let of = (args.features.as_path(), args.model.as_path());
+    if let Some(stage) = args.whole.stage(0, (&dataset, &batcher), of, &trained.model)? {
         let (split, mentions) = recall_mentions(&dataset, &mut skipped)?;
         let items = mentions.iter().map(|mention| batcher.item_of(mention)).collect::<fissfuse::Result<Vec<_>>>()?;
         let bar = progress("entities prepared");
-        let recall = linker.shortlist(settings, &items, &bar)?;
+        let recall = linker.shortlist(&stage, &items, &bar)?;
         bar.finish_and_clear();
-        eprintln!("{split}: {}", recall_line(&settings, dataset.entities().len(), &recall));
+        eprintln!("{split}: {}", recall_line(&stage.settings, dataset.entities().len(), &recall));
     }
     list_skipped(&skipped);
     let name: PathBuf = args.input.clone().unwrap_or_else(|| "standard input".into());
@@ -215,6 +216,7 @@ fn run_of(
         ("top", json!(args.top)),
         ("batch", json!(args.batch)),
         ("shortlist", json!(args.whole.first_stage(0))),
+        ("candidates_from", json!(args.whole.candidates_from.to_string())),
         ("allow_any_path", json!(args.allow_any_path)),
         ("skip_bad", json!(args.data.skip_bad)),
     ];

@@ -3,6 +3,7 @@
 mod audit;
 mod candidates;
 mod common;
+mod database;
 mod demo;
 mod doctor;
 mod embed;

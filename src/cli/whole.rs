@@ -1,9 +1,15 @@
 //! Flags of subcommands that rank whole knowledge bases.
 
+use std::path::Path;
+
 use clap::builder::RangedU64ValueParser;
-use fissfuse::eval::{Keeping, ShortlistSettings};
+use fissfuse::data::{Batcher, Dataset};
+use fissfuse::eval::{FirstStage, FusionVectors, Keeping, ShortlistSettings};
+use fissfuse::model::Model;
+use fissfuse::search::Location;
 
 use super::common::at_least_one;
+use super::database::{self, DatabaseArgs, location};
 
 /// How a whole knowledge base is ranked.
 #[derive(clap::Args)]
@@ -13,8 +19,16 @@ pub struct WholeKbArgs {
     #[arg(long, value_name = "K", value_parser = at_least_one())]
     pub shortlist: Option<usize>,
 
-    /// Least share of mentions for which the list must hold the entity that the whole model ranks first among all; else
-    /// nothing is ranked.
+    /// What finds the K entities: scan (all vectors in f32, in memory), scan:int8, usearch:FILE, qdrant://HOST:PORT/COLLECTION
+    /// or milvus://HOST:PORT/COLLECTION, which `fissfuse index push` fills (docs/scale.md).
+    #[arg(long, value_name = "PLACE", default_value = "scan", value_parser = location, requires = "shortlist")]
+    pub candidates_from: Location,
+
+    #[command(flatten)]
+    pub database: DatabaseArgs,
+
+    /// Least share of mentions for which the list must hold the entity that the whole model ranks first among all, and of the
+    /// entities of a scan in f32 that it must hold; else nothing is ranked.
     #[arg(long, value_name = "SHARE", default_value_t = 0.99, value_parser = share, requires = "shortlist")]
     pub min_recall: f64,
 
@@ -28,7 +42,8 @@ pub struct WholeKbArgs {
     pub index_memory: usize,
 }
 
-fn share(text: &str) -> Result<f64, String> {
+/// Parses shares.
+pub fn share(text: &str) -> Result<f64, String> {
     let share = text.parse::<f64>().ok().filter(|share| (0.0..=1.0).contains(share));
     share.ok_or_else(|| "must be a share between 0 and 1".into())
 }
@@ -38,6 +53,23 @@ impl WholeKbArgs {
     pub fn first_stage(&self, seed: u64) -> Option<ShortlistSettings> {
         let (min_recall, recall_mentions) = (self.min_recall, self.recall_mentions);
         self.shortlist.map(|length| ShortlistSettings { length, min_recall, recall_mentions, seed })
+    }
+
+    /// What finds the entities of the first stage's lists, opened if it holds the vectors of this model and knowledge base.
+    pub fn stage(
+        &self,
+        seed: u64,
+        (dataset, batcher): (&Dataset, &Batcher),
+        (features, model): (&Path, &Path),
+        trained: &Model,
+    ) -> anyhow::Result<Option<FirstStage>> {
+        let Some(settings) = self.first_stage(seed) else { return Ok(None) };
+        let seal = || {
+            let width = FusionVectors::new((trained, None), batcher, dataset.entities().len())?.width();
+            database::seal(dataset, features, model, width)
+        };
+        let source = self.database.source(&self.candidates_from, seal)?;
+        Ok(Some(FirstStage { settings, source }))
     }
 
     /// How prepared entities are kept.

@@ -7,6 +7,7 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Deserializer, Serialize};
+use xxhash_rust::xxh3::Xxh3;
 
 use super::import::what_file;
 use super::records::{read_records, record_error};
@@ -196,6 +197,18 @@ impl Dataset {
     pub fn checksum(&self) -> Result<String> {
         let files = ["entities.jsonl"].into_iter().chain(Split::ALL.map(Split::file));
         Ok(Fingerprint::of(&self.root, &files.collect::<Vec<_>>())?.as_str().to_string())
+    }
+
+    /// A checksum over the entities that were read, in their order.
+    pub fn entities_checksum(&self) -> String {
+        let mut hash = Xxh3::new();
+        for Entity { qid, name, description, image } in &self.entities {
+            for text in [qid, name, description, image.as_deref().unwrap_or_default()] {
+                hash.update(&(text.len() as u64).to_le_bytes());
+                hash.update(text.as_bytes());
+            }
+        }
+        format!("{:032x}", hash.digest128())
     }
 
     /// Whether the dataset has this file of mentions.

@@ -6,7 +6,7 @@ use serde::Serialize;
 use super::best::{Best, Scored};
 use super::entities::{Entities, Keeping, Mentions};
 use super::ranking::finite;
-use super::shortlist::{Recall, Shortlist, ShortlistSettings};
+use super::shortlist::{FirstStage, Recall, Shortlist};
 use crate::data::{Batcher, Dataset, Item, Mention, blank};
 use crate::device::Gpu;
 use crate::encoder::Encoders;
@@ -65,8 +65,8 @@ impl<'a> Linker<'a> {
 
     /// From now on, mentions without candidates are ranked by a first stage, and what it lists by the whole model. Its recall is
     /// measured on some of these mentions, which the feature store has.
-    pub fn shortlist(&mut self, settings: ShortlistSettings, mentions: &[Item], bar: &ProgressBar) -> Result<Recall> {
-        let (shortlist, recall) = Shortlist::new(&mut self.entities, settings, mentions, bar)?;
+    pub fn shortlist(&mut self, stage: &FirstStage, mentions: &[Item], bar: &ProgressBar) -> Result<Recall> {
+        let (shortlist, recall) = Shortlist::new(&mut self.entities, stage, mentions, bar)?;
         self.shortlist = Some(shortlist);
         Ok(recall)
     }
@@ -91,19 +91,22 @@ impl<'a> Linker<'a> {
         let all: Vec<u32> = (0..self.entities.count() as u32).collect();
         let mut best: Vec<Best> = asked.iter().map(|_| Best::new(top)).collect();
         let mut together = Vec::new();
+        let mut lists = self.lists(asked, &sides)?.into_iter();
         for (at, (mention, side)) in asked.iter().zip(&features).enumerate() {
             let one = match sides.get(at) {
                 Some(prepared) => Mentions::Prepared(vec![prepared.mention(0)]),
                 None => Mentions::Features(side),
             };
-            let list = match (&self.shortlist, sides.get(at)) {
+            let list = match sides.get(at) {
                 _ if !mention.candidates.is_empty() => mention.candidates.clone(),
-                (Some(shortlist), Some(prepared)) => shortlist.of(&prepared.mention(0)),
-                (_, Some(_)) => {
-                    together.push(at);
-                    continue;
-                }
-                (_, None) => all.clone(),
+                None => all.clone(),
+                Some(_) => match lists.next() {
+                    Some(list) => list,
+                    None => {
+                        together.push(at);
+                        continue;
+                    }
+                },
             };
             self.rank(&one, &[at], asked, &list, &mut best, bar)?;
         }
@@ -112,6 +115,13 @@ impl<'a> Linker<'a> {
             self.rank(&Mentions::Prepared(mentions), &together, asked, &all, &mut best, bar)?;
         }
         Ok(asked.iter().zip(best).map(|(mention, best)| self.linked(mention, best)).collect())
+    }
+
+    /// What the first stage lists for the mentions without candidates, in their order; nothing without a first stage.
+    fn lists(&self, asked: &[Mention], sides: &[PreparedSide]) -> Result<Vec<Vec<u32>>> {
+        let Some(shortlist) = &self.shortlist else { return Ok(Vec::new()) };
+        let without = asked.iter().zip(sides).filter(|(mention, _)| mention.candidates.is_empty());
+        shortlist.of(&without.map(|(_, side)| side.mention(0)).collect::<Vec<_>>())
     }
 
     /// Scores mentions, which are these of `asked`, against the entities of a list, block by block.

@@ -12,6 +12,7 @@ mod run_file;
 mod run_metrics;
 mod shortlist;
 pub mod statistics;
+mod vectors;
 mod whole;
 
 pub use baselines::{Baselines, chance};
@@ -22,5 +23,6 @@ pub use metrics::{Metrics, rank};
 pub use ranking::{Evaluation, GoldRanks, Ranked, computed_together, evaluate, index_entities, metrics_of};
 pub use run_file::write_run;
 pub use run_metrics::{GoldRank, RunMetrics, RunRanks};
-pub use shortlist::{Recall, ShortlistSettings};
+pub use shortlist::{FirstStage, Recall, ShortlistSettings};
+pub use vectors::{FusionVectors, share_of};
 pub use whole::{BATCH as WHOLE_KB_BATCH, WholeKb, WholeKbEvaluation, evaluate_whole};

@@ -8,7 +8,7 @@ use rayon::prelude::*;
 use super::best::{Ahead, Best, Scored};
 use super::entities::{Entities, Keeping, Mentions};
 use super::ranking::{Evaluation, Ranked, finite};
-use super::shortlist::{Recall, Shortlist, ShortlistSettings};
+use super::shortlist::{FirstStage, Recall, Shortlist};
 use crate::data::{Batcher, Sample};
 use crate::device::Gpu;
 use crate::error::{Error, Result};
@@ -22,7 +22,7 @@ const MENTIONS: usize = 4096;
 pub const BATCH: usize = 128;
 
 /// How the whole knowledge base is ranked.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct WholeKb {
     /// Entities that are listed for a mention; ranks are those among all.
     pub top: usize,
@@ -31,7 +31,7 @@ pub struct WholeKb {
     /// How prepared entities are kept.
     pub keeping: Keeping,
     /// Scores only those that a first stage finds.
-    pub shortlist: Option<ShortlistSettings>,
+    pub shortlist: Option<FirstStage>,
 }
 
 /// What became of it.
@@ -84,9 +84,9 @@ pub fn evaluate_whole(
     let kb = Entities::new((model, gpu), batcher, entities, settings.keeping)?;
     let mut whole = Whole { kb, kinds: kinds.len(), place, top: settings.top.min(entities), bar };
     let first = match &settings.shortlist {
-        Some(settings) => {
+        Some(stage) => {
             let items: Vec<_> = judges.iter().map(|sample| sample.item).collect();
-            Some(Shortlist::new(&mut whole.kb, *settings, &items, bar)?)
+            Some(Shortlist::new(&mut whole.kb, stage, &items, bar)?)
         }
         None => None,
     };
@@ -203,8 +203,11 @@ impl Whole<'_> {
         shortlist: &Shortlist,
     ) -> Result<Vec<Ranking>> {
         let mut rankings = Vec::with_capacity(samples.len());
-        for ((sample, mention), &gold) in samples.iter().zip(mentions).zip(golds) {
-            let list = shortlist.of(mention);
+        let mut lists = Vec::with_capacity(samples.len());
+        for mentions in mentions.chunks(BATCH) {
+            lists.extend(shortlist.of(mentions)?);
+        }
+        for (((sample, mention), &gold), list) in samples.iter().zip(mentions).zip(golds).zip(lists) {
             self.kb.prepare(&list, &ProgressBar::hidden())?;
             let scores = self.kb.score(&Mentions::Prepared(vec![*mention]), &list)?;
             finite(&scores, &sample.id)?;

@@ -30,4 +30,3 @@ pub use report::{AtLetter, Fate, RankChanges, Report, Unanswered};
 pub use rerank::{expect_alike, fit_weights, instructions, rerank, rerank_share, sample};
 pub use run_file::write_run;
 pub use types::{Choice, LEAST_SHARE, Outcome, Reranked, Scoring, Settings, Spent, Verdict};
-pub use words::excerpt;

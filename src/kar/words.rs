@@ -1,11 +1,6 @@
 //! Words within a text.
 
 use std::ops::Range;
-use std::sync::LazyLock;
-
-use regex::Regex;
-
-use crate::printable::bidirectional;
 
 /// Where these words stand in a text, with any space between them; `any_case` takes letters of either case as the same.
 pub fn occurrences<'a>(text: &'a str, words: &'a str, any_case: bool) -> impl Iterator<Item = Range<usize>> + 'a {
@@ -60,33 +55,9 @@ fn is_unspaced(c: char) -> bool {
     matches!(c, '\u{1100}'..='\u{11ff}' | '\u{2e80}'..='\u{9fff}' | '\u{ac00}'..='\u{d7af}' | '\u{f900}'..='\u{faff}' | '\u{20000}'..='\u{323af}')
 }
 
-/// The beginning of a foreign text in one line, for messages: without control characters, escape sequences and signs that
-/// turn the direction of writing.
-pub fn excerpt(text: &str) -> String {
-    const LENGTH: usize = 500;
-    static ESCAPE: LazyLock<Regex> = LazyLock::new(|| {
-        Regex::new(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|.)?")
-            .unwrap_or_else(|e| unreachable!("{e}"))
-    });
-    let start = text.char_indices().nth(8 * LENGTH).map_or(text, |(at, _)| &text[..at]);
-    let text = ESCAPE.replace_all(start, "");
-    let line = text.split_whitespace().collect::<Vec<_>>().join(" ");
-    let line: String = line.chars().filter(|&c| !c.is_control() && !bidirectional(c)).collect();
-    match line.char_indices().nth(LENGTH) {
-        Some((at, _)) => format!("{}…", &line[..at]),
-        None => line,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn an_excerpt_is_short_and_does_nothing_to_a_terminal() {
-        assert_eq!(excerpt("a \x1b[31mred\x1b[0m\n\u{202e}b\u{7}\x1b]0;title\x07c"), "a red bc");
-        assert_eq!(excerpt(&"x".repeat(1000)).chars().count(), 501);
-    }
 
     #[test]
     fn words_are_found_in_any_case_and_spacing() {

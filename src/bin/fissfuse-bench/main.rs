@@ -18,6 +18,7 @@ mod llm;
 mod ops;
 mod output;
 mod results;
+mod scan;
 mod self_test;
 mod session;
 mod step;
@@ -115,6 +116,7 @@ enum Command {
     Store(data::StoreArgs),
     Simulate(data::SimulateArgs),
     Candidates(data::CandidatesArgs),
+    Scan(scan::ScanArgs),
     Ceiling(ceiling::CeilingArgs),
     SelfTest(self_test::SelfTestArgs),
     Results(results::ResultsArgs),
@@ -261,6 +263,7 @@ fn measure(session: &mut Session, command: Command) -> anyhow::Result<u8> {
         Command::Store(args) => data::store(args, session)?,
         Command::Simulate(args) => data::write_simulated(args)?,
         Command::Candidates(args) => data::candidates(args, session)?,
+        Command::Scan(args) => scan::scan(args, session)?,
         Command::Ceiling(args) => ceiling::ceiling(args, session)?,
         Command::SelfTest(args) => return self_test::self_test(args, session),
         Command::Results(args) => results::results(args)?,

@@ -2,7 +2,8 @@
 
 use clap::ValueEnum;
 use fissfuse::data::Split;
-use fissfuse::kar::{AtLetter, Fusion, Report, Scoring, Unanswered, excerpt};
+use fissfuse::kar::{AtLetter, Fusion, Report, Scoring, Unanswered};
+use fissfuse::printable::excerpt;
 use fissfuse::report::{rank_change_table, reranking_table, table};
 
 /// Invalid answers that are shown on the terminal.

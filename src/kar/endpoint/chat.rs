@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 use super::logprobs::{self, LOOKED_AT, MOST_LOGPROBS};
 use crate::kar::answer::ends_in_thought;
 use crate::kar::model::{Question, Reply, Said, Wanted};
-use crate::kar::words::excerpt;
+use crate::printable::excerpt;
 
 /// What is wrong with a response.
 #[derive(Clone, Debug, PartialEq, Eq)]

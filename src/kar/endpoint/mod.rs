@@ -1,11 +1,9 @@
 //! KAR by a server that speaks OpenAI's chat completions.
 
 mod address;
-mod certificates;
 mod chat;
 mod logprobs;
-mod retry;
-mod secrets;
+mod turn;
 
 use std::path::PathBuf;
 use std::sync::mpsc::{self, Sender};
@@ -15,17 +13,17 @@ use std::time::{Duration, SystemTime};
 use serde_json::{Map, Value};
 use ureq::Agent;
 use ureq::http::{HeaderName, HeaderValue};
-use ureq::tls::TlsConfig;
 
 use super::model::{LanguageModel, Question, Reply, Said, Wanted};
-use super::words::excerpt;
 use crate::error::{Error, Result};
+use crate::http::retry::{Backoff, LONGEST, wait_of};
+use crate::http::{Secrets, agent, certificates, shown_target};
+use crate::printable::excerpt;
 use crate::span;
 use crate::trace;
-use address::{Address, shown_target};
+use address::Address;
 use chat::{Defect, Manner, error_message};
-use retry::{Backoff, LONGEST, Turn, wait_of};
-use secrets::Secrets;
+use turn::Turn;
 
 /// Longest response that is read.
 const MOST_BYTES: u64 = 16 << 20;
@@ -96,22 +94,11 @@ impl Endpoint {
         if settings.body.contains_key("messages") {
             return Err(Error::invalid("--body: `messages` are the question's; --template words it"));
         }
-        let tls = match &settings.authorities {
-            Some(path) => TlsConfig::builder().root_certs(certificates::authorities(path)?).build(),
-            None => TlsConfig::default(),
-        };
-        let config = Agent::config_builder()
-            .timeout_global(Some(settings.timeout.min(LONGEST_CALL)))
-            .tls_config(tls)
-            .http_status_as_error(false)
-            // A redirect could carry the key elsewhere.
-            .max_redirects(0)
-            .max_redirects_will_error(false)
-            .build();
+        let agent = agent(settings.timeout.min(LONGEST_CALL), settings.authorities.as_deref())?;
         let headers = settings.headers.iter().map(|(name, value)| (name.as_str(), value.as_str()));
         let parts = address.query.split('&').filter_map(|part| part.split_once('='));
         let secrets = Secrets::new(settings.key.as_deref(), headers.chain(parts));
-        Ok(Endpoint { address, agent: config.into(), secrets, manner: Mutex::default(), settings })
+        Ok(Endpoint { address, agent, secrets, manner: Mutex::default(), settings })
     }
 
     /// What a server said, fit to be kept and printed.

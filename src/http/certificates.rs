@@ -35,7 +35,7 @@ pub fn advice(refusal: &str, authorities: Option<&Path>) -> String {
         return "let the server have a new one, or set this computer's clock".into();
     }
     if refusal.contains("NotValidForName") || refusal.contains("not valid for name") {
-        return "it is another host's: name the host in --endpoint as the certificate does".into();
+        return "it is another host's: name the host as the certificate does".into();
     }
     match authorities {
         Some(path) => format!("is its authority's certificate in {}?", path.display()),

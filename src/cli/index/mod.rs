@@ -1,5 +1,8 @@
 //! `fissfuse index`
 
+mod push;
+mod query;
+
 use std::path::PathBuf;
 use std::time::Instant;
 
@@ -11,9 +14,9 @@ use fissfuse::device::cuda::Arithmetic;
 use fissfuse::encoder::{Compute, Encoders};
 use fissfuse::files::FolderLock;
 
-use super::common::{DataArgs, EncoderArgs, list_skipped, progress};
+use crate::cli::common::{DataArgs, EncoderArgs, list_skipped, progress};
 
-/// Let a feature store grow with its knowledge base, or compare it with its checksums.
+/// Let a feature store grow with its knowledge base, compare it with its checksums, or fill and ask indexes and vector databases.
 #[derive(clap::Args)]
 pub struct Args {
     #[command(subcommand)]
@@ -24,6 +27,8 @@ pub struct Args {
 enum Command {
     Add(AddArgs),
     Check(CheckArgs),
+    Push(push::PushArgs),
+    Query(query::QueryArgs),
 }
 
 /// Encode new entities, and append them to the feature store and to the dataset's entities.jsonl.
@@ -59,6 +64,8 @@ struct CheckArgs {
 pub fn run(args: Args) -> anyhow::Result<()> {
     match args.command {
         Command::Add(args) => add(args),
+        Command::Push(args) => push::run(args),
+        Command::Query(args) => query::run(args),
         Command::Check(args) => {
             let (start, Checked { shards, items, bytes }) = (Instant::now(), check_store(&args.features)?);
             let (bytes, seconds) = (Bytes::of(bytes), start.elapsed().as_secs_f64());

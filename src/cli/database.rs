@@ -1,0 +1,74 @@
+//! Flags of subcommands that search vectors in an index or a vector database.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use fissfuse::data::Dataset;
+use fissfuse::search::{self, Access, Location, Seal, Source};
+
+use super::common::at_least_one;
+use super::shard;
+
+/// How an index or a vector database is reached.
+#[derive(clap::Args)]
+pub struct DatabaseArgs {
+    /// Environment variable that holds the database's key, if it wants one [default: QDRANT_API_KEY or MILVUS_TOKEN].
+    #[arg(long, value_name = "VARIABLE")]
+    database_key_env: Option<String>,
+
+    /// Seconds that the database may take for an answer.
+    #[arg(long, value_name = "S", default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    database_timeout: u64,
+
+    /// Certificates (PEM) of the authorities by which the database is believed [default: SSL_CERT_FILE, else Mozilla's].
+    #[arg(long, value_name = "FILE")]
+    ca_file: Option<PathBuf>,
+
+    /// Vectors that a search of an index looks at on its way, at least: more find more, and take longer [default: four times
+    /// the length of the list].
+    #[arg(long, value_name = "N", value_parser = at_least_one())]
+    search_breadth: Option<usize>,
+}
+
+impl DatabaseArgs {
+    /// What is in this place: opened, if it holds vectors, which have to have this seal.
+    pub fn source(&self, location: &Location, seal: impl FnOnce() -> anyhow::Result<Seal>) -> anyhow::Result<Source> {
+        Ok(match location {
+            Location::Scan => Source::Scan,
+            Location::ScanInt8 => Source::ScanInt8,
+            held => Source::Held(search::open(held, &seal()?, &self.access(held))?),
+        })
+    }
+
+    /// How this one is reached.
+    pub fn access(&self, location: &Location) -> Access {
+        let (variable, secure) = match location {
+            Location::Qdrant(collection) => ("QDRANT_API_KEY", collection.secure),
+            Location::Milvus(collection) => ("MILVUS_TOKEN", collection.secure),
+            _ => ("", false),
+        };
+        let variable = self.database_key_env.as_deref().unwrap_or(variable);
+        let key =
+            Some(variable).filter(|variable| !variable.is_empty()).and_then(|variable| std::env::var(variable).ok());
+        let authorities =
+            || std::env::var_os("SSL_CERT_FILE").filter(|path| secure && !path.is_empty()).map(PathBuf::from);
+        Access {
+            key: key.map(|key| key.trim().to_string()).filter(|key| !key.is_empty()),
+            authorities: self.ca_file.clone().or_else(authorities),
+            timeout: Duration::from_secs(self.database_timeout),
+            breadth: self.search_breadth,
+        }
+    }
+}
+
+/// Parses where vectors are searched.
+pub fn location(text: &str) -> Result<Location, String> {
+    text.parse()
+}
+
+/// What an index of this model and this knowledge base is sealed with, for vectors of this width.
+pub fn seal(dataset: &Dataset, features: &Path, model: &Path, width: usize) -> anyhow::Result<Seal> {
+    let text = |value: serde_json::Value| value.as_str().unwrap_or_default().to_string();
+    let (model, features) = (text(shard::model(model)?), text(shard::features(features)?));
+    Ok(Seal::new(model, features, dataset.entities_checksum(), dataset.entities().len(), width))
+}

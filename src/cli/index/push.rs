@@ -1,0 +1,72 @@
+//! `fissfuse index push`
+
+use std::path::PathBuf;
+use std::time::Instant;
+
+use fissfuse::data::Skipped;
+use fissfuse::eval::FusionVectors;
+use fissfuse::search::{self, Location};
+use fissfuse::train::TrainedModel;
+
+use crate::cli::common::{DataArgs, DeviceArgs, FeatureMemoryArgs, batcher, list_skipped, progress};
+use crate::cli::database::{self, DatabaseArgs, location};
+
+/// Fill an index or a vector database with the Fusion branch's vectors of all entities, for --candidates-from of `link` and
+/// `eval`.
+///
+/// What is filled tells the model, the features and the entities that it is of. A run that fails takes back what it wrote; one
+/// that is killed leaves what nothing reads, and what the next run replaces.
+#[derive(clap::Args)]
+pub struct PushArgs {
+    #[command(flatten)]
+    data: DataArgs,
+
+    /// Feature store that `fissfuse encode` made.
+    #[arg(long, value_name = "DIR")]
+    features: PathBuf,
+
+    /// Folder of a training run, or a model's file.
+    #[arg(long, value_name = "PATH")]
+    model: PathBuf,
+
+    /// What is filled: usearch:FILE, qdrant://HOST:PORT/COLLECTION or milvus://HOST:PORT/COLLECTION.
+    #[arg(long, value_name = "PLACE", value_parser = location)]
+    to: Location,
+
+    /// Take the place of an index of another model or knowledge base, which is deleted first.
+    #[arg(long)]
+    replace: bool,
+
+    #[command(flatten)]
+    database: DatabaseArgs,
+
+    #[command(flatten)]
+    device: DeviceArgs,
+
+    #[command(flatten)]
+    memory: FeatureMemoryArgs,
+}
+
+pub fn run(args: PushArgs) -> anyhow::Result<()> {
+    let PushArgs { data, features, model, to, replace, database, device, memory } = args;
+    let mut skipped = Skipped::default();
+    let dataset = data.open(&mut skipped)?;
+    list_skipped(&skipped);
+    let batcher = batcher(&dataset, &features)?;
+    let trained = TrainedModel::read(&model)?;
+    trained.check(batcher.store().manifest(), &features)?;
+    let gpu = memory.open(&device)?;
+    let vectors = FusionVectors::new((&trained.model, gpu.as_ref()), &batcher, dataset.entities().len())?;
+    let seal = database::seal(&dataset, &features, &model, vectors.width())?;
+    let (start, bar) = (Instant::now(), progress("entities"));
+    let (count, width) = (seal.count, seal.width);
+    let Some(mut filling) = search::fill(&to, &seal, &database.access(&to), replace)? else {
+        println!("{to} holds the vectors of these {count} entities already");
+        return Ok(());
+    };
+    vectors.of_entities(|_, vectors| filling.add(vectors), &bar)?;
+    filling.finish()?;
+    bar.finish_and_clear();
+    println!("{to}: {count} vectors of {width} numbers ({:.1} s)", start.elapsed().as_secs_f64());
+    Ok(())
+}

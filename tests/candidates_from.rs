@@ -1,0 +1,557 @@
+//! First stages that ask an index or a vector database, and what is said where one is not what it should be.
+
+use std::collections::BTreeMap;
+use std::net::TcpListener;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::kar::server::{Act, Server};
+use crate::support::{ENTITIES, World, fissfuse, refuse, refused, replace, run, succeed};
+
+/// A collection as the fake server keeps it: what was created, and points by their numbers.
+#[derive(Clone, Default)]
+struct Kept {
+    created: Value,
+    points: BTreeMap<u64, (Vec<f32>, Value)>,
+}
+
+/// How the fake server misbehaves, and what it holds.
+#[derive(Default)]
+struct State {
+    collections: BTreeMap<String, Kept>,
+    key: Option<&'static str>,
+    /// Most points that have room.
+    room: Option<usize>,
+    /// Answers with the farthest instead of the nearest.
+    backwards: bool,
+    /// Answers with so many fewer than were asked for.
+    short: usize,
+    /// Added to the numbers of points in answers.
+    shift: u64,
+    /// Requests that are answered so before any other.
+    script: Vec<Act>,
+}
+
+/// A server that takes and gives what Qdrant's REST interface takes and gives, and refuses all else.
+struct Qdrant {
+    state: Arc<Mutex<State>>,
+    server: Server,
+}
+
+fn ok(result: Value) -> Act {
+    Act::Say(200, json!({"result": result, "status": "ok", "time": 0.001}).to_string(), "")
+}
+
+fn error(status: u16, reason: &str) -> Act {
+    Act::Say(status, json!({"status": {"error": reason}, "time": 0.0}).to_string(), "")
+}
+
+fn floats(value: &Value) -> Vec<f32> {
+    value.as_array().unwrap().iter().map(|x| x.as_f64().unwrap() as f32).collect()
+}
+
+impl Qdrant {
+    fn new() -> Qdrant {
+        let state: Arc<Mutex<State>> = Arc::default();
+        let shared = state.clone();
+        let server = Server::acting([], move |request| {
+            let mut state = shared.lock().unwrap();
+            if !state.script.is_empty() {
+                return state.script.remove(0);
+            }
+            answer(&mut state, request)
+        });
+        Qdrant { state, server }
+    }
+
+    /// How a collection is named on the command line.
+    fn place(&self, collection: &str) -> &'static str {
+        let host = self.server.url.trim_start_matches("http://").trim_end_matches("/v1");
+        format!("qdrant://{host}/{collection}").leak()
+    }
+
+    fn kept(&self, collection: &str) -> Option<Kept> {
+        self.state.lock().unwrap().collections.get(collection).cloned()
+    }
+
+    fn set(&self, change: impl FnOnce(&mut State)) {
+        change(&mut self.state.lock().unwrap());
+    }
+}
+
+fn answer(state: &mut State, request: &str) -> Act {
+    let (head, body) =
+        request.split_once("\r\n{").map_or((request, String::new()), |(head, body)| (head, format!("{{{body}")));
+    let body: Value = serde_json::from_str(&body).unwrap_or_default();
+    let key = head.lines().find_map(|line| line.strip_prefix("api-key: "));
+    if state.key.is_some() && key.map(str::trim) != state.key {
+        return error(401, "Must provide an API key or an Authorization bearer token");
+    }
+    let mut words = head.split_whitespace();
+    let (method, target) = (words.next().unwrap(), words.next().unwrap());
+    let path = target.split('?').next().unwrap().strip_prefix("/collections/").unwrap();
+    let (name, path) = path.split_once('/').unwrap_or((path, ""));
+    if (method, path) == ("PUT", "") {
+        if state.collections.contains_key(name) {
+            return error(409, &format!("Wrong input: Collection `{name}` already exists!"));
+        }
+        assert!(body["vectors"]["size"].is_u64() && body["vectors"]["distance"] == "Dot", "{body}");
+        state.collections.insert(name.into(), Kept { created: body, points: BTreeMap::new() });
+        return ok(json!(true));
+    }
+    if (method, path) == ("DELETE", "") {
+        return ok(json!(state.collections.remove(name).is_some()));
+    }
+    let (room, backwards, short, shift) = (state.room, state.backwards, state.short, state.shift);
+    let Some(kept) = state.collections.get_mut(name) else {
+        return error(404, &format!("Not found: Collection `{name}` doesn't exist!"));
+    };
+    match (method, path) {
+        ("GET", "") => ok(json!({
+            "status": "green", "points_count": kept.points.len(),
+            "config": {"params": {"vectors": kept.created["vectors"], "shard_number": 1}},
+        })),
+        ("GET", point) if point.starts_with("points/") => match kept.points.get(&point[7..].parse().unwrap()) {
+            Some((vector, payload)) => ok(json!({"id": 0, "vector": vector, "payload": payload})),
+            None => error(404, "Not found: Point with id 0 does not exists!"),
+        },
+        ("POST", "points/count") => ok(json!({"count": kept.points.len()})),
+        ("PUT", "points") => {
+            assert!(target.ends_with("?wait=true"), "{target}");
+            for point in body["points"].as_array().unwrap() {
+                let (id, vector) = (point["id"].as_u64().unwrap(), floats(&point["vector"]));
+                let size = kept.created["vectors"]["size"].as_u64().unwrap() as usize;
+                if vector.len() != size {
+                    let reason =
+                        format!("Wrong input: Vector dimension error: expected dim: {size}, got {}", vector.len());
+                    return error(400, &reason);
+                }
+                if room.is_some_and(|room| kept.points.len() >= room) {
+                    return error(500, "Service internal error: WAL: No space left on device (os error 28)");
+                }
+                kept.points.insert(id, (vector, point["payload"].clone()));
+            }
+            ok(json!({"operation_id": 1, "status": "completed"}))
+        }
+        ("POST", "points/query/batch") => {
+            let found = |search: &Value| {
+                assert!(search["with_payload"] == false && search["params"]["hnsw_ef"].is_u64(), "{search}");
+                let query = floats(&search["query"]);
+                let product =
+                    |vector: &[f32]| -> f64 { vector.iter().zip(&query).map(|(x, y)| f64::from(x * y)).sum() };
+                let mut all: Vec<(u64, f64)> = kept.points.iter().map(|(id, (v, _))| (*id, product(v))).collect();
+                all.sort_by(|a, b| b.1.total_cmp(&a.1));
+                if backwards {
+                    all.reverse();
+                }
+                all.truncate(search["limit"].as_u64().unwrap() as usize - short);
+                let point = |(id, score)| json!({"id": id + shift, "version": 0, "score": score});
+                json!({"points": all.into_iter().map(point).collect::<Vec<_>>()})
+            };
+            ok(body["searches"].as_array().unwrap().iter().map(found).collect())
+        }
+        _ => error(404, "no such path"),
+    }
+}
+
+/// `fissfuse index push` with its arguments.
+fn push(world: &World, place: &'static str) -> Vec<&'static str> {
+    let paths = ["--data", world.arg("data"), "--features", world.arg("features"), "--model", world.arg("model")];
+    [&["index", "push"][..], &paths, &["--to", place, "--device", "cpu"]].concat()
+}
+
+/// `fissfuse eval` of the whole knowledge base by lists of `length` from this place, with its arguments.
+fn eval(world: &World, out: &str, place: &'static str, length: &'static str) -> Vec<&'static str> {
+    let lists = ["--protocol", "whole-kb", "--shortlist", length, "--candidates-from", place, "--device", "cpu"];
+    [&world.eval(out)[..], &lists].concat()
+}
+
+fn metrics(world: &World, out: &str) -> Value {
+    serde_json::from_str(&std::fs::read_to_string(world.path(out).join("metrics.json")).unwrap()).unwrap()
+}
+
+#[test]
+fn lists_of_a_database_are_those_of_a_scan() {
+    let world = World::trained();
+    let qdrant = Qdrant::new();
+    qdrant.set(|state| state.key = Some("sk-precious"));
+    let place = qdrant.place("kb-1");
+    refuse(&push(world, place), &["status 401", "QDRANT_API_KEY"]);
+    let keyed = |args: &[&str]| {
+        let output = fissfuse(args).env("QDRANT_API_KEY", "sk-precious").output().unwrap();
+        let printed = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(output.status.success(), "{printed}{}", String::from_utf8_lossy(&output.stderr));
+        printed
+    };
+    assert!(keyed(&push(world, place)).contains("12 vectors of 48 numbers"));
+    let kept = qdrant.kept("kb-1").unwrap();
+    assert_eq!((kept.points.len(), kept.points[&3].1.clone()), (ENTITIES, Value::Null));
+    assert_eq!(kept.points[&0].1["fissfuse"]["whole"], true);
+    assert!(keyed(&push(world, place)).contains("already"));
+    for (out, from) in [("from-scan", "scan"), ("from-int8", "scan:int8"), ("from-qdrant", place)] {
+        let printed = keyed(&[&eval(world, out, from, "5")[..], &["--min-recall", "0"]].concat());
+        let exact =
+            printed.contains("it holds 100.00 % of the entities that a scan in f32 lists, in the mean of 10 mentions");
+        assert_eq!(exact, from != "scan", "{printed}");
+        let (metrics, scan) = (metrics(world, out), metrics(world, "from-scan"));
+        assert_eq!((&metrics["mean"], &metrics["per_score"]), (&scan["mean"], &scan["per_score"]));
+        assert_eq!(metrics["whole_kb"]["candidates_from"], from);
+        assert_eq!(world.read_lines(&format!("{out}/run.jsonl")), world.read_lines("from-scan/run.jsonl"));
+    }
+    world.write_lines(
+        "db-asked.jsonl",
+        &[0, 1, 2].map(|i| {
+            let mut mention = World::mention("test", i);
+            mention.as_object_mut().unwrap().remove("candidates");
+            mention
+        }),
+    );
+    let link = |from: &'static str| {
+        let lists =
+            ["--shortlist", "6", "--min-recall", "0", "--candidates-from", from, "--batch", "3", "--device", "cpu"];
+        keyed(&[&world.link()[..], &["--input", world.arg("db-asked.jsonl")], &lists].concat())
+    };
+    assert_eq!(link(place), link("scan"));
+}
+
+#[test]
+fn an_index_is_asked_alone_and_its_lists_are_a_run_file() {
+    let world = World::trained();
+    let qdrant = Qdrant::new();
+    let place = qdrant.place("kb");
+    succeed(&push(world, place));
+    let query = |from: &'static str, more: &[&'static str]| {
+        let query =
+            [&["index", "query"][..], &push(world, from)[2..8], &["--from", from, "--top", "4", "--device", "cpu"]];
+        [&query.concat()[..], more].concat()
+    };
+    let out = ["--out", world.arg("found.jsonl")];
+    let printed = succeed(&query(place, &out));
+    assert!(printed.contains("4 of 12 entities for each of 10 mentions") && printed.contains("100.00 %"), "{printed}");
+    let found = world.read_lines("found.jsonl");
+    assert!(found.len() == 10 && found.iter().all(|line| line["candidates"].as_array().unwrap().len() == 4));
+    succeed(&["eval", "--data", world.arg("data"), "--ranking", world.arg("found.jsonl")]);
+    for from in ["scan", "scan:int8"] {
+        succeed(&query(from, &["--out", world.arg("scanned.jsonl")]));
+        let numbers = |lines: &[Value]| lines.iter().map(|line| line["candidates"].clone()).collect::<Vec<_>>();
+        assert_eq!(numbers(&world.read_lines("scanned.jsonl")), numbers(&found), "{from}");
+    }
+    qdrant.set(|state| state.backwards = true);
+    refuse(&query(place, &["--out", world.arg("never.jsonl")]), &["below --min-recall 0.99", "--search-breadth"]);
+    assert!(!world.path("never.jsonl").exists());
+    refuse(&replace(query(place, &[]), "--top", "13"), &["the knowledge base has 12 entities"]);
+}
+
+#[test]
+fn lists_that_miss_too_much_are_refused() {
+    let world = World::trained();
+    let qdrant = Qdrant::new();
+    let place = qdrant.place("kb");
+    succeed(&push(world, place));
+    qdrant.set(|state| state.backwards = true);
+    refuse(&eval(world, "missed", place, "3"), &["below --min-recall 0.99"]);
+    // What lists all but the nearest holds the whole model's first entity no more often than chance has it.
+    let printed = succeed(&[&eval(world, "farthest", place, "3")[..], &["--min-recall", "0"]].concat());
+    let share: f64 = printed.split("it holds ").nth(1).unwrap().split(' ').next().unwrap().parse().unwrap();
+    assert!(share < 50.0, "{printed}");
+    assert!(metrics(world, "farthest")["whole_kb"]["recall"]["of_exact"].as_f64().unwrap() < 0.5);
+    for (change, says) in [
+        (Box::new(|state: &mut State| state.short = 1) as Box<dyn Fn(&mut State)>, "it finds 2 entities instead of 3"),
+        (Box::new(|state: &mut State| (state.short, state.shift) = (0, 99)), "of 12 vectors"),
+    ] {
+        qdrant.set(|state| change(state));
+        refuse(&[&eval(world, "missed", place, "3")[..], &["--min-recall", "0"]].concat(), &["searching it", says]);
+    }
+    assert!(!world.path("missed").exists(), "nothing is written");
+}
+
+#[test]
+fn a_collection_of_something_else_is_neither_read_nor_replaced() {
+    let world = World::trained();
+    let qdrant = Qdrant::new();
+    let place = qdrant.place("kb");
+    refuse(&eval(world, "never", place, "3"), &["collection `kb` of Qdrant at http://127.0.0.1", "index push"]);
+    // Somebody's own collection.
+    let created = json!({"vectors": {"size": 48, "distance": "Dot"}});
+    let points = BTreeMap::from([(0, (vec![0.5; 48], json!({"city": "Berlin"})))]);
+    qdrant.set(|state| drop(state.collections.insert("kb".into(), Kept { created, points })));
+    for args in
+        [push(world, place), [&push(world, place)[..], &["--replace"]].concat(), eval(world, "never", place, "3")]
+    {
+        refuse(&args, &["is none that FissFuse made", "no mark of FissFuse"]);
+    }
+    assert_eq!(qdrant.kept("kb").unwrap().points.len(), 1);
+    let created = json!({"vectors": {"size": 48, "distance": "Cosine"}});
+    qdrant.set(|state| drop(state.collections.insert("cosine".into(), Kept { created, points: BTreeMap::new() })));
+    refuse(&push(world, qdrant.place("cosine")), &["not compared by their dot product"]);
+    // An index of another model, of another width, of another knowledge base.
+    let other = world.copy();
+    let train = replace(other.train(), "--out", other.arg("other"));
+    succeed(&[&train[..], &["--epochs", "1", "--seed", "5"]].concat());
+    let with = |world: &World, flag: &str, value: &'static str| replace(push(world, qdrant.place("mine")), flag, value);
+    succeed(&push(world, qdrant.place("mine")));
+    let of_other = with(&other, "--model", other.arg("other"));
+    refuse(&of_other, &["holds an index of another model", "--replace"]);
+    let wide = other.copy();
+    let train = replace(wide.train(), "--d", "20");
+    let train = replace(train, "--out", wide.arg("wide"));
+    succeed(&[&train[..], &["--epochs", "1"]].concat());
+    refuse(&with(&wide, "--model", wide.arg("wide")), &["holds an index of another model"]);
+    let mut asked = eval(&other, "never", qdrant.place("mine"), "3");
+    asked = replace(asked, "--model", other.arg("other"));
+    refuse(&asked, &["holds an index of another model", "index push --replace"]);
+    other.change_line("data/entities.jsonl", 3, |entity| entity["image"] = Value::Null);
+    refuse(&push(&other, qdrant.place("mine")), &["holds an index of another knowledge base"]);
+    assert_eq!(qdrant.kept("mine").unwrap().points[&0].1["fissfuse"]["whole"], true);
+    succeed(&[&of_other[..], &["--replace"]].concat());
+    refuse(&eval(world, "never", qdrant.place("mine"), "3"), &["of another"]);
+    assert!(!world.path("never").exists());
+}
+
+#[test]
+fn a_database_that_is_down_slow_full_or_another_program_is_said_to_be() {
+    let world = World::trained();
+    let qdrant = Qdrant::new();
+    let place = qdrant.place("kb");
+    let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let down: &'static str = format!("qdrant://{closed}/kb").leak();
+    for args in [push(world, down), eval(world, "never", down, "3")] {
+        refuse(&args, &["no answer", "is the server running, and is this its address?"]);
+    }
+    let slow = |args: Vec<&'static str>| [&args[..], &["--database-timeout", "1"]].concat();
+    qdrant.set(|state| state.script = vec![Act::Sleep(Duration::from_secs(3))]);
+    refuse(&slow(push(world, place)), &["no answer within 1 s", "--database-timeout"]);
+    // Full in the middle: what was written is taken back.
+    qdrant.set(|state| state.room = Some(7));
+    refuse(&push(world, place), &["adding points from number 0 on", "No space left on device", "free disk or memory"]);
+    assert!(qdrant.kept("kb").is_none());
+    qdrant.set(|state| state.room = None);
+    // Busy for a moment.
+    qdrant.set(|state| state.script = vec![error(429, "Too many requests"), error(503, "starting")]);
+    succeed(&push(world, place));
+    // Another program answers, or none that speaks HTTP.
+    for (act, says) in [
+        (Act::Say(200, "<html>hello</html>".into(), ""), "its answer is none of Qdrant"),
+        (
+            Act::Say(302, String::new(), "Location: https://me:pw@elsewhere/x?key=1\r\n"),
+            "redirects to \"https://elsewhere/x\"",
+        ),
+        (Act::Half, "half an answer"),
+        (Act::Nothing, "no answer"),
+        (error(400, "Wrong input: \u{1b}[2Jno"), "status 400: Wrong input: no"),
+    ] {
+        qdrant.set(|state| state.script = vec![act]);
+        refuse(&eval(world, "never", place, "3"), &[says]);
+    }
+    // A run that was killed left half of it; points were lost later.
+    qdrant.set(|state| {
+        state.collections.get_mut("kb").unwrap().points.get_mut(&0).unwrap().1["fissfuse"]["whole"] = json!(false)
+    });
+    refuse(&eval(world, "never", place, "3"), &["is half full", "run it again"]);
+    succeed(&push(world, place));
+    qdrant.set(|state| drop(state.collections.get_mut("kb").unwrap().points.remove(&4)));
+    refuse(&eval(world, "never", place, "3"), &["holds 11 vectors instead of 12"]);
+    succeed(&push(world, place));
+    succeed(&eval(world, "restored", place, "12"));
+    assert!(!world.path("never").exists());
+}
+
+#[test]
+fn places_that_are_none_are_refused() {
+    let world = World::trained();
+    for place in ["nowhere", "qdrant://x", "qdrant://x:0/kb", "usearch:", "milvus://x/a-b"] {
+        assert_eq!(run(&push(world, place)).status.code(), Some(2), "{place}");
+        assert_eq!(run(&eval(world, "never", place, "3")).status.code(), Some(2), "{place}");
+    }
+    let alone = [&world.eval("never")[..], &["--candidates-from", "scan:int8"]].concat();
+    assert_eq!(run(&alone).status.code(), Some(2), "without --shortlist");
+    refuse(&push(world, "scan"), &["scan holds no index"]);
+    let bad = fissfuse(&push(world, "qdrant://localhost:1/kb")).env("QDRANT_API_KEY", "a\u{e9}b").output().unwrap();
+    refused(&bad, &["characters that no header may have"]);
+    assert!(!world.path("never").exists());
+}
+
+#[test]
+#[cfg(not(feature = "milvus"))]
+fn a_program_without_milvus_says_how_to_build_one_with_it() {
+    let world = World::trained();
+    refuse(&push(world, "milvus://localhost:1/kb"), &["was built without milvus", "--features milvus"]);
+}
+
+#[test]
+#[cfg(not(feature = "usearch"))]
+fn a_program_without_usearch_says_how_to_build_one_with_it() {
+    let world = World::trained();
+    refuse(&push(world, "usearch:/nowhere/kb"), &["was built without usearch", "--features usearch"]);
+}
+
+#[cfg(feature = "usearch")]
+mod usearch {
+    use std::fs;
+
+    use super::*;
+
+    #[test]
+    fn lists_of_a_mapped_index_are_those_of_a_scan() {
+        let world = World::trained();
+        let file = world.path("kb.usearch");
+        let place: &'static str = format!("usearch:{}", file.display()).leak();
+        refuse(&eval(world, "never", place, "3"), &["kb.usearch: is not there", "index push"]);
+        assert!(succeed(&push(world, place)).contains("12 vectors of 48 numbers"));
+        assert!(succeed(&push(world, place)).contains("already"));
+        succeed(&[&eval(world, "scan-of-12", "scan", "12")[..], &["--min-recall", "0"]].concat());
+        let printed = succeed(&eval(world, "usearch-of-12", place, "12"));
+        assert!(printed.contains("it holds 100.00 %"), "{printed}");
+        assert_eq!(metrics(world, "usearch-of-12")["mean"], metrics(world, "scan-of-12")["mean"]);
+        // Codes of 8 bits may take one of nearly equal entities for another.
+        let printed = succeed(&[&eval(world, "usearch-of-5", place, "5")[..], &["--min-recall", "0.8"]].concat());
+        assert!(printed.contains("of the entities that a scan in f32 lists"), "{printed}");
+        // Cut off, changed, of something else, of another model.
+        let whole = fs::read(&file).unwrap();
+        let mut bent = whole.clone();
+        bent[200] ^= 1;
+        for (bytes, says) in [
+            (&whole[..whole.len() - 1], "or not all of it"),
+            (&whole[..100], "or not all of it"),
+            (&bent[..], "its checksum differs"),
+            (b"hello", "is no index that `fissfuse index push` wrote"),
+        ] {
+            fs::write(world.path("bad.usearch"), bytes).unwrap();
+            refuse(&eval(world, "never", format!("usearch:{}", world.arg("bad.usearch")).leak(), "3"), &[says]);
+        }
+        refuse(&push(world, format!("usearch:{}", world.arg("bad.usearch")).leak()), &["is no index"]);
+        assert_eq!(fs::read(world.path("bad.usearch")).unwrap(), b"hello");
+        let other = world.copy();
+        other.change_line("data/entities.jsonl", 3, |entity| entity["image"] = Value::Null);
+        refuse(&push(&other, place), &["holds an index of another knowledge base", "--replace"]);
+        refuse(&eval(&other, "never", place, "3"), &["holds an index of another knowledge base"]);
+        refuse(&push(world, "usearch:/nowhere/kb"), &["/nowhere"]);
+        assert_eq!(fs::read(&file).unwrap(), whole);
+        let left: Vec<_> =
+            fs::read_dir(file.parent().unwrap()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        assert!(left.iter().all(|name| !name.to_string_lossy().starts_with(".tmp")), "{left:?}");
+    }
+}
+
+#[cfg(feature = "milvus")]
+mod milvus {
+    use std::net::TcpStream;
+    use std::path::PathBuf;
+    use std::process::{Child, Command, Stdio};
+    use std::time::Instant;
+
+    use super::*;
+
+    /// A server that scripts/milvus-lite.sh fetched.
+    struct Milvus {
+        child: Child,
+        port: u16,
+        _folder: tempfile::TempDir,
+    }
+
+    /// Where scripts/milvus-lite.sh puts it: beside the build.
+    fn program() -> PathBuf {
+        std::env::current_exe().unwrap().ancestors().nth(3).unwrap().join("milvus-lite/bin/milvus-lite")
+    }
+
+    impl Milvus {
+        /// `None`, and why on stderr, where it was not fetched.
+        fn start() -> Option<Milvus> {
+            let program = program();
+            if !program.exists() {
+                eprintln!("skipped: {} is not there; scripts/milvus-lite.sh fetches it", program.display());
+                return None;
+            }
+            let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+            let folder = tempfile::tempdir().unwrap();
+            let child = Command::new(program)
+                .args(["server", "--host", "127.0.0.1", "--port", &port.to_string(), "--data-dir"])
+                .arg(folder.path())
+                .stdout(Stdio::null())
+                .stderr(Stdio::null())
+                .spawn()
+                .unwrap();
+            let (milvus, start) = (Milvus { child, port, _folder: folder }, Instant::now());
+            while TcpStream::connect(("127.0.0.1", port)).is_err() {
+                assert!(start.elapsed() < Duration::from_secs(120), "milvus-lite does not start");
+                std::thread::sleep(Duration::from_millis(100));
+            }
+            Some(milvus)
+        }
+
+        /// Runs statements of Python with Milvus' own client, `c`, of this server.
+        fn python(&self, statements: &str) {
+            let script = format!(
+                "from pymilvus import MilvusClient\nc = MilvusClient('http://127.0.0.1:{}')\n{statements}",
+                self.port
+            );
+            let output = Command::new(program().with_file_name("python")).args(["-c", &script]).output().unwrap();
+            assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        }
+
+        fn place(&self, collection: &str) -> &'static str {
+            format!("milvus://127.0.0.1:{}/{collection}", self.port).leak()
+        }
+    }
+
+    impl Drop for Milvus {
+        fn drop(&mut self) {
+            let _ = self.child.kill();
+            let _ = self.child.wait();
+        }
+    }
+
+    #[test]
+    fn lists_of_a_real_server_are_those_of_a_scan_and_what_is_not_ours_is_refused() {
+        let Some(milvus) = Milvus::start() else { return };
+        let world = World::trained();
+        let place = milvus.place("kb");
+        refuse(&eval(world, "never", place, "3"), &["collection `kb` of Milvus at http://127.0.0.1", "index push"]);
+        assert!(succeed(&push(world, place)).contains("12 vectors of 48 numbers"));
+        assert!(succeed(&push(world, place)).contains("already"));
+        for (out, from) in [("scanned", "scan"), ("of-milvus", place)] {
+            let printed = succeed(&[&eval(world, out, from, "5")[..], &["--min-recall", "0"]].concat());
+            assert_eq!(printed.contains("it holds 100.00 %"), from == place, "{printed}");
+            assert_eq!(world.read_lines(&format!("{out}/run.jsonl")), world.read_lines("scanned/run.jsonl"));
+        }
+        let other = world.copy();
+        other.change_line("data/entities.jsonl", 3, |entity| entity["image"] = Value::Null);
+        refuse(&push(&other, place), &["holds an index of another knowledge base", "--replace"]);
+        refuse(&eval(&other, "never", place, "3"), &["holds an index of another knowledge base"]);
+        succeed(&[&push(&other, place)[..], &["--replace"]].concat());
+        succeed(&eval(&other, "of-other", place, "12"));
+        // Rows that somebody deleted, and somebody's own collection.
+        milvus.python("c.delete('kb', ids=[4])");
+        refuse(&eval(&other, "never", place, "3"), &["holds 11 vectors instead of 12", "index push"]);
+        succeed(&push(&other, place));
+        succeed(&eval(&other, "of-other", place, "12"));
+        milvus.python(
+            "c.create_collection('theirs', dimension=48)\nc.insert('theirs', [{'id': 1, 'vector': [0.5] * 48}])",
+        );
+        for args in [push(world, milvus.place("theirs")), eval(world, "never", milvus.place("theirs"), "3")] {
+            refuse(&args, &["is none that FissFuse made"]);
+        }
+        refuse(&[&push(world, milvus.place("theirs"))[..], &["--replace"]].concat(), &["is none that FissFuse made"]);
+        milvus.python("assert c.get_collection_stats('theirs')['row_count'] == 1");
+        assert!(!world.path("never").exists() && !other.path("never").exists());
+    }
+
+    #[test]
+    fn a_server_that_is_down_or_silent_is_said_to_be() {
+        let world = World::trained();
+        let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = silent.local_addr().unwrap();
+        let place: &'static str = format!("milvus://{address}/kb").leak();
+        let quick = |args: Vec<&'static str>| [&args[..], &["--database-timeout", "1"]].concat();
+        refuse(
+            &quick(push(world, place)),
+            &[&format!("Milvus at http://{address}: connecting"), "no answer within 1 s"],
+        );
+        drop(silent);
+        refuse(&quick(push(world, place)), &["is the server running"]);
+        refuse(&quick(eval(world, "never", place, "3")), &["is the server running"]);
+        assert!(!world.path("never").exists());
+    }
+}
