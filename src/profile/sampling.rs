@@ -83,35 +83,49 @@ impl Sampling {
     ) -> Result<Measurement> {
         let mut run = Runner::new(&mut work);
         run.warm(self.warmup)?;
-        let begun = Instant::now();
-        let (mut noises, mut next) = (Vec::new(), self.least.max(2));
-        let mut warnings = Vec::new();
-        loop {
+        let (begun, mut looking) = (Instant::now(), Looking::new(self));
+        let warnings = loop {
             run.once()?;
-            let (runs, elapsed) = (run.seconds.len(), begun.elapsed().as_secs_f64());
-            if let Some(wanted) = self.runs {
-                if runs >= wanted {
-                    break;
-                }
-                continue;
+            if let Some(warnings) = looking.at(&run.seconds, begun.elapsed().as_secs_f64())? {
+                break warnings;
             }
-            if runs >= next && elapsed >= LEAST_SECONDS {
-                next = runs + runs.div_ceil(10);
-                let noise = Timing::new(run.seconds.clone())?.noise();
-                noises.push(noise);
-                if noise <= self.noise || settled(&noises) {
-                    break;
-                }
-            }
-            if elapsed >= self.limit {
-                warnings.push(unmet(self, runs, &noises));
-                break;
-            }
-        }
+        };
         let seconds = Timing::new(run.seconds)?;
         let parts = run.laps.parts.into_iter().map(|(name, parts)| Ok((name.to_string(), Timing::new(parts)?)));
         let parts = parts.collect::<Result<_>>()?;
         Ok(Measurement { seconds: Some(seconds), parts, warnings, ..Measurement::new(name, parameters) })
+    }
+}
+
+/// What was seen of the noise so far.
+struct Looking<'a> {
+    sampling: &'a Sampling,
+    noises: Vec<f64>,
+    /// Runs after which it is looked at again.
+    next: usize,
+}
+
+impl Looking<'_> {
+    fn new(sampling: &Sampling) -> Looking<'_> {
+        Looking { sampling, noises: Vec::new(), next: sampling.least.max(2) }
+    }
+
+    /// After a run: whether it was the last, and then what there is to warn of. `seconds` are the times of all runs, `elapsed` is
+    /// the time since the first began.
+    fn at(&mut self, seconds: &[f64], elapsed: f64) -> Result<Option<Vec<String>>> {
+        let runs = seconds.len();
+        if let Some(wanted) = self.sampling.runs {
+            return Ok((runs >= wanted).then(Vec::new));
+        }
+        if runs >= self.next && elapsed >= LEAST_SECONDS {
+            self.next = runs + runs.div_ceil(10);
+            let noise = Timing::new(seconds.to_vec())?.noise();
+            self.noises.push(noise);
+            if noise <= self.sampling.noise || settled(&self.noises) {
+                return Ok(Some(Vec::new()));
+            }
+        }
+        Ok((elapsed >= self.sampling.limit).then(|| vec![unmet(self.sampling, runs, &self.noises)]))
     }
 }
 
@@ -176,39 +190,46 @@ fn unmet(sampling: &Sampling, runs: usize, noises: &[f64]) -> String {
 mod tests {
     use super::*;
 
-    fn measure(sampling: Sampling, seconds: impl Fn(usize) -> f64) -> Measurement {
-        let mut run = 0;
-        let wait = |laps: &mut Laps| {
-            run += 1;
-            std::thread::sleep(Duration::from_secs_f64(seconds(run)));
-            laps.lap("sleep");
-            Ok(())
-        };
-        sampling.measure("work", Map::new(), wait).unwrap()
+    /// Runs until it ends, and warnings, of work that takes so many seconds: a clock that no other work disturbs.
+    fn end(sampling: Sampling, seconds: impl Fn(usize) -> f64) -> (usize, Vec<String>) {
+        let (mut looking, mut times, mut elapsed) = (Looking::new(&sampling), Vec::new(), 0.0);
+        loop {
+            times.push(seconds(times.len() + 1));
+            elapsed += times.last().unwrap();
+            if let Some(warnings) = looking.at(&times, elapsed).unwrap() {
+                return (times.len(), warnings);
+            }
+        }
     }
 
     #[test]
     fn runs_go_on_until_the_noise_settles() {
-        let measured = measure(Sampling::default(), |_| 0.01);
-        let runs = measured.seconds.as_ref().unwrap().runs();
-        assert!((10..200).contains(&runs) && measured.warnings.is_empty(), "{measured:?}");
-        assert_eq!(measured.parts["sleep"].runs(), runs);
+        // Half a second at least, then at the first look.
+        assert_eq!(end(Sampling::default(), |_| 0.01), (50, vec![]));
+        assert_eq!(end(Sampling::default(), |_| 0.2), (10, vec![]));
+        // Quartiles that stay 10 % apart: four looks say the same.
+        let (runs, warnings) = end(Sampling::default(), |run| if run % 2 == 0 { 0.02 } else { 0.022 });
+        assert!((26..60).contains(&runs) && warnings.is_empty(), "{runs} runs, {warnings:?}");
     }
 
     #[test]
     fn a_limit_that_ends_it_is_named_with_what_was_not_reached() {
-        let sampling = Sampling { limit: 0.1, ..Sampling::default() };
-        let few = measure(sampling, |_| 0.03);
-        assert!(few.warnings[0].contains("of at least 10 runs within 0.1 s"), "{few:?}");
+        let (runs, few) = end(Sampling { limit: 0.1, ..Sampling::default() }, |_| 0.03);
+        assert!(runs == 4 && few[0].contains("of at least 10 runs within 0.1 s"), "{runs}, {few:?}");
         // Ever slower, so that the quartiles go on parting.
         let sampling = Sampling { limit: 0.8, least: 3, ..Sampling::default() };
-        let drifting = measure(sampling, |run| 0.001 * 1.2f64.powi(run.min(30) as i32));
-        assert!(drifting.warnings[0].contains("has neither settled nor come to 0.5 %"), "{drifting:?}");
+        let (_, drifting) = end(sampling, |run| 0.001 * 1.2f64.powi(run.min(30) as i32));
+        assert!(drifting[0].contains("has neither settled nor come to 0.5 %"), "{drifting:?}");
     }
 
     #[test]
-    fn a_set_number_of_runs_is_kept() {
+    fn a_set_number_of_runs_is_kept_with_the_times_of_their_parts() {
         let sampling = Sampling { warmup: Some(0), runs: Some(3), ..Sampling::default() };
-        assert_eq!(measure(sampling, |_| 0.0).seconds.unwrap().runs(), 3);
+        let work = |laps: &mut Laps| {
+            laps.lap("part");
+            Ok(())
+        };
+        let measured = sampling.measure("work", Map::new(), work).unwrap();
+        assert_eq!((measured.seconds.unwrap().runs(), measured.parts["part"].runs()), (3, 3));
     }
 }
