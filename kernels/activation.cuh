@@ -1,4 +1,4 @@
-// Activation functions and their derivatives. Reference: src/device/cpu/vector.rs, src/ops/activation/mod.rs.
+// Activation functions and their derivatives. Reference: src/device/cpu/vector/activations.rs, src/ops/activation/mod.rs.
 #pragma once
 
 // As in src/ops/linear/tiled.rs.

@@ -3,7 +3,7 @@
 // x (rows, width) f32: the residual stream; gain (width) f32; out (rows, width) f32, bf16 or f16. The products
 // before it (linear_few.cu, linear_stored.cu) add to the residual stream themselves.
 // Grid: rows; block 256; a row is read twice, the second time from the first-level cache. Width is a multiple of 4.
-// Deterministic; a row has the same bits whatever stands beside it. Reference: src/device/cpu/vector.rs.
+// Deterministic; a row has the same bits whatever stands beside it. Reference: src/device/cpu/vector/mod.rs.
 #include "decoder.cuh"
 
 struct RmsNorm {

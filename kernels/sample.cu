@@ -81,7 +81,7 @@ extern "C" __global__ void __launch_bounds__(PEAK_THREADS) sample_peaks(Peaks p)
     if (threadIdx.x == 0) p.peaks[static_cast<int64_t>(blockIdx.y) * p.parts + blockIdx.x] = mine;
 }
 
-// e^z of z <= 0 by the operations of src/device/cpu/vector.rs, none of them fused further; 0 where no weight is left (and of
+// e^z of z <= 0 by the operations of src/device/cpu/vector/mod.rs, none of them fused further; 0 where no weight is left (and of
 // NaN). There 2^n comes in two factors, here n is above -42: both are exact.
 __device__ inline float exponential(float z) {
     constexpr float ROUND = 12582912.0f;
