@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
+use std::path::Path;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
@@ -300,6 +301,11 @@ fn the_demo_runs_from_nothing_to_a_linked_mention() {
     ] {
         assert!(printed.contains(says), "{printed}");
     }
+    for name in ["model.safetensors", "tokenizer.json", "config.json"] {
+        let shipped = Path::new(env!("CARGO_MANIFEST_DIR")).join("weights/demo-clip").join(name);
+        let used = folder.path().join("demo/encoder").join(name);
+        assert!(fs::read(used).unwrap() == fs::read(shipped).unwrap(), "the demo's {name} is not the one in weights");
+    }
     let page = fs::read_to_string(folder.path().join("demo/report.html")).unwrap();
     // Templates escape slashes like all else that is not theirs.
     assert!(page.contains("<h1>Demo</h1>") && page.contains("data:image&#x2f;jpeg;base64,"), "no page with images");
@@ -311,6 +317,21 @@ fn the_demo_runs_from_nothing_to_a_linked_mention() {
     fs::write(&model, "precious").unwrap();
     refuse(&["demo", "--out", &out], &["mine.safetensors: is none of the demo's files"]);
     assert!(model.exists());
+}
+
+#[test]
+fn the_demo_takes_a_random_encoder_too_and_draws_pairs_for_one_that_learns() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).to_str().unwrap().to_string();
+    let printed = succeed(&["demo", "--random-encoder", "--out", &path("demo"), "--mentions", "16", "--epochs", "1"]);
+    assert!(printed.contains("a small CLIP with random frozen weights"), "{printed}");
+    let config = fs::read_to_string(path("demo/encoder/config.json")).unwrap();
+    assert!(config.contains("\"hidden_size\": 512"), "{config}");
+    for given in [["--random-encoder", "--encoder", "x"], ["--round", "1", "--random-encoder"]] {
+        assert_eq!(run(&[&["demo"][..], &given].concat()).status.code(), Some(2), "{given:?}");
+    }
+    fs::create_dir(path("pairs")).unwrap();
+    refuse(&["demo", "--pairs", &path("pairs")], &["exists already"]);
 }
 
 #[test]

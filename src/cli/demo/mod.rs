@@ -1,12 +1,14 @@
 //! `fissfuse demo`
 
+mod encoder;
+
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
 use clap::builder::RangedU64ValueParser;
 use clap::{Parser, ValueEnum};
-use fissfuse::data::demo::{self, Sizes};
+use fissfuse::data::demo::{self, PairCounts, Sizes};
 use fissfuse::data::{Dataset, Mention, Run, Skipped, Split, Tolerance};
 use fissfuse::encoder::clip::{RandomClip, write_random};
 use fissfuse::encoder::{EncoderPaths, Encoders};
@@ -22,7 +24,7 @@ use super::{Cli, written};
 
 /// Train, evaluate and use a model on a small real task, in a few minutes on two cores.
 ///
-/// The task: emoji. The encoder is a small CLIP with random frozen weights, since a pretrained one cannot be shipped;
+/// The task: emoji. The encoder is a small CLIP that this program trained on other scenes of the same emoji;
 /// --encoder, --text-encoder and --image-encoder take real ones, --llm a Llama that re-ranks.
 #[derive(clap::Args)]
 pub struct Args {
@@ -36,6 +38,19 @@ pub struct Args {
 
     #[command(flatten)]
     encoders: EncoderArgs,
+
+    /// Encode by a small CLIP with random frozen weights: then all that is learned is learned from the mentions.
+    #[arg(long, conflicts_with = "encoder")]
+    random_encoder: bool,
+
+    /// Write pairs of pictures and texts for `fissfuse pretrain` to DIR instead: scenes of the same emoji, none of the
+    /// demo's (`make demo-encoder`).
+    #[arg(long, value_name = "DIR")]
+    pairs: Option<PathBuf>,
+
+    /// Which pictures --pairs draws: each round has others.
+    #[arg(long, value_name = "N", default_value_t = 0, requires = "pairs")]
+    round: u16,
 
     /// Training mentions, fewer of which make a quicker and worse model.
     #[arg(long, value_name = "N", default_value_t = Sizes::FULL.train, value_parser = RangedU64ValueParser::<usize>::new().range(1..=1_000_000))]
@@ -62,10 +77,16 @@ pub struct Args {
 }
 
 /// configs/emoji.toml as it was when this program was built.
-const CONFIG: &str = include_str!("../../configs/emoji.toml");
+const CONFIG: &str = include_str!("../../../configs/emoji.toml");
+
+/// What the demo's encoder has learned from, at seed 0.
+const PAIRS: PairCounts = PairCounts { scenes: 60_000, alone: 8, held_out: 1000 };
 
 pub fn run(args: Args) -> anyhow::Result<()> {
     let start = Instant::now();
+    if let Some(folder) = &args.pairs {
+        return write_pairs_of_encoder(folder, args.round);
+    }
     let folder = |name: &str| args.out.join(name);
     if args.out.exists() {
         written::clear(&args.out, "demo")?;
@@ -78,22 +99,29 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     println!("1. Data: emoji, their names and keywords from Unicode, scenes drawn by seed {}", args.seed);
     noted(demo::write(&folder("data"), Sizes { train: args.mentions, ..Sizes::FULL }, args.seed).map_err(Into::into))?;
     let show = |path: &Path| path.display().to_string();
-    let random = folder("encoder");
+    let own = folder("encoder");
     let [text, image] = [&args.encoders.text_encoder, &args.encoders.image_encoder]
-        .map(|own| own.as_ref().or(args.encoders.encoder.as_ref()).unwrap_or(&random).clone());
-    let drawn: Vec<&str> = [("texts", &text), ("images", &image)]
+        .map(|given| given.as_ref().or(args.encoders.encoder.as_ref()).unwrap_or(&own).clone());
+    let ours: Vec<&str> = [("texts", &text), ("images", &image)]
         .into_iter()
-        .filter(|(_, of)| **of == random)
+        .filter(|(_, of)| **of == own)
         .map(|(what, _)| what)
         .collect();
-    if drawn.is_empty() {
-        println!("2. Encoders: {} and {}", show(&text), show(&image));
-    } else {
-        let of = drawn.join(" and ");
-        println!("2. Encoder of {of}: a small CLIP with random frozen weights (--encoder DIR takes a pretrained one)");
-        let dataset = Dataset::open(&folder("data"), Tolerance::Strict, &mut Skipped::default())?;
-        let texts = demo::tokenizer_texts(&dataset)?;
-        write_random(&random, random_clip(args.seed), texts.iter().map(String::as_str))?;
+    let of = ours.join(" and ");
+    match (ours.is_empty(), args.random_encoder) {
+        (true, _) => println!("2. Encoders: {} and {}", show(&text), show(&image)),
+        (false, false) => {
+            println!(
+                "2. Encoder of {of}: a small CLIP that saw other scenes of these emoji (--encoder DIR takes another)"
+            );
+            encoder::write(&own)?;
+        }
+        (false, true) => {
+            println!("2. Encoder of {of}: a small CLIP with random frozen weights");
+            let dataset = Dataset::open(&folder("data"), Tolerance::Strict, &mut Skipped::default())?;
+            let texts = demo::tokenizer_texts(&dataset)?;
+            write_random(&own, random_clip(args.seed), texts.iter().map(String::as_str))?;
+        }
     }
     noted(Ok(()))?;
     let [data, features, model, config, out] = ["data", "features", "model", "demo.toml", "eval"].map(folder);
@@ -149,6 +177,14 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     );
     println!("  {program} train --help    its settings, among them the paper's ablations");
     println!("  docs/data.md             how to bring your own entities and mentions");
+    Ok(())
+}
+
+/// Writes pictures and texts as the demo's encoder has learned from.
+fn write_pairs_of_encoder(folder: &Path, round: u16) -> anyhow::Result<()> {
+    ensure!(!folder.exists(), "{}: exists already; choose another --pairs, or remove it first", folder.display());
+    demo::write_pairs(folder, PAIRS, round, 0)?;
+    println!("wrote {} scenes and their texts to {}", PAIRS.scenes, folder.display());
     Ok(())
 }
 
