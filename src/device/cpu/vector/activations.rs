@@ -9,7 +9,7 @@ pub fn quick_gelu(x: &mut [f32]) {
 }
 
 /// What x Φ(x) by tanh is made of: √(8/π) and the factor of the cube.
-const TANH_GELU: [f32; 2] = [1.595_769_1, 0.044_715];
+const TANH_GELU: [f32; 2] = [1.595_769, 0.044_715];
 
 /// x σ(√(8/π) (x + 0.044715 x³)), in place: GELU by tanh, since 1 + tanh(z) = 2 σ(2 z).
 #[inline(always)]
