@@ -103,6 +103,11 @@ impl EncoderTrainingArgs {
         settings.freeze_layers = self.freeze_layers.unwrap_or(settings.freeze_layers);
         settings.lora_rank = self.lora_rank.unwrap_or(settings.lora_rank);
     }
+
+    /// Whether one of them is given. With --features, which it conflicts with, clap asks for no --train-encoder.
+    fn given(&self) -> bool {
+        self.encoder_learning_rate.is_some() || self.freeze_layers.is_some() || self.lora_rank.is_some()
+    }
 }
 
 pub fn run(args: Args) -> anyhow::Result<()> {
@@ -114,6 +119,11 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     reads.extend(args.train_encoder.as_deref().map(|path| ("--train-encoder", path)));
     reads.extend(args.config.config.as_deref().map(|path| ("--config", path)));
     paths::keep_apart(&reads, &writes)?;
+    ensure!(
+        args.train_encoder.is_some() || !args.encoder.given(),
+        "--encoder-learning-rate, --freeze-layers and --lora-rank are for an encoder that is trained along; give --train-encoder in \
+         the place of --features, or leave them out"
+    );
     let ranks = args.parallel.ranks()?;
     if args.train_encoder.is_some() {
         ensure!(
