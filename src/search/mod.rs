@@ -1,6 +1,7 @@
 //! What finds the vectors of a knowledge base whose inner product with a query's is largest: scans of all of them, indexes, and
 //! vector databases.
 
+mod database;
 mod engine;
 mod flat;
 mod int8;

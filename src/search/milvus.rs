@@ -1,23 +1,42 @@
-//! Calls of a Milvus server, by the library of its makers.
+//! A collection of a Milvus server, by its own protocol (gRPC) and the library of its makers.
+//!
+//! The row with `entity` i holds the vector of entity number i, in an HNSW index by inner products. The collection's property
+//! `fissfuse` is a [`Mark`]: it is written when the collection is made, and once more when all rows are in it.
 
 use std::collections::HashMap;
 use std::future::Future;
 use std::io;
 use std::net::{TcpStream, ToSocketAddrs};
+use std::sync::Arc;
 
 use milvus::v2::prelude::{
     AlterCollectionPropertiesRequest, ClientV2, CollectionSchema, ConnectConfig, ConsistencyLevel,
     CreateCollectionRequest, CreateIndexRequest, DataType, DescribeCollectionRequest, DropCollectionRequest,
-    Error as MilvusError, FieldData, FieldSchema, FlushRequest, HasCollectionRequest, IndexParam, IndexType,
-    InsertRequest, LoadCollectionRequest, MetricType, QueryRequest, RetryConfig, SearchRequest, SearchResponse,
-    SearchVectors, TelemetryConfig,
+    Error as MilvusError, FieldData, FieldSchema, FlushRequest, HasCollectionRequest, Ids, IndexParam, IndexType,
+    InsertRequest, LoadCollectionRequest, MetricType, QueryRequest, RetryConfig, SearchRequest, SearchVectors,
+    TelemetryConfig,
 };
 use tokio::runtime::{Builder, Runtime};
 
+use super::database::{self, Server, There};
+use super::engine::Filling;
+use super::seal::{FOREIGN, Mark};
+use super::{Access, Candidates, Collection, Found, Seal};
 use crate::error::{Error, Result};
 use crate::printable::excerpt;
-use crate::search::seal::Mark;
-use crate::search::{Access, Collection, Seal};
+
+/// As [`super::fill`].
+pub fn fill(collection: &Collection, seal: &Seal, access: &Access, replace: bool) -> Result<Option<Box<dyn Filling>>> {
+    database::fill(Client::new(collection, access)?, seal, replace)
+}
+
+/// As [`super::open`].
+pub fn open(collection: &Collection, seal: &Seal, access: &Access) -> Result<Arc<dyn Candidates>> {
+    database::open(Client::new(collection, access)?, seal)
+}
+
+/// Numbers that go into one request, at most: 4 MB, a sixteenth of what a server takes by default.
+const NUMBERS: usize = 1_000_000;
 
 /// Of the collection's fields, and of the property that holds the mark.
 const ENTITY: &str = "entity";
@@ -33,19 +52,12 @@ const QUICK: u32 = ATTEMPTS;
 const LONG: u32 = 720;
 
 /// Speaks with one collection of a server.
-pub struct Client {
+struct Client {
     /// One thread of its own: the connection is kept up between calls.
     runtime: Runtime,
     client: ClientV2,
     collection: Collection,
-    pub access: Access,
-}
-
-/// What is in the place of a collection.
-pub enum There {
-    Nothing,
-    Ours(Mark),
-    Foreign,
+    access: Access,
 }
 
 /// A result of the server's library.
@@ -82,14 +94,6 @@ impl Client {
     }
 
     /// The collection and its server, for messages.
-    pub fn shown(&self) -> String {
-        format!("collection `{}` of Milvus at {}", self.collection.name, self.collection.url())
-    }
-
-    pub fn error(&self, doing: &str, reason: impl Into<String>) -> Error {
-        Error::device(self.shown(), doing, reason)
-    }
-
     /// The result of a call.
     fn call<T>(&self, doing: &str, call: impl Future<Output = Said<T>>) -> Result<T> {
         run(&self.runtime, &self.access, QUICK, call).map_err(|reason| self.error(doing, reason))
@@ -99,9 +103,14 @@ impl Client {
     fn call_long<T>(&self, doing: &str, call: impl Future<Output = Said<T>>) -> Result<T> {
         run(&self.runtime, &self.access, LONG, call).map_err(|reason| self.error(doing, reason))
     }
+}
 
-    /// What is there.
-    pub fn look(&self) -> Result<There> {
+impl Server for Client {
+    fn shown(&self) -> String {
+        format!("collection `{}` of Milvus at {}", self.collection.name, self.collection.url())
+    }
+
+    fn look(&self) -> Result<There> {
         let there = self.call("looking at it", async {
             let has = HasCollectionRequest::builder().collection_name(self.name()).build()?;
             if !self.client.has_collection(has).await?.exists() {
@@ -112,16 +121,17 @@ impl Client {
         })?;
         let Some(there) = there else { return Ok(There::Nothing) };
         let mark = there.description().get_properties().get(PROPERTY).and_then(|mark| serde_json::from_str(mark).ok());
-        Ok(mark.map_or(There::Foreign, There::Ours))
+        Ok(mark.map_or(There::Foreign(FOREIGN.into()), There::Ours))
     }
 
-    pub fn delete(&self) -> Result<()> {
+    fn delete(&self) -> Result<()> {
         self.call("deleting it", async {
             self.client.drop_collection(DropCollectionRequest::builder().collection_name(self.name()).build()?).await
         })
     }
 
-    pub fn mark(&self, doing: &str, mark: &Mark) -> Result<()> {
+    fn mark(&self, mark: &Mark) -> Result<()> {
+        let doing = if mark.whole { "marking it as whole" } else { "marking it" };
         let mark = serde_json::to_string(mark).map_err(|e| self.error(doing, e.to_string()))?;
         self.call(doing, async {
             let properties = HashMap::from([(PROPERTY.to_string(), mark)]);
@@ -130,7 +140,7 @@ impl Client {
         })
     }
 
-    pub fn create(&self, seal: &Seal) -> Result<()> {
+    fn create(&self, seal: &Seal) -> Result<()> {
         self.call("creating it", async {
             let entity = FieldSchema::new().name(ENTITY).data_type(DataType::Int64).primary_key(true);
             let vector = FieldSchema::new().name(VECTOR).data_type(DataType::FloatVector).dimension(seal.width as u32);
@@ -140,18 +150,23 @@ impl Client {
         })
     }
 
-    pub fn insert(&self, first: usize, vectors: &[f32], width: usize) -> Result<()> {
-        let rows: Vec<Vec<f32>> = vectors.chunks_exact(width).map(<[f32]>::to_vec).collect();
-        let entities = (first..first + rows.len()).map(|entity| entity as i64).collect();
-        let columns = vec![FieldData::int64(ENTITY, entities), FieldData::float_vector(VECTOR, rows)];
-        self.call(&format!("adding rows from number {first} on"), async {
-            self.client.insert(InsertRequest::builder().collection_name(self.name()).columns(columns).build()?).await
-        })?;
+    fn add(&mut self, first: usize, vectors: &[f32], seal: &Seal) -> Result<()> {
+        let rows = (NUMBERS / seal.width).max(1);
+        for (chunk, at) in vectors.chunks(rows * seal.width).zip((first..).step_by(rows)) {
+            let rows: Vec<Vec<f32>> = chunk.chunks_exact(seal.width).map(<[f32]>::to_vec).collect();
+            let entities = (at..at + rows.len()).map(|entity| entity as i64).collect();
+            let columns = vec![FieldData::int64(ENTITY, entities), FieldData::float_vector(VECTOR, rows)];
+            self.call(&format!("adding rows from number {at} on"), async {
+                self.client
+                    .insert(InsertRequest::builder().collection_name(self.name()).columns(columns).build()?)
+                    .await
+            })?;
+        }
         Ok(())
     }
 
     /// Makes the index, and has it loaded for searches.
-    pub fn index(&self) -> Result<()> {
+    fn index(&self) -> Result<()> {
         self.call_long("making its index", async {
             let flush = FlushRequest::builder().collection_names([self.name()]).build()?;
             self.client.flush(flush).await?;
@@ -166,24 +181,35 @@ impl Client {
         self.load()
     }
 
-    pub fn load(&self) -> Result<()> {
+    fn load(&self) -> Result<()> {
         self.call_long("loading it", async {
             self.client.load_collection(LoadCollectionRequest::builder().collection_name(self.name()).build()?).await
         })
     }
 
-    /// The nearest `k` rows of each vector in the loaded collection.
-    pub fn search(&self, doing: &str, vectors: Vec<Vec<f32>>, k: usize, breadth: usize) -> Result<SearchResponse> {
-        let breadth = HashMap::from([("ef".to_string(), breadth.to_string())]);
-        self.call(doing, async {
+    /// Of the loaded collection.
+    fn ask(&self, doing: &str, queries: &[f32], k: usize, seal: &Seal) -> Result<Vec<Vec<Found>>> {
+        let vectors: Vec<Vec<f32>> = queries.chunks_exact(seal.width).map(<[f32]>::to_vec).collect();
+        let breadth = HashMap::from([("ef".to_string(), self.access.breadth_of(k).to_string())]);
+        let answer = self.call(doing, async {
             let request = SearchRequest::builder().collection_name(self.name()).vector_field(VECTOR);
             let request = request.vectors(SearchVectors::Float(vectors)).limit(k as i64).metric_type(MetricType::Ip);
             self.client.search(request.extra_params(breadth).build()?).await
-        })
+        })?;
+        let found = answer.results().get_results().iter().map(|result| {
+            let Ids::Int64(ids) = result.get_ids() else {
+                return Err(self.error(doing, "it answers with names instead of numbers"));
+            };
+            let found = ids.iter().zip(result.get_scores());
+            // What is no number of an entity is refused by who asks.
+            let number = |id: i64| u32::try_from(id).unwrap_or(u32::MAX);
+            Ok(found.map(|(&id, &product)| Found { number: number(id), product }).collect())
+        });
+        found.collect()
     }
 
-    /// Rows of the loaded collection.
-    pub fn count(&self) -> Result<usize> {
+    /// Of the loaded collection.
+    fn count(&self) -> Result<usize> {
         let count = self.call("counting its rows", async {
             let request = QueryRequest::builder().collection_name(self.name()).output_fields(["count(*)"]);
             let answer = self.client.query(request.consistency_level(ConsistencyLevel::Strong).build()?).await?;

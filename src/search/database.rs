@@ -1,0 +1,181 @@
+//! What all vector databases have in common: a collection is filled, marked, opened and asked in the same way, whatever the
+//! protocol.
+
+use std::fmt;
+use std::sync::Arc;
+
+use super::engine::{Filling, Progress};
+use super::seal::{ABSENT, Mark};
+use super::{Candidates, Found, Seal, rows_of};
+use crate::error::{Error, Result};
+
+/// Queries that go into one request, at most.
+const TOGETHER: usize = 64;
+
+/// What is in the place of a collection.
+pub(super) enum There {
+    Nothing,
+    /// An index of this program.
+    Ours(Mark),
+    /// What this program has not made, in words.
+    Foreign(String),
+}
+
+/// One collection of a server, by its protocol.
+pub(super) trait Server: Send + Sync {
+    /// The collection and its server, for messages.
+    fn shown(&self) -> String;
+
+    /// What is there.
+    fn look(&self) -> Result<There>;
+
+    /// Gets it ready to be counted and searched.
+    fn load(&self) -> Result<()>;
+
+    /// Number of vectors, by the server.
+    fn count(&self) -> Result<usize>;
+
+    /// Deletes it, whatever is in it.
+    fn delete(&self) -> Result<()>;
+
+    /// Makes it, empty.
+    fn create(&self, seal: &Seal) -> Result<()>;
+
+    /// Says in it what it is, and whether all is there. Of an empty one it may do so with the first vectors.
+    fn mark(&self, mark: &Mark) -> Result<()>;
+
+    /// Adds vectors, the first of which has this number.
+    fn add(&mut self, first: usize, vectors: &[f32], seal: &Seal) -> Result<()>;
+
+    /// After the last vector.
+    fn index(&self) -> Result<()>;
+
+    /// The nearest vectors to each of a few queries, as the server says them.
+    fn ask(&self, doing: &str, queries: &[f32], k: usize, seal: &Seal) -> Result<Vec<Vec<Found>>>;
+
+    /// An error about this collection.
+    fn error(&self, doing: &str, reason: impl Into<String>) -> Error
+    where
+        Self: Sized,
+    {
+        Error::device(self.shown(), doing, reason)
+    }
+}
+
+/// As [`super::fill`].
+pub(super) fn fill<S: Server + 'static>(server: S, seal: &Seal, replace: bool) -> Result<Option<Box<dyn Filling>>> {
+    let doing = "filling it";
+    match server.look()? {
+        There::Nothing => {}
+        There::Foreign(why) => return Err(server.error(doing, why)),
+        There::Ours(mark) => {
+            if !mark.is_in_the_way(seal, replace).map_err(|reason| server.error(doing, reason))? {
+                server.load()?;
+                if server.count()? == seal.count {
+                    return Ok(None);
+                }
+            }
+            server.delete()?;
+        }
+    }
+    server.create(seal)?;
+    let filling = CollectionFilling { server, progress: Progress { seal: seal.clone(), added: 0 }, done: false };
+    filling.server.mark(&Mark::new(seal, false))?;
+    Ok(Some(Box::new(filling)))
+}
+
+/// As [`super::open`].
+pub(super) fn open<S: Server + 'static>(server: S, seal: &Seal) -> Result<Arc<dyn Candidates>> {
+    let refuse = |reason: String| server.error("opening it", reason);
+    match server.look()? {
+        There::Nothing => return Err(refuse(ABSENT.into())),
+        There::Foreign(why) => return Err(refuse(why)),
+        There::Ours(mark) => mark.expect(seal).map_err(refuse)?,
+    }
+    server.load()?;
+    match server.count()? {
+        count if count == seal.count => Ok(Arc::new(Opened { server, seal: seal.clone() })),
+        count => Err(refuse(seal.miscounted(count))),
+    }
+}
+
+/// A collection on its way.
+struct CollectionFilling<S: Server> {
+    server: S,
+    progress: Progress,
+    done: bool,
+}
+
+impl<S: Server> Filling for CollectionFilling<S> {
+    fn add(&mut self, vectors: &[f32]) -> Result<()> {
+        let first = self.progress.add(vectors)?;
+        self.server.add(first, vectors, &self.progress.seal)
+    }
+
+    fn finish(mut self: Box<Self>) -> Result<()> {
+        self.progress.expect_all()?;
+        self.server.index()?;
+        let (count, seal) = (self.server.count()?, &self.progress.seal);
+        if count != seal.count {
+            return Err(self
+                .server
+                .error("filling it", format!("the server counts {count} vectors of {}", seal.count)));
+        }
+        self.server.mark(&Mark::new(seal, true))?;
+        self.done = true;
+        Ok(())
+    }
+}
+
+impl<S: Server> Drop for CollectionFilling<S> {
+    fn drop(&mut self) {
+        // Where the server is gone, the mark tells that it is half full.
+        if !self.done
+            && let Err(error) = self.server.delete()
+        {
+            tracing::warn!("{error}: it stays half full, and nothing reads it");
+        }
+    }
+}
+
+/// An opened collection.
+struct Opened<S> {
+    server: S,
+    seal: Seal,
+}
+
+impl<S: Server> fmt::Debug for Opened<S> {
+    fn fmt(&self, out: &mut fmt::Formatter) -> fmt::Result {
+        out.write_str(&self.server.shown())
+    }
+}
+
+impl<S: Server> Candidates for Opened<S> {
+    fn name(&self) -> String {
+        self.server.shown()
+    }
+
+    fn width(&self) -> usize {
+        self.seal.width
+    }
+
+    fn len(&self) -> usize {
+        self.seal.count
+    }
+
+    fn top_k(&self, queries: &[f32], k: usize) -> Result<Vec<Vec<Found>>> {
+        let (asked, doing, width) = (rows_of(queries, self.seal.width)?, "searching it", self.seal.width);
+        let mut all = Vec::with_capacity(asked);
+        for queries in queries.chunks(TOGETHER * width) {
+            let (answers, asked) = (self.server.ask(doing, queries, k, &self.seal)?, queries.len() / width);
+            if answers.len() != asked {
+                let reason = format!("{} answers to {asked} queries", answers.len());
+                return Err(self.server.error(doing, reason));
+            }
+            for found in answers {
+                all.push(Found::checked(found, self.seal.count).map_err(|reason| self.server.error(doing, reason))?);
+            }
+        }
+        Ok(all)
+    }
+}
