@@ -89,6 +89,19 @@ pub struct Layout {
     pub norm2: &'static str,
 }
 
+impl Layout {
+    /// Of CLIP's towers, and of SigLIP's.
+    pub const CLIP: Layout = Layout {
+        norm_first: true,
+        qkv: ["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"],
+        out: "self_attn.out_proj",
+        norm1: "layer_norm1",
+        up: "mlp.fc1",
+        down: "mlp.fc2",
+        norm2: "layer_norm2",
+    };
+}
+
 /// Attention and an MLP with residuals around both.
 pub struct Block {
     norm_first: bool,

@@ -1,10 +1,9 @@
 //! CLIP's text tower.
 
-use super::BLOCK;
 use super::config::{ClipConfig, TextConfig};
 use crate::encoder::loader::Loader;
 use crate::encoder::text::TextModel;
-use crate::encoder::transformer::Block;
+use crate::encoder::transformer::{Block, Layout};
 use crate::encoder::{Encoded, collect, of_length_one};
 use crate::error::Result;
 use crate::ops::embedding::Embedding;
@@ -28,7 +27,7 @@ impl ClipText {
         let tower = loader.under("text_model");
         let tokens = ("embeddings.token_embedding", c.vocab_size);
         let positions = ("embeddings.position_embedding", c.max_position_embeddings);
-        let block = |i: usize| Block::read(&tower.under(&format!("encoder.layers.{i}")), &BLOCK, sizes);
+        let block = |i: usize| Block::read(&tower.under(&format!("encoder.layers.{i}")), &Layout::CLIP, sizes);
         Ok(ClipText {
             embedding: tower.embedding(tokens, positions, width, None)?,
             blocks: (0..c.num_hidden_layers).map(block).collect::<Result<_>>()?,

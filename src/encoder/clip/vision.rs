@@ -1,9 +1,8 @@
 //! CLIP's vision tower.
 
-use super::BLOCK;
 use super::config::{ClipConfig, VisionConfig};
 use crate::encoder::loader::Loader;
-use crate::encoder::transformer::Block;
+use crate::encoder::transformer::{Block, Layout};
 use crate::encoder::vision::ImageModel;
 use crate::encoder::{Encoded, collect, of_length_one};
 use crate::error::Result;
@@ -31,7 +30,7 @@ impl ClipVision {
         let embeddings = tower.under("embeddings");
         let (kernel, padding) = (c.patch_size, 0);
         let filters = Filters { outputs: width, inputs: 3, kernel, stride: kernel, padding };
-        let block = |i: usize| Block::read(&tower.under(&format!("encoder.layers.{i}")), &BLOCK, sizes);
+        let block = |i: usize| Block::read(&tower.under(&format!("encoder.layers.{i}")), &Layout::CLIP, sizes);
         Ok(ClipVision {
             patches: embeddings.convolution("patch_embedding", filters)?.wide(),
             positions: embeddings.class_and_positions("class_embedding", "position_embedding", c.patches(), width)?,

@@ -13,24 +13,12 @@ use self::text::SiglipText;
 use self::vision::SiglipVision;
 use super::processor::Kind;
 use super::text::TextModel;
-use super::transformer::Layout;
 use super::vision::ImageModel;
 use super::{Compute, ImageProcessor};
 use crate::encoder::loader::Loader;
 use crate::error::Result;
 use crate::tensor::Shards;
 use crate::tokenizer::Tokenizer;
-
-/// Where the layers of a block of either tower lie.
-const BLOCK: Layout = Layout {
-    norm_first: true,
-    qkv: ["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"],
-    out: "self_attn.out_proj",
-    norm1: "layer_norm1",
-    up: "mlp.fc1",
-    down: "mlp.fc2",
-    norm2: "layer_norm2",
-};
 
 /// Reads the text tower.
 pub(super) fn open_text(

@@ -3,11 +3,10 @@
 use std::borrow::Cow;
 use std::path::Path;
 
-use super::BLOCK;
 use super::config::TextConfig;
 use crate::encoder::loader::Loader;
 use crate::encoder::text::TextModel;
-use crate::encoder::transformer::Block;
+use crate::encoder::transformer::{Block, Layout};
 use crate::encoder::{Encoded, of_length_one};
 use crate::error::{Error, Result};
 use crate::fields::Fields;
@@ -78,7 +77,7 @@ impl SiglipText {
         let tower = loader.under("text_model");
         let tokens = ("embeddings.token_embedding", config.vocab_size);
         let positions = ("embeddings.position_embedding", config.max_position_embeddings);
-        let block = |i: usize| Block::read(&tower.under(&format!("encoder.layers.{i}")), &BLOCK, sizes);
+        let block = |i: usize| Block::read(&tower.under(&format!("encoder.layers.{i}")), &Layout::CLIP, sizes);
         Ok(SiglipText {
             embedding: tower.embedding(tokens, positions, width, None)?,
             blocks: (0..config.tower.num_hidden_layers).map(block).collect::<Result<_>>()?,

@@ -1,10 +1,9 @@
 //! SigLIP's vision tower.
 
-use super::BLOCK;
 use super::config::VisionConfig;
 use super::pooling::PoolingHead;
 use crate::encoder::loader::Loader;
-use crate::encoder::transformer::Block;
+use crate::encoder::transformer::{Block, Layout};
 use crate::encoder::vision::ImageModel;
 use crate::encoder::{Compute, Encoded, collect, of_length_one};
 use crate::error::Result;
@@ -30,7 +29,7 @@ impl SiglipVision {
         let embeddings = tower.under("embeddings");
         let (kernel, padding) = (config.patch_size, 0);
         let filters = Filters { outputs: width, inputs: 3, kernel, stride: kernel, padding };
-        let block = |i: usize| Block::read(&tower.under(&format!("encoder.layers.{i}")), &BLOCK, sizes);
+        let block = |i: usize| Block::read(&tower.under(&format!("encoder.layers.{i}")), &Layout::CLIP, sizes);
         Ok(SiglipVision {
             patches: embeddings.convolution("patch_embedding", filters)?.wide(),
             positions: embeddings.positions("patch_embedding", "position_embedding", config.patches(), width)?,
