@@ -13,8 +13,7 @@ precision=(f32 bf16)
 for round in 0 1; do
     pairs=$run/pairs-$round
     training=$run/training-$round
-    # The last file of a folder of pairs.
-    [ -e "$pairs/held-out.jsonl" ] || { rm -rf "$pairs"; "$fissfuse" demo --pairs "$pairs" --round "$round"; }
+    [ -e "$pairs" ] || "$fissfuse" demo --pairs "$pairs" --round "$round"
     if [ ! -e "$training/encoder" ]; then
         resume=()
         [ ! -e "$training/last.safetensors" ] || resume=(--resume)

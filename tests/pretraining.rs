@@ -15,21 +15,12 @@ use image::{Rgb, RgbImage};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::support::{fissfuse, fissfuse_on_cusim, fixture, half_written, refuse, refused, run, succeed};
+use crate::support::{
+    fissfuse, fissfuse_on_cusim, fixture, half_written, largest, near, refuse, refused, run, succeed,
+};
 
 /// As make_training.py has them.
 const TEXTS: [&str; 3] = ["hussein of jordan", "a king", "with his wife, and shahbanu farah!"];
-
-fn largest(values: &[f32]) -> f32 {
-    values.iter().fold(0.0, |most, x| most.max(x.abs()))
-}
-
-fn near(what: &str, got: &[f32], want: &[f32], bound: f32) {
-    assert_eq!(got.len(), want.len(), "{what}");
-    for (i, (got, want)) in got.iter().zip(want).enumerate() {
-        assert!((got - want).abs() <= bound, "{what}[{i}] is {got}, want {want} within {bound}");
-    }
-}
 
 #[test]
 fn losses_and_gradients_are_those_of_transformers() {
@@ -224,13 +215,20 @@ fn pairs_that_say_nothing_are_named_by_their_line() {
         (json!({"image": "red-left.png", "text": " "}), &["has no `text`"]),
         (json!({"image": "none.png", "text": "none"}), &["pairs.jsonl:3", "none.png"]),
         (json!({"image": 3, "text": "three"}), &["pairs.jsonl:3", "no valid record"]),
+        (json!({"image": "../pairs.jsonl", "text": "up"}), &["pairs.jsonl:3", "has `..` in it"]),
+        (json!({"image": "/etc/passwd", "text": "away"}), &["pairs.jsonl:3", "is absolute"]),
     ] {
         toy.write_pairs("bad-pairs.jsonl", &[&good[..], &[bad]].concat());
         refuse(&toy.pretrain("bad-pairs.jsonl", "run", &[]), says);
         assert!(!toy.path("run").exists());
     }
-    toy.write_pairs("one.jsonl", &good[..1]);
-    refuse(&toy.pretrain("one.jsonl", "run", &[]), &["one.jsonl", "1 images", "two at least"]);
+    // The same image, written in two ways, is one.
+    let image = good[0]["image"].as_str().unwrap();
+    let twice = [json!({"image": image, "text": "one"}), json!({"image": format!("./{image}"), "text": "two"})];
+    for one in [&good[..1], &twice] {
+        toy.write_pairs("one.jsonl", one);
+        refuse(&toy.pretrain("one.jsonl", "run", &[]), &["one.jsonl", "1 images", "two at least"]);
+    }
     fs::write(toy.path("images/red-right.png"), "no picture").unwrap();
     toy.write_pairs("bad-pairs.jsonl", &good);
     refuse(&toy.pretrain("bad-pairs.jsonl", "run", &[]), &["red-right.png"]);
@@ -247,6 +245,8 @@ fn settings_that_cannot_train_are_refused_and_nothing_broken_is_kept() {
         &["memory", "[model]"],
     );
     refuse(&with(&[("image_size", "2")]), &["patch_size 4 between 1 and image_size 2"]);
+    refuse(&with(&[("vocabulary", "1000000000000")]), &["vocabulary = 1000000000000", "4 to 1048576"]);
+    refuse(&with(&[("vocabulary", "3")]), &["vocabulary = 3"]);
     refuse(&with(&[("learning_rat", "1")]), &["learning_rat"]);
     let output = run(&with(&[("learning_rate", "1e30"), ("warmup_steps", "0")]));
     refused(&output, &["epoch", "lower"]);

@@ -20,19 +20,8 @@ use rand::Rng;
 use serde_json::Value;
 
 use crate::support::{
-    World, fissfuse, fissfuse_on_cusim, fixture, half_written, refuse, refused, replace, run, succeed,
+    World, fissfuse, fissfuse_on_cusim, fixture, half_written, largest, near, refuse, refused, replace, run, succeed,
 };
-
-fn largest(values: &[f32]) -> f32 {
-    values.iter().fold(0.0, |most, x| most.max(x.abs()))
-}
-
-fn near(what: &str, got: &[f32], want: &[f32], bound: f32) {
-    assert_eq!(got.len(), want.len(), "{what}");
-    for (i, (got, want)) in got.iter().zip(want).enumerate() {
-        assert!((got - want).abs() <= bound, "{what}[{i}] is {got}, want {want} within {bound}");
-    }
-}
 
 /// What the towers say on a tape is what the encoders say that `encode` runs.
 #[test]
@@ -457,7 +446,10 @@ fn a_run_that_was_killed_goes_on_bit_for_bit() {
     let stored =
         ["train", "--data", world.arg("data"), "--features", world.arg("features"), "--out", world.arg("broken")];
     succeed(&world.encode());
-    refuse(&with(&stored, &with(&resume[7..], &[])), &["last.safetensors"]);
+    // Without the flags that are the encoder's alone.
+    let at = resume.iter().position(|arg| *arg == "--encoder-learning-rate").unwrap();
+    let of_the_model = [&resume[7..at], &resume[at + 2..]].concat();
+    refuse(&with(&stored, &of_the_model), &["last.safetensors"]);
     succeed(&resume);
     let read = |out: &str, name: &str| fs::read(world.path(out).join(name)).unwrap();
     for name in ["last.safetensors", "best.safetensors", "encoder/model.safetensors", "encoder/config.json"] {
@@ -529,6 +521,14 @@ fn what_cannot_be_trained_along_is_refused_and_said() {
     refuse(&with(&args, &["--freeze-layers", "2"]), &["freeze_layers = 2", "1 and 1 layers"]);
     refuse(&with(&args, &["--lora-rank", "1", "--freeze-layers", "1"]), &["leaves nothing", "LoRA"]);
     refuse(&with(&args, &["--lora-rank", "99999999999"]), &["lora_rank = 99999999999"]);
+    refuse(&with(&args, &["--lora-rank", "33"]), &["lora_rank = 33", "32 wide at most"]);
+    // Settings of an encoder that is not trained, and neither features nor an encoder.
+    for setting in [["--lora-rank", "1"], ["--freeze-layers", "1"], ["--encoder-learning-rate", "1e-4"]] {
+        refuse(&[&world.train()[..], &setting].concat(), &[setting[0], "give --train-encoder"]);
+    }
+    let neither = run(&["train", "--data", world.arg("data"), "--out", world.arg("run")]);
+    let errors = String::from_utf8_lossy(&neither.stderr).into_owned();
+    assert!(errors.contains("--features") && errors.contains("--train-encoder"), "{errors}");
     refuse(&replace(args.clone(), "--encoder-learning-rate", "0"), &["encoder: learning_rate = 0"]);
     let at = args.iter().position(|arg| *arg == "--device").unwrap();
     let together = [&args[..at], &args[at + 2..], &["--devices", "cpu,cpu"]].concat();

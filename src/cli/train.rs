@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{bail, ensure};
+use clap::ArgGroup;
 use fissfuse::bytes::Bytes;
 use fissfuse::data::{Skipped, Split};
 use fissfuse::device::cpu::available_memory;
@@ -31,17 +32,18 @@ use super::trace::TraceArgs;
 /// Writes best.safetensors (the epoch with the best validation MRR), last.safetensors (everything that --resume
 /// needs), train.jsonl (a line per epoch) and, with --train-encoder, encoder/ (the best epoch's, a Hugging Face directory).
 #[derive(clap::Args)]
+#[command(group = ArgGroup::new("reads").args(["features", "train_encoder"]).required(true))]
 pub struct Args {
     #[command(flatten)]
     pub data: DataArgs,
 
     /// Feature store that `fissfuse encode` made.
-    #[arg(long, value_name = "DIR", required_unless_present = "train_encoder")]
+    #[arg(long, value_name = "DIR")]
     pub features: Option<PathBuf>,
 
     /// Train the CLIP in this Hugging Face directory along: each step computes the features of its texts and images, and no
     /// store is read.
-    #[arg(long, value_name = "DIR", conflicts_with = "features")]
+    #[arg(long, value_name = "DIR")]
     pub train_encoder: Option<PathBuf>,
 
     /// Folder of the run.

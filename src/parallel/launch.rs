@@ -8,6 +8,9 @@ use crate::error::{Error, Result};
 /// Where rank 0 listens if nobody says.
 const PORT: u16 = 29_500;
 
+/// Most ranks of a run: rank 0 keeps a connection to each, and all keep one to each other.
+const MOST_RANKS: usize = 4096;
+
 /// What our own flags say.
 #[derive(Clone, Debug, Default)]
 pub struct Flags {
@@ -97,6 +100,9 @@ impl Place {
             };
         };
         let Said { name, rank, size, local, .. } = said;
+        if size > MOST_RANKS {
+            return Err(Error::invalid(format!("{name}: {size} ranks; at most {MOST_RANKS} train together")));
+        }
         if rank >= size {
             return Err(Error::invalid(format!("{name}: rank {rank} of {size}: ranks count from 0")));
         }
@@ -154,6 +160,15 @@ fn launched(only: Option<Launcher>, variable: Lookup) -> Result<Option<Said>> {
     }
     // A world of one is what each task of another launcher's step is, or a plain run: it contradicts nobody.
     let several: Vec<Said> = found.iter().copied().filter(|said| said.size > 1).collect();
+    if found.is_empty()
+        && let Some((_, name, variables)) = VARIABLES.iter().find(|(launcher, ..)| Some(*launcher) == only)
+    {
+        return Err(Error::invalid(format!(
+            "--launcher asks for {name}'s variables, and they do not say which of how many ranks this is ({}, {}): start the \
+             processes by it, or leave out --launcher",
+            variables[0], variables[1]
+        )));
+    }
     let Some(first) = several.first() else { return Ok(found.first().copied()) };
     match several.iter().find(|said| (said.rank, said.size) != (first.rank, first.size)) {
         None => Ok(Some(*first)),
@@ -300,6 +315,10 @@ mod tests {
         refused(Flags::default(), &[("RANK", "2"), ("WORLD_SIZE", "2")], &["rank 2 of 2"]);
         refused(Flags::default(), &[("PMI_RANK", "0"), ("PMI_SIZE", "2")], &["PMI does not say where rank 0 is"]);
         refused(Flags { rank: Some(1), ..Flags::default() }, &[], &["--rank and --world come together"]);
+        let slurm = || Flags { launcher: Some(Launcher::Slurm), ..Flags::default() };
+        refused(slurm(), &TORCHRUN, &["Slurm's variables", "SLURM_PROCID", "start the processes by it"]);
+        let many = Flags { rank: Some(0), world: Some(1_000_000_000), ..Flags::default() };
+        refused(many, &[], &["1000000000 ranks", "at most 4096"]);
         let lost = Flags { master: Some("a:1".into()), ..Flags::default() };
         refused(lost.clone(), &[], &["run of one process"]);
         for master in ["a", "a:", ":1", "a:0", "a:70000"] {

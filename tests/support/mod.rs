@@ -48,6 +48,19 @@ pub fn fissfuse_bench() -> Command {
     program("fissfuse-bench", env!("CARGO_BIN_EXE_fissfuse-bench"))
 }
 
+/// The largest of the values without their signs.
+pub fn largest(values: &[f32]) -> f32 {
+    values.iter().fold(0.0, |most, x| most.max(x.abs()))
+}
+
+/// Each value is within so much of what it should be.
+pub fn near(what: &str, got: &[f32], want: &[f32], bound: f32) {
+    assert_eq!(got.len(), want.len(), "{what}");
+    for (i, (got, want)) in got.iter().zip(want).enumerate() {
+        assert!((got - want).abs() <= bound, "{what}[{i}] is {got}, want {want} within {bound}");
+    }
+}
+
 /// Runs the program and wants success; gives what it printed.
 pub fn succeed(args: &[&str]) -> String {
     let output = run(args);

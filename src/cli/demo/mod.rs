@@ -5,7 +5,7 @@ mod encoder;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use anyhow::{Context, ensure};
+use anyhow::Context;
 use clap::builder::RangedU64ValueParser;
 use clap::{Parser, ValueEnum};
 use fissfuse::data::demo::{self, PairCounts, Sizes};
@@ -44,8 +44,8 @@ pub struct Args {
     random_encoder: bool,
 
     /// Write pairs of pictures and texts for `fissfuse pretrain` to DIR instead: scenes of the same emoji, none of the
-    /// demo's (`make demo-encoder`).
-    #[arg(long, value_name = "DIR")]
+    /// demo's (`make demo-encoder`). Goes with --round alone.
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["out", "seed", "encoder", "text_encoder", "image_encoder", "random_encoder", "mentions", "epochs", "modalities", "kar", "llm", "device", "arithmetic"])]
     pairs: Option<PathBuf>,
 
     /// Which pictures --pairs draws: each round has others.
@@ -182,9 +182,8 @@ pub fn run(args: Args) -> anyhow::Result<()> {
 
 /// Writes pictures and texts as the demo's encoder has learned from.
 fn write_pairs_of_encoder(folder: &Path, round: u16) -> anyhow::Result<()> {
-    ensure!(!folder.exists(), "{}: exists already; choose another --pairs, or remove it first", folder.display());
-    demo::write_pairs(folder, PAIRS, round, 0)?;
-    println!("wrote {} scenes and their texts to {}", PAIRS.scenes, folder.display());
+    let pictures = demo::write_pairs(folder, PAIRS, round, 0)?;
+    println!("wrote {pictures} pictures and their texts to {}", folder.display());
     Ok(())
 }
 

@@ -15,6 +15,7 @@ use super::recipes::{Recipe, draw_with};
 use super::{Emoji, save_scene, scene, write_lines};
 use crate::data::Split;
 use crate::error::Result;
+use crate::files;
 use crate::random::{Purpose, generator};
 
 /// Streams of draws of the first round, apart from those of the demo's mentions.
@@ -37,8 +38,13 @@ pub struct PairCounts {
     pub held_out: usize,
 }
 
-/// Writes `images`, `pairs.jsonl` and `held-out.jsonl`, as `fissfuse pretrain` takes them. Each round has pictures of its own.
-pub fn write_pairs(folder: &Path, counts: PairCounts, round: u16, seed: u64) -> Result<()> {
+/// Writes `images`, `pairs.jsonl` and `held-out.jsonl`, as `fissfuse pretrain` takes them, all or nothing. Each round has pictures
+/// of its own. Gives the number of pictures.
+pub fn write_pairs(folder: &Path, counts: PairCounts, round: u16, seed: u64) -> Result<usize> {
+    files::write_folder_whole(folder, |folder| write_all(folder, counts, round, seed))
+}
+
+fn write_all(folder: &Path, counts: PairCounts, round: u16, seed: u64) -> Result<usize> {
     let (emoji, glyphs) = (Emoji::all()?, Glyphs::decode()?);
     let of_round = |stream: u64| stream + STREAMS * round as u64;
     let draw = |count, stream| draw_with(&emoji, Split::Train, count, seed, generator(seed, Purpose::Demo, stream));
@@ -69,9 +75,11 @@ pub fn write_pairs(folder: &Path, counts: PairCounts, round: u16, seed: u64) -> 
         Ok([described(known, &mut rng), recalled(known, &mut rng)].map(|text| pair(&name, text)))
     };
     let alone = (0..emoji.len() * counts.alone).into_par_iter().map(alone).collect::<Result<Vec<_>>>()?;
+    let pictures = scenes.len() + held_out.len() + alone.len();
     let all = scenes.into_iter().flatten().chain(alone.into_iter().flatten());
     write_lines(&folder.join("pairs.jsonl"), all)?;
-    write_lines(&folder.join("held-out.jsonl"), held_out.into_iter().flatten())
+    write_lines(&folder.join("held-out.jsonl"), held_out.into_iter().flatten())?;
+    Ok(pictures)
 }
 
 fn pair(image: &str, text: String) -> Value {

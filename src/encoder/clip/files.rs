@@ -1,6 +1,7 @@
 //! A CLIP's Hugging Face directory but for its weights: of given sizes with a tokenizer that learns its words from texts, or
 //! of a model that there is. With trained weights it becomes a directory again.
 
+use std::ops::RangeInclusive;
 use std::path::Path;
 
 use rayon::prelude::*;
@@ -34,6 +35,9 @@ const FILES: [&str; 8] = [
 
 /// The largest width, number of layers and the like that are trained: with these, no count of parameters overflows.
 const LARGEST: usize = 1 << 16;
+
+/// Sizes of a vocabulary: at least one word beside the tokens for start, end and what is unknown.
+const VOCABULARIES: RangeInclusive<usize> = 4..=1 << 20;
 
 /// Sizes of a tower.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -165,6 +169,13 @@ impl ClipFiles {
     pub fn new<'a>(sizes: &ClipSizes, texts: impl Iterator<Item = &'a str> + Send) -> Result<ClipFiles> {
         // Before anything is learned.
         check_sizes(&sizes.config(1)?)?;
+        if !VOCABULARIES.contains(&sizes.vocabulary) {
+            let (least, most) = (VOCABULARIES.start(), VOCABULARIES.end());
+            return Err(Error::invalid(format!(
+                "model: vocabulary = {}: {least} to {most} are learned",
+                sizes.vocabulary
+            )));
+        }
         let (tokenizer, vocabulary) = train_tokenizer(texts, sizes.vocabulary)?;
         let config = sizes.config(vocabulary)?;
         let json = serde_json::to_value(&config).map_err(|e| Error::invalid(e.to_string()))?;

@@ -71,7 +71,18 @@ impl<'a> EncoderRun<'a> {
         if layers.iter().all(|&layers| settings.freeze_layers > layers) {
             let (freeze, [text, vision]) = (settings.freeze_layers, layers);
             return Err(Error::invalid(format!(
-                "encoder: freeze_layers = {freeze}: the towers in {} have {text} and {vision} layers",
+                "encoder: freeze_layers = {freeze}: the towers in {} have {text} and {vision} layers; --freeze-layers 0 to {} \
+                 leaves some to train",
+                folder.display(),
+                text.max(vision)
+            )));
+        }
+        let widest = files.config.text_config.hidden_size.max(files.config.vision_config.hidden_size);
+        if settings.lora_rank > widest {
+            let rank = settings.lora_rank;
+            return Err(Error::invalid(format!(
+                "encoder: lora_rank = {rank}: the towers in {} are {widest} wide at most, and a rank above it holds more than the \
+                 weights themselves; 4 to 64 is usual, 0 trains the weights",
                 folder.display()
             )));
         }

@@ -104,11 +104,12 @@ impl State {
         let [was, is] = [&before, identity].map(|of| {
             let Identity { model, files, from, valid, provenance, .. } = of;
             [
+                // First: a tokenizer that learned from other pairs is another.
+                ("the pairs", provenance.dataset.clone()),
                 ("the encoders' sizes", serde_json::json!(model).to_string()),
                 ("the encoders' files", files.clone()),
                 ("the weights of --from", format!("{from:?}")),
                 ("the pairs of --valid", format!("{valid:?}")),
-                ("the pairs", provenance.dataset.clone()),
             ]
         });
         if let Some(((what, _), _)) = was.iter().zip(&is).find(|(was, is)| was != is) {

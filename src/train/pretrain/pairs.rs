@@ -1,7 +1,7 @@
 //! Pairs of an image and a text, from a file of one JSON object per line.
 
 use std::collections::HashMap;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use indicatif::ProgressBar;
 use rand::Rng;
@@ -10,7 +10,7 @@ use rayon::prelude::*;
 use serde::Deserialize;
 use xxhash_rust::xxh3::xxh3_128;
 
-use crate::data::{read_records, record_error};
+use crate::data::{read_records, record_error, relative};
 use crate::encoder::clip::ClipFiles;
 use crate::encoder::{ExifOrientation, ImageProcessor, image_header};
 use crate::error::{Error, Result};
@@ -35,7 +35,8 @@ pub struct Pairs {
 }
 
 impl Pairs {
-    /// Reads `{"image": PATH, "text": TEXT}` of each line; paths are relative to `folder`, and every image must be there.
+    /// Reads `{"image": PATH, "text": TEXT}` of each line; paths are relative to `folder` and stay in it, and every image must be
+    /// there.
     pub fn read(path: &Path, folder: &Path) -> Result<Pairs> {
         let checksum = format!("{:032x}", xxh3_128(&files::read(path)?));
         let (mut numbers, mut images, mut texts) = (HashMap::new(), Vec::new(), Vec::<Vec<String>>::new());
@@ -47,6 +48,11 @@ impl Pairs {
             };
             let Some(text) = text.filter(|text| !text.trim().is_empty()) else {
                 return wrong("has no `text`; every pair needs one".into());
+            };
+            // However it is written, an image is one: two of its texts must not be in one batch.
+            let image: PathBuf = match relative(&image) {
+                Ok(path) => path.components().filter(|part| *part != Component::CurDir).collect(),
+                Err(reason) => return wrong(format!("{reason}; `image` is a path in --images")),
             };
             let at = *numbers.entry(image.clone()).or_insert(images.len());
             if at == images.len() {
@@ -61,7 +67,10 @@ impl Pairs {
         }
         if images.len() < 2 {
             let found = images.len();
-            return Err(Error::file(path, format!("has pairs of {found} images; a batch needs two at least")));
+            return Err(Error::file(
+                path,
+                format!("has pairs of {found} images; each is told from others, so two at least are needed"),
+            ));
         }
         Ok(Pairs { path: path.to_path_buf(), images, texts, checksum })
     }

@@ -89,6 +89,19 @@ impl Pretrainer {
         settings.check()?;
         start.check(folder)?;
         check_memory(&files.config)?;
+        let (batch_size, images) = (settings.batch_size, train.len());
+        if batch_size > images {
+            tracing::warn!(
+                "batch_size {batch_size} exceeds the {images} images; every epoch is one step of all of them"
+            );
+        }
+        let steps = settings.epochs as u64 * (images / batch_size.min(images).max(1)) as u64;
+        if settings.warmup_steps >= steps {
+            let warmup = settings.warmup_steps;
+            tracing::warn!(
+                "warmup_steps {warmup} are no fewer than the {steps} steps of the run: the learning rate only rises"
+            );
+        }
         let shards = from.map(Shards::open).transpose()?;
         let from = match (from, &shards) {
             (Some(from), Some(shards)) => {
@@ -240,7 +253,7 @@ impl Pretrainer {
             let (loss, epoch, step) = (losses.data().iter().sum::<f32>() / 2.0, progress.epoch + 1, progress.step + 1);
             return Err(Error::invalid(format!(
                 "the loss is {loss} and the gradients' length {norm} at epoch {epoch}, step {step}; lower \
-                 train.learning_rate, or raise train.warmup_steps"
+                 train.learning_rate or train.weight_decay, or raise train.warmup_steps"
             )));
         }
         let _span = span!("optimizer");
