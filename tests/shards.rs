@@ -282,6 +282,8 @@ fn what_is_no_whole_run_is_refused_and_nothing_is_written() {
     let eval = without_out(&world.eval("x"));
     refuse(&[part(1), part(3)], &["part 2 of 3 is missing; run it with --shard 2/3"]);
     refuse(&[part(3)], &["parts 1, 2 of 3 are missing"]);
+    succeed(&[&without_out(&world.eval("x"))[..], &["--out", world.arg("one"), "--shard", "3/7"]].concat());
+    refuse(&[world.arg("one")], &["parts 1, 2, 4 to 7 of 7 are missing"]);
     refuse(&[world.arg("parts"), part(2)], &["is part 2 of 3, as", "name one of them"]);
     refuse(&[world.arg("encoder")], &["holds no parts (no part.json"]);
     refuse(&[world.arg("data/test.jsonl")], &["test.jsonl", "is a file; name a part's folder"]);
@@ -325,6 +327,53 @@ fn what_is_no_whole_run_is_refused_and_nothing_is_written() {
     let begun = [&eval[..], &["--out", world.arg("parts"), "--shard", "2/8"]].concat();
     crate::support::refuse(&begun, &["it is one of 8 parts, and the other one of 3"]);
     succeed(&["merge", world.arg("parts"), "--out", world.arg("joined")]);
+}
+
+#[test]
+fn a_part_that_was_refused_before_it_held_anything_blocks_nobody() {
+    let world = World::encoded().copy();
+    let find = ["candidates", "--data", world.arg("data"), "--out", world.arg("parts"), "--shard", "1/2"];
+    refuse(&find, &["--replace replaces them"]);
+    succeed(&[&find[..], &["--replace"]].concat());
+    // Now it holds something.
+    refuse(&[&find[..6], &["2/2"]].concat(), &["is of another run", "replace is false here and true there"]);
+}
+
+#[test]
+fn what_was_worked_out_is_written_before_it_is_said() {
+    let world = parts();
+    let eval = world.eval("quiet");
+    for (args, written) in [
+        (eval.to_vec(), "quiet/run.jsonl"),
+        (
+            [&without_out(&eval)[..], &["--out", world.arg("quietly"), "--shard", "1/1"]].concat(),
+            "quietly/part-1-of-1/run.jsonl",
+        ),
+        (vec!["merge", world.arg("parts"), "--out", world.arg("quiet-joined")], "quiet-joined/run.jsonl"),
+    ] {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        assert!(fissfuse(&args).stdout(writer).status().unwrap().success(), "{args:?}");
+        assert!(world.path(written).exists(), "{args:?}: nobody read what it said, and it wrote nothing");
+    }
+    assert_eq!(json_of(&world.path("quietly/part-1-of-1/part.json"))["finished"], true);
+}
+
+#[test]
+fn metrics_take_no_place_without_their_rankings() {
+    let world = parts();
+    succeed(&["merge", world.arg("parts"), "--out", world.arg("full")]);
+    let before = files(&world.path("full"));
+    // A run file that cannot be replaced.
+    let run_file = world.path("full/run.jsonl");
+    fs::remove_file(&run_file).unwrap();
+    fs::create_dir(&run_file).unwrap();
+    fs::write(world.path("full/metrics.json"), "as before").unwrap();
+    refuse(&["merge", world.arg("parts"), "--out", world.arg("full")], &["run.jsonl"]);
+    assert_eq!(fs::read_to_string(world.path("full/metrics.json")).unwrap(), "as before");
+    fs::remove_dir(&run_file).unwrap();
+    succeed(&["merge", world.arg("parts"), "--out", world.arg("full")]);
+    assert!(files(&world.path("full")) == before);
 }
 
 #[test]

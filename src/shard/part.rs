@@ -106,7 +106,16 @@ impl Record {
 
     /// Names the first thing in which another part's run differs.
     pub(super) fn difference(&self, other: &Record) -> Option<String> {
-        let differs = |what: &str, own: &Value, others: &Value| format!("{what} is {own} here and {others} there");
+        // Of two objects, the first entry that differs.
+        fn differs(what: &str, own: &Value, others: &Value) -> String {
+            if let (Value::Object(a), Value::Object(b)) = (own, others)
+                && let Some(key) = a.keys().chain(b.keys()).find(|key| a.get(*key) != b.get(*key))
+            {
+                let value = |of: &Map<String, Value>| of.get(key).cloned().unwrap_or_default();
+                return differs(&format!("{what}.{key}"), &value(a), &value(b));
+            }
+            format!("{what} is {own} here and {others} there")
+        }
         if self.command != other.command {
             return Some(format!("it is of `{}`, and the other of `{}`", self.command, other.command));
         }
@@ -118,6 +127,16 @@ impl Record {
         let mut names = names.map(|name| (name, value(&self.run, name), value(&other.run, name)));
         names.find(|(_, own, others)| own != others).map(|(name, own, others)| differs(name, &own, &others))
     }
+}
+
+/// Whether a part's folder holds its record and nothing else.
+fn is_empty_but_for_record(folder: &Path) -> Result<bool> {
+    for entry in fs::read_dir(folder).map_err(Error::io(folder, "read"))? {
+        if entry.map_err(Error::io(folder, "read"))?.file_name() != RECORD {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 fn no_record(path: &Path, error: serde_json::Error) -> Error {
@@ -153,6 +172,10 @@ impl Part {
         for there in super::parts::within(out)? {
             // Of a part that is written at this moment, nothing is known yet.
             let Ok(other) = Record::read(&there) else { continue };
+            // One that was begun and wrote nothing, such as one that was refused, is nobody's loss.
+            if !other.finished && is_empty_but_for_record(&there)? {
+                continue;
+            }
             if let Some(difference) = record.difference(&other) {
                 let reason = format!("{} is of another run: {difference}", there.display());
                 return Err(Error::file(out, format!("{reason}; remove it, or choose another --out")));

@@ -61,9 +61,9 @@ impl Parts {
             parts.insert(record.part, Opened { folder, record });
         }
         let count = parts.values().next().map_or(0, |part| part.record.of);
-        let missing: Vec<String> = (1..=count).filter(|i| !parts.contains_key(i)).map(|i| i.to_string()).collect();
+        let missing: Vec<usize> = (1..=count).filter(|i| !parts.contains_key(i)).collect();
         if !missing.is_empty() {
-            let which = missing.join(", ");
+            let which = in_ranges(&missing);
             let paths = paths.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(", ");
             let what = match missing.len() {
                 1 => format!("part {which} of {count} is missing; run it with --shard {which}/{count}"),
@@ -86,7 +86,10 @@ impl Parts {
                 let fits = |share: &&Share| share.from == next && share.to >= share.from && share.to <= share.of;
                 let last = part.record.part == part.record.of;
                 let Some(share) = share.filter(fits).filter(|share| !last || share.to == share.of) else {
-                    let reason = format!("its share of the {kind} does not follow that of the part before: {share:?}");
+                    let found = share.map_or("nothing is said of it".into(), |Share { from, to, of }| {
+                        format!("it is {from} to {to} of {of}, and {next} come before it")
+                    });
+                    let reason = format!("its share of the {kind} does not follow that of the part before: {found}");
                     return Err(Error::file(part.folder.join(RECORD), format!("{reason}; make the parts anew")));
                 };
                 next = share.to;
@@ -155,6 +158,17 @@ impl Opened {
         }
         Ok(())
     }
+}
+
+/// Ascending numbers as a list of ranges: 1, 3 to 7.
+fn in_ranges(numbers: &[usize]) -> String {
+    let ranges = numbers.chunk_by(|a, b| a + 1 == *b).map(|range| match range {
+        [one] => one.to_string(),
+        [first, last] => format!("{first}, {last}"),
+        [first, .., last] => format!("{first} to {last}"),
+        [] => String::new(),
+    });
+    ranges.collect::<Vec<_>>().join(", ")
 }
 
 /// The folders of parts that paths name, each once for each time that it is named.

@@ -14,7 +14,8 @@ use fissfuse::device::cuda::Arithmetic;
 use fissfuse::encoder::{Compute, Encoders};
 use fissfuse::files::FolderLock;
 
-use crate::cli::common::{DataArgs, EncoderArgs, list_skipped, progress};
+use crate::cli::common::{DataArgs, DeviceArgs, EncoderArgs, FeatureMemoryArgs, list_skipped, progress};
+use crate::cli::database::DatabaseArgs;
 
 /// Let a feature store grow with its knowledge base, compare it with its checksums, or fill and ask indexes and vector databases.
 #[derive(clap::Args)]
@@ -51,6 +52,30 @@ struct AddArgs {
     /// What encodes, in the store's precision: cpu, cuda, cuda:N, or auto, which takes a CUDA device if a usable one is found.
     #[arg(long, value_name = "DEVICE", default_value_t)]
     device: DeviceChoice,
+}
+
+/// What an index is of, and how it is reached.
+#[derive(clap::Args)]
+struct IndexedArgs {
+    #[command(flatten)]
+    data: DataArgs,
+
+    /// Feature store that `fissfuse encode` made.
+    #[arg(long, value_name = "DIR")]
+    features: PathBuf,
+
+    /// Folder of a training run, or a model's file.
+    #[arg(long, value_name = "PATH")]
+    model: PathBuf,
+
+    #[command(flatten)]
+    database: DatabaseArgs,
+
+    #[command(flatten)]
+    device: DeviceArgs,
+
+    #[command(flatten)]
+    memory: FeatureMemoryArgs,
 }
 
 /// Read a feature store and compare each shard with its checksum.

@@ -1,15 +1,16 @@
 //! `fissfuse index push`
 
-use std::path::PathBuf;
 use std::time::Instant;
 
 use fissfuse::data::Skipped;
 use fissfuse::eval::FusionVectors;
 use fissfuse::search::{self, Location};
+use fissfuse::terminal;
 use fissfuse::train::TrainedModel;
 
-use crate::cli::common::{DataArgs, DeviceArgs, FeatureMemoryArgs, batcher, list_skipped, progress};
-use crate::cli::database::{self, DatabaseArgs, location};
+use super::IndexedArgs;
+use crate::cli::common::{batcher, list_skipped, progress};
+use crate::cli::database::{self, location};
 
 /// Fill an index or a vector database with the Fusion branch's vectors of all entities, for --candidates-from of `link` and
 /// `eval`.
@@ -19,15 +20,7 @@ use crate::cli::database::{self, DatabaseArgs, location};
 #[derive(clap::Args)]
 pub struct PushArgs {
     #[command(flatten)]
-    data: DataArgs,
-
-    /// Feature store that `fissfuse encode` made.
-    #[arg(long, value_name = "DIR")]
-    features: PathBuf,
-
-    /// Folder of a training run, or a model's file.
-    #[arg(long, value_name = "PATH")]
-    model: PathBuf,
+    of: IndexedArgs,
 
     /// What is filled: usearch:FILE, qdrant://HOST:PORT/COLLECTION or milvus://HOST:PORT/COLLECTION.
     #[arg(long, value_name = "PLACE", value_parser = location)]
@@ -36,19 +29,11 @@ pub struct PushArgs {
     /// Take the place of an index of another model or knowledge base, which is deleted first.
     #[arg(long)]
     replace: bool,
-
-    #[command(flatten)]
-    database: DatabaseArgs,
-
-    #[command(flatten)]
-    device: DeviceArgs,
-
-    #[command(flatten)]
-    memory: FeatureMemoryArgs,
 }
 
 pub fn run(args: PushArgs) -> anyhow::Result<()> {
-    let PushArgs { data, features, model, to, replace, database, device, memory } = args;
+    let PushArgs { of: IndexedArgs { data, features, model, database, device, memory }, to, replace } = args;
+    terminal::work_on();
     let mut skipped = Skipped::default();
     let dataset = data.open(&mut skipped)?;
     list_skipped(&skipped);

@@ -9,12 +9,14 @@ use fissfuse::eval::{FusionVectors, share_of};
 use fissfuse::files;
 use fissfuse::random::{Purpose, generator};
 use fissfuse::search::{Collector, Flat, Found, Location, Top};
+use fissfuse::terminal;
 use fissfuse::train::TrainedModel;
 use rand::seq::index;
 use serde_json::json;
 
-use crate::cli::common::{DataArgs, DeviceArgs, FeatureMemoryArgs, at_least_one, batcher, list_skipped, progress};
-use crate::cli::database::{self, DatabaseArgs, location};
+use super::IndexedArgs;
+use crate::cli::common::{at_least_one, batcher, list_skipped, progress};
+use crate::cli::database::{self, location};
 use crate::cli::paths;
 use crate::cli::whole::share;
 
@@ -23,15 +25,7 @@ use crate::cli::whole::share;
 #[derive(clap::Args)]
 pub struct QueryArgs {
     #[command(flatten)]
-    data: DataArgs,
-
-    /// Feature store that `fissfuse encode` made.
-    #[arg(long, value_name = "DIR")]
-    features: PathBuf,
-
-    /// Folder of a training run, or a model's file.
-    #[arg(long, value_name = "PATH")]
-    model: PathBuf,
+    of: IndexedArgs,
 
     /// What is asked: scan, scan:int8, usearch:FILE, qdrant://HOST:PORT/COLLECTION or milvus://HOST:PORT/COLLECTION.
     #[arg(long, value_name = "PLACE", value_parser = location)]
@@ -60,35 +54,30 @@ pub struct QueryArgs {
     /// Run file to write: for each mention the entities that were found, the nearest first, and their products as scores.
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
-
-    #[command(flatten)]
-    database: DatabaseArgs,
-
-    #[command(flatten)]
-    device: DeviceArgs,
-
-    #[command(flatten)]
-    memory: FeatureMemoryArgs,
 }
 
 /// Queries that are asked together.
 const TOGETHER: usize = 64;
 
 pub fn run(args: QueryArgs) -> anyhow::Result<()> {
-    let reads = [("--data", args.data.data.as_path()), ("--features", &args.features), ("--model", &args.model)];
+    if args.out.is_some() {
+        terminal::work_on();
+    }
+    let IndexedArgs { data, features, model, database, device, memory } = &args.of;
+    let reads = [("--data", data.data.as_path()), ("--features", features), ("--model", model)];
     paths::keep_apart(&reads, &args.out.iter().map(|out| ("--out", out.as_path())).collect::<Vec<_>>())?;
     args.out.as_deref().map_or(Ok(()), files::expect_file_at)?;
     let mut skipped = Skipped::default();
-    let dataset = args.data.open(&mut skipped)?;
-    let batcher = batcher(&dataset, &args.features)?;
-    let trained = TrainedModel::read(&args.model)?;
-    trained.check(batcher.store().manifest(), &args.features)?;
+    let dataset = data.open(&mut skipped)?;
+    let batcher = batcher(&dataset, features)?;
+    let trained = TrainedModel::read(model)?;
+    trained.check(batcher.store().manifest(), features)?;
     let mentions = dataset.mentions(args.split, &mut skipped)?;
     list_skipped(&skipped);
     ensure!(!mentions.is_empty(), "{} has no mentions to ask about", args.split);
     let entities = dataset.entities().len();
     ensure!(args.top <= entities, "--top {}: the knowledge base has {entities} entities", args.top);
-    let gpu = args.memory.open(&args.device)?;
+    let gpu = memory.open(device)?;
     let vectors = FusionVectors::new((&trained.model, gpu.as_ref()), &batcher, entities)?;
     let width = vectors.width();
     let items = mentions.iter().map(|mention| batcher.item_of(mention)).collect::<fissfuse::Result<Vec<Item>>>()?;
@@ -99,8 +88,8 @@ pub fn run(args: QueryArgs) -> anyhow::Result<()> {
         args.recall_mentions.min(mentions.len()),
     )
     .into_vec();
-    let seal = || database::seal(&dataset, &args.features, &args.model, width);
-    let mut collected = Collector::new(&args.database.source(&args.from, seal)?, entities, width);
+    let seal = || database::seal(&dataset, features, model, width);
+    let mut collected = Collector::new(&database.source(&args.from, seal)?, entities, width);
     let mut nearest = vec![Top::new(args.top); sample.len()];
     let bar = progress("entities");
     let each = |first: u32, vectors: &[f32]| {

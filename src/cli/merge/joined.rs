@@ -14,7 +14,6 @@ use fissfuse::provenance::Provenance;
 use fissfuse::shard::Parts;
 use serde_json::{Value, json};
 
-use crate::cli::common::write_json;
 use crate::cli::paths::{self, Holds};
 use crate::cli::{candidates, eval, link, rerank};
 
@@ -59,11 +58,8 @@ pub fn eval(parts: &Parts, out: &Path) -> anyhow::Result<()> {
     let kinds: Vec<&str> = pieces[0].kinds.iter().map(String::as_str).collect();
     let ranks: Vec<_> = pieces.iter().flat_map(|piece| piece.ranks.iter().cloned()).collect();
     ensure!(ranks.iter().all(|ranks| ranks.by_score.len() == kinds.len()), "a part's ranks are not by its scores");
-    eval::complete(&mut metrics, &kinds, &ranks, &without_model)?;
-    write_json(&out.join("metrics.json"), &metrics)?;
-    concatenate(parts, "run.jsonl", &out.join("run.jsonl"))?;
-    println!("wrote {} and {}", out.join("metrics.json").display(), out.join("run.jsonl").display());
-    Ok(())
+    let said = eval::complete(&mut metrics, &kinds, &ranks, &without_model)?;
+    eval::write_both(out, &metrics, |run| concatenate(parts, "run.jsonl", run), &said)
 }
 
 /// One run file, and the report of all mentions.
@@ -88,9 +84,7 @@ pub fn rerank(parts: &Parts, out: &Path, report: Option<&Path>) -> anyhow::Resul
     files::expect_file_at(out)?;
     report.map_or(Ok(()), files::expect_file_at)?;
     concatenate(parts, rerank::RUN, out)?;
-    if let Some(path) = report {
-        rerank::write_report(path, &of_all, &provenance)?;
-    }
+    report.map_or(Ok(()), |path| rerank::write_report(path, &of_all, &provenance))?;
     rerank::print_report(&of_all);
     let reported = report.map(|path| format!(" and {}", path.display())).unwrap_or_default();
     println!("wrote {}{reported}", out.display());
@@ -121,7 +115,8 @@ pub fn candidates(parts: &Parts, out: &Path) -> anyhow::Result<()> {
     let checksum = dataset.checksum()?;
     ensure!(
         *parts.run("dataset") == json!(checksum),
-        "{}: is not the dataset that the parts' lists are of, or has changed since; make the parts anew",
+        "{}: is not the dataset that the parts' lists are of, or has changed since, as it does when they are joined; if they are not in it \
+         yet, make the parts anew",
         out.display()
     );
     let pieces: Vec<candidates::Piece> = parts.results()?;

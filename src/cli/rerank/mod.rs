@@ -18,6 +18,7 @@ use fissfuse::kar::{
 };
 use fissfuse::provenance::Provenance;
 use fissfuse::shard::Shard;
+use fissfuse::terminal;
 use serde_json::json;
 
 pub use self::parts::{Piece, RUN};
@@ -221,6 +222,9 @@ pub fn run(args: Args) -> anyhow::Result<()> {
             args.split
         );
     }
+    if !args.show_prompt {
+        terminal::work_on();
+    }
     let out = args.out.clone().unwrap_or_default();
     if let Some(shard) = args.shard.part()? {
         let folder = out.join(shard.folder());
@@ -317,9 +321,11 @@ fn ask(
     report.fusion = fusion;
     let provenance = Provenance::new(device, dataset.checksum()?);
     if let Some(part) = part {
-        print_report(&report);
         let fates = Fate::all(rankings, &outcome.reranked);
-        return shard::finish(part, &[parts::RUN], json!(Piece { report, fates, split: mentions.len(), provenance }));
+        let piece = Piece { report, fates, split: mentions.len(), provenance };
+        shard::finish(part, &[parts::RUN], json!(piece))?;
+        print_report(&piece.report);
+        return Ok(());
     }
     if let Some(path) = &args.report {
         write_report(path, &report, &provenance)?;

@@ -1,26 +1,28 @@
 //! `fissfuse eval`
 
+mod ranking;
+
+use std::io;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, ensure};
+use anyhow::ensure;
 use fissfuse::data::{Batcher, Counts, Dataset, GoldMissing, Mention, Protocol, Sample, Skipped, Split};
 use fissfuse::device::{Gpu, arithmetic_of, describe};
-use fissfuse::eval::statistics::Resampling;
 use fissfuse::eval::{
-    Baselines, Comparison, Evaluation, FirstStage, GoldRanks, Metrics, Ranked, RunRanks, WHOLE_KB_BATCH, WholeKb,
-    WholeKbEvaluation, chance, computed_together, evaluate, evaluate_whole, metrics_of, write_run,
+    Baselines, Evaluation, FirstStage, GoldRanks, Metrics, Ranked, WHOLE_KB_BATCH, WholeKb, WholeKbEvaluation, chance,
+    computed_together, evaluate, evaluate_whole, metrics_of, write_run,
 };
 use fissfuse::files;
 use fissfuse::model::Model;
 use fissfuse::provenance::Provenance;
-use fissfuse::report::{comparison_text, hits_line, metrics_table, recall_line};
+use fissfuse::report::{hits_line, metrics_table, recall_line};
 use fissfuse::shard::{Part, Run};
 use fissfuse::train::TrainedModel;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::common::{
-    DataArgs, DeviceArgs, FeatureMemoryArgs, at_least_one, batcher, list_skipped, progress, report_counts, write_json,
+    DataArgs, DeviceArgs, FeatureMemoryArgs, at_least_one, batcher, list_skipped, progress, report_counts,
 };
 use super::paths::{self, Holds};
 use super::shard::{self, ShardArgs};
@@ -99,84 +101,13 @@ pub enum Among {
     WholeKb,
 }
 
-/// How the interval of a difference is drawn.
-const BOOTSTRAP: Resampling = Resampling { resamples: 10_000, seed: 0 };
-
 pub fn run(args: Args) -> anyhow::Result<()> {
     match (&args.ranking, &args.features, &args.model, &args.out) {
-        (Some(ranking), ..) => judge_run(&args, ranking),
+        (Some(ranking), ..) => ranking::judge(&args, ranking),
         (None, Some(features), Some(model), Some(out)) => judge_model(&args, (features, model), out),
         // The parser requires them.
         _ => anyhow::bail!("--features, --model and --out, or --ranking"),
     }
-}
-
-/// Metrics of a run file.
-fn judge_run(args: &Args, ranking: &Path) -> anyhow::Result<()> {
-    let out: Vec<_> = args.out.iter().map(|out| ("--out", out.as_path())).collect();
-    let mut reads = vec![("--data", args.data.data.as_path()), ("--ranking", ranking)];
-    reads.extend(args.against.iter().map(|against| ("--against", against.as_path())));
-    paths::keep_apart(&reads, &out)?;
-    if let Some(of_a_model) = args.out.as_ref().map(|out| out.join("run.jsonl")).filter(|run| run.exists()) {
-        anyhow::bail!(
-            "{}: --out holds the evaluation of a model, whose metrics.json would be written over; choose another folder",
-            of_a_model.display()
-        );
-    }
-    args.out.as_deref().map_or(Ok(()), files::expect_folder_at)?;
-    let mut skipped = Skipped::default();
-    let dataset = args.data.open(&mut skipped)?;
-    let mentions = dataset.mentions(args.split, &mut skipped)?;
-    let mut read = |path: &Path| RunRanks::read(path, &dataset, &mentions, args.data.tolerance(), &mut skipped);
-    let ranks = read(ranking)?;
-    let against = args.against.as_deref().map(|path| anyhow::Ok((path, read(path)?))).transpose()?;
-    list_skipped(&skipped);
-    let run = ranks.metrics();
-    println!("{} mentions of {} in {}", run.metrics.mentions, args.split, ranking.display());
-    println!("{}", metrics_table([("run", &run.metrics)]));
-    println!("{}", hits_line(&run.metrics)?);
-    for (count, what) in [
-        (
-            run.gold_missing,
-            "rankings lack their gold entity: it counts as ranked behind all that they list, so that MR and MRR of short lists look better",
-        ),
-        (run.without_gold, "rankings left out: their mentions have no gold entity"),
-        (run.errors, "lines left out: they hold an error"),
-        (run.absent, "mentions of the split left out: they have no line"),
-    ] {
-        if count > 0 {
-            println!("{count} {what}");
-        }
-    }
-    let comparison = against.map(|(path, against)| compare(&ranks, path, &against)).transpose()?;
-    let Some(out) = &args.out else { return Ok(()) };
-    let metrics = json!({
-        "split": args.split.to_string(),
-        "ranking": ranking,
-        "run": run,
-        "wilson_95": intervals(&run.metrics)?,
-        "against": args.against,
-        "comparison": comparison,
-        "protocol": Protocol::of(run.gold_missing),
-        "provenance": Provenance::new("none".into(), dataset.checksum()?),
-    });
-    write_json(&out.join("metrics.json"), &metrics)?;
-    println!("wrote {}", out.join("metrics.json").display());
-    Ok(())
-}
-
-/// Compares a run with another one and prints what comes of it.
-fn compare(run: &RunRanks, path: &Path, against: &RunRanks) -> anyhow::Result<Comparison> {
-    let comparison =
-        Comparison::of(run, against, BOOTSTRAP).with_context(|| format!("--against {}", path.display()))?;
-    println!("{} mentions that this run and {} rank", comparison.run.mentions, path.display());
-    println!("{}", comparison_text(&comparison));
-    for (count, which) in [(comparison.only_run, "this run"), (comparison.only_against, "the other")] {
-        if count > 0 {
-            println!("{count} mentions left out of the comparison: {which} alone ranks them");
-        }
-    }
-    Ok(comparison)
 }
 
 /// Each H@k's interval by its name.
@@ -196,6 +127,8 @@ struct Judged {
     protocol: Value,
     /// What was ranked, of a whole knowledge base.
     whole: Option<Value>,
+    /// What a first stage found, to be printed.
+    recall: Option<String>,
 }
 
 /// Ranks a split with a model.
@@ -252,16 +185,41 @@ fn judge_model(args: &Args, (features, model): (&Path, &Path), out: &Path) -> an
     });
     let kinds: Vec<&str> = evaluation.per_score.iter().map(|(kind, _)| *kind).collect();
     let ranks: Vec<GoldRanks> = evaluation.ranked.iter().map(Ranked::gold_ranks).collect();
+    let recall = judged.recall.iter();
     if let Some(part) = part {
-        println!("{} mentions of {}, epoch {} of the model; {device}", samples.len(), args.split, trained.epoch);
         write_run(&part.folder().join("run.jsonl"), &dataset, samples, evaluation)?;
-        return shard::finish(part, &["run.jsonl"], json!(Piece { metrics, kinds: owned(&kinds), ranks }));
+        shard::finish(part, &["run.jsonl"], json!(Piece { metrics, kinds: owned(&kinds), ranks }))?;
+        recall.for_each(|line| println!("{line}"));
+        println!("{} mentions of {}, epoch {} of the model; {device}", samples.len(), args.split, trained.epoch);
+        return Ok(());
     }
     let without_model: Vec<(&str, &Metrics)> = judged.without_model.iter().map(|(name, m)| (*name, m)).collect();
-    complete(&mut metrics, &kinds, &ranks, &without_model)?;
-    write_json(&out.join("metrics.json"), &metrics)?;
-    write_run(&out.join("run.jsonl"), &dataset, samples, evaluation)?;
-    println!("wrote {} and {}", out.join("metrics.json").display(), out.join("run.jsonl").display());
+    let said = complete(&mut metrics, &kinds, &ranks, &without_model)?;
+    let said = recall.cloned().chain([said]).collect::<Vec<_>>().join("\n");
+    write_both(out, &metrics, |run| Ok(write_run(run, &dataset, samples, evaluation)?), &said)
+}
+
+/// Writes metrics.json and run.jsonl, which are of each other: neither takes its place before both are whole. Then says what
+/// they come to.
+pub fn write_both(
+    out: &Path,
+    metrics: &Value,
+    run: impl FnOnce(&Path) -> anyhow::Result<()>,
+    said: &str,
+) -> anyhow::Result<()> {
+    let [metrics_at, run_at] = ["metrics.json", "run.jsonl"].map(|name| out.join(name));
+    let mut refused = None;
+    let written = files::write_whole(&metrics_at, |to| {
+        writeln!(to, "{metrics:#}")?;
+        to.flush()?;
+        run(&run_at).map_err(|error| io::Error::other(refused.insert(error).to_string()))
+    });
+    if let Some(error) = refused {
+        return Err(error);
+    }
+    written?;
+    println!("{said}");
+    println!("wrote {} and {}", metrics_at.display(), run_at.display());
     Ok(())
 }
 
@@ -280,35 +238,34 @@ fn owned(names: &[&str]) -> Vec<String> {
     names.iter().map(|name| name.to_string()).collect()
 }
 
-/// Prints what the ranks of all mentions come to, and puts it into what metrics.json says beside.
+/// Puts what the ranks of all mentions come to into what metrics.json says beside, and gives it in words.
 pub fn complete(
     metrics: &mut Value,
     kinds: &[&str],
     ranks: &[GoldRanks],
     without_model: &[(&str, &Metrics)],
-) -> anyhow::Result<()> {
+) -> anyhow::Result<String> {
     let [split, epoch, device] = [&metrics["split"], &metrics["epoch"], &metrics["provenance"]["device"]];
     let text = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_string);
-    println!("{} mentions of {}, epoch {epoch} of the model; {}", ranks.len(), text(split), text(device));
+    let mut said =
+        vec![format!("{} mentions of {}, epoch {epoch} of the model; {}", ranks.len(), text(split), text(device))];
     let (mean, per_score) = metrics_of(ranks, kinds.len());
     let scores = kinds.iter().copied().zip(&per_score);
-    println!(
-        "{}",
-        metrics_table([("mean", &mean)].into_iter().chain(scores.clone()).chain(without_model.iter().copied()))
-    );
-    println!("{}", hits_line(&mean)?);
+    let rows = [("mean", &mean)].into_iter().chain(scores.clone()).chain(without_model.iter().copied());
+    said.push(metrics_table(rows).to_string());
+    said.push(hits_line(&mean)?);
     if metrics["protocol"] == "shortlist" {
         let (missed, length) =
             (ranks.iter().filter(|ranks| !ranks.found).count(), &metrics["whole_kb"]["shortlist"]["length"]);
-        println!(
+        said.push(format!(
             "{missed} gold entities are not among the first stage's {length}: each counts as ranked right behind them, so that MR, MRR and \
              the single scores are those of such lists, not of the whole knowledge base that chance is of"
-        );
+        ));
     }
     metrics["mean"] = json!(mean);
     metrics["wilson_95"] = json!(intervals(&mean)?);
     metrics["per_score"] = scores.map(|(kind, metrics)| (kind.to_string(), json!(metrics))).collect();
-    Ok(())
+    Ok(said.join("\n"))
 }
 
 /// What parts of an evaluation depend on.
@@ -362,6 +319,7 @@ fn judge_lists(
         baselines: json!(baselines),
         protocol: json!(Protocol::of(if args.gold_missing == GoldMissing::Miss { counts.gold_missing } else { 0 })),
         whole: None,
+        recall: None,
     })
 }
 
@@ -385,9 +343,8 @@ fn judge_whole(
     let WholeKbEvaluation { samples, evaluation, recall } =
         evaluate_whole(model, (batcher, entities), (&samples, all.as_ref().unwrap_or(&samples)), &settings, &bar)?;
     bar.finish_and_clear();
-    if let (Some(settings), Some(recall)) = (&shortlist, &recall) {
-        println!("{}", recall_line(settings, entities, recall));
-    }
+    let said =
+        shortlist.as_ref().zip(recall.as_ref()).map(|(settings, recall)| recall_line(settings, entities, recall));
     Ok(Judged {
         samples,
         evaluation,
@@ -402,5 +359,6 @@ fn judge_whole(
             "candidates_from": shortlist.map(|_| args.whole.candidates_from.to_string()),
             "recall": recall,
         })),
+        recall: said,
     })
 }
