@@ -558,6 +558,7 @@ fn what_cannot_be_trained_along_is_refused_and_said() {
 
     fs::write(world.path("data/images/red-ball.png"), "no picture").unwrap();
     refuse(&replace(args.clone(), "--out", world.arg("bad")), &["red-ball.png"]);
+    assert!(!world.path("bad").exists(), "it began to train before it looked at the images");
     let output = run(&with(&replace(args, "--out", world.arg("skipped")), &["--skip-bad"]));
     let errors = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success() && errors.contains("what stands in for missing images"), "{errors}");

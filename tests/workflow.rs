@@ -327,10 +327,16 @@ fn the_demo_takes_a_random_encoder_too_and_draws_pairs_for_one_that_learns() {
     assert!(printed.contains("a small CLIP with random frozen weights"), "{printed}");
     let config = fs::read_to_string(path("demo/encoder/config.json")).unwrap();
     assert!(config.contains("\"hidden_size\": 512"), "{config}");
-    for given in [["--random-encoder", "--encoder", "x"], ["--round", "1", "--random-encoder"]] {
-        assert_eq!(run(&[&["demo"][..], &given].concat()).status.code(), Some(2), "{given:?}");
+    for given in [
+        &["--random-encoder", "--encoder", "x"][..],
+        &["--round", "1", "--random-encoder"],
+        &["--pairs", "x", "--mentions", "200"],
+        &["--pairs", "x", "--seed", "1"],
+    ] {
+        assert_eq!(run(&[&["demo"], given].concat()).status.code(), Some(2), "{given:?}");
     }
     fs::create_dir(path("pairs")).unwrap();
+    fs::write(path("pairs/mine"), "precious").unwrap();
     refuse(&["demo", "--pairs", &path("pairs")], &["exists already"]);
 }
 

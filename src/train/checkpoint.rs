@@ -261,8 +261,8 @@ impl Checkpoint {
     }
 }
 
-/// Adds weights and AdamW's moments to a file, with `prefix` before their names; all of them lie on the host. Fails if a value is NaN or infinite: in the
-/// file at this path, at this place of the run.
+/// Adds weights and AdamW's moments to a file, with `prefix` before their names; all of them lie on the host. Fails if a value
+/// is NaN or infinite: in the file at this path, at this place of the run.
 pub(super) fn add_state<'a>(
     writer: &mut Writer<'a>,
     prefix: &str,

@@ -25,7 +25,7 @@ use super::config::{RunConfig, TrainSettings};
 use crate::data::{Counts, Dataset, EncodeSettings, Inputs, Manifest, Mention, MissingImage, Sample, Tolerance};
 use crate::device::cpu::available_memory;
 use crate::encoder::clip::{ClipFiles, Tuned, Tuning, weights};
-use crate::encoder::{EncoderPaths, Encoders, Precision};
+use crate::encoder::{EncoderPaths, Encoders, Precision, image_header};
 use crate::error::{Error, Result};
 use crate::model::{Modalities, ModelConfig, Widths};
 use crate::span;
@@ -142,9 +142,18 @@ impl<'a> EncoderRun<'a> {
         self.inputs.manifest()
     }
 
-    /// Samples to train on.
+    /// Samples to train on. Fails if an image of theirs or of their candidates is none, so that no epoch ends by it.
     pub fn train(&mut self, mentions: &[Mention]) -> Result<(Vec<Sample>, Counts)> {
-        self.inputs.samples(mentions, self.train.seed, self.train.gold_missing)
+        let (samples, counts) = self.inputs.samples(mentions, self.train.seed, self.train.gold_missing)?;
+        if self.model.reads().image && self.tolerance != Tolerance::Skip {
+            let names = self.inputs.batch(&samples)?.distinct;
+            let check = |&number: &u32| match self.inputs.image(number) {
+                Some(name) => image_header(&self.inputs.root().join(name)).map(drop),
+                None => Ok(()),
+            };
+            names[1].par_iter().try_for_each(check)?;
+        }
+        Ok((samples, counts))
     }
 
     /// Samples to validate with.
