@@ -16,6 +16,43 @@ fn a_wrong_command_line_is_exit_code_2() {
     }
 }
 
+/// Of each pair, the second flag is of what the first leaves out.
+#[test]
+fn a_flag_that_would_mean_nothing_is_refused() {
+    let rerank = ["rerank", "--data", "d", "--ranking", "r", "--out", "o", "--llm", "l"];
+    let train = ["train", "--data", "d", "--features", "f", "--out", "o"];
+    let eval = ["eval", "--data", "d", "--features", "f", "--model", "m", "--out", "o"];
+    let judge = ["eval", "--data", "d", "--ranking", "r"];
+    let experiment = ["experiment", "main", "--dataset", "a=d,f", "--out", "o"];
+    for (command, flags) in [
+        (&rerank[..], &["--model", "n"][..]),
+        (&rerank, &["--api-key-env", "KEY"]),
+        (&rerank, &["--concurrency", "2"]),
+        (&rerank, &["--body", "{}"]),
+        (&rerank, &["--header", "a: b"]),
+        (&rerank, &["--ca-file", "c"]),
+        (&rerank, &["--timeout", "9"]),
+        (&rerank, &["--retries", "1"]),
+        (&rerank, &["--fuse", "f", "--allow-worse"]),
+        (&rerank, &["--debias", "--fuse-split", "valid"]),
+        (&rerank, &["--debias", "--fuse-mentions", "30"]),
+        (&train, &["--lora-rank", "1"]),
+        (&train, &["--freeze-layers", "1"]),
+        (&train, &["--encoder-learning-rate", "1"]),
+        (&eval, &["--against", "r"]),
+        (&judge, &["--candidates-from", "scan"]),
+        (&judge, &["--min-recall", "0.5"]),
+        (&judge, &["--recall-mentions", "5"]),
+        (&experiment, &["--features", "f"]),
+        (&["demo", "--mentions", "9"], &["--round", "1"]),
+    ] {
+        let output = run(&[command, flags].concat());
+        let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+        let said = errors.contains("cannot be used with") || errors.contains("required");
+        assert!(output.status.code() == Some(2) && said, "{command:?} {flags:?}: {errors}");
+    }
+}
+
 #[test]
 fn a_bad_record_is_named_with_its_file_and_line() {
     let world = World::encoded();

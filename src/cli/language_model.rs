@@ -18,6 +18,7 @@ use super::common::at_least_one;
 /// What is said where a model is to be asked and none is named.
 const NONE_GIVEN: &str = "no language model is given: add --llm DIR, or --endpoint URL and --model NAME";
 
+// Clap asks for no required flag that conflicts with a given one: flags that require --endpoint refuse --llm themselves.
 /// Which model is asked, and how it is reached.
 #[derive(clap::Args)]
 pub struct LanguageModelArgs {
@@ -48,27 +49,33 @@ pub struct LanguageModelArgs {
     endpoint: Option<String>,
 
     /// The model's name on that server.
-    #[arg(long, value_name = "NAME", requires = "endpoint")]
+    #[arg(long, value_name = "NAME", requires = "endpoint", conflicts_with = "llm")]
     model: Option<String>,
 
     /// Environment variable that holds the server's key, if it wants one.
-    #[arg(long, value_name = "VARIABLE", default_value = "OPENAI_API_KEY", requires = "endpoint")]
+    #[arg(
+        long,
+        value_name = "VARIABLE",
+        default_value = "OPENAI_API_KEY",
+        requires = "endpoint",
+        conflicts_with = "llm"
+    )]
     api_key_env: String,
 
     /// Questions that the server is asked at a time.
-    #[arg(long, value_name = "N", default_value_t = 8, value_parser = threads(), requires = "endpoint")]
+    #[arg(long, value_name = "N", default_value_t = 8, value_parser = threads(), requires = "endpoint", conflicts_with = "llm")]
     concurrency: usize,
 
     /// JSON object that is merged into each request, such as '{"reasoning_effort": "low"}'; null takes a field out.
-    #[arg(long, value_name = "JSON", requires = "endpoint")]
+    #[arg(long, value_name = "JSON", requires = "endpoint", conflicts_with = "llm")]
     body: Option<String>,
 
     /// Further header of each request, such as 'X-Team: linking'; may be given again.
-    #[arg(long = "header", value_name = "NAME: VALUE", requires = "endpoint")]
+    #[arg(long = "header", value_name = "NAME: VALUE", requires = "endpoint", conflicts_with = "llm")]
     headers: Vec<String>,
 
     /// Certificates (PEM) of the authorities by which the server is believed [default: SSL_CERT_FILE, else Mozilla's].
-    #[arg(long, value_name = "FILE", requires = "endpoint")]
+    #[arg(long, value_name = "FILE", requires = "endpoint", conflicts_with = "llm")]
     ca_file: Option<PathBuf>,
 
     /// Seconds that the server may take for an answer, a day at most.
@@ -77,12 +84,12 @@ pub struct LanguageModelArgs {
         value_name = "S",
         default_value_t = 120,
         value_parser = clap::value_parser!(u64).range(1..=86_400),
-        requires = "endpoint"
+        requires = "endpoint", conflicts_with = "llm"
     )]
     timeout: u64,
 
     /// Calls after one that failed, each after twice the wait of the one before.
-    #[arg(long, value_name = "N", default_value_t = 6, requires = "endpoint")]
+    #[arg(long, value_name = "N", default_value_t = 6, requires = "endpoint", conflicts_with = "llm")]
     retries: u32,
 }
 

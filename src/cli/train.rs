@@ -87,15 +87,15 @@ pub struct Args {
 #[derive(clap::Args)]
 pub struct EncoderTrainingArgs {
     /// With --train-encoder: peak learning rate of the encoder.
-    #[arg(long, requires = "train_encoder")]
+    #[arg(long, requires = "train_encoder", conflicts_with = "features")]
     encoder_learning_rate: Option<f32>,
 
     /// With --train-encoder: layers of each tower that stay as they are, from below, and with them the embeddings.
-    #[arg(long, requires = "train_encoder", value_name = "LAYERS")]
+    #[arg(long, requires = "train_encoder", conflicts_with = "features", value_name = "LAYERS")]
     freeze_layers: Option<usize>,
 
     /// With --train-encoder: rank of LoRA on queries and values; 0 trains the weights themselves.
-    #[arg(long, requires = "train_encoder", value_name = "RANK")]
+    #[arg(long, requires = "train_encoder", conflicts_with = "features", value_name = "RANK")]
     lora_rank: Option<usize>,
 }
 
@@ -104,11 +104,6 @@ impl EncoderTrainingArgs {
         settings.learning_rate = self.encoder_learning_rate.unwrap_or(settings.learning_rate);
         settings.freeze_layers = self.freeze_layers.unwrap_or(settings.freeze_layers);
         settings.lora_rank = self.lora_rank.unwrap_or(settings.lora_rank);
-    }
-
-    /// Whether one of them is given. With --features, which it conflicts with, clap asks for no --train-encoder.
-    fn given(&self) -> bool {
-        self.encoder_learning_rate.is_some() || self.freeze_layers.is_some() || self.lora_rank.is_some()
     }
 }
 
@@ -121,11 +116,6 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     reads.extend(args.train_encoder.as_deref().map(|path| ("--train-encoder", path)));
     reads.extend(args.config.config.as_deref().map(|path| ("--config", path)));
     paths::keep_apart(&reads, &writes)?;
-    ensure!(
-        args.train_encoder.is_some() || !args.encoder.given(),
-        "--encoder-learning-rate, --freeze-layers and --lora-rank are for an encoder that is trained along; give --train-encoder in \
-         the place of --features, or leave them out"
-    );
     let ranks = args.parallel.ranks()?;
     if args.train_encoder.is_some() {
         ensure!(

@@ -22,6 +22,23 @@ use indicatif::ProgressBar;
 use super::common::{DeviceArgs, EncoderArgs, batcher};
 use super::{Cli, written};
 
+/// Flags that have no meaning where pairs alone are written.
+const OF_THE_DEMO: [&str; 13] = [
+    "out",
+    "seed",
+    "encoder",
+    "text_encoder",
+    "image_encoder",
+    "random_encoder",
+    "mentions",
+    "epochs",
+    "modalities",
+    "kar",
+    "llm",
+    "device",
+    "arithmetic",
+];
+
 /// Train, evaluate and use a model on a small real task, in a few minutes on two cores.
 ///
 /// The task: emoji. The encoder is a small CLIP that this program trained on other scenes of the same emoji;
@@ -45,11 +62,11 @@ pub struct Args {
 
     /// Write pairs of pictures and texts for `fissfuse pretrain` to DIR instead: scenes of the same emoji, none of the
     /// demo's (`make demo-encoder`). Goes with --round alone.
-    #[arg(long, value_name = "DIR", conflicts_with_all = ["out", "seed", "encoder", "text_encoder", "image_encoder", "random_encoder", "mentions", "epochs", "modalities", "kar", "llm", "device", "arithmetic"])]
+    #[arg(long, value_name = "DIR", conflicts_with_all = OF_THE_DEMO)]
     pairs: Option<PathBuf>,
 
     /// Which pictures --pairs draws: each round has others.
-    #[arg(long, value_name = "N", default_value_t = 0, requires = "pairs")]
+    #[arg(long, value_name = "N", default_value_t = 0, requires = "pairs", conflicts_with_all = OF_THE_DEMO)]
     round: u16,
 
     /// Training mentions, fewer of which make a quicker and worse model.

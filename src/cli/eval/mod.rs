@@ -46,12 +46,12 @@ pub struct Args {
     pub model: Option<PathBuf>,
 
     /// Run file to judge instead of a model: of `eval` or `rerank`, or what `link` answered.
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["features", "model", "gold_missing", "seed", "device", "arithmetic", "feature_memory", "protocol", "top", "shortlist", "index_memory", "shard"])]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["features", "model", "gold_missing", "seed", "device", "arithmetic", "feature_memory", "protocol", "top", "shortlist", "candidates_from", "min_recall", "recall_mentions", "index_memory", "shard"])]
     pub ranking: Option<PathBuf>,
 
     /// Another run file of the same lists to compare the first with, over the mentions that both rank: the difference
     /// of MRR with its bootstrap interval and a paired t-test.
-    #[arg(long, value_name = "FILE", requires = "ranking")]
+    #[arg(long, value_name = "FILE", requires = "ranking", conflicts_with_all = ["features", "model"])]
     pub against: Option<PathBuf>,
 
     /// Mentions to rank.

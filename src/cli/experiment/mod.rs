@@ -49,7 +49,7 @@ pub struct Args {
     skip_bad: bool,
 
     /// Feature store that `fissfuse encode` made; all rows share it.
-    #[arg(long, value_name = "DIR", requires = "data")]
+    #[arg(long, value_name = "DIR", requires = "data", conflicts_with = "datasets")]
     features: Option<PathBuf>,
 
     /// In place of --data and --features, one of several datasets of one table: its name, folder, feature store, and

@@ -90,7 +90,7 @@ pub struct Args {
     debias: Option<f64>,
 
     /// Divide it out although those mentions say that the ranking gets worse.
-    #[arg(long, requires = "debias")]
+    #[arg(long, requires = "debias", conflicts_with = "fuse")]
     allow_worse: bool,
 
     /// Add the ranking's and the model's evidence, by weights that are fitted on mentions of this run file of the same
@@ -99,11 +99,11 @@ pub struct Args {
     fuse: Option<PathBuf>,
 
     /// Split that its mentions belong to.
-    #[arg(long, default_value = "valid", value_name = "SPLIT", requires = "fuse")]
+    #[arg(long, default_value = "valid", value_name = "SPLIT", requires = "fuse", conflicts_with = "debias")]
     fuse_split: Split,
 
     /// Most of its mentions that are drawn to fit the weights on.
-    #[arg(long, value_name = "N", default_value_t = 1000, value_parser = at_least_one(), requires = "fuse")]
+    #[arg(long, value_name = "N", default_value_t = 1000, value_parser = at_least_one(), requires = "fuse", conflicts_with = "debias")]
     fuse_mentions: usize,
 
     /// Draws orders, and the mentions on which weights are fitted or that preference is estimated.
