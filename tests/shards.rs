@@ -335,8 +335,15 @@ fn a_part_that_was_refused_before_it_held_anything_blocks_nobody() {
     let find = ["candidates", "--data", world.arg("data"), "--out", world.arg("parts"), "--shard", "1/2"];
     refuse(&find, &["--replace replaces them"]);
     succeed(&[&find[..], &["--replace"]].concat());
-    // Now it holds something.
-    refuse(&[&find[..6], &["2/2"]].concat(), &["is of another run", "replace is false here and true there"]);
+    // Now it holds something, finished or not.
+    let refused =
+        || refuse(&[&find[..6], &["2/2"]].concat(), &["is of another run", "replace is false here and true there"]);
+    refused();
+    let record = world.path("parts/part-1-of-2/part.json");
+    let text = fs::read_to_string(&record).unwrap();
+    assert!(text.contains("\"finished\": true"), "{text}");
+    fs::write(&record, text.replace("\"finished\": true", "\"finished\": false")).unwrap();
+    refused();
 }
 
 #[test]

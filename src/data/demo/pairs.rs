@@ -47,7 +47,7 @@ pub fn write_pairs(folder: &Path, counts: PairCounts, round: u16, seed: u64) -> 
 fn write_all(folder: &Path, counts: PairCounts, round: u16, seed: u64) -> Result<usize> {
     let (emoji, glyphs) = (Emoji::all()?, Glyphs::decode()?);
     let of_round = |stream: u64| stream + STREAMS * round as u64;
-    let draw = |count, stream| draw_with(&emoji, Split::Train, count, seed, generator(seed, Purpose::Demo, stream));
+    let draw = |count, stream| learned(&emoji, count, stream, seed);
     let paint = |(name, stream, recipes): (&str, u64, &[Recipe]), with_sentence: bool| {
         let one = |(i, recipe): (usize, &Recipe)| {
             let (name, mut rng) =
@@ -80,6 +80,11 @@ fn write_all(folder: &Path, counts: PairCounts, round: u16, seed: u64) -> Result
     write_lines(&folder.join("pairs.jsonl"), all)?;
     write_lines(&folder.join("held-out.jsonl"), held_out.into_iter().flatten())?;
     Ok(pictures)
+}
+
+/// What scenes to learn from say and show: of the training split's (keyword, entity) pairs.
+fn learned(emoji: &[Emoji], count: usize, stream: u64, seed: u64) -> Vec<Recipe> {
+    draw_with(emoji, Split::Train, count, seed, generator(seed, Purpose::Demo, stream))
 }
 
 fn pair(image: &str, text: String) -> Value {
@@ -130,9 +135,12 @@ mod tests {
     #[test]
     fn no_recipe_of_the_demo_is_among_those_to_learn_from() {
         let emoji = Emoji::all().unwrap();
-        let learned = draw_with(&emoji, Split::Train, 60_000, 0, generator(0, Purpose::Demo, RECIPES));
-        let pairs: HashSet<(&str, usize)> = learned.iter().map(|r| (&r.mention[..], r.target)).collect();
-        let sentences: HashSet<&str> = learned.iter().map(|r| &r.sentence[..]).collect();
+        let recipes: Vec<Recipe> = [RECIPES, RECIPES + STREAMS, HELD_OUT]
+            .iter()
+            .flat_map(|&stream| learned(&emoji, 60_000, stream, 0))
+            .collect();
+        let pairs: HashSet<(&str, usize)> = recipes.iter().map(|r| (&r.mention[..], r.target)).collect();
+        let sentences: HashSet<&str> = recipes.iter().map(|r| &r.sentence[..]).collect();
         for split in [Split::Valid, Split::Test] {
             for recipe in draw(&emoji, split, Sizes::FULL, 0) {
                 assert!(!pairs.contains(&(&recipe.mention[..], recipe.target)), "{recipe:?}");

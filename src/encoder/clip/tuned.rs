@@ -167,3 +167,43 @@ impl Tuned {
         self.frozen.iter().chain(trained).map(weight).collect()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::weights::initial;
+    use super::*;
+
+    #[test]
+    fn what_lora_learned_is_in_the_weights_that_come_out() {
+        let mut config = ClipConfig { projection_dim: 4, ..ClipConfig::default() };
+        let (text, vision) = (&mut config.text_config, &mut config.vision_config);
+        (text.vocab_size, text.max_position_embeddings, vision.image_size, vision.patch_size) = (9, 5, 8, 4);
+        (text.hidden_size, text.intermediate_size, text.num_hidden_layers, text.num_attention_heads) = (4, 8, 2, 2);
+        (vision.hidden_size, vision.intermediate_size) = (6, 8);
+        (vision.num_hidden_layers, vision.num_attention_heads) = (2, 2);
+        let weights = initial(&config, 3).unwrap();
+        let tuning = Tuning { towers: [true, false], freeze_layers: 1, lora_rank: 3, lora_alpha: 6.0, seed: 1 };
+        let mut tuned = Tuned::new(&config, weights.clone(), &tuning).unwrap();
+        let start = tuned.merged().unwrap();
+        assert!(weights.iter().all(|(name, weight)| start.get(name).unwrap().data() == weight.data()));
+        // Queries and values of the second block alone, two factors each.
+        assert_eq!(tuned.trained().tensors().len(), 4);
+        let layer = "text_model.encoder.layers.1.self_attn.q_proj";
+        for (i, tensor) in tuned.trained_mut().tensors_mut().iter_mut().enumerate() {
+            tensor.data_mut().iter_mut().enumerate().for_each(|(at, x)| *x = (7 * at + i) as f32 % 5.0 - 2.0);
+        }
+        let [b, a] =
+            ["lora_b", "lora_a"].map(|f| tuned.trained().get(&format!("{layer}.{f}")).unwrap().data().to_vec());
+        let merged = tuned.merged().unwrap();
+        let name = format!("{layer}.weight");
+        let (was, is) = (weights.get(&name).unwrap().data(), merged.get(&name).unwrap().data());
+        for (at, (was, is)) in was.iter().zip(is).enumerate() {
+            let (row, column) = (at / 4, at % 4);
+            let change: f32 = (0..3).map(|r| b[3 * row + r] * a[3 * column + r]).sum();
+            // alpha / rank = 2.
+            assert!((is - was - 2.0 * change).abs() < 1e-5, "{at}: {was} became {is}, its change is 2 x {change}");
+        }
+        let key = "text_model.encoder.layers.1.self_attn.k_proj.weight";
+        assert_eq!(merged.get(key).unwrap().data(), weights.get(key).unwrap().data());
+    }
+}
