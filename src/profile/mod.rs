@@ -4,6 +4,7 @@ pub mod advice;
 pub mod between;
 pub mod by_op;
 pub mod comparison;
+pub mod contrastive;
 pub mod counts;
 pub mod data_sheet;
 pub mod decoding;

@@ -17,6 +17,7 @@ mod layer;
 mod llm;
 mod ops;
 mod output;
+mod pretrain;
 mod results;
 mod scan;
 mod self_test;
@@ -105,6 +106,7 @@ enum Command {
     Latency(latency::LatencyArgs),
     Flops(flops::FlopsArgs),
     Step(step::StepArgs),
+    Pretrain(pretrain::PretrainArgs),
     Ops(ops::OpsArgs),
     Kernels(kernels::KernelsArgs),
     CompareNcu(kernels::CompareNcuArgs),
@@ -147,6 +149,7 @@ impl Command {
                 ("--texts", args.texts.as_ref()),
                 ("--image-encoder", args.image_encoder.as_ref()),
             ],
+            Command::Pretrain(args) => vec![("--config", args.config.as_ref())],
             Command::Llm(args) => vec![("--model", Some(&args.model))],
             Command::Kar(args) => vec![("--data", Some(&args.data)), ("--ranking", Some(&args.ranking))],
             Command::Results(args) => vec![("DIR", Some(&args.folder)), ("--predictions", Some(&args.predictions))],
@@ -252,6 +255,7 @@ fn measure(session: &mut Session, command: Command) -> anyhow::Result<u8> {
         Command::Latency(args) => latency::latency(args, session)?,
         Command::Flops(args) => flops::flops(args, session)?,
         Command::Step(args) => step::step(args, session)?,
+        Command::Pretrain(args) => pretrain::pretrain(args, session)?,
         Command::Ops(args) => ops::ops(args, session)?,
         Command::Kernels(args) => kernels::kernels(args, session)?,
         Command::CompareNcu(args) => kernels::compare_ncu(args, session)?,

@@ -97,7 +97,7 @@ pub struct Args {
 const CONFIG: &str = include_str!("../../../configs/emoji.toml");
 
 /// What the demo's encoder has learned from, at seed 0.
-const PAIRS: PairCounts = PairCounts { scenes: 60_000, alone: 8, held_out: 1000 };
+const PAIRS: PairCounts = PairCounts { scenes: 40_000, sentences: 24_000, alone: 8, held_out: 1000 };
 
 pub fn run(args: Args) -> anyhow::Result<()> {
     let start = Instant::now();

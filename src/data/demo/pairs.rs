@@ -1,7 +1,9 @@
 //! Pairs of a picture and a text that the demo's encoder learns from (docs/pretraining.md).
 //!
 //! They are of the demo's knowledge base and of the kind of its mentions, and none of them is a mention of the demo: the
-//! scenes are drawn anew, and their sentences have (keyword, entity) pairs of the training split alone.
+//! scenes are drawn anew, and their sentences have (keyword, entity) pairs of the training split alone. A sentence stands
+//! with a picture of what it is about alone, and a scene with words for what is in front, so that both towers learn to tell a
+//! mention from what is named or stands beside it.
 
 use std::path::Path;
 
@@ -23,15 +25,19 @@ const RECIPES: u64 = 20;
 const SCENES: u64 = 21;
 const ALONE: u64 = 22;
 const HELD_OUT: u64 = 23;
+const SENTENCES: u64 = 24;
+const SPOKEN_OF: u64 = 25;
 
 /// Streams of a round.
-const STREAMS: u64 = 4;
+const STREAMS: u64 = 6;
 
 /// Number of pictures.
 #[derive(Clone, Copy, Debug)]
 pub struct PairCounts {
     /// Scenes to learn from.
     pub scenes: usize,
+    /// Sentences to learn from, each with a picture of what it is about.
+    pub sentences: usize,
     /// Pictures of each glyph alone.
     pub alone: usize,
     /// Scenes to validate with, the same in all rounds.
@@ -48,41 +54,48 @@ fn write_all(folder: &Path, counts: PairCounts, round: u16, seed: u64) -> Result
     let (emoji, glyphs) = (Emoji::all()?, Glyphs::decode()?);
     let of_round = |stream: u64| stream + STREAMS * round as u64;
     let draw = |count, stream| learned(&emoji, count, stream, seed);
-    let paint = |(name, stream, recipes): (&str, u64, &[Recipe]), with_sentence: bool| {
-        let one = |(i, recipe): (usize, &Recipe)| {
-            let (name, mut rng) =
-                (format!("{name}-{i:06}.jpg"), generator(seed, Purpose::Demo, stream << 32 | i as u64));
-            save_scene(&folder.join("images").join(&name), &scene::paint(&glyphs, recipe, &mut rng))?;
-            let known = &emoji[recipe.target];
-            Ok(match with_sentence {
-                false => vec![pair(&name, format!("{}. {}", known.name, known.description()))],
-                true => {
-                    let sentence = format!("{}. {}", recipe.mention, recipe.sentence);
-                    [described(known, &mut rng), recalled(known, &mut rng), sentence]
-                        .map(|text| pair(&name, text))
-                        .into()
-                }
-            })
-        };
-        recipes.par_iter().enumerate().map(one).collect::<Result<Vec<_>>>()
+    let save = |name: &str, picture| save_scene(&folder.join("images").join(name), &picture);
+    let rng = |stream: u64, i: usize| generator(seed, Purpose::Demo, stream << 32 | i as u64);
+    let words = |name: &str, known: &Emoji, rng: &mut ChaCha8Rng| {
+        [described(known, rng), recalled(known, rng)].map(|text| pair(name, text)).to_vec()
     };
-    let scenes = paint(("scene", of_round(SCENES), &draw(counts.scenes, of_round(RECIPES))), true)?;
-    let held_out = paint(("held-out", HELD_OUT, &draw(counts.held_out, HELD_OUT)), false)?;
-    let alone = |i: usize| {
-        let (entity, mut rng) = (i / counts.alone, generator(seed, Purpose::Demo, of_round(ALONE) << 32 | i as u64));
-        let (known, name) = (&emoji[entity], format!("alone-{i:06}.jpg"));
-        save_scene(&folder.join("images").join(&name), &scene::paint_alone(&glyphs, entity, &mut rng))?;
-        Ok([described(known, &mut rng), recalled(known, &mut rng)].map(|text| pair(&name, text)))
-    };
-    let alone = (0..emoji.len() * counts.alone).into_par_iter().map(alone).collect::<Result<Vec<_>>>()?;
-    let pictures = scenes.len() + held_out.len() + alone.len();
-    let all = scenes.into_iter().flatten().chain(alone.into_iter().flatten());
+    let scenes = draw(counts.scenes, of_round(RECIPES));
+    let scenes = each(&scenes, |i, recipe| {
+        let (name, mut rng) = (format!("scene-{i:06}.jpg"), rng(of_round(SCENES), i));
+        save(&name, scene::paint(&glyphs, recipe, &mut rng))?;
+        Ok(words(&name, &emoji[recipe.target], &mut rng))
+    })?;
+    let sentences = draw(counts.sentences, of_round(SENTENCES));
+    let sentences = each(&sentences, |i, Recipe { mention, sentence, target, .. }| {
+        let (name, mut rng) = (format!("sentence-{i:06}.jpg"), rng(of_round(SPOKEN_OF), i));
+        save(&name, scene::paint_alone(&glyphs, *target, &mut rng))?;
+        Ok(vec![pair(&name, format!("{mention}. {sentence}"))])
+    })?;
+    let alone: Vec<usize> = (0..emoji.len() * counts.alone).map(|i| i / counts.alone).collect();
+    let alone = each(&alone, |i, &entity| {
+        let (name, mut rng) = (format!("alone-{i:06}.jpg"), rng(of_round(ALONE), i));
+        save(&name, scene::paint_alone(&glyphs, entity, &mut rng))?;
+        Ok(words(&name, &emoji[entity], &mut rng))
+    })?;
+    let held_out = draw(counts.held_out, HELD_OUT);
+    let held_out = each(&held_out, |i, recipe| {
+        let (name, known) = (format!("held-out-{i:06}.jpg"), &emoji[recipe.target]);
+        save(&name, scene::paint(&glyphs, recipe, &mut rng(HELD_OUT, i)))?;
+        Ok(vec![pair(&name, format!("{}. {}", known.name, known.description()))])
+    })?;
+    let pictures = [&scenes, &sentences, &alone, &held_out].iter().map(|of| of.len()).sum();
+    let all = [scenes, sentences, alone].into_iter().flatten().flatten();
     write_lines(&folder.join("pairs.jsonl"), all)?;
     write_lines(&folder.join("held-out.jsonl"), held_out.into_iter().flatten())?;
     Ok(pictures)
 }
 
-/// What scenes to learn from say and show: of the training split's (keyword, entity) pairs.
+/// The pairs of each picture, in parallel.
+fn each<T: Sync>(of: &[T], pairs: impl Fn(usize, &T) -> Result<Vec<Value>> + Sync) -> Result<Vec<Vec<Value>>> {
+    of.par_iter().enumerate().map(|(i, item)| pairs(i, item)).collect()
+}
+
+/// Scenes and sentences to learn from: of the training split's (keyword, entity) pairs.
 fn learned(emoji: &[Emoji], count: usize, stream: u64, seed: u64) -> Vec<Recipe> {
     draw_with(emoji, Split::Train, count, seed, generator(seed, Purpose::Demo, stream))
 }
@@ -115,14 +128,14 @@ mod tests {
     #[test]
     fn pairs_are_written_as_pretraining_reads_them() {
         let folder = tempfile::tempdir().unwrap();
-        let counts = PairCounts { scenes: 3, alone: 0, held_out: 2 };
+        let counts = PairCounts { scenes: 3, sentences: 2, alone: 0, held_out: 2 };
         write_pairs(&folder.path().join("0"), counts, 0, 0).unwrap();
         write_pairs(&folder.path().join("1"), counts, 1, 0).unwrap();
         let in_round = |round: &str, name: &str| fs::read_to_string(folder.path().join(round).join(name)).unwrap();
         assert_ne!(in_round("0", "pairs.jsonl"), in_round("1", "pairs.jsonl"));
         assert_eq!(in_round("0", "held-out.jsonl"), in_round("1", "held-out.jsonl"));
         let lines = |name: &str| in_round("0", name);
-        for (name, pairs, images) in [("pairs.jsonl", 9, 3), ("held-out.jsonl", 2, 2)] {
+        for (name, pairs, images) in [("pairs.jsonl", 8, 5), ("held-out.jsonl", 2, 2)] {
             let text = lines(name);
             let records: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
             let distinct: HashSet<&str> = records.iter().map(|r| r["image"].as_str().unwrap()).collect();
@@ -135,10 +148,9 @@ mod tests {
     #[test]
     fn no_recipe_of_the_demo_is_among_those_to_learn_from() {
         let emoji = Emoji::all().unwrap();
-        let recipes: Vec<Recipe> = [RECIPES, RECIPES + STREAMS, HELD_OUT]
-            .iter()
-            .flat_map(|&stream| learned(&emoji, 60_000, stream, 0))
-            .collect();
+        let rounds = (0..4).flat_map(|round| [RECIPES, SENTENCES].map(|stream| stream + STREAMS * round));
+        let recipes: Vec<Recipe> =
+            rounds.chain([HELD_OUT]).flat_map(|stream| learned(&emoji, 40_000, stream, 0)).collect();
         let pairs: HashSet<(&str, usize)> = recipes.iter().map(|r| (&r.mention[..], r.target)).collect();
         let sentences: HashSet<&str> = recipes.iter().map(|r| &r.sentence[..]).collect();
         for split in [Split::Valid, Split::Test] {

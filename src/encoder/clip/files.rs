@@ -88,7 +88,7 @@ impl Default for ClipSizes {
 
 impl ClipSizes {
     /// The configuration of a model of these sizes with so many tokens. Fails if they make no sense.
-    fn config(&self, vocab_size: usize) -> Result<ClipConfig> {
+    pub fn config(&self, vocab_size: usize) -> Result<ClipConfig> {
         let refuse = |what: String| Err(Error::invalid(format!("model: {what}")));
         let ClipSizes { text, vision, .. } = self;
         let towers = [("text", text), ("vision", vision)];

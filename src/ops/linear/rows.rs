@@ -26,6 +26,8 @@ pub fn segments(rows: usize) -> Vec<Range<usize>> {
 pub enum Start<'a> {
     /// y = x Wᵀ + b
     Bias(&'a [f32]),
+    /// y = x Wᵀ
+    Nothing,
     /// y += x Wᵀ
     Add,
 }
@@ -49,7 +51,8 @@ pub fn linear_chunk(y: &mut [f32], x: Mat, transposed: Mat, start: Start) -> Res
     if let Start::Bias(bias) = start {
         y.chunks_exact_mut(out).for_each(|row| row.copy_from_slice(bias));
     }
-    matmul_by_rows(y, out, 1.0, 1.0, x, transposed)
+    let keep = if let Start::Nothing = start { 0.0 } else { 1.0 };
+    matmul_by_rows(y, out, keep, 1.0, x, transposed)
 }
 
 /// A row-major copy of the transpose. The product packs a row-major right operand at copying speed, for every
@@ -91,11 +94,11 @@ pub fn linear_backward_weight(dweight: &mut [f32], stride: usize, dy: Mat, x: Ma
             Ok(sum)
         })
         .collect::<Result<_>>()?;
-    for sum in partial {
-        for (to, from) in dweight.chunks_mut(stride).zip(sum.chunks_exact(width)) {
-            simd!(vector::add(&mut to[..width], from));
-        }
-    }
+    // A row of all of them after the other, in the order of the segments.
+    dweight.par_chunks_mut(stride).enumerate().take(out).for_each(|(row, to)| {
+        let rows = partial.iter().map(|sum| &sum[row * width..][..width]);
+        simd!(rows.for_each(|from| vector::add(&mut to[..width], from)));
+    });
     Ok(())
 }
 

@@ -5,8 +5,10 @@ mod config;
 mod pairs;
 mod retrieval;
 mod run;
+mod step;
 
 pub use config::{PretrainConfig, PretrainSettings};
 pub use pairs::{Pairs, PreparedPairs};
 pub use retrieval::{Recall, Retrieval};
 pub use run::{EpochRecord, Pretrainer};
+pub use step::{Step, Stepped};

@@ -10,25 +10,23 @@ use super::checkpoint::{Identity, Progress, State};
 use super::config::PretrainSettings;
 use super::pairs::PreparedPairs;
 use super::retrieval::Retrieval;
+use super::step::Step;
 use crate::autograd::{Parameters, Tape};
 use crate::bytes::Bytes;
 use crate::device::cpu::available_memory;
 use crate::device::{Gpu, describe};
 use crate::encoder::Fingerprint;
-use crate::encoder::clip::weights::{LOG_SCALE, decaying};
-use crate::encoder::clip::{ClipConfig, ClipFiles, Towers, weights};
+use crate::encoder::clip::weights::LOG_SCALE;
+use crate::encoder::clip::{ClipConfig, ClipFiles, weights};
 use crate::error::{Error, Result};
 use crate::files;
 use crate::interrupt;
-use crate::ops::clip_norm;
 use crate::provenance::Provenance;
 use crate::span;
-use crate::tensor::{Precision, Shards, Tensor};
+use crate::tensor::{Precision, Shards};
+use crate::trace;
 use crate::train::checkpoint::{LAST, Start};
 use crate::train::record::{read_log, write_log};
-
-/// Bounds of the scale's logarithm: cosines are multiplied by 1 at least and by 100 at most, as CLIP's are.
-const LOG_SCALES: [f32; 2] = [0.0, 4.605_170_2];
 
 /// Bytes of a parameter: its value, its gradient, two moments.
 const PARAMETER_BYTES: u64 = 16;
@@ -234,50 +232,30 @@ impl Pretrainer {
         (self.identity.settings.epochs as u64).saturating_mul(self.batches() as u64)
     }
 
-    /// Forward, backward and AdamW.
     fn step(&mut self, batch: &[(usize, usize)]) -> Result<()> {
+        trace::next_step();
         let _span = span!("training step");
-        let (gpu, config, steps) = (self.gpu.as_ref(), &self.files.config, self.steps());
-        let settings = &self.identity.settings;
+        let steps = self.steps();
         let State { parameters, moments, progress } = &mut self.state;
-        let (tape, numbers) = (Tape::recording(), batch.iter().map(|(image, _)| *image).collect::<Vec<_>>());
+        let (config, settings) = (&self.files.config, &self.identity.settings);
+        let place = format!("epoch {}, step {}", progress.epoch + 1, progress.step + 1);
+        let step = Step { config, settings, number: (progress.step, steps), place: &place, gpu: self.gpu.as_ref() };
+        let numbers: Vec<usize> = batch.iter().map(|(image, _)| *image).collect();
         let texts: Vec<&[u32]> = batch.iter().map(|&pair| self.train.text(pair)).collect();
-        let vars = parameters.bind(&tape);
-        let towers = Towers { config, tape: &tape, vars: &vars, gpu };
-        let losses = self.train.with_images(&numbers, |images| towers.losses(&texts, images))?;
-        let grads = tape.backward(&losses, Tensor::filled([2], 0.5, gpu)?)?;
-        let mut grads = parameters.gradients(vars, grads)?;
-        let losses = losses.into_tensor().to(None)?;
-        let norm = clip_norm(&mut grads, settings.clip_norm)?;
-        if !(losses.all_finite() && norm.is_finite()) {
-            let (loss, epoch, step) = (losses.data().iter().sum::<f32>() / 2.0, progress.epoch + 1, progress.step + 1);
-            return Err(Error::invalid(format!(
-                "the loss is {loss} and the gradients' length {norm} at epoch {epoch}, step {step}; lower \
-                 train.learning_rate or train.weight_decay, or raise train.warmup_steps"
-            )));
-        }
-        let _span = span!("optimizer");
-        // Those that decay stand first.
-        let split = decaying(config);
-        let (weights, others) = parameters.tensors_mut().split_at_mut(split);
-        let ((weight_grads, grads), (weight_moments, moments)) = (grads.split_at(split), moments.split_at_mut(split));
-        let number = progress.step + 1;
-        settings.adamw(progress.step, steps, true).step(number, weights, weight_grads, weight_moments)?;
-        settings.adamw(progress.step, steps, false).step(number, others, grads, moments)?;
-        let clamped = others.last_mut().map(clamp).transpose()?.unwrap_or(false);
-        if clamped && progress.clamped == 0 {
-            let (epoch, step) = (progress.epoch + 1, number);
+        let run = |images: &[&[f32]]| step.run(Tape::recording(), (parameters, moments), &texts, images);
+        let stepped = self.train.with_images(&numbers, run)?;
+        if stepped.clamped && progress.clamped == 0 {
             tracing::warn!(
-                "epoch {epoch}, step {step}: the temperature left its bounds and was clamped, as CLIP's is: cosines are \
-                 multiplied by 1 at least and by 100 at most"
+                "{place}: the temperature left its bounds and was clamped, as CLIP's is: cosines are multiplied by 1 at \
+                 least and by 100 at most"
             );
         }
-        progress.losses.iter_mut().zip(losses.data()).for_each(|(sum, loss)| *sum += *loss as f64);
+        progress.losses.iter_mut().zip(stepped.losses).for_each(|(sum, loss)| *sum += loss as f64);
         *progress = Progress {
             batch: progress.batch + 1,
-            step: number,
-            norms: progress.norms + norm,
-            clamped: progress.clamped + clamped as usize,
+            step: progress.step + 1,
+            norms: progress.norms + stepped.norm,
+            clamped: progress.clamped + stepped.clamped as usize,
             ..progress.clone()
         };
         Ok(())
@@ -293,20 +271,6 @@ impl Pretrainer {
     }
 }
 
-/// Puts the scale's logarithm back into its bounds; says whether it was outside.
-fn clamp(log_scale: &mut Tensor) -> Result<bool> {
-    let gpu = log_scale.gpu().cloned();
-    let mut here = log_scale.to(None)?;
-    let [least, most] = LOG_SCALES;
-    let (value, bounded) = (here.data()[0], here.data()[0].clamp(least, most));
-    if value == bounded {
-        return Ok(false);
-    }
-    here.data_mut()[0] = bounded;
-    *log_scale = here.to(gpu.as_ref())?;
-    Ok(true)
-}
-
 /// Fails if a model of these sizes and AdamW's moments exceed the free memory.
 fn check_memory(config: &ClipConfig) -> Result<()> {
     let needed = weights::count(config).saturating_mul(PARAMETER_BYTES);
@@ -318,19 +282,5 @@ fn check_memory(config: &ClipConfig) -> Result<()> {
             Bytes(needed),
             Bytes::of(free)
         ))),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_scale_outside_of_its_bounds_is_put_back() {
-        for (value, want, clamped) in [(2.0, 2.0, false), (9.0, 100f32.ln(), true), (-1.0, 0.0, true)] {
-            let mut scale = Tensor::new([1], vec![value]).unwrap();
-            assert_eq!(clamp(&mut scale).unwrap(), clamped);
-            assert_eq!(scale.data(), [want]);
-        }
     }
 }

@@ -125,10 +125,11 @@ impl Op for Linear {
         }
         let ((out, width), n) = ((weight.shape()[0], weight.shape()[1]), parts[0].shape()[0]);
         let w = Mat::new(weight.data(), out, width);
-        let mut y = Buffer::zeros(n * out);
+        let mut y = Buffer::scratch(n * out);
         for (i, (start, part)) in columns(&parts).enumerate() {
             let from = match bias {
                 Some(bias) if i == 0 => Start::Bias(bias.data()),
+                None if i == 0 => Start::Nothing,
                 _ => Start::Add,
             };
             linear(&mut y, rows_of(part), w.columns(start, part.shape()[1]), from)?;

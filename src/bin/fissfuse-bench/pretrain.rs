@@ -1,0 +1,65 @@
+//! A step of contrastive pre-training.
+
+use std::path::PathBuf;
+
+use anyhow::ensure;
+use fissfuse::profile::contrastive::ContrastiveStep;
+use fissfuse::profile::peak_memory;
+use fissfuse::train::pretrain::PretrainConfig;
+
+use super::session::Session;
+use super::values::{Values, combinations, value};
+use super::work::DeviceArgs;
+
+/// configs/pretrain-vit-b-32.toml as it was when this program was built.
+const CONFIG: &str = include_str!("../../../configs/pretrain-vit-b-32.toml");
+
+/// Time of a step of contrastive pre-training: both towers forward and backward, and AdamW; by itself at CLIP ViT-B/32's sizes.
+#[derive(clap::Args)]
+pub struct PretrainArgs {
+    /// Sizes and settings, a file of `fissfuse pretrain` [default: as configs/pretrain-vit-b-32.toml].
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+
+    /// Pairs of a step.
+    #[arg(long, default_value = "64", value_name = "LIST")]
+    pairs: Values,
+
+    /// Tokens of each text.
+    #[arg(long, default_value = "16", value_name = "LIST")]
+    tokens: Values,
+
+    #[command(flatten)]
+    device: DeviceArgs,
+}
+
+pub fn pretrain(args: PretrainArgs, session: &mut Session) -> anyhow::Result<()> {
+    let rows = combinations(&[("pairs", &args.pairs), ("tokens", &args.tokens)])?;
+    let config = match &args.config {
+        Some(path) => PretrainConfig::read(path)?,
+        None => toml::from_str(CONFIG)?,
+    };
+    config.train.check()?;
+    for row in &rows {
+        let (pairs, tokens, most) = (value(row, "pairs"), value(row, "tokens"), config.model.max_tokens);
+        ensure!(pairs >= 2, "--pairs {pairs}: the negatives of a pair are the others, so 2 at least");
+        ensure!((1..=most).contains(&tokens), "--tokens {tokens}: the encoder takes 1 to {most}");
+    }
+    let gpu = args.device.open()?;
+    session.begin("pretrain", gpu.as_ref())?;
+    session.set("model", serde_json::to_value(&config.model)?);
+    for row in rows {
+        let (pairs, tokens) = (value(&row, "pairs"), value(&row, "tokens"));
+        let mut step = ContrastiveStep::new(&config, pairs, tokens, gpu.clone())?;
+        let cost = step.cost()?;
+        let measured = session.measure("pre-training step", row, |_| step.run().map(drop))?;
+        let (forward, backward) = (cost.forward as f64, cost.backward as f64);
+        let measured = measured.with_rate("pairs", pairs as f64).with_rate("flops", forward + backward);
+        let measured = measured.with("backward_to_forward_flops", backward / forward);
+        let measured = measured.with("parameters", step.parameters() as f64);
+        // Of this process, so that rows after the largest one have the largest one's.
+        let memory = peak_memory().map(|bytes| bytes as f64);
+        session.push(memory.into_iter().fold(measured, |measured, bytes| measured.with("peak_bytes", bytes)));
+    }
+    Ok(())
+}
