@@ -70,7 +70,7 @@ pub fn print_reports(reports: &[ListReport]) {
         let counts = [report.recall.split.to_string(), report.mentions.to_string()].into_iter();
         counts.chain(recall).chain([report.injected.to_string()]).collect()
     };
-    let header = ["as retrieved", "mentions", "recall at 1 %", "at 10 %", "at 100 %", "gold put in"];
+    let header = ["as retrieved", "mentions", "R@1 %", "R@10 %", "R@100 %", "gold put in"];
     println!("{}", table(&header, reports.iter().map(row)));
     for kept in reports.iter().filter_map(|report| report.kept.as_ref()) {
         println!("the file as it was: {}", kept.display());

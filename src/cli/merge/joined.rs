@@ -22,7 +22,11 @@ pub fn encode(parts: &Parts, out: &Path) -> anyhow::Result<()> {
     let folders: Vec<_> = parts.all().iter().map(|part| part.folder.clone()).collect();
     let joined = join_stores(&folders, out)?;
     let (texts, images) = (joined.texts, joined.images);
-    println!("wrote {}: {texts} texts and {images} images of {} parts", out.display(), folders.len());
+    println!(
+        "wrote {}: {texts} texts and {images} images (with what stands in for missing ones) of {} parts",
+        out.display(),
+        folders.len()
+    );
     Ok(())
 }
 

@@ -4,14 +4,21 @@
 //! each would cost a page fault per 4 KiB on its next use, which takes longer than the arithmetic on it.
 
 use std::ops::{Deref, DerefMut};
-use std::sync::Mutex;
+use std::sync::{LazyLock, Mutex};
 
 use half::bf16;
 
+use super::available_memory;
+
 /// Arrays smaller than this go through the ordinary allocator, which keeps them anyway.
 const SMALL: usize = 16 << 10;
-/// The most floats that wait for reuse (1 GiB); what comes on top is freed.
-const POOL_LIMIT: usize = 256 << 20;
+/// At least so many floats wait for reuse (1 GiB).
+const LEAST_LIMIT: usize = 256 << 20;
+
+/// The most floats that wait for reuse; what comes on top is freed. A quarter of the memory that was free at first: the
+/// activations of an encoder of real size take gigabytes, step after step.
+static LIMIT: LazyLock<usize> =
+    LazyLock::new(|| (available_memory().unwrap_or(0) / 4 / size_of::<f32>()).max(LEAST_LIMIT));
 
 static POOL: Mutex<Pool> = Mutex::new(Pool { waiting: Vec::new(), floats: 0 });
 
@@ -31,7 +38,7 @@ impl Pool {
     }
 
     fn give(&mut self, v: Vec<f32>) {
-        if self.floats + v.capacity() <= POOL_LIMIT {
+        if self.floats + v.capacity() <= *LIMIT {
             self.floats += v.capacity();
             self.waiting.push(v);
         }
