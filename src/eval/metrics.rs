@@ -1,6 +1,7 @@
 //! Hits at k, mean rank and mean reciprocal rank (Eq. 13).
 
-use serde::{Deserialize, Serialize};
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize};
 
 use super::statistics::{Interval, wilson};
 use crate::error::Result;
@@ -19,28 +20,46 @@ pub fn rank(similarity: &[f32], gold: Option<usize>) -> usize {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Metrics {
     /// Share of mentions whose gold entity ranks first.
-    #[serde(rename = "H@1")]
+    #[serde(rename = "H@1", deserialize_with = "share")]
     pub hits1: f64,
     /// Share of those that rank among the first two.
-    #[serde(rename = "H@2")]
+    #[serde(rename = "H@2", deserialize_with = "share")]
     pub hits2: f64,
     /// Share of those that rank among the first three.
-    #[serde(rename = "H@3")]
+    #[serde(rename = "H@3", deserialize_with = "share")]
     pub hits3: f64,
     /// Share of those that rank among the first four.
-    #[serde(rename = "H@4", default)]
+    #[serde(rename = "H@4", default, deserialize_with = "share")]
     pub hits4: f64,
     /// Share of those that rank among the first five.
-    #[serde(rename = "H@5")]
+    #[serde(rename = "H@5", deserialize_with = "share")]
     pub hits5: f64,
     /// Mean rank.
-    #[serde(rename = "MR")]
+    #[serde(rename = "MR", deserialize_with = "mean_rank")]
     pub mean_rank: f64,
     /// Mean of 1 / rank.
-    #[serde(rename = "MRR")]
+    #[serde(rename = "MRR", deserialize_with = "share")]
     pub reciprocal: f64,
     /// Number of mentions.
     pub mentions: usize,
+}
+
+/// A share in a file.
+fn share<'de, D: Deserializer<'de>>(from: D) -> std::result::Result<f64, D::Error> {
+    let value = f64::deserialize(from)?;
+    match (0.0..=1.0).contains(&value) {
+        true => Ok(value),
+        false => Err(D::Error::custom(format!("{value} is no share, which is between 0 and 1"))),
+    }
+}
+
+/// A mean rank in a file; of no mentions it is 0.
+fn mean_rank<'de, D: Deserializer<'de>>(from: D) -> std::result::Result<f64, D::Error> {
+    let value = f64::deserialize(from)?;
+    match value == 0.0 || value >= 1.0 {
+        true => Ok(value),
+        false => Err(D::Error::custom(format!("{value} is no mean of ranks, which are 1 at least"))),
+    }
 }
 
 impl Metrics {
@@ -112,5 +131,17 @@ mod tests {
             }
         }
         assert!(Metrics::default().intervals().is_err());
+    }
+
+    #[test]
+    fn values_that_cannot_be_are_refused_where_they_are_read() {
+        let good = serde_json::json!(Metrics::of(&[1, 2, 4, 10]));
+        assert!(serde_json::from_value::<Metrics>(good.clone()).is_ok());
+        for (name, value) in [("H@1", 1.7), ("H@4", -0.1), ("MRR", 62.0), ("MR", 0.5)] {
+            let mut bad = good.clone();
+            bad[name] = value.into();
+            let says = serde_json::from_value::<Metrics>(bad).unwrap_err().to_string();
+            assert!(says.contains(&value.to_string()), "{says}");
+        }
     }
 }

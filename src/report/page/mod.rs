@@ -6,6 +6,7 @@
 mod block;
 mod chart;
 mod complexity;
+mod cost;
 mod examples;
 mod experiment;
 mod glance;
@@ -65,6 +66,7 @@ pub fn page(title: &str, runs: &[PathBuf], dataset: Option<&Path>) -> Result<Pag
         results::section(&inputs.evaluations)?,
         experiment::section(&inputs.experiments)?,
         complexity::section(&inputs.experiments)?,
+        cost::section(&inputs.measurements)?,
         reranking::section(&inputs.rerankings, &inputs.experiments),
         training::section(&inputs.trainings)?,
         examples::section(&inputs, known.as_ref())?,
