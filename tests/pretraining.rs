@@ -301,16 +301,23 @@ fn a_temperature_that_explodes_is_clamped_and_said_and_other_weights_are_refused
 #[test]
 fn a_device_trains_as_the_processor_does() {
     let toy = Toy::new();
-    let settings = [("epochs", "3"), ("batch_size", "5"), ("clip_norm", "2.0")];
-    let train = |out: &str, device: &'static str| {
+    let train_by = |out: &str, device: &'static str, chunk: &str| {
+        let settings = [("epochs", "3"), ("batch_size", "5"), ("clip_norm", "2.0"), ("chunk", chunk)];
         let train = [&toy.pretrain("pairs.jsonl", out, &settings)[..], &["--valid", toy.arg("pairs.jsonl")]].concat();
         let train: Vec<&str> = train.into_iter().map(|arg| if arg == "cpu" { device } else { arg }).collect();
         [&train[..], &["--arithmetic", "f32"]].concat()
     };
+    let train = |out: &str, device: &'static str| train_by(out, device, "0");
     succeed(&train("host", "cpu"));
     let output = fissfuse_on_cusim(&train("device", "cuda"), &[]);
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    for (host, device) in toy.records("host").iter().zip(toy.records("device")) {
+    // By chunks of two, of which the last has one.
+    succeed(&train_by("chunked-host", "cpu", "2"));
+    let output = fissfuse_on_cusim(&train_by("chunked-device", "cuda", "2"), &[]);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let others = ["device", "chunked-host", "chunked-device"].map(|out| toy.records(out));
+    let beside = others.iter().flat_map(|records| toy.records("host").into_iter().zip(records.clone()));
+    for (host, device) in beside {
         for key in ["loss", "text_to_image_loss", "image_to_text_loss", "gradient_norm", "scale"] {
             let (host, device) = (host[key].as_f64().unwrap(), device[key].as_f64().unwrap());
             // Sums in another order, six times through AdamW, which divides small gradients by their own size.

@@ -2,7 +2,7 @@
 
 use rand::Rng;
 
-use crate::autograd::{Cost, Parameters, Profile, Tape};
+use crate::autograd::{Cost, Parameters, Profile};
 use crate::device::{Clock, Gpu};
 use crate::encoder::clip::{ClipConfig, weights};
 use crate::error::Result;
@@ -47,24 +47,24 @@ impl ContrastiveStep {
 
     /// A step from beginning to end; gives its loss.
     pub fn run(&mut self) -> Result<f32> {
-        self.on(Tape::recording())
+        self.on(None)
     }
 
     /// A step, and what its operations cost.
     pub fn cost(&mut self) -> Result<Cost> {
         let profile = Profile::new(Clock::Host);
-        self.on(Tape::recording().timed(&profile))?;
+        self.on(Some(&profile))?;
         Ok(profile.samples().iter().map(|sample| sample.cost).sum())
     }
 
-    fn on(&mut self, tape: Tape) -> Result<f32> {
+    fn on(&mut self, profile: Option<&Profile>) -> Result<f32> {
         let place = format!("step {}", self.steps + 1);
         let number = (self.steps, u64::MAX);
-        let step =
-            Step { config: &self.config, settings: &self.settings, number, place: &place, gpu: self.gpu.as_ref() };
+        let (config, settings, gpu) = (&self.config, &self.settings, self.gpu.as_ref());
+        let step = Step { config, settings, number, place: &place, gpu, profile };
         let (texts, images): (Vec<&[u32]>, Vec<&[f32]>) =
             (self.texts.iter().map(Vec::as_slice).collect(), self.images.iter().map(Vec::as_slice).collect());
-        let stepped = step.run(tape, (&mut self.parameters, &mut self.moments), &texts, &images)?;
+        let stepped = step.run((&mut self.parameters, &mut self.moments), &texts, &images)?;
         self.steps += 1;
         Ok(stepped.losses.iter().sum::<f32>() / 2.0)
     }

@@ -1,6 +1,8 @@
 //! Training: settings, the loop, checkpoints; and of encoders, along with a model or from pairs of images and texts.
 
+mod activations;
 mod checkpoint;
+mod chunks;
 mod config;
 mod encoder;
 mod memory;

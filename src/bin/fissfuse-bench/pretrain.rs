@@ -29,16 +29,21 @@ pub struct PretrainArgs {
     #[arg(long, default_value = "16", value_name = "LIST")]
     tokens: Values,
 
+    /// Texts or images whose activations are kept at a time [default: as the configuration says].
+    #[arg(long, value_name = "N")]
+    chunk: Option<usize>,
+
     #[command(flatten)]
     device: DeviceArgs,
 }
 
 pub fn pretrain(args: PretrainArgs, session: &mut Session) -> anyhow::Result<()> {
     let rows = combinations(&[("pairs", &args.pairs), ("tokens", &args.tokens)])?;
-    let config = match &args.config {
+    let mut config: PretrainConfig = match &args.config {
         Some(path) => PretrainConfig::read(path)?,
         None => toml::from_str(CONFIG)?,
     };
+    config.train.chunk = args.chunk.unwrap_or(config.train.chunk);
     config.train.check()?;
     for row in &rows {
         let (pairs, tokens, most) = (value(row, "pairs"), value(row, "tokens"), config.model.max_tokens);
@@ -48,6 +53,7 @@ pub fn pretrain(args: PretrainArgs, session: &mut Session) -> anyhow::Result<()>
     let gpu = args.device.open()?;
     session.begin("pretrain", gpu.as_ref())?;
     session.set("model", serde_json::to_value(&config.model)?);
+    session.set("chunk", config.train.chunk);
     for row in rows {
         let (pairs, tokens) = (value(&row, "pairs"), value(&row, "tokens"));
         let mut step = ContrastiveStep::new(&config, pairs, tokens, gpu.clone())?;

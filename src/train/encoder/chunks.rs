@@ -4,18 +4,16 @@
 //! Features are computed without a tape first; the model gives their gradients; then each chunk is computed once more, on a tape
 //! of its own, and its gradients are added up, in the order of the chunks.
 
-use std::ops::Range;
-
 use super::features::Said;
 use super::{EncoderRun, Gradients, Prepared};
 use crate::autograd::{Tape, Var};
 use crate::encoder::clip::{States, Towers, Tuned};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::model::{Model, Noise};
-use crate::ops::Sum;
 use crate::span;
 use crate::tensor::{Ragged, Tensor, Textbook};
 use crate::trace::on_device;
+use crate::train::chunks::{added, chunks};
 
 /// Gradients of the features of texts or images: of tokens and of global vectors, where the model reads them.
 type OfFeatures = Option<(Ragged, [Option<Tensor>; 2])>;
@@ -107,11 +105,6 @@ impl EncoderRun<'_> {
     }
 }
 
-/// Parts of so many items.
-fn chunks(items: usize, size: usize) -> impl Iterator<Item = Range<usize>> {
-    (0..items).step_by(size).map(move |start| start..items.min(start + size))
-}
-
 /// What was said of parts of a batch, as one; nothing of no part.
 fn joined(parts: Vec<States>) -> Result<Option<States>> {
     if parts.is_empty() {
@@ -124,14 +117,4 @@ fn joined(parts: Vec<States>) -> Result<Option<States>> {
     };
     let (tokens, global) = (stacked(|part| &part.tokens)?, stacked(|part| &part.global)?);
     Ok(Some(States { tokens, sequences: Ragged::new(lengths, textbook)?, global }))
-}
-
-/// The sum of gradients of which either may be none.
-fn added(sum: Option<Tensor>, grad: Option<Tensor>) -> Result<Option<Tensor>> {
-    let (sum, grad) = match (sum, grad) {
-        (Some(sum), Some(grad)) => (Var::constant(sum), Var::constant(grad)),
-        (either, other) => return Ok(either.or(other)),
-    };
-    let both = Tape::inference().apply(Sum { coefficients: vec![1.0; 2] }, &[&sum, &grad])?;
-    Ok::<_, Error>(Some(both.into_tensor()))
 }

@@ -8,15 +8,11 @@ use crate::device::cpu::available_memory;
 use crate::encoder::clip::{ClipConfig, Tuning, weights};
 use crate::error::{Error, Result};
 use crate::train::Needs;
+use crate::train::activations::{Load, activations, states};
 
 /// Bytes of a weight, and what a trained one takes more: its gradient, two moments.
 const WEIGHT: u64 = 4;
 const TRAINED: u64 = 12;
-
-/// Bytes that a step keeps of a token or a patch in a block of these sizes, at least: inputs of its layers and normalized rows.
-fn kept(width: usize, inner: usize) -> u64 {
-    4 * (8 * width + inner) as u64
-}
 
 /// Bytes of an encoder's weights and of what training them takes.
 fn weights_of(config: &ClipConfig, tuning: &Tuning) -> u64 {
@@ -40,34 +36,13 @@ pub(super) fn expect_room(config: &ClipConfig, tuning: &Tuning) -> Result<()> {
     }
 }
 
-/// What a batch is made of: distinct texts and images that are read.
-#[derive(Clone, Copy, Debug)]
-struct Load {
-    texts: u64,
-    tokens: u64,
-    images: u64,
-}
-
-/// Bytes that a step on this batch keeps of the blocks that are trained, at least: of all, or of a chunk, and the features of
-/// all.
-fn activations(config: &ClipConfig, load: Load, freeze_layers: usize, chunk: usize) -> u64 {
-    let (text, vision) = (&config.text_config, &config.vision_config);
-    let tower = |width: usize, inner: usize, layers: usize, rows: u64| {
-        kept(width, inner).saturating_mul(layers.saturating_sub(freeze_layers) as u64).saturating_mul(rows)
-    };
-    let patches = load.images.saturating_mul(vision.patches() as u64);
-    let texts = tower(text.hidden_size, text.intermediate_size, text.num_hidden_layers, load.tokens);
-    let images = tower(vision.hidden_size, vision.intermediate_size, vision.num_hidden_layers, patches);
-    let all = texts.saturating_add(images);
-    if chunk == 0 {
-        return all;
+/// Bytes that a step on this batch keeps, at least: of the blocks that are trained, and with chunks the features of all besides.
+fn step(config: &ClipConfig, load: Load, freeze_layers: usize, chunk: usize) -> u64 {
+    let all = activations(config, load, freeze_layers, 0);
+    match chunk {
+        0 => all,
+        chunk => activations(config, load, freeze_layers, chunk).saturating_add(states(config, load)).min(all),
     }
-    // Of a chunk as large as they are in the mean.
-    let share = |items: u64| (chunk as f64 / items.max(1) as f64).min(1.0);
-    let one = (share(load.texts) * texts as f64).max(share(load.images) * images as f64) as u64;
-    let features = load.tokens.saturating_mul(text.hidden_size as u64);
-    let features = features.saturating_add(patches.saturating_mul(vision.hidden_size as u64));
-    one.saturating_add(features.saturating_mul(4)).min(all)
 }
 
 /// What to change so that what is needed at least, on a batch of so many mentions, is no more than what is free.
@@ -82,8 +57,8 @@ fn what_may_fit(
         return "raise encoder.freeze_layers or set encoder.lora_rank, so that AdamW needs less".to_string();
     };
     // What is not the encoder's.
-    let other = needs.step.saturating_sub(activations(config, load, freeze_layers, chunk));
-    let fits = |freeze: usize, chunk: usize| other.saturating_add(activations(config, load, freeze, chunk)) <= left;
+    let other = needs.step.saturating_sub(step(config, load, freeze_layers, chunk));
+    let fits = |freeze: usize, chunk: usize| other.saturating_add(step(config, load, freeze, chunk)) <= left;
     let mut ways = Vec::new();
     // A step takes less of fewer mentions, in proportion where they have no entities in common.
     let batch = mentions as u128 * left as u128 / needs.step.max(1) as u128;
@@ -117,7 +92,7 @@ impl EncoderRun<'_> {
             images: if reads.image { images.len() as u64 } else { 0 },
         };
         let (config, settings) = (&self.files.config, &self.settings);
-        let step = activations(config, load, settings.freeze_layers, settings.chunk);
+        let step = step(config, load, settings.freeze_layers, settings.chunk);
         let weights = weights_of(config, &self.tuning);
         let needs = Needs { model: model.model.saturating_add(weights), step: model.step.saturating_add(step) };
         let (free, place) = match gpu {
@@ -149,22 +124,22 @@ mod tests {
         let (config, settings) =
             (ClipConfig { projection_dim: 512, ..ClipConfig::default() }, EncoderSettings::default());
         let load = Load { texts: 700, tokens: 14_000, images: 700 };
-        let step = activations(&config, load, 0, 0);
+        let whole = step(&config, load, 0, 0);
         // Of each patch in each of twelve blocks: eight rows of 768 and one of 3072 values.
-        assert!(step > 700 * 50 * 12 * 4 * (8 * 768 + 3072));
-        let needs = Needs { model: 1_000_000_000, step };
+        assert!(whole > 700 * 50 * 12 * 4 * (8 * 768 + 3072));
+        let needs = Needs { model: 1_000_000_000, step: whole };
         let said = |free: u64| what_may_fit(&config, &settings, (needs, free), (load, 64));
-        let half = said(needs.model + step / 2);
+        let half = said(needs.model + whole / 2);
         for says in ["train.batch_size = 32 may", "encoder.chunk = 256 may", "encoder.freeze_layers = 6 may"] {
             assert!(half.contains(says), "{half}");
         }
-        let hundredth = said(needs.model + step / 100);
+        let hundredth = said(needs.model + whole / 100);
         assert!(hundredth.contains("encoder.chunk = 1 may") && !hundredth.contains("batch_size"), "{hundredth}");
         assert!(said(needs.model / 2).contains("encoder.lora_rank"));
         // With every block frozen nothing is kept of them, and chunks never need more than all at once.
-        assert_eq!(activations(&config, load, 12, 0), 0);
-        assert!(activations(&config, load, 0, 1000) <= step);
+        assert_eq!(step(&config, load, 12, 0), 0);
+        assert!(step(&config, load, 0, 1000) <= whole);
         let endless = Load { texts: u64::MAX, tokens: u64::MAX, images: u64::MAX };
-        assert_eq!(activations(&config, endless, 0, 0), u64::MAX);
+        assert_eq!(step(&config, endless, 0, 0), u64::MAX);
     }
 }

@@ -28,6 +28,8 @@ pub struct PretrainSettings {
     pub epochs: usize,
     /// Pairs of a step; each pair's negatives are the others.
     pub batch_size: usize,
+    /// Texts or images whose activations are kept at a time, which bounds memory; 0 keeps those of the whole batch.
+    pub chunk: usize,
     /// Peak learning rate.
     pub learning_rate: f32,
     /// Steps over which it rises from zero; from there on it falls to zero along a cosine.
@@ -51,6 +53,7 @@ impl Default for PretrainSettings {
         PretrainSettings {
             epochs: 30,
             batch_size: 128,
+            chunk: 0,
             learning_rate: 1e-3,
             warmup_steps: 100,
             // As CLIP's.

@@ -2,6 +2,8 @@
 
 mod checkpoint;
 mod config;
+mod gradients;
+mod memory;
 mod pairs;
 mod retrieval;
 mod run;

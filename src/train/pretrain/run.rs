@@ -8,17 +8,16 @@ use serde::{Deserialize, Serialize};
 
 use super::checkpoint::{Identity, Progress, State};
 use super::config::PretrainSettings;
+use super::memory;
 use super::pairs::PreparedPairs;
 use super::retrieval::Retrieval;
 use super::step::Step;
-use crate::autograd::{Parameters, Tape};
-use crate::bytes::Bytes;
-use crate::device::cpu::available_memory;
+use crate::autograd::Parameters;
 use crate::device::{Gpu, describe};
 use crate::encoder::Fingerprint;
 use crate::encoder::clip::weights::LOG_SCALE;
-use crate::encoder::clip::{ClipConfig, ClipFiles, weights};
-use crate::error::{Error, Result};
+use crate::encoder::clip::{ClipFiles, weights};
+use crate::error::Result;
 use crate::files;
 use crate::interrupt;
 use crate::provenance::Provenance;
@@ -27,9 +26,6 @@ use crate::tensor::{Precision, Shards};
 use crate::trace;
 use crate::train::checkpoint::{LAST, Start};
 use crate::train::record::{read_log, write_log};
-
-/// Bytes of a parameter: its value, its gradient, two moments.
-const PARAMETER_BYTES: u64 = 16;
 
 /// The directory of the trained encoders, in a run's folder.
 const ENCODER: &str = "encoder";
@@ -86,7 +82,7 @@ impl Pretrainer {
     ) -> Result<Pretrainer> {
         settings.check()?;
         start.check(folder)?;
-        check_memory(&files.config)?;
+        memory::check(&files.config, &settings, &train, gpu.as_ref())?;
         let (batch_size, images) = (settings.batch_size, train.len());
         if batch_size > images {
             tracing::warn!(
@@ -181,7 +177,7 @@ impl Pretrainer {
 
     /// Trains the batches that are left of the current epoch, validates, and writes the checkpoint of its end.
     fn epoch(&mut self, bar: &ProgressBar) -> Result<EpochRecord> {
-        let PretrainSettings { batch_size, seed, checkpoint_steps, .. } = self.identity.settings;
+        let PretrainSettings { batch_size, chunk, seed, checkpoint_steps, .. } = self.identity.settings;
         let batches = self.train.epoch(seed, self.state.progress.epoch as u64, batch_size);
         let (start, before) = (Instant::now(), self.state.progress.batch);
         for batch in &batches[before.min(batches.len())..] {
@@ -201,7 +197,8 @@ impl Pretrainer {
             Some(pairs) => {
                 let _span = span!("validation");
                 let model = (&self.files.config, &self.state.parameters);
-                Some(Retrieval::of(model, pairs, batch_size, self.gpu.as_ref())?)
+                let at_once = if chunk > 0 { chunk } else { batch_size };
+                Some(Retrieval::of(model, pairs, at_once, self.gpu.as_ref())?)
             }
         };
         let Progress { epoch, step, losses, norms, clamped, .. } = self.state.progress.clone();
@@ -239,10 +236,11 @@ impl Pretrainer {
         let State { parameters, moments, progress } = &mut self.state;
         let (config, settings) = (&self.files.config, &self.identity.settings);
         let place = format!("epoch {}, step {}", progress.epoch + 1, progress.step + 1);
-        let step = Step { config, settings, number: (progress.step, steps), place: &place, gpu: self.gpu.as_ref() };
+        let (number, gpu) = ((progress.step, steps), self.gpu.as_ref());
+        let step = Step { config, settings, number, place: &place, gpu, profile: None };
         let numbers: Vec<usize> = batch.iter().map(|(image, _)| *image).collect();
         let texts: Vec<&[u32]> = batch.iter().map(|&pair| self.train.text(pair)).collect();
-        let run = |images: &[&[f32]]| step.run(Tape::recording(), (parameters, moments), &texts, images);
+        let run = |images: &[&[f32]]| step.run((parameters, moments), &texts, images);
         let stepped = self.train.with_images(&numbers, run)?;
         if stepped.clamped && progress.clamped == 0 {
             tracing::warn!(
@@ -268,19 +266,5 @@ impl Pretrainer {
     fn how_to_go_on(&self) -> String {
         let (step, last) = (self.state.progress.step, self.folder.join(LAST));
         format!("step {step} is finished and kept in {}; the same command with --resume goes on", last.display())
-    }
-}
-
-/// Fails if a model of these sizes and AdamW's moments exceed the free memory.
-fn check_memory(config: &ClipConfig) -> Result<()> {
-    let needed = weights::count(config).saturating_mul(PARAMETER_BYTES);
-    match available_memory().filter(|&free| needed > free as u64) {
-        None => Ok(()),
-        Some(free) => Err(Error::invalid(format!(
-            "training needs {} at least for the encoders and AdamW, of the host's memory {} are free; lower the sizes in \
-             [model]",
-            Bytes(needed),
-            Bytes::of(free)
-        ))),
     }
 }

@@ -1,10 +1,11 @@
 //! One step on a batch of pairs.
 
 use super::config::PretrainSettings;
-use crate::autograd::{Parameters, Tape};
+use super::gradients::Batch;
+use crate::autograd::{Parameters, Profile};
 use crate::device::Gpu;
+use crate::encoder::clip::ClipConfig;
 use crate::encoder::clip::weights::decaying;
-use crate::encoder::clip::{ClipConfig, Towers};
 use crate::error::{Error, Result};
 use crate::ops::{Moments, clip_norm};
 use crate::span;
@@ -25,6 +26,8 @@ pub struct Step<'a> {
     pub place: &'a str,
     /// Where the weights lie; `None` for the host.
     pub gpu: Option<&'a Gpu>,
+    /// Notes the operations, if given.
+    pub profile: Option<&'a Profile>,
 }
 
 /// What a step came to.
@@ -43,17 +46,14 @@ impl Step<'_> {
     /// them. Fails, and changes nothing, where the losses or the gradients are not finite.
     pub fn run(
         &self,
-        tape: Tape,
         (parameters, moments): (&mut Parameters, &mut [Moments]),
         texts: &[&[u32]],
         images: &[&[f32]],
     ) -> Result<Stepped> {
-        let (vars, settings) = (parameters.bind(&tape), self.settings);
-        let towers = Towers { config: self.config, tape: &tape, vars: &vars, gpu: self.gpu };
-        let losses = towers.losses(texts, images)?;
-        let grads = tape.backward(&losses, Tensor::filled([2], 0.5, self.gpu)?)?;
-        let mut grads = parameters.gradients(vars, grads)?;
-        let losses = losses.into_tensor().to(None)?;
+        let Step { config, settings, gpu, profile, .. } = *self;
+        let batch = Batch { config, parameters, gpu, profile, texts, images };
+        let (losses, mut grads) = batch.gradients(settings.chunk)?;
+        let losses = losses.to(None)?;
         let norm = clip_norm(&mut grads, settings.clip_norm)?;
         let &[to_image, to_text] = losses.data() else { return Err(Error::invalid("losses that are not two")) };
         if !(losses.all_finite() && norm.is_finite()) {
@@ -65,7 +65,7 @@ impl Step<'_> {
         }
         let _span = span!("optimizer");
         // Those that decay stand first.
-        let split = decaying(self.config);
+        let split = decaying(config);
         let (weights, others) = parameters.tensors_mut().split_at_mut(split);
         let ((weight_grads, grads), (weight_moments, moments)) = (grads.split_at(split), moments.split_at_mut(split));
         let (before, steps) = self.number;

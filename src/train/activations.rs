@@ -1,0 +1,43 @@
+//! What a step on encoders keeps of memory for its backward pass, before any of it is taken.
+
+use crate::encoder::clip::ClipConfig;
+
+/// What a batch is made of: distinct texts and images that are read.
+#[derive(Clone, Copy, Debug)]
+pub struct Load {
+    /// Texts, and their tokens.
+    pub texts: u64,
+    pub tokens: u64,
+    /// Images.
+    pub images: u64,
+}
+
+/// Bytes that a step keeps of a token or a patch in a block of these sizes, at least: inputs of its layers and normalized rows.
+fn kept(width: usize, inner: usize) -> u64 {
+    4 * (8 * width + inner) as u64
+}
+
+/// Bytes that a step on this batch keeps of the blocks that are trained, at least: of all of it, or of `chunk` texts or images at
+/// a time, where these are as large as in the mean.
+pub fn activations(config: &ClipConfig, load: Load, freeze_layers: usize, chunk: usize) -> u64 {
+    let (text, vision) = (&config.text_config, &config.vision_config);
+    let tower = |width: usize, inner: usize, layers: usize, rows: u64| {
+        kept(width, inner).saturating_mul(layers.saturating_sub(freeze_layers) as u64).saturating_mul(rows)
+    };
+    let patches = load.images.saturating_mul(vision.patches() as u64);
+    let texts = tower(text.hidden_size, text.intermediate_size, text.num_hidden_layers, load.tokens);
+    let images = tower(vision.hidden_size, vision.intermediate_size, vision.num_hidden_layers, patches);
+    if chunk == 0 {
+        return texts.saturating_add(images);
+    }
+    let share = |items: u64| (chunk as f64 / items.max(1) as f64).min(1.0);
+    (share(load.texts) * texts as f64).max(share(load.images) * images as f64) as u64
+}
+
+/// Bytes of the states of all tokens and patches of a batch.
+pub fn states(config: &ClipConfig, load: Load) -> u64 {
+    let (text, vision) = (&config.text_config, &config.vision_config);
+    let patches = load.images.saturating_mul(vision.patches() as u64);
+    let texts = load.tokens.saturating_mul(text.hidden_size as u64);
+    texts.saturating_add(patches.saturating_mul(vision.hidden_size as u64)).saturating_mul(4)
+}
