@@ -4,7 +4,7 @@
 #   scripts/peers.sh [--device cpu|cuda] [--only "PAIR..."] [--without PEER]... [--turns N] [--small] [--out DIR]
 #                    [--compare FILE] [--program FISSFUSE-BENCH]
 #
-# Pairs: train-wikidiverse, train-wikimel, encode-f32, encode-bf16, decode, llama; peers are called as in the table. The
+# Pairs: train-wikidiverse, train-wikimel, encode-f32, encode-bf16, pretrain, decode, llama; peers are called as in the table. The
 # environment lies in <target>/peers and is used again: Python packages of benches/peers/requirements.txt
 # in venv, candle's program in candle. What cannot be installed is a row of the table that says so; the rest goes on.
 # Without --program, the engine is built in release.

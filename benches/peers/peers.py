@@ -2,7 +2,8 @@
 
     python3 benches/peers/peers.py --out DIR [--only PAIR...] [--without PEER...] [--small] [--compare FILE]
 
-Pairs: train-wikidiverse, train-wikimel, encode-f32, encode-bf16, decode, llama. What cannot run is a row that says why.
+Pairs: train-wikidiverse, train-wikimel, encode-f32, encode-bf16, pretrain, decode, llama. What cannot run is a row that
+says why.
 DIR gets peers.json, measurements as `fissfuse-bench --save` writes them, and table.md, a page for docs/results.
 """
 import datetime
@@ -23,6 +24,7 @@ PAIRS = {
     "train-wikimel": ("training step, wikimel", ["train_step.py", "--preset", "wikimel"], ENCODERS[:2]),
     "encode-f32": ("encoders, f32", ["encode.py", "--f32"], ENCODERS),
     "encode-bf16": ("encoders, bf16", ["encode.py"], ENCODERS[:2]),
+    "pretrain": ("pre-training step, CLIP ViT-B/32", ["pretrain.py"], ENCODERS[:1]),
     "decode": ("layers of Llama-2-7B, bf16", ["decode.py"], ["PyTorch, SDPA"]),
     "llama": ("GGUF files", ["llama.py"], ["llama.cpp"]),
 }
