@@ -6,22 +6,17 @@ cd "$(dirname "$0")/.."
 ${CARGO:-cargo} build --release
 fissfuse=${CARGO_TARGET_DIR:-target}/release/fissfuse
 run=demo-encoder-run
-from=()
-# Each round has other scenes; the second goes on from the weights of the first.
-epochs=(8 7)
-precision=(f32 bf16)
-for round in 0 1; do
-    pairs=$run/pairs-$round
-    training=$run/training-$round
-    [ -e "$pairs" ] || "$fissfuse" demo --pairs "$pairs" --round "$round"
-    if [ ! -e "$training/encoder" ]; then
-        resume=()
-        [ ! -e "$training/last.safetensors" ] || resume=(--resume)
-        "$fissfuse" pretrain --config configs/demo-encoder.toml --pairs "$pairs/pairs.jsonl" --images "$pairs/images" \
-            --valid "$pairs/held-out.jsonl" --epochs "${epochs[round]}" --precision "${precision[round]}" --out "$training" \
-            "${from[@]}" "${resume[@]}"
-    fi
-    from=(--from "$training/encoder")
-    cp "$training/pretrain.jsonl" "weights/demo-clip/pretrain-$round.jsonl"
-done
-cp "$training"/encoder/* weights/demo-clip
+mkdir -p "$run"
+# Three rounds of pictures, each with paths that begin with its number.
+for round in 0 1 2; do
+    [ -e "$run/$round" ] || "$fissfuse" demo --pairs "$run/$round" --round "$round"
+    sed "s#^{\"image\":\"#&$round/images/#" "$run/$round/pairs.jsonl"
+done > "$run/pairs.jsonl"
+sed "s#^{\"image\":\"#&0/images/#" "$run/0/held-out.jsonl" > "$run/held-out.jsonl"
+if [ ! -e "$run/training/encoder" ]; then
+    resume=()
+    [ ! -e "$run/training/last.safetensors" ] || resume=(--resume)
+    "$fissfuse" pretrain --config configs/demo-encoder.toml --pairs "$run/pairs.jsonl" --images "$run" \
+        --valid "$run/held-out.jsonl" --precision bf16 --out "$run/training" "${resume[@]}"
+fi
+cp "$run"/training/encoder/* "$run/training/pretrain.jsonl" weights/demo-clip

@@ -61,7 +61,7 @@ pub fn pretrain(args: PretrainArgs, session: &mut Session) -> anyhow::Result<()>
         let measured = session.measure("pre-training step", row, |_| step.run().map(drop))?;
         let (forward, backward) = (cost.forward as f64, cost.backward as f64);
         let measured = measured.with_rate("pairs", pairs as f64).with_rate("flops", forward + backward);
-        let measured = measured.with("backward_to_forward_flops", backward / forward);
+        let measured = measured.with("backward_over_forward", backward / forward);
         let measured = measured.with("parameters", step.parameters() as f64);
         // Of this process, so that rows after the largest one have the largest one's.
         let memory = peak_memory().map(|bytes| bytes as f64);

@@ -61,6 +61,14 @@ impl Attention {
         [self.queries.range(a), self.keys.range(b), self.output.range(p)]
     }
 
+    /// Whether pair p is of query sequence p and key sequence p, for all of both: self-attention.
+    fn each_is_in_one_pair(&self) -> bool {
+        let pairs = self.pairs.len();
+        let in_turn = |numbers: &[u32]| numbers.iter().enumerate().all(|(p, &number)| p == number as usize);
+        let [left, right] = [self.pairs.left(), self.pairs.right()];
+        pairs == self.queries.len() && pairs == self.keys.len() && in_turn(left) && in_turn(right)
+    }
+
     /// The output, and the logarithm of the sum of each of its rows and heads.
     pub(super) fn forward_on_host(&self, inputs: [&Tensor; 3]) -> Result<(Buffer, Buffer)> {
         let (heads, d, rows) = (self.heads, inputs[0].shape()[1], self.output.rows());
@@ -106,15 +114,24 @@ impl Attention {
         let vectors = grad.data().par_chunks_exact(q.width).zip(out.data().par_chunks_exact(q.width));
         delta.par_iter_mut().zip(vectors).for_each(|(delta, (dout, out))| *delta = simd!(vector::dot(dout, out)));
         let backward = Backward { op: self, q, k, v, dout: Rows::of(grad, heads), sums, delta: &delta };
-        if let Some(dq) = grads.get(0) {
-            let sequences = split_by(dq, &self.queries, d).into_par_iter().enumerate();
-            sequences.try_for_each_init(Weights::default, |scratch, (a, dq)| backward.queries(a, dq, scratch))?;
-        }
         // Keys and values may be one input, whose gradient then gets both in turn.
         let (mut dk, mut dv) = (Buffer::zeros(inputs[1].len()), Buffer::zeros(inputs[2].len()));
-        let sequences =
+        let of_keys =
             split_by(&mut dk, &self.keys, d).into_par_iter().zip(split_by(&mut dv, &self.keys, d)).enumerate();
-        sequences.try_for_each_init(Weights::default, |scratch, (b, to)| backward.keys(b, to, scratch))?;
+        // None where the queries need no gradient.
+        let of_queries = grads.get(0).map(|dq| split_by(dq, &self.queries, d)).unwrap_or_default();
+        let start = Weights::default;
+        match of_queries.len() == self.queries.len() && self.each_is_in_one_pair() {
+            // The weights of a pair serve all that they are needed for.
+            true => of_keys
+                .zip(of_queries)
+                .try_for_each_init(start, |scratch, ((p, to), dq)| backward.pair(p, dq, to, scratch))?,
+            false => {
+                let of_queries = of_queries.into_par_iter().enumerate();
+                of_queries.try_for_each_init(start, |scratch, (a, dq)| backward.queries(a, dq, scratch))?;
+                of_keys.try_for_each_init(start, |scratch, (b, to)| backward.keys(b, to, scratch))?;
+            }
+        }
         for (i, from) in [(1, &dk), (2, &dv)] {
             if let Some(to) = grads.get(i) {
                 to.par_chunks_mut(d).zip(from.par_chunks(d)).for_each(|(to, from)| simd!(vector::add(to, from)));
@@ -152,15 +169,23 @@ impl Backward<'_> {
         Ok(())
     }
 
+    /// Adds to the gradients of the queries, the keys and the values of pair `p`, which are in no other.
+    fn pair(&self, p: usize, dq: &mut [f32], to: (&mut [f32], &mut [f32]), scratch: &mut Weights) -> Result<()> {
+        let (dk, dv) = to;
+        for head in 0..self.op.heads {
+            self.weights(p, head, scratch)?;
+            self.add_queries(p, head, dq, scratch)?;
+            self.add_keys(p, head, (dk, dv), scratch)?;
+        }
+        Ok(())
+    }
+
     /// Adds to the gradients of query sequence `a`.
     fn queries(&self, a: usize, dq: &mut [f32], scratch: &mut Weights) -> Result<()> {
         for &p in self.op.pairs.by_left().of(a) {
-            let [queries, keys, _] = self.op.rows(p as usize);
             for head in 0..self.op.heads {
                 self.weights(p as usize, head, scratch)?;
-                let dlogits = Mat::new(&scratch.dlogits, queries.len(), keys.len());
-                let to = &mut dq[head * self.q.width..];
-                matmul(to, self.q.d, 1.0, self.op.scale, dlogits, self.k.head(&keys, head))?;
+                self.add_queries(p as usize, head, dq, scratch)?;
             }
         }
         Ok(())
@@ -169,16 +194,28 @@ impl Backward<'_> {
     /// Adds to the gradients of the keys and the values of key sequence `b`.
     fn keys(&self, b: usize, (dk, dv): (&mut [f32], &mut [f32]), scratch: &mut Weights) -> Result<()> {
         for &p in self.op.pairs.by_right().of(b) {
-            let [queries, keys, rows] = self.op.rows(p as usize);
             for head in 0..self.op.heads {
                 self.weights(p as usize, head, scratch)?;
-                let (first, d) = (head * self.q.width, self.q.d);
-                let dlogits = Mat::new(&scratch.dlogits, queries.len(), keys.len());
-                matmul(&mut dk[first..], d, 1.0, self.op.scale, dlogits.t(), self.q.head(&queries, head))?;
-                let weights = Mat::new(&scratch.weights, queries.len(), keys.len());
-                matmul(&mut dv[first..], d, 1.0, 1.0, weights.t(), self.dout.head(&rows, head))?;
+                self.add_keys(p as usize, head, (dk, dv), scratch)?;
             }
         }
         Ok(())
+    }
+
+    /// What a pair and head adds to the gradients of its queries.
+    fn add_queries(&self, p: usize, head: usize, dq: &mut [f32], scratch: &Weights) -> Result<()> {
+        let [queries, keys, _] = self.op.rows(p);
+        let dlogits = Mat::new(&scratch.dlogits, queries.len(), keys.len());
+        let to = &mut dq[head * self.q.width..];
+        matmul(to, self.q.d, 1.0, self.op.scale, dlogits, self.k.head(&keys, head))
+    }
+
+    /// The same of its keys and values.
+    fn add_keys(&self, p: usize, head: usize, (dk, dv): (&mut [f32], &mut [f32]), scratch: &Weights) -> Result<()> {
+        let ([queries, keys, rows], first, d) = (self.op.rows(p), head * self.q.width, self.q.d);
+        let dlogits = Mat::new(&scratch.dlogits, queries.len(), keys.len());
+        matmul(&mut dk[first..], d, 1.0, self.op.scale, dlogits.t(), self.q.head(&queries, head))?;
+        let weights = Mat::new(&scratch.weights, queries.len(), keys.len());
+        matmul(&mut dv[first..], d, 1.0, 1.0, weights.t(), self.dout.head(&rows, head))
     }
 }

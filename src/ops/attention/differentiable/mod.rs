@@ -134,8 +134,8 @@ impl Op for Attention {
         let (output, sums) = (d * self.output.rows(), self.heads * self.output.rows());
         Cost {
             // A product is 2 per logit and value: q k and weights times v; backward of them four, before which the
-            // logits and the weights' gradients are computed twice, for queries and for keys. A textbook keeps the
-            // weights.
+            // logits and the weights' gradients are computed twice, for queries and for keys (the host does with once where
+            // each is in one pair). A textbook keeps the weights.
             forward: (4 * d * logits) as u64,
             backward: (14 * d * logits) as u64,
             textbook_forward: (4 * d * padded) as u64,
