@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::support::{
-    fissfuse, fissfuse_on_cusim, fixture, half_written, largest, near, refuse, refused, run, succeed,
+    fissfuse, fissfuse_bench, fissfuse_on_cusim, fixture, half_written, largest, near, refuse, refused, run, succeed,
 };
 
 /// As make_training.py has them.
@@ -258,7 +258,9 @@ fn encoders_are_written_in_bf16_where_that_is_asked_for() {
     let toy = Toy::new();
     let train = |out: &str| toy.pretrain("pairs.jsonl", out, &[("epochs", "2")]);
     succeed(&train("wide"));
-    succeed(&[&train("narrow")[..], &["--precision", "bf16"]].concat());
+    let output = run(&[&train("narrow")[..], &["--precision", "bf16", "--trace", toy.arg("trace.json")]].concat());
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && said.contains("trace of the last 2 steps"), "{said}");
     let [wide, narrow] = ["wide", "narrow"].map(|run| toy.path(run).join("encoder"));
     let size = |folder: &Path| fs::metadata(folder.join("model.safetensors")).unwrap().len();
     assert!(size(&narrow) * 10 < size(&wide) * 7, "{} of {}", size(&narrow), size(&wide));
@@ -331,4 +333,34 @@ fn a_device_trains_as_the_processor_does() {
     assert!(again.status.success());
     let weights = |out: &str| fs::read(toy.path(out).join("encoder/model.safetensors")).unwrap();
     assert!(weights("device") == weights("again"), "other bits of the same run");
+}
+
+#[test]
+fn a_step_is_timed_as_it_is_configured() {
+    let toy = Toy::new();
+    let bench = |more: &[&str]| {
+        let small = ["pretrain", "--config", toy.arg("toy.toml"), "--device", "cpu", "--runs", "2", "--output", "json"];
+        fissfuse_bench().args(small).args(more).output().unwrap()
+    };
+    let rows = |more: &[&str]| {
+        let output = bench(more);
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let found: Value = serde_json::from_slice(&output.stdout).unwrap();
+        found["results"].as_array().unwrap().clone()
+    };
+    let figure = |row: &Value, name: &str| row["figures"][name].as_f64().unwrap();
+    let whole = rows(&["--pairs", "4,8", "--tokens", "5"]);
+    assert_eq!(whole.len(), 2);
+    // Every operation is one of a pair, but for the loss's products of all with all.
+    let ratio = figure(&whole[1], "flops") / figure(&whole[0], "flops");
+    assert!((1.95..2.1).contains(&ratio), "{ratio}");
+    // A product costs twice as much backward as forward; attention computes its weights again.
+    let ratio = figure(&whole[0], "backward_over_forward");
+    assert!((1.9..2.2).contains(&ratio), "{ratio}");
+    // Forward is computed once more.
+    let chunked = rows(&["--pairs", "4", "--tokens", "5", "--chunk", "2"]);
+    let more = figure(&chunked[0], "flops") / figure(&whole[0], "flops");
+    assert!((1.2..1.5).contains(&more), "{more}");
+    refused(&bench(&["--pairs", "1"]), &["--pairs 1", "2 at least"]);
+    refused(&bench(&["--tokens", "13"]), &["--tokens 13", "1 to 12"]);
 }

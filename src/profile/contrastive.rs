@@ -2,7 +2,7 @@
 
 use rand::Rng;
 
-use crate::autograd::{Cost, Parameters, Profile};
+use crate::autograd::{Parameters, Profile, Timed};
 use crate::device::{Clock, Gpu};
 use crate::encoder::clip::{ClipConfig, weights};
 use crate::error::Result;
@@ -50,11 +50,13 @@ impl ContrastiveStep {
         self.on(None)
     }
 
-    /// A step, and what its operations cost.
-    pub fn cost(&mut self) -> Result<Cost> {
+    /// A step, and the FLOPs of its operations forward and backward: of those that ran.
+    pub fn flops(&mut self) -> Result<[u64; 2]> {
         let profile = Profile::new(Clock::Host);
         self.on(Some(&profile))?;
-        Ok(profile.samples().iter().map(|sample| sample.cost).sum())
+        let ran = profile.timed()?;
+        let backward = |timed: &Timed| timed.backward.map_or(0, |_| timed.sample.cost.backward);
+        Ok([ran.iter().map(|timed| timed.sample.cost.forward).sum(), ran.iter().map(backward).sum()])
     }
 
     fn on(&mut self, profile: Option<&Profile>) -> Result<f32> {

@@ -93,7 +93,6 @@ impl Client {
         &self.collection.name
     }
 
-    /// The collection and its server, for messages.
     /// The result of a call.
     fn call<T>(&self, doing: &str, call: impl Future<Output = Said<T>>) -> Result<T> {
         run(&self.runtime, &self.access, QUICK, call).map_err(|reason| self.error(doing, reason))

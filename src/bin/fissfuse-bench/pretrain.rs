@@ -57,9 +57,8 @@ pub fn pretrain(args: PretrainArgs, session: &mut Session) -> anyhow::Result<()>
     for row in rows {
         let (pairs, tokens) = (value(&row, "pairs"), value(&row, "tokens"));
         let mut step = ContrastiveStep::new(&config, pairs, tokens, gpu.clone())?;
-        let cost = step.cost()?;
+        let [forward, backward] = step.flops()?.map(|flops| flops as f64);
         let measured = session.measure("pre-training step", row, |_| step.run().map(drop))?;
-        let (forward, backward) = (cost.forward as f64, cost.backward as f64);
         let measured = measured.with_rate("pairs", pairs as f64).with_rate("flops", forward + backward);
         let measured = measured.with("backward_over_forward", backward / forward);
         let measured = measured.with("parameters", step.parameters() as f64);
