@@ -182,3 +182,51 @@ fn a_row_whose_model_fails_says_so_and_the_others_are_there() {
     assert!(all["rows"][1]["metrics"].is_null() && all["rows"][0]["metrics"]["MRR"]["mean"].is_f64(), "{all}");
     assert_eq!(all["reranked"].as_array().unwrap().len(), 2);
 }
+
+#[test]
+fn a_question_whose_evidence_is_fused_moves_nothing_where_the_model_knows_nothing() {
+    let world = World::new();
+    let valid: Vec<Value> = (0..40).map(|i| World::mention("valid", i)).collect();
+    world.write_lines("data/valid.jsonl", &valid);
+    succeed(&world.encode());
+    write_llama(&world, 3);
+    let fused = ASKED.replace("seeds = [0, 1]", "seeds = [0]").replace("k = 4", "k = 6\nfuse = true");
+    let args = experiment(&world, "fused.toml", &fused, "fused");
+    let llm = ["--llm", world.arg("llama"), "--batch-tokens", "1"];
+    let all = [&args[..], &llm].concat();
+    let printed = succeed(&all);
+    assert!(printed.contains("FissFuse, FissFuse+KAR, seed 0: the model counts 0, and nothing moves: "), "{printed}");
+    let rows = computed(&world, "fused");
+    assert_eq!(rows[0]["metrics"], rows[1]["metrics"]);
+    let answers = world.path("fused").join(ANSWERS[0]);
+    let report: Value = serde_json::from_str(&fs::read_to_string(answers.join("report.json")).unwrap()).unwrap();
+    assert_eq!((&report["fusion"]["mentions"], &report["fusion"]["weights"]["model"]), (&json!(40), &json!(0.0)));
+
+    // The same as the command by itself.
+    let trial = |name: &str| world.arg(&format!("fused/fissfuse/seed-0/{name}"));
+    let (data, out) = (["--data", world.arg("data"), "--ranking", trial("run.jsonl")], world.arg("alone.jsonl"));
+    let flags = ["--fuse", trial("run-valid.jsonl"), "--k", "6", "--least-share", "0", "--out", out];
+    let report = ["--report", world.arg("alone.json")];
+    succeed(&[&["rerank"][..], &data, &flags, &report, &llm].concat());
+    assert!(fs::read(out).unwrap() == fs::read(answers.join("run.jsonl")).unwrap(), "other rankings");
+    let alone: Value = serde_json::from_str(&fs::read_to_string(report[1]).unwrap()).unwrap();
+    let kept = fs::read_to_string(answers.join("report.json")).unwrap();
+    let kept: Value = serde_json::from_str(&kept).unwrap();
+    assert_eq!(alone["fusion"]["likelihood"], kept["fusion"]["likelihood"]);
+
+    // Again nothing is asked; without `fuse` it is another question.
+    let before = fs::metadata(answers.join("run.jsonl")).unwrap().modified().unwrap();
+    succeed(&all);
+    assert_eq!(fs::metadata(answers.join("run.jsonl")).unwrap().modified().unwrap(), before);
+    experiment(&world, "fused.toml", &fused.replace("fuse = true\n", "scoring = \"logits\"\n"), "fused");
+    let output = run(&all);
+    let printed = String::from_utf8_lossy(&output.stdout);
+    assert!(!output.status.success() && printed.contains("is of other settings"), "{printed}");
+
+    // Weights need mentions of their own to be fitted on.
+    experiment(&world, "fused.toml", &fused, "unfitted");
+    fs::remove_file(world.path("data/valid.jsonl")).unwrap();
+    let args = experiment(&world, "fused.toml", &fused, "unfitted");
+    let printed = String::from_utf8_lossy(&run(&[&args[..], &llm].concat()).stdout).into_owned();
+    assert!(printed.contains("no valid.jsonl, on whose mentions the weights of `fuse` are fitted"), "{printed}");
+}

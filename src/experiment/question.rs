@@ -7,12 +7,16 @@ use serde::{Deserialize, Serialize};
 
 use super::file::folder_name;
 use super::trial::{Data, RUN};
-use crate::data::{RunFile, Skipped, Tolerance};
+use crate::data::{Dataset, Mention, Ranking, RunFile, Skipped, Tolerance};
 use crate::error::{Error, Result};
-use crate::eval::Metrics;
+use crate::eval::{self, Metrics, evaluate};
 use crate::files::{self, FolderLock};
 use crate::kar::model::LanguageModel;
-use crate::kar::{Header, Journal, RankChanges, Report, Scoring, Settings, Strategy, Template, rerank, write_run};
+use crate::kar::{
+    Fusion, Header, Journal, RankChanges, Report, Scoring, Settings, Strategy, Template, expect_alike, fit_weights,
+    rerank, sample, write_run,
+};
+use crate::train::TrainedModel;
 
 /// What a language model is asked about a ranking.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
@@ -37,6 +41,10 @@ pub struct Question {
     /// Least share of the probability that the letters must have together [default: that of `fissfuse rerank`].
     #[serde(default)]
     pub least_share: Option<f64>,
+    /// Whether the ranking's evidence and the model's are added, by weights that are fitted on the validation mentions: the model
+    /// counts only where it is sure to help. The answer is then read off the letters' logits.
+    #[serde(default)]
+    pub fuse: bool,
     /// Which of several models, by the name of `--named-llm NAME=DIR`.
     #[serde(default)]
     pub llm: Option<String>,
@@ -49,7 +57,7 @@ fn five() -> usize {
 impl Question {
     /// Settings of the re-ranking.
     pub fn settings(&self, default: Scoring) -> Settings {
-        let scoring = self.scoring.unwrap_or(default);
+        let scoring = self.scoring.unwrap_or(if self.fuse { Scoring::Letters } else { default });
         let default = Settings::default();
         let least_share = self.least_share.unwrap_or(default.least_share);
         Settings { strategy: self.strategy, k: self.k, scoring, least_share, ..default }
@@ -60,6 +68,12 @@ impl Question {
         trial.join(format!("rerank-{}", folder_name(&self.name)))
     }
 }
+
+/// Most validation mentions that weights are fitted on, as `fissfuse rerank` draws them.
+const FITTED_ON: usize = 1000;
+
+/// The file in a trial's folder with its rankings of the validation mentions, where weights are fitted on them.
+const VALID_RUN: &str = "run-valid.jsonl";
 
 /// The file in an answers' folder that says that all are there.
 pub(super) const REPORT: &str = "report.json";
@@ -81,6 +95,9 @@ pub struct Asked {
     pub after: Option<Metrics>,
     /// How ranks changed (Fig. 9).
     pub changes: RankChanges,
+    /// The weights of the ranking and of the model, where they were fitted.
+    #[serde(default)]
+    pub fusion: Option<Fusion>,
 }
 
 /// Asks a model about the rankings of a trial's folder, or finds that it was asked; answers are kept as they come. The model
@@ -94,9 +111,9 @@ pub fn ask<E: From<Error>>(
     open: impl FnOnce() -> Result<Box<dyn LanguageModel>, E>,
     bar: &ProgressBar,
 ) -> Result<Option<Asked>, E> {
-    let settings = question.settings(scoring);
+    let mut settings = question.settings(scoring);
     let out = question.folder(folder);
-    if let Some(asked) = there(&out, &settings)? {
+    if let Some(asked) = there(&out, &settings, question.fuse)? {
         return Ok(Some(asked));
     }
     if !mine {
@@ -105,37 +122,70 @@ pub fn ask<E: From<Error>>(
     files::create_folder(&out)?;
     let Ok(_lock) = FolderLock::take(&out) else { return Ok(None) };
     // Another process may have ended since it was looked for.
-    if let Some(asked) = there(&out, &settings)? {
+    if let Some(asked) = there(&out, &settings, question.fuse)? {
         return Ok(Some(asked));
     }
-    let run = RunFile::read(&folder.join(RUN))?;
-    let mut skipped = Skipped::default();
-    let rankings = run.rankings(data.dataset, &data.test, Tolerance::Strict, &mut skipped)?;
-    let rankings = rankings.complete(&folder.join(RUN), Tolerance::Strict, &mut skipped)?;
+    let (run, rankings) = rankings_of(&folder.join(RUN), data.dataset, &data.test)?;
+    let others = if question.fuse { Some(validation(folder, data)?) } else { None };
+    others.as_deref().map_or(Ok(()), |others| expect_alike(others, &rankings))?;
     let template = Template::built_in(settings.strategy)?;
     let mut model = open()?;
     let header = Header::new(&*model, &settings, &template, data.dataset, &run)?;
     let path = out.join(RUN);
     let mut journal = Journal::open(&Journal::beside(&path), &header)?;
+    let mut fit = |others: &[Ranking]| {
+        fit_weights(others, data.dataset, &template, &settings, &mut *model, Some(&mut journal), bar)
+    };
+    let fusion = others.as_deref().map(&mut fit).transpose()?;
+    settings.weights = fusion.as_ref().map(|fusion| fusion.weights.clone());
     let outcome = rerank(&rankings, data.dataset, &template, &settings, &mut *model, Some(&mut journal), bar)?;
     write_run(&path, data.dataset, &rankings, &outcome.reranked)?;
-    let made = Report::new(model.identity(), &settings, &rankings, data.test.len(), &outcome);
+    let mut made = Report::new(model.identity(), &settings, &rankings, data.test.len(), &outcome);
+    made.fusion = fusion;
     files::write_whole(&out.join(REPORT), |out| writeln!(out, "{}", serde_json::to_string_pretty(&made)?))?;
-    let Report { model, mentions, answered, shorter_than_k, before, after, changes, .. } = made;
-    Ok(Some(Asked { model, mentions, answered, shorter_than_k, before, after, changes }))
+    let Report { model, mentions, answered, shorter_than_k, before, after, changes, fusion, .. } = made;
+    Ok(Some(Asked { model, mentions, answered, shorter_than_k, before, after, changes, fusion }))
+}
+
+/// A run file and its rankings.
+fn rankings_of(path: &Path, dataset: &Dataset, mentions: &[Mention]) -> Result<(RunFile, Vec<Ranking>)> {
+    let (run, mut skipped) = (RunFile::read(path)?, Skipped::default());
+    let rankings = run.rankings(dataset, mentions, Tolerance::Strict, &mut skipped)?;
+    let rankings = rankings.complete(path, Tolerance::Strict, &mut skipped)?;
+    Ok((run, rankings))
+}
+
+/// Validation mentions on which weights are fitted, as the trial's model ranks them: it is asked if it has not been.
+fn validation(folder: &Path, data: &Data) -> Result<Vec<Ranking>> {
+    let path = folder.join(VALID_RUN);
+    if !path.exists() {
+        let (samples, _) = data.samples(&data.valid, 0)?;
+        if samples.is_empty() {
+            return Err(Error::invalid(
+                "the dataset has no valid.jsonl, on whose mentions the weights of `fuse` are fitted",
+            ));
+        }
+        let trained = TrainedModel::read(folder)?;
+        let evaluation = evaluate(&trained.model, data.batcher, &samples, &ProgressBar::hidden())?;
+        eval::write_run(&path, data.dataset, &samples, &evaluation)?;
+    }
+    let (_, rankings) = rankings_of(&path, data.dataset, &data.valid)?;
+    Ok(sample(&rankings, FITTED_ON, 0))
 }
 
 /// What was answered, if all answers are there. Fails if they are of other settings.
-fn there(out: &Path, settings: &Settings) -> Result<Option<Asked>> {
+fn there(out: &Path, settings: &Settings, fuse: bool) -> Result<Option<Asked>> {
     let report = out.join(REPORT);
     if !report.try_exists().map_err(Error::io(&report, "look for"))? {
         return Ok(None);
     }
     let text = files::read_text_or_stream(&report)?;
-    let (asked, of): (Asked, serde_json::Value) = serde_json::from_str(&text)
+    let (asked, mut of): (Asked, serde_json::Value) = serde_json::from_str(&text)
         .and_then(|asked| Ok((asked, serde_json::from_str(&text)?)))
         .map_err(|e| Error::file(&report, format!("is no report of a re-ranking: {e}")))?;
-    if of["settings"] != serde_json::json!(settings) {
+    // Weights are no setting but what came of one.
+    of["settings"].as_object_mut().map(|settings| settings.remove("weights"));
+    if of["settings"] != serde_json::json!(settings) || asked.fusion.is_some() != fuse {
         let reason = "is of other settings; choose another --out, or delete its folder to ask anew";
         return Err(Error::file(&report, reason));
     }

@@ -172,6 +172,15 @@ fn reranked(all: &[&Reranked]) -> String {
                  ranking (report.json says why)\n"
             );
         }
+        if let Some(fusion) = &asked.fusion {
+            text += &match &fusion.reason {
+                Some(reason) => format!("{subject}: the model counts 0, and nothing moves: {reason}\n"),
+                None => format!(
+                    "{subject}: the model counts {:.3}, fitted on the validation mentions\n",
+                    fusion.weights.model
+                ),
+            };
+        }
         if asked.shorter_than_k > 0 {
             text += &format!("{subject}: {} lists are shorter than K\n", asked.shorter_than_k);
         }
