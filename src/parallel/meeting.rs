@@ -1,6 +1,6 @@
 //! How processes that train together find each other: all call on rank 0, which tells them of the others.
 
-use std::io::{self, ErrorKind, Read, Write};
+use std::io::{self, ErrorKind};
 use std::net::{SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -12,22 +12,11 @@ use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::fate::Fate;
+use super::greeting::{GREETING, Hello, greet, prepare, read_greeting, send_greeting};
 use super::group::Group;
 use super::link::{Kind, Link, Peer, write_message};
 use crate::error::{Error, Result};
 use crate::interrupt;
-
-/// What both ends of a connection send first, before anything whose layout may change.
-const MAGIC: &[u8; 8] = b"fissfuse";
-
-/// Of what follows.
-const PROTOCOL: u32 = 1;
-
-/// No greeting is longer, in bytes.
-const LONGEST: u32 = 64 << 10;
-
-/// How long whoever calls or is called may take to greet.
-const GREETING: Duration = Duration::from_secs(10);
 
 /// How long to wait before looking again.
 const TICK: Duration = Duration::from_millis(20);
@@ -45,21 +34,6 @@ pub struct Meeting {
     pub job: Option<String>,
     /// How long to wait for the others, here and whenever something is done together.
     pub deadline: Duration,
-}
-
-/// How a process introduces itself.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-struct Hello {
-    rank: usize,
-    size: usize,
-    place: String,
-    /// Where it listens for ranks above it.
-    port: u16,
-    /// Version and commit of the program.
-    program: String,
-    job: Option<String>,
-    /// Said by rank 0 to those whom it sends to each other.
-    session: Option<u64>,
 }
 
 /// What rank 0 tells when all are there: who is where, and that they belong together.
@@ -288,61 +262,6 @@ fn unfit(mine: &Hello, hello: &Hello, links: &[Option<Link>]) -> Option<String> 
         None => Some(format!("is beyond the {} that there are", mine.size)),
         Some(Some(other)) => Some(format!("came after another that says so, {}", other.peer.place)),
         Some(None) => None,
-    }
-}
-
-/// Introduces this process to one that was called, and gives how that introduces itself.
-fn greet(stream: &TcpStream, hello: &Hello) -> io::Result<Hello> {
-    prepare(stream)?;
-    send_greeting(stream, hello)?;
-    let greeting = read_greeting(stream, || Ok(()));
-    greeting.map_err(|e| match e.kind() {
-        ErrorKind::WouldBlock | ErrorKind::TimedOut => io::Error::other("it does not greet"),
-        ErrorKind::UnexpectedEof => io::Error::other("it hung up"),
-        _ => e,
-    })
-}
-
-fn prepare(stream: &TcpStream) -> io::Result<()> {
-    stream.set_nonblocking(false)?;
-    stream.set_read_timeout(Some(GREETING))?;
-    stream.set_write_timeout(Some(GREETING))
-}
-
-fn send_greeting(mut stream: &TcpStream, hello: &Hello) -> io::Result<()> {
-    let hello = serde_json::to_vec(hello)?;
-    let head = [&MAGIC[..], &PROTOCOL.to_le_bytes(), &(hello.len() as u32).to_le_bytes()].concat();
-    stream.write_all(&[&head[..], &hello].concat())
-}
-
-/// Reads how the other end introduces itself; does `then` as soon as it is known to be this program, of whatever version.
-fn read_greeting(mut stream: &TcpStream, then: impl FnOnce() -> io::Result<()>) -> io::Result<Hello> {
-    let (mut head, mut length) = ([0; 12], [0; 4]);
-    stream.read_exact(&mut head)?;
-    if head[..8] == MAGIC[..] {
-        then()?;
-    }
-    same_protocol(&head)?;
-    stream.read_exact(&mut length)?;
-    let length = u32::from_le_bytes(length);
-    if length > LONGEST {
-        return Err(io::Error::other(format!("its greeting has {length} bytes")));
-    }
-    let mut hello = vec![0; length as usize];
-    stream.read_exact(&mut hello)?;
-    Ok(serde_json::from_slice(&hello)?)
-}
-
-/// Whether these twelve bytes greet as this program does.
-fn same_protocol(greeting: &[u8; 12]) -> io::Result<()> {
-    let version = u32::from_le_bytes(std::array::from_fn(|i| greeting[8 + i]));
-    match (greeting[..8] == MAGIC[..], version == PROTOCOL) {
-        (false, _) => Err(io::Error::other("it speaks something else")),
-        (_, false) => Err(io::Error::new(
-            ErrorKind::Unsupported,
-            format!("it is another version of this program, which speaks protocol {version} and not {PROTOCOL}"),
-        )),
-        _ => Ok(()),
     }
 }
 

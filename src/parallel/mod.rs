@@ -5,6 +5,7 @@
 
 mod by_nccl;
 mod fate;
+mod greeting;
 mod group;
 mod launch;
 mod link;
