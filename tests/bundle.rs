@@ -147,6 +147,8 @@ fn an_interrupted_bundle_keeps_what_was_finished() {
     assert_eq!(run.wait().unwrap().code(), Some(130));
     let found = results(out.path());
     let (folder, runs) = &found[0];
-    assert!(of(runs, "first-start")["result"].is_object() && runs.len() == 1, "{runs:?}");
+    // On a busy machine the doctor may have ended before it was told to; what follows takes longer than that.
+    assert!(of(runs, "first-start")["result"].is_object(), "{runs:?}");
+    assert!(runs.iter().all(|run| run["name"] != "tests"), "{runs:?}");
     assert!(fs::read_to_string(folder.join("table.md")).unwrap().contains("first-start"));
 }
