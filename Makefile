@@ -7,7 +7,7 @@ TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
 demo:
 	$(CARGO) run --release -- demo $(if $(DEVICE),--device $(DEVICE))
 
-# Trains the demo's encoder anew, in two rounds, and puts it under weights/demo-clip: an hour and a half on two quiet cores.
+# Trains the demo's encoder anew and puts it under weights/demo-clip: an hour and a quarter on two quiet cores.
 demo-encoder:
 	CARGO="$(CARGO)" scripts/demo-encoder.sh
 

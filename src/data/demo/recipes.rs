@@ -25,7 +25,7 @@ pub struct Sizes {
 
 impl Sizes {
     /// The demo as the README describes it.
-    pub const FULL: Sizes = Sizes { train: 4000, valid: 500, test: 1000 };
+    pub const FULL: Sizes = Sizes { train: 12_000, valid: 500, test: 1000 };
 
     fn of(&self, split: Split) -> usize {
         [self.train, self.valid, self.test][split as usize]
