@@ -123,6 +123,7 @@ impl PretrainConfig {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::encoder::clip::weights;
 
     #[test]
     fn the_rate_warms_up_and_falls_along_a_cosine() {
@@ -155,5 +156,15 @@ mod tests {
     fn the_file_that_is_shipped_says_what_holds_without_one() {
         let file = PretrainConfig::read(&Path::new(env!("CARGO_MANIFEST_DIR")).join("configs/pretrain.toml")).unwrap();
         assert_eq!(file, PretrainConfig::default());
+    }
+
+    #[test]
+    fn the_other_files_that_are_shipped_are_of_the_sizes_that_they_name() {
+        for (name, parameters) in [("pretrain-vit-b-32.toml", 151_277_313), ("demo-encoder.toml", 2_316_801)] {
+            let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("configs").join(name);
+            let PretrainConfig { model, train } = PretrainConfig::read(&path).unwrap();
+            train.check().unwrap();
+            assert_eq!(weights::count(&model.config(model.vocabulary).unwrap()), parameters, "{name}");
+        }
     }
 }
