@@ -363,4 +363,6 @@ fn a_step_is_timed_as_it_is_configured() {
     assert!((1.2..1.5).contains(&more), "{more}");
     refused(&bench(&["--pairs", "1"]), &["--pairs 1", "2 at least"]);
     refused(&bench(&["--tokens", "13"]), &["--tokens 13", "1 to 12"]);
+    std::fs::write(toy.path("toy.toml"), CONFIG.replace("vocabulary = 100", "vocabulary = 2")).unwrap();
+    refused(&bench(&["--tokens", "5"]), &["vocabulary = 2", "4 to 1048576"]);
 }

@@ -25,7 +25,7 @@ pub struct ContrastiveStep {
 impl ContrastiveStep {
     /// Draws weights, and `pairs` images with a text of `tokens` tokens each.
     pub fn new(of: &PretrainConfig, pairs: usize, tokens: usize, gpu: Option<Gpu>) -> Result<ContrastiveStep> {
-        let config = of.model.config(of.model.vocabulary)?;
+        let config = of.model.checked()?;
         let parameters = weights::initial(&config, of.train.seed)?;
         let moments = parameters.tensors().iter().map(|t| Moments::zeros(t.shape()).to(gpu.as_ref()));
         let moments = moments.collect::<Result<_>>()?;

@@ -87,8 +87,22 @@ impl Default for ClipSizes {
 }
 
 impl ClipSizes {
+    /// The configuration of a model of these sizes with all of its vocabulary. Fails if they make no sense or are absurd.
+    pub fn checked(&self) -> Result<ClipConfig> {
+        let config = self.config(self.vocabulary)?;
+        check_sizes(&config)?;
+        if !VOCABULARIES.contains(&self.vocabulary) {
+            let (least, most) = (VOCABULARIES.start(), VOCABULARIES.end());
+            return Err(Error::invalid(format!(
+                "model: vocabulary = {}: {least} to {most} are learned",
+                self.vocabulary
+            )));
+        }
+        Ok(config)
+    }
+
     /// The configuration of a model of these sizes with so many tokens. Fails if they make no sense.
-    pub fn config(&self, vocab_size: usize) -> Result<ClipConfig> {
+    fn config(&self, vocab_size: usize) -> Result<ClipConfig> {
         let refuse = |what: String| Err(Error::invalid(format!("model: {what}")));
         let ClipSizes { text, vision, .. } = self;
         let towers = [("text", text), ("vision", vision)];
@@ -168,14 +182,7 @@ impl ClipFiles {
     /// Of a model of these sizes. The tokenizer's words are learned from `texts`.
     pub fn new<'a>(sizes: &ClipSizes, texts: impl Iterator<Item = &'a str> + Send) -> Result<ClipFiles> {
         // Before anything is learned.
-        check_sizes(&sizes.config(1)?)?;
-        if !VOCABULARIES.contains(&sizes.vocabulary) {
-            let (least, most) = (VOCABULARIES.start(), VOCABULARIES.end());
-            return Err(Error::invalid(format!(
-                "model: vocabulary = {}: {least} to {most} are learned",
-                sizes.vocabulary
-            )));
-        }
+        sizes.checked()?;
         let (tokenizer, vocabulary) = train_tokenizer(texts, sizes.vocabulary)?;
         let config = sizes.config(vocabulary)?;
         let json = serde_json::to_value(&config).map_err(|e| Error::invalid(e.to_string()))?;

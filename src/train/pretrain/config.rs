@@ -164,7 +164,7 @@ mod tests {
             let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("configs").join(name);
             let PretrainConfig { model, train } = PretrainConfig::read(&path).unwrap();
             train.check().unwrap();
-            assert_eq!(weights::count(&model.config(model.vocabulary).unwrap()), parameters, "{name}");
+            assert_eq!(weights::count(&model.checked().unwrap()), parameters, "{name}");
         }
     }
 }

@@ -128,9 +128,10 @@ mod tests {
             projection: 8,
             image_size: 12,
             patch_size: 4,
+            vocabulary: 30,
             ..ClipSizes::default()
         };
-        let config = sizes.config(30).unwrap();
+        let config = sizes.checked().unwrap();
         let parameters = weights::initial(&config, 3).unwrap();
         let end = config.text_config.eos_token_id;
         let text = |i: u32| (0..3 + i % 3).map(|j| 5 + (3 * i + j) % 25).chain([end]).collect();
