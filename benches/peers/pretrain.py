@@ -11,7 +11,6 @@ the most memory that each process held; the peer's of 77 tokens holds for both.
 """
 import resource
 import sys
-import time
 
 import torch
 from transformers import CLIPConfig, CLIPModel, __version__
@@ -33,19 +32,15 @@ class Peer:
         self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=1e-5)
 
     def step(self):
-        on_gpu = self.device != "cpu"
-        if on_gpu:
-            torch.cuda.synchronize()
-        start = time.perf_counter()
+        return turns.timed(self.device, self.train)
+
+    def train(self):
         self.optimizer.zero_grad()
-        with torch.autocast(self.device, dtype=torch.bfloat16, enabled=on_gpu):
+        with torch.autocast(self.device, dtype=torch.bfloat16, enabled=self.device != "cpu"):
             loss = self.model(input_ids=self.texts, pixel_values=self.images, return_loss=True).loss
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
         self.optimizer.step()
-        if on_gpu:
-            torch.cuda.synchronize()
-        return time.perf_counter() - start
 
 
 def peak(pid):

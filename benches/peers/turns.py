@@ -81,6 +81,17 @@ class Process:
         self.errors.close()
 
 
+def timed(device, work):
+    """Seconds that PyTorch's work takes on a device, from when that is idle until it is idle again."""
+    import torch
+    wait = torch.cuda.synchronize if device != "cpu" else lambda: None
+    wait()
+    start = time.perf_counter()
+    work()
+    wait()
+    return time.perf_counter() - start
+
+
 def first_line(text):
     """The line of an error that says what went wrong."""
     lines = [line.strip() for line in str(text).strip().splitlines() if line.strip()]
