@@ -12,7 +12,7 @@ use crate::random::{Purpose, generator};
 /// Candidates of each mention.
 const CANDIDATES: usize = 10;
 
-/// Shares of the (keyword, entity) pairs that go to validation and test, in percent.
+/// Shares of the keywords that go to validation and test, in percent.
 const HELD_OUT: [usize; 2] = [9, 18];
 
 /// Number of mentions of each split.
@@ -57,25 +57,27 @@ fn ambiguous(emoji: &[Emoji]) -> BTreeMap<&str, Vec<usize>> {
     by_keyword
 }
 
-/// Draws the mentions of a split. No (keyword, entity) pair occurs in two splits.
+/// Draws the mentions of a split. No keyword is a mention in two splits: were its entities shared out among them, those of the
+/// test would be wrong answers in training wherever they are candidates, and a model would learn never to give them.
 pub(super) fn draw(emoji: &[Emoji], split: Split, sizes: Sizes, seed: u64) -> Vec<Recipe> {
     let rng = generator(seed, Purpose::Demo, 1 + split as u64);
     draw_with(emoji, split, sizes.of(split), seed, rng)
 }
 
-/// Draws `count` recipes of a split's (keyword, entity) pairs, which depend on the seed alone, by `rng`.
+/// Draws `count` recipes of a split's keywords, which depend on the seed alone, by `rng`.
 pub(super) fn draw_with(emoji: &[Emoji], split: Split, count: usize, seed: u64, mut rng: ChaCha8Rng) -> Vec<Recipe> {
     let keywords = ambiguous(emoji);
-    let mut pairs: Vec<(&str, usize)> =
-        keywords.iter().flat_map(|(word, sharing)| sharing.iter().map(|&i| (*word, i))).collect();
-    pairs.shuffle(&mut generator(seed, Purpose::Demo, 0));
-    let [valid, test] = HELD_OUT.map(|percent| pairs.len() * percent / 100);
+    let mut words: Vec<&str> = keywords.keys().copied().collect();
+    words.shuffle(&mut generator(seed, Purpose::Demo, 0));
+    let [valid, test] = HELD_OUT.map(|percent| words.len() * percent / 100);
     let range = match split {
         Split::Test => 0..test,
         Split::Valid => test..test + valid,
-        Split::Train => test + valid..pairs.len(),
+        Split::Train => test + valid..words.len(),
     };
-    let pairs = &pairs[range];
+    let mut pairs: Vec<(&str, usize)> =
+        words[range].iter().flat_map(|word| keywords[word].iter().map(|&i| (*word, i))).collect();
+    pairs.shuffle(&mut rng);
     let one = |i: usize| {
         let (word, target) = pairs[i % pairs.len()];
         recipe(emoji, word, target, &keywords[word], &mut rng)
@@ -156,13 +158,12 @@ mod tests {
         let emoji = Emoji::all().unwrap();
         assert_eq!(emoji.len(), 1356);
         let sizes = Sizes { train: 3000, valid: 300, test: 500 };
-        let pair = |r: &Recipe| (r.mention.clone(), r.target);
-        let mut seen: HashSet<(String, usize)> = HashSet::new();
+        let mut seen: HashSet<String> = HashSet::new();
         for split in Split::ALL {
             let recipes = draw(&emoji, split, sizes, 7);
-            let pairs: HashSet<_> = recipes.iter().map(pair).collect();
-            assert!(pairs.is_disjoint(&seen), "{split} repeats pairs of another split");
-            seen.extend(pairs);
+            let keywords: HashSet<_> = recipes.iter().map(|r| r.mention.clone()).collect();
+            assert!(keywords.is_disjoint(&seen), "{split} repeats keywords of another split");
+            seen.extend(keywords);
             for r in &recipes {
                 let distinct: HashSet<_> = r.candidates.iter().collect();
                 assert_eq!((r.candidates.len(), distinct.len()), (CANDIDATES, CANDIDATES));
