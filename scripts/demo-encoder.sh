@@ -9,7 +9,7 @@ run=demo-encoder-run
 mkdir -p "$run"
 # Three rounds of pictures, each with paths that begin with its number.
 for round in 0 1 2; do
-    [ -e "$run/$round" ] || "$fissfuse" demo --pairs "$run/$round" --round "$round"
+    [ -e "$run/$round" ] || "$fissfuse" demo --pairs "$run/$round" --round "$round" >&2
     sed "s#^{\"image\":\"#&$round/images/#" "$run/$round/pairs.jsonl"
 done > "$run/pairs.jsonl"
 sed "s#^{\"image\":\"#&0/images/#" "$run/0/held-out.jsonl" > "$run/held-out.jsonl"

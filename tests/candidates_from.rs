@@ -354,6 +354,11 @@ fn a_database_that_is_down_slow_full_or_another_program_is_said_to_be() {
     qdrant.set(|state| drop(state.collections.get_mut("kb").unwrap().points.remove(&4)));
     refuse(&eval(world, "never", place, "3"), &["holds 11 vectors instead of 12"]);
     succeed(&push(world, place));
+    // One that was killed before its first vectors, or a collection that somebody else has just made.
+    qdrant.set(|state| state.collections.get_mut("kb").unwrap().points.clear());
+    refuse(&eval(world, "never", place, "3"), &["is empty and has no mark", "index push --replace"]);
+    refuse(&push(world, place), &["is empty and has no mark", "--replace fills it"]);
+    succeed(&[&push(world, place)[..], &["--replace"]].concat());
     succeed(&eval(world, "restored", place, "12"));
     assert!(!world.path("never").exists());
 }

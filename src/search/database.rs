@@ -5,7 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::engine::{Filling, Progress};
-use super::seal::{ABSENT, Mark};
+use super::seal::{ABSENT, EMPTY, Mark};
 use super::{Candidates, Found, Seal, rows_of};
 use crate::error::{Error, Result};
 
@@ -17,6 +17,8 @@ pub(super) enum There {
     Nothing,
     /// An index of this program.
     Ours(Mark),
+    /// One without a vector and without a mark, as one may be that was made just now.
+    Empty,
     /// What this program has not made, in words.
     Foreign(String),
 }
@@ -38,10 +40,10 @@ pub(super) trait Server: Send + Sync {
     /// Deletes it, whatever is in it.
     fn delete(&self) -> Result<()>;
 
-    /// Makes it, empty.
-    fn create(&self, seal: &Seal) -> Result<()>;
+    /// Makes it, empty, and says in it what it is; where an empty one can say nothing, with the first vectors.
+    fn create(&self, mark: &Mark) -> Result<()>;
 
-    /// Says in it what it is, and whether all is there. Of an empty one it may do so with the first vectors.
+    /// Says in it what it is, and whether all is there.
     fn mark(&self, mark: &Mark) -> Result<()>;
 
     /// Adds vectors, the first of which has this number.
@@ -67,6 +69,8 @@ pub(super) fn fill<S: Server + 'static>(server: S, seal: &Seal, replace: bool) -
     let doing = "filling it";
     match server.look()? {
         There::Nothing => {}
+        There::Empty if replace => server.delete()?,
+        There::Empty => return Err(server.error(doing, format!("{EMPTY}; --replace fills it"))),
         There::Foreign(why) => return Err(server.error(doing, why)),
         There::Ours(mark) => {
             if !mark.is_in_the_way(seal, replace).map_err(|reason| server.error(doing, reason))? {
@@ -78,10 +82,8 @@ pub(super) fn fill<S: Server + 'static>(server: S, seal: &Seal, replace: bool) -
             server.delete()?;
         }
     }
-    server.create(seal)?;
-    let filling = CollectionFilling { server, progress: Progress { seal: seal.clone(), added: 0 }, done: false };
-    filling.server.mark(&Mark::new(seal, false))?;
-    Ok(Some(Box::new(filling)))
+    server.create(&Mark::new(seal, false))?;
+    Ok(Some(Box::new(CollectionFilling { server, progress: Progress { seal: seal.clone(), added: 0 }, done: false })))
 }
 
 /// As [`super::open`].
@@ -89,6 +91,7 @@ pub(super) fn open<S: Server + 'static>(server: S, seal: &Seal) -> Result<Arc<dy
     let refuse = |reason: String| server.error("opening it", reason);
     match server.look()? {
         There::Nothing => return Err(refuse(ABSENT.into())),
+        There::Empty => return Err(refuse(format!("{EMPTY}; `fissfuse index push --replace` fills it"))),
         There::Foreign(why) => return Err(refuse(why)),
         There::Ours(mark) => mark.expect(seal).map_err(refuse)?,
     }

@@ -98,6 +98,12 @@ impl Client {
         run(&self.runtime, &self.access, QUICK, call).map_err(|reason| self.error(doing, reason))
     }
 
+    /// A mark as the collection's properties hold it.
+    fn properties(&self, doing: &str, mark: &Mark) -> Result<HashMap<String, String>> {
+        let mark = serde_json::to_string(mark).map_err(|e| self.error(doing, e.to_string()))?;
+        Ok(HashMap::from([(PROPERTY.to_string(), mark)]))
+    }
+
     /// The same of one that asks again and again until the server has done what takes long.
     fn call_long<T>(&self, doing: &str, call: impl Future<Output = Said<T>>) -> Result<T> {
         run(&self.runtime, &self.access, LONG, call).map_err(|reason| self.error(doing, reason))
@@ -131,20 +137,22 @@ impl Server for Client {
 
     fn mark(&self, mark: &Mark) -> Result<()> {
         let doing = if mark.whole { "marking it as whole" } else { "marking it" };
-        let mark = serde_json::to_string(mark).map_err(|e| self.error(doing, e.to_string()))?;
+        let properties = self.properties(doing, mark)?;
         self.call(doing, async {
-            let properties = HashMap::from([(PROPERTY.to_string(), mark)]);
             let request = AlterCollectionPropertiesRequest::builder().collection_name(self.name());
             self.client.alter_collection_properties(request.properties(properties).build()?).await
         })
     }
 
-    fn create(&self, seal: &Seal) -> Result<()> {
-        self.call("creating it", async {
+    fn create(&self, mark: &Mark) -> Result<()> {
+        let (doing, width) = ("creating it", mark.seal.width as u32);
+        let properties = self.properties(doing, mark)?;
+        self.call(doing, async {
             let entity = FieldSchema::new().name(ENTITY).data_type(DataType::Int64).primary_key(true);
-            let vector = FieldSchema::new().name(VECTOR).data_type(DataType::FloatVector).dimension(seal.width as u32);
+            let vector = FieldSchema::new().name(VECTOR).data_type(DataType::FloatVector).dimension(width);
             let schema = CollectionSchema::new().add_field(entity).add_field(vector);
             let request = CreateCollectionRequest::builder().collection_name(self.name()).schema(schema);
+            let request = request.properties(properties);
             self.client.create_collection(request.consistency_level(ConsistencyLevel::Strong).build()?).await
         })
     }

@@ -29,8 +29,10 @@ pub(super) struct Mark {
     pub whole: bool,
 }
 
-/// What is said of a collection that is not there, or not of this program.
+/// What is said of a collection that is not there, empty, or not of this program.
 pub(super) const ABSENT: &str = "is not there; `fissfuse index push` fills it";
+pub(super) const EMPTY: &str = "is empty and has no mark: `fissfuse index push` was stopped before its first vectors, or somebody \
+                                else made it";
 pub(super) const FOREIGN: &str =
     "is none that FissFuse made: it has no mark of FissFuse; name another collection, or delete this one yourself";
 

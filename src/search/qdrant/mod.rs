@@ -139,6 +139,9 @@ impl Server for Qdrant {
             return Ok(There::Foreign(foreign("its vectors are not compared by their dot product")));
         };
         let point: Option<Point> = self.client.call(doing, (Method::Get, "/points/0"), None::<&()>)?;
+        if point.is_none() && self.count()? == 0 {
+            return Ok(There::Empty);
+        }
         let payload = point.and_then(|point| point.payload).unwrap_or_default();
         Ok(match serde_json::from_value(payload) {
             Ok(Marked { fissfuse: mark }) if mark.seal.width as u64 == size => There::Ours(mark),
@@ -164,18 +167,17 @@ impl Server for Qdrant {
         Ok(())
     }
 
-    fn create(&self, seal: &Seal) -> Result<()> {
-        let (doing, vectors) = ("creating it", json!({"vectors": {"size": seal.width, "distance": "Dot"}}));
+    fn create(&self, mark: &Mark) -> Result<()> {
+        let (doing, vectors) = ("creating it", json!({"vectors": {"size": mark.seal.width, "distance": "Dot"}}));
         match self.client.call(doing, (Method::Put, "?timeout=60"), Some(&vectors))? {
             Some(true) => Ok(()),
             _ => Err(self.error(doing, "the server does not say that it is there")),
         }
     }
 
-    /// Of an empty one, the mark comes with the first vector.
     fn mark(&self, mark: &Mark) -> Result<()> {
         let doing = if mark.whole { "marking it as whole" } else { "marking it" };
-        if self.first.is_empty() { Ok(()) } else { self.upsert(doing, 0, &self.first, mark) }
+        self.upsert(doing, 0, &self.first, mark)
     }
 
     fn add(&mut self, first: usize, vectors: &[f32], seal: &Seal) -> Result<()> {
