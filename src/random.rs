@@ -1,11 +1,17 @@
 //! Random numbers that a run can take up where it was killed: every draw is a function of the seed and of what it
 //! is drawn for, and there is no state to carry.
 
-use rand::SeedableRng;
+use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 /// Blocks that [`philox_lanes`] draws at once: as many as one vector register has 32-bit lanes.
 pub const LANES: usize = 16;
+
+/// Uniform values of this standard deviation.
+pub fn uniform(values: &mut [f32], deviation: f32, rng: &mut impl Rng) {
+    let bound = deviation * 3f32.sqrt();
+    values.iter_mut().for_each(|x| *x = rng.random_range(-bound..bound));
+}
 
 /// Philox4x32-10 (Salmon et al., 2011): four uniform 32-bit numbers from a key and a counter.
 pub fn philox(key: u64, counter: [u32; 4]) -> [u32; 4] {

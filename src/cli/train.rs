@@ -41,8 +41,8 @@ pub struct Args {
     #[arg(long, value_name = "DIR")]
     pub features: Option<PathBuf>,
 
-    /// Train the CLIP in this Hugging Face directory along: each step computes the features of its texts and images, and no
-    /// store is read.
+    /// Train the CLIP or the BERT in this Hugging Face directory along: each step computes the features of texts and images, and
+    /// no store is read.
     #[arg(long, value_name = "DIR")]
     pub train_encoder: Option<PathBuf>,
 
@@ -166,9 +166,9 @@ fn train(args: &Args, device: &DeviceArgs, team: Option<Team>) -> anyhow::Result
         }
         (None, None) => bail!("there is nothing to train on: give --features or --train-encoder"),
     };
-    let model = match &features {
-        Features::Stored(batcher) => config.model.for_features(batcher.store().manifest())?,
-        Features::Trained(run) => run.model().clone(),
+    let (model, encoding) = match &features {
+        Features::Stored(batcher) => (config.model.for_features(batcher.store().manifest())?, None),
+        Features::Trained(run) => (run.model().clone(), Some(encoding(args, &config, run.modalities()))),
     };
     let (seed, policy) = (config.train.seed, config.train.gold_missing);
     let mut samples = |split: Split| -> anyhow::Result<_> {
@@ -249,12 +249,8 @@ fn train(args: &Args, device: &DeviceArgs, team: Option<Team>) -> anyhow::Result
     if let Some((epoch, metrics)) = trainer.progress().best {
         println!("{}", kept(epoch, validated.then_some(metrics), &args.out));
     }
-    if trainer.encoder().is_some() {
-        println!(
-            "its encoder is in {}; features for it:\n  {}",
-            args.out.join("encoder").display(),
-            encoding(args, &config)
-        );
+    if let Some(encoding) = encoding {
+        println!("its encoder is in {}; features for it:\n  {encoding}", args.out.join("encoder").display());
     }
     let shares = trainer.stages().shares();
     let shares: Vec<String> = shares.iter().map(|(name, share)| format!("{name} {:.1} %", 100.0 * share)).collect();
@@ -266,10 +262,10 @@ fn train(args: &Args, device: &DeviceArgs, team: Option<Team>) -> anyhow::Result
 }
 
 /// The command that makes the features that the model takes: of its encoder, in the precision that it was validated in.
-fn encoding(args: &Args, RunConfig { model, encode, .. }: &RunConfig) -> String {
+fn encoding(args: &Args, RunConfig { encode, .. }: &RunConfig, modalities: Modalities) -> String {
     let (encoder, precision) = (args.out.join("encoder"), encode.precision.unwrap_or(Precision::F32));
     let config = args.config.config.as_ref().map_or(String::new(), |path| format!(" --config {}", path.display()));
-    let modalities = match model.modalities {
+    let modalities = match modalities {
         Modalities::Both => "",
         Modalities::Text => " --modalities text",
         Modalities::Image => " --modalities image",

@@ -126,11 +126,16 @@ impl<'a> Loader<'a> {
         Linear::new(&weight, names.len() * outputs, Some(bias), self.compute)
     }
 
-    /// `name.weight` and `name.bias`, or as old files call them `name.gamma` and `name.beta`.
+    /// A tensor of a normalization, `name.weight` or `name.bias`, or as old files call them, `name.gamma` or `name.beta`.
+    pub fn of_norm(&self, name: &str, width: usize) -> Result<Tensor> {
+        let old = name.strip_suffix("weight").map(|layer| format!("{layer}gamma"));
+        let old = old.or_else(|| name.strip_suffix("bias").map(|layer| format!("{layer}beta")));
+        self.tensor(old.as_deref().filter(|old| self.contains(old)).unwrap_or(name), &[width])
+    }
+
+    /// `name.weight` and `name.bias`.
     pub fn norm(&self, name: &str, width: usize, eps: f32) -> Result<Norm> {
-        let old = self.contains(&format!("{name}.gamma"));
-        let [gamma, beta] = if old { ["gamma", "beta"] } else { ["weight", "bias"] };
-        let [gamma, beta] = [gamma, beta].map(|part| self.tensor(&format!("{name}.{part}"), &[width]));
+        let [gamma, beta] = ["weight", "bias"].map(|part| self.of_norm(&format!("{name}.{part}"), width));
         Norm::new(&gamma?, &beta?, eps, self.compute)
     }
 

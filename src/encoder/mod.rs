@@ -1,4 +1,4 @@
-//! Encoders: texts and images to token states and a global vector; frozen, or CLIP's on a tape.
+//! Encoders: texts and images to token states and a global vector; frozen, or on a tape (CLIP, BERT).
 
 pub mod bert;
 pub mod clip;
@@ -11,6 +11,8 @@ mod resample;
 pub mod resnet;
 mod siglip;
 mod text;
+mod trainable;
+pub mod trained;
 pub(crate) mod transformer;
 mod vision;
 
@@ -21,6 +23,7 @@ pub use crate::tensor::{Compute, Precision};
 pub use directory::Fingerprint;
 pub use processor::{ImageProcessor, Kind as ProcessorKind};
 pub use text::TextEncoder;
+pub use trainable::TrainableEncoder;
 pub use vision::ImageEncoder;
 
 use crate::device::cpu::vector;

@@ -96,6 +96,17 @@ impl Tokenizer {
         Err(Error::file(&self.path, format!("cannot {}: {failure}", what())))
     }
 
+    /// Fails if one of a text's tokens is none that a model with so many knows.
+    pub fn expect_below(&self, ids: &[u32], vocabulary: usize) -> Result<()> {
+        match ids.iter().find(|&&id| id as usize >= vocabulary) {
+            None => Ok(()),
+            Some(id) => {
+                let reason = format!("gives token {id}, of which the model in config.json has {vocabulary}");
+                Err(Error::file(&self.path, reason))
+            }
+        }
+    }
+
     /// The same tokenizer, cutting texts to `max_tokens` with their special tokens.
     pub fn at_most(&self, max_tokens: usize) -> Result<Bounded<'_>> {
         let special = self.encode("", true)?.len();

@@ -1,6 +1,6 @@
 //! What a step on encoders keeps of memory for its backward pass, before any of it is taken.
 
-use crate::encoder::clip::ClipConfig;
+use crate::encoder::trained::{Blocks, Shapes};
 
 /// What a batch is made of: distinct texts and images that are read.
 #[derive(Clone, Copy, Debug)]
@@ -19,14 +19,12 @@ fn kept(width: usize, inner: usize) -> u64 {
 
 /// Bytes that a step on this batch keeps of the blocks that are trained, at least: of all of it, or of `chunk` texts or images at
 /// a time, where these are as large as in the mean.
-pub fn activations(config: &ClipConfig, load: Load, freeze_layers: usize, chunk: usize) -> u64 {
-    let (text, vision) = (&config.text_config, &config.vision_config);
-    let tower = |width: usize, inner: usize, layers: usize, rows: u64| {
+pub fn activations(shapes: &Shapes, load: Load, freeze_layers: usize, chunk: usize) -> u64 {
+    let tower = |Blocks { layers, width, inner }: Blocks, rows: u64| {
         kept(width, inner).saturating_mul(layers.saturating_sub(freeze_layers) as u64).saturating_mul(rows)
     };
-    let patches = load.images.saturating_mul(vision.patches() as u64);
-    let texts = tower(text.hidden_size, text.intermediate_size, text.num_hidden_layers, load.tokens);
-    let images = tower(vision.hidden_size, vision.intermediate_size, vision.num_hidden_layers, patches);
+    let texts = tower(shapes.text, load.tokens);
+    let images = tower(shapes.vision, load.images.saturating_mul(shapes.patches as u64));
     if chunk == 0 {
         return texts.saturating_add(images);
     }
@@ -35,9 +33,8 @@ pub fn activations(config: &ClipConfig, load: Load, freeze_layers: usize, chunk:
 }
 
 /// Bytes of the states of all tokens and patches of a batch.
-pub fn states(config: &ClipConfig, load: Load) -> u64 {
-    let (text, vision) = (&config.text_config, &config.vision_config);
-    let patches = load.images.saturating_mul(vision.patches() as u64);
-    let texts = load.tokens.saturating_mul(text.hidden_size as u64);
-    texts.saturating_add(patches.saturating_mul(vision.hidden_size as u64)).saturating_mul(4)
+pub fn states(shapes: &Shapes, load: Load) -> u64 {
+    let patches = load.images.saturating_mul(shapes.patches as u64);
+    let texts = load.tokens.saturating_mul(shapes.text.width as u64);
+    texts.saturating_add(patches.saturating_mul(shapes.vision.width as u64)).saturating_mul(4)
 }

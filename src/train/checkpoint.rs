@@ -9,7 +9,7 @@ use super::encoder::EncoderSettings;
 use crate::autograd::Parameters;
 use crate::data::Manifest;
 use crate::device::Gpu;
-use crate::encoder::clip::Tuned;
+use crate::encoder::trained::Tuned;
 use crate::error::{Error, Result};
 use crate::eval::Metrics;
 use crate::model::{Model, ModelConfig};

@@ -6,6 +6,7 @@ use std::path::Path;
 use serde_json::json;
 
 use crate::autograd::Cost;
+use crate::encoder::trained::{Blocks, LARGEST, Shapes};
 use crate::encoder::transformer::{Sizes, block_cost, block_parameters};
 use crate::error::Result;
 use crate::fields::Fields;
@@ -107,6 +108,24 @@ impl BertConfig {
         embeddings * width
             + 2 * width
             + self.num_hidden_layers as u64 * block_parameters(self.hidden_size, self.intermediate_size)
+    }
+
+    /// Sizes of its blocks.
+    pub fn shapes(&self) -> Shapes {
+        let (layers, width, inner) = (self.num_hidden_layers, self.hidden_size, self.intermediate_size);
+        Shapes { text: Blocks { layers, width, inner }, ..Shapes::default() }
+    }
+
+    /// A size, by its name, that no encoder has which is trained.
+    pub(super) fn absurd(&self) -> Option<(&'static str, usize)> {
+        let sizes = [
+            ("hidden_size", self.hidden_size),
+            ("intermediate_size", self.intermediate_size),
+            ("num_hidden_layers", self.num_hidden_layers),
+            ("max_position_embeddings", self.max_position_embeddings),
+            ("type_vocab_size", self.type_vocab_size),
+        ];
+        sizes.into_iter().find(|(_, size)| *size > LARGEST)
     }
 
     pub(super) fn sizes(&self) -> Result<Sizes> {

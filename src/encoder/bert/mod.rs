@@ -1,13 +1,20 @@
 //! BERT (Devlin et al., 2019) and DistilBERT (Sanh et al., 2019).
 
 mod config;
+mod files;
+mod names;
+mod tower;
+pub mod weights;
 
 use std::path::Path;
 
 pub use config::BertConfig;
+pub use files::BertFiles;
+pub use tower::BertTower;
 
+use self::names::names;
 use super::text::TextModel;
-use super::transformer::{Block, Layout};
+use super::transformer::Block;
 use super::{Compute, Encoded, collect};
 use crate::encoder::loader::Loader;
 use crate::error::Result;
@@ -15,43 +22,6 @@ use crate::ops::embedding::Embedding;
 use crate::ops::layer_norm::Norm;
 use crate::ops::pool::mean;
 use crate::tensor::{Sequences, Shards};
-
-/// Where the layers of a model lie.
-struct Names {
-    /// What its tensors begin with where it was saved with a head for some task.
-    part: &'static str,
-    /// Its blocks, each under its number.
-    blocks: &'static str,
-    block: Layout,
-}
-
-const BERT: Names = Names {
-    part: "bert",
-    blocks: "encoder.layer",
-    block: Layout {
-        norm_first: false,
-        qkv: ["attention.self.query", "attention.self.key", "attention.self.value"],
-        out: "attention.output.dense",
-        norm1: "attention.output.LayerNorm",
-        up: "intermediate.dense",
-        down: "output.dense",
-        norm2: "output.LayerNorm",
-    },
-};
-
-const DISTILBERT: Names = Names {
-    part: "distilbert",
-    blocks: "transformer.layer",
-    block: Layout {
-        norm_first: false,
-        qkv: ["attention.q_lin", "attention.k_lin", "attention.v_lin"],
-        out: "attention.out_lin",
-        norm1: "sa_layer_norm",
-        up: "ffn.lin1",
-        down: "ffn.lin2",
-        norm2: "output_layer_norm",
-    },
-};
 
 /// A transformer encoder; a text's global vector is the mean of its tokens' states.
 pub struct Bert {
@@ -64,7 +34,7 @@ pub struct Bert {
 /// Reads the model, saved alone or with a head for some task.
 pub(super) fn open(folder: &Path, shards: &Shards, compute: &Compute) -> Result<Box<dyn TextModel>> {
     let config = BertConfig::read(folder)?;
-    let names = if config.distilled { DISTILBERT } else { BERT };
+    let names = names(&config);
     let loader = Loader::new(shards, compute).under_if(names.part, "embeddings.word_embeddings.weight");
     let (width, sizes) = (config.hidden_size, config.sizes()?);
     let embeddings = loader.under("embeddings");

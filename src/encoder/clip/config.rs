@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use super::open_clip;
 use crate::autograd::Cost;
+use crate::encoder::trained::{Blocks, Shapes};
 use crate::encoder::transformer::{Sizes, block_cost, block_parameters};
 use crate::error::{Error, Result};
 use crate::fields::Fields;
@@ -206,6 +207,20 @@ impl ClipConfig {
         let images =
             tower(width, inner, vision.num_hidden_layers) + ((1 + vision.patches() + filters + 4) * width) as u64;
         (texts, images)
+    }
+
+    /// Sizes of both towers' blocks.
+    pub fn shapes(&self) -> Shapes {
+        let (text, vision) = (&self.text_config, &self.vision_config);
+        Shapes {
+            text: Blocks { layers: text.num_hidden_layers, width: text.hidden_size, inner: text.intermediate_size },
+            vision: Blocks {
+                layers: vision.num_hidden_layers,
+                width: vision.hidden_size,
+                inner: vision.intermediate_size,
+            },
+            patches: vision.patches(),
+        }
     }
 
     fn projection_cost(&self, width: usize) -> Cost {

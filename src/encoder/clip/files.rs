@@ -6,7 +6,6 @@ use std::path::Path;
 
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
-use xxhash_rust::xxh3::Xxh3;
 
 use super::config::{ClipConfig, TextConfig, VisionConfig};
 use super::random::{END_NUMBER, preprocessor, pretty, train_tokenizer};
@@ -14,9 +13,9 @@ use super::weights;
 use crate::autograd::Parameters;
 use crate::encoder::ImageProcessor;
 use crate::encoder::processor::Kind;
+use crate::encoder::trained::{self, Beside, LARGEST};
 use crate::error::{Error, Result};
 use crate::fields::{Fields, parse_json};
-use crate::files;
 use crate::tensor::Precision;
 use crate::tokenizer::Tokenizer;
 
@@ -32,9 +31,6 @@ const FILES: [&str; 8] = [
     // Last, so that a directory that was cut short has no configuration.
     "config.json",
 ];
-
-/// The largest width, number of layers and the like that are trained: with these, no count of parameters overflows.
-const LARGEST: usize = 1 << 16;
 
 /// Sizes of a vocabulary: at least one word beside the tokens for start, end and what is unknown.
 const VOCABULARIES: RangeInclusive<usize> = 4..=1 << 20;
@@ -174,8 +170,7 @@ pub struct ClipFiles {
     pub tokenizer: Tokenizer,
     /// Of its images.
     pub processor: ImageProcessor,
-    /// Names and bytes.
-    files: Vec<(&'static str, Vec<u8>)>,
+    files: Beside,
 }
 
 impl ClipFiles {
@@ -201,7 +196,7 @@ impl ClipFiles {
             ("config.json", pretty(&json)?.into_bytes()),
         ];
         let tokenizer = Tokenizer::of(path, parse_json(path, &tokenizer)?)?;
-        Ok(ClipFiles { config, tokenizer, processor, files })
+        Ok(ClipFiles { config, tokenizer, processor, files: Beside::new(files) })
     }
 
     /// Of the model in a directory, whose files are taken as they are.
@@ -215,9 +210,7 @@ impl ClipFiles {
         check_sizes(&config).map_err(|e| Error::file(folder.join("config.json"), e.to_string()))?;
         let processor = ImageProcessor::open(folder, Kind::Clip, Some(config.vision_config.image_size as u32))?;
         let tokenizer = Tokenizer::open(folder)?;
-        let there = FILES.into_iter().filter(|name| folder.join(name).exists());
-        let files = there.map(|name| Ok((name, files::read(&folder.join(name))?))).collect::<Result<_>>()?;
-        Ok(ClipFiles { config, tokenizer, processor, files })
+        Ok(ClipFiles { config, tokenizer, processor, files: Beside::read(folder, &FILES)? })
     }
 
     /// Numbers of texts' tokens, cut to what the model takes. Fails if the model does not know one of them.
@@ -232,34 +225,20 @@ impl ClipFiles {
         let encode = |text: &&str| {
             let ids = tokenizer.encode(text)?;
             config.end_of(&ids).map_err(|e| Error::file(self.tokenizer.path(), e.to_string()))?;
-            match ids.iter().find(|&&id| id as usize >= config.vocab_size) {
-                None => Ok(ids),
-                Some(id) => {
-                    let reason =
-                        format!("gives token {id}, of which the model in config.json has {}", config.vocab_size);
-                    Err(Error::file(self.tokenizer.path(), reason))
-                }
-            }
+            self.tokenizer.expect_below(&ids, config.vocab_size)?;
+            Ok(ids)
         };
         texts.par_iter().map(encode).collect()
     }
 
     /// A checksum of the files.
     pub fn checksum(&self) -> String {
-        let mut hash = Xxh3::new();
-        for (name, bytes) in &self.files {
-            hash.update(name.as_bytes());
-            hash.update(&(bytes.len() as u64).to_le_bytes());
-            hash.update(bytes);
-        }
-        format!("{:032x}", hash.digest128())
+        self.files.checksum()
     }
 
     /// Writes the directory with these weights in f32 or bf16, whole or not at all. They lie on the host.
     pub fn write(&self, parameters: &Parameters, precision: Precision, folder: &Path) -> Result<()> {
-        files::write_folder_whole(folder, |temp| {
-            weights::write(parameters, &self.config, precision, &temp.join("model.safetensors"))?;
-            self.files.iter().try_for_each(|(name, bytes)| files::write_new(&temp.join(name), bytes))
-        })
+        let all = weights::all(&self.config);
+        self.files.write(folder, |path| trained::weights::write(parameters, &all, precision, path))
     }
 }

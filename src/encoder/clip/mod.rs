@@ -7,7 +7,6 @@ mod parameters;
 mod random;
 mod text;
 mod towers;
-mod tuned;
 mod vision;
 pub mod weights;
 
@@ -17,8 +16,7 @@ pub use config::ClipConfig;
 pub use files::{ClipFiles, ClipSizes, TowerSizes};
 pub(super) use open_clip::{CONFIG as OPEN_CLIP_CONFIG, is_in as is_open_clip};
 pub use random::{RandomClip, write_random};
-pub use towers::{States, Towers};
-pub use tuned::{Tuned, Tuning};
+pub use towers::Towers;
 
 use self::text::ClipText;
 use self::vision::ClipVision;

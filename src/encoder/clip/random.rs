@@ -13,10 +13,11 @@ use tokenizers::processors::template::TemplateProcessing;
 use tokenizers::{AddedToken, TokenizerBuilder};
 
 use super::config::{ClipConfig, TextConfig, VisionConfig};
-use super::parameters::{Parameter, Role, Tower, parameters};
+use super::parameters::parameters;
+use crate::encoder::trained::{Parameter, Role, Tower};
 use crate::error::{Error, Result};
 use crate::files;
-use crate::random::{Purpose, generator};
+use crate::random::{Purpose, generator, uniform};
 use crate::tensor::Tensor;
 use crate::tensor::safetensors::Writer;
 
@@ -155,11 +156,13 @@ fn weights(config: &ClipConfig, seed: u64) -> Vec<(String, Tensor)> {
         let scaled = |scale: f32| scale / (parameter.shape.last().map_or(1.0, |&inputs| inputs as f32)).sqrt();
         match parameter.role {
             Role::Norm => values.fill(1.0),
-            Role::Bias => {}
+            Role::Bias | Role::Types | Role::LogScale => {}
             Role::Filters => filters(values, config.vision_config.patch_size, &mut rng),
             Role::Tokens => uniform(values, 1.0, &mut rng),
             Role::Positions | Role::Class => uniform(values, 0.1, &mut rng),
-            Role::Attention | Role::Up | Role::Projection => uniform(values, scaled(1.0), &mut rng),
+            Role::Query | Role::Key | Role::Value | Role::Up | Role::Projection => {
+                uniform(values, scaled(1.0), &mut rng)
+            }
             Role::AttentionOut | Role::Down => {
                 let mixing = if parameter.tower == Tower::Text { TEXT_MIXING } else { 1.0 };
                 uniform(values, scaled(mixing), &mut rng);
@@ -168,12 +171,6 @@ fn weights(config: &ClipConfig, seed: u64) -> Vec<(String, Tensor)> {
         (parameter.name, tensor)
     };
     parameters(config).into_iter().enumerate().map(draw).collect()
-}
-
-/// Uniform values of this standard deviation.
-pub(super) fn uniform(values: &mut [f32], deviation: f32, rng: &mut ChaCha8Rng) {
-    let bound = deviation * 3f32.sqrt();
-    values.iter_mut().for_each(|x| *x = rng.random_range(-bound..bound));
 }
 
 /// Patch filters of random colour and low spatial frequency: what they say changes little when a picture moves by a

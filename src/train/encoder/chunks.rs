@@ -7,7 +7,7 @@
 use super::features::Said;
 use super::{EncoderRun, Gradients, Prepared};
 use crate::autograd::{Tape, Var};
-use crate::encoder::clip::{States, Towers, Tuned};
+use crate::encoder::trained::{Layers, States, Tuned};
 use crate::error::Result;
 use crate::model::{Model, Noise};
 use crate::span;
@@ -38,8 +38,8 @@ impl EncoderRun<'_> {
             for chunk in chunks(sequences.len(), size) {
                 let tape = Tape::recording();
                 let vars = weights.bind(&tape)?;
-                let towers = Towers { config: &self.files.config, tape: &tape, vars: &vars, gpu: model.gpu() };
-                let States { tokens, global, .. } = self.say(&towers, prepared, which, chunk.clone())?;
+                let layers = Layers { tape: &tape, vars: &vars, gpu: model.gpu() };
+                let States { tokens, global, .. } = self.say(layers, prepared, which, chunk.clone())?;
                 let rows = sequences.range(chunk.start).start..sequences.range(chunk.end - 1).end;
                 let mut seeds = Vec::new();
                 for ((output, grad), rows) in [&tokens, &global].into_iter().zip(grads).zip([rows, chunk]) {
@@ -65,9 +65,9 @@ impl EncoderRun<'_> {
         let _forward = (span!("forward"), on_device(model.gpu(), "forward", ""));
         let tape = Tape::inference();
         let vars = weights.bind(&tape)?;
-        let towers = Towers { config: &self.files.config, tape: &tape, vars: &vars, gpu: model.gpu() };
+        let layers = Layers { tape: &tape, vars: &vars, gpu: model.gpu() };
         let all = |which: usize| -> Result<Option<States>> {
-            let parts = chunks(prepared.len(which), size).map(|chunk| self.say(&towers, prepared, which, chunk));
+            let parts = chunks(prepared.len(which), size).map(|chunk| self.say(layers, prepared, which, chunk));
             joined(parts.collect::<Result<_>>()?)
         };
         Ok([all(0)?, all(1)?])

@@ -7,7 +7,7 @@ use super::EncoderRun;
 use crate::autograd::{Tape, Var, Variables};
 use crate::data::InputBatch;
 use crate::device::Gpu;
-use crate::encoder::clip::{States, Towers};
+use crate::encoder::trained::{Layers, States};
 use crate::error::Result;
 use crate::model::{Batch, Modality, Side};
 use crate::ops::Multiply;
@@ -33,17 +33,17 @@ impl Prepared {
 pub(super) type Said = [Option<States>; 2];
 
 impl EncoderRun<'_> {
-    /// What a tower says of a part of the distinct texts (0) or images (1) of a batch.
+    /// What the encoder says of a part of the distinct texts (0) or images (1) of a batch.
     pub(super) fn say(
         &self,
-        towers: &Towers,
+        layers: Layers,
         Prepared { ids, pixels, .. }: &Prepared,
         which: usize,
         part: Range<usize>,
     ) -> Result<States> {
         match which {
-            0 => towers.text_states(&ids[part].iter().map(Vec::as_slice).collect::<Vec<_>>()),
-            _ => self.images(towers, &pixels[part]),
+            0 => self.files.text_states(layers, &ids[part].iter().map(Vec::as_slice).collect::<Vec<_>>()),
+            _ => self.images(layers, &pixels[part]),
         }
     }
 
@@ -53,10 +53,10 @@ impl EncoderRun<'_> {
         (tape, vars, gpu): (&Tape, &Variables, Option<&Gpu>),
         prepared: &Prepared,
     ) -> Result<Said> {
-        let towers = Towers { config: &self.files.config, tape, vars, gpu };
+        let layers = Layers { tape, vars, gpu };
         let all = |which: usize| match prepared.len(which) {
             0 => Ok(None),
-            items => self.say(&towers, prepared, which, 0..items).map(Some),
+            items => self.say(layers, prepared, which, 0..items).map(Some),
         };
         Ok([all(0)?, all(1)?])
     }
@@ -85,17 +85,17 @@ impl EncoderRun<'_> {
         [(widths.text, widths.text_global), (widths.image, widths.image_global)][which]
     }
 
-    /// What the vision tower says of images; of those that there are not, zeros.
-    fn images(&self, towers: &Towers, pixels: &[Option<Arc<Vec<f32>>>]) -> Result<States> {
+    /// What the encoder says of images; of those that there are not, zeros.
+    fn images(&self, layers: Layers, pixels: &[Option<Arc<Vec<f32>>>]) -> Result<States> {
         let given: Vec<&[f32]> = pixels.iter().map(|image| &image.as_ref().unwrap_or(&self.stand_in)[..]).collect();
-        let states = towers.image_states(&given)?;
+        let states = self.files.image_states(layers, &given)?;
         if pixels.iter().all(Option::is_some) {
             return Ok(states);
         }
         let there = |image: &Option<_>| if image.is_some() { 1.0 } else { 0.0 };
         let only = |x: &Var, rows: Vec<f32>| {
-            let rows = Tensor::new([rows.len(), 1], rows)?.to(towers.gpu)?;
-            towers.tape.apply(Multiply, &[x, &Var::constant(rows)])
+            let rows = Tensor::new([rows.len(), 1], rows)?.to(layers.gpu)?;
+            layers.tape.apply(Multiply, &[x, &Var::constant(rows)])
         };
         let patches = pixels.iter().zip(states.sequences.ranges());
         let patches = patches.flat_map(|(image, rows)| vec![there(image); rows.len()]).collect();

@@ -5,7 +5,7 @@ use crate::bytes::Bytes;
 use crate::data::Sample;
 use crate::device::Gpu;
 use crate::device::cpu::available_memory;
-use crate::encoder::clip::{ClipConfig, Tuning, weights};
+use crate::encoder::trained::{Parameter, Shapes, Tuning, weights};
 use crate::error::{Error, Result};
 use crate::train::Needs;
 use crate::train::activations::{Load, activations, states};
@@ -15,16 +15,16 @@ const WEIGHT: u64 = 4;
 const TRAINED: u64 = 12;
 
 /// Bytes of an encoder's weights and of what training them takes.
-fn weights_of(config: &ClipConfig, tuning: &Tuning) -> u64 {
-    let trained = tuning.count(config);
+fn weights_of(parameters: &[Parameter], tuning: &Tuning) -> u64 {
+    let trained = tuning.count(parameters);
     let adapters = if tuning.lora_rank > 0 { trained } else { 0 };
-    let all = weights::count(config).saturating_add(adapters);
+    let all = weights::count(parameters).saturating_add(adapters);
     all.saturating_mul(WEIGHT).saturating_add(trained.saturating_mul(TRAINED))
 }
 
 /// Fails if the weights alone exceed the free memory.
-pub(super) fn expect_room(config: &ClipConfig, tuning: &Tuning) -> Result<()> {
-    let needed = weights_of(config, tuning);
+pub(super) fn expect_room(parameters: &[Parameter], tuning: &Tuning) -> Result<()> {
+    let needed = weights_of(parameters, tuning);
     match available_memory().filter(|&free| needed > free as u64) {
         None => Ok(()),
         Some(free) => Err(Error::invalid(format!(
@@ -37,17 +37,17 @@ pub(super) fn expect_room(config: &ClipConfig, tuning: &Tuning) -> Result<()> {
 }
 
 /// Bytes that a step on this batch keeps, at least: of the blocks that are trained, and with chunks the features of all besides.
-fn step(config: &ClipConfig, load: Load, freeze_layers: usize, chunk: usize) -> u64 {
-    let all = activations(config, load, freeze_layers, 0);
+fn step(shapes: &Shapes, load: Load, freeze_layers: usize, chunk: usize) -> u64 {
+    let all = activations(shapes, load, freeze_layers, 0);
     match chunk {
         0 => all,
-        chunk => activations(config, load, freeze_layers, chunk).saturating_add(states(config, load)).min(all),
+        chunk => activations(shapes, load, freeze_layers, chunk).saturating_add(states(shapes, load)).min(all),
     }
 }
 
 /// What to change so that what is needed at least, on a batch of so many mentions, is no more than what is free.
 fn what_may_fit(
-    config: &ClipConfig,
+    shapes: &Shapes,
     settings: &EncoderSettings,
     (needs, free): (Needs, u64),
     (load, mentions): (Load, usize),
@@ -57,8 +57,8 @@ fn what_may_fit(
         return "raise encoder.freeze_layers or set encoder.lora_rank, so that AdamW needs less".to_string();
     };
     // What is not the encoder's.
-    let other = needs.step.saturating_sub(step(config, load, freeze_layers, chunk));
-    let fits = |freeze: usize, chunk: usize| other.saturating_add(step(config, load, freeze, chunk)) <= left;
+    let other = needs.step.saturating_sub(step(shapes, load, freeze_layers, chunk));
+    let fits = |freeze: usize, chunk: usize| other.saturating_add(step(shapes, load, freeze, chunk)) <= left;
     let mut ways = Vec::new();
     // A step takes less of fewer mentions, in proportion where they have no entities in common.
     let batch = mentions as u128 * left as u128 / needs.step.max(1) as u128;
@@ -69,7 +69,7 @@ fn what_may_fit(
     if let Some(chunk) = smaller.find(|&chunk| fits(freeze_layers, chunk)) {
         ways.push(format!("encoder.chunk = {chunk} may"));
     }
-    let layers = config.text_config.num_hidden_layers.max(config.vision_config.num_hidden_layers);
+    let layers = shapes.text.layers.max(shapes.vision.layers);
     if let Some(freeze) = (freeze_layers + 1..=layers).find(|&freeze| fits(freeze, chunk)) {
         ways.push(format!("encoder.freeze_layers = {freeze} may"));
     }
@@ -91,9 +91,9 @@ impl EncoderRun<'_> {
             tokens: ids.iter().map(|ids| ids.len() as u64).sum(),
             images: if reads.image { images.len() as u64 } else { 0 },
         };
-        let (config, settings) = (&self.files.config, &self.settings);
-        let step = step(config, load, settings.freeze_layers, settings.chunk);
-        let weights = weights_of(config, &self.tuning);
+        let (shapes, settings) = (&self.files.shapes(), &self.settings);
+        let step = step(shapes, load, settings.freeze_layers, settings.chunk);
+        let weights = weights_of(&self.files.parameters(), &self.tuning);
         let needs = Needs { model: model.model.saturating_add(weights), step: model.step.saturating_add(step) };
         let (free, place) = match gpu {
             Some(gpu) => (Some(gpu.available()? as u64), "device"),
@@ -110,7 +110,7 @@ impl EncoderRun<'_> {
             load.tokens,
             load.images,
             Bytes(free),
-            what_may_fit(config, settings, (needs, free), (load, batch.len()))
+            what_may_fit(shapes, settings, (needs, free), (load, batch.len()))
         )))
     }
 }
@@ -118,17 +118,17 @@ impl EncoderRun<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::encoder::clip::ClipConfig;
 
     #[test]
     fn what_may_fit_is_said_by_its_settings() {
-        let (config, settings) =
-            (ClipConfig { projection_dim: 512, ..ClipConfig::default() }, EncoderSettings::default());
+        let (shapes, settings) = (ClipConfig::default().shapes(), EncoderSettings::default());
         let load = Load { texts: 700, tokens: 14_000, images: 700 };
-        let whole = step(&config, load, 0, 0);
+        let whole = step(&shapes, load, 0, 0);
         // Of each patch in each of twelve blocks: eight rows of 768 and one of 3072 values.
         assert!(whole > 700 * 50 * 12 * 4 * (8 * 768 + 3072));
         let needs = Needs { model: 1_000_000_000, step: whole };
-        let said = |free: u64| what_may_fit(&config, &settings, (needs, free), (load, 64));
+        let said = |free: u64| what_may_fit(&shapes, &settings, (needs, free), (load, 64));
         let half = said(needs.model + whole / 2);
         for says in ["train.batch_size = 32 may", "encoder.chunk = 256 may", "encoder.freeze_layers = 6 may"] {
             assert!(half.contains(says), "{half}");
@@ -137,9 +137,9 @@ mod tests {
         assert!(hundredth.contains("encoder.chunk = 1 may") && !hundredth.contains("batch_size"), "{hundredth}");
         assert!(said(needs.model / 2).contains("encoder.lora_rank"));
         // With every block frozen nothing is kept of them, and chunks never need more than all at once.
-        assert_eq!(step(&config, load, 12, 0), 0);
-        assert!(step(&config, load, 0, 1000) <= whole);
+        assert_eq!(step(&shapes, load, 12, 0), 0);
+        assert!(step(&shapes, load, 0, 1000) <= whole);
         let endless = Load { texts: u64::MAX, tokens: u64::MAX, images: u64::MAX };
-        assert_eq!(step(&config, endless, 0, 0), u64::MAX);
+        assert_eq!(step(&shapes, endless, 0, 0), u64::MAX);
     }
 }

@@ -24,18 +24,17 @@ pub(super) use validation::{Candidate, directory};
 use super::config::{RunConfig, TrainSettings};
 use crate::data::{Counts, Dataset, EncodeSettings, Inputs, Manifest, Mention, MissingImage, Sample, Tolerance};
 use crate::device::cpu::available_memory;
-use crate::encoder::clip::{ClipFiles, Tuned, Tuning, weights};
-use crate::encoder::{EncoderPaths, Encoders, Precision, image_header};
+use crate::encoder::trained::{Tuned, Tuning};
+use crate::encoder::{EncoderPaths, Encoders, Precision, TrainableEncoder, image_header};
 use crate::error::{Error, Result};
 use crate::model::{Modalities, ModelConfig, Widths};
 use crate::span;
-use crate::tensor::Shards;
 
 /// What a run knows of the encoder that it trains along, but for its weights.
 pub struct EncoderRun<'a> {
     dataset: &'a Dataset,
     inputs: Inputs,
-    files: ClipFiles,
+    files: TrainableEncoder,
     model: ModelConfig,
     settings: EncoderSettings,
     tuning: Tuning,
@@ -61,23 +60,29 @@ struct Images {
 }
 
 impl<'a> EncoderRun<'a> {
-    /// Of the CLIP in a Hugging Face directory, on the texts and images of a dataset.
+    /// Of the encoder in a Hugging Face directory, on the texts and images of a dataset.
     pub fn open(folder: &Path, config: &RunConfig, dataset: &'a Dataset, tolerance: Tolerance) -> Result<Self> {
         let RunConfig { model, encode, train, encoder: settings } = config.clone();
         settings.check()?;
         encode.check()?;
-        let files = clip_files(folder)?;
-        let layers = [files.config.text_config.num_hidden_layers, files.config.vision_config.num_hidden_layers];
+        if Manifest::exists(folder) {
+            let reason = "is a feature store, which frozen encoders made: --features trains on it, --train-encoder takes the \
+                          Hugging Face directory of a CLIP or a BERT";
+            return Err(Error::file(folder, reason));
+        }
+        let files = TrainableEncoder::read(folder)?;
+        let shapes = files.shapes();
+        let layers = [shapes.text.layers, shapes.vision.layers];
         if layers.iter().all(|&layers| settings.freeze_layers > layers) {
             let (freeze, [text, vision]) = (settings.freeze_layers, layers);
+            let both = if files.processor().is_some() { format!("{text} and {vision}") } else { text.to_string() };
             return Err(Error::invalid(format!(
-                "encoder: freeze_layers = {freeze}: the towers in {} have {text} and {vision} layers; --freeze-layers 0 to {} \
-                 leaves some to train",
+                "encoder: freeze_layers = {freeze}: there are {both} layers in {}; --freeze-layers 0 to {} leaves some to train",
                 folder.display(),
                 text.max(vision)
             )));
         }
-        let widest = files.config.text_config.hidden_size.max(files.config.vision_config.hidden_size);
+        let widest = shapes.text.width.max(shapes.vision.width);
         if settings.lora_rank > widest {
             let rank = settings.lora_rank;
             return Err(Error::invalid(format!(
@@ -88,6 +93,13 @@ impl<'a> EncoderRun<'a> {
         }
         // What a model reads does not depend on widths.
         let reads = model.with_widths(Widths::default()).reads();
+        if reads.image && files.processor().is_none() {
+            return Err(Error::file(
+                folder,
+                "holds a BERT, which encodes texts, and the model reads images: give --modalities text, a model that reads texts \
+                 alone (bert, blink), or the directory of a CLIP",
+            ));
+        }
         let tuning = Tuning {
             towers: [reads.text, reads.image],
             freeze_layers: settings.freeze_layers,
@@ -95,17 +107,21 @@ impl<'a> EncoderRun<'a> {
             lora_alpha: settings.lora_alpha,
             seed: train.seed,
         };
-        memory::expect_room(&files.config, &tuning)?;
+        let parameters = files.parameters();
+        memory::expect_room(&parameters, &tuning)?;
         let encode = EncodeSettings { precision: encode.precision.or(Some(Precision::F32)), ..encode };
-        let paths = paths(folder, model.modalities);
+        let paths = paths(folder, encoded(&files, model.modalities));
         let manifest = encode.manifest(&Encoders::open(&paths, encode.precision.unwrap_or_default())?);
         let model = model.for_features(&manifest)?;
-        let start = Tuned::new(&files.config, weights::read(&Shards::open(folder)?, &files.config)?, &tuning)?;
-        let stand_in = match &encode.missing_image {
-            MissingImage::White => files.processor.process(RgbImage::from_pixel(224, 224, Rgb([255; 3])))?,
-            MissingImage::File(path) => files.processor.prepare(path, encode.exif_orientation)?,
+        let start = Tuned::new(&parameters, files.weights(folder)?, &tuning)?;
+        let stand_in = match (files.processor(), &encode.missing_image) {
+            (None, _) => Vec::new(),
+            (Some(processor), MissingImage::White) => {
+                processor.process(RgbImage::from_pixel(224, 224, Rgb([255; 3])))?
+            }
+            (Some(processor), MissingImage::File(path)) => processor.prepare(path, encode.exif_orientation)?,
             // Of which nothing is read.
-            MissingImage::Zeros => vec![0.0; 3 * files.processor.size().pow(2)],
+            (Some(processor), MissingImage::Zeros) => vec![0.0; 3 * processor.size().pow(2)],
         };
         // A quarter of what is free is left to images.
         let most = available_memory().map_or(usize::MAX, |free| free / 4) / (size_of::<f32>() * stand_in.len()).max(1);
@@ -130,6 +146,11 @@ impl<'a> EncoderRun<'a> {
     /// The model that is trained on its features.
     pub fn model(&self) -> &ModelConfig {
         &self.model
+    }
+
+    /// What the encoder encodes for it.
+    pub fn modalities(&self) -> Modalities {
+        encoded(&self.files, self.model.modalities)
     }
 
     /// How the encoder is trained.
@@ -200,7 +221,8 @@ impl<'a> EncoderRun<'a> {
                 return Ok(stand_in);
             }
         }
-        let prepared = self.files.processor.prepare(&self.inputs.root().join(name), self.encode.exif_orientation);
+        let Some(processor) = self.files.processor() else { return Ok(stand_in) };
+        let prepared = processor.prepare(&self.inputs.root().join(name), self.encode.exif_orientation);
         let mut images = images();
         match prepared {
             Ok(pixels) => {
@@ -220,7 +242,12 @@ impl<'a> EncoderRun<'a> {
     }
 }
 
-/// The directories of the encoders of the modalities that are read.
+/// Those of the modalities that a model may read which there is an encoder for.
+fn encoded(files: &TrainableEncoder, modalities: Modalities) -> Modalities {
+    if files.processor().is_some() { modalities } else { Modalities::Text }
+}
+
+/// The directories of the encoders of modalities.
 fn paths(folder: &Path, modalities: Modalities) -> EncoderPaths {
     let both = EncoderPaths::from(folder);
     match modalities {
@@ -228,26 +255,4 @@ fn paths(folder: &Path, modalities: Modalities) -> EncoderPaths {
         Modalities::Text => EncoderPaths { image: None, ..both },
         Modalities::Image => EncoderPaths { text: None, ..both },
     }
-}
-
-/// The files of a CLIP; says what there is if not one.
-fn clip_files(folder: &Path) -> Result<ClipFiles> {
-    let refuse = |what: &str| {
-        let reason = format!("{what}: --train-encoder takes the Hugging Face directory of a CLIP");
-        Err(Error::file(folder, reason))
-    };
-    if Manifest::exists(folder) {
-        return refuse("is a feature store, which frozen encoders made (--features trains on it)");
-    }
-    match (folder.join("config.json").exists(), folder.join("open_clip_config.json").exists()) {
-        (true, _) => {}
-        (false, true) => return refuse("is a directory of OpenCLIP's, whose layers have other names"),
-        (false, false) => return refuse("has no config.json"),
-    }
-    ClipFiles::read(folder).map_err(|error| match crate::encoder::clip::ClipConfig::read(folder) {
-        Ok(_) => error,
-        Err(error) => error.advising(
-            "--train-encoder trains encoders of the CLIP kind; features of others are of a store (fissfuse encode, --features)",
-        ),
-    })
 }

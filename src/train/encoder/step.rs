@@ -4,7 +4,7 @@ use super::super::checkpoint::EncoderState;
 use super::super::steps::Queued;
 use super::{EncoderRun, Prepared};
 use crate::autograd::Tape;
-use crate::encoder::clip::Tuned;
+use crate::encoder::trained::Tuned;
 use crate::error::{Error, Result};
 use crate::model::{Model, Noise};
 use crate::ops::{AdamW, Moments, clip_norm};

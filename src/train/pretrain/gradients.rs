@@ -3,10 +3,11 @@
 //! its gradients are added up in the order of the chunks. What is kept for the backward pass is what a chunk needs, and the loss
 //! is that of the whole batch all the same.
 
-use crate::autograd::{Gradients, Parameters, Profile, Tape, Var};
+use crate::autograd::{Gradients, Parameters, Profile, Tape, Var, Variables};
 use crate::device::Gpu;
 use crate::encoder::clip::weights::LOG_SCALE;
 use crate::encoder::clip::{ClipConfig, Towers};
+use crate::encoder::trained::Layers;
 use crate::error::{Error, Result};
 use crate::ops::Contrastive;
 use crate::tensor::Tensor;
@@ -46,6 +47,10 @@ impl Batch<'_> {
         }
     }
 
+    fn towers<'t>(&'t self, tape: &'t Tape, vars: &'t Variables) -> Towers<'t> {
+        Towers { config: self.config, layers: Layers { tape, vars, gpu: self.gpu } }
+    }
+
     /// Of the mean of both losses.
     fn seed(&self) -> Result<Tensor> {
         Tensor::filled([2], 0.5, self.gpu)
@@ -54,7 +59,7 @@ impl Batch<'_> {
     fn whole(&self) -> Result<Found> {
         let tape = self.tape(Tape::recording());
         let vars = self.parameters.bind(&tape);
-        let towers = Towers { config: self.config, tape: &tape, vars: &vars, gpu: self.gpu };
+        let towers = self.towers(&tape, &vars);
         let losses = towers.losses(self.texts, self.images)?;
         let grads = tape.backward(&losses, self.seed()?)?;
         Ok((losses.into_tensor(), self.parameters.gradients(vars, grads)?))
@@ -65,7 +70,7 @@ impl Batch<'_> {
         let vectors = {
             let tape = self.tape(Tape::inference());
             let vars = self.parameters.bind(&tape);
-            let towers = Towers { config: self.config, tape: &tape, vars: &vars, gpu: self.gpu };
+            let towers = self.towers(&tape, &vars);
             let all = |which: usize| -> Result<Tensor> {
                 let parts = chunks(items[which], size).map(|chunk| self.say(&towers, which, chunk));
                 let parts = parts.collect::<Result<Vec<Var>>>()?;
@@ -84,7 +89,7 @@ impl Batch<'_> {
             for chunk in chunks(items[which], size) {
                 let tape = self.tape(Tape::recording());
                 let vars = self.parameters.bind(&tape);
-                let towers = Towers { config: self.config, tape: &tape, vars: &vars, gpu: self.gpu };
+                let towers = self.towers(&tape, &vars);
                 let said = self.say(&towers, which, chunk.clone())?;
                 let mut grads = tape.backward(&said, grad.rows(chunk)?)?;
                 for (sum, grad) in sums.iter_mut().zip(self.parameters.gradients_among(&vars, &mut grads)?) {

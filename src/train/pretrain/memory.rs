@@ -39,7 +39,7 @@ fn expect_room(
 ) -> Result<()> {
     let (batch, chunk) = (settings.batch_size.min(pairs), settings.chunk);
     let weights = weights::count(config).saturating_mul(PARAMETER);
-    let step = |pairs: usize, chunk: usize| activations(config, load(pairs, tokens), 0, chunk);
+    let step = |pairs: usize, chunk: usize| activations(&config.shapes(), load(pairs, tokens), 0, chunk);
     let needed = weights.saturating_add(step(batch, chunk));
     if needed <= free {
         return Ok(());
@@ -79,7 +79,7 @@ mod tests {
         let config = ClipConfig { projection_dim: 512, ..ClipConfig::default() };
         let settings = PretrainSettings { batch_size: 1024, ..PretrainSettings::default() };
         let weights = 16 * weights::count(&config);
-        let step = activations(&config, load(1024, 16.0), 0, 0);
+        let step = activations(&config.shapes(), load(1024, 16.0), 0, 0);
         let said = |settings: &PretrainSettings, free: u64| {
             expect_room(&config, settings, (5000, 16.0), (free, "host")).map_err(|e| e.to_string())
         };

@@ -8,6 +8,7 @@ use crate::autograd::{Parameters, Tape};
 use crate::device::Gpu;
 use crate::device::cpu::{simd, vector};
 use crate::encoder::clip::{ClipConfig, Towers};
+use crate::encoder::trained::Layers;
 use crate::error::Result;
 
 /// Shares of queries whose right answer is among the first.
@@ -46,7 +47,7 @@ impl Retrieval {
     ) -> Result<Retrieval> {
         let tape = Tape::inference();
         let vars = parameters.bind(&tape);
-        let towers = Towers { config, tape: &tape, vars: &vars, gpu };
+        let towers = Towers { config, layers: Layers { tape: &tape, vars: &vars, gpu } };
         let (mut texts, mut owners, mut images) = (Vec::new(), Vec::new(), Vec::new());
         let all = pairs.texts().iter().enumerate();
         let all: Vec<(usize, &[u32])> =

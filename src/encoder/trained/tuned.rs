@@ -1,18 +1,16 @@
-//! A CLIP that there is, trained on: which of its weights are, and LoRA (Hu et al., 2022), which trains a small product in
+//! An encoder that there is, trained on: which of its weights are, and LoRA (Hu et al., 2022), which trains a small product in
 //! the place of a weight's change.
 
-use super::config::ClipConfig;
-use super::parameters::{Depth, Parameter, Tower};
-use super::random::uniform;
-use super::weights::{LOG_SCALE, decays, ordered};
+use super::parameter::{Depth, Parameter, Role, Tower};
+use super::weights::decays;
 use crate::autograd::{Parameters, Tape, Var, Variables};
 use crate::device::Gpu;
 use crate::error::{Error, Result};
 use crate::ops::{Linear, Sum};
-use crate::random::{Purpose, generator};
+use crate::random::{Purpose, generator, uniform};
 use crate::tensor::Tensor;
 
-/// What of a CLIP is trained.
+/// What of an encoder is trained.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Tuning {
     /// Whether its texts are read, and its images: a tower that is not read stays as it is.
@@ -27,7 +25,7 @@ pub struct Tuning {
     pub seed: u64,
 }
 
-/// A CLIP's weights: those that are trained, and those that stay.
+/// An encoder's weights: those that are trained, and those that stay.
 #[derive(Clone, Debug)]
 pub struct Tuned {
     frozen: Parameters,
@@ -53,32 +51,32 @@ impl Tuning {
             Depth::Block(block) => block >= self.freeze_layers,
             Depth::Output => true,
         };
-        above && self.towers[(parameter.tower == Tower::Vision) as usize]
+        // No loss but the contrastive one reads the scale.
+        let read = self.towers[(parameter.tower == Tower::Vision) as usize] && parameter.role != Role::LogScale;
+        above && read
     }
 
     /// Whether LoRA changes a parameter: queries and values of blocks that are not frozen.
     fn adapts(&self, parameter: &Parameter) -> bool {
-        let layer = [".q_proj.weight", ".v_proj.weight"].iter().any(|end| parameter.name.ends_with(end));
-        self.lora_rank > 0 && layer && self.trains(parameter)
+        self.lora_rank > 0 && matches!(parameter.role, Role::Query | Role::Value) && self.trains(parameter)
     }
 
     /// How many scalars are trained, without making them.
-    pub fn count(&self, config: &ClipConfig) -> u64 {
-        let scalars = |parameter: &Parameter| parameter.shape.iter().map(|&n| n as u64).product::<u64>();
+    pub fn count(&self, all: &[Parameter]) -> u64 {
         let factors = |parameter: &Parameter| parameter.shape.iter().map(|&n| (n * self.lora_rank) as u64).sum::<u64>();
-        let all = ordered(config);
         match self.lora_rank {
-            0 => all.iter().filter(|parameter| self.trains(parameter)).map(scalars).sum(),
+            0 => all.iter().filter(|parameter| self.trains(parameter)).map(Parameter::count).sum(),
             _ => all.iter().filter(|parameter| self.adapts(parameter)).map(factors).sum(),
         }
     }
 }
 
 impl Tuned {
-    /// Of weights that were read, on the host. Fails if nothing of them would be trained.
-    pub fn new(config: &ClipConfig, weights: Parameters, tuning: &Tuning) -> Result<Tuned> {
+    /// Of weights that were read, on the host, of which these are all, those that decay first. Fails if nothing of them would
+    /// be trained.
+    pub fn new(all: &[Parameter], weights: Parameters, tuning: &Tuning) -> Result<Tuned> {
         let (mut frozen, mut trained, mut lora) = (Vec::new(), Vec::new(), Vec::new());
-        let (all, mut decaying) = (ordered(config), 0);
+        let mut decaying = 0;
         for (index, parameter) in all.iter().enumerate() {
             let weight = (parameter.name.clone(), weights.get(&parameter.name)?.clone());
             if tuning.lora_rank == 0 && tuning.trains(parameter) {
@@ -99,8 +97,6 @@ impl Tuned {
             }
             frozen.push(weight);
         }
-        // No loss but the contrastive one reads it.
-        frozen.push((LOG_SCALE.to_string(), weights.get(LOG_SCALE)?.clone()));
         if trained.is_empty() {
             return Err(Error::invalid(format!(
                 "encoder: freeze_layers = {} leaves nothing of the encoder to train{}",
@@ -170,8 +166,8 @@ impl Tuned {
 
 #[cfg(test)]
 mod tests {
-    use super::super::weights::initial;
     use super::*;
+    use crate::encoder::clip::{ClipConfig, weights};
 
     #[test]
     fn what_lora_learned_is_in_the_weights_that_come_out() {
@@ -181,11 +177,11 @@ mod tests {
         (text.hidden_size, text.intermediate_size, text.num_hidden_layers, text.num_attention_heads) = (4, 8, 2, 2);
         (vision.hidden_size, vision.intermediate_size) = (6, 8);
         (vision.num_hidden_layers, vision.num_attention_heads) = (2, 2);
-        let weights = initial(&config, 3).unwrap();
+        let initial = weights::initial(&config, 3).unwrap();
         let tuning = Tuning { towers: [true, false], freeze_layers: 1, lora_rank: 3, lora_alpha: 6.0, seed: 1 };
-        let mut tuned = Tuned::new(&config, weights.clone(), &tuning).unwrap();
+        let mut tuned = Tuned::new(&weights::all(&config), initial.clone(), &tuning).unwrap();
         let start = tuned.merged().unwrap();
-        assert!(weights.iter().all(|(name, weight)| start.get(name).unwrap().data() == weight.data()));
+        assert!(initial.iter().all(|(name, weight)| start.get(name).unwrap().data() == weight.data()));
         // Queries and values of the second block alone, two factors each.
         assert_eq!(tuned.trained().tensors().len(), 4);
         let layer = "text_model.encoder.layers.1.self_attn.q_proj";
@@ -196,7 +192,7 @@ mod tests {
             ["lora_b", "lora_a"].map(|f| tuned.trained().get(&format!("{layer}.{f}")).unwrap().data().to_vec());
         let merged = tuned.merged().unwrap();
         let name = format!("{layer}.weight");
-        let (was, is) = (weights.get(&name).unwrap().data(), merged.get(&name).unwrap().data());
+        let (was, is) = (initial.get(&name).unwrap().data(), merged.get(&name).unwrap().data());
         for (at, (was, is)) in was.iter().zip(is).enumerate() {
             let (row, column) = (at / 4, at % 4);
             let change: f32 = (0..3).map(|r| b[3 * row + r] * a[3 * column + r]).sum();
@@ -204,6 +200,6 @@ mod tests {
             assert!((is - was - 2.0 * change).abs() < 1e-5, "{at}: {was} became {is}, its change is 2 x {change}");
         }
         let key = "text_model.encoder.layers.1.self_attn.k_proj.weight";
-        assert_eq!(merged.get(key).unwrap().data(), weights.get(key).unwrap().data());
+        assert_eq!(merged.get(key).unwrap().data(), initial.get(key).unwrap().data());
     }
 }

@@ -1,0 +1,113 @@
+//! Encoders that can be trained along with a model, of one kind or another.
+
+use std::path::Path;
+
+use super::ImageProcessor;
+use super::bert::{self, BertFiles, BertTower};
+use super::clip::{self, ClipConfig, ClipFiles, Towers};
+use super::trained::{Layers, Parameter, Shapes, States};
+use crate::autograd::Parameters;
+use crate::error::{Error, Result};
+use crate::fields::Fields;
+use crate::tensor::{Precision, Shards};
+
+/// The directory of an encoder but for its weights.
+pub enum TrainableEncoder {
+    /// Of texts and images.
+    Clip(Box<ClipFiles>),
+    /// Of texts: a BERT or a DistilBERT.
+    Bert(BertFiles),
+}
+
+impl TrainableEncoder {
+    /// Of a Hugging Face directory. Fails if what it holds cannot be trained, and says what there is.
+    pub fn read(folder: &Path) -> Result<TrainableEncoder> {
+        let refuse = |what: &str| {
+            let reason = format!("{what}: --train-encoder takes the Hugging Face directory of a CLIP or a BERT");
+            Err(Error::file(folder, reason))
+        };
+        let config = folder.join("config.json");
+        match (config.exists(), clip::is_open_clip(folder)) {
+            (true, _) => {}
+            (false, true) => return refuse("is a directory of OpenCLIP's, whose layers have other names"),
+            (false, false) => return refuse("has no config.json"),
+        }
+        let bert = matches!(Fields::read(&config)?.text("model_type")?, Some("bert" | "distilbert"));
+        let read = match bert {
+            true => BertFiles::read(folder).map(TrainableEncoder::Bert),
+            false => ClipFiles::read(folder).map(|files| TrainableEncoder::Clip(Box::new(files))),
+        };
+        let known = bert || ClipConfig::read(folder).is_ok();
+        read.map_err(|error| match known {
+            true => error,
+            false => error.advising(
+                "--train-encoder trains a CLIP or a BERT; features of others are of a store (fissfuse encode, --features)",
+            ),
+        })
+    }
+
+    /// How images are prepared, if they are encoded.
+    pub fn processor(&self) -> Option<&ImageProcessor> {
+        match self {
+            TrainableEncoder::Clip(files) => Some(&files.processor),
+            TrainableEncoder::Bert(_) => None,
+        }
+    }
+
+    /// All parameters, those that decay first.
+    pub fn parameters(&self) -> Vec<Parameter> {
+        match self {
+            TrainableEncoder::Clip(files) => clip::weights::all(&files.config),
+            TrainableEncoder::Bert(files) => bert::weights::all(&files.config),
+        }
+    }
+
+    /// Reads the weights of the directory.
+    pub fn weights(&self, folder: &Path) -> Result<Parameters> {
+        let shards = Shards::open(folder)?;
+        match self {
+            TrainableEncoder::Clip(files) => clip::weights::read(&shards, &files.config),
+            TrainableEncoder::Bert(files) => bert::weights::read(&shards, &files.config),
+        }
+    }
+
+    /// Sizes of its blocks.
+    pub fn shapes(&self) -> Shapes {
+        match self {
+            TrainableEncoder::Clip(files) => files.config.shapes(),
+            TrainableEncoder::Bert(files) => files.config.shapes(),
+        }
+    }
+
+    /// Numbers of texts' tokens, at most so many and no more than it takes. Fails if it does not know one of them.
+    pub fn tokens_at_most(&self, texts: &[&str], most: usize) -> Result<Vec<Vec<u32>>> {
+        match self {
+            TrainableEncoder::Clip(files) => files.tokens_at_most(texts, most),
+            TrainableEncoder::Bert(files) => files.tokens_at_most(texts, most),
+        }
+    }
+
+    /// What it says on a tape of texts given by the numbers of their tokens.
+    pub fn text_states(&self, layers: Layers, ids: &[&[u32]]) -> Result<States> {
+        match self {
+            TrainableEncoder::Clip(files) => Towers { config: &files.config, layers }.text_states(ids),
+            TrainableEncoder::Bert(files) => BertTower { config: &files.config, layers }.text_states(ids),
+        }
+    }
+
+    /// What it says on a tape of images as [`Self::processor`] prepares them.
+    pub fn image_states(&self, layers: Layers, images: &[&[f32]]) -> Result<States> {
+        match self {
+            TrainableEncoder::Clip(files) => Towers { config: &files.config, layers }.image_states(images),
+            TrainableEncoder::Bert(_) => Err(Error::shape("images", "a BERT encodes texts alone")),
+        }
+    }
+
+    /// Writes the directory with these weights, whole or not at all. They lie on the host.
+    pub fn write(&self, parameters: &Parameters, precision: Precision, folder: &Path) -> Result<()> {
+        match self {
+            TrainableEncoder::Clip(files) => files.write(parameters, precision, folder),
+            TrainableEncoder::Bert(files) => files.write(parameters, precision, folder),
+        }
+    }
+}

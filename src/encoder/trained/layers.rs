@@ -1,0 +1,141 @@
+//! Layers on a tape, of weights by their names.
+
+use crate::autograd::{Tape, Var, Variables};
+use crate::device::Gpu;
+use crate::encoder::transformer::{Layout, Sizes};
+use crate::error::{Error, Result};
+use crate::ops::{Activation, Attention, Gather, LayerNorm, Linear, Pairing, Sum};
+use crate::tensor::{Ragged, Textbook};
+
+/// Weights, and what they are applied on.
+#[derive(Clone, Copy)]
+pub struct Layers<'a> {
+    /// What operations are noted on.
+    pub tape: &'a Tape,
+    /// The weights by the names that files give them.
+    pub vars: &'a Variables,
+    /// Where they lie; `None` for the host.
+    pub gpu: Option<&'a Gpu>,
+}
+
+/// What a tower says of texts or images: the features that [`Encoded`](crate::encoder::Encoded) holds of each.
+pub struct States {
+    /// States of tokens or patches, sequence after sequence (rows, width).
+    pub tokens: Var,
+    /// Which of them are whose.
+    pub sequences: Ragged,
+    /// Global vectors (sequences, width).
+    pub global: Var,
+}
+
+impl States {
+    /// The states of texts or images by their places, one after the other; how many each has; their global vectors.
+    pub fn select(&self, tape: &Tape, places: &[u32]) -> Result<(Var, Vec<usize>, Var)> {
+        let ranges = || places.iter().map(|&place| self.sequences.range(place as usize));
+        let rows = ranges().flat_map(|range| range.start as u32..range.end as u32).collect();
+        let lengths = ranges().map(|range| range.len()).collect();
+        Ok((select(tape, &self.tokens, rows)?, lengths, select(tape, &self.global, places.to_vec())?))
+    }
+}
+
+/// Rows by their numbers.
+fn select(tape: &Tape, x: &Var, numbers: Vec<u32>) -> Result<Var> {
+    let (count, rows) = (numbers.len(), x.tensor().shape()[0]);
+    let pairs = Pairing::new(numbers, rows, (0..count as u32).collect(), count)?;
+    tape.apply(Gather { pairs }, &[x])
+}
+
+impl Layers<'_> {
+    /// Rows by their numbers.
+    pub fn select(&self, x: &Var, numbers: Vec<u32>) -> Result<Var> {
+        select(self.tape, x, numbers)
+    }
+
+    /// Rows of a parameter by their numbers.
+    pub fn rows(&self, name: &str, numbers: Vec<u32>) -> Result<Var> {
+        self.select(self.vars.get(name)?, numbers)
+    }
+
+    /// `name.weight` and `name.bias` of a normalization.
+    pub fn norm(&self, name: &str, eps: f32, x: &Var) -> Result<Var> {
+        let [weight, bias] = self.vars.group(name, ["weight", "bias"])?;
+        self.tape.apply(LayerNorm { eps, textbook_rows: x.tensor().shape()[0] }, &[x, weight, bias])
+    }
+
+    /// `name.weight` and `name.bias` of a layer.
+    pub fn linear(&self, name: &str, x: &Var, activation: Option<Activation>) -> Result<Var> {
+        let [weight, bias] = self.vars.group(name, ["weight", "bias"])?;
+        self.tape.apply(Linear { activation, bias: true, textbook_rows: x.tensor().shape()[0] }, &[weight, bias, x])
+    }
+
+    /// A layer without a bias, by its weight's name.
+    pub fn product(&self, weight: &str, x: &Var) -> Result<Var> {
+        let linear = Linear { activation: None, bias: false, textbook_rows: x.tensor().shape()[0] };
+        self.tape.apply(linear, &[self.vars.get(weight)?, x])
+    }
+
+    /// The sum of tensors of one shape.
+    pub fn sum(&self, terms: &[&Var]) -> Result<Var> {
+        self.tape.apply(Sum { coefficients: vec![1.0; terms.len()] }, terms)
+    }
+
+    /// Texts by the numbers of their tokens: all tokens, their places, and which are whose. Fails if one has more than `most`.
+    pub fn tokens(&self, ids: &[&[u32]], most: usize) -> Result<(Vec<u32>, Vec<u32>, Ragged)> {
+        let longest = ids.iter().map(|ids| ids.len()).max().unwrap_or(0);
+        if longest > most {
+            return Err(Error::invalid(format!("a text has {longest} tokens, of which the encoder takes {most}")));
+        }
+        let textbook = Textbook { sequences: ids.len(), length: longest };
+        let sequences = Ragged::new(ids.iter().map(|ids| ids.len()), textbook)?;
+        let places = sequences.ranges().flat_map(|rows| 0..rows.len() as u32).collect();
+        Ok((ids.concat(), places, sequences))
+    }
+
+    /// Blocks under their numbers after `prefix`.
+    pub fn blocks(
+        &self,
+        (prefix, layout): (&str, &Layout),
+        count: usize,
+        sizes: &Sizes,
+        x: Var,
+        sequences: &Ragged,
+    ) -> Result<Var> {
+        (0..count).try_fold(x, |x, i| self.block((&format!("{prefix}.{i}"), layout), sizes, x, sequences))
+    }
+
+    /// Attention and an MLP with residuals around both, normalized as the layout says.
+    fn block(&self, (block, layout): (&str, &Layout), sizes: &Sizes, x: Var, sequences: &Ragged) -> Result<Var> {
+        let name = |layer: &str| format!("{block}.{layer}");
+        let norm = |layer: &str, x: &Var| self.norm(&name(layer), sizes.eps, x);
+        let attend =
+            |x: &Var| self.linear(&name(layout.out), &self.attention(&name, layout, sizes, x, sequences)?, None);
+        let widen = |x: &Var| {
+            let wide = self.linear(&name(layout.up), x, Some(sizes.activation))?;
+            self.linear(&name(layout.down), &wide, None)
+        };
+        if layout.norm_first {
+            let x = self.sum(&[&x, &attend(&norm(layout.norm1, &x)?)?])?;
+            self.sum(&[&x, &widen(&norm(layout.norm2, &x)?)?])
+        } else {
+            let x = norm(layout.norm1, &self.sum(&[&x, &attend(&x)?])?)?;
+            norm(layout.norm2, &self.sum(&[&x, &widen(&x)?])?)
+        }
+    }
+
+    fn attention(
+        &self,
+        name: &dyn Fn(&str) -> String,
+        layout: &Layout,
+        sizes: &Sizes,
+        x: &Var,
+        sequences: &Ragged,
+    ) -> Result<Var> {
+        let heads = sizes.heads;
+        let [q, k, v] = layout.qkv.map(|layer| self.linear(&name(layer), x, None));
+        let pairs = Pairing::identity(sequences.len());
+        let scale = 1.0 / (heads.width as f32).sqrt();
+        let attention = Attention::new(heads.count, scale, sequences.clone(), sequences.clone(), pairs)?;
+        let attention = if heads.causal { attention.causal()? } else { attention };
+        self.tape.apply(attention, &[&q?, &k?, &v?])
+    }
+}

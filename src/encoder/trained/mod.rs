@@ -1,0 +1,39 @@
+//! What encoders that are trained have in common: parameters by the names that files give them, layers on a tape, which of the
+//! weights are trained, and the directory that they become.
+
+mod files;
+mod layers;
+mod parameter;
+mod tuned;
+pub mod weights;
+
+pub(super) use files::Beside;
+pub use layers::{Layers, States};
+pub(super) use parameter::List;
+pub use parameter::{Depth, Parameter, Role, Tower};
+pub use tuned::{Tuned, Tuning};
+
+/// The largest width, number of layers and the like that are trained: with these, no count of parameters overflows.
+pub(super) const LARGEST: usize = 1 << 16;
+
+/// Sizes of a tower's blocks; without layers for what an encoder does not have.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Blocks {
+    /// How many there are.
+    pub layers: usize,
+    /// Width of their states.
+    pub width: usize,
+    /// Width of their MLPs' hidden layers.
+    pub inner: usize,
+}
+
+/// Sizes of what a step on an encoder computes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Shapes {
+    /// Of texts.
+    pub text: Blocks,
+    /// Of images.
+    pub vision: Blocks,
+    /// Patches of an image, the class token among them.
+    pub patches: usize,
+}
