@@ -2,7 +2,7 @@
 
 use rand::Rng;
 
-use crate::autograd::{Parameters, Profile, Timed};
+use crate::autograd::{Cost, Parameters, Profile, Timed};
 use crate::device::{Clock, Gpu};
 use crate::encoder::clip::{ClipConfig, weights};
 use crate::error::Result;
@@ -50,13 +50,15 @@ impl ContrastiveStep {
         self.on(None)
     }
 
-    /// A step, and the FLOPs of its operations forward and backward: of those that ran.
-    pub fn flops(&mut self) -> Result<[u64; 2]> {
+    /// A step, and what those of its operations cost that ran; without the optimizer.
+    pub fn cost(&mut self) -> Result<Cost> {
         let profile = Profile::new(Clock::Host);
         self.on(Some(&profile))?;
-        let ran = profile.timed()?;
-        let backward = |timed: &Timed| timed.backward.map_or(0, |_| timed.sample.cost.backward);
-        Ok([ran.iter().map(|timed| timed.sample.cost.forward).sum(), ran.iter().map(backward).sum()])
+        let cost = |timed: &Timed| match timed.backward {
+            Some(_) => timed.sample.cost,
+            None => Cost { backward: 0, backward_bytes: 0, ..timed.sample.cost },
+        };
+        Ok(profile.timed()?.iter().map(cost).sum())
     }
 
     fn on(&mut self, profile: Option<&Profile>) -> Result<f32> {

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use anyhow::ensure;
+use fissfuse::ops::AdamW;
 use fissfuse::profile::contrastive::ContrastiveStep;
 use fissfuse::profile::peak_memory;
 use fissfuse::train::pretrain::PretrainConfig;
@@ -57,10 +58,13 @@ pub fn pretrain(args: PretrainArgs, session: &mut Session) -> anyhow::Result<()>
     for row in rows {
         let (pairs, tokens) = (value(&row, "pairs"), value(&row, "tokens"));
         let mut step = ContrastiveStep::new(&config, pairs, tokens, gpu.clone())?;
-        let [forward, backward] = step.flops()?.map(|flops| flops as f64);
+        let cost = step.cost()?;
+        let [forward, backward] = [cost.forward, cost.backward].map(|flops| flops as f64);
         let measured = session.measure("pre-training step", row, |_| step.run().map(drop))?;
         let measured = measured.with_rate("pairs", pairs as f64).with_rate("flops", forward + backward);
         let measured = measured.with("backward_over_forward", backward / forward);
+        let bytes = cost + AdamW::cost(step.parameters() as usize);
+        let measured = measured.with("least_bytes", (bytes.forward_bytes + bytes.backward_bytes) as f64);
         let measured = measured.with("parameters", step.parameters() as f64);
         // Of this process, so that rows after the largest one have the largest one's.
         let memory = peak_memory().map(|bytes| bytes as f64);
