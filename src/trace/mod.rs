@@ -21,15 +21,30 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 pub use device::{DeviceSpan, on_device};
-pub use host::layer;
 pub use summary::Row;
+
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{EnvFilter, Layer};
 
 use crate::error::Result;
 use crate::files;
+use crate::printable::PrintableWriter;
 use ring::Ring;
 
 /// Target of the spans, by which they are told from what is logged.
 pub const TARGET: &str = "fissfuse::trace";
+
+/// From now on warnings go to standard error, others where the environment's FISSFUSE_LOG asks for them, and spans to the trace
+/// that is taken: for the programs, once.
+pub fn listen() {
+    let filter = EnvFilter::try_from_env("FISSFUSE_LOG").unwrap_or_else(|_| "warn".into());
+    let log = tracing_subscriber::fmt::layer()
+        .with_writer(|| PrintableWriter(std::io::stderr()))
+        .without_time()
+        .log_internal_errors(false);
+    tracing_subscriber::registry().with(log.with_filter(filter)).with(host::layer()).init();
+}
 
 /// Most bytes of a file.
 const MOST_BYTES: usize = 48_000_000;

@@ -35,7 +35,7 @@ use clap::{Args, Parser, Subcommand};
 use fissfuse::files::{self, Named};
 use fissfuse::profile::comparison::{compare, expect_rows_once};
 use fissfuse::profile::measurement::Measurements;
-use fissfuse::terminal;
+use fissfuse::{terminal, trace};
 use indicatif::ProgressBar;
 
 use compare::{Findings, Program, arguments_without, interleave, this, thresholds};
@@ -170,6 +170,7 @@ fn at_least_one() -> RangedU64ValueParser<usize> {
 }
 
 fn main() -> ExitCode {
+    trace::listen();
     let mut code = 0;
     let ended = terminal::run(|| run(Cli::parse(), &mut code));
     if ended == ExitCode::SUCCESS { ExitCode::from(code) } else { ended }

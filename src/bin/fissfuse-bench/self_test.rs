@@ -1,13 +1,19 @@
 //! Whether comparisons can be trusted on this machine.
 
+use std::time::Instant;
+
 use fissfuse::model::ModelConfig;
 use fissfuse::profile::Timing;
+use fissfuse::profile::by_op::Breakdown;
 use fissfuse::profile::comparison::{Thresholds, Verdict};
 use fissfuse::profile::latency::{AtHand, LatencyBench};
 use fissfuse::profile::measurement::Measurement;
 use fissfuse::profile::sampling::Laps;
+use fissfuse::profile::step::TrainingStep;
 use fissfuse::profile::synthetic::Shape;
 use fissfuse::tensor::Element;
+use fissfuse::trace;
+use fissfuse::train::Steps;
 use indicatif::ProgressBar;
 use serde_json::{Map, Value};
 
@@ -16,7 +22,8 @@ use super::compare::{interleave, this};
 use super::session::{Session, percent};
 
 /// Whether comparisons can be trusted on this machine: this program against itself, which must never be SLOW, and against
-/// itself slowed down, which must be. And whether `latency` says what a plain loop around the scorer sees.
+/// itself slowed down, which must be. Whether `latency` says what a plain loop around the scorer sees, and what a step costs
+/// more that is taken apart or traced.
 #[derive(clap::Args)]
 pub struct SelfTestArgs {
     /// Comparisons of this program with itself.
@@ -59,6 +66,7 @@ pub fn self_test(args: SelfTestArgs, session: &mut Session) -> anyhow::Result<u8
     session.push(row("verdicts", 0.0, &same));
     session.push(row("verdicts", args.slowdown, &found));
     session.push(plain_loop()?);
+    observed(args.mentions)?.into_iter().for_each(|row| session.push(row));
     Ok(if wrong || 20 * missed > args.trials { 3 } else { 0 })
 }
 
@@ -84,6 +92,35 @@ fn verdicts(old: &[String], new: &[String], times: usize, what: &str) -> anyhow:
     Ok(counts)
 }
 
+/// How many times as long steps take that are taken apart and that are traced as those in turn with them that nothing
+/// observes: the medians of all turns' ratios.
+fn observed(mentions: usize) -> anyhow::Result<[Measurement; 2]> {
+    let shape = Shape { mentions, ..Shape::WIKIDIVERSE };
+    let mut step = TrainingStep::new(ModelConfig::default(), shape, 0, Steps::new(None, false)?)?;
+    let folder = tempfile::tempdir()?;
+    let path = folder.path().join("trace.json");
+    let (mut apart, mut traced, mut breakdown) = (Vec::new(), Vec::new(), Breakdown::default());
+    let seconds = |work: &mut dyn FnMut() -> fissfuse::Result<()>| -> fissfuse::Result<f64> {
+        let start = Instant::now();
+        work()?;
+        Ok(start.elapsed().as_secs_f64())
+    };
+    for _ in 0..RUNS {
+        let plain = seconds(&mut || step.run().map(drop))?;
+        apart.push(seconds(&mut || breakdown.run(&mut step))? / plain);
+        let plain = seconds(&mut || step.run().map(drop))?;
+        trace::begin(&path, 1)?;
+        trace::next_step();
+        let under_trace = seconds(&mut || step.run().map(drop));
+        trace::end()?;
+        traced.push(under_trace? / plain);
+    }
+    let row = |name: &str, ratios: Vec<f64>| -> anyhow::Result<Measurement> {
+        Ok(Measurement::new(name, Map::new()).with("ratio", Timing::new(ratios)?.p50()))
+    };
+    Ok([row("step taken apart beside a plain one", apart)?, row("traced step beside a plain one", traced)?])
+}
+
 /// The median of a plain loop around the scorer beside that of the parts' stopwatch, in turn.
 fn plain_loop() -> anyhow::Result<Measurement> {
     let (config, shape) = (ModelConfig::default(), Shape::WIKIDIVERSE);
@@ -91,7 +128,7 @@ fn plain_loop() -> anyhow::Result<Measurement> {
     let mut runs = bench.runs((1, shape.candidates), AtHand::Prepared, None)?;
     let (mut plain, mut parts) = (Vec::new(), Vec::new());
     for _ in 0..TURNS {
-        let start = std::time::Instant::now();
+        let start = Instant::now();
         for _ in 0..RUNS {
             runs.run(&mut Laps::default())?;
         }
