@@ -13,7 +13,7 @@ use crate::tokenizer::{self, Tokenizer};
 
 /// Writes the model of a GGUF file to the directory `out`, whole or not at all, as transformers reads it: its weights in f32,
 /// f16 or bf16, its tokenizer and chat template, its configuration; and that of a directory to the GGUF file `out`, whose
-/// weights may be Q8_0 or Q4_0 too. `on_layer` hears of each layer (done, all).
+/// weights may be in blocks too. `on_layer` hears of each layer (done, all).
 ///
 /// Fails if the precision has no place in what is written, or if a directory's tokenizer has none in a GGUF file.
 pub fn convert(

@@ -79,7 +79,7 @@ pub enum Precision {
     Int8,
     /// 4-bit integers with one scale for 64 weights of a row.
     Int4,
-    /// In the blocks of GGUF files: such files bring all types, and Q8_0 and Q4_0 are made here too.
+    /// In the blocks of GGUF files: of these types, or made here.
     #[serde(untagged)]
     Blocks(BlockType),
 }
@@ -93,6 +93,9 @@ impl clap::ValueEnum for Precision {
             Precision::Int8,
             Precision::Int4,
             Precision::Blocks(BlockType::Q8_0),
+            Precision::Blocks(BlockType::Q6K),
+            Precision::Blocks(BlockType::Q5K),
+            Precision::Blocks(BlockType::Q4K),
             Precision::Blocks(BlockType::Q4_0),
         ]
     }
@@ -106,6 +109,15 @@ impl clap::ValueEnum for Precision {
             Precision::Int4 => "4-bit integers with one scale for 64 weights of a row",
             Precision::Blocks(BlockType::Q8_0) => {
                 "8-bit integers with one scale for 32 weights, as GGUF files have them"
+            }
+            Precision::Blocks(BlockType::Q6K) => {
+                "6-bit integers with one scale for 16 weights, as GGUF files have them"
+            }
+            Precision::Blocks(BlockType::Q5K) => {
+                "5-bit integers with scale and least value for 32 weights; some layers are q6_k, as in Q5_K_M"
+            }
+            Precision::Blocks(BlockType::Q4K) => {
+                "4-bit integers with scale and least value for 32 weights; some layers are q6_k, as in Q4_K_M"
             }
             Precision::Blocks(BlockType::Q4_0) => {
                 "4-bit integers with one scale for 32 weights, as GGUF files have them"

@@ -187,21 +187,18 @@ impl Weight {
             return Err(Error::invalid(format!("rows of {columns} weights are no whole blocks of {block}")));
         }
         let bytes = kind.bytes(self.columns);
-        let (blocks, made) = SharedSlice::in_large_pages(self.rows * bytes, |blocks| {
-            let rows = blocks.par_chunks_mut(bytes).enumerate();
-            rows.map_init(
+        let (blocks, ()) = SharedSlice::in_large_pages(self.rows * bytes, |blocks| {
+            blocks.par_chunks_mut(bytes).enumerate().for_each_init(
                 || vec![0.0; self.columns],
                 |wide, (row, blocks)| {
                     self.row(row, wide);
-                    kind.quantize(wide, blocks)
+                    kind.quantize(wide, blocks);
                 },
             )
-            .collect::<Option<()>>()
         })?;
-        match made {
-            Some(()) if kind.first_unbounded(&blocks).is_none() => Ok(Values::Blocks { kind, blocks }),
-            Some(()) => Err(beyond(Precision::Blocks(kind))),
-            None => Err(Error::invalid(format!("cannot be made into {kind}: q8_0 and q4_0 are made here"))),
+        match kind.first_unbounded(&blocks) {
+            None => Ok(Values::Blocks { kind, blocks }),
+            Some(_) => Err(beyond(Precision::Blocks(kind))),
         }
     }
 

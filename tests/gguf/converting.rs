@@ -163,7 +163,9 @@ fn a_directory_becomes_a_file_with_the_same_logits() {
     for name in ["multi-head", "grouped-tied", "qwen2"] {
         let folder = draw(name);
         // The rows of the embedding are fewer than the tokens of any vocabulary of bytes.
-        let config = LlamaConfig { vocab_size: 300, ..LlamaConfig::read(folder.path()).unwrap() };
+        // Rows of the MLP's last layer are whole blocks of the K types.
+        let of = LlamaConfig::read(folder.path()).unwrap();
+        let config = LlamaConfig { vocab_size: 300, intermediate_size: 256, ..of };
         let folder = tempdir().unwrap();
         let folder = folder.path().join(name);
         let words = ["a red ball", "a blue ball, 12 of them"];
@@ -173,6 +175,9 @@ fn a_directory_becomes_a_file_with_the_same_logits() {
             ("f16", Precision::F16),
             ("bf16", Precision::Bf16),
             ("q8_0", Precision::Blocks(BlockType::Q8_0)),
+            ("q6_k", Precision::Blocks(BlockType::Q6K)),
+            ("q5_k", Precision::Blocks(BlockType::Q5K)),
+            ("q4_k", Precision::Blocks(BlockType::Q4K)),
             ("q4_0", Precision::Blocks(BlockType::Q4_0)),
         ] {
             let path = written(&folder, asked);
@@ -195,7 +200,7 @@ fn a_directory_becomes_a_file_with_the_same_logits() {
         let elsewhere = folder.join("x.gguf");
         let [from, to] = [&folder, &elsewhere].map(|path| path.to_str().unwrap());
         let refused = ["llm", "convert", "--model", from, "--out", to, "--precision", "int4"];
-        refuse(&refused, &["int4 has no place in a GGUF file; q8_0 and q4_0 are like it"]);
+        refuse(&refused, &["int4 has no place in a GGUF file; q8_0 and q4_k are like it"]);
         assert!(!elsewhere.exists());
     }
 }

@@ -1,6 +1,7 @@
 //! A model's weights, checked against its configuration before any of them is read, and converted as they are read.
 
 mod hugging_face;
+mod mixture;
 
 use std::path::{Path, PathBuf};
 
@@ -10,7 +11,7 @@ use super::{LlamaConfig, Source, layout};
 use crate::bytes::Bytes;
 use crate::device::Gpu;
 use crate::error::{Error, Result};
-use crate::tensor::{Bits, BlockType, Precision, Tensor, Weight};
+use crate::tensor::{Bits, Precision, Tensor, Weight};
 
 /// Weights as files have them, by the names of their layers, such as `model.layers.0.self_attn.q_proj`.
 pub(super) trait Stored: Send + Sync {
@@ -79,12 +80,12 @@ impl Checkpoint {
         self.precision
     }
 
-    /// What a layer's matrix is converted to: the last layer keeps 8 bits where the blocks have 4, and so does the embedding
-    /// in types of GGUF files. Else one of its own stays as it is, since a token reads only one of its rows.
+    /// What a layer's matrix is converted to: blocks of GGUF files are mixed, and with int8 and int4 the last layer keeps 8 bits.
+    /// An embedding of its own stays as it is then, since a token reads only one of its rows.
     fn converted(&self, layer: &str) -> Option<Precision> {
         let converted = self.converted?;
         match (converted, layer) {
-            (Precision::Blocks(_), layout::EMBEDDING | layout::HEAD) => Some(Precision::Blocks(BlockType::Q8_0)),
+            (Precision::Blocks(kind), _) => Some(Precision::Blocks(mixture::block_type(kind, layer, &self.config))),
             (Precision::Int8 | Precision::Int4, layout::EMBEDDING) if !self.config.tied => None,
             (Precision::Int8 | Precision::Int4, layout::EMBEDDING | layout::HEAD) => Some(Precision::Int8),
             _ => Some(converted),

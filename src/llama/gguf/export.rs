@@ -17,19 +17,23 @@ fn file_type(precision: Precision) -> Option<u32> {
         Precision::F16 => Some(1),
         Precision::Blocks(BlockType::Q4_0) => Some(2),
         Precision::Blocks(BlockType::Q8_0) => Some(7),
+        // Those that are mixed as llama.cpp's "medium" ones are.
+        Precision::Blocks(BlockType::Q4K) => Some(15),
+        Precision::Blocks(BlockType::Q5K) => Some(17),
+        Precision::Blocks(BlockType::Q6K) => Some(18),
         Precision::Bf16 => Some(32),
         _ => None,
     }
 }
 
-/// Writes the model of `folder` to the file `out`, whole or not at all: its weights in f32, f16, bf16, Q8_0 or Q4_0, of which
-/// the last keeps embedding and last layer in Q8_0; norms and biases in f32; its tokenizer and chat template. `on_layer`
+/// Writes the model of `folder` to the file `out`, whole or not at all: its weights in f32, f16, bf16 or in
+/// blocks, mixed as `checkpoint/mixture.rs` says; norms and biases in f32; its tokenizer and chat template. `on_layer`
 /// hears of each tensor (done, all).
 ///
 /// Fails if the precision has no place in such a file, or if its tokenizer would cut texts otherwise.
 pub fn export(folder: &Path, out: &Path, precision: Precision, on_layer: impl Fn(usize, usize)) -> Result<()> {
     let Some(number) = file_type(precision) else {
-        return Err(Error::invalid(format!("{precision} has no place in a GGUF file; q8_0 and q4_0 are like it")));
+        return Err(Error::invalid(format!("{precision} has no place in a GGUF file; q8_0 and q4_k are like it")));
     };
     let checkpoint = Checkpoint::open(&Source::Folder(folder.into()), Some(precision))?;
     let config = checkpoint.config();

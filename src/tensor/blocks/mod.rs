@@ -9,6 +9,8 @@
 //! | Q4_K, Q5_K | 256 | 144, 176 | d s q - dmin t, with s and t of 6 bits for each 32 |
 //! | Q6_K | 256 | 210 | d s (q - 32), with s of 8 bits for each 16 |
 
+mod quantize;
+
 use std::fmt;
 
 use half::f16;
@@ -214,35 +216,6 @@ impl BlockType {
             }
         }
     }
-
-    /// Quantises a row of finite floats: the largest magnitude gets the code of largest magnitude, as ggml has it. `None`
-    /// for types that files bring and that are not made here.
-    pub fn quantize(self, row: &[f32], blocks: &mut [u8]) -> Option<()> {
-        if !matches!(self, BlockType::Q4_0 | BlockType::Q8_0) {
-            return None;
-        }
-        for (weights, block) in row.chunks_exact(self.weights()).zip(blocks.chunks_exact_mut(self.block_bytes())) {
-            let extreme = weights.iter().fold(0.0f32, |e, &w| if w.abs() > e.abs() { w } else { e });
-            let scale = match self {
-                BlockType::Q4_0 => extreme / -8.0,
-                _ => extreme.abs() / 127.0,
-            };
-            let inverse = if scale == 0.0 { 0.0 } else { 1.0 / scale };
-            block[..2].copy_from_slice(&f16::from_f32(scale).to_le_bytes());
-            let code = |w: f32| (w * inverse + 8.5).clamp(0.0, 15.0) as u8;
-            match self {
-                BlockType::Q4_0 => {
-                    let (low, high) = weights.split_at(GROUP / 2);
-                    let pairs = low.iter().zip(high);
-                    block[2..].iter_mut().zip(pairs).for_each(|(byte, (&a, &b))| *byte = code(a) | code(b) << 4);
-                }
-                _ => {
-                    block[2..].iter_mut().zip(weights).for_each(|(byte, w)| *byte = (w * inverse).round() as i8 as u8);
-                }
-            }
-        }
-        Some(())
-    }
 }
 
 /// 32 codes of 4 bits: the first 16 in the low halves of 16 bytes.
@@ -278,31 +251,6 @@ fn six_bits(bytes: &[u8], index: usize) -> (u8, u8) {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn types_that_are_made_here_are_off_by_half_a_step() {
-        let row: Vec<f32> = (0..256).map(|i| (i as f32 * 1.7).sin() * (1.0 + (i / 32) as f32)).collect();
-        for (kind, codes) in [(BlockType::Q8_0, 127.0), (BlockType::Q4_0, 8.0)] {
-            let (mut blocks, mut back) = (vec![0; kind.bytes(row.len())], vec![f32::NAN; row.len()]);
-            kind.quantize(&row, &mut blocks).unwrap();
-            kind.dequantize(&blocks, &mut back);
-            for (i, (row, back)) in row.chunks_exact(32).zip(back.chunks_exact(32)).enumerate() {
-                let largest = row.iter().fold(0.0f32, |max, x| max.max(x.abs()));
-                for (x, back) in row.iter().zip(back) {
-                    // Of 16 codes the highest is one short of the lowest's magnitude: half a step more at one end. Scales
-                    // have 11 bits.
-                    let steps = if kind == BlockType::Q4_0 { 1.0 } else { 0.5 };
-                    let bound = largest * (steps / codes + 1.0 / 2048.0) * 1.001;
-                    assert!((x - back).abs() <= bound, "{kind}, group {i}: {x} as {back}");
-                }
-            }
-            assert_eq!(kind.first_unbounded(&blocks), None);
-            let at = kind.block_bytes();
-            blocks[at..at + 2].copy_from_slice(&f16::INFINITY.to_le_bytes());
-            assert_eq!(kind.first_unbounded(&blocks), Some(1));
-        }
-        assert_eq!(BlockType::Q6K.quantize(&row, &mut [0; 210]), None);
-    }
 
     #[test]
     fn numbers_and_names_are_each_types_own() {
