@@ -428,6 +428,11 @@ mod usearch {
         }
         refuse(&push(world, format!("usearch:{}", world.arg("bad.usearch")).leak()), &["is no index"]);
         assert_eq!(fs::read(world.path("bad.usearch")).unwrap(), b"hello");
+        // One that is not what was written is written anew.
+        fs::write(world.path("bad.usearch"), &bent).unwrap();
+        let bad: &'static str = format!("usearch:{}", world.arg("bad.usearch")).leak();
+        assert!(succeed(&push(world, bad)).contains("12 vectors of 48 numbers"));
+        succeed(&[&["--threads", "7"], &eval(world, "again", bad, "12")[..]].concat());
         let other = world.copy();
         other.change_line("data/entities.jsonl", 3, |entity| entity["image"] = Value::Null);
         refuse(&push(&other, place), &["holds an index of another knowledge base", "--replace"]);

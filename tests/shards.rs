@@ -111,11 +111,25 @@ fn a_store_that_is_encoded_in_parts_is_the_store_of_one_run() {
 #[test]
 fn an_image_that_cannot_be_read_has_its_stand_in_in_whatever_part() {
     let world = World::new();
+    let image = fs::read(world.path("data/images/blue-box.png")).unwrap();
     fs::write(world.path("data/images/blue-box.png"), "no image").unwrap();
     let encode = [&without_out(&world.encode())[..], &["--skip-bad"]].concat();
     succeed(&[&encode[..], &["--out", world.arg("whole")]].concat());
     in_parts(&encode, world.arg("parts"), 3, &["--out", world.arg("joined")]);
     assert!(files(&world.path("joined")) == files(&world.path("whole")));
+    // It is there at last: the parts have it behind its stand-in, and the joined store has it alone.
+    fs::write(world.path("data/images/blue-box.png"), image).unwrap();
+    succeed(&[&encode[..], &["--out", world.arg("repaired")]].concat());
+    in_parts(&encode, world.arg("parts"), 3, &["--out", world.arg("joined-again")]);
+    let losses = |features: &'static str| {
+        let args = replace(replace(world.train(), "--features", world.arg(features)), "--out", world.arg("run"));
+        succeed(&[&args[..], &["--epochs", "1"]].concat());
+        let record = world.read_lines("run/train.jsonl").remove(0);
+        fs::remove_dir_all(world.path("run")).unwrap();
+        record["losses"].clone()
+    };
+    assert_eq!(losses("joined-again"), losses("repaired"));
+    assert_ne!(losses("joined"), losses("repaired"));
 }
 
 #[test]

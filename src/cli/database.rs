@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use anyhow::bail;
 use fissfuse::data::Dataset;
 use fissfuse::search::{self, Access, Location, Seal, Source};
 
@@ -34,10 +35,18 @@ impl DatabaseArgs {
     /// What is in this place: opened, if it holds vectors, which have to have this seal.
     pub fn source(&self, location: &Location, seal: impl FnOnce() -> anyhow::Result<Seal>) -> anyhow::Result<Source> {
         Ok(match location {
+            Location::Scan | Location::ScanInt8 if self.search_breadth.is_some() => {
+                bail!("--search-breadth: {location} looks at every vector; leave it out")
+            }
             Location::Scan => Source::Scan,
             Location::ScanInt8 => Source::ScanInt8,
             held => Source::Held(search::open(held, &seal()?, &self.access(held))?),
         })
+    }
+
+    /// How widely an index is searched, if that was said.
+    pub fn breadth(&self) -> Option<usize> {
+        self.search_breadth
     }
 
     /// How this one is reached.

@@ -217,6 +217,7 @@ fn run_of(
         ("batch", json!(args.batch)),
         ("shortlist", json!(args.whole.first_stage(0))),
         ("candidates_from", json!(args.whole.candidates_from.to_string())),
+        ("search_breadth", json!(args.whole.database.breadth())),
         ("allow_any_path", json!(args.allow_any_path)),
         ("skip_bad", json!(args.data.skip_bad)),
     ];

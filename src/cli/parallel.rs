@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::{bail, ensure};
 use clap::builder::RangedU64ValueParser;
 use fissfuse::Error;
-use fissfuse::device::cuda::{count, has_driver};
+use fissfuse::device::cuda::{count, has_driver, kernels};
 use fissfuse::device::{DeviceChoice, Gpu};
 use fissfuse::parallel::{Board, Flags, Group, Launcher, Place, Reduce, reduce};
 
@@ -152,15 +152,18 @@ fn as_rank(group: Group, work: impl FnOnce(Arc<Group>) -> anyhow::Result<()>) ->
 /// The device of a process: that of its number among those of its host, where none is named.
 pub fn device_of(place: &Place, device: &DeviceArgs) -> anyhow::Result<DeviceArgs> {
     let chosen = match (device.device, place.local) {
-        (DeviceChoice::Auto, Some(local)) if has_driver() => match count()? {
-            // Launchers may show each process its own device alone.
-            1 => DeviceChoice::Auto,
-            devices if local < devices => DeviceChoice::Cuda(local),
-            devices => bail!(
-                "this is process {local} of its host (from 0), which has {devices} devices: start as many processes as there are \
+        // What cannot be used is no error for `auto`: it says so, and takes the processor.
+        (DeviceChoice::Auto, Some(local)) if has_driver() && !kernels::EMBEDDED.is_empty() => {
+            match count().unwrap_or(0) {
+                // Launchers may show each process its own device alone.
+                0 | 1 => DeviceChoice::Auto,
+                devices if local < devices => DeviceChoice::Cuda(local),
+                devices => bail!(
+                    "this is process {local} of its host (from 0), which has {devices} devices: start as many processes as there are \
                  devices, or name one by --device"
-            ),
-        },
+                ),
+            }
+        }
         (device, _) => device,
     };
     Ok(DeviceArgs { device: chosen, arithmetic: device.arithmetic })

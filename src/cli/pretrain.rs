@@ -109,13 +109,17 @@ fn pretrain(args: Args) -> anyhow::Result<()> {
     );
     // Half of what is free is left to training.
     let budget = available_memory().map_or(usize::MAX, |free| free / 2);
-    let prepare = |pairs: Pairs| -> anyhow::Result<(PreparedPairs, String)> {
+    let mut budget = budget;
+    let mut prepare = |pairs: Pairs| -> anyhow::Result<(PreparedPairs, String)> {
         let checksum = pairs.checksum().to_string();
-        Ok((pairs.prepare(&clip, budget, &progress("images"))?, checksum))
+        let prepared = pairs.prepare(&clip, budget, &progress("images"))?;
+        budget -= prepared.image_bytes().min(budget);
+        Ok((prepared, checksum))
     };
     let (images, texts) = pairs.counts();
     println!("{texts} pairs of {images} images");
-    let (pairs, valid) = (prepare(pairs)?, valid.map(prepare).transpose()?);
+    let pairs = prepare(pairs)?;
+    let valid = valid.map(prepare).transpose()?;
     let from = (clip, args.from.as_deref());
     let mut pretrainer = Pretrainer::new(&args.out, from, train, pairs, valid, start, gpu.clone())?;
     let (count, (done, epochs)) = (pretrainer.parameters().count(), pretrainer.epochs());

@@ -169,7 +169,9 @@ impl ExperimentFile {
             if !names.insert(folder_name(&question.name)) {
                 wrong.push(format!("two of [[rerank]] are called `{}`, or nearly so", question.name));
             }
-            if let Err(error) = question.settings(Scoring::default()).check() {
+            let settings = question.settings(Scoring::default());
+            let checked = settings.check().and_then(|()| if question.fuse { settings.check_fusable() } else { Ok(()) });
+            if let Err(error) = checked {
                 wrong.push(format!("rerank `{}`: {error}", question.name));
             }
             wrong.extend(self.wrong_row_of(question));

@@ -43,9 +43,15 @@ impl ByNccl {
             return Ok(Err(format!("the ranks have its versions {}", versions.join(", "))));
         }
         let Ok(nccl) = found else { return Ok(Err(mine)) };
-        let named = if group.leads() { nccl.id().map(|id| id.to_vec()) } else { Ok(Vec::new()) };
-        let id = group.broadcast(named.unwrap_or_default())?;
-        let Ok(id) = NcclId::try_from(&id[..]) else { return Ok(Err("rank 0 cannot name a group".into())) };
+        // The name, or why there is none.
+        let named = match group.leads() {
+            true => nccl.id().map_or_else(|why| why.to_string().into_bytes(), |id| id.to_vec()),
+            false => Vec::new(),
+        };
+        let named = group.broadcast(named)?;
+        let Ok(id) = NcclId::try_from(&named[..]) else {
+            return Ok(Err(format!("of rank 0, {}", String::from_utf8_lossy(&named))));
+        };
         let (beside, rank, size) = (gpu.beside()?, group.rank(), group.size());
         let joined = guard::within(group.deadline().as_secs().max(1), move || nccl.join(&beside, id, rank, size));
         let joined = match joined {

@@ -42,8 +42,10 @@ pub fn write_world(folder: &Path, of: Simulation, rows: Rows, parts: usize) -> R
     }
     let manifest = manifest(rows);
     let widths = manifest.widths;
-    let item = 2 * (rows.tokens * widths.text + widths.text_global + rows.patches * widths.image + widths.image_global);
-    let bytes = (item * (of.entities + of.mentions)) as u64;
+    let (texts, images) = (rows.tokens.saturating_mul(widths.text), rows.patches.saturating_mul(widths.image));
+    let numbers = texts.saturating_add(widths.text_global).saturating_add(images).saturating_add(widths.image_global);
+    let item = numbers.saturating_mul(2);
+    let bytes = item.saturating_mul(of.entities.saturating_add(of.mentions)) as u64;
     if item > NOISE {
         let reason = format!("{rows:?}: an item takes {}; take fewer tokens or patches", Bytes::of(item));
         return Err(Error::invalid(reason));

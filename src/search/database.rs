@@ -46,8 +46,8 @@ pub(super) trait Server: Send + Sync {
     /// Says in it what it is, and whether all is there.
     fn mark(&self, mark: &Mark) -> Result<()>;
 
-    /// Adds vectors, the first of which has this number.
-    fn add(&mut self, first: usize, vectors: &[f32], seal: &Seal) -> Result<()>;
+    /// Adds vectors, the first of which has this number, to a collection of this mark.
+    fn add(&mut self, first: usize, vectors: &[f32], mark: &Mark) -> Result<()>;
 
     /// After the last vector.
     fn index(&self) -> Result<()>;
@@ -82,8 +82,10 @@ pub(super) fn fill<S: Server + 'static>(server: S, seal: &Seal, replace: bool) -
             server.delete()?;
         }
     }
-    server.create(&Mark::new(seal, false))?;
-    Ok(Some(Box::new(CollectionFilling { server, progress: Progress { seal: seal.clone(), added: 0 }, done: false })))
+    let mark = Mark::begun(seal);
+    server.create(&mark)?;
+    let progress = Progress { seal: seal.clone(), added: 0 };
+    Ok(Some(Box::new(CollectionFilling { server, progress, mark, done: false })))
 }
 
 /// As [`super::open`].
@@ -106,13 +108,28 @@ pub(super) fn open<S: Server + 'static>(server: S, seal: &Seal) -> Result<Arc<dy
 struct CollectionFilling<S: Server> {
     server: S,
     progress: Progress,
+    mark: Mark,
     done: bool,
+}
+
+impl<S: Server> CollectionFilling<S> {
+    /// Fails if another run has taken the collection's place since this one began.
+    fn expect_own(&self) -> Result<()> {
+        match self.server.look()? {
+            There::Ours(mark) if mark.run == self.mark.run => Ok(()),
+            There::Empty if self.progress.added == 0 => Ok(()),
+            _ => {
+                let reason = "another `fissfuse index push` has taken its place: run one at a time";
+                Err(self.server.error("filling it", reason))
+            }
+        }
+    }
 }
 
 impl<S: Server> Filling for CollectionFilling<S> {
     fn add(&mut self, vectors: &[f32]) -> Result<()> {
         let first = self.progress.add(vectors)?;
-        self.server.add(first, vectors, &self.progress.seal)
+        self.server.add(first, vectors, &self.mark)
     }
 
     fn finish(mut self: Box<Self>) -> Result<()> {
@@ -124,7 +141,8 @@ impl<S: Server> Filling for CollectionFilling<S> {
                 .server
                 .error("filling it", format!("the server counts {count} vectors of {}", seal.count)));
         }
-        self.server.mark(&Mark::new(seal, true))?;
+        self.expect_own()?;
+        self.server.mark(&Mark { whole: true, ..self.mark.clone() })?;
         self.done = true;
         Ok(())
     }
@@ -134,9 +152,9 @@ impl<S: Server> Drop for CollectionFilling<S> {
     fn drop(&mut self) {
         // Where the server is gone, the mark tells that it is half full.
         if !self.done
-            && let Err(error) = self.server.delete()
+            && let Err(error) = self.expect_own().and_then(|()| self.server.delete())
         {
-            tracing::warn!("{error}: it stays half full, and nothing reads it");
+            tracing::warn!("{error}: it stays as it is, and nothing reads what is half full");
         }
     }
 }

@@ -48,7 +48,7 @@ pub trait Filling {
 }
 
 /// Begins to fill an index with what this seal says. `None` if it is there and has the same seal. `replace` takes the place of one
-/// of another model or knowledge base, which is lost; what is no index of this program is never replaced.
+/// of another model or knowledge base, which is lost; what is no index of this program is never replaced, but for a collection without vectors.
 pub fn fill(location: &Location, seal: &Seal, access: &Access, replace: bool) -> Result<Option<Box<dyn Filling>>> {
     match location {
         Location::Qdrant(collection) => qdrant::fill(collection, seal, access, replace),

@@ -157,7 +157,7 @@ impl Server for Client {
         })
     }
 
-    fn add(&mut self, first: usize, vectors: &[f32], seal: &Seal) -> Result<()> {
+    fn add(&mut self, first: usize, vectors: &[f32], Mark { seal, .. }: &Mark) -> Result<()> {
         let rows = (NUMBERS / seal.width).max(1);
         for (chunk, at) in vectors.chunks(rows * seal.width).zip((first..).step_by(rows)) {
             let rows: Vec<Vec<f32>> = chunk.chunks_exact(seal.width).map(<[f32]>::to_vec).collect();

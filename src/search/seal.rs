@@ -1,5 +1,7 @@
 //! Which model's vectors of which knowledge base an index holds.
 
+use std::time::{SystemTime, UNIX_EPOCH};
+
 use serde::{Deserialize, Serialize};
 
 /// The layout of what is stored; another one is not understood.
@@ -27,6 +29,9 @@ pub(super) struct Mark {
     pub seal: Seal,
     /// All vectors are there.
     pub whole: bool,
+    /// Which run of the program fills it: two at a time would mix what they write.
+    #[serde(default)]
+    pub run: String,
 }
 
 /// What is said of a collection that is not there, empty, or not of this program.
@@ -37,8 +42,10 @@ pub(super) const FOREIGN: &str =
     "is none that FissFuse made: it has no mark of FissFuse; name another collection, or delete this one yourself";
 
 impl Mark {
-    pub fn new(seal: &Seal, whole: bool) -> Mark {
-        Mark { seal: seal.clone(), whole }
+    /// Of a collection that this run begins to fill.
+    pub fn begun(seal: &Seal) -> Mark {
+        let moment = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos();
+        Mark { seal: seal.clone(), whole: false, run: format!("{:x}-{moment:x}", std::process::id()) }
     }
 
     /// Fails, with the reason, if what is marked is not what the seal says, or not all of it.

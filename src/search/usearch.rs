@@ -75,9 +75,11 @@ fn look(path: &Path) -> Result<Option<(MappedFile, usize, Trailer)>> {
 /// As [`super::fill`].
 pub fn fill(path: &Path, seal: &Seal, replace: bool) -> Result<Option<Box<dyn Filling>>> {
     files::expect_file_at(path)?;
-    if let Some((_, _, trailer)) = look(path)? {
+    if let Some((file, end, trailer)) = look(path)? {
         match seal.difference(&trailer.seal) {
-            None => return Ok(None),
+            None if checksum(&file[..end]) == trailer.checksum => return Ok(None),
+            // Not what was written: it is written anew.
+            None => {}
             Some(difference) if !replace => {
                 return Err(Error::file(
                     path,
@@ -112,6 +114,8 @@ pub fn open(path: &Path, seal: &Seal, access: &Access) -> Result<Arc<dyn Candida
     }
     drop(file);
     let index = Index::new(&options(seal.width)).map_err(|e| failed(path, "open", &e))?;
+    // One search at a time for each thread; usearch itself thinks of the processor's, and fails where there are more.
+    index.reserve_capacity_and_threads(0, rayon::current_num_threads()).map_err(|e| failed(path, "open", &e))?;
     index.view(name_of(path)?).map_err(|e| failed(path, "open", &e))?;
     if index.size() != seal.count {
         return Err(refuse(seal.miscounted(index.size())));

@@ -49,7 +49,7 @@ pub struct Args {
     #[arg(long, value_name = "DIR", default_value = "demo-run")]
     out: PathBuf,
 
-    /// Draws data, encoder and model.
+    /// Draws data and model, and the encoder where that is random.
     #[arg(long, default_value_t = 0)]
     seed: u64,
 
@@ -153,7 +153,8 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     let with_config = ["--config".to_string(), show(&config)];
     noted(subcommand("encode", [&data[..], &encode, &with_config].concat()))?;
     let mut train = [&data[..], &features_of, &with_config, &["--out".into(), show(&model)]].concat();
-    train.extend(["--seed".into(), args.seed.to_string(), "--device".into(), args.device.device.to_string()]);
+    train.extend(["--seed".into(), args.seed.to_string()]);
+    train.extend(placed(&args.device));
     if let Some(epochs) = args.epochs {
         train.extend(["--epochs".into(), epochs.to_string()]);
     }
@@ -162,8 +163,9 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     }
     noted(subcommand("train", train))?;
     let trained = ["--model".to_string(), show(&model)];
-    let eval = ["--out".into(), show(&out), "--device".into(), args.device.device.to_string()];
-    noted(subcommand("eval", [&data[..], &features_of, &trained, &eval].concat()))?;
+    let device = placed(&args.device);
+    let eval = ["--out".into(), show(&out)];
+    noted(subcommand("eval", [&data[..], &features_of, &trained, &eval, &device].concat()))?;
 
     if args.kar {
         noted(rerank_by_chance(&args.out, args.seed, &args.device))?;
@@ -172,7 +174,6 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         // How far the model is to be believed is fitted where the gold entities may be looked at.
         let valid = folder("eval-valid");
         let eval = ["--split".into(), "valid".into(), "--out".into(), show(&valid)];
-        let device = ["--device".into(), args.device.device.to_string()];
         noted(subcommand("eval", [&data[..], &features_of, &trained, &eval, &device].concat()))?;
         let how = ["--scoring", "logits", "--fuse", &show(&valid.join("run.jsonl"))];
         noted(rerank(&args.out, llm, &how, &args.device))?;
@@ -254,6 +255,13 @@ fn rerank_by_chance(folder: &Path, seed: u64, device: &DeviceArgs) -> anyhow::Re
     rerank(folder, &model, &["--debias", "--allow-worse", "--least-share", "0"], device)
 }
 
+/// The flags of what computes.
+fn placed(DeviceArgs { device, arithmetic }: &DeviceArgs) -> Vec<String> {
+    let arithmetic = arithmetic.to_possible_value().map(|value| value.get_name().to_string());
+    let arithmetic = arithmetic.into_iter().flat_map(|name| ["--arithmetic".into(), name]);
+    ["--device".into(), device.to_string()].into_iter().chain(arithmetic).collect()
+}
+
 /// Re-ranks what `eval` wrote.
 fn rerank(folder: &Path, llm: &Path, how: &[&str], device: &DeviceArgs) -> anyhow::Result<()> {
     let [data, run, out, report] =
@@ -261,7 +269,7 @@ fn rerank(folder: &Path, llm: &Path, how: &[&str], device: &DeviceArgs) -> anyho
     let pairs = [("--data", &*data), ("--ranking", &run), ("--llm", llm), ("--out", &out), ("--report", &report)];
     let paths = pairs.iter().flat_map(|(flag, path)| [flag.to_string(), path.display().to_string()]);
     let rest = ["--gate", "0.2"].iter().chain(how).map(|word| word.to_string());
-    subcommand("rerank", paths.chain(rest).chain(["--device".into(), device.device.to_string()]).collect())
+    subcommand("rerank", paths.chain(rest).chain(placed(device)).collect())
 }
 
 /// Links the first test mention and prints it with its three best entities; one mention is soonest linked on the host.

@@ -281,6 +281,7 @@ fn run_of(args: &Args, dataset: &Dataset, (features, model): (&Path, &Path), gpu
         ("top", json!(whole.then_some(args.top))),
         ("shortlist", json!(args.whole.first_stage(args.seed))),
         ("candidates_from", json!(args.whole.candidates_from.to_string())),
+        ("search_breadth", json!(args.whole.database.breadth())),
         ("skip_bad", json!(args.data.skip_bad)),
     ];
     shard::run_of(dataset, arithmetic_of(gpu), &settings)
@@ -357,6 +358,7 @@ fn judge_whole(
             "listed": args.top,
             "shortlist": shortlist,
             "candidates_from": shortlist.map(|_| args.whole.candidates_from.to_string()),
+            "search_breadth": args.whole.database.breadth(),
             "recall": recall,
         })),
         recall: said,

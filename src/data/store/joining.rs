@@ -1,5 +1,6 @@
 //! One store of several, whose entries lie in it one behind the other.
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use half::f16;
@@ -20,7 +21,8 @@ pub struct Joined {
 }
 
 /// Writes the store that one run would have written which had encoded what these stores hold, in their order: the same shards,
-/// to the byte. Of an entry that several have, the first counts. Stores are mapped, so memory is bounded by a shard.
+/// to the byte. Of an entry that several have, the first store's counts, and of one that a store has twice, the last, as when it is
+/// read. Stores are mapped, so memory is bounded by a shard.
 ///
 /// Fails if they were made otherwise than each other, or if `out` is there and not empty.
 pub fn join(stores: &[PathBuf], out: &Path) -> Result<Joined> {
@@ -44,7 +46,12 @@ pub fn join(stores: &[PathBuf], out: &Path) -> Result<Joined> {
 
 fn append(store: &Path, kind: Kind, (out, manifest): (&Path, &Manifest), pending: &mut Pending) -> Result<()> {
     let (width, global_width) = kind.widths(manifest.widths);
-    for (_, path) in kind.shards(store)? {
+    let shards = kind.shards(store)?;
+    let mut last = HashMap::new();
+    for (shard, (_, path)) in shards.iter().enumerate() {
+        last.extend(kind.keys(&Reader::open(path)?)?.into_iter().enumerate().map(|(i, key)| (key, (shard, i))));
+    }
+    for (shard, (_, path)) in shards.into_iter().enumerate() {
         let reader = Reader::open(&path)?;
         if let Some(difference) = reader.metadata::<Seal>()?.manifest.difference(manifest) {
             return Err(Error::file(&path, format!("was made otherwise than its store: {difference}")));
@@ -58,7 +65,7 @@ fn append(store: &Path, kind: Kind, (out, manifest): (&Path, &Manifest), pending
         if !rising || !whole || tokens.len() != rows * width {
             return Err(reader.error(kind.tokens(), "does not match its offsets and keys; make the part anew"));
         }
-        for (i, &key) in keys.iter().enumerate() {
+        for (i, &key) in keys.iter().enumerate().filter(|&(i, key)| last.get(key) == Some(&(shard, i))) {
             let rows = offsets[i] as usize * width..offsets[i + 1] as usize * width;
             let (tokens, global) = (&tokens[rows], &global[i * global_width..][..global_width]);
             pending.push_stored(key, (tokens, width), global, [stamps[2 * i], stamps[2 * i + 1]]);

@@ -180,13 +180,13 @@ impl Server for Qdrant {
         self.upsert(doing, 0, &self.first, mark)
     }
 
-    fn add(&mut self, first: usize, vectors: &[f32], seal: &Seal) -> Result<()> {
+    fn add(&mut self, first: usize, vectors: &[f32], mark: &Mark) -> Result<()> {
         if first == 0 {
-            self.first = vectors.iter().take(seal.width).copied().collect();
+            self.first = vectors.iter().take(mark.seal.width).copied().collect();
         }
-        let (mark, rows) = (Mark::new(seal, false), (NUMBERS / seal.width).max(1));
-        let mut chunks = vectors.chunks(rows * seal.width).zip((first..).step_by(rows));
-        chunks.try_for_each(|(chunk, at)| self.upsert(&format!("adding points from number {at} on"), at, chunk, &mark))
+        let (width, rows) = (mark.seal.width, (NUMBERS / mark.seal.width).max(1));
+        let mut chunks = vectors.chunks(rows * width).zip((first..).step_by(rows));
+        chunks.try_for_each(|(chunk, at)| self.upsert(&format!("adding points from number {at} on"), at, chunk, mark))
     }
 
     /// The server does so by itself.

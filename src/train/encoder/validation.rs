@@ -26,7 +26,7 @@ pub struct Candidate {
     folder: TemporaryFolder,
     /// How its features are made.
     pub manifest: Manifest,
-    /// On the mentions to validate with, if there are any.
+    /// On the mentions to validate with, if there are any that can be judged.
     pub valid: Option<Metrics>,
 }
 
@@ -50,12 +50,13 @@ impl EncoderRun<'_> {
         let manifest = self.encode.manifest(&encoders);
         let valid = match self.valid.is_empty() {
             true => None,
-            false => Some(self.metrics(&encoders, &folder.path().join(FEATURES), model)?),
+            false => self.metrics(&encoders, &folder.path().join(FEATURES), model)?,
         };
         Ok(Candidate { folder, manifest, valid })
     }
 
-    fn metrics(&self, encoders: &Encoders, features: &Path, model: &Model) -> Result<Metrics> {
+    /// `None` if no mention has its gold entity among its candidates, or whatever leaves none to be judged.
+    fn metrics(&self, encoders: &Encoders, features: &Path, model: &Model) -> Result<Option<Metrics>> {
         let mentions = self.valid.clone();
         let listed: BTreeSet<u32> =
             mentions.iter().flat_map(|mention| mention.candidates.iter().chain(&mention.gold)).copied().collect();
@@ -66,7 +67,10 @@ impl EncoderRun<'_> {
         encode(&items, encoders, &self.encode, features, self.tolerance, skipped, &bar)?;
         let batcher = Batcher::new(self.dataset, Arc::new(FeatureStore::open(features)?));
         let (samples, _) = batcher.samples(&self.valid, self.train.seed, self.train.gold_missing)?;
-        Ok(evaluate(model, &batcher, &samples, &bar)?.mean)
+        if samples.is_empty() {
+            return Ok(None);
+        }
+        Ok(Some(evaluate(model, &batcher, &samples, &bar)?.mean))
     }
 }
 

@@ -20,7 +20,19 @@ fn load(pairs: usize, tokens: f64) -> Load {
 /// Fails if the weights, AdamW's moments and what a step keeps exceed what is free where it is computed; says what may fit.
 pub fn check(config: &ClipConfig, settings: &PretrainSettings, pairs: &PreparedPairs, gpu: Option<&Gpu>) -> Result<()> {
     let (free, place) = match gpu {
-        Some(gpu) => (Some(gpu.available()?), "device"),
+        Some(gpu) => {
+            // Weights and both moments are made on the host, wherever they go then.
+            let made = weights::count(config).saturating_mul(PARAMETER - 4);
+            if let Some(free) = available_memory().filter(|&free| made > free as u64) {
+                return Err(Error::invalid(format!(
+                    "the encoders and AdamW take {} of the host's memory until they are on the device, {} are free; lower the sizes \
+                     in [model]",
+                    Bytes(made),
+                    Bytes::of(free)
+                )));
+            }
+            (Some(gpu.available()?), "device")
+        }
         None => (available_memory(), "host"),
     };
     let lengths = || pairs.texts().iter().flatten().map(Vec::len);

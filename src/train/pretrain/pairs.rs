@@ -10,7 +10,8 @@ use rayon::prelude::*;
 use serde::Deserialize;
 use xxhash_rust::xxh3::xxh3_128;
 
-use crate::data::{read_records, record_error, relative};
+use crate::bytes::Bytes;
+use crate::data::{parse_records, record_error, relative};
 use crate::encoder::clip::ClipFiles;
 use crate::encoder::{ExifOrientation, ImageProcessor, image_header};
 use crate::error::{Error, Result};
@@ -38,9 +39,10 @@ impl Pairs {
     /// Reads `{"image": PATH, "text": TEXT}` of each line; paths are relative to `folder` and stay in it, and every image must be
     /// there.
     pub fn read(path: &Path, folder: &Path) -> Result<Pairs> {
-        let checksum = format!("{:032x}", xxh3_128(&files::read(path)?));
+        let text = files::read_text(path)?;
+        let checksum = format!("{:032x}", xxh3_128(text.as_bytes()));
         let (mut numbers, mut images, mut texts) = (HashMap::new(), Vec::new(), Vec::<Vec<String>>::new());
-        for (line, record) in read_records::<Record>(path)? {
+        for (line, record) in parse_records::<Record>(path, &text) {
             let wrong = |reason: String| Err(record_error(path, line, reason));
             let Record { image, text } = record?;
             let Some(image) = image.filter(|image| !image.is_empty()) else {
@@ -109,9 +111,10 @@ impl Pairs {
             }
             false => {
                 tracing::warn!(
-                    "{}: its images take {bytes} bytes as the model reads them, more than half of the free memory; each \
-                     is prepared anew in each epoch",
-                    self.path.display()
+                    "{}: its images take {} as the model reads them, more than is left of half of the free memory; each is \
+                     prepared anew in each epoch",
+                    self.path.display(),
+                    Bytes::of(bytes)
                 );
                 Images::Read { paths: self.images, processor: files.processor.clone() }
             }
@@ -133,6 +136,14 @@ enum Images {
 }
 
 impl PreparedPairs {
+    /// Bytes of the images that are kept.
+    pub fn image_bytes(&self) -> usize {
+        match &self.images {
+            Images::Kept(images) => images.iter().map(|image| size_of_val(&image[..])).sum(),
+            Images::Read { .. } => 0,
+        }
+    }
+
     /// Number of images.
     pub fn len(&self) -> usize {
         self.texts.len()

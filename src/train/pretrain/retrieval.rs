@@ -1,5 +1,7 @@
 //! How often the right image is found by a text, and the right text by an image, among all of a file of pairs.
 
+use std::cmp::Ordering;
+
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
@@ -65,21 +67,26 @@ impl Retrieval {
     }
 }
 
+/// Whether a wrong answer is at least as near as the right one, or no number says.
+fn is_ahead(wrong: f32, right: f32) -> bool {
+    wrong.partial_cmp(&right) != Some(Ordering::Less)
+}
+
 /// Of vectors (texts, width), each with its image's number, and (images, width). A wrong answer that is as near as the
-/// right one is ahead of it.
+/// right one, or where no number says which is nearer, is ahead of it.
 fn retrieval(width: usize, texts: &[f32], owners: &[usize], images: &[f32]) -> Retrieval {
     let dots = |query: &[f32], all: &[f32]| -> Vec<f32> {
         all.chunks_exact(width).map(|other| simd!(vector::dot(query, other))).collect()
     };
     let of_text = |(text, &own): (&[f32], &usize)| {
         let dots = dots(text, images);
-        dots.iter().enumerate().filter(|&(image, dot)| image != own && *dot >= dots[own]).count()
+        dots.iter().enumerate().filter(|&(image, dot)| image != own && is_ahead(*dot, dots[own])).count()
     };
     let of_image = |(image, vector): (usize, &[f32])| {
         let dots = dots(vector, texts);
         let own = dots.iter().zip(owners).filter(|(_, owner)| **owner == image);
         let best = own.map(|(dot, _)| *dot).fold(f32::NEG_INFINITY, f32::max);
-        dots.iter().zip(owners).filter(|&(dot, owner)| *owner != image && *dot >= best).count()
+        dots.iter().zip(owners).filter(|&(dot, owner)| *owner != image && is_ahead(*dot, best)).count()
     };
     let by_text: Vec<usize> = texts.par_chunks_exact(width).zip(owners).map(of_text).collect();
     let by_image: Vec<usize> = images.par_chunks_exact(width).enumerate().map(of_image).collect();
@@ -100,5 +107,7 @@ mod tests {
         assert_eq!(found.image_to_text, Recall { at1: 1.0, at5: 1.0 });
         let none = retrieval(2, &[1.0, 0.0, 1.0, 0.0], &[0, 1], &[1.0, 0.0, 1.0, 0.0]);
         assert_eq!((none.text_to_image.at1, none.image_to_text.at1), (0.0, 0.0));
+        let broken = retrieval(2, &[f32::NAN; 4], &[0, 1], &[f32::NAN; 4]);
+        assert_eq!((broken.text_to_image.at1, broken.image_to_text.at1), (0.0, 0.0));
     }
 }

@@ -17,12 +17,12 @@ use crate::device::{Gpu, describe};
 use crate::encoder::Fingerprint;
 use crate::encoder::clip::weights::LOG_SCALE;
 use crate::encoder::clip::{ClipFiles, weights};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::files;
 use crate::interrupt;
 use crate::provenance::Provenance;
 use crate::span;
-use crate::tensor::{Precision, Shards};
+use crate::tensor::{Precision, Shards, float_precision};
 use crate::trace;
 use crate::train::checkpoint::{LAST, Start};
 use crate::train::record::{read_log, write_log};
@@ -89,7 +89,8 @@ impl Pretrainer {
                 "batch_size {batch_size} exceeds the {images} images; every epoch is one step of all of them"
             );
         }
-        let steps = settings.epochs as u64 * (images / batch_size.min(images).max(1)) as u64;
+        let batches = images / batch_size.min(images).max(1);
+        let steps = (settings.epochs as u64).saturating_mul(batches as u64);
         if settings.warmup_steps >= steps {
             let warmup = settings.warmup_steps;
             tracing::warn!(
@@ -169,7 +170,19 @@ impl Pretrainer {
         }
         bar.finish_and_clear();
         let encoder = self.folder.join(ENCODER);
-        if !encoder.exists() {
+        if encoder.exists() {
+            let shards = Shards::open(&encoder)?;
+            let names = shards.names().next().map(str::to_string);
+            let found = names.map(|name| shards.reader(&name)?.dtype(&name)).transpose()?.and_then(float_precision);
+            if found.is_some_and(|found| found != precision) {
+                return Err(Error::file(
+                    &encoder,
+                    format!(
+                        "is there already, in another precision than {precision}; remove it to have it written anew"
+                    ),
+                ));
+            }
+        } else {
             self.files.write(&self.state.parameters.to(None)?, precision, &encoder)?;
         }
         Ok(encoder)
