@@ -255,7 +255,7 @@ fn rerank_by_chance(folder: &Path, seed: u64, device: &DeviceArgs) -> anyhow::Re
     rerank(folder, &model, &["--debias", "--allow-worse", "--least-share", "0"], device)
 }
 
-/// The flags of what computes.
+/// The flags of what trains and evaluates.
 fn placed(DeviceArgs { device, arithmetic }: &DeviceArgs) -> Vec<String> {
     let arithmetic = arithmetic.to_possible_value().map(|value| value.get_name().to_string());
     let arithmetic = arithmetic.into_iter().flat_map(|name| ["--arithmetic".into(), name]);
@@ -269,7 +269,7 @@ fn rerank(folder: &Path, llm: &Path, how: &[&str], device: &DeviceArgs) -> anyho
     let pairs = [("--data", &*data), ("--ranking", &run), ("--llm", llm), ("--out", &out), ("--report", &report)];
     let paths = pairs.iter().flat_map(|(flag, path)| [flag.to_string(), path.display().to_string()]);
     let rest = ["--gate", "0.2"].iter().chain(how).map(|word| word.to_string());
-    subcommand("rerank", paths.chain(rest).chain(placed(device)).collect())
+    subcommand("rerank", paths.chain(rest).chain(["--device".into(), device.device.to_string()]).collect())
 }
 
 /// Links the first test mention and prints it with its three best entities; one mention is soonest linked on the host.
