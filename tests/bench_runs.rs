@@ -38,6 +38,16 @@ fn what_makes_no_sense_is_refused_before_anything_is_measured() {
         refused(&bench(&[&["flops"][..], &size].concat()), &["too large"]);
     }
     refused(&bench(&["flops", "--d", "18446744073709551615"]), &["too wide"]);
+    // Refused before anything of the size is made.
+    let (most, many) = ("9223372036854775807", "1000000000000000");
+    for size in [most, many] {
+        refused(&bench(&["pretrain", "--device", "cpu", "--pairs", size]), &["--pairs: takes", "are free"]);
+        refused(&bench(&["layer", "--device", "cpu", "--images", size]), &["--images: takes", "are free"]);
+        refused(&bench(&["decode", "--device", "cpu", "--layers", "1", "--prompt", size]), &["--prompt: takes"]);
+        refused(&bench(&["scan", "--entities", size]), &["--entities and --width: takes", "are free"]);
+        refused(&bench(&["store", "--mentions", size]), &["--mentions: ", "are free"]);
+        refused(&bench(&["candidates", "--entities", size]), &["--entities: ", "are free"]);
+    }
     assert_eq!(bench(&["flops", "--prompt", "18446744073709551615"]).status.code(), Some(2));
 }
 

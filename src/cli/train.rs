@@ -250,6 +250,12 @@ fn train(args: &Args, device: &DeviceArgs, team: Option<Team>) -> anyhow::Result
         println!("{}", kept(epoch, validated.then_some(metrics), &args.out));
     }
     if let Some(encoding) = encoding {
+        let encoder = args.out.join("encoder");
+        ensure!(
+            encoder.exists(),
+            "{}: is gone, and the run that made it has ended; train again with another --out",
+            encoder.display()
+        );
         println!("its encoder is in {}; features for it:\n  {encoding}", args.out.join("encoder").display());
     }
     let shares = trainer.stages().shares();

@@ -46,6 +46,9 @@ pub fn write_world(folder: &Path, of: Simulation, rows: Rows, parts: usize) -> R
     let numbers = texts.saturating_add(widths.text_global).saturating_add(images).saturating_add(widths.image_global);
     let item = numbers.saturating_mul(2);
     let bytes = item.saturating_mul(of.entities.saturating_add(of.mentions)) as u64;
+    if of.mentions < 5 {
+        return Err(Error::invalid(format!("{} mentions leave a split without any; take 5 at least", of.mentions)));
+    }
     if item > NOISE {
         let reason = format!("{rows:?}: an item takes {}; take fewer tokens or patches", Bytes::of(item));
         return Err(Error::invalid(reason));

@@ -15,6 +15,7 @@ use indicatif::ProgressBar;
 use serde_json::Map;
 
 use super::at_least_one;
+use super::room::{expect_disk, expect_memory};
 use super::session::Session;
 use super::values::{Values, combinations, value};
 
@@ -96,6 +97,11 @@ pub fn candidates(args: CandidatesArgs, session: &mut Session) -> anyhow::Result
         session.next_row()?;
         let (entities, mentions, top) = (value(&row, "entities"), value(&row, "mentions"), value(&row, "top"));
         let folder = tempfile::tempdir()?;
+        // A line of an entity or a mention has some two hundred bytes, and one of a list ten for each candidate.
+        expect_disk("--entities", folder.path(), &[entities, 200])?;
+        expect_disk("--mentions", folder.path(), &[mentions, 200])?;
+        expect_memory("--entities", &[entities, 200])?;
+        expect_memory("--mentions and --top", &[mentions, top, 4])?;
         simulate(folder.path(), Simulation { entities, mentions, images: Images::None, seed: 0 })?;
         let mut skipped = Skipped::default();
         let start = Instant::now();
@@ -120,6 +126,9 @@ pub fn store(args: StoreArgs, session: &mut Session) -> anyhow::Result<()> {
         Some(dir) => tempfile::tempdir_in(dir)?,
         None => tempfile::tempdir()?,
     };
+    // An entity takes 115 KB in the store, and so does a mention, whose image is a file besides.
+    expect_disk("--entities", folder.path(), &[entities, 115_000])?;
+    expect_disk("--mentions", folder.path(), &[mentions, 115_000])?;
     let mut first_run = process::Command::new(std::env::current_exe()?);
     first_run.arg("store-once").arg(folder.path());
     session.begin("store", None)?;

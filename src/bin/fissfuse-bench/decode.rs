@@ -6,6 +6,7 @@ use fissfuse::device::cuda::Arithmetic;
 use fissfuse::llama::{LlamaConfig, Precision, Preset};
 use fissfuse::profile::decoding::{DecodingBench, RandomLlama};
 
+use super::room::expect_memory;
 use super::session::Session;
 use super::values::{Values, combinations, expect_few, once, value};
 
@@ -64,6 +65,9 @@ pub fn decode(args: DecodeArgs, session: &mut Session) -> anyhow::Result<()> {
     for precision in precisions {
         for row in &rows {
             let config = LlamaConfig { layers: value(row, "layers"), ..preset.clone() };
+            // A token's state, and its keys and values in 16 bits.
+            let token = 4 * config.hidden_size + 4 * config.kv_width();
+            expect_memory("--sequences and --prompt", &[value(row, "sequences"), value(row, "prompt"), token])?;
             let RandomLlama { llama, .. } = &RandomLlama::new(&config, precision, gpu.as_ref())?;
             let bench = DecodingBench::new(llama, value(row, "sequences"), value(row, "prompt"));
             let mut parameters = row.clone();

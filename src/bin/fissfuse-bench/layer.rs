@@ -5,6 +5,7 @@ use fissfuse::device::cuda::Arithmetic;
 use fissfuse::encoder::{self, Compute};
 use fissfuse::profile::layers::LayerBench;
 
+use super::room::expect_memory;
 use super::session::Session;
 use super::values::{Values, combinations, value};
 
@@ -35,6 +36,9 @@ pub fn layer(args: LayerArgs, session: &mut Session) -> anyhow::Result<()> {
     session.begin("layer", gpu.as_ref())?;
     session.set("precision", precision.to_string());
     for row in rows {
+        // States of 50 patches of 768 numbers, and seven million weights in 16 bits.
+        expect_memory("--images", &[value(&row, "images"), 50, 768, 8])?;
+        expect_memory("--layers", &[value(&row, "layers"), 7_000_000, 2])?;
         let compute = Compute { precision, gpu: gpu.clone() };
         let mut bench = LayerBench::new(value(&row, "layers"), value(&row, "images"), compute)?;
         let cost = bench.cost()?;

@@ -19,6 +19,7 @@ mod ops;
 mod output;
 mod pretrain;
 mod results;
+mod room;
 mod scan;
 mod self_test;
 mod session;

@@ -8,6 +8,7 @@ use fissfuse::profile::contrastive::ContrastiveStep;
 use fissfuse::profile::peak_memory;
 use fissfuse::train::pretrain::PretrainConfig;
 
+use super::room::expect_memory;
 use super::session::Session;
 use super::values::{Values, combinations, value};
 use super::work::DeviceArgs;
@@ -49,6 +50,8 @@ pub fn pretrain(args: PretrainArgs, session: &mut Session) -> anyhow::Result<()>
     for row in &rows {
         let (pairs, tokens, most) = (value(row, "pairs"), value(row, "tokens"), config.model.max_tokens);
         ensure!(pairs >= 2, "--pairs {pairs}: the negatives of a pair are the others, so 2 at least");
+        let image = config.model.image_size;
+        expect_memory("--pairs", &[pairs, 3, image, image, 4])?;
         ensure!((1..=most).contains(&tokens), "--tokens {tokens}: the encoder takes 1 to {most}");
     }
     let gpu = args.device.open()?;

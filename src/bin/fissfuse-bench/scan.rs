@@ -8,6 +8,7 @@ use fissfuse::search::{Candidates, Flat, Found, Int8Builder};
 use rand::Rng;
 
 use super::at_least_one;
+use super::room::expect_memory;
 use super::session::Session;
 use super::values::{Values, combinations, value};
 
@@ -49,6 +50,11 @@ pub fn scan(args: ScanArgs, session: &mut Session) -> anyhow::Result<()> {
     }
     for entities in args.entities.iter() {
         ensure!(entities > 0, "--entities: at least one vector");
+        // In f32, and in int8 of 16 bits.
+        expect_memory("--entities and --width", &[entities, width, 6])?;
+        expect_memory("--recall-mentions and --width", &[args.recall_mentions, width, 4])?;
+        let most = args.mentions.iter().max().unwrap_or(1);
+        expect_memory("--mentions and --width", &[most, width, 4])?;
         let vectors = draw(entities * width, 0);
         let mut builder = Int8Builder::new(width);
         builder.add(&vectors)?;

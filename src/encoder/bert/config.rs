@@ -6,7 +6,7 @@ use std::path::Path;
 use serde_json::json;
 
 use crate::autograd::Cost;
-use crate::encoder::trained::{Blocks, LARGEST, Shapes};
+use crate::encoder::trained::{Blocks, LARGEST, MOST_LAYERS, Shapes};
 use crate::encoder::transformer::{Sizes, block_cost, block_parameters};
 use crate::error::Result;
 use crate::fields::Fields;
@@ -121,11 +121,11 @@ impl BertConfig {
         let sizes = [
             ("hidden_size", self.hidden_size),
             ("intermediate_size", self.intermediate_size),
-            ("num_hidden_layers", self.num_hidden_layers),
             ("max_position_embeddings", self.max_position_embeddings),
             ("type_vocab_size", self.type_vocab_size),
         ];
-        sizes.into_iter().find(|(_, size)| *size > LARGEST)
+        let layers = ("num_hidden_layers", self.num_hidden_layers);
+        sizes.into_iter().find(|(_, size)| *size > LARGEST).or((layers.1 > MOST_LAYERS).then_some(layers))
     }
 
     pub(super) fn sizes(&self) -> Result<Sizes> {

@@ -30,7 +30,9 @@ impl BertFiles {
     pub fn read(folder: &Path) -> Result<BertFiles> {
         let config = BertConfig::read(folder)?;
         if let Some((name, size)) = config.absurd() {
-            let reason = format!("`{name}` is {size}: encoders of sizes up to {} are trained", trained::LARGEST);
+            let (sizes, layers) = (trained::LARGEST, trained::MOST_LAYERS);
+            let reason =
+                format!("`{name}` is {size}: encoders of sizes up to {sizes} and of {layers} layers are trained");
             return Err(Error::file(folder.join("config.json"), reason));
         }
         Ok(BertFiles { config, tokenizer: Tokenizer::open(folder)?, files: Beside::read(folder, &FILES)? })

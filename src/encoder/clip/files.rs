@@ -13,7 +13,7 @@ use super::weights;
 use crate::autograd::Parameters;
 use crate::encoder::ImageProcessor;
 use crate::encoder::processor::Kind;
-use crate::encoder::trained::{self, Beside, LARGEST};
+use crate::encoder::trained::{self, Beside, LARGEST, MOST_LAYERS};
 use crate::error::{Error, Result};
 use crate::fields::{Fields, parse_json};
 use crate::tensor::Precision;
@@ -154,10 +154,12 @@ fn check_sizes(config: &ClipConfig) -> Result<()> {
         ("projection, max_tokens", [config.projection_dim, text.max_position_embeddings]),
         ("image_size, patch_size", [vision.image_size, vision.patch_size]),
     ];
-    match sizes.iter().find(|(_, sizes)| sizes.iter().any(|&size| size > LARGEST)) {
+    let most = |name: &str| if name == "layers" { MOST_LAYERS } else { LARGEST };
+    match sizes.iter().find(|(name, sizes)| sizes.iter().any(|&size| size > most(name))) {
         None => Ok(()),
         Some((name, sizes)) => {
-            Err(Error::invalid(format!("model: {name} {sizes:?}: encoders of sizes up to {LARGEST} are trained")))
+            let most = most(name);
+            Err(Error::invalid(format!("model: {name} {sizes:?}: encoders of sizes up to {most} are trained")))
         }
     }
 }

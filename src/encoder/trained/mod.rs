@@ -16,6 +16,9 @@ pub use tuned::{Tuned, Tuning};
 /// The largest width, number of layers and the like that are trained: with these, no count of parameters overflows.
 pub(super) const LARGEST: usize = 1 << 16;
 
+/// Most layers of a tower: more have more tensors than a file's header may name.
+pub(super) const MOST_LAYERS: usize = 1 << 10;
+
 /// Sizes of a tower's blocks; without layers for what an encoder does not have.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Blocks {
