@@ -138,6 +138,10 @@ fn check_size((width, height): (u32, u32)) -> Result<(), String> {
 fn undecodable(error: ImageError) -> String {
     match error {
         ImageError::Limits(_) => format!("is too large: decoding it may take {} at most", Bytes(DECODE_LIMIT)),
-        error => format!("cannot be decoded: {error}; is the file whole?"),
+        // Decoders break their lines.
+        error => {
+            let reason = error.to_string().split_whitespace().collect::<Vec<_>>().join(" ");
+            format!("cannot be decoded: {reason}; is the file whole?")
+        }
     }
 }

@@ -108,11 +108,15 @@ pub fn run(args: QueryArgs) -> anyhow::Result<()> {
     let seconds = start.elapsed().as_secs_f64();
     let of_sample: Vec<Vec<Found>> = sample.iter().map(|&at| found[at].clone()).collect();
     let recall = share_of(&of_sample, nearest);
+    let lengths = || found.iter().map(Vec::len);
+    let each = match (lengths().min().unwrap_or(0), lengths().max().unwrap_or(0)) {
+        (least, most) if least == most => most.to_string(),
+        (least, most) => format!("{least} to {most}"),
+    };
     println!(
-        "{}: {} of {entities} entities for each of {} mentions in {seconds:.2} s; {:.2} % of those that a scan in f32 finds, in \
+        "{}: {each} of {entities} entities for each of {} mentions in {seconds:.2} s; {:.2} % of those that a scan in f32 finds, in \
          the mean of {} mentions",
         held.name(),
-        args.top,
         mentions.len(),
         100.0 * recall,
         sample.len()
