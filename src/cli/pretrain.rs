@@ -108,8 +108,7 @@ fn pretrain(args: Args) -> anyhow::Result<()> {
         encoder.display()
     );
     // Half of what is free is left to training.
-    let budget = available_memory().map_or(usize::MAX, |free| free / 2);
-    let mut budget = budget;
+    let mut budget = available_memory().map_or(usize::MAX, |free| free / 2);
     let mut prepare = |pairs: Pairs| -> anyhow::Result<(PreparedPairs, String)> {
         let checksum = pairs.checksum().to_string();
         let prepared = pairs.prepare(&clip, budget, &progress("images"))?;
