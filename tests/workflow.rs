@@ -291,9 +291,10 @@ fn encoding_goes_on_where_it_stopped_and_adds_what_is_new() {
 fn the_demo_runs_from_nothing_to_a_linked_mention() {
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join("demo").to_str().unwrap().to_string();
-    let printed = succeed(&["demo", "--out", &out, "--mentions", "64", "--epochs", "1"]);
+    let printed = succeed(&["demo", "--out", &out, "--mentions", "64", "--epochs", "1", "--kar"]);
     for says in [
         "fissfuse encode",
+        "fissfuse rerank",
         "1000 mentions of test",
         "One mention it has never seen",
         "  3. ",
