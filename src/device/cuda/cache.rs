@@ -1,8 +1,9 @@
-//! Device memory that the host hands out by itself: to work that is recorded, and where the driver has no memory pools.
+//! Device memory that the host hands out by itself.
 //!
-//! Asked for in a stream that is recorded, memory would become allocation nodes of the graph, and graphs that allocate
-//! cannot take new parameters. Blocks are allocated outside of any stream instead, and stay here: one that is given back may
-//! be handed out at once, since all that uses the blocks of a cache runs in the order of one stream.
+//! A step asks for hundreds of arrays, and asking the driver for each takes as long as launching a kernel. In a stream that is
+//! recorded they would become allocation nodes of the graph besides, and graphs that allocate cannot take new parameters.
+//! Blocks are allocated outside of any stream instead, and stay here: one that is given back may be handed out at once, since
+//! all that uses the blocks of a cache runs in the order of one stream.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

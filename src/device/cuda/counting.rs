@@ -47,7 +47,7 @@ impl Gpu {
         match numbers {
             Some(numbers) => {
                 numbers.arrival.wait(self)?;
-                Ok(Ptr(numbers.place.at(&self.0.stream)))
+                Ok(Ptr(numbers.block.at))
             }
             None => Ok(Ptr::NULL),
         }

@@ -86,6 +86,7 @@ impl Deref for Turn<'_> {
 impl Gpu {
     /// The stream, for one call of the driver. Whoever holds a turn must not ask for another.
     pub(super) fn turn(&self) -> Turn<'_> {
+        self.notice();
         Turn { _pass: self.0.gate.pass(), stream: &self.0.stream }
     }
 }

@@ -36,6 +36,7 @@ impl<K> std::fmt::Debug for Graph<K> {
 impl Gpu {
     /// Keeps other threads from queueing work as long as this one records.
     pub(super) fn close(&self, runs: Runs) -> Result<Closed<'_>> {
+        self.notice();
         let nested = || Error::device(format!("{self:?}"), "recording a graph", "this thread records one already");
         self.0.gate.close(runs).ok_or_else(nested)
     }

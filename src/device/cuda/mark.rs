@@ -30,6 +30,13 @@ impl Gpu {
     }
 }
 
+impl Drop for Mark {
+    fn drop(&mut self) {
+        // The event makes the context its thread's when it is dropped.
+        self.gpu.notice();
+    }
+}
+
 impl Mark {
     /// What the driver knows it by.
     pub(super) fn event(&self) -> &CudaEvent {
@@ -38,13 +45,14 @@ impl Mark {
 
     /// Whether the device has come to it. Fails if what was queued before failed.
     pub fn is_past(&self) -> Result<bool> {
-        self.gpu.bind_first()?;
+        self.gpu.bind()?;
         self.event.try_is_complete().map_err(|e| self.gpu.error("running kernels", e))
     }
 
     /// Seconds from an earlier mark of the same device to this one; waits for both. Events are about half a microsecond
     /// exact, and their distance is an f32 of milliseconds.
     pub fn since(&self, earlier: &Mark) -> Result<f64> {
+        self.gpu.bind()?;
         let milliseconds = earlier.event.elapsed_ms(&self.event);
         milliseconds.map(|ms| 1e-3 * f64::from(ms)).map_err(|e| self.gpu.error("running kernels", e))
     }

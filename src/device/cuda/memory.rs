@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 use std::marker::PhantomData;
 use std::ops::Range;
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Mutex, MutexGuard};
 
 use bytemuck::Pod;
-use cudarc::driver::{CudaContext, CudaSlice, CudaStream, DevicePtr, DriverError, result, sys};
+use cudarc::driver::{DriverError, result, sys};
 
 use super::cache::{Block, size_of_block};
 use super::gate::Runs;
@@ -50,50 +50,12 @@ impl Ledger {
     pub fn peak(&self) -> usize {
         self.account().peak
     }
-
-    /// Bytes that were given back, and that the driver keeps for this process.
-    fn kept(&self) -> usize {
-        let account = self.account();
-        account.peak - account.live
-    }
-}
-
-/// Tells the driver not to return freed memory to the system: a step allocates what the last one freed.
-pub(super) fn keep_freed_memory(context: &Arc<CudaContext>) -> Result<(), DriverError> {
-    if !context.has_async_alloc() {
-        return Ok(());
-    }
-    let mut threshold = u64::MAX;
-    // SAFETY: the device is open, the attribute takes a u64, which the driver reads before the call returns.
-    unsafe {
-        let pool = result::device::get_default_mem_pool(context.cu_device())?;
-        let attribute = sys::CUmemPool_attribute::CU_MEMPOOL_ATTR_RELEASE_THRESHOLD;
-        sys::cuMemPoolSetAttribute(pool, attribute, std::ptr::from_mut(&mut threshold).cast()).result()
-    }
-}
-
-/// Bytes of a device's memory, which go back to where they came from when they are dropped, in the order of a stream.
-pub(super) enum Place {
-    /// The driver's pool.
-    Pool(CudaSlice<u8>),
-    /// A cache of the host's.
-    Block(Block),
-}
-
-impl Place {
-    /// Where they lie, for work in this stream.
-    pub fn at(&self, stream: &CudaStream) -> u64 {
-        match self {
-            Place::Pool(slice) => slice.device_ptr(stream).0,
-            Place::Block(block) => block.at,
-        }
-    }
 }
 
 /// Bytes of a device's memory, by who uses them.
 pub(super) enum Memory {
     /// The kernels.
-    Ordered(Place),
+    Ordered(Block),
     /// The kernels of a graph that runs often: nobody else as long as there is the graph.
     Recorded(Block),
     /// The copies, and then the kernels.
@@ -102,17 +64,16 @@ pub(super) enum Memory {
 
 /// Memory that the stream of copies fills.
 pub(super) struct Staged {
-    pub place: Place,
+    pub block: Block,
     pub bytes: usize,
     pub arrival: Arrival,
 }
 
 impl Memory {
-    fn at(&self, gpu: &Gpu) -> u64 {
+    fn at(&self) -> u64 {
         match self {
-            Memory::Ordered(place) => place.at(&gpu.0.stream),
-            Memory::Staged(staged) => staged.place.at(&gpu.0.stream),
-            Memory::Recorded(block) => block.at,
+            Memory::Ordered(block) | Memory::Recorded(block) => block.at,
+            Memory::Staged(staged) => staged.block.at,
         }
     }
 }
@@ -151,20 +112,13 @@ impl Gpu {
     /// Memory of any content; `label` names it where memory runs out.
     pub fn alloc<T: Pod>(&self, label: &'static str, len: usize) -> Result<DeviceBuffer<T>> {
         let bytes = bytes_of::<T>(len);
+        self.bind()?;
         let memory = match self.0.gate.recording() {
-            None => self.with_reclaimed(|| self.ordered(bytes)).map(Memory::Ordered),
-            Some(Runs::Once) => self.0.cache.take(bytes).map(|block| Memory::Ordered(Place::Block(block))),
+            None => self.with_reclaimed(|| self.0.cache.take(bytes)).map(Memory::Ordered),
+            Some(Runs::Once) => self.0.cache.take(bytes).map(Memory::Ordered),
             Some(Runs::Often) => self.take_recorded(bytes).map(Memory::Recorded),
         };
         memory.map(|memory| self.buffer(memory, label, len)).map_err(|e| self.no_memory(label, bytes, e))
-    }
-
-    fn ordered(&self, bytes: usize) -> Result<Place, DriverError> {
-        if !self.0.context.has_async_alloc() {
-            return self.0.cache.take(bytes).map(Place::Block);
-        }
-        // SAFETY: kernels and copies write all of it before anything reads it, which cusim's init check verifies.
-        unsafe { self.turn().alloc::<u8>(bytes) }.map(Place::Pool)
     }
 
     /// A block for the recording under way: one that it gave back itself, or one that becomes its own.
@@ -202,16 +156,13 @@ impl Gpu {
         match (memory, self.0.gate.recording()) {
             (Memory::Recorded(block), Some(Runs::Often)) => self.spare().push(block),
             // Whatever uses it next is queued behind what is queued or recorded now.
-            (Memory::Ordered(Place::Block(block)), None | Some(Runs::Once)) => drop(block),
+            (Memory::Ordered(block), None | Some(Runs::Once)) => drop(block),
             // What is recorded may work on it.
             (memory, Some(_)) => self.kept().push(memory),
             (memory, None) => {
-                let stream = self.turn();
-                // If this fails, so does what comes next.
-                let _ = self.bind_first();
                 if let Memory::Staged(staged) = &memory {
                     // A device that failed does not use it any more.
-                    let _ = staged.arrival.end_of_use(&stream);
+                    let _ = staged.arrival.end_of_use(&self.turn());
                 }
                 drop(memory);
             }
@@ -246,14 +197,10 @@ impl Gpu {
         Ok(buffer)
     }
 
-    /// Bytes that can still be allocated, what the driver keeps of memory that was given back included.
+    /// Bytes that can still be allocated, what is kept of memory that was given back included.
     pub fn available(&self) -> Result<usize> {
         let (free, total) = self.memory()?;
-        let kept = match self.0.context.has_async_alloc() {
-            true => self.0.ledger.kept(),
-            false => self.free_blocks(),
-        };
-        Ok(total.min(free + kept))
+        Ok(total.min(free + self.free_blocks()))
     }
 
     pub(super) fn no_memory(&self, label: &str, asked: usize, error: DriverError) -> Error {
@@ -300,7 +247,7 @@ impl<T: Pod> DeviceBuffer<T> {
 
     /// Where it lies.
     pub fn ptr(&self) -> Ptr {
-        self.memory.as_ref().map_or(Ptr::NULL, |memory| Ptr(memory.at(&self.gpu)))
+        self.memory.as_ref().map_or(Ptr::NULL, |memory| Ptr(memory.at()))
     }
 
     /// Kernels that are queued from now on run when what [`Gpu::stage`] put here has arrived.

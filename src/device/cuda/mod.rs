@@ -68,9 +68,19 @@ pub enum Arithmetic {
 /// Percent of the free memory that one table of features may take to stay on the device.
 const RESIDENT: usize = 60;
 
+/// Which context a thread has made its own, as far as is known: what is, need not be made so again for each call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Bound {
+    /// None yet.
+    Nothing,
+    /// One, by its handle, and never another.
+    One(usize),
+    /// One after the other: cudarc's own calls change it, too.
+    Several,
+}
+
 thread_local! {
-    /// Whether this thread has made a context its own. Contexts are never taken away again.
-    static HAS_CONTEXT: Cell<bool> = const { Cell::new(false) };
+    static BOUND: Cell<Bound> = const { Cell::new(Bound::Nothing) };
 }
 
 /// A CUDA device and our kernels. Cloning shares it.
@@ -104,6 +114,12 @@ impl Drop for Inner {
     fn drop(&mut self) {
         // Kernels may still use what is about to be given back; a device that failed uses nothing any more.
         let _ = self.stream.synchronize();
+        // The context may end with it.
+        BOUND.set(match BOUND.get() {
+            Bound::One(bound) if bound == self.context.cu_ctx() as usize => Bound::Nothing,
+            Bound::One(_) => Bound::Several,
+            other => other,
+        });
     }
 }
 
@@ -150,7 +166,6 @@ impl Gpu {
             return refuse(format!("its compute capability is {major}.{minor}; the kernels need 8.0 or newer"));
         }
         let stream = context.new_stream().map_err(failed("making a stream"))?;
-        memory::keep_freed_memory(&context).map_err(failed("opening"))?;
         let name = context.name().map_err(failed("opening"))?;
         let staging = Staging::new(&context).map_err(failed("making a stream"))?;
         let pageable = sys::CUdevice_attribute::CU_DEVICE_ATTRIBUTE_PAGEABLE_MEMORY_ACCESS;
@@ -173,6 +188,7 @@ impl Gpu {
             reads_pageable,
             name,
         }));
+        gpu.notice();
         gpu.load("fill")?;
         Ok(gpu)
     }
@@ -209,6 +225,7 @@ impl Gpu {
 
     /// Free bytes and all bytes of its memory.
     pub fn memory(&self) -> Result<(usize, usize)> {
+        self.notice();
         self.0.context.mem_get_info().map_err(|e| self.error("asking for memory", e))
     }
 
@@ -242,16 +259,28 @@ impl Gpu {
         self.turn().synchronize().map_err(|e| self.error("running kernels", e))
     }
 
-    /// Makes the device's context the calling thread's.
+    fn handle(&self) -> usize {
+        self.0.context.cu_ctx() as usize
+    }
+
+    /// Makes the device's context the calling thread's, unless it is for sure.
     fn bind(&self) -> Result<()> {
+        let own = Bound::One(self.handle());
+        if BOUND.get() == own {
+            return Ok(());
+        }
         self.0.context.bind_to_thread().map_err(|e| self.error("binding", e))?;
-        HAS_CONTEXT.set(true);
+        BOUND.set(if BOUND.get() == Bound::Nothing { own } else { Bound::Several });
         Ok(())
     }
 
-    /// The same on a thread that has none yet, for calls that take any: memory is dropped on all kinds of threads, and often.
-    fn bind_first(&self) -> Result<()> {
-        if HAS_CONTEXT.get() { Ok(()) } else { self.bind() }
+    /// What comes next may make the device's context the calling thread's: cudarc does in many of its calls.
+    fn notice(&self) {
+        if let Bound::One(bound) = BOUND.get()
+            && bound != self.handle()
+        {
+            BOUND.set(Bound::Several);
+        }
     }
 
     fn error(&self, doing: impl Into<String>, error: DriverError) -> Error {

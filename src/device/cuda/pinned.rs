@@ -71,6 +71,7 @@ impl<T: Pod> std::fmt::Debug for Pinned<T> {
 impl Gpu {
     /// Zeros in page-locked memory.
     pub fn pinned<T: Pod>(&self, len: usize) -> Result<Pinned<T>> {
+        self.notice();
         let memory = PageLocked::new(&self.0.context, len * size_of::<T>());
         let memory = memory.map_err(|e| self.error("allocating page-locked memory", e))?;
         Ok(Pinned { memory: Mutex::new(memory), len, gpu: self.clone(), values: PhantomData })

@@ -99,20 +99,14 @@ impl Gpu {
         Repeating { gpu: self.clone(), ready: None, recorded: Recorded::default() }
     }
 
-    /// Gives the driver what it and the host keep of freed memory: what to do when there is none left. Waits for the device.
+    /// Gives the driver what is kept of freed memory: what to do when there is none left. Waits for the device.
     pub(super) fn reclaim(&self) -> Result<()> {
-        let context = &self.0.context;
         // Nobody records until it is done: blocks that are free again may be what a graph is about to use.
         let stream = self.turn();
-        let pool_trimmed = || match context.has_async_alloc() {
-            // SAFETY: the device is open, and its pool is the driver's.
-            true => unsafe { result::mem_pool::trim_to(result::device::get_default_mem_pool(context.cu_device())?, 0) },
-            false => Ok(()),
-        };
         // Taken first: what is given back while this waits may still be in use.
         let free = self.0.cache.take_free();
         let given = stream.synchronize().and_then(|()| self.0.cache.free(free));
-        let given = given.and_then(|()| self.0.staging.reclaim()).and_then(|()| pool_trimmed());
+        let given = given.and_then(|()| self.0.staging.reclaim());
         given.map_err(|e| self.error("giving memory back", e))
     }
 }

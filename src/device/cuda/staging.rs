@@ -8,7 +8,7 @@ use bytemuck::Pod;
 use cudarc::driver::{CudaContext, CudaEvent, CudaStream, DriverError, result};
 
 use super::cache::Cache;
-use super::memory::{Memory, Place, Staged};
+use super::memory::{Memory, Staged};
 use super::pinned::PageLocked;
 use super::{DeviceBuffer, Gpu};
 use crate::error::{Error, Result};
@@ -21,7 +21,7 @@ const BLOCKS: usize = 20;
 pub(super) struct Staging {
     stream: Arc<CudaStream>,
     blocks: Mutex<Vec<Block>>,
-    /// Device memory where the driver has no pools: in the order of the copies.
+    /// Device memory, in the order of the copies.
     cache: Arc<Cache>,
 }
 
@@ -91,15 +91,6 @@ impl Staging {
         Ok(block)
     }
 
-    /// Device memory that copies fill.
-    fn alloc(&self, bytes: usize) -> Result<Place, DriverError> {
-        if !self.stream.context().has_async_alloc() {
-            return self.cache.take(bytes).map(Place::Block);
-        }
-        // SAFETY: the copy writes all of it before anything reads it.
-        unsafe { self.stream.alloc::<u8>(bytes) }.map(Place::Pool)
-    }
-
     /// Bytes of device memory that nobody uses.
     pub fn free_blocks(&self) -> usize {
         self.cache.free_bytes()
@@ -144,29 +135,30 @@ impl Gpu {
         len: usize,
         fill: impl FnOnce(&mut [T]),
     ) -> Result<Staged> {
+        self.bind()?;
         let staging = &self.0.staging;
         let bytes = len * size_of::<T>();
         let failed = |error| self.error("copying to the device", error);
         let mut block = staging.take(bytes).map_err(failed)?;
         let host = &mut block.memory.as_mut_slice()[..bytes];
         fill(bytemuck::cast_slice_mut(host));
-        let place = self.with_reclaimed(|| staging.alloc(bytes.max(1)));
-        let place = place.map_err(|e| self.no_memory(label, bytes, e))?;
-        let at = place.at(&staging.stream);
+        let target = self.with_reclaimed(|| staging.cache.take(bytes.max(1)));
+        let target = target.map_err(|e| self.no_memory(label, bytes, e))?;
         // SAFETY: both hold `bytes` bytes. The block is not touched again before its event says that the copy is done, nor
         // freed: see `Staging::take` and its drop.
-        let queued = unsafe { result::memcpy_htod_async(at, host, staging.stream.cu_stream()) };
+        let queued = unsafe { result::memcpy_htod_async(target.at, host, staging.stream.cu_stream()) };
         let arrival = queued.and_then(|()| block.copied.record(&staging.stream));
         let event = arrival.and_then(|()| staging.stream.record_event(None)).map_err(failed)?;
         staging.give_back(block);
         let stream = staging.stream.clone();
         let arrival = Arrival { stream, event, awaited: AtomicBool::new(false), telling: Mutex::default() };
-        Ok(Staged { place, bytes, arrival })
+        Ok(Staged { block: target, bytes, arrival })
     }
 
     /// Queues a copy of the values to the host, which goes on meanwhile.
     pub fn read_later<T: Pod>(&self, values: &DeviceBuffer<T>) -> Result<Returning<T>> {
         let failed = |error| self.error("copying to the host", error);
+        self.bind()?;
         let mut block = self.0.staging.take(size_of::<T>() * values.len()).map_err(failed)?;
         let host = &mut block.memory.as_mut_slice()[..size_of::<T>() * values.len()];
         let stream = self.turn();
@@ -197,6 +189,7 @@ impl<T: Pod> Returning<T> {
     /// The values, once they are there. Fails if what computes them failed.
     pub fn wait(mut self) -> Result<Vec<T>> {
         let Some(block) = &mut self.block else { return Ok(Vec::new()) };
+        self.gpu.bind()?;
         block.copied.synchronize().map_err(|e| self.gpu.error("running kernels", e))?;
         Ok(bytemuck::cast_slice(&block.memory.as_mut_slice()[..self.len * size_of::<T>()]).to_vec())
     }
