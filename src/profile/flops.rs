@@ -79,7 +79,7 @@ pub fn training_step(config: ModelConfig, shape: Shape, seed: u64) -> Result<Ste
     let prepared = match model.config().network.prepares() {
         true => {
             let scorer = Scorer::new(&model)?;
-            let pair = scorer.flops(&rows.map(|of_one| 2 * of_one));
+            let pair = scorer.flops(&rows, &rows);
             Some(scorer.mention_flops(&rows) + shape.candidates as u64 * pair)
         }
         false => None,

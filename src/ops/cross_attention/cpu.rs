@@ -1,7 +1,7 @@
 //! One query against one sequence, with neither keys nor values (the logits are `u·F_l`, the context
 //! `Σ a_l F_l`). Inline into `simd!`.
 
-use crate::device::cpu::vector::{self, LANES};
+use crate::device::cpu::vector;
 
 /// Softmax of `u_h · F_l` over the rows of `sequence` (L, d), and the rows' sum under it, for each head.
 ///
@@ -21,7 +21,7 @@ pub fn attend(u: &[f32], sequence: &[f32], d: usize, probabilities: &mut [f32], 
 
 /// The rows' sum under these weights, in their order.
 #[inline(always)]
-fn weighted_sum(weights: &[f32], sequence: &[f32], d: usize, sum: &mut [f32]) {
+pub(super) fn weighted_sum(weights: &[f32], sequence: &[f32], d: usize, sum: &mut [f32]) {
     sum.fill(0.0);
     let (fours, rest) = weights.as_chunks::<4>();
     let (blocks, tail) = sequence.split_at(fours.len() * 4 * d);
@@ -30,51 +30,6 @@ fn weighted_sum(weights: &[f32], sequence: &[f32], d: usize, sum: &mut [f32]) {
     }
     for (&a, row) in rest.iter().zip(tail.chunks_exact(d)) {
         vector::add_scaled(sum, a, row);
-    }
-}
-
-/// [`attend`] of `N` queries of one head over the same sequence, whose rows are read once for all of them. A query gets the same
-/// bits whatever `N` is.
-///
-/// Each of `u` has d values and then zeros up to a multiple of [`LANES`]; behind the rows of `sequence` (L, d) are as many finite
-/// values more, since a row is read as if it were as long. probabilities (N, L) is overwritten; contexts have d values each.
-#[inline(always)]
-pub fn attend_together<const N: usize>(
-    u: [&[f32]; N],
-    sequence: &[f32],
-    d: usize,
-    probabilities: &mut [f32],
-    mut contexts: [&mut [f32]; N],
-) {
-    let length = sequence.len().saturating_sub(LANES) / d;
-    let padded = d.next_multiple_of(LANES);
-    for l in 0..length {
-        for (n, logit) in vector::dots(&sequence[l * d..][..padded], u).into_iter().enumerate() {
-            probabilities[n * length + l] = logit;
-        }
-    }
-    for row in probabilities.chunks_exact_mut(length).take(N) {
-        vector::softmax(row);
-    }
-    if N == 1 {
-        // Alone, a sum per column would wait for itself row by row.
-        return weighted_sum(&probabilities[..length], &sequence[..length * d], d, contexts[0]);
-    }
-    for column in (0..d).step_by(LANES) {
-        let mut sums = [[0.0; LANES]; N];
-        for l in 0..length {
-            if let Some(row) = sequence[l * d + column..].first_chunk::<LANES>() {
-                for (n, sums) in sums.iter_mut().enumerate() {
-                    let weight = probabilities[n * length + l];
-                    for i in 0..LANES {
-                        sums[i] = weight.mul_add(row[i], sums[i]);
-                    }
-                }
-            }
-        }
-        for (context, sums) in contexts.iter_mut().zip(&sums) {
-            context[column..].iter_mut().zip(sums).for_each(|(to, from)| *to = *from);
-        }
     }
 }
 

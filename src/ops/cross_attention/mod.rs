@@ -6,12 +6,14 @@
 
 mod cpu;
 mod cuda;
+mod together;
 mod weights;
 mod work;
 
 use rayon::prelude::*;
 
-pub use cpu::{Attended, attend, attend_backward, attend_together};
+pub use cpu::{Attended, attend, attend_backward};
+pub use together::{Lanes, attend_lanes, attend_together};
 pub use weights::AttentionWeights;
 use weights::Finished;
 

@@ -157,9 +157,9 @@ impl GpuScorer {
         let upload = |values: &[f32]| gpu.upload("scoring weights", values);
         let mut finish = Vec::new();
         for (kind, weights) in &scorer.finish {
-            let (value, out) = match &weights.apart {
+            let (value, out) = match &weights.layers.apart {
                 None => {
-                    let dense = &weights.folded[0];
+                    let dense = &weights.layers.folded[0];
                     ([upload(dense.transposed())?, upload(dense.bias())?], None)
                 }
                 Some(Apart { values, out }) => {

@@ -14,15 +14,15 @@ use crate::device::cpu::vector::LANES;
 use crate::device::cpu::{Buffer, simd, vector};
 use crate::error::Result;
 use crate::model::{Model, ScoreKind};
-use crate::ops::cross_attention::attend_together;
+use crate::ops::cross_attention::{Lanes, attend_lanes, attend_together};
 use crate::ops::linear::Dense;
 use crate::ops::matmul::{Mat, matmul};
 
 /// Candidates that one task scores: few enough that two threads share a list of a hundred.
 const CHUNK: usize = 50;
 
-/// Mentions that are scored together: with [`CHUNK`] candidates, what belongs to their pairs stays in the second-level cache.
-const GROUP: usize = 8;
+/// Mentions that are scored together, a lane each where a sequence is attended to.
+const GROUP: usize = LANES;
 
 /// A model's weights in the form that scoring pairs needs.
 #[derive(Debug)]
@@ -35,9 +35,18 @@ pub struct Scorer {
     pub(super) finish: Vec<(ScoreKind, Finish)>,
     /// Eq. 7's MLPs of mention and entity.
     pub(super) star: Option<[Layers2; 2]>,
+    /// The same as pairs need it.
+    crossing: Option<Crossing>,
+}
+
+/// What scoring a pair by Eq. 7 needs besides what [`Finish`] gives.
+#[derive(Debug)]
+struct Crossing {
+    /// What the hidden layers of mention and entity have for every pair: their biases, and what they make of normalization's β.
+    constants: [Vec<f32>; 2],
     /// From the hidden layer of the entity's MLP: what the mention's hidden layer is multiplied with to give the dot product
     /// of both outputs, and last what is added to that. The outputs themselves are not formed.
-    across: Option<Dense>,
+    across: Dense,
 }
 
 /// Two linear layers with ReLU between them.
@@ -54,12 +63,10 @@ impl Layers2 {
         Ok(Layers2(dense("hidden")?, dense("out")?))
     }
 
-    /// The first layer and ReLU.
-    fn hidden(&self, x: &[f32], n: usize) -> Result<Buffer> {
-        let mut hidden = Buffer::scratch(n * self.0.outputs());
-        self.0.forward_into(&mut hidden, x)?;
-        simd!(vector::relu(&mut hidden));
-        Ok(hidden)
+    /// What the first layer has for the vector of one modality (hidden, d).
+    fn hidden(&self, modality: usize, d: usize) -> Mat<'_> {
+        let (transposed, outputs) = (self.0.transposed(), self.0.outputs());
+        Mat::new(transposed, transposed.len() / outputs, outputs).rows(modality * d, d).t()
     }
 }
 
@@ -77,31 +84,68 @@ fn across([mention, entity]: &[Layers2; 2]) -> Result<Dense> {
     Ok(Dense::new(Mat::new(&weight, width + 1, width), bias))
 }
 
+impl Crossing {
+    fn new(star: &[Layers2; 2], finish: &[(ScoreKind, Finish)]) -> Result<Crossing> {
+        let constants = star.each_ref().map(|layers| -> Result<Vec<f32>> {
+            let mut constants = layers.0.bias().to_vec();
+            for (i, (_, Finish { beta, .. })) in finish.iter().enumerate() {
+                let d = beta.len();
+                matmul(&mut constants, 1, 1.0, 1.0, layers.hidden(i, d), Mat::new(beta, d, 1))?;
+            }
+            Ok(constants)
+        });
+        let [mention, entity] = constants;
+        Ok(Crossing { constants: [mention?, entity?], across: across(star)? })
+    }
+
+    /// Scores of pairs from their hidden layers before ReLU, which are overwritten.
+    fn scores(&self, [mut ours, mut theirs]: [Buffer; 2]) -> Result<Vec<f32>> {
+        let (width, outputs) = (self.constants[0].len(), self.across.outputs());
+        simd!({
+            vector::relu(&mut ours);
+            vector::relu(&mut theirs);
+        });
+        let mut crossed = Buffer::scratch(theirs.len() / width * outputs);
+        self.across.forward_into(&mut crossed, &theirs)?;
+        let score = |(x, y): (&[f32], &[f32])| simd!(vector::dot(x, &y[..width])) + y[width];
+        Ok(ours.chunks_exact(width).zip(crossed.chunks_exact(outputs)).map(score).collect())
+    }
+}
+
+/// Candidates, and what scoring them needs whichever the mention.
+struct Chunk<'a> {
+    candidates: &'a [u32],
+    modalities: Vec<ChunkedModality>,
+}
+
+struct ChunkedModality {
+    /// Logit vectors (candidates, heads * d).
+    logits: Buffer,
+    /// What is added to each candidate's attended vectors (candidates, width).
+    residuals: Buffer,
+}
+
 impl Scorer {
     /// Prepares a model's weights.
     pub fn new(model: &Model) -> Result<Scorer> {
         let (config, parameters) = (model.config(), model.parameters());
-        let parts = config.parts();
-        let mut finish = Vec::new();
-        for (name, there) in [("text", parts.text), ("image", parts.image)] {
-            if there && parts.fission.any() {
-                finish.push((ScoreKind::fission(name), Finish::new(&attention_of(parameters, config, name)?)?));
-            }
-        }
+        let (parts, d) = (config.parts(), config.d);
         let star = |name: &str| Layers2::new(parameters, name);
         let star = match parts.fission.star {
             true => Some([star("fission.mention_mlp")?, star("fission.entity_mlp")?]),
             false => None,
         };
-        Ok(Scorer {
-            kinds: config.six(),
-            d: config.d,
-            heads: config.heads,
-            eps: config.layer_norm_eps,
-            finish,
-            across: star.as_ref().map(across).transpose()?,
-            star,
-        })
+        let mut finish = Vec::new();
+        for (name, there) in [("text", parts.text), ("image", parts.image)] {
+            if there && parts.fission.any() {
+                let hidden = star.as_ref().map(|star| star.each_ref().map(|layers| layers.hidden(finish.len(), d)));
+                let attention = attention_of(parameters, config, name)?;
+                finish.push((ScoreKind::fission(name), Finish::new(&attention, hidden)?));
+            }
+        }
+        let crossing = star.as_ref().map(|star| Crossing::new(star, &finish)).transpose()?;
+        let (kinds, heads, eps) = (config.six(), config.heads, config.layer_norm_eps);
+        Ok(Scorer { kinds, d, heads, eps, finish, star, crossing })
     }
 
     /// Which scores, in the order of [`Scorer::score`]'s rows.
@@ -109,20 +153,31 @@ impl Scorer {
         &self.kinds
     }
 
-    /// FLOPs of scoring one pair whose sequences, mention's and entity's together, have this many rows in each
-    /// modality.
-    pub fn flops(&self, rows: &[usize]) -> u64 {
+    /// FLOPs of scoring one pair whose mention and entity have this many rows in each modality, of a mention that is scored alone.
+    pub fn flops(&self, mention: &[usize], entity: &[usize]) -> u64 {
         let (d, heads) = (self.d, self.heads);
-        // Logits and context; in one direction value and output layer; in both residual and normalization.
-        let layers = if heads == 1 { 2 * d * d } else { 4 * d * d };
-        let attention = |rows: &usize| 4 * rows * heads * d + layers + 2 * 9 * d;
-        let star = if self.star.is_some() { 2 * self.finish.len() * 2 * d * d + 2 * d * (d + 1) } else { 0 };
-        (rows.iter().take(self.finish.len()).map(attention).sum::<usize>() + star + self.kinds.len() * 2 * d) as u64
+        let attention = |(((_, finish), ours), theirs): ((&(ScoreKind, Finish), &usize), &usize)| {
+            let width = finish.mention.width();
+            let logits = 2 * (ours + theirs) * heads * d;
+            // Sums of rows: the entity's as they are, the mention's behind their layers.
+            let sums = 2 * theirs * heads * d + 2 * ours * heads * width;
+            // The value layer of several heads, and what follows it; what the entity's residual comes to.
+            let layers = if heads == 1 { 0 } else { 2 * d * d } + 2 * d * width + 2 * d * (width - d);
+            // Squares, scale and shift; the hidden layer's part.
+            logits + sums + layers + 2 * (5 * d + 2 * (width - d))
+        };
+        let attention: usize = self.finish.iter().zip(mention).zip(entity).map(attention).sum();
+        let star =
+            self.crossing.as_ref().map_or(0, |crossing| 2 * crossing.constants[0].len() * crossing.across.outputs());
+        (attention + star + self.kinds.len() * 2 * d) as u64
     }
 
     /// FLOPs of laying out a mention with this many rows in each modality, whatever it is scored against.
     pub fn mention_flops(&self, rows: &[usize]) -> u64 {
-        rows.iter().take(self.finish.len()).map(|rows| rows * self.heads * 2 * self.d * self.d).sum::<usize>() as u64
+        let of = |((_, finish), rows): (&(ScoreKind, Finish), &usize)| {
+            2 * rows * self.heads * self.d * finish.entity.width()
+        };
+        self.finish.iter().zip(rows).map(of).sum::<usize>() as u64
     }
 
     /// Scores (kinds, candidates) of a mention against entities of the index.
@@ -142,7 +197,14 @@ impl Scorer {
         let groups: Vec<Group> =
             mentions.par_chunks(GROUP).map(|group| Group::new(group, &self.finish, self.d)).collect::<Result<_>>()?;
         let of_chunk = |candidates: &[u32]| -> Result<Vec<Vec<f32>>> {
-            groups.iter().map(|group| self.score_chunk(group, index, candidates)).collect()
+            let &[only] = candidates else {
+                let chunk = self.chunk(index, candidates)?;
+                return groups.iter().map(|group| self.score_chunk(group, index, &chunk)).collect();
+            };
+            let twice = [only, only];
+            let chunk = self.chunk(index, &twice)?;
+            let scores = |group| Ok(self.score_chunk(group, index, &chunk)?.into_iter().step_by(2).collect());
+            groups.iter().map(scores).collect()
         };
         let chunks: Vec<Vec<Vec<f32>>> = candidates.par_chunks(CHUNK).map(of_chunk).collect::<Result<_>>()?;
         let mut scores = vec![0.0; mentions.len() * kinds * n];
@@ -158,37 +220,35 @@ impl Scorer {
         Ok(scores)
     }
 
-    /// Scores (kinds, mentions, candidates).
-    fn score_chunk(&self, group: &Group, index: &EntityIndex, candidates: &[u32]) -> Result<Vec<f32>> {
-        if let &[only] = candidates {
-            let twice = self.score_chunk(group, index, &[only, only])?;
-            return Ok(twice.into_iter().step_by(2).collect());
-        }
+    /// What candidates bring with them.
+    fn chunk<'a>(&self, index: &EntityIndex, candidates: &'a [u32]) -> Result<Chunk<'a>> {
         let (n, d) = (candidates.len(), self.d);
+        let modality = |((_, finish), entities): (&(ScoreKind, Finish), &IndexedModality)| {
+            let (mut logits, mut queries) = (Buffer::scratch(n * self.heads * d), Buffer::scratch(n * d));
+            entities.logits.gather(candidates, &mut logits);
+            entities.queries.gather(candidates, &mut queries);
+            Ok(ChunkedModality { logits, residuals: finish.entity.residuals(&queries)? })
+        };
+        let modalities = self.finish.iter().zip(&index.modalities).map(modality).collect::<Result<_>>()?;
+        Ok(Chunk { candidates, modalities })
+    }
+
+    /// Scores (kinds, mentions, candidates) of two candidates at least.
+    fn score_chunk(&self, group: &Group, index: &EntityIndex, chunk: &Chunk) -> Result<Vec<f32>> {
+        let (candidates, n, d) = (chunk.candidates, chunk.candidates.len(), self.d);
         let pairs = group.mentions.len() * n;
         let mut found: Vec<(ScoreKind, Vec<f32>)> = Vec::with_capacity(6);
-        let width = self.finish.len() * d;
-        // Both modalities' vectors side by side, as Eq. 7 wants them: of the mention, of the entity.
-        let [mut of_mention, mut of_entity] = [0; 2].map(|_| Buffer::scratch(pairs * width));
+        // Eq. 7's hidden layers of each pair, to which each modality adds its part.
+        let mut hidden =
+            self.crossing.as_ref().map(|crossing| crossing.constants.each_ref().map(|of| repeated(of, pairs)));
         for (i, (kind, finish)) in self.finish.iter().enumerate() {
-            let (me, em) = (
-                self.mentions_attended(finish, group, i, &index.modalities[i], candidates)?,
-                self.entities_attended(finish, group, i, &index.modalities[i], candidates)?,
-            );
-            found.push((*kind, dots(&me, &em, d)));
-            for (all, one) in [(&mut of_mention, &me), (&mut of_entity, &em)] {
-                for (all, one) in all.chunks_exact_mut(width).zip(one.chunks_exact(d)) {
-                    all[i * d..][..d].copy_from_slice(one);
-                }
-            }
+            let mut ours = self.mentions_attended(finish, &group.modalities[i], &index.modalities[i], candidates)?;
+            let mut theirs = self.entities_attended(finish, &group.modalities[i], &chunk.modalities[i])?;
+            let hidden = hidden.as_mut().map(|[ours, theirs]| [&mut ours[..], &mut theirs[..]]);
+            found.push((*kind, finish.normalize([&mut ours, &mut theirs], hidden)));
         }
-        if let (Some([m, e]), Some(across)) = (&self.star, &self.across) {
-            let (ours, theirs) = (m.hidden(&of_mention, pairs)?, e.hidden(&of_entity, pairs)?);
-            let mut crossed = Buffer::scratch(pairs * across.outputs());
-            across.forward_into(&mut crossed, &theirs)?;
-            let score = |(x, y): (&[f32], &[f32])| simd!(vector::dot(x, &y[..d])) + y[d];
-            let rows = ours.chunks_exact(d).zip(crossed.chunks_exact(d + 1));
-            found.push((ScoreKind::FissionStar, rows.map(score).collect()));
+        if let (Some(hidden), Some(crossing)) = (hidden, &self.crossing) {
+            found.push((ScoreKind::FissionStar, crossing.scores(hidden)?));
         }
         let mut vectors = vec![0.0; n * d];
         for (f, (kind, table)) in index.fused.iter().enumerate() {
@@ -203,65 +263,58 @@ impl Scorer {
         Ok(self.kinds.iter().filter_map(of_kind).flatten().copied().collect())
     }
 
-    /// Eq. 5 of a modality: each mention's vectors for each candidate (mentions, candidates, d).
+    /// Eq. 5 of a modality: each mention's rows for each candidate, not normalized (mentions, candidates, width).
     fn mentions_attended(
         &self,
         finish: &Finish,
-        group: &Group,
-        modality: usize,
+        own: &GroupedModality,
         entities: &IndexedModality,
         candidates: &[u32],
     ) -> Result<Buffer> {
-        let (n, d, width) = (candidates.len(), self.d, self.heads * self.d);
-        let pairs = group.mentions.len() * n;
-        let side = |m: usize| (&group.mentions[m].side.modalities[modality], group.mentions[m].item);
-        let own = &group.modalities[modality];
-        let mut contexts = Buffer::scratch(pairs * width);
-        let (mut tokens, mut probabilities) = (Vec::new(), Vec::new());
+        let (n, d, mentions) = (candidates.len(), self.d, own.starts.len() - 1);
+        let mut contexts = Buffer::scratch(mentions * n * self.heads * d);
+        let (mut tokens, mut probabilities, mut lanes) = (Vec::new(), Vec::new(), Vec::new());
         for (e, &candidate) in candidates.iter().enumerate() {
             let rows = entities.rows(candidate);
-            probabilities.resize(GROUP * rows.len(), 0.0);
+            probabilities.resize(4 * rows.len(), 0.0);
+            lanes.resize(rows.len(), [0.0; LANES]);
             tokens.resize(rows.len() * d + LANES, 0.0);
             let length = tokens.len() - LANES;
             entities.tokens.read(rows, &mut tokens[..length]);
             let (mut first, place) = (0, Place { candidate: e, candidates: n, heads: self.heads, d });
-            while first < group.mentions.len() {
-                let attend = (own, &tokens[..], &mut probabilities[..], &mut contexts[first * n * width..]);
-                first += match group.mentions.len() - first {
-                    GROUP.. => attend_heads::<GROUP>(first, place, attend),
+            if let Some(u) = &own.lanes {
+                attend_lanes_of_heads(place, u, &tokens, &mut lanes, &mut contexts);
+                continue;
+            }
+            while first < mentions {
+                let contexts = &mut contexts[first * n * self.heads * d..];
+                let attend = (own, &tokens[..], &mut probabilities[..], contexts);
+                first += match mentions - first {
                     4.. => attend_heads::<4>(first, place, attend),
                     _ => attend_heads::<1>(first, place, attend),
                 };
             }
         }
-        let query = |pair: usize| {
-            let (own, item) = side(pair / n);
-            &own.queries.data()[item * d..][..d]
-        };
-        Ok(finish.normalize(finish.layers(&contexts, pairs)?, query))
+        let width = finish.mention.width();
+        let mut rows = Buffer::scratch(mentions * n * width);
+        for (rows, residual) in rows.chunks_exact_mut(n * width).zip(own.residuals.chunks_exact(width)) {
+            rows.chunks_exact_mut(width).for_each(|row| row.copy_from_slice(residual));
+        }
+        finish.add_mentions(&mut rows, &contexts)?;
+        Ok(rows)
     }
 
-    /// Eq. 6 of a modality: the candidates' vectors for each mention (mentions, candidates, d).
-    fn entities_attended(
-        &self,
-        finish: &Finish,
-        group: &Group,
-        modality: usize,
-        entities: &IndexedModality,
-        candidates: &[u32],
-    ) -> Result<Buffer> {
-        let (n, d, width) = (candidates.len(), self.d, self.heads * self.d);
-        let own = &group.modalities[modality];
-        let (mut logits, mut queries) = (Buffer::scratch(n * width), Buffer::scratch(n * d));
-        entities.logits.gather(candidates, &mut logits);
-        entities.queries.gather(candidates, &mut queries);
+    /// Eq. 6 of a modality: the candidates' rows for each mention, not normalized (mentions, candidates, width).
+    fn entities_attended(&self, finish: &Finish, own: &GroupedModality, theirs: &ChunkedModality) -> Result<Buffer> {
+        let (d, width) = (self.d, finish.entity.width());
+        let (n, mentions) = (theirs.residuals.len() / width, own.starts.len() - 1);
         let mut probabilities = Buffer::scratch(n * own.width);
-        let mut sums = Buffer::scratch(group.mentions.len() * n * d);
+        let mut rows = Buffer::scratch(mentions * n * width);
+        rows.chunks_exact_mut(n * width).for_each(|rows| rows.copy_from_slice(&theirs.residuals));
         for (h, values) in own.values.iter().enumerate() {
-            let of_head = Mat::new(&logits, n, width).columns(h * d, d);
+            let of_head = Mat::new(&theirs.logits, n, self.heads * d).columns(h * d, d);
             matmul(&mut probabilities, own.width, 0.0, 1.0, of_head, Mat::new(&own.columns, d, own.width))?;
-            let keep = if h == 0 { 0.0 } else { 1.0 };
-            for (m, sums) in sums.chunks_exact_mut(n * d).enumerate() {
+            for (m, sums) in rows.chunks_exact_mut(n * width).enumerate() {
                 let rows = own.rows(m);
                 simd!({
                     for row in probabilities.chunks_exact_mut(own.width) {
@@ -269,10 +322,10 @@ impl Scorer {
                     }
                 });
                 let weights = Mat::new(&probabilities, n, own.width).columns(rows.start, rows.len());
-                matmul(sums, d, keep, 1.0, weights, Mat::new(&values[rows.start * d..], rows.len(), d))?;
+                matmul(sums, width, 1.0, 1.0, weights, Mat::new(&values[rows.start * width..], rows.len(), width))?;
             }
         }
-        Ok(finish.normalize(sums, |pair| &queries[pair % n * d..][..d]))
+        Ok(rows)
     }
 }
 
@@ -285,24 +338,38 @@ struct Place {
     d: usize,
 }
 
+impl Place {
+    /// Where the contexts of one head of the first mentions lie; empty where there are no more mentions.
+    fn contexts<'a, const N: usize>(&self, head: usize, contexts: &'a mut [f32]) -> [&'a mut [f32]; N] {
+        let mut mentions = contexts.chunks_exact_mut(self.candidates * self.heads * self.d);
+        let at = (self.candidate * self.heads + head) * self.d;
+        std::array::from_fn(|_| mentions.next().map_or(&mut [][..], |of| &mut of[at..][..self.d]))
+    }
+}
+
 /// Contexts of `N` mentions of a group, from the first of them on, in one entity's rows; gives `N`.
 fn attend_heads<const N: usize>(
     first: usize,
     place: Place,
     (own, tokens, probabilities, contexts): (&GroupedModality, &[f32], &mut [f32], &mut [f32]),
 ) -> usize {
-    let Place { candidate, candidates, heads, d } = place;
-    for head in 0..heads {
-        let u = std::array::from_fn(|m| &own.logits[((first + m) * heads + head) * own.stride..][..own.stride]);
-        let mut rest = contexts.chunks_exact_mut(candidates * heads * d);
-        let at = (candidate * heads + head) * d;
-        let of: [&mut [f32]; N] = std::array::from_fn(|_| rest.next().map_or(&mut [][..], |of| &mut of[at..][..d]));
-        simd!(attend_together(u, tokens, d, probabilities, of));
+    for head in 0..place.heads {
+        let u = std::array::from_fn(|m| &own.logits[((first + m) * place.heads + head) * own.stride..][..own.stride]);
+        simd!(attend_together::<N>(u, tokens, place.d, probabilities, place.contexts(head, contexts)));
     }
     N
 }
 
-/// Dot product of each row of two matrices.
-fn dots(x: &[f32], y: &[f32], d: usize) -> Vec<f32> {
-    x.chunks_exact(d).zip(y.chunks_exact(d)).map(|(x, y)| simd!(vector::dot(x, y))).collect()
+/// Contexts of a group's mentions, each in a lane of `u`, in one entity's rows.
+fn attend_lanes_of_heads(place: Place, u: &[Lanes], tokens: &[f32], probabilities: &mut [Lanes], contexts: &mut [f32]) {
+    for (head, u) in u.chunks_exact(u.len() / place.heads).enumerate() {
+        simd!(attend_lanes(u, tokens, place.d, probabilities, place.contexts(head, contexts)));
+    }
+}
+
+/// A row again and again.
+fn repeated(row: &[f32], times: usize) -> Buffer {
+    let mut all = Buffer::scratch(times * row.len());
+    all.chunks_exact_mut(row.len()).for_each(|to| to.copy_from_slice(row));
+    all
 }
