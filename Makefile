@@ -69,7 +69,7 @@ COUNTED_decode := decode --layers 2 --steps 1 $(if $(PRECISION),--precision $(PR
 kernel-counts: cuda-toolchain cusim
 	$(CARGO) build --release
 	LD_LIBRARY_PATH=$(TARGET_DIR)/cusim CUSIM_COUNT=$(TARGET_DIR)/counts.json \
-		$(TARGET_DIR)/release/fissfuse-bench $(or $(COUNTED_$(WORK)),step $(if $(PRESET),--preset $(PRESET))) \
+		$(TARGET_DIR)/release/fissfuse-bench $(or $(COUNTED_$(WORK)),step --ranges $(if $(PRESET),--preset $(PRESET))) \
 		--device cuda --runs 1 --warmup 0 $(if $(filter encode,$(WORK)),,>/dev/null)
 	$(TARGET_DIR)/release/fissfuse-bench kernels --counts $(TARGET_DIR)/counts.json
 
@@ -79,6 +79,7 @@ cusim:
 	mkdir -p $(TARGET_DIR)/cusim
 	cp $(TARGET_DIR)/release/libcusim.so $(TARGET_DIR)/cusim/libcuda.so.1.new
 	mv $(TARGET_DIR)/cusim/libcuda.so.1.new $(TARGET_DIR)/cusim/libcuda.so.1
+	ln -sf libcuda.so.1 $(TARGET_DIR)/cusim/libnvToolsExt.so.1
 
 # One archive for a machine with a GPU and no Rust (docs/gpu.md).
 gpu-bundle: cuda-toolchain

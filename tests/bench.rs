@@ -2,8 +2,9 @@
 
 use std::process::Output;
 
+use fissfuse::profile::Timing;
+use fissfuse::profile::counts::Counts;
 use fissfuse::profile::measurement::{Measurement, Measurements};
-use fissfuse::profile::{Timing, counts};
 use serde_json::Value;
 
 use crate::support::{World, cusim, fissfuse_bench, refused};
@@ -177,7 +178,8 @@ fn what_was_measured_before_a_device_failed_is_kept() {
     };
     let counts = world.arg("counts.json");
     assert!(step("1", &[], &[("CUSIM_COUNT", counts)]).status.success());
-    let launches: u64 = counts::read(&world.path("counts.json")).unwrap().iter().map(|kernel| kernel.launches).sum();
+    let launches: u64 =
+        Counts::read(&world.path("counts.json")).unwrap().kernels.iter().map(|kernel| kernel.launches).sum();
     // The first row's launches go well; one of the second's fails.
     let fail = format!("launch:{}", launches + 20);
     let failed = step("1,2", &["--save", world.arg("kept.json")], &[("CUSIM_FAIL", fail.as_str())]);
@@ -291,7 +293,7 @@ fn kernels_of_a_step_are_timed_by_the_devices_events() {
     run(&["step", "--runs", "1", "--warmup", "0"], &[("CUSIM_COUNT", counts)]);
     let timed = run(&["kernels", "--runs", "2", "--counts", counts, "--output", "json"], &[]);
     let timed: Measurements = serde_json::from_slice(&timed).unwrap();
-    let counted = counts::read(&world.path("counts.json")).unwrap();
+    let counted = Counts::read(&world.path("counts.json")).unwrap().kernels;
     let launches =
         |name: &str| counted.iter().find(|kernel| kernel.kernel == name).map(|kernel| kernel.launches as f64);
     assert!(timed.results.len() > 10, "{timed:?}");

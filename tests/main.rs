@@ -8,6 +8,7 @@ mod bench_runs;
 mod bundle;
 mod candidates;
 mod candidates_from;
+mod costs;
 mod cuda;
 mod cuda_graph;
 mod devices;

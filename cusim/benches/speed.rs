@@ -90,7 +90,7 @@ fn speed(criterion: &mut Criterion) {
         let program = counting.kernel(&image, job.name).unwrap();
         let args = (job.args)(&mut counting);
         counting.launch(&program, job.grid, [job.block, 1, 1], 0, &args).unwrap();
-        let total = counting.counters.as_ref().unwrap().lock().unwrap().kernels[job.name].total();
+        let total = counting.counters.as_ref().unwrap().lock().unwrap().kernels().0[job.name].total();
         println!("{}: {} lane-instructions, {} floating-point operations", job.name, total.lanes, total.flops());
 
         let mut group = criterion.benchmark_group(job.name);

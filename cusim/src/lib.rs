@@ -16,5 +16,7 @@ pub mod mem;
 pub mod module;
 #[allow(non_snake_case, reason = "NCCL's names")]
 pub mod nccl;
+#[allow(non_snake_case, reason = "NVTX's names")]
+pub mod nvtx;
 pub mod ptx;
 pub mod sandbox;

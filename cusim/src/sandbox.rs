@@ -5,7 +5,7 @@ use std::sync::Mutex;
 use crate::check::Checks;
 use crate::check::report::Sink;
 use crate::check::watch::Watch;
-use crate::count::Counters;
+use crate::count::{Counters, Counting};
 use crate::exec::copies::Landing;
 use crate::exec::launch::{Launch, WORKSPACE, Workers};
 use crate::exec::order::Order;
@@ -141,8 +141,9 @@ impl Sandbox {
             params[slot.offset as usize..][..bytes.len()].copy_from_slice(&bytes);
         }
         self.launches += 1;
-        if let Some(counters) = &self.counters {
-            counters.lock().unwrap_or_else(std::sync::PoisonError::into_inner).add_launch(program.name());
+        let counting = self.counters.as_ref().map(|counters| Counting::new(counters, None));
+        if let Some(counting) = &counting {
+            counting.change(|kernels| kernels.add_launch(program.name()));
         }
         if program.uses_heap {
             assert!(self.memory.make_heap(0, HEAP), "no address space left for a heap");
@@ -158,7 +159,7 @@ impl Sandbox {
             multiprocessors: 82,
             order: self.order,
             landing: self.landing,
-            watch: Watch::new(&grid, &self.memory, &self.sink, self.counters.as_ref(), self.wave),
+            watch: Watch::new(&grid, &self.memory, &self.sink, counting, self.wave),
             threads: self.threads,
             workspace,
             heap: self.memory.heap(0),

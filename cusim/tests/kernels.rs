@@ -199,7 +199,7 @@ fn sectors_count_once_a_launch_and_once_a_wave_beside_every_load() {
         sandbox.launch(&program, [2, 2, 1], [128, 1, 1], 0, &args).unwrap();
     }
     let counters = sandbox.counters.as_ref().unwrap().lock().unwrap();
-    let counts = &counters.kernels["gemm_bf16"];
+    let counts = &counters.kernels().0["gemm_bf16"];
     let matrix = (2 * SIDE * SIDE) as u64;
     // Each operand is loaded by two rows or columns of blocks.
     assert_eq!(

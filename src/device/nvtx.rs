@@ -6,7 +6,7 @@ use std::sync::OnceLock;
 use libloading::Library;
 
 /// Name of the library.
-const LIBRARY: &str = "libnvToolsExt.so.1";
+pub const LIBRARY: &str = "libnvToolsExt.so.1";
 
 /// The library's two functions for ranges of a thread.
 pub struct Ranges {

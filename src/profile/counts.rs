@@ -104,16 +104,32 @@ impl KernelCount {
     }
 }
 
-#[derive(Deserialize)]
-struct Counts {
-    kernels: Vec<KernelCount>,
+/// Counts of all launches of a kernel from within one range.
+#[derive(Clone, Debug, Deserialize)]
+pub struct RangeCount {
+    /// The innermost range, such as `linear backward`.
+    pub range: String,
+    /// The kernel, without source lines.
+    #[serde(flatten)]
+    pub count: KernelCount,
 }
 
-/// Reads the counts, the kernels that move most bytes first.
-pub fn read(path: &Path) -> Result<Vec<KernelCount>> {
-    let counts: Counts = serde_json::from_str(&files::read_text(path)?)
-        .map_err(|e| Error::file(path, format!("is no file of counts that cusim wrote: {e}")))?;
-    let mut kernels = counts.kernels;
-    kernels.sort_by_key(|k| std::cmp::Reverse(k.work.global_load.sectors + k.work.global_store.sectors));
-    Ok(kernels)
+/// What cusim counted.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Counts {
+    /// By kernel, those that move most bytes first.
+    pub kernels: Vec<KernelCount>,
+    /// By range and kernel, of programs that name ranges.
+    #[serde(default)]
+    pub ranges: Vec<RangeCount>,
+}
+
+impl Counts {
+    /// Reads a file that cusim wrote.
+    pub fn read(path: &Path) -> Result<Counts> {
+        let mut counts: Counts = serde_json::from_str(&files::read_text(path)?)
+            .map_err(|e| Error::file(path, format!("is no file of counts that cusim wrote: {e}")))?;
+        counts.kernels.sort_by_key(|k| std::cmp::Reverse(k.work.global_load.sectors + k.work.global_store.sectors));
+        Ok(counts)
+    }
 }

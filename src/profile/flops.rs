@@ -11,7 +11,7 @@ use serde::Serialize;
 pub use encoders::{Backbone, EncoderCost};
 pub use models::{ModelCost, PUBLISHED, Published, models};
 
-use super::counts::KernelCount;
+use super::counts::{Counts, KernelCount, RangeCount};
 use super::synthetic::Shape;
 use crate::autograd::{Cost, Sample, Tape};
 use crate::error::Result;
@@ -171,11 +171,13 @@ pub struct Counted {
 }
 
 impl Counted {
-    /// Compares counts of one step's kernels with its cost.
-    pub fn of(kernels: &[KernelCount], step: &Cost) -> Counted {
-        let [flops, tensor] =
-            [|k: &KernelCount| k.work.flops, KernelCount::tensor_flops].map(|of| kernels.iter().map(of).sum::<u64>());
-        let account = step.account();
+    /// Compares counts of kernels with a cost.
+    fn new<'a>(kernels: impl Iterator<Item = &'a KernelCount>, cost: &Cost) -> Counted {
+        let (mut flops, mut tensor) = (0, 0);
+        for kernel in kernels {
+            (flops, tensor) = (flops + kernel.work.flops, tensor + kernel.tensor_flops());
+        }
+        let account = cost.account();
         let beyond = |counted: u64, said: u64| counted as i64 - said as i64;
         Counted {
             flops,
@@ -183,6 +185,38 @@ impl Counted {
             unattributed: beyond(flops, account.all()),
             unattributed_tensor: beyond(tensor, account.tensor),
         }
+    }
+
+    /// All kernels of one step beside its cost.
+    pub fn all(counts: &Counts, step: &Cost) -> Counted {
+        Counted::new(counts.kernels.iter(), step)
+    }
+
+    /// Kernels that were launched from within some operations' ranges, beside their cost together. `None` if the program that
+    /// ran named no ranges.
+    pub fn of_operations(counts: &Counts, ops: &[&'static str], cost: &Cost) -> Option<Counted> {
+        let theirs = |range: &&RangeCount| operation(&range.range).is_some_and(|op| ops.contains(&op));
+        (!counts.ranges.is_empty())
+            .then(|| Counted::new(counts.ranges.iter().filter(theirs).map(|range| &range.count), cost))
+    }
+
+    /// Kernels that no operation's range held, if the program that ran named ranges.
+    pub fn between_operations(counts: &Counts) -> Option<Counted> {
+        let within = |range: &&RangeCount| operation(&range.range).is_some();
+        (!counts.ranges.is_empty()).then(|| {
+            let all = Counted::all(counts, &Cost::default());
+            let held = Counted::new(counts.ranges.iter().filter(within).map(|range| &range.count), &Cost::default());
+            let (flops, tensor) = (all.flops - held.flops, all.tensor - held.tensor);
+            Counted { flops, tensor, unattributed: flops as i64, unattributed_tensor: tensor as i64 }
+        })
+    }
+}
+
+/// The operation that a range is of: a tape names them by operation and pass, a step its optimizer.
+fn operation(range: &str) -> Option<&str> {
+    match range {
+        "optimizer" => Some("adamw"),
+        _ => range.strip_suffix(" forward").or_else(|| range.strip_suffix(" backward")),
     }
 }
 

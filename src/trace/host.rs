@@ -18,7 +18,7 @@ use tracing_subscriber::layer::{Context, Filter};
 use tracing_subscriber::registry::LookupSpan;
 
 use super::ring::Track;
-use super::{TARGET, is_on, lock, with};
+use super::{TARGET, lock, wants_spans, with};
 use crate::device::nvtx;
 
 /// Names of the threads that opened spans, by their numbers.
@@ -44,25 +44,25 @@ fn thread_number() -> u32 {
     })
 }
 
-/// What a program's subscriber is to have, for its traces: takes spans while a trace is taken, and nothing else.
+/// What a program's subscriber is to have, for its traces: takes spans while somebody wants them, and nothing else.
 pub fn layer<S: Subscriber + for<'a> LookupSpan<'a>>() -> impl Layer<S> {
     Recorder.with_filter(Spans)
 }
 
-/// Lets the spans of traces through, while one is taken.
+/// Lets spans through while somebody wants them.
 struct Spans;
 
 impl<S> Filter<S> for Spans {
     fn enabled(&self, metadata: &Metadata, _: &Context<S>) -> bool {
-        is_on() && metadata.target() == TARGET
+        wants_spans() && metadata.target() == TARGET
     }
 
     fn callsite_enabled(&self, metadata: &'static Metadata<'static>) -> Interest {
-        if is_on() && metadata.target() == TARGET { Interest::always() } else { Interest::never() }
+        if wants_spans() && metadata.target() == TARGET { Interest::always() } else { Interest::never() }
     }
 
     fn max_level_hint(&self) -> Option<LevelFilter> {
-        Some(if is_on() { LevelFilter::INFO } else { LevelFilter::OFF })
+        Some(if wants_spans() { LevelFilter::INFO } else { LevelFilter::OFF })
     }
 }
 

@@ -27,7 +27,8 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer};
 
-use crate::error::Result;
+use crate::device::nvtx;
+use crate::error::{Error, Result};
 use crate::files;
 use crate::printable::PrintableWriter;
 use ring::Ring;
@@ -51,6 +52,9 @@ const MOST_BYTES: usize = 48_000_000;
 
 /// Whether a trace is taken.
 static ON: AtomicBool = AtomicBool::new(false);
+
+/// Whether spans are ranges for profilers, trace or not.
+static RANGES: AtomicBool = AtomicBool::new(false);
 
 /// The trace that is taken. Never held while a device is asked to do something: a thread that records its stream, which
 /// others wait for, opens spans too.
@@ -79,6 +83,24 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 fn is_on() -> bool {
     ON.load(Ordering::Relaxed)
+}
+
+/// Whether anybody wants spans.
+fn wants_spans() -> bool {
+    is_on() || RANGES.load(Ordering::Relaxed)
+}
+
+/// From now on spans of the host are NVTX ranges, also while no trace is taken: profilers show them, and cusim counts by them.
+///
+/// Fails if NVTX's library is not installed.
+pub fn name_ranges() -> Result<()> {
+    if nvtx::ranges().is_none() {
+        let reason = "is not installed: nothing can be told what ranges are called (it comes with CUDA's toolkit, and with cusim)";
+        return Err(Error::invalid(format!("{} {reason}", nvtx::LIBRARY)));
+    }
+    RANGES.store(true, Ordering::Relaxed);
+    tracing::callsite::rebuild_interest_cache();
+    Ok(())
 }
 
 /// Does something with the trace that is taken, if one is.

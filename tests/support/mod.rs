@@ -11,7 +11,8 @@ use std::sync::OnceLock;
 use fissfuse::device::Gpu;
 use fissfuse::device::cuda::has_driver;
 use fissfuse::encoder::clip::{RandomClip, write_random};
-use fissfuse::profile::{counts, proof};
+use fissfuse::profile::counts::Counts;
+use fissfuse::profile::proof;
 use image::{Rgb, RgbImage};
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -275,14 +276,16 @@ pub fn half_written(folder: &Path) -> Vec<PathBuf> {
     found
 }
 
-/// A folder with cusim under the name by which programs load the CUDA driver.
+/// A folder with cusim under the names by which programs load the CUDA driver and NVTX.
 pub fn cusim() -> TempDir {
     let executable = std::env::current_exe().unwrap();
     let deps = executable.parent().unwrap();
     let library = [deps, deps.parent().unwrap()].map(|folder| folder.join("libcusim.so"));
     let library = library.iter().find(|path| path.exists()).expect("cusim is built with the tests");
     let folder = tempfile::tempdir().unwrap();
-    std::os::unix::fs::symlink(library, folder.path().join("libcuda.so.1")).unwrap();
+    for name in ["libcuda.so.1", "libnvToolsExt.so.1"] {
+        std::os::unix::fs::symlink(library, folder.path().join(name)).unwrap();
+    }
     folder
 }
 
@@ -300,7 +303,7 @@ pub fn launches_on_cusim(args: &[&str]) -> u64 {
     let path = folder.path().join("counts.json");
     let output = fissfuse_on_cusim(args, &[("CUSIM_COUNT", path.to_str().unwrap())]);
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    counts::read(&path).unwrap().iter().map(|kernel| kernel.launches).sum()
+    Counts::read(&path).unwrap().kernels.iter().map(|kernel| kernel.launches).sum()
 }
 
 /// The folder of the nvcc that the kernels were compiled with, as build.rs looks for it.

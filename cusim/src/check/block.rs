@@ -46,7 +46,7 @@ impl BlockChecks {
             pending: None,
             shared_written: vec![],
             local_written: vec![],
-            counts: watch.counters.map(|_| AccessCounts::default()),
+            counts: watch.counts().then(AccessCounts::default),
             recent: Recent::default(),
         }
     }

@@ -6,9 +6,9 @@ use super::Checks;
 use super::log::Turns;
 use super::meetings::Meetings;
 use super::report::Sink;
-use crate::count::Counters;
 use crate::count::access::AccessCounts;
 use crate::count::touched::Touched;
+use crate::count::{Counting, Kernels};
 use crate::machine::grid::Grid;
 use crate::machine::listing::Executed;
 use crate::mem::Memory;
@@ -22,7 +22,7 @@ pub struct Watch<'a> {
     /// Where reports go.
     pub sink: &'a Sink,
     /// Where counts go.
-    pub counters: Option<&'a Mutex<Counters>>,
+    pub counting: Option<Counting<'a>>,
     /// What was touched of device memory, where that is counted.
     pub touched: Touched,
     /// Accesses of the blocks that have ended, where these are counted.
@@ -35,21 +35,15 @@ pub struct Watch<'a> {
 
 impl<'a> Watch<'a> {
     /// Of a launch, of whose blocks `wave` run at a time as far as counts go.
-    pub fn new(
-        grid: &'a Grid,
-        memory: &'a Memory,
-        sink: &'a Sink,
-        counters: Option<&'a Mutex<Counters>>,
-        wave: u64,
-    ) -> Self {
+    pub fn new(grid: &'a Grid, memory: &'a Memory, sink: &'a Sink, counting: Option<Counting<'a>>, wave: u64) -> Self {
         let touched = Touched::new(grid.blocks(), wave);
         let accesses = Mutex::default();
-        Self { grid, memory, sink, counters, touched, accesses, turns: Turns::default(), meetings: Arc::default() }
+        Self { grid, memory, sink, counting, touched, accesses, turns: Turns::default(), meetings: Arc::default() }
     }
 
     /// Whether memory accesses have to be shown.
     pub fn is_needed(&self) -> bool {
-        self.sink.watches() || self.counters.is_some()
+        self.sink.watches() || self.counting.is_some()
     }
 
     /// The checks that are on.
@@ -59,19 +53,19 @@ impl<'a> Watch<'a> {
 
     /// Whether instructions are counted.
     pub fn counts(&self) -> bool {
-        self.counters.is_some()
+        self.counting.is_some()
     }
 
     /// Changes the counts, if there are any.
-    pub(super) fn count(&self, change: impl FnOnce(&mut Counters)) {
-        if let Some(counters) = self.counters {
-            change(&mut counters.lock().unwrap_or_else(PoisonError::into_inner));
+    pub(super) fn count(&self, change: impl FnOnce(&mut Kernels)) {
+        if let Some(counting) = &self.counting {
+            counting.change(change);
         }
     }
 
     /// A thread has run its blocks: how often it executed each instruction, which came from these PTX instructions.
     pub fn executed(&self, origins: impl Iterator<Item = u32>, executed: &[Executed]) {
-        self.count(|counters| counters.add_executed(self.grid.listing, origins, executed));
+        self.count(|kernels| kernels.add_executed(self.grid.listing, origins, executed));
     }
 
     /// A block has ended: what it accessed.
@@ -82,9 +76,9 @@ impl<'a> Watch<'a> {
     /// All blocks have ended.
     pub fn ended(&self) {
         let accesses = self.accesses.lock().unwrap_or_else(PoisonError::into_inner);
-        self.count(|counters| {
-            counters.add_accesses(self.grid.listing, &accesses);
-            counters.add_touched(&self.grid.listing.name, &self.touched);
+        self.count(|kernels| {
+            kernels.add_accesses(self.grid.listing, &accesses);
+            kernels.add_touched(&self.grid.listing.name, &self.touched);
         });
     }
 }

@@ -1,4 +1,4 @@
-//! Counters, per kernel and per source line.
+//! Counters, per kernel and per source line, and per range that the program has named.
 //!
 //! They count what the PTX says: ptxas may merge, drop or expand instructions, and caches keep bytes from ever leaving
 //! the chip.
@@ -7,6 +7,7 @@ pub mod access;
 pub mod touched;
 
 use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::json::Json;
 use crate::machine::access::AccessKind;
@@ -126,26 +127,47 @@ impl KernelCounts {
         self.lines.values().for_each(|counts| total.add(counts));
         total
     }
+
+    fn add(&mut self, other: &Self) {
+        self.launches += other.launches;
+        self.loaded_once += other.loaded_once;
+        self.loaded_by_wave += other.loaded_by_wave;
+        self.stored_once += other.stored_once;
+        for (line, counts) in &other.lines {
+            self.lines.entry(line.clone()).or_default().add(counts);
+        }
+    }
+
+    /// Its launches and bytes, and the sum over its lines.
+    fn to_json(&self, name: &str) -> impl Iterator<Item = (&'static str, Json)> + use<> {
+        let head = [
+            ("kernel", Json::String(name.to_string())),
+            ("launches", Json::Int(self.launches)),
+            ("loaded_once_bytes", Json::Int(self.loaded_once)),
+            ("loaded_by_wave_bytes", Json::Int(self.loaded_by_wave)),
+            ("stored_once_bytes", Json::Int(self.stored_once)),
+        ];
+        head.into_iter().chain(self.total().to_json())
+    }
 }
 
-/// All counts.
+/// Counts by kernel.
 #[derive(Clone, Debug, Default)]
-pub struct Counters {
-    /// By kernel.
-    pub kernels: BTreeMap<String, KernelCounts>,
-    /// Calls of each function of the driver.
-    pub calls: BTreeMap<&'static str, u64>,
-}
+pub struct Kernels(pub BTreeMap<String, KernelCounts>);
 
-impl Counters {
+impl Kernels {
+    fn of(&mut self, kernel: &str) -> &mut KernelCounts {
+        self.0.entry(kernel.to_string()).or_default()
+    }
+
     /// Counts a launch.
     pub fn add_launch(&mut self, kernel: &str) {
-        self.kernels.entry(kernel.to_string()).or_default().launches += 1;
+        self.of(kernel).launches += 1;
     }
 
     /// Adds the sectors that a launch touched.
     pub fn add_touched(&mut self, kernel: &str, touched: &Touched) {
-        let kernel = self.kernels.entry(kernel.to_string()).or_default();
+        let kernel = self.of(kernel);
         kernel.loaded_once += touched.loaded();
         kernel.loaded_by_wave += touched.loaded_by_wave();
         kernel.stored_once += touched.stored();
@@ -155,7 +177,7 @@ impl Counters {
         let source = listing.origins.get(origin as usize).map(|origin| origin.source).unwrap_or_default();
         let file = listing.files.iter().find(|(number, _)| *number == source.file);
         let place = (file.map_or(String::new(), |(_, path)| path.clone()), source.line);
-        self.kernels.entry(listing.name.clone()).or_default().lines.entry(place).or_default()
+        self.of(&listing.name).lines.entry(place).or_default()
     }
 
     /// Adds what a thread executed, by instruction, given the PTX instruction that each came from.
@@ -203,25 +225,68 @@ impl Counters {
             }
         }
     }
+}
+
+/// All counts.
+#[derive(Clone, Debug, Default)]
+pub struct Counters {
+    /// By the innermost range that a launch was asked for in; without a name those of none.
+    ranges: BTreeMap<Option<Arc<str>>, Kernels>,
+    /// Calls of each function of the driver.
+    pub calls: BTreeMap<&'static str, u64>,
+}
+
+impl Counters {
+    /// Of all ranges together.
+    pub fn kernels(&self) -> Kernels {
+        let mut all = Kernels::default();
+        for (name, counts) in self.ranges.values().flat_map(|kernels| &kernels.0) {
+            all.of(name).add(counts);
+        }
+        all
+    }
 
     /// Everything as JSON.
     pub fn to_json(&self) -> String {
-        let kernels = self.kernels.iter().map(|(name, kernel)| {
+        let kernels = self.kernels();
+        let kernels = kernels.0.iter().map(|(name, kernel)| {
             let lines = kernel.lines.iter().map(|((file, line), counts)| {
                 let place = Json::String(if file.is_empty() { String::new() } else { format!("{file}:{line}") });
                 Json::object([("source", place)].into_iter().chain(counts.to_json()))
             });
-            let head = [
-                ("kernel", Json::String(name.clone())),
-                ("launches", Json::Int(kernel.launches)),
-                ("loaded_once_bytes", Json::Int(kernel.loaded_once)),
-                ("loaded_by_wave_bytes", Json::Int(kernel.loaded_by_wave)),
-                ("stored_once_bytes", Json::Int(kernel.stored_once)),
-            ];
             let tail = [("lines", Json::Array(lines.collect()))];
-            Json::object(head.into_iter().chain(kernel.total().to_json()).chain(tail))
+            Json::object(kernel.to_json(name).chain(tail))
+        });
+        let named = self.ranges.iter().filter_map(|(range, kernels)| Some((range.as_ref()?, kernels)));
+        let ranges = named.flat_map(|(range, kernels)| {
+            let of_kernel = move |(name, kernel): (&String, &KernelCounts)| {
+                Json::object([("range", Json::String(range.to_string()))].into_iter().chain(kernel.to_json(name)))
+            };
+            kernels.0.iter().map(of_kernel)
         });
         let calls = Json::object(self.calls.iter().map(|(name, count)| (*name, Json::Int(*count))));
-        Json::object([("kernels", Json::Array(kernels.collect())), ("calls", calls)]).to_string()
+        let all =
+            [("kernels", Json::Array(kernels.collect())), ("ranges", Json::Array(ranges.collect())), ("calls", calls)];
+        Json::object(all).to_string()
+    }
+}
+
+/// Where the counts of a launch go.
+#[derive(Clone, Debug)]
+pub struct Counting<'a> {
+    counters: &'a Mutex<Counters>,
+    range: Option<Arc<str>>,
+}
+
+impl<'a> Counting<'a> {
+    /// To these counters, of a launch that was asked for in this range.
+    pub fn new(counters: &'a Mutex<Counters>, range: Option<Arc<str>>) -> Self {
+        Self { counters, range }
+    }
+
+    /// Changes the counts.
+    pub fn change(&self, change: impl FnOnce(&mut Kernels)) {
+        let mut counters = self.counters.lock().unwrap_or_else(PoisonError::into_inner);
+        change(counters.ranges.entry(self.range.clone()).or_default());
     }
 }

@@ -13,13 +13,14 @@ use super::release::loaded;
 use super::work::Shot;
 use super::{Driver, say};
 use crate::check::watch::Watch;
+use crate::count::Counting;
 use crate::exec::copies::Landing;
 use crate::exec::launch::{Launch, WORKSPACE};
 use crate::exec::program::Program;
 use crate::lower::Options;
 use crate::machine::grid::Grid;
 use crate::module::{Image, LoadError};
-use crate::ptx;
+use crate::{nvtx, ptx};
 
 /// A loaded module.
 pub struct LoadedModule {
@@ -329,7 +330,8 @@ impl Driver {
                 return Err(OUT_OF_MEMORY);
             }
         }
-        Ok(Shot { program, grid, block, shared, params, device, cooperative, wave })
+        let range = nvtx::innermost();
+        Ok(Shot { program, grid, block, shared, params, device, cooperative, wave, range })
     }
 
     /// Memory that the blocks of a cooperative grid meet in, all zero.
@@ -360,10 +362,11 @@ impl Driver {
         if id.is_multiple_of(crate::check::stamp::LAUNCHES) {
             self.memory.shadow().forget();
         }
-        if let Some(counters) = &self.counters {
-            counters.lock().unwrap_or_else(std::sync::PoisonError::into_inner).add_launch(shot.program.name());
-        }
         let workspace = if shot.cooperative { self.clear_workspace()? } else { 0 };
+        let counting = self.counters.as_ref().map(|counters| Counting::new(counters, shot.range.clone()));
+        if let Some(counting) = &counting {
+            counting.change(|kernels| kernels.add_launch(shot.program.name()));
+        }
         let landing = match self.config.asynchrony {
             Asynchrony::Eager => Landing::Eager,
             Asynchrony::Late => Landing::Late,
@@ -385,7 +388,7 @@ impl Driver {
             multiprocessors: self.devices[shot.device as usize].model.multiprocessors as u32,
             order: self.config.order,
             landing,
-            watch: Watch::new(&grid, &self.memory, &self.sink, self.counters.as_ref(), shot.wave),
+            watch: Watch::new(&grid, &self.memory, &self.sink, counting, shot.wave),
             threads: usize::MAX,
             workspace,
             heap: self.memory.heap(shot.device),

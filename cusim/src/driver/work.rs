@@ -91,6 +91,8 @@ pub struct Shot {
     pub cooperative: bool,
     /// Blocks that the device has room for at a time.
     pub wave: u64,
+    /// The innermost range of the thread that asked for it.
+    pub range: Option<Arc<str>>,
 }
 
 /// A step of a graph.

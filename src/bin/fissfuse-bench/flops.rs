@@ -7,7 +7,8 @@ use clap::builder::RangedU64ValueParser;
 use fissfuse::autograd::Cost;
 use fissfuse::encoder::clip::ClipConfig;
 use fissfuse::llama::Preset as Llama;
-use fissfuse::model::{Ablation, Architecture, ModelConfig};
+use fissfuse::model::ModelConfig;
+use fissfuse::profile::counts::Counts;
 use fissfuse::profile::flops::{Backbone, Counted, EncoderCost, PUBLISHED, StepCost, models, training_step};
 use fissfuse::profile::llama;
 use fissfuse::profile::measurement::Measurement;
@@ -15,7 +16,7 @@ use serde_json::{Map, Value};
 
 use super::kernels;
 use super::session::Session;
-use super::work::{Row, WorkArgs};
+use super::work::{ModelArgs, Row, WorkArgs};
 
 /// Encoders of the features.
 #[derive(Clone, Copy, ValueEnum)]
@@ -30,19 +31,14 @@ enum Encoders {
 ///
 /// A textbook implementation pads every sequence, forms keys and values of every pair, and computes each candidate of
 /// each mention anew. With --counts, what cusim counted of the same step stands beside all operations together, and what of
-/// it no operation says (docs/flops.md).
+/// it no operation says; beside each one if the step named its ranges (`step --ranges`; docs/flops.md).
 #[derive(clap::Args)]
 pub struct FlopsArgs {
     #[command(flatten)]
     work: WorkArgs,
 
-    /// Which model.
-    #[arg(long, value_name = "NAME", default_value = "fissfuse")]
-    model: Architecture,
-
-    /// Which of the paper's ablations (Table 3).
-    #[arg(long, value_enum, default_value_t = Ablation::None)]
-    ablation: Ablation,
+    #[command(flatten)]
+    model: ModelArgs,
 
     /// Encoders of the features, whose widths and patches the model gets.
     #[arg(long, value_enum, default_value_t = Encoders::Clip, conflicts_with = "encoder")]
@@ -88,12 +84,10 @@ pub fn flops(args: FlopsArgs, session: &mut Session) -> anyhow::Result<()> {
     let counts = args.counts.as_deref().map(kernels::read).transpose()?;
     let rows = args.work.rows()?;
     anyhow::ensure!(counts.is_none() || rows.len() == 1, "--counts is of one step: give one value of each size");
-    session.set("model", args.model.name());
     session.set("backbone", backbone.name());
     session.set("llm", args.llm.to_possible_value().map_or(String::new(), |value| value.get_name().into()));
     session.set("prompt", args.prompt);
-    session
-        .set("ablation", args.ablation.to_possible_value().map_or("none".into(), |value| value.get_name().to_string()));
+    args.model.set(session);
     for Row { mut shape, config, mut parameters } in rows {
         if args.work.patches.is_none() && matches!(backbone, Backbone::BertResNet(..)) {
             shape.patches = backbone.patches();
@@ -101,11 +95,9 @@ pub fn flops(args: FlopsArgs, session: &mut Session) -> anyhow::Result<()> {
         }
         // A CLIP that is named gives its sizes to the encoders alone: the features' stay those of the step that was asked for.
         let widths = if args.encoder.is_some() { config.widths } else { backbone.widths() };
-        let config = ModelConfig { network: args.model, ablation: args.ablation, widths, ..config };
-        config.check_settings()?;
+        let config = args.model.config(ModelConfig { widths, ..config })?;
         let step = training_step(config, shape, args.work.seed)?;
-        let counted = counts.as_ref().map(|kernels| Counted::of(kernels, &step.step()));
-        push_step(session, &step, &parameters, counted);
+        push_step(session, &step, &parameters, counts.as_ref());
         push_encoders(session, &backbone.per_sample(&shape)?, &parameters);
         let prompt = llama::prompt_cost(&args.llm.config(), args.prompt).forward;
         let kar = Measurement::new("KAR, a prompt", parameters).with("executed_flops", prompt as f64);
@@ -129,24 +121,35 @@ fn row(name: &str, cost: &Cost, parameters: &Map<String, Value>) -> Measurement 
     row.with("flops_per_byte", account.executed as f64 / bytes as f64)
 }
 
-fn push_step(session: &mut Session, step: &StepCost, parameters: &Map<String, Value>, counted: Option<Counted>) {
-    for op in step.ops.iter().chain([&step.optimizer]) {
+fn push_step(session: &mut Session, step: &StepCost, parameters: &Map<String, Value>, counts: Option<&Counts>) {
+    let ops = || step.ops.iter().chain([&step.optimizer]);
+    let counted = |ops: &[&'static str], cost: &Cost| Counted::of_operations(counts?, ops, cost);
+    for op in ops() {
         let row = row(op.op, &op.cost, parameters).with("calls", op.calls as f64);
-        session.push(row.with("parameters", op.parameters as f64));
+        session.push(with_counted(row, counted(&[op.op], &op.cost)).with("parameters", op.parameters as f64));
     }
     for stage in step.stages() {
-        let row = row(&format!("stage {}", stage.stage), &stage.cost, parameters);
-        session.push(row.with("calls", stage.calls as f64).with("parameters", stage.parameters as f64));
+        let row = row(&format!("stage {}", stage.op), &stage.cost, parameters).with("calls", stage.calls as f64);
+        let theirs: Vec<&'static str> = ops().filter(|op| op.stage == stage.stage).map(|op| op.op).collect();
+        session.push(with_counted(row, counted(&theirs, &stage.cost)).with("parameters", stage.parameters as f64));
     }
-    let all = row("all", &step.step(), parameters).with("parameters", step.parameters as f64);
-    session.push(match counted {
-        Some(Counted { flops, tensor, unattributed, unattributed_tensor }) => all
+    if let Some(between) = counts.and_then(Counted::between_operations) {
+        session.push(with_counted(Measurement::new("between operations", parameters.clone()), Some(between)));
+    }
+    let all = row("all", &step.step(), parameters);
+    let counted = counts.map(|counts| Counted::all(counts, &step.step()));
+    session.push(with_counted(all, counted).with("parameters", step.parameters as f64));
+}
+
+fn with_counted(row: Measurement, counted: Option<Counted>) -> Measurement {
+    match counted {
+        Some(Counted { flops, tensor, unattributed, unattributed_tensor }) => row
             .with("counted_flops", flops as f64)
             .with("counted_tensor_flops", tensor as f64)
             .with("unattributed_flops", unattributed as f64)
             .with("unattributed_tensor_flops", unattributed_tensor as f64),
-        None => all,
-    });
+        None => row,
+    }
 }
 
 fn push_encoders(session: &mut Session, encoders: &EncoderCost, parameters: &Map<String, Value>) {

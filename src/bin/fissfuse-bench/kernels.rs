@@ -1,11 +1,11 @@
 //! What cusim counted, and a profiler beside it.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{bail, ensure};
 use clap::ValueEnum;
 use fissfuse::device::{DeviceChoice, Gpu};
-use fissfuse::profile::counts::{self, KernelCount, Work};
+use fissfuse::profile::counts::{Counts, KernelCount, Work};
 use fissfuse::profile::kernel_times::kernel_times;
 use fissfuse::profile::measurement::Measurement;
 use fissfuse::profile::ncu;
@@ -72,15 +72,15 @@ pub struct CompareNcuArgs {
     list: bool,
 }
 
-/// The kernels that cusim counted, of which there is one at least.
-pub fn read(path: &std::path::Path) -> anyhow::Result<Vec<KernelCount>> {
-    let kernels = counts::read(path)?;
-    ensure!(!kernels.is_empty(), "{}: counts no launch of a kernel", path.display());
-    Ok(kernels)
+/// What cusim counted of one kernel at least.
+pub fn read(path: &Path) -> anyhow::Result<Counts> {
+    let counts = Counts::read(path)?;
+    ensure!(!counts.kernels.is_empty(), "{}: counts no launch of a kernel", path.display());
+    Ok(counts)
 }
 
 pub fn kernels(args: KernelsArgs, session: &mut Session) -> anyhow::Result<()> {
-    let counts = args.counts.as_deref().map(read).transpose()?;
+    let counts = args.counts.as_deref().map(read).transpose()?.map(|counts| counts.kernels);
     // With counts alone nothing is measured: a device must be named.
     let named = counts.is_none() || matches!(args.device.device, DeviceChoice::Cuda(_));
     let gpu = if named { args.device.open()? } else { None };
@@ -175,7 +175,7 @@ pub fn compare_ncu(args: CompareNcuArgs, session: &mut Session) -> anyhow::Resul
         println!("{}", ncu::metric_names().collect::<Vec<_>>().join(","));
         return Ok(());
     };
-    let kernels = read(counts)?;
+    let kernels = read(counts)?.kernels;
     let (both, only) = ncu::compare(&kernels, &ncu::read(page)?);
     ensure!(!both.is_empty(), "{} and {} have no kernel in common", page.display(), counts.display());
     session.begin("compare-ncu", None)?;

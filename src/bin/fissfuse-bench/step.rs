@@ -5,17 +5,21 @@ use fissfuse::profile::by_op::{ALL, Breakdown, PASS, WHOLE_STEP};
 use fissfuse::profile::flops::training_step;
 use fissfuse::profile::measurement::Measurement;
 use fissfuse::profile::step::TrainingStep;
+use fissfuse::trace;
 use fissfuse::train::Steps;
 use serde_json::{Map, Value};
 
 use super::session::Session;
-use super::work::{DeviceArgs, WorkArgs};
+use super::work::{DeviceArgs, ModelArgs, WorkArgs};
 
 /// Time of a training step: forward, backward, AdamW. On a device, each is queued while the one before runs, as in training.
 #[derive(clap::Args)]
 pub struct StepArgs {
     #[command(flatten)]
     work: WorkArgs,
+
+    #[command(flatten)]
+    model: ModelArgs,
 
     #[command(flatten)]
     device: DeviceArgs,
@@ -28,18 +32,27 @@ pub struct StepArgs {
     /// step is waited for, and marks between the kernels take their times.
     #[arg(long, conflicts_with = "graph")]
     by_op: bool,
+
+    /// Tell profilers, and cusim's counts, which operation launches a kernel, by NVTX ranges.
+    #[arg(long, conflicts_with = "graph")]
+    ranges: bool,
 }
 
 pub fn step(args: StepArgs, session: &mut Session) -> anyhow::Result<()> {
     let rows = args.work.rows()?;
     let gpu = args.device.open()?;
+    if args.ranges {
+        trace::name_ranges()?;
+    }
     session.begin("step", gpu.as_ref())?;
     args.work.set(session);
+    args.model.set(session);
     session.set("graph", args.graph);
     for row in rows {
-        let cost = training_step(row.config.clone(), row.shape, args.work.seed)?.total;
+        let config = args.model.config(row.config)?;
+        let cost = training_step(config.clone(), row.shape, args.work.seed)?.total;
         let steps = Steps::new(gpu.as_ref(), args.graph)?;
-        let mut step = TrainingStep::new(row.config, row.shape, args.work.seed, steps)?;
+        let mut step = TrainingStep::new(config, row.shape, args.work.seed, steps)?;
         if args.by_op {
             by_op(&mut step, row.parameters, session)?;
             continue;

@@ -8,7 +8,7 @@ use fissfuse::device::cuda::Arithmetic;
 use fissfuse::device::{DeviceChoice, Gpu};
 use fissfuse::encoder::Fingerprint;
 use fissfuse::files;
-use fissfuse::model::ModelConfig;
+use fissfuse::model::{Ablation, Architecture, ModelConfig};
 use fissfuse::profile::synthetic::Shape;
 use serde_json::{Map, Value};
 
@@ -124,6 +124,38 @@ impl WorkArgs {
     /// Notes what holds for all rows.
     pub fn set(&self, session: &mut Session) {
         session.set("seed", self.seed);
+    }
+}
+
+/// Which model trains.
+#[derive(clap::Args)]
+pub struct ModelArgs {
+    /// Which model.
+    #[arg(long, value_name = "NAME", default_value = "fissfuse")]
+    model: Architecture,
+
+    /// Which of the paper's ablations (Table 3).
+    #[arg(long, value_enum, default_value_t = Ablation::None)]
+    ablation: Ablation,
+}
+
+impl ModelArgs {
+    /// The model of a row's sizes.
+    pub fn config(&self, config: ModelConfig) -> anyhow::Result<ModelConfig> {
+        let config = ModelConfig { network: self.model, ablation: self.ablation, ..config };
+        config.check_settings()?;
+        Ok(config)
+    }
+
+    /// Notes what is not as it usually is.
+    pub fn set(&self, session: &mut Session) {
+        if self.model != ModelConfig::default().network {
+            session.set("model", self.model.name());
+        }
+        if self.ablation != Ablation::None {
+            let ablation = self.ablation.to_possible_value();
+            session.set("ablation", ablation.map_or(String::new(), |value| value.get_name().to_string()));
+        }
     }
 }
 

@@ -1,0 +1,40 @@
+//! Costs of operations beside what cusim counts of the kernels that they launch.
+
+use fissfuse::profile::measurement::{Measurement, Measurements};
+
+use crate::support::{cusim, fissfuse_bench};
+
+/// What `fissfuse-bench flops` says of a step, beside what cusim counted of it.
+fn counted_step(work: &[&str]) -> Vec<Measurement> {
+    let (library, folder) = (cusim(), tempfile::tempdir().unwrap());
+    let counts = folder.path().join("counts.json");
+    let mut bench = fissfuse_bench();
+    bench.args(["step", "--device", "cuda", "--warmup", "0", "--runs", "1", "--ranges"]).args(work);
+    bench.env("LD_LIBRARY_PATH", library.path()).env("CUSIM_COUNT", &counts);
+    let output = bench.output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let mut flops = fissfuse_bench();
+    flops.args(["flops", "--output", "json", "--counts"]).arg(&counts).args(work);
+    let output = flops.output().unwrap();
+    let step: Measurements = serde_json::from_slice(&output.stdout).unwrap();
+    step.results
+}
+
+#[test]
+fn kernels_compute_what_the_costs_of_a_step_say() {
+    for (mentions, d, heads) in [("8", "20", "2"), ("8", "132", "1"), ("16", "100", "1")] {
+        let work = ["--mentions", mentions, "--candidates", "5", "--d", d, "--heads", heads];
+        let rows = counted_step(&work);
+        let all = rows.iter().find(|row| row.name == "all").unwrap();
+        let of = |figure: &str| all.figures[figure].unwrap();
+        // Tensor cores do what the costs say to the last operation, padding and all.
+        let (tensor, said) = (of("counted_tensor_flops"), of("tensor_flops"));
+        assert!(tensor > 0.0 && tensor == said && of("unattributed_tensor_flops") == 0.0, "d = {d}: {tensor}, {said}");
+        // The rest, too: but for which lanes fill up what, and how nvcc expands exp, it is known from shapes.
+        let (rest, unattributed) = (of("counted_flops") - tensor, of("unattributed_flops"));
+        assert!(unattributed.abs() <= 0.01 * rest, "d = {d}: {unattributed} of {rest} FLOPs are in no cost");
+        let columns = ["executed_flops", "padding_of_d_flops", "padding_of_tiles_flops"].map(of);
+        assert!(columns.iter().all(|&flops| flops > 0.0));
+        assert_eq!(columns.iter().sum::<f64>() + unattributed, of("counted_flops"));
+    }
+}
