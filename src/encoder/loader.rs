@@ -8,7 +8,7 @@ use crate::ops::linear::Linear;
 use crate::tensor::{Compute, Element, Shards, Tensor};
 
 /// Which part of a file's tensor is meant.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Part {
     /// All of it.
     Whole,
@@ -31,8 +31,23 @@ impl Alias {
         Alias { name: name.into(), part }
     }
 
+    /// The tensor of the same name.
+    pub fn same(name: &str) -> Alias {
+        Alias::new(name, Part::Whole)
+    }
+
+    /// The tensor's name in the file.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Which part of it is meant.
+    pub fn part(&self) -> Part {
+        self.part
+    }
+
     /// Reads it, if it has this shape.
-    fn read(&self, shards: &Shards, shape: &[usize]) -> Result<Tensor> {
+    pub fn read(&self, shards: &Shards, shape: &[usize]) -> Result<Tensor> {
         match (self.part, shape) {
             (Part::Third(third), [rows, rest @ ..]) => {
                 let all = shards.tensor_of(&self.name, &[&[3 * rows], rest].concat())?;

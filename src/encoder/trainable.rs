@@ -20,17 +20,15 @@ pub enum TrainableEncoder {
 }
 
 impl TrainableEncoder {
-    /// Of a Hugging Face directory. Fails if what it holds cannot be trained, and says what there is.
+    /// Of a Hugging Face directory, or one of OpenCLIP's. Fails if what it holds cannot be trained, and says what there is.
     pub fn read(folder: &Path) -> Result<TrainableEncoder> {
-        let refuse = |what: &str| {
-            let reason = format!("{what}: --train-encoder takes the Hugging Face directory of a CLIP or a BERT");
-            Err(Error::file(folder, reason))
-        };
+        if clip::is_open_clip(folder) {
+            return ClipFiles::read(folder).map(|files| TrainableEncoder::Clip(Box::new(files)));
+        }
         let config = folder.join("config.json");
-        match (config.exists(), clip::is_open_clip(folder)) {
-            (true, _) => {}
-            (false, true) => return refuse("is a directory of OpenCLIP's, whose layers have other names"),
-            (false, false) => return refuse("has no config.json"),
+        if !config.exists() {
+            let reason = "has no config.json: --train-encoder takes the directory of a CLIP or a BERT";
+            return Err(Error::file(folder, reason));
         }
         let bert = matches!(Fields::read(&config)?.text("model_type")?, Some("bert" | "distilbert"));
         let read = match bert {
@@ -66,7 +64,7 @@ impl TrainableEncoder {
     pub fn weights(&self, folder: &Path) -> Result<Parameters> {
         let shards = Shards::open(folder)?;
         match self {
-            TrainableEncoder::Clip(files) => clip::weights::read(&shards, &files.config),
+            TrainableEncoder::Clip(files) => files.weights(&shards),
             TrainableEncoder::Bert(files) => bert::weights::read(&shards, &files.config),
         }
     }

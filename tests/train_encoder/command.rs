@@ -1,5 +1,6 @@
 //! The command.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -71,6 +72,28 @@ fn both_learn_and_what_comes_out_links_as_it_was_validated() {
         "{right} of {}, validation says {hits}",
         gold.len()
     );
+}
+
+#[test]
+fn a_clip_of_openclips_is_trained_and_stays_one() {
+    let world = World::new();
+    let from = fixture("clip/open-clip-f32");
+    let folder: &'static str = from.to_str().unwrap().to_string().leak();
+    succeed(&replace(train(&world, "run"), "--train-encoder", folder));
+    let encoder = world.path("run/encoder");
+    assert!(!encoder.join("config.json").exists());
+    let [before, after] =
+        [&from, &encoder].map(|folder| Reader::open(&folder.join("open_clip_model.safetensors")).unwrap());
+    let names = |reader: &Reader| reader.names().map(String::from).collect::<BTreeSet<String>>();
+    assert_eq!(names(&after), names(&before));
+    for name in ["visual.conv1.weight", "token_embedding.weight", "transformer.resblocks.0.attn.in_proj_weight"] {
+        assert_eq!(before.shape(name).unwrap(), after.shape(name).unwrap());
+        assert_ne!(before.tensor(name).unwrap().data(), after.tensor(name).unwrap().data(), "{name} did not move");
+    }
+    let encode = ["encode", "--data", world.arg("data"), "--encoder", world.arg("run/encoder"), "--precision", "f32"];
+    succeed(&[&encode[..], &["--device", "cpu", "--out", world.arg("own")]].concat());
+    let paths = ["--data", world.arg("data"), "--features", world.arg("own"), "--model", world.arg("run")];
+    succeed(&[&["eval", "--device", "cpu", "--out", world.arg("eval")][..], &paths].concat());
 }
 
 #[test]
@@ -190,7 +213,7 @@ fn what_cannot_be_trained_along_is_refused_and_said() {
     let args = train(&world, "run");
     let from = |folder: &'static str| replace(args.clone(), "--train-encoder", folder);
     refuse(&from(world.arg("features")), &["is a feature store", "--features trains on it"]);
-    refuse(&from(world.arg("data")), &["no config.json", "Hugging Face directory of a CLIP"]);
+    refuse(&from(world.arg("data")), &["no config.json", "the directory of a CLIP or a BERT"]);
     let resnet = fixture("resnet/three-stages-f32").to_str().unwrap().to_string().leak();
     refuse(&from(resnet), &["model_type `resnet`", "a CLIP or a BERT", "--features"]);
     refuse(&replace(args.clone(), "--data", world.arg("features")), &["is no dataset"]);

@@ -20,9 +20,11 @@ use crate::support::{World, fixture, largest, near, succeed};
 #[test]
 fn the_towers_states_are_those_that_encoders_give() {
     let world = World::new();
-    for folder in [fixture("clip/quick-gelu-f32"), fixture("clip/gelu-bf16-legacy-eos"), world.path("encoder")] {
+    let fixtures =
+        ["quick-gelu-f32", "gelu-bf16-legacy-eos", "open-clip-f32"].map(|name| fixture(&format!("clip/{name}")));
+    for (number, folder) in fixtures.into_iter().chain([world.path("encoder")]).enumerate() {
         let files = ClipFiles::read(&folder).unwrap();
-        let parameters = weights::read(&Shards::open(&folder).unwrap(), &files.config).unwrap();
+        let parameters = files.weights(&Shards::open(&folder).unwrap()).unwrap();
         let tape = Tape::inference();
         let vars = parameters.bind(&tape);
         let layers = Layers { tape: &tape, vars: &vars, gpu: None };
@@ -37,8 +39,9 @@ fn the_towers_states_are_those_that_encoders_give() {
         assert_eq!(ids, encoder.tokenize(&texts, 6).unwrap());
         let of_texts = towers.text_states(&ids.iter().map(Vec::as_slice).collect::<Vec<_>>()).unwrap();
         let of_images = towers.image_states(&images.iter().map(Vec::as_slice).collect::<Vec<_>>()).unwrap();
-        let encoded = ImageEncoder::open(&folder, Precision::F32).unwrap().encode_images(&images).unwrap();
-        for (states, encoded) in [(of_texts, encoder.encode_texts(&texts, 6).unwrap()), (of_images, encoded)] {
+        let encoder_images = ImageEncoder::open(&folder, Precision::F32).unwrap().encode_images(&images).unwrap();
+        let encoded = [encoder.encode_texts(&texts, 6).unwrap(), encoder_images.clone()];
+        for (states, encoded) in [of_texts, of_images].into_iter().zip(encoded) {
             let States { tokens, sequences, global } = states;
             assert_eq!(sequences.len(), encoded.len());
             let all = |of: fn(&Encoded) -> &Vec<f32>| encoded.iter().flat_map(of).copied().collect::<Vec<f32>>();
@@ -47,6 +50,14 @@ fn the_towers_states_are_those_that_encoders_give() {
                 near(what, got.tensor().data(), &want, 1e-5 * largest(&want));
             }
         }
+        // A directory of the same kind, and nothing else, comes out.
+        let to = world.path(&format!("written-{number}"));
+        files.write(&parameters, Precision::F32, &to).unwrap();
+        let again = ImageEncoder::open(&to, Precision::F32).unwrap();
+        let texts_again = TextEncoder::open(&to, Precision::F32).unwrap();
+        assert_eq!(again.encode_images(&images).unwrap(), encoder_images, "{}", folder.display());
+        assert_eq!(texts_again.encode_texts(&texts, 6).unwrap(), encoder.encode_texts(&texts, 6).unwrap());
+        assert_eq!(to.join("open_clip_config.json").exists(), folder.ends_with("open-clip-f32"));
     }
 }
 

@@ -52,6 +52,7 @@ impl BertFiles {
     /// Writes the directory with these weights in f32 or bf16, whole or not at all. They lie on the host.
     pub fn write(&self, parameters: &Parameters, precision: Precision, folder: &Path) -> Result<()> {
         let all = weights::all(&self.config);
-        self.files.write(folder, |path| trained::weights::write(parameters, &all, precision, path))
+        let write = |path: &Path| trained::weights::write(parameters, &all, precision, path);
+        self.files.write(folder, "model.safetensors", write)
     }
 }

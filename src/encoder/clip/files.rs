@@ -1,5 +1,5 @@
-//! A CLIP's Hugging Face directory but for its weights: of given sizes with a tokenizer that learns its words from texts, or
-//! of a model that there is. With trained weights it becomes a directory again.
+//! A CLIP's directory but for its weights: of given sizes with a tokenizer that learns its words from texts, or of a model that
+//! there is, as Hugging Face or as OpenCLIP keeps it. With trained weights it becomes a directory of the same kind again.
 
 use std::ops::RangeInclusive;
 use std::path::Path;
@@ -9,18 +9,19 @@ use serde::{Deserialize, Serialize};
 
 use super::config::{ClipConfig, TextConfig, VisionConfig};
 use super::random::{END_NUMBER, preprocessor, pretty, train_tokenizer};
-use super::weights;
+use super::{open_clip, weights};
 use crate::autograd::Parameters;
 use crate::encoder::ImageProcessor;
+use crate::encoder::loader::Alias;
 use crate::encoder::processor::Kind;
 use crate::encoder::trained::{self, Beside, LARGEST, MOST_LAYERS};
 use crate::error::{Error, Result};
 use crate::fields::{Fields, parse_json};
-use crate::tensor::Precision;
+use crate::tensor::{Precision, Shards};
 use crate::tokenizer::Tokenizer;
 
 /// Files of a directory that go with its weights where they are there.
-const FILES: [&str; 8] = [
+const FILES: [&str; 9] = [
     "tokenizer.json",
     "tokenizer_config.json",
     "special_tokens_map.json",
@@ -29,6 +30,7 @@ const FILES: [&str; 8] = [
     "preprocessor_config.json",
     "processor_config.json",
     // Last, so that a directory that was cut short has no configuration.
+    open_clip::CONFIG,
     "config.json",
 ];
 
@@ -173,6 +175,8 @@ pub struct ClipFiles {
     /// Of its images.
     pub processor: ImageProcessor,
     files: Beside,
+    /// Whether files go by OpenCLIP's names.
+    open_clip: bool,
 }
 
 impl ClipFiles {
@@ -198,7 +202,7 @@ impl ClipFiles {
             ("config.json", pretty(&json)?.into_bytes()),
         ];
         let tokenizer = Tokenizer::of(path, parse_json(path, &tokenizer)?)?;
-        Ok(ClipFiles { config, tokenizer, processor, files: Beside::new(files) })
+        Ok(ClipFiles { config, tokenizer, processor, files: Beside::new(files), open_clip: false })
     }
 
     /// Of the model in a directory, whose files are taken as they are.
@@ -209,10 +213,16 @@ impl ClipFiles {
         {
             sizes.map_err(|e| super::refused(folder, tower, e))?;
         }
-        check_sizes(&config).map_err(|e| Error::file(folder.join("config.json"), e.to_string()))?;
-        let processor = ImageProcessor::open(folder, Kind::Clip, Some(config.vision_config.image_size as u32))?;
-        let tokenizer = Tokenizer::open(folder)?;
-        Ok(ClipFiles { config, tokenizer, processor, files: Beside::read(folder, &FILES)? })
+        check_sizes(&config).map_err(|e| Error::file(super::config_file(folder), e.to_string()))?;
+        let processor = super::processor(folder, &config)?;
+        let (tokenizer, open_clip) = (Tokenizer::open(folder)?, open_clip::is_in(folder));
+        Ok(ClipFiles { config, tokenizer, processor, files: Beside::read(folder, &FILES)?, open_clip })
+    }
+
+    /// Reads the weights of the directory that these are the files of.
+    pub fn weights(&self, shards: &Shards) -> Result<Parameters> {
+        let alias = if self.open_clip { open_clip::alias } else { Alias::same };
+        weights::read_as(shards, &self.config, alias)
     }
 
     /// Numbers of texts' tokens, cut to what the model takes. Fails if the model does not know one of them.
@@ -241,6 +251,12 @@ impl ClipFiles {
     /// Writes the directory with these weights in f32 or bf16, whole or not at all. They lie on the host.
     pub fn write(&self, parameters: &Parameters, precision: Precision, folder: &Path) -> Result<()> {
         let all = weights::all(&self.config);
-        self.files.write(folder, |path| trained::weights::write(parameters, &all, precision, path))
+        if self.open_clip {
+            let (renamed, all) = open_clip::renamed(parameters, &all)?;
+            let write = |path: &Path| trained::weights::write(&renamed, &all, precision, path);
+            return self.files.write(folder, open_clip::WEIGHTS, write);
+        }
+        let write = |path: &Path| trained::weights::write(parameters, &all, precision, path);
+        self.files.write(folder, "model.safetensors", write)
     }
 }

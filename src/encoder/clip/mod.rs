@@ -10,7 +10,7 @@ mod towers;
 mod vision;
 pub mod weights;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 pub use config::ClipConfig;
 pub use files::{ClipFiles, ClipSizes, TowerSizes};
@@ -43,12 +43,22 @@ pub(super) fn open_vision(
 ) -> Result<(ImageProcessor, Box<dyn ImageModel>)> {
     let config = ClipConfig::read(folder)?;
     config.vision_config.sizes().map_err(|e| refused(folder, "vision_config", e))?;
+    let processor = processor(folder, &config)?;
+    Ok((processor, Box::new(ClipVision::read(&loader(folder, shards, compute), &config)?)))
+}
+
+/// How a directory's images are prepared.
+fn processor(folder: &Path, config: &ClipConfig) -> Result<ImageProcessor> {
     let size = config.vision_config.image_size as u32;
-    let processor = match open_clip::is_in(folder) {
+    match open_clip::is_in(folder) {
         true => ImageProcessor::open_clip(&folder.join(OPEN_CLIP_CONFIG), size),
         false => ImageProcessor::open(folder, Kind::Clip, Some(size)),
-    }?;
-    Ok((processor, Box::new(ClipVision::read(&loader(folder, shards, compute), &config)?)))
+    }
+}
+
+/// The file that says what a directory's sizes are.
+fn config_file(folder: &Path) -> PathBuf {
+    folder.join(if open_clip::is_in(folder) { OPEN_CLIP_CONFIG } else { "config.json" })
 }
 
 fn loader<'a>(folder: &Path, shards: &'a Shards, compute: &'a Compute) -> Loader<'a> {
@@ -57,6 +67,5 @@ fn loader<'a>(folder: &Path, shards: &'a Shards, compute: &'a Compute) -> Loader
 }
 
 fn refused(folder: &Path, tower: &str, error: Error) -> Error {
-    let config = if open_clip::is_in(folder) { OPEN_CLIP_CONFIG } else { "config.json" };
-    Error::file(folder.join(config), format!("`{tower}`: {error}"))
+    Error::file(config_file(folder), format!("`{tower}`: {error}"))
 }

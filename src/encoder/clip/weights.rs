@@ -3,6 +3,7 @@
 use super::config::ClipConfig;
 use super::parameters::parameters;
 use crate::autograd::Parameters;
+use crate::encoder::loader::Alias;
 use crate::encoder::trained::weights::{on_tape, ordered};
 use crate::encoder::trained::{Depth, Parameter, Role, Tower, weights};
 use crate::error::Result;
@@ -66,8 +67,16 @@ pub fn initial(config: &ClipConfig, seed: u64) -> Result<Parameters> {
 
 /// Reads the parameters of a model's files.
 pub fn read(shards: &Shards, config: &ClipConfig) -> Result<Parameters> {
-    weights::read(all(config), |parameter| match parameter.role {
-        Role::LogScale if !shards.contains(LOG_SCALE) => Tensor::new([1], vec![FIRST_LOG_SCALE]),
-        _ => shards.tensor_of(&parameter.name, &parameter.shape),
+    read_as(shards, config, Alias::same)
+}
+
+/// The same of files that keep them elsewhere.
+pub(super) fn read_as(shards: &Shards, config: &ClipConfig, alias: fn(&str) -> Alias) -> Result<Parameters> {
+    weights::read(all(config), |parameter| {
+        let alias = alias(&parameter.name);
+        match parameter.role {
+            Role::LogScale if !shards.contains(alias.name()) => Tensor::new([1], vec![FIRST_LOG_SCALE]),
+            _ => alias.read(shards, &parameter.shape),
+        }
     })
 }

@@ -33,10 +33,10 @@ impl Beside {
         format!("{:032x}", hash.digest128())
     }
 
-    /// Writes a directory with the weights that `weights` writes, whole or not at all.
-    pub fn write(&self, folder: &Path, weights: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
+    /// Writes a directory with the weights that `weights` writes to a file of this name, whole or not at all.
+    pub fn write(&self, folder: &Path, name: &str, weights: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
         files::write_folder_whole(folder, |temp| {
-            weights(&temp.join("model.safetensors"))?;
+            weights(&temp.join(name))?;
             self.0.iter().try_for_each(|(name, bytes)| files::write_new(&temp.join(name), bytes))
         })
     }

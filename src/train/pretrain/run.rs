@@ -117,7 +117,7 @@ impl Pretrainer {
             provenance: Provenance::new(device, checksum),
         };
         let parameters = match &shards {
-            Some(shards) => weights::read(shards, &files.config)?,
+            Some(shards) => files.weights(shards)?,
             None => weights::initial(&files.config, identity.settings.seed)?,
         };
         let (state, records) = match start {
