@@ -158,13 +158,28 @@ fn a_row_is_re_ranked_with_every_seed_however_the_asking_is_cut_and_shared() {
         assert_eq!(outputs(&world, other), outputs(&world, "whole"), "{other}");
     }
 
-    // Answers of two models make no row.
+    // Answers of another model are not this one's, whether it answers others itself or not.
+    let refused = |whole: &[&str]| {
+        let output = run(whole);
+        let printed = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert_eq!(output.status.code(), Some(1), "{printed}");
+        assert!(printed.contains("is of another language model, llama "), "{printed}");
+        printed
+    };
+    fs::remove_dir_all(world.path("whole").join(ANSWERS[1])).unwrap();
+    fs::rename(world.path("llama"), world.path("first")).unwrap();
+    write_llama(&world, 4);
+    let printed = refused(&whole);
+    assert!(printed.contains("FissFuse+KAR: seed 0: ") && !printed.contains("KAR: seed 1: "), "{printed}");
+    // Nor are they those of the same model asked otherwise.
     fs::remove_dir_all(world.path("whole").join(ANSWERS[1])).unwrap();
     fs::remove_dir_all(world.path("llama")).unwrap();
-    write_llama(&world, 4);
-    let printed = succeed(&whole);
-    assert!(printed.contains("FissFuse+KAR: its seeds were re-ranked by different models"), "{printed}");
-    assert_eq!(computed(&world, "whole")[1]["metrics"], Value::Null);
+    fs::rename(world.path("first"), world.path("llama")).unwrap();
+    let printed = refused(&[&whole[..], &["--precision", "bf16"]].concat());
+    assert!(printed.contains("(f32, chat), and not of llama ") && printed.contains("(bf16, chat)"), "{printed}");
+    fs::remove_dir_all(world.path("whole").join(ANSWERS[1])).unwrap();
+    succeed(&whole);
+    assert_eq!(computed(&world, "whole"), rows);
 }
 
 #[test]

@@ -145,6 +145,11 @@ impl LanguageModelArgs {
         }
     }
 
+    /// Which model the Llama in a folder is, once it is opened.
+    pub fn identity(&self, folder: &Path) -> anyhow::Result<String> {
+        Ok(Decoder::identity_of(folder, self.precision, self.plain)?)
+    }
+
     /// Opens the Llama in a folder; says where it computes.
     pub fn llama(&self, folder: &Path, device: DeviceChoice) -> anyhow::Result<Opened> {
         let gpu = device.open(Arithmetic::default())?;

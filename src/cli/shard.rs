@@ -23,15 +23,19 @@ pub struct ShardArgs {
 impl ShardArgs {
     /// Which part is to be done, if not all.
     pub fn part(&self) -> anyhow::Result<Option<Shard>> {
-        Ok(match self.shard {
-            None => None,
-            Some(ShardChoice::Given(shard)) => Some(shard),
-            Some(ShardChoice::Auto) => {
-                let (shard, by) = from_environment(|name| std::env::var(name).ok())?;
-                eprintln!("{shard}, since {by}");
-                Some(shard)
-            }
-        })
+        self.shard.map(chosen).transpose()
+    }
+}
+
+/// The part that a choice comes to; says who chose it if the environment did.
+pub fn chosen(choice: ShardChoice) -> anyhow::Result<Shard> {
+    match choice {
+        ShardChoice::Given(shard) => Ok(shard),
+        ShardChoice::Auto => {
+            let (shard, by) = from_environment(|name| std::env::var(name).ok())?;
+            eprintln!("{shard}, since {by}");
+            Ok(shard)
+        }
     }
 }
 

@@ -100,20 +100,36 @@ pub struct Asked {
     pub fusion: Option<Fusion>,
 }
 
-/// Asks a model about the rankings of a trial's folder, or finds that it was asked; answers are kept as they come. The model
-/// is opened only if there is something to ask. `None` if answers are missing and another process is at it, or is to be:
-/// not `mine`.
-pub fn ask<E: From<Error>>(
+/// A language model that is opened only if there is something to ask.
+pub trait Unopened {
+    /// Why it cannot be opened.
+    type Error: From<Error>;
+
+    /// How it answers questions that do not say how.
+    fn scoring(&self) -> Scoring;
+
+    /// Which model it is, as it says itself once it is opened ([`LanguageModel::identity`]).
+    fn identity(&self) -> Result<String, Self::Error>;
+
+    /// Opens it.
+    fn open(&self) -> Result<Box<dyn LanguageModel>, Self::Error>;
+}
+
+/// Asks a model about the rankings of a trial's folder, or finds that it was asked; answers are kept as they come. `None` if
+/// answers are missing and another process is at it, or is to be: not `mine`.
+///
+/// Fails if the answers that are there are another model's or of other settings.
+pub fn ask<M: Unopened>(
     question: &Question,
     (folder, mine): (&Path, bool),
     data: &Data,
-    scoring: Scoring,
-    open: impl FnOnce() -> Result<Box<dyn LanguageModel>, E>,
+    model: &M,
     bar: &ProgressBar,
-) -> Result<Option<Asked>, E> {
-    let mut settings = question.settings(scoring);
+) -> Result<Option<Asked>, M::Error> {
+    let mut settings = question.settings(model.scoring());
     let out = question.folder(folder);
-    if let Some(asked) = there(&out, &settings, question.fuse)? {
+    let there = || there(&out, (&settings, question.fuse), model);
+    if let Some(asked) = there()? {
         return Ok(Some(asked));
     }
     if !mine {
@@ -122,14 +138,14 @@ pub fn ask<E: From<Error>>(
     files::create_folder(&out)?;
     let Ok(_lock) = FolderLock::take(&out) else { return Ok(None) };
     // Another process may have ended since it was looked for.
-    if let Some(asked) = there(&out, &settings, question.fuse)? {
+    if let Some(asked) = there()? {
         return Ok(Some(asked));
     }
     let (run, rankings) = rankings_of(&folder.join(RUN), data.dataset, &data.test)?;
     let others = if question.fuse { Some(validation(folder, data)?) } else { None };
     others.as_deref().map_or(Ok(()), |others| expect_alike(others, &rankings))?;
     let template = Template::built_in(settings.strategy)?;
-    let mut model = open()?;
+    let mut model = model.open()?;
     let header = Header::new(&*model, &settings, &template, data.dataset, &run)?;
     let path = out.join(RUN);
     let mut journal = Journal::open(&Journal::beside(&path), &header)?;
@@ -173,8 +189,8 @@ fn validation(folder: &Path, data: &Data) -> Result<Vec<Ranking>> {
     Ok(sample(&rankings, FITTED_ON, 0))
 }
 
-/// What was answered, if all answers are there. Fails if they are of other settings.
-fn there(out: &Path, settings: &Settings, fuse: bool) -> Result<Option<Asked>> {
+/// What was answered, if all answers are there. Fails if they are another model's or of other settings.
+fn there<M: Unopened>(out: &Path, (settings, fuse): (&Settings, bool), model: &M) -> Result<Option<Asked>, M::Error> {
     let report = out.join(REPORT);
     if !report.try_exists().map_err(Error::io(&report, "look for"))? {
         return Ok(None);
@@ -182,12 +198,19 @@ fn there(out: &Path, settings: &Settings, fuse: bool) -> Result<Option<Asked>> {
     let text = files::read_text_or_stream(&report)?;
     let (asked, mut of): (Asked, serde_json::Value) = serde_json::from_str(&text)
         .and_then(|asked| Ok((asked, serde_json::from_str(&text)?)))
-        .map_err(|e| Error::file(&report, format!("is no report of a re-ranking: {e}")))?;
+        .map_err(|e| Error::file(&report, format!("is no report of a re-ranking: {e}; delete it to ask anew")))?;
+    let other = |what: &str| {
+        let reason = format!("is of {what}; choose another --out, or delete its folder to ask anew");
+        Error::file(&report, reason)
+    };
     // Weights are no setting but what came of one.
     of["settings"].as_object_mut().map(|settings| settings.remove("weights"));
     if of["settings"] != serde_json::json!(settings) || asked.fusion.is_some() != fuse {
-        let reason = "is of other settings; choose another --out, or delete its folder to ask anew";
-        return Err(Error::file(&report, reason));
+        return Err(other("other settings").into());
     }
-    Ok(Some(asked))
+    let given = model.identity()?;
+    match asked.model == given {
+        true => Ok(Some(asked)),
+        false => Err(other(&format!("another language model, {}, and not of {given}", asked.model)).into()),
+    }
 }

@@ -12,35 +12,7 @@ use crate::device::cuda::Arithmetic;
 use crate::device::{DeviceChoice, Gpu};
 use crate::error::{Error, Result};
 use crate::interrupt;
-
-/// A part of an experiment's trials: those whose number leaves this remainder.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Shard {
-    /// From 0.
-    pub index: usize,
-    /// How many there are.
-    pub of: usize,
-}
-
-impl Shard {
-    /// Whether a trial of this number is of it.
-    pub fn has(self, number: usize) -> bool {
-        number % self.of == self.index
-    }
-}
-
-impl std::str::FromStr for Shard {
-    type Err = String;
-
-    /// `i/n`, with i from 1 to n.
-    fn from_str(text: &str) -> Result<Shard, String> {
-        let numbers = text.split_once('/').and_then(|(i, n)| Some((i.parse().ok()?, n.parse().ok()?)));
-        match numbers {
-            Some((i, n)) if (1..=n).contains(&i) => Ok(Shard { index: i - 1, of: n }),
-            _ => Err("is no shard; give i/n with i from 1 to n, such as 1/4".into()),
-        }
-    }
-}
+use crate::shard::Shard;
 
 /// How an experiment is run.
 pub struct Options<'a> {
@@ -52,7 +24,7 @@ pub struct Options<'a> {
     pub devices: &'a [DeviceChoice],
     /// What products are made of on CUDA devices.
     pub arithmetic: Arithmetic,
-    /// The trials that this process computes.
+    /// The part of the trials that this process computes.
     pub shard: Shard,
 }
 
@@ -218,19 +190,6 @@ fn work(
                 said(&format!("{name}: failed: {error}{rest}"));
                 shared.outcome.failed.insert(trial.folder.clone(), error.to_string());
             }
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_shard_is_one_of_several() {
-        assert_eq!("2/3".parse(), Ok(Shard { index: 1, of: 3 }));
-        for bad in ["0/3", "4/3", "1", "a/b", "1/0"] {
-            assert!(bad.parse::<Shard>().is_err(), "{bad}");
         }
     }
 }

@@ -244,7 +244,8 @@ fn trained(plan: &Plan, number: usize, outcome: &Outcome, out: &Path) -> Result<
 /// A row that re-ranks another one's rankings, and each mention's reciprocal rank averaged over the seeds.
 fn answered(question: &Question, of: &str, reranked: &[Reranked]) -> Result<(SummaryRow, Reciprocal)> {
     let mut row = SummaryRow { name: question.name.clone(), ..SummaryRow::default() };
-    let (mut models, mut metrics, mut sums) = (Vec::new(), Vec::new(), Reciprocal::new());
+    // Answers of another model than the one that is given are no answers: they are all of one.
+    let (mut model, mut metrics, mut sums) = (None, Vec::new(), Reciprocal::new());
     let all: Vec<&Reranked> = reranked.iter().filter(|reranked| reranked.question == question.name).collect();
     for Reranked { asked, folder, .. } in &all {
         let (Some(asked), Some(folder)) = (asked, folder) else { continue };
@@ -253,7 +254,7 @@ fn answered(question: &Question, of: &str, reranked: &[Reranked]) -> Result<(Sum
             *sums.entry(mention).or_default() += 1.0 / rank as f64;
         }
         metrics.push(after);
-        models.push(asked.model.clone());
+        model = Some(asked.model.clone());
     }
     let missing = |reranked: &&Reranked| Some((reranked.seed?, reranked.missing.clone()?));
     let missing: Vec<(u64, String)> = all.iter().filter_map(missing).collect();
@@ -265,18 +266,8 @@ fn answered(question: &Question, of: &str, reranked: &[Reranked]) -> Result<(Sum
         _ => missing.into_iter().map(|(seed, why)| format!("seed {seed}: {why}")).collect(),
     };
     sums.values_mut().for_each(|sum| *sum /= metrics.len() as f64);
-    models.dedup();
-    let Some(model) = models.first() else { return Ok((row, Reciprocal::new())) };
-    if models.len() > 1 {
-        let folder = all.iter().find_map(|reranked| reranked.folder.as_ref()?.file_name()).unwrap_or_default();
-        row.missing.push(format!(
-            "its seeds were re-ranked by different models, {}; delete the folders {} of one of them to ask anew",
-            models.join(" and "),
-            folder.display()
-        ));
-        return Ok((row, Reciprocal::new()));
-    }
-    row.reranked_by = Some((model.clone(), of.to_string()));
+    let Some(model) = model else { return Ok((row, Reciprocal::new())) };
+    row.reranked_by = Some((model, of.to_string()));
     row.metrics = Some(Spread::of(&metrics)?);
     Ok((row, sums))
 }

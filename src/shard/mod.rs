@@ -32,6 +32,14 @@ impl Shard {
         (1..=count).contains(&index).then_some(Shard { index, count }).filter(|_| count <= MOST)
     }
 
+    /// All there is, as one part.
+    pub const WHOLE: Shard = Shard { index: 1, count: 1 };
+
+    /// Whether an item of this number is of it where items are dealt out one by one, as is fair where they differ in work.
+    pub fn has(self, number: usize) -> bool {
+        number % self.count == self.index - 1
+    }
+
     /// Its number, from 1.
     pub fn index(self) -> usize {
         self.index
@@ -116,6 +124,15 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn each_item_is_dealt_to_one_part() {
+        let parts = [1, 2, 3].map(|i| Shard::new(i, 3).unwrap());
+        for number in 0..7 {
+            assert_eq!(parts.map(|part| part.has(number)).iter().filter(|has| **has).count(), 1, "{number}");
+        }
+        assert!(parts[0].has(0) && parts[2].has(5) && Shard::WHOLE.has(5));
     }
 
     #[test]

@@ -1,9 +1,11 @@
 //! The language models that an experiment asks.
 
-use std::path::Path;
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context;
-use fissfuse::experiment::{self, Answer, Data, ExperimentFile, Question};
+use fissfuse::experiment::{self, Answer, Data, ExperimentFile, Question, Unopened};
 use fissfuse::kar::Scoring;
 use fissfuse::kar::endpoint::Endpoint;
 use fissfuse::kar::model::LanguageModel;
@@ -30,47 +32,88 @@ pub fn check_models(args: &Args, file: &ExperimentFile) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Asks about the rankings of a trial's folder, if that is this process's to do. What a model fails at is said and ends
-/// nothing.
-pub fn ask(
-    args: &Args,
-    question: &Question,
-    folder: (&Path, bool),
-    data: &Data,
-    bar: &ProgressBar,
-) -> anyhow::Result<Answer> {
-    match try_to_ask(args, question, folder, data, bar) {
-        Ok(answer) => Ok(answer),
-        Err(error) => match error.downcast_ref::<fissfuse::Error>() {
-            Some(fissfuse::Error::Stopped { .. }) => Err(error),
-            _ => Ok(Answer::Failed(error.to_string())),
-        },
+/// The language models that were given, and which they are: their files are read for that once, however often it is asked.
+pub struct Models<'a> {
+    args: &'a Args,
+    identities: RefCell<HashMap<PathBuf, String>>,
+}
+
+impl<'a> Models<'a> {
+    /// Those of the flags.
+    pub fn new(args: &'a Args) -> Models<'a> {
+        Models { args, identities: RefCell::default() }
+    }
+
+    /// Asks about the rankings of a trial's folder, if that is this process's to do. What a model fails at is said and ends
+    /// nothing.
+    pub fn ask(
+        &self,
+        question: &Question,
+        folder: (&Path, bool),
+        data: &Data,
+        bar: &ProgressBar,
+    ) -> anyhow::Result<Answer> {
+        let asked = self.of(question).and_then(|model| experiment::ask(question, folder, data, &model, bar));
+        match asked {
+            Ok(asked) => Ok(asked.map_or(Answer::Elsewhere, |asked| Answer::Asked(Box::new(asked)))),
+            Err(error) => match error.downcast_ref::<fissfuse::Error>() {
+                Some(fissfuse::Error::Stopped { .. }) => Err(error),
+                _ => Ok(Answer::Failed(error.to_string())),
+            },
+        }
+    }
+
+    /// The one that is to be asked.
+    fn of(&self, question: &Question) -> anyhow::Result<Model<'_>> {
+        let named = |name: &String| {
+            let found = self.args.llms.iter().find(|(named, _)| named == name);
+            let folder = found.map(|(_, folder)| folder.as_path());
+            folder.with_context(|| format!("no Llama is given for it (--named-llm {name}=DIR)"))
+        };
+        let llama = question.llm.as_ref().map(named).transpose()?.or(self.args.model.llm.as_deref());
+        anyhow::ensure!(llama.is_some() || self.args.model.is_given(), NONE_GIVEN);
+        Ok(Model { models: self, llama })
     }
 }
 
-fn try_to_ask(
-    args: &Args,
-    question: &Question,
-    folder: (&Path, bool),
-    data: &Data,
-    bar: &ProgressBar,
-) -> anyhow::Result<Answer> {
-    let device = args.device.first().copied().unwrap_or_default();
-    let named = |name: &String| {
-        let found = args.llms.iter().find(|(named, _)| named == name);
-        found.map(|(_, folder)| folder).with_context(|| format!("no Llama is given for it (--named-llm {name}=DIR)"))
-    };
-    let llama = question.llm.as_ref().map(named).transpose()?;
-    anyhow::ensure!(llama.is_some() || args.model.is_given(), NONE_GIVEN);
-    let own = llama.is_some() || args.model.llm.is_some();
-    let scoring = if own { Scoring::Letters } else { Scoring::Generate };
-    let open = || -> anyhow::Result<Box<dyn LanguageModel>> {
-        let opened = match llama {
-            Some(folder) => args.model.llama(folder, device)?,
-            None => args.model.open(args.model.endpoint()?.map(Endpoint::new).transpose()?, device)?,
-        };
-        Ok(opened.model)
-    };
-    let asked = experiment::ask(question, folder, data, scoring, open, bar)?;
-    Ok(asked.map_or(Answer::Elsewhere, |asked| Answer::Asked(Box::new(asked))))
+/// One of them: an own Llama, or a server's model.
+struct Model<'a> {
+    models: &'a Models<'a>,
+    llama: Option<&'a Path>,
+}
+
+impl Model<'_> {
+    fn endpoint(&self) -> anyhow::Result<Endpoint> {
+        let settings = self.models.args.model.endpoint()?.context(NONE_GIVEN)?;
+        Ok(Endpoint::new(settings)?)
+    }
+}
+
+impl Unopened for Model<'_> {
+    type Error = anyhow::Error;
+
+    fn scoring(&self) -> Scoring {
+        if self.llama.is_some() { Scoring::Letters } else { Scoring::Generate }
+    }
+
+    fn identity(&self) -> anyhow::Result<String> {
+        let Some(folder) = self.llama else { return Ok(self.endpoint()?.identity()) };
+        let known = self.models.identities.borrow().get(folder).cloned();
+        match known {
+            Some(identity) => Ok(identity),
+            None => {
+                let identity = self.models.args.model.identity(folder)?;
+                self.models.identities.borrow_mut().insert(folder.to_path_buf(), identity.clone());
+                Ok(identity)
+            }
+        }
+    }
+
+    fn open(&self) -> anyhow::Result<Box<dyn LanguageModel>> {
+        let device = self.models.args.device.first().copied().unwrap_or_default();
+        match self.llama {
+            Some(folder) => Ok(self.models.args.model.llama(folder, device)?.model),
+            None => Ok(Box::new(self.endpoint()?)),
+        }
+    }
 }

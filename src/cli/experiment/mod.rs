@@ -12,18 +12,20 @@ use fissfuse::device::DeviceChoice;
 use fissfuse::device::cuda::Arithmetic;
 use fissfuse::eval::RunRanks;
 use fissfuse::experiment::{
-    BUILT_IN, Data, DatasetSource, DatasetsSummary, ExperimentFile, Options, Outcome, Plan, Rerankings, Shard, Summary,
-    claim, claim_for_several, expect_one_protocol, experiment_text,
+    BUILT_IN, Data, DatasetSource, DatasetsSummary, ExperimentFile, Options, Outcome, Plan, Rerankings, Summary, claim,
+    claim_for_several, expect_one_protocol, experiment_text,
 };
 use fissfuse::files;
 use fissfuse::interrupt;
 use fissfuse::report::Paper;
+use fissfuse::shard::{Shard, ShardChoice};
 use fissfuse::terminal;
 
 use super::common::{at_least_one, list_skipped, progress, write_json};
 use super::language_model::LanguageModelArgs;
 use super::paths;
-use asking::{ask, check_models, gives_models};
+use super::shard::chosen;
+use asking::{Models, check_models, gives_models};
 use sources::{Source, sources};
 
 /// Reproduce a table or figure of the paper: train and evaluate all of its rows with several seeds, and compare them.
@@ -77,9 +79,10 @@ pub struct Args {
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = at_least_one())]
     jobs: usize,
 
-    /// Compute only a part of what is left, the i-th of n: for several processes on one folder.
-    #[arg(long, value_name = "I/N", default_value = "1/1")]
-    shard: Shard,
+    /// Compute only a part of what is left, the i-th of n: for several processes on one folder. `auto` takes i and n from the
+    /// array job of Slurm or SGE that this is a task of.
+    #[arg(long, value_name = "I/N|auto")]
+    shard: Option<ShardChoice>,
 
     /// Run file of a row that is not trained here; with several datasets NAME@DATASET=FILE; may be given again.
     #[arg(long = "run", value_name = "NAME=FILE", value_parser = named)]
@@ -149,7 +152,10 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         files::create_folder(&part.source.out)?;
         claim(&part.source.out, &part.data)?;
     }
-    let mut ran = parts.iter().map(|part| part.run(&args, &file)).collect::<anyhow::Result<Vec<Ran>>>()?;
+    let models = Models::new(&args);
+    let shard = args.shard.map(chosen).transpose()?.unwrap_or(Shard::WHOLE);
+    let mut ran =
+        parts.iter().map(|part| part.run(&args, shard, &models, &file)).collect::<anyhow::Result<Vec<Ran>>>()?;
     let text = loop {
         let text = match several {
             false => experiment_text(&ran[0].summary),
@@ -164,7 +170,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         };
         // Another process may have ended with more than this one saw, and its table was written over now.
         match (0..parts.len()).find(|&at| ran[at].is_overtaken(&parts[at])) {
-            Some(at) => ran[at] = parts[at].run(&args, &file)?,
+            Some(at) => ran[at] = parts[at].run(&args, shard, &models, &file)?,
             None => break text,
         }
     };
@@ -191,11 +197,11 @@ struct Ran {
 
 impl Part<'_> {
     /// Computes what is left, and writes the table.
-    fn run(&self, args: &Args, file: &ExperimentFile) -> anyhow::Result<Ran> {
+    fn run(&self, args: &Args, shard: Shard, models: &Models, file: &ExperimentFile) -> anyhow::Result<Ran> {
         let Part { source, plan, data, runs } = self;
         let out = &source.out;
-        let Args { jobs, shard, arithmetic, device, .. } = args;
-        let options = Options { out, jobs: *jobs, devices: device, arithmetic: *arithmetic, shard: *shard };
+        let Args { jobs, arithmetic, device, .. } = args;
+        let options = Options { out, jobs: *jobs, devices: device, arithmetic: *arithmetic, shard };
         let said = |line: &str| match &source.name {
             Some(name) => eprintln!("{name}: {line}"),
             None => eprintln!("{line}"),
@@ -203,7 +209,7 @@ impl Part<'_> {
         let outcome = fissfuse::experiment::run(plan, data, &options, &said)?;
         let bar = progress("mentions");
         let rerankings = Rerankings::new((file, plan), &outcome, &options, |question, folder, mine| {
-            ask(args, question, (folder, mine), data, &bar)
+            models.ask(question, (folder, mine), data, &bar)
         })?;
         bar.finish_and_clear();
         let failed = rerankings.failed();

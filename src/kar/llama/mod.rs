@@ -19,7 +19,7 @@ use crate::error::{Error, Result};
 use crate::kar::answer::thought;
 use crate::kar::instruction::{Prompt, letter};
 use crate::kar::model::{LanguageModel, Question, Reply, Said, Wanted};
-use crate::llama::{self, Generation, Llama, Message, Prefix, Sampling};
+use crate::llama::{self, Checkpoint, Generation, Llama, Message, Prefix, Sampling, Source};
 use crate::span;
 use crate::trace::{next_step, on_device};
 
@@ -59,6 +59,13 @@ enum Style {
     Plain,
 }
 
+/// A model by what decides about its answers: its files' contents, its weights' precision, and how it is asked.
+fn identity(source: &Source, precision: llama::Precision, plain: bool) -> Result<String> {
+    let files = Fingerprint::of_files(&source.files()?)?;
+    let style = if plain { "plain" } else { "chat" };
+    Ok(format!("llama {} ({precision}, {style})", files.as_str()))
+}
+
 impl Decoder {
     /// Takes a model. Its chat template writes the prompts unless `plain`; without one it is refused.
     pub fn new(llama: Llama, identity: String, plain: bool, batching: Batching) -> Result<Decoder> {
@@ -87,10 +94,15 @@ impl Decoder {
         batching: Batching,
     ) -> Result<Decoder> {
         let llama = Llama::open(folder, precision, gpu)?;
-        let files = Fingerprint::of_files(&llama.source().files()?)?;
-        let style = if plain { "plain" } else { "chat" };
-        let identity = format!("llama {} ({}, {style})", files.as_str(), llama.precision());
+        let identity = identity(llama.source(), llama.precision(), plain)?;
         Decoder::new(llama, identity, plain, batching)
+    }
+
+    /// What [`LanguageModel::identity`] of the model says once it is opened; its files are read, but no weights are made of them.
+    pub fn identity_of(folder: &Path, precision: Option<llama::Precision>, plain: bool) -> Result<String> {
+        let source = Source::open(folder)?;
+        let precision = Checkpoint::open(&source, precision)?.precision();
+        identity(&source, precision, plain)
     }
 
     /// Lets prompts go through otherwise from now on.
