@@ -203,8 +203,18 @@ fn a_run_that_was_killed_goes_on_bit_for_bit() {
         records
     };
     assert_eq!(records("straight"), records("broken"));
-    fs::write(toy.path("pairs.jsonl"), fs::read_to_string(toy.path("pairs.jsonl")).unwrap() + "\n").unwrap();
-    refuse(&resume, &["last.safetensors", "the pairs have changed since"]);
+    let changed = |path: PathBuf, bytes: Vec<u8>| {
+        let before = fs::read(&path).unwrap();
+        fs::write(&path, bytes).unwrap();
+        refuse(&resume, &["last.safetensors", "the pairs have changed since"]);
+        fs::write(path, before).unwrap();
+    };
+    let pairs = fs::read(toy.path("pairs.jsonl")).unwrap();
+    changed(toy.path("pairs.jsonl"), [&pairs[..], b"\n"].concat());
+    // Another image by the same name.
+    let image = |name: &str| fs::read(toy.path("images").join(name)).unwrap();
+    changed(toy.path("images/red-left.png"), image("red-right.png"));
+    succeed(&resume);
 }
 
 #[test]
@@ -224,6 +234,12 @@ fn pairs_that_say_nothing_are_named_by_their_line() {
         refuse(&toy.pretrain("bad-pairs.jsonl", "run", &[]), says);
         assert!(!toy.path("run").exists());
     }
+    // What is seen only when its pixels are read.
+    let whole = fs::read(toy.path("images/red-left.png")).unwrap();
+    fs::write(toy.path("images/short.png"), &whole[..whole.len() - 20]).unwrap();
+    toy.write_pairs("bad-pairs.jsonl", &[&good[..], &[json!({"image": "short.png", "text": "c"})]].concat());
+    refuse(&toy.pretrain("bad-pairs.jsonl", "run", &[]), &["bad-pairs.jsonl:3", "short.png"]);
+    fs::remove_dir_all(toy.path("run")).unwrap();
     // The same image, written in two ways, is one.
     let image = good[0]["image"].as_str().unwrap();
     let twice = [json!({"image": image, "text": "one"}), json!({"image": format!("./{image}"), "text": "two"})];

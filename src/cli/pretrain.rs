@@ -109,11 +109,10 @@ fn pretrain(args: Args) -> anyhow::Result<()> {
     );
     // Half of what is free is left to training.
     let mut budget = available_memory().map_or(usize::MAX, |free| free / 2);
-    let mut prepare = |pairs: Pairs| -> anyhow::Result<(PreparedPairs, String)> {
-        let checksum = pairs.checksum().to_string();
+    let mut prepare = |pairs: Pairs| -> fissfuse::Result<PreparedPairs> {
         let prepared = pairs.prepare(&clip, budget, &progress("images"))?;
         budget -= prepared.image_bytes().min(budget);
-        Ok((prepared, checksum))
+        Ok(prepared)
     };
     let (images, texts) = pairs.counts();
     println!("{texts} pairs of {images} images");

@@ -142,8 +142,24 @@ pub(super) fn train_tokenizer<'a>(
     let special = [START, END, UNKNOWN].map(|token| AddedToken::from(token, true)).to_vec();
     let mut trainer =
         BpeTrainerBuilder::new().vocab_size(vocabulary).special_tokens(special).show_progress(false).build();
-    tokenizer.train(&mut trainer, texts.map(str::to_string)).map_err(|e| failed(&e))?;
+    tokenizer.train(&mut trainer, texts.map(in_short_words)).map_err(|e| failed(&e))?;
     Ok((tokenizer.to_string(false).map_err(|e| failed(&e))?, tokenizer.get_vocab_size(true)))
+}
+
+/// A text whose longest words are cut into pieces: what is learned from a word takes the square of its length.
+fn in_short_words(text: &str) -> String {
+    const LONGEST: usize = 256;
+    let mut cut = String::with_capacity(text.len());
+    let mut length = 0;
+    for character in text.chars() {
+        length = if character.is_whitespace() { 0 } else { length + 1 };
+        if length > LONGEST {
+            cut.push(' ');
+            length = 1;
+        }
+        cut.push(character);
+    }
+    cut
 }
 
 /// Names and random values of all tensors.

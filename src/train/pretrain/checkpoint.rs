@@ -44,9 +44,9 @@ pub struct Identity {
     pub from: Option<String>,
     /// How they are trained.
     pub settings: PretrainSettings,
-    /// The pairs to validate with, where there are any.
+    /// The pairs to validate with and their images, where there are any.
     pub valid: Option<String>,
-    /// The program, the device and the pairs.
+    /// The program, the device, and the pairs with their images.
     #[serde(flatten)]
     pub provenance: Provenance,
 }

@@ -29,10 +29,17 @@ struct Record {
 pub struct Pairs {
     path: PathBuf,
     /// Each image once, in the order of the first pair that has it.
-    images: Vec<PathBuf>,
+    images: Vec<ImageFile>,
     /// Of each image.
     texts: Vec<Vec<String>>,
-    checksum: String,
+    checksum: u128,
+}
+
+/// An image, and the line of the first pair that has it.
+#[derive(Debug)]
+struct ImageFile {
+    path: PathBuf,
+    line: usize,
 }
 
 impl Pairs {
@@ -40,7 +47,7 @@ impl Pairs {
     /// there.
     pub fn read(path: &Path, folder: &Path) -> Result<Pairs> {
         let text = files::read_text(path)?;
-        let checksum = format!("{:032x}", xxh3_128(text.as_bytes()));
+        let checksum = xxh3_128(text.as_bytes());
         let (mut numbers, mut images, mut texts) = (HashMap::new(), Vec::new(), Vec::<Vec<String>>::new());
         for (line, record) in parse_records::<Record>(path, &text) {
             let wrong = |reason: String| Err(record_error(path, line, reason));
@@ -58,11 +65,11 @@ impl Pairs {
             };
             let at = *numbers.entry(image.clone()).or_insert(images.len());
             if at == images.len() {
-                let image = folder.join(image);
-                if let Err(error) = image_header(&image) {
+                let path = folder.join(image);
+                if let Err(error) = image_header(&path) {
                     return wrong(error.to_string());
                 }
-                images.push(image);
+                images.push(ImageFile { path, line });
                 texts.push(Vec::new());
             }
             texts[at].push(text);
@@ -82,45 +89,64 @@ impl Pairs {
         self.texts.iter().flatten().map(String::as_str)
     }
 
-    /// A checksum of the file.
-    pub fn checksum(&self) -> &str {
-        &self.checksum
-    }
-
     /// Number of images and of texts.
     pub fn counts(&self) -> (usize, usize) {
         (self.images.len(), self.texts.iter().map(Vec::len).sum())
     }
 
     /// The same as the model takes them. Images are prepared now and kept if all of them take at most so many bytes, or
-    /// else again and again.
+    /// else again and again; all of them are read now.
     pub fn prepare(self, files: &ClipFiles, most_bytes: usize, bar: &ProgressBar) -> Result<PreparedPairs> {
         let all: Vec<&str> = self.texts().collect();
         let mut tokens = files.tokens(&all)?.into_iter();
         let texts = self.texts.iter().map(|texts| tokens.by_ref().take(texts.len()).collect()).collect();
         let size = files.processor.size();
         let bytes = self.images.len().saturating_mul(3 * size * size * size_of::<f32>());
-        let source = match bytes <= most_bytes {
-            true => {
-                bar.set_length(self.images.len() as u64);
-                let prepare = |path: &PathBuf| {
-                    bar.inc(1);
-                    files.processor.prepare(path, ExifOrientation::Ignore)
-                };
-                Images::Kept(self.images.par_iter().map(prepare).collect::<Result<_>>()?)
-            }
-            false => {
-                tracing::warn!(
-                    "{}: its images take {} as the model reads them, more than is left of half of the free memory; each is \
-                     prepared anew in each epoch",
-                    self.path.display(),
-                    Bytes::of(bytes)
-                );
-                Images::Read { paths: self.images, processor: files.processor.clone() }
-            }
+        bar.set_length(self.images.len() as u64);
+        let kept = bytes <= most_bytes;
+        if !kept {
+            tracing::warn!(
+                "{}: its images take {} as the model reads them, more than is left of half of the free memory; each is \
+                 prepared anew in each epoch",
+                self.path.display(),
+                Bytes::of(bytes)
+            );
+        }
+        let source = Source { pairs: self.path, processor: files.processor.clone(), images: self.images };
+        let read = |image: &ImageFile| {
+            bar.inc(1);
+            let prepared = if kept { source.prepare(image)? } else { Vec::new() };
+            Ok((source.checksum(image)?, prepared))
         };
+        let (mut all, images): (Vec<u128>, Vec<Vec<f32>>) =
+            source.images.par_iter().map(read).collect::<Result<Vec<_>>>()?.into_iter().unzip();
         bar.finish_and_clear();
-        Ok(PreparedPairs { images: source, texts })
+        all.push(self.checksum);
+        let checksum = format!("{:032x}", xxh3_128(bytemuck::cast_slice(&all)));
+        let images = if kept { Images::Kept(images) } else { Images::Read(source) };
+        Ok(PreparedPairs { images, texts, checksum })
+    }
+}
+
+/// Where images come from.
+struct Source {
+    /// The file of the pairs.
+    pairs: PathBuf,
+    images: Vec<ImageFile>,
+    processor: ImageProcessor,
+}
+
+impl Source {
+    /// An image as the model takes it.
+    fn prepare(&self, image: &ImageFile) -> Result<Vec<f32>> {
+        let prepared = self.processor.prepare(&image.path, ExifOrientation::Ignore);
+        prepared.map_err(|error| record_error(&self.pairs, image.line, error.to_string()))
+    }
+
+    /// Tells an image's file from another's.
+    fn checksum(&self, image: &ImageFile) -> Result<u128> {
+        let bytes = std::fs::read(&image.path).map_err(Error::io(&image.path, "read"));
+        Ok(xxh3_128(&bytes.map_err(|error| record_error(&self.pairs, image.line, error.to_string()))?))
     }
 }
 
@@ -128,19 +154,25 @@ impl Pairs {
 pub struct PreparedPairs {
     images: Images,
     texts: Vec<Vec<Vec<u32>>>,
+    checksum: String,
 }
 
 enum Images {
     Kept(Vec<Vec<f32>>),
-    Read { paths: Vec<PathBuf>, processor: ImageProcessor },
+    Read(Source),
 }
 
 impl PreparedPairs {
+    /// A checksum of the pairs and of their images' files.
+    pub fn checksum(&self) -> &str {
+        &self.checksum
+    }
+
     /// Bytes of the images that are kept.
     pub fn image_bytes(&self) -> usize {
         match &self.images {
             Images::Kept(images) => images.iter().map(|image| size_of_val(&image[..])).sum(),
-            Images::Read { .. } => 0,
+            Images::Read(_) => 0,
         }
     }
 
@@ -178,8 +210,8 @@ impl PreparedPairs {
     pub fn with_images<T>(&self, numbers: &[usize], f: impl FnOnce(&[&[f32]]) -> Result<T>) -> Result<T> {
         match &self.images {
             Images::Kept(images) => f(&numbers.iter().map(|&i| &images[i][..]).collect::<Vec<_>>()),
-            Images::Read { paths, processor } => {
-                let prepare = |&i: &usize| processor.prepare(&paths[i], ExifOrientation::Ignore);
+            Images::Read(source) => {
+                let prepare = |&i: &usize| source.prepare(&source.images[i]);
                 let images = numbers.par_iter().map(prepare).collect::<Result<Vec<_>>>()?;
                 f(&images.iter().map(Vec::as_slice).collect::<Vec<_>>())
             }

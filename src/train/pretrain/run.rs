@@ -69,14 +69,13 @@ pub struct Pretrainer {
 }
 
 impl Pretrainer {
-    /// A run in `folder` of encoders with these files, drawn by seed or with the weights of the directory `from`. The
-    /// pairs come with the checksums of their files.
+    /// A run in `folder` of encoders with these files, drawn by seed or with the weights of the directory `from`.
     pub fn new(
         folder: &Path,
         (files, from): (ClipFiles, Option<&Path>),
         settings: PretrainSettings,
-        (train, checksum): (PreparedPairs, String),
-        valid: Option<(PreparedPairs, String)>,
+        train: PreparedPairs,
+        valid: Option<PreparedPairs>,
         start: Start,
         gpu: Option<Gpu>,
     ) -> Result<Pretrainer> {
@@ -107,14 +106,13 @@ impl Pretrainer {
         };
         // Without the number of threads: no result depends on it.
         let device = gpu.as_ref().map_or("cpu".into(), |gpu| describe(Some(gpu)));
-        let (valid, valid_checksum) = valid.unzip();
         let identity = Identity {
             model: files.config.clone(),
             files: files.checksum(),
             from,
             settings,
-            valid: valid_checksum,
-            provenance: Provenance::new(device, checksum),
+            valid: valid.as_ref().map(|pairs| pairs.checksum().to_string()),
+            provenance: Provenance::new(device, train.checksum().to_string()),
         };
         let parameters = match &shards {
             Some(shards) => files.weights(shards)?,
