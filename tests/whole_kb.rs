@@ -281,6 +281,14 @@ fn what_cannot_rank_a_whole_knowledge_base_says_so() {
     let world = World::trained();
     let whole = |more: &[&'static str]| [&world.eval("never")[..], &["--protocol", "whole-kb"], more].concat();
     refuse(&whole(&["--shortlist", "13"]), &["--shortlist 13: a list has at least one entity and at most all 12"]);
+    // Flags that say nothing of a scan.
+    for (flag, says) in [
+        (["--database-timeout", "5"], "--database-timeout: scan is no server"),
+        (["--database-key-env", "KEY"], "--database-key-env: scan is no server"),
+        (["--search-breadth", "9"], "--search-breadth: scan looks at every vector"),
+    ] {
+        refuse(&whole(&[&["--shortlist", "3"], &flag[..]].concat()), &[says]);
+    }
     refuse(&whole(&["--gold-missing", "miss"]), &["--gold-missing is of lists"]);
     refuse(&[&world.eval("never")[..], &["--shortlist", "3"]].concat(), &["a first stage of --protocol whole-kb"]);
     for usage in [&["--shortlist", "0"][..], &["--top", "0"], &["--min-recall", "0.5"], &["--index-memory", "91"]] {

@@ -10,6 +10,9 @@ use fissfuse::search::{self, Access, Location, Seal, Source};
 use super::common::at_least_one;
 use super::shard;
 
+/// Seconds that a database has for an answer where it is not said.
+const TIMEOUT: u64 = 30;
+
 /// How an index or a vector database is reached.
 #[derive(clap::Args)]
 pub struct DatabaseArgs {
@@ -17,9 +20,9 @@ pub struct DatabaseArgs {
     #[arg(long, value_name = "VARIABLE")]
     database_key_env: Option<String>,
 
-    /// Seconds that the database may take for an answer.
-    #[arg(long, value_name = "S", default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=86_400))]
-    database_timeout: u64,
+    /// Seconds that the database may take for an answer [default: 30].
+    #[arg(long, value_name = "S", value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    database_timeout: Option<u64>,
 
     /// Certificates (PEM) of the authorities by which the database is believed [default: SSL_CERT_FILE, else Mozilla's].
     #[arg(long, value_name = "FILE")]
@@ -34,14 +37,35 @@ pub struct DatabaseArgs {
 impl DatabaseArgs {
     /// What is in this place: opened, if it holds vectors, which have to have this seal.
     pub fn source(&self, location: &Location, seal: impl FnOnce() -> anyhow::Result<Seal>) -> anyhow::Result<Source> {
+        self.expect_meaning(location)?;
         Ok(match location {
-            Location::Scan | Location::ScanInt8 if self.search_breadth.is_some() => {
-                bail!("--search-breadth: {location} looks at every vector; leave it out")
-            }
             Location::Scan => Source::Scan,
             Location::ScanInt8 => Source::ScanInt8,
             held => Source::Held(search::open(held, &seal()?, &self.access(held))?),
         })
+    }
+
+    /// Fails if a flag says something that this place has no use for: what it was meant for would be done otherwise.
+    pub fn expect_meaning(&self, location: &Location) -> anyhow::Result<()> {
+        let collection = match location {
+            Location::Qdrant(collection) | Location::Milvus(collection) => Some(collection),
+            Location::Scan | Location::ScanInt8 | Location::Usearch(_) => None,
+        };
+        if self.search_breadth.is_some() && matches!(location, Location::Scan | Location::ScanInt8) {
+            bail!("--search-breadth: {location} looks at every vector; leave it out");
+        }
+        let given = [
+            ("--database-key-env", self.database_key_env.is_some()),
+            ("--database-timeout", self.database_timeout.is_some()),
+            ("--ca-file", self.ca_file.is_some()),
+        ];
+        if let (None, Some((flag, _))) = (collection, given.iter().find(|(_, given)| *given)) {
+            bail!("{flag}: {location} is no server; leave it out");
+        }
+        if self.ca_file.is_some() && collection.is_some_and(|collection| !collection.secure) {
+            bail!("--ca-file: {location} is reached without certificates; leave it out, or take the location with TLS");
+        }
+        Ok(())
     }
 
     /// How widely an index is searched, if that was said.
@@ -64,7 +88,7 @@ impl DatabaseArgs {
         Access {
             key: key.map(|key| key.trim().to_string()).filter(|key| !key.is_empty()),
             authorities: self.ca_file.clone().or_else(authorities),
-            timeout: Duration::from_secs(self.database_timeout),
+            timeout: Duration::from_secs(self.database_timeout.unwrap_or(TIMEOUT)),
             breadth: self.search_breadth,
         }
     }

@@ -17,7 +17,7 @@ const PREFIX: &str = ".writing-";
 const SUFFIX: &str = ".tmp";
 
 /// A new file beside its destination. What killed runs left there is removed first.
-pub(super) fn temporary_file(folder: &Path) -> io::Result<NamedTempFile> {
+pub fn temporary_file(folder: &Path) -> io::Result<NamedTempFile> {
     let temp = temporary(folder, 0o666, |builder| builder.tempfile_in(folder))?;
     // Held as long as it is open, as far as the file system can: see `remove`.
     let _ = temp.as_file().try_lock();

@@ -12,7 +12,7 @@ mod write;
 use std::path::Path;
 
 pub use apart::{Named, keep_apart};
-pub use leftovers::TemporaryFolder;
+pub use leftovers::{TemporaryFolder, temporary_file};
 pub use lock::{FolderLock, lock};
 pub use read::{expect_regular, read, read_or_stream, read_text, read_text_or_stream};
 pub use room::{expect_file_at, expect_folder_at, expect_room_for, is_stream};

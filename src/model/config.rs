@@ -1,5 +1,7 @@
 //! What a model consists of: widths, heads, and which of the paper's parts take part.
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 
 use super::network::Reads;
@@ -25,6 +27,13 @@ pub struct Widths {
     /// Image global vector.
     #[serde(rename = "image_global_dim")]
     pub image_global: usize,
+}
+
+impl fmt::Display for Widths {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        let Widths { text, text_global, image, image_global } = self;
+        write!(f, "text_dim {text}, text_global_dim {text_global}, image_dim {image}, image_global_dim {image_global}")
+    }
 }
 
 impl Default for Widths {

@@ -1,5 +1,6 @@
 //! Parameters of a configuration: their names, shapes, initial values and files.
 
+use clap::ValueEnum;
 use rand::Rng;
 
 use super::config::ModelConfig;
@@ -100,12 +101,12 @@ impl Parameters {
         wrong.extend(unknown.map(|name| format!("`{name}` is not a parameter of this configuration")));
         if !wrong.is_empty() {
             let reason = format!(
-                "does not fit the configuration (model {}, d {}, heads {}, ablation {:?}, modalities {:?}): {}",
+                "does not fit the configuration (model {}, d {}, heads {}, ablation {}, modalities {}): {}",
                 config.network,
                 config.d,
                 config.heads,
-                config.ablation,
-                config.modalities,
+                named(&config.ablation),
+                named(&config.modalities),
                 wrong.join("; ")
             );
             return Err(Error::file(reader.path(), reason));
@@ -116,4 +117,9 @@ impl Parameters {
         };
         plan.into_iter().map(tensor).collect()
     }
+}
+
+/// A choice as configurations and flags write it.
+fn named(choice: &impl ValueEnum) -> String {
+    choice.to_possible_value().map_or(String::new(), |value| value.get_name().to_string())
 }

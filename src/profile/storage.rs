@@ -15,6 +15,7 @@ use crate::data::{
 use crate::encoder::clip::{RandomClip, write_random};
 use crate::encoder::{Compute, Encoders};
 use crate::error::{Error, Result};
+use crate::interrupt;
 
 /// A random CLIP with the output shapes of ViT-B/32 and as little work between as can be.
 const ENCODER: RandomClip = RandomClip {
@@ -60,6 +61,7 @@ pub fn measure(folder: &Path, of: Simulation, first_run: Command) -> Result<Stor
     let texts = dataset.entities().iter().take(2000).map(|entity| entity.description.as_str());
     write_random(&folder.join("encoder"), ENCODER, texts)?;
     let third = 2 * (of.entities + of.mentions) * (50 * 768 + 512) / 3;
+    go_on()?;
     kill_at(folder, third as u64, first_run)?;
     let (start, report) = (Instant::now(), encode_once(folder)?);
     let seconds = start.elapsed().as_secs_f64();
@@ -93,7 +95,12 @@ pub fn encode_once(folder: &Path) -> Result<EncodeReport> {
     encode(&items, &encoders, &settings, &features, Tolerance::Strict, &mut skipped, &bar)
 }
 
-/// Starts a program and kills it when it has stored so many bytes of features of images.
+/// Fails if a signal asked to stop.
+fn go_on() -> Result<()> {
+    interrupt::check(|| "nothing is kept".into())
+}
+
+/// Starts a program and kills it when it has stored so many bytes of features of images. Fails if a signal asked to stop.
 fn kill_at(folder: &Path, bytes: u64, mut program: Command) -> Result<()> {
     let features: PathBuf = folder.join("features");
     let name = PathBuf::from(program.get_program());
@@ -101,9 +108,10 @@ fn kill_at(folder: &Path, bytes: u64, mut program: Command) -> Result<()> {
     while child.try_wait().map_err(Error::io(&name, "watch"))?.is_none() {
         let shards = std::fs::read_dir(&features).into_iter().flatten().flatten();
         let images = shards.filter(|entry| entry.file_name().to_string_lossy().starts_with("image-"));
-        if images.filter_map(|entry| entry.metadata().ok()).map(|m| m.len()).sum::<u64>() >= bytes {
+        let stored = images.filter_map(|entry| entry.metadata().ok()).map(|m| m.len()).sum::<u64>();
+        if stored >= bytes || interrupt::asked() {
             child.kill().and_then(|()| child.wait()).map_err(Error::io(&name, "kill"))?;
-            return Ok(());
+            return go_on();
         }
         std::thread::sleep(Duration::from_millis(10));
     }

@@ -1,5 +1,6 @@
 //! Batches of random features in real shapes, for measuring.
 
+use std::fmt;
 use std::sync::Arc;
 
 use half::f16;
@@ -31,6 +32,17 @@ pub struct Shape {
     pub patches: usize,
 }
 
+impl fmt::Display for Shape {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        let Shape { mentions, candidates, mean_tokens, max_tokens, patches } = self;
+        write!(
+            f,
+            "{mentions} mentions of {candidates} candidates, {mean_tokens} tokens in the mean and {max_tokens} at most, "
+        )?;
+        write!(f, "{patches} patches")
+    }
+}
+
 impl Shape {
     /// The paper's WikiDiverse step: 128 mentions x 10 candidates.
     pub const WIKIDIVERSE: Shape =
@@ -43,14 +55,14 @@ impl Shape {
         let Shape { mentions, candidates, mean_tokens, max_tokens, patches } = *self;
         if [mentions, candidates, mean_tokens, max_tokens, patches].contains(&0) || mean_tokens > max_tokens {
             let reason = "sizes must be at least 1 and the mean length of texts at most the longest";
-            return Err(Error::invalid(format!("{reason}: {self:?}")));
+            return Err(Error::invalid(format!("{reason}: {self}")));
         }
         let longest = max_tokens.max(patches);
         let rows = mentions.checked_mul(candidates).and_then(|pairs| pairs.checked_mul(longest));
         if longest > LONGEST || rows.is_none_or(|rows| rows > MOST_ROWS) {
             let most =
                 format!("a text or an image has {LONGEST} rows at most, and all pairs have {MOST_ROWS} together");
-            return Err(Error::invalid(format!("too large, {most}: {self:?}")));
+            return Err(Error::invalid(format!("too large, {most}: {self}")));
         }
         Ok(())
     }

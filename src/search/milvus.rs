@@ -23,6 +23,7 @@ use super::engine::Filling;
 use super::seal::{FOREIGN, Mark};
 use super::{Access, Candidates, Collection, Found, Seal};
 use crate::error::{Error, Result};
+use crate::http::Secrets;
 use crate::printable::excerpt;
 
 /// As [`super::fill`].
@@ -264,11 +265,8 @@ fn slow(access: &Access) -> String {
 
 /// What the server or its library says, and what to do.
 fn advised(error: &MilvusError, access: &Access) -> String {
-    let mut told = error.to_string();
-    if let Some(key) = access.key.as_ref().filter(|key| key.len() >= 4) {
-        told = told.replace(key.as_str(), "***");
-    }
-    let told = excerpt(&told);
+    let secrets = Secrets::new(access.key.as_deref(), std::iter::empty());
+    let told = excerpt(&secrets.redacted(error.to_string()));
     let says = |words: &[&str]| words.iter().any(|word| told.to_lowercase().contains(word));
     if matches!(error, MilvusError::Timeout(_)) || says(&["deadline", "timeout expired", "timed out"]) {
         return format!("{told}: {}", slow(access));

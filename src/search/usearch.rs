@@ -90,7 +90,7 @@ pub fn fill(path: &Path, seal: &Seal, replace: bool) -> Result<Option<Box<dyn Fi
         }
     }
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let rows = NamedTempFile::new_in(folder).map_err(Error::io(folder, "create a temporary file in"))?;
+    let rows = files::temporary_file(folder).map_err(Error::io(folder, "create a temporary file in"))?;
     let out = BufWriter::new(rows.reopen().map_err(Error::io(rows.path(), "open"))?);
     let progress = Progress { seal: seal.clone(), added: 0 };
     Ok(Some(Box::new(UsearchFilling { path: path.into(), rows, out, progress, largest: 0.0 })))

@@ -95,7 +95,7 @@ impl ModelSettings {
     pub fn for_features(&self, manifest: &Manifest) -> Result<ModelConfig> {
         if let Some(widths) = self.widths.filter(|w| *w != manifest.widths) {
             let found = manifest.widths;
-            return Err(Error::invalid(format!("the configuration asks for {widths:?}, the features have {found:?}")));
+            return Err(Error::invalid(format!("the configuration asks for {widths}, the features have {found}")));
         }
         let config = self.with_widths(manifest.widths);
         let network = config.network;

@@ -132,7 +132,7 @@ pub fn store(args: StoreArgs, session: &mut Session) -> anyhow::Result<()> {
     let mut first_run = process::Command::new(std::env::current_exe()?);
     first_run.arg("store-once").arg(folder.path());
     session.begin("store", None)?;
-    session.expect_comparable()?;
+    session.next_row()?;
     let figures = measure(folder.path(), Simulation { entities, mentions, images: Images::Drawn, seed: 0 }, first_run)?;
     let StorageFigures { before_kill, after_kill, again, seconds, .. } = figures;
     let sizes = [("entities", entities), ("mentions", mentions)];

@@ -104,6 +104,8 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     if let Some(folder) = &args.pairs {
         return write_pairs_of_encoder(folder, args.round);
     }
+    let both = args.encoders.text_encoder.is_some() && args.encoders.image_encoder.is_some();
+    anyhow::ensure!(!(both && args.random_encoder), "--random-encoder has nothing to encode: both encoders are given");
     let folder = |name: &str| args.out.join(name);
     if args.out.exists() {
         written::clear(&args.out, "demo")?;

@@ -33,6 +33,8 @@ pub struct PushArgs {
 
 pub fn run(args: PushArgs) -> anyhow::Result<()> {
     let PushArgs { of: IndexedArgs { data, features, model, database, device, memory }, to, replace } = args;
+    database.expect_meaning(&to)?;
+    anyhow::ensure!(database.breadth().is_none(), "--search-breadth: nothing is searched here; leave it out");
     terminal::work_on();
     let mut skipped = Skipped::default();
     let dataset = data.open(&mut skipped)?;

@@ -64,6 +64,7 @@ pub fn run(args: QueryArgs) -> anyhow::Result<()> {
         terminal::work_on();
     }
     let IndexedArgs { data, features, model, database, device, memory } = &args.of;
+    database.expect_meaning(&args.from)?;
     let reads = [("--data", data.data.as_path()), ("--features", features), ("--model", model)];
     paths::keep_apart(&reads, &args.out.iter().map(|out| ("--out", out.as_path())).collect::<Vec<_>>())?;
     args.out.as_deref().map_or(Ok(()), files::expect_file_at)?;
