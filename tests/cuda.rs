@@ -213,9 +213,10 @@ fn entities_beyond_the_index_are_refused_on_a_device() {
         let gpu = Gpu::open(0, Arithmetic::F32).unwrap();
         let model = Model::new(ModelConfig { widths, d: 20, ..ModelConfig::default() }, 5).unwrap();
         let side = PreparedSide::new(&model, &shape.side(14, widths, 5, 1).unwrap()).unwrap();
-        let mut index = EntityIndex::new(&model, Element::F32);
+        let scorer = Scorer::new(&model).unwrap();
+        let mut index = EntityIndex::new(&scorer, Element::F32);
         index.add(&side, 14).unwrap();
-        let mut device = GpuScorer::new(&Scorer::new(&model).unwrap(), &gpu).unwrap();
+        let mut device = GpuScorer::new(&scorer, &gpu).unwrap();
         assert!(device.score(side.mention(0), &index, &[13]).is_ok());
         assert!(device.score(side.mention(0), &index, &[14]).is_err());
     });

@@ -146,7 +146,7 @@ fn prepared_scores_are_those_of_the_training_pass() {
         assert_eq!(scorer.kinds().iter().map(|kind| kind.label()).collect::<Vec<_>>(), want.kinds);
         // f16 keeps 11 bits of the projected rows; scores are sums of a dozen of their products.
         for (precision, tolerance) in [(Element::F32, 1e-5), (Element::F16, 1e-2)] {
-            let mut index = EntityIndex::new(&model, precision);
+            let mut index = EntityIndex::new(&scorer, precision);
             index.add(&entities, batch.entity.text.sequences.len()).unwrap();
             for mention in 0..SMALL.mentions {
                 let candidates: Vec<u32> = batch.pairs.by_left().of(mention).to_vec();

@@ -51,7 +51,7 @@ fn a_side_is_prepared_with_the_same_bits_whatever_it_is_prepared_with() {
         let scorer = Scorer::new(&model).unwrap();
         let kinds = scorer.kinds().len();
         let scores = |from: usize, to: usize| -> Vec<Vec<u32>> {
-            let mut index = EntityIndex::new(&model, Element::F32);
+            let mut index = EntityIndex::new(&scorer, Element::F32);
             index.add(&PreparedSide::new(&model, &items(&entity, from, to)).unwrap(), to - from).unwrap();
             let all: Vec<u32> = (0..(to - from) as u32).collect();
             let scores = scorer.score(mention.mention(0), &index, &all).unwrap();

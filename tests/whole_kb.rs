@@ -32,10 +32,10 @@ fn a_pair_has_the_same_bits_whatever_it_is_scored_with() {
         let config = ModelConfig { widths: WIDTHS, d, heads, modalities, ..ModelConfig::default() };
         let model = Model::new(config, 5).unwrap();
         let prepare = |items, which| PreparedSide::new(&model, &shape.side(items, WIDTHS, 5, which).unwrap()).unwrap();
-        let mut index = EntityIndex::new(&model, element);
+        let (scorer, all) = (Scorer::new(&model).unwrap(), (0..entities as u32).collect::<Vec<_>>());
+        let mut index = EntityIndex::new(&scorer, element);
         index.add(&prepare(entities, 1), entities).unwrap();
         let side = prepare(mentions, 0);
-        let (scorer, all) = (Scorer::new(&model).unwrap(), (0..entities as u32).collect::<Vec<_>>());
         let together: Vec<PreparedMention> = (0..mentions).map(|m| side.mention(m)).collect();
         let scores = scorer.score_together(&together, &index, &all).unwrap();
         let kinds = scorer.kinds().len();

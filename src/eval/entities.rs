@@ -170,7 +170,7 @@ impl Prepared {
             let table = rows.saturating_mul(if full { 4 } else { 2 });
             room = room.min(gpu.memory()?.0 / 100 * gpu.resident_percent() / table.max(1));
         }
-        let index = EntityIndex::new(model, element);
+        let index = EntityIndex::new(&scorer, element);
         Ok(Prepared { scorer, on_device, element, index, place: HashMap::new(), room })
     }
 
@@ -194,7 +194,7 @@ impl Prepared {
             true if self.room >= count => missing = (0..count as u32).collect(),
             false if self.index.len() + missing.len() <= self.room => {}
             _ => {
-                self.index = EntityIndex::new(model, self.element);
+                self.index = EntityIndex::new(&self.scorer, self.element);
                 self.place.clear();
                 missing = lacks(&self.place);
             }

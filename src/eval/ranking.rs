@@ -149,9 +149,9 @@ fn rank_prepared(model: &Model, batcher: &Batcher, samples: &[Sample], bar: &Pro
         });
     }
     bar.set_length((entities.len() + samples.len()) as u64);
-    let mut index = EntityIndex::new(model, Element::F32);
-    index_entities(model, batcher, &entities, &mut index, bar)?;
     let scorer = Scorer::new(model)?;
+    let mut index = EntityIndex::new(&scorer, Element::F32);
+    index_entities(model, batcher, &entities, &mut index, bar)?;
     let kinds = scorer.kinds().len();
     let mut all = Vec::with_capacity(samples.len());
     for block in samples.chunks(BLOCK) {

@@ -99,7 +99,7 @@ impl LatencyBench {
             let reason = format!("{entities} entities take {least} at least, {free} are free; give fewer, or --half");
             return Err(Error::invalid(reason));
         }
-        let mut index = EntityIndex::new(&model, element);
+        let mut index = EntityIndex::new(&scorer, element);
         while index.len() < entities {
             let items = BLOCK.min(entities - index.len());
             let side = shape.side(items, widths, seed, 2 + index.len() as u64)?;
@@ -179,7 +179,7 @@ impl LinkRuns<'_> {
         let prepared_now;
         let (index, list): (&EntityIndex, Vec<u32>) = match self.at_hand {
             AtHand::Cold => {
-                let mut fresh = EntityIndex::new(model, *element);
+                let mut fresh = EntityIndex::new(scorer, *element);
                 fresh.add(&PreparedSide::new(model, &select(cold, list.iter().copied())?)?, list.len())?;
                 prepared_now = fresh;
                 laps.lap(ENTITIES);

@@ -4,6 +4,8 @@
 //! logits are `u_h·F_l` with `u_h = Wk_hᵀ(Wq q + bq)_h / √c`, up to a constant that leaves softmax, and the context
 //! is `Wv_h (Σ a_l F_l) + bv_h`: keys and values are never formed, and the gradient of `bk` is exactly zero.
 
+#[cfg(target_arch = "x86_64")]
+mod avx512;
 mod cpu;
 mod cuda;
 mod together;
@@ -13,7 +15,7 @@ mod work;
 use rayon::prelude::*;
 
 pub use cpu::{Attended, attend, attend_backward};
-pub use together::{Lanes, attend_lanes, attend_together};
+pub use together::{Lanes, attend_lanes, attend_together, lanes_pay};
 pub use weights::AttentionWeights;
 use weights::Finished;
 

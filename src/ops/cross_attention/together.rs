@@ -3,7 +3,10 @@
 //! A query has the same bits however many there are with it: sums run over the same lanes and in the same order, whether a lane
 //! holds a column of one query or a query of its own.
 
+#[cfg(target_arch = "x86_64")]
+use super::avx512;
 use super::cpu::weighted_sum;
+use crate::device::cpu::has_floats;
 use crate::device::cpu::vector::{self, LANES};
 
 /// [`super::attend`] of `N` queries of one head over the same sequence.
@@ -32,8 +35,22 @@ pub fn attend_together<const N: usize>(
         // Alone, a sum per column would wait for itself row by row.
         return weighted_sum(&probabilities[..length], &sequence[..length * d], d, contexts[0]);
     }
-    let weight = |l: usize, n: usize| probabilities[n * length + l];
-    weighted_sums(weight, &sequence[..length * d + LANES], d, &mut contexts);
+    for column in (0..d).step_by(LANES) {
+        let mut sums = [[0.0; LANES]; N];
+        for l in 0..length {
+            if let Some(row) = sequence[l * d + column..].first_chunk::<LANES>() {
+                for (n, sums) in sums.iter_mut().enumerate() {
+                    let weight = probabilities[n * length + l];
+                    for i in 0..LANES {
+                        sums[i] = weight.mul_add(row[i], sums[i]);
+                    }
+                }
+            }
+        }
+        for (context, sums) in contexts.iter_mut().zip(&sums) {
+            context[column..].iter_mut().zip(sums).for_each(|(to, from)| *to = *from);
+        }
+    }
 }
 
 /// A value of each of [`LANES`] queries.
@@ -51,57 +68,52 @@ pub fn attend_lanes(
     mut contexts: [&mut [f32]; LANES],
 ) {
     let length = sequence.len().saturating_sub(LANES) / d;
-    let padded = d.next_multiple_of(LANES);
-    let row = |l: usize| &sequence[l * d..][..padded];
-    let (pairs, rest) = probabilities[..length].as_chunks_mut::<2>();
-    for (at, logits) in pairs.iter_mut().enumerate() {
-        *logits = products(u, [row(2 * at), row(2 * at + 1)]);
-    }
-    for logits in rest {
-        [*logits] = products(u, [row(length - 1)]);
-    }
+    products(u, sequence, d, &mut probabilities[..length]);
     softmax(&mut probabilities[..length]);
-    weighted_sums(|l, n| probabilities[l][n], &sequence[..length * d + LANES], d, &mut contexts);
+    weighted_sums(&probabilities[..length], sequence, d, &mut contexts);
+}
+
+/// Whether lanes for queries pay: what the compiler makes of sums of this shape by itself is slower than queries one by one.
+pub fn lanes_pay() -> bool {
+    has_floats()
 }
 
 /// Products of rows with all queries, each with the bits of [`vector::dot`].
 #[inline(always)]
-fn products<const R: usize>(u: &[Lanes], rows: [&[f32]; R]) -> [Lanes; R] {
-    const HALF: usize = LANES / 2;
-    // Half of the columns that are summed apart: so many sums stay in registers.
-    let half = |first: usize| {
-        let mut sums = [[[0.0; LANES]; HALF]; R];
-        for (block, u) in u.as_chunks::<LANES>().0.iter().enumerate() {
-            for i in 0..HALF {
-                let u = &u[first + i];
-                for (sums, row) in sums.iter_mut().zip(&rows) {
-                    let x = row[block * LANES + first + i];
-                    for lane in 0..LANES {
-                        sums[i][lane] = u[lane].mul_add(x, sums[i][lane]);
-                    }
-                }
+fn products(u: &[Lanes], sequence: &[f32], d: usize, products: &mut [Lanes]) {
+    #[cfg(target_arch = "x86_64")]
+    if lanes_pay() {
+        // SAFETY: the processor has the instructions.
+        return unsafe { avx512::products(u, sequence, d, products) };
+    }
+    for (l, product) in products.iter_mut().enumerate() {
+        let mut sums = [[0.0; LANES]; LANES];
+        for (column, (u, x)) in u.iter().zip(&sequence[l * d..]).enumerate() {
+            for lane in 0..LANES {
+                sums[column % LANES][lane] = u[lane].mul_add(*x, sums[column % LANES][lane]);
             }
         }
-        sums
-    };
-    let (mut sums, others) = (half(0), half(HALF));
-    for (sums, others) in sums.iter_mut().zip(&others) {
-        sums.iter_mut().zip(others).for_each(|(sum, other)| add(sum, other));
-        let mut width = HALF / 2;
-        while width > 0 {
-            for i in 0..width {
-                let other = sums[i + width];
-                add(&mut sums[i], &other);
-            }
-            width /= 2;
+        *product = total(sums);
+    }
+}
+
+/// Sums of sixteen, in the order of [`vector::sum`].
+#[inline(always)]
+fn total(mut sums: [Lanes; LANES]) -> Lanes {
+    for width in [8, 4, 2, 1] {
+        for i in 0..width {
+            let other = sums[i + width];
+            add(&mut sums[i], &other);
         }
     }
-    sums.map(|sums| sums[0])
+    sums[0]
 }
 
 #[inline(always)]
 fn add(to: &mut Lanes, from: &Lanes) {
-    to.iter_mut().zip(from).for_each(|(to, from)| *to += from);
+    for lane in 0..LANES {
+        to[lane] += from[lane];
+    }
 }
 
 /// [`vector::softmax`] of each query's logits.
@@ -113,22 +125,24 @@ fn softmax(logits: &mut [Lanes]) {
             max[lane] = if logits[lane] > max[lane] { logits[lane] } else { max[lane] };
         }
     }
-    let mut sums = [[0.0; LANES]; LANES];
-    for (l, logits) in logits.iter_mut().enumerate() {
+    for logits in logits.iter_mut() {
         for lane in 0..LANES {
-            logits[lane] = vector::exp(logits[lane] - max[lane]);
+            logits[lane] -= max[lane];
         }
-        add(&mut sums[l % LANES], logits);
     }
-    let mut width = LANES / 2;
-    while width > 0 {
-        for i in 0..width {
-            let other = sums[i + width];
-            add(&mut sums[i], &other);
+    // One long loop: of sixteen steps each, it would not become vector code.
+    logits.as_flattened_mut().iter_mut().for_each(|x| *x = vector::exp(*x));
+    let mut sums = [[0.0; LANES]; LANES];
+    for block in logits.chunks(LANES) {
+        for (sum, weights) in sums.iter_mut().zip(block) {
+            add(sum, weights);
         }
-        width /= 2;
     }
-    let scales = sums[0].map(|sum| 1.0 / sum);
+    let sum = total(sums);
+    let mut scales = [0.0; LANES];
+    for lane in 0..LANES {
+        scales[lane] = 1.0 / sum[lane];
+    }
     for weights in logits {
         for lane in 0..LANES {
             weights[lane] *= scales[lane];
@@ -138,29 +152,16 @@ fn softmax(logits: &mut [Lanes]) {
 
 /// Sums of the rows of `sequence` (L, d), with [`LANES`] values behind them, under each query's weights, in the rows' order.
 #[inline(always)]
-fn weighted_sums<const N: usize>(
-    weight: impl Fn(usize, usize) -> f32,
-    sequence: &[f32],
-    d: usize,
-    contexts: &mut [&mut [f32]; N],
-) {
-    let length = sequence.len().saturating_sub(LANES) / d;
-    for column in (0..d).step_by(LANES) {
-        let mut sums = [[0.0; LANES]; N];
-        for l in 0..length {
-            if let Some(row) = sequence[l * d + column..].first_chunk::<LANES>() {
-                for (n, sums) in sums.iter_mut().enumerate() {
-                    let weight = weight(l, n);
-                    for i in 0..LANES {
-                        sums[i] = weight.mul_add(row[i], sums[i]);
-                    }
-                }
-            }
-        }
-        for (context, sums) in contexts.iter_mut().zip(&sums) {
-            if let Some(columns) = context.get_mut(column..) {
-                columns.iter_mut().zip(sums).for_each(|(to, from)| *to = *from);
-            }
+fn weighted_sums(weights: &[Lanes], sequence: &[f32], d: usize, contexts: &mut [&mut [f32]; LANES]) {
+    #[cfg(target_arch = "x86_64")]
+    if lanes_pay() {
+        // SAFETY: the processor has the instructions.
+        return unsafe { avx512::weighted_sums(weights, sequence, d, contexts) };
+    }
+    for (n, context) in contexts.iter_mut().enumerate() {
+        context.fill(0.0);
+        for (weights, row) in weights.iter().zip(sequence.chunks_exact(d)) {
+            vector::add_scaled(context, weights[n], row);
         }
     }
 }

@@ -30,8 +30,8 @@ pub fn check() -> Check {
             let model = Model::new(config.clone(), 5)?;
             let mentions = PreparedSide::new(&model, &SHAPE.side(SHAPE.mentions, WIDTHS, 5, 1)?)?;
             let on_device = model.to(Some(gpu))?;
-            let mut index = EntityIndex::new(&model, *precision);
             let scorer = Scorer::new(&model)?;
+            let mut index = EntityIndex::new(&scorer, *precision);
             let mut device = GpuScorer::new(&scorer, gpu)?;
             let all: Vec<u32> = (0..14).collect();
             let lists = [&all[3..4], &all[..7], &all[2..7], &all[..], &all.repeat(10)];

@@ -3,6 +3,8 @@
 //! Normalization divides a vector by its deviation, and what a layer makes of the vector may be divided as well:
 //! W (γ x̂ + β) = (W γ (x - mean)) / σ + W β. So one product gives both the vector and what Eq. 7's hidden layer makes of it.
 
+use std::sync::Arc;
+
 use crate::device::cpu::{Buffer, simd, vector};
 use crate::error::Result;
 use crate::ops::AttentionWeights;
@@ -18,7 +20,7 @@ pub(super) struct Finish {
     pub mention: Direction,
     /// Eq. 6: of a mention's rows, head by head. Weights of one query sum to 1, so layers may be applied to the rows instead of to
     /// their sum.
-    pub entity: Direction,
+    pub entity: Arc<Direction>,
     d: usize,
     eps: f32,
     pub gamma: Vec<f32>,
@@ -131,6 +133,35 @@ impl Direction {
         simd!(all.chunks_exact_mut(self.width()).for_each(|row| vector::add(row, &self.bias)));
         Ok(all)
     }
+
+    /// Of each residual (n, d) what [`Self::residuals`] has behind the vector's values (n, width - d).
+    pub fn hidden(&self, queries: &[f32]) -> Result<Buffer> {
+        let (d, width) = (self.d, self.width());
+        let all = self.residuals(queries)?;
+        let mut hidden = Buffer::scratch(all.len() / width * (width - d));
+        for (to, row) in hidden.chunks_exact_mut((width - d).max(1)).zip(all.chunks_exact(width)) {
+            to.copy_from_slice(&row[d..]);
+        }
+        Ok(hidden)
+    }
+
+    /// [`Self::residuals`] from what [`Self::hidden`] gave of them.
+    pub fn residuals_of(&self, queries: &[f32], hidden: &[f32]) -> Buffer {
+        let (d, width) = (self.d, self.width());
+        let mut all = Buffer::scratch(queries.len() / d * width);
+        simd!({
+            for (pair, (row, query)) in all.chunks_exact_mut(width).zip(queries.chunks_exact(d)).enumerate() {
+                let (x, more) = row.split_at_mut(d);
+                let mean = vector::sum(query) / d as f32;
+                for ((x, query), bias) in x.iter_mut().zip(query).zip(&self.bias) {
+                    *x = (query - mean) + bias;
+                }
+                let width = more.len();
+                more.copy_from_slice(&hidden[pair * width..][..width]);
+            }
+        });
+        all
+    }
 }
 
 impl Finish {
@@ -141,18 +172,19 @@ impl Finish {
         let [of_mention, of_entity] = hidden.map_or([None, None], |hidden| hidden.map(Some));
         let last = layers.apart.as_ref().map_or(&layers.folded[0], |apart| &apart.out);
         let mention = Direction::new([last].into_iter(), gamma, of_mention)?;
-        let entity = Direction::new(layers.folded.iter(), gamma, of_entity)?;
+        let entity = Arc::new(Direction::new(layers.folded.iter(), gamma, of_entity)?);
         let (gamma, beta) = (gamma.to_vec(), beta.to_vec());
         Ok(Finish { layers, mention, entity, d: attention.width(), eps: attention.eps(), gamma, beta })
     }
 
-    /// Adds Eq. 5's layers of sums of rows (n, heads * d) to rows of its width.
-    pub fn add_mentions(&self, rows: &mut [f32], contexts: &[f32]) -> Result<()> {
+    /// Eq. 5's layers of n sums of rows (n, heads * d) -> (n, width).
+    pub fn mentions(&self, contexts: &[f32], n: usize) -> Result<Buffer> {
         let (d, width) = (self.d, self.mention.width());
-        let n = rows.len() / width;
+        let mut rows = Buffer::scratch(n * width);
         let weight = Mat::new(&self.mention.weights[0], d, width);
         let Some(Apart { values, .. }) = &self.layers.apart else {
-            return matmul(rows, width, 1.0, 1.0, Mat::new(contexts, n, d), weight);
+            matmul(&mut rows, width, 0.0, 1.0, Mat::new(contexts, n, d), weight)?;
+            return Ok(rows);
         };
         let (heads, c) = (values.len(), d / values.len());
         let (mut all, mut of_head) = (Buffer::scratch(n * d), Buffer::scratch(n * d));
@@ -166,19 +198,27 @@ impl Finish {
                 to[h * c..][..c].copy_from_slice(from);
             }
         }
-        matmul(rows, width, 1.0, 1.0, Mat::new(&all, n, d), weight)
+        matmul(&mut rows, width, 0.0, 1.0, Mat::new(&all, n, d), weight)?;
+        Ok(rows)
     }
 
-    /// Normalizes pairs of vectors, the first d values of the rows of both directions, and gives the dot product of each pair.
-    /// What the hidden layers made of them is added to `hidden`, divided alike.
-    pub fn normalize(&self, rows: [&mut [f32]; 2], mut hidden: Option<[&mut [f32]; 2]>) -> Vec<f32> {
+    /// Adds residuals (mentions, width) and (candidates, width) to the rows of all pairs, normalizes the first d values of each,
+    /// and gives the dot product of each pair. What the hidden layers made of them is added to `hidden`, divided alike.
+    pub fn normalize(
+        &self,
+        rows: [&mut [f32]; 2],
+        residuals: [&[f32]; 2],
+        mut hidden: Option<[&mut [f32]; 2]>,
+    ) -> Vec<f32> {
         let (d, width) = (self.d, self.mention.width());
-        let outputs = width - d;
+        let (outputs, candidates) = (width - d, residuals[1].len() / width);
         let mut scores = Vec::with_capacity(rows[0].len() / width);
         simd!({
             let [ours, theirs] = rows.map(|rows| rows.chunks_exact_mut(width));
             for (pair, (ours, theirs)) in ours.zip(theirs).enumerate() {
+                let of = [pair / candidates, pair % candidates];
                 for (side, row) in [&mut *ours, &mut *theirs].into_iter().enumerate() {
+                    vector::add(row, &residuals[side][of[side] * width..][..width]);
                     let (x, more) = row.split_at_mut(d);
                     let rstd = 1.0 / (vector::squares_about(x, 0.0) / d as f32 + self.eps).sqrt();
                     for ((x, gamma), beta) in x.iter_mut().zip(&self.gamma).zip(&self.beta) {

@@ -1,11 +1,15 @@
 //! The prepared entities of a knowledge base.
 
+use std::sync::Arc;
+
 use half::f16;
 use half::slice::HalfFloatSliceExt;
 
+use super::attention::{Direction, Finish};
 use super::prepared::PreparedSide;
+use super::scorer::Scorer;
 use crate::error::{Error, Result};
-use crate::model::{Model, ScoreKind};
+use crate::model::ScoreKind;
 use crate::tensor::{Element, RowTable};
 
 /// Prepared entities, numbered in the order they were added.
@@ -25,6 +29,10 @@ pub(super) struct IndexedModality {
     pub starts: Vec<u32>,
     pub queries: RowTable,
     pub logits: RowTable,
+    /// What Eq. 7's hidden layer makes of the queries.
+    pub hidden: RowTable,
+    /// How that is computed.
+    direction: Arc<Direction>,
 }
 
 impl IndexedModality {
@@ -48,18 +56,19 @@ fn push(table: &mut RowTable, values: &[f32], element: Element) -> Result<()> {
 }
 
 impl EntityIndex {
-    /// An empty index for a model's entities. `element` is what its largest parts are kept in, the projected rows and the logit
+    /// An empty index for entities that this scorer, or a device's of the same model, shall score. `element` is what its largest parts are kept in, the projected rows and the logit
     /// vectors: f32, exactly what training computes, or f16, half the memory, with scores that differ by about 1e-3 of their size.
-    pub fn new(model: &Model, element: Element) -> EntityIndex {
-        let (config, parts) = (model.config(), model.config().parts());
-        let modality = || IndexedModality {
-            tokens: RowTable::new(config.d),
+    pub fn new(scorer: &Scorer, element: Element) -> EntityIndex {
+        let (d, heads) = (scorer.d, scorer.heads);
+        let modality = |(_, finish): &(ScoreKind, Finish)| IndexedModality {
+            tokens: RowTable::new(d),
             starts: vec![0],
-            queries: RowTable::new(config.d),
-            logits: RowTable::new(config.heads * config.d),
+            queries: RowTable::new(d),
+            logits: RowTable::new(heads * d),
+            hidden: RowTable::new(finish.entity.width() - d),
+            direction: finish.entity.clone(),
         };
-        let modalities = if parts.fission.any() { parts.text as usize + parts.image as usize } else { 0 };
-        EntityIndex { modalities: (0..modalities).map(|_| modality()).collect(), fused: Vec::new(), element, len: 0 }
+        EntityIndex { modalities: scorer.finish.iter().map(modality).collect(), fused: Vec::new(), element, len: 0 }
     }
 
     /// Number of entities.
@@ -95,6 +104,9 @@ impl EntityIndex {
             push(&mut indexed.tokens, prepared.tokens.data(), self.element)?;
             push(&mut indexed.logits, prepared.logits.data(), self.element)?;
             push(&mut indexed.queries, prepared.queries.data(), Element::F32)?;
+            if indexed.hidden.width() > 0 {
+                push(&mut indexed.hidden, &indexed.direction.hidden(prepared.queries.data())?, Element::F32)?;
+            }
         }
         if self.fused.is_empty() {
             self.fused = side.fused.iter().map(|(kind, t)| (*kind, RowTable::new(t.shape()[1]))).collect();

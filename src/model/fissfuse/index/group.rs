@@ -6,7 +6,7 @@ use crate::device::cpu::Buffer;
 use crate::device::cpu::vector::LANES;
 use crate::error::Result;
 use crate::model::ScoreKind;
-use crate::ops::cross_attention::Lanes;
+use crate::ops::cross_attention::{Lanes, lanes_pay};
 use crate::ops::matmul::{Mat, matmul};
 
 /// Fewest mentions that are worth a lane each, of which some may be empty.
@@ -70,7 +70,7 @@ impl GroupedModality {
         let mut logits = Buffer::zeros(of.len() / d * stride);
         logits.chunks_exact_mut(stride).zip(of.chunks_exact(d)).for_each(|(to, from)| to[..d].copy_from_slice(from));
         let mentions = starts.len() - 1;
-        let lanes = (mentions >= FULL_ENOUGH).then(|| {
+        let lanes = (mentions >= FULL_ENOUGH && lanes_pay()).then(|| {
             let value = |at: usize, mention: usize| logits.get(mention * heads * stride + at).copied().unwrap_or(0.0);
             (0..heads * stride).map(|at| std::array::from_fn(|mention| value(at, mention))).collect()
         });

@@ -153,7 +153,7 @@ impl Scorer {
         &self.kinds
     }
 
-    /// FLOPs of scoring one pair whose mention and entity have this many rows in each modality, of a mention that is scored alone.
+    /// FLOPs of scoring one pair whose mention and entity have this many rows in each modality.
     pub fn flops(&self, mention: &[usize], entity: &[usize]) -> u64 {
         let (d, heads) = (self.d, self.heads);
         let attention = |(((_, finish), ours), theirs): ((&(ScoreKind, Finish), &usize), &usize)| {
@@ -161,8 +161,8 @@ impl Scorer {
             let logits = 2 * (ours + theirs) * heads * d;
             // Sums of rows: the entity's as they are, the mention's behind their layers.
             let sums = 2 * theirs * heads * d + 2 * ours * heads * width;
-            // The value layer of several heads, and what follows it; what the entity's residual comes to.
-            let layers = if heads == 1 { 0 } else { 2 * d * d } + 2 * d * width + 2 * d * (width - d);
+            // The value layer of several heads, and what follows it.
+            let layers = if heads == 1 { 0 } else { 2 * d * d } + 2 * d * width;
             // Squares, scale and shift; the hidden layer's part.
             logits + sums + layers + 2 * (5 * d + 2 * (width - d))
         };
@@ -198,11 +198,11 @@ impl Scorer {
             mentions.par_chunks(GROUP).map(|group| Group::new(group, &self.finish, self.d)).collect::<Result<_>>()?;
         let of_chunk = |candidates: &[u32]| -> Result<Vec<Vec<f32>>> {
             let &[only] = candidates else {
-                let chunk = self.chunk(index, candidates)?;
+                let chunk = self.chunk(index, candidates);
                 return groups.iter().map(|group| self.score_chunk(group, index, &chunk)).collect();
             };
             let twice = [only, only];
-            let chunk = self.chunk(index, &twice)?;
+            let chunk = self.chunk(index, &twice);
             let scores = |group| Ok(self.score_chunk(group, index, &chunk)?.into_iter().step_by(2).collect());
             groups.iter().map(scores).collect()
         };
@@ -221,16 +221,20 @@ impl Scorer {
     }
 
     /// What candidates bring with them.
-    fn chunk<'a>(&self, index: &EntityIndex, candidates: &'a [u32]) -> Result<Chunk<'a>> {
+    fn chunk<'a>(&self, index: &EntityIndex, candidates: &'a [u32]) -> Chunk<'a> {
         let (n, d) = (candidates.len(), self.d);
         let modality = |((_, finish), entities): (&(ScoreKind, Finish), &IndexedModality)| {
             let (mut logits, mut queries) = (Buffer::scratch(n * self.heads * d), Buffer::scratch(n * d));
             entities.logits.gather(candidates, &mut logits);
             entities.queries.gather(candidates, &mut queries);
-            Ok(ChunkedModality { logits, residuals: finish.entity.residuals(&queries)? })
+            let mut hidden = Buffer::scratch(n * entities.hidden.width());
+            if !hidden.is_empty() {
+                entities.hidden.gather(candidates, &mut hidden);
+            }
+            ChunkedModality { logits, residuals: finish.entity.residuals_of(&queries, &hidden) }
         };
-        let modalities = self.finish.iter().zip(&index.modalities).map(modality).collect::<Result<_>>()?;
-        Ok(Chunk { candidates, modalities })
+        let modalities = self.finish.iter().zip(&index.modalities).map(modality).collect();
+        Chunk { candidates, modalities }
     }
 
     /// Scores (kinds, mentions, candidates) of two candidates at least.
@@ -245,7 +249,8 @@ impl Scorer {
             let mut ours = self.mentions_attended(finish, &group.modalities[i], &index.modalities[i], candidates)?;
             let mut theirs = self.entities_attended(finish, &group.modalities[i], &chunk.modalities[i])?;
             let hidden = hidden.as_mut().map(|[ours, theirs]| [&mut ours[..], &mut theirs[..]]);
-            found.push((*kind, finish.normalize([&mut ours, &mut theirs], hidden)));
+            let residuals = [&group.modalities[i].residuals[..], &chunk.modalities[i].residuals[..]];
+            found.push((*kind, finish.normalize([&mut ours, &mut theirs], residuals, hidden)));
         }
         if let (Some(hidden), Some(crossing)) = (hidden, &self.crossing) {
             found.push((ScoreKind::FissionStar, crossing.scores(hidden)?));
@@ -263,7 +268,7 @@ impl Scorer {
         Ok(self.kinds.iter().filter_map(of_kind).flatten().copied().collect())
     }
 
-    /// Eq. 5 of a modality: each mention's rows for each candidate, not normalized (mentions, candidates, width).
+    /// Eq. 5 of a modality: each mention's rows for each candidate, without residual (mentions, candidates, width).
     fn mentions_attended(
         &self,
         finish: &Finish,
@@ -276,7 +281,7 @@ impl Scorer {
         let (mut tokens, mut probabilities, mut lanes) = (Vec::new(), Vec::new(), Vec::new());
         for (e, &candidate) in candidates.iter().enumerate() {
             let rows = entities.rows(candidate);
-            probabilities.resize(4 * rows.len(), 0.0);
+            probabilities.resize(8 * rows.len(), 0.0);
             lanes.resize(rows.len(), [0.0; LANES]);
             tokens.resize(rows.len() * d + LANES, 0.0);
             let length = tokens.len() - LANES;
@@ -290,27 +295,21 @@ impl Scorer {
                 let contexts = &mut contexts[first * n * self.heads * d..];
                 let attend = (own, &tokens[..], &mut probabilities[..], contexts);
                 first += match mentions - first {
+                    8.. => attend_heads::<8>(first, place, attend),
                     4.. => attend_heads::<4>(first, place, attend),
                     _ => attend_heads::<1>(first, place, attend),
                 };
             }
         }
-        let width = finish.mention.width();
-        let mut rows = Buffer::scratch(mentions * n * width);
-        for (rows, residual) in rows.chunks_exact_mut(n * width).zip(own.residuals.chunks_exact(width)) {
-            rows.chunks_exact_mut(width).for_each(|row| row.copy_from_slice(residual));
-        }
-        finish.add_mentions(&mut rows, &contexts)?;
-        Ok(rows)
+        finish.mentions(&contexts, mentions * n)
     }
 
-    /// Eq. 6 of a modality: the candidates' rows for each mention, not normalized (mentions, candidates, width).
+    /// Eq. 6 of a modality: the candidates' rows for each mention, without residual (mentions, candidates, width).
     fn entities_attended(&self, finish: &Finish, own: &GroupedModality, theirs: &ChunkedModality) -> Result<Buffer> {
         let (d, width) = (self.d, finish.entity.width());
         let (n, mentions) = (theirs.residuals.len() / width, own.starts.len() - 1);
         let mut probabilities = Buffer::scratch(n * own.width);
         let mut rows = Buffer::scratch(mentions * n * width);
-        rows.chunks_exact_mut(n * width).for_each(|rows| rows.copy_from_slice(&theirs.residuals));
         for (h, values) in own.values.iter().enumerate() {
             let of_head = Mat::new(&theirs.logits, n, self.heads * d).columns(h * d, d);
             matmul(&mut probabilities, own.width, 0.0, 1.0, of_head, Mat::new(&own.columns, d, own.width))?;
@@ -322,7 +321,8 @@ impl Scorer {
                     }
                 });
                 let weights = Mat::new(&probabilities, n, own.width).columns(rows.start, rows.len());
-                matmul(sums, width, 1.0, 1.0, weights, Mat::new(&values[rows.start * width..], rows.len(), width))?;
+                let keep = if h == 0 { 0.0 } else { 1.0 };
+                matmul(sums, width, keep, 1.0, weights, Mat::new(&values[rows.start * width..], rows.len(), width))?;
             }
         }
         Ok(rows)
