@@ -19,7 +19,7 @@ use crate::ops::linear::Dense;
 use crate::ops::matmul::{Mat, matmul};
 
 /// Candidates that one task scores: few enough that two threads share a list of a hundred.
-const CHUNK: usize = 50;
+const CHUNK: usize = 25;
 
 /// Mentions that are scored together, a lane each where a sequence is attended to.
 const GROUP: usize = LANES;
