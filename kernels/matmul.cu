@@ -52,6 +52,9 @@ struct Part {
     int first_k, last_k;
 };
 
+// Whether A's values lie next to each other along k. A single row's do both ways; its sum is taken along i.
+__device__ inline bool along_k(const Gemm& g) { return g.a_col == 1 && !g.row_sums; }
+
 // Of a block of product g.
 __device__ inline Part part_of(const Gemm& g, int block) {
     int tiles_m = (g.m + TILE - 1) / TILE, tiles = tiles_m * ((g.n + TILE - 1) / TILE);
@@ -281,7 +284,7 @@ extern "C" __global__ void __launch_bounds__(256, 2) matmul_f32(const __grid_con
     __shared__ alignas(16) float shared[TILE * C_PITCH];
     each_instance(all, [&](const Gemm& g, int block) {
         Part part = part_of(g, block);
-        bool a_along_k = g.a_col == 1, b_along_k = g.b_row == 1;
+        bool a_along_k = along_k(g), b_along_k = g.b_row == 1;
         if (a_along_k && b_along_k) tile_f32<true, true>(g, part, shared);
         else if (a_along_k) tile_f32<true, false>(g, part, shared);
         else if (b_along_k) tile_f32<false, true>(g, part, shared);
@@ -293,7 +296,7 @@ extern "C" __global__ void __launch_bounds__(128, 4) matmul_tf32(const __grid_co
     __shared__ alignas(16) float shared[2 * Tile<false>::VALUES];
     each_instance(all, [&](const Gemm& g, int block) {
         Part part = part_of(g, block);
-        bool a_along_k = g.a_col == 1, b_along_k = g.b_row == 1;
+        bool a_along_k = along_k(g), b_along_k = g.b_row == 1;
         if (a_along_k && b_along_k) tile_tf32<true, true>(g, part, shared);
         else if (a_along_k) tile_tf32<true, false>(g, part, shared);
         else if (b_along_k) tile_tf32<false, true>(g, part, shared);

@@ -18,6 +18,7 @@ pub(super) fn small() -> Result<Vec<Case>> {
         draw.linear(600, &[9], 7, Some(Activation::Sigmoid), true),
         draw.linear(31, &[16, 8], 65, Some(Activation::QuickGelu), false),
         draw.linear(67, &[24], 12, None, false),
+        draw.linear(45, &[12], 1, None, true),
     ];
     // Up to 256 values rows stay in registers.
     for (rows, d) in [(1, 4), (33, 100), (67, 33), (130, 256), (5, 257), (70, 300), (3, 1024)] {
