@@ -407,7 +407,7 @@ fn a_step_moves_hardly_more_bytes_than_its_operations_have_to() {
     let once = kernels.iter().map(|kernel| bytes(kernel, "loaded_once_bytes") + bytes(kernel, "stored_once_bytes"));
     // The step that is measured, and the one before whose operations are noted.
     let ratio = once.sum::<f64>() / 2.0 / figure("least_bytes");
-    // Beyond the least there is the gradients' length, for which all are read and written once more (0.13).
+    // Beyond the least, all gradients are written once more where they are cut to a length.
     assert!((1.0..1.3).contains(&ratio), "{ratio}");
     assert!(figure("backward_over_forward") <= 2.1);
 }

@@ -1,9 +1,9 @@
 //! What an operation costs, in arithmetic and in memory traffic.
 
-use derive_more::{Add, AddAssign, Mul, Sum};
+use derive_more::{Add, AddAssign, Mul, Sub, Sum};
 
 /// Floating-point operations (a multiply-add counts two) and bytes that must move at least once.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, Add, AddAssign, Mul, Sum)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, Add, AddAssign, Mul, Sub, Sum)]
 pub struct Cost {
     /// FLOPs of forward as executed.
     pub forward: u64,
@@ -25,7 +25,7 @@ pub struct Cost {
 }
 
 /// FLOPs that kernels spend on a device of mixed arithmetic, as cusim counts them (docs/flops.md says how).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, Add, AddAssign, Mul, Sum)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, Add, AddAssign, Mul, Sub, Sum)]
 pub struct KernelWork {
     /// Of products on tensor cores, without padding: part of what is executed.
     pub products: u64,
@@ -77,6 +77,11 @@ impl Cost {
     pub fn inference(flops: usize, bytes: usize) -> Cost {
         let (forward, forward_bytes) = (flops as u64, bytes as u64);
         Cost { forward, textbook_forward: forward, forward_bytes, ..Cost::default() }
+    }
+
+    /// The same of an operation none of whose inputs needs a gradient: backward does not run.
+    pub fn forward_alone(self) -> Cost {
+        Cost { backward: 0, kernels_backward: KernelWork::default(), textbook_backward: 0, backward_bytes: 0, ..self }
     }
 
     /// FLOPs of forward and backward as executed.

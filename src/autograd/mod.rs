@@ -30,6 +30,12 @@ pub trait Op: 'static {
     /// What forward and backward cost on inputs of these shapes.
     fn cost(&self, inputs: &[&[usize]]) -> Cost;
 
+    /// What of that cost the gradient of one input takes by itself: it is not spent where that input needs none and another does.
+    fn cost_of_gradient(&self, inputs: &[&[usize]], input: usize) -> Cost {
+        let _ = (inputs, input);
+        Cost::default()
+    }
+
     /// Computes the output and what backward will need; where instances share launches, on the host alone.
     fn forward(&self, inputs: &[&Tensor]) -> Result<(Tensor, Self::Saved)>;
 

@@ -7,7 +7,7 @@ use std::cell::RefCell;
 use std::collections::HashSet;
 
 use super::grads::Input;
-use super::{InstanceGrads, Op, Profile, Reached, Sample, each_backward};
+use super::{Cost, InstanceGrads, Op, Profile, Reached, Sample, each_backward};
 use crate::device::{Clock, Gpu};
 use crate::error::{Error, Result};
 use crate::span;
@@ -18,13 +18,15 @@ use crate::trace::on_device;
 #[derive(Clone, Debug)]
 pub struct Var {
     node: Option<usize>,
+    /// Whether a gradient flows to it where the tape records, as this one may not.
+    needs_gradient: bool,
     tensor: Tensor,
 }
 
 impl Var {
     /// A tensor no gradient flows to.
     pub fn constant(tensor: Tensor) -> Var {
-        Var { node: None, tensor }
+        Var { node: None, needs_gradient: false, tensor }
     }
 
     /// Whether gradients flow to it.
@@ -98,7 +100,7 @@ impl Tape {
     /// A tracked tensor that gradients are wanted for.
     pub fn leaf(&self, tensor: Tensor) -> Var {
         let node = self.recording.then(|| self.push(Node::Leaf));
-        Var { node, tensor }
+        Var { node, needs_gradient: true, tensor }
     }
 
     /// Runs an operation and records it if one of its inputs is tracked.
@@ -131,16 +133,17 @@ impl Tape {
         };
         let (outputs, saved): (Vec<Tensor>, Vec<O::Saved>) = results.into_iter().unzip();
         let sample = || {
-            let shapes = tensors.iter().map(|of| of.iter().map(|t| t.shape()).collect::<Vec<_>>());
-            let cost = ops.iter().zip(shapes).map(|(op, shapes)| op.cost(&shapes)).sum();
+            let cost = ops.iter().zip(inputs).map(|(op, of)| cost_of(op, of)).sum();
             let leaves = inputs.iter().flatten().filter_map(|v| self.leaf_size(v)).collect();
             Sample { op: name, cost, leaves }
         };
         let noted = self.profile.as_ref().zip(start).map(|(profile, start)| profile.ran(start, sample)).transpose()?;
         drop(on_device);
         let tracked: Vec<bool> = inputs.iter().map(|of| of.iter().any(|v| v.node.is_some())).collect();
+        let needs_gradient: Vec<bool> = inputs.iter().map(|of| of.iter().any(|v| v.needs_gradient)).collect();
         if !tracked.contains(&true) {
-            return Ok(outputs.into_iter().map(Var::constant).collect());
+            let outputs = outputs.into_iter().zip(needs_gradient);
+            return Ok(outputs.map(|(tensor, needs_gradient)| Var { node: None, needs_gradient, tensor }).collect());
         }
         let input = |op: &O, i: usize, v: &Var| {
             v.node.map(|node| Input { node, name: op.input_name(i), shape: v.tensor.shape().to_vec() })
@@ -161,7 +164,11 @@ impl Tape {
         let first = self.push(Node::Operation(Operation { name, noted, backward, inputs }));
         self.nodes.borrow_mut().extend((1..outputs.len()).map(|_| Node::Output));
         let placed = outputs.into_iter().zip(tracked).enumerate();
-        Ok(placed.map(|(i, (tensor, tracked))| Var { node: tracked.then_some(first + i), tensor }).collect())
+        let var = |(i, (tensor, tracked)): (usize, (Tensor, bool))| {
+            let node = tracked.then_some(first + i);
+            Var { node, needs_gradient: tracked, tensor }
+        };
+        Ok(placed.map(var).collect())
     }
 
     fn leaf_size(&self, var: &Var) -> Option<(usize, usize)> {
@@ -263,6 +270,17 @@ impl Early<'_> {
         let node = leaf.node.filter(|node| !self.awaited.contains(node))?;
         self.grads[node].as_ref()
     }
+}
+
+/// What an operation costs on these inputs, some of which may need no gradient.
+fn cost_of<O: Op>(op: &O, inputs: &[&Var]) -> Cost {
+    let shapes: Vec<&[usize]> = inputs.iter().map(|v| v.tensor.shape()).collect();
+    let cost = op.cost(&shapes);
+    if !inputs.iter().any(|v| v.needs_gradient) {
+        return cost.forward_alone();
+    }
+    let without = inputs.iter().enumerate().filter(|(_, v)| !v.needs_gradient);
+    without.fold(cost, |cost, (i, _)| cost - op.cost_of_gradient(&shapes, i))
 }
 
 /// Kernels take places in memory, which do not say whose memory it is.

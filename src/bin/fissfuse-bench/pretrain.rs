@@ -67,7 +67,9 @@ pub fn pretrain(args: PretrainArgs, session: &mut Session) -> anyhow::Result<()>
         let measured = measured.with_rate("pairs", pairs as f64).with_rate("flops", forward + backward);
         let measured = measured.with("backward_over_forward", backward / forward);
         let bytes = cost + AdamW::cost(step.parameters() as usize);
-        let measured = measured.with("least_bytes", (bytes.forward_bytes + bytes.backward_bytes) as f64);
+        // All gradients are read for their length before any of them can be used.
+        let length = size_of::<f32>() as u64 * step.parameters();
+        let measured = measured.with("least_bytes", (bytes.forward_bytes + bytes.backward_bytes + length) as f64);
         let measured = measured.with("parameters", step.parameters() as f64);
         // Of this process, so that rows after the largest one have the largest one's.
         let memory = peak_memory().map(|bytes| bytes as f64);

@@ -68,6 +68,11 @@ impl Op for Combine {
         elementwise::cost([2 * k * rows * n; 2], [(k + rows) * n; 2])
     }
 
+    fn cost_of_gradient(&self, inputs: &[&[usize]], input: usize) -> Cost {
+        let (k, values) = (self.coefficients.len(), inputs[input].iter().product::<usize>());
+        elementwise::cost([0, 2 * k * values], [0, values])
+    }
+
     fn forward(&self, inputs: &[&Tensor]) -> Result<(Tensor, Vec<usize>)> {
         let (k, n) = (self.coefficients.len(), self.columns(inputs)?);
         let heights: Vec<usize> = inputs.iter().map(|input| input.shape()[0]).collect();

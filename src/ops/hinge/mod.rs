@@ -6,8 +6,9 @@
 
 mod cuda;
 
+use super::lanes::{LANES, WARP_SUM};
 use super::{Gold, Pairing, arity, elementwise};
-use crate::autograd::{Cost, InputGrads, Op};
+use crate::autograd::{Cost, InputGrads, KernelWork, Op};
 use crate::error::{Error, Result};
 use crate::tensor::Tensor;
 
@@ -56,8 +57,15 @@ impl Op for Hinge {
     }
 
     fn cost(&self, inputs: &[&[usize]]) -> Cost {
-        let values = inputs[0][0] * inputs[0][1];
-        elementwise::cost([3 * values; 2], [values, 2 * values])
+        let (kinds, values) = (inputs[0][0], inputs[0][0] * inputs[0][1]);
+        // A warp per mention and score, each of whose lanes has the bar, and the share of the gradient; then four warps' means.
+        let losses = kinds * self.gold.len();
+        let means = kinds * 4 * (WARP_SUM + 1);
+        Cost {
+            kernels_forward: KernelWork::vector((losses * (WARP_SUM + LANES + 1) + 2 * values + means) as u64),
+            kernels_backward: KernelWork::vector((losses * (WARP_SUM + 2 * LANES) + 3 * values) as u64),
+            ..elementwise::cost([2 * values, 3 * values], [values, 2 * values])
+        }
     }
 
     fn forward(&self, inputs: &[&Tensor]) -> Result<(Tensor, Tensor)> {

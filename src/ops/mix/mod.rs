@@ -5,7 +5,8 @@
 mod cuda;
 
 use super::elementwise;
-use crate::autograd::{Cost, InputGrads, Op};
+use super::lanes::{EXP, LANES, WARP_SUM};
+use crate::autograd::{Cost, InputGrads, KernelWork, Op};
 use crate::device::cpu::{Buffer, simd, vector};
 use crate::error::{Error, Result};
 use crate::tensor::Tensor;
@@ -41,8 +42,15 @@ impl Op for Mix {
     fn cost(&self, inputs: &[&[usize]]) -> Cost {
         let ((n, k), d) = ((inputs[0][0], inputs[0][1]), inputs[1][1]);
         let (values, logits) = (n * k * d, n * k);
-        let flops = [2 * values + 4 * logits, 3 * values + 4 * logits];
-        elementwise::cost(flops, [values + 2 * logits + n * d, 2 * values + 2 * logits + n * d])
+        let flops = [2 * values + 4 * logits, 4 * values + 4 * logits];
+        // A warp per row, each of whose lanes has the softmax of all logits; a sum of a warp for each gradient of a logit.
+        let softmax = LANES * ((1 + EXP) * k + 2 * MODALITIES);
+        let gradients = k * (WARP_SUM + 2 * LANES) + 2 * k;
+        Cost {
+            kernels_forward: KernelWork::vector((n * softmax + 2 * values) as u64),
+            kernels_backward: KernelWork::vector((n * gradients + 4 * values) as u64),
+            ..elementwise::cost(flops, [values + 2 * logits + n * d, 2 * values + 2 * logits + n * d])
+        }
     }
 
     fn forward(&self, inputs: &[&Tensor]) -> Result<(Tensor, Saved)> {

@@ -4,8 +4,9 @@
 
 mod cuda;
 
+use super::lanes::WARP_SUM;
 use super::{arity, elementwise};
-use crate::autograd::{Cost, InputGrads, Op};
+use crate::autograd::{Cost, InputGrads, KernelWork, Op};
 use crate::device::cpu::{Buffer, simd, vector};
 use crate::error::{Error, Result};
 use crate::tensor::Tensor;
@@ -48,7 +49,21 @@ impl Op for Multiply {
 
     fn cost(&self, inputs: &[&[usize]]) -> Cost {
         let [x, y] = [0, 1].map(|i| inputs[i].iter().product::<usize>());
-        elementwise::cost([x, 3 * x], [2 * x + y, 3 * x + 2 * y])
+        // Products are multiply-adds. Where a row has one factor, a warp sums its gradient.
+        let sums = if x == y { 0 } else { WARP_SUM * y };
+        Cost {
+            kernels_backward: KernelWork::vector((4 * x + sums) as u64),
+            ..elementwise::cost([2 * x, 4 * x], [2 * x + y, 3 * x + 2 * y])
+        }
+    }
+
+    fn cost_of_gradient(&self, inputs: &[&[usize]], input: usize) -> Cost {
+        let [x, y] = [0, 1].map(|i| inputs[i].iter().product::<usize>());
+        let sums = if x == y || input == 0 { 0 } else { WARP_SUM * y };
+        Cost {
+            kernels_backward: KernelWork::vector((2 * x + sums) as u64),
+            ..elementwise::cost([0, 2 * x], [0, x + [x, y][input]])
+        }
     }
 
     fn forward(&self, inputs: &[&Tensor]) -> Result<(Tensor, Saved)> {

@@ -2,8 +2,9 @@
 
 mod cuda;
 
+use super::lanes::{LANES, WARP_SUM};
 use super::{arity, elementwise, elsewhere};
-use crate::autograd::{Cost, InputGrads, Op};
+use crate::autograd::{Cost, InputGrads, KernelWork, Op};
 use crate::device::cpu::{Buffer, simd, vector};
 use crate::error::Result;
 use crate::tensor::Tensor;
@@ -43,7 +44,12 @@ impl Op for Normalize {
     fn cost(&self, inputs: &[&[usize]]) -> Cost {
         let values = inputs[0].iter().product::<usize>();
         let rows = inputs[0][0];
-        elementwise::cost([3 * values, 5 * values], [2 * values + rows, 3 * values + rows])
+        // A warp per row: its length and what it is divided by in each lane.
+        Cost {
+            kernels_forward: KernelWork::vector((rows * (WARP_SUM + 2 * LANES) + 3 * values) as u64),
+            kernels_backward: KernelWork::vector((rows * (WARP_SUM + LANES) + 6 * values) as u64),
+            ..elementwise::cost([3 * values, 6 * values], [2 * values + rows, 3 * values + rows])
+        }
     }
 
     fn forward(&self, inputs: &[&Tensor]) -> Result<(Tensor, Saved)> {

@@ -76,6 +76,17 @@ impl Op for Score {
         }
     }
 
+    fn cost_of_gradient(&self, inputs: &[&[usize]], input: usize) -> Cost {
+        let (rows, d, pairs) = (inputs[input][0], inputs[input][1], self.pairs.len());
+        Cost {
+            backward: (2 * pairs * d + rows * d) as u64,
+            kernels_backward: KernelWork::vector((2 * row(d) * (pairs + rows)) as u64),
+            textbook_backward: (2 * pairs * d) as u64,
+            backward_bytes: 4 * (rows * d) as u64,
+            ..Cost::default()
+        }
+    }
+
     fn forward(&self, inputs: &[&Tensor]) -> Result<(Tensor, Vec<Tensor>)> {
         let (k, n) = (self.operands.len(), self.pairs.len());
         if inputs.len() != 2 * k || k == 0 {

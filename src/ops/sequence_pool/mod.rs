@@ -6,7 +6,7 @@ use rayon::prelude::*;
 
 use super::multi_pool::split_by;
 use super::{arity, elementwise, elsewhere};
-use crate::autograd::{Cost, InputGrads, Op};
+use crate::autograd::{Cost, InputGrads, KernelWork, Op};
 use crate::device::cpu::{Buffer, simd, vector};
 use crate::error::{Error, Result};
 use crate::tensor::{Ragged, Tensor};
@@ -65,10 +65,18 @@ impl Op for SequencePool {
     fn cost(&self, inputs: &[&[usize]]) -> Cost {
         let (rows, d, n) = (self.sequences.rows(), inputs[0][1], self.sequences.len());
         let (textbook, saved) = (self.sequences.textbook(), if self.kind == Pooling::Max { n } else { 0 });
+        // Four warps share a sequence, put together what they found of a mean, and each divide its gradient. Comparisons are
+        // no FLOPs.
+        let ([found, divided], flops) = match self.kind {
+            Pooling::Mean => ([rows + 5 * n, 8 * n], [rows * d, n * d]),
+            Pooling::Max => ([0, 0], [0, 0]),
+        };
         Cost {
             textbook_forward: (textbook.rows() * d) as u64,
             textbook_backward: (textbook.rows() * d) as u64,
-            ..elementwise::cost([rows * d; 2], [(rows + n + saved) * d; 2])
+            kernels_forward: KernelWork::vector((found * d) as u64),
+            kernels_backward: KernelWork::vector((divided * d) as u64),
+            ..elementwise::cost(flops, [(rows + n + saved) * d; 2])
         }
     }
 

@@ -36,7 +36,12 @@ impl Op for Sum {
 
     fn cost(&self, inputs: &[&[usize]]) -> Cost {
         let (terms, values) = (inputs.len(), inputs[0].iter().product::<usize>());
-        elementwise::cost([2 * terms * values, terms * values], [(terms + 1) * values; 2])
+        elementwise::cost([2 * terms * values; 2], [(terms + 1) * values; 2])
+    }
+
+    fn cost_of_gradient(&self, inputs: &[&[usize]], input: usize) -> Cost {
+        let values = inputs[input].iter().product::<usize>();
+        elementwise::cost([0, 2 * values], [0, values])
     }
 
     fn forward(&self, inputs: &[&Tensor]) -> Result<(Tensor, ())> {

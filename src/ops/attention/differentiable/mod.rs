@@ -8,10 +8,11 @@
 mod cpu;
 mod cuda;
 
-use crate::autograd::{Cost, InputGrads, Op};
+use crate::autograd::{Cost, InputGrads, KernelWork, Op};
 use crate::device::cpu::Buffer;
 use crate::device::cuda::DeviceBuffer;
 use crate::error::{Error, Result};
+use crate::ops::lanes::{EXP, LANES, WARP_SUM, row};
 use crate::ops::{Pairing, arity, elsewhere};
 use crate::tensor::{Ragged, Tensor, Textbook};
 
@@ -132,6 +133,14 @@ impl Op for Attention {
         let padded = self.pairs.len() * self.queries.textbook().length * self.keys.textbook().length;
         let operands = d * (self.queries.rows() + 2 * self.keys.rows());
         let (output, sums) = (d * self.output.rows(), self.heads * self.output.rows());
+        // A warp per row and head, whose lanes hold the head's values, and all of which have a dot product.
+        let (values, per_head) = (row(d / self.heads), self.heads * logits);
+        let dot = 2 * values + WARP_SUM;
+        let forward = per_head * (dot + LANES * (5 + 2 * EXP) + 3 * values) + sums * values;
+        let weight = LANES * (2 + EXP) + 2 * dot + LANES * 3;
+        let keys = self.heads * self.keys.rows();
+        let backward =
+            per_head * (2 * weight + 6 * values) + sums * dot + (self.heads * self.queries.rows() + 2 * keys) * values;
         Cost {
             // A product is 2 per logit and value: q k and weights times v; backward of them four, before which the
             // logits and the weights' gradients are computed twice, for queries and for keys (the host does with once where
@@ -142,6 +151,8 @@ impl Op for Attention {
             textbook_backward: (8 * d * padded) as u64,
             forward_bytes: 4 * (operands + output + sums) as u64,
             backward_bytes: 4 * (2 * operands + 2 * output + sums) as u64,
+            kernels_forward: KernelWork::vector(forward as u64),
+            kernels_backward: KernelWork::vector(backward as u64),
             ..Cost::default()
         }
     }

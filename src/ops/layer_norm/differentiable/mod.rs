@@ -42,6 +42,11 @@ pub struct HostSaved {
     rstd: Buffer,
 }
 
+/// The gradient of the input is written or added to as a sum of groups of one row each.
+fn groups(n: usize, d: usize) -> u64 {
+    if d <= super::cuda::WIDEST { group_sums(n, n, d) } else { (n * d) as u64 }
+}
+
 impl Op for LayerNorm {
     type Saved = Saved;
 
@@ -56,18 +61,30 @@ impl Op for LayerNorm {
     fn cost(&self, inputs: &[&[usize]]) -> Cost {
         let (n, d) = (inputs[0][0], inputs[0][1]);
         let forward = |rows: usize| (NORM_FORWARD * rows * d) as u64;
-        // The gradient of the input is written or added to as a sum of groups of one row each.
         let backward = |rows: usize| ((NORM_BACKWARD + 1) * rows * d) as u64;
-        let groups = if d <= super::cuda::WIDEST { group_sums(n, n, d) } else { (n * d) as u64 };
         Cost {
             forward: forward(n),
             backward: backward(n),
             textbook_forward: forward(self.textbook_rows),
             textbook_backward: backward(self.textbook_rows),
             kernels_forward: KernelWork::vector(forward_work(n, d, false)),
-            kernels_backward: KernelWork::vector(backward_work(n, d) + groups),
+            kernels_backward: KernelWork::vector(backward_work(n, d) + groups(n, d)),
             forward_bytes: 4 * (n * (3 * d + 1) + 2 * d) as u64,
             backward_bytes: 4 * (n * (3 * d + 1) + 3 * d) as u64,
+        }
+    }
+
+    fn cost_of_gradient(&self, inputs: &[&[usize]], input: usize) -> Cost {
+        let (n, d) = (inputs[0][0], inputs[0][1]);
+        match input {
+            0 => Cost {
+                backward: (n * d) as u64,
+                kernels_backward: KernelWork::vector(groups(n, d)),
+                textbook_backward: (self.textbook_rows * d) as u64,
+                backward_bytes: 4 * (n * d) as u64,
+                ..Cost::default()
+            },
+            _ => Cost::default(),
         }
     }
 

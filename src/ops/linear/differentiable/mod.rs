@@ -106,7 +106,7 @@ impl Op for Linear {
         let [apply, slope] = [apply, slope].map(|flops| KernelWork::vector((n * out * flops) as u64));
         Cost {
             kernels_forward: of_parts(&|_, part| written(1, [n, out, part])) + apply,
-            // The first part's product sums the gradient of the bias. Parts that need no gradient cost less.
+            // The first part's product sums the gradient of the bias.
             kernels_backward: slope
                 + of_parts(&|i, part| summed(1, [out, part, n], i == 0 && self.bias) + written(1, [n, part, out])),
             forward: (n * per_row) as u64,
@@ -115,6 +115,18 @@ impl Op for Linear {
             textbook_backward: (self.textbook_rows * backward_per_row) as u64,
             forward_bytes: (weights + 4 * n * (width + out)) as u64,
             backward_bytes: (2 * weights + 4 * n * (2 * width + (1 + activation) * out)) as u64,
+        }
+    }
+
+    fn cost_of_gradient(&self, inputs: &[&[usize]], input: usize) -> Cost {
+        let Some(part) = inputs.get(input).filter(|_| input >= self.first_part()) else { return Cost::default() };
+        let (out, [n, width]) = (inputs[0][0], [part[0], part[1]]);
+        Cost {
+            backward: (2 * n * out * width) as u64,
+            kernels_backward: written(1, [n, width, out]),
+            textbook_backward: (2 * self.textbook_rows * out * width) as u64,
+            backward_bytes: 4 * (out * width + n * width) as u64,
+            ..Cost::default()
         }
     }
 
