@@ -153,7 +153,6 @@ impl Op for Attention {
             backward_bytes: 4 * (2 * operands + 2 * output + sums) as u64,
             kernels_forward: KernelWork::vector(forward as u64),
             kernels_backward: KernelWork::vector(backward as u64),
-            ..Cost::default()
         }
     }
 
