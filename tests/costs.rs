@@ -2,6 +2,7 @@
 
 use fissfuse::model::NETWORKS;
 use fissfuse::profile::measurement::{Measurement, Measurements};
+use serde_json::Value;
 
 use crate::support::{cusim, fissfuse_bench};
 
@@ -67,4 +68,31 @@ fn each_operation_of_every_model_computes_what_its_cost_says() {
         let all = rows.iter().find(|row| row.name == "all").unwrap();
         assert_eq!(Some(counted), figure(all, "counted_flops"), "{}: operations do not add up", model.name());
     }
+}
+
+/// What cusim counts of a step beside what its operations need at least.
+#[test]
+fn a_step_of_pretraining_moves_hardly_more_bytes_than_its_operations_have_to() {
+    let folder = tempfile::tempdir().unwrap();
+    let (config, counts) = (folder.path().join("clip.toml"), folder.path().join("counts.json"));
+    let tower = "width = 64\nlayers = 2\nheads = 2\ninner = 256\n";
+    let sizes = "projection = 32\nimage_size = 32\npatch_size = 8\nvocabulary = 200\nmax_tokens = 16";
+    std::fs::write(&config, format!("[model]\n{sizes}\n[model.text]\n{tower}[model.vision]\n{tower}")).unwrap();
+    let library = cusim();
+    let mut bench = fissfuse_bench();
+    bench.args(["pretrain", "--pairs", "8", "--tokens", "12", "--device", "cuda", "--runs", "1", "--warmup", "0"]);
+    bench.args(["--output", "json", "--config"]).arg(&config);
+    let output = bench.env("LD_LIBRARY_PATH", library.path()).env("CUSIM_COUNT", &counts).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let found: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let figure = |name: &str| found["results"][0]["figures"][name].as_f64().unwrap();
+    let counted: Value = serde_json::from_slice(&std::fs::read(&counts).unwrap()).unwrap();
+    let kernels = counted["kernels"].as_array().unwrap();
+    let bytes = |kernel: &Value, name: &str| kernel[name].as_f64().unwrap();
+    let once = kernels.iter().map(|kernel| bytes(kernel, "loaded_once_bytes") + bytes(kernel, "stored_once_bytes"));
+    // The step that is measured, and the one before whose operations are noted.
+    let ratio = once.sum::<f64>() / 2.0 / figure("least_bytes");
+    // Beyond the least, all gradients are written once more where they are cut to a length.
+    assert!((1.0..1.3).contains(&ratio), "{ratio}");
+    assert!(figure("backward_over_forward") <= 2.1);
 }

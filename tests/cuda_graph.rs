@@ -137,8 +137,7 @@ fn recordings_keep_to_themselves() {
 
 #[test]
 fn nobody_gets_the_memory_of_a_graph() {
-    // Without pools all memory is of the blocks that recordings take, too.
-    support::on_oldest_device("cuda_graph::nobody_gets_the_memory_of_a_graph", || {
+    on_device("nobody_gets_the_memory_of_a_graph", || {
         let gpu = Gpu::open(0, Arithmetic::F32).unwrap();
         let graph = gpu.record((), |()| gpu.filled("within", 4, 2.0).map(drop)).unwrap();
         let after = gpu.filled("after", 4, 3.0).unwrap();

@@ -17,8 +17,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::support::{
-    cusim, fissfuse, fissfuse_bench, fissfuse_on_cusim, fixture, half_written, largest, near, refuse, refused, run,
-    succeed,
+    fissfuse, fissfuse_bench, fissfuse_on_cusim, fixture, half_written, largest, near, refuse, refused, run, succeed,
 };
 
 /// As make_training.py has them.
@@ -383,31 +382,4 @@ fn a_step_is_timed_as_it_is_configured() {
     refused(&bench(&["--tokens", "13"]), &["--tokens 13", "1 to 12"]);
     std::fs::write(toy.path("toy.toml"), CONFIG.replace("vocabulary = 100", "vocabulary = 2")).unwrap();
     refused(&bench(&["--tokens", "5"]), &["vocabulary = 2", "4 to 1048576"]);
-}
-
-/// What cusim counts of a step beside what its operations need at least.
-#[test]
-fn a_step_moves_hardly_more_bytes_than_its_operations_have_to() {
-    let folder = tempfile::tempdir().unwrap();
-    let (config, counts) = (folder.path().join("clip.toml"), folder.path().join("counts.json"));
-    let tower = "width = 64\nlayers = 2\nheads = 2\ninner = 256\n";
-    let sizes = "projection = 32\nimage_size = 32\npatch_size = 8\nvocabulary = 200\nmax_tokens = 16";
-    std::fs::write(&config, format!("[model]\n{sizes}\n[model.text]\n{tower}[model.vision]\n{tower}")).unwrap();
-    let library = cusim();
-    let mut bench = fissfuse_bench();
-    bench.args(["pretrain", "--pairs", "8", "--tokens", "12", "--device", "cuda", "--runs", "1", "--warmup", "0"]);
-    bench.args(["--output", "json", "--config"]).arg(&config);
-    let output = bench.env("LD_LIBRARY_PATH", library.path()).env("CUSIM_COUNT", &counts).output().unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    let found: Value = serde_json::from_slice(&output.stdout).unwrap();
-    let figure = |name: &str| found["results"][0]["figures"][name].as_f64().unwrap();
-    let counted: Value = serde_json::from_slice(&std::fs::read(&counts).unwrap()).unwrap();
-    let kernels = counted["kernels"].as_array().unwrap();
-    let bytes = |kernel: &Value, name: &str| kernel[name].as_f64().unwrap();
-    let once = kernels.iter().map(|kernel| bytes(kernel, "loaded_once_bytes") + bytes(kernel, "stored_once_bytes"));
-    // The step that is measured, and the one before whose operations are noted.
-    let ratio = once.sum::<f64>() / 2.0 / figure("least_bytes");
-    // Beyond the least, all gradients are written once more where they are cut to a length.
-    assert!((1.0..1.3).contains(&ratio), "{ratio}");
-    assert!(figure("backward_over_forward") <= 2.1);
 }

@@ -159,9 +159,9 @@ impl Prepared {
         let rows = manifest.patches.saturating_add(manifest.max_tokens / 2).saturating_mul(config.d);
         let full = keeping.full_precision || rows.saturating_mul(4 * count) <= FULL_PRECISION_BYTES;
         let element = if full { Element::F32 } else { Element::F16 };
-        // Rows and logit vectors; queries and Fusion's vectors stay f32.
+        // Rows and logit vectors; queries, what Eq. 7 makes of them, and Fusion's vectors stay f32.
         let wide = rows.saturating_add(2 * config.heads * config.d).saturating_mul(if full { 4 } else { 2 });
-        let bytes = wide.saturating_add(4 * 5 * config.d);
+        let bytes = wide.saturating_add(4 * 7 * config.d);
         let mut room = available_memory().unwrap_or(UNKNOWN_MEMORY) / 100 * keeping.percent / bytes.max(1);
         let scorer = Scorer::new(model)?;
         let on_device = gpu.map(|gpu| GpuScorer::new(&scorer, gpu)).transpose()?;

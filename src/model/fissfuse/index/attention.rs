@@ -150,14 +150,14 @@ impl Direction {
         let (d, width) = (self.d, self.width());
         let mut all = Buffer::scratch(queries.len() / d * width);
         simd!({
-            for (pair, (row, query)) in all.chunks_exact_mut(width).zip(queries.chunks_exact(d)).enumerate() {
+            for (i, (row, query)) in all.chunks_exact_mut(width).zip(queries.chunks_exact(d)).enumerate() {
                 let (x, more) = row.split_at_mut(d);
                 let mean = vector::sum(query) / d as f32;
                 for ((x, query), bias) in x.iter_mut().zip(query).zip(&self.bias) {
                     *x = (query - mean) + bias;
                 }
-                let width = more.len();
-                more.copy_from_slice(&hidden[pair * width..][..width]);
+                let outputs = more.len();
+                more.copy_from_slice(&hidden[i * outputs..][..outputs]);
             }
         });
         all

@@ -56,8 +56,9 @@ fn push(table: &mut RowTable, values: &[f32], element: Element) -> Result<()> {
 }
 
 impl EntityIndex {
-    /// An empty index for entities that this scorer, or a device's of the same model, shall score. `element` is what its largest parts are kept in, the projected rows and the logit
-    /// vectors: f32, exactly what training computes, or f16, half the memory, with scores that differ by about 1e-3 of their size.
+    /// An empty index for entities that this scorer, or a device's of the same model, shall score. `element` is what its largest
+    /// parts are kept in, the projected rows and the logit vectors: f32, exactly what training computes, or f16, half the memory,
+    /// with scores that differ by about 1e-3 of their size.
     pub fn new(scorer: &Scorer, element: Element) -> EntityIndex {
         let (d, heads) = (scorer.d, scorer.heads);
         let modality = |(_, finish): &(ScoreKind, Finish)| IndexedModality {
