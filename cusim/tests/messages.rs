@@ -3,7 +3,7 @@
 mod support;
 
 use cudarc::driver::sys::{self, CUresult as Code};
-use cudarc::driver::{CudaContext, LaunchConfig, PushKernelArg};
+use cudarc::driver::{CudaContext, LaunchConfig, PushKernelArg, result};
 use cusim::check::Checks;
 use cusim::sandbox::{Arg, Sandbox};
 
@@ -103,6 +103,36 @@ on_cusim! {
         let (code, after) = launch(&CudaContext::new(0).unwrap(), "race");
         assert_eq!((code, after.map(|values| values.len())), (Code::CUDA_SUCCESS, Some(64)));
     }
+
+    fn copies_what_nothing_wrote("CUSIM_CHECK" = "init", "CUSIM_FINDINGS" = "report") {
+        let stream = CudaContext::new(0).unwrap().default_stream();
+        // SAFETY: both have 20 bytes, the copies are done when they are looked at.
+        unsafe {
+            let (device, other) = (result::malloc_sync(20).unwrap(), result::malloc_sync(20).unwrap());
+            result::memset_d8_sync(device, 1, 16).unwrap();
+            let mut values = [7u8; 16];
+            result::memcpy_dtoh_sync(&mut values, device).unwrap();
+            assert_eq!(values, [1; 16]);
+            // Between devices' arrays what was written goes along, and what was not.
+            result::memcpy_dtod_async(other, device, 20, stream.cu_stream()).unwrap();
+            let mut all = [7u8; 20];
+            result::memcpy_dtoh_async(&mut all, other, stream.cu_stream()).unwrap();
+            assert_eq!(all[..16], [1; 16]);
+            let pinned = result::malloc_host(20, 0).unwrap();
+            assert_eq!(sys::cuMemcpy(pinned as u64, device, 20), Code::CUDA_SUCCESS);
+            result::free_host(pinned).unwrap();
+            result::free_sync(device).unwrap();
+            result::free_sync(other).unwrap();
+        }
+    }
+
+    fn copies_what_nothing_wrote_and_fails("CUSIM_CHECK" = "init") {
+        let ctx = CudaContext::new(0).unwrap();
+        ctx.bind_to_thread().unwrap();
+        // SAFETY: it has 4 bytes.
+        let copied = unsafe { result::memcpy_dtoh_sync(&mut [0u8; 4], result::malloc_sync(4).unwrap()) };
+        assert_eq!(copied.unwrap_err().0, Code::CUDA_ERROR_LAUNCH_FAILED);
+    }
 }
 
 /// What a program of this file says.
@@ -128,6 +158,23 @@ fn functions_of_headers_are_traced_to_the_kernel() {
     let fault = said("reads_past_the_end_in_a_header", &[]);
     assert_says(&fault, &["in kernel names::third<float>, block", &line("reads past the end"), "intrinsics.hpp:"]);
     assert!(!fault.contains("[leak]"), "a program cannot free what it has behind a failure:\n{fault}");
+}
+
+#[test]
+fn what_nothing_wrote_is_not_for_the_host() {
+    if support::is_child() {
+        return;
+    }
+    let said_of_all = said("copies_what_nothing_wrote", &[("CUSIM_CHECK", "init"), ("CUSIM_FINDINGS", "report")]);
+    let words = [
+        "cusim: [init] cuMemcpyDtoHAsync reads 20 bytes",
+        "of which nothing wrote byte 16",
+        "16 bytes inside allocation #2",
+    ];
+    assert_says(&said_of_all, &words);
+    assert_says(&said_of_all, &["cusim: [init] cuMemcpy reads 20 bytes", "16 bytes inside allocation #1"]);
+    assert_eq!(said_of_all.matches("cusim: [").count(), 2, "{said_of_all}");
+    said("copies_what_nothing_wrote_and_fails", &[("CUSIM_CHECK", "init")]);
 }
 
 #[test]

@@ -345,9 +345,9 @@ type Environment<'a> = &'a [(&'a str, &'a str)];
 pub const OLDEST: [(&str, &str); 2] = [("CUSIM_DRIVER", "470"), ("CUSIM_POOLS", "off")];
 
 /// Runs the body of the test with this path where it finds a device: here if there is a driver, else in a process of its
-/// own on cusim with all its checks.
+/// own on cusim with all its checks, where each array has memory of its own, so that they see what belongs to it.
 pub fn on_device(test: &str, body: impl FnOnce()) {
-    on_devices(test, &[&[("CUSIM_CHECK", "all")]], body);
+    on_devices(test, &[&[("CUSIM_CHECK", "all"), ("FISSFUSE_MEMORY_CACHE", "off")]], body);
 }
 
 /// The same on a device of the oldest driver that works, without memory pools.

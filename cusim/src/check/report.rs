@@ -114,6 +114,12 @@ impl Sink {
         self.add(Report { check: "mem", title: message.to_string(), place: call.to_string(), ..Report::default() });
     }
 
+    /// A copy for the host of what nothing wrote.
+    pub fn unwritten(&self, call: &str, title: &str, inside: String) {
+        let (title, place) = (title.to_string(), call.to_string());
+        self.add(Report { check: "init", title, place, details: vec![inside], ..Report::default() });
+    }
+
     /// A fault that ended a launch.
     pub fn fault(&self, grid: &Grid, fault: &Fault) {
         let title = match &fault.access {

@@ -190,12 +190,35 @@ impl Driver {
         };
         // SAFETY: device ranges were checked; host ranges are the caller's promise. They may overlap.
         unsafe { std::ptr::copy(pointer(&self.memory, from), pointer(&self.memory, to), bytes as usize) };
+        let for_host = match to {
+            Place::Device(to) => self.memory.find(to).is_some_and(|allocation| allocation.kind.is_of_the_host()),
+            Place::Host(_) => true,
+        };
+        let checked = match from {
+            Place::Device(from) if for_host => self.check_written(from, bytes, call),
+            _ => Ok(()),
+        };
         match (from, to) {
-            (Place::Device(from), Place::Device(to)) => self.memory.copy_written(from, to, bytes),
-            (Place::Host(_), Place::Device(to)) => self.memory.mark_written(to, bytes),
+            (Place::Device(from), Place::Device(to)) if !for_host => self.memory.copy_written(from, to, bytes),
+            // What the host does with it is not seen.
+            (_, Place::Device(to)) => self.memory.mark_written(to, bytes),
             _ => {}
         }
-        Ok(())
+        checked
+    }
+
+    /// Checks that all of what the host is to see was written: what is done with it there is not seen.
+    fn check_written(&mut self, start: u64, bytes: u64, call: &str) -> Result<(), Code> {
+        let Some(first) = self.memory.first_unwritten(start, bytes) else {
+            return Ok(());
+        };
+        let inside = self.memory.describe(start + first).unwrap_or_default();
+        self.sink.unwritten(
+            call,
+            &format!("{call} reads {bytes} bytes at {start:#x}, of which nothing wrote byte {first}"),
+            inside,
+        );
+        if self.config.findings_fail { Err(LAUNCH_FAILED) } else { Ok(()) }
     }
 
     /// Checks that a range lies in one allocation.

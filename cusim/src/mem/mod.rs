@@ -49,6 +49,13 @@ pub enum AllocationKind {
     Registered,
 }
 
+impl AllocationKind {
+    /// Whether it is the host's memory, which its own code reads and writes without anything here seeing it.
+    pub fn is_of_the_host(self) -> bool {
+        matches!(self, Self::Pinned | Self::Registered)
+    }
+}
+
 /// An allocation.
 #[derive(Clone, Debug)]
 pub struct Allocation {
@@ -284,6 +291,18 @@ impl Memory {
             // SAFETY: the caller checked the range, for which there is shadow.
             unsafe { written.write_bytes(1, bytes as usize) };
         }
+    }
+
+    /// The first of these bytes that nothing wrote, if that is tracked; the caller checked the range.
+    pub fn first_unwritten(&self, start: u64, bytes: u64) -> Option<u64> {
+        const PART: usize = 4096;
+        let written = self.shadow.written(start)?;
+        // SAFETY: the caller checked the range, for which there is shadow.
+        let written = unsafe { std::slice::from_raw_parts(written, bytes as usize) };
+        let has_unwritten = |bytes: &[u8]| bytes.iter().fold(1, |all, byte| all & byte) == 0;
+        // Mostly there is none, which is seen fastest of many bytes at a time.
+        let (part, bytes) = written.chunks(PART).enumerate().find(|(_, bytes)| has_unwritten(bytes))?;
+        bytes.iter().position(|byte| *byte == 0).map(|at| (part * PART + at) as u64)
     }
 
     /// Notes that bytes were copied, written or not.

@@ -4,11 +4,19 @@
 //! recorded they would become allocation nodes of the graph besides, and graphs that allocate cannot take new parameters.
 //! Blocks are allocated outside of any stream instead, and stay here: one that is given back may be handed out at once, since
 //! all that uses the blocks of a cache runs in the order of one stream.
+//!
+//! What checks a program's use of memory (compute-sanitizer, cusim) knows nothing of that: it takes a block's old content for
+//! the new array's. `FISSFUSE_MEMORY_CACHE=off` asks the driver for each array, and gives it back at once.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use cudarc::driver::{CudaContext, DriverError, result, sys};
+
+use crate::error::{Error, Result};
+
+/// Whether blocks are kept: `on`, as where it is not set, or `off`.
+const VARIABLE: &str = "FISSFUSE_MEMORY_CACHE";
 
 /// Sizes are multiples of this, and of an eighth of the power of two below them: batches differ a little in size.
 const SMALLEST: usize = 512;
@@ -22,13 +30,20 @@ pub(super) struct Block {
 
 impl Drop for Block {
     fn drop(&mut self) {
-        self.cache.shelves().free.entry(self.bytes).or_default().push(self.at);
+        if self.cache.keeps {
+            self.cache.shelves().free.entry(self.bytes).or_default().push(self.at);
+        } else {
+            // The driver waits for what uses it; a device that failed has nothing to be given back.
+            let _ = self.cache.free(vec![self.at]);
+        }
     }
 }
 
 /// The blocks that are not in use.
 pub(super) struct Cache {
     context: Arc<CudaContext>,
+    /// Whether there are any: see the module's comment.
+    keeps: bool,
     shelves: Mutex<Shelves>,
 }
 
@@ -48,19 +63,37 @@ pub(super) fn size_of_block(bytes: usize) -> usize {
     bytes.next_multiple_of((bytes.next_power_of_two() / 16).clamp(SMALLEST, LARGEST_STEP))
 }
 
+/// Whether blocks are to be kept, by the environment.
+pub(super) fn keeps_blocks(device: &str) -> Result<bool> {
+    match std::env::var_os(VARIABLE) {
+        None => Ok(true),
+        Some(value) if value == "on" => Ok(true),
+        Some(value) if value == "off" => Ok(false),
+        Some(value) => {
+            let reason = format!("{VARIABLE} is {value:?}; it is on, as where it is not set, or off");
+            Err(Error::device(device, "opening", reason))
+        }
+    }
+}
+
 impl Cache {
-    pub fn new(context: &Arc<CudaContext>) -> Arc<Cache> {
-        Arc::new(Cache { context: context.clone(), shelves: Mutex::default() })
+    pub fn new(context: &Arc<CudaContext>, keeps: bool) -> Arc<Cache> {
+        Arc::new(Cache { context: context.clone(), keeps, shelves: Mutex::default() })
+    }
+
+    /// Whether a block that is given back may be handed out again at once.
+    pub fn keeps(&self) -> bool {
+        self.keeps
     }
 
     fn shelves(&self) -> MutexGuard<'_, Shelves> {
         self.shelves.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A block of at least this many bytes: the smallest free one, unless it is larger by a quarter, or a new one. The
-    /// stream may be recorded meanwhile, if in relaxed mode.
-    pub fn take(self: &Arc<Cache>, bytes: usize) -> Result<Block, DriverError> {
-        let bytes = size_of_block(bytes);
+    /// A block of at least this many bytes: the smallest free one, unless it is larger by a quarter, or a new one, which has just
+    /// as many where blocks are not kept, so that what lies beyond an array is nobody's. The stream may be recorded meanwhile, if in relaxed mode.
+    pub fn take(self: &Arc<Cache>, bytes: usize) -> std::result::Result<Block, DriverError> {
+        let bytes = if self.keeps { size_of_block(bytes) } else { bytes };
         let block = |at, bytes| Block { at, bytes, cache: self.clone() };
         let mut shelves = self.shelves();
         if let Some(shelf) = shelves.free.range_mut(bytes..=bytes + bytes / 4).next()
@@ -95,7 +128,7 @@ impl Cache {
     }
 
     /// Gives what [`Cache::take_free`] took to the driver, once nothing that uses it is queued or recorded any more.
-    pub fn free(&self, blocks: Vec<u64>) -> Result<(), DriverError> {
+    pub fn free(&self, blocks: Vec<u64>) -> std::result::Result<(), DriverError> {
         self.context.bind_to_thread()?;
         // SAFETY: these blocks are ours, nobody has them, and the caller has waited for what had them.
         blocks.into_iter().try_for_each(|at| unsafe { result::free_sync(at) })

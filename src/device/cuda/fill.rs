@@ -10,14 +10,14 @@ use super::gate::Runs;
 use super::{DeviceBuffer, Gpu, Grid, Ptr};
 use crate::error::Result;
 
-/// Bytes that a thread writes. Blocks of the cache begin and end at multiples of it.
+/// Bytes that a thread writes. Memory begins at a multiple of it.
 const BYTES: usize = 16;
 
 #[derive(Clone, Copy, Pod, Zeroable)]
 #[repr(C)]
 struct Fill {
     out: Ptr,
-    length: i64,
+    bytes: i64,
     value: u32,
     padding: i32,
 }
@@ -47,9 +47,9 @@ impl Gpu {
     /// Queues the kernel while a step is recorded, else the memset.
     fn fill<T: Pod>(&self, buffer: &DeviceBuffer<T>, value: u32, memset: impl FnOnce() -> sys::CUresult) -> Result<()> {
         if self.0.gate.recording() == Some(Runs::Once) {
-            let length = (buffer.len() * size_of::<T>()).div_ceil(BYTES);
-            let args = Fill { out: buffer.ptr(), length: length as i64, value, padding: 0 };
-            return self.launch("fill", Grid::values(length, 256), &args);
+            let bytes = buffer.len() * size_of::<T>();
+            let args = Fill { out: buffer.ptr(), bytes: bytes as i64, value, padding: 0 };
+            return self.launch("fill", Grid::values(bytes.div_ceil(BYTES), 256), &args);
         }
         memset().result().map_err(|e| self.error("filling memory", e))
     }

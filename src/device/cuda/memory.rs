@@ -153,10 +153,12 @@ impl Gpu {
 
     /// Gives memory back when what was asked for is done.
     pub(super) fn give_back(&self, memory: Memory) {
+        let keeps = self.0.cache.keeps();
         match (memory, self.0.gate.recording()) {
-            (Memory::Recorded(block), Some(Runs::Often)) => self.spare().push(block),
+            (Memory::Recorded(block), Some(Runs::Often)) if keeps => self.spare().push(block),
             // Whatever uses it next is queued behind what is queued or recorded now.
-            (Memory::Ordered(block), None | Some(Runs::Once)) => drop(block),
+            (Memory::Ordered(block), Some(Runs::Once)) if keeps => drop(block),
+            (Memory::Ordered(block), None) => drop(block),
             // What is recorded may work on it.
             (memory, Some(_)) => self.kept().push(memory),
             (memory, None) => {

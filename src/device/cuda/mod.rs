@@ -156,6 +156,7 @@ impl Gpu {
             let device = device.clone();
             move |error: DriverError| Error::device(&device, doing, explain(error))
         };
+        let keeps = cache::keeps_blocks(&device)?;
         let context = CudaContext::new(ordinal).map_err(failed("opening"))?;
         // SAFETY: one stream does all work, so that no buffer is used by two at a time.
         unsafe { context.disable_event_tracking() };
@@ -167,11 +168,11 @@ impl Gpu {
         }
         let stream = context.new_stream().map_err(failed("making a stream"))?;
         let name = context.name().map_err(failed("opening"))?;
-        let staging = Staging::new(&context).map_err(failed("making a stream"))?;
+        let staging = Staging::new(&context, keeps).map_err(failed("making a stream"))?;
         let pageable = sys::CUdevice_attribute::CU_DEVICE_ATTRIBUTE_PAGEABLE_MEMORY_ACCESS;
         let reads_pageable = context.attribute(pageable).map_err(failed("opening"))? != 0;
         let gpu = Gpu(Arc::new(Inner {
-            cache: Cache::new(&context),
+            cache: Cache::new(&context, keeps),
             modules: Modules::new(&context, capability, ptx),
             context,
             stream,

@@ -66,8 +66,9 @@ impl Arrival {
 }
 
 impl Staging {
-    pub fn new(context: &Arc<CudaContext>) -> Result<Staging, DriverError> {
-        Ok(Staging { stream: context.new_stream()?, blocks: Mutex::default(), cache: Cache::new(context) })
+    /// `keeps`: whether device memory that was given back is kept.
+    pub fn new(context: &Arc<CudaContext>, keeps: bool) -> Result<Staging, DriverError> {
+        Ok(Staging { stream: context.new_stream()?, blocks: Mutex::default(), cache: Cache::new(context, keeps) })
     }
 
     /// A block of at least this many bytes that nothing is copied from any more.
