@@ -1,14 +1,17 @@
 //! Mentions against all entities at once: the scores are those of lists.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::sync::{Arc, OnceLock};
 
 use fissfuse::data::{Batcher, Dataset, FeatureStore, GoldMissing, Mention, Sample, Skipped, Split, Tolerance};
 use fissfuse::device::Gpu;
 use fissfuse::device::cuda::Arithmetic;
-use fissfuse::eval::{Evaluation, Keeping, WholeKb, WholeKbEvaluation, evaluate, evaluate_whole};
+use fissfuse::eval::{
+    Evaluation, FirstStage, Keeping, ShortlistSettings, WholeKb, WholeKbEvaluation, evaluate, evaluate_whole,
+};
 use fissfuse::model::{EntityIndex, Modalities, Model, ModelConfig, PreparedMention, PreparedSide, Scorer, Widths};
 use fissfuse::profile::synthetic::Shape;
+use fissfuse::search::Source;
 use fissfuse::tensor::Element;
 use fissfuse::train::TrainedModel;
 use indicatif::ProgressBar;
@@ -169,6 +172,21 @@ fn a_device_ranks_all_entities_block_by_block_as_the_host_does() {
         // Both compute in f32, in another order. Once all are on the device, once a block at a time.
         for percent in [60, 0] {
             same(&whole(Some(&gpu), &settings(percent, 5)), &host, 2e-5);
+        }
+        // A first stage scans on the device, and lists what the host's lists.
+        for source in [Source::Scan, Source::ScanInt8] {
+            let listed = |gpu: Option<&Gpu>| {
+                let of = ShortlistSettings { length: 5, min_recall: 0.0, recall_mentions: 3, seed: 0 };
+                let shortlist = Some(FirstStage { settings: of, source: source.clone() });
+                let found = whole(gpu, &WholeKb { shortlist, ..settings(60, 5) });
+                let sorted = |sample: &Sample| sample.candidates.iter().copied().collect::<BTreeSet<u32>>();
+                found.samples.iter().map(sorted).collect::<Vec<_>>()
+            };
+            let on_host = listed(None);
+            assert!(on_host.iter().all(|list| list.len() == 5) && on_host[0] != on_host[1], "{on_host:?}");
+            let (on_device, kernels) = gpu.launches_of(|| listed(Some(&gpu)));
+            assert_eq!(on_device, on_host, "{source:?}");
+            assert!(kernels.contains("top_k_of_values"), "{source:?}: {kernels:?}");
         }
     });
 }

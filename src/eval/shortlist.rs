@@ -120,7 +120,7 @@ impl Shortlist {
             }
         }
         let exact = (!collected.is_exact()).then_some(nearest);
-        let candidates = collected.finish()?;
+        let candidates = collected.finish(entities.model().gpu())?;
         let list = Shortlist { candidates, length };
         let lists = list.found(&queries)?;
         let holds = |(list, best): (&Vec<Found>, Best)| {

@@ -39,6 +39,7 @@ pub mod sample;
 mod score;
 mod sequence_pool;
 mod sum;
+pub mod top_k;
 
 pub use adamw::{AdamW, Moments};
 pub use attention::differentiable::Attention;

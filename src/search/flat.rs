@@ -1,10 +1,15 @@
 //! Every vector, compared in f32.
 
+use bytemuck::cast_slice;
 use rayon::prelude::*;
 
+use super::on_device::{Scan, padded_rows};
 use super::{Candidates, Found, Top, rows_of};
+use crate::device::Gpu;
 use crate::device::cpu::{simd, vector};
 use crate::error::Result;
+use crate::ops::linear::stored::DeviceWeight;
+use crate::tensor::{Element, Precision};
 
 /// Vectors that one task compares with a query.
 const CHUNK: usize = 8192;
@@ -68,5 +73,43 @@ impl Candidates for Flat {
     fn top_k(&self, queries: &[f32], k: usize) -> Result<Vec<Vec<Found>>> {
         rows_of(queries, self.width)?;
         Ok(queries.chunks_exact(self.width).map(|query| self.of_one(query, k)).collect())
+    }
+}
+
+impl Flat {
+    /// The width of rows in a device's memory, whose kernels take four numbers at a time.
+    fn padded_width(&self) -> usize {
+        self.width.next_multiple_of(4)
+    }
+}
+
+impl Scan for Flat {
+    const ELEMENT: Element = Element::F32;
+
+    fn bytes_on_device(&self) -> usize {
+        4 * self.len() * self.padded_width()
+    }
+
+    fn upload(&self, gpu: &Gpu) -> Result<DeviceWeight> {
+        let padded = self.padded_width();
+        let copy = (padded != self.width).then(|| padded_rows(&self.vectors, self.width, padded));
+        let rows = copy.as_ref().unwrap_or(&self.vectors);
+        DeviceWeight::upload(gpu, Precision::F32, padded, &[(cast_slice(rows), &[])])
+    }
+
+    fn padded(&self, queries: &[f32]) -> Result<Vec<f32>> {
+        rows_of(queries, self.width)?;
+        Ok(padded_rows(queries, self.width, self.padded_width()))
+    }
+
+    fn decided(&self, query: &[f32], found: Vec<Found>, k: usize) -> Vec<Found> {
+        let query = &query[..self.width];
+        let row = |number: u32| &self.vectors[number as usize * self.width..][..self.width];
+        let products = found.iter().map(|found| Flat::products(row(found.number), query)[0]);
+        let mut decided: Vec<Found> =
+            products.zip(&found).map(|(product, found)| Found { product, ..*found }).collect();
+        decided.sort_unstable_by(Found::cmp);
+        decided.truncate(k);
+        decided
     }
 }

@@ -1,14 +1,17 @@
 //! Every vector, compared in 8-bit integers; the best are compared once more in 16 bits.
 
+use bytemuck::cast_slice;
 use half::bf16;
 use rayon::prelude::*;
 
+use super::on_device::{Scan, padded_rows, widened};
 use super::{Candidates, Found, Top, rows_of};
+use crate::device::Gpu;
 use crate::device::cpu::{simd, vector};
 use crate::error::{Error, Result};
-use crate::ops::linear::stored::project;
+use crate::ops::linear::stored::{DeviceWeight, Numbers, project};
 use crate::tensor::quantized::{BLOCK as GROUP, Bits, dequantize, quantize};
-use crate::tensor::{SharedSlice, Values, Weight};
+use crate::tensor::{Element, Precision, SharedSlice, Values, Weight};
 
 /// Vectors of a part: their products with a few queries stay in the cache until the best of them are taken.
 const PART: usize = 1 << 16;
@@ -57,7 +60,7 @@ impl Int8Builder {
     /// Adds vectors (n, width) behind those that are there. Fails if they are no whole rows.
     pub fn add(&mut self, vectors: &[f32]) -> Result<()> {
         rows_of(vectors, self.scan.width)?;
-        let padded = self.scan.padded();
+        let padded = self.scan.padded_width();
         let (mut row, mut back) = (vec![0.0; padded], vec![0.0; padded]);
         for vector in vectors.chunks_exact(self.scan.width) {
             row[..vector.len()].copy_from_slice(vector);
@@ -78,7 +81,7 @@ impl Int8Builder {
     }
 
     fn end_part(&mut self) -> Result<()> {
-        let padded = self.scan.padded();
+        let padded = self.scan.padded_width();
         let rows = self.codes[0].len() / padded;
         let mut weight = |at: usize| {
             let codes: SharedSlice<u8> = std::mem::take(&mut self.codes[at]).into();
@@ -110,13 +113,13 @@ impl Int8 {
         self.parts.iter().map(|part| part.codes.bytes() + part.rest.bytes()).sum()
     }
 
-    fn padded(&self) -> usize {
+    fn padded_width(&self) -> usize {
         self.width.next_multiple_of(GROUP)
     }
 
     /// The best by the first codes. Queries are padded (n, padded width).
     fn scanned(&self, queries: &[f32], k: usize) -> Result<Vec<Top>> {
-        let rows = queries.len() / self.padded();
+        let rows = queries.len() / self.padded_width();
         let mut tops = vec![Top::new(k); rows];
         let mut products = vec![0.0; rows * PART.min(self.len)];
         for (first, part) in (0..).step_by(PART).zip(&self.parts) {
@@ -126,23 +129,6 @@ impl Int8 {
             of_each.for_each(|(top, products)| simd!(top.add(first, products)));
         }
         Ok(tops)
-    }
-
-    /// The best `k` of some, by both codes.
-    fn decided(&self, query: &[f32], found: Vec<Found>, k: usize) -> Vec<Found> {
-        let (mut row, mut rest) = (vec![0.0; query.len()], vec![0.0; query.len()]);
-        let mut decided: Vec<Found> = found
-            .into_iter()
-            .map(|Found { number, .. }| {
-                let (part, at) = (&self.parts[number as usize / PART], number as usize % PART);
-                part.codes.row(at, &mut row);
-                part.rest.row(at, &mut rest);
-                Found { number, product: simd!(vector::dot(&row, query) + vector::dot(&rest, query)) }
-            })
-            .collect();
-        decided.sort_unstable_by(Found::cmp);
-        decided.truncate(k);
-        decided
     }
 }
 
@@ -160,19 +146,10 @@ impl Candidates for Int8 {
     }
 
     fn top_k(&self, queries: &[f32], k: usize) -> Result<Vec<Vec<Found>>> {
-        rows_of(queries, self.width)?;
-        if !queries.iter().all(|x| x.is_finite()) {
-            return Err(Error::invalid(
-                "a mention's vector is not finite; the features or the model hold NaN or infinity",
-            ));
-        }
-        let (padded, more) = (self.padded(), if self.rough { k } else { k + k / 2 + 32 });
-        let mut all = Vec::with_capacity(queries.len() / self.width);
+        let (padded, more) = (self.padded_width(), if self.rough { k } else { widened(k) });
+        let mut all = Vec::with_capacity(rows_of(queries, self.width)?);
         for queries in queries.chunks(TOGETHER * self.width) {
-            let mut rows = vec![0.0; queries.len() / self.width * padded];
-            for (row, query) in rows.chunks_exact_mut(padded).zip(queries.chunks_exact(self.width)) {
-                row[..query.len()].copy_from_slice(query);
-            }
+            let rows = self.padded(queries)?;
             let tops = self.scanned(&rows, more)?;
             let found = tops.into_par_iter().zip(rows.par_chunks(padded)).map(|(top, query)| match self.rough {
                 true => top.into_sorted(),
@@ -181,6 +158,52 @@ impl Candidates for Int8 {
             all.extend(found.collect::<Vec<_>>());
         }
         Ok(all)
+    }
+}
+
+impl Scan for Int8 {
+    const ELEMENT: Element = Element::Bf16;
+
+    fn bytes_on_device(&self) -> usize {
+        self.parts.iter().map(|part| part.codes.bytes()).sum()
+    }
+
+    /// The first codes: what these leave over is the host's.
+    fn upload(&self, gpu: &Gpu) -> Result<DeviceWeight> {
+        let mut parts: Vec<Numbers> = Vec::new();
+        for part in &self.parts {
+            if let Values::Quantized { codes, scales, .. } = part.codes.values() {
+                parts.push((codes, cast_slice(scales)));
+            }
+        }
+        DeviceWeight::upload(gpu, Precision::Int8, self.padded_width(), &parts)
+    }
+
+    fn padded(&self, queries: &[f32]) -> Result<Vec<f32>> {
+        rows_of(queries, self.width)?;
+        if !queries.iter().all(|x| x.is_finite()) {
+            return Err(Error::invalid(
+                "a mention's vector is not finite; the features or the model hold NaN or infinity",
+            ));
+        }
+        Ok(padded_rows(queries, self.width, self.padded_width()))
+    }
+
+    /// By both codes.
+    fn decided(&self, query: &[f32], found: Vec<Found>, k: usize) -> Vec<Found> {
+        let (mut row, mut rest) = (vec![0.0; query.len()], vec![0.0; query.len()]);
+        let mut decided: Vec<Found> = found
+            .into_iter()
+            .map(|Found { number, .. }| {
+                let (part, at) = (&self.parts[number as usize / PART], number as usize % PART);
+                part.codes.row(at, &mut row);
+                part.rest.row(at, &mut rest);
+                Found { number, product: simd!(vector::dot(&row, query) + vector::dot(&rest, query)) }
+            })
+            .collect();
+        decided.sort_unstable_by(Found::cmp);
+        decided.truncate(k);
+        decided
     }
 }
 

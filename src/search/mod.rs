@@ -8,10 +8,10 @@ mod int8;
 mod location;
 #[cfg(feature = "milvus")]
 mod milvus;
+mod on_device;
 mod qdrant;
 mod seal;
 mod source;
-mod top;
 #[cfg(feature = "usearch")]
 mod usearch;
 
@@ -19,11 +19,12 @@ pub use engine::{Access, Filling, fill, open};
 pub use flat::Flat;
 pub use int8::{Int8, Int8Builder};
 pub use location::{Collection, Location};
+pub use on_device::{OnDevice, Scan};
 pub use seal::Seal;
 pub use source::{Collector, Source};
-pub use top::{Found, Top};
 
 use crate::error::{Error, Result};
+pub use crate::ops::top_k::{Found, Top};
 
 /// A set of vectors, numbered from 0, that can be searched.
 pub trait Candidates: std::fmt::Debug + Send + Sync {

@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
+use super::on_device::placed;
 use super::{Candidates, Flat, Int8Builder};
+use crate::device::Gpu;
 use crate::error::Result;
 
 /// What finds the entities of a list.
@@ -54,11 +56,12 @@ impl Collector {
     }
 
     /// What finds the nearest of all that were added.
-    pub fn finish(self) -> Result<Arc<dyn Candidates>> {
-        Ok(match self {
-            Collector::Flat(vectors, width) => Arc::new(Flat::new(vectors, width)?),
-            Collector::Int8(builder) => Arc::new(builder.finish()?),
-            Collector::Held(held) => held,
-        })
+    /// A scan is on the device, if there is one with room for it.
+    pub fn finish(self, gpu: Option<&Gpu>) -> Result<Arc<dyn Candidates>> {
+        match self {
+            Collector::Flat(vectors, width) => placed(Flat::new(vectors, width)?, gpu),
+            Collector::Int8(builder) => placed(builder.finish()?, gpu),
+            Collector::Held(held) => Ok(held),
+        }
     }
 }

@@ -1,10 +1,13 @@
 //! The first stage of a large knowledge base: nearest vectors by scans of all of them.
 
 use std::collections::HashSet;
+use std::sync::Arc;
 
 use anyhow::ensure;
+use fissfuse::device::DeviceChoice;
+use fissfuse::device::cuda::Arithmetic;
 use fissfuse::random::{Purpose, generator};
-use fissfuse::search::{Candidates, Flat, Found, Int8Builder};
+use fissfuse::search::{Candidates, Flat, Found, Int8, Int8Builder, OnDevice};
 use rand::Rng;
 
 use super::at_least_one;
@@ -31,6 +34,10 @@ pub struct ScanArgs {
     #[arg(long, default_value_t = 100, value_parser = at_least_one())]
     top: usize,
 
+    /// What scans besides the CPU: cuda, cuda:N, or auto, which takes a CUDA device if a usable one is found.
+    #[arg(long, default_value = "cpu")]
+    device: DeviceChoice,
+
     /// Queries on which recall is measured.
     #[arg(long, default_value_t = 200, value_parser = at_least_one())]
     recall_mentions: usize,
@@ -44,7 +51,8 @@ fn draw(count: usize, which: u64) -> Vec<f32> {
 
 pub fn scan(args: ScanArgs, session: &mut Session) -> anyhow::Result<()> {
     let ScanArgs { width, top, .. } = args;
-    session.begin("scan", None)?;
+    let gpu = args.device.open(Arithmetic::Mixed)?;
+    session.begin("scan", gpu.as_ref())?;
     for (name, size) in [("width", width), ("top", top)] {
         session.set(name, size);
     }
@@ -58,20 +66,30 @@ pub fn scan(args: ScanArgs, session: &mut Session) -> anyhow::Result<()> {
         let vectors = draw(entities * width, 0);
         let mut builder = Int8Builder::new(width);
         builder.add(&vectors)?;
-        let refined = builder.finish()?;
-        let rough = refined.clone().rough();
+        let refined = Arc::new(builder.finish()?);
+        let rough = Int8::clone(&refined).rough();
         let bytes = [4 * vectors.len(), refined.bytes(), refined.bytes() / 2];
-        let flat = Flat::new(vectors, width)?;
+        let flat = Arc::new(Flat::new(vectors, width)?);
         let asked = draw(args.recall_mentions * width, 1);
         let exact = flat.top_k(&asked, top)?;
-        let scans: [(&str, &dyn Candidates); 3] =
-            [("f32", &flat), ("int8, decided in 16 bits", &refined), ("int8 alone", &rough)];
-        for ((name, scan), bytes) in scans.into_iter().zip(bytes) {
+        let (f32, int8, alone) = ("f32", "int8, decided in 16 bits", "int8 alone");
+        let mut scans: Vec<(String, &dyn Candidates, usize)> =
+            vec![(f32.into(), &*flat, bytes[0]), (int8.into(), &*refined, bytes[1]), (alone.into(), &rough, bytes[2])];
+        // Where the vectors lie twice: the host decides.
+        let device = gpu.as_ref();
+        let there =
+            device.map(|gpu| anyhow::Ok((OnDevice::new(flat.clone(), gpu)?, OnDevice::new(refined.clone(), gpu)?)));
+        let there = there.transpose()?;
+        if let Some((of_f32, of_int8)) = &there {
+            scans.push((format!("{f32}, on the device"), of_f32, bytes[0]));
+            scans.push((format!("{int8}, on the device"), of_int8, bytes[1]));
+        }
+        for (name, scan, bytes) in scans {
             let recall = share(&scan.top_k(&asked, top)?, &exact);
             for row in combinations(&[("entities", &Values::one(entities)), ("mentions", &args.mentions)])? {
                 let mentions = value(&row, "mentions");
                 let queries = draw(mentions * width, 2);
-                let measured = session.measure(name, row, |_| scan.top_k(&queries, top).map(drop))?;
+                let measured = session.measure(&name, row, |_| scan.top_k(&queries, top).map(drop))?;
                 let measured = measured.with_rate("mentions", mentions as f64).with("recall", recall);
                 session.push(measured.with("bytes", bytes as f64));
             }

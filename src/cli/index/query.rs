@@ -101,7 +101,7 @@ pub fn run(args: QueryArgs) -> anyhow::Result<()> {
     };
     vectors.of_entities(each, &bar)?;
     bar.finish_and_clear();
-    let held = collected.finish()?;
+    let held = collected.finish(gpu.as_ref())?;
     let (start, mut found) = (Instant::now(), Vec::with_capacity(mentions.len()));
     for queries in queries.chunks(TOGETHER * width) {
         found.extend(held.top_k(queries, args.top)?);

@@ -10,6 +10,7 @@ mod link;
 mod models;
 mod operations;
 mod tiles;
+mod top_k;
 
 use std::collections::BTreeSet;
 use std::time::Instant;
@@ -175,6 +176,7 @@ pub fn checks(gpu: &Gpu) -> Result<Vec<Check>> {
             checks.extend(blocks::checks());
             checks.extend(attention::checks());
             checks.extend(tiles::checks());
+            checks.extend(top_k::checks());
             checks.extend(device::checks());
         }
     }

@@ -1,6 +1,15 @@
-//! The best of many products, of which some at a time are at hand.
+//! The largest of many products with the numbers of their vectors, as sorting all of them would find them: on the host, where
+//! some products at a time are at hand, and of rows in a device's memory.
+
+mod cuda;
 
 use std::collections::HashSet;
+
+/// Values of which a block of a device takes the best.
+const PART: usize = 16384;
+
+/// The most that a device takes of each row: half of what a block takes them of, so that fewer are left to look through.
+pub const MOST: usize = PART / 2;
 
 /// A vector that was found.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -77,7 +86,7 @@ impl Top {
 
 impl Found {
     /// What an engine found among `count` vectors, the best first; what is wrong with it, if something is.
-    pub(super) fn checked(mut found: Vec<Found>, count: usize) -> Result<Vec<Found>, String> {
+    pub(crate) fn checked(mut found: Vec<Found>, count: usize) -> Result<Vec<Found>, String> {
         if let Some(found) = found.iter().find(|found| found.number as usize >= count || found.product.is_nan()) {
             return Err(format!(
                 "it answers with number {}, product {}, of {count} vectors",
@@ -93,7 +102,7 @@ impl Found {
     }
 
     /// The better, the earlier.
-    pub(super) fn cmp(&self, other: &Found) -> std::cmp::Ordering {
+    pub(crate) fn cmp(&self, other: &Found) -> std::cmp::Ordering {
         other.product.total_cmp(&self.product).then(self.number.cmp(&other.number))
     }
 }
