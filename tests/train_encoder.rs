@@ -2,6 +2,7 @@
 
 mod bert;
 mod command;
+mod siglip;
 mod tape;
 
 use std::path::Path;

@@ -10,6 +10,7 @@ use fissfuse::device::cpu::available_memory;
 use fissfuse::device::describe;
 use fissfuse::encoder::Precision;
 use fissfuse::eval::Metrics;
+use fissfuse::files::names::BEST;
 use fissfuse::files::{self, FolderLock};
 use fissfuse::interrupt;
 use fissfuse::model::Modalities;
@@ -41,7 +42,7 @@ pub struct Args {
     #[arg(long, value_name = "DIR")]
     pub features: Option<PathBuf>,
 
-    /// Train the CLIP or the BERT in this Hugging Face directory along: each step computes the features of texts and images, and
+    /// Train the CLIP, SigLIP or BERT in this Hugging Face directory along: each step computes the features of texts and images, and
     /// no store is read.
     #[arg(long, value_name = "DIR")]
     pub train_encoder: Option<PathBuf>,
@@ -288,7 +289,7 @@ fn kept(epoch: usize, metrics: Option<Metrics>, folder: &Path) -> String {
         Some(metrics) => format!("best: epoch {epoch}, validation MRR {:.2} %", 100.0 * metrics.reciprocal),
         None => format!("no mention to validate with: epoch {epoch}, the last one, counts as the best"),
     };
-    let file = folder.join("best.safetensors");
+    let file = folder.join(BEST);
     let folder = folder.display();
     match file.exists() {
         true => format!("{best}, in {folder}"),

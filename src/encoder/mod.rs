@@ -9,7 +9,7 @@ mod portion;
 mod processor;
 mod resample;
 pub mod resnet;
-mod siglip;
+pub mod siglip;
 mod text;
 mod trainable;
 pub mod trained;

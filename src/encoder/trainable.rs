@@ -5,6 +5,7 @@ use std::path::Path;
 use super::ImageProcessor;
 use super::bert::{self, BertFiles, BertTower};
 use super::clip::{self, ClipConfig, ClipFiles, Towers};
+use super::siglip::{self, SiglipFiles};
 use super::trained::{Layers, Parameter, Shapes, States};
 use crate::autograd::Parameters;
 use crate::error::{Error, Result};
@@ -15,6 +16,8 @@ use crate::tensor::{Precision, Shards};
 pub enum TrainableEncoder {
     /// Of texts and images.
     Clip(Box<ClipFiles>),
+    /// Of both, too.
+    Siglip(Box<SiglipFiles>),
     /// Of texts: a BERT or a DistilBERT.
     Bert(BertFiles),
 }
@@ -27,27 +30,29 @@ impl TrainableEncoder {
         }
         let config = folder.join("config.json");
         if !config.exists() {
-            let reason = "has no config.json: --train-encoder takes the directory of a CLIP or a BERT";
+            let reason = "has no config.json: --train-encoder takes the directory of a CLIP, a SigLIP or a BERT";
             return Err(Error::file(folder, reason));
         }
-        let bert = matches!(Fields::read(&config)?.text("model_type")?, Some("bert" | "distilbert"));
-        let read = match bert {
-            true => BertFiles::read(folder).map(TrainableEncoder::Bert),
-            false => ClipFiles::read(folder).map(|files| TrainableEncoder::Clip(Box::new(files))),
-        };
-        let known = bert || ClipConfig::read(folder).is_ok();
-        read.map_err(|error| match known {
-            true => error,
-            false => error.advising(
-                "--train-encoder trains a CLIP or a BERT; features of others are of a store (fissfuse encode, --features)",
-            ),
-        })
+        match Fields::read(&config)?.text("model_type")? {
+            Some("bert" | "distilbert") => BertFiles::read(folder).map(TrainableEncoder::Bert),
+            Some("siglip") => SiglipFiles::read(folder).map(|files| TrainableEncoder::Siglip(Box::new(files))),
+            _ => ClipFiles::read(folder).map(|files| TrainableEncoder::Clip(Box::new(files))).map_err(|error| {
+                match ClipConfig::read(folder).is_ok() {
+                    true => error,
+                    false => error.advising(
+                        "--train-encoder trains a CLIP, a SigLIP or a BERT; features of others are of a store (fissfuse \
+                         encode, --features)",
+                    ),
+                }
+            }),
+        }
     }
 
     /// How images are prepared, if they are encoded.
     pub fn processor(&self) -> Option<&ImageProcessor> {
         match self {
             TrainableEncoder::Clip(files) => Some(&files.processor),
+            TrainableEncoder::Siglip(files) => Some(&files.processor),
             TrainableEncoder::Bert(_) => None,
         }
     }
@@ -56,6 +61,7 @@ impl TrainableEncoder {
     pub fn parameters(&self) -> Vec<Parameter> {
         match self {
             TrainableEncoder::Clip(files) => clip::weights::all(&files.config),
+            TrainableEncoder::Siglip(files) => siglip::weights::all(&files.config),
             TrainableEncoder::Bert(files) => bert::weights::all(&files.config),
         }
     }
@@ -65,6 +71,7 @@ impl TrainableEncoder {
         let shards = Shards::open(folder)?;
         match self {
             TrainableEncoder::Clip(files) => files.weights(&shards),
+            TrainableEncoder::Siglip(files) => siglip::weights::read(&shards, &files.config),
             TrainableEncoder::Bert(files) => bert::weights::read(&shards, &files.config),
         }
     }
@@ -73,6 +80,7 @@ impl TrainableEncoder {
     pub fn shapes(&self) -> Shapes {
         match self {
             TrainableEncoder::Clip(files) => files.config.shapes(),
+            TrainableEncoder::Siglip(files) => files.config.shapes(),
             TrainableEncoder::Bert(files) => files.config.shapes(),
         }
     }
@@ -81,7 +89,16 @@ impl TrainableEncoder {
     pub fn tokens_at_most(&self, texts: &[&str], most: usize) -> Result<Vec<Vec<u32>>> {
         match self {
             TrainableEncoder::Clip(files) => files.tokens_at_most(texts, most),
+            TrainableEncoder::Siglip(files) => files.tokens_at_most(texts, most),
             TrainableEncoder::Bert(files) => files.tokens_at_most(texts, most),
+        }
+    }
+
+    /// Tokens that it computes for a text of so many.
+    pub fn computed(&self, tokens: usize) -> usize {
+        match self {
+            TrainableEncoder::Siglip(files) => files.config.text.max_position_embeddings,
+            TrainableEncoder::Clip(_) | TrainableEncoder::Bert(_) => tokens,
         }
     }
 
@@ -89,6 +106,7 @@ impl TrainableEncoder {
     pub fn text_states(&self, layers: Layers, ids: &[&[u32]]) -> Result<States> {
         match self {
             TrainableEncoder::Clip(files) => Towers { config: &files.config, layers }.text_states(ids),
+            TrainableEncoder::Siglip(files) => files.towers(layers).text_states(ids),
             TrainableEncoder::Bert(files) => BertTower { config: &files.config, layers }.text_states(ids),
         }
     }
@@ -97,6 +115,7 @@ impl TrainableEncoder {
     pub fn image_states(&self, layers: Layers, images: &[&[f32]]) -> Result<States> {
         match self {
             TrainableEncoder::Clip(files) => Towers { config: &files.config, layers }.image_states(images),
+            TrainableEncoder::Siglip(files) => files.towers(layers).image_states(images),
             TrainableEncoder::Bert(_) => Err(Error::shape("images", "a BERT encodes texts alone")),
         }
     }
@@ -105,6 +124,7 @@ impl TrainableEncoder {
     pub fn write(&self, parameters: &Parameters, precision: Precision, folder: &Path) -> Result<()> {
         match self {
             TrainableEncoder::Clip(files) => files.write(parameters, precision, folder),
+            TrainableEncoder::Siglip(files) => files.write(parameters, precision, folder),
             TrainableEncoder::Bert(files) => files.write(parameters, precision, folder),
         }
     }

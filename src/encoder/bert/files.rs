@@ -8,7 +8,7 @@ use super::config::BertConfig;
 use super::weights;
 use crate::autograd::Parameters;
 use crate::encoder::trained::{self, Beside};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::tensor::Precision;
 use crate::tokenizer::Tokenizer;
 
@@ -30,10 +30,7 @@ impl BertFiles {
     pub fn read(folder: &Path) -> Result<BertFiles> {
         let config = BertConfig::read(folder)?;
         if let Some((name, size)) = config.absurd() {
-            let (sizes, layers) = (trained::LARGEST, trained::MOST_LAYERS);
-            let reason =
-                format!("`{name}` is {size}: encoders of sizes up to {sizes} and of {layers} layers are trained");
-            return Err(Error::file(folder.join("config.json"), reason));
+            return Err(trained::absurd(folder, name, size));
         }
         Ok(BertFiles { config, tokenizer: Tokenizer::open(folder)?, files: Beside::read(folder, &FILES)? })
     }

@@ -252,7 +252,7 @@ impl ClipFiles {
     pub fn write(&self, parameters: &Parameters, precision: Precision, folder: &Path) -> Result<()> {
         let all = weights::all(&self.config);
         if self.open_clip {
-            let (renamed, all) = open_clip::renamed(parameters, &all)?;
+            let (renamed, all) = trained::weights::renamed(parameters, &all, open_clip::alias)?;
             let write = |path: &Path| trained::weights::write(&renamed, &all, precision, path);
             return self.files.write(folder, open_clip::WEIGHTS, write);
         }

@@ -1,17 +1,13 @@
 //! CLIPs as OpenCLIP saves them: `open_clip_config.json`, and the same layers under other names.
 
-use std::collections::BTreeMap;
 use std::path::Path;
 
 use serde_json::json;
 
 use super::config::{ClipConfig, TextConfig, VisionConfig};
-use crate::autograd::Parameters;
 use crate::encoder::loader::{Alias, Part};
-use crate::encoder::trained::Parameter;
 use crate::error::Result;
 use crate::fields::Fields;
-use crate::tensor::Tensor;
 
 /// Its weights.
 pub const WEIGHTS: &str = "open_clip_model.safetensors";
@@ -103,37 +99,6 @@ fn needed(fields: &Fields, key: &str) -> Result<usize> {
 
 fn expect_known(fields: &Fields, known: &[&str]) -> Result<()> {
     fields.keys().filter(|key| !known.contains(key)).try_for_each(|key| fields.only(key, &[]))
-}
-
-/// Weights, which lie on the host, under OpenCLIP's names and in its shapes: what [`alias`] finds there.
-pub fn renamed(weights: &Parameters, parameters: &[Parameter]) -> Result<(Parameters, Vec<Parameter>)> {
-    let mut parts: BTreeMap<String, Vec<(Part, &Parameter)>> = BTreeMap::new();
-    for parameter in parameters {
-        let alias = alias(&parameter.name);
-        parts.entry(alias.name().into()).or_default().push((alias.part(), parameter));
-    }
-    let mut all = Vec::new();
-    let mut shaped = Vec::new();
-    for (name, mut parts) in parts {
-        parts.sort_by_key(|(part, _)| *part);
-        let (mut values, mut shape) = (Vec::new(), parts[0].1.shape.clone());
-        for (part, parameter) in &parts {
-            let part_values = weights.get(&parameter.name)?.data();
-            match (part, &parameter.shape[..]) {
-                (Part::Transposed, &[rows, columns]) => {
-                    values.extend((0..rows * columns).map(|i| part_values[i % rows * columns + i / rows]));
-                    shape = vec![columns, rows];
-                }
-                _ => values.extend_from_slice(part_values),
-            }
-        }
-        if let (Part::Third(_), Some(rows)) = (parts[0].0, shape.first_mut()) {
-            *rows *= parts.len();
-        }
-        all.push((name.clone(), Tensor::new(&[values.len()][..], values)?));
-        shaped.push(Parameter { name, shape, ..parts[0].1.clone() });
-    }
-    Ok((all.into_iter().collect(), shaped))
 }
 
 /// Where OpenCLIP keeps what transformers calls so.

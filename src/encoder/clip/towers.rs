@@ -1,15 +1,13 @@
 //! CLIP's two towers on a tape, to be trained: what [`ClipText`](super::text::ClipText) and
 //! [`ClipVision`](super::vision::ClipVision) compute, of parameters by the names that files give them.
 
-use rayon::prelude::*;
-
 use super::config::ClipConfig;
 use super::weights::LOG_SCALE;
 use crate::autograd::Var;
 use crate::device::cpu::Buffer;
 use crate::encoder::trained::{Layers, States};
 use crate::encoder::transformer::Layout;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::ops::{Contrastive, Normalize};
 use crate::tensor::{Ragged, Tensor, Textbook};
 
@@ -92,12 +90,12 @@ impl Towers<'_> {
         let (length, eps) = (config.patches(), sizes.eps);
         let textbook = Textbook { sequences: images.len(), length };
         let sequences = Ragged::new(images.iter().map(|_| length), textbook)?;
-        let (patches, class) = self.patches(images)?;
         let layers = &self.layers;
+        let patches = layers.patches(images, (config.image_size, config.patch_size), 1)?;
         // The class token's row has no pixels, and so nothing of the filters, which have no bias; the others' have
         // nothing of the class.
         let patches = layers.product("vision_model.embeddings.patch_embedding.weight", &patches)?;
-        let class = layers.product("vision_model.embeddings.class_embedding", &class)?;
+        let class = layers.product("vision_model.embeddings.class_embedding", &self.class(images.len())?)?;
         let places = sequences.ranges().flat_map(|rows| 0..rows.len() as u32).collect();
         let places = layers.rows("vision_model.embeddings.position_embedding.weight", places)?;
         let x = layers.sum(&[&layers.sum(&[&patches, &class])?, &places])?;
@@ -108,31 +106,12 @@ impl Towers<'_> {
         Ok(Blocks { x, sequences, speakers })
     }
 
-    /// The patches of images, a row of zeros before those of each: (rows, 3 · patch²); and which rows these are (rows, 1).
-    fn patches(&self, images: &[&[f32]]) -> Result<(Var, Var)> {
-        let config = &self.config.vision_config;
-        let (size, patch, rows) = (config.image_size, config.patch_size, config.patches());
-        let (side, width) = (size / patch, 3 * patch * patch);
-        if let Some(image) = images.iter().find(|image| image.len() != 3 * size * size) {
-            let reason = format!("an image of {} values, the encoder takes 3 x {size} x {size}", image.len());
-            return Err(Error::shape("patches", reason));
-        }
-        let mut patches = Buffer::zeros(images.len() * rows * width);
-        patches.par_chunks_exact_mut(rows * width).zip(images).for_each(|(rows, image)| {
-            for (at, row) in rows.chunks_exact_mut(width).skip(1).enumerate() {
-                let (top, left) = (at / side * patch, at % side * patch);
-                for (line, to) in row.chunks_exact_mut(patch).enumerate() {
-                    let from = (line / patch * size + top + line % patch) * size + left;
-                    to.copy_from_slice(&image[from..from + patch]);
-                }
-            }
-        });
-        let mut class = Buffer::zeros(images.len() * rows);
+    /// Which row of each image is the class token's (rows, 1): 1, the others 0.
+    fn class(&self, images: usize) -> Result<Var> {
+        let rows = self.config.vision_config.patches();
+        let mut class = Buffer::zeros(images * rows);
         class.iter_mut().step_by(rows).for_each(|x| *x = 1.0);
-        let constant = |data: Buffer, width: usize| {
-            Ok::<_, Error>(Var::constant(Tensor::new([images.len() * rows, width], data)?.to(self.layers.gpu)?))
-        };
-        Ok((constant(patches, width)?, constant(class, 1)?))
+        Ok(Var::constant(Tensor::new([images * rows, 1], class)?.to(self.layers.gpu)?))
     }
 
     fn project(&self, name: &str, x: &Var) -> Result<Var> {

@@ -4,9 +4,17 @@ use std::path::Path;
 
 use serde_json::json;
 
+use crate::encoder::trained::{Blocks, LARGEST, MOST_LAYERS, Shapes};
 use crate::encoder::transformer::Sizes;
 use crate::error::Result;
 use crate::fields::Fields;
+
+/// Both towers.
+#[derive(Clone, Debug)]
+pub struct SiglipConfig {
+    pub text: TextConfig,
+    pub vision: VisionConfig,
+}
 
 /// The text tower.
 #[derive(Clone, Debug)]
@@ -34,6 +42,39 @@ pub struct TowerConfig {
     pub hidden_size: usize,
     pub num_hidden_layers: usize,
     pub sizes: Sizes,
+}
+
+impl SiglipConfig {
+    /// Reads and checks both towers' settings.
+    pub fn read(folder: &Path) -> Result<SiglipConfig> {
+        Ok(SiglipConfig { text: TextConfig::read(folder)?, vision: VisionConfig::read(folder)? })
+    }
+
+    /// Sizes of the towers' blocks; the pooling head is no more than one of them.
+    pub fn shapes(&self) -> Shapes {
+        let blocks = |tower: &TowerConfig| Blocks {
+            layers: tower.num_hidden_layers,
+            width: tower.hidden_size,
+            inner: tower.sizes.inner,
+        };
+        Shapes { text: blocks(&self.text.tower), vision: blocks(&self.vision.tower), patches: self.vision.patches() }
+    }
+
+    /// A size, by its name, that no encoder has which is trained.
+    pub(super) fn absurd(&self) -> Option<(&'static str, usize)> {
+        let (text, vision) = (&self.text, &self.vision);
+        let towers = [&text.tower, &vision.tower];
+        let widths = towers.map(|tower| ("hidden_size", tower.hidden_size));
+        let inner = towers.map(|tower| ("intermediate_size", tower.sizes.inner));
+        let layers = towers.map(|tower| ("num_hidden_layers", tower.num_hidden_layers));
+        let others = [
+            ("max_position_embeddings", text.max_position_embeddings),
+            ("projection_size", text.projection_size),
+            ("image_size", vision.image_size),
+        ];
+        let sizes = widths.into_iter().chain(inner).chain(others).find(|(_, size)| *size > LARGEST);
+        sizes.or(layers.into_iter().find(|(_, count)| *count > MOST_LAYERS))
+    }
 }
 
 impl TowerConfig {

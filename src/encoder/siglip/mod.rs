@@ -2,13 +2,18 @@
 //! without a class token.
 
 mod config;
+mod files;
 mod pooling;
 mod text;
+mod towers;
 mod vision;
+pub mod weights;
 
 use std::path::Path;
 
+pub use self::config::SiglipConfig;
 use self::config::{TextConfig, VisionConfig};
+pub use self::files::SiglipFiles;
 use self::text::SiglipText;
 use self::vision::SiglipVision;
 use super::processor::Kind;

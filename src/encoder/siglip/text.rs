@@ -21,7 +21,7 @@ pub struct Reading {
     /// Whether ASCII punctuation is left out (SigLIP; the tokenizer of SigLIP 2 knows it).
     without_punctuation: bool,
     /// What fills a text up to the length that all had in training: the tower attends to it.
-    pad: u32,
+    pub pad: u32,
 }
 
 impl Reading {
@@ -49,7 +49,7 @@ impl Reading {
     }
 
     /// Lower case, and for SigLIP no punctuation and no more than one space between words.
-    fn prepared(&self, text: &str) -> String {
+    pub fn prepared(&self, text: &str) -> String {
         let lower = text.to_lowercase();
         match self.without_punctuation {
             false => lower,

@@ -1,11 +1,14 @@
 //! Layers on a tape, of weights by their names.
 
+use rayon::prelude::*;
+
 use crate::autograd::{Tape, Var, Variables};
 use crate::device::Gpu;
+use crate::device::cpu::Buffer;
 use crate::encoder::transformer::{Layout, Sizes};
 use crate::error::{Error, Result};
 use crate::ops::{Activation, Attention, Gather, LayerNorm, Linear, Pairing, Sum};
-use crate::tensor::{Ragged, Textbook};
+use crate::tensor::{Ragged, Tensor, Textbook};
 
 /// Weights, and what they are applied on.
 #[derive(Clone, Copy)]
@@ -89,6 +92,27 @@ impl Layers<'_> {
         let sequences = Ragged::new(ids.iter().map(|ids| ids.len()), textbook)?;
         let places = sequences.ranges().flat_map(|rows| 0..rows.len() as u32).collect();
         Ok((ids.concat(), places, sequences))
+    }
+
+    /// The patches of images of (3, size, size), row by row of each, with rows of zeros before them: (rows, 3 · patch²).
+    pub fn patches(&self, images: &[&[f32]], (size, patch): (usize, usize), before: usize) -> Result<Var> {
+        let (side, width) = (size / patch, 3 * patch * patch);
+        let rows = before + side * side;
+        if let Some(image) = images.iter().find(|image| image.len() != 3 * size * size) {
+            let reason = format!("an image of {} values, the encoder takes 3 x {size} x {size}", image.len());
+            return Err(Error::shape("patches", reason));
+        }
+        let mut patches = Buffer::zeros(images.len() * rows * width);
+        patches.par_chunks_exact_mut(rows * width).zip(images).for_each(|(rows, image)| {
+            for (at, row) in rows.chunks_exact_mut(width).skip(before).enumerate() {
+                let (top, left) = (at / side * patch, at % side * patch);
+                for (line, to) in row.chunks_exact_mut(patch).enumerate() {
+                    let from = (line / patch * size + top + line % patch) * size + left;
+                    to.copy_from_slice(&image[from..from + patch]);
+                }
+            }
+        });
+        Ok(Var::constant(Tensor::new([images.len() * rows, width], patches)?.to(self.gpu)?))
     }
 
     /// Blocks under their numbers after `prefix`.

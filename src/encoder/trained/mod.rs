@@ -7,17 +7,28 @@ mod parameter;
 mod tuned;
 pub mod weights;
 
+use std::path::Path;
+
 pub(super) use files::Beside;
 pub use layers::{Layers, States};
 pub(super) use parameter::List;
 pub use parameter::{Depth, Parameter, Role, Tower};
 pub use tuned::{Tuned, Tuning};
 
+use crate::error::Error;
+
 /// The largest width, number of layers and the like that are trained: with these, no count of parameters overflows.
 pub(super) const LARGEST: usize = 1 << 16;
 
 /// Most layers of a tower: more have more tensors than a file's header may name.
 pub(super) const MOST_LAYERS: usize = 1 << 10;
+
+/// A size of a directory's `config.json` that no encoder has which is trained.
+pub(super) fn absurd(folder: &Path, name: &str, size: usize) -> Error {
+    let reason =
+        format!("`{name}` is {size}: encoders of sizes up to {LARGEST} and of {MOST_LAYERS} layers are trained");
+    Error::file(folder.join("config.json"), reason)
+}
 
 /// Sizes of a tower's blocks; without layers for what an encoder does not have.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

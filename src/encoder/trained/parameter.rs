@@ -11,7 +11,7 @@ pub enum Role {
     Positions,
     /// Vectors of the types of tokens.
     Types,
-    /// The vector of the class token.
+    /// The vector of the class token, or the query that pools patches.
     Class,
     /// The patch embedding.
     Filters,
@@ -33,7 +33,7 @@ pub enum Role {
     Down,
     /// Weight of a projection to global vectors.
     Projection,
-    /// Logarithm of what cosines are multiplied by: of the contrastive loss alone.
+    /// Logarithm of what cosines are multiplied by, or what is added to them: of the loss of pre-training alone.
     LogScale,
 }
 
@@ -95,7 +95,7 @@ impl List {
         self.add(format!("{name}.bias"), &[width], Role::Bias);
     }
 
-    fn linear(&mut self, name: &str, outputs: usize, inputs: usize, role: Role) {
+    pub fn linear(&mut self, name: &str, outputs: usize, inputs: usize, role: Role) {
         self.add(format!("{name}.weight"), &[outputs, inputs], role);
         self.add(format!("{name}.bias"), &[outputs], Role::Bias);
     }

@@ -88,7 +88,7 @@ impl EncoderRun<'_> {
         let ids = if reads.text { self.tokens(texts)? } else { Vec::new() };
         let load = Load {
             texts: ids.len() as u64,
-            tokens: ids.iter().map(|ids| ids.len() as u64).sum(),
+            tokens: ids.iter().map(|ids| self.files.computed(ids.len()) as u64).sum(),
             images: if reads.image { images.len() as u64 } else { 0 },
         };
         let (shapes, settings) = (&self.files.shapes(), &self.settings);

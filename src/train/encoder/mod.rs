@@ -67,7 +67,7 @@ impl<'a> EncoderRun<'a> {
         encode.check()?;
         if Manifest::exists(folder) {
             let reason = "is a feature store, which frozen encoders made: --features trains on it, --train-encoder takes the \
-                          Hugging Face directory of a CLIP or a BERT";
+                          Hugging Face directory of a CLIP, a SigLIP or a BERT";
             return Err(Error::file(folder, reason));
         }
         let files = TrainableEncoder::read(folder)?;
@@ -97,7 +97,7 @@ impl<'a> EncoderRun<'a> {
             return Err(Error::file(
                 folder,
                 "holds a BERT, which encodes texts, and the model reads images: give --modalities text, a model that reads texts \
-                 alone (bert, blink), or the directory of a CLIP",
+                 alone (bert, blink), or the directory of a CLIP or a SigLIP",
             ));
         }
         let tuning = Tuning {
