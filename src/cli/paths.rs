@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use anyhow::ensure;
+use fissfuse::files::names;
 pub use fissfuse::files::{Named, keep_apart};
 
 /// What a folder may be, and a file that tells it.
@@ -10,7 +11,7 @@ const KINDS: [(&str, &[&str]); 4] = [
     ("a dataset", &["entities.jsonl"]),
     ("a feature store", &["manifest.json"]),
     ("an encoder or a language model", &["config.json", "tokenizer.json", "open_clip_config.json"]),
-    ("a training run", &["best.safetensors", "last.safetensors"]),
+    ("a training run", &[names::BEST, names::LAST]),
 ];
 
 /// Kinds of folders, by what tells them.

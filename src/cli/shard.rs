@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use fissfuse::data::{Dataset, store_fingerprint};
 use fissfuse::encoder::Fingerprint;
 use fissfuse::files;
+use fissfuse::files::names::BEST;
 use fissfuse::provenance::Provenance;
 use fissfuse::shard::{Part, Run, Shard, ShardChoice, from_environment};
 use serde_json::{Value, json};
@@ -72,6 +73,6 @@ pub fn features(folder: &Path) -> anyhow::Result<Value> {
 
 /// Checksum of a model's file; `path` is the file or the folder of its run.
 pub fn model(path: &Path) -> anyhow::Result<Value> {
-    let file: PathBuf = if path.is_dir() { path.join("best.safetensors") } else { path.to_path_buf() };
+    let file: PathBuf = if path.is_dir() { path.join(BEST) } else { path.to_path_buf() };
     Ok(json!(Fingerprint::of_files(&[file])?.as_str()))
 }

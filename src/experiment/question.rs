@@ -6,10 +6,11 @@ use indicatif::ProgressBar;
 use serde::{Deserialize, Serialize};
 
 use super::file::folder_name;
-use super::trial::{Data, RUN};
+use super::trial::Data;
 use crate::data::{Dataset, Mention, Ranking, RunFile, Skipped, Tolerance};
 use crate::error::{Error, Result};
 use crate::eval::{self, Metrics, evaluate};
+use crate::files::names::RUN;
 use crate::files::{self, FolderLock};
 use crate::kar::model::LanguageModel;
 use crate::kar::{

@@ -12,6 +12,7 @@ use crate::data::{Batcher, Counts, Dataset, GoldMissing, Mention, Protocol, RunF
 use crate::device::Gpu;
 use crate::error::{Error, Result};
 use crate::eval::{Metrics, evaluate, write_run};
+use crate::files::names::{LAST, RUN};
 use crate::files::{self, FolderLock};
 use crate::model::ModelConfig;
 use crate::provenance::Provenance;
@@ -20,9 +21,6 @@ use crate::train::{Start, Steps, TrainSettings, TrainedModel, Trainer};
 
 /// The file in a trial's folder that says that it is finished.
 pub(super) const RESULT: &str = "result.json";
-
-/// The file in a trial's folder with its rankings.
-pub(super) const RUN: &str = "run.jsonl";
 
 /// The file in a trial's folder that says why it failed.
 const FAILED: &str = "failed.txt";
@@ -178,7 +176,7 @@ fn compute(trial: &Trial, data: &Data, folder: &Path, gpu: Option<&Gpu>) -> Resu
     let model = trial.config.model.for_features(data.batcher.store().manifest())?;
     let (train, _) = data.samples(&data.train, trial.seed)?;
     let (valid, _) = data.samples(&data.valid, trial.seed)?;
-    let last = folder.join("last.safetensors");
+    let last = folder.join(LAST);
     let begin = if last.exists() { Start::Resume { new_horizon: false } } else { Start::New };
     let settings = (model.clone(), trial.config.train.clone());
     let (source, steps) = ((data.batcher, data.checksum.clone()), Steps::new(gpu, false)?);

@@ -4,6 +4,7 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use super::names;
 use crate::error::{Error, Result};
 
 /// A setting and the path that it has.
@@ -39,17 +40,17 @@ pub fn keep_apart(reads: &[Named], writes: &[Named]) -> Result<()> {
 /// Files that folders of this program's are made of.
 const PARTS: [&str; 14] = [
     "entities.jsonl",
-    "train.jsonl",
+    names::TRAIN_LOG,
     "valid.jsonl",
     "test.jsonl",
     "manifest.json",
     "config.json",
     "open_clip_config.json",
     "tokenizer.json",
-    "best.safetensors",
-    "last.safetensors",
-    "train.json",
-    "metrics.json",
+    names::BEST,
+    names::LAST,
+    names::TRAINING,
+    names::METRICS,
     "summary.json",
     "written.json",
 ];

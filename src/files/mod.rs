@@ -4,6 +4,7 @@ mod apart;
 mod destination;
 mod leftovers;
 mod lock;
+pub mod names;
 mod read;
 mod room;
 mod together;

@@ -81,8 +81,22 @@ pub(super) fn folder_of(path: &Path) -> PathBuf {
     }
 }
 
-/// Fills a folder under a temporary name beside `path` and renames it: `path` holds all of it or does not exist. A
-/// folder that exists and is not empty is refused.
+/// Flushes all that is in a folder to disk, and its names.
+fn flush_all(folder: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(folder)? {
+        let (entry, path) = entry.map(|entry| (entry.file_type(), entry.path()))?;
+        match entry? {
+            kind if kind.is_dir() => flush_all(&path)?,
+            kind if kind.is_file() => File::open(&path)?.sync_all()?,
+            _ => {}
+        }
+    }
+    // As in `flush_folder`.
+    File::open(folder).map_or(Ok(()), |handle| handle.sync_all())
+}
+
+/// Fills a folder under a temporary name beside `path`, flushes all of it to disk and renames it: `path` holds all of it or does
+/// not exist. A folder that exists and is not empty is refused.
 pub fn write_folder_whole<T>(path: &Path, fill: impl FnOnce(&Path) -> Result<T>) -> Result<T> {
     let occupied = match fs::read_dir(path) {
         Ok(mut entries) => entries.next().is_some(),
@@ -95,7 +109,8 @@ pub fn write_folder_whole<T>(path: &Path, fill: impl FnOnce(&Path) -> Result<T>)
     create_folder(&beside)?;
     let (temp, _held) = temporary_folder(&beside).map_err(Error::io(path, "create"))?;
     let filled = fill(temp.path())?;
-    fs::rename(temp.path(), path).map_err(Error::io(path, "write"))?;
+    flush_all(temp.path()).and_then(|()| fs::rename(temp.path(), path)).map_err(Error::io(path, "write"))?;
+    flush_folder(&beside)?;
     Ok(filled)
 }
 

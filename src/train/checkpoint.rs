@@ -12,6 +12,7 @@ use crate::device::Gpu;
 use crate::encoder::trained::Tuned;
 use crate::error::{Error, Result};
 use crate::eval::Metrics;
+use crate::files::names::{BEST, LAST};
 use crate::model::{Model, ModelConfig};
 use crate::ops::Moments;
 use crate::provenance::Provenance;
@@ -126,9 +127,6 @@ impl EncoderState {
 
 /// What stands before the names of an encoder's tensors in a checkpoint.
 const OF_ENCODER: &str = "encoder.";
-
-/// The checkpoint in a run's folder.
-pub(super) const LAST: &str = "last.safetensors";
 
 impl Start {
     /// Fails if the folder holds no run to go on with, or one that must not be written over.
@@ -345,7 +343,7 @@ impl TrainedModel {
 
     /// Reads a model; `path` is the file or the folder of its run.
     pub fn read(path: &Path) -> Result<TrainedModel> {
-        let file = if path.is_dir() { path.join("best.safetensors") } else { path.to_path_buf() };
+        let file = if path.is_dir() { path.join(BEST) } else { path.to_path_buf() };
         let reader = Reader::open(&file)?;
         let ModelHeader { config, manifest, epoch, metrics, origin } = reader.sealed_metadata()?;
         let parameters = Parameters::read(&reader, &config)?;

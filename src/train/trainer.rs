@@ -9,7 +9,7 @@ use std::time::Instant;
 use indicatif::ProgressBar;
 use rand::seq::SliceRandom;
 
-use super::checkpoint::{Checkpoint, LAST, Progress, RunIdentity, TrainedModel};
+use super::checkpoint::{Checkpoint, Progress, RunIdentity, TrainedModel};
 use super::config::TrainSettings;
 use super::encoder::{EncoderRun, directory};
 use super::memory::Needs;
@@ -22,6 +22,7 @@ use crate::data::Sample;
 use crate::device::Gpu;
 use crate::error::{Error, Result};
 use crate::files;
+use crate::files::names::{BEST, LAST, TRAINING};
 use crate::interrupt;
 use crate::model::Model;
 use crate::parallel::Group;
@@ -251,7 +252,7 @@ impl<'a> Trainer<'a> {
         }
         let start = Instant::now();
         if best {
-            let (path, mut run) = (self.folder.join("best.safetensors"), self.identity());
+            let (path, mut run) = (self.folder.join(BEST), self.identity());
             if let Some(candidate) = &candidate {
                 candidate.keep(&directory(&self.folder))?;
                 run.manifest = &candidate.manifest;
@@ -285,7 +286,7 @@ impl<'a> Trainer<'a> {
         let (manifest, config) = (self.features.manifest(), self.state.model.config());
         let description =
             serde_json::json!({"model": config, "training": self.identity().origin(), "features": manifest});
-        files::write_whole(&self.folder.join("train.json"), |out| writeln!(out, "{description:#}"))
+        files::write_whole(&self.folder.join(TRAINING), |out| writeln!(out, "{description:#}"))
     }
 
     fn write_log(&self) -> Result<()> {

@@ -13,6 +13,7 @@ use fissfuse::data::{Dataset, Mention, Run, Skipped, Split, Tolerance};
 use fissfuse::encoder::clip::{RandomClip, write_random};
 use fissfuse::encoder::{EncoderPaths, Encoders};
 use fissfuse::eval::{Keeping, Linker};
+use fissfuse::files::names::RUN;
 use fissfuse::kar::{self, instructions};
 use fissfuse::llama::{self, LlamaConfig, Preset};
 use fissfuse::model::Modalities;
@@ -177,7 +178,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         let valid = folder("eval-valid");
         let eval = ["--split".into(), "valid".into(), "--out".into(), show(&valid)];
         noted(subcommand("eval", [&data[..], &features_of, &trained, &eval, &device].concat()))?;
-        let how = ["--scoring", "logits", "--fuse", &show(&valid.join("run.jsonl"))];
+        let how = ["--scoring", "logits", "--fuse", &show(&valid.join(RUN))];
         noted(rerank(&args.out, llm, &how, &args.device))?;
     }
 

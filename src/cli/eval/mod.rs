@@ -13,6 +13,7 @@ use fissfuse::eval::{
     computed_together, evaluate, evaluate_whole, metrics_of, write_run,
 };
 use fissfuse::files;
+use fissfuse::files::names::{METRICS, RUN};
 use fissfuse::model::Model;
 use fissfuse::provenance::Provenance;
 use fissfuse::report::{hits_line, metrics_table, recall_line};
@@ -187,8 +188,8 @@ fn judge_model(args: &Args, (features, model): (&Path, &Path), out: &Path) -> an
     let ranks: Vec<GoldRanks> = evaluation.ranked.iter().map(Ranked::gold_ranks).collect();
     let recall = judged.recall.iter();
     if let Some(part) = part {
-        write_run(&part.folder().join("run.jsonl"), &dataset, samples, evaluation)?;
-        shard::finish(part, &["run.jsonl"], json!(Piece { metrics, kinds: owned(&kinds), ranks }))?;
+        write_run(&part.folder().join(RUN), &dataset, samples, evaluation)?;
+        shard::finish(part, &[RUN], json!(Piece { metrics, kinds: owned(&kinds), ranks }))?;
         recall.for_each(|line| println!("{line}"));
         println!("{} mentions of {}, epoch {} of the model; {device}", samples.len(), args.split, trained.epoch);
         return Ok(());
@@ -207,7 +208,7 @@ pub fn write_both(
     run: impl FnOnce(&Path) -> anyhow::Result<()>,
     said: &str,
 ) -> anyhow::Result<()> {
-    let [metrics_at, run_at] = ["metrics.json", "run.jsonl"].map(|name| out.join(name));
+    let [metrics_at, run_at] = [METRICS, RUN].map(|name| out.join(name));
     let mut refused = None;
     let written = files::write_whole(&metrics_at, |to| {
         writeln!(to, "{metrics:#}")?;

@@ -7,6 +7,7 @@ use fissfuse::data::{Protocol, Skipped};
 use fissfuse::eval::statistics::Resampling;
 use fissfuse::eval::{Comparison, RunRanks};
 use fissfuse::files;
+use fissfuse::files::names::{METRICS, RUN};
 use fissfuse::provenance::Provenance;
 use fissfuse::report::{comparison_text, hits_line, metrics_table};
 use serde_json::json;
@@ -24,7 +25,7 @@ pub fn judge(args: &Args, ranking: &Path) -> anyhow::Result<()> {
     let mut reads = vec![("--data", args.data.data.as_path()), ("--ranking", ranking)];
     reads.extend(args.against.iter().map(|against| ("--against", against.as_path())));
     paths::keep_apart(&reads, &out)?;
-    if let Some(of_a_model) = args.out.as_ref().map(|out| out.join("run.jsonl")).filter(|run| run.exists()) {
+    if let Some(of_a_model) = args.out.as_ref().map(|out| out.join(RUN)).filter(|run| run.exists()) {
         anyhow::bail!(
             "{}: --out holds the evaluation of a model, whose metrics.json would be written over; choose another folder",
             of_a_model.display()
@@ -67,8 +68,8 @@ pub fn judge(args: &Args, ranking: &Path) -> anyhow::Result<()> {
         "protocol": Protocol::of(run.gold_missing),
         "provenance": Provenance::new("none".into(), dataset.checksum()?),
     });
-    write_json(&out.join("metrics.json"), &metrics)?;
-    println!("wrote {}", out.join("metrics.json").display());
+    write_json(&out.join(METRICS), &metrics)?;
+    println!("wrote {}", out.join(METRICS).display());
     Ok(())
 }
 

@@ -8,6 +8,7 @@ use anyhow::{Context, ensure};
 use fissfuse::candidates::{Made, replace_splits};
 use fissfuse::data::{Dataset, Skipped, Split, Tolerance, join_stores};
 use fissfuse::eval::Metrics;
+use fissfuse::files::names::RUN;
 use fissfuse::files::{self, FolderLock};
 use fissfuse::kar::{Fate, Report, Spent};
 use fissfuse::provenance::Provenance;
@@ -63,7 +64,7 @@ pub fn eval(parts: &Parts, out: &Path) -> anyhow::Result<()> {
     let ranks: Vec<_> = pieces.iter().flat_map(|piece| piece.ranks.iter().cloned()).collect();
     ensure!(ranks.iter().all(|ranks| ranks.by_score.len() == kinds.len()), "a part's ranks are not by its scores");
     let said = eval::complete(&mut metrics, &kinds, &ranks, &without_model)?;
-    eval::write_both(out, &metrics, |run| concatenate(parts, "run.jsonl", run), &said)
+    eval::write_both(out, &metrics, |run| concatenate(parts, RUN, run), &said)
 }
 
 /// One run file, and the report of all mentions.
@@ -87,7 +88,7 @@ pub fn rerank(parts: &Parts, out: &Path, report: Option<&Path>) -> anyhow::Resul
     let provenance = Provenance { device: distinct(&devices), ..first.provenance.clone() };
     files::expect_file_at(out)?;
     report.map_or(Ok(()), files::expect_file_at)?;
-    concatenate(parts, rerank::RUN, out)?;
+    concatenate(parts, RUN, out)?;
     report.map_or(Ok(()), |path| rerank::write_report(path, &of_all, &provenance))?;
     rerank::print_report(&of_all);
     let reported = report.map(|path| format!(" and {}", path.display())).unwrap_or_default();

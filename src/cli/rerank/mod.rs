@@ -10,6 +10,7 @@ use clap::ArgGroup;
 use fissfuse::data::{Dataset, Protocol, Ranking, RunFile, Skipped, Split};
 use fissfuse::device::DeviceChoice;
 use fissfuse::files;
+use fissfuse::files::names::RUN;
 use fissfuse::kar::endpoint::Endpoint;
 use fissfuse::kar::model::LanguageModel;
 use fissfuse::kar::{
@@ -21,7 +22,7 @@ use fissfuse::shard::Shard;
 use fissfuse::terminal;
 use serde_json::json;
 
-pub use self::parts::{Piece, RUN};
+pub use self::parts::Piece;
 use self::printed::print_fusion;
 pub use self::printed::print_report;
 use super::common::{DataArgs, at_least_one, list_skipped, progress, write_json};
@@ -228,7 +229,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     let out = args.out.clone().unwrap_or_default();
     if let Some(shard) = args.shard.part()? {
         let folder = out.join(shard.folder());
-        let (run, journal) = (folder.join(parts::RUN), folder.join(parts::JOURNAL));
+        let (run, journal) = (folder.join(RUN), folder.join(parts::JOURNAL));
         args.check_files(&[("--out", &out), ("--out", &run), ("--journal", &journal)])?;
         return args.trace.clone().around_unwatched(|| ask(args, settings, run, Some(journal), Some((out, shard))));
     }
@@ -323,7 +324,7 @@ fn ask(
     if let Some(part) = part {
         let fates = Fate::all(rankings, &outcome.reranked);
         let piece = Piece { report, fates, split: mentions.len(), provenance };
-        shard::finish(part, &[parts::RUN], json!(piece))?;
+        shard::finish(part, &[RUN], json!(piece))?;
         print_report(&piece.report);
         return Ok(());
     }

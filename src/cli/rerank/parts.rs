@@ -10,8 +10,7 @@ use serde_json::json;
 use super::Args;
 use crate::cli::shard;
 
-/// The part's new rankings, and the answers that they are made of, in its folder.
-pub const RUN: &str = "run.jsonl";
+/// The answers that a part's new rankings are made of, in its folder.
 pub const JOURNAL: &str = "journal.jsonl";
 
 /// What a part gives to be joined.

@@ -14,6 +14,7 @@ use super::results::Evaluation;
 use super::training::Training;
 use crate::error::{Error, Result};
 use crate::files;
+use crate::files::names;
 use crate::profile::measurement::{Measurement, Measurements, SCHEMA};
 
 /// Something of a file.
@@ -114,14 +115,14 @@ impl Inputs {
         }
         let mut found = false;
         // A dataset's train.jsonl is of mentions, so the log is known by what stands beside it.
-        if has("train.jsonl") && ["train.json", "best.safetensors", "last.safetensors"].into_iter().any(has) {
-            found |= self.file(&folder.join("train.jsonl"))?;
+        if has(names::TRAIN_LOG) && [names::TRAINING, names::BEST, names::LAST].into_iter().any(has) {
+            found |= self.file(&folder.join(names::TRAIN_LOG))?;
         }
         for name in names(folder)?.iter().filter(|name| name.ends_with(".json")) {
             found |= self.file(&folder.join(name))?;
         }
-        if found && has("run.jsonl") && has("metrics.json") {
-            self.take_run(folder.join("run.jsonl"));
+        if found && has(names::RUN) && has(names::METRICS) {
+            self.take_run(folder.join(names::RUN));
         }
         Ok(found)
     }

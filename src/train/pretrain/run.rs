@@ -19,12 +19,13 @@ use crate::encoder::clip::weights::LOG_SCALE;
 use crate::encoder::clip::{ClipFiles, weights};
 use crate::error::{Error, Result};
 use crate::files;
+use crate::files::names::LAST;
 use crate::interrupt;
 use crate::provenance::Provenance;
 use crate::span;
 use crate::tensor::{Precision, Shards, float_precision};
 use crate::trace;
-use crate::train::checkpoint::{LAST, Start};
+use crate::train::checkpoint::Start;
 use crate::train::record::{read_log, write_log};
 
 /// The directory of the trained encoders, in a run's folder.

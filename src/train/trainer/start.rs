@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::super::checkpoint::{Checkpoint, EncoderState, LAST, Progress, RunIdentity, Start};
+use super::super::checkpoint::{Checkpoint, EncoderState, Progress, RunIdentity, Start};
 use super::super::config::TrainSettings;
 use super::super::encoder::EncoderRun;
 use super::super::memory::Needs;
@@ -15,6 +15,7 @@ use crate::data::Sample;
 use crate::device::describe;
 use crate::error::{Error, Result};
 use crate::files;
+use crate::files::names::LAST;
 use crate::model::{Model, ModelConfig};
 use crate::ops::Moments;
 use crate::provenance::Provenance;
