@@ -125,6 +125,10 @@ fn a_row_is_re_ranked_with_every_seed_however_the_asking_is_cut_and_shared() {
     let before = written();
     succeed(&whole);
     assert_eq!((written(), &computed(&world, "whole")), (before, &rows));
+    // Nor does it take the model to show what it answered.
+    let (without, _) = asked(&world, "whole");
+    succeed(&without);
+    assert_eq!((written(), &computed(&world, "whole")), (before, &rows));
 
     // Killed when the first answers are in the journal.
     copy_trials(&world, "unasked", "killed");

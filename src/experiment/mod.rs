@@ -20,7 +20,7 @@ pub use datasets::{Average, DatasetSource, DatasetsSummary, OneDataset, expect_o
 pub use examples::{Example, Ranked};
 pub use file::{BUILT_IN, ExperimentFile, Row};
 pub use plan::{Plan, PlannedRow, Trial};
-pub use question::{Asked, Question, Unopened, ask};
+pub use question::{Asked, Question, Unopened, answered, ask};
 pub use rerank::{Answer, Reranked, Rerankings};
 pub use run::{Options, Outcome, run};
 pub use summary::{Difference, Spread, Summary, SummaryRow};

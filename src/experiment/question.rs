@@ -192,26 +192,57 @@ fn validation(folder: &Path, data: &Data) -> Result<Vec<Ranking>> {
 
 /// What was answered, if all answers are there. Fails if they are another model's or of other settings.
 fn there<M: Unopened>(out: &Path, (settings, fuse): (&Settings, bool), model: &M) -> Result<Option<Asked>, M::Error> {
-    let report = out.join(REPORT);
-    if !report.try_exists().map_err(Error::io(&report, "look for"))? {
-        return Ok(None);
-    }
-    let text = files::read_text_or_stream(&report)?;
-    let (asked, mut of): (Asked, serde_json::Value) = serde_json::from_str(&text)
-        .and_then(|asked| Ok((asked, serde_json::from_str(&text)?)))
-        .map_err(|e| Error::file(&report, format!("is no report of a re-ranking: {e}; delete it to ask anew")))?;
-    let other = |what: &str| {
-        let reason = format!("is of {what}; choose another --out, or delete its folder to ask anew");
-        Error::file(&report, reason)
-    };
-    // Weights are no setting but what came of one.
-    of["settings"].as_object_mut().map(|settings| settings.remove("weights"));
-    if of["settings"] != serde_json::json!(settings) || asked.fusion.is_some() != fuse {
-        return Err(other("other settings").into());
+    let Some(kept) = Kept::read(out)? else { return Ok(None) };
+    if !kept.is_of(settings, fuse) {
+        return Err(kept.other("other settings").into());
     }
     let given = model.identity()?;
-    match asked.model == given {
-        true => Ok(Some(asked)),
-        false => Err(other(&format!("another language model, {}, and not of {given}", asked.model)).into()),
+    match kept.asked.model == given {
+        true => Ok(Some(kept.asked)),
+        false => Err(kept.other(&format!("another language model, {}, and not of {given}", kept.asked.model)).into()),
+    }
+}
+
+/// What was answered about the rankings of a trial's folder by whatever model, if all answers are there. Fails if they are of
+/// other settings.
+pub fn answered(question: &Question, folder: &Path) -> Result<Option<Asked>> {
+    let Some(kept) = Kept::read(&question.folder(folder))? else { return Ok(None) };
+    let of = |scoring| kept.is_of(&question.settings(scoring), question.fuse);
+    match of(Scoring::Letters) || of(Scoring::Generate) {
+        true => Ok(Some(kept.asked)),
+        false => Err(kept.other("other settings")),
+    }
+}
+
+/// The report of finished answers.
+struct Kept {
+    path: PathBuf,
+    asked: Asked,
+    settings: serde_json::Value,
+}
+
+impl Kept {
+    /// Of an answers' folder, if it has one.
+    fn read(out: &Path) -> Result<Option<Kept>> {
+        let path = out.join(REPORT);
+        if !path.try_exists().map_err(Error::io(&path, "look for"))? {
+            return Ok(None);
+        }
+        let text = files::read_text_or_stream(&path)?;
+        let (asked, mut of): (Asked, serde_json::Value) = serde_json::from_str(&text)
+            .and_then(|asked| Ok((asked, serde_json::from_str(&text)?)))
+            .map_err(|e| Error::file(&path, format!("is no report of a re-ranking: {e}; delete it to ask anew")))?;
+        // Weights are no setting but what came of one.
+        of["settings"].as_object_mut().map(|settings| settings.remove("weights"));
+        Ok(Some(Kept { path, asked, settings: of["settings"].take() }))
+    }
+
+    fn is_of(&self, settings: &Settings, fuse: bool) -> bool {
+        self.settings == serde_json::json!(settings) && self.asked.fusion.is_some() == fuse
+    }
+
+    fn other(&self, what: &str) -> Error {
+        let reason = format!("is of {what}; choose another --out, or delete its folder to ask anew");
+        Error::file(&self.path, reason)
     }
 }

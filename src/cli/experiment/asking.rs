@@ -44,8 +44,8 @@ impl<'a> Models<'a> {
         Models { args, identities: RefCell::default() }
     }
 
-    /// Asks about the rankings of a trial's folder, if that is this process's to do. What a model fails at is said and ends
-    /// nothing.
+    /// Asks about the rankings of a trial's folder, if that is this process's to do; without a model, takes the answers that are
+    /// there. What a model fails at is said and ends nothing.
     pub fn ask(
         &self,
         question: &Question,
@@ -53,7 +53,13 @@ impl<'a> Models<'a> {
         data: &Data,
         bar: &ProgressBar,
     ) -> anyhow::Result<Answer> {
-        let asked = self.of(question).and_then(|model| experiment::ask(question, folder, data, &model, bar));
+        let asked = match self.of(question) {
+            Ok(model) => experiment::ask(question, folder, data, &model, bar),
+            Err(none) => experiment::answered(question, folder.0).map_err(Into::into).and_then(|kept| match kept {
+                Some(kept) => Ok(Some(kept)),
+                None => Err(none),
+            }),
+        };
         match asked {
             Ok(asked) => Ok(asked.map_or(Answer::Elsewhere, |asked| Answer::Asked(Box::new(asked)))),
             Err(error) => match error.downcast_ref::<fissfuse::Error>() {
