@@ -3,9 +3,9 @@
 //! `scale · Σ code x` and `least · Σ x`.
 
 use std::arch::x86_64::{
-    __m512, _MM_HINT_T0, _mm_prefetch, _mm512_cvtepi32_ps, _mm512_dpbusd_epi32, _mm512_fmadd_ps, _mm512_loadu_ps,
+    __m512, _MM_HINT_T0, _mm_prefetch, _mm512_add_epi32, _mm512_cvtepi32_ps, _mm512_dpbusd_epi32, _mm512_fmadd_ps,
     _mm512_loadu_si512, _mm512_maskz_loadu_ps, _mm512_mul_ps, _mm512_permutexvar_ps, _mm512_reduce_add_ps,
-    _mm512_set_epi32, _mm512_setzero_ps, _mm512_setzero_si512, _mm512_slli_epi32, _mm512_srli_epi32, _mm512_storeu_ps,
+    _mm512_set_epi32, _mm512_set1_epi32, _mm512_setzero_ps, _mm512_setzero_si512, _mm512_slli_epi32, _mm512_srli_epi32,
 };
 
 use bytemuck::Zeroable;
@@ -13,8 +13,8 @@ use bytemuck::Zeroable;
 use super::super::activations::{Integers, Width};
 use super::super::{Columns, FEW, Scratch, TILE};
 use super::integers::tile_of;
-use super::unpack::{UNIT, codes, kind, row_scales};
-use super::{AHEAD, BLOCKS, DOTS, by_height, put, put_block};
+use super::unpack::{UNIT, codes, kind, row_scales, sixteen_scales};
+use super::{BLOCKS, DOTS, by_height, put, put_block};
 use crate::device::cpu::{has_integers, simd, vector};
 use crate::ops::linear::packed::Line;
 use crate::tensor::BlockType;
@@ -25,8 +25,9 @@ const DEPTH: usize = 1024;
 /// Floats of a register.
 const LANES: usize = 16;
 
-/// Units of columns that are unpacked one after the other: those of a block of 256 weights.
-const PARTS: usize = 4;
+/// Bytes of weights that are fetched before they are needed, and of a line of the cache.
+const AHEAD: usize = 4608;
+const LINE: usize = 64;
 
 /// Calls a function that is compiled for each type of blocks.
 macro_rules! each_kind {
@@ -59,7 +60,7 @@ pub fn blocks(y: &mut Columns, x: &Integers, kind: BlockType, bytes: &[u8], add:
     // SAFETY: the processor has the instructions.
     unsafe {
         match rows < FEW {
-            true => each_kind!(kind, few(y, x, kind, bytes, add, &mut scratch.floats)),
+            true => each_kind!(kind, few(y, x, kind, bytes, add)),
             false => each_kind!(kind, packed(y, x, kind, bytes, add, scratch)),
         }
     }
@@ -70,96 +71,85 @@ pub fn blocks(y: &mut Columns, x: &Integers, kind: BlockType, bytes: &[u8], add:
 /// # Safety
 /// The processor must have the instructions.
 #[target_feature(enable = "avx512f,avx512bw,avx512vnni,avx2,f16c")]
-unsafe fn few<const KIND: u8>(
-    y: &mut Columns,
-    x: &Integers,
-    kind: BlockType,
-    bytes: &[u8],
-    add: bool,
-    floats: &mut Vec<f32>,
-) {
+unsafe fn few<const KIND: u8>(y: &mut Columns, x: &Integers, kind: BlockType, bytes: &[u8], add: bool) {
     let rows = y.size().0;
-    let padded = (x.columns / kind.group_size()).next_multiple_of(LANES);
-    floats.clear();
-    // Of a row of weights scales, least values, and scales times those of each row of x, which are read past their end.
-    floats.resize((2 + DOTS) * padded + LANES, 0.0);
-    let (scales, rest) = floats.split_at_mut(padded);
-    let (least, products) = rest.split_at_mut(padded);
     for (output, bytes) in bytes.chunks_exact(kind.bytes(x.columns)).enumerate() {
-        row_scales::<KIND>(bytes, scales, least);
         for first in (0..rows).step_by(DOTS) {
             let mut each = |row: usize, sum: f32| put(y, first + row, output, sum, add);
             match rows - first {
-                1 => dots::<KIND, 1>(x, first, bytes, (scales, least), products, &mut each),
-                2 => dots::<KIND, 2>(x, first, bytes, (scales, least), products, &mut each),
-                3 => dots::<KIND, 3>(x, first, bytes, (scales, least), products, &mut each),
-                _ => dots::<KIND, DOTS>(x, first, bytes, (scales, least), products, &mut each),
+                1 => dots::<KIND, 1>(x, first, bytes, &mut each),
+                2 => dots::<KIND, 2>(x, first, bytes, &mut each),
+                3 => dots::<KIND, 3>(x, first, bytes, &mut each),
+                _ => dots::<KIND, DOTS>(x, first, bytes, &mut each),
             }
         }
     }
 }
 
-/// Dots M rows of x, from row `first` on, with one row of weights. Its scales and least values are padded to whole
-/// registers; `products` is room for as many floats of each row of x and a register more.
-#[target_feature(enable = "avx512f,avx512bw,avx512vnni,avx2")]
-fn dots<const KIND: u8, const M: usize>(
-    x: &Integers,
-    first: usize,
-    bytes: &[u8],
-    (scales, least): (&[f32], &[f32]),
-    products: &mut [f32],
-    put: &mut impl FnMut(usize, f32),
-) {
+/// Dots M rows of x, from row `first` on, with one row of weights: as many groups at a time as a register holds scales of, so
+/// that memory is read once and in its order.
+#[target_feature(enable = "avx512f,avx512bw,avx512vnni,avx2,f16c")]
+fn dots<const KIND: u8, const M: usize>(x: &Integers, first: usize, bytes: &[u8], put: &mut impl FnMut(usize, f32)) {
     let kind = kind::<KIND>();
     let (group, of_unit) = (kind.group_size(), kind.block_bytes() * UNIT / kind.weights());
-    let (padded, stride, units) = (scales.len(), x.stride(), x.columns / UNIT);
-    let mut sums = [_mm512_setzero_ps(); M];
-    for (row, (sum, products)) in sums.iter_mut().zip(products.chunks_exact_mut(padded)).enumerate() {
-        let of_row = (first + row) * x.groups()..(first + row + 1) * x.groups();
-        let (x_scales, x_sums) = (&x.scales[of_row.clone()], &x.sums[of_row]);
-        for at in (0..padded).step_by(LANES) {
-            let product = _mm512_mul_ps(load_floats(&scales[at..]), load_some(x_scales, at));
-            *sum = _mm512_fmadd_ps(load_floats(&least[at..]), load_some(x_sums, at), *sum);
-            store_floats(&mut products[at..], product);
-        }
-    }
+    let (stride, groups, of_row) = (x.stride(), x.columns / group, x.groups());
     // Lanes of a register, of four columns each, by the group that they belong to.
     let lanes = _mm512_set_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0);
-    let groups = match group {
+    let by_group = match group {
         16 => _mm512_srli_epi32::<2>(lanes),
         _ => _mm512_srli_epi32::<3>(lanes),
     };
     assert!(bytes.len() >= kind.bytes(x.columns), "a row of weights");
-    assert!(units * UNIT <= x.padded && x.codes.len() >= (first + M) * stride, "rows of activations");
-    assert!(units * (UNIT / group) <= padded && products.len() >= M * padded + LANES, "products of scales");
-    let (x_codes, products) = (x.codes[first * stride..].as_ptr(), products.as_ptr());
-    let mut add = |from: *const u8, inner: usize, unit: usize| {
-        // SAFETY: by the assertions, rows of weights and of activations have these columns, and each row of products as many
-        // as there are groups of them, and a register behind. What is fetched ahead may be anything.
-        unsafe {
-            _mm_prefetch::<_MM_HINT_T0>(from.wrapping_add(AHEAD + inner * of_unit).cast());
-            let weights = codes::<KIND>(from, inner);
-            for (row, sum) in sums.iter_mut().enumerate() {
-                let upper = x_codes.add(row * stride + unit * UNIT);
-                let lower = _mm512_loadu_si512(upper.add(x.padded).cast());
-                let both = _mm512_dpbusd_epi32(_mm512_setzero_si512(), weights, _mm512_loadu_si512(upper.cast()));
-                let both = _mm512_dpbusd_epi32(_mm512_slli_epi32::<8>(both), weights, lower);
-                let scale = _mm512_loadu_ps(products.add(row * padded + unit * (UNIT / group)));
-                *sum = _mm512_fmadd_ps(_mm512_cvtepi32_ps(both), _mm512_permutexvar_ps(groups, scale), *sum);
-            }
+    assert!(x.columns <= x.padded && x.codes.len() >= (first + M) * stride, "rows of activations");
+    let x_codes = x.codes[first * stride..].as_ptr();
+    let mut sums = [_mm512_setzero_ps(); M];
+    for at in (0..groups).step_by(LANES) {
+        let some = &bytes[kind.bytes(at * group)..];
+        let (scales, least) = sixteen_scales::<KIND>(some, groups - at);
+        let mut products = [_mm512_setzero_ps(); M];
+        for (row, (product, sum)) in products.iter_mut().zip(&mut sums).enumerate() {
+            let from = (first + row) * of_row;
+            *product = _mm512_mul_ps(scales, load_some(&x.scales[from..from + of_row], at));
+            *sum = _mm512_fmadd_ps(least, load_some(&x.sums[from..from + of_row], at), *sum);
         }
-    };
-    // The units of a block of 256 one by one, so that where their codes lie is known when this is compiled.
-    let whole = units / PARTS * PARTS;
-    for unit in (0..whole).step_by(PARTS) {
-        let from = bytes[kind.bytes(unit * UNIT)..].as_ptr();
-        add(from, 0, unit);
-        add(from, 1, unit + 1);
-        add(from, 2, unit + 2);
-        add(from, 3, unit + 3);
+        let (from, before) = (some.as_ptr(), at * group);
+        let mut add = |unit: usize| {
+            let of_lane = _mm512_add_epi32(by_group, _mm512_set1_epi32((unit * (UNIT / group)) as i32));
+            // SAFETY: by the assertions rows of weights and of activations have these columns. What is fetched ahead may be
+            // anything.
+            unsafe {
+                let ahead = from.wrapping_add(AHEAD + unit * of_unit);
+                _mm_prefetch::<_MM_HINT_T0>(ahead.cast());
+                // Of units that are longer than a line, some would be left out.
+                if of_unit > LINE {
+                    _mm_prefetch::<_MM_HINT_T0>(ahead.wrapping_add(LINE).cast());
+                }
+                let weights = codes::<KIND>(from, unit);
+                for (row, (sum, product)) in sums.iter_mut().zip(&products).enumerate() {
+                    let upper = x_codes.add(row * stride + before + unit * UNIT);
+                    let lower = _mm512_loadu_si512(upper.add(x.padded).cast());
+                    let both = _mm512_dpbusd_epi32(_mm512_setzero_si512(), weights, _mm512_loadu_si512(upper.cast()));
+                    let both = _mm512_dpbusd_epi32(_mm512_slli_epi32::<8>(both), weights, lower);
+                    *sum = _mm512_fmadd_ps(_mm512_cvtepi32_ps(both), _mm512_permutexvar_ps(of_lane, *product), *sum);
+                }
+            }
+        };
+        // One by one, so that where their codes lie is known when this is compiled.
+        match (groups - at >= LANES, group) {
+            (true, 16) => (0..4).for_each(add),
+            (true, _) => {
+                add(0);
+                add(1);
+                add(2);
+                add(3);
+                add(4);
+                add(5);
+                add(6);
+                add(7);
+            }
+            (false, _) => (0..(groups - at) * group / UNIT).for_each(add),
+        }
     }
-    let rest = bytes[kind.bytes(whole * UNIT)..].as_ptr();
-    (whole..units).for_each(|unit| add(rest, unit - whole, unit));
     sums.into_iter().enumerate().for_each(|(row, sum)| put(row, _mm512_reduce_add_ps(sum)));
 }
 
@@ -226,14 +216,6 @@ unsafe fn packed<const KIND: u8>(
     }
 }
 
-#[target_feature(enable = "avx512f")]
-#[inline]
-fn load_floats(floats: &[f32]) -> __m512 {
-    assert!(floats.len() >= LANES);
-    // SAFETY: sixteen floats.
-    unsafe { _mm512_loadu_ps(floats.as_ptr()) }
-}
-
 /// Up to sixteen floats from `at` on, and zeros after the last.
 #[target_feature(enable = "avx512f")]
 #[inline]
@@ -241,12 +223,4 @@ fn load_some(floats: &[f32], at: usize) -> __m512 {
     let left = floats.len().saturating_sub(at).min(LANES);
     // SAFETY: floats whose bit is 0 are not read.
     unsafe { _mm512_maskz_loadu_ps(((1u32 << left) - 1) as u16, floats.as_ptr().wrapping_add(at)) }
-}
-
-#[target_feature(enable = "avx512f")]
-#[inline]
-fn store_floats(to: &mut [f32], floats: __m512) {
-    assert!(to.len() >= LANES);
-    // SAFETY: room for sixteen floats.
-    unsafe { _mm512_storeu_ps(to.as_mut_ptr(), floats) }
 }

@@ -1,14 +1,15 @@
 //! Codes, scales and least values of blocks of GGUF files, a register at a time.
 
 use std::arch::x86_64::{
-    __m128i, __m256i, __m512i, _mm_cvtph_ps, _mm_cvtsi32_si128, _mm_cvtsi64_si128, _mm_loadu_si128, _mm_movehdup_ps,
-    _mm_set1_epi64x, _mm256_and_si256, _mm256_broadcastss_ps, _mm256_castsi128_si256, _mm256_cvtepi32_ps,
-    _mm256_cvtepu8_epi32, _mm256_inserti128_si256, _mm256_loadu_si256, _mm256_mul_ps, _mm256_set1_epi8, _mm256_set1_ps,
-    _mm256_slli_epi16, _mm256_srl_epi16, _mm256_srli_epi16, _mm256_storeu_ps, _mm256_xor_ps, _mm512_and_si512,
-    _mm512_broadcastss_ps, _mm512_castsi256_si512, _mm512_cvtepi8_epi32, _mm512_cvtepi32_epi16, _mm512_cvtepi32_ps,
-    _mm512_cvtph_ps, _mm512_inserti64x4, _mm512_loadu_si512, _mm512_maskz_set1_epi8, _mm512_mul_ps, _mm512_or_si512,
-    _mm512_permutexvar_epi64, _mm512_set_epi64, _mm512_set1_epi8, _mm512_set1_ps, _mm512_srl_epi16, _mm512_srli_epi32,
-    _mm512_srlv_epi64, _mm512_storeu_ps, _mm512_xor_si512,
+    __m128i, __m256, __m256i, __m512, __m512i, _mm_cvtph_ps, _mm_cvtsi32_si128, _mm_cvtsi64_si128, _mm_loadu_si128,
+    _mm_movehdup_ps, _mm_set1_epi64x, _mm256_and_si256, _mm256_broadcastss_ps, _mm256_castps_si256,
+    _mm256_castsi128_si256, _mm256_cvtepi32_ps, _mm256_cvtepu8_epi32, _mm256_inserti128_si256, _mm256_loadu_si256,
+    _mm256_mul_ps, _mm256_set1_epi8, _mm256_set1_ps, _mm256_slli_epi16, _mm256_srl_epi16, _mm256_srli_epi16,
+    _mm256_xor_ps, _mm512_and_si512, _mm512_broadcastss_ps, _mm512_castsi256_si512, _mm512_castsi512_ps,
+    _mm512_cvtepi8_epi32, _mm512_cvtepi32_epi16, _mm512_cvtepi32_ps, _mm512_cvtph_ps, _mm512_inserti64x4,
+    _mm512_loadu_si512, _mm512_maskz_set1_epi8, _mm512_mul_ps, _mm512_or_si512, _mm512_permutexvar_epi64,
+    _mm512_set_epi32, _mm512_set_epi64, _mm512_set1_epi8, _mm512_set1_ps, _mm512_srl_epi16, _mm512_srli_epi32,
+    _mm512_srlv_epi64, _mm512_storeu_ps, _mm512_xor_si512, _mm512_zextps256_ps512,
 };
 
 use crate::tensor::BlockType;
@@ -74,61 +75,113 @@ pub unsafe fn codes<const KIND: u8>(row: *const u8, unit: usize) -> __m512i {
 #[inline]
 pub fn row_scales<const KIND: u8>(row: &[u8], scales: &mut [f32], least: &mut [f32]) {
     let kind = kind::<KIND>();
-    let zero = f32::from(kind.zero());
-    let blocks = row.chunks_exact(kind.block_bytes());
-    match kind {
-        BlockType::Q4_0 | BlockType::Q4_1 | BlockType::Q5_0 | BlockType::Q5_1 | BlockType::Q8_0 => {
-            // The first four bytes of each block, then sixteen blocks at a time.
-            blocks.zip(scales.iter_mut()).for_each(|(block, scale)| *scale = f32::from_bits(word(block)));
-            for (scales, least) in scales.chunks_exact_mut(16).zip(least.chunks_exact_mut(16)) {
-                // SAFETY: sixteen floats of each.
-                let words = unsafe { _mm512_loadu_si512(scales.as_ptr().cast()) };
-                let scale = _mm512_cvtph_ps(_mm512_cvtepi32_epi16(words));
-                let low = match kind {
-                    BlockType::Q4_1 | BlockType::Q5_1 => {
-                        _mm512_cvtph_ps(_mm512_cvtepi32_epi16(_mm512_srli_epi32::<16>(words)))
-                    }
-                    _ => _mm512_mul_ps(scale, _mm512_set1_ps(-zero)),
-                };
-                // SAFETY: the same.
-                unsafe {
-                    _mm512_storeu_ps(scales.as_mut_ptr(), scale);
-                    _mm512_storeu_ps(least.as_mut_ptr(), low);
-                }
-            }
-        }
-        BlockType::Q4K | BlockType::Q5K => {
-            let eights = scales.chunks_exact_mut(8).zip(least.chunks_exact_mut(8));
-            for ((scales, least), block) in eights.zip(blocks) {
-                let both = _mm_cvtph_ps(_mm_cvtsi32_si128(word(block) as i32));
-                let (d, dmin) = (_mm256_broadcastss_ps(both), _mm256_broadcastss_ps(_mm_movehdup_ps(both)));
-                let (of_scales, of_least) = six_bits(&block[4..16]);
-                let wide =
-                    |bytes: u64| _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_cvtsi64_si128(bytes.cast_signed())));
-                let low = _mm256_xor_ps(_mm256_mul_ps(wide(of_least), dmin), _mm256_set1_ps(-0.0));
-                // SAFETY: eight floats of each.
-                unsafe {
-                    _mm256_storeu_ps(scales.as_mut_ptr(), _mm256_mul_ps(wide(of_scales), d));
-                    _mm256_storeu_ps(least.as_mut_ptr(), low);
-                }
-            }
-        }
-        BlockType::Q6K => {
-            let sixteens = scales.chunks_exact_mut(16).zip(least.chunks_exact_mut(16));
-            for ((scales, least), block) in sixteens.zip(blocks) {
-                let half = i32::from(u16::from_le_bytes([block[208], block[209]]));
-                let d = _mm512_broadcastss_ps(_mm_cvtph_ps(_mm_cvtsi32_si128(half)));
-                let codes: &[u8; 16] = block[192..208].try_into().expect("sixteen bytes");
-                // SAFETY: sixteen bytes, and sixteen floats of each.
-                unsafe {
-                    let scale = _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(codes.as_ptr().cast())));
-                    let scale = _mm512_mul_ps(scale, d);
-                    _mm512_storeu_ps(scales.as_mut_ptr(), scale);
-                    _mm512_storeu_ps(least.as_mut_ptr(), _mm512_mul_ps(scale, _mm512_set1_ps(-zero)));
-                }
-            }
+    let groups = row.len() / kind.block_bytes() * kind.weights() / kind.group_size();
+    let sixteens = scales.chunks_exact_mut(16).zip(least.chunks_exact_mut(16));
+    for ((scales, least), at) in sixteens.zip((0..groups).step_by(16)) {
+        let (of_groups, low) = sixteen_scales::<KIND>(&row[kind.bytes(at * kind.group_size())..], groups - at);
+        // SAFETY: sixteen floats of each.
+        unsafe {
+            _mm512_storeu_ps(scales.as_mut_ptr(), of_groups);
+            _mm512_storeu_ps(least.as_mut_ptr(), low);
         }
     }
+}
+
+/// The same of the first sixteen groups of a part of a row, or of all `groups` that it has; anything finite behind them.
+#[target_feature(enable = "avx512f,avx512bw,avx2,f16c")]
+#[inline]
+pub fn sixteen_scales<const KIND: u8>(row: &[u8], groups: usize) -> (__m512, __m512) {
+    let kind = kind::<KIND>();
+    let (size, zero) = (kind.block_bytes(), f32::from(kind.zero()));
+    match kind {
+        BlockType::Q4_0 | BlockType::Q4_1 | BlockType::Q5_0 | BlockType::Q5_1 | BlockType::Q8_0 => {
+            // The first four bytes of each block.
+            let words = match row.len() >= 16 * size {
+                // SAFETY: there are sixteen blocks.
+                true => unsafe { sixteen_words(row.as_ptr(), size) },
+                false => {
+                    let mut words = [0u32; 16];
+                    words.iter_mut().zip(row.chunks_exact(size)).for_each(|(to, block)| *to = word(block));
+                    // SAFETY: sixteen words.
+                    unsafe { _mm512_loadu_si512(words.as_ptr().cast()) }
+                }
+            };
+            let scale = _mm512_cvtph_ps(_mm512_cvtepi32_epi16(words));
+            let least = match kind {
+                BlockType::Q4_1 | BlockType::Q5_1 => {
+                    _mm512_cvtph_ps(_mm512_cvtepi32_epi16(_mm512_srli_epi32::<16>(words)))
+                }
+                _ => _mm512_mul_ps(scale, _mm512_set1_ps(-zero)),
+            };
+            (scale, least)
+        }
+        BlockType::Q4K | BlockType::Q5K => {
+            let (scale, least) = eight_scales(row);
+            if groups <= 8 {
+                return (_mm512_zextps256_ps512(scale), _mm512_zextps256_ps512(least));
+            }
+            let (more, more_least) = eight_scales(&row[size..]);
+            let both = |low: __m256, high: __m256| {
+                let low = _mm512_castsi256_si512(_mm256_castps_si256(low));
+                _mm512_castsi512_ps(_mm512_inserti64x4::<1>(low, _mm256_castps_si256(high)))
+            };
+            (both(scale, more), both(least, more_least))
+        }
+        BlockType::Q6K => {
+            let half = i32::from(u16::from_le_bytes([row[208], row[209]]));
+            let d = _mm512_broadcastss_ps(_mm_cvtph_ps(_mm_cvtsi32_si128(half)));
+            let codes: &[u8; 16] = row[192..208].try_into().expect("sixteen bytes");
+            // SAFETY: sixteen bytes.
+            let codes = unsafe { _mm_loadu_si128(codes.as_ptr().cast()) };
+            let scale = _mm512_mul_ps(_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(codes)), d);
+            (scale, _mm512_mul_ps(scale, _mm512_set1_ps(-zero)))
+        }
+    }
+}
+
+/// Words of four bytes, each so many bytes behind the one before.
+///
+/// # Safety
+/// They must be there.
+#[target_feature(enable = "avx512f")]
+#[inline]
+unsafe fn sixteen_words(first: *const u8, step: usize) -> __m512i {
+    macro_rules! at {
+        // SAFETY: as for this function; words need no alignment.
+        ($i:literal) => {
+            unsafe { first.add($i * step).cast::<i32>().read_unaligned() }
+        };
+    }
+    _mm512_set_epi32(
+        at!(15),
+        at!(14),
+        at!(13),
+        at!(12),
+        at!(11),
+        at!(10),
+        at!(9),
+        at!(8),
+        at!(7),
+        at!(6),
+        at!(5),
+        at!(4),
+        at!(3),
+        at!(2),
+        at!(1),
+        at!(0),
+    )
+}
+
+/// Those of a block of 256 weights of 4 or 5 bits.
+#[target_feature(enable = "avx512f,avx2,f16c")]
+#[inline]
+fn eight_scales(block: &[u8]) -> (__m256, __m256) {
+    let both = _mm_cvtph_ps(_mm_cvtsi32_si128(word(block).cast_signed()));
+    let (d, dmin) = (_mm256_broadcastss_ps(both), _mm256_broadcastss_ps(_mm_movehdup_ps(both)));
+    let (of_scales, of_least) = six_bits(&block[4..16]);
+    let wide = |bytes: u64| _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_cvtsi64_si128(bytes.cast_signed())));
+    let least = _mm256_xor_ps(_mm256_mul_ps(wide(of_least), dmin), _mm256_set1_ps(-0.0));
+    (_mm256_mul_ps(wide(of_scales), d), least)
 }
 
 /// The first four bytes of a block.
