@@ -108,6 +108,39 @@ struct MatrixRows {
 template <typename Rows, typename T>
 __device__ inline void land(const Rows&, T*, int) {}
 
+// Writes a block's sums, of which each warp has WM x WN in fragments, by way of what the stages were.
+template <int BN, int WM, int WN, typename T>
+__device__ inline void write_tile(const float (&sums)[WM / 16][WN / 8][4], float* slabs, const Output& out, TileOf tile) {
+    constexpr int DOWN = WM / 16, ACROSS = WN / 8;
+    int warp = threadIdx.x / WARP, lane = threadIdx.x % WARP;
+    int warp_row = warp / (BN / WN) * WM, warp_column = warp % (BN / WN) * WN;
+    copy_wait<0>();
+    __syncthreads();
+    // Eight floats more than a row keep the rows of a fragment in different banks.
+    constexpr int STRIDE = WN + 8, LANES = WN / 4, ROWS = WARP / LANES;
+    float* slab = slabs + warp * 16 * STRIDE;
+    int column = lane % LANES * 4;
+    Four bias = bias_of(out, tile.first_column + warp_column + column);
+#pragma unroll
+    for (int i = 0; i < DOWN; ++i) {
+        __syncwarp();
+#pragma unroll
+        for (int j = 0; j < ACROSS; ++j)
+#pragma unroll
+            for (int half = 0; half < 2; ++half) {
+                float* to = slab + (lane / 4 + 8 * half) * STRIDE + 8 * j + lane % 4 * 2;
+                *reinterpret_cast<float2*>(to) = make_float2(sums[i][j][2 * half], sums[i][j][2 * half + 1]);
+            }
+        __syncwarp();
+#pragma unroll
+        for (int pass = 0; pass < 16 / ROWS; ++pass) {
+            int row = pass * ROWS + lane / LANES;
+            Four sum = load_four(slab + row * STRIDE + column);
+            finish<T>(out, tile.first_row + warp_row + 16 * i + row, tile.first_column + warp_column + column, sum, bias);
+        }
+    }
+}
+
 // Computes a block's tile of C. Block: BM / WM * BN / WN warps; dynamic shared memory: STAGES * (BM + BN) * DEPTH * 2 bytes.
 template <int BM, int BN, int WM, int WN, typename T = __nv_bfloat16, typename RowsOfA, typename RowsOfW>
 __device__ inline void product(const RowsOfA& a, RowsOfW&& w, int k, const Output& out, TileOf tile) {
@@ -161,31 +194,7 @@ __device__ inline void product(const RowsOfA& a, RowsOfW&& w, int k, const Outpu
         }
         stored(step + STAGES - 1);
     }
-    copy_wait<0>();
-    __syncthreads();
-    // Eight floats more than a row keep the rows of a fragment in different banks.
-    constexpr int STRIDE = WN + 8, LANES = WN / 4, ROWS = WARP / LANES;
-    float* slab = reinterpret_cast<float*>(stages) + warp * 16 * STRIDE;
-    int column = lane % LANES * 4;
-    Four bias = bias_of(out, tile.first_column + warp_column + column);
-#pragma unroll
-    for (int i = 0; i < DOWN; ++i) {
-        __syncwarp();
-#pragma unroll
-        for (int j = 0; j < ACROSS; ++j)
-#pragma unroll
-            for (int half = 0; half < 2; ++half) {
-                float* to = slab + (lane / 4 + 8 * half) * STRIDE + 8 * j + lane % 4 * 2;
-                *reinterpret_cast<float2*>(to) = make_float2(sums[i][j][2 * half], sums[i][j][2 * half + 1]);
-            }
-        __syncwarp();
-#pragma unroll
-        for (int pass = 0; pass < 16 / ROWS; ++pass) {
-            int row = pass * ROWS + lane / LANES;
-            Four sum = load_four(slab + row * STRIDE + column);
-            finish<T>(out, tile.first_row + warp_row + 16 * i + row, tile.first_column + warp_column + column, sum, bias);
-        }
-    }
+    write_tile<BN, WM, WN, T>(sums, reinterpret_cast<float*>(stages), out, tile);
 }
 
 // The same in f32, of A(row, column) that a function gives (zero beyond the matrix) and W (n, k) with rows of w_row values.

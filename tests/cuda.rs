@@ -142,7 +142,8 @@ fn what_large_batches_run_is_compared_on_every_model_of_a_device() {
         let launched = support::prove(&gpu, &large, false);
         let tall = ["project_forward_112_tall", "project_forward_128"].map(String::from);
         let tiled = ["linear", "convolution", "linear_stored_f16", "linear_stored_int8", "linear_stored_int4"];
-        let tiled = tiled.into_iter().flat_map(|kernel| [format!("{kernel}_128"), format!("{kernel}_64")]);
+        let tiled = tiled.into_iter().chain(["linear_integer_int8", "linear_integer_int4"]);
+        let tiled = tiled.flat_map(|kernel| [format!("{kernel}_128"), format!("{kernel}_64")]);
         for kernel in tall.into_iter().chain(tiled) {
             assert!(launched.contains(kernel.as_str()), "{kernel} did not run, but {launched:?}");
         }

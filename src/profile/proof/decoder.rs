@@ -9,7 +9,7 @@ use super::blocks::random_blocks;
 use super::definition::{product, values};
 use super::{Check, Findings, SUMS, bits};
 use crate::device::Gpu;
-use crate::device::cpu::Buffer;
+use crate::device::cpu::{Buffer, vector};
 use crate::error::{Error, Result};
 use crate::ops::linear::stored::{DeviceWeight, Gates};
 use crate::ops::rms_norm::RmsNorm;
@@ -41,15 +41,58 @@ pub fn coded(precision: Precision) -> bool {
     matches!(precision, Precision::Int8 | Precision::Int4)
 }
 
-/// The largest errors of products of this many rows and of gated ones: on tensor cores codes become bf16, which rounds, and of
-/// gates both factors.
-pub fn bounds(precision: Precision, element: Element, rows: usize) -> (f32, f32) {
-    let narrowed = rows > 8 && coded(precision) && element == Element::Bf16;
-    let (wide, factors) = match narrowed {
-        true => (tolerance(Element::Bf16), 2.0 * tolerance(Element::Bf16)),
-        false => (SUMS, SUMS),
-    };
-    (wide, tolerance(element) + factors)
+/// What is multiplied by what, and how if there are many rows.
+#[derive(Clone, Copy)]
+pub struct Kind {
+    pub precision: Precision,
+    pub element: Element,
+    /// In integers.
+    pub integers: bool,
+}
+
+impl std::fmt::Display for Kind {
+    fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
+        let Kind { precision, element, integers } = self;
+        write!(f, "{precision:?} by {element:?}{}", if *integers { ", in integers" } else { "" })
+    }
+}
+
+impl Kind {
+    /// With activations as they are.
+    pub const fn of(precision: Precision, element: Element) -> Kind {
+        Kind { precision, element, integers: false }
+    }
+
+    /// Of codes by codes.
+    pub const fn of_codes(precision: Precision) -> Kind {
+        Kind { precision, element: Element::Bf16, integers: true }
+    }
+
+    /// The largest errors of products of this many rows and of gated ones: on tensor cores codes become bf16, which rounds, and
+    /// of gates both factors; integers do not.
+    pub fn bounds(self, rows: usize) -> (f32, f32) {
+        let narrowed = rows > 8 && coded(self.precision) && self.element == Element::Bf16 && !self.integers;
+        let (wide, factors) = match narrowed {
+            true => (tolerance(Element::Bf16), 2.0 * tolerance(Element::Bf16)),
+            false => (SUMS, SUMS),
+        };
+        (wide, tolerance(self.element) + factors)
+    }
+
+    /// Rows of activations (rows, k) as they are multiplied.
+    pub fn multiplied(self, x: &[f32], k: usize) -> Vec<f32> {
+        let group = match self.precision {
+            Precision::Int8 => Bits::Eight.group(k),
+            _ => Bits::Four.group(k),
+        };
+        let Some(group) = group.filter(|_| self.integers && x.len() / k > 8) else { return x.to_vec() };
+        let mut codes = vec![0; group];
+        let of_group = |x: &[f32]| {
+            let (scale, _) = vector::quantize(&mut codes[..], x);
+            codes.iter().map(|&code| scale * f32::from(code)).collect::<Vec<f32>>()
+        };
+        x.chunks(group).flat_map(of_group).collect()
+    }
 }
 
 pub fn silu(x: f64) -> f64 {
@@ -106,31 +149,28 @@ fn narrow(values: Vec<f64>) -> Vec<f32> {
     values.into_iter().map(|x| x as f32).collect()
 }
 
-/// What is multiplied by what.
-const KINDS: [(Precision, Element); 9] = [
-    (Precision::F32, Element::F32),
-    (Precision::Bf16, Element::F32),
-    (Precision::F16, Element::F32),
-    (Precision::Int8, Element::F32),
-    (Precision::Int4, Element::F32),
-    (Precision::Bf16, Element::Bf16),
-    (Precision::F16, Element::F16),
-    (Precision::Int8, Element::Bf16),
-    (Precision::Int4, Element::Bf16),
+const KINDS: [Kind; 11] = [
+    Kind::of(Precision::F32, Element::F32),
+    Kind::of(Precision::Bf16, Element::F32),
+    Kind::of(Precision::F16, Element::F32),
+    Kind::of(Precision::Int8, Element::F32),
+    Kind::of(Precision::Int4, Element::F32),
+    Kind::of(Precision::Bf16, Element::Bf16),
+    Kind::of(Precision::F16, Element::F16),
+    Kind::of(Precision::Int8, Element::Bf16),
+    Kind::of(Precision::Int4, Element::Bf16),
+    Kind::of_codes(Precision::Int8),
+    Kind::of_codes(Precision::Int4),
 ];
 
 /// Everything that decoders do but attention.
 pub fn checks() -> Vec<Check> {
     let mut checks = Vec::new();
-    for (number, (precision, element)) in KINDS.into_iter().enumerate() {
-        let kind = format!("{precision:?} by {element:?}");
+    for (number, kind) in KINDS.into_iter().enumerate() {
         let seed = number as u32;
-        checks.push(Check::new(format!("decoder products, {kind}"), move |gpu, found| {
-            products(gpu, (precision, element), seed, found)
-        }));
-        checks.push(Check::new(format!("decoder gates, {kind}"), move |gpu, found| {
-            gated(gpu, (precision, element), seed, found)
-        }));
+        let products = move |gpu: &Gpu, found: &mut Findings| products(gpu, kind, seed, found);
+        checks.push(Check::new(format!("decoder products, {kind}"), products));
+        checks.push(Check::new(format!("decoder gates, {kind}"), move |gpu, found| gated(gpu, kind, seed, found)));
     }
     for (precision, element) in [(Precision::Int4, Element::Bf16), (Precision::F16, Element::F16)] {
         checks.push(Check::new(format!("decoder products, rows alone, {precision:?}"), move |gpu, found| {
@@ -149,15 +189,17 @@ pub fn checks() -> Vec<Check> {
     checks
 }
 
-fn products(gpu: &Gpu, (precision, element): (Precision, Element), seed: u32, found: &mut Findings) -> Result<()> {
+fn products(gpu: &Gpu, kind: Kind, seed: u32, found: &mut Findings) -> Result<()> {
+    let Kind { precision, element, integers } = kind;
     // Groups of 128 and of 64; odd numbers of outputs where the host reads them.
     for (m, n, k) in [(1, 43, 256), (3, 24, 1088), (8, 17, 192), (9, 72, 64), (67, 136, 320)] {
         let (w, exact) = weight(gpu, precision, n, k, seed)?;
+        let w = w.with_integers(integers);
         let x = rounded(&random(m * k, 50), element);
         let rows = Matrix::upload(gpu, "activations", &x, k, element)?;
-        let want = narrow(product(&x, &exact, k));
+        let want = narrow(product(&kind.multiplied(&x, k), &exact, k));
         let what = format!("{m} x {n} x {k}");
-        let (wide, _) = bounds(precision, element, m);
+        let (wide, _) = kind.bounds(m);
         found.near(format!("{what}, in f32"), &w.multiply_wide(&rows)?.read()?, &want, wide);
         if n % 8 == 0 {
             let got = w.multiply(&rows)?;
@@ -172,17 +214,19 @@ fn products(gpu: &Gpu, (precision, element): (Precision, Element), seed: u32, fo
     Ok(())
 }
 
-fn gated(gpu: &Gpu, (precision, element): (Precision, Element), seed: u32, found: &mut Findings) -> Result<()> {
+fn gated(gpu: &Gpu, kind: Kind, seed: u32, found: &mut Findings) -> Result<()> {
+    let Kind { precision, element, integers } = kind;
     for (m, inner, k) in [(1, 24, 256), (3, 8, 1088), (9, 72, 64), (67, 136, 320)] {
         let [gate, up] = [encoded(precision, inner, k, 2 * seed)?, encoded(precision, inner, k, 2 * seed + 1)?];
-        let gates = Gates::upload(gpu, precision, k, (&gate.0, &gate.1), (&up.0, &up.1))?;
+        let gates = Gates::upload(gpu, precision, k, (&gate.0, &gate.1), (&up.0, &up.1))?.with_integers(integers);
         let x = rounded(&random(m * k, 51), element);
         let got = gates.multiply(&Matrix::upload(gpu, "activations", &x, k, element)?)?;
-        let kind = format!("{m} x {inner} x {k}, kind and number of columns");
-        found.equal(kind, &[got.element() as usize, got.width()], &[element as usize, inner]);
+        let x = kind.multiplied(&x, k);
+        let shape = format!("{m} x {inner} x {k}, kind and number of columns");
+        found.equal(shape, &[got.element() as usize, got.width()], &[element as usize, inner]);
         let pairs = product(&x, &gate.2, k).into_iter().zip(product(&x, &up.2, k));
         let want = narrow(pairs.map(|(gate, up)| silu(gate) * up).collect());
-        found.near(format!("{m} x {inner} x {k}"), &got.read()?, &want, bounds(precision, element, m).1);
+        found.near(format!("{m} x {inner} x {k}"), &got.read()?, &want, kind.bounds(m).1);
     }
     Ok(())
 }

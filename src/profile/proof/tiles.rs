@@ -1,7 +1,7 @@
 //! Products so large that they take tiles of 128 x 128, of which there are then enough for all multiprocessors: their bits are
 //! those of the same rows in pieces, which take tiles of 64 x 64, and some rows are compared with the definition.
 
-use super::decoder::{self, encoded, rounded};
+use super::decoder::{self, Kind, encoded, rounded};
 use super::definition::{product, values};
 use super::encoder::{compute, convolved, element, exact, filters_of, tolerance, upload};
 use super::{Check, Findings, bits};
@@ -25,15 +25,17 @@ fn sizes(gpu: &Gpu) -> Result<(usize, usize)> {
 }
 
 pub fn checks() -> Vec<Check> {
-    let formats = [
-        (Precision::Bf16, Element::Bf16),
-        (Precision::F16, Element::F16),
-        (Precision::Int8, Element::Bf16),
-        (Precision::Int4, Element::Bf16),
+    let kinds = [
+        Kind::of(Precision::Bf16, Element::Bf16),
+        Kind::of(Precision::F16, Element::F16),
+        Kind::of(Precision::Int8, Element::Bf16),
+        Kind::of(Precision::Int4, Element::Bf16),
+        Kind::of_codes(Precision::Int8),
+        Kind::of_codes(Precision::Int4),
     ];
-    let decoders = formats.map(|(precision, element)| {
-        let name = format!("decoder products, large tiles beside small, {precision:?} by {element:?}");
-        Check::new(name, move |gpu, found| decoder_product(gpu, (precision, element), found))
+    let decoders = kinds.map(|kind| {
+        let name = format!("decoder products, large tiles beside small, {kind}");
+        Check::new(name, move |gpu, found| decoder_product(gpu, kind, found))
     });
     [
         Check::new("encoder product, large tiles beside small", linear),
@@ -110,12 +112,13 @@ fn convolution(gpu: &Gpu, found: &mut Findings) -> Result<()> {
     Ok(())
 }
 
-fn decoder_product(gpu: &Gpu, (precision, element): (Precision, Element), found: &mut Findings) -> Result<()> {
+fn decoder_product(gpu: &Gpu, kind: Kind, found: &mut Findings) -> Result<()> {
+    let Kind { precision, element, integers } = kind;
     let (m, n) = sizes(gpu)?;
     let k = if decoder::coded(precision) { 128 } else { 40 };
     let (codes, scales, exact) = encoded(precision, n, k, 1)?;
-    let weight = DeviceWeight::upload(gpu, precision, k, &[(&codes, &scales)])?;
-    let gates = Gates::upload(gpu, precision, k, (&codes, &scales), (&codes, &scales))?;
+    let weight = DeviceWeight::upload(gpu, precision, k, &[(&codes, &scales)])?.with_integers(integers);
+    let gates = Gates::upload(gpu, precision, k, (&codes, &scales), (&codes, &scales))?.with_integers(integers);
     let x = rounded(&values(m * k, 2, 24), element);
     let multiply = |x: &[f32]| -> Result<[Vec<f32>; 2]> {
         let x = Matrix::upload(gpu, "activations", x, k, element)?;
@@ -128,9 +131,10 @@ fn decoder_product(gpu: &Gpu, (precision, element): (Precision, Element), found:
         pieces.extend(piece);
         gated_pieces.extend(gated);
     }
-    let sums = |row: usize| product(&x[row * k..][..k], &exact, k);
+    let multiplied = kind.multiplied(&x, k);
+    let sums = |row: usize| product(&multiplied[row * k..][..k], &exact, k);
     let want = |row: usize| -> Vec<f32> { sums(row).into_iter().map(|x| x as f32).collect() };
-    let (wide, factors) = decoder::bounds(precision, element, m);
+    let (wide, factors) = kind.bounds(m);
     let what = format!("{m} x {n} x {k}");
     compare(found, &what, (&whole, &pieces), n, (want, wide));
     let want = |row: usize| -> Vec<f32> { sums(row).into_iter().map(|x| (decoder::silu(x) * x) as f32).collect() };

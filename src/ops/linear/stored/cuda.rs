@@ -3,6 +3,7 @@
 use bytemuck::{Pod, Zeroable};
 
 use super::super::tiled::{Finish, Gemm, Output, THREADS, tile};
+use super::cuda_integers as integers;
 use crate::device::Gpu;
 use crate::device::cuda::{DeviceBuffer, Grid, Ptr};
 use crate::error::{Error, Result};
@@ -24,6 +25,8 @@ pub struct DeviceWeight {
     /// Weights that share a scale.
     group: usize,
     precision: Precision,
+    /// Whether many rows are multiplied in integers.
+    integers: bool,
 }
 
 /// The matrices (inner, inputs) of gates and of ups, a row of each in turn.
@@ -49,7 +52,7 @@ pub(super) enum Into {
 /// As in kernels/stored_weights.cuh.
 #[derive(Clone, Copy, Pod, Zeroable)]
 #[repr(C)]
-struct Weights {
+pub(super) struct Weights {
     codes: Ptr,
     scales: Ptr,
     rows: i32,
@@ -131,12 +134,19 @@ impl DeviceWeight {
         let scales = if scale_bytes > 0 { Some(gpu.alloc("weights", scale_bytes)?) } else { None };
         // A scale has two bytes.
         let group = (2 * rows * columns).checked_div(scale_bytes).unwrap_or(columns);
-        Ok(DeviceWeight { codes, scales, rows, columns, group, precision })
+        let integers = integers::multiplies(gpu, precision)?;
+        Ok(DeviceWeight { codes, scales, rows, columns, group, precision, integers })
+    }
+
+    /// The same, with many rows multiplied in integers or not, whatever suits the device. Of codes alone.
+    pub fn with_integers(self, integers: bool) -> DeviceWeight {
+        DeviceWeight { integers: integers && self.scales.is_some(), ..self }
     }
 
     /// Weights in f16 (rows, columns) that lie on a device already.
     pub(super) fn of_f16(codes: DeviceBuffer<u8>, rows: usize, columns: usize) -> DeviceWeight {
-        DeviceWeight { codes, scales: None, rows, columns, group: columns, precision: Precision::F16 }
+        let precision = Precision::F16;
+        DeviceWeight { codes, scales: None, rows, columns, group: columns, precision, integers: false }
     }
 
     /// Outputs.
@@ -149,7 +159,17 @@ impl DeviceWeight {
         self.columns
     }
 
-    fn args(&self) -> Weights {
+    /// Inputs that share a scale.
+    pub(super) fn group(&self) -> usize {
+        self.group
+    }
+
+    /// What its numbers are.
+    pub(super) fn precision(&self) -> Precision {
+        self.precision
+    }
+
+    pub(super) fn args(&self) -> Weights {
         Weights {
             codes: self.codes.ptr(),
             scales: self.scales.as_ref().map_or(Ptr::NULL, DeviceBuffer::ptr),
@@ -189,7 +209,11 @@ impl DeviceWeight {
         }
         // The epilogue on tensor cores takes four neighbours; a vocabulary may be odd.
         let many = x.rows() > FEW && x.element() != Element::F32 && self.rows.is_multiple_of(4);
-        if many { self.tiles(x, out, into) } else { self.row_by_row(x, out, into) }
+        match many {
+            true if self.integers => self.in_integers(x, out, into),
+            true => self.tiles(x, out, into),
+            false => self.row_by_row(x, out, into),
+        }
     }
 
     fn row_by_row(&self, x: &Matrix, out: &Matrix, into: Into) -> Result<()> {
@@ -289,6 +313,11 @@ impl Gates {
             in_turn(scales, gates.1, ups.1, gates.1.len() / inner)?;
         }
         Ok(Gates(both))
+    }
+
+    /// As [`DeviceWeight::with_integers`].
+    pub fn with_integers(self, integers: bool) -> Gates {
+        Gates(self.0.with_integers(integers))
     }
 
     /// silu(x Wᵀ of the gates) · (x Wᵀ of the ups), of the activations' type.

@@ -6,6 +6,7 @@ mod activations;
 mod columns;
 mod cuda;
 mod cuda_blocks;
+mod cuda_integers;
 mod layer;
 #[cfg(target_arch = "x86_64")]
 mod native;
