@@ -20,18 +20,19 @@ struct QuantizeRows {
     int m, k, group, zero;
 };
 
-// EACH neighbours of a lane, which are a group's in a warp.
+// EACH neighbours of a lane, 2 or 4, which are a group's in a warp.
 template <int EACH>
 __device__ inline void quantize_group(const QuantizeRows& q, int group, int row, float& scale, int& correction) {
     int lane = threadIdx.x % WARP;
     int64_t at = static_cast<int64_t>(row) * q.k + group * q.group + lane * EACH;
     float x[EACH];
-    const uint32_t* pairs = reinterpret_cast<const uint32_t*>(q.x + at);
+    if constexpr (EACH == 4) {
+        Four four = load_four(q.x + at);
 #pragma unroll
-    for (int i = 0; i < EACH / 2; ++i) {
-        float2 pair = unpack(pairs[i], __nv_bfloat16());
-        x[2 * i] = pair.x;
-        x[2 * i + 1] = pair.y;
+        for (int i = 0; i < EACH; ++i) x[i] = four.at[i];
+    } else {
+        float2 pair = unpack(*reinterpret_cast<const uint32_t*>(q.x + at), __nv_bfloat16());
+        x[0] = pair.x, x[1] = pair.y;
     }
     // Floats without a sign are in the order of their bits.
     uint32_t bits = 0;
@@ -50,10 +51,10 @@ __device__ inline void quantize_group(const QuantizeRows& q, int group, int row,
         sum += narrow;
         packed |= static_cast<uint32_t>(static_cast<uint8_t>(narrow)) << 8 * i;
     }
-    if (EACH == 2)
-        *reinterpret_cast<uint16_t*>(q.codes + at) = static_cast<uint16_t>(packed);
-    else
+    if constexpr (EACH == 4)
         *reinterpret_cast<uint32_t*>(q.codes + at) = packed;
+    else
+        *reinterpret_cast<uint16_t*>(q.codes + at) = static_cast<uint16_t>(packed);
     scale = largest / 127.0f;
     correction = -q.zero * __reduce_add_sync(ALL_LANES, sum);
 }
