@@ -132,8 +132,10 @@ __device__ inline void land(const HalfByteRows<ROWS, THREADS>& w, __nv_bfloat16*
         uint4 raw = w.raw[i];
         uint4 low = {raw.x & LOW, raw.y & LOW, raw.z & LOW, raw.w & LOW};
         uint4 high = {raw.x >> 4 & LOW, raw.y >> 4 & LOW, raw.z >> 4 & LOW, raw.w >> 4 & LOW};
-        *reinterpret_cast<uint4*>(to + place(row, half)) = low;
-        *reinterpret_cast<uint4*>(to + place(row, 2 + half)) = high;
+        // Every other pair of rows the high halves first, or neighbours would meet in banks.
+        bool swapped = row / 2 % 2;
+        *reinterpret_cast<uint4*>(to + place(row, half + (swapped ? 2 : 0))) = swapped ? high : low;
+        *reinterpret_cast<uint4*>(to + place(row, half + (swapped ? 0 : 2))) = swapped ? low : high;
     }
 }
 
