@@ -91,7 +91,8 @@ impl Cache {
     }
 
     /// A block of at least this many bytes: the smallest free one, unless it is larger by a quarter, or a new one, which has just
-    /// as many where blocks are not kept, so that what lies beyond an array is nobody's. The stream may be recorded meanwhile, if in relaxed mode.
+    /// as many where blocks are not kept, so that what lies beyond an array is nobody's. The stream may be recorded meanwhile,
+    /// if in relaxed mode.
     pub fn take(self: &Arc<Cache>, bytes: usize) -> std::result::Result<Block, DriverError> {
         let bytes = if self.keeps { size_of_block(bytes) } else { bytes };
         let block = |at, bytes| Block { at, bytes, cache: self.clone() };
