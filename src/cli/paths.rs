@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use anyhow::ensure;
-use fissfuse::files::names;
+use fissfuse::files::{FolderLock, names};
 pub use fissfuse::files::{Named, keep_apart};
 
 /// What a folder may be, and a file that tells it.
@@ -36,6 +36,14 @@ pub fn no_other_kind(name: &str, folder: &Path, holds: &[Holds]) -> anyhow::Resu
             folder.display(),
             found.unwrap_or(&"")
         );
+    }
+    Ok(())
+}
+
+/// Fails if another process writes into a folder: what it has written so far is no run to go on with.
+pub fn expect_idle(folder: &Path) -> fissfuse::Result<()> {
+    if folder.is_dir() {
+        FolderLock::take(folder)?;
     }
     Ok(())
 }

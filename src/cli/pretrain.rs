@@ -14,7 +14,7 @@ use fissfuse::train::Start;
 use fissfuse::train::pretrain::{EpochRecord, Pairs, PreparedPairs, PretrainConfig, Pretrainer, Recall};
 
 use super::common::{DeviceArgs, progress};
-use super::paths::{self, Holds};
+use super::paths::{self, Holds, expect_idle};
 use super::trace::TraceArgs;
 
 /// Train encoders of texts and images, shaped as CLIP's, from pairs of an image and a text.
@@ -94,6 +94,7 @@ fn pretrain(args: Args) -> anyhow::Result<()> {
     let pairs = Pairs::read(&args.pairs, &args.images)?;
     let valid = args.valid.as_deref().map(|path| Pairs::read(path, &args.images)).transpose()?;
     let start = if args.resume { Start::Resume { new_horizon: false } } else { Start::New };
+    expect_idle(&args.out)?;
     start.check(&args.out)?;
     let clip = match &args.from {
         Some(folder) => ClipFiles::read(folder)?,

@@ -25,7 +25,7 @@ use super::common::{
     ConfigArgs, DataArgs, DeviceArgs, FeatureMemoryArgs, batcher, list_skipped, progress, report_counts,
 };
 use super::parallel::{self, ParallelArgs, Ranks, Team};
-use super::paths::{self, Holds};
+use super::paths::{self, Holds, expect_idle};
 use super::trace::TraceArgs;
 
 /// Train FissFuse on a dataset's features, or with --train-encoder together with the encoder that computes them.
@@ -199,6 +199,7 @@ fn train(args: &Args, device: &DeviceArgs, team: Option<Team>) -> anyhow::Result
     }
     let _lock = match leads {
         true => {
+            expect_idle(&args.out)?;
             start.check(&args.out)?;
             let encoder = args.out.join("encoder");
             ensure!(

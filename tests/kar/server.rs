@@ -83,8 +83,9 @@ impl Server {
                     most.fetch_max(1 + at_once.fetch_add(1, Ordering::SeqCst), Ordering::SeqCst);
                     let next = script.lock().unwrap().pop_front();
                     let act = next.unwrap_or_else(|| otherwise(&request));
-                    at(&mut stream, act);
+                    // Before the answer is out: who has it may ask the next question at once.
                     at_once.fetch_sub(1, Ordering::SeqCst);
+                    at(&mut stream, act);
                 });
             }
         });
