@@ -5,6 +5,7 @@ mod clip;
 mod llama;
 mod others;
 
+use std::fs;
 use std::path::Path;
 
 use fissfuse::Result;
@@ -12,7 +13,7 @@ use fissfuse::encoder::{ImageEncoder, Precision, TextEncoder};
 use serde_json::{Value, json};
 use tempfile::{TempDir, tempdir};
 
-use crate::support::{fixture, refuse};
+use crate::support::{World, fixture, refuse, replace, run};
 
 /// What must come of an entry.
 #[derive(Clone, Copy)]
@@ -86,6 +87,27 @@ fn a_tokenizer_that_is_something_else_is_named() {
     }
     std::fs::write(&file, [b"\xef\xbb\xbf", &good[..]].concat()).unwrap();
     crate::support::succeed(&embed);
+}
+
+#[test]
+fn blocks_that_a_configuration_leaves_out_are_named() {
+    let world = World::new();
+    for name in ["clip/quick-gelu-f32", "siglip/siglip-f32"] {
+        let folder = copy(name);
+        let path = folder.path().join("config.json");
+        let config = fs::read_to_string(&path).unwrap();
+        fs::write(&path, config.replace("\"num_hidden_layers\": 2", "\"num_hidden_layers\": 1")).unwrap();
+        let encode = replace(world.encode(), "--encoder", folder.path().to_str().unwrap().to_string().leak());
+        let output = run(&replace(encode, "--out", world.arg(name.split_once('/').unwrap().0)));
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{said}");
+        // Of texts and of images.
+        assert_eq!(
+            said.matches("has more blocks than the 1 that its configuration names").count(),
+            2,
+            "{name}: {said}"
+        );
+    }
 }
 
 #[test]

@@ -1,5 +1,7 @@
 //! Reading layers from a model's weights.
 
+use std::path::Path;
+
 use crate::error::Result;
 use crate::ops::convolution::{Convolution, Filters};
 use crate::ops::embedding::{Embedding, PatchEmbedding};
@@ -108,6 +110,13 @@ impl<'a> Loader<'a> {
     pub fn contains(&self, name: &str) -> bool {
         let name = format!("{}{name}", self.prefix);
         self.shards.contains(&self.alias.map_or(name.clone(), |alias| alias(&name).name))
+    }
+
+    /// The file that holds a tensor of that name, if there is one.
+    pub fn file_of(&self, name: &str) -> Option<&Path> {
+        let full = format!("{}{name}", self.prefix);
+        let name = self.alias.map_or(full.clone(), |alias| alias(&full).name);
+        self.shards.reader(&name).ok().map(|reader| reader.path())
     }
 
     /// A tensor of this shape.

@@ -115,6 +115,23 @@ pub struct Block {
 }
 
 impl Block {
+    /// Reads blocks under their numbers after `prefix`, and says if the file has more of them.
+    pub fn read_all(
+        loader: &Loader,
+        (prefix, layout): (&str, &Layout),
+        count: usize,
+        sizes: Sizes,
+    ) -> Result<Vec<Block>> {
+        let of = |i: usize| loader.under(&format!("{prefix}.{i}"));
+        if let Some(file) = of(count).file_of(&format!("{}.weight", layout.norm1)) {
+            let file = file.display();
+            tracing::warn!(
+                "{file}: has more blocks than the {count} that its configuration names; the others are left out"
+            );
+        }
+        (0..count).map(|i| Block::read(&of(i), layout, sizes)).collect()
+    }
+
     /// Reads a block.
     pub fn read(loader: &Loader, layout: &Layout, sizes: Sizes) -> Result<Block> {
         let Sizes { width, inner, heads, eps, activation } = sizes;

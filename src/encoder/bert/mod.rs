@@ -45,11 +45,10 @@ pub(super) fn open(folder: &Path, shards: &Shards, compute: &Compute) -> Result<
     };
     let tokens = ("word_embeddings", config.vocab_size);
     let positions = ("position_embeddings", config.max_position_embeddings);
-    let block = |i: usize| Block::read(&loader.under(&format!("{}.{i}", names.blocks)), &names.block, sizes);
     Ok(Box::new(Bert {
         embedding: embeddings.embedding(tokens, positions, width, types)?,
         norm: embeddings.norm("LayerNorm", width, config.layer_norm_eps)?.wide(),
-        blocks: (0..config.num_hidden_layers).map(block).collect::<Result<_>>()?,
+        blocks: Block::read_all(&loader, (names.blocks, &names.block), config.num_hidden_layers, sizes)?,
         config,
     }))
 }

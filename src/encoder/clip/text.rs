@@ -27,10 +27,9 @@ impl ClipText {
         let tower = loader.under("text_model");
         let tokens = ("embeddings.token_embedding", c.vocab_size);
         let positions = ("embeddings.position_embedding", c.max_position_embeddings);
-        let block = |i: usize| Block::read(&tower.under(&format!("encoder.layers.{i}")), &Layout::CLIP, sizes);
         Ok(ClipText {
             embedding: tower.embedding(tokens, positions, width, None)?,
-            blocks: (0..c.num_hidden_layers).map(block).collect::<Result<_>>()?,
+            blocks: Block::read_all(&tower, ("encoder.layers", &Layout::CLIP), c.num_hidden_layers, sizes)?,
             norm: tower.norm("final_layer_norm", width, c.layer_norm_eps)?.wide(),
             projection: loader.projection("text_projection", config.projection_dim, width)?.wide(),
             config: c.clone(),

@@ -30,13 +30,12 @@ impl ClipVision {
         let embeddings = tower.under("embeddings");
         let (kernel, padding) = (c.patch_size, 0);
         let filters = Filters { outputs: width, inputs: 3, kernel, stride: kernel, padding };
-        let block = |i: usize| Block::read(&tower.under(&format!("encoder.layers.{i}")), &Layout::CLIP, sizes);
         Ok(ClipVision {
             patches: embeddings.convolution("patch_embedding", filters)?.wide(),
             positions: embeddings.class_and_positions("class_embedding", "position_embedding", c.patches(), width)?,
             // The missing letter is in every published file.
             before: tower.norm("pre_layrnorm", width, eps)?.wide(),
-            blocks: (0..c.num_hidden_layers).map(block).collect::<Result<_>>()?,
+            blocks: Block::read_all(&tower, ("encoder.layers", &Layout::CLIP), c.num_hidden_layers, sizes)?,
             after: tower.norm("post_layernorm", width, eps)?,
             projection: loader.projection("visual_projection", config.projection_dim, width)?.wide(),
             config: c.clone(),

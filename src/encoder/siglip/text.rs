@@ -77,10 +77,9 @@ impl SiglipText {
         let tower = loader.under("text_model");
         let tokens = ("embeddings.token_embedding", config.vocab_size);
         let positions = ("embeddings.position_embedding", config.max_position_embeddings);
-        let block = |i: usize| Block::read(&tower.under(&format!("encoder.layers.{i}")), &Layout::CLIP, sizes);
         Ok(SiglipText {
             embedding: tower.embedding(tokens, positions, width, None)?,
-            blocks: (0..config.tower.num_hidden_layers).map(block).collect::<Result<_>>()?,
+            blocks: Block::read_all(&tower, ("encoder.layers", &Layout::CLIP), config.tower.num_hidden_layers, sizes)?,
             norm: tower.norm("final_layer_norm", width, sizes.eps)?.wide(),
             head: tower.dense("head", config.projection_size, width)?.wide(),
             reading,

@@ -29,11 +29,10 @@ impl SiglipVision {
         let embeddings = tower.under("embeddings");
         let (kernel, padding) = (config.patch_size, 0);
         let filters = Filters { outputs: width, inputs: 3, kernel, stride: kernel, padding };
-        let block = |i: usize| Block::read(&tower.under(&format!("encoder.layers.{i}")), &Layout::CLIP, sizes);
         Ok(SiglipVision {
             patches: embeddings.convolution("patch_embedding", filters)?.wide(),
             positions: embeddings.positions("patch_embedding", "position_embedding", config.patches(), width)?,
-            blocks: (0..config.tower.num_hidden_layers).map(block).collect::<Result<_>>()?,
+            blocks: Block::read_all(&tower, ("encoder.layers", &Layout::CLIP), config.tower.num_hidden_layers, sizes)?,
             after: tower.norm("post_layernorm", width, sizes.eps)?.wide(),
             head: PoolingHead::read(&tower.under("head"), sizes, compute)?,
             config,
