@@ -8,6 +8,7 @@ pub mod cpu;
 pub mod cuda;
 mod mapped_file;
 pub mod nvtx;
+pub mod switch;
 
 pub use ceilings::Ceilings;
 pub use choice::{DeviceChoice, arithmetic_of, describe};

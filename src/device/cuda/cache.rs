@@ -13,7 +13,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use cudarc::driver::{CudaContext, DriverError, result, sys};
 
-use crate::error::{Error, Result};
+use crate::device::switch::is_on;
+use crate::error::Result;
 
 /// Whether blocks are kept: `on`, as where it is not set, or `off`.
 const VARIABLE: &str = "FISSFUSE_MEMORY_CACHE";
@@ -64,16 +65,8 @@ pub(super) fn size_of_block(bytes: usize) -> usize {
 }
 
 /// Whether blocks are to be kept, by the environment.
-pub(super) fn keeps_blocks(device: &str) -> Result<bool> {
-    match std::env::var_os(VARIABLE) {
-        None => Ok(true),
-        Some(value) if value == "on" => Ok(true),
-        Some(value) if value == "off" => Ok(false),
-        Some(value) => {
-            let reason = format!("{VARIABLE} is {value:?}; it is on, as where it is not set, or off");
-            Err(Error::device(device, "opening", reason))
-        }
-    }
+pub(super) fn keeps_blocks() -> Result<bool> {
+    is_on(VARIABLE)
 }
 
 impl Cache {

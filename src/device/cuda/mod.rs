@@ -156,7 +156,7 @@ impl Gpu {
             let device = device.clone();
             move |error: DriverError| Error::device(&device, doing, explain(error))
         };
-        let keeps = cache::keeps_blocks(&device)?;
+        let keeps = cache::keeps_blocks()?;
         let context = CudaContext::new(ordinal).map_err(failed("opening"))?;
         // SAFETY: one stream does all work, so that no buffer is used by two at a time.
         unsafe { context.disable_event_tracking() };

@@ -6,7 +6,8 @@ use super::super::tiled::{Finish, Output, tile};
 use super::cuda::{DeviceWeight, Into, Weights};
 use crate::device::Gpu;
 use crate::device::cuda::{DeviceBuffer, Grid, Ptr};
-use crate::error::{Error, Result};
+use crate::device::switch::is_on;
+use crate::error::Result;
 use crate::tensor::{Bits, Element, Matrix, Precision};
 
 /// Whether prompts are multiplied in integers: `on`, as where it is not set, or `off`.
@@ -59,14 +60,7 @@ pub(super) fn multiplies(gpu: &Gpu, precision: Precision) -> Result<bool> {
     if bits_of(precision).is_none() || gpu.capability()? >= HOPPER {
         return Ok(false);
     }
-    match std::env::var_os(VARIABLE) {
-        None => Ok(true),
-        Some(value) if value == "on" => Ok(true),
-        Some(value) if value == "off" => Ok(false),
-        Some(value) => {
-            Err(Error::invalid(format!("{VARIABLE} is {value:?}; it is on, as where it is not set, or off")))
-        }
-    }
+    is_on(VARIABLE)
 }
 
 fn bits_of(precision: Precision) -> Option<Bits> {
