@@ -108,19 +108,30 @@ struct MatrixRows {
 template <typename Rows, typename T>
 __device__ inline void land(const Rows&, T*, int) {}
 
+// Where a warp's part of a block's tile begins.
+struct WarpTile {
+    int row, column;
+};
+
+template <int BN, int WM, int WN>
+__device__ inline WarpTile warp_tile() {
+    int warp = threadIdx.x / WARP;
+    return {warp / (BN / WN) * WM, warp % (BN / WN) * WN};
+}
+
 // Writes a block's sums, of which each warp has WM x WN in fragments, by way of what the stages were.
 template <int BN, int WM, int WN, typename T>
 __device__ inline void write_tile(const float (&sums)[WM / 16][WN / 8][4], float* slabs, const Output& out, TileOf tile) {
     constexpr int DOWN = WM / 16, ACROSS = WN / 8;
     int warp = threadIdx.x / WARP, lane = threadIdx.x % WARP;
-    int warp_row = warp / (BN / WN) * WM, warp_column = warp % (BN / WN) * WN;
+    WarpTile mine = warp_tile<BN, WM, WN>();
     copy_wait<0>();
     __syncthreads();
     // Eight floats more than a row keep the rows of a fragment in different banks.
     constexpr int STRIDE = WN + 8, LANES = WN / 4, ROWS = WARP / LANES;
     float* slab = slabs + warp * 16 * STRIDE;
     int column = lane % LANES * 4;
-    Four bias = bias_of(out, tile.first_column + warp_column + column);
+    Four bias = bias_of(out, tile.first_column + mine.column + column);
 #pragma unroll
     for (int i = 0; i < DOWN; ++i) {
         __syncwarp();
@@ -136,20 +147,20 @@ __device__ inline void write_tile(const float (&sums)[WM / 16][WN / 8][4], float
         for (int pass = 0; pass < 16 / ROWS; ++pass) {
             int row = pass * ROWS + lane / LANES;
             Four sum = load_four(slab + row * STRIDE + column);
-            finish<T>(out, tile.first_row + warp_row + 16 * i + row, tile.first_column + warp_column + column, sum, bias);
+            finish<T>(out, tile.first_row + mine.row + 16 * i + row, tile.first_column + mine.column + column, sum, bias);
         }
     }
 }
 
-// Computes a block's tile of C. Block: BM / WM * BN / WN warps; dynamic shared memory: STAGES * (BM + BN) * DEPTH * 2 bytes.
-template <int BM, int BN, int WM, int WN, typename T = __nv_bfloat16, typename RowsOfA, typename RowsOfW>
-__device__ inline void product(const RowsOfA& a, RowsOfW&& w, int k, const Output& out, TileOf tile) {
-    extern __shared__ __align__(128) char dynamic[];
-    T* stages = reinterpret_cast<T*>(dynamic);
+// Takes the tiles of A and W through the stages, `steps` of DEPTH columns, and gives a warp's operands of each 32 bytes of these:
+// multiply(i, j, left, b0, b1) for each 16 x 8 values of its part. begin(step) comes before a step's, when its tiles are there, and
+// end(step) behind them.
+template <int BM, int BN, int WM, int WN, typename T, typename RowsOfA, typename RowsOfW, typename Begin, typename Multiply,
+          typename End>
+__device__ inline void each_step(const RowsOfA& a, RowsOfW& w, int steps, T* stages, Begin begin, Multiply multiply, End end) {
     constexpr int STAGE = (BM + BN) * DEPTH, DOWN = WM / 16, ACROSS = WN / 8;
-    int warp = threadIdx.x / WARP, lane = threadIdx.x % WARP;
-    int warp_row = warp / (BN / WN) * WM, warp_column = warp % (BN / WN) * WN;
-    int steps = (k + DEPTH - 1) / DEPTH;
+    int lane = threadIdx.x % WARP;
+    WarpTile mine = warp_tile<BN, WM, WN>();
     auto copy = [&](int step) {
         T* to = stages + step % STAGES * STAGE;
         if (step < steps) {
@@ -162,7 +173,6 @@ __device__ inline void product(const RowsOfA& a, RowsOfW&& w, int k, const Outpu
     auto stored = [&](int step) {
         if (step < steps) land(w, stages + step % STAGES * STAGE + BM * DEPTH, step);
     };
-    float sums[DOWN][ACROSS][4] = {};
 #pragma unroll
     for (int step = 0; step < STAGES - 1; ++step) {
         copy(step);
@@ -173,6 +183,7 @@ __device__ inline void product(const RowsOfA& a, RowsOfW&& w, int k, const Outpu
         // Behind it all have what they wait for, and none still reads the stage that is filled next.
         __syncthreads();
         copy(step + STAGES - 1);
+        begin(step);
         const T* left_tile = stages + step % STAGES * STAGE;
         const T* right_tile = left_tile + BM * DEPTH;
 #pragma unroll
@@ -180,20 +191,34 @@ __device__ inline void product(const RowsOfA& a, RowsOfW&& w, int k, const Outpu
             uint32_t left[DOWN][4], right[ACROSS / 2][4];
 #pragma unroll
             for (int i = 0; i < DOWN; ++i)
-                load_tiles(left[i], left_tile + place(warp_row + 16 * i + lane % 16, depth + lane / 16));
+                load_tiles(left[i], left_tile + place(mine.row + 16 * i + lane % 16, depth + lane / 16));
 #pragma unroll
             for (int j = 0; j < ACROSS / 2; ++j) {
-                int row = warp_column + 16 * j + lane / 16 * 8 + lane % 8;
+                int row = mine.column + 16 * j + lane / 16 * 8 + lane % 8;
                 load_tiles(right[j], right_tile + place(row, depth + lane / 8 % 2));
             }
 #pragma unroll
             for (int i = 0; i < DOWN; ++i)
 #pragma unroll
                 for (int j = 0; j < ACROSS; ++j)
-                    mma(sums[i][j], left[i], right[j / 2][j % 2 * 2], right[j / 2][j % 2 * 2 + 1], T());
+                    multiply(i, j, left[i], right[j / 2][j % 2 * 2], right[j / 2][j % 2 * 2 + 1]);
         }
+        end(step);
         stored(step + STAGES - 1);
     }
+}
+
+// Computes a block's tile of C. Block: BM / WM * BN / WN warps; dynamic shared memory: STAGES * (BM + BN) * DEPTH * 2 bytes.
+template <int BM, int BN, int WM, int WN, typename T = __nv_bfloat16, typename RowsOfA, typename RowsOfW>
+__device__ inline void product(const RowsOfA& a, RowsOfW&& w, int k, const Output& out, TileOf tile) {
+    extern __shared__ __align__(128) char dynamic[];
+    T* stages = reinterpret_cast<T*>(dynamic);
+    float sums[WM / 16][WN / 8][4] = {};
+    auto nothing = [](int) {};
+    auto multiply = [&](int i, int j, const uint32_t (&left)[4], uint32_t b0, uint32_t b1) {
+        mma(sums[i][j], left, b0, b1, T());
+    };
+    each_step<BM, BN, WM, WN>(a, w, (k + DEPTH - 1) / DEPTH, stages, nothing, multiply, nothing);
     write_tile<BN, WM, WN, T>(sums, reinterpret_cast<float*>(stages), out, tile);
 }
 

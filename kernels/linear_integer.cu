@@ -151,39 +151,19 @@ __device__ inline void mma_bytes(int (&c)[4], const uint32_t (&a)[4], uint32_t b
 template <int SIDE, int WM, int WN, typename RowsOfA, typename RowsOfW>
 __device__ inline void product_of_codes(const RowsOfA& a, RowsOfW&& w, const LinearIntegerArgs& g, TileOf tile) {
     extern __shared__ __align__(128) char dynamic[];
-    constexpr int STAGE = 2 * SIDE * DEPTH;
     auto* stages = reinterpret_cast<__nv_bfloat16*>(dynamic);
     // Behind them the weights' scales of as many groups as a sector has, a row of them for each of W's.
     constexpr int GROUPS = 16;
-    auto scales = reinterpret_cast<float(*)[GROUPS + 1]>(stages + STAGES * STAGE);
+    auto scales = reinterpret_cast<float(*)[GROUPS + 1]>(stages + STAGES * 2 * SIDE * DEPTH);
     constexpr int DOWN = WM / 16, ACROSS = WN / 8, THREADS = SIDE / WM * (SIDE / WN) * WARP;
-    int warp = threadIdx.x / WARP, lane = threadIdx.x % WARP;
-    int warp_row = warp / (SIDE / WN) * WM, warp_column = warp % (SIDE / WN) * WN;
-    int steps = g.weights.k / COLUMNS, each = g.weights.group / COLUMNS, groups = g.weights.k / g.weights.group;
-    auto copy = [&](int step) {
-        __nv_bfloat16* to = stages + step % STAGES * STAGE;
-        if (step < steps) {
-            a.copy(to, step);
-            w.copy(to + SIDE * DEPTH, step);
-        }
-        copy_commit();
-    };
-    auto stored = [&](int step) {
-        if (step < steps) land(w, stages + step % STAGES * STAGE + SIDE * DEPTH, step);
-    };
+    int lane = threadIdx.x % WARP;
+    WarpTile mine = warp_tile<SIDE, WM, WN>();
+    int each = g.weights.group / COLUMNS, groups = g.weights.k / g.weights.group;
     float sums[DOWN][ACROSS][4] = {};
     int codes[DOWN][ACROSS][4] = {};
     float row_scales[DOWN][2];
     int corrections[DOWN][2];
-#pragma unroll
-    for (int step = 0; step < STAGES - 1; ++step) {
-        copy(step);
-        stored(step);
-    }
-    for (int step = 0; step < steps; ++step) {
-        copy_wait<STAGES - 2>();
-        __syncthreads();
-        copy(step + STAGES - 1);
+    auto begin = [&](int step) {
         int group = step / each;
         if (step % (each * GROUPS) == 0) {
             for (int e = threadIdx.x; e < SIDE * GROUPS; e += THREADS) {
@@ -194,53 +174,37 @@ __device__ inline void product_of_codes(const RowsOfA& a, RowsOfW&& w, const Lin
             }
             __syncthreads();
         }
-        if (step % each == 0) {
+        if (step % each != 0) return;
+#pragma unroll
+        for (int i = 0; i < DOWN; ++i)
+#pragma unroll
+            for (int half = 0; half < 2; ++half) {
+                int row = tile.first_row + mine.row + 16 * i + 8 * half + lane / 4;
+                int64_t at = static_cast<int64_t>(group) * g.out.m + row;
+                row_scales[i][half] = row < g.out.m ? g.scales[at] : 0.0f;
+                corrections[i][half] = row < g.out.m ? g.corrections[at] : 0;
+            }
+    };
+    auto multiply = [&](int i, int j, const uint32_t (&left)[4], uint32_t b0, uint32_t b1) {
+        mma_bytes(codes[i][j], left, b0, b1);
+    };
+    auto end = [&](int step) {
+        if (step % each != each - 1) return;
+#pragma unroll
+        for (int j = 0; j < ACROSS; ++j) {
+            int column = mine.column + 8 * j + lane % 4 * 2, at = step / each % GROUPS;
+            float by[2] = {scales[column][at], scales[column + 1][at]};
 #pragma unroll
             for (int i = 0; i < DOWN; ++i)
 #pragma unroll
-                for (int half = 0; half < 2; ++half) {
-                    int row = tile.first_row + warp_row + 16 * i + 8 * half + lane / 4;
-                    int64_t at = static_cast<int64_t>(group) * g.out.m + row;
-                    row_scales[i][half] = row < g.out.m ? g.scales[at] : 0.0f;
-                    corrections[i][half] = row < g.out.m ? g.corrections[at] : 0;
+                for (int e = 0; e < 4; ++e) {
+                    float sum = static_cast<float>(codes[i][j][e] + corrections[i][e / 2]);
+                    sums[i][j][e] = fmaf(sum, row_scales[i][e / 2] * by[e % 2], sums[i][j][e]);
+                    codes[i][j][e] = 0;
                 }
         }
-        const __nv_bfloat16* left_tile = stages + step % STAGES * STAGE;
-        const __nv_bfloat16* right_tile = left_tile + SIDE * DEPTH;
-#pragma unroll
-        for (int depth = 0; depth < CHUNKS; depth += 2) {
-            uint32_t left[DOWN][4], right[ACROSS / 2][4];
-#pragma unroll
-            for (int i = 0; i < DOWN; ++i)
-                load_tiles(left[i], left_tile + place(warp_row + 16 * i + lane % 16, depth + lane / 16));
-#pragma unroll
-            for (int j = 0; j < ACROSS / 2; ++j) {
-                int row = warp_column + 16 * j + lane / 16 * 8 + lane % 8;
-                load_tiles(right[j], right_tile + place(row, depth + lane / 8 % 2));
-            }
-#pragma unroll
-            for (int i = 0; i < DOWN; ++i)
-#pragma unroll
-                for (int j = 0; j < ACROSS; ++j)
-                    mma_bytes(codes[i][j], left[i], right[j / 2][j % 2 * 2], right[j / 2][j % 2 * 2 + 1]);
-        }
-        if (step % each == each - 1) {
-#pragma unroll
-            for (int j = 0; j < ACROSS; ++j) {
-                int column = warp_column + 8 * j + lane % 4 * 2;
-                float by[2] = {scales[column][group % GROUPS], scales[column + 1][group % GROUPS]};
-#pragma unroll
-                for (int i = 0; i < DOWN; ++i)
-#pragma unroll
-                    for (int e = 0; e < 4; ++e) {
-                        float sum = static_cast<float>(codes[i][j][e] + corrections[i][e / 2]);
-                        sums[i][j][e] = fmaf(sum, row_scales[i][e / 2] * by[e % 2], sums[i][j][e]);
-                        codes[i][j][e] = 0;
-                    }
-            }
-        }
-        stored(step + STAGES - 1);
-    }
+    };
+    each_step<SIDE, SIDE, WM, WN>(a, w, g.weights.k / COLUMNS, stages, begin, multiply, end);
     write_tile<SIDE, WM, WN, __nv_bfloat16>(sums, reinterpret_cast<float*>(stages), g.out, tile);
 }
 
