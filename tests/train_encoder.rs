@@ -8,14 +8,15 @@ mod tape;
 use std::path::Path;
 
 use fissfuse::data::{Dataset, Mention, Sample, Skipped, Split, Tolerance};
-use fissfuse::encoder::trained::Tuned;
+use fissfuse::encoder::Encoded;
+use fissfuse::encoder::trained::{States, Tuned};
 use fissfuse::model::Model;
 use fissfuse::random::{Purpose, generator};
 use fissfuse::tensor::safetensors::Reader;
 use fissfuse::train::{EncoderRun, RunConfig};
 use rand::Rng;
 
-use crate::support::{World, largest};
+use crate::support::{World, fissfuse_on_cusim, largest, near, replace, run};
 
 /// A dataset and a run that trains this model with its encoder.
 fn opened(world: &World) -> Dataset {
@@ -34,6 +35,37 @@ fn run_of<'a>(encoder: &Path, dataset: &'a Dataset, settings: &str) -> (EncoderR
     let mut run = EncoderRun::open(encoder, &config(settings), dataset, Tolerance::Strict).unwrap();
     let samples = run.train(&mentions(dataset)).unwrap().0;
     (run, samples)
+}
+
+/// Holds what a tower says on a tape against what the encoder says that `encode` runs.
+fn expect_states(name: &str, states: States, encoded: &[Encoded]) {
+    let States { tokens, sequences, global } = states;
+    let width = tokens.tensor().shape()[1];
+    let lengths: Vec<usize> = sequences.ranges().map(|rows| rows.len()).collect();
+    assert_eq!(lengths, encoded.iter().map(|e| e.tokens.len() / width).collect::<Vec<_>>(), "{name}");
+    let all = |of: fn(&Encoded) -> &Vec<f32>| encoded.iter().flat_map(of).copied().collect::<Vec<f32>>();
+    for (what, got, want) in [("states", tokens, all(|e| &e.tokens)), ("vectors", global, all(|e| &e.global))] {
+        // Through a block or two in another order of sums: some dozens of roundings of 6e-8.
+        near(&format!("{name}: {what}"), got.tensor().data(), &want, 1e-5 * largest(&want));
+    }
+}
+
+/// Holds the losses of a run of two epochs on a device against those on the processor. `args` are of a run into a folder.
+fn expect_a_device_trains_alike(world: &World, args: impl Fn(&'static str) -> Vec<&'static str>) {
+    let losses = |device: &'static str| {
+        let args = replace(replace(args(device), "--device", device), "--epochs", "2");
+        let args = with(&args, &["--arithmetic", "f32"]);
+        let output = if device == "cuda" { fissfuse_on_cusim(&args, &[]) } else { run(&args) };
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let records = world.read_lines(&format!("{device}/train.jsonl"));
+        records.iter().map(|record| record["loss"].as_f64().unwrap()).collect::<Vec<f64>>()
+    };
+    let (host, device) = (losses("cpu"), losses("cuda"));
+    assert_eq!((host.len(), device.len()), (2, 2));
+    for (host, device) in host.iter().zip(device) {
+        // Sums in another order, six times through AdamW, which divides small gradients by their own size.
+        assert!((host - device).abs() <= 1e-3 * host, "{device}, the host's is {host}");
+    }
 }
 
 /// Step of the difference quotient, and the bound on its error: see tests/gradients.rs.

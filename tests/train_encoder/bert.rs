@@ -4,12 +4,12 @@ use std::fs;
 use std::path::Path;
 
 use fissfuse::autograd::Tape;
-use fissfuse::encoder::trained::{Layers, States};
-use fissfuse::encoder::{Encoded, Precision, TextEncoder, TrainableEncoder};
+use fissfuse::encoder::trained::Layers;
+use fissfuse::encoder::{Precision, TextEncoder, TrainableEncoder};
 use serde_json::Value;
 
-use super::{expect_gradients, moved, opened, train, with};
-use crate::support::{World, fissfuse_on_cusim, fixture, largest, near, refuse, replace, run, succeed};
+use super::{expect_a_device_trains_alike, expect_gradients, expect_states, moved, opened, train, with};
+use crate::support::{World, fixture, refuse, replace, succeed};
 
 /// Saved in shards with a pooler, with a head for masked words, and distilled.
 const FIXTURES: [&str; 3] = ["bert/sharded-f32", "bert/masked-lm-bf16", "bert/distilled-f32"];
@@ -28,15 +28,9 @@ fn its_states_are_those_that_the_encoder_gives_and_it_is_written_as_it_was_read(
         let ids = files.tokens_at_most(&texts, 9).unwrap();
         let encoder = TextEncoder::open(&from, Precision::F32).unwrap();
         assert_eq!(ids, encoder.tokenize(&texts, 9).unwrap());
-        let States { tokens, sequences, global } =
-            files.text_states(layers, &ids.iter().map(Vec::as_slice).collect::<Vec<_>>()).unwrap();
+        let states = files.text_states(layers, &ids.iter().map(Vec::as_slice).collect::<Vec<_>>()).unwrap();
         let encoded = encoder.encode_texts(&texts, 9).unwrap();
-        assert_eq!(sequences.len(), encoded.len());
-        let all = |of: fn(&Encoded) -> &Vec<f32>| encoded.iter().flat_map(of).copied().collect::<Vec<f32>>();
-        for (what, got, want) in [("states", tokens, all(|e| &e.tokens)), ("vectors", global, all(|e| &e.global))] {
-            // Through two blocks in another order of sums: some dozens of roundings of 6e-8.
-            near(&format!("{name}: {what}"), got.tensor().data(), &want, 1e-5 * largest(&want));
-        }
+        expect_states(name, states, &encoded);
         let to = folder.path().join(number.to_string());
         files.write(&parameters, Precision::F32, &to).unwrap();
         assert_eq!(TextEncoder::open(&to, Precision::F32).unwrap().encode_texts(&texts, 9).unwrap(), encoded, "{name}");
@@ -124,18 +118,5 @@ fn copy(from: &Path, to: &Path) {
 #[test]
 fn a_device_trains_it_as_the_processor_does() {
     let world = World::new();
-    let losses = |device: &'static str| {
-        let args = replace(replace(train_bert(&world, device, FIXTURES[0]), "--device", device), "--epochs", "2");
-        let args = with(&args, &["--arithmetic", "f32", "--model", "blink"]);
-        let output = if device == "cuda" { fissfuse_on_cusim(&args, &[]) } else { run(&args) };
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        let records = world.read_lines(&format!("{device}/train.jsonl"));
-        records.iter().map(|record| record["loss"].as_f64().unwrap()).collect::<Vec<f64>>()
-    };
-    let (host, device) = (losses("cpu"), losses("cuda"));
-    assert_eq!((host.len(), device.len()), (2, 2));
-    for (host, device) in host.iter().zip(device) {
-        // As CLIP's: sums in another order, six times through AdamW, which divides small gradients by their own size.
-        assert!((host - device).abs() <= 1e-3 * host, "{device}, the host's is {host}");
-    }
+    expect_a_device_trains_alike(&world, |out| with(&train_bert(&world, out, FIXTURES[0]), &["--model", "blink"]));
 }

@@ -3,13 +3,13 @@
 use std::fs;
 
 use fissfuse::autograd::Tape;
-use fissfuse::encoder::trained::{Layers, States};
-use fissfuse::encoder::{Encoded, ImageEncoder, Precision, TextEncoder, TrainableEncoder};
+use fissfuse::encoder::trained::Layers;
+use fissfuse::encoder::{ImageEncoder, Precision, TextEncoder, TrainableEncoder};
 use fissfuse::tensor::safetensors::Reader;
 use serde_json::Value;
 
-use super::{expect_gradients, moved, opened, train, with};
-use crate::support::{World, fissfuse_on_cusim, fixture, largest, near, refuse, replace, run, succeed};
+use super::{expect_a_device_trains_alike, expect_gradients, expect_states, moved, opened, train};
+use crate::support::{World, fixture, refuse, replace, succeed};
 
 /// The first SigLIP, and one of the second kind, whose texts are read otherwise.
 const FIXTURES: [&str; 2] = ["siglip/siglip-f32", "siglip/siglip2-bf16"];
@@ -38,15 +38,8 @@ fn its_states_are_those_that_the_encoder_gives_and_it_is_written_as_it_was_read(
             files.text_states(layers, &ids.iter().map(Vec::as_slice).collect::<Vec<_>>()).unwrap(),
             files.image_states(layers, &images.iter().map(Vec::as_slice).collect::<Vec<_>>()).unwrap(),
         ];
-        for (States { tokens, sequences, global }, encoded) in states.into_iter().zip([&of_texts, &of_images]) {
-            let lengths: Vec<usize> = sequences.ranges().map(|rows| rows.len()).collect();
-            let width = tokens.tensor().shape()[1];
-            assert_eq!(lengths, encoded.iter().map(|e| e.tokens.len() / width).collect::<Vec<_>>());
-            let all = |of: fn(&Encoded) -> &Vec<f32>| encoded.iter().flat_map(of).copied().collect::<Vec<f32>>();
-            for (what, got, want) in [("states", tokens, all(|e| &e.tokens)), ("vectors", global, all(|e| &e.global))] {
-                // Through two blocks in another order of sums: some dozens of roundings of 6e-8.
-                near(&format!("{name}: {what}"), got.tensor().data(), &want, 1e-5 * largest(&want));
-            }
+        for (states, encoded) in states.into_iter().zip([&of_texts, &of_images]) {
+            expect_states(name, states, encoded);
         }
         // The same tensors come out, those of the loss and the pooling's as one among them.
         let to = folder.path().join(number.to_string());
@@ -115,20 +108,7 @@ fn it_learns_and_what_comes_out_links_as_it_was_validated() {
 #[test]
 fn a_device_trains_it_as_the_processor_does() {
     let world = World::new();
-    let losses = |device: &'static str| {
-        let args = replace(replace(train_siglip(&world, device), "--device", device), "--epochs", "2");
-        let args = with(&args, &["--arithmetic", "f32"]);
-        let output = if device == "cuda" { fissfuse_on_cusim(&args, &[]) } else { run(&args) };
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        let records = world.read_lines(&format!("{device}/train.jsonl"));
-        records.iter().map(|record| record["loss"].as_f64().unwrap()).collect::<Vec<f64>>()
-    };
-    let (host, device) = (losses("cpu"), losses("cuda"));
-    assert_eq!((host.len(), device.len()), (2, 2));
-    for (host, device) in host.iter().zip(device) {
-        // As CLIP's: sums in another order, six times through AdamW, which divides small gradients by their own size.
-        assert!((host - device).abs() <= 1e-3 * host, "{device}, the host's is {host}");
-    }
+    expect_a_device_trains_alike(&world, |out| train_siglip(&world, out));
 }
 
 #[test]

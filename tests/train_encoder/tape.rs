@@ -7,13 +7,13 @@ use fissfuse::autograd::{Tape, Var};
 use fissfuse::data::{Batcher, Dataset, FeatureStore, GoldMissing, Inputs, Sample};
 use fissfuse::encoder::clip::{ClipFiles, Towers, weights};
 use fissfuse::encoder::trained::{Layers, States};
-use fissfuse::encoder::{Encoded, ExifOrientation, ImageEncoder, Precision, TextEncoder};
+use fissfuse::encoder::{ExifOrientation, ImageEncoder, Precision, TextEncoder};
 use fissfuse::model::{Batch, Modality, Model, NETWORKS, Noise, Side};
 use fissfuse::ops::Pairing;
 use fissfuse::tensor::{FeatureRows, Ragged, RowTable, Shards, Textbook};
 use fissfuse::train::Gradients;
 
-use super::{expect_gradients, mentions, opened, run_of};
+use super::{expect_gradients, expect_states, mentions, opened, run_of};
 use crate::support::{World, fixture, largest, near, succeed};
 
 /// What the towers say on a tape is what the encoders say that `encode` runs.
@@ -42,13 +42,7 @@ fn the_towers_states_are_those_that_encoders_give() {
         let encoder_images = ImageEncoder::open(&folder, Precision::F32).unwrap().encode_images(&images).unwrap();
         let encoded = [encoder.encode_texts(&texts, 6).unwrap(), encoder_images.clone()];
         for (states, encoded) in [of_texts, of_images].into_iter().zip(encoded) {
-            let States { tokens, sequences, global } = states;
-            assert_eq!(sequences.len(), encoded.len());
-            let all = |of: fn(&Encoded) -> &Vec<f32>| encoded.iter().flat_map(of).copied().collect::<Vec<f32>>();
-            for (what, got, want) in [("states", tokens, all(|e| &e.tokens)), ("vectors", global, all(|e| &e.global))] {
-                // Through a block or two in another order of sums: some dozens of roundings of 6e-8.
-                near(what, got.tensor().data(), &want, 1e-5 * largest(&want));
-            }
+            expect_states(&folder.display().to_string(), states, &encoded);
         }
         // A directory of the same kind, and nothing else, comes out.
         let to = world.path(&format!("written-{number}"));

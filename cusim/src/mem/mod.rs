@@ -3,6 +3,7 @@
 //! Device addresses are not host addresses: a program that follows a device pointer on the host crashes here as it
 //! would with a real device. Freed memory is not handed out again, so that every late use is noticed.
 
+mod allocation;
 mod arena;
 mod heap;
 mod shadow;
@@ -11,6 +12,7 @@ use std::collections::BTreeMap;
 
 use crate::machine::address::{Invalid, Place, Site};
 use crate::machine::fault::FaultKind;
+pub use allocation::{Allocation, AllocationKind, FreeError};
 pub use arena::Arena;
 pub use heap::Heap;
 pub use shadow::{RaceArenas, Shadow};
@@ -31,76 +33,6 @@ pub const POISON: u8 = 0xff;
 const MAX_POISON: u64 = 64 << 20;
 /// Freed allocations that are remembered.
 const MAX_FREED: usize = 100_000;
-
-/// What an allocation is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum AllocationKind {
-    /// `cuMemAlloc`.
-    Device,
-    /// `cuMemAllocAsync` and from pools.
-    Async,
-    /// `cuMemHostAlloc`.
-    Pinned,
-    /// `cuMemAllocManaged`.
-    Managed,
-    /// A variable of a module.
-    Module,
-    /// `cuMemHostRegister`: the host program's own.
-    Registered,
-}
-
-impl AllocationKind {
-    /// Whether it is the host's memory, which its own code reads and writes without anything here seeing it.
-    pub fn is_of_the_host(self) -> bool {
-        matches!(self, Self::Pinned | Self::Registered)
-    }
-}
-
-/// An allocation.
-#[derive(Clone, Debug)]
-pub struct Allocation {
-    /// First address.
-    pub start: u64,
-    /// Bytes asked for.
-    pub bytes: u64,
-    /// What it is.
-    pub kind: AllocationKind,
-    /// Device that it belongs to.
-    pub device: u32,
-    /// Counted from 1.
-    pub number: u64,
-    /// Who asked for it.
-    pub origin: String,
-    /// Whether kernels may only read it.
-    pub read_only: bool,
-    /// Whether it was freed.
-    pub freed: bool,
-}
-
-impl Allocation {
-    /// How reports call it.
-    pub fn describe(&self) -> String {
-        let kind = match self.kind {
-            AllocationKind::Device => "cuMemAlloc",
-            AllocationKind::Async => "cuMemAllocAsync",
-            AllocationKind::Pinned => "cuMemHostAlloc",
-            AllocationKind::Managed => "cuMemAllocManaged",
-            AllocationKind::Module => "module variable",
-            AllocationKind::Registered => "cuMemHostRegister",
-        };
-        let freed = if self.freed { ", freed" } else { "" };
-        format!("allocation #{} of {} bytes ({kind}{}{freed})", self.number, self.bytes, self.origin)
-    }
-}
-
-/// Why memory cannot be freed.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum FreeError {
-    /// It was freed before.
-    Twice(String),
-    /// No allocation begins there.
-    Unknown(String),
-}
 
 /// All memory that kernels can reach.
 pub struct Memory {

@@ -149,7 +149,8 @@ fn narrow(values: Vec<f64>) -> Vec<f32> {
     values.into_iter().map(|x| x as f32).collect()
 }
 
-const KINDS: [Kind; 11] = [
+/// All that decoders multiply.
+pub const KINDS: [Kind; 11] = [
     Kind::of(Precision::F32, Element::F32),
     Kind::of(Precision::Bf16, Element::F32),
     Kind::of(Precision::F16, Element::F32),

@@ -11,7 +11,7 @@ use crate::ops::convolution::{Convolution, Filters, Maps};
 use crate::ops::linear::stored::{DeviceWeight, Gates};
 use crate::ops::linear::tiled::{Finish, Gemm};
 use crate::ops::linear::{Activation, Windows};
-use crate::tensor::{Element, Matrix, Precision, Rows};
+use crate::tensor::{Element, Matrix, Rows};
 
 /// Side of a large tile, and rows of a piece, more than go through the kernels for few rows.
 const LARGE: usize = 128;
@@ -25,14 +25,8 @@ fn sizes(gpu: &Gpu) -> Result<(usize, usize)> {
 }
 
 pub fn checks() -> Vec<Check> {
-    let kinds = [
-        Kind::of(Precision::Bf16, Element::Bf16),
-        Kind::of(Precision::F16, Element::F16),
-        Kind::of(Precision::Int8, Element::Bf16),
-        Kind::of(Precision::Int4, Element::Bf16),
-        Kind::of_codes(Precision::Int8),
-        Kind::of_codes(Precision::Int4),
-    ];
+    // On tensor cores: not those of f32.
+    let kinds = decoder::KINDS.into_iter().filter(|kind| kind.element != Element::F32);
     let decoders = kinds.map(|kind| {
         let name = format!("decoder products, large tiles beside small, {kind}");
         Check::new(name, move |gpu, found| decoder_product(gpu, kind, found))
