@@ -105,11 +105,7 @@ impl Scan for Flat {
     fn decided(&self, query: &[f32], found: Vec<Found>, k: usize) -> Vec<Found> {
         let query = &query[..self.width];
         let row = |number: u32| &self.vectors[number as usize * self.width..][..self.width];
-        let products = found.iter().map(|found| Flat::products(row(found.number), query)[0]);
-        let mut decided: Vec<Found> =
-            products.zip(&found).map(|(product, found)| Found { product, ..*found }).collect();
-        decided.sort_unstable_by(Found::cmp);
-        decided.truncate(k);
-        decided
+        let decide = |Found { number, .. }| Found::new(number, Flat::products(row(number), query)[0]);
+        Found::best(found.into_iter().map(decide).collect(), k)
     }
 }

@@ -192,18 +192,13 @@ impl Scan for Int8 {
     /// By both codes.
     fn decided(&self, query: &[f32], found: Vec<Found>, k: usize) -> Vec<Found> {
         let (mut row, mut rest) = (vec![0.0; query.len()], vec![0.0; query.len()]);
-        let mut decided: Vec<Found> = found
-            .into_iter()
-            .map(|Found { number, .. }| {
-                let (part, at) = (&self.parts[number as usize / PART], number as usize % PART);
-                part.codes.row(at, &mut row);
-                part.rest.row(at, &mut rest);
-                Found { number, product: simd!(vector::dot(&row, query) + vector::dot(&rest, query)) }
-            })
-            .collect();
-        decided.sort_unstable_by(Found::cmp);
-        decided.truncate(k);
-        decided
+        let decide = |Found { number, .. }| {
+            let (part, at) = (&self.parts[number as usize / PART], number as usize % PART);
+            part.codes.row(at, &mut row);
+            part.rest.row(at, &mut rest);
+            Found::new(number, simd!(vector::dot(&row, query) + vector::dot(&rest, query)))
+        };
+        Found::best(found.into_iter().map(decide).collect(), k)
     }
 }
 

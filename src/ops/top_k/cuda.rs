@@ -63,11 +63,7 @@ impl Matrix {
         }
         let mut best = vec![Candidate::zeroed(); rows * length];
         candidates.map_or(Ok(()), |candidates| candidates.read(&mut best))?;
-        let sorted = |best: &[Candidate]| {
-            let mut found: Vec<Found> = best.iter().filter_map(|candidate| candidate.found()).collect();
-            found.sort_unstable_by(Found::cmp);
-            found
-        };
+        let sorted = |best: &[Candidate]| Found::best(best.iter().filter_map(|best| best.found()).collect(), k);
         Ok(best.chunks_exact(length).map(sorted).collect())
     }
 }

@@ -50,8 +50,7 @@ impl Top {
             }
             for (&product, number) in group.iter().zip(first..) {
                 if product > self.least || self.found.len() < self.k {
-                    self.found
-                        .push(Found { number, product: if product.is_nan() { f32::NEG_INFINITY } else { product } });
+                    self.found.push(Found::new(number, product));
                 }
             }
             if self.found.len() >= 2 * self.k {
@@ -85,6 +84,18 @@ impl Top {
 }
 
 impl Found {
+    /// One whose product is the least of all if it is no number.
+    pub(crate) fn new(number: u32, product: f32) -> Found {
+        Found { number, product: if product.is_nan() { f32::NEG_INFINITY } else { product } }
+    }
+
+    /// The first `k`, the best before the others.
+    pub(crate) fn best(mut found: Vec<Found>, k: usize) -> Vec<Found> {
+        found.sort_unstable_by(Found::cmp);
+        found.truncate(k);
+        found
+    }
+
     /// What an engine found among `count` vectors, the best first; what is wrong with it, if something is.
     pub(crate) fn checked(mut found: Vec<Found>, count: usize) -> Result<Vec<Found>, String> {
         if let Some(found) = found.iter().find(|found| found.number as usize >= count || found.product.is_nan()) {

@@ -63,7 +63,11 @@ fn scans(gpu: &Gpu, found: &mut Findings) -> Result<()> {
         let mut builder = Int8Builder::new(width);
         builder.add(&vectors)?;
         compare(gpu, Arc::new(builder.finish()?), &asked, k, found)?;
-        compare(gpu, Arc::new(Flat::new(vectors, width)?), &asked, k, found)?;
+        compare(gpu, Arc::new(Flat::new(vectors.clone(), width)?), &asked, k, found)?;
+        // What is no number is found last.
+        let mut holes = vectors;
+        holes.chunks_mut(width).step_by(3).for_each(|row| row[0] = f32::NAN);
+        compare(gpu, Arc::new(Flat::new(holes, width)?), &asked, k, found)?;
     }
     Ok(())
 }
