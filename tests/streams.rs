@@ -2,7 +2,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{BufRead, BufReader, Read};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 
 use crate::support::{World, fissfuse, refuse, refused, replace, succeed};
 
@@ -109,16 +109,24 @@ fn no_command_writes_over_what_it_reads() {
     assert_eq!(fs::read(world.path("features/manifest.json")).unwrap(), features);
 }
 
+/// A process that ends with the test, however that ends.
+struct Ended(Child);
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        self.0.kill().and_then(|()| self.0.wait()).unwrap();
+    }
+}
+
 #[test]
 fn two_at_once_do_not_write_one_folder() {
     let world = World::encoded();
     let train = [&world.train()[..], &["--epochs", "100000", "--dropout", "0.2"]].concat();
-    let mut first = fissfuse(&train).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+    let mut first = Ended(fissfuse(&train).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap());
     let mut line = String::new();
-    BufReader::new(first.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    BufReader::new(first.0.stdout.take().unwrap()).read_line(&mut line).unwrap();
     refuse(&train, &["model", "another process of fissfuse is writing into it"]);
-    first.kill().unwrap();
-    first.wait().unwrap();
+    drop(first);
     // Its lock went with it.
     std::fs::remove_dir_all(world.path("model")).unwrap();
     succeed(&[&world.train()[..], &["--epochs", "1"]].concat());
