@@ -6,7 +6,7 @@ use fissfuse::ops::attention::{Attention, Heads};
 use fissfuse::ops::embedding::Embedding;
 use fissfuse::ops::layer_norm::Norm;
 use fissfuse::ops::linear::tiled::Gemm;
-use fissfuse::tensor::{Compute, Element, Matrix, Precision, Rows, Sequences, Tensor};
+use fissfuse::tensor::{Compute, Element, Precision, Sequences, Tensor};
 
 use crate::support;
 
@@ -18,9 +18,9 @@ fn on_device(test: &str, body: impl Fn(&Gpu)) {
 }
 
 /// Zeros of what operands are under a device's arithmetic.
-fn zeros(gpu: &Gpu, rows: usize, width: usize) -> Matrix {
+fn zeros(gpu: &Gpu, rows: usize, width: usize) -> Tensor {
     let element = if gpu.arithmetic() == Arithmetic::F32 { Element::F32 } else { Element::Bf16 };
-    Matrix::upload(gpu, "test", &vec![0.0; rows * width], width, element).unwrap()
+    Tensor::upload(gpu, "test", &vec![0.0; rows * width], width, element).unwrap()
 }
 
 #[test]
@@ -55,7 +55,7 @@ fn layers_that_the_kernels_cannot_compute_are_refused() {
         let refused = |rows: usize, head: usize| {
             let heads = Heads { count: 1, width: head, causal: false };
             let qkv = zeros(gpu, rows, 3 * head);
-            Attention::new(heads, qkv.element()).forward(&Rows::on_device(qkv), &Sequences::new(vec![3])).is_err()
+            Attention::new(heads, qkv.element()).forward(&qkv, &Sequences::new(vec![3])).is_err()
         };
         assert!(refused(4, 16) && refused(3, 144));
         assert_eq!(refused(3, 12), gpu.arithmetic() == Arithmetic::Mixed);

@@ -2,7 +2,8 @@
 
 use fissfuse::device::Gpu;
 use fissfuse::device::cuda::Arithmetic;
-use fissfuse::tensor::{Element, Matrix};
+use fissfuse::ops::sample::gather;
+use fissfuse::tensor::{Element, Tensor};
 
 use crate::support;
 
@@ -35,7 +36,7 @@ fn attention_is_that_of_the_definition() {
 #[test]
 fn logits_of_tokens_beyond_the_vocabulary_are_refused() {
     on_device("logits_of_tokens_beyond_the_vocabulary_are_refused", |gpu| {
-        let rows = Matrix::upload(gpu, "activations", &[0.0; 3 * 301], 301, Element::F32).unwrap();
-        assert!(rows.gather(&[301]).is_err());
+        let rows = Tensor::upload(gpu, "activations", &[0.0; 3 * 301], 301, Element::F32).unwrap();
+        assert!(gather(&rows, &[301]).is_err());
     });
 }

@@ -29,7 +29,7 @@ pub use vision::ImageEncoder;
 use crate::device::cpu::vector;
 use crate::error::{Error, Result};
 use crate::tensor::safetensors::first_unbounded;
-use crate::tensor::{Rows, Sequences};
+use crate::tensor::{Sequences, Tensor};
 
 /// The precision of this name, if encoders compute in it.
 pub fn parse_precision(name: &str) -> Result<Precision, String> {
@@ -65,7 +65,7 @@ impl Encoded {
 }
 
 /// Splits the rows of a batch into its sequences.
-fn collect(rows: Rows, sequences: &Sequences, global: Vec<Vec<f32>>) -> Result<Vec<Encoded>> {
+fn collect(rows: Tensor, sequences: &Sequences, global: Vec<Vec<f32>>) -> Result<Vec<Encoded>> {
     let width = rows.width();
     let rows = rows.into_host()?;
     let tokens = sequences.ranges().map(|range| rows[range.start * width..range.end * width].to_vec());
@@ -73,7 +73,7 @@ fn collect(rows: Rows, sequences: &Sequences, global: Vec<Vec<f32>>) -> Result<V
 }
 
 /// Each row as a vector of length one.
-fn of_length_one(rows: Rows) -> Result<Vec<Vec<f32>>> {
+fn of_length_one(rows: Tensor) -> Result<Vec<Vec<f32>>> {
     let width = rows.width();
     let unit = |row: &[f32]| {
         let length = vector::dot(row, row).sqrt();

@@ -10,7 +10,7 @@ use crate::ops::attention::{self, Attention, Heads};
 use crate::ops::layer_norm::{self, Norm};
 use crate::ops::linear::{self, Activation, Linear};
 use crate::random::{Purpose, generator};
-use crate::tensor::{Element, Rows, Sequences, Tensor};
+use crate::tensor::{Element, Sequences, Tensor};
 
 /// Sizes of a block.
 #[derive(Clone, Copy, Debug)]
@@ -177,7 +177,7 @@ impl Block {
     }
 
     /// Updates the rows of sequences.
-    pub fn forward(&self, x: &mut Rows, sequences: &Sequences) -> Result<()> {
+    pub fn forward(&self, x: &mut Tensor, sequences: &Sequences) -> Result<()> {
         let qkv = match self.norm_first {
             true => self.qkv.forward(&self.norm1.forward(x)?)?,
             false => self.qkv.forward(x)?,

@@ -17,7 +17,7 @@ use crate::ops::linear::stored::{StoredLinear, SwiGlu};
 use crate::ops::paged_attention::{Batch, Cache, Heads, Span};
 use crate::ops::rms_norm::RmsNorm;
 use crate::ops::sample::Draw;
-use crate::tensor::{Element, Precision, Rows, Tensor};
+use crate::tensor::{Element, Precision, Tensor};
 
 /// Which positions' logits a forward pass is to compute.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -156,7 +156,7 @@ impl Decoder {
     }
 
     /// Logits of the wanted rows (wanted, vocab), if there are any.
-    fn network(&self, batch: &Batch, caches: &mut [&mut Cache], wanted: &[usize]) -> Result<Option<Rows>> {
+    fn network(&self, batch: &Batch, caches: &mut [&mut Cache], wanted: &[usize]) -> Result<Option<Tensor>> {
         let mut x = self.embedding.embed(batch.tokens())?;
         for (index, layer) in self.layers.iter().enumerate() {
             let qkv = layer.qkv.forward(&layer.attention_norm.forward(&x)?)?;

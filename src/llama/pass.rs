@@ -11,7 +11,7 @@ use crate::device::cuda::Graph;
 use crate::error::{Error, Result};
 use crate::ops::paged_attention::{Batch, Cache, Heads, Inputs, Shape, Span};
 use crate::ops::sample::{Draw, choose_each, gather};
-use crate::tensor::{Element, Rows};
+use crate::tensor::{Element, Tensor};
 
 /// The most sequences whose steps are recorded as graphs: those that one reading of the weights serves.
 const FEW: usize = 8;
@@ -90,7 +90,7 @@ impl Passes {
         mut pass: Pass,
         wanted: &[usize],
         ask: Ask,
-        mut network: impl FnMut(&Batch) -> Result<Option<Rows>> + Send,
+        mut network: impl FnMut(&Batch) -> Result<Option<Tensor>> + Send,
     ) -> Result<Output> {
         let few = |shape: &Shape| shape.is_step() && shape.rows <= FEW && wanted.iter().copied().eq(0..shape.rows);
         if let (Some(gpu), Ask::Tokens(draws)) = (&self.gpu, ask)
@@ -111,7 +111,7 @@ impl Passes {
             (Some(logits), Ask::Of(tokens)) => {
                 Output { logits: gather(&logits, tokens)?.into_host()?.to_vec(), ..Output::default() }
             }
-            (Some(logits), Ask::Tokens(draws)) => Output { tokens: choose_each(logits, draws)?, ..Output::default() },
+            (Some(logits), Ask::Tokens(draws)) => Output { tokens: choose_each(&logits, draws)?, ..Output::default() },
         };
         // A recorded step whose inputs this pass had borrowed.
         if pass.recorded.is_some() {
@@ -127,7 +127,7 @@ impl Pass {
         &mut self,
         gpu: &Gpu,
         draws: &[Draw],
-        mut network: impl FnMut(&Batch) -> Result<Option<Rows>>,
+        mut network: impl FnMut(&Batch) -> Result<Option<Tensor>>,
     ) -> Result<Vec<u32>> {
         self.batch.inputs_mut()?.set_draws(draws)?;
         let recorded = match self.recorded.take() {
@@ -135,7 +135,7 @@ impl Pass {
             None => gpu.record((), |()| {
                 let missing = || Error::shape("llama", "tokens to be chosen without logits");
                 let logits = network(&self.batch)?.ok_or_else(missing)?;
-                self.batch.inputs()?.choose(logits)
+                self.batch.inputs()?.choose(&logits)
             })?,
         };
         recorded.launch()?;

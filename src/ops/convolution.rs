@@ -6,13 +6,13 @@ use super::linear::{Activation, Linear, Windows};
 use crate::autograd::Cost;
 use crate::device::cpu::Buffer;
 use crate::error::{Error, Result};
-use crate::tensor::{Compute, Data, Element, Matrix, Rows};
+use crate::tensor::{Compute, Element, Tensor};
 
 /// Images or feature maps: a row for each pixel, image by image, line by line.
 #[derive(Debug)]
 pub struct Maps {
     /// (images · height · width, channels)
-    pub rows: Rows,
+    pub rows: Tensor,
     /// Pixels downwards and across.
     pub height: usize,
     pub width: usize,
@@ -32,7 +32,7 @@ impl Maps {
                 pixel.copy_from_slice(&[planes[i], planes[pixels + i], planes[2 * pixels + i]]);
             }
         });
-        Ok(Maps { rows: Rows::new(values, 3), height, width })
+        Ok(Maps { rows: Tensor::of_rows(values, 3)?, height, width })
     }
 
     /// How many images.
@@ -120,12 +120,13 @@ impl Convolution {
     /// Images on the host, if a device computes: in its memory, with as many channels as the kernels want, and without what
     /// is left over at the right and below whole patches, so that a row of a patch's pixels is contiguous there.
     fn copied(&self, x: &Maps) -> Result<Option<Maps>> {
-        let (Some(gpu), Data::F32(pixels)) = (&self.compute.gpu, x.rows.data()) else { return Ok(None) };
+        let (Some(gpu), None) = (&self.compute.gpu, x.rows.gpu()) else { return Ok(None) };
+        let pixels = x.rows.wide("convolution")?;
         let Filters { inputs, kernel, stride, padding, .. } = self.filters;
         let patches = kernel == stride && padding == 0;
         let whole = |side: usize| if patches { side / kernel * kernel } else { side };
         let (height, width, channels) = (whole(x.height), whole(x.width), self.channels);
-        let upload = |pixels: &[f32]| Matrix::upload(gpu, "images", pixels, channels, self.compute.element()?);
+        let upload = |pixels: &[f32]| Tensor::upload(gpu, "images", pixels, channels, self.compute.element()?);
         let rows = match (height, width, channels) == (x.height, x.width, inputs) {
             true => upload(pixels)?,
             false => {
@@ -139,7 +140,7 @@ impl Convolution {
                 upload(&copied)?
             }
         };
-        Ok(Some(Maps { rows: Rows::on_device(rows), height, width }))
+        Ok(Some(Maps { rows, height, width }))
     }
 
     fn windows(&self, x: &Maps) -> Windows {

@@ -9,7 +9,7 @@ use crate::error::Result;
 use crate::ops::attention::Heads;
 use crate::ops::linear::Activation;
 use crate::random::{Purpose, generator};
-use crate::tensor::{Rows, Sequences};
+use crate::tensor::{Sequences, Tensor};
 
 /// Sizes of CLIP ViT-B/32's vision tower.
 const SIZES: Sizes = Sizes {
@@ -27,7 +27,7 @@ const LENGTH: usize = 50;
 /// Layers of ViT-B/32 with the states of some images.
 pub struct LayerBench {
     blocks: Vec<Block>,
-    states: Rows,
+    states: Tensor,
     images: Sequences,
     compute: Compute,
 }
@@ -36,10 +36,10 @@ impl LayerBench {
     /// Draws the layers and the states.
     pub fn new(layers: usize, images: usize, compute: Compute) -> Result<LayerBench> {
         let mut rng = generator(0, Purpose::Benchmark, 3);
-        let states = (0..images * LENGTH * SIZES.width).map(|_| rng.random_range(-1.0..1.0)).collect();
+        let states: Vec<f32> = (0..images * LENGTH * SIZES.width).map(|_| rng.random_range(-1.0..1.0)).collect();
         Ok(LayerBench {
             blocks: (0..layers).map(|i| Block::random(SIZES, i as u64, &compute)).collect::<Result<_>>()?,
-            states: Rows::on(states, SIZES.width, &compute)?,
+            states: Tensor::of_rows(states, SIZES.width)?.to(compute.gpu.as_ref())?,
             images: Sequences::equal(images, LENGTH),
             compute,
         })

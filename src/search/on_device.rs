@@ -8,8 +8,8 @@ use super::{Candidates, Found, rows_of};
 use crate::device::Gpu;
 use crate::error::Result;
 use crate::ops::linear::stored::DeviceWeight;
-use crate::ops::top_k::MOST;
-use crate::tensor::{Element, Matrix};
+use crate::ops::top_k::{MOST, top_k};
+use crate::tensor::{Element, Tensor};
 
 /// The most products that are in the device's memory at a time, and queries that go over the vectors together.
 const PRODUCTS: usize = 1 << 25;
@@ -99,8 +99,8 @@ impl<S: Scan> Candidates for OnDevice<S> {
         let mut all = Vec::with_capacity(rows_of(queries, self.width())?);
         for queries in queries.chunks(together * self.width()) {
             let queries = self.scan.padded(queries)?;
-            let rows = Matrix::upload(&self.gpu, "queries", &queries, padded, S::ELEMENT)?;
-            let found = self.vectors.multiply_wide(&rows)?.top_k(more)?;
+            let rows = Tensor::upload(&self.gpu, "queries", &queries, padded, S::ELEMENT)?;
+            let found = top_k(&self.vectors.multiply_wide(&rows)?, more)?;
             let decided = found.into_par_iter().zip(queries.par_chunks(padded));
             all.extend(decided.map(|(found, query)| self.scan.decided(query, found, k)).collect::<Vec<_>>());
         }

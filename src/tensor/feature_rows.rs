@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, OnceLock};
 
-use super::rows::GpuRows;
+use super::row_table::GpuRows;
 use super::{Indices, RowTable};
 use crate::device::Gpu;
 use crate::error::Result;

@@ -1,6 +1,7 @@
 //! Values that the host will want, but not yet.
 
-use super::{Storage, Tensor};
+use super::Tensor;
+use super::array::Data;
 use crate::device::cuda::Returning;
 use crate::error::Result;
 
@@ -11,15 +12,15 @@ pub struct Later(Values);
 #[derive(Debug)]
 enum Values {
     Here(Tensor),
-    Returning(Returning<f32>),
+    Returning(Returning),
 }
 
 impl Tensor {
-    /// The values as they are when everything that was queued before is done; the host goes on meanwhile.
+    /// The f32 values as they are when everything that was queued before is done; the host goes on meanwhile.
     pub fn later(self) -> Result<Later> {
-        Ok(Later(match &self.storage {
-            Storage::Host(_) => Values::Here(self),
-            Storage::Device(data) => Values::Returning(data.gpu().read_later(data)?),
+        Ok(Later(match &self.data {
+            Data::Device(array) => Values::Returning(array.read_later()?),
+            _ => Values::Here(self),
         }))
     }
 }

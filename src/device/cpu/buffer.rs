@@ -120,7 +120,7 @@ impl DerefMut for Buffer {
 }
 
 /// An owned array of bf16 from the same pool.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct HalfBuffer {
     /// Two values in the bits of each.
     words: Buffer,

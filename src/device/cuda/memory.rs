@@ -326,6 +326,15 @@ impl<T: Pod> DeviceBuffer<T> {
         queued.map_err(|e| self.gpu.error("copying", e))
     }
 
+    /// The same memory as bytes.
+    pub fn into_bytes(mut self) -> DeviceBuffer<u8> {
+        let (memory, len, label, gpu) = (self.memory.take(), self.len * size_of::<T>(), self.label, self.gpu.clone());
+        // Only one of both is in the account at a time, so that its peak is right.
+        drop(self);
+        gpu.0.ledger.take(label, bytes_of::<u8>(len));
+        DeviceBuffer { memory, len, label, gpu, values: PhantomData }
+    }
+
     /// A copy on the same device.
     pub fn duplicate(&self) -> Result<DeviceBuffer<T>> {
         let mut copy = self.gpu.alloc(self.label, self.len)?;

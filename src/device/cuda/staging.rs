@@ -1,6 +1,5 @@
 //! Copies to the device that run beside its kernels: through page-locked memory, on a stream of their own.
 
-use std::marker::PhantomData;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -156,47 +155,46 @@ impl Gpu {
         Ok(Staged { block: target, bytes, arrival })
     }
 
-    /// Queues a copy of the values to the host, which goes on meanwhile.
-    pub fn read_later<T: Pod>(&self, values: &DeviceBuffer<T>) -> Result<Returning<T>> {
+    /// Queues a copy of the bytes to the host, which goes on meanwhile.
+    pub fn read_later(&self, bytes: &DeviceBuffer<u8>) -> Result<Returning> {
         let failed = |error| self.error("copying to the host", error);
         self.bind()?;
-        let mut block = self.0.staging.take(size_of::<T>() * values.len()).map_err(failed)?;
-        let host = &mut block.memory.as_mut_slice()[..size_of::<T>() * values.len()];
+        let mut block = self.0.staging.take(bytes.len()).map_err(failed)?;
+        let host = &mut block.memory.as_mut_slice()[..bytes.len()];
         let stream = self.turn();
-        // SAFETY: both hold as many bytes; the block is looked at when its event says that the copy is done, and the values'
+        // SAFETY: both hold as many bytes; the block is looked at when its event says that the copy is done, and the bytes'
         // memory is given back in the stream's order.
-        let queued = unsafe { result::memcpy_dtoh_async(host, values.ptr().0, stream.cu_stream()) };
+        let queued = unsafe { result::memcpy_dtoh_async(host, bytes.ptr().0, stream.cu_stream()) };
         queued.and_then(|()| block.copied.record(&stream)).map_err(failed)?;
-        Ok(Returning { block: Some(block), gpu: self.clone(), len: values.len(), values: PhantomData })
+        Ok(Returning { block: Some(block), gpu: self.clone(), bytes: bytes.len() })
     }
 }
 
-/// Values on their way to the host.
-pub struct Returning<T> {
+/// Bytes on their way to the host.
+pub struct Returning {
     /// `None` only while it is dropped.
     block: Option<Block>,
-    len: usize,
+    bytes: usize,
     gpu: Gpu,
-    values: PhantomData<T>,
 }
 
-impl<T> std::fmt::Debug for Returning<T> {
+impl std::fmt::Debug for Returning {
     fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
-        write!(f, "{} values from {:?}", self.len, self.gpu)
+        write!(f, "{} bytes from {:?}", self.bytes, self.gpu)
     }
 }
 
-impl<T: Pod> Returning<T> {
-    /// The values, once they are there. Fails if what computes them failed.
-    pub fn wait(mut self) -> Result<Vec<T>> {
+impl Returning {
+    /// What they are, once they are there. Fails if what computes them failed.
+    pub fn wait<T: Pod>(mut self) -> Result<Vec<T>> {
         let Some(block) = &mut self.block else { return Ok(Vec::new()) };
         self.gpu.bind()?;
         block.copied.synchronize().map_err(|e| self.gpu.error("running kernels", e))?;
-        Ok(bytemuck::cast_slice(&block.memory.as_mut_slice()[..self.len * size_of::<T>()]).to_vec())
+        Ok(bytemuck::cast_slice(&block.memory.as_mut_slice()[..self.bytes]).to_vec())
     }
 }
 
-impl<T> Drop for Returning<T> {
+impl Drop for Returning {
     fn drop(&mut self) {
         if let Some(block) = self.block.take() {
             self.gpu.0.staging.give_back(block);

@@ -8,7 +8,7 @@ use crate::encoder::transformer::Sizes;
 use crate::error::Result;
 use crate::ops::layer_norm::Norm;
 use crate::ops::linear::Linear;
-use crate::tensor::{Compute, Rows, Sequences};
+use crate::tensor::{Compute, Sequences, Tensor};
 
 /// Since the query is the same for all images, so is, per head, what a patch's state is multiplied by to be its logit: keys are
 /// never formed, and values only of the patches' weighted sums.
@@ -56,12 +56,12 @@ impl PoolingHead {
     }
 
     /// The logits of patches (patches, heads).
-    pub fn logits(&self, patches: &Rows) -> Result<Vec<f32>> {
+    pub fn logits(&self, patches: &Tensor) -> Result<Vec<f32>> {
         Ok(self.logits.forward(patches)?.into_host()?.to_vec())
     }
 
     /// A vector for each image of patches' states on the host (patches, width) and their logits.
-    pub fn forward(&self, patches: &[f32], logits: &[f32], images: &Sequences) -> Result<Rows> {
+    pub fn forward(&self, patches: &[f32], logits: &[f32], images: &Sequences) -> Result<Tensor> {
         let (heads, width) = (self.heads, self.values.outputs());
         let ranges: Vec<_> = images.ranges().collect();
         let mut sums = vec![0.0; ranges.len() * heads * width];
@@ -75,11 +75,12 @@ impl PoolingHead {
                 }
             });
         });
-        let values = self.values.forward(&Rows::on(sums, width, &self.compute)?)?.into_host()?;
+        let values = self.values.forward(&Tensor::of_rows(sums, width)?.to(self.compute.gpu.as_ref())?)?.into_host()?;
         // Of each head the outputs that are its own.
         let own = width / heads;
         let attended = values.chunks_exact(width).enumerate().flat_map(|(i, row)| &row[i % heads * own..][..own]);
-        let attended = Rows::on(attended.copied().collect(), width, &self.compute)?;
+        let attended =
+            Tensor::of_rows(attended.copied().collect::<Vec<f32>>(), width)?.to(self.compute.gpu.as_ref())?;
         let mut x = self.out.forward(&attended)?;
         let inner = self.up.forward(&self.norm.forward(&x)?)?;
         self.down.forward_onto(&inner, &mut x)?;

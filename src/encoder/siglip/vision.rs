@@ -10,7 +10,7 @@ use crate::error::Result;
 use crate::ops::convolution::{Convolution, Filters, Maps};
 use crate::ops::embedding::PatchEmbedding;
 use crate::ops::layer_norm::Norm;
-use crate::tensor::Rows;
+use crate::tensor::Tensor;
 
 /// A transformer over an image's patches; a query that was learned says what the image shows.
 pub struct SiglipVision {
@@ -58,6 +58,6 @@ impl ImageModel for SiglipVision {
         let logits = self.head.logits(&x)?;
         let x = x.into_host()?;
         let global = of_length_one(self.head.forward(&x, &logits, &images)?)?;
-        collect(Rows::new(x, width), &images, global)
+        collect(Tensor::of_rows(x, width)?, &images, global)
     }
 }

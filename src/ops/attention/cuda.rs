@@ -5,7 +5,7 @@ use bytemuck::{Pod, Zeroable};
 use super::Heads;
 use crate::device::cuda::{Grid, Ptr};
 use crate::error::{Error, Result};
-use crate::tensor::{Element, Matrix, Sequences};
+use crate::tensor::{Element, Sequences, Tensor};
 
 /// The widest heads that the kernels take.
 const WIDEST: usize = 128;
@@ -33,8 +33,8 @@ struct Args {
 
 /// Attention of each sequence to itself: queries, keys and values side by side (rows, 3 · width) -> (rows, width), of
 /// the same element type.
-pub fn attend(qkv: &Matrix, sequences: &Sequences, heads: Heads) -> Result<Matrix> {
-    let (gpu, element) = (qkv.gpu(), qkv.element());
+pub fn attend(qkv: &Tensor, sequences: &Sequences, heads: Heads) -> Result<Tensor> {
+    let (gpu, element) = (qkv.device("attention")?, qkv.element());
     let Heads { count, width: head, causal } = heads;
     let width = count * head;
     let tensor_cores = element == Element::Bf16;
@@ -48,13 +48,13 @@ pub fn attend(qkv: &Matrix, sequences: &Sequences, heads: Heads) -> Result<Matri
         let reason = format!("heads of {head}: must be a multiple of 8, at most {WIDEST}");
         return Err(Error::shape("attention", reason));
     }
-    let out = Matrix::alloc(gpu, "activations", element, qkv.rows(), width)?;
+    let out = Tensor::alloc(gpu, "activations", element, [qkv.count(), width])?;
     let args = Args {
-        q: qkv.ptr(),
+        q: qkv.address(),
         k: qkv.column(width),
         v: qkv.column(2 * width),
-        out: out.ptr(),
-        offsets: sequences.on(gpu, qkv.rows())?,
+        out: out.address(),
+        offsets: sequences.on(gpu, qkv.count())?,
         row: 3 * width as i64,
         out_row: width as i64,
         head: head as i32,

@@ -8,7 +8,7 @@ pub use cpu::{Heads, self_attention};
 
 use crate::autograd::Cost;
 use crate::error::{Error, Result};
-use crate::tensor::{Data, Element, Rows, Sequences};
+use crate::tensor::{Element, Host, HostMut, Sequences, Tensor};
 
 /// What attention costs on sequences of these lengths, as if no row were hidden from another.
 pub fn cost(lengths: &[usize], heads: Heads, element: Element) -> Cost {
@@ -31,14 +31,14 @@ impl Attention {
     }
 
     /// Queries, keys and values side by side (n, 3 · width) -> contexts (n, width)
-    pub fn forward(&self, qkv: &Rows, sequences: &Sequences) -> Result<Rows> {
-        if let Data::Device(qkv) = qkv.data() {
-            return Ok(Rows::on_device(cuda::attend(qkv, sequences, self.heads)?));
+    pub fn forward(&self, qkv: &Tensor, sequences: &Sequences) -> Result<Tensor> {
+        if qkv.gpu().is_some() {
+            return cuda::attend(qkv, sequences, self.heads);
         }
-        let mut out = Rows::scratch(qkv.count(), self.heads.count * self.heads.width, self.element)?;
-        match (qkv.data(), out.data_mut()) {
-            (Data::F32(qkv), Data::F32(out)) => self_attention(qkv, sequences.lengths(), self.heads, out)?,
-            (Data::Bf16(qkv), Data::Bf16(out)) => self_attention(qkv, sequences.lengths(), self.heads, out)?,
+        let mut out = Tensor::scratch([qkv.count(), self.heads.count * self.heads.width], self.element)?;
+        match (qkv.host("self-attention")?, out.host_mut("self-attention")?) {
+            (Host::F32(qkv), HostMut::F32(out)) => self_attention(qkv, sequences.lengths(), self.heads, out)?,
+            (Host::Bf16(qkv), HostMut::Bf16(out)) => self_attention(qkv, sequences.lengths(), self.heads, out)?,
             _ => return Err(Error::shape("self-attention", format!("rows are not {:?}", self.element))),
         }
         Ok(out)

@@ -5,7 +5,7 @@ use bytemuck::{Pod, Zeroable};
 use crate::device::Gpu;
 use crate::device::cuda::{Grid, Ptr};
 use crate::error::Result;
-use crate::tensor::{Element, Matrix, Tensor};
+use crate::tensor::{Element, Tensor};
 
 #[derive(Clone, Copy, Pod, Zeroable)]
 #[repr(C)]
@@ -34,9 +34,9 @@ struct Patches {
 }
 
 /// Row `ids[i]` of the tokens plus row `places[i]` of the positions, as f32. They are within the tables.
-pub fn tokens(tokens: &Tensor, positions: &Tensor, ids: &[u32], places: &[u32], gpu: &Gpu) -> Result<Matrix> {
+pub fn tokens(tokens: &Tensor, positions: &Tensor, ids: &[u32], places: &[u32], gpu: &Gpu) -> Result<Tensor> {
     let (rows, width) = (ids.len(), tokens.shape()[1]);
-    let out = Matrix::alloc(gpu, "activations", Element::F32, rows, width)?;
+    let out = Tensor::alloc(gpu, "activations", Element::F32, [rows, width])?;
     let [ids, places] = [ids, places].map(|numbers| gpu.upload("row numbers", numbers));
     let (ids, places) = (ids?, places?);
     let args = Tokens {
@@ -54,11 +54,12 @@ pub fn tokens(tokens: &Tensor, positions: &Tensor, ids: &[u32], places: &[u32], 
 
 /// The patches (images · patches, width), f32, with the class vector (width), if it is not empty, before each image's and all
 /// with their positions ((1 +) patches, width): (images · ((1 +) patches), width).
-pub fn patches(class: &Tensor, positions: &Tensor, patches: &Matrix) -> Result<Matrix> {
-    let (gpu, width, length) = (patches.gpu(), patches.width_of("embedding", Element::F32)?, positions.shape()[0]);
+pub fn patches(class: &Tensor, positions: &Tensor, patches: &Tensor) -> Result<Tensor> {
+    let (gpu, length) = (patches.device("embedding")?, positions.shape()[0]);
+    let width = patches.width_of("embedding", Element::F32)?;
     let class_rows = !class.is_empty() as usize;
-    let rows = patches.rows() / (length - class_rows) * length;
-    let out = Matrix::alloc(gpu, "activations", Element::F32, rows, width)?;
+    let rows = patches.count() / (length - class_rows) * length;
+    let out = Tensor::alloc(gpu, "activations", Element::F32, [rows, width])?;
     let args = Patches {
         class: class.ptr(),
         patches: patches.ptr(),

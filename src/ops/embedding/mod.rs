@@ -4,16 +4,16 @@ mod cuda;
 
 use crate::device::cpu::{Buffer, simd, vector};
 use crate::error::{Error, Result};
-use crate::tensor::{Compute, Data, Rows, Sequences, Tensor, fours};
+use crate::tensor::{Compute, Sequences, Tensor, fours};
 
 /// Rows that are sums of two.
-fn sums<'a>(count: usize, width: usize, rows: impl Iterator<Item = (&'a [f32], &'a [f32])>) -> Rows {
+fn sums<'a>(count: usize, width: usize, rows: impl Iterator<Item = (&'a [f32], &'a [f32])>) -> Result<Tensor> {
     let mut out = Buffer::scratch(count * width);
     for (out, (vector, position)) in out.chunks_exact_mut(width).zip(rows) {
         out.copy_from_slice(vector);
         simd!(vector::add(out, position));
     }
-    Rows::new(out, width)
+    Tensor::new([count, width], out)
 }
 
 /// Vectors and those of positions, which are added to them, where they are computed with.
@@ -41,7 +41,7 @@ impl Embedding {
     }
 
     /// Rows of the tokens of all sequences.
-    pub fn forward(&self, ids: &[&[u32]]) -> Result<Rows> {
+    pub fn forward(&self, ids: &[&[u32]]) -> Result<Tensor> {
         let ([tokens, positions], width) = (&self.tables, self.width);
         let [vocabulary, most_tokens] = [tokens, positions].map(|table| table.shape()[0]);
         if let Some(id) = ids.iter().flat_map(|ids| ids.iter()).find(|&&id| id as usize >= vocabulary) {
@@ -54,12 +54,12 @@ impl Embedding {
         let places = ids.iter().flat_map(|ids| 0..ids.len() as u32);
         let ids = ids.concat();
         if let Some(gpu) = tokens.gpu() {
-            return cuda::tokens(tokens, positions, &ids, &places.collect::<Vec<_>>(), gpu).map(Rows::on_device);
+            return cuda::tokens(tokens, positions, &ids, &places.collect::<Vec<_>>(), gpu);
         }
         let row = |i: u32| i as usize * width..(i as usize + 1) * width;
         let rows = ids.iter().zip(places);
         let rows = rows.map(|(&id, place)| (&tokens.data()[row(id)], &positions.data()[row(place)]));
-        Ok(sums(ids.len(), width, rows))
+        sums(ids.len(), width, rows)
     }
 }
 
@@ -81,7 +81,7 @@ impl PatchEmbedding {
     }
 
     /// (images · patches, width) -> (images · positions, width) and the images' sequences.
-    pub fn forward(&self, patches: &Rows) -> Result<(Rows, Sequences)> {
+    pub fn forward(&self, patches: &Tensor) -> Result<(Tensor, Sequences)> {
         let [class, positions] = &self.vectors;
         let (length, width) = (positions.shape()[0], positions.shape()[1]);
         let own = length - !class.is_empty() as usize;
@@ -90,13 +90,13 @@ impl PatchEmbedding {
             return Err(Error::shape("patch embedding", format!("{} patches of images of {own}", patches.count())));
         }
         let images = patches.count() / own;
-        let rows = match patches.data() {
-            Data::Device(patches) => Rows::on_device(cuda::patches(class, positions, patches)?),
-            _ => {
+        let rows = match patches.gpu() {
+            Some(_) => cuda::patches(class, positions, patches)?,
+            None => {
                 let patches = patches.wide("patch embedding")?.chunks_exact(own * width);
                 let class = (!class.is_empty()).then(|| class.data());
                 let rows = patches.flat_map(|patches| class.into_iter().chain(patches.chunks_exact(width)));
-                sums(images * length, width, rows.zip(positions.data().chunks_exact(width).cycle()))
+                sums(images * length, width, rows.zip(positions.data().chunks_exact(width).cycle()))?
             }
         };
         Ok((rows, Sequences::equal(images, length)))

@@ -14,8 +14,8 @@ pub use cuda::{Gradient, LayerNorm, Normalized, NormalizedBackward, Residual, To
 pub use work::{NORM_BACKWARD, NORM_FORWARD, backward_work, forward_work};
 
 use crate::autograd::Cost;
-use crate::error::{Error, Result};
-use crate::tensor::{Compute, Data, Element, Rows, Tensor};
+use crate::error::Result;
+use crate::tensor::{Compute, Element, HostMut, Tensor};
 
 /// `(x - mean) / sqrt(variance + eps) * gamma + beta` over each row.
 pub struct Norm {
@@ -51,20 +51,19 @@ impl Norm {
     }
 
     /// Normalized copy of rows of f32.
-    pub fn forward(&self, x: &Rows) -> Result<Rows> {
+    pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
         let Norm { gamma, beta, eps, .. } = self;
         x.expect_beside("norm", gamma, gamma.len())?;
-        if let Data::Device(x) = x.data() {
+        if x.gpu().is_some() {
             // Rows that are both a residual and an operand are written as both at once.
             let both = (self.output, self.operands) == (Element::F32, Element::Bf16);
-            return Ok(Rows::on_device(wide::forward(x, [gamma, beta], *eps, (self.output, both))?));
+            return wide::forward(x, [gamma, beta], *eps, (self.output, both));
         }
-        let mut out = Rows::scratch(x.count(), x.width(), self.output)?;
+        let mut out = Tensor::scratch(x.shape(), self.output)?;
         let x = x.wide("norm")?;
-        match out.data_mut() {
-            Data::F32(out) => layer_norm(x, out, gamma.data(), beta.data(), *eps),
-            Data::Bf16(out) => layer_norm(x, out, gamma.data(), beta.data(), *eps),
-            Data::Device(_) => return Err(Error::shape("norm", "lies on the host, its output on a device")),
+        match out.host_mut("norm")? {
+            HostMut::F32(out) => layer_norm(x, out, gamma.data(), beta.data(), *eps),
+            HostMut::Bf16(out) => layer_norm(x, out, gamma.data(), beta.data(), *eps),
         }
         Ok(out)
     }

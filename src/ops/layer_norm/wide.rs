@@ -4,7 +4,7 @@ use bytemuck::{Pod, Zeroable};
 
 use crate::device::cuda::{Grid, Ptr};
 use crate::error::{Error, Result};
-use crate::tensor::{Element, Matrix, Tensor};
+use crate::tensor::{Element, Tensor};
 
 /// The widest rows that the kernel takes: 64 values per lane of a warp.
 const WIDEST: usize = 2048;
@@ -35,19 +35,19 @@ pub fn check(width: usize) -> Result<()> {
 }
 
 /// Rows x (n, width), f32, normalized, with gamma and beta (width); with `both` as f32 and beside it as bf16.
-pub fn forward(x: &Matrix, [gamma, beta]: [&Tensor; 2], eps: f32, (output, both): (Element, bool)) -> Result<Matrix> {
-    let width = x.width_of("layer_norm_wide", Element::F32)?;
-    let rows_of = |element| Matrix::alloc(x.gpu(), "activations", element, x.rows(), width);
+pub fn forward(x: &Tensor, [gamma, beta]: [&Tensor; 2], eps: f32, (output, both): (Element, bool)) -> Result<Tensor> {
+    let (gpu, width) = (x.device("layer_norm_wide")?, x.width_of("layer_norm_wide", Element::F32)?);
+    let rows_of = |element| Tensor::alloc(gpu, "activations", element, x.shape());
     let (out, beside) = (rows_of(output)?, if both { Some(rows_of(Element::Bf16)?) } else { None });
     let [wide, narrow] = match output {
-        Element::F32 => [out.ptr(), beside.as_ref().map_or(Ptr::NULL, Matrix::ptr)],
-        Element::Bf16 => [Ptr::NULL, out.ptr()],
+        Element::F32 => [out.address(), beside.as_ref().map_or(Ptr::NULL, Tensor::address)],
+        Element::Bf16 => [Ptr::NULL, out.address()],
         Element::F16 => return Err(Error::shape("layer_norm_wide", "rows of f16")),
     };
-    let (gamma, beta, rows) = (gamma.ptr(), beta.ptr(), x.rows() as i32);
+    let (gamma, beta, rows) = (gamma.ptr(), beta.ptr(), x.count() as i32);
     let args = Args { x: x.ptr(), gamma, beta, wide, narrow, rows, width: width as i32, eps, padding: 0 };
-    let grid = Grid { shared: 8 * width as u32, ..Grid::line(x.rows().div_ceil(BLOCK_ROWS), 256) };
-    x.gpu().launch("layer_norm_wide", grid, &args)?;
+    let grid = Grid { shared: 8 * width as u32, ..Grid::line(x.count().div_ceil(BLOCK_ROWS), 256) };
+    gpu.launch("layer_norm_wide", grid, &args)?;
     Ok(match beside {
         Some(narrow) => out.beside(narrow),
         None => out,

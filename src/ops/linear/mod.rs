@@ -26,7 +26,7 @@ use super::matmul::Mat;
 use crate::autograd::Cost;
 use crate::device::cuda::Ptr;
 use crate::error::{Error, Result};
-use crate::tensor::{Compute, Data, Element, Matrix, Rows, Tensor};
+use crate::tensor::{Compute, Element, Host, HostMut, Tensor};
 
 /// `activation(x Wᵀ + b)`, or with a residual `activation(x Wᵀ + b + residual)`.
 pub struct Linear {
@@ -41,7 +41,8 @@ pub struct Linear {
 enum Weight {
     F32(TransposedF32),
     Bf16(PackedBf16),
-    Device(Matrix),
+    /// (outputs, inputs)
+    Device(Tensor),
 }
 
 /// What a layer costs on so many rows, with its bias. A residual is read and written as the output is.
@@ -56,7 +57,7 @@ impl Linear {
     pub fn new(weight: &[f32], outputs: usize, bias: Option<Vec<f32>>, compute: &Compute) -> Result<Linear> {
         let (inputs, element) = (weight.len() / outputs.max(1), compute.element()?);
         let weight = match (&compute.gpu, element) {
-            (Some(gpu), _) => Weight::Device(Matrix::upload(gpu, "weights", weight, inputs, element)?),
+            (Some(gpu), _) => Weight::Device(Tensor::upload(gpu, "weights", weight, inputs, element)?),
             (None, Element::F32) => Weight::F32(TransposedF32::new(Mat::new(weight, outputs, inputs))),
             (None, _) => Weight::Bf16(PackedBf16::new(weight, outputs, inputs)?),
         };
@@ -79,61 +80,60 @@ impl Linear {
         match &self.weight {
             Weight::F32(weight) => weight.outputs(),
             Weight::Bf16(weight) => weight.outputs(),
-            Weight::Device(weight) => weight.rows(),
+            Weight::Device(weight) => weight.count(),
         }
     }
 
     /// (n, inputs) -> (n, outputs)
-    pub fn forward(&self, x: &Rows) -> Result<Rows> {
+    pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
         self.output(x, None)
     }
 
     /// Updates the residual (n, outputs).
-    pub fn forward_onto(&self, x: &Rows, residual: &mut Rows) -> Result<()> {
+    pub fn forward_onto(&self, x: &Tensor, residual: &mut Tensor) -> Result<()> {
         self.update(x, None, residual)
     }
 
     /// The same on windows of images: x holds pixels, the output has a row for each window.
-    pub(super) fn forward_windows(&self, x: &Rows, windows: Windows) -> Result<Rows> {
+    pub(super) fn forward_windows(&self, x: &Tensor, windows: Windows) -> Result<Tensor> {
         self.output(x, Some(windows))
     }
 
     /// [`Linear::forward_onto`] of windows.
-    pub(super) fn forward_windows_onto(&self, x: &Rows, windows: Windows, residual: &mut Rows) -> Result<()> {
+    pub(super) fn forward_windows_onto(&self, x: &Tensor, windows: Windows, residual: &mut Tensor) -> Result<()> {
         self.update(x, Some(windows), residual)
     }
 
-    fn output(&self, x: &Rows, windows: Option<Windows>) -> Result<Rows> {
+    fn output(&self, x: &Tensor, windows: Option<Windows>) -> Result<Tensor> {
         let count = windows.map_or(x.count(), |windows| windows.count(x.count()));
-        if let (Weight::Device(weight), Data::Device(x)) = (&self.weight, x.data()) {
-            let out = Matrix::alloc(x.gpu(), "activations", self.output, count, weight.rows())?;
-            x.operand(weight.element(), |x| self.launch(x, weight, windows, &out, Ptr::NULL))?;
-            return Ok(Rows::on_device(out));
+        if let Weight::Device(weight) = &self.weight {
+            let out = Tensor::alloc(x.device("linear")?, "activations", self.output, [count, weight.count()])?;
+            return self.launch(x, weight, windows, &out, Ptr::NULL).map(|()| out);
         }
-        let mut out = Rows::scratch(count, self.outputs(), self.output)?;
+        let mut out = Tensor::scratch([count, self.outputs()], self.output)?;
         self.run(x, windows, &mut out, false)?;
         Ok(out)
     }
 
-    fn update(&self, x: &Rows, windows: Option<Windows>, residual: &mut Rows) -> Result<()> {
-        if let (Weight::Device(weight), Data::Device(x), Data::Device(out)) =
-            (&self.weight, x.data(), residual.data_mut())
-        {
-            let out = out.written();
-            return x.operand(weight.element(), |x| self.launch(x, weight, windows, out, out.ptr()));
+    fn update(&self, x: &Tensor, windows: Option<Windows>, residual: &mut Tensor) -> Result<()> {
+        if let Weight::Device(weight) = &self.weight {
+            residual.device("linear")?;
+            let out = residual.written()?;
+            return self.launch(x, weight, windows, out, out.address());
         }
         self.run(x, windows, residual, true)
     }
 
-    fn launch(&self, x: &Matrix, weight: &Matrix, windows: Option<Windows>, out: &Matrix, residual: Ptr) -> Result<()> {
+    fn launch(&self, x: &Tensor, weight: &Tensor, windows: Option<Windows>, out: &Tensor, residual: Ptr) -> Result<()> {
+        let (gpu, x) = (x.device("linear")?, x.operand(weight.element())?);
         let (bias, finish) = (self.bias.as_ref().map_or(Ptr::NULL, Tensor::ptr), self.activation.into());
         match windows.filter(|windows| !windows.are_pixels()) {
-            None => Gemm { bias, finish, residual, ..Gemm::new(x, weight, out)? }.launch(x.gpu()),
-            Some(windows) => windows::launch(x, weight, windows, out, finish, (bias, residual)),
+            None => Gemm { bias, finish, residual, ..Gemm::new(&x, weight, out)? }.launch(gpu),
+            Some(windows) => windows::launch(&x, weight, windows, out, finish, (bias, residual)),
         }
     }
 
-    fn run(&self, x: &Rows, windows: Option<Windows>, out: &mut Rows, residual: bool) -> Result<()> {
+    fn run(&self, x: &Tensor, windows: Option<Windows>, out: &mut Tensor, residual: bool) -> Result<()> {
         let epilogue = Epilogue { bias: self.bias.as_ref().map(Tensor::data), residual, activation: self.activation };
         fn operand<T: Value>(values: &[T], width: usize, windows: Option<Windows>) -> Operand<'_, T> {
             match windows {
@@ -142,14 +142,16 @@ impl Linear {
             }
         }
         let width = x.width();
-        match (&self.weight, x.data(), out.data_mut()) {
-            (Weight::F32(w), Data::F32(x), Data::F32(out)) => w.forward(operand(x, width, windows), out, epilogue),
-            (Weight::Bf16(w), Data::F32(x), Data::F32(out)) => w.forward(operand(x, width, windows), out, epilogue),
-            (Weight::Bf16(w), Data::F32(x), Data::Bf16(out)) => w.forward(operand(x, width, windows), out, epilogue),
-            (Weight::Bf16(w), Data::Bf16(x), Data::F32(out)) => w.forward(operand(x, width, windows), out, epilogue),
-            (Weight::Bf16(w), Data::Bf16(x), Data::Bf16(out)) => w.forward(operand(x, width, windows), out, epilogue),
-            (Weight::F32(_), Data::Bf16(_), _) => Err(Error::shape("linear", "weights in f32 meet rows in bf16")),
-            _ => Err(Error::shape("linear", "weights and rows lie on different devices")),
+        match (&self.weight, x.host("linear")?, out.host_mut("linear")?) {
+            (Weight::F32(w), Host::F32(x), HostMut::F32(out)) => w.forward(operand(x, width, windows), out, epilogue),
+            (Weight::Bf16(w), Host::F32(x), HostMut::F32(out)) => w.forward(operand(x, width, windows), out, epilogue),
+            (Weight::Bf16(w), Host::F32(x), HostMut::Bf16(out)) => w.forward(operand(x, width, windows), out, epilogue),
+            (Weight::Bf16(w), Host::Bf16(x), HostMut::F32(out)) => w.forward(operand(x, width, windows), out, epilogue),
+            (Weight::Bf16(w), Host::Bf16(x), HostMut::Bf16(out)) => {
+                w.forward(operand(x, width, windows), out, epilogue)
+            }
+            (Weight::F32(_), ..) => Err(Error::shape("linear", "weights in f32 meet rows in bf16")),
+            (Weight::Device(_), ..) => Err(Error::shape("linear", "weights and rows lie on different devices")),
         }
     }
 }

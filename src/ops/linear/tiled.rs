@@ -6,7 +6,7 @@ use super::Activation;
 use crate::device::Gpu;
 use crate::device::cuda::{Grid, Ptr};
 use crate::error::{Error, Result};
-use crate::tensor::{Element, Matrix};
+use crate::tensor::{Element, Tensor};
 
 /// Sides of the kernels' tiles.
 const LARGE: usize = 128;
@@ -100,24 +100,24 @@ struct Args {
 
 impl Gemm {
     /// A Wᵀ of whole matrices into `c`, without bias, activation or residual.
-    pub fn new(a: &Matrix, w: &Matrix, c: &Matrix) -> Result<Gemm> {
-        let (m, n, k) = (a.rows(), w.rows(), a.width());
-        let fits = w.width() == k && (c.rows(), c.width()) == (m, n) && a.element() == w.element();
+    pub fn new(a: &Tensor, w: &Tensor, c: &Tensor) -> Result<Gemm> {
+        let (m, n, k) = (a.count(), w.count(), a.width());
+        let fits = w.width() == k && (c.count(), c.width()) == (m, n) && a.element() == w.element();
         if !fits {
-            let shape = |x: &Matrix| format!("({}, {}) {:?}", x.rows(), x.width(), x.element());
+            let shape = |x: &Tensor| format!("({}, {}) {:?}", x.count(), x.width(), x.element());
             let shapes = format!("A {} times W {} transposed into C {}", shape(a), shape(w), shape(c));
             return Err(Error::shape("linear", shapes));
         }
         Ok(Gemm {
-            a: a.ptr(),
+            a: a.address(),
             a_row: k,
-            w: w.ptr(),
+            w: w.address(),
             w_row: k,
             bias: Ptr::NULL,
             finish: Finish::Plain,
             residual: Ptr::NULL,
             residual_row: n,
-            c: c.ptr(),
+            c: c.address(),
             c_row: n,
             size: [m, n, k],
             element: a.element(),

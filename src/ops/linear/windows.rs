@@ -6,7 +6,7 @@ use super::Windows;
 use super::tiled::{Finish, Output, THREADS, THREADS_F32, tile};
 use crate::device::cuda::{Grid, Ptr};
 use crate::error::{Error, Result};
-use crate::tensor::{Element, Matrix};
+use crate::tensor::{Element, Tensor};
 
 #[derive(Clone, Copy, Pod, Zeroable)]
 #[repr(C)]
@@ -30,35 +30,35 @@ struct Args {
 /// channels), the channel fastest, into `out` (images · windows, outputs). The kernels copy eight values at a time:
 /// channels in bf16 are a multiple of 8, or of patches those of a row of pixels.
 pub(super) fn launch(
-    x: &Matrix,
-    weight: &Matrix,
+    x: &Tensor,
+    weight: &Tensor,
     windows: Windows,
-    out: &Matrix,
+    out: &Tensor,
     finish: Finish,
     (bias, residual): (Ptr, Ptr),
 ) -> Result<()> {
     let Windows { height, width, kernel, stride, padding } = windows;
-    let (element, n, (down, across)) = (weight.element(), weight.rows(), windows.size());
-    let (m, needed) = (windows.count(x.rows()), weight.width() / (kernel * kernel).max(1));
-    let fits = (x.width(), x.element()) == (needed, element) && (out.rows(), out.width()) == (m, n);
+    let (element, n, (down, across)) = (weight.element(), weight.count(), windows.size());
+    let (m, needed) = (windows.count(x.count()), weight.width() / (kernel * kernel).max(1));
+    let fits = (x.width(), x.element()) == (needed, element) && (out.count(), out.width()) == (m, n);
     // A row of a patch is as well one pixel of many channels.
     let patches = kernel == stride && padding == 0 && width.is_multiple_of(kernel);
     let fold = if patches { kernel } else { 1 };
     let channels = needed * fold;
     if !fits || (element == Element::Bf16 && !channels.is_multiple_of(8)) || i32::try_from(m).is_err() {
-        let (rows, found, kind) = (x.rows(), x.width(), x.element());
+        let (rows, found, kind) = (x.count(), x.width(), x.element());
         let reason = format!(
             "({rows}, {found}) {kind:?} as images of {height} x {width}, needs {needed} channels of {element:?}; \
              ({}, {}) for an output of ({m}, {n})",
-            out.rows(),
+            out.count(),
             out.width()
         );
         return Err(Error::shape("convolution", reason));
     }
-    let sums = (bias, residual, out.ptr());
+    let sums = (bias, residual, out.address());
     let args = Args {
-        image: x.ptr(),
-        weight: weight.ptr(),
+        image: x.address(),
+        weight: weight.address(),
         out: Output::new("convolution", (m, n), finish, sums, (n, n), out.element())?,
         height: height as i32,
         width: (width / fold) as i32,
@@ -71,7 +71,8 @@ pub(super) fn launch(
         across: (stride / fold) as i32,
         border: padding as i32,
     };
-    let (side, shared) = tile(x.gpu(), element, m, n)?;
+    let gpu = x.device("convolution")?;
+    let (side, shared) = tile(gpu, element, m, n)?;
     let (kernel, threads) = match (element, side) {
         (Element::F32, _) => ("convolution_f32", THREADS_F32),
         (Element::Bf16, 128) => ("convolution_128", THREADS),
@@ -79,5 +80,5 @@ pub(super) fn launch(
         (Element::F16, _) => return Err(Error::shape("convolution", "images of f16")),
     };
     let blocks = m.div_ceil(side) * n.div_ceil(side);
-    x.gpu().launch(kernel, Grid { shared, ..Grid::line(blocks, threads) }, &args)
+    gpu.launch(kernel, Grid { shared, ..Grid::line(blocks, threads) }, &args)
 }

@@ -7,8 +7,8 @@ use crate::device::Gpu;
 use crate::device::cuda::{DeviceBuffer, Ptr};
 use crate::error::{Error, Result};
 use crate::ops::linear::stored::Tokens;
-use crate::ops::sample::Draw;
-use crate::tensor::{Data, Rows};
+use crate::ops::sample::{self, Draw};
+use crate::tensor::Tensor;
 
 /// Tokens of a forward pass, where they stand in their sequences, and where these keep their keys and values.
 pub enum Batch {
@@ -207,11 +207,8 @@ impl Inputs {
     }
 
     /// Queues the choice of each row's next token, which takes its last one's place.
-    pub fn choose(&self, logits: Rows) -> Result<()> {
-        match logits.into_data() {
-            Data::Device(logits) => logits.choose(&self.draws.there, &self.tokens.there),
-            _ => Err(Error::shape("choose", "logits lie on the host, tokens on a device")),
-        }
+    pub fn choose(&self, logits: &Tensor) -> Result<()> {
+        sample::choose_there(logits, &self.draws.there, &self.tokens.there)
     }
 
     /// The tokens that were chosen.

@@ -5,7 +5,7 @@ use bytemuck::{Pod, Zeroable};
 use super::Heads;
 use crate::device::cuda::{Grid, Ptr};
 use crate::error::{Error, Result};
-use crate::tensor::{Element, Matrix, Tensor};
+use crate::tensor::{Element, Tensor};
 
 /// Tokens of a page of keys and values.
 pub const PAGE: usize = 64;
@@ -169,22 +169,22 @@ impl Heads {
         &self,
         sequences: &Sequences,
         layer: usize,
-        qkv: &Matrix,
+        qkv: &Tensor,
         bias: Option<&Tensor>,
-    ) -> Result<Matrix> {
+    ) -> Result<Tensor> {
         let width = self.width();
         if qkv.width() != width || qkv.element() != self.element {
             let reason = format!("{:?} rows of {}, need {:?} of {width}", qkv.element(), qkv.width(), self.element);
             return Err(Error::shape("attend", reason));
         }
-        let (gpu, n, d, layer) = (qkv.gpu(), qkv.rows(), self.d(), self.layer(layer));
-        let queries = Matrix::chunked(gpu, self.element, n, self.queries * d)?;
+        let (gpu, n, d, layer) = (qkv.device("attend")?, qkv.count(), self.d(), self.layer(layer));
+        let queries = Tensor::chunked(gpu, self.element, [n, self.queries * d])?;
         let args = Rope {
-            qkv: qkv.ptr(),
+            qkv: qkv.address(),
             bias: bias.map_or(Ptr::NULL, Tensor::ptr),
             angles: sequences.angles,
             slots: sequences.slots,
-            queries: queries.ptr(),
+            queries: queries.address(),
             layer: layer.0 as i64,
             values: layer.1 as i64,
             heads: self.queries as i32,
@@ -196,7 +196,7 @@ impl Heads {
             self.element.choose(["paged_attention_rope_f32", "paged_attention_rope_bf16", "paged_attention_rope_f16"]);
         let blocks = [n, self.queries + 2 * self.kv, 1];
         gpu.launch(kernel, Grid { blocks, threads: d as u32 / 2, shared: 0 }, &args)?;
-        let out = Matrix::chunked(gpu, self.element, n, self.queries * self.size)?;
+        let out = Tensor::chunked(gpu, self.element, [n, self.queries * self.size])?;
         if sequences.tiles.1 > 0 {
             self.prefill(sequences, layer, (&queries, &out))?;
         } else {
@@ -211,7 +211,7 @@ impl Heads {
         1.0 / (self.size as f32).sqrt()
     }
 
-    fn prefill(&self, sequences: &Sequences, layer: (usize, usize), (queries, out): (&Matrix, &Matrix)) -> Result<()> {
+    fn prefill(&self, sequences: &Sequences, layer: (usize, usize), (queries, out): (&Tensor, &Tensor)) -> Result<()> {
         let kernel = match (self.element, self.d()) {
             (Element::Bf16, 64) => "paged_attention_prefill_bf16_64",
             (Element::Bf16, _) => "paged_attention_prefill_bf16_128",
@@ -221,10 +221,10 @@ impl Heads {
         };
         let (tiles, count) = sequences.tiles;
         let args = Prefill {
-            queries: queries.ptr(),
+            queries: queries.address(),
             tiles,
             pages: sequences.pages,
-            out: out.ptr(),
+            out: out.address(),
             layer: layer.0 as i64,
             values: layer.1 as i64,
             page_stride: sequences.page_stride as i32,
@@ -234,7 +234,11 @@ impl Heads {
             scale: self.scale(),
             padding: 0,
         };
-        queries.gpu().launch(kernel, Grid { blocks: [self.queries, count, 1], threads: 128, shared: 0 }, &args)
+        queries.device("attend")?.launch(
+            kernel,
+            Grid { blocks: [self.queries, count, 1], threads: 128, shared: 0 },
+            &args,
+        )
     }
 
     /// Rows from `first` on, `count` of them.
@@ -242,10 +246,11 @@ impl Heads {
         &self,
         sequences: &Sequences,
         layer: (usize, usize),
-        (queries, out): (&Matrix, &Matrix),
+        (queries, out): (&Tensor, &Tensor),
         (first, count): (usize, usize),
     ) -> Result<()> {
-        let (gpu, d, splits, group) = (queries.gpu(), self.d(), sequences.page_stride / SPLIT, self.queries / self.kv);
+        let (gpu, d, splits, group) =
+            (queries.device("attend")?, self.d(), sequences.page_stride / SPLIT, self.queries / self.kv);
         let (at_once, kernels) = match group {
             1 => (1, ["paged_attention_decode_f32_1", "paged_attention_decode_bf16_1", "paged_attention_decode_f16_1"]),
             2..=4 => {
@@ -258,13 +263,13 @@ impl Heads {
         let of_row = |ptr: Ptr, bytes: usize| ptr.offset::<u8>(first * bytes);
         let row = self.queries * self.element.size();
         let args = Decode {
-            queries: of_row(queries.ptr(), row * d),
+            queries: of_row(queries.address(), row * d),
             positions: of_row(sequences.positions, 4),
             sequences: of_row(sequences.numbers, 4),
             pages: sequences.pages,
             partial: partial.ptr(),
             peaks: peaks.ptr(),
-            out: of_row(out.ptr(), row * self.size),
+            out: of_row(out.address(), row * self.size),
             layer: layer.0 as i64,
             values: layer.1 as i64,
             page_stride: sequences.page_stride as i32,

@@ -12,7 +12,7 @@ pub use cuda::{PAGE, Page, Sequences, Tile};
 
 use crate::autograd::Cost;
 use crate::error::{Error, Result};
-use crate::tensor::{Data, Element, Rows, Tensor};
+use crate::tensor::{Element, Tensor};
 
 /// The rows of one sequence in a ragged batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,26 +62,25 @@ impl Heads {
         &self,
         batch: &Batch,
         layer: usize,
-        (mut qkv, bias): (Rows, Option<&Tensor>),
+        (mut qkv, bias): (Tensor, Option<&Tensor>),
         caches: &mut [&mut Cache],
-    ) -> Result<Rows> {
+    ) -> Result<Tensor> {
         if let Some(bias) = bias {
             qkv.expect_beside("attention", bias, self.width())?;
         }
-        match (batch, qkv.data_mut()) {
-            (Batch::Device(inputs), Data::Device(qkv)) => {
-                Ok(Rows::on_device(self.attend_pages(&inputs.sequences(), layer, qkv, bias)?))
-            }
-            (Batch::Host { spans, turns, .. }, Data::F32(qkv)) if !caches.iter().any(|cache| cache.on_device()) => {
+        match batch {
+            Batch::Device(inputs) => self.attend_pages(&inputs.sequences(), layer, &qkv, bias),
+            Batch::Host { spans, turns, .. } => {
+                if caches.iter().any(|cache| cache.on_device()) {
+                    return Err(Error::shape("attention", "rows lie on the host, cached keys on a device"));
+                }
+                let qkv = qkv.wide_mut("attention")?;
                 cpu::rotate(self, qkv, bias.map(Tensor::data), turns);
                 for (cache, span) in caches.iter_mut().zip(spans) {
                     cache.store(layer, &qkv[span.start * self.width()..][..span.rows * self.width()]);
                 }
                 let context = cpu::attend(self, layer, qkv, spans, caches)?;
-                Ok(Rows::new(context, self.queries * self.size))
-            }
-            _ => {
-                Err(Error::shape("attention", "rows, tokens and caches lie on different devices, or rows are not f32"))
+                Tensor::of_rows(context, self.queries * self.size)
             }
         }
     }

@@ -5,7 +5,7 @@ use bytemuck::{Pod, Zeroable};
 use crate::device::cuda::{Grid, Ptr};
 use crate::error::{Error, Result};
 use crate::ops::linear::Windows;
-use crate::tensor::{Element, Matrix, Sequences, fours};
+use crate::tensor::{Element, Sequences, Tensor, fours};
 
 #[derive(Clone, Copy, Pod, Zeroable)]
 #[repr(C)]
@@ -36,14 +36,14 @@ struct Mean {
 
 /// The largest value of each channel in each window of images (n · height · width, channels); what lies beyond the border
 /// is left out.
-pub fn max_pool(x: &Matrix, windows: Windows) -> Result<Matrix> {
+pub fn max_pool(x: &Tensor, windows: Windows) -> Result<Tensor> {
     let Windows { height, width, kernel, stride, padding } = windows;
-    let (channels, (down, across)) = (x.width(), windows.size());
-    let images = x.rows() / (height * width).max(1);
-    let out = Matrix::alloc(x.gpu(), "activations", x.element(), images * down * across, channels)?;
+    let (gpu, channels, (down, across)) = (x.device("max_pool")?, x.width(), windows.size());
+    let images = x.count() / (height * width).max(1);
+    let out = Tensor::alloc(gpu, "activations", x.element(), [images * down * across, channels])?;
     let args = MaxPool {
-        x: x.ptr(),
-        out: out.ptr(),
+        x: x.address(),
+        out: out.address(),
         images: images as i32,
         height: height as i32,
         width: width as i32,
@@ -55,23 +55,23 @@ pub fn max_pool(x: &Matrix, windows: Windows) -> Result<Matrix> {
         border: padding as i32,
         padding: 0,
     };
-    let grid = Grid::values(out.rows() * fours("max_pool", channels)?, 256);
+    let grid = Grid::values(out.count() * fours("max_pool", channels)?, 256);
     let kernel = match x.element() {
         Element::F32 => "max_pool_f32",
         Element::Bf16 => "max_pool_bf16",
         Element::F16 => return Err(Error::shape("max_pool", "images of f16")),
     };
-    x.gpu().launch(kernel, grid, &args)?;
+    gpu.launch(kernel, grid, &args)?;
     Ok(out)
 }
 
 /// The mean row of each sequence of f32; of an empty one, zeros.
-pub fn mean(x: &Matrix, sequences: &Sequences) -> Result<Matrix> {
-    let width = x.width_of("mean_pool", Element::F32)?;
-    let (count, offsets) = (sequences.lengths().len(), sequences.on(x.gpu(), x.rows())?);
-    let out = Matrix::alloc(x.gpu(), "activations", Element::F32, count, width)?;
+pub fn mean(x: &Tensor, sequences: &Sequences) -> Result<Tensor> {
+    let (gpu, width) = (x.device("mean_pool")?, x.width_of("mean_pool", Element::F32)?);
+    let (count, offsets) = (sequences.lengths().len(), sequences.on(gpu, x.count())?);
+    let out = Tensor::alloc(gpu, "activations", Element::F32, [count, width])?;
     let args = Mean { x: x.ptr(), offsets, out: out.ptr(), width: width as i32, padding: 0 };
     let blocks = [count, fours("mean_pool", width)?.div_ceil(128), 1];
-    x.gpu().launch("mean_pool", Grid { blocks, threads: 128, shared: 0 }, &args)?;
+    gpu.launch("mean_pool", Grid { blocks, threads: 128, shared: 0 }, &args)?;
     Ok(out)
 }

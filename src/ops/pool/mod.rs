@@ -8,12 +8,12 @@ use super::convolution::Maps;
 use super::linear::{Value, Windows};
 use crate::device::cpu::{Buffer, simd, vector};
 use crate::error::{Error, Result};
-use crate::tensor::{Data, Element, Rows, Sequences};
+use crate::tensor::{Host, HostMut, Sequences, Tensor};
 
 /// The mean row of each sequence in f32; of an empty one, zeros.
-pub fn mean(x: &Rows, sequences: &Sequences) -> Result<Rows> {
-    if let Data::Device(x) = x.data() {
-        return Ok(Rows::on_device(cuda::mean(x, sequences)?));
+pub fn mean(x: &Tensor, sequences: &Sequences) -> Result<Tensor> {
+    if x.gpu().is_some() {
+        return cuda::mean(x, sequences);
     }
     let (values, width) = (x.wide("mean")?, x.width());
     let mut out = Buffer::zeros(sequences.lengths().len() * width);
@@ -25,7 +25,7 @@ pub fn mean(x: &Rows, sequences: &Sequences) -> Result<Rows> {
             vector::scale(out, 1.0 / range.len().max(1) as f32);
         });
     }
-    Ok(Rows::new(out, width))
+    Tensor::of_rows(out, width)
 }
 
 /// The largest value of each channel in square windows; what lies outside of the image is left out.
@@ -42,18 +42,13 @@ impl MaxPool {
         let MaxPool { kernel, stride, padding } = *self;
         let windows = Windows { height: x.height, width: x.width, kernel, stride, padding };
         let ((height, width), channels) = (windows.size(), x.rows.width());
-        let element = match x.rows.data() {
-            Data::F32(_) => Element::F32,
-            Data::Bf16(_) => Element::Bf16,
-            Data::Device(x) => {
-                let rows = Rows::on_device(cuda::max_pool(x, windows)?);
-                return Ok(Maps { rows, height, width });
-            }
-        };
-        let mut rows = Rows::scratch(x.images() * height * width, channels, element)?;
-        match (x.rows.data(), rows.data_mut()) {
-            (Data::F32(x), Data::F32(out)) => maxima(x, out, windows, channels),
-            (Data::Bf16(x), Data::Bf16(out)) => maxima(x, out, windows, channels),
+        if x.rows.gpu().is_some() {
+            return Ok(Maps { rows: cuda::max_pool(&x.rows, windows)?, height, width });
+        }
+        let mut rows = Tensor::scratch([x.images() * height * width, channels], x.rows.element())?;
+        match (x.rows.host("max pool")?, rows.host_mut("max pool")?) {
+            (Host::F32(x), HostMut::F32(out)) => maxima(x, out, windows, channels),
+            (Host::Bf16(x), HostMut::Bf16(out)) => maxima(x, out, windows, channels),
             _ => return Err(Error::shape("max pool", "input and output differ in type")),
         }
         Ok(Maps { rows, height, width })
@@ -98,7 +93,7 @@ mod tests {
     fn maxima_of_overlapping_windows_at_the_border() {
         // Two channels, the second the first's negative.
         let values: Vec<f32> = (0..12).flat_map(|i| [i as f32, -(i as f32)]).collect();
-        let x = Maps { rows: Rows::new(values, 2), height: 3, width: 4 };
+        let x = Maps { rows: Tensor::of_rows(values, 2).unwrap(), height: 3, width: 4 };
         let out = MaxPool { kernel: 3, stride: 2, padding: 1 }.forward(&x).unwrap();
         assert_eq!((out.height, out.width), (2, 2));
         assert_eq!(out.rows.into_host().unwrap()[..], [5.0, 0.0, 7.0, -1.0, 9.0, -4.0, 11.0, -5.0]);
@@ -106,7 +101,7 @@ mod tests {
 
     #[test]
     fn means_of_ragged_sequences() {
-        let x = Rows::new(vec![1.0, 2.0, 3.0, 4.0, 7.0, 9.0], 2);
+        let x = Tensor::of_rows(vec![1.0, 2.0, 3.0, 4.0, 7.0, 9.0], 2).unwrap();
         let means = mean(&x, &Sequences::new(vec![2, 0, 1])).unwrap().into_host().unwrap();
         assert_eq!(means[..], [2.0, 3.0, 0.0, 0.0, 7.0, 9.0]);
         assert!(mean(&x, &Sequences::new(vec![4])).is_err());

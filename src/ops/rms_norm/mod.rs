@@ -9,7 +9,7 @@ use crate::autograd::Cost;
 use crate::device::Gpu;
 use crate::device::cpu::{Buffer, simd, vector};
 use crate::error::Result;
-use crate::tensor::{Data, Element, Rows, Tensor};
+use crate::tensor::{Element, Tensor};
 
 /// What normalizing rows of f32 costs. Its few FLOPs are not counted, as is usual.
 pub fn cost(rows: usize, width: usize, output: Element) -> Cost {
@@ -31,10 +31,10 @@ impl RmsNorm {
     }
 
     /// Rows of f32 (n, width), normalized.
-    pub fn forward(&self, x: &Rows) -> Result<Rows> {
+    pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
         x.expect_beside("rms_norm", &self.gain, self.gain.len())?;
-        if let Data::Device(x) = x.data() {
-            return Ok(Rows::on_device(cuda::forward(x, &self.gain, self.eps, self.output)?));
+        if x.gpu().is_some() {
+            return cuda::forward(x, &self.gain, self.eps, self.output);
         }
         let (x, gain) = (x.wide("rms_norm")?, self.gain.data());
         let (mut out, chunk) = (Buffer::scratch(x.len()), ROW_CHUNK / 8 * gain.len());
@@ -43,6 +43,6 @@ impl RmsNorm {
                 simd!(vector::rms_norm(out, x, gain, self.eps));
             }
         });
-        Ok(Rows::new(out, gain.len()))
+        Tensor::of_rows(out, gain.len())
     }
 }

@@ -6,11 +6,13 @@
 
 mod cuda;
 
+pub use cuda::choose as choose_there;
+
 use bytemuck::{Pod, Zeroable};
 
 use crate::device::cpu::{simd, vector};
 use crate::error::{Error, Result};
-use crate::tensor::{Data, Rows};
+use crate::tensor::Tensor;
 
 /// How one token is chosen; as kernels/sample.cu takes it.
 #[derive(Clone, Copy, Debug, PartialEq, Pod, Zeroable)]
@@ -29,30 +31,29 @@ impl Draw {
     pub const LIKELIEST: Draw = Draw { number: 0, sharpness: 0.0, top_p: 1.0 };
 }
 
-/// A token from each row of logits, one draw per row. The logits are used up.
-pub fn choose_each(logits: Rows, draws: &[Draw]) -> Result<Vec<u32>> {
+/// A token from each row of logits, one draw per row.
+pub fn choose_each(logits: &Tensor, draws: &[Draw]) -> Result<Vec<u32>> {
     if logits.count() != draws.len() {
         return Err(Error::shape("choose", format!("{} rows of logits, {} draws", logits.count(), draws.len())));
     }
-    let width = logits.width();
-    match logits.into_data() {
-        Data::Device(logits) => logits.chosen(draws),
-        Data::F32(logits) => Ok(logits.chunks_exact(width).zip(draws).map(|(row, &draw)| choose(row, draw)).collect()),
-        Data::Bf16(_) => Err(Error::shape("choose", "logits of bf16")),
+    if logits.gpu().is_some() {
+        return cuda::chosen(logits, draws);
     }
+    let rows = logits.wide("choose")?.chunks_exact(logits.width());
+    Ok(rows.zip(draws).map(|(row, &draw)| choose(row, draw)).collect())
 }
 
 /// Of each row of logits those of these tokens: (rows, tokens).
-pub fn gather(logits: &Rows, tokens: &[u32]) -> Result<Rows> {
-    if let Data::Device(logits) = logits.data() {
-        return Ok(Rows::on_device(logits.gather(tokens)?));
+pub fn gather(logits: &Tensor, tokens: &[u32]) -> Result<Tensor> {
+    if logits.gpu().is_some() {
+        return cuda::gather(logits, tokens);
     }
     if let Some(token) = tokens.iter().find(|&&token| token as usize >= logits.width()) {
         return Err(Error::shape("gather", format!("token {token} beyond rows of {}", logits.width())));
     }
     let rows = logits.wide("gather")?.chunks_exact(logits.width());
     let values: Vec<f32> = rows.flat_map(|row| tokens.iter().map(|&token| row[token as usize])).collect();
-    Ok(Rows::new(values, tokens.len()))
+    Tensor::new([logits.count(), tokens.len()], values)
 }
 
 /// 2^40 e in whole numbers, of 0 <= e <= 1. Of a NaN, 0.

@@ -5,7 +5,7 @@ use bytemuck::{Pod, Zeroable};
 use super::{Found, PART};
 use crate::device::cuda::{DeviceBuffer, Grid, Ptr};
 use crate::error::{Error, Result};
-use crate::tensor::{Element, Matrix};
+use crate::tensor::{Element, Tensor};
 
 /// Threads of a block, and bytes of shared memory: a key of each value.
 const THREADS: u32 = 512;
@@ -37,33 +37,31 @@ impl Candidate {
     }
 }
 
-impl Matrix {
-    /// The `k` largest values of each row of f32, as [`super::Top`] finds them: the best first. Fails if `k` is more than
-    /// [`super::MOST`].
-    pub fn top_k(&self, k: usize) -> Result<Vec<Vec<Found>>> {
-        let (gpu, rows, width) = (self.gpu(), self.rows(), self.width());
-        if self.element() != Element::F32 || k > super::MOST {
-            let (element, most) = (self.element(), super::MOST);
-            return Err(Error::shape("top_k", format!("the best {k} of {element:?}; at most {most} of F32")));
-        }
-        if rows == 0 || width == 0 || k == 0 {
-            return Ok(vec![vec![]; rows]);
-        }
-        let (mut candidates, mut length): (Option<DeviceBuffer<Candidate>>, _) = (None, width);
-        while candidates.is_none() || length > k {
-            let parts = length.div_ceil(PART);
-            let out = gpu.alloc::<Candidate>("the best of parts", rows * parts * k)?;
-            let (kernel, values, from) = match &candidates {
-                None => ("top_k_of_values", self.ptr(), Ptr::NULL),
-                Some(candidates) => ("top_k_of_candidates", Ptr::NULL, candidates.ptr()),
-            };
-            let args = TopK { values, candidates: from, out: out.ptr(), length: length as i32, k: k as i32 };
-            gpu.launch(kernel, Grid { blocks: [parts, rows, 1], threads: THREADS, shared: SHARED }, &args)?;
-            (candidates, length) = (Some(out), parts * k);
-        }
-        let mut best = vec![Candidate::zeroed(); rows * length];
-        candidates.map_or(Ok(()), |candidates| candidates.read(&mut best))?;
-        let sorted = |best: &[Candidate]| Found::best(best.iter().filter_map(|best| best.found()).collect(), k);
-        Ok(best.chunks_exact(length).map(sorted).collect())
+/// The `k` largest values of each row of f32, as [`super::Top`] finds them: the best first. Fails if `k` is more than
+/// [`super::MOST`].
+pub fn top_k(values: &Tensor, k: usize) -> Result<Vec<Vec<Found>>> {
+    let (gpu, rows, width) = (values.device("top_k")?, values.count(), values.width());
+    if values.element() != Element::F32 || k > super::MOST {
+        let (element, most) = (values.element(), super::MOST);
+        return Err(Error::shape("top_k", format!("the best {k} of {element:?}; at most {most} of F32")));
     }
+    if rows == 0 || width == 0 || k == 0 {
+        return Ok(vec![vec![]; rows]);
+    }
+    let (mut candidates, mut length): (Option<DeviceBuffer<Candidate>>, _) = (None, width);
+    while candidates.is_none() || length > k {
+        let parts = length.div_ceil(PART);
+        let out = gpu.alloc::<Candidate>("the best of parts", rows * parts * k)?;
+        let (kernel, of_rows, from) = match &candidates {
+            None => ("top_k_of_values", values.ptr(), Ptr::NULL),
+            Some(candidates) => ("top_k_of_candidates", Ptr::NULL, candidates.ptr()),
+        };
+        let args = TopK { values: of_rows, candidates: from, out: out.ptr(), length: length as i32, k: k as i32 };
+        gpu.launch(kernel, Grid { blocks: [parts, rows, 1], threads: THREADS, shared: SHARED }, &args)?;
+        (candidates, length) = (Some(out), parts * k);
+    }
+    let mut best = vec![Candidate::zeroed(); rows * length];
+    candidates.map_or(Ok(()), |candidates| candidates.read(&mut best))?;
+    let sorted = |best: &[Candidate]| Found::best(best.iter().filter_map(|best| best.found()).collect(), k);
+    Ok(best.chunks_exact(length).map(sorted).collect())
 }

@@ -3,6 +3,8 @@
 
 mod cuda;
 
+pub use cuda::top_k;
+
 use std::collections::HashSet;
 
 /// Values of which a block of a device takes the best.

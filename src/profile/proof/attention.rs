@@ -11,7 +11,7 @@ use crate::device::Gpu;
 use crate::device::cuda::Ptr;
 use crate::error::Result;
 use crate::ops::paged_attention::{Heads, PAGE, Page, Sequences, Tile};
-use crate::tensor::{Element, Matrix, Tensor};
+use crate::tensor::{Element, Tensor};
 
 /// Single queries in all types, groups of queries in those of tensor cores.
 pub fn checks() -> Vec<Check> {
@@ -155,7 +155,7 @@ fn attend(gpu: &Gpu, heads: &Heads, cases: &[Sequence], single: bool, found: &mu
             page_stride: stride,
             tiles: (tiles.ptr(), count),
         };
-        let qkv = Matrix::upload(gpu, "activations", &qkv, width, heads.element)?;
+        let qkv = Tensor::upload(gpu, "activations", &qkv, width, heads.element)?;
         let bias = Tensor::new([width], bias.clone())?.to(Some(gpu))?;
         Ok(heads.attend_pages(&sequences, 1, &qkv, Some(&bias))?.read()?.to_vec())
     };

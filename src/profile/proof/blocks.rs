@@ -8,7 +8,7 @@ use super::{Check, Findings, SUMS};
 use crate::device::Gpu;
 use crate::error::Result;
 use crate::ops::linear::stored::DeviceBlocks;
-use crate::tensor::{BlockType, Element, Matrix};
+use crate::tensor::{BlockType, Element, Tensor};
 
 /// Blocks of any codes (rows, columns) whose scales are such that weights are about 1, and what they are.
 pub fn random_blocks(kind: BlockType, rows: usize, columns: usize, seed: u32) -> (Vec<u8>, Vec<f32>) {
@@ -52,7 +52,7 @@ fn of_kind(gpu: &Gpu, kind: BlockType, found: &mut Findings) -> Result<()> {
         };
         let weights = DeviceBlocks::upload(gpu, k, &[(kind, &blocks), (other, &more)])?;
         let x = rounded(&values(m * k, 50, 24), element);
-        let rows = Matrix::upload(gpu, "activations", &x, k, element)?;
+        let rows = Tensor::upload(gpu, "activations", &x, k, element)?;
         let all = [&exact[..], &more_exact].concat();
         let want: Vec<f32> = product(&x, &all, k).into_iter().map(|x| x as f32).collect();
         // For many rows the weights become f16, which rounds each to 11 bits.
@@ -60,7 +60,7 @@ fn of_kind(gpu: &Gpu, kind: BlockType, found: &mut Findings) -> Result<()> {
         let what = format!("{m} rows of {element:?}");
         found.near(format!("{what}, in f32"), &weights.multiply_wide(&rows)?.read()?, &want, wide);
         found.near(&what, &weights.multiply(&rows)?.read()?, &want, tolerance(element) + wide);
-        let mut sum = Matrix::upload(gpu, "activations", &vec![0.5; m * 40], 40, Element::F32)?;
+        let mut sum = Tensor::upload(gpu, "activations", &vec![0.5; m * 40], 40, Element::F32)?;
         weights.add_to(&mut sum, &rows)?;
         let added: Vec<f32> = want.iter().map(|x| x + 0.5).collect();
         found.near(format!("{what}, added"), &sum.read()?, &added, wide);

@@ -13,9 +13,9 @@ use crate::device::cpu::{Buffer, vector};
 use crate::error::{Error, Result};
 use crate::ops::linear::stored::{DeviceWeight, Gates};
 use crate::ops::rms_norm::RmsNorm;
-use crate::ops::sample::{Draw, choose};
+use crate::ops::sample::{Draw, choose, choose_each, gather};
 use crate::tensor::quantized::{Bits, dequantize, quantize};
-use crate::tensor::{Element, Matrix, Precision, Rows, Tensor};
+use crate::tensor::{Element, Precision, Tensor};
 
 /// As activations of this type hold them.
 pub fn rounded(values: &[f32], element: Element) -> Vec<f32> {
@@ -197,7 +197,7 @@ fn products(gpu: &Gpu, kind: Kind, seed: u32, found: &mut Findings) -> Result<()
         let (w, exact) = weight(gpu, precision, n, k, seed)?;
         let w = w.with_integers(integers);
         let x = rounded(&random(m * k, 50), element);
-        let rows = Matrix::upload(gpu, "activations", &x, k, element)?;
+        let rows = Tensor::upload(gpu, "activations", &x, k, element)?;
         let want = narrow(product(&kind.multiplied(&x, k), &exact, k));
         let what = format!("{m} x {n} x {k}");
         let (wide, _) = kind.bounds(m);
@@ -206,7 +206,7 @@ fn products(gpu: &Gpu, kind: Kind, seed: u32, found: &mut Findings) -> Result<()
             let got = w.multiply(&rows)?;
             found.equal(format!("{what}, kind of numbers"), &[got.element() as u8], &[element as u8]);
             found.near(&what, &got.read()?, &want, tolerance(element).max(wide) + wide);
-            let mut sum = Matrix::upload(gpu, "activations", &vec![0.5; m * n], n, Element::F32)?;
+            let mut sum = Tensor::upload(gpu, "activations", &vec![0.5; m * n], n, Element::F32)?;
             w.add_to(&mut sum, &rows)?;
             let want: Vec<f32> = want.iter().map(|x| x + 0.5).collect();
             found.near(format!("{what}, added"), &sum.read()?, &want, wide);
@@ -221,7 +221,7 @@ fn gated(gpu: &Gpu, kind: Kind, seed: u32, found: &mut Findings) -> Result<()> {
         let [gate, up] = [encoded(precision, inner, k, 2 * seed)?, encoded(precision, inner, k, 2 * seed + 1)?];
         let gates = Gates::upload(gpu, precision, k, (&gate.0, &gate.1), (&up.0, &up.1))?.with_integers(integers);
         let x = rounded(&random(m * k, 51), element);
-        let got = gates.multiply(&Matrix::upload(gpu, "activations", &x, k, element)?)?;
+        let got = gates.multiply(&Tensor::upload(gpu, "activations", &x, k, element)?)?;
         let x = kind.multiplied(&x, k);
         let shape = format!("{m} x {inner} x {k}, kind and number of columns");
         found.equal(shape, &[got.element() as usize, got.width()], &[element as usize, inner]);
@@ -236,7 +236,7 @@ fn gated(gpu: &Gpu, kind: Kind, seed: u32, found: &mut Findings) -> Result<()> {
 fn rows_alone(gpu: &Gpu, (precision, element): (Precision, Element), found: &mut Findings) -> Result<()> {
     let (w, _) = weight(gpu, precision, 40, 192, 1)?;
     let x = random(8 * 192, 2);
-    let multiply = |x: &[f32]| w.multiply_wide(&Matrix::upload(gpu, "activations", x, 192, element)?)?.read();
+    let multiply = |x: &[f32]| w.multiply_wide(&Tensor::upload(gpu, "activations", x, 192, element)?)?.read();
     let alone: Vec<Buffer> = x.chunks(192).map(multiply).collect::<Result<_>>()?;
     let alone: Vec<f32> = alone.iter().flat_map(|row| row.iter().copied()).collect();
     found.equal("bits", bits(&multiply(&x)?), bits(&alone));
@@ -253,11 +253,11 @@ fn norms(gpu: &Gpu, element: Element, found: &mut Findings) -> Result<()> {
             row.iter().zip(&gain).map(|(x, g)| (*x as f64 * scale * *g as f64) as f32).collect()
         };
         let want: Vec<f32> = x.chunks(width).flat_map(normalized).collect();
-        let rows = Rows::on_device(Matrix::upload(gpu, "activations", &x, width, Element::F32)?);
+        let rows = Tensor::upload(gpu, "activations", &x, width, Element::F32)?;
         let norm = RmsNorm::new(&Tensor::new([width], gain.clone())?, 1e-5, element, Some(gpu))?;
         found.near(&what, &norm.forward(&rows)?.into_host()?, &want, tolerance(element));
         let x = rounded(&x, element);
-        let chosen = Matrix::upload(gpu, "activations", &x, width, element)?.select(&[n as u32 - 1, 0])?;
+        let chosen = Tensor::upload(gpu, "activations", &x, width, element)?.select(&[n - 1, 0])?;
         let want = [&x[(n - 1) * width..], &x[..width]].concat();
         found.equal(format!("{what}, selected"), bits(&chosen.read()?), bits(&want));
     }
@@ -277,8 +277,8 @@ fn embeddings(gpu: &Gpu, found: &mut Findings) -> Result<()> {
 
 /// Compares tokens drawn from copies of some logits, one for each draw.
 fn compare_tokens(gpu: &Gpu, what: &str, logits: &[f32], draws: &[Draw], found: &mut Findings) -> Result<()> {
-    let rows = Matrix::upload(gpu, "activations", &logits.repeat(draws.len()), logits.len(), Element::F32)?;
-    let got = rows.chosen(draws)?;
+    let rows = Tensor::upload(gpu, "activations", &logits.repeat(draws.len()), logits.len(), Element::F32)?;
+    let got = choose_each(&rows, draws)?;
     let want: Vec<u32> = draws.iter().map(|&draw| choose(logits, draw)).collect();
     found.equal(format!("{what}, {} tokens, {} draws", logits.len(), draws.len()), &got, &want);
     Ok(())
@@ -349,9 +349,9 @@ fn every_number(gpu: &Gpu, found: &mut Findings) -> Result<()> {
 
 fn gathered(gpu: &Gpu, found: &mut Findings) -> Result<()> {
     let logits = random(3 * 301, 10);
-    let rows = Matrix::upload(gpu, "activations", &logits, 301, Element::F32)?;
+    let rows = Tensor::upload(gpu, "activations", &logits, 301, Element::F32)?;
     let tokens: Vec<u32> = (0..130).map(|i| i * 2).chain([300, 0]).collect();
-    let got = rows.gather(&tokens)?.read()?;
+    let got = gather(&rows, &tokens)?.read()?;
     let want: Vec<f32> = logits.chunks(301).flat_map(|row| tokens.iter().map(|&t| row[t as usize])).collect();
     found.equal("logits", bits(&got), bits(&want));
     Ok(())

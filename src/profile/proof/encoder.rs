@@ -14,7 +14,7 @@ use crate::ops::layer_norm::Norm;
 use crate::ops::linear::tiled::Gemm;
 use crate::ops::linear::{Activation, Windows};
 use crate::ops::pool::{MaxPool, mean};
-use crate::tensor::{Compute, Element, Matrix, Precision, Rows, Sequences, Tensor};
+use crate::tensor::{Compute, Element, Precision, Sequences, Tensor};
 
 /// Largest difference relative to the largest value: f32 sums of some hundreds of terms in another order, or results
 /// rounded to the 8 bits of bf16 once or twice.
@@ -47,13 +47,13 @@ pub fn compute(gpu: &Gpu) -> Compute {
     Compute { precision, gpu: Some(gpu.clone()) }
 }
 
-pub fn upload(gpu: &Gpu, values: &[f32], width: usize) -> Result<Matrix> {
-    Matrix::upload(gpu, "checked", values, width, element(gpu))
+pub fn upload(gpu: &Gpu, values: &[f32], width: usize) -> Result<Tensor> {
+    Tensor::upload(gpu, "checked", values, width, element(gpu))
 }
 
 /// Rows of f32, of which the device's layers normalize or add.
-fn upload_wide(gpu: &Gpu, values: &[f32], width: usize) -> Result<Rows> {
-    Rows::on(values.to_vec(), width, &compute(gpu))
+fn upload_wide(gpu: &Gpu, values: &[f32], width: usize) -> Result<Tensor> {
+    Tensor::upload(gpu, "checked", values, width, Element::F32)
 }
 
 /// Every kind of layer.
@@ -94,9 +94,9 @@ fn products() -> Check {
                 biased.zip(&residual).map(|(x, r)| activate(x + *r as f64, activation) as f32).collect();
             let (a, w, residual) = (upload(gpu, &a, k)?, upload(gpu, &w, k)?, upload(gpu, &residual, n)?);
             let bias = gpu.upload("checked", &bias)?;
-            let c = Matrix::alloc(gpu, "checked", element(gpu), m, n)?;
+            let c = Tensor::alloc(gpu, "checked", element(gpu), [m, n])?;
             let plain = Gemm { bias: bias.ptr(), ..Gemm::new(&a, &w, &c)? };
-            Gemm { finish: activation.into(), residual: residual.ptr(), ..plain }.launch(gpu)?;
+            Gemm { finish: activation.into(), residual: residual.address(), ..plain }.launch(gpu)?;
             let what = format!("{m} x {n} x {k}");
             found.near(&what, &c.read()?, &want, tolerance(gpu));
             // Added in place, to f32 whatever the operands are.
@@ -135,8 +135,7 @@ fn norms() -> Check {
             found.near(&what, &got, &want, tolerance(gpu));
             let to_both = Compute { precision: Precision::Bf16, ..compute(gpu) };
             let wide = Norm::new(&gamma, &beta, 1e-5, &to_both)?.wide().forward(&x)?;
-            let wide = wide.device("checked")?;
-            let both = [wide.read()?, wide.operand(Element::Bf16, Matrix::read)?];
+            let both = [wide.read()?, wide.operand(Element::Bf16)?.read()?];
             let same = if element(gpu) == Element::F32 { &both[0] } else { &both[1] };
             found.equal(format!("{what}, as f32 and bf16 at once"), bits(same), bits(&got));
             let narrowed = wide.converted()?;
@@ -194,7 +193,7 @@ fn attention() -> Check {
                 }
                 start += length;
             }
-            let qkv = Rows::on_device(upload(gpu, &qkv, 3 * width)?);
+            let qkv = upload(gpu, &qkv, 3 * width)?;
             let attention = Attention::new(Heads { count, width: head, causal }, element(gpu));
             let got = attention.forward(&qkv, &Sequences::new(lengths.to_vec()))?.into_host()?;
             found.near(format!("{lengths:?}, {count} heads of {head}"), &got, &want, tolerance(gpu));
@@ -299,7 +298,7 @@ fn convolutions() -> Check {
             let filters = Filters { outputs, inputs, kernel, stride, padding };
             let weight = filters_of(&weight, inputs, area);
             let convolution = Convolution::new(&weight, filters, Some(bias), &compute(gpu))?.with(Activation::Relu);
-            let x = Maps { rows: Rows::new(pixels, inputs), height, width };
+            let x = Maps { rows: Tensor::of_rows(pixels, inputs)?, height, width };
             let what = format!("{height} x {width}, {kernel} x {kernel} by {stride}, {inputs} to {outputs}");
             let got = convolution.forward(&x)?;
             let want: Vec<f32> = sums.iter().map(|x| x.max(0.0) as f32).collect();
@@ -307,7 +306,7 @@ fn convolutions() -> Check {
             found.near(&what, &got.rows.into_host()?, &want, tolerance(gpu));
             let residual = exact(sums.len(), 4);
             let want: Vec<f32> = sums.iter().zip(&residual).map(|(x, r)| (x + *r as f64).max(0.0) as f32).collect();
-            let mut out = Maps { rows: Rows::on_device(upload(gpu, &residual, outputs)?), height, width };
+            let mut out = Maps { rows: upload(gpu, &residual, outputs)?, height, width };
             convolution.forward_onto(&x, &mut out)?;
             found.near(format!("{what}, with a residual"), &out.rows.into_host()?, &want, tolerance(gpu));
         }
@@ -326,7 +325,7 @@ fn pools() -> Check {
             let window = want[output * channels..(output + 1) * channels].iter_mut();
             window.zip(&pixels[pixel * channels..]).for_each(|(most, x)| *most = most.max(*x));
         });
-        let x = Maps { rows: Rows::on_device(upload(gpu, &pixels, channels)?), height, width };
+        let x = Maps { rows: upload(gpu, &pixels, channels)?, height, width };
         let got = MaxPool { kernel: 3, stride: 2, padding: 1 }.forward(&x)?;
         found.equal("maxima", &got.rows.into_host()?[..], &want);
 

@@ -11,7 +11,7 @@ use crate::ops::convolution::{Convolution, Filters, Maps};
 use crate::ops::linear::stored::{DeviceWeight, Gates};
 use crate::ops::linear::tiled::{Finish, Gemm};
 use crate::ops::linear::{Activation, Windows};
-use crate::tensor::{Element, Matrix, Rows};
+use crate::tensor::{Element, Tensor};
 
 /// Side of a large tile, and rows of a piece, more than go through the kernels for few rows.
 const LARGE: usize = 128;
@@ -63,8 +63,8 @@ fn linear(gpu: &Gpu, found: &mut Findings) -> Result<()> {
     let biases = gpu.upload("checked", &bias)?;
     let multiply = |a: &[f32], residual: &[f32]| -> Result<Vec<f32>> {
         let (a, residual) = (upload(gpu, a, k)?, upload(gpu, residual, n)?);
-        let c = Matrix::alloc(gpu, "checked", element(gpu), a.rows(), n)?;
-        let (finish, residual) = (Finish::from(Some(Activation::Relu)), residual.ptr());
+        let c = Tensor::alloc(gpu, "checked", element(gpu), [a.count(), n])?;
+        let (finish, residual) = (Finish::from(Some(Activation::Relu)), residual.address());
         Gemm { bias: biases.ptr(), finish, residual, ..Gemm::new(&a, &w, &c)? }.launch(gpu)?;
         Ok(c.read()?.to_vec())
     };
@@ -90,7 +90,7 @@ fn convolution(gpu: &Gpu, found: &mut Findings) -> Result<()> {
     let convolution = Convolution::new(&filters_of(&weight, inputs, 9), filters, Some(bias.clone()), &compute(gpu))?;
     let convolution = convolution.with(Activation::Relu);
     let convolve = |pixels: &[f32]| -> Result<Vec<f32>> {
-        let x = Maps { rows: Rows::new(pixels.to_vec(), inputs), height: windows.height, width: windows.width };
+        let x = Maps { rows: Tensor::of_rows(pixels.to_vec(), inputs)?, height: windows.height, width: windows.width };
         Ok(convolution.forward(&x)?.rows.into_host()?.to_vec())
     };
     let whole = convolve(&pixels)?;
@@ -115,7 +115,7 @@ fn decoder_product(gpu: &Gpu, kind: Kind, found: &mut Findings) -> Result<()> {
     let gates = Gates::upload(gpu, precision, k, (&codes, &scales), (&codes, &scales))?.with_integers(integers);
     let x = rounded(&values(m * k, 2, 24), element);
     let multiply = |x: &[f32]| -> Result<[Vec<f32>; 2]> {
-        let x = Matrix::upload(gpu, "activations", x, k, element)?;
+        let x = Tensor::upload(gpu, "activations", x, k, element)?;
         Ok([weight.multiply_wide(&x)?.read()?.to_vec(), gates.multiply(&x)?.read()?.to_vec()])
     };
     let [whole, gated] = multiply(&x)?;

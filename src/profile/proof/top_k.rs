@@ -6,12 +6,12 @@ use super::definition::values;
 use super::{Check, Findings};
 use crate::device::Gpu;
 use crate::error::Result;
-use crate::ops::top_k::{Found, MOST, Top};
+use crate::ops::top_k::{self, Found, MOST, Top};
 use crate::search::{Candidates, Flat, Int8Builder, OnDevice, Scan};
-use crate::tensor::{Element, Matrix};
+use crate::tensor::{Element, Tensor};
 
 pub fn checks() -> Vec<Check> {
-    vec![Check::new("top k", top_k), Check::new("scans for nearest vectors", scans)]
+    vec![Check::new("top k", best_of_rows), Check::new("scans for nearest vectors", scans)]
 }
 
 /// Numbers and the bits of products, in order.
@@ -19,7 +19,7 @@ fn numbers(lists: &[Vec<Found>]) -> Vec<[u32; 2]> {
     lists.iter().flatten().map(|found| [found.number, found.product.to_bits()]).collect()
 }
 
-fn top_k(gpu: &Gpu, found: &mut Findings) -> Result<()> {
+fn best_of_rows(gpu: &Gpu, found: &mut Findings) -> Result<()> {
     // Of one part and of several, with a short one at the end; of two rounds and of three.
     for (rows, length, k) in [(1, 1, 1), (3, 5, 9), (2, 1000, 100), (2, 16_384, 7), (3, 40_001, 150), (1, 40_000, MOST)]
     {
@@ -33,7 +33,7 @@ fn top_k(gpu: &Gpu, found: &mut Findings) -> Result<()> {
         });
         let cases = [("spread", spread), ("tied", tied), ("equal", vec![-0.25; rows * length]), ("holes", holes)];
         for (name, values) in cases {
-            let got = Matrix::upload(gpu, "checked", &values, length, Element::F32)?.top_k(k)?;
+            let got = top_k::top_k(&Tensor::upload(gpu, "checked", &values, length, Element::F32)?, k)?;
             let best = |row: &[f32]| {
                 let mut top = Top::new(k);
                 top.add(0, row);

@@ -7,7 +7,7 @@ use super::cuda_integers as integers;
 use crate::device::Gpu;
 use crate::device::cuda::{DeviceBuffer, Grid, Ptr};
 use crate::error::{Error, Result};
-use crate::tensor::{Element, Matrix, Precision};
+use crate::tensor::{Element, Precision, Tensor};
 
 /// Rows of activations that go through one reading of the weights; more are multiplied tile by tile on tensor cores.
 pub const FEW: usize = 8;
@@ -181,34 +181,34 @@ impl DeviceWeight {
     }
 
     /// x Wᵀ, of the activations' type.
-    pub fn multiply(&self, x: &Matrix) -> Result<Matrix> {
-        let out = Matrix::chunked(x.gpu(), x.element(), x.rows(), self.rows)?;
+    pub fn multiply(&self, x: &Tensor) -> Result<Tensor> {
+        let out = Tensor::chunked(x.device("linear")?, x.element(), [x.count(), self.rows])?;
         self.product(x, &out, Into::Own).map(|()| out)
     }
 
     /// x Wᵀ in f32.
-    pub fn multiply_wide(&self, x: &Matrix) -> Result<Matrix> {
-        let out = Matrix::alloc(x.gpu(), "activations", Element::F32, x.rows(), self.rows)?;
+    pub fn multiply_wide(&self, x: &Tensor) -> Result<Tensor> {
+        let out = Tensor::alloc(x.device("linear")?, "activations", Element::F32, [x.count(), self.rows])?;
         self.product(x, &out, Into::Wide).map(|()| out)
     }
 
     /// sum += x Wᵀ, of f32 sums.
-    pub fn add_to(&self, sum: &mut Matrix, x: &Matrix) -> Result<()> {
+    pub fn add_to(&self, sum: &mut Tensor, x: &Tensor) -> Result<()> {
         if sum.element() != Element::F32 {
             return Err(Error::shape("llama", "sums that are not f32"));
         }
-        self.product(x, sum, Into::Added)
+        self.product(x, sum.written()?, Into::Added)
     }
 
-    pub(super) fn product(&self, x: &Matrix, out: &Matrix, into: Into) -> Result<()> {
+    pub(super) fn product(&self, x: &Tensor, out: &Tensor, into: Into) -> Result<()> {
         let width = if into == Into::Gated { self.rows / 2 } else { self.rows };
-        if x.width() != self.columns || out.width() != width || out.rows() != x.rows() {
-            let ((n, k), (rows, columns)) = ((x.rows(), x.width()), (self.rows, self.columns));
-            let shapes = format!("({n}, {k}) times ({rows}, {columns}) into ({}, {})", out.rows(), out.width());
+        if x.width() != self.columns || out.width() != width || out.count() != x.count() {
+            let ((n, k), (rows, columns)) = ((x.count(), x.width()), (self.rows, self.columns));
+            let shapes = format!("({n}, {k}) times ({rows}, {columns}) into ({}, {})", out.count(), out.width());
             return Err(Error::shape("llama", shapes));
         }
         // The epilogue on tensor cores takes four neighbours; a vocabulary may be odd.
-        let many = x.rows() > FEW && x.element() != Element::F32 && self.rows.is_multiple_of(4);
+        let many = x.count() > FEW && x.element() != Element::F32 && self.rows.is_multiple_of(4);
         match many {
             true if self.integers => self.in_integers(x, out, into),
             true => self.tiles(x, out, into),
@@ -216,8 +216,8 @@ impl DeviceWeight {
         }
     }
 
-    fn row_by_row(&self, x: &Matrix, out: &Matrix, into: Into) -> Result<()> {
-        let one = x.rows() == 1;
+    fn row_by_row(&self, x: &Tensor, out: &Tensor, into: Into) -> Result<()> {
+        let one = x.count() == 1;
         let choose = |single, several| if one { single } else { several };
         let kernel = match (self.precision, x.element()) {
             (Precision::F32, Element::F32) => choose("linear_few_f32_f32_1", "linear_few_f32_f32_8"),
@@ -231,17 +231,17 @@ impl DeviceWeight {
             (Precision::F16, Element::F16) => choose("linear_few_f16_f16_1", "linear_few_f16_f16_8"),
             (precision, element) => return Err(no_kernel(precision, element)),
         };
-        let rows = x.rows() as i32;
-        let args = Gemv { weights: self.args(), x: x.ptr(), out: out.ptr(), rows, into: into as i32 };
-        let blocks = [self.rows.div_ceil(4), x.rows().div_ceil(FEW), 1];
+        let rows = x.count() as i32;
+        let args = Gemv { weights: self.args(), x: x.address(), out: out.address(), rows, into: into as i32 };
+        let blocks = [self.rows.div_ceil(4), x.count().div_ceil(FEW), 1];
         // The bf16 scales of four rows.
         let shared = if self.scales.is_some() { (8 * self.columns / self.group) as u32 } else { 0 };
-        x.gpu().launch(kernel, Grid { blocks, threads: 128, shared }, &args)
+        x.device("linear")?.launch(kernel, Grid { blocks, threads: 128, shared }, &args)
     }
 
-    fn tiles(&self, x: &Matrix, out: &Matrix, into: Into) -> Result<()> {
-        let (gpu, [m, n, k]) = (x.gpu(), [x.rows(), self.rows, self.columns]);
-        let residual = if into == Into::Added { out.ptr() } else { Ptr::NULL };
+    fn tiles(&self, x: &Tensor, out: &Tensor, into: Into) -> Result<()> {
+        let (gpu, [m, n, k]) = (x.device("linear")?, [x.count(), self.rows, self.columns]);
+        let residual = if into == Into::Added { out.address() } else { Ptr::NULL };
         // The output's 16-bit type is the operands'.
         let output = match into {
             Into::Own | Into::Gated => Element::Bf16,
@@ -252,7 +252,7 @@ impl DeviceWeight {
         let kernels = match (self.precision, x.element()) {
             (Precision::Bf16, Element::Bf16) => {
                 return Gemm {
-                    a: x.ptr(),
+                    a: x.address(),
                     a_row: k,
                     w: self.codes.ptr(),
                     w_row: k,
@@ -260,7 +260,7 @@ impl DeviceWeight {
                     finish,
                     residual,
                     residual_row: n,
-                    c: out.ptr(),
+                    c: out.address(),
                     c_row,
                     size: [m, n, k],
                     element: Element::Bf16,
@@ -273,19 +273,19 @@ impl DeviceWeight {
             (Precision::Int4, Element::Bf16) => ["linear_stored_int4_64", "linear_stored_int4_128"],
             (precision, element) => return Err(no_kernel(precision, element)),
         };
-        let pointers = (Ptr::NULL, residual, out.ptr());
+        let pointers = (Ptr::NULL, residual, out.address());
         let out = Output::new("linear_stored", (m, n), finish, pointers, (n, c_row), output)?;
         let (side, shared) = tile(gpu, Element::Bf16, m, n)?;
-        let args = LlamaGemm { weights: self.args(), a: x.ptr(), out };
+        let args = LlamaGemm { weights: self.args(), a: x.address(), out };
         let blocks = m.div_ceil(side) * n.div_ceil(side);
         let kernel = if side == 64 { kernels[0] } else { kernels[1] };
         gpu.launch(kernel, Grid { shared, ..Grid::line(blocks, THREADS) }, &args)
     }
 
     /// The rows of tokens (n), as f32. `tokens` lie on the device and are less than the number of rows.
-    pub fn embed(&self, tokens: Ptr, n: usize) -> Result<Matrix> {
+    pub fn embed(&self, tokens: Ptr, n: usize) -> Result<Tensor> {
         let gpu = self.codes.gpu();
-        let out = Matrix::chunked(gpu, Element::F32, n, self.columns)?;
+        let out = Tensor::chunked(gpu, Element::F32, [n, self.columns])?;
         let kernel = match self.precision {
             Precision::F32 => "embedding_stored_f32",
             Precision::Bf16 => "embedding_stored_bf16",
@@ -321,8 +321,8 @@ impl Gates {
     }
 
     /// silu(x Wᵀ of the gates) · (x Wᵀ of the ups), of the activations' type.
-    pub fn multiply(&self, x: &Matrix) -> Result<Matrix> {
-        let out = Matrix::chunked(x.gpu(), x.element(), x.rows(), self.0.rows / 2)?;
+    pub fn multiply(&self, x: &Tensor) -> Result<Tensor> {
+        let out = Tensor::chunked(x.device("linear")?, x.element(), [x.count(), self.0.rows / 2])?;
         self.0.product(x, &out, Into::Gated).map(|()| out)
     }
 }

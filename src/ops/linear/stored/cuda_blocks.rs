@@ -8,7 +8,7 @@ use crate::device::Gpu;
 use crate::device::cuda::{DeviceBuffer, Grid, Ptr};
 use crate::error::{Error, Result};
 use crate::tensor::blocks::GROUP;
-use crate::tensor::{BlockType, Element, Matrix};
+use crate::tensor::{BlockType, Element, Tensor};
 
 /// Threads of a block of each of these kernels.
 const THREADS: u32 = 128;
@@ -117,42 +117,42 @@ impl DeviceBlocks {
     }
 
     /// x Wᵀ, of the activations' type.
-    pub fn multiply(&self, x: &Matrix) -> Result<Matrix> {
-        let out = Matrix::chunked(x.gpu(), x.element(), x.rows(), self.rows)?;
+    pub fn multiply(&self, x: &Tensor) -> Result<Tensor> {
+        let out = Tensor::chunked(x.device("linear")?, x.element(), [x.count(), self.rows])?;
         self.product(x, &out, Into::Own).map(|()| out)
     }
 
     /// x Wᵀ in f32.
-    pub fn multiply_wide(&self, x: &Matrix) -> Result<Matrix> {
-        let out = Matrix::alloc(x.gpu(), "activations", Element::F32, x.rows(), self.rows)?;
+    pub fn multiply_wide(&self, x: &Tensor) -> Result<Tensor> {
+        let out = Tensor::alloc(x.device("linear")?, "activations", Element::F32, [x.count(), self.rows])?;
         self.product(x, &out, Into::Wide).map(|()| out)
     }
 
     /// sum += x Wᵀ, of f32 sums.
-    pub fn add_to(&self, sum: &mut Matrix, x: &Matrix) -> Result<()> {
+    pub fn add_to(&self, sum: &mut Tensor, x: &Tensor) -> Result<()> {
         if sum.element() != Element::F32 {
             return Err(Error::shape("linear", "sums that are not f32"));
         }
-        self.product(x, sum, Into::Added)
+        self.product(x, sum.written()?, Into::Added)
     }
 
     /// silu(x Wᵀ of the gates) · (x Wᵀ of the ups), of the activations' type.
-    pub fn gated(&self, x: &Matrix) -> Result<Matrix> {
-        let out = Matrix::chunked(x.gpu(), x.element(), x.rows(), self.rows / 2)?;
+    pub fn gated(&self, x: &Tensor) -> Result<Tensor> {
+        let out = Tensor::chunked(x.device("linear")?, x.element(), [x.count(), self.rows / 2])?;
         self.product(x, &out, Into::Gated).map(|()| out)
     }
 
-    fn product(&self, x: &Matrix, out: &Matrix, into: Into) -> Result<()> {
+    fn product(&self, x: &Tensor, out: &Tensor, into: Into) -> Result<()> {
         let width = if into == Into::Gated { self.rows / 2 } else { self.rows };
-        if x.width() != self.columns || out.width() != width || out.rows() != x.rows() {
-            let ((n, k), (rows, columns)) = ((x.rows(), x.width()), (self.rows, self.columns));
-            let shapes = format!("({n}, {k}) times ({rows}, {columns}) into ({}, {})", out.rows(), out.width());
+        if x.width() != self.columns || out.width() != width || out.count() != x.count() {
+            let ((n, k), (rows, columns)) = ((x.count(), x.width()), (self.rows, self.columns));
+            let shapes = format!("({n}, {k}) times ({rows}, {columns}) into ({}, {})", out.count(), out.width());
             return Err(Error::shape("linear", shapes));
         }
-        if x.rows() > FEW && x.element() == Element::F16 && self.rows.is_multiple_of(4) {
+        if x.count() > FEW && x.element() == Element::F16 && self.rows.is_multiple_of(4) {
             return self.unpacked()?.product(x, out, into);
         }
-        let gpu = x.gpu();
+        let gpu = x.device("linear")?;
         let mut column = 0;
         for part in &self.parts {
             let [by_f32, by_f16, ..] = kernels(part.kind);
@@ -163,16 +163,16 @@ impl DeviceBlocks {
             };
             let args = LinearBlocks {
                 weights: part.bytes.ptr(),
-                x: x.ptr(),
+                x: x.address(),
                 out: out.column(column),
-                rows: x.rows() as i32,
+                rows: x.count() as i32,
                 columns: part.rows as i32,
                 k: self.columns as i32,
                 stride: width as i32,
                 into: into as i32,
                 padding: 0,
             };
-            let blocks = [part.rows.div_ceil(TILE.0), x.rows().div_ceil(TILE.1), 1];
+            let blocks = [part.rows.div_ceil(TILE.0), x.count().div_ceil(TILE.1), 1];
             gpu.launch(kernel, Grid { blocks, threads: THREADS, shared: 0 }, &args)?;
             column += part.rows;
         }
@@ -201,9 +201,9 @@ impl DeviceBlocks {
     }
 
     /// The rows of tokens (n), as f32. `tokens` lie on the device and are less than the number of rows.
-    pub fn embed(&self, tokens: Ptr, n: usize) -> Result<Matrix> {
+    pub fn embed(&self, tokens: Ptr, n: usize) -> Result<Tensor> {
         let [table] = &self.parts[..] else { return Err(Error::shape("embedding", "needs one table")) };
-        let out = Matrix::chunked(table.bytes.gpu(), Element::F32, n, self.columns)?;
+        let out = Tensor::chunked(table.bytes.gpu(), Element::F32, [n, self.columns])?;
         self.unpack(table, (tokens, n), out.ptr(), kernels(table.kind)[2])?;
         Ok(out)
     }

@@ -8,7 +8,7 @@ use crate::device::Gpu;
 use crate::device::cuda::{DeviceBuffer, Grid, Ptr};
 use crate::device::switch::is_on;
 use crate::error::Result;
-use crate::tensor::{Bits, Element, Matrix, Precision};
+use crate::tensor::{Bits, Element, Precision, Tensor};
 
 /// Whether prompts are multiplied in integers: `on`, as where it is not set, or `off`.
 const VARIABLE: &str = "FISSFUSE_INTEGER_PROMPTS";
@@ -72,14 +72,14 @@ fn bits_of(precision: Precision) -> Option<Bits> {
 }
 
 /// Quantizes rows of bf16 in groups of columns.
-fn quantized(x: &Matrix, group: usize, zero: u8) -> Result<Codes> {
-    let (gpu, m, k) = (x.gpu(), x.rows(), x.width());
+fn quantized(x: &Tensor, group: usize, zero: u8) -> Result<Codes> {
+    let (gpu, m, k) = (x.device("quantize_rows")?, x.count(), x.width());
     let groups = k / group;
     let codes = gpu.alloc("activations' codes", m * k)?;
     let scales = gpu.alloc("activations' scales", m * groups)?;
     let corrections = gpu.alloc("activations' scales", m * groups)?;
     let args = QuantizeRows {
-        x: x.ptr(),
+        x: x.address(),
         codes: codes.ptr(),
         scales: scales.ptr(),
         corrections: corrections.ptr(),
@@ -95,21 +95,21 @@ fn quantized(x: &Matrix, group: usize, zero: u8) -> Result<Codes> {
 
 impl DeviceWeight {
     /// x Wᵀ of many rows of bf16, as [`DeviceWeight::product`] takes them.
-    pub(super) fn in_integers(&self, x: &Matrix, out: &Matrix, into: Into) -> Result<()> {
-        let (gpu, [m, n]) = (x.gpu(), [x.rows(), self.rows()]);
+    pub(super) fn in_integers(&self, x: &Tensor, out: &Tensor, into: Into) -> Result<()> {
+        let (gpu, [m, n]) = (x.device("linear")?, [x.count(), self.rows()]);
         let kernels = match self.precision() {
             Precision::Int8 => ["linear_integer_int8_64", "linear_integer_int8_128"],
             _ => ["linear_integer_int4_64", "linear_integer_int4_128"],
         };
         let zero = bits_of(self.precision()).map_or(0, Bits::zero);
         let codes = quantized(x, self.group(), zero)?;
-        let residual = if into == Into::Added { out.ptr() } else { Ptr::NULL };
+        let residual = if into == Into::Added { out.address() } else { Ptr::NULL };
         let output = match into {
             Into::Own | Into::Gated => Element::Bf16,
             Into::Wide | Into::Added => Element::F32,
         };
         let finish = if into == Into::Gated { Finish::Swiglu } else { Finish::Plain };
-        let (pointers, c_row) = ((Ptr::NULL, residual, out.ptr()), out.width());
+        let (pointers, c_row) = ((Ptr::NULL, residual, out.address()), out.width());
         let out = Output::new("linear_integer", (m, n), finish, pointers, (n, c_row), output)?;
         let (side, stages) = tile(gpu, Element::Bf16, m, n)?;
         let shared = stages + (side * SCALES * 4) as u32;

@@ -8,7 +8,7 @@ use crate::device::Gpu;
 use crate::device::cpu::{Buffer, simd, vector};
 use crate::device::cuda::DeviceBuffer;
 use crate::error::{Error, Result};
-use crate::tensor::{BlockType, Data, Precision, Rows, Values, Weight};
+use crate::tensor::{BlockType, Precision, Tensor, Values, Weight};
 
 /// x Wᵀ, of matrices (outputs, inputs) one below the other.
 pub enum StoredLinear {
@@ -49,49 +49,44 @@ impl StoredLinear {
     }
 
     /// (n, inputs) -> (n, outputs), of the input's type.
-    pub fn forward(&self, x: &Rows) -> Result<Rows> {
+    pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
         match self {
             StoredLinear::Host(weights) => stacked(x, weights),
-            StoredLinear::Device(weight) => weight.multiply(x.device("linear")?).map(Rows::on_device),
-            StoredLinear::Blocks(weight) => weight.multiply(x.device("linear")?).map(Rows::on_device),
+            StoredLinear::Device(weight) => weight.multiply(x),
+            StoredLinear::Blocks(weight) => weight.multiply(x),
         }
     }
 
     /// The same in f32, whatever the input is.
-    pub fn forward_wide(&self, x: &Rows) -> Result<Rows> {
+    pub fn forward_wide(&self, x: &Tensor) -> Result<Tensor> {
         match self {
             StoredLinear::Host(weights) => stacked(x, weights),
-            StoredLinear::Device(weight) => weight.multiply_wide(x.device("linear")?).map(Rows::on_device),
-            StoredLinear::Blocks(weight) => weight.multiply_wide(x.device("linear")?).map(Rows::on_device),
+            StoredLinear::Device(weight) => weight.multiply_wide(x),
+            StoredLinear::Blocks(weight) => weight.multiply_wide(x),
         }
     }
 
     /// Adds to f32 sums (n, outputs).
-    pub fn forward_onto(&self, x: &Rows, sums: &mut Rows) -> Result<()> {
-        match (self, sums.data_mut()) {
-            (StoredLinear::Host(weights), Data::F32(sums)) => project(sums, x.wide("linear")?, weights, true),
-            (StoredLinear::Device(weight), Data::Device(sums)) => weight.add_to(sums.written(), x.device("linear")?),
-            (StoredLinear::Blocks(weight), Data::Device(sums)) => weight.add_to(sums.written(), x.device("linear")?),
-            _ => Err(elsewhere("linear")),
+    pub fn forward_onto(&self, x: &Tensor, sums: &mut Tensor) -> Result<()> {
+        match self {
+            StoredLinear::Host(weights) => project(sums.wide_mut("linear")?, x.wide("linear")?, weights, true),
+            StoredLinear::Device(weight) => weight.add_to(sums, x),
+            StoredLinear::Blocks(weight) => weight.add_to(sums, x),
         }
     }
 
     /// The rows of tokens (n), which are less than the matrix has, as f32.
-    pub fn embed(&self, tokens: Tokens) -> Result<Rows> {
+    pub fn embed(&self, tokens: Tokens) -> Result<Tensor> {
         match (self, tokens) {
             (StoredLinear::Host(tables), Tokens::Host(tokens)) => {
                 let [table] = &tables[..] else { return Err(Error::shape("embedding", "needs one table")) };
                 let mut x = Buffer::scratch(tokens.len() * table.columns());
                 let rows = x.par_chunks_exact_mut(table.columns()).zip(tokens);
                 rows.for_each(|(row, &token)| table.row(token as usize, row));
-                Ok(Rows::new(x, table.columns()))
+                Tensor::of_rows(x, table.columns())
             }
-            (StoredLinear::Device(table), Tokens::Device(tokens)) => {
-                table.embed(tokens.ptr(), tokens.len()).map(Rows::on_device)
-            }
-            (StoredLinear::Blocks(table), Tokens::Device(tokens)) => {
-                table.embed(tokens.ptr(), tokens.len()).map(Rows::on_device)
-            }
+            (StoredLinear::Device(table), Tokens::Device(tokens)) => table.embed(tokens.ptr(), tokens.len()),
+            (StoredLinear::Blocks(table), Tokens::Device(tokens)) => table.embed(tokens.ptr(), tokens.len()),
             _ => Err(elsewhere("embedding")),
         }
     }
@@ -112,10 +107,10 @@ impl SwiGlu {
     }
 
     /// (n, inputs) -> (n, inner), of the input's type.
-    pub fn forward(&self, x: &Rows) -> Result<Rows> {
+    pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
         match self {
-            SwiGlu::Device(gates) => gates.multiply(x.device("gates")?).map(Rows::on_device),
-            SwiGlu::Blocks(gates) => gates.gated(x.device("gates")?).map(Rows::on_device),
+            SwiGlu::Device(gates) => gates.multiply(x),
+            SwiGlu::Blocks(gates) => gates.gated(x),
             SwiGlu::Host(both) => {
                 let products = stacked(x, both)?;
                 let (products, inner) = (products.wide("gates")?, products.width() / 2);
@@ -124,18 +119,18 @@ impl SwiGlu {
                     let (gate, up) = row.split_at(inner);
                     simd!(vector::swiglu(out, gate, up));
                 });
-                Ok(Rows::new(out, inner))
+                Tensor::of_rows(out, inner)
             }
         }
     }
 }
 
 /// x Wᵀ of matrices one below the other, on the host.
-fn stacked(x: &Rows, weights: &[Weight]) -> Result<Rows> {
+fn stacked(x: &Tensor, weights: &[Weight]) -> Result<Tensor> {
     let outputs = weights.iter().map(Weight::rows).sum();
     let mut y = Buffer::scratch(x.count() * outputs);
     project(&mut y, x.wide("linear")?, weights, false)?;
-    Ok(Rows::new(y, outputs))
+    Tensor::new([x.count(), outputs], y)
 }
 
 /// Precision and columns of matrices that are multiplied together.
