@@ -2,7 +2,7 @@
 
 use fissfuse::device::Gpu;
 use fissfuse::device::cuda::Arithmetic;
-use fissfuse::ops::attention::{Attention, Heads};
+use fissfuse::ops::attention::{Heads, SelfAttention};
 use fissfuse::ops::embedding::Embedding;
 use fissfuse::ops::layer_norm::Norm;
 use fissfuse::ops::linear::tiled::Gemm;
@@ -55,7 +55,7 @@ fn layers_that_the_kernels_cannot_compute_are_refused() {
         let refused = |rows: usize, head: usize| {
             let heads = Heads { count: 1, width: head, causal: false };
             let qkv = zeros(gpu, rows, 3 * head);
-            Attention::new(heads, qkv.element()).forward(&qkv, &Sequences::new(vec![3])).is_err()
+            SelfAttention::new(heads, qkv.element()).forward(&qkv, &Sequences::new(vec![3])).is_err()
         };
         assert!(refused(4, 16) && refused(3, 144));
         assert_eq!(refused(3, 12), gpu.arithmetic() == Arithmetic::Mixed);

@@ -6,7 +6,7 @@ use super::Compute;
 use crate::autograd::Cost;
 use crate::encoder::loader::Loader;
 use crate::error::{Error, Result};
-use crate::ops::attention::{self, Attention, Heads};
+use crate::ops::attention::{self, Heads, SelfAttention};
 use crate::ops::layer_norm::{self, Norm};
 use crate::ops::linear::{self, Activation, Linear};
 use crate::random::{Purpose, generator};
@@ -107,7 +107,7 @@ pub struct Block {
     norm_first: bool,
     norm1: Norm,
     qkv: Linear,
-    attention: Attention,
+    attention: SelfAttention,
     out: Linear,
     norm2: Norm,
     up: Linear,
@@ -144,7 +144,7 @@ impl Block {
             norm_first: layout.norm_first,
             norm1: norm(layout.norm1)?,
             qkv: loader.dense_of(&layout.qkv, width, width)?,
-            attention: Attention::new(heads, loader.element()?),
+            attention: SelfAttention::new(heads, loader.element()?),
             out: loader.dense(layout.out, width, width)?,
             norm2: norm(layout.norm2)?,
             up: loader.dense(layout.up, inner, width)?.with(activation),
@@ -168,7 +168,7 @@ impl Block {
             norm_first: true,
             norm1: norm()?,
             qkv: dense(3 * width, width)?,
-            attention: Attention::new(heads, compute.element()?),
+            attention: SelfAttention::new(heads, compute.element()?),
             out: dense(width, width)?,
             norm2: norm()?,
             up: dense(inner, width)?.with(activation),

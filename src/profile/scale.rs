@@ -26,7 +26,7 @@ const NOISE: usize = 1 << 22;
 
 /// Lengths of what is stored.
 #[derive(Clone, Copy, Debug)]
-pub struct Rows {
+pub struct Lengths {
     /// Tokens of a text.
     pub tokens: usize,
     /// Patches of an image.
@@ -35,14 +35,14 @@ pub struct Rows {
 
 /// Writes a dataset into `data`, its features in so many parts into `parts`, and a model into `model.safetensors`. Gives the
 /// bytes of features. Fails before it begins if these have no room on the disk.
-pub fn write_world(folder: &Path, of: Simulation, rows: Rows, parts: usize) -> Result<u64> {
+pub fn write_world(folder: &Path, of: Simulation, lengths: Lengths, parts: usize) -> Result<u64> {
     files::expect_folder_at(folder)?;
     if std::fs::read_dir(folder).is_ok_and(|mut there| there.next().is_some()) {
         return Err(Error::file(folder, "is not empty; choose another folder"));
     }
-    let manifest = manifest(rows);
+    let manifest = manifest(lengths);
     let widths = manifest.widths;
-    let (texts, images) = (rows.tokens.saturating_mul(widths.text), rows.patches.saturating_mul(widths.image));
+    let (texts, images) = (lengths.tokens.saturating_mul(widths.text), lengths.patches.saturating_mul(widths.image));
     let numbers = texts.saturating_add(widths.text_global).saturating_add(images).saturating_add(widths.image_global);
     let item = numbers.saturating_mul(2);
     let bytes = item.saturating_mul(of.entities.saturating_add(of.mentions)) as u64;
@@ -50,7 +50,7 @@ pub fn write_world(folder: &Path, of: Simulation, rows: Rows, parts: usize) -> R
         return Err(Error::invalid(format!("{} mentions leave a split without any; take 5 at least", of.mentions)));
     }
     if item > NOISE {
-        let reason = format!("{rows:?}: an item takes {}; take fewer tokens or patches", Bytes::of(item));
+        let reason = format!("{lengths:?}: an item takes {}; take fewer tokens or patches", Bytes::of(item));
         return Err(Error::invalid(reason));
     }
     files::create_folder(folder)?;
@@ -78,12 +78,12 @@ pub fn write_world(folder: &Path, of: Simulation, rows: Rows, parts: usize) -> R
             Encoded { tokens: take(rows * width), global: take(global) }
         };
         let mut add = |kind, key, encoded| writer.add(kind, key, &encoded, Stamp::default());
-        add(Kind::Image, image_key(None), encoded(rows.patches, widths.image, widths.image_global))?;
+        add(Kind::Image, image_key(None), encoded(lengths.patches, widths.image, widths.image_global))?;
         for text in &distinct.texts[part.share("texts", distinct.texts.len(), 1)] {
-            add(Kind::Text, text_key(text), encoded(rows.tokens, widths.text, widths.text_global))?;
+            add(Kind::Text, text_key(text), encoded(lengths.tokens, widths.text, widths.text_global))?;
         }
         for name in &distinct.images[part.share("images", distinct.images.len(), 1)] {
-            add(Kind::Image, image_key(Some(name)), encoded(rows.patches, widths.image, widths.image_global))?;
+            add(Kind::Image, image_key(Some(name)), encoded(lengths.patches, widths.image, widths.image_global))?;
         }
         writer.finish()?;
         let files = store_files(part.folder())?;
@@ -97,7 +97,7 @@ pub fn write_world(folder: &Path, of: Simulation, rows: Rows, parts: usize) -> R
 }
 
 /// Of stores that no encoder made.
-fn manifest(rows: Rows) -> Manifest {
+fn manifest(lengths: Lengths) -> Manifest {
     let EncodeSettings { max_tokens, mention_template, entity_template, missing_image, exif_orientation, .. } =
         EncodeSettings::default();
     Manifest {
@@ -106,7 +106,7 @@ fn manifest(rows: Rows) -> Manifest {
         image_encoder: "simulated".into(),
         precision: Precision::F32,
         widths: Widths::default(),
-        patches: rows.patches,
+        patches: lengths.patches,
         max_tokens,
         mention_template,
         entity_template,

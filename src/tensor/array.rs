@@ -52,9 +52,7 @@ impl Tensor {
 
     /// Takes over device memory; its length must be the product of `shape`.
     pub fn on_device(shape: impl Into<Vec<usize>>, data: DeviceBuffer<f32>) -> Result<Tensor> {
-        let shape = shape.into();
-        fits(&shape, data.len())?;
-        Ok(Tensor { shape, data: Data::Device(DeviceArray::new(data.into_bytes(), Element::F32)) })
+        Tensor::of_bytes(shape, data.into_bytes(), Element::F32)
     }
 
     /// Zeros.
@@ -264,7 +262,8 @@ fn elsewhere(op: &'static str) -> Error {
     Error::shape(op, "computes on the host, its rows lie on a device")
 }
 
-fn fits(shape: &[usize], len: usize) -> Result<()> {
+/// Fails unless an array of this shape has so many values.
+pub(super) fn fits(shape: &[usize], len: usize) -> Result<()> {
     if shape.iter().product::<usize>() == len {
         return Ok(());
     }

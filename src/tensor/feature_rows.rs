@@ -2,8 +2,7 @@
 
 use std::sync::{Arc, OnceLock};
 
-use super::row_table::GpuRows;
-use super::{Indices, RowTable};
+use super::{Indices, RowTable, Tensor};
 use crate::device::Gpu;
 use crate::error::Result;
 
@@ -21,7 +20,7 @@ pub struct FeatureRows {
 
 #[derive(Debug)]
 struct Staged {
-    values: Arc<GpuRows>,
+    values: Tensor,
     /// 0, 1, ...: the numbers of the copy's rows.
     rows: Indices,
 }
@@ -63,7 +62,7 @@ impl FeatureRows {
 
     fn copy(&self, gpu: &Gpu) -> Result<Staged> {
         let rows = Indices::counting(self.rows.len());
-        Ok(Staged { values: Arc::new(self.table.gathered(gpu, &self.rows)?), rows })
+        Ok(Staged { values: self.table.gathered(gpu, &self.rows)?, rows })
     }
 
     /// The row numbers that kernels will be given, once [`FeatureRows::stage`] has been called.
@@ -72,7 +71,7 @@ impl FeatureRows {
     }
 
     /// Where kernels that are queued from now on find the rows, and their numbers there.
-    pub fn on(&self, gpu: &Gpu) -> Result<(Arc<GpuRows>, Indices)> {
+    pub fn on(&self, gpu: &Gpu) -> Result<(Tensor, Indices)> {
         if self.staged.get().is_none()
             && let Some(table) = self.table.resident(gpu)?
         {

@@ -30,7 +30,7 @@ pub use later::Later;
 pub(crate) use on_device::fours;
 pub use quantized::Bits;
 pub use ragged::{Ragged, Sequences, Textbook};
-pub use row_table::{GpuRows, RowTable, SharedSlice};
+pub use row_table::{RowTable, SharedSlice};
 pub use shards::Shards;
 pub(crate) use shards::{INDEX, SINGLE};
 pub(crate) use weight::float_precision;

@@ -8,7 +8,7 @@ use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
 use rayon::prelude::*;
 
-use super::array::Data;
+use super::array::{Data, fits};
 use super::{Element, Tensor};
 use crate::device::Gpu;
 use crate::device::cpu::Buffer;
@@ -118,11 +118,18 @@ impl DeviceArray {
 }
 
 impl Tensor {
+    /// Takes over device memory that holds values of this type; their number must be the product of `shape`.
+    pub(super) fn of_bytes(shape: impl Into<Vec<usize>>, bytes: DeviceBuffer<u8>, element: Element) -> Result<Tensor> {
+        let shape = shape.into();
+        fits(&shape, bytes.len() / element.size())?;
+        Ok(Tensor { shape, data: Data::Device(DeviceArray::new(bytes, element)) })
+    }
+
     /// An array of any content in a device's memory; `label` names it where memory runs out.
     pub fn alloc(gpu: &Gpu, label: &'static str, element: Element, shape: impl Into<Vec<usize>>) -> Result<Tensor> {
         let shape = shape.into();
         let bytes = gpu.alloc(label, shape.iter().product::<usize>() * element.size())?;
-        Ok(Tensor { shape, data: Data::Device(DeviceArray::new(bytes, element)) })
+        Tensor::of_bytes(shape, bytes, element)
     }
 
     /// Rows of activations of any content, of whole chunks of 16 bytes, as many kernels take them.
@@ -144,8 +151,15 @@ impl Tensor {
             Element::Bf16 => gpu.upload(label, cast_slice(&narrowed(values, bf16::ZERO)))?,
             Element::F16 => gpu.upload(label, cast_slice(&narrowed(values, f16::ZERO)))?,
         };
-        let shape = vec![values.len() / width, width];
-        Ok(Tensor { shape, data: Data::Device(DeviceArray::new(bytes, element)) })
+        Tensor::of_bytes([values.len() / width, width], bytes, element)
+    }
+
+    /// Kernels that are queued on this device from now on run when the values are there.
+    pub fn arrive(&self, gpu: &Gpu) -> Result<()> {
+        match &self.data {
+            Data::Device(array) if array.gpu().is(gpu) => array.bytes.arrive(),
+            _ => Err(Error::shape("tensor", format!("lies on {:?}, needed on {gpu:?}", self.gpu()))),
+        }
     }
 
     /// A copy of f32 as bf16, or of bf16 as f32, on its device.

@@ -6,8 +6,8 @@ use std::sync::{Arc, OnceLock};
 use half::f16;
 use rayon::prelude::*;
 
+use super::{Element, Tensor};
 use crate::device::cpu::{large_array, simd, vector};
-use crate::device::cuda::{DeviceBuffer, Ptr};
 use crate::device::{Gpu, MappedFile};
 use crate::error::{Error, Result};
 
@@ -88,52 +88,7 @@ pub struct RowTable {
     shards: Vec<Values>,
     /// First row of each shard, then the number of rows.
     starts: Vec<usize>,
-    on_device: Arc<OnceLock<Arc<GpuRows>>>,
-}
-
-/// Rows of one width in a device's memory.
-#[derive(Debug)]
-pub struct GpuRows {
-    values: DeviceValues,
-}
-
-#[derive(Debug)]
-enum DeviceValues {
-    F32(DeviceBuffer<f32>),
-    F16(DeviceBuffer<u16>),
-}
-
-impl GpuRows {
-    /// Where they lie.
-    pub fn ptr(&self) -> Ptr {
-        match &self.values {
-            DeviceValues::F32(values) => values.ptr(),
-            DeviceValues::F16(values) => values.ptr(),
-        }
-    }
-
-    /// Kernels that are queued on this device from now on run when the rows are there.
-    pub fn arrive(&self, gpu: &Gpu) -> Result<()> {
-        if !self.gpu().is(gpu) {
-            return Err(Error::shape("feature rows", format!("lie on {:?}, needed on {gpu:?}", self.gpu())));
-        }
-        match &self.values {
-            DeviceValues::F32(values) => values.arrive(),
-            DeviceValues::F16(values) => values.arrive(),
-        }
-    }
-
-    /// Whether they are f16; else they are f32.
-    pub fn is_f16(&self) -> bool {
-        matches!(self.values, DeviceValues::F16(_))
-    }
-
-    fn gpu(&self) -> &Gpu {
-        match &self.values {
-            DeviceValues::F32(values) => values.gpu(),
-            DeviceValues::F16(values) => values.gpu(),
-        }
-    }
+    on_device: Arc<OnceLock<Tensor>>,
 }
 
 impl RowTable {
@@ -231,15 +186,20 @@ impl RowTable {
         (shard, row - self.starts[shard])
     }
 
+    /// What a device's copy is in: f16 if all is, else f32.
+    fn element(&self) -> Element {
+        if self.value_bytes() == 2 { Element::F16 } else { Element::F32 }
+    }
+
     /// The whole table in a device's memory, where it is put when first asked for. `None` if it would take more than
     /// [`Gpu::resident_percent`] of what is free there.
-    pub fn resident(&self, gpu: &Gpu) -> Result<Option<Arc<GpuRows>>> {
+    pub fn resident(&self, gpu: &Gpu) -> Result<Option<Tensor>> {
         if let Some(rows) = self.on_device.get() {
-            return match rows.gpu().is(gpu) {
+            return match rows.device("row table")?.is(gpu) {
                 true => Ok(Some(rows.clone())),
                 false => Err(Error::shape(
                     "row table",
-                    format!("lies on {:?}, needed on {gpu:?} or by another stream", rows.gpu()),
+                    format!("lies on {:?}, needed on {gpu:?} or by another stream", rows.device("row table")?),
                 )),
             };
         }
@@ -247,53 +207,52 @@ impl RowTable {
         if bytes > gpu.memory()?.0 / 100 * gpu.resident_percent() {
             return Ok(None);
         }
-        let rows = Arc::new(self.upload(gpu)?);
+        let rows = self.upload(gpu)?;
         Ok(Some(self.on_device.get_or_init(|| rows).clone()))
     }
 
-    fn upload(&self, gpu: &Gpu) -> Result<GpuRows> {
-        const LABEL: &str = "features";
-        let (len, mut at) = (self.rows() * self.width, 0);
-        let values = if self.value_bytes() == 2 {
-            let mut buffer = gpu.alloc::<u16>(LABEL, len)?;
-            for shard in &self.shards {
-                if let Values::F16(values) = shard {
-                    buffer.write(at, bytemuck::cast_slice(values))?;
-                    at += values.len();
+    fn upload(&self, gpu: &Gpu) -> Result<Tensor> {
+        let (element, mut at) = (self.element(), 0);
+        let mut bytes = gpu.alloc("features", self.rows() * self.width * element.size())?;
+        let mut write = |values: &[u8]| {
+            bytes.write(at, values)?;
+            at += values.len();
+            Ok(())
+        };
+        for shard in &self.shards {
+            match shard {
+                Values::F16(values) if element == Element::F16 => write(bytemuck::cast_slice(values))?,
+                shard => {
+                    let mut wide = vec![0.0; shard.len()];
+                    shard.read(0..shard.len(), &mut wide);
+                    write(bytemuck::cast_slice(&wide))?;
                 }
             }
-            DeviceValues::F16(buffer)
-        } else {
-            let mut buffer = gpu.alloc::<f32>(LABEL, len)?;
-            for shard in &self.shards {
-                let mut wide = vec![0.0; shard.len()];
-                shard.read(0..shard.len(), &mut wide);
-                buffer.write(at, &wide)?;
-                at += wide.len();
-            }
-            DeviceValues::F32(buffer)
-        };
-        Ok(GpuRows { values })
+        }
+        Tensor::of_bytes([self.rows(), self.width], bytes, element)
     }
 
     /// The rows of these numbers, one after the other in a device's memory, for tables that do not fit: copied while other
-    /// work goes on, see [`GpuRows::arrive`].
-    pub fn gathered(&self, gpu: &Gpu, rows: &[u32]) -> Result<GpuRows> {
+    /// work goes on, see [`Tensor::arrive`].
+    pub fn gathered(&self, gpu: &Gpu, rows: &[u32]) -> Result<Tensor> {
         const LABEL: &str = "features of a batch";
-        let width = self.width;
-        let values = if self.value_bytes() == 2 {
-            DeviceValues::F16(gpu.stage(LABEL, rows.len() * width, |out: &mut [u16]| {
-                out.par_chunks_exact_mut(width).zip(rows).for_each(|(out, &row)| {
-                    let (shard, row) = self.place(row as usize);
-                    if let Values::F16(shard) = &self.shards[shard] {
-                        out.copy_from_slice(bytemuck::cast_slice(&shard[row * width..(row + 1) * width]));
-                    }
-                });
-            })?)
-        } else {
-            DeviceValues::F32(gpu.stage(LABEL, rows.len() * width, |out: &mut [f32]| self.gather(rows, out))?)
+        let (width, element) = (self.width, self.element());
+        let bytes = match element {
+            Element::F32 => {
+                gpu.stage(LABEL, rows.len() * width, |out: &mut [f32]| self.gather(rows, out))?.into_bytes()
+            }
+            _ => gpu
+                .stage(LABEL, rows.len() * width, |out: &mut [f16]| {
+                    out.par_chunks_exact_mut(width).zip(rows).for_each(|(out, &row)| {
+                        let (shard, row) = self.place(row as usize);
+                        if let Values::F16(shard) = &self.shards[shard] {
+                            out.copy_from_slice(&shard[row * width..(row + 1) * width]);
+                        }
+                    });
+                })?
+                .into_bytes(),
         };
-        Ok(GpuRows { values })
+        Tensor::of_bytes([rows.len(), width], bytes, element)
     }
 
     /// Copies the rows of these numbers into `out` (rows.len(), width).

@@ -7,7 +7,7 @@ use std::time::Instant;
 use fissfuse::candidates::{ListSettings, write_lists};
 use fissfuse::data::{Dataset, Protocol, Skipped, Tolerance};
 use fissfuse::profile::measurement::Measurement;
-use fissfuse::profile::scale::{Rows, write_world};
+use fissfuse::profile::scale::{Lengths, write_world};
 use fissfuse::profile::simulation::{Images, Simulation, simulate};
 use fissfuse::profile::storage::{StorageFigures, encode_once, measure};
 use fissfuse::profile::{Timing, peak_memory};
@@ -160,7 +160,7 @@ pub fn store(args: StoreArgs, session: &mut Session) -> anyhow::Result<()> {
 pub fn write_simulated(args: SimulateArgs) -> anyhow::Result<()> {
     let SimulateArgs { folder, entities, mentions, tokens, patches, parts } = args;
     let of = Simulation { entities, mentions, images: Images::Named, seed: 0 };
-    let bytes = write_world(&folder, of, Rows { tokens, patches }, parts)?;
+    let bytes = write_world(&folder, of, Lengths { tokens, patches }, parts)?;
     println!(
         "wrote {}: {entities} entities, {mentions} mentions, {bytes} bytes of features in {parts} parts",
         folder.display()

@@ -38,7 +38,7 @@ pub fn text(run: &Measurements, format: Format) -> anyhow::Result<String> {
         Format::Jsonl => printable_json(&lines(run)?).into_owned(),
         Format::Csv => csv(run)?,
         Format::Table | Format::Md => {
-            let rows = Rows::of(run);
+            let rows = Layout::of(run);
             let shown = rows.shown();
             let drawn = match format {
                 Format::Md => markdown_table(&shown.0, shown.1),
@@ -73,7 +73,7 @@ pub fn compared(run: &Measurements, found: &Findings, format: Format, explain: b
 }
 
 /// Machine, what holds for all rows, and the ceilings.
-fn header(run: &Measurements, rows: &Rows) -> String {
+fn header(run: &Measurements, rows: &Layout) -> String {
     let all = run.settings.iter().chain(rows.same.iter());
     let all: Vec<String> = all.map(|(name, value)| format!("{} {}", name.replace('_', " "), plain(value))).collect();
     let ceilings = run.ceilings.map(|ceilings| {
@@ -101,7 +101,7 @@ fn plain(value: &Value) -> String {
 }
 
 /// The results, laid out: what is the same in all rows stands above them.
-struct Rows<'a> {
+struct Layout<'a> {
     run: &'a Measurements,
     /// Parameters that have one value, and the names of the others.
     same: Map<String, Value>,
@@ -109,8 +109,8 @@ struct Rows<'a> {
     figures: Vec<&'a str>,
 }
 
-impl Rows<'_> {
-    fn of(run: &Measurements) -> Rows<'_> {
+impl Layout<'_> {
+    fn of(run: &Measurements) -> Layout<'_> {
         let names = unique(run.results.iter().flat_map(|r| r.parameters.keys()));
         let value = |name: &str| {
             let first = run.results.first()?.parameters.get(name)?;
@@ -124,7 +124,7 @@ impl Rows<'_> {
             }
         }
         let figures = unique(run.results.iter().flat_map(|r| r.figures.keys()));
-        Rows { run, same, varied, figures }
+        Layout { run, same, varied, figures }
     }
 
     /// A row's name with the parameters that tell it from the others.
@@ -204,7 +204,7 @@ pub fn digits(value: f64) -> String {
 
 /// A line of CSV for each row and each of its parts.
 fn csv(run: &Measurements) -> anyhow::Result<String> {
-    let rows = Rows::of(run);
+    let rows = Layout::of(run);
     let mut out = csv::Writer::from_writer(Vec::new());
     let parameters: Vec<&str> = rows.same.keys().map(String::as_str).chain(rows.varied.iter().copied()).collect();
     let quantiles = QUANTILES.map(|(name, _)| name);

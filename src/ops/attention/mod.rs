@@ -18,16 +18,16 @@ pub fn cost(lengths: &[usize], heads: Heads, element: Element) -> Cost {
 }
 
 /// Attention of ragged sequences to themselves; it has no weights.
-pub struct Attention {
+pub struct SelfAttention {
     heads: Heads,
     /// Of the output, which is also the input's.
     element: Element,
 }
 
-impl Attention {
+impl SelfAttention {
     /// With these heads.
-    pub fn new(heads: Heads, element: Element) -> Attention {
-        Attention { heads, element }
+    pub fn new(heads: Heads, element: Element) -> SelfAttention {
+        SelfAttention { heads, element }
     }
 
     /// Queries, keys and values side by side (n, 3 · width) -> contexts (n, width)

@@ -47,8 +47,7 @@ impl Op for Features {
         let (n, width) = (rows.len(), table.width());
         if let Some(gpu) = &self.gpu {
             let (table, rows) = self.rows.on(gpu)?;
-            let out = gather::gather_rows(gpu, NAME, (table.ptr(), table.is_f16()), rows.on(gpu)?, (n, width))?;
-            return Ok((Tensor::on_device([n, width], out)?, ()));
+            return Ok((gather::gather_rows(NAME, &table, &rows)?, ()));
         }
         let mut out = Buffer::scratch(n * width);
         out.par_chunks_mut((ROWS * width).max(1))

@@ -4,9 +4,9 @@ use bytemuck::{Pod, Zeroable};
 
 use super::{Gather, NAME};
 use crate::device::Gpu;
-use crate::device::cuda::{DeviceBuffer, Grid, Ptr, Target};
-use crate::error::Result;
-use crate::tensor::Tensor;
+use crate::device::cuda::{Grid, Ptr, Target};
+use crate::error::{Error, Result};
+use crate::tensor::{Element, Indices, Tensor};
 
 #[derive(Clone, Copy, Pod, Zeroable)]
 #[repr(C)]
@@ -19,26 +19,30 @@ struct Args {
     is_f16: i32,
 }
 
-/// Rows by number of a table of f16 or f32, as one f32 matrix (n, width); `label` names its memory.
-pub fn gather_rows(
-    gpu: &Gpu,
-    label: &'static str,
-    (table, is_f16): (Ptr, bool),
-    rows: Ptr,
-    (n, width): (usize, usize),
-) -> Result<DeviceBuffer<f32>> {
-    let out = gpu.alloc(label, n * width)?;
-    let (length, at) = (out.len() as i64, out.ptr());
-    let args = Args { table, rows, out: at, length, width: width as i32, is_f16: is_f16 as i32 };
+/// The rows of a table of f16 or f32 whose numbers are given, as one f32 matrix; `label` names its memory.
+pub fn gather_rows(label: &'static str, table: &Tensor, rows: &Indices) -> Result<Tensor> {
+    let (gpu, width) = (table.device(label)?, table.width());
+    let is_f16 = match table.element() {
+        Element::F32 => 0,
+        Element::F16 => 1,
+        Element::Bf16 => return Err(Error::shape(label, "rows of a table of bf16")),
+    };
+    let out = Tensor::alloc(gpu, label, Element::F32, [rows.len(), width])?;
+    let args = Args {
+        table: table.address(),
+        rows: rows.on(gpu)?,
+        out: out.ptr(),
+        length: out.len() as i64,
+        width: width as i32,
+        is_f16,
+    };
     gpu.launch("gather_rows", Grid::values(out.len(), 256), &args)?;
     Ok(out)
 }
 
 impl Gather {
-    pub(super) fn forward_on(&self, gpu: &Gpu, x: &Tensor) -> Result<Tensor> {
-        let size = (self.pairs.len(), x.shape()[1]);
-        let out = gather_rows(gpu, NAME, (x.ptr(), false), self.pairs.left().on(gpu)?, size)?;
-        Tensor::on_device([size.0, size.1], out)
+    pub(super) fn forward_on(&self, x: &Tensor) -> Result<Tensor> {
+        gather_rows(NAME, x, self.pairs.left())
     }
 
     pub(super) fn backward_on(&self, gpu: &Gpu, grad: &Tensor, dx: Target) -> Result<()> {

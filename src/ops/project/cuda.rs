@@ -1,10 +1,8 @@
 //! `project` on CUDA devices (kernels/project.cu).
 
+use bytemuck::{Pod, Zeroable};
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
-use std::sync::Arc;
-
-use bytemuck::{Pod, Zeroable};
 
 use super::{NAME, Project, Saved};
 use crate::autograd::{InstanceGrads, KernelWork, Reached};
@@ -16,7 +14,7 @@ use crate::ops::gather::gather_rows;
 use crate::ops::layer_norm::{self, Gradient, LayerNorm, Normalized, NormalizedBackward, ToNormalize};
 use crate::ops::matmul::{Operand, Product};
 use crate::ops::reduce::{Sums, parts};
-use crate::tensor::{GpuRows, Indices, Tensor};
+use crate::tensor::{Element, Indices, Tensor};
 
 /// Rows of features that a block of forward takes, or half of them.
 const FORWARD_ROWS: usize = 128;
@@ -125,7 +123,7 @@ struct Backward {
 
 /// An instance on a device.
 struct Instance {
-    features: Arc<GpuRows>,
+    features: Tensor,
     rows: Indices,
     weights: [Tensor; 4],
     eps: f32,
@@ -148,13 +146,14 @@ impl Instance {
     /// Whether the tensor-core kernels take these features; they copy 16 bytes at a time. Features that are not f16 were
     /// meant to be exact, and are multiplied so.
     fn fused(&self, gpu: &Gpu) -> bool {
-        gpu.arithmetic() == Arithmetic::Mixed && self.features.is_f16() && self.width().is_multiple_of(8)
+        gpu.arithmetic() == Arithmetic::Mixed
+            && self.features.element() == Element::F16
+            && self.width().is_multiple_of(8)
     }
 
     /// The rows as one f32 matrix.
-    fn gathered(&self, gpu: &Gpu) -> Result<DeviceBuffer<f32>> {
-        let features = (self.features.ptr(), self.features.is_f16());
-        gather_rows(gpu, "gathered features", features, self.rows.on(gpu)?, (self.rows.len(), self.width()))
+    fn gathered(&self) -> Result<Tensor> {
+        gather_rows("gathered features", &self.features, &self.rows)
     }
 }
 
@@ -190,7 +189,7 @@ pub fn forward(gpu: &Gpu, of: Vec<(&Project, [&Tensor; 4])>) -> Result<Vec<(Tens
 
 fn forward_exact(gpu: &Gpu, of: &Instance) -> Result<Normalized> {
     let (d, width, n) = (of.d(), of.width(), of.rows.len());
-    let x = of.gathered(gpu)?;
+    let x = of.gathered()?;
     let linear = gpu.alloc::<f32>("linear layer", n * d)?;
     let (x, w) = (Operand::rows(x.ptr(), width), Operand::rows(of.weights[0].ptr(), width));
     let product = Product::new(x, w.t(), [n, d, width]).bias(of.weights[1].ptr(), 0).exact();
@@ -217,7 +216,7 @@ fn forward_fused(gpu: &Gpu, of: &[&Instance]) -> Result<Vec<Normalized>> {
         for (instance, result) in of.iter().zip(&results).filter(|(of, _)| kernel(of) == number) {
             let (n, weights) = (instance.rows.len(), &instance.weights);
             let args = Forward {
-                table: instance.features.ptr(),
+                table: instance.features.address(),
                 rows: instance.rows.on(gpu)?,
                 weight: narrow[&weights[0].ptr()].ptr(),
                 bias: weights[1].ptr(),
@@ -279,7 +278,7 @@ pub fn backward(gpu: &Gpu, reached: Vec<Reached<Project>>, grads: &mut InstanceG
         let (d, width, n) = (instance.d(), instance.width(), instance.rows.len());
         let dy = LayerNorm::backward(gpu, &[saved.gradient(&grad, to)], &mut sums)?;
         if let Some(dy) = dy.first().filter(|_| !dweight.is_null()) {
-            let x = instance.gathered(gpu)?;
+            let x = instance.gathered()?;
             let (dy, x) = (Operand::rows(dy.ptr(), d), Operand::rows(x.ptr(), width));
             let product = Product::new(dy.t(), x, [d, width, n]).exact().accumulate(dweight.adds);
             gpu.products().sum(product, Operand::rows(dweight.at, width), &mut sums)?.run()?;
@@ -304,7 +303,7 @@ fn backward_fused<'a>(
         let splits = splits_of(n, width, wide);
         let partial = gpu.alloc::<f32>("partial gradients", splits * d * width)?;
         let args = Backward {
-            table: instance.features.ptr(),
+            table: instance.features.address(),
             rows: instance.rows.on(gpu)?,
             dy: dy.ptr(),
             partial: partial.ptr(),

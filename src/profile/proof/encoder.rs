@@ -7,7 +7,7 @@ use super::{Check, SUMS, bits};
 use crate::device::Gpu;
 use crate::device::cuda::Arithmetic;
 use crate::error::Result;
-use crate::ops::attention::{Attention, Heads};
+use crate::ops::attention::{Heads, SelfAttention};
 use crate::ops::convolution::{Convolution, Filters, Maps};
 use crate::ops::embedding::{Embedding, PatchEmbedding};
 use crate::ops::layer_norm::Norm;
@@ -194,7 +194,7 @@ fn attention() -> Check {
                 start += length;
             }
             let qkv = upload(gpu, &qkv, 3 * width)?;
-            let attention = Attention::new(Heads { count, width: head, causal }, element(gpu));
+            let attention = SelfAttention::new(Heads { count, width: head, causal }, element(gpu));
             let got = attention.forward(&qkv, &Sequences::new(lengths.to_vec()))?.into_host()?;
             found.near(format!("{lengths:?}, {count} heads of {head}"), &got, &want, tolerance(gpu));
         }

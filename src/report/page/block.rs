@@ -31,8 +31,8 @@ pub enum Block {
     Figure(Box<Figure>),
     /// Small figures side by side, under one caption.
     Panels { caption: String, figures: Vec<Figure> },
-    /// See [`Matrix`].
-    Matrix(Matrix),
+    /// See [`RankMatrix`].
+    Matrix(RankMatrix),
     /// See [`Example`].
     Example(Example),
 }
@@ -158,7 +158,7 @@ pub struct Key {
 
 /// How many went from which rank (rows) to which (columns).
 #[derive(Debug, Serialize)]
-pub struct Matrix {
+pub struct RankMatrix {
     /// What it shows.
     pub caption: String,
     /// Rows of counts.

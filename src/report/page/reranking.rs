@@ -2,7 +2,7 @@
 
 use serde::Deserialize;
 
-use super::block::{Block, Count, Matrix, Row, Section, Table};
+use super::block::{Block, Count, RankMatrix, Row, Section, Table};
 use super::experiment::Summary;
 use super::input::From;
 use super::results::protocol;
@@ -111,7 +111,7 @@ fn show(asked: &Asked, more: String, blocks: &mut Vec<Block>) {
 }
 
 /// The matrix with shades by the count's share of its row.
-fn matrix(changes: &RankChanges) -> Matrix {
+fn matrix(changes: &RankChanges) -> RankMatrix {
     let RankChanges { matrix, behind, improved, degraded } = changes;
     let row = |(before, counts): (usize, &Vec<usize>)| {
         let total = counts.iter().sum::<usize>().max(1) as f64;
@@ -126,7 +126,7 @@ fn matrix(changes: &RankChanges) -> Matrix {
         };
         counts.iter().enumerate().map(count).collect()
     };
-    Matrix {
+    RankMatrix {
         caption: format!(
             "How many right entities went from which rank (rows) to which (columns): {improved} better, \
              {degraded} worse, {behind} behind the first {}",
@@ -183,7 +183,7 @@ mod tests {
     #[test]
     fn sides_and_shades_are_those_of_the_changes() {
         let changes = RankChanges::of(3, &[(1, 1), (1, 2), (2, 1), (2, 1), (3, 3), (9, 9)]);
-        let Matrix { caption, rows } = matrix(&changes);
+        let RankMatrix { caption, rows } = matrix(&changes);
         assert!(caption.contains("2 better, 1 worse, 1 behind the first 3"), "{caption}");
         let shades: Vec<Vec<usize>> = rows.iter().map(|row| row.iter().map(|c| c.shade).collect()).collect();
         assert_eq!(shades, [[3, 3, 0], [5, 0, 0], [0, 0, 5]]);

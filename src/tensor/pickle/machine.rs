@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::rc::Rc;
 
-use super::values::{GLOBALS, Global, Place, Storage, Tensor, Value};
+use super::values::{GLOBALS, Global, Pickled, Place, Storage, Value};
 
 /// Of a tensor in PyTorch.
 const MOST_DIMENSIONS: usize = 64;
@@ -28,7 +28,7 @@ struct Machine<'a> {
 }
 
 /// The tensors of the dictionary that a pickle is, by name.
-pub(super) fn tensors(pickle: &[u8]) -> Said<BTreeMap<String, Rc<Tensor>>> {
+pub(super) fn tensors(pickle: &[u8]) -> Said<BTreeMap<String, Rc<Pickled>>> {
     let mut machine = Machine {
         rest: pickle,
         values: Vec::new(),
@@ -373,7 +373,7 @@ impl<'a> Machine<'a> {
                 if shape.len() != strides.len() {
                     return Err(format!("has a tensor of {} dimensions with {} strides", shape.len(), strides.len()));
                 }
-                Value::Tensor(Rc::new(Tensor { storage, offset: self.number(offset)?, shape, strides }))
+                Value::Tensor(Rc::new(Pickled { storage, offset: self.number(offset)?, shape, strides }))
             }
             (Value::Global(Global::RebuildParameter), [Some(tensor), ..]) => match &self.values[tensor] {
                 Value::Tensor(tensor) => Value::Tensor(tensor.clone()),

@@ -13,7 +13,7 @@ use std::rc::Rc;
 use safetensors::Dtype;
 use zip::{CompressionMethod, ZipArchive};
 
-use values::Tensor;
+use values::Pickled;
 
 /// A tensor's place in the file.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -66,7 +66,7 @@ pub fn tensors(file: &[u8]) -> Result<BTreeMap<String, Stored>, String> {
         return Err("is of a machine with another byte order; save the model there with safe_serialization".into());
     }
     let pickle = part(PICKLE).ok_or_else(|| format!("holds no {PICKLE}: no `torch.save` of weights wrote it"))?;
-    let stored = |(name, tensor): (String, Rc<Tensor>)| {
+    let stored = |(name, tensor): (String, Rc<Pickled>)| {
         let storage = part(&format!("data/{}", tensor.storage.name));
         let place = storage.ok_or("its values are missing").and_then(|storage| place(&tensor, storage));
         let bytes = place.map_err(|reason| format!("tensor `{name}`: {reason}"))?;
@@ -76,7 +76,7 @@ pub fn tensors(file: &[u8]) -> Result<BTreeMap<String, Stored>, String> {
 }
 
 /// Where a tensor's values are, whose storage is at this place.
-fn place(tensor: &Tensor, storage: Range<usize>) -> Result<Range<usize>, &'static str> {
+fn place(tensor: &Pickled, storage: Range<usize>) -> Result<Range<usize>, &'static str> {
     const OUTSIDE: &str = "lies outside of its values; the file is damaged";
     let count = tensor.shape.iter().try_fold(1usize, |count, &size| count.checked_mul(size)).ok_or(OUTSIDE)?;
     let mut step = 1;

@@ -6,7 +6,7 @@ use safetensors::Dtype;
 
 /// A tensor of a pickle: a part of a storage.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Tensor {
+pub(super) struct Pickled {
     pub storage: Rc<Storage>,
     /// Its first value's place in the storage.
     pub offset: usize,
@@ -65,5 +65,5 @@ pub(super) enum Value {
     Dict(Vec<(Place, Place)>),
     Global(Global),
     Storage(Rc<Storage>),
-    Tensor(Rc<Tensor>),
+    Tensor(Rc<Pickled>),
 }

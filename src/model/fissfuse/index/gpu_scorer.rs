@@ -1,8 +1,6 @@
 //! Scores of one mention against prepared entities on a CUDA device: two copies and one kernel (kernels/link.cu), launched
 //! as one graph.
 
-use std::sync::Arc;
-
 use bytemuck::{Pod, Zeroable};
 
 use super::attention::Apart;
@@ -16,7 +14,7 @@ use crate::device::cuda::{DeviceBuffer, Graph, Grid, Pinned, Ptr};
 use crate::error::{Error, Result};
 use crate::model::ScoreKind;
 use crate::ops::layer_norm::LayerNorm;
-use crate::tensor::GpuRows;
+use crate::tensor::{Element, Tensor};
 
 /// Candidates of a block of the kernel, and its threads.
 const PAIRS: usize = 2;
@@ -114,7 +112,7 @@ struct MlpWeights([DeviceBuffer<f32>; 4]);
 #[derive(Debug)]
 struct Recorded {
     room: Room,
-    tables: Vec<Arc<GpuRows>>,
+    tables: Vec<Tensor>,
     /// First row of each entity, per modality.
     _starts: Vec<DeviceBuffer<u32>>,
     /// Header, candidates and the mention's floats: written by the host, copied by the launch.
@@ -206,7 +204,7 @@ impl GpuScorer {
             let Recorded { room, tables: before, .. } = graph.kept();
             room.holds(n, &rows)
                 && before.len() == tables.len()
-                && before.iter().zip(&tables).all(|(before, now)| Arc::ptr_eq(before, now))
+                && before.iter().zip(&tables).all(|(before, now)| before.address() == now.address())
         };
         let graph = match self.recorded.take().filter(fits) {
             Some(graph) => graph,
@@ -230,7 +228,7 @@ impl GpuScorer {
     }
 
     /// The index's tables on the device: rows, logit vectors and queries of each modality, then Fusion's vectors.
-    fn tables(&self, index: &EntityIndex) -> Result<Vec<Arc<GpuRows>>> {
+    fn tables(&self, index: &EntityIndex) -> Result<Vec<Tensor>> {
         let of_modalities = index.modalities.iter().flat_map(|m| [&m.tokens, &m.logits, &m.queries]);
         let all = of_modalities.chain(index.fused.iter().map(|(_, table)| table));
         all.map(|table| {
@@ -273,7 +271,7 @@ impl GpuScorer {
     }
 
     /// Records copies and kernel for mentions and lists of this size.
-    fn record(&self, index: &EntityIndex, tables: Vec<Arc<GpuRows>>, room: Room) -> Result<Graph<Recorded>> {
+    fn record(&self, index: &EntityIndex, tables: Vec<Tensor>, room: Room) -> Result<Graph<Recorded>> {
         let gpu = &self.gpu;
         let (d, heads, kinds) = (self.d, self.heads, self.kinds.len());
         let shared = 4 * PAIRS * d * (2 * heads + 4 + 2 + 2) + 4 * 2 * PAIRS * THREADS;
@@ -295,7 +293,7 @@ impl GpuScorer {
 
         let mut modalities = [ModalityArgs::zeroed(); 2];
         for (m, (kind, weights)) in self.finish.iter().enumerate() {
-            let [rows, logits, queries] = [0, 1, 2].map(|part| tables[3 * m + part].ptr());
+            let [rows, logits, queries] = [0, 1, 2].map(|part| tables[3 * m + part].address());
             let [out, out_bias] = weights.out.as_ref().map_or([Ptr::NULL; 2], |out| out.each_ref().map(|b| b.ptr()));
             let [own_rows, own_logits, own_query] = places[m].map(|at| at as i32);
             modalities[m] = ModalityArgs {
@@ -342,7 +340,7 @@ impl GpuScorer {
             eps: self.eps,
             padding: 0,
         };
-        let half = index.modalities.iter().zip(tables.chunks(3)).any(|(_, tables)| tables[0].is_f16());
+        let half = index.modalities.iter().zip(tables.chunks(3)).any(|(_, tables)| tables[0].element() == Element::F16);
         let kernel = match (half, d <= 128) {
             (true, true) => "link_f16_128",
             (true, false) => "link_f16_256",

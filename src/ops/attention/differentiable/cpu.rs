@@ -15,16 +15,16 @@ use crate::tensor::Tensor;
 
 /// Rows of a matrix of d columns, of which a head has `width`.
 #[derive(Clone, Copy)]
-struct Rows<'a> {
+struct HeadRows<'a> {
     values: &'a [f32],
     d: usize,
     width: usize,
 }
 
-impl<'a> Rows<'a> {
-    fn of(tensor: &'a Tensor, heads: usize) -> Rows<'a> {
+impl<'a> HeadRows<'a> {
+    fn of(tensor: &'a Tensor, heads: usize) -> HeadRows<'a> {
         let d = tensor.shape()[1];
-        Rows { values: tensor.data(), d, width: d / heads }
+        HeadRows { values: tensor.data(), d, width: d / heads }
     }
 
     /// A head's columns of some rows.
@@ -38,10 +38,10 @@ impl<'a> Rows<'a> {
 /// What both halves of backward read.
 struct Backward<'a> {
     op: &'a Attention,
-    q: Rows<'a>,
-    k: Rows<'a>,
-    v: Rows<'a>,
-    dout: Rows<'a>,
+    q: HeadRows<'a>,
+    k: HeadRows<'a>,
+    v: HeadRows<'a>,
+    dout: HeadRows<'a>,
     /// Logarithms of the sums, and `dout · out`, of each output row and head.
     sums: &'a [f32],
     delta: &'a [f32],
@@ -72,7 +72,7 @@ impl Attention {
     /// The output, and the logarithm of the sum of each of its rows and heads.
     pub(super) fn forward_on_host(&self, inputs: [&Tensor; 3]) -> Result<(Buffer, Buffer)> {
         let (heads, d, rows) = (self.heads, inputs[0].shape()[1], self.output.rows());
-        let [q, k, v] = inputs.map(|input| Rows::of(input, heads));
+        let [q, k, v] = inputs.map(|input| HeadRows::of(input, heads));
         let (mut out, mut sums) = (Buffer::scratch(rows * d), Buffer::scratch(rows * heads));
         let pairs = split_by(&mut out, &self.output, d).into_par_iter();
         let pairs = pairs.zip(split_by(&mut sums, &self.output, heads)).enumerate();
@@ -109,11 +109,11 @@ impl Attention {
         grads: &mut InputGrads,
     ) -> Result<()> {
         let (heads, d) = (self.heads, grad.shape()[1]);
-        let [q, k, v] = [&inputs[0], &inputs[1], &inputs[2]].map(|input| Rows::of(input, heads));
+        let [q, k, v] = [&inputs[0], &inputs[1], &inputs[2]].map(|input| HeadRows::of(input, heads));
         let mut delta = Buffer::scratch(sums.len());
         let vectors = grad.data().par_chunks_exact(q.width).zip(out.data().par_chunks_exact(q.width));
         delta.par_iter_mut().zip(vectors).for_each(|(delta, (dout, out))| *delta = simd!(vector::dot(dout, out)));
-        let backward = Backward { op: self, q, k, v, dout: Rows::of(grad, heads), sums, delta: &delta };
+        let backward = Backward { op: self, q, k, v, dout: HeadRows::of(grad, heads), sums, delta: &delta };
         // Keys and values may be one input, whose gradient then gets both in turn.
         let (mut dk, mut dv) = (Buffer::zeros(inputs[1].len()), Buffer::zeros(inputs[2].len()));
         let of_keys =
