@@ -40,14 +40,16 @@ fn kernels_compute_what_the_costs_of_a_step_say() {
         assert_eq!(columns.iter().sum::<f64>() + unattributed, of("counted_flops"));
     }
 }
+
 /// Operations whose FLOPs off the tensor cores are not those that their costs say to 2 %: of the other models, scores of an item with
-/// itself, activations of single values, and a layer whose parts' gradients are added to another's.
-const ROUGHLY: [(&str, &str); 4] = [("clip", "score"), ("mimic", "score"), ("mimic", "activation"), ("jmel", "linear")];
+/// itself, activations of single values, GELU, whose erf is computed otherwise near 0, and a layer whose parts' gradients are added
+/// to another's.
+const ROUGHLY: [(&str, &str); 5] =
+    [("clip", "score"), ("mimic", "score"), ("mimic", "activation"), ("drin", "activation"), ("jmel", "linear")];
 
 #[test]
 fn each_operation_of_every_model_computes_what_its_cost_says() {
-    // DRIN computes what no loss reads: whether backward comes to an operation is not known when it runs.
-    for model in NETWORKS.iter().filter(|model| model.name() != "drin") {
+    for model in NETWORKS.iter() {
         let work = ["--model", model.name(), "--mentions", "8", "--candidates", "5", "--d", "100"];
         let rows = counted_step(&work);
         let figure = |row: &Measurement, name: &str| row.figures.get(name).copied().flatten();

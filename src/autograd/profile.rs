@@ -12,16 +12,31 @@ use crate::error::Result;
 pub struct Sample {
     /// Its name.
     pub op: &'static str,
-    /// Arithmetic and memory traffic.
-    pub cost: Cost,
+    /// Arithmetic and memory traffic of each instance, as far as is known: that a gradient comes to all of them until backward
+    /// has run, and then what ran.
+    pub costs: Vec<Cost>,
     /// Number and size of each leaf among its inputs, such as a weight; of a recording tape.
     pub leaves: Vec<(usize, usize)>,
+}
+
+impl Sample {
+    /// Of all instances together.
+    pub fn cost(&self) -> Cost {
+        self.costs.iter().copied().sum()
+    }
+
+    /// The same without the backwards of instances that no gradient comes to; `None` is none of all.
+    pub(crate) fn as_reached(&self, reached: Option<&[bool]>) -> Sample {
+        let ran = |i: usize| reached.is_some_and(|reached| reached[i]);
+        let costs = self.costs.iter().enumerate().map(|(i, cost)| if ran(i) { *cost } else { cost.forward_alone() });
+        Sample { costs: costs.collect(), ..self.clone() }
+    }
 }
 
 /// An operation of a run with its time.
 #[derive(Clone, Debug)]
 pub struct Timed {
-    /// Which it is, and its cost.
+    /// Which it is, and what of its cost ran.
     pub sample: Sample,
     /// Seconds of forward.
     pub forward: f64,
@@ -42,7 +57,7 @@ pub struct Profile {
 struct Note {
     sample: Sample,
     forward: [Moment; 2],
-    backward: Option<[Moment; 2]>,
+    backward: Option<([Moment; 2], Vec<bool>)>,
 }
 
 impl Profile {
@@ -65,10 +80,10 @@ impl Profile {
         Ok(notes.len() - 1)
     }
 
-    /// Notes that the backward of an operation has just ended.
-    pub(super) fn ran_back(&self, number: usize, start: Moment) -> Result<()> {
+    /// Notes that the backward of an operation has just ended, of those instances that a gradient came to.
+    pub(super) fn ran_back(&self, number: usize, start: Moment, reached: Vec<bool>) -> Result<()> {
         let backward = [start, self.now()?];
-        self.notes.borrow_mut()[number].backward = Some(backward);
+        self.notes.borrow_mut()[number].backward = Some((backward, reached));
         Ok(())
     }
 
@@ -77,12 +92,22 @@ impl Profile {
         self.notes.borrow().iter().map(|note| note.sample.clone()).collect()
     }
 
+    /// Of each operation whether a gradient came to each of its instances.
+    pub fn reached(&self) -> Vec<Vec<bool>> {
+        let of = |note: &Note| match &note.backward {
+            Some((_, reached)) => reached.clone(),
+            None => vec![false; note.sample.costs.len()],
+        };
+        self.notes.borrow().iter().map(of).collect()
+    }
+
     /// The same with their times; waits for a device. Fails if what it computed failed.
     pub fn timed(&self) -> Result<Vec<Timed>> {
         let took = |[start, end]: &[Moment; 2]| end.since(start);
         let timed = |note: &Note| {
-            let (forward, backward) = (took(&note.forward)?, note.backward.as_ref().map(took).transpose()?);
-            Ok(Timed { sample: note.sample.clone(), forward, backward })
+            let (times, reached) = note.backward.as_ref().map(|(times, reached)| (times, &reached[..])).unzip();
+            let (forward, backward) = (took(&note.forward)?, times.map(took).transpose()?);
+            Ok(Timed { sample: note.sample.as_reached(reached), forward, backward })
         };
         self.notes.borrow().iter().map(timed).collect()
     }

@@ -2,7 +2,7 @@
 
 use rand::Rng;
 
-use crate::autograd::{Cost, Parameters, Profile, Timed};
+use crate::autograd::{Cost, Parameters, Profile};
 use crate::device::{Clock, Gpu};
 use crate::encoder::clip::{ClipConfig, weights};
 use crate::error::Result;
@@ -54,11 +54,7 @@ impl ContrastiveStep {
     pub fn cost(&mut self) -> Result<Cost> {
         let profile = Profile::new(Clock::Host);
         self.on(Some(&profile))?;
-        let cost = |timed: &Timed| match timed.backward {
-            Some(_) => timed.sample.cost,
-            None => Cost { backward: 0, backward_bytes: 0, ..timed.sample.cost },
-        };
-        Ok(profile.timed()?.iter().map(cost).sum())
+        Ok(profile.timed()?.iter().map(|timed| timed.sample.cost()).sum())
     }
 
     fn on(&mut self, profile: Option<&Profile>) -> Result<f32> {

@@ -13,8 +13,9 @@ pub use models::{ModelCost, PUBLISHED, Published, models};
 
 use super::counts::{Counts, KernelCount, RangeCount};
 use super::synthetic::Shape;
-use crate::autograd::{Cost, Sample, Tape};
-use crate::error::Result;
+use crate::autograd::{Cost, Profile, Sample, Tape};
+use crate::device::Clock;
+use crate::error::{Error, Result};
 use crate::model::{Batch, Model, ModelConfig, Noise, Scorer, Source};
 use crate::ops::AdamW;
 
@@ -56,18 +57,22 @@ pub struct StepCost {
 pub fn training_step(config: ModelConfig, shape: Shape, seed: u64) -> Result<StepCost> {
     let batch = shape.batch(config.widths, seed)?;
     let model = Model::new(config, seed)?;
-    let samples = samples_of(&model, &batch, Tape::inference(), true)?;
-    let weights = weights_of(&model, shape, seed)?;
+    let samples = samples_of(&model, &batch, true)?;
+    let Reach { weights, reached } = Reach::of(&model, shape, seed)?;
+    if samples.iter().map(|sample| sample.costs.len()).ne(reached.iter().map(Vec::len)) {
+        return Err(Error::shape("flops", "a batch of another size runs other operations"));
+    }
     let mut ops: Vec<OpCost> = Vec::new();
-    for sample in samples {
+    for (sample, reached) in samples.iter().zip(&reached) {
+        let cost = sample.as_reached(Some(reached)).cost();
         match ops.iter_mut().find(|op| op.op == sample.op) {
             Some(op) => {
                 op.calls += 1;
-                op.cost += sample.cost;
+                op.cost += cost;
             }
             None => {
                 let (op, parameters) = (sample.op, weights.get(sample.op).copied().unwrap_or(0));
-                ops.push(OpCost { op, stage: stage_of(op), parameters, calls: 1, cost: sample.cost });
+                ops.push(OpCost { op, stage: stage_of(op), parameters, calls: 1, cost });
             }
         }
     }
@@ -117,12 +122,12 @@ impl StepCost {
 pub fn inference(config: ModelConfig, shape: Shape, seed: u64) -> Result<(Cost, usize)> {
     let batch = shape.batch(config.widths, seed)?;
     let model = Model::new(config, seed)?;
-    let samples = samples_of(&model, &batch, Tape::inference(), false)?;
-    Ok((samples.iter().map(|sample| sample.cost).sum(), model.parameters().count()))
+    let samples = samples_of(&model, &batch, false)?;
+    Ok((samples.iter().map(Sample::cost).sum(), model.parameters().count()))
 }
 
-fn samples_of(model: &Model, batch: &Batch, tape: Tape, training: bool) -> Result<Vec<Sample>> {
-    let tape = tape.profiled();
+fn samples_of(model: &Model, batch: &Batch, training: bool) -> Result<Vec<Sample>> {
+    let tape = Tape::inference().profiled();
     let vars = model.parameters().bind(&tape);
     let noise = training.then_some(Noise { seed: 0, step: 0 });
     let scores = model.scores(&tape, &vars, batch, noise)?;
@@ -132,15 +137,28 @@ fn samples_of(model: &Model, batch: &Batch, tape: Tape, training: bool) -> Resul
     Ok(tape.samples())
 }
 
-/// Parameters that each operation reads, found on the smallest batch, since a tape that records keeps what it computed.
-fn weights_of(model: &Model, shape: Shape, seed: u64) -> Result<BTreeMap<&'static str, u64>> {
-    let least = Shape { mentions: 1, candidates: 2, mean_tokens: 1, max_tokens: 1, ..shape };
-    let batch = least.batch(model.config().widths, seed)?;
-    let mut leaves: BTreeMap<&'static str, BTreeSet<(usize, usize)>> = BTreeMap::new();
-    for sample in samples_of(model, &batch, Tape::recording(), true)? {
-        leaves.entry(sample.op).or_default().extend(sample.leaves);
+/// What only a step on a tape that records shows: it is made with the smallest batch, since such a tape keeps what it computed.
+struct Reach {
+    /// Parameters that each operation reads.
+    weights: BTreeMap<&'static str, u64>,
+    /// Of each operation, in the order in which they run, whether a gradient comes to each of its instances.
+    reached: Vec<Vec<bool>>,
+}
+
+impl Reach {
+    fn of(model: &Model, shape: Shape, seed: u64) -> Result<Reach> {
+        let least = Shape { mentions: 1, candidates: 2, mean_tokens: 1, max_tokens: 1, ..shape };
+        let batch = least.batch(model.config().widths, seed)?;
+        let profile = Profile::new(Clock::Host);
+        model.gradients_on(Tape::recording().timed(&profile), &batch, Some(Noise { seed: 0, step: 0 }))?;
+        let mut leaves: BTreeMap<&'static str, BTreeSet<(usize, usize)>> = BTreeMap::new();
+        for sample in profile.samples() {
+            leaves.entry(sample.op).or_default().extend(sample.leaves);
+        }
+        let sum = |leaves: &BTreeSet<(usize, usize)>| leaves.iter().map(|(_, size)| *size as u64).sum();
+        let weights = leaves.iter().map(|(op, leaves)| (*op, sum(leaves))).collect();
+        Ok(Reach { weights, reached: profile.reached() })
     }
-    Ok(leaves.into_iter().map(|(op, leaves)| (op, leaves.iter().map(|(_, size)| *size as u64).sum())).collect())
 }
 
 /// The part of a step that an operation belongs to; one that is not named here is a part of its own.

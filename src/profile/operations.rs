@@ -1,6 +1,6 @@
 //! Each operation of a training step by itself, at the size of the paper's WikiDiverse step.
 
-use crate::autograd::{Cost, Tape, Var};
+use crate::autograd::{Cost, Sample, Tape, Var};
 use crate::device::Gpu;
 use crate::error::Result;
 use crate::ops::cases::{Case, wikidiverse};
@@ -49,7 +49,7 @@ impl OperationBench {
         let tape = Tape::inference().profiled();
         let constants: Vec<Var> = inputs.iter().cloned().map(Var::constant).collect();
         let output = case.apply(&tape, &constants.iter().collect::<Vec<_>>())?;
-        let cost = tape.samples().iter().map(|sample| sample.cost).sum();
+        let cost = tape.samples().iter().map(Sample::cost).sum();
         let shape = output.tensor().shape().to_vec();
         let seed = Tensor::new(&shape[..], vec![1.0; shape.iter().product()])?.to(gpu)?;
         Ok(OperationBench { case, inputs, seed, gpu: gpu.cloned(), cost })

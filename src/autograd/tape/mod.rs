@@ -133,9 +133,9 @@ impl Tape {
         };
         let (outputs, saved): (Vec<Tensor>, Vec<O::Saved>) = results.into_iter().unzip();
         let sample = || {
-            let cost = ops.iter().zip(inputs).map(|(op, of)| cost_of(op, of)).sum();
+            let costs = ops.iter().zip(inputs).map(|(op, of)| cost_of(op, of)).collect();
             let leaves = inputs.iter().flatten().filter_map(|v| self.leaf_size(v)).collect();
-            Sample { op: name, cost, leaves }
+            Sample { op: name, costs, leaves }
         };
         let noted = self.profile.as_ref().zip(start).map(|(profile, start)| profile.ran(start, sample)).transpose()?;
         drop(on_device);
@@ -235,12 +235,12 @@ impl Tape {
             let _span = span!(name, "backward");
             let _on_device = on_device(gpu.as_ref(), name, "backward");
             let start = self.profile.as_ref().map(Profile::now).transpose()?;
-            let reached = of_outputs.iter().map(Option::is_some).collect();
-            let mut to = InstanceGrads::new(name, &inputs, &mut grads, gpu, reached);
+            let reached: Vec<bool> = of_outputs.iter().map(Option::is_some).collect();
+            let mut to = InstanceGrads::new(name, &inputs, &mut grads, gpu, reached.clone());
             backward(of_outputs, &mut to)?;
             to.finish()?;
             if let (Some(profile), Some(noted), Some(start)) = (&self.profile, noted, start) {
-                profile.ran_back(noted, start)?;
+                profile.ran_back(noted, start, reached)?;
             }
         }
         Ok(Gradients(grads))
