@@ -3,15 +3,17 @@
 use std::fs;
 use std::path::Path;
 
+use fissfuse::device::cpu::has_integers;
 use fissfuse::llama::{Llama, LlamaConfig, Message, Plan, Precision, Rope, RopeScaling, Source, write_random};
 use fissfuse::tensor::BlockType;
 use fissfuse::tensor::gguf::Gguf;
+use fissfuse::tensor::safetensors::Reader;
 use tempfile::tempdir;
 
 use super::models::{by_merges, by_scores, converted, fixture, of_directory, texts};
 use crate::llama::draw;
 use crate::support::gguf::{File, Value};
-use crate::support::{refuse, succeed};
+use crate::support::{fissfuse, refuse, succeed};
 
 /// A Llama's header: names, shapes and types of Q4_K_M, as llama.cpp chooses them.
 fn q4_k_m(path: &Path, layers: usize, [hidden, inner, kv, words]: [usize; 4]) {
@@ -203,6 +205,34 @@ fn a_directory_becomes_a_file_with_the_same_logits() {
         refuse(&refused, &["int4 has no place in a GGUF file; q8_0 and q4_k are like it"]);
         assert!(!elsewhere.exists());
     }
+}
+
+#[test]
+fn prompts_are_multiplied_in_bytes_where_that_is_asked_for() {
+    let folder = tempdir().unwrap();
+    let config = LlamaConfig { vocab_size: 300, ..LlamaConfig::read(draw("multi-head").path()).unwrap() };
+    let model = folder.path().join("model");
+    write_random(&model, &config, Precision::F32, 3, ["a red ball"].into_iter()).unwrap();
+    let model = written(&model, "q8_0");
+    let logits = |value: &str| -> Vec<f32> {
+        let file = folder.path().join("logits.safetensors");
+        let [model, out] = [&model, &file].map(|path| path.to_str().unwrap());
+        let prompt = "a red ball and twelve blue ones";
+        let mut llm = fissfuse(&["llm", "--model", model, "--device", "cpu", "--prompt", prompt, "--logits", out]);
+        assert!(llm.env("FISSFUSE_BYTE_PROMPTS", value).output().unwrap().status.success());
+        Reader::open(&file).unwrap().tensor("logits").unwrap().data().to_vec()
+    };
+    let [usual, fine, coarse] = ["", "off", "on"].map(logits);
+    assert_eq!(usual, fine);
+    let off = fine.iter().zip(&coarse).map(|(x, y)| (x - y).abs()).fold(0.0, f32::max);
+    let largest = fine.iter().fold(0.0f32, |most, x| most.max(x.abs()));
+    // Each activation is off by at most a 254th of the largest of its 32, mostly by less, and errors add up as squares do.
+    assert!(off <= largest / 50.0 && (off > 0.0) == has_integers(), "{off} of {largest}");
+    let mut llm = fissfuse(&["llm", "--model", model.to_str().unwrap(), "--device", "cpu", "--prompt", "x"]);
+    let output = llm.env("FISSFUSE_BYTE_PROMPTS", "yes").output().unwrap();
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(errors.contains("FISSFUSE_BYTE_PROMPTS is \"yes\"; it is off, as where it is not set, or on"), "{errors}");
+    assert_eq!(output.status.code(), Some(1));
 }
 
 #[test]

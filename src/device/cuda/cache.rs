@@ -66,7 +66,7 @@ pub(super) fn size_of_block(bytes: usize) -> usize {
 
 /// Whether blocks are to be kept, by the environment.
 pub(super) fn keeps_blocks() -> Result<bool> {
-    is_on(VARIABLE)
+    is_on(VARIABLE, true)
 }
 
 impl Cache {

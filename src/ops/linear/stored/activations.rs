@@ -66,7 +66,7 @@ pub enum Form {
 }
 
 /// Bytes of an activation's code.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Width {
     /// It is off by at most a 254th of the largest in its group.
     One = 1,
@@ -75,8 +75,9 @@ pub enum Width {
 }
 
 impl Form {
-    /// What these weights take of so many rows; with `native` one that the processor multiplies, if there is one.
-    pub fn of(weights: &Weight, rows: usize, native: bool) -> Form {
+    /// What these weights take of so many rows; with `native` one that the processor multiplies, if there is one. Many rows are
+    /// multiplied by blocks in codes of this width.
+    pub fn of(weights: &Weight, rows: usize, prompts: Width, native: bool) -> Form {
         match weights.values() {
             Values::Bf16(_) if native && has_bf16() => Form::Bf16,
             Values::F32(_) | Values::F16(_) | Values::Bf16(_) if native && rows < FEW && has_floats() => Form::Floats,
@@ -85,7 +86,8 @@ impl Form {
                 Form::Integers { group, zero: bits.zero(), packed: *bits == Bits::Four, width: Width::One }
             }
             Values::Blocks { kind, .. } if native && has_integers() && weights.columns().is_multiple_of(BLOCK) => {
-                Form::Integers { group: kind.group_size(), zero: 0, packed: false, width: Width::Two }
+                let width = if rows < FEW { Width::Two } else { prompts };
+                Form::Integers { group: kind.group_size(), zero: 0, packed: false, width }
             }
             _ => Form::F32,
         }

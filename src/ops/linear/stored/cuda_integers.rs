@@ -60,7 +60,7 @@ pub(super) fn multiplies(gpu: &Gpu, precision: Precision) -> Result<bool> {
     if bits_of(precision).is_none() || gpu.capability()? >= HOPPER {
         return Ok(false);
     }
-    is_on(VARIABLE)
+    is_on(VARIABLE, true)
 }
 
 fn bits_of(precision: Precision) -> Option<Bits> {

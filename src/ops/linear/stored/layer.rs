@@ -3,25 +3,37 @@
 use bytemuck::cast_slice;
 use rayon::prelude::*;
 
-use super::{DeviceBlocks, DeviceWeight, Gates, Numbers, project};
+use super::activations::Width;
+use super::{DeviceBlocks, DeviceWeight, Gates, Numbers, run};
 use crate::device::Gpu;
 use crate::device::cpu::{Buffer, simd, vector};
 use crate::device::cuda::DeviceBuffer;
+use crate::device::switch::is_on;
 use crate::error::{Error, Result};
 use crate::tensor::{BlockType, Precision, Tensor, Values, Weight};
 
+/// Whether a processor multiplies prompts by the blocks of a GGUF file in bytes, as llama.cpp does, and not in 16 bits.
+const BYTE_PROMPTS: &str = "FISSFUSE_BYTE_PROMPTS";
+
 /// x Wᵀ, of matrices (outputs, inputs) one below the other.
 pub enum StoredLinear {
-    Host(Vec<Weight>),
+    Host(OnHost),
     Device(DeviceWeight),
     Blocks(DeviceBlocks),
 }
 
 /// SwiGLU (Shazeer, 2020): silu(x Wᵀ of the gates) · (x Wᵀ of the ups).
 pub enum SwiGlu {
-    Host([Weight; 2]),
+    Host(OnHost),
     Device(Gates),
     Blocks(DeviceBlocks),
+}
+
+/// Matrices (outputs, inputs) of one width on the host, one below the other.
+pub struct OnHost {
+    weights: Vec<Weight>,
+    /// Of the activations' codes where many rows are multiplied by blocks.
+    prompts: Width,
 }
 
 /// Numbers of tokens, where they lie.
@@ -37,7 +49,7 @@ fn elsewhere(op: &'static str) -> Error {
 impl StoredLinear {
     /// From matrices of one width; on a device of one precision too, or all in blocks.
     pub fn new(stacked: Vec<Weight>, gpu: Option<&Gpu>) -> Result<StoredLinear> {
-        let Some(gpu) = gpu else { return Ok(StoredLinear::Host(stacked)) };
+        let Some(gpu) = gpu else { return OnHost::new(stacked).map(StoredLinear::Host) };
         if let Some(parts) = stacked.iter().map(in_blocks).collect::<Option<Vec<_>>>()
             && let Some(first) = stacked.first()
         {
@@ -51,7 +63,7 @@ impl StoredLinear {
     /// (n, inputs) -> (n, outputs), of the input's type.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
         match self {
-            StoredLinear::Host(weights) => stacked(x, weights),
+            StoredLinear::Host(weights) => weights.multiply(x),
             StoredLinear::Device(weight) => weight.multiply(x),
             StoredLinear::Blocks(weight) => weight.multiply(x),
         }
@@ -60,7 +72,7 @@ impl StoredLinear {
     /// The same in f32, whatever the input is.
     pub fn forward_wide(&self, x: &Tensor) -> Result<Tensor> {
         match self {
-            StoredLinear::Host(weights) => stacked(x, weights),
+            StoredLinear::Host(weights) => weights.multiply(x),
             StoredLinear::Device(weight) => weight.multiply_wide(x),
             StoredLinear::Blocks(weight) => weight.multiply_wide(x),
         }
@@ -69,7 +81,7 @@ impl StoredLinear {
     /// Adds to f32 sums (n, outputs).
     pub fn forward_onto(&self, x: &Tensor, sums: &mut Tensor) -> Result<()> {
         match self {
-            StoredLinear::Host(weights) => project(sums.wide_mut("linear")?, x.wide("linear")?, weights, true),
+            StoredLinear::Host(weights) => weights.project(sums.wide_mut("linear")?, x, true),
             StoredLinear::Device(weight) => weight.add_to(sums, x),
             StoredLinear::Blocks(weight) => weight.add_to(sums, x),
         }
@@ -79,7 +91,7 @@ impl StoredLinear {
     pub fn embed(&self, tokens: Tokens) -> Result<Tensor> {
         match (self, tokens) {
             (StoredLinear::Host(tables), Tokens::Host(tokens)) => {
-                let [table] = &tables[..] else { return Err(Error::shape("embedding", "needs one table")) };
+                let [table] = &tables.weights[..] else { return Err(Error::shape("embedding", "needs one table")) };
                 let mut x = Buffer::scratch(tokens.len() * table.columns());
                 let rows = x.par_chunks_exact_mut(table.columns()).zip(tokens);
                 rows.for_each(|(row, &token)| table.row(token as usize, row));
@@ -96,7 +108,7 @@ impl SwiGlu {
     /// From two matrices (inner, inputs) of one precision.
     pub fn new(gate: Weight, up: Weight, gpu: Option<&Gpu>) -> Result<SwiGlu> {
         let both = [gate, up];
-        let Some(gpu) = gpu else { return Ok(SwiGlu::Host(both)) };
+        let Some(gpu) = gpu else { return OnHost::new(both.into()).map(SwiGlu::Host) };
         if let (Some((kind, gates)), Some((other, ups))) = (in_blocks(&both[0]), in_blocks(&both[1]))
             && kind == other
         {
@@ -112,7 +124,7 @@ impl SwiGlu {
             SwiGlu::Device(gates) => gates.multiply(x),
             SwiGlu::Blocks(gates) => gates.gated(x),
             SwiGlu::Host(both) => {
-                let products = stacked(x, both)?;
+                let products = both.multiply(x)?;
                 let (products, inner) = (products.wide("gates")?, products.width() / 2);
                 let mut out = Buffer::scratch(products.len() / 2);
                 out.par_chunks_mut(inner).zip(products.par_chunks(2 * inner)).for_each(|(out, row)| {
@@ -125,12 +137,22 @@ impl SwiGlu {
     }
 }
 
-/// x Wᵀ of matrices one below the other, on the host.
-fn stacked(x: &Tensor, weights: &[Weight]) -> Result<Tensor> {
-    let outputs = weights.iter().map(Weight::rows).sum();
-    let mut y = Buffer::scratch(x.count() * outputs);
-    project(&mut y, x.wide("linear")?, weights, false)?;
-    Tensor::new([x.count(), outputs], y)
+impl OnHost {
+    fn new(weights: Vec<Weight>) -> Result<OnHost> {
+        Ok(OnHost { weights, prompts: if is_on(BYTE_PROMPTS, false)? { Width::One } else { Width::Two } })
+    }
+
+    /// x Wᵀ
+    fn multiply(&self, x: &Tensor) -> Result<Tensor> {
+        let outputs = self.weights.iter().map(Weight::rows).sum();
+        let mut y = Buffer::scratch(x.count() * outputs);
+        self.project(&mut y, x, false)?;
+        Tensor::new([x.count(), outputs], y)
+    }
+
+    fn project(&self, y: &mut [f32], x: &Tensor, add: bool) -> Result<()> {
+        run(y, x.wide("linear")?, &self.weights, add, self.prompts, true)
+    }
 }
 
 /// Precision and columns of matrices that are multiplied together.

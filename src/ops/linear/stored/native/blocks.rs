@@ -1,5 +1,5 @@
-//! Weights in the blocks of GGUF files. Their codes, without a sign, are multiplied by activations of two bytes with one,
-//! summed exactly in each group, and scaled: as `w = scale · code + least` in each group, a product is the groups'
+//! Weights in the blocks of GGUF files. Their codes, without a sign, are multiplied by activations of two bytes (or one,
+//! where many rows are wanted so) with one, summed exactly in each group, and scaled: as `w = scale · code + least` in each group, a product is the groups'
 //! `scale · Σ code x` and `least · Σ x`.
 
 use std::arch::x86_64::{
@@ -53,7 +53,7 @@ pub fn blocks(y: &mut Columns, x: &Integers, kind: BlockType, bytes: &[u8], add:
     let (rows, outputs) = y.size();
     let whole = rows == x.rows() && x.columns.is_multiple_of(UNIT) && x.columns.is_multiple_of(kind.weights());
     let fits = bytes.len() == outputs * kind.bytes(x.columns) && x.group == kind.group_size() && !x.interleaved;
-    assert!(has_integers() && whole && fits && x.width == Width::Two, "shapes of a product");
+    assert!(has_integers() && whole && fits && (x.width == Width::Two || rows >= FEW), "shapes of a product");
     if x.columns == 0 {
         return;
     }
