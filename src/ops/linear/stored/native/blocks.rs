@@ -4,8 +4,9 @@
 
 use std::arch::x86_64::{
     __m512, _MM_HINT_T0, _mm_prefetch, _mm512_add_epi32, _mm512_cvtepi32_ps, _mm512_dpbusd_epi32, _mm512_fmadd_ps,
-    _mm512_loadu_si512, _mm512_maskz_loadu_ps, _mm512_mul_ps, _mm512_permutexvar_ps, _mm512_reduce_add_ps,
-    _mm512_set_epi32, _mm512_set1_epi32, _mm512_setzero_ps, _mm512_setzero_si512, _mm512_slli_epi32, _mm512_srli_epi32,
+    _mm512_loadu_ps, _mm512_loadu_si512, _mm512_maskz_loadu_ps, _mm512_mul_ps, _mm512_permutexvar_ps,
+    _mm512_reduce_add_ps, _mm512_set_epi32, _mm512_set1_epi32, _mm512_set1_ps, _mm512_setzero_ps, _mm512_setzero_si512,
+    _mm512_slli_epi32, _mm512_srli_epi32, _mm512_storeu_ps,
 };
 
 use bytemuck::Zeroable;
@@ -14,8 +15,8 @@ use super::super::activations::{Integers, Width};
 use super::super::{Columns, FEW, Scratch, TILE};
 use super::integers::tile_of;
 use super::unpack::{UNIT, codes, kind, row_scales, sixteen_scales};
-use super::{BLOCKS, DOTS, by_height, put, put_block};
-use crate::device::cpu::{has_integers, simd, vector};
+use super::{BLOCKS, DOTS, HEIGHT, by_height, put, put_block};
+use crate::device::cpu::has_integers;
 use crate::ops::linear::packed::Line;
 use crate::tensor::BlockType;
 
@@ -203,16 +204,45 @@ unsafe fn packed<const KIND: u8>(
         let (scales, least) = (&scales[range.clone()], &least[range]);
         let (lines, first) = (&lines[..], depth / x.group);
         by_height(y, add || depth > 0, |rows, sums| {
-            sums.fill(0.0);
-            for (row, sums) in rows.clone().zip(sums.chunks_exact_mut(TILE)) {
-                let x_sums = &x.sums[row * x.groups() + first..];
-                for (least, &x) in least.chunks_exact(TILE).zip(x_sums) {
-                    simd!(vector::add_scaled(sums, x, least));
-                }
-            }
             // SAFETY: as for this function.
-            unsafe { tile_of(x, rows, depth, lines, scales, sums) };
+            unsafe {
+                match rows.len() {
+                    1 => least_of::<1>(x, rows.start, first, least, sums),
+                    2 => least_of::<2>(x, rows.start, first, least, sums),
+                    3 => least_of::<3>(x, rows.start, first, least, sums),
+                    4 => least_of::<4>(x, rows.start, first, least, sums),
+                    5 => least_of::<5>(x, rows.start, first, least, sums),
+                    _ => least_of::<HEIGHT>(x, rows.start, first, least, sums),
+                }
+                tile_of(x, rows, depth, lines, scales, sums);
+            }
         });
+    }
+}
+
+/// `sums (M, 64)` of what the least weights of each group, (groups, 64) from group `first` on, give: least times the sum of x.
+///
+/// # Safety
+/// The processor must have the instructions.
+#[target_feature(enable = "avx512f")]
+unsafe fn least_of<const M: usize>(x: &Integers, row: usize, first: usize, least: &[f32], sums: &mut [f32]) {
+    let (least, of_row) = (least.as_chunks::<TILE>().0, x.groups());
+    let x_sums: [&[f32]; M] = std::array::from_fn(|i| &x.sums[(row + i) * of_row + first..][..least.len()]);
+    let mut tile = [[_mm512_setzero_ps(); BLOCKS]; M];
+    for (group, least) in least.iter().enumerate() {
+        // SAFETY: sixteen floats each.
+        let least: [__m512; BLOCKS] =
+            std::array::from_fn(|j| unsafe { _mm512_loadu_ps(least[LANES * j..][..LANES].as_ptr()) });
+        for (sums, x) in tile.iter_mut().zip(&x_sums) {
+            let x = _mm512_set1_ps(x[group]);
+            sums.iter_mut().zip(least).for_each(|(sum, least)| *sum = _mm512_fmadd_ps(x, least, *sum));
+        }
+    }
+    for (sums, tile) in sums.chunks_exact_mut(TILE).zip(tile) {
+        for (sums, tile) in sums.chunks_exact_mut(LANES).zip(tile) {
+            // SAFETY: sixteen floats.
+            unsafe { _mm512_storeu_ps(sums.as_mut_ptr(), tile) };
+        }
     }
 }
 
