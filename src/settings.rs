@@ -14,3 +14,19 @@ pub fn difference<T: Serialize>(old: &T, new: &T) -> String {
     let listed = differing.map(|key| format!("{key} was {} and is now {}", of(&old, key), of(&new, key)));
     listed.collect::<Vec<_>>().join(", ")
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn what_is_in_one_of_them_alone_differs_too() {
+        assert_eq!(difference(&json!({"k": 4, "seed": 1}), &json!({"k": 4, "seed": 1})), "");
+        let said = difference(&json!({"k": 4, "order": "x"}), &json!({"k": 3, "gate": 0.5}));
+        let parts =
+            ["k was 4 and is now 3", "order was \"x\" and is now the default", "gate was the default and is now 0.5"];
+        assert_eq!(said, parts.join(", "));
+    }
+}
