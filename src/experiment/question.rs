@@ -240,7 +240,7 @@ impl Kept {
             let (before, given) = (&kept.asked.model, model.identity()?);
             if *before != given {
                 let what = format!("another language model, {before}, and not of {given}");
-                return other(&what, "give that one again");
+                return other(&what, "give the model that answered again");
             }
         }
         let scoring = model.map_or(kept.settings.scoring, Unopened::scoring);
