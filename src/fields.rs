@@ -1,6 +1,7 @@
 //! The settings of a JSON file by their names: what is there has the right kind or is refused by name, and `null` is
 //! as if it were not there.
 
+use std::fmt::Debug;
 use std::path::{Path, PathBuf};
 
 use serde_json::error::Category;
@@ -104,9 +105,18 @@ impl Fields {
 
     /// A size of at least 1, or else this one.
     pub fn positive(&self, key: &str, default: usize) -> Result<usize> {
-        match self.size(key)?.unwrap_or(default) {
-            0 => Err(self.wrong(key, "a size of at least 1")),
+        let size = self.size(key).and_then(|size| match size {
+            Some(0) => Err(self.wrong(key, "a size of at least 1")),
             size => Ok(size),
+        });
+        self.or(size, default)
+    }
+
+    /// What was read of a key, or else its default; an error says that, too.
+    pub fn or<T: Debug>(&self, read: Result<Option<T>>, default: T) -> Result<T> {
+        match read {
+            Ok(value) => Ok(value.unwrap_or(default)),
+            Err(error) => Err(error.advising(&format!("left out, it is {default:?}"))),
         }
     }
 
@@ -220,6 +230,8 @@ mod tests {
         for (error, says) in [
             (inner.size("n").unwrap_err(), "x.json: `o.n` is `many`, needs a whole number"),
             (f.size("x").unwrap_err(), "`x` is 0.5, needs a whole number"),
+            (f.positive("x", 768).unwrap_err(), "`x` is 0.5, needs a whole number; left out, it is 768"),
+            (f.or(f.text("n"), "gelu").unwrap_err(), "`n` is 3, needs a text; left out, it is \"gelu\""),
             (f.size("huge").unwrap_err(), "a size that makes sense"),
             (f.flag("n").unwrap_err(), "`n` is 3, needs true or false"),
             (f.number("t").unwrap_err(), "`t` is `\\u{1b}[31m`, needs a number"),

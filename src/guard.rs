@@ -8,6 +8,8 @@ use std::sync::{Mutex, Once, PoisonError};
 use std::thread;
 use std::time::Duration;
 
+use crate::interrupt;
+
 thread_local! {
     /// Whether a panic of this thread is caught and told in an error instead.
     static CAUGHT: Cell<bool> = const { Cell::new(false) };
@@ -49,21 +51,40 @@ static IDLE: Mutex<Vec<Sender<Job>>> = Mutex::new(Vec::new());
 
 /// As [`caught`], in another thread, which is waited for so many seconds. Those in which this process is stopped do not count.
 pub fn within<T: Send + 'static>(seconds: u64, run: impl FnOnce() -> T + Send + 'static) -> Result<T, Failure> {
+    let mut left = seconds;
+    let over = || {
+        left = left.saturating_sub(1);
+        left == 0
+    };
+    waited_for(Duration::from_secs(1), over, run)
+}
+
+/// As [`caught`], in another thread, which is waited for until a signal asks this process to stop.
+pub fn until_asked<T: Send + 'static>(run: impl FnOnce() -> T + Send + 'static) -> Result<T, Failure> {
+    waited_for(Duration::from_millis(50), interrupt::asked, run)
+}
+
+/// As [`caught`], in another thread; `over`, asked at each tick, says whether it is waited for no longer.
+fn waited_for<T: Send + 'static>(
+    tick: Duration,
+    mut over: impl FnMut() -> bool,
+    run: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, Failure> {
     let (done, result) = channel();
     // Who waits for it may have given up.
     let job: Job = Box::new(move || drop(done.send(caught(run))));
     let worker = hand_over(job)?;
-    for _ in 0..seconds {
-        match result.recv_timeout(Duration::from_secs(1)) {
+    loop {
+        match result.recv_timeout(tick) {
             Ok(value) => {
                 IDLE.lock().unwrap_or_else(PoisonError::into_inner).push(worker);
                 return value.map_err(Failure::Broken);
             }
+            Err(RecvTimeoutError::Timeout) if over() => return Err(Failure::Late),
             Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) => return Err(Failure::Broken("its thread ended".into())),
         }
     }
-    Err(Failure::Late)
 }
 
 /// Gives a job to a thread that waits, or to a new one, and says how that one hears of the next.

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, LazyLock, OnceLock};
-use std::thread;
+use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use signal_hook::consts::{SIGINT, SIGTERM};
@@ -19,11 +19,29 @@ static UNWATCHED: LazyLock<Arc<AtomicBool>> = LazyLock::new(Arc::default);
 /// Watches as long as it is held, by work that [`check`]s.
 #[derive(Debug)]
 #[must_use = "signals are watched for as long as this is held"]
-pub struct Watch(());
+pub struct Watch {
+    /// The thread that ends the process, and whether it has to go on waiting for a signal.
+    ending: Option<(JoinHandle<()>, Arc<AtomicBool>)>,
+}
 
 impl Drop for Watch {
     fn drop(&mut self) {
         UNWATCHED.store(true, Ordering::SeqCst);
+        let Some((thread, waits)) = self.ending.take() else { return };
+        waits.store(false, Ordering::SeqCst);
+        // The thread is at what has to be done before the end, which this one must not be ahead of; or it has just left.
+        if asked() {
+            let _ = thread.join();
+            end();
+        }
+    }
+}
+
+/// Ends this process as the signal that came does where nobody watches.
+fn end() {
+    let signal = ASKED.get().map_or(0, |asked| asked.load(Ordering::Relaxed) as i32);
+    if low_level::emulate_default_handler(signal).is_err() {
+        low_level::exit(128 + signal);
     }
 }
 
@@ -31,7 +49,7 @@ impl Drop for Watch {
 pub fn watch() -> Result<Watch> {
     UNWATCHED.store(false, Ordering::SeqCst);
     if ASKED.get().is_some() {
-        return Ok(Watch(()));
+        return Ok(Watch { ending: None });
     }
     let (seen, asked) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
     for signal in [SIGINT, SIGTERM] {
@@ -43,25 +61,33 @@ pub fn watch() -> Result<Watch> {
             .map_err(|e| Error::invalid(format!("cannot watch for signals: {e}")))?;
     }
     ASKED.get_or_init(|| asked);
-    Ok(Watch(()))
+    Ok(Watch { ending: None })
 }
 
 /// As [`watch`], by work that does not check: the first signal ends the process as it does where nobody watches, when
 /// `before` is done.
 pub fn watch_and_end(before: impl FnOnce() + Send + 'static) -> Result<Watch> {
-    let watch = watch()?;
-    let waiting = thread::Builder::new().name("signals".into()).spawn(|| {
+    let (mut watch, waits) = (watch()?, Arc::new(AtomicBool::new(true)));
+    let go_on = waits.clone();
+    let waiting = thread::Builder::new().name("signals".into()).spawn(move || {
         while !asked() {
+            if !go_on.load(Ordering::SeqCst) {
+                return;
+            }
             thread::sleep(Duration::from_millis(20));
         }
         before();
-        let signal = ASKED.get().map_or(0, |asked| asked.load(Ordering::Relaxed) as i32);
-        if low_level::emulate_default_handler(signal).is_err() {
-            low_level::exit(128 + signal);
-        }
+        end();
     });
-    waiting.map_err(|e| Error::invalid(format!("cannot watch for signals: {e}")))?;
+    let thread = waiting.map_err(|e| Error::invalid(format!("cannot watch for signals: {e}")))?;
+    watch.ending = Some((thread, waits));
     Ok(watch)
+}
+
+/// As [`watch_and_end`] where nobody watches; who does lets work end in order.
+pub fn before_the_end(before: impl FnOnce() + Send + 'static) -> Result<Option<Watch>> {
+    let watched = ASKED.get().is_some() && !UNWATCHED.load(Ordering::SeqCst);
+    if watched { Ok(None) } else { watch_and_end(before).map(Some) }
 }
 
 /// Whether a signal asked this process to stop.

@@ -1,12 +1,32 @@
 //! Settings of one run against those of another.
 
 use serde::Serialize;
+use serde_json::{Map, Value};
 
 /// Names the settings in which two values differ.
 pub fn difference<T: Serialize>(old: &T, new: &T) -> String {
     let object = |value: &T| serde_json::to_value(value).ok().and_then(|v| v.as_object().cloned()).unwrap_or_default();
     let (old, new) = (object(old), object(new));
-    let differing = old.iter().filter(|(key, value)| new.get(*key) != Some(value));
-    let listed = differing.map(|(key, value)| format!("{key} was {value} and is now {}", new[key]));
+    // What is left out where it has its default is in one of them alone.
+    let keys = old.keys().chain(new.keys().filter(|key| !old.contains_key(*key)));
+    let of = |object: &Map<String, Value>, key: &str| object.get(key).map_or("the default".into(), Value::to_string);
+    let differing = keys.filter(|key| old.get(*key) != new.get(*key));
+    let listed = differing.map(|key| format!("{key} was {} and is now {}", of(&old, key), of(&new, key)));
     listed.collect::<Vec<_>>().join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn what_is_in_one_of_them_alone_differs_too() {
+        assert_eq!(difference(&json!({"k": 4, "seed": 1}), &json!({"k": 4, "seed": 1})), "");
+        let said = difference(&json!({"k": 4, "order": "x"}), &json!({"k": 3, "gate": 0.5}));
+        let parts =
+            ["k was 4 and is now 3", "order was \"x\" and is now the default", "gate was the default and is now 0.5"];
+        assert_eq!(said, parts.join(", "));
+    }
 }

@@ -328,6 +328,15 @@ fn a_database_that_is_down_slow_full_or_another_program_is_said_to_be() {
     refuse(&push(world, place), &["adding points from number 0 on", "No space left on device", "free disk or memory"]);
     assert!(qdrant.kept("kb").is_none());
     qdrant.set(|state| state.room = None);
+    // An index that is replaced is gone then, which is said.
+    let other = world.copy();
+    other.change_line("data/entities.jsonl", 3, |entity| entity["image"] = Value::Null);
+    succeed(&push(world, place));
+    qdrant.set(|state| state.room = Some(7));
+    let replacing = [&push(&other, place)[..], &["--replace"]].concat();
+    refuse(&replacing, &["No space left on device", "the index that was there is deleted already"]);
+    assert!(qdrant.kept("kb").is_none());
+    qdrant.set(|state| state.room = None);
     // Busy for a moment.
     qdrant.set(|state| state.script = vec![error(429, "Too many requests"), error(503, "starting")]);
     succeed(&push(world, place));

@@ -169,6 +169,13 @@ fn a_side_that_a_model_does_not_encode_is_refused() {
     let image = image().to_str().unwrap().to_string();
     refuse(&["embed", "--encoder", bert, "--image", &image, "--out", &out], &["BERT, which encodes texts"]);
     refuse(&["embed", "--text", "x", "--out", &out], &["no encoder of texts", "--text-encoder"]);
+    for (given, says) in
+        [("nowhere", "nowhere: there is no such folder"), ("config.json", "config.json: is a file, and no folder")]
+    {
+        let given = format!("{bert}/{given}");
+        let advice = "give the directory of a Hugging Face model";
+        refuse(&["embed", "--encoder", &given, "--text", "x", "--out", &out], &[says, advice]);
+    }
 }
 
 #[test]
@@ -176,7 +183,7 @@ fn features_of_different_precision_do_not_mix() {
     let world = World::new();
     let encode = |precision: &'static str| [&world.encode()[..], &["--precision", precision]].concat();
     succeed(&encode("bf16"));
-    refuse(&encode("f32"), &["features", "precision is \"bf16\" in the one, \"f32\" in the other"]);
+    refuse(&encode("f32"), &["features", "precision is \"bf16\" in the store, \"f32\" in this call"]);
     succeed(&encode("bf16"));
 }
 

@@ -162,28 +162,56 @@ fn a_row_is_re_ranked_with_every_seed_however_the_asking_is_cut_and_shared() {
         assert_eq!(outputs(&world, other), outputs(&world, "whole"), "{other}");
     }
 
-    // Answers of another model are not this one's, whether it answers others itself or not.
-    let refused = |whole: &[&str]| {
+    // Answers of another model are not this one's: nothing is asked, and the table is not written over.
+    let tables = || ["summary.json", "summary.txt"].map(|file| fs::read(world.path("whole").join(file)).unwrap());
+    let refused = |whole: &[&str], says: &str| {
+        let before = tables();
         let output = run(whole);
-        let printed = String::from_utf8_lossy(&output.stdout).into_owned();
-        assert_eq!(output.status.code(), Some(1), "{printed}");
-        assert!(printed.contains("is of another language model, llama "), "{printed}");
-        printed
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(1), "{said}");
+        assert!(said.contains(says) && said.contains("choose another --out"), "{said}");
+        assert!(tables() == before && output.stdout.is_empty(), "{said}");
+        assert!(!world.path("whole").join(ANSWERS[1]).exists());
+        said
     };
     fs::remove_dir_all(world.path("whole").join(ANSWERS[1])).unwrap();
     fs::rename(world.path("llama"), world.path("first")).unwrap();
     write_llama(&world, 4);
-    let printed = refused(&whole);
-    assert!(printed.contains("FissFuse+KAR: seed 0: ") && !printed.contains("KAR: seed 1: "), "{printed}");
-    // Nor are they those of the same model asked otherwise.
-    fs::remove_dir_all(world.path("whole").join(ANSWERS[1])).unwrap();
+    let another = "is of another language model, llama ";
+    refused(&whole, another);
+    // Nor are they those of the same model asked otherwise, ...
     fs::remove_dir_all(world.path("llama")).unwrap();
     fs::rename(world.path("first"), world.path("llama")).unwrap();
-    let printed = refused(&[&whole[..], &["--precision", "bf16"]].concat());
-    assert!(printed.contains("(f32, chat), and not of llama ") && printed.contains("(bf16, chat)"), "{printed}");
-    fs::remove_dir_all(world.path("whole").join(ANSWERS[1])).unwrap();
+    let said = refused(&[&whole[..], &["--precision", "bf16"]].concat(), another);
+    assert!(said.contains("(f32, chat), and not of llama ") && said.contains("(bf16, chat)"), "{said}");
+    // ... or to other questions, whether a model is given or not.
+    experiment(&world, "asked.toml", &ASKED.replace("k = 4", "k = 3"), "whole");
+    refused(&whole, "is of other settings: k was 4 and is now 3; go back to those");
+    refused(&without, "is of other settings: k was 4 and is now 3; go back to those");
+    experiment(&world, "asked.toml", ASKED, "whole");
     succeed(&whole);
     assert_eq!(computed(&world, "whole"), rows);
+
+    // Answers whose run file is gone are a hole where no model is given, and are made again by the one that is.
+    let gone = world.path("whole").join(ANSWERS[1]).join("run.jsonl");
+    let answers = fs::read(&gone).unwrap();
+    for (broken, says) in [(None, "run.jsonl: is gone, though its report is there"), (Some("x"), "run.jsonl:1: ")] {
+        fs::remove_file(&gone).unwrap();
+        broken.iter().for_each(|broken| fs::write(&gone, broken).unwrap());
+        let output = run(&without);
+        let printed = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert_eq!(output.status.code(), Some(1), "{printed}");
+        assert!(printed.contains("FissFuse+KAR: seed 1: ") && printed.contains(says), "{printed}");
+        assert!(computed(&world, "whole")[1]["metrics"]["MRR"]["mean"].is_f64(), "{printed}");
+        if broken.is_some() {
+            fs::remove_file(&gone).unwrap();
+        }
+        // Not by a process whose part it is not.
+        let printed = succeed(&[&whole[..], &["--shard", "2/3"]].concat());
+        assert!(printed.contains("1 re-rankings are other processes'"), "{printed}");
+        succeed(&whole);
+        assert!(fs::read(&gone).unwrap() == answers && computed(&world, "whole") == rows, "{says}");
+    }
 }
 
 #[test]
@@ -239,8 +267,8 @@ fn a_question_whose_evidence_is_fused_moves_nothing_where_the_model_knows_nothin
     assert_eq!(fs::metadata(answers.join("run.jsonl")).unwrap().modified().unwrap(), before);
     experiment(&world, "fused.toml", &fused.replace("fuse = true\n", "scoring = \"logits\"\n"), "fused");
     let output = run(&all);
-    let printed = String::from_utf8_lossy(&output.stdout);
-    assert!(!output.status.success() && printed.contains("is of other settings"), "{printed}");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success() && said.contains("fuse was true and is now false"), "{said}");
 
     // Weights need mentions of their own to be fitted on.
     experiment(&world, "fused.toml", &fused, "unfitted");

@@ -365,6 +365,11 @@ fn the_command_writes_text_and_logits() {
     let other = folder.path().join("other");
     let other = other.to_str().unwrap();
     let random = ["llm", "random", "--out", other];
+    let printed = succeed(&[&random[..], &["--preset", "tiny"]].concat());
+    let weights = Reader::open(&Path::new(other).join("model.safetensors")).unwrap();
+    let count: usize = weights.names().map(|name| weights.shape(name).unwrap().iter().product::<usize>()).sum();
+    assert!(printed.contains(&format!("a random Llama of {count} parameters")), "{count}: {printed}");
+    std::fs::remove_dir_all(other).unwrap();
     refuse(&[&random[..], &["--precision", "int8"]].concat(), &["fissfuse llm quantize"]);
     refuse(&[&random[..], &["--preset", "8b", "--layers", "1000000000"]].concat(), &["other", "GiB are free"]);
     assert!(!Path::new(other).exists());

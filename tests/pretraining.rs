@@ -383,3 +383,29 @@ fn a_step_is_timed_as_it_is_configured() {
     std::fs::write(toy.path("toy.toml"), CONFIG.replace("vocabulary = 100", "vocabulary = 2")).unwrap();
     refused(&bench(&["--tokens", "5"]), &["vocabulary = 2", "4 to 1048576"]);
 }
+
+#[test]
+fn the_first_signal_ends_the_learning_of_words() {
+    let toy = Toy::new();
+    // Long words, so many that learning takes many seconds.
+    let mut state = 1u64;
+    let mut letter = || {
+        state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+        char::from(b'a' + (state >> 59) as u8 % 26)
+    };
+    let mut text = || (0..4_000_000).map(|i| if i % 200 == 199 { ' ' } else { letter() }).collect::<String>();
+    let pairs: Vec<String> =
+        ["red-left.png", "red-right.png"].map(|image| json!({"image": image, "text": text()}).to_string()).to_vec();
+    fs::write(toy.path("long.jsonl"), pairs.join("\n")).unwrap();
+    let [pairs, images, out] = ["long.jsonl", "images", "run"].map(|name| toy.path(name).to_str().unwrap().to_string());
+    let args = ["pretrain", "--pairs", &pairs, "--images", &images, "--out", &out, "--device", "cpu"];
+    let child = fissfuse(&args).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    std::thread::sleep(Duration::from_secs(2));
+    assert!(std::process::Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap().success());
+    let output = child.wait_with_output().unwrap();
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(130), "{errors}");
+    // A slow machine may still be at the pairs.
+    assert!(errors.contains("stopped by SIGINT") && errors.contains("nothing is kept"), "{errors}");
+    assert!(!toy.path("run").exists());
+}

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
+use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
@@ -339,6 +340,32 @@ fn the_demo_takes_a_random_encoder_too_and_draws_pairs_for_one_that_learns() {
     fs::create_dir(path("pairs")).unwrap();
     fs::write(path("pairs/mine"), "precious").unwrap();
     refuse(&["demo", "--pairs", &path("pairs")], &["exists already"]);
+}
+
+#[test]
+fn a_signal_ends_the_drawing_of_pairs_with_nothing_left() {
+    for (signal, number) in [("-TERM", 15), ("-INT", 2)] {
+        let folder = tempfile::tempdir().unwrap();
+        let pairs = folder.path().join("pairs");
+        let mut child = fissfuse(&["demo", "--pairs", pairs.to_str().unwrap()]).stdout(Stdio::null()).spawn().unwrap();
+        let pictures = || {
+            let within = fs::read_dir(folder.path()).unwrap().next()?.unwrap().path().join("images");
+            Some(fs::read_dir(within).ok()?.count())
+        };
+        let start = Instant::now();
+        while pictures().is_none_or(|count| count < 10) {
+            assert!(
+                child.try_wait().unwrap().is_none() && start.elapsed() < Duration::from_secs(60),
+                "it draws nothing"
+            );
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        let sent = std::process::Command::new("kill").args([signal, &child.id().to_string()]).status().unwrap();
+        assert!(sent.success());
+        // As where nobody watches.
+        assert_eq!(child.wait().unwrap().signal(), Some(number));
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0, "{signal} left something");
+    }
 }
 
 #[test]

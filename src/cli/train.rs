@@ -5,20 +5,17 @@ use std::path::{Path, PathBuf};
 use anyhow::{bail, ensure};
 use clap::ArgGroup;
 use fissfuse::bytes::Bytes;
-use fissfuse::data::{Skipped, Split};
+use fissfuse::data::{Manifest, Skipped, Split};
 use fissfuse::device::cpu::available_memory;
 use fissfuse::device::describe;
-use fissfuse::encoder::Precision;
+use fissfuse::encoder::TrainableEncoder;
 use fissfuse::eval::Metrics;
 use fissfuse::files::names::BEST;
 use fissfuse::files::{self, FolderLock};
 use fissfuse::interrupt;
-use fissfuse::model::Modalities;
 use fissfuse::parallel::Meeting;
 use fissfuse::terminal;
-use fissfuse::train::{
-    EncoderRun, EncoderSettings, EpochRecord, Features, Ingredients, RunConfig, Start, Steps, Trainer,
-};
+use fissfuse::train::{EncoderRun, EncoderSettings, EpochRecord, Features, Ingredients, Start, Steps, Trainer};
 use indicatif::ProgressBar;
 
 use super::common::{
@@ -169,7 +166,7 @@ fn train(args: &Args, device: &DeviceArgs, team: Option<Team>) -> anyhow::Result
     };
     let (model, encoding) = match &features {
         Features::Stored(batcher) => (config.model.for_features(batcher.store().manifest())?, None),
-        Features::Trained(run) => (run.model().clone(), Some(encoding(args, &config, run.modalities()))),
+        Features::Trained(run) => (run.model().clone(), Some(encoding(args, run.manifest()))),
     };
     let (seed, policy) = (config.train.seed, config.train.gold_missing);
     let mut samples = |split: Split| -> anyhow::Result<_> {
@@ -225,6 +222,9 @@ fn train(args: &Args, device: &DeviceArgs, team: Option<Team>) -> anyhow::Result
     if !leads {
         return Ok(trainer.run(&ProgressBar::hidden(), |_| ())?);
     }
+    if args.train_encoder.is_some() && trainer.progress().best.is_some() {
+        expect_whole(&args.out.join("encoder"))?;
+    }
     let (count, done) = (trainer.model().parameters().count(), trainer.progress().epoch);
     let epochs = trainer.epochs();
     if let Some((trained, all)) = trainer.encoder() {
@@ -253,11 +253,7 @@ fn train(args: &Args, device: &DeviceArgs, team: Option<Team>) -> anyhow::Result
     }
     if let Some(encoding) = encoding {
         let encoder = args.out.join("encoder");
-        ensure!(
-            encoder.exists(),
-            "{}: is gone, and the run that made it has ended; train again with another --out",
-            encoder.display()
-        );
+        expect_whole(&encoder)?;
         println!("its encoder is in {}; features for it:\n  {encoding}", args.out.join("encoder").display());
     }
     let shares = trainer.stages().shares();
@@ -269,19 +265,20 @@ fn train(args: &Args, device: &DeviceArgs, team: Option<Team>) -> anyhow::Result
     Ok(())
 }
 
-/// The command that makes the features that the model takes: of its encoder, in the precision that it was validated in.
-fn encoding(args: &Args, RunConfig { encode, .. }: &RunConfig, modalities: Modalities) -> String {
-    let (encoder, precision) = (args.out.join("encoder"), encode.precision.unwrap_or(Precision::F32));
-    let config = args.config.config.as_ref().map_or(String::new(), |path| format!(" --config {}", path.display()));
-    let modalities = match modalities {
-        Modalities::Both => "",
-        Modalities::Text => " --modalities text",
-        Modalities::Image => " --modalities image",
-    };
-    let (data, encoder) = (args.data.data.display(), encoder.display());
-    format!(
-        "fissfuse encode --data {data} --encoder {encoder} --precision {precision}{config}{modalities} --out FEATURES"
-    )
+/// The command that makes the features that the model takes: of its encoder, as it was validated.
+fn encoding(args: &Args, manifest: &Manifest) -> String {
+    let shown = |path: &Path| path.display().to_string();
+    let config = args.config.config.as_deref().map(shown);
+    let encoder = shown(&args.out.join("encoder"));
+    manifest.encode_command(&shown(&args.data.data), &encoder, config.as_deref(), "FEATURES")
+}
+
+/// Fails if the encoder that was trained along is not there as it was written.
+fn expect_whole(encoder: &Path) -> anyhow::Result<()> {
+    let read = || TrainableEncoder::read(encoder)?.weights(encoder).map(drop);
+    let advice =
+        "the best epoch's encoder, which the run wrote there, is gone or broken; train again with another --out";
+    read().map_err(|error| error.advising(advice)).map_err(Into::into)
 }
 
 /// Which epoch's model is in the folder of a run, if it still is.

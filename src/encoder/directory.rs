@@ -11,6 +11,7 @@ use super::{Compute, ImageEncoder, Precision, TextEncoder, bert, clip, resnet, s
 use crate::device::MappedFile;
 use crate::error::{Error, Result};
 use crate::fields::Fields;
+use crate::files;
 use crate::tensor::Shards;
 use crate::tokenizer::Tokenizer;
 
@@ -47,9 +48,6 @@ impl Fingerprint {
     }
 }
 
-/// The file that says what a directory holds, unless it is OpenCLIP's.
-const CONFIG: &str = "config.json";
-
 /// A model that the directory may hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
@@ -75,11 +73,7 @@ impl Directory {
             let (shards, config) = (Shards::open(folder)?, clip::OPEN_CLIP_CONFIG);
             return Ok(Directory { folder: folder.to_path_buf(), kind: Kind::Clip, config, shards });
         }
-        let path = folder.join(CONFIG);
-        if !path.exists() {
-            let reason = "has no config.json; give the directory of a Hugging Face model";
-            return Err(Error::file(folder, reason));
-        }
+        let path = files::config_of(folder, "give the directory of a Hugging Face model")?;
         let config = Fields::read(&path)?;
         let kind = match config.text("model_type")? {
             Some("clip") => Kind::Clip,
@@ -94,7 +88,7 @@ impl Directory {
                 ));
             }
         };
-        Ok(Directory { folder: folder.to_path_buf(), kind, config: CONFIG, shards: Shards::open(folder)? })
+        Ok(Directory { folder: folder.to_path_buf(), kind, config: "config.json", shards: Shards::open(folder)? })
     }
 
     /// Its text encoder.

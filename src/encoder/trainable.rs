@@ -10,6 +10,7 @@ use super::trained::{Layers, Parameter, Shapes, States};
 use crate::autograd::Parameters;
 use crate::error::{Error, Result};
 use crate::fields::Fields;
+use crate::files;
 use crate::tensor::{Precision, Shards};
 
 /// The directory of an encoder but for its weights.
@@ -28,11 +29,8 @@ impl TrainableEncoder {
         if clip::is_open_clip(folder) {
             return ClipFiles::read(folder).map(|files| TrainableEncoder::Clip(Box::new(files)));
         }
-        let config = folder.join("config.json");
-        if !config.exists() {
-            let reason = "has no config.json: --train-encoder takes the directory of a CLIP, a SigLIP or a BERT";
-            return Err(Error::file(folder, reason));
-        }
+        let advice = "--train-encoder takes the directory of a CLIP, a SigLIP or a BERT";
+        let config = files::config_of(folder, advice)?;
         match Fields::read(&config)?.text("model_type")? {
             Some("bert" | "distilbert") => BertFiles::read(folder).map(TrainableEncoder::Bert),
             Some("siglip") => SiglipFiles::read(folder).map(|files| TrainableEncoder::Siglip(Box::new(files))),

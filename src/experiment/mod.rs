@@ -20,9 +20,9 @@ pub use datasets::{Average, DatasetSource, DatasetsSummary, OneDataset, expect_o
 pub use examples::{Example, Ranked};
 pub use file::{BUILT_IN, ExperimentFile, Row};
 pub use plan::{Plan, PlannedRow, Trial};
-pub use question::{Asked, Question, Unopened, answered, ask};
+pub use question::{Asked, Question, Unopened, answered, ask, expect_own, is_answered};
 pub use rerank::{Answer, Reranked, Rerankings};
-pub use run::{Options, Outcome, run};
+pub use run::{Options, Outcome, run, standing};
 pub use summary::{Difference, Spread, Summary, SummaryRow};
 pub use text::experiment_text;
 pub use trial::{Data, TrialResult};

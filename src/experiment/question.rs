@@ -17,6 +17,7 @@ use crate::kar::{
     Fusion, Header, Journal, RankChanges, Report, Scoring, Settings, Strategy, Template, expect_alike, fit_weights,
     rerank, sample, write_run,
 };
+use crate::settings::difference;
 use crate::train::TrainedModel;
 
 /// What a language model is asked about a ranking.
@@ -77,7 +78,7 @@ const FITTED_ON: usize = 1000;
 const VALID_RUN: &str = "run-valid.jsonl";
 
 /// The file in an answers' folder that says that all are there.
-pub(super) const REPORT: &str = "report.json";
+const REPORT: &str = "report.json";
 
 /// What re-ranking did to a ranking.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -129,7 +130,7 @@ pub fn ask<M: Unopened>(
 ) -> Result<Option<Asked>, M::Error> {
     let mut settings = question.settings(model.scoring());
     let out = question.folder(folder);
-    let there = || there(&out, (&settings, question.fuse), model);
+    let there = || answered(question, folder, Some(model));
     if let Some(asked) = there()? {
         return Ok(Some(asked));
     }
@@ -190,59 +191,78 @@ fn validation(folder: &Path, data: &Data) -> Result<Vec<Ranking>> {
     Ok(sample(&rankings, FITTED_ON, 0))
 }
 
-/// What was answered, if all answers are there. Fails if they are another model's or of other settings.
-fn there<M: Unopened>(out: &Path, (settings, fuse): (&Settings, bool), model: &M) -> Result<Option<Asked>, M::Error> {
-    let Some(kept) = Kept::read(out)? else { return Ok(None) };
-    if !kept.is_of(settings, fuse) {
-        return Err(kept.other("other settings").into());
-    }
-    let given = model.identity()?;
-    match kept.asked.model == given {
-        true => Ok(Some(kept.asked)),
-        false => Err(kept.other(&format!("another language model, {}, and not of {given}", kept.asked.model)).into()),
+/// Fails if the answers about the rankings of a trial's folder, if all are there, are of other settings or another model than the
+/// one that is given, if one is.
+pub fn expect_own<M: Unopened>(question: &Question, folder: &Path, model: Option<&M>) -> Result<(), M::Error> {
+    Kept::own(question, folder, model).map(drop)
+}
+
+/// What was answered about the rankings of a trial's folder, if all answers are there: by this model, or with none by whatever
+/// model. Fails if they are another model's or of other settings.
+pub fn answered<M: Unopened>(question: &Question, folder: &Path, model: Option<&M>) -> Result<Option<Asked>, M::Error> {
+    let Some(kept) = Kept::own(question, folder, model)? else { return Ok(None) };
+    let run = question.folder(folder).join(RUN);
+    match (run.try_exists().map_err(Error::io(&run, "look for"))?, model) {
+        (true, _) => Ok(Some(kept.asked)),
+        // The journal still has the answers that it is made of.
+        (false, Some(_)) => Ok(None),
+        (false, None) => {
+            let reason = "is gone, though its report is there; the same command with the language model makes it again";
+            Err(Error::file(run, reason).into())
+        }
     }
 }
 
-/// What was answered about the rankings of a trial's folder by whatever model, if all answers are there. Fails if they are of
-/// other settings.
-pub fn answered(question: &Question, folder: &Path) -> Result<Option<Asked>> {
-    let Some(kept) = Kept::read(&question.folder(folder))? else { return Ok(None) };
-    let of = |scoring| kept.is_of(&question.settings(scoring), question.fuse);
-    match of(Scoring::Letters) || of(Scoring::Generate) {
-        true => Ok(Some(kept.asked)),
-        false => Err(kept.other("other settings")),
-    }
+/// Whether a folder of answers has them all.
+pub fn is_answered(answers: &Path) -> bool {
+    [RUN, REPORT].iter().all(|file| answers.join(file).exists())
 }
 
-/// The report of finished answers.
+/// What a report says of finished answers.
+#[derive(Deserialize)]
 struct Kept {
-    path: PathBuf,
+    #[serde(flatten)]
     asked: Asked,
-    settings: serde_json::Value,
+    settings: Settings,
 }
 
 impl Kept {
-    /// Of an answers' folder, if it has one.
-    fn read(out: &Path) -> Result<Option<Kept>> {
-        let path = out.join(REPORT);
-        if !path.try_exists().map_err(Error::io(&path, "look for"))? {
+    /// Of the answers about the rankings in a trial's folder, if all are there. Fails if they are none to this question as it is
+    /// asked now.
+    fn own<M: Unopened>(question: &Question, trial: &Path, model: Option<&M>) -> Result<Option<Kept>, M::Error> {
+        let path = question.folder(trial).join(REPORT);
+        let Some(kept) = Kept::read(&path)? else { return Ok(None) };
+        let other = |what: &str, instead: &str| {
+            let reason = format!("is of {what}; {instead}, choose another --out, or delete its folder to ask anew");
+            Err(Error::file(&path, reason).into())
+        };
+        if let Some(model) = model {
+            let (before, given) = (&kept.asked.model, model.identity()?);
+            if *before != given {
+                let what = format!("another language model, {before}, and not of {given}");
+                return other(&what, "give the model that answered again");
+            }
+        }
+        let scoring = model.map_or(kept.settings.scoring, Unopened::scoring);
+        let (before, now) = (kept.asked.fusion.is_some(), question.fuse);
+        let fuse = if before == now { String::new() } else { format!("fuse was {before} and is now {now}") };
+        let differing = [difference(&kept.settings, &question.settings(scoring)), fuse];
+        let differing: Vec<String> = differing.into_iter().filter(|what| !what.is_empty()).collect();
+        match differing.is_empty() {
+            true => Ok(Some(kept)),
+            false => other(&format!("other settings: {}", differing.join(", ")), "go back to those"),
+        }
+    }
+
+    fn read(path: &Path) -> Result<Option<Kept>> {
+        if !path.try_exists().map_err(Error::io(path, "look for"))? {
             return Ok(None);
         }
-        let text = files::read_text_or_stream(&path)?;
-        let (asked, mut of): (Asked, serde_json::Value) = serde_json::from_str(&text)
-            .and_then(|asked| Ok((asked, serde_json::from_str(&text)?)))
-            .map_err(|e| Error::file(&path, format!("is no report of a re-ranking: {e}; delete it to ask anew")))?;
+        let text = files::read_text_or_stream(path)?;
+        let mut kept: Kept = serde_json::from_str(&text)
+            .map_err(|e| Error::file(path, format!("is no report of a re-ranking: {e}; delete it to ask anew")))?;
         // Weights are no setting but what came of one.
-        of["settings"].as_object_mut().map(|settings| settings.remove("weights"));
-        Ok(Some(Kept { path, asked, settings: of["settings"].take() }))
-    }
-
-    fn is_of(&self, settings: &Settings, fuse: bool) -> bool {
-        self.settings == serde_json::json!(settings) && self.asked.fusion.is_some() == fuse
-    }
-
-    fn other(&self, what: &str) -> Error {
-        let reason = format!("is of {what}; choose another --out, or delete its folder to ask anew");
-        Error::file(&self.path, reason)
+        kept.settings.weights = None;
+        Ok(Some(kept))
     }
 }

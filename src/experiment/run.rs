@@ -72,6 +72,40 @@ pub fn run(plan: &Plan, data: &Data, options: &Options, said: &(dyn Fn(&str) + S
     }
 }
 
+/// Where all trials stand: nothing is computed, and what is not finished counts as another process's.
+pub fn standing(plan: &Plan, data: &Data, experiment: &Path) -> Result<Outcome> {
+    let mut outcome = Outcome { chosen: vec![None; plan.rows.len()], ..Outcome::default() };
+    for row in 0..plan.rows.len() {
+        let choosing = plan.choosing(row);
+        let left = unfinished(&choosing, data, experiment, &mut outcome)?;
+        outcome.elsewhere.extend(left.into_iter().map(|trial| trial.folder.clone()));
+        outcome.chosen[row] = choose(plan, row, &outcome);
+        let trials = outcome.chosen[row].map(|point| plan.chosen(row, point)).unwrap_or_default();
+        unfinished(&trials, data, experiment, &mut outcome)?;
+    }
+    Ok(outcome)
+}
+
+/// Those that are neither finished nor failed; which are finished is noted.
+fn unfinished<'t>(
+    trials: &'t [Trial],
+    data: &Data,
+    experiment: &Path,
+    outcome: &mut Outcome,
+) -> Result<Vec<&'t Trial>> {
+    let mut left = Vec::new();
+    for trial in trials {
+        if outcome.finished.contains_key(&trial.folder) || outcome.failed.contains_key(&trial.folder) {
+            continue;
+        }
+        match TrialResult::of(trial, data, experiment)? {
+            Some(result) => drop(outcome.finished.insert(trial.folder.clone(), result)),
+            None => left.push(trial),
+        }
+    }
+    Ok(left)
+}
+
 /// The point of the best validation MRR, the first of equal ones; none while one of them is not there.
 fn choose(plan: &Plan, row: usize, outcome: &Outcome) -> Option<usize> {
     let choosing = plan.choosing(row);
@@ -104,19 +138,9 @@ fn compute(
     outcome: &mut Outcome,
     said: &(dyn Fn(&str) + Sync),
 ) -> Result<()> {
-    let mut todo = Vec::new();
-    for trial in trials {
-        if outcome.finished.contains_key(&trial.folder) || outcome.failed.contains_key(&trial.folder) {
-            continue;
-        }
-        if let Some(result) = TrialResult::of(trial, data, options.out)? {
-            outcome.finished.insert(trial.folder.clone(), result);
-        } else if !options.shard.has(trial.number) {
-            outcome.elsewhere.push(trial.folder.clone());
-        } else {
-            todo.push(trial);
-        }
-    }
+    let left = unfinished(trials, data, options.out, outcome)?;
+    let (todo, others): (Vec<_>, Vec<_>) = left.into_iter().partition(|trial| options.shard.has(trial.number));
+    outcome.elsewhere.extend(others.into_iter().map(|trial| trial.folder.clone()));
     if todo.is_empty() {
         return Ok(());
     }

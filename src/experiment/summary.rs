@@ -245,17 +245,18 @@ fn trained(plan: &Plan, number: usize, outcome: &Outcome, out: &Path) -> Result<
 /// A row that re-ranks another one's rankings, and each mention's reciprocal rank averaged over the seeds.
 fn answered(question: &Question, of: &str, reranked: &[Reranked]) -> Result<(SummaryRow, Reciprocal)> {
     let mut row = SummaryRow { name: question.name.clone(), ..SummaryRow::default() };
-    // Answers of another model than the one that is given are no answers: they are all of one.
-    let (mut model, mut metrics, mut sums) = (None, Vec::new(), Reciprocal::new());
+    let (mut models, mut metrics, mut sums) = (Vec::new(), Vec::new(), Reciprocal::new());
     let all: Vec<&Reranked> = reranked.iter().filter(|reranked| reranked.question == question.name).collect();
-    for Reranked { asked, folder, .. } in &all {
-        let (Some(asked), Some(folder)) = (asked, folder) else { continue };
+    for Reranked { asked, ranks, .. } in &all {
+        let Some(asked) = asked else { continue };
         let Some(after) = asked.after else { continue };
-        for (mention, rank, _) in trial::ranks(&folder.join(RUN))? {
-            *sums.entry(mention).or_default() += 1.0 / rank as f64;
+        for (mention, rank) in ranks {
+            *sums.entry(mention.clone()).or_default() += 1.0 / *rank as f64;
         }
         metrics.push(after);
-        model = Some(asked.model.clone());
+        if !models.contains(&&asked.model) {
+            models.push(&asked.model);
+        }
     }
     let missing = |reranked: &&Reranked| Some((reranked.seed?, reranked.missing.clone()?));
     let missing: Vec<(u64, String)> = all.iter().filter_map(missing).collect();
@@ -267,7 +268,14 @@ fn answered(question: &Question, of: &str, reranked: &[Reranked]) -> Result<(Sum
         _ => missing.into_iter().map(|(seed, why)| format!("seed {seed}: {why}")).collect(),
     };
     sums.values_mut().for_each(|sum| *sum /= metrics.len() as f64);
-    let Some(model) = model else { return Ok((row, Reciprocal::new())) };
+    let model = match &models[..] {
+        [] => return Ok((row, Reciprocal::new())),
+        [model] => model.to_string(),
+        [one, other, ..] => {
+            row.missing.push(format!("its seeds were re-ranked by different models, {one} and {other}"));
+            return Ok((row, Reciprocal::new()));
+        }
+    };
     row.reranked_by = Some((model, of.to_string()));
     row.metrics = Some(Spread::of(&metrics)?);
     Ok((row, sums))

@@ -15,7 +15,7 @@ use std::path::Path;
 pub use apart::{Named, keep_apart};
 pub use leftovers::{TemporaryFolder, temporary_file};
 pub use lock::{FolderLock, lock};
-pub use read::{expect_regular, read, read_or_stream, read_text, read_text_or_stream};
+pub use read::{config_of, expect_folder, expect_regular, read, read_or_stream, read_text, read_text_or_stream};
 pub use room::{expect_file_at, expect_folder_at, expect_room_for, is_stream};
 pub use together::{complete, write_together};
 pub use write::{write_folder_whole, write_new, write_whole, write_whole_at};

@@ -1,9 +1,9 @@
 //! Reading files whole, and what a user pipes up to a bound.
 
 use std::fs::{self, File, FileType, Metadata};
-use std::io::Read;
+use std::io::{ErrorKind, Read};
 use std::os::unix::fs::FileTypeExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
 use crate::foreign::no_text;
@@ -18,6 +18,28 @@ pub fn expect_regular(path: &Path) -> Result<Metadata> {
     match there.is_file() {
         true => Ok(there),
         false => Err(Error::file(path, format!("is {}, and no regular file, as it must be", kind(there.file_type())))),
+    }
+}
+
+/// Fails unless a folder that is to be read is there; `advice` says what to give.
+pub fn expect_folder(path: &Path, advice: &str) -> Result<()> {
+    match fs::metadata(path) {
+        Ok(there) if there.is_dir() => Ok(()),
+        Ok(there) => Err(Error::file(path, format!("is {}, and no folder; {advice}", kind(there.file_type())))),
+        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
+            Err(Error::file(path, format!("there is no such folder; {advice}")))
+        }
+        Err(error) => Err(Error::io(path, "read")(error)),
+    }
+}
+
+/// The file in a model's folder that says what it holds; `advice` says what to give where there is none.
+pub fn config_of(folder: &Path, advice: &str) -> Result<PathBuf> {
+    expect_folder(folder, advice)?;
+    let path = folder.join("config.json");
+    match path.exists() {
+        true => Ok(path),
+        false => Err(Error::file(folder, format!("has no config.json; {advice}"))),
     }
 }
 
@@ -74,6 +96,8 @@ fn text(path: &Path, bytes: Vec<u8>) -> Result<String> {
 fn kind(of: FileType) -> &'static str {
     if of.is_dir() {
         "a folder"
+    } else if of.is_file() {
+        "a file"
     } else if of.is_fifo() {
         "a pipe"
     } else if of.is_socket() {

@@ -10,6 +10,7 @@ use super::create_folder;
 use super::destination::Destination;
 use super::leftovers::{temporary_file, temporary_folder};
 use crate::error::{Error, Result};
+use crate::interrupt;
 
 /// Writes a file under a temporary name beside `path`, flushes it to disk and renames it. Whatever goes wrong
 /// (a full disk, a kill), `path` holds its old content or the new one, never a part.
@@ -95,8 +96,11 @@ fn flush_all(folder: &Path) -> io::Result<()> {
     File::open(folder).map_or(Ok(()), |handle| handle.sync_all())
 }
 
+/// Attempts at removing a folder.
+const REMOVALS: u32 = 100;
+
 /// Fills a folder under a temporary name beside `path`, flushes all of it to disk and renames it: `path` holds all of it or does
-/// not exist. A folder that exists and is not empty is refused.
+/// not exist. A folder that exists and is not empty is refused. Where a signal ends this process meanwhile, nothing is left of it.
 pub fn write_folder_whole<T>(path: &Path, fill: impl FnOnce(&Path) -> Result<T>) -> Result<T> {
     let occupied = match fs::read_dir(path) {
         Ok(mut entries) => entries.next().is_some(),
@@ -108,6 +112,12 @@ pub fn write_folder_whole<T>(path: &Path, fill: impl FnOnce(&Path) -> Result<T>)
     let beside = folder_of(path);
     create_folder(&beside)?;
     let (temp, _held) = temporary_folder(&beside).map_err(Error::io(path, "create"))?;
+    let left = temp.path().to_path_buf();
+    // Others may still be writing into it.
+    let _watch = interrupt::before_the_end(move || {
+        let gone = |_: &u32| fs::remove_dir_all(&left).is_ok() || !left.exists();
+        let _ = (0..REMOVALS).find(gone);
+    })?;
     let filled = fill(temp.path())?;
     flush_all(temp.path()).and_then(|()| fs::rename(temp.path(), path)).map_err(Error::io(path, "write"))?;
     flush_folder(&beside)?;

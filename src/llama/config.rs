@@ -5,8 +5,9 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::fields::Fields;
+use crate::files;
 
 /// More attention heads, or wider ones, have no model.
 const MOST_HEADS: usize = 1 << 16;
@@ -139,10 +140,7 @@ impl LlamaConfig {
     /// Fails if it is missing, is no JSON, describes another architecture, or asks for something that this decoder does
     /// not compute; the error names it and says what is supported.
     pub fn read(folder: &Path) -> Result<LlamaConfig> {
-        let path = folder.join("config.json");
-        if !path.exists() {
-            return Err(Error::file(folder, "has no config.json; give the directory of a Hugging Face model"));
-        }
+        let path = files::config_of(folder, "give the directory of a Hugging Face model")?;
         let fields = Fields::read(&path)?;
         let model_type = fields.text("model_type")?;
         let Some(family) = Family::ALL.into_iter().find(|family| model_type == Some(family.name())) else {
@@ -191,7 +189,7 @@ impl LlamaConfig {
             kv_heads,
             head_dim,
             context: usize::try_from(context.min(family.window(fields)?)).unwrap_or(usize::MAX),
-            rms_norm_eps: fields.above_zero("rms_norm_eps")?.unwrap_or(1e-6),
+            rms_norm_eps: fields.or(fields.above_zero("rms_norm_eps"), 1e-6)?,
             tied: fields.flag("tie_word_embeddings")?.unwrap_or(false),
             qkv_bias: family == Family::Qwen2,
             rope: Rope::of(fields, context)?,

@@ -17,6 +17,7 @@ use crate::error::{Error, Result};
 use crate::files;
 use crate::random::{LANES, philox_lanes};
 use crate::tensor::{Precision, Values, Weight};
+use crate::tokenizer::{failed, learned};
 
 /// Last word of the counters that weights are drawn at; part of their definition.
 const WEIGHTS: u32 = 7;
@@ -83,14 +84,14 @@ impl Preset {
 }
 
 /// Writes the directory, whole or not at all, with weights in f32, f16 or bf16. The tokenizer learns its words from `texts`;
-/// it has as many as they yield, up to the vocabulary's size.
+/// it has as many as they yield, up to the vocabulary's size. Gives the number of weights.
 pub fn write_random<'a>(
     folder: &Path,
     config: &LlamaConfig,
     precision: Precision,
     seed: u64,
     texts: impl Iterator<Item = &'a str> + Send,
-) -> Result<()> {
+) -> Result<u64> {
     if precision.bits().is_some() {
         return Err(Error::invalid(
             "random weights are written as f32, f16 or bf16; `fissfuse llm quantize` packs them",
@@ -111,25 +112,26 @@ fn write_files<'a>(
     precision: Precision,
     seed: u64,
     texts: impl Iterator<Item = &'a str> + Send,
-) -> Result<()> {
+) -> Result<u64> {
     let tokenizer = train_tokenizer(texts, config.vocab_size)?;
     let write = |name: &str, text: String| files::write_whole(&folder.join(name), |out| writeln!(out, "{text}"));
     write("tokenizer.json", tokenizer)?;
     let settings = json!({"bos_token": START, "eos_token": END, "tokenizer_class": "PreTrainedTokenizerFast"});
     write("tokenizer_config.json", format!("{settings:#}"))?;
     write("chat_template.jinja", TEMPLATE.into())?;
-    write_weights(folder, config, precision, seed)?;
+    let count = write_weights(folder, config, precision, seed)?;
     let mut value = config.to_json();
     (value["bos_token_id"], value["eos_token_id"]) = (json!(0), json!(1));
     write("generation_config.json", format!("{:#}", json!({"bos_token_id": 0, "eos_token_id": 1})))?;
-    write("config.json", format!("{value:#}"))
+    write("config.json", format!("{value:#}"))?;
+    Ok(count)
 }
 
 /// Writes the weights alone: uniform values by Philox, so that any other program can draw the same
 /// (tests/fixtures/llama/make.py does). Tensor number t, in the order of [`layout::matrices`] and [`layout::vectors`], takes the
 /// numbers of key `seed` at the counters (block, 0, t, 7), four at a time; a matrix (outputs, inputs) scales them to a
 /// variance of 1 / inputs, the embedding to 1; gains lie within 0.1 of 1, biases of 0.
-fn write_weights(folder: &Path, config: &LlamaConfig, precision: Precision, seed: u64) -> Result<()> {
+fn write_weights(folder: &Path, config: &LlamaConfig, precision: Precision, seed: u64) -> Result<u64> {
     let size = bytes_of(precision);
     let matrices: Vec<String> = layout::matrices(config).collect();
     let names: Vec<String> = matrices.iter().cloned().chain(layout::vectors(config)).collect();
@@ -156,7 +158,8 @@ fn write_weights(folder: &Path, config: &LlamaConfig, precision: Precision, seed
         let (rows, columns) = (shape[0], shape.get(1).copied().unwrap_or(1));
         let values = Weight::new(rows, columns, Values::F32(values.into()))?.to(precision)?.values().clone();
         Ok(vec![Stored { name: layout::tensor(layer), shape, values }])
-    })
+    })?;
+    Ok(planned.iter().map(|planned| planned.bytes / size).sum())
 }
 
 /// Numbers in [-1, 1), multiples of 2^-23.
@@ -174,7 +177,6 @@ fn uniform(seed: u64, tensor: u32, len: usize) -> Vec<f32> {
 
 /// `tokenizer.json` of a byte-level BPE, which can write any text.
 fn train_tokenizer<'a>(texts: impl Iterator<Item = &'a str> + Send, vocabulary: usize) -> Result<String> {
-    let failed = |e: &dyn std::fmt::Display| Error::invalid(format!("training the tokenizer: {e}"));
     let model = BPE::builder().build().map_err(|e| failed(&e))?;
     let template = TemplateProcessing::builder()
         .try_single(format!("{START} $A"))
@@ -183,7 +185,7 @@ fn train_tokenizer<'a>(texts: impl Iterator<Item = &'a str> + Send, vocabulary: 
         .build()
         .map_err(|e| failed(&e))?;
     let bytes = ByteLevel::new(false, true, true);
-    let mut tokenizer = TokenizerBuilder::new()
+    let tokenizer = TokenizerBuilder::new()
         .with_model(model)
         .with_normalizer(None::<NormalizerWrapper>)
         .with_pre_tokenizer(Some(bytes))
@@ -192,12 +194,12 @@ fn train_tokenizer<'a>(texts: impl Iterator<Item = &'a str> + Send, vocabulary: 
         .build()
         .map_err(|e| failed(&e))?;
     let special = [START, END].map(|token| AddedToken::from(token, true)).to_vec();
-    let mut trainer = BpeTrainerBuilder::new()
+    let trainer = BpeTrainerBuilder::new()
         .vocab_size(vocabulary)
         .special_tokens(special)
         .initial_alphabet(ByteLevel::alphabet().into_iter().collect())
         .show_progress(false)
         .build();
-    tokenizer.train(&mut trainer, texts.map(str::to_string)).map_err(|e| failed(&e))?;
+    let tokenizer = learned(tokenizer, trainer, texts.map(str::to_string).collect())?;
     tokenizer.to_string(false).map_err(|e| failed(&e))
 }

@@ -66,7 +66,7 @@ pub(super) trait Server: Send + Sync {
 
 /// As [`super::fill`].
 pub(super) fn fill<S: Server + 'static>(server: S, seal: &Seal, replace: bool) -> Result<Option<Box<dyn Filling>>> {
-    let doing = "filling it";
+    let (doing, mut replaced) = ("filling it", false);
     match server.look()? {
         There::Nothing => {}
         There::Empty if replace => server.delete()?,
@@ -80,12 +80,16 @@ pub(super) fn fill<S: Server + 'static>(server: S, seal: &Seal, replace: bool) -
                 }
             }
             server.delete()?;
+            replaced = mark.whole;
         }
     }
     let mark = Mark::begun(seal);
-    server.create(&mark)?;
+    let created = server.create(&mark);
     let progress = Progress { seal: seal.clone(), added: 0 };
-    Ok(Some(Box::new(CollectionFilling { server, progress, mark, done: false })))
+    // Where nothing was created, there is nothing to take back.
+    let filling = CollectionFilling { server, progress, mark, replaced, done: created.is_err() };
+    filling.told(created)?;
+    Ok(Some(Box::new(filling)))
 }
 
 /// As [`super::open`].
@@ -109,10 +113,31 @@ struct CollectionFilling<S: Server> {
     server: S,
     progress: Progress,
     mark: Mark,
+    /// Whether a whole index was deleted for it.
+    replaced: bool,
     done: bool,
 }
 
 impl<S: Server> CollectionFilling<S> {
+    /// Says in an error what became of the index that was there.
+    fn told<T>(&self, result: Result<T>) -> Result<T> {
+        let gone = "the index that was there is deleted already, and nothing can be asked until this command ends well";
+        result.map_err(|error| if self.replaced { error.advising(gone) } else { error })
+    }
+
+    /// Has the server finish what is added, and marks it as whole.
+    fn complete(&self) -> Result<()> {
+        self.progress.expect_all()?;
+        self.server.index()?;
+        let (count, seal) = (self.server.count()?, &self.progress.seal);
+        if count != seal.count {
+            let reason = format!("the server counts {count} vectors of {}", seal.count);
+            return Err(self.server.error("filling it", reason));
+        }
+        self.expect_own()?;
+        self.server.mark(&Mark { whole: true, ..self.mark.clone() })
+    }
+
     /// Fails if another run has taken the collection's place since this one began.
     fn expect_own(&self) -> Result<()> {
         match self.server.look()? {
@@ -129,20 +154,13 @@ impl<S: Server> CollectionFilling<S> {
 impl<S: Server> Filling for CollectionFilling<S> {
     fn add(&mut self, vectors: &[f32]) -> Result<()> {
         let first = self.progress.add(vectors)?;
-        self.server.add(first, vectors, &self.mark)
+        let added = self.server.add(first, vectors, &self.mark);
+        self.told(added)
     }
 
     fn finish(mut self: Box<Self>) -> Result<()> {
-        self.progress.expect_all()?;
-        self.server.index()?;
-        let (count, seal) = (self.server.count()?, &self.progress.seal);
-        if count != seal.count {
-            return Err(self
-                .server
-                .error("filling it", format!("the server counts {count} vectors of {}", seal.count)));
-        }
-        self.expect_own()?;
-        self.server.mark(&Mark { whole: true, ..self.mark.clone() })?;
+        let completed = self.complete();
+        self.told(completed)?;
         self.done = true;
         Ok(())
     }

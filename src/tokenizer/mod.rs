@@ -2,6 +2,7 @@
 
 mod file;
 mod growth;
+mod learning;
 mod settings;
 
 use std::collections::BTreeSet;
@@ -10,6 +11,7 @@ use std::sync::Arc;
 
 use tokenizers::TruncationParams;
 
+pub use self::learning::{failed, learned};
 use crate::error::{Error, Result};
 use crate::fields::read_json;
 use crate::guard::{self, Failure};

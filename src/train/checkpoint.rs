@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::config::{Schedule, TrainSettings};
 use super::encoder::EncoderSettings;
 use crate::autograd::Parameters;
-use crate::data::Manifest;
+use crate::data::{EncodeSettings, Manifest};
 use crate::device::Gpu;
 use crate::encoder::trained::Tuned;
 use crate::error::{Error, Result};
@@ -224,6 +224,16 @@ impl Checkpoint {
                 format!("belongs to another run: {what}; give the settings it was started with, or another --out");
             Err(Error::file(path, reason))
         };
+        let sides = ["in that run", "in this call"];
+        let of_others = |what: Option<String>| format!("it is of another encoder: {}", what.unwrap_or_default());
+        let reads = |manifest: &Manifest| (manifest.reads_texts(), manifest.reads_images());
+        // Before the model's widths, which follow from the encoders'.
+        if header.encoder.is_some() == run.encoder.is_some()
+            && reads(&header.manifest) == reads(run.manifest)
+            && header.manifest.is_of_others_than(run.manifest)
+        {
+            return refuse(of_others(header.manifest.difference(run.manifest, sides)));
+        }
         if header.config != *config {
             return refuse(difference(&header.config, config));
         }
@@ -245,7 +255,7 @@ impl Checkpoint {
             (None, Some(_)) => return refuse("its features are of a store (--features)".into()),
             _ => {}
         }
-        if let Some(what) = header.manifest.difference(run.manifest) {
+        if let Some(what) = header.manifest.difference(run.manifest, sides) {
             return refuse(what);
         }
         if header.dataset != run.provenance.dataset {
@@ -352,12 +362,17 @@ impl TrainedModel {
 
     /// Fails unless features made so are those the model was trained on.
     pub fn check(&self, manifest: &Manifest, place: &Path) -> Result<()> {
-        match self.manifest.difference(manifest) {
-            None => Ok(()),
-            Some(what) => {
-                let reason = format!("are features of another encoder than the model was trained on: {what}");
-                Err(Error::file(place, reason))
-            }
-        }
+        let Some(what) = self.manifest.difference(manifest, ["in the model", "in the store"]) else { return Ok(()) };
+        let which = match self.manifest.is_of_others_than(manifest) {
+            true => "holds features of another encoder than the model was trained on",
+            false => "holds features that are made otherwise than those the model was trained on",
+        };
+        // What the model was trained along with lies beside it.
+        let trained_along = self.origin.as_ref().is_some_and(|origin| origin.encoder.is_some());
+        let encoder = if trained_along { "MODEL/encoder" } else { "ENCODER" };
+        // All else is said in a configuration.
+        let plain = EncodeSettings::of(&self.manifest) == EncodeSettings::default();
+        let command = self.manifest.encode_command("DATA", encoder, (!plain).then_some("CONFIG"), "FEATURES");
+        Err(Error::file(place, format!("{which}: {what}; features that fit are made by `{command}`")))
     }
 }

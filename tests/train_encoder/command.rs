@@ -279,3 +279,60 @@ fn a_run_without_mentions_to_validate_with_keeps_its_last_encoder() {
     let paths = ["--data", world.arg("data"), "--features", world.arg("own"), "--model", world.arg("run")];
     succeed(&[&["eval", "--out", world.arg("eval")][..], &paths].concat());
 }
+
+#[test]
+fn the_command_that_is_printed_makes_features_that_fit() {
+    let world = World::new();
+    // Without one of the modalities, which `encode` would leave out by itself.
+    for split in ["entities", "train", "valid", "test"] {
+        let file = format!("data/{split}.jsonl");
+        for line in 1..=world.read_lines(&file).len() {
+            world.change_line(&file, line, |record| drop(record.as_object_mut().unwrap().remove("image")));
+        }
+    }
+    let bert: &'static str = fixture("bert/sharded-f32").to_str().unwrap().to_string().leak();
+    for (name, encoder, model) in [
+        ("clip-bert", world.arg("encoder"), "bert"),
+        ("bert-bert", bert, "bert"),
+        ("clip-fissfuse", world.arg("encoder"), "fissfuse"),
+    ] {
+        let train = replace(replace(train(&world, name), "--train-encoder", encoder), "--epochs", "1");
+        let printed = succeed(&with(&train, &["--model", model]));
+        let command = printed.lines().find_map(|line| line.trim().strip_prefix("fissfuse ")).unwrap();
+        let modalities = if model == "bert" { "--modalities text" } else { "--modalities both" };
+        assert!(command.contains(modalities), "{command}");
+        let features: &'static str = world.arg(&format!("{name}-features"));
+        succeed(&command.split(' ').map(|word| if word == "FEATURES" { features } else { word }).collect::<Vec<_>>());
+        let paths = ["--data", world.arg("data"), "--features", features, "--model", world.arg(name)];
+        succeed(&[&["eval", "--device", "cpu", "--out", world.arg(&format!("{name}-eval"))][..], &paths].concat());
+    }
+}
+
+#[test]
+fn another_encoder_is_said_before_the_widths_that_follow_and_a_lost_one_is_noticed() {
+    let world = World::encoded();
+    let args = train(&world, "run");
+    succeed(&args);
+    // Of other weights, and of other sizes.
+    world.write_encoder("other", 9);
+    let other = |encoder: &'static str| with(&replace(args.clone(), "--train-encoder", encoder), &["--resume"]);
+    let siglip: &'static str = fixture("siglip/siglip-f32").to_str().unwrap().to_string().leak();
+    for encoder in [world.arg("other"), siglip] {
+        let says = ["it is of another encoder: text_encoder is \"clip-text:", "in that run, ", "in this call"];
+        refuse(&other(encoder), &says);
+    }
+    // Whose features are whose, and how to make others.
+    let paths = ["--data", world.arg("data"), "--features", world.arg("features"), "--model", world.arg("run")];
+    let eval = [&["eval", "--device", "cpu", "--out", world.arg("eval")][..], &paths].concat();
+    let made = "`fissfuse encode --data DATA --encoder MODEL/encoder --precision f32 --modalities both --out FEATURES`";
+    refuse(&eval, &["text_encoder is \"clip-text:", "in the model, \"clip-text:", "in the store", made]);
+
+    // Where the best epoch's encoder is emptied or gone.
+    let resume = with(&args, &["--resume"]);
+    for entry in fs::read_dir(world.path("run/encoder")).unwrap() {
+        fs::remove_file(entry.unwrap().path()).unwrap();
+    }
+    refuse(&resume, &["run/encoder: has no config.json", "is gone or broken; train again with another --out"]);
+    fs::remove_dir(world.path("run/encoder")).unwrap();
+    refuse(&resume, &["run/encoder: there is no such folder", "is gone or broken; train again with another --out"]);
+}

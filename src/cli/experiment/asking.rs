@@ -17,11 +17,6 @@ use super::Args;
 /// What is said where a model is to be asked and none is given.
 const NONE_GIVEN: &str = "no language model is given: needs --llm DIR, or --endpoint URL and --model NAME";
 
-/// Whether a language model was given, by whatever flag.
-pub fn gives_models(args: &Args) -> bool {
-    args.model.is_given() || !args.llms.is_empty()
-}
-
 /// Fails if a language model that will be asked cannot be opened, as far as can be seen before anything is trained.
 pub fn check_models(args: &Args, file: &ExperimentFile) -> anyhow::Result<()> {
     let folders = args.llms.iter().map(|(_, folder)| folder).chain(&args.model.llm);
@@ -53,20 +48,24 @@ impl<'a> Models<'a> {
         data: &Data,
         bar: &ProgressBar,
     ) -> anyhow::Result<Answer> {
-        let asked = match self.of(question) {
-            Ok(model) => experiment::ask(question, folder, data, &model, bar),
-            Err(none) => experiment::answered(question, folder.0).map_err(Into::into).and_then(|kept| match kept {
-                Some(kept) => Ok(Some(kept)),
-                None => Err(none),
-            }),
+        let given = self.of(question);
+        let asked = match &given {
+            Ok(model) => experiment::ask(question, folder, data, model, bar),
+            Err(_) => experiment::answered(question, folder.0, None::<&Model>),
         };
         match asked {
-            Ok(asked) => Ok(asked.map_or(Answer::Elsewhere, |asked| Answer::Asked(Box::new(asked)))),
+            Ok(Some(asked)) => Ok(Answer::Asked(Box::new(asked))),
+            Ok(None) => Ok(given.map_or_else(|none| Answer::Unasked(none.to_string()), |_| Answer::Elsewhere)),
             Err(error) => match error.downcast_ref::<fissfuse::Error>() {
                 Some(fissfuse::Error::Stopped { .. }) => Err(error),
                 _ => Ok(Answer::Failed(error.to_string())),
             },
         }
+    }
+
+    /// Fails if the answers about a trial's rankings are another model's or of other settings.
+    pub fn expect_own(&self, question: &Question, folder: &Path) -> anyhow::Result<()> {
+        experiment::expect_own(question, folder, self.of(question).ok().as_ref())
     }
 
     /// The one that is to be asked.

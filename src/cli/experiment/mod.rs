@@ -4,7 +4,7 @@ mod asking;
 mod sources;
 
 use std::collections::HashMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use fissfuse::data::{Skipped, Tolerance};
@@ -12,8 +12,8 @@ use fissfuse::device::DeviceChoice;
 use fissfuse::device::cuda::Arithmetic;
 use fissfuse::eval::RunRanks;
 use fissfuse::experiment::{
-    BUILT_IN, Data, DatasetSource, DatasetsSummary, ExperimentFile, Options, Outcome, Plan, Rerankings, Summary, claim,
-    claim_for_several, expect_one_protocol, experiment_text,
+    BUILT_IN, Data, DatasetSource, DatasetsSummary, ExperimentFile, Options, Outcome, Plan, Question, Rerankings,
+    Summary, claim, claim_for_several, expect_one_protocol, experiment_text, is_answered, standing,
 };
 use fissfuse::files;
 use fissfuse::interrupt;
@@ -25,7 +25,7 @@ use super::common::{at_least_one, list_skipped, progress, write_json};
 use super::language_model::LanguageModelArgs;
 use super::paths;
 use super::shard::chosen;
-use asking::{Models, check_models, gives_models};
+use asking::{Models, check_models};
 use sources::{Source, sources};
 
 /// Reproduce a table or figure of the paper: train and evaluate all of its rows with several seeds, and compare them.
@@ -153,6 +153,9 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         claim(&part.source.out, &part.data)?;
     }
     let models = Models::new(&args);
+    for part in &parts {
+        part.source.told(part.expect_own_answers(&models, &file))?;
+    }
     let shard = args.shard.map(chosen).transpose()?.unwrap_or(Shard::WHOLE);
     let mut ran =
         parts.iter().map(|part| part.run(&args, shard, &models, &file)).collect::<anyhow::Result<Vec<Ran>>>()?;
@@ -176,7 +179,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     };
     println!("{text}");
     println!("wrote {} and summary.txt", out.join("summary.json").display());
-    conclude(&args, &ran)
+    conclude(&ran)
 }
 
 /// A dataset with what is to be done on it.
@@ -196,6 +199,18 @@ struct Ran {
 }
 
 impl Part<'_> {
+    /// Fails if answers that are there are not those of the models that are given, or of other settings: a table that has them
+    /// would be written over by one with holes.
+    fn expect_own_answers(&self, models: &Models, file: &ExperimentFile) -> anyhow::Result<()> {
+        let Part { source, plan, data, .. } = self;
+        if file.rerank.is_empty() {
+            return Ok(());
+        }
+        let standing = standing(plan, data, &source.out)?;
+        let expect = |question: &Question, folder: &Path| models.expect_own(question, folder);
+        Rerankings::expect((file, plan), &standing, &source.out, expect)
+    }
+
     /// Computes what is left, and writes the table.
     fn run(&self, args: &Args, shard: Shard, models: &Models, file: &ExperimentFile) -> anyhow::Result<Ran> {
         let Part { source, plan, data, runs } = self;
@@ -212,8 +227,7 @@ impl Part<'_> {
             models.ask(question, (folder, mine), data, &bar)
         })?;
         bar.finish_and_clear();
-        let failed = rerankings.failed();
-        let Rerankings { all, elsewhere } = rerankings;
+        let Rerankings { all, elsewhere, failed } = rerankings;
         let mut summary = Summary::new((file, plan), data, &outcome, (out, runs), all)?;
         if let Some(dataset) = source.name.as_ref().or(args.beside.as_ref()) {
             summary.stand_beside(file, &Paper::built_in()?, dataset);
@@ -227,12 +241,12 @@ impl Part<'_> {
 impl Ran {
     /// Whether another process has finished by now what was its to do.
     fn is_overtaken(&self, part: &Part) -> bool {
-        self.outcome.is_overtaken(&part.source.out) || self.asked_elsewhere.iter().any(|report| report.exists())
+        self.outcome.is_overtaken(&part.source.out) || self.asked_elsewhere.iter().any(|answers| is_answered(answers))
     }
 }
 
 /// Says what is left to other processes. Fails if something failed.
-fn conclude(args: &Args, ran: &[Ran]) -> anyhow::Result<()> {
+fn conclude(ran: &[Ran]) -> anyhow::Result<()> {
     let count = |of: fn(&Ran) -> usize| ran.iter().map(of).sum::<usize>();
     let (failed, elsewhere) = (count(|ran| ran.outcome.failed.len()), count(|ran| ran.outcome.elsewhere.len()));
     let (unasked, asked_elsewhere) = (count(|ran| ran.failed), count(|ran| ran.asked_elsewhere.len()));
@@ -245,8 +259,8 @@ fn conclude(args: &Args, ran: &[Ran]) -> anyhow::Result<()> {
     }
     anyhow::ensure!(failed == 0, "{failed} trials failed; the same command tries them again");
     anyhow::ensure!(
-        unasked == 0 || elsewhere > 0 || !gives_models(args),
-        "{unasked} re-rankings failed; the same command tries them again"
+        unasked == 0,
+        "{unasked} re-rankings failed, for the reasons that the table gives; the same command tries them again"
     );
     Ok(())
 }

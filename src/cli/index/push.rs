@@ -26,7 +26,8 @@ pub struct PushArgs {
     #[arg(long, value_name = "PLACE", value_parser = location)]
     to: Location,
 
-    /// Take the place of an index of another model or knowledge base, which is deleted first.
+    /// Take the place of an index of another model or knowledge base. A database's is deleted first: if filling fails then,
+    /// there is none until this command ends well. To keep the old one meanwhile, fill another collection.
     #[arg(long)]
     replace: bool,
 }

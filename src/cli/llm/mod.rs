@@ -267,8 +267,8 @@ fn run_random(args: Random) -> anyhow::Result<()> {
     let preset = args.preset.config();
     let config = LlamaConfig { layers: args.layers.unwrap_or(preset.layers), tied: args.tied, ..preset };
     let texts = fissfuse::data::demo::descriptions()?;
-    write_random(&args.out, &config, args.precision, args.seed, texts.iter().map(String::as_str))?;
-    let parameters = config.matrix_parameters() as f64 / 1e6;
-    println!("wrote a random Llama of {parameters:.0} million parameters to {}", args.out.display());
+    let texts = texts.iter().map(String::as_str);
+    let parameters = write_random(&args.out, &config, args.precision, args.seed, texts)?;
+    println!("wrote a random Llama of {parameters} parameters to {}", args.out.display());
     Ok(())
 }

@@ -29,7 +29,7 @@ pub fn join(stores: &[PathBuf], out: &Path) -> Result<Joined> {
     let Some(first) = stores.first() else { return Err(Error::invalid("there are no stores to join")) };
     let manifest = Manifest::read(first)?;
     for other in stores {
-        if let Some(difference) = manifest.difference(&Manifest::read(other)?) {
+        if let Some(difference) = manifest.difference(&Manifest::read(other)?, ["in the first store", "in this one"]) {
             return Err(Error::file(other, format!("holds features made otherwise: {difference}")));
         }
     }
@@ -53,7 +53,9 @@ fn append(store: &Path, kind: Kind, (out, manifest): (&Path, &Manifest), pending
     }
     for (shard, (_, path)) in shards.into_iter().enumerate() {
         let reader = Reader::open(&path)?;
-        if let Some(difference) = reader.metadata::<Seal>()?.manifest.difference(manifest) {
+        if let Some(difference) =
+            reader.metadata::<Seal>()?.manifest.difference(manifest, ["in the file", "in the store"])
+        {
             return Err(Error::file(&path, format!("was made otherwise than its store: {difference}")));
         }
         let (keys, offsets) = (kind.keys(&reader)?, reader.values::<u64>(&kind.tensor("offsets"))?);

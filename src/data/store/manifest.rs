@@ -122,6 +122,7 @@ impl Manifest {
 
     /// Reads the manifest of a store.
     pub fn read(folder: &Path) -> Result<Manifest> {
+        files::expect_folder(folder, "make a feature store with `fissfuse encode`")?;
         if !Manifest::exists(folder) {
             return Err(Error::file(folder, "is no feature store (no manifest.json); make one with `fissfuse encode`"));
         }
@@ -158,13 +159,40 @@ impl Manifest {
         files::write_whole(&folder.join(MANIFEST), |out| writeln!(out, "{text}"))
     }
 
-    /// Names the first setting in which two manifests differ.
-    pub fn difference(&self, other: &Manifest) -> Option<String> {
+    /// Names the settings in which two manifests differ, and which is whose, such as "in the model" and "in the store"; of other
+    /// encoders, without the sizes that follow from them.
+    pub fn difference(&self, other: &Manifest, [this, that]: [&str; 2]) -> Option<String> {
         let (a, b) = (serde_json::to_value(self).ok()?, serde_json::to_value(other).ok()?);
         let (a, b) = (a.as_object()?, b.as_object()?);
-        a.iter().find(|(key, value)| b.get(*key) != Some(value)).map(|(key, value)| {
-            format!("{key} is {value} in the one, {} in the other", b.get(key).unwrap_or(&Value::Null))
-        })
+        let follows = |key: &str| self.is_of_others_than(other) && (key.ends_with("_dim") || key == "patches");
+        let differing = a.iter().filter(|(key, value)| b.get(*key) != Some(value) && !follows(key));
+        let said = |(key, value)| {
+            let other = b.get(key).unwrap_or(&Value::Null);
+            format!("{key} is {value} {this}, {other} {that}")
+        };
+        let said: Vec<String> = differing.map(said).collect();
+        (!said.is_empty()).then(|| said.join("; "))
+    }
+
+    /// Whether other encoders made these features, or one that there is none of in the other.
+    pub fn is_of_others_than(&self, other: &Manifest) -> bool {
+        (&self.text_encoder, &self.image_encoder) != (&other.text_encoder, &other.image_encoder)
+    }
+
+    /// The command that makes features so, of the encoder in a directory, with a configuration file.
+    pub fn encode_command(&self, data: &str, encoder: &str, config: Option<&str>, out: &str) -> String {
+        let config = config.map_or(String::new(), |path| format!(" --config {path}"));
+        let kind = |identity: &str| identity.split(['-', ':']).next().map(String::from);
+        let (modalities, encoders) = match (self.reads_texts(), self.reads_images()) {
+            (true, false) => ("text", format!("--encoder {encoder}")),
+            (false, true) => ("image", format!("--encoder {encoder}")),
+            _ if kind(&self.text_encoder) == kind(&self.image_encoder) => ("both", format!("--encoder {encoder}")),
+            _ => ("both", format!("--text-encoder {encoder} --image-encoder {encoder}")),
+        };
+        let precision = self.precision;
+        format!(
+            "fissfuse encode --data {data} {encoders} --precision {precision}{config} --modalities {modalities} --out {out}"
+        )
     }
 }
 

@@ -41,7 +41,9 @@ impl Column {
         let (mut ranges, mut index, mut shards) = (Vec::new(), HashMap::new(), Vec::new());
         for (_, path) in kind.shards(folder)? {
             let reader = Reader::open(&path)?;
-            if let Some(difference) = reader.metadata::<Seal>()?.manifest.difference(manifest) {
+            if let Some(difference) =
+                reader.metadata::<Seal>()?.manifest.difference(manifest, ["in the file", "in the store"])
+            {
                 let reason =
                     format!("was made otherwise than its store: {difference}; delete the file and encode again");
                 return Err(Error::file(&path, reason));

@@ -140,7 +140,7 @@ impl StoreWriter {
         let lock = FolderLock::take(folder)?;
         let (text, image) = (Pending::open(folder, Kind::Text)?, Pending::open(folder, Kind::Image)?);
         let there = Manifest::exists(folder).then(|| Manifest::read(folder)).transpose()?;
-        match there.map(|there| there.difference(&manifest)) {
+        match there.map(|there| there.difference(&manifest, ["in the store", "in this call"])) {
             Some(None) => {}
             Some(Some(difference)) if text.next_shard + image.next_shard > 0 => {
                 let reason = format!("holds features made otherwise: {difference}; choose another folder for --out");

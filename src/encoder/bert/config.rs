@@ -70,12 +70,12 @@ impl BertConfig {
             vocab_size: fields.positive("vocab_size", default.vocab_size)?,
             hidden_size: fields.positive("hidden_size", default.hidden_size)?,
             intermediate_size: fields.positive("intermediate_size", default.intermediate_size)?,
-            num_hidden_layers: fields.size("num_hidden_layers")?.unwrap_or(default.num_hidden_layers),
+            num_hidden_layers: fields.or(fields.size("num_hidden_layers"), default.num_hidden_layers)?,
             num_attention_heads: fields.positive("num_attention_heads", default.num_attention_heads)?,
             max_position_embeddings: fields.positive("max_position_embeddings", default.max_position_embeddings)?,
             type_vocab_size: fields.positive("type_vocab_size", default.type_vocab_size)?,
             hidden_act: fields.text("hidden_act")?.map_or(default.hidden_act, String::from),
-            layer_norm_eps: fields.above_zero("layer_norm_eps")?.unwrap_or(default.layer_norm_eps),
+            layer_norm_eps: fields.or(fields.above_zero("layer_norm_eps"), default.layer_norm_eps)?,
         })
     }
 
@@ -86,7 +86,7 @@ impl BertConfig {
             vocab_size: fields.positive("vocab_size", default.vocab_size)?,
             hidden_size: fields.positive("dim", default.hidden_size)?,
             intermediate_size: fields.positive("hidden_dim", default.intermediate_size)?,
-            num_hidden_layers: fields.size("n_layers")?.unwrap_or(default.num_hidden_layers),
+            num_hidden_layers: fields.or(fields.size("n_layers"), default.num_hidden_layers)?,
             num_attention_heads: fields.positive("n_heads", default.num_attention_heads)?,
             max_position_embeddings: fields.positive("max_position_embeddings", default.max_position_embeddings)?,
             type_vocab_size: 0,

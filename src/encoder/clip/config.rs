@@ -11,6 +11,7 @@ use crate::encoder::trained::{Blocks, Shapes};
 use crate::encoder::transformer::{Sizes, block_cost, block_parameters};
 use crate::error::{Error, Result};
 use crate::fields::Fields;
+use crate::files;
 use crate::ops::convolution::{self, Filters};
 use crate::ops::linear;
 use crate::tensor::Element;
@@ -91,16 +92,16 @@ impl Default for VisionConfig {
 impl TextConfig {
     fn of(fields: &Fields, default: &TextConfig) -> Result<TextConfig> {
         fields.only("pruned_heads", &[json!({})])?;
-        let end = fields.whole("eos_token_id")?.unwrap_or(default.eos_token_id.into());
+        let end = fields.or(fields.whole("eos_token_id"), u64::from(default.eos_token_id))?;
         Ok(TextConfig {
             vocab_size: fields.positive("vocab_size", default.vocab_size)?,
             hidden_size: fields.positive("hidden_size", default.hidden_size)?,
             intermediate_size: fields.positive("intermediate_size", default.intermediate_size)?,
-            num_hidden_layers: fields.size("num_hidden_layers")?.unwrap_or(default.num_hidden_layers),
+            num_hidden_layers: fields.or(fields.size("num_hidden_layers"), default.num_hidden_layers)?,
             num_attention_heads: fields.positive("num_attention_heads", default.num_attention_heads)?,
             max_position_embeddings: fields.positive("max_position_embeddings", default.max_position_embeddings)?,
-            hidden_act: fields.text("hidden_act")?.unwrap_or(&default.hidden_act).into(),
-            layer_norm_eps: fields.above_zero("layer_norm_eps")?.unwrap_or(default.layer_norm_eps),
+            hidden_act: fields.or(fields.text("hidden_act"), default.hidden_act.as_str())?.into(),
+            layer_norm_eps: fields.or(fields.above_zero("layer_norm_eps"), default.layer_norm_eps)?,
             eos_token_id: u32::try_from(end).map_err(|_| fields.wrong("eos_token_id", "the number of a token"))?,
         })
     }
@@ -139,13 +140,13 @@ impl VisionConfig {
         let config = VisionConfig {
             hidden_size: fields.positive("hidden_size", default.hidden_size)?,
             intermediate_size: fields.positive("intermediate_size", default.intermediate_size)?,
-            num_hidden_layers: fields.size("num_hidden_layers")?.unwrap_or(default.num_hidden_layers),
+            num_hidden_layers: fields.or(fields.size("num_hidden_layers"), default.num_hidden_layers)?,
             num_attention_heads: fields.positive("num_attention_heads", default.num_attention_heads)?,
             num_channels: default.num_channels,
             image_size: square("image_size", default.image_size)?,
             patch_size: square("patch_size", default.patch_size)?,
-            hidden_act: fields.text("hidden_act")?.unwrap_or(&default.hidden_act).into(),
-            layer_norm_eps: fields.above_zero("layer_norm_eps")?.unwrap_or(default.layer_norm_eps),
+            hidden_act: fields.or(fields.text("hidden_act"), default.hidden_act.as_str())?.into(),
+            layer_norm_eps: fields.or(fields.above_zero("layer_norm_eps"), default.layer_norm_eps)?,
         };
         config.expect_patches(fields)?;
         Ok(config)
@@ -233,7 +234,7 @@ impl ClipConfig {
         if open_clip::is_in(folder) {
             return open_clip::config(folder);
         }
-        let fields = Fields::read(&folder.join("config.json"))?;
+        let fields = Fields::read(&files::config_of(folder, "give the directory of a CLIP")?)?;
         let model_type = fields.text("model_type")?.unwrap_or_default();
         if model_type != "clip" {
             let reason = format!("has model_type `{}`; a CLIP's is `clip`", model_type.escape_debug());

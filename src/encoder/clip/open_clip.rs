@@ -46,7 +46,7 @@ fn text(fields: &Fields, act: &str) -> Result<TextConfig> {
         vocab_size: fields.positive("vocab_size", default.vocab_size)?,
         hidden_size: width,
         intermediate_size: inner(fields, width)?,
-        num_hidden_layers: fields.size("layers")?.unwrap_or(default.num_hidden_layers),
+        num_hidden_layers: fields.or(fields.size("layers"), default.num_hidden_layers)?,
         num_attention_heads: fields.positive("heads", default.num_attention_heads)?,
         max_position_embeddings: fields.positive("context_length", default.max_position_embeddings)?,
         hidden_act: act.into(),
@@ -68,7 +68,7 @@ fn vision(fields: &Fields, act: &str) -> Result<VisionConfig> {
         hidden_size: width,
         intermediate_size: inner(fields, width)?,
         // A list of them is a ResNet's.
-        num_hidden_layers: fields.size("layers")?.unwrap_or(default.num_hidden_layers),
+        num_hidden_layers: fields.or(fields.size("layers"), default.num_hidden_layers)?,
         num_attention_heads: width / head,
         num_channels: default.num_channels,
         image_size: fields.positive("image_size", default.image_size)?,
@@ -82,7 +82,7 @@ fn vision(fields: &Fields, act: &str) -> Result<VisionConfig> {
 
 /// Width of the MLPs.
 fn inner(fields: &Fields, width: usize) -> Result<usize> {
-    Ok((width as f32 * fields.above_zero("mlp_ratio")?.unwrap_or(4.0)) as usize)
+    Ok((width as f32 * fields.or(fields.above_zero("mlp_ratio"), 4.0)?) as usize)
 }
 
 /// Settings that must be there.

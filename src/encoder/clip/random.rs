@@ -20,6 +20,7 @@ use crate::files;
 use crate::random::{Purpose, generator, uniform};
 use crate::tensor::Tensor;
 use crate::tensor::safetensors::Writer;
+use crate::tokenizer::{failed, learned};
 
 const START: &str = "<|startoftext|>";
 const END: &str = "<|endoftext|>";
@@ -121,7 +122,6 @@ pub(super) fn train_tokenizer<'a>(
     texts: impl Iterator<Item = &'a str> + Send,
     vocabulary: usize,
 ) -> Result<(String, usize)> {
-    let failed = |e: &dyn std::fmt::Display| Error::invalid(format!("training the tokenizer: {e}"));
     // Without CLIP's suffix for the ends of words: the trainer numbers suffixed letters in an order that changes from run
     // to run, and with the numbers everything would.
     let model = BPE::builder().unk_token(UNKNOWN.into()).build();
@@ -131,7 +131,7 @@ pub(super) fn train_tokenizer<'a>(
         .special_tokens(vec![(START, 0), (END, END_NUMBER)])
         .build()
         .map_err(|e| failed(&e))?;
-    let mut tokenizer = TokenizerBuilder::new()
+    let tokenizer = TokenizerBuilder::new()
         .with_model(model.map_err(|e| failed(&e))?)
         .with_normalizer(Some(Lowercase))
         .with_pre_tokenizer(Some(Whitespace {}))
@@ -140,9 +140,8 @@ pub(super) fn train_tokenizer<'a>(
         .build()
         .map_err(|e| failed(&e))?;
     let special = [START, END, UNKNOWN].map(|token| AddedToken::from(token, true)).to_vec();
-    let mut trainer =
-        BpeTrainerBuilder::new().vocab_size(vocabulary).special_tokens(special).show_progress(false).build();
-    tokenizer.train(&mut trainer, texts.map(in_short_words)).map_err(|e| failed(&e))?;
+    let trainer = BpeTrainerBuilder::new().vocab_size(vocabulary).special_tokens(special).show_progress(false).build();
+    let tokenizer = learned(tokenizer, trainer, texts.map(in_short_words).collect())?;
     Ok((tokenizer.to_string(false).map_err(|e| failed(&e))?, tokenizer.get_vocab_size(true)))
 }
 

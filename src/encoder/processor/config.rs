@@ -140,7 +140,7 @@ impl Config {
         };
         let resize = on("do_resize", true)?.then_some(size);
         let crop_pct = match kind {
-            Kind::ConvNext => Some(fields.above_zero("crop_pct")?.unwrap_or(224.0 / 256.0)),
+            Kind::ConvNext => Some(fields.or(fields.above_zero("crop_pct"), 224.0 / 256.0)?),
             // Not theirs, and of no effect there.
             Kind::Clip | Kind::Vit | Kind::Siglip => None,
         };
@@ -162,10 +162,10 @@ impl Config {
         if normalize && std.contains(&0.0) {
             return Err(fields.error(format!("has a zero in `{}`", fields.name("image_std"))));
         }
-        let factor = fields.number("rescale_factor")?.unwrap_or(1.0 / 255.0);
+        let factor = fields.or(fields.number("rescale_factor"), 1.0 / 255.0)?;
         Ok(Config {
             resize,
-            resample: fields.size("resample")?.unwrap_or(if kind == Kind::Vit { 2 } else { 3 }) as u32,
+            resample: fields.or(fields.size("resample"), if kind == Kind::Vit { 2 } else { 3 })? as u32,
             crop: if kind == Kind::ConvNext { None } else { crop },
             rounded: false,
             crop_pct: resize.and(crop_pct),

@@ -81,10 +81,13 @@ impl TowerConfig {
     fn of(fields: &Fields) -> Result<TowerConfig> {
         let hidden_size = fields.positive("hidden_size", 768)?;
         let (inner, heads) = (fields.positive("intermediate_size", 3072)?, fields.positive("num_attention_heads", 12)?);
-        let act = fields.text("hidden_act")?.unwrap_or("gelu_pytorch_tanh");
-        let eps = fields.above_zero("layer_norm_eps")?.unwrap_or(1e-6);
-        let sizes = Sizes::new(hidden_size, inner, heads, eps, act).map_err(|e| fields.error(e.to_string()))?;
-        Ok(TowerConfig { hidden_size, num_hidden_layers: fields.size("num_hidden_layers")?.unwrap_or(12), sizes })
+        let act = fields.or(fields.text("hidden_act"), "gelu_pytorch_tanh")?;
+        let eps = fields.or(fields.above_zero("layer_norm_eps"), 1e-6)?;
+        let sizes = Sizes::new(hidden_size, inner, heads, eps, act).map_err(|e| {
+            let defaults = "hidden_act is `gelu_pytorch_tanh`, num_attention_heads 12 and hidden_size 768";
+            fields.error(format!("{e}; left out, {defaults}"))
+        })?;
+        Ok(TowerConfig { hidden_size, num_hidden_layers: fields.or(fields.size("num_hidden_layers"), 12)?, sizes })
     }
 }
 
@@ -93,7 +96,7 @@ impl TextConfig {
     pub fn read(folder: &Path) -> Result<TextConfig> {
         let fields = section(folder, "text_config")?;
         let tower = TowerConfig::of(&fields)?;
-        let pad = fields.whole("pad_token_id")?.unwrap_or(1);
+        let pad = fields.or(fields.whole("pad_token_id"), 1)?;
         Ok(TextConfig {
             vocab_size: fields.positive("vocab_size", 32_000)?,
             max_position_embeddings: fields.positive("max_position_embeddings", 64)?,
@@ -114,7 +117,9 @@ impl VisionConfig {
         let (image_size, patch_size) = (fields.positive("image_size", 224)?, fields.positive("patch_size", 16)?);
         if patch_size > image_size {
             let (patch, image) = (fields.name("patch_size"), fields.name("image_size"));
-            return Err(fields.error(format!("`{patch}` {patch_size} is above `{image}` {image_size}")));
+            let reason =
+                format!("`{patch}` {patch_size} is above `{image}` {image_size}; left out, they are 16 and 224");
+            return Err(fields.error(reason));
         }
         Ok(VisionConfig { tower, image_size, patch_size })
     }

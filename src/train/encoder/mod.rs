@@ -27,7 +27,7 @@ use crate::device::cpu::available_memory;
 use crate::encoder::trained::{Tuned, Tuning};
 use crate::encoder::{EncoderPaths, Encoders, Precision, TrainableEncoder, image_header};
 use crate::error::{Error, Result};
-use crate::model::{Modalities, ModelConfig, Widths};
+use crate::model::{ModelConfig, Reads, Widths};
 use crate::span;
 
 /// What a run knows of the encoder that it trains along, but for its weights.
@@ -110,7 +110,7 @@ impl<'a> EncoderRun<'a> {
         let parameters = files.parameters();
         memory::expect_room(&parameters, &tuning)?;
         let encode = EncodeSettings { precision: encode.precision.or(Some(Precision::F32)), ..encode };
-        let paths = paths(folder, encoded(&files, model.modalities));
+        let paths = paths(folder, reads);
         let manifest = encode.manifest(&Encoders::open(&paths, encode.precision.unwrap_or_default())?);
         let model = model.for_features(&manifest)?;
         let start = Tuned::new(&parameters, files.weights(folder)?, &tuning)?;
@@ -146,11 +146,6 @@ impl<'a> EncoderRun<'a> {
     /// The model that is trained on its features.
     pub fn model(&self) -> &ModelConfig {
         &self.model
-    }
-
-    /// What the encoder encodes for it.
-    pub fn modalities(&self) -> Modalities {
-        encoded(&self.files, self.model.modalities)
     }
 
     /// How the encoder is trained.
@@ -242,17 +237,8 @@ impl<'a> EncoderRun<'a> {
     }
 }
 
-/// Those of the modalities that a model may read which there is an encoder for.
-fn encoded(files: &TrainableEncoder, modalities: Modalities) -> Modalities {
-    if files.processor().is_some() { modalities } else { Modalities::Text }
-}
-
-/// The directories of the encoders of modalities.
-fn paths(folder: &Path, modalities: Modalities) -> EncoderPaths {
-    let both = EncoderPaths::from(folder);
-    match modalities {
-        Modalities::Both => both,
-        Modalities::Text => EncoderPaths { image: None, ..both },
-        Modalities::Image => EncoderPaths { text: None, ..both },
-    }
+/// The directories of the encoders of what a model reads: no features of anything else are made for it.
+fn paths(folder: &Path, reads: Reads) -> EncoderPaths {
+    let EncoderPaths { text, image } = EncoderPaths::from(folder);
+    EncoderPaths { text: text.filter(|_| reads.text), image: image.filter(|_| reads.image) }
 }

@@ -43,7 +43,7 @@ impl EncoderRun<'_> {
         let folder = TemporaryFolder::within(run)?;
         let directory = folder.path().join(ENCODER);
         self.files.write(&encoder.weights.merged()?, Precision::F32, &directory)?;
-        let paths = paths(&directory, self.modalities());
+        let paths = paths(&directory, self.model.reads());
         let open = |compute: &Compute| Encoders::open(&paths, compute);
         // Where a device's kernels do not take its sizes, the CPU does.
         let (encoders, _) = Compute::open(DeviceChoice::Auto, model.gpu().cloned(), self.encode.precision, open)?;

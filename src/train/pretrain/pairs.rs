@@ -16,7 +16,13 @@ use crate::encoder::clip::ClipFiles;
 use crate::encoder::{ExifOrientation, ImageProcessor, image_header};
 use crate::error::{Error, Result};
 use crate::files;
+use crate::interrupt;
 use crate::random::{Purpose, generator};
+
+/// What is said where a signal ends the reading of pairs.
+fn not_begun() -> String {
+    "training has not begun, and nothing is kept".into()
+}
 
 #[derive(Deserialize)]
 struct Record {
@@ -65,6 +71,7 @@ impl Pairs {
             };
             let at = *numbers.entry(image.clone()).or_insert(images.len());
             if at == images.len() {
+                interrupt::check(not_begun)?;
                 let path = folder.join(image);
                 if let Err(error) = image_header(&path) {
                     return wrong(error.to_string());
@@ -114,6 +121,7 @@ impl Pairs {
         }
         let source = Source { pairs: self.path, processor: files.processor.clone(), images: self.images };
         let read = |image: &ImageFile| {
+            interrupt::check(not_begun)?;
             bar.inc(1);
             let prepared = if kept { source.prepare(image)? } else { Vec::new() };
             Ok((source.checksum(image)?, prepared))
