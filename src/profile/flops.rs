@@ -147,7 +147,7 @@ fn weights_of(model: &Model, shape: Shape, seed: u64) -> Result<BTreeMap<&'stati
 fn stage_of(op: &'static str) -> &'static str {
     match op {
         "project" | "features" | "gather" => "project",
-        "multi_pool" | "sequence_pool" => "pool",
+        "multi_pool" | "sequence_pool" | "max_pool" => "pool",
         "cross_attention" | "attention" => "attention",
         "cross_entropy" | "hinge" => "loss",
         "adamw" => "optimizer",
