@@ -220,6 +220,7 @@ impl ClipConfig {
                 inner: vision.intermediate_size,
             },
             patches: vision.patches(),
+            maps: Vec::new(),
         }
     }
 
