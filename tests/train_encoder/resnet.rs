@@ -7,14 +7,15 @@ use std::path::Path;
 use fissfuse::autograd::{Parameters, Tape, Variables};
 use fissfuse::encoder::trained::{Layers, States};
 use fissfuse::encoder::{ImageEncoder, Precision, TrainableEncoder};
+use fissfuse::model::Model;
 use fissfuse::random::{Purpose, generator};
 use fissfuse::tensor::Tensor;
 use fissfuse::tensor::safetensors::Reader;
 use rand::Rng;
 use serde_json::Value;
 
-use super::{direction, expect_a_device_trains_alike, expect_states, moved, train, with};
-use crate::support::{World, fixture, refuse, replace, succeed};
+use super::{direction, expect_a_device_trains_alike, expect_states, moved, opened, run_of, train, with};
+use crate::support::{World, fixture, largest, near, refuse, replace, succeed};
 
 /// Saved alone, with a classifier at odd sides of its maps, and with channels in eights.
 const FIXTURES: [&str; 3] = ["resnet/three-stages-f32", "resnet/classifier-bf16", "resnet/eights-f16"];
@@ -138,6 +139,30 @@ fn gradients_are_those_of_finite_differences() {
             }
         }
         assert!(kinks <= checked / 10, "{name}: {checked} checked, {kinks} kinks");
+    }
+}
+
+#[test]
+fn a_batch_in_chunks_has_the_gradients_of_the_whole() {
+    let world = World::new();
+    let dataset = opened(&world);
+    let gradients = |chunk: usize| {
+        let settings =
+            format!("[model]\nd = 16\nmodalities = \"image\"\n[encoder]\nfreeze_layers = 1\nchunk = {chunk}\n");
+        let (mut run, samples) = run_of(&fixture(FIXTURES[1]), &dataset, &settings);
+        let model = Model::new(run.model().clone(), 3).unwrap();
+        let (prepared, start) = (run.prepare(&samples[..8]).unwrap(), run.take_start().unwrap());
+        run.gradients((&model, &start), &prepared, None).unwrap()
+    };
+    let want = gradients(0);
+    for chunk in [1, 5] {
+        let got = gradients(chunk);
+        assert_eq!(got.losses.data(), want.losses.data(), "an image's features depend on those beside it");
+        for (i, (got, want)) in got.encoder.iter().zip(&want.encoder).enumerate() {
+            let (got, want) = (got.as_ref().unwrap().data(), want.as_ref().unwrap().data());
+            // Sums over other parts, of some thousands of roundings of 6e-8.
+            near(&format!("chunk {chunk}, {i}"), got, want, 1e-4 * largest(want));
+        }
     }
 }
 
