@@ -2,6 +2,7 @@
 
 mod bert;
 mod command;
+mod resnet;
 mod siglip;
 mod tape;
 
@@ -142,9 +143,6 @@ fn with(args: &[&'static str], more: &[&'static str]) -> Vec<&'static str> {
 /// Names of the weights in which two directories of encoders differ.
 fn moved(before: &Path, after: &Path) -> Vec<String> {
     let [before, after] = [before, after].map(|folder| Reader::open(&folder.join("model.safetensors")).unwrap());
-    let bits = |reader: &Reader, name: &str| -> Vec<u32> {
-        reader.tensor(name).unwrap().data().iter().map(|x| x.to_bits()).collect()
-    };
-    let names = before.names().filter(|name| bits(&before, name) != bits(&after, name));
+    let names = before.names().filter(|name| before.bytes(name).unwrap() != after.bytes(name).unwrap());
     names.map(str::to_string).collect()
 }

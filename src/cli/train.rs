@@ -39,8 +39,8 @@ pub struct Args {
     #[arg(long, value_name = "DIR")]
     pub features: Option<PathBuf>,
 
-    /// Train the CLIP, SigLIP or BERT in this Hugging Face directory along: each step computes the features of texts and images, and
-    /// no store is read.
+    /// Train the CLIP, SigLIP, BERT or ResNet in this Hugging Face directory along: each step computes the features of texts and
+    /// images, and no store is read.
     #[arg(long, value_name = "DIR")]
     pub train_encoder: Option<PathBuf>,
 

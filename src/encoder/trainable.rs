@@ -5,6 +5,7 @@ use std::path::Path;
 use super::ImageProcessor;
 use super::bert::{self, BertFiles, BertTower};
 use super::clip::{self, ClipConfig, ClipFiles, Towers};
+use super::resnet::ResNetFiles;
 use super::siglip::{self, SiglipFiles};
 use super::trained::{Layers, Parameter, Shapes, States};
 use crate::autograd::Parameters;
@@ -21,6 +22,8 @@ pub enum TrainableEncoder {
     Siglip(Box<SiglipFiles>),
     /// Of texts: a BERT or a DistilBERT.
     Bert(BertFiles),
+    /// Of images.
+    ResNet(ResNetFiles),
 }
 
 impl TrainableEncoder {
@@ -29,17 +32,18 @@ impl TrainableEncoder {
         if clip::is_open_clip(folder) {
             return ClipFiles::read(folder).map(|files| TrainableEncoder::Clip(Box::new(files)));
         }
-        let advice = "--train-encoder takes the directory of a CLIP, a SigLIP or a BERT";
+        let advice = "--train-encoder takes the directory of a CLIP, a SigLIP, a BERT or a ResNet";
         let config = files::config_of(folder, advice)?;
         match Fields::read(&config)?.text("model_type")? {
             Some("bert" | "distilbert") => BertFiles::read(folder).map(TrainableEncoder::Bert),
+            Some("resnet") => ResNetFiles::read(folder).map(TrainableEncoder::ResNet),
             Some("siglip") => SiglipFiles::read(folder).map(|files| TrainableEncoder::Siglip(Box::new(files))),
             _ => ClipFiles::read(folder).map(|files| TrainableEncoder::Clip(Box::new(files))).map_err(|error| {
                 match ClipConfig::read(folder).is_ok() {
                     true => error,
                     false => error.advising(
-                        "--train-encoder trains a CLIP, a SigLIP or a BERT; features of others are of a store (fissfuse \
-                         encode, --features)",
+                        "--train-encoder trains a CLIP, a SigLIP, a BERT or a ResNet; features of others are of a store \
+                         (fissfuse encode, --features)",
                     ),
                 }
             }),
@@ -51,8 +55,14 @@ impl TrainableEncoder {
         match self {
             TrainableEncoder::Clip(files) => Some(&files.processor),
             TrainableEncoder::Siglip(files) => Some(&files.processor),
+            TrainableEncoder::ResNet(files) => Some(&files.processor),
             TrainableEncoder::Bert(_) => None,
         }
+    }
+
+    /// Whether it encodes texts.
+    pub fn encodes_texts(&self) -> bool {
+        !matches!(self, TrainableEncoder::ResNet(_))
     }
 
     /// All parameters, those that decay first.
@@ -61,6 +71,7 @@ impl TrainableEncoder {
             TrainableEncoder::Clip(files) => clip::weights::all(&files.config),
             TrainableEncoder::Siglip(files) => siglip::weights::all(&files.config),
             TrainableEncoder::Bert(files) => bert::weights::all(&files.config),
+            TrainableEncoder::ResNet(files) => files.parameters(),
         }
     }
 
@@ -71,6 +82,7 @@ impl TrainableEncoder {
             TrainableEncoder::Clip(files) => files.weights(&shards),
             TrainableEncoder::Siglip(files) => siglip::weights::read(&shards, &files.config),
             TrainableEncoder::Bert(files) => bert::weights::read(&shards, &files.config),
+            TrainableEncoder::ResNet(files) => files.weights(&shards),
         }
     }
 
@@ -80,6 +92,7 @@ impl TrainableEncoder {
             TrainableEncoder::Clip(files) => files.config.shapes(),
             TrainableEncoder::Siglip(files) => files.config.shapes(),
             TrainableEncoder::Bert(files) => files.config.shapes(),
+            TrainableEncoder::ResNet(files) => files.shapes(),
         }
     }
 
@@ -89,6 +102,7 @@ impl TrainableEncoder {
             TrainableEncoder::Clip(files) => files.tokens_at_most(texts, most),
             TrainableEncoder::Siglip(files) => files.tokens_at_most(texts, most),
             TrainableEncoder::Bert(files) => files.tokens_at_most(texts, most),
+            TrainableEncoder::ResNet(_) => Err(no_texts()),
         }
     }
 
@@ -96,7 +110,7 @@ impl TrainableEncoder {
     pub fn computed(&self, tokens: usize) -> usize {
         match self {
             TrainableEncoder::Siglip(files) => files.config.text.max_position_embeddings,
-            TrainableEncoder::Clip(_) | TrainableEncoder::Bert(_) => tokens,
+            TrainableEncoder::Clip(_) | TrainableEncoder::Bert(_) | TrainableEncoder::ResNet(_) => tokens,
         }
     }
 
@@ -106,6 +120,7 @@ impl TrainableEncoder {
             TrainableEncoder::Clip(files) => Towers { config: &files.config, layers }.text_states(ids),
             TrainableEncoder::Siglip(files) => files.towers(layers).text_states(ids),
             TrainableEncoder::Bert(files) => BertTower { config: &files.config, layers }.text_states(ids),
+            TrainableEncoder::ResNet(_) => Err(no_texts()),
         }
     }
 
@@ -114,6 +129,7 @@ impl TrainableEncoder {
         match self {
             TrainableEncoder::Clip(files) => Towers { config: &files.config, layers }.image_states(images),
             TrainableEncoder::Siglip(files) => files.towers(layers).image_states(images),
+            TrainableEncoder::ResNet(files) => files.network(layers).image_states(images),
             TrainableEncoder::Bert(_) => Err(Error::shape("images", "a BERT encodes texts alone")),
         }
     }
@@ -124,6 +140,11 @@ impl TrainableEncoder {
             TrainableEncoder::Clip(files) => files.write(parameters, precision, folder),
             TrainableEncoder::Siglip(files) => files.write(parameters, precision, folder),
             TrainableEncoder::Bert(files) => files.write(parameters, precision, folder),
+            TrainableEncoder::ResNet(files) => files.write(parameters, precision, folder),
         }
     }
+}
+
+fn no_texts() -> Error {
+    Error::shape("texts", "a ResNet encodes images alone")
 }

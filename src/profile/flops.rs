@@ -165,7 +165,7 @@ impl Reach {
 fn stage_of(op: &'static str) -> &'static str {
     match op {
         "project" | "features" | "gather" => "project",
-        "multi_pool" | "sequence_pool" => "pool",
+        "multi_pool" | "sequence_pool" | "max_pool" => "pool",
         "cross_attention" | "attention" => "attention",
         "cross_entropy" | "hinge" => "loss",
         "adamw" => "optimizer",

@@ -24,7 +24,10 @@ pub fn activations(shapes: &Shapes, load: Load, freeze_layers: usize, chunk: usi
         kept(width, inner).saturating_mul(layers.saturating_sub(freeze_layers) as u64).saturating_mul(rows)
     };
     let texts = tower(shapes.text, load.tokens);
-    let images = tower(shapes.vision, load.images.saturating_mul(shapes.patches as u64));
+    let images = match shapes.maps.get(freeze_layers..) {
+        Some(maps) if !shapes.maps.is_empty() => maps.iter().sum::<u64>().saturating_mul(4).saturating_mul(load.images),
+        _ => tower(shapes.vision, load.images.saturating_mul(shapes.patches as u64)),
+    };
     if chunk == 0 {
         return texts.saturating_add(images);
     }

@@ -213,9 +213,10 @@ fn what_cannot_be_trained_along_is_refused_and_said() {
     let args = train(&world, "run");
     let from = |folder: &'static str| replace(args.clone(), "--train-encoder", folder);
     refuse(&from(world.arg("features")), &["is a feature store", "--features trains on it"]);
-    refuse(&from(world.arg("data")), &["no config.json", "the directory of a CLIP, a SigLIP or a BERT"]);
-    let resnet = fixture("resnet/three-stages-f32").to_str().unwrap().to_string().leak();
-    refuse(&from(resnet), &["model_type `resnet`", "a CLIP, a SigLIP or a BERT", "--features"]);
+    refuse(&from(world.arg("data")), &["no config.json", "the directory of a CLIP, a SigLIP, a BERT or a ResNet"]);
+    fs::create_dir(world.path("vit")).unwrap();
+    fs::write(world.path("vit/config.json"), r#"{"model_type": "vit"}"#).unwrap();
+    refuse(&from(world.arg("vit")), &["model_type `vit`", "a CLIP, a SigLIP, a BERT or a ResNet", "--features"]);
     refuse(&replace(args.clone(), "--data", world.arg("features")), &["is no dataset"]);
     refuse(&with(&args, &["--freeze-layers", "2"]), &["freeze_layers = 2", "there are 1 and 1 layers"]);
     refuse(&with(&args, &["--lora-rank", "1", "--freeze-layers", "1"]), &["leaves nothing", "LoRA"]);

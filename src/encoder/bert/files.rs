@@ -7,7 +7,7 @@ use rayon::prelude::*;
 use super::config::BertConfig;
 use super::weights;
 use crate::autograd::Parameters;
-use crate::encoder::trained::{self, Beside};
+use crate::encoder::trained::{self, Beside, Kept};
 use crate::error::Result;
 use crate::tensor::Precision;
 use crate::tokenizer::Tokenizer;
@@ -49,7 +49,7 @@ impl BertFiles {
     /// Writes the directory with these weights in f32 or bf16, whole or not at all. They lie on the host.
     pub fn write(&self, parameters: &Parameters, precision: Precision, folder: &Path) -> Result<()> {
         let all = weights::all(&self.config);
-        let write = |path: &Path| trained::weights::write(parameters, &all, precision, path);
+        let write = |path: &Path| trained::weights::write(parameters, &all, &Kept::default(), precision, path);
         self.files.write(folder, "model.safetensors", write)
     }
 }

@@ -221,6 +221,7 @@ impl ClipConfig {
                 inner: vision.intermediate_size,
             },
             patches: vision.patches(),
+            maps: Vec::new(),
         }
     }
 

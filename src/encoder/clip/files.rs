@@ -14,7 +14,7 @@ use crate::autograd::Parameters;
 use crate::encoder::ImageProcessor;
 use crate::encoder::loader::Alias;
 use crate::encoder::processor::Kind;
-use crate::encoder::trained::{self, Beside, LARGEST, MOST_LAYERS};
+use crate::encoder::trained::{self, Beside, Kept, LARGEST, MOST_LAYERS};
 use crate::error::{Error, Result};
 use crate::fields::{Fields, parse_json};
 use crate::tensor::{Precision, Shards};
@@ -253,10 +253,10 @@ impl ClipFiles {
         let all = weights::all(&self.config);
         if self.open_clip {
             let (renamed, all) = trained::weights::renamed(parameters, &all, open_clip::alias)?;
-            let write = |path: &Path| trained::weights::write(&renamed, &all, precision, path);
+            let write = |path: &Path| trained::weights::write(&renamed, &all, &Kept::default(), precision, path);
             return self.files.write(folder, open_clip::WEIGHTS, write);
         }
-        let write = |path: &Path| trained::weights::write(parameters, &all, precision, path);
+        let write = |path: &Path| trained::weights::write(parameters, &all, &Kept::default(), precision, path);
         self.files.write(folder, "model.safetensors", write)
     }
 }

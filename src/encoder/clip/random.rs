@@ -171,7 +171,7 @@ fn weights(config: &ClipConfig, seed: u64) -> Vec<(String, Tensor)> {
         let scaled = |scale: f32| scale / (parameter.shape.last().map_or(1.0, |&inputs| inputs as f32)).sqrt();
         match parameter.role {
             Role::Norm => values.fill(1.0),
-            Role::Bias | Role::Types | Role::LogScale => {}
+            Role::Bias | Role::Types | Role::Statistics | Role::LogScale => {}
             Role::Filters => filters(values, config.vision_config.patch_size, &mut rng),
             Role::Tokens => uniform(values, 1.0, &mut rng),
             Role::Positions | Role::Class => uniform(values, 0.1, &mut rng),

@@ -44,7 +44,7 @@ pub fn initial(config: &ClipConfig, seed: u64) -> Result<Parameters> {
         };
         let (root, narrow) = ((width as f32).powf(-0.5), (2.0 * layers.max(1) as f32).powf(-0.5));
         let deviation = match parameter.role {
-            Role::Norm | Role::Bias | Role::LogScale => 0.0,
+            Role::Norm | Role::Bias | Role::Statistics | Role::LogScale => 0.0,
             Role::Tokens | Role::Types => 0.02,
             Role::Positions if parameter.tower == Tower::Text => 0.01,
             // PyTorch's of a convolution.

@@ -6,6 +6,7 @@ use serde_json::json;
 
 use super::REDUCTION;
 use crate::autograd::Cost;
+use crate::encoder::trained::{Blocks, LARGEST, MOST_LAYERS, Shapes};
 use crate::error::Result;
 use crate::fields::Fields;
 use crate::ops::convolution::{self, Filters};
@@ -82,26 +83,80 @@ impl ResNetConfig {
 
     /// Calls `f` with each convolution and the side of what goes into it; gives the side of the last map.
     fn convolutions(&self, side: usize, mut f: impl FnMut(Filters, usize)) -> usize {
-        let of = |outputs, inputs, kernel, stride| Filters { outputs, inputs, kernel, stride, padding: kernel / 2 };
-        f(of(self.embedding_size, 3, 7, 2), side);
-        let (mut side, mut inputs) = (side.div_ceil(2).div_ceil(2), self.embedding_size);
-        for (stage, (&outputs, &depth)) in self.hidden_sizes.iter().zip(&self.depths).enumerate() {
-            for layer in 0..depth {
-                let (stride, narrow) = (self.stride(stage, layer), outputs / REDUCTION);
-                if inputs != outputs || stride != 1 {
-                    f(of(outputs, inputs, 1, stride), side);
-                }
-                f(of(narrow, inputs, 1, 1), side);
-                f(of(narrow, narrow, 3, stride), side);
-                (inputs, side) = (outputs, side.div_ceil(stride));
-                f(of(outputs, narrow, 1, 1), side);
-            }
+        f(self.first(), side);
+        let mut side = self.first_side(side);
+        for Block { shortcut, parts: [reduce, spatial, expand], .. } in self.blocks() {
+            shortcut.into_iter().chain([reduce, spatial]).for_each(|filters| f(filters, side));
+            side = side.div_ceil(spatial.stride);
+            f(expand, side);
         }
         side
     }
 
-    /// By how much a layer of a stage strides.
-    pub(super) fn stride(&self, stage: usize, layer: usize) -> usize {
-        if layer == 0 && (stage > 0 || self.downsample_in_first_stage) { 2 } else { 1 }
+    /// The convolution of pixels.
+    pub(super) fn first(&self) -> Filters {
+        filters(self.embedding_size, 3, 7, 2)
     }
+
+    /// Side of the first bottleneck's map, behind the first convolution and the maxima of its windows, for images of this side.
+    pub(super) fn first_side(&self, side: usize) -> usize {
+        side.div_ceil(2).div_ceil(2)
+    }
+
+    /// The bottlenecks, one after the other.
+    pub(super) fn blocks(&self) -> impl Iterator<Item = Block> + '_ {
+        let stages = self.hidden_sizes.iter().zip(&self.depths).enumerate();
+        stages.flat_map(move |(stage, (&outputs, &depth))| {
+            let before = if stage == 0 { self.embedding_size } else { self.hidden_sizes[stage - 1] };
+            let first_stride = if stage > 0 || self.downsample_in_first_stage { 2 } else { 1 };
+            (0..depth).map(move |layer| {
+                let (inputs, stride) = if layer == 0 { (before, first_stride) } else { (outputs, 1) };
+                let narrow = outputs / REDUCTION;
+                Block {
+                    name: format!("encoder.stages.{stage}.layers.{layer}"),
+                    shortcut: (inputs != outputs || stride != 1).then(|| filters(outputs, inputs, 1, stride)),
+                    parts: [
+                        filters(narrow, inputs, 1, 1),
+                        filters(narrow, narrow, 3, stride),
+                        filters(outputs, narrow, 1, 1),
+                    ],
+                }
+            })
+        })
+    }
+
+    /// Sizes of what a step on images of this side computes: its blocks are the bottlenecks.
+    pub fn shapes(&self, side: usize) -> Shapes {
+        let mut side = self.first_side(side);
+        let maps = self.blocks().map(|Block { parts: [reduce, spatial, expand], .. }| {
+            let inner = side * side * reduce.outputs;
+            side = side.div_ceil(spatial.stride);
+            (inner + side * side * (spatial.outputs + expand.outputs)) as u64
+        });
+        let maps: Vec<u64> = maps.collect();
+        let width = self.hidden_sizes.last().copied().unwrap_or(0);
+        let vision = Blocks { layers: maps.len(), width, inner: 0 };
+        Shapes { vision, patches: side * side, maps, ..Shapes::default() }
+    }
+
+    /// A size, by its name, that no encoder has which is trained.
+    pub(super) fn absurd(&self) -> Option<(&'static str, usize)> {
+        let widths = self.hidden_sizes.iter().map(|&size| ("hidden_sizes", size));
+        let sizes = [("embedding_size", self.embedding_size)].into_iter().chain(widths);
+        let layers = ("depths", self.depths.iter().fold(0usize, |sum, depth| sum.saturating_add(*depth)));
+        sizes.into_iter().find(|(_, size)| *size > LARGEST).or((layers.1 > MOST_LAYERS).then_some(layers))
+    }
+}
+
+/// A bottleneck: three convolutions and, where the sizes differ, one that goes past them.
+pub(super) struct Block {
+    /// What the names of its tensors begin with.
+    pub name: String,
+    pub shortcut: Option<Filters>,
+    /// One that narrows, one over pixels beside each other, one that widens.
+    pub parts: [Filters; 3],
+}
+
+fn filters(outputs: usize, inputs: usize, kernel: usize, stride: usize) -> Filters {
+    Filters { outputs, inputs, kernel, stride, padding: kernel / 2 }
 }

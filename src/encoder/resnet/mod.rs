@@ -1,17 +1,22 @@
 //! ResNet (He et al., 2016) with bottleneck layers, in the version that strides in the 3 x 3 convolution (v1.5).
 
 mod config;
+mod files;
+mod network;
+pub mod weights;
 
 use std::path::Path;
 
+use config::Block;
 pub use config::ResNetConfig;
+pub use files::ResNetFiles;
 
 use super::processor::Kind;
 use super::vision::ImageModel;
 use super::{Compute, Encoded, ImageProcessor, collect};
 use crate::encoder::loader::Loader;
 use crate::error::Result;
-use crate::ops::convolution::{Convolution, Filters, Maps};
+use crate::ops::convolution::{Convolution, Maps};
 use crate::ops::linear::Activation;
 use crate::ops::pool::{MaxPool, mean};
 use crate::tensor::{Sequences, Shards};
@@ -21,6 +26,12 @@ const REDUCTION: usize = 4;
 
 /// Of batch normalization, as transformers sets it.
 const EPS: f32 = 1e-5;
+
+/// What the names of the first convolution's tensors begin with.
+const EMBEDDER: &str = "embedder.embedder";
+
+/// Behind the first convolution.
+const POOL: MaxPool = MaxPool { kernel: 3, stride: 2, padding: 1 };
 
 /// A stack of convolutions; the last feature map's pixels are the patches, their mean the global vector.
 pub struct ResNet {
@@ -48,35 +59,21 @@ pub(super) fn open(folder: &Path, shards: &Shards, compute: &Compute) -> Result<
     let config = ResNetConfig::read(folder)?;
     let processor = ImageProcessor::open(folder, Kind::ConvNext, None)?;
     let size = processor.size();
-    let loader = Loader::new(shards, compute).under_if("resnet", "embedder.embedder.convolution.weight");
-    let normalized = |loader: &Loader, outputs, inputs, kernel, stride| {
-        let filters = Filters { outputs, inputs, kernel, stride, padding: kernel / 2 };
-        loader.normalized_convolution(filters, EPS)
-    };
-    let first = normalized(&loader.under("embedder.embedder"), config.embedding_size, 3, 7, 2)?;
-    let pool = MaxPool { kernel: 3, stride: 2, padding: 1 };
-    let mut side = size.div_ceil(2).div_ceil(2);
-    let mut layers = Vec::new();
-    let mut inputs = config.embedding_size;
-    for (s, (&outputs, &depth)) in config.hidden_sizes.iter().zip(&config.depths).enumerate() {
-        for d in 0..depth {
-            let stride = config.stride(s, d);
-            let layer = loader.under(&format!("encoder.stages.{s}.layers.{d}"));
-            let narrow = outputs / REDUCTION;
-            let part = |i: usize| layer.under(&format!("layer.{i}"));
-            let shortcut = (inputs != outputs || stride != 1)
-                .then(|| normalized(&layer.under("shortcut"), outputs, inputs, 1, stride));
-            layers.push(Bottleneck {
-                shortcut: shortcut.transpose()?,
-                reduce: normalized(&part(0), narrow, inputs, 1, 1)?.with(Activation::Relu),
-                spatial: normalized(&part(1), narrow, narrow, 3, stride)?.with(Activation::Relu),
-                expand: normalized(&part(2), outputs, narrow, 1, 1)?.with(Activation::Relu),
-            });
-            (inputs, side) = (outputs, side.div_ceil(stride));
-        }
-    }
-    let first = first.with(Activation::Relu);
-    Ok((processor, Box::new(ResNet { first, pool, layers, width: inputs, size, side })))
+    let loader = Loader::new(shards, compute).under_if("resnet", &format!("{EMBEDDER}.convolution.weight"));
+    let normalized = |name: &str, filters| loader.under(name).normalized_convolution(filters, EPS);
+    let first = normalized(EMBEDDER, config.first())?.with(Activation::Relu);
+    let layers = config.blocks().map(|Block { name, shortcut, parts: [reduce, spatial, expand] }| {
+        let part = |i: usize, filters| Ok(normalized(&format!("{name}.layer.{i}"), filters)?.with(Activation::Relu));
+        Ok(Bottleneck {
+            shortcut: shortcut.map(|filters| normalized(&format!("{name}.shortcut"), filters)).transpose()?,
+            reduce: part(0, reduce)?,
+            spatial: part(1, spatial)?,
+            expand: part(2, expand)?,
+        })
+    });
+    let layers = layers.collect::<Result<_>>()?;
+    let (width, side) = (config.hidden_sizes.last().copied().unwrap_or(0), config.patches(size).isqrt());
+    Ok((processor, Box::new(ResNet { first, pool: POOL, layers, width, size, side })))
 }
 
 impl Bottleneck {

@@ -57,7 +57,8 @@ impl SiglipConfig {
             width: tower.hidden_size,
             inner: tower.sizes.inner,
         };
-        Shapes { text: blocks(&self.text.tower), vision: blocks(&self.vision.tower), patches: self.vision.patches() }
+        let (text, vision) = (blocks(&self.text.tower), blocks(&self.vision.tower));
+        Shapes { text, vision, patches: self.vision.patches(), maps: Vec::new() }
     }
 
     /// A size, by its name, that no encoder has which is trained.

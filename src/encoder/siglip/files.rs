@@ -11,7 +11,7 @@ use super::weights;
 use crate::autograd::Parameters;
 use crate::encoder::ImageProcessor;
 use crate::encoder::processor::Kind;
-use crate::encoder::trained::{self, Beside, Layers};
+use crate::encoder::trained::{self, Beside, Kept, Layers};
 use crate::error::Result;
 use crate::tensor::Precision;
 use crate::tokenizer::Tokenizer;
@@ -72,7 +72,7 @@ impl SiglipFiles {
     /// Writes the directory with these weights in f32 or bf16, whole or not at all. They lie on the host.
     pub fn write(&self, parameters: &Parameters, precision: Precision, folder: &Path) -> Result<()> {
         let (renamed, all) = trained::weights::renamed(parameters, &weights::all(&self.config), weights::alias)?;
-        let write = |path: &Path| trained::weights::write(&renamed, &all, precision, path);
+        let write = |path: &Path| trained::weights::write(&renamed, &all, &Kept::default(), precision, path);
         self.files.write(folder, "model.safetensors", write)
     }
 }

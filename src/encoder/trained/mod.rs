@@ -2,6 +2,7 @@
 //! weights are trained, and the directory that they become.
 
 mod files;
+mod kept;
 mod layers;
 mod parameter;
 mod tuned;
@@ -10,6 +11,7 @@ pub mod weights;
 use std::path::Path;
 
 pub(super) use files::Beside;
+pub(super) use kept::Kept;
 pub use layers::{Layers, States};
 pub(super) use parameter::List;
 pub use parameter::{Depth, Parameter, Role, Tower};
@@ -42,7 +44,7 @@ pub struct Blocks {
 }
 
 /// Sizes of what a step on an encoder computes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Shapes {
     /// Of texts.
     pub text: Blocks,
@@ -50,4 +52,7 @@ pub struct Shapes {
     pub vision: Blocks,
     /// Patches of an image, the class token among them.
     pub patches: usize,
+    /// Of blocks whose maps shrink from one to the next, as a ResNet's do: values that a step keeps of an image in each, at least,
+    /// from below. Empty for transformers.
+    pub maps: Vec<u64>,
 }

@@ -33,6 +33,8 @@ pub enum Role {
     Down,
     /// Weight of a projection to global vectors.
     Projection,
+    /// The mean of a batch normalization's inputs, or of their variance what it multiplies by: they stay as they are.
+    Statistics,
     /// Logarithm of what cosines are multiplied by, or what is added to them: of the loss of pre-training alone.
     LogScale,
 }

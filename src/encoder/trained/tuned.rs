@@ -52,8 +52,8 @@ impl Tuning {
             Depth::Output => true,
         };
         // No loss but the contrastive one reads the scale.
-        let read = self.towers[(parameter.tower == Tower::Vision) as usize] && parameter.role != Role::LogScale;
-        above && read
+        let fixed = matches!(parameter.role, Role::LogScale | Role::Statistics);
+        above && self.towers[(parameter.tower == Tower::Vision) as usize] && !fixed
     }
 
     /// Whether LoRA changes a parameter: queries and values of blocks that are not frozen.

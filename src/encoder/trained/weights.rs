@@ -6,6 +6,7 @@ use std::path::Path;
 use half::bf16;
 use half::vec::HalfFloatVecExt;
 
+use super::kept::Kept;
 use super::parameter::{Parameter, Role};
 use crate::autograd::Parameters;
 use crate::encoder::loader::{Alias, Part};
@@ -13,9 +14,9 @@ use crate::error::Result;
 use crate::tensor::safetensors::Writer;
 use crate::tensor::{Precision, Tensor};
 
-/// Whether weight decay applies: not to gains, biases, single vectors and the scale, as CLIP has it.
+/// Whether weight decay applies: not to gains, biases, single vectors, statistics and the scale, as CLIP has it.
 pub(in crate::encoder) fn decays(parameter: &Parameter) -> bool {
-    !matches!(parameter.role, Role::Norm | Role::Bias | Role::Class | Role::LogScale)
+    !matches!(parameter.role, Role::Norm | Role::Bias | Role::Class | Role::Statistics | Role::LogScale)
 }
 
 /// The same with those that decay first, each kind in its order.
@@ -93,11 +94,12 @@ pub(in crate::encoder) fn renamed(
     Ok((all.into_iter().collect(), shaped))
 }
 
-/// Writes them as a file that Hugging Face's libraries and this program's encoders read, in f32 or rounded to bf16. They
-/// lie on the host.
+/// Writes them as a file that Hugging Face's libraries and this program's encoders read, in f32 or rounded to bf16, beside what is
+/// kept as it was. They lie on the host.
 pub(in crate::encoder) fn write(
     weights: &Parameters,
     parameters: &[Parameter],
+    kept: &Kept,
     precision: Precision,
     path: &Path,
 ) -> Result<()> {
@@ -113,5 +115,6 @@ pub(in crate::encoder) fn write(
             None => writer.add(name, shape, weights.get(name)?.data()),
         };
     }
+    kept.add_to(&mut writer);
     writer.as_pytorch().write(path)
 }

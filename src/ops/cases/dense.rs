@@ -1,10 +1,10 @@
-//! Cases of linear layers, layer normalization, attention and the contrastive loss, operations that models are put together from.
+//! Cases of linear layers, convolutions, layer normalization, attention and the contrastive loss, operations that models are put together from.
 
 use super::{Case, Draw};
 use crate::autograd::Tape;
 use crate::error::Result;
-use crate::ops::linear::Activation;
-use crate::ops::{Attention, Contrastive, LayerNorm, Linear, Pairing};
+use crate::ops::linear::{Activation, Windows};
+use crate::ops::{Attention, Contrastive, Convolution, LayerNorm, Linear, Pairing};
 use crate::tensor::Tensor;
 
 /// At odd sizes, where edges of tiles, warps and vectors show.
@@ -38,6 +38,16 @@ pub(super) fn small() -> Result<Vec<Case>> {
     cases.push(draw.self_attention(1, 1, 4, 1, true)?);
     cases.push(draw.self_attention(5, 19, 36, 3, true)?);
     cases.push(draw.self_attention(2, 70, 256, 1, true)?);
+    for (images, windows, channels, relu) in [
+        // Pixels of a stem, a bottleneck's parts at odd sides, by images and all at once.
+        (2, [9, 7, 7, 2, 3], [3, 5], true),
+        (3, [5, 4, 3, 1, 1], [9, 33], false),
+        (5, [6, 5, 3, 2, 1], [33, 8], true),
+        (2, [5, 7, 1, 2, 0], [40, 9], false),
+        (2, [7, 5, 1, 1, 0], [12, 65], false),
+    ] {
+        cases.push(draw.convolution(images, windows, channels, relu));
+    }
     for (pairs, d) in [(1, 3), (2, 8), (33, 20), (130, 65)] {
         cases.push(draw.contrastive(pairs, d)?);
     }
@@ -70,6 +80,20 @@ impl Draw {
         inputs.extend(parts.iter().map(|&w| self.tensor(&[rows, w])));
         let name = format!("{rows} rows {parts:?} -> {outputs}, {activation:?}");
         Case::new(name, inputs, move || Linear { activation, bias, textbook_rows: rows })
+    }
+
+    /// Windows by height, width, kernel, stride and padding; channels of inputs and outputs.
+    fn convolution(&mut self, images: usize, windows: [usize; 5], [inputs, outputs]: [usize; 2], relu: bool) -> Case {
+        let [height, width, kernel, stride, padding] = windows;
+        let windows = Windows { height, width, kernel, stride, padding };
+        let weight = self.weight(outputs, kernel * kernel * inputs);
+        let tensors = vec![weight, self.tensor(&[outputs]), self.tensor(&[images * height * width, inputs])];
+        let (down, across) = windows.size();
+        // Windows of two images.
+        let at_a_time = 2 * down * across * kernel * kernel * inputs;
+        let name =
+            format!("{images} images {height} x {width}, {kernel} x {kernel} by {stride}, {inputs} -> {outputs}");
+        Case::new(name, tensors, move || Convolution { windows, relu, at_a_time })
     }
 
     fn layer_norm(&mut self, rows: usize, d: usize) -> Case {

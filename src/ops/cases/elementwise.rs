@@ -2,8 +2,8 @@
 
 use super::{Case, Draw};
 use crate::error::Result;
-use crate::ops::linear::Activation;
-use crate::ops::{Combine, Gather, Gold, Hinge, Mix, Multiply, Normalize, Pooling, SequencePool, Sum};
+use crate::ops::linear::{Activation, Windows};
+use crate::ops::{Combine, Gather, Gold, Hinge, MaxPool, Mix, Multiply, Normalize, Pooling, SequencePool, Sum};
 use crate::tensor::{FeatureRows, Tensor};
 
 const ACTIVATIONS: [Activation; 6] = [
@@ -58,6 +58,9 @@ pub(super) fn small() -> Result<Vec<Case>> {
             cases.push(draw.sequence_pool(kind, items, longest, d)?);
         }
     }
+    for (images, windows, channels) in [(1, [1, 1, 1, 1, 0], 1), (3, [7, 6, 3, 2, 1], 33), (2, [5, 9, 4, 1, 2], 130)] {
+        cases.push(draw.max_pool(images, windows, channels));
+    }
     cases.extend(draw.of_one_tensor());
     Ok(cases)
 }
@@ -70,6 +73,7 @@ pub fn kinks() -> Result<Vec<Case>> {
     cases.push(draw.hinge(31, 10)?);
     cases.push(draw.sequence_pool(Pooling::Max, 31, 20, 33)?);
     cases.push(draw.normalize(31, 2));
+    cases.push(draw.max_pool(3, [7, 6, 3, 2, 1], 33));
     for case in &mut cases {
         case.name += ", at kinks";
         case.inputs
@@ -158,6 +162,15 @@ impl Draw {
         let inputs = vec![self.tensor(&[sequences.rows(), d])];
         let name = format!("{kind:?} of {items} sequences up to {longest}, d {d}");
         Ok(Case::new(name, inputs, move || SequencePool { sequences: sequences.clone(), kind }))
+    }
+
+    /// Windows by height, width, kernel, stride and padding.
+    fn max_pool(&mut self, images: usize, windows: [usize; 5], channels: usize) -> Case {
+        let [height, width, kernel, stride, padding] = windows;
+        let windows = Windows { height, width, kernel, stride, padding };
+        let inputs = vec![self.tensor(&[images * height * width, channels])];
+        let name = format!("{images} images {height} x {width}, {kernel} x {kernel} by {stride}, {channels} channels");
+        Case::new(name, inputs, move || MaxPool { windows })
     }
 
     /// Operations whose inputs are all one tensor, so that several gradients of one launch go to one place.

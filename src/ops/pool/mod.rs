@@ -1,6 +1,8 @@
-//! Pooling: the mean of sequences, the maximum of windows (kernels/pool.cu).
+//! Pooling: the mean of sequences, the maximum of windows (kernels/pool.cu); [`differentiable`]: the latter with gradients. For means
+//! with gradients there is `sequence_pool`.
 
 pub mod cuda;
+pub mod differentiable;
 
 use rayon::prelude::*;
 

@@ -48,8 +48,12 @@ impl View for &Entrant<'_> {
 impl<'a> Writer<'a> {
     /// Adds values with their shape.
     pub fn add<T: Element>(&mut self, name: impl Into<String>, shape: &[usize], values: &'a [T]) -> &mut Self {
-        let entrant = Entrant { dtype: T::DTYPE, shape: shape.to_vec(), bytes: bytemuck::cast_slice(values) };
-        self.tensors.push((name.into(), entrant));
+        self.stored(name, T::DTYPE, shape, bytemuck::cast_slice(values))
+    }
+
+    /// The same of values as a file holds them, in bytes.
+    pub fn stored(&mut self, name: impl Into<String>, dtype: DType, shape: &[usize], bytes: &'a [u8]) -> &mut Self {
+        self.tensors.push((name.into(), Entrant { dtype, shape: shape.to_vec(), bytes }));
         self
     }
 

@@ -119,6 +119,7 @@ impl EncoderRun<'_> {
 mod tests {
     use super::*;
     use crate::encoder::clip::ClipConfig;
+    use crate::encoder::resnet::ResNetConfig;
 
     #[test]
     fn what_may_fit_is_said_by_its_settings() {
@@ -141,5 +142,16 @@ mod tests {
         assert!(step(&shapes, load, 0, 1000) <= whole);
         let endless = Load { texts: u64::MAX, tokens: u64::MAX, images: u64::MAX };
         assert_eq!(step(&shapes, endless, 0, 0), u64::MAX);
+    }
+
+    #[test]
+    fn a_step_keeps_of_each_bottleneck_what_its_maps_are() {
+        let shapes = ResNetConfig { depths: vec![3, 4, 23, 3], ..ResNetConfig::default() }.shapes(224);
+        assert_eq!((shapes.vision.layers, shapes.vision.width, shapes.patches), (33, 2048, 49));
+        let of = |freeze_layers: usize| step(&shapes, Load { texts: 0, tokens: 0, images: 2 }, freeze_layers, 0);
+        // Two images' f32, narrow maps and the output: of the last, of the first, and of the one that strides.
+        assert_eq!((of(33), of(32)), (0, 2 * 4 * 7 * 7 * (512 + 512 + 2048)));
+        assert_eq!(of(0) - of(1), 2 * 4 * 56 * 56 * (64 + 64 + 256));
+        assert_eq!(of(3) - of(4), 2 * 4 * (56 * 56 * 128 + 28 * 28 * (128 + 512)));
     }
 }

@@ -24,10 +24,10 @@ pub(super) use validation::{Candidate, directory};
 use super::config::{RunConfig, TrainSettings};
 use crate::data::{Counts, Dataset, EncodeSettings, Inputs, Manifest, Mention, MissingImage, Sample, Tolerance};
 use crate::device::cpu::available_memory;
-use crate::encoder::trained::{Tuned, Tuning};
+use crate::encoder::trained::{Role, Tuned, Tuning};
 use crate::encoder::{EncoderPaths, Encoders, Precision, TrainableEncoder, image_header};
 use crate::error::{Error, Result};
-use crate::model::{ModelConfig, Reads, Widths};
+use crate::model::{Modalities, ModelConfig, Reads, Widths};
 use crate::span;
 
 /// What a run knows of the encoder that it trains along, but for its weights.
@@ -67,7 +67,7 @@ impl<'a> EncoderRun<'a> {
         encode.check()?;
         if Manifest::exists(folder) {
             let reason = "is a feature store, which frozen encoders made: --features trains on it, --train-encoder takes the \
-                          Hugging Face directory of a CLIP, a SigLIP or a BERT";
+                          Hugging Face directory of a CLIP, a SigLIP, a BERT or a ResNet";
             return Err(Error::file(folder, reason));
         }
         let files = TrainableEncoder::read(folder)?;
@@ -75,9 +75,13 @@ impl<'a> EncoderRun<'a> {
         let layers = [shapes.text.layers, shapes.vision.layers];
         if layers.iter().all(|&layers| settings.freeze_layers > layers) {
             let (freeze, [text, vision]) = (settings.freeze_layers, layers);
-            let both = if files.processor().is_some() { format!("{text} and {vision}") } else { text.to_string() };
+            let there = match encoded(&files) {
+                Modalities::Both => format!("{text} and {vision}"),
+                Modalities::Text => text.to_string(),
+                Modalities::Image => vision.to_string(),
+            };
             return Err(Error::invalid(format!(
-                "encoder: freeze_layers = {freeze}: there are {both} layers in {}; --freeze-layers 0 to {} leaves some to train",
+                "encoder: freeze_layers = {freeze}: there are {there} layers in {}; less than {} leaves some to train",
                 folder.display(),
                 text.max(vision)
             )));
@@ -100,6 +104,13 @@ impl<'a> EncoderRun<'a> {
                  alone (bert, blink), or the directory of a CLIP or a SigLIP",
             ));
         }
+        if reads.text && !files.encodes_texts() {
+            return Err(Error::file(
+                folder,
+                "holds a ResNet, which encodes images, and the model reads texts, whose features cannot come from a store while an \
+                 encoder is trained along: give --modalities image (--model fissfuse), or the directory of a CLIP or a SigLIP",
+            ));
+        }
         let tuning = Tuning {
             towers: [reads.text, reads.image],
             freeze_layers: settings.freeze_layers,
@@ -108,6 +119,13 @@ impl<'a> EncoderRun<'a> {
             seed: train.seed,
         };
         let parameters = files.parameters();
+        if settings.lora_rank > 0 && !parameters.iter().any(|parameter| parameter.role == Role::Query) {
+            return Err(Error::invalid(format!(
+                "encoder: lora_rank = {}: LoRA changes queries and values, and the encoder in {} has none; 0 trains the weights",
+                settings.lora_rank,
+                folder.display()
+            )));
+        }
         memory::expect_room(&parameters, &tuning)?;
         let encode = EncodeSettings { precision: encode.precision.or(Some(Precision::F32)), ..encode };
         let paths = paths(folder, reads);
@@ -234,6 +252,15 @@ impl<'a> EncoderRun<'a> {
             }
             Err(error) => Err(error),
         }
+    }
+}
+
+/// What there is an encoder for.
+fn encoded(files: &TrainableEncoder) -> Modalities {
+    match (files.encodes_texts(), files.processor()) {
+        (true, Some(_)) => Modalities::Both,
+        (true, None) => Modalities::Text,
+        (false, _) => Modalities::Image,
     }
 }
 

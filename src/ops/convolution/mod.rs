@@ -1,4 +1,8 @@
-//! Convolutions, as products with the windows of images (kernels/convolution.cu).
+//! Convolutions, as products with the windows of images (kernels/convolution.cu); [`differentiable`]: an operation of its own, with
+//! gradients, on windows that are unfolded (kernels/windows.cu).
+
+pub mod differentiable;
+pub(super) mod windows;
 
 use rayon::prelude::*;
 
@@ -21,24 +25,46 @@ pub struct Maps {
 impl Maps {
     /// From images (3, height, width) with their channels apart, as image processors make them.
     pub fn from_planes(images: &[Vec<f32>], height: usize, width: usize) -> Result<Maps> {
-        let pixels = height * width;
-        if let Some(image) = images.iter().find(|image| image.len() != 3 * pixels) {
-            let reason = format!("{} values of an image, needs (3, {height}, {width})", image.len());
-            return Err(Error::shape("images", reason));
-        }
-        let mut values = Buffer::scratch(images.len() * 3 * pixels);
-        values.par_chunks_mut((3 * pixels).max(1)).zip(images).for_each(|(values, planes)| {
-            for (i, pixel) in values.chunks_exact_mut(3).enumerate() {
-                pixel.copy_from_slice(&[planes[i], planes[pixels + i], planes[2 * pixels + i]]);
-            }
-        });
-        Ok(Maps { rows: Tensor::of_rows(values, 3)?, height, width })
+        Ok(Maps { rows: Tensor::of_rows(pixels(images, height, width)?, 3)?, height, width })
     }
 
     /// How many images.
     pub fn images(&self) -> usize {
         self.rows.count() / (self.height * self.width).max(1)
     }
+}
+
+/// Pixels (images · height · width, 3) of images (3, height, width) with their channels apart.
+pub fn pixels<T: AsRef<[f32]> + Sync>(images: &[T], height: usize, width: usize) -> Result<Buffer> {
+    let pixels = height * width;
+    if let Some(image) = images.iter().map(AsRef::as_ref).find(|image| image.len() != 3 * pixels) {
+        let reason = format!("{} values of an image, needs (3, {height}, {width})", image.len());
+        return Err(Error::shape("images", reason));
+    }
+    let mut values = Buffer::scratch(images.len() * 3 * pixels);
+    values.par_chunks_mut((3 * pixels).max(1)).zip(images).for_each(|(values, planes)| {
+        let planes = planes.as_ref();
+        for (i, pixel) in values.chunks_exact_mut(3).enumerate() {
+            pixel.copy_from_slice(&[planes[i], planes[pixels + i], planes[2 * pixels + i]]);
+        }
+    });
+    Ok(values)
+}
+
+/// Filters (outputs, inputs · area), as files have them, with the channels of a pixel together: (outputs, area · inputs), each pixel
+/// filled up with zeros to so many channels.
+pub fn channels_last(filters: &[f32], (inputs, area): (usize, usize), channels: usize) -> Vec<f32> {
+    let mut turned = vec![0.0; filters.len() / inputs * channels];
+    for (turned, filter) in turned.chunks_exact_mut(area * channels).zip(filters.chunks_exact(inputs * area)) {
+        filter.iter().enumerate().for_each(|(i, x)| turned[i % area * channels + i / area] = *x);
+    }
+    turned
+}
+
+/// The inverse of [`channels_last`], where nothing was filled up.
+pub fn channels_first(filters: &[f32], (inputs, area): (usize, usize)) -> Vec<f32> {
+    // Turned like a filter with pixels and channels changed for each other.
+    channels_last(filters, (area, inputs), area)
 }
 
 /// Sizes of a convolution with square filters.
@@ -82,10 +108,7 @@ impl Convolution {
         let whole = compute.gpu.is_none() || compute.element()? == Element::F32 || together.is_multiple_of(8);
         let channels = if whole { inputs } else { inputs.next_multiple_of(8) };
         // Windows have the channels of a pixel together, weights have the pixels of a channel.
-        let mut turned = vec![0.0; outputs * area * channels];
-        for (turned, filter) in turned.chunks_exact_mut(area * channels).zip(weight.chunks_exact(inputs * area)) {
-            filter.iter().enumerate().for_each(|(i, x)| turned[i % area * channels + i / area] = *x);
-        }
+        let turned = channels_last(weight, (inputs, area), channels);
         let product = Linear::new(&turned, outputs, bias, compute)?;
         Ok(Convolution { product, filters, channels, compute: compute.clone() })
     }
