@@ -7,7 +7,7 @@ use rayon::prelude::*;
 use super::{Candidates, Found, rows_of};
 use crate::device::Gpu;
 use crate::error::Result;
-use crate::ops::linear::stored::DeviceWeight;
+use crate::ops::linear::stored::{DeviceWeight, OnDevice as _};
 use crate::ops::top_k::{MOST, top_k};
 use crate::tensor::{Element, Tensor};
 

@@ -7,7 +7,7 @@ use super::definition::{product, values};
 use super::{Check, Findings, SUMS};
 use crate::device::Gpu;
 use crate::error::Result;
-use crate::ops::linear::stored::DeviceBlocks;
+use crate::ops::linear::stored::{DeviceBlocks, OnDevice};
 use crate::tensor::{BlockType, Element, Tensor};
 
 /// Blocks of any codes (rows, columns) whose scales are such that weights are about 1, and what they are.

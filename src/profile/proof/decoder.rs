@@ -11,7 +11,7 @@ use super::{Check, Findings, SUMS, bits};
 use crate::device::Gpu;
 use crate::device::cpu::{Buffer, vector};
 use crate::error::{Error, Result};
-use crate::ops::linear::stored::{DeviceWeight, Gates};
+use crate::ops::linear::stored::{DeviceWeight, OnDevice};
 use crate::ops::rms_norm::RmsNorm;
 use crate::ops::sample::{Draw, choose, choose_each, gather};
 use crate::tensor::quantized::{Bits, dequantize, quantize};
@@ -219,9 +219,10 @@ fn gated(gpu: &Gpu, kind: Kind, seed: u32, found: &mut Findings) -> Result<()> {
     let Kind { precision, element, integers } = kind;
     for (m, inner, k) in [(1, 24, 256), (3, 8, 1088), (9, 72, 64), (67, 136, 320)] {
         let [gate, up] = [encoded(precision, inner, k, 2 * seed)?, encoded(precision, inner, k, 2 * seed + 1)?];
-        let gates = Gates::upload(gpu, precision, k, (&gate.0, &gate.1), (&up.0, &up.1))?.with_integers(integers);
+        let gates =
+            DeviceWeight::in_turn(gpu, precision, k, (&gate.0, &gate.1), (&up.0, &up.1))?.with_integers(integers);
         let x = rounded(&random(m * k, 51), element);
-        let got = gates.multiply(&Tensor::upload(gpu, "activations", &x, k, element)?)?;
+        let got = gates.gated(&Tensor::upload(gpu, "activations", &x, k, element)?)?;
         let x = kind.multiplied(&x, k);
         let shape = format!("{m} x {inner} x {k}, kind and number of columns");
         found.equal(shape, &[got.element() as usize, got.width()], &[element as usize, inner]);

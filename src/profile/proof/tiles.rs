@@ -8,7 +8,7 @@ use super::{Check, Findings, bits};
 use crate::device::Gpu;
 use crate::error::Result;
 use crate::ops::convolution::{Convolution, Filters, Maps};
-use crate::ops::linear::stored::{DeviceWeight, Gates};
+use crate::ops::linear::stored::{DeviceWeight, OnDevice};
 use crate::ops::linear::tiled::{Finish, Gemm};
 use crate::ops::linear::{Activation, Windows};
 use crate::tensor::{Element, Tensor};
@@ -112,11 +112,11 @@ fn decoder_product(gpu: &Gpu, kind: Kind, found: &mut Findings) -> Result<()> {
     let k = if decoder::coded(precision) { 128 } else { 40 };
     let (codes, scales, exact) = encoded(precision, n, k, 1)?;
     let weight = DeviceWeight::upload(gpu, precision, k, &[(&codes, &scales)])?.with_integers(integers);
-    let gates = Gates::upload(gpu, precision, k, (&codes, &scales), (&codes, &scales))?.with_integers(integers);
+    let gates = DeviceWeight::in_turn(gpu, precision, k, (&codes, &scales), (&codes, &scales))?.with_integers(integers);
     let x = rounded(&values(m * k, 2, 24), element);
     let multiply = |x: &[f32]| -> Result<[Vec<f32>; 2]> {
         let x = Tensor::upload(gpu, "activations", x, k, element)?;
-        Ok([weight.multiply_wide(&x)?.read()?.to_vec(), gates.multiply(&x)?.read()?.to_vec()])
+        Ok([weight.multiply_wide(&x)?.read()?.to_vec(), gates.gated(&x)?.read()?.to_vec()])
     };
     let [whole, gated] = multiply(&x)?;
     let (mut pieces, mut gated_pieces) = (Vec::new(), Vec::new());

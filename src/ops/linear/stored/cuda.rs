@@ -4,13 +4,11 @@ use bytemuck::{Pod, Zeroable};
 
 use super::super::tiled::{Finish, Gemm, Output, THREADS, tile};
 use super::cuda_integers as integers;
+use super::on_device::{FEW, Into, OnDevice};
 use crate::device::Gpu;
 use crate::device::cuda::{DeviceBuffer, Grid, Ptr};
 use crate::error::{Error, Result};
 use crate::tensor::{Element, Precision, Tensor};
-
-/// Rows of activations that go through one reading of the weights; more are multiplied tile by tile on tensor cores.
-pub const FEW: usize = 8;
 
 /// Bytes of gates and ups that are put together at a time on their way to a device.
 const STAGED: usize = 64 << 20;
@@ -29,25 +27,8 @@ pub struct DeviceWeight {
     integers: bool,
 }
 
-/// The matrices (inner, inputs) of gates and of ups, a row of each in turn.
-#[derive(Debug)]
-pub struct Gates(DeviceWeight);
-
 /// Numbers of a matrix and, if these are codes, the bf16 scales of its groups.
 pub type Numbers<'a> = (&'a [u8], &'a [u8]);
-
-/// What becomes of a product; as in kernels/linear_few.cu.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Into {
-    /// Rows of the activations' type.
-    Own = 0,
-    /// f32 rows.
-    Wide = 1,
-    /// Added to f32 rows.
-    Added = 2,
-    /// silu(first) · second of each two neighbours, as rows of the activations' type.
-    Gated = 3,
-}
 
 /// As in kernels/stored_weights.cuh.
 #[derive(Clone, Copy, Pod, Zeroable)]
@@ -114,6 +95,26 @@ impl DeviceWeight {
         Ok(weight)
     }
 
+    /// The same of a matrix of gates and one of ups, a row of each in turn, as [`OnDevice::gated`] wants them.
+    pub fn in_turn(
+        gpu: &Gpu,
+        precision: Precision,
+        columns: usize,
+        gates: Numbers,
+        ups: Numbers,
+    ) -> Result<DeviceWeight> {
+        if (gates.0.len(), gates.1.len()) != (ups.0.len(), ups.1.len()) {
+            return Err(Error::shape("linear", "gates and ups of different shapes"));
+        }
+        let mut both = DeviceWeight::alloc(gpu, precision, columns, 2 * gates.0.len(), 2 * gates.1.len())?;
+        let inner = (both.rows / 2).max(1);
+        in_turn(&mut both.codes, gates.0, ups.0, gates.0.len() / inner)?;
+        if let Some(scales) = &mut both.scales {
+            in_turn(scales, gates.1, ups.1, gates.1.len() / inner)?;
+        }
+        Ok(both)
+    }
+
     /// Memory for so many bytes of numbers and of scales.
     fn alloc(
         gpu: &Gpu,
@@ -149,16 +150,6 @@ impl DeviceWeight {
         DeviceWeight { codes, scales: None, rows, columns, group: columns, precision, integers: false }
     }
 
-    /// Outputs.
-    pub fn rows(&self) -> usize {
-        self.rows
-    }
-
-    /// Inputs.
-    pub fn columns(&self) -> usize {
-        self.columns
-    }
-
     /// Inputs that share a scale.
     pub(super) fn group(&self) -> usize {
         self.group
@@ -177,42 +168,6 @@ impl DeviceWeight {
             k: self.columns as i32,
             group: self.group as i32,
             padding: 0,
-        }
-    }
-
-    /// x Wᵀ, of the activations' type.
-    pub fn multiply(&self, x: &Tensor) -> Result<Tensor> {
-        let out = Tensor::chunked(x.device("linear")?, x.element(), [x.count(), self.rows])?;
-        self.product(x, &out, Into::Own).map(|()| out)
-    }
-
-    /// x Wᵀ in f32.
-    pub fn multiply_wide(&self, x: &Tensor) -> Result<Tensor> {
-        let out = Tensor::alloc(x.device("linear")?, "activations", Element::F32, [x.count(), self.rows])?;
-        self.product(x, &out, Into::Wide).map(|()| out)
-    }
-
-    /// sum += x Wᵀ, of f32 sums.
-    pub fn add_to(&self, sum: &mut Tensor, x: &Tensor) -> Result<()> {
-        if sum.element() != Element::F32 {
-            return Err(Error::shape("llama", "sums that are not f32"));
-        }
-        self.product(x, sum.written()?, Into::Added)
-    }
-
-    pub(super) fn product(&self, x: &Tensor, out: &Tensor, into: Into) -> Result<()> {
-        let width = if into == Into::Gated { self.rows / 2 } else { self.rows };
-        if x.width() != self.columns || out.width() != width || out.count() != x.count() {
-            let ((n, k), (rows, columns)) = ((x.count(), x.width()), (self.rows, self.columns));
-            let shapes = format!("({n}, {k}) times ({rows}, {columns}) into ({}, {})", out.count(), out.width());
-            return Err(Error::shape("llama", shapes));
-        }
-        // The epilogue on tensor cores takes four neighbours; a vocabulary may be odd.
-        let many = x.count() > FEW && x.element() != Element::F32 && self.rows.is_multiple_of(4);
-        match many {
-            true if self.integers => self.in_integers(x, out, into),
-            true => self.tiles(x, out, into),
-            false => self.row_by_row(x, out, into),
         }
     }
 
@@ -281,9 +236,28 @@ impl DeviceWeight {
         let kernel = if side == 64 { kernels[0] } else { kernels[1] };
         gpu.launch(kernel, Grid { shared, ..Grid::line(blocks, THREADS) }, &args)
     }
+}
 
-    /// The rows of tokens (n), as f32. `tokens` lie on the device and are less than the number of rows.
-    pub fn embed(&self, tokens: Ptr, n: usize) -> Result<Tensor> {
+impl OnDevice for DeviceWeight {
+    fn rows(&self) -> usize {
+        self.rows
+    }
+
+    fn columns(&self) -> usize {
+        self.columns
+    }
+
+    fn queue(&self, x: &Tensor, out: &Tensor, into: Into) -> Result<()> {
+        // The epilogue on tensor cores takes four neighbours; a vocabulary may be odd.
+        let many = x.count() > FEW && x.element() != Element::F32 && self.rows.is_multiple_of(4);
+        match many {
+            true if self.integers => self.in_integers(x, out, into),
+            true => self.tiles(x, out, into),
+            false => self.row_by_row(x, out, into),
+        }
+    }
+
+    fn embed(&self, tokens: Ptr, n: usize) -> Result<Tensor> {
         let gpu = self.codes.gpu();
         let out = Tensor::chunked(gpu, Element::F32, [n, self.columns])?;
         let kernel = match self.precision {
@@ -297,33 +271,6 @@ impl DeviceWeight {
         };
         gpu.launch(kernel, Grid::line(n, 128), &Embed { table: self.args(), tokens, out: out.ptr() })?;
         Ok(out)
-    }
-}
-
-impl Gates {
-    /// Copies the matrices of gates and of ups to a device. They have the same shape.
-    pub fn upload(gpu: &Gpu, precision: Precision, columns: usize, gates: Numbers, ups: Numbers) -> Result<Gates> {
-        if (gates.0.len(), gates.1.len()) != (ups.0.len(), ups.1.len()) {
-            return Err(Error::shape("llama", "gates and ups of different shapes"));
-        }
-        let mut both = DeviceWeight::alloc(gpu, precision, columns, 2 * gates.0.len(), 2 * gates.1.len())?;
-        let inner = (both.rows / 2).max(1);
-        in_turn(&mut both.codes, gates.0, ups.0, gates.0.len() / inner)?;
-        if let Some(scales) = &mut both.scales {
-            in_turn(scales, gates.1, ups.1, gates.1.len() / inner)?;
-        }
-        Ok(Gates(both))
-    }
-
-    /// As [`DeviceWeight::with_integers`].
-    pub fn with_integers(self, integers: bool) -> Gates {
-        Gates(self.0.with_integers(integers))
-    }
-
-    /// silu(x Wᵀ of the gates) · (x Wᵀ of the ups), of the activations' type.
-    pub fn multiply(&self, x: &Tensor) -> Result<Tensor> {
-        let out = Tensor::chunked(x.device("linear")?, x.element(), [x.count(), self.0.rows / 2])?;
-        self.0.product(x, &out, Into::Gated).map(|()| out)
     }
 }
 
@@ -347,5 +294,5 @@ fn in_turn(to: &mut DeviceBuffer<u8>, first: &[u8], second: &[u8], row: usize) -
 }
 
 fn no_kernel(precision: Precision, element: Element) -> Error {
-    Error::shape("llama", format!("no kernel multiplies {element:?} activations by {precision} weights"))
+    Error::shape("linear", format!("no kernel multiplies {element:?} activations by {precision} weights"))
 }

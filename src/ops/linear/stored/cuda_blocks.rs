@@ -3,7 +3,8 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use super::cuda::{DeviceWeight, FEW, Into};
+use super::cuda::DeviceWeight;
+use super::on_device::{FEW, Into, OnDevice};
 use crate::device::Gpu;
 use crate::device::cuda::{DeviceBuffer, Grid, Ptr};
 use crate::error::{Error, Result};
@@ -105,7 +106,7 @@ impl DeviceBlocks {
         Ok(DeviceBlocks { rows: parts.iter().map(|part| part.rows).sum(), parts, columns })
     }
 
-    /// The same of a matrix of gates and one of ups, a row of each in turn, as [`DeviceBlocks::gated`] wants them.
+    /// The same of a matrix of gates and one of ups, a row of each in turn, as [`OnDevice::gated`] wants them.
     pub fn in_turn(gpu: &Gpu, columns: usize, kind: BlockType, gates: &[u8], ups: &[u8]) -> Result<DeviceBlocks> {
         let row = kind.bytes(columns).max(1);
         if gates.len() != ups.len() || !gates.len().is_multiple_of(row) {
@@ -114,69 +115,6 @@ impl DeviceBlocks {
         let rows = gates.chunks_exact(row).zip(ups.chunks_exact(row));
         let both: Vec<u8> = rows.flat_map(|(gate, up)| [gate, up]).flatten().copied().collect();
         DeviceBlocks::upload(gpu, columns, &[(kind, &both)])
-    }
-
-    /// x Wᵀ, of the activations' type.
-    pub fn multiply(&self, x: &Tensor) -> Result<Tensor> {
-        let out = Tensor::chunked(x.device("linear")?, x.element(), [x.count(), self.rows])?;
-        self.product(x, &out, Into::Own).map(|()| out)
-    }
-
-    /// x Wᵀ in f32.
-    pub fn multiply_wide(&self, x: &Tensor) -> Result<Tensor> {
-        let out = Tensor::alloc(x.device("linear")?, "activations", Element::F32, [x.count(), self.rows])?;
-        self.product(x, &out, Into::Wide).map(|()| out)
-    }
-
-    /// sum += x Wᵀ, of f32 sums.
-    pub fn add_to(&self, sum: &mut Tensor, x: &Tensor) -> Result<()> {
-        if sum.element() != Element::F32 {
-            return Err(Error::shape("linear", "sums that are not f32"));
-        }
-        self.product(x, sum.written()?, Into::Added)
-    }
-
-    /// silu(x Wᵀ of the gates) · (x Wᵀ of the ups), of the activations' type.
-    pub fn gated(&self, x: &Tensor) -> Result<Tensor> {
-        let out = Tensor::chunked(x.device("linear")?, x.element(), [x.count(), self.rows / 2])?;
-        self.product(x, &out, Into::Gated).map(|()| out)
-    }
-
-    fn product(&self, x: &Tensor, out: &Tensor, into: Into) -> Result<()> {
-        let width = if into == Into::Gated { self.rows / 2 } else { self.rows };
-        if x.width() != self.columns || out.width() != width || out.count() != x.count() {
-            let ((n, k), (rows, columns)) = ((x.count(), x.width()), (self.rows, self.columns));
-            let shapes = format!("({n}, {k}) times ({rows}, {columns}) into ({}, {})", out.count(), out.width());
-            return Err(Error::shape("linear", shapes));
-        }
-        if x.count() > FEW && x.element() == Element::F16 && self.rows.is_multiple_of(4) {
-            return self.unpacked()?.product(x, out, into);
-        }
-        let gpu = x.device("linear")?;
-        let mut column = 0;
-        for part in &self.parts {
-            let [by_f32, by_f16, ..] = kernels(part.kind);
-            let kernel = match x.element() {
-                Element::F32 => by_f32,
-                Element::F16 => by_f16,
-                Element::Bf16 => return Err(no_kernel(Element::Bf16)),
-            };
-            let args = LinearBlocks {
-                weights: part.bytes.ptr(),
-                x: x.address(),
-                out: out.column(column),
-                rows: x.count() as i32,
-                columns: part.rows as i32,
-                k: self.columns as i32,
-                stride: width as i32,
-                into: into as i32,
-                padding: 0,
-            };
-            let blocks = [part.rows.div_ceil(TILE.0), x.count().div_ceil(TILE.1), 1];
-            gpu.launch(kernel, Grid { blocks, threads: THREADS, shared: 0 }, &args)?;
-            column += part.rows;
-        }
-        Ok(())
     }
 
     /// All of it as f16, for one product.
@@ -199,9 +137,49 @@ impl DeviceBlocks {
         let groups = rows * (self.columns / GROUP);
         part.bytes.gpu().launch(kernel, Grid::line(groups.div_ceil(THREADS as usize), THREADS), &args)
     }
+}
 
-    /// The rows of tokens (n), as f32. `tokens` lie on the device and are less than the number of rows.
-    pub fn embed(&self, tokens: Ptr, n: usize) -> Result<Tensor> {
+impl OnDevice for DeviceBlocks {
+    fn rows(&self) -> usize {
+        self.rows
+    }
+
+    fn columns(&self) -> usize {
+        self.columns
+    }
+
+    fn queue(&self, x: &Tensor, out: &Tensor, into: Into) -> Result<()> {
+        if x.count() > FEW && x.element() == Element::F16 && self.rows.is_multiple_of(4) {
+            return self.unpacked()?.queue(x, out, into);
+        }
+        let gpu = x.device("linear")?;
+        let mut column = 0;
+        for part in &self.parts {
+            let [by_f32, by_f16, ..] = kernels(part.kind);
+            let kernel = match x.element() {
+                Element::F32 => by_f32,
+                Element::F16 => by_f16,
+                Element::Bf16 => return Err(no_kernel(Element::Bf16)),
+            };
+            let args = LinearBlocks {
+                weights: part.bytes.ptr(),
+                x: x.address(),
+                out: out.column(column),
+                rows: x.count() as i32,
+                columns: part.rows as i32,
+                k: self.columns as i32,
+                stride: out.width() as i32,
+                into: into as i32,
+                padding: 0,
+            };
+            let blocks = [part.rows.div_ceil(TILE.0), x.count().div_ceil(TILE.1), 1];
+            gpu.launch(kernel, Grid { blocks, threads: THREADS, shared: 0 }, &args)?;
+            column += part.rows;
+        }
+        Ok(())
+    }
+
+    fn embed(&self, tokens: Ptr, n: usize) -> Result<Tensor> {
         let [table] = &self.parts[..] else { return Err(Error::shape("embedding", "needs one table")) };
         let out = Tensor::chunked(table.bytes.gpu(), Element::F32, [n, self.columns])?;
         self.unpack(table, (tokens, n), out.ptr(), kernels(table.kind)[2])?;

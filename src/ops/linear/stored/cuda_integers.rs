@@ -3,7 +3,8 @@
 use bytemuck::{Pod, Zeroable};
 
 use super::super::tiled::{Finish, Output, tile};
-use super::cuda::{DeviceWeight, Into, Weights};
+use super::cuda::{DeviceWeight, Weights};
+use super::on_device::{Into, OnDevice};
 use crate::device::Gpu;
 use crate::device::cuda::{DeviceBuffer, Grid, Ptr};
 use crate::device::switch::is_on;
@@ -94,7 +95,7 @@ fn quantized(x: &Tensor, group: usize, zero: u8) -> Result<Codes> {
 }
 
 impl DeviceWeight {
-    /// x Wᵀ of many rows of bf16, as [`DeviceWeight::product`] takes them.
+    /// x Wᵀ of many rows of bf16, as [`OnDevice::queue`] takes them.
     pub(super) fn in_integers(&self, x: &Tensor, out: &Tensor, into: Into) -> Result<()> {
         let (gpu, [m, n]) = (x.device("linear")?, [x.count(), self.rows()]);
         let kernels = match self.precision() {

@@ -4,7 +4,7 @@ use bytemuck::cast_slice;
 use rayon::prelude::*;
 
 use super::activations::Width;
-use super::{DeviceBlocks, DeviceWeight, Gates, Numbers, run};
+use super::{DeviceBlocks, DeviceWeight, Numbers, OnDevice, run};
 use crate::device::Gpu;
 use crate::device::cpu::{Buffer, simd, vector};
 use crate::device::cuda::DeviceBuffer;
@@ -18,15 +18,14 @@ const BYTE_PROMPTS: &str = "FISSFUSE_BYTE_PROMPTS";
 /// x Wᵀ, of matrices (outputs, inputs) one below the other.
 pub enum StoredLinear {
     Host(OnHost),
-    Device(DeviceWeight),
-    Blocks(DeviceBlocks),
+    Device(Box<dyn OnDevice>),
 }
 
 /// SwiGLU (Shazeer, 2020): silu(x Wᵀ of the gates) · (x Wᵀ of the ups).
 pub enum SwiGlu {
     Host(OnHost),
-    Device(Gates),
-    Blocks(DeviceBlocks),
+    /// A row of gates and one of ups in turn.
+    Device(Box<dyn OnDevice>),
 }
 
 /// Matrices (outputs, inputs) of one width on the host, one below the other.
@@ -53,11 +52,11 @@ impl StoredLinear {
         if let Some(parts) = stacked.iter().map(in_blocks).collect::<Option<Vec<_>>>()
             && let Some(first) = stacked.first()
         {
-            return DeviceBlocks::upload(gpu, first.columns(), &parts).map(StoredLinear::Blocks);
+            return Ok(StoredLinear::Device(Box::new(DeviceBlocks::upload(gpu, first.columns(), &parts)?)));
         }
         let (precision, columns) = alike(&stacked)?;
         let parts: Vec<Numbers> = stacked.iter().map(|matrix| numbers(matrix.values())).collect();
-        DeviceWeight::upload(gpu, precision, columns, &parts).map(StoredLinear::Device)
+        Ok(StoredLinear::Device(Box::new(DeviceWeight::upload(gpu, precision, columns, &parts)?)))
     }
 
     /// (n, inputs) -> (n, outputs), of the input's type.
@@ -65,7 +64,6 @@ impl StoredLinear {
         match self {
             StoredLinear::Host(weights) => weights.multiply(x),
             StoredLinear::Device(weight) => weight.multiply(x),
-            StoredLinear::Blocks(weight) => weight.multiply(x),
         }
     }
 
@@ -74,7 +72,6 @@ impl StoredLinear {
         match self {
             StoredLinear::Host(weights) => weights.multiply(x),
             StoredLinear::Device(weight) => weight.multiply_wide(x),
-            StoredLinear::Blocks(weight) => weight.multiply_wide(x),
         }
     }
 
@@ -83,7 +80,6 @@ impl StoredLinear {
         match self {
             StoredLinear::Host(weights) => weights.project(sums.wide_mut("linear")?, x, true),
             StoredLinear::Device(weight) => weight.add_to(sums, x),
-            StoredLinear::Blocks(weight) => weight.add_to(sums, x),
         }
     }
 
@@ -98,7 +94,6 @@ impl StoredLinear {
                 Tensor::of_rows(x, table.columns())
             }
             (StoredLinear::Device(table), Tokens::Device(tokens)) => table.embed(tokens.ptr(), tokens.len()),
-            (StoredLinear::Blocks(table), Tokens::Device(tokens)) => table.embed(tokens.ptr(), tokens.len()),
             _ => Err(elsewhere("embedding")),
         }
     }
@@ -112,17 +107,16 @@ impl SwiGlu {
         if let (Some((kind, gates)), Some((other, ups))) = (in_blocks(&both[0]), in_blocks(&both[1]))
             && kind == other
         {
-            return DeviceBlocks::in_turn(gpu, both[0].columns(), kind, gates, ups).map(SwiGlu::Blocks);
+            return Ok(SwiGlu::Device(Box::new(DeviceBlocks::in_turn(gpu, both[0].columns(), kind, gates, ups)?)));
         }
         let ((precision, columns), [gates, ups]) = (alike(&both)?, both.each_ref().map(|m| numbers(m.values())));
-        Gates::upload(gpu, precision, columns, gates, ups).map(SwiGlu::Device)
+        Ok(SwiGlu::Device(Box::new(DeviceWeight::in_turn(gpu, precision, columns, gates, ups)?)))
     }
 
     /// (n, inputs) -> (n, inner), of the input's type.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
         match self {
-            SwiGlu::Device(gates) => gates.multiply(x),
-            SwiGlu::Blocks(gates) => gates.gated(x),
+            SwiGlu::Device(gates) => gates.gated(x),
             SwiGlu::Host(both) => {
                 let products = both.multiply(x)?;
                 let (products, inner) = (products.wide("gates")?, products.width() / 2);

@@ -10,15 +10,17 @@ mod cuda_integers;
 mod layer;
 #[cfg(target_arch = "x86_64")]
 mod native;
+mod on_device;
 mod portable;
 
 use std::ops::Range;
 
 use rayon::prelude::*;
 
-pub use cuda::{DeviceWeight, Gates, Numbers};
+pub use cuda::{DeviceWeight, Numbers};
 pub use cuda_blocks::DeviceBlocks;
 pub use layer::{StoredLinear, SwiGlu, Tokens};
+pub use on_device::OnDevice;
 
 use self::activations::{Activations, Form, Width};
 use self::columns::Columns;
