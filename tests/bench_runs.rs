@@ -45,7 +45,7 @@ fn what_makes_no_sense_is_refused_before_anything_is_measured() {
         refused(&bench(&["layer", "--device", "cpu", "--images", size]), &["--images: takes", "are free"]);
         refused(&bench(&["decode", "--device", "cpu", "--layers", "1", "--prompt", size]), &["--prompt: takes"]);
         refused(&bench(&["scan", "--entities", size]), &["--entities and --width: takes", "are free"]);
-        refused(&bench(&["store", "--mentions", size]), &["--mentions: ", "are free"]);
+        refused(&bench(&["store", "--entities", "1", "--mentions", size]), &["--mentions: ", "are free"]);
         refused(&bench(&["candidates", "--entities", size]), &["--entities: ", "are free"]);
     }
     assert_eq!(bench(&["flops", "--prompt", "18446744073709551615"]).status.code(), Some(2));

@@ -85,9 +85,10 @@ impl Thresholds {
     pub fn read(path: &Path) -> Result<Thresholds> {
         let read: Thresholds =
             toml::from_str(&read_text(path)?).map_err(|e| Error::file(path, e.to_string().trim_end().to_string()))?;
-        let shares =
-            [("max_noise", read.max_noise), ("clear_gap", read.clear_gap), ("least_change", read.least_change)];
+        let shares = [("clear_gap", read.clear_gap), ("least_change", read.least_change)];
         let wrong = shares.iter().find(|(_, share)| !(0.0..1.0).contains(share)).map(|(name, _)| *name);
+        // Where a quarter of the runs takes many times as long as another, noise is above 1.
+        let wrong = wrong.or((!(0.0..f64::INFINITY).contains(&read.max_noise)).then_some("max_noise"));
         let wrong = wrong.or((read.min_runs == 0).then_some("min_runs"));
         let wrong = wrong.or((!(0.5..1.0).contains(&read.confidence)).then_some("confidence"));
         // Fewer than that have no interval of so much confidence.
@@ -340,7 +341,8 @@ mod tests {
         assert_eq!(read(include_str!("../../configs/bench-thresholds.toml")).unwrap(), Thresholds::default());
         for (wrong, named) in [
             ("max_nose = 1", "max_nose"),
-            ("max_noise = 2", "max_noise"),
+            ("max_noise = -0.1", "max_noise"),
+            ("max_noise = inf", "max_noise"),
             ("min_rounds = 1", "min_rounds"),
             ("confidence = 0.9999999999", "max_rounds"),
             ("max_rounds = 1000000000", "max_rounds"),
