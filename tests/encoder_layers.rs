@@ -5,6 +5,7 @@ use fissfuse::device::cuda::Arithmetic;
 use fissfuse::ops::attention::{Heads, SelfAttention};
 use fissfuse::ops::embedding::Embedding;
 use fissfuse::ops::layer_norm::Norm;
+use fissfuse::ops::linear::Linear;
 use fissfuse::ops::linear::tiled::Gemm;
 use fissfuse::tensor::{Compute, Element, Precision, Sequences, Tensor};
 
@@ -62,5 +63,22 @@ fn layers_that_the_kernels_cannot_compute_are_refused() {
         let embedding = Embedding::new(&Tensor::zeros([11, 36]), &Tensor::zeros([5, 36]), &compute).unwrap();
         assert!(embedding.forward(&[&[11]]).is_err() && embedding.forward(&[&[0; 6]]).is_err());
         assert!(Embedding::new(&Tensor::zeros([11, 38]), &Tensor::zeros([5, 38]), &compute).is_err());
+    });
+}
+
+#[test]
+fn the_copy_of_rows_in_bf16_holds_until_they_are_written_to() {
+    support::on_device("encoder_layers::the_copy_of_rows_in_bf16_holds_until_they_are_written_to", || {
+        let gpu = &Gpu::open(0, Arithmetic::Mixed).unwrap();
+        let compute = Compute { precision: Precision::Bf16, gpu: Some(gpu.clone()) };
+        let values: Vec<f32> = (0..48).map(|i| (i as f32 * 0.7).sin()).collect();
+        let x = Tensor::upload(gpu, "test", &values, 16, Element::F32).unwrap();
+        let layer = Linear::new(&vec![0.25; 16 * 16], 16, None, &compute).unwrap();
+        let norm = Norm::new(&Tensor::filled([16], 1.0, None).unwrap(), &Tensor::zeros([16]), 1e-5, &compute).unwrap();
+        let mut rows = norm.wide().forward(&x).unwrap();
+        layer.forward_onto(&x, &mut rows).unwrap();
+        let anew = Tensor::upload(gpu, "test", &rows.read().unwrap(), 16, Element::F32).unwrap();
+        let [got, want] = [&rows, &anew].map(|rows| layer.forward(rows).unwrap().into_host().unwrap());
+        assert_eq!(got[..], want[..]);
     });
 }
