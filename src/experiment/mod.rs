@@ -5,6 +5,7 @@
 
 mod claim;
 mod datasets;
+mod differences;
 mod examples;
 mod file;
 mod plan;
@@ -17,12 +18,13 @@ mod trial;
 
 pub use claim::{claim, claim_for_several};
 pub use datasets::{Average, DatasetSource, DatasetsSummary, OneDataset, expect_one_protocol, wrong_datasets};
+pub use differences::Difference;
 pub use examples::{Example, Ranked};
 pub use file::{BUILT_IN, ExperimentFile, Row};
 pub use plan::{Plan, PlannedRow, Trial};
 pub use question::{Asked, Question, Unopened, answered, ask, expect_own, is_answered};
 pub use rerank::{Answer, Reranked, Rerankings};
 pub use run::{Options, Outcome, run, standing};
-pub use summary::{Difference, Spread, Summary, SummaryRow};
+pub use summary::{Spread, Summary, SummaryRow};
 pub use text::experiment_text;
 pub use trial::{Data, TrialResult};

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use serde::Serialize;
 
+use super::differences::{Difference, RESAMPLING, Reciprocals, compare};
 use super::examples::{Example, examples};
 use super::file::ExperimentFile;
 use super::plan::Plan;
@@ -14,15 +15,12 @@ use super::run::Outcome;
 use super::trial::{self, Data, TrialResult};
 use crate::data::Protocol;
 use crate::error::Result;
-use crate::eval::statistics::{self, Interval, Resampling};
+use crate::eval::statistics::{self, Resampling};
 use crate::eval::{Baselines, Metrics, RunMetrics, RunRanks};
 use crate::files::names::RUN;
 use crate::profile::flops;
 use crate::profile::synthetic::Shape;
 use crate::report::{Paper, Printed};
-
-/// How differences are drawn anew.
-const RESAMPLING: Resampling = Resampling { resamples: 10_000, seed: 0 };
 
 /// Candidates of the mention whose FLOPs are counted (section 4.3.6).
 const CANDIDATES: usize = 10;
@@ -113,22 +111,6 @@ impl Spread {
     }
 }
 
-/// A row against another, mention by mention: reciprocal ranks, averaged over the seeds of each.
-#[derive(Clone, Copy, Debug, Serialize)]
-pub struct Difference {
-    /// MRR of the row less that of the other.
-    pub reciprocal: f64,
-    /// The difference's bootstrap interval, of 95 % confidence.
-    pub interval: Interval,
-    /// Of the paired t-test.
-    pub p: f64,
-    /// The same after Holm's correction for all rows that are compared.
-    pub corrected: f64,
-}
-
-/// A mention's reciprocal rank by its identifier.
-type Reciprocal = HashMap<String, f64>;
-
 impl Summary {
     /// Of what is finished. `runs` are run files by the names of their rows.
     pub fn new(
@@ -158,7 +140,12 @@ impl Summary {
             }
         }
         if let Some(against) = rows.iter().position(|row| Some(&row.name) == file.against.as_ref()) {
-            compare(&mut rows, &reciprocals, against)?;
+            let names: Vec<&str> = rows.iter().map(|row| row.name.as_str()).collect();
+            let compared = compare(&names, &reciprocals, against)?;
+            for (row, (difference, note)) in rows.iter_mut().zip(compared) {
+                row.difference = difference;
+                row.missing.extend(note);
+            }
         }
         let examples = match &file.against {
             Some(against) if file.examples > 0 => {
@@ -204,13 +191,13 @@ impl Summary {
     }
 }
 
-/// A row that was trained, and each mention's reciprocal rank averaged over its seeds.
-fn trained(plan: &Plan, number: usize, outcome: &Outcome, out: &Path) -> Result<(SummaryRow, Reciprocal)> {
+/// A row that was trained, and each mention's reciprocal rank by its seeds.
+fn trained(plan: &Plan, number: usize, outcome: &Outcome, out: &Path) -> Result<(SummaryRow, Reciprocals)> {
     let planned = &plan.rows[number];
     let mut row = SummaryRow { name: planned.row.name.clone(), ..SummaryRow::default() };
     if let Some(hole) = &planned.hole {
         row.missing.push(hole.clone());
-        return Ok((row, Reciprocal::new()));
+        return Ok((row, Reciprocals::new()));
     }
     let finished = |trial: &super::Trial| outcome.finished.get(&trial.folder);
     for trial in plan.choosing(number) {
@@ -220,39 +207,37 @@ fn trained(plan: &Plan, number: usize, outcome: &Outcome, out: &Path) -> Result<
     }
     let Some(chosen) = outcome.chosen[number] else {
         row.missing.push("its settings are not chosen yet".into());
-        return Ok((row, Reciprocal::new()));
+        return Ok((row, Reciprocals::new()));
     };
     row.chosen = Some(planned.points[chosen].label.clone()).filter(|label| !label.is_empty());
-    let (mut results, mut sums): (Vec<&TrialResult>, HashMap<String, f64>) = (Vec::new(), HashMap::new());
+    let (mut results, mut reciprocals): (Vec<&TrialResult>, _) = (Vec::new(), Reciprocals::new());
     for trial in plan.chosen(number, chosen) {
         let Some(result) = finished(&trial) else {
             let why = outcome.failed.get(&trial.folder).map_or("not computed yet", String::as_str);
             row.missing.push(format!("seed {}: {why}", trial.seed));
             continue;
         };
-        for (mention, rank, _) in trial::ranks(&out.join(&trial.folder).join(RUN))? {
-            *sums.entry(mention).or_default() += 1.0 / rank as f64;
-        }
+        let ranks = trial::ranks(&out.join(&trial.folder).join(RUN))?.into_iter();
+        let reciprocal = ranks.map(|(mention, rank, _)| (mention, 1.0 / rank as f64)).collect();
+        reciprocals.push((Some(trial.seed), reciprocal));
         results.push(result);
     }
     row.parameters = results.first().map(|result| result.parameters);
     let metrics: Vec<Metrics> = results.iter().map(|result| result.test).collect();
     row.metrics = if metrics.is_empty() { None } else { Some(Spread::of(&metrics)?) };
-    sums.values_mut().for_each(|sum| *sum /= results.len() as f64);
-    Ok((row, sums))
+    Ok((row, reciprocals))
 }
 
-/// A row that re-ranks another one's rankings, and each mention's reciprocal rank averaged over the seeds.
-fn answered(question: &Question, of: &str, reranked: &[Reranked]) -> Result<(SummaryRow, Reciprocal)> {
+/// A row that re-ranks another one's rankings, and each mention's reciprocal rank by the seeds.
+fn answered(question: &Question, of: &str, reranked: &[Reranked]) -> Result<(SummaryRow, Reciprocals)> {
     let mut row = SummaryRow { name: question.name.clone(), ..SummaryRow::default() };
-    let (mut models, mut metrics, mut sums) = (Vec::new(), Vec::new(), Reciprocal::new());
+    let (mut models, mut metrics, mut reciprocals) = (Vec::new(), Vec::new(), Reciprocals::new());
     let all: Vec<&Reranked> = reranked.iter().filter(|reranked| reranked.question == question.name).collect();
-    for Reranked { asked, ranks, .. } in &all {
+    for Reranked { asked, ranks, seed, .. } in &all {
         let Some(asked) = asked else { continue };
         let Some(after) = asked.after else { continue };
-        for (mention, rank) in ranks {
-            *sums.entry(mention.clone()).or_default() += 1.0 / *rank as f64;
-        }
+        let reciprocal = ranks.iter().map(|(mention, rank)| (mention.clone(), 1.0 / *rank as f64)).collect();
+        reciprocals.push((*seed, reciprocal));
         metrics.push(after);
         if !models.contains(&&asked.model) {
             models.push(&asked.model);
@@ -267,30 +252,29 @@ fn answered(question: &Question, of: &str, reranked: &[Reranked]) -> Result<(Sum
         }
         _ => missing.into_iter().map(|(seed, why)| format!("seed {seed}: {why}")).collect(),
     };
-    sums.values_mut().for_each(|sum| *sum /= metrics.len() as f64);
     let model = match &models[..] {
-        [] => return Ok((row, Reciprocal::new())),
+        [] => return Ok((row, Reciprocals::new())),
         [model] => model.to_string(),
         [one, other, ..] => {
             row.missing.push(format!("its seeds were re-ranked by different models, {one} and {other}"));
-            return Ok((row, Reciprocal::new()));
+            return Ok((row, Reciprocals::new()));
         }
     };
     row.reranked_by = Some((model, of.to_string()));
     row.metrics = Some(Spread::of(&metrics)?);
-    Ok((row, sums))
+    Ok((row, reciprocals))
 }
 
 /// A row whose run file is given.
-fn given(name: &str, protocol: Protocol, runs: &HashMap<String, RunRanks>) -> Result<(SummaryRow, Reciprocal)> {
+fn given(name: &str, protocol: Protocol, runs: &HashMap<String, RunRanks>) -> Result<(SummaryRow, Reciprocals)> {
     let mut row = SummaryRow { name: name.to_string(), ..SummaryRow::default() };
     let Some(ranks) = runs.get(name) else {
         row.missing.push(format!("no run file is given (--run '{name}=FILE'; docs/reproduce.md)"));
-        return Ok((row, Reciprocal::new()));
+        return Ok((row, Reciprocals::new()));
     };
     if ranks.protocol() != protocol {
         row.missing.push(format!("its lists are of another protocol, {} and not {protocol}", ranks.protocol()));
-        return Ok((row, Reciprocal::new()));
+        return Ok((row, Reciprocals::new()));
     }
     let RunMetrics { metrics, absent, .. } = ranks.metrics();
     row.metrics = Some(Spread::of(&[metrics])?);
@@ -300,33 +284,8 @@ fn given(name: &str, protocol: Protocol, runs: &HashMap<String, RunRanks>) -> Re
             metrics.mentions
         ));
     }
-    Ok((row, ranks.ranks.iter().map(|(mention, gold)| (mention.clone(), 1.0 / gold.rank as f64)).collect()))
-}
-
-/// Compares all rows with one, over the mentions that both rank.
-fn compare(rows: &mut [SummaryRow], reciprocals: &[Reciprocal], against: usize) -> Result<()> {
-    let mut compared = Vec::new();
-    for (number, reciprocal) in reciprocals.iter().enumerate() {
-        if number == against || reciprocal.is_empty() || reciprocals[against].is_empty() {
-            continue;
-        }
-        // In an order of their own, so that the same resamples are drawn each time.
-        let mut mentions: Vec<&String> = reciprocal.keys().filter(|m| reciprocals[against].contains_key(*m)).collect();
-        mentions.sort();
-        let differences: Vec<f64> = mentions.iter().map(|m| reciprocal[*m] - reciprocals[against][*m]).collect();
-        if differences.len() < 2 {
-            rows[number].missing.push("fewer than two mentions in common with the row it is compared with".into());
-            continue;
-        }
-        let mean = differences.iter().sum::<f64>() / differences.len() as f64;
-        let (test, interval) = (statistics::t_test(&differences)?, statistics::bootstrap(&differences, RESAMPLING)?);
-        compared.push((number, Difference { reciprocal: mean, interval, p: test.p, corrected: test.p }));
-    }
-    let corrected = statistics::holm(&compared.iter().map(|(_, difference)| difference.p).collect::<Vec<_>>())?;
-    for ((number, difference), corrected) in compared.into_iter().zip(corrected) {
-        rows[number].difference = Some(Difference { corrected, ..difference });
-    }
-    Ok(())
+    let reciprocal = ranks.ranks.iter().map(|(mention, gold)| (mention.clone(), 1.0 / gold.rank as f64)).collect();
+    Ok((row, vec![(None, reciprocal)]))
 }
 
 /// FLOPs of inferring one mention with 10 candidates whose features are cached.
