@@ -20,6 +20,7 @@ use crate::kar::answer::thought;
 use crate::kar::instruction::{Prompt, letter};
 use crate::kar::model::{LanguageModel, Question, Reply, Said, Wanted};
 use crate::llama::{self, Checkpoint, Generation, Llama, Message, Prefix, Sampling, Source};
+use crate::ops::linear::stored::prompts_in_bytes;
 use crate::span;
 use crate::trace::{next_step, on_device};
 
@@ -59,11 +60,14 @@ enum Style {
     Plain,
 }
 
-/// A model by what decides about its answers: its files' contents, its weights' precision, and how it is asked.
+/// A model by what decides about its answers: its files' contents, its weights' precision, what these are multiplied by, and how it
+/// is asked.
 fn identity(source: &Source, precision: llama::Precision, plain: bool) -> Result<String> {
     let files = Fingerprint::of_files(&source.files()?)?;
     let style = if plain { "plain" } else { "chat" };
-    Ok(format!("llama {} ({precision}, {style})", files.as_str()))
+    let in_bytes = matches!(precision, llama::Precision::Blocks(_)) && prompts_in_bytes()?;
+    let prompts = if in_bytes { ", prompts in bytes" } else { "" };
+    Ok(format!("llama {} ({precision}{prompts}, {style})", files.as_str()))
 }
 
 impl Decoder {

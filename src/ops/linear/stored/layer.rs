@@ -15,6 +15,11 @@ use crate::tensor::{BlockType, Precision, Tensor, Values, Weight};
 /// Whether a processor multiplies prompts by the blocks of a GGUF file in bytes, as llama.cpp does, and not in 16 bits.
 const BYTE_PROMPTS: &str = "FISSFUSE_BYTE_PROMPTS";
 
+/// Whether a processor multiplies prompts by blocks in bytes. Fails if the variable is neither on nor off.
+pub fn prompts_in_bytes() -> Result<bool> {
+    is_on(BYTE_PROMPTS, false)
+}
+
 /// x Wᵀ, of matrices (outputs, inputs) one below the other.
 pub enum StoredLinear {
     Host(OnHost),
@@ -133,7 +138,7 @@ impl SwiGlu {
 
 impl OnHost {
     fn new(weights: Vec<Weight>) -> Result<OnHost> {
-        Ok(OnHost { weights, prompts: if is_on(BYTE_PROMPTS, false)? { Width::One } else { Width::Two } })
+        Ok(OnHost { weights, prompts: if prompts_in_bytes()? { Width::One } else { Width::Two } })
     }
 
     /// x Wᵀ

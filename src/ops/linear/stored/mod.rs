@@ -19,7 +19,7 @@ use rayon::prelude::*;
 
 pub use cuda::{DeviceWeight, Numbers};
 pub use cuda_blocks::DeviceBlocks;
-pub use layer::{StoredLinear, SwiGlu, Tokens};
+pub use layer::{StoredLinear, SwiGlu, Tokens, prompts_in_bytes};
 pub use on_device::OnDevice;
 
 use self::activations::{Activations, Form, Width};
