@@ -8,16 +8,17 @@ mod tape;
 
 use std::path::Path;
 
+use fissfuse::autograd::Tape;
 use fissfuse::data::{Dataset, Mention, Sample, Skipped, Split, Tolerance};
-use fissfuse::encoder::Encoded;
-use fissfuse::encoder::trained::{States, Tuned};
+use fissfuse::encoder::trained::{Layers, States, Tuned};
+use fissfuse::encoder::{Encoded, Precision, TrainableEncoder};
 use fissfuse::model::Model;
 use fissfuse::random::{Purpose, generator};
 use fissfuse::tensor::safetensors::Reader;
 use fissfuse::train::{EncoderRun, RunConfig};
 use rand::Rng;
 
-use crate::support::{World, fissfuse_on_cusim, largest, near, replace, run};
+use crate::support::{World, fissfuse_on_cusim, fixture, largest, near, replace, run};
 
 /// A dataset and a run that trains this model with its encoder.
 fn opened(world: &World) -> Dataset {
@@ -36,6 +37,21 @@ fn run_of<'a>(encoder: &Path, dataset: &'a Dataset, settings: &str) -> (EncoderR
     let mut run = EncoderRun::open(encoder, &config(settings), dataset, Tolerance::Strict).unwrap();
     let samples = run.train(&mentions(dataset)).unwrap().0;
     (run, samples)
+}
+
+/// Calls `check` with each fixture: its name, its files, what computes with them, and the folders that they are read from and that they
+/// are written to.
+fn with_each(fixtures: &[&str], check: impl Fn(&str, &TrainableEncoder, Layers, [&Path; 2])) {
+    let folder = tempfile::tempdir().unwrap();
+    for (number, name) in fixtures.iter().enumerate() {
+        let (from, to) = (fixture(name), folder.path().join(number.to_string()));
+        let files = TrainableEncoder::read(&from).unwrap();
+        let parameters = files.weights(&from).unwrap();
+        files.write(&parameters, Precision::F32, &to).unwrap();
+        let tape = Tape::inference();
+        let vars = parameters.bind(&tape);
+        check(name, &files, Layers { tape: &tape, vars: &vars, gpu: None }, [&from, &to]);
+    }
 }
 
 /// Holds what a tower says on a tape against what the encoder says that `encode` runs.

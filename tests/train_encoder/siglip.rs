@@ -2,13 +2,11 @@
 
 use std::fs;
 
-use fissfuse::autograd::Tape;
-use fissfuse::encoder::trained::Layers;
-use fissfuse::encoder::{ImageEncoder, Precision, TextEncoder, TrainableEncoder};
+use fissfuse::encoder::{ImageEncoder, Precision, TextEncoder};
 use fissfuse::tensor::safetensors::Reader;
 use serde_json::Value;
 
-use super::{expect_a_device_trains_alike, expect_gradients, expect_states, moved, opened, train};
+use super::{expect_a_device_trains_alike, expect_gradients, expect_states, moved, opened, train, with_each};
 use crate::support::{World, fixture, refuse, replace, succeed};
 
 /// The first SigLIP, and one of the second kind, whose texts are read otherwise.
@@ -16,23 +14,16 @@ const FIXTURES: [&str; 2] = ["siglip/siglip-f32", "siglip/siglip2-bf16"];
 
 #[test]
 fn its_states_are_those_that_the_encoder_gives_and_it_is_written_as_it_was_read() {
-    let folder = tempfile::tempdir().unwrap();
-    for (number, name) in FIXTURES.into_iter().enumerate() {
-        let from = fixture(name);
-        let files = TrainableEncoder::read(&from).unwrap();
-        let parameters = files.weights(&from).unwrap();
-        let tape = Tape::inference();
-        let vars = parameters.bind(&tape);
-        let layers = Layers { tape: &tape, vars: &vars, gpu: None };
+    with_each(&FIXTURES, |name, files, layers, [from, to]| {
         let texts = ["Hussein of Jordan", "a king", "with his wife, and Shahbanu Farah!", ""];
         let ids = files.tokens_at_most(&texts, 9).unwrap();
-        let encoder = TextEncoder::open(&from, Precision::F32).unwrap();
+        let encoder = TextEncoder::open(from, Precision::F32).unwrap();
         assert_eq!(ids, encoder.tokenize(&texts, 9).unwrap());
         let size = files.processor().unwrap().size();
         let images: Vec<Vec<f32>> = (0..3)
             .map(|image| (0..3 * size * size).map(|i| ((i + 7 * image) * 37 % 101) as f32 / 50.0 - 1.0).collect())
             .collect();
-        let of_images = ImageEncoder::open(&from, Precision::F32).unwrap().encode_images(&images).unwrap();
+        let of_images = ImageEncoder::open(from, Precision::F32).unwrap().encode_images(&images).unwrap();
         let of_texts = encoder.encode_texts(&texts, 9).unwrap();
         let states = [
             files.text_states(layers, &ids.iter().map(Vec::as_slice).collect::<Vec<_>>()).unwrap(),
@@ -42,26 +33,20 @@ fn its_states_are_those_that_the_encoder_gives_and_it_is_written_as_it_was_read(
             expect_states(name, states, encoded);
         }
         // The same tensors come out, those of the loss and the pooling's as one among them.
-        let to = folder.path().join(number.to_string());
-        files.write(&parameters, Precision::F32, &to).unwrap();
         let names = |folder: &std::path::Path| {
             let reader = Reader::open(&folder.join("model.safetensors")).unwrap();
             let mut names: Vec<String> = reader.names().map(str::to_string).collect();
             names.sort();
             names
         };
-        assert_eq!(names(&to), names(&from));
+        assert_eq!(names(to), names(from));
+        assert_eq!(TextEncoder::open(to, Precision::F32).unwrap().encode_texts(&texts, 9).unwrap(), of_texts, "{name}");
         assert_eq!(
-            TextEncoder::open(&to, Precision::F32).unwrap().encode_texts(&texts, 9).unwrap(),
-            of_texts,
-            "{name}"
-        );
-        assert_eq!(
-            ImageEncoder::open(&to, Precision::F32).unwrap().encode_images(&images).unwrap(),
+            ImageEncoder::open(to, Precision::F32).unwrap().encode_images(&images).unwrap(),
             of_images,
             "{name}"
         );
-    }
+    });
 }
 
 #[test]
