@@ -4,11 +4,13 @@ use std::collections::HashSet;
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::process;
 use std::sync::{LazyLock, Mutex, PoisonError};
+use std::time::Duration;
+use std::{mem, process, thread};
 
 use tempfile::{Builder, NamedTempFile, TempDir};
 
+use super::CREATING;
 use super::together::LIST;
 use crate::error::{Error, Result};
 
@@ -60,6 +62,22 @@ pub(super) fn temporary_folder(folder: &Path) -> io::Result<(TempDir, File)> {
     let held = File::open(temp.path())?;
     let _ = held.try_lock();
     Ok((temp, held))
+}
+
+/// Attempts at removing a folder into which others write, and the time between two.
+const REMOVALS: u32 = 100;
+const PAUSE: Duration = Duration::from_millis(5);
+
+/// Removes a folder at the end of this process, into which other threads still write. No folder is created from here on, or theirs
+/// would come again; a file that comes while the others are removed is removed by the next attempt.
+pub(super) fn remove_for_good(folder: &Path) {
+    mem::forget(CREATING.write().unwrap_or_else(PoisonError::into_inner));
+    for _ in 0..REMOVALS {
+        if fs::remove_dir_all(folder).is_ok() || !folder.exists() {
+            return;
+        }
+        thread::sleep(PAUSE);
+    }
 }
 
 /// Whether a file's name is a temporary one.

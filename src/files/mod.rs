@@ -11,6 +11,7 @@ mod together;
 mod write;
 
 use std::path::Path;
+use std::sync::{PoisonError, RwLock};
 
 pub use apart::{Named, keep_apart};
 pub use leftovers::{TemporaryFolder, temporary_file};
@@ -22,7 +23,11 @@ pub use write::{write_folder_whole, write_new, write_whole, write_whole_at};
 
 use crate::error::{Error, Result};
 
+/// Shared by what creates folders; one that ends this process takes it for itself, see `leftovers::remove_for_good`.
+static CREATING: RwLock<()> = RwLock::new(());
+
 /// Creates a folder and those above it.
 pub fn create_folder(path: &Path) -> Result<()> {
+    let _shared = CREATING.read().unwrap_or_else(PoisonError::into_inner);
     std::fs::create_dir_all(path).map_err(Error::io(path, "create"))
 }

@@ -8,7 +8,7 @@ use tempfile::NamedTempFile;
 
 use super::create_folder;
 use super::destination::Destination;
-use super::leftovers::{temporary_file, temporary_folder};
+use super::leftovers::{remove_for_good, temporary_file, temporary_folder};
 use crate::error::{Error, Result};
 use crate::interrupt;
 
@@ -96,9 +96,6 @@ fn flush_all(folder: &Path) -> io::Result<()> {
     File::open(folder).map_or(Ok(()), |handle| handle.sync_all())
 }
 
-/// Attempts at removing a folder.
-const REMOVALS: u32 = 100;
-
 /// Fills a folder under a temporary name beside `path`, flushes all of it to disk and renames it: `path` holds all of it or does
 /// not exist. A folder that exists and is not empty is refused. Where a signal ends this process meanwhile, nothing is left of it.
 pub fn write_folder_whole<T>(path: &Path, fill: impl FnOnce(&Path) -> Result<T>) -> Result<T> {
@@ -113,11 +110,7 @@ pub fn write_folder_whole<T>(path: &Path, fill: impl FnOnce(&Path) -> Result<T>)
     create_folder(&beside)?;
     let (temp, _held) = temporary_folder(&beside).map_err(Error::io(path, "create"))?;
     let left = temp.path().to_path_buf();
-    // Others may still be writing into it.
-    let _watch = interrupt::before_the_end(move || {
-        let gone = |_: &u32| fs::remove_dir_all(&left).is_ok() || !left.exists();
-        let _ = (0..REMOVALS).find(gone);
-    })?;
+    let _watch = interrupt::before_the_end(move || remove_for_good(&left))?;
     let filled = fill(temp.path())?;
     flush_all(temp.path()).and_then(|()| fs::rename(temp.path(), path)).map_err(Error::io(path, "write"))?;
     flush_folder(&beside)?;
