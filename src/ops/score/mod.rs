@@ -7,7 +7,7 @@ mod cuda;
 use rayon::prelude::*;
 
 use super::Pairing;
-use super::lanes::{WARP_SUM, row};
+use super::lanes::WARP_SUM;
 use crate::autograd::{Cost, InputGrads, KernelWork, Op};
 use crate::device::cpu::{Buffer, simd, vector};
 use crate::error::{Error, Result};
@@ -17,6 +17,11 @@ const NAME: &str = "score";
 
 /// Pairs one task handles.
 const CHUNK: usize = 256;
+
+/// Values that a warp has of rows of d: as many columns at a time as all of its lanes' registers hold.
+fn lanes(d: usize) -> usize {
+    d.next_multiple_of(256)
+}
 
 /// What a pair's two vectors are indexed by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,9 +66,9 @@ impl Op for Score {
         let flops = 2 * scores * pairs * d;
         let values: usize = inputs.iter().map(|shape| shape[0] * d).sum();
         // A warp per dot product; a warp per gradient's row, which sums over its pairs and adds what is there.
-        let dots = scores * pairs * (2 * row(d) + WARP_SUM);
+        let dots = scores * pairs * (2 * lanes(d) + WARP_SUM);
         let rows: usize = inputs.iter().map(|shape| shape[0]).sum();
-        let backward = 2 * row(d) * (2 * scores * pairs + rows);
+        let backward = 2 * lanes(d) * (2 * scores * pairs + rows);
         Cost {
             forward: flops as u64,
             backward: (2 * flops + values) as u64,
@@ -80,7 +85,7 @@ impl Op for Score {
         let (rows, d, pairs) = (inputs[input][0], inputs[input][1], self.pairs.len());
         Cost {
             backward: (2 * pairs * d + rows * d) as u64,
-            kernels_backward: KernelWork::vector((2 * row(d) * (pairs + rows)) as u64),
+            kernels_backward: KernelWork::vector((2 * lanes(d) * (pairs + rows)) as u64),
             textbook_backward: (2 * pairs * d) as u64,
             backward_bytes: 4 * (rows * d) as u64,
             ..Cost::default()
