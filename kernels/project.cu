@@ -31,6 +31,8 @@ struct ProjectForward {
     const float* beta;
     float* xhat;
     float* out;
+    // In the place of both: the rows before gamma and beta, where readers apply these.
+    __half* normalized;
     float* rstd;
     int n, width, d;
     float eps;
@@ -56,16 +58,23 @@ __device__ inline void copy_features(__half* to, const __half* table, const uint
     }
 }
 
+__device__ inline void store_four(float* to, float4 x) { *reinterpret_cast<float4*>(to) = x; }
+__device__ inline void store_four(__half* to, float4 x) {
+    *reinterpret_cast<uint2*>(to) = make_uint2(pack(x.x, x.y, __half()), pack(x.z, x.w, __half()));
+}
+__device__ inline void store_one(float* to, float x) { *to = x; }
+__device__ inline void store_one(__half* to, float x) { *to = __float2half_rn(x); }
+
 // Copies 8 rows of a warp's results from shared memory, where they lie end to end as they shall in global memory.
-__device__ inline void store_rows(float* to, const float* from, int64_t row, int n, int d) {
+template <typename T>
+__device__ inline void store_rows(T* to, const float* from, int64_t row, int n, int d) {
     int lane = threadIdx.x % WARP;
     int count = row < n ? min(static_cast<int64_t>(8), n - row) * d : 0;
     to += row * d;
     if (d % 4 == 0) {
-        for (int i = 4 * lane; i < count; i += 4 * WARP)
-            *reinterpret_cast<float4*>(to + i) = *reinterpret_cast<const float4*>(from + i);
+        for (int i = 4 * lane; i < count; i += 4 * WARP) store_four(to + i, *reinterpret_cast<const float4*>(from + i));
     } else {
-        for (int i = lane; i < count; i += WARP) to[i] = from[i];
+        for (int i = lane; i < count; i += WARP) store_one(to + i, from[i]);
     }
 }
 
@@ -161,18 +170,23 @@ __device__ inline void project_forward(const Projections& all) {
                     if (column < p.d) mine[lane / 4 * p.d + column] = value;
                 }
             __syncwarp();
-            store_rows(p.xhat, mine, row, p.n, p.d);
-            __syncwarp();
+            if (p.normalized) {
+                store_rows(p.normalized, mine, row, p.n, p.d);
+            } else {
+                store_rows(p.xhat, mine, row, p.n, p.d);
+                __syncwarp();
 #pragma unroll
-            for (int tile = 0; tile < TILES; ++tile)
+                for (int tile = 0; tile < TILES; ++tile)
 #pragma unroll
-                for (int e = 0; e < 2; ++e) {
-                    int column = tile * 8 + lane % 4 * 2 + e;
-                    if (column < p.d)
-                        mine[lane / 4 * p.d + column] = sums[m][tile][2 * half + e] * p.gamma[column] + p.beta[column];
-                }
-            __syncwarp();
-            store_rows(p.out, mine, row, p.n, p.d);
+                    for (int e = 0; e < 2; ++e) {
+                        int column = tile * 8 + lane % 4 * 2 + e;
+                        if (column < p.d)
+                            mine[lane / 4 * p.d + column] =
+                                sums[m][tile][2 * half + e] * p.gamma[column] + p.beta[column];
+                    }
+                __syncwarp();
+                store_rows(p.out, mine, row, p.n, p.d);
+            }
             __syncwarp();
             if (lane % 4 == 0 && row + lane / 4 < p.n) p.rstd[row + lane / 4] = rstd;
         }

@@ -37,6 +37,27 @@ __device__ inline void load_row(float (&values)[N], const float* row, int count,
     }
 }
 
+// Of f16.
+template <int N>
+__device__ inline void load_row(float (&values)[N], const __half* row, int count, bool fours) {
+#pragma unroll
+    for (int v = 0; v < N; v += 4) {
+        if (fours) {
+            int column = lane_column(v, true);
+            uint2 x = make_uint2(0, 0);
+            if (column < count) x = *reinterpret_cast<const uint2*>(row + column);
+            float2 low = unpack(x.x, __half()), high = unpack(x.y, __half());
+            values[v] = low.x, values[v + 1] = low.y, values[v + 2] = high.x, values[v + 3] = high.y;
+        } else {
+#pragma unroll
+            for (int e = v; e < v + 4; ++e) {
+                int column = lane_column(e, false);
+                values[e] = column < count ? __half2float(row[column]) : 0.0f;
+            }
+        }
+    }
+}
+
 // To device memory. (By name, as the compiler takes some assignments of float4 apart into four stores.)
 template <int N>
 __device__ inline void store_row(float* row, const float (&values)[N], int count, bool fours) {
@@ -97,6 +118,13 @@ __device__ inline float dot(const float (&x)[N], const float (&y)[N]) {
 #pragma unroll
     for (int v = 0; v < N; ++v) sum = fmaf(x[v], y[v], sum);
     return warp_sum(sum);
+}
+
+// x *= y.
+template <int N>
+__device__ inline void multiply(float (&x)[N], const float (&y)[N]) {
+#pragma unroll
+    for (int v = 0; v < N; ++v) x[v] *= y[v];
 }
 
 // sum += a x.

@@ -1,9 +1,57 @@
 //! Where backwards put gradients.
 
+use std::any::Any;
+use std::mem;
+
 use crate::device::Gpu;
 use crate::device::cuda::Target;
 use crate::error::{Error, Result};
 use crate::tensor::Tensor;
+
+/// The gradient of a tensor.
+pub enum Gradient {
+    /// All of it.
+    Array(Tensor),
+    /// On a device, what readers of the tensor leave for the operation that made it to put together, which spares them the array
+    /// (see [`Op::gathers`](super::Op::gathers)).
+    Parts(Gpu, Vec<Box<dyn Any>>),
+}
+
+impl Gradient {
+    /// The array; fails if there are parts alone.
+    pub fn array(&self) -> Result<&Tensor> {
+        match self {
+            Gradient::Array(tensor) => Ok(tensor),
+            Gradient::Parts(..) => Err(in_parts()),
+        }
+    }
+
+    /// What readers left, if each of them left this; fails for an array.
+    pub fn take_parts<P: 'static>(&mut self) -> Result<Vec<P>> {
+        let Gradient::Parts(_, parts) = self else { return Err(in_parts()) };
+        let part = |part: Box<dyn Any>| part.downcast::<P>().map(|part| *part).map_err(|_| in_parts());
+        mem::take(parts).into_iter().map(part).collect()
+    }
+
+    /// Where it lies; `None` for the host.
+    pub(super) fn gpu(&self) -> Option<&Gpu> {
+        match self {
+            Gradient::Array(tensor) => tensor.gpu(),
+            Gradient::Parts(gpu, _) => Some(gpu),
+        }
+    }
+
+    fn array_mut(&mut self) -> Result<&mut Tensor> {
+        match self {
+            Gradient::Array(tensor) => Ok(tensor),
+            Gradient::Parts(..) => Err(in_parts()),
+        }
+    }
+}
+
+fn in_parts() -> Error {
+    Error::shape("autograd", "some readers of a tensor leave parts of its gradient, others add to an array")
+}
 
 /// An input that needs a gradient.
 pub(super) struct Input {
@@ -17,7 +65,7 @@ pub(super) struct Input {
 pub struct InstanceGrads<'a> {
     op: &'static str,
     inputs: &'a [Vec<Option<Input>>],
-    grads: &'a mut [Option<Tensor>],
+    grads: &'a mut [Option<Gradient>],
     /// Where the gradients lie.
     gpu: Option<Gpu>,
     /// The instances whose output has a gradient.
@@ -30,7 +78,7 @@ impl<'a> InstanceGrads<'a> {
     pub(super) fn new(
         op: &'static str,
         inputs: &'a [Vec<Option<Input>>],
-        grads: &'a mut [Option<Tensor>],
+        grads: &'a mut [Option<Gradient>],
         gpu: Option<Gpu>,
         reached: Vec<bool>,
     ) -> InstanceGrads<'a> {
@@ -69,7 +117,7 @@ impl<'a> InstanceGrads<'a> {
 /// Where an operation's backward puts the gradients of its inputs.
 pub struct InputGrads<'a> {
     inputs: &'a [Option<Input>],
-    grads: &'a mut [Option<Tensor>],
+    grads: &'a mut [Option<Gradient>],
     gpu: Option<&'a Gpu>,
     /// Bit i: input i was written.
     written: &'a mut u64,
@@ -80,7 +128,9 @@ impl InputGrads<'_> {
     pub fn get(&mut self, i: usize) -> Option<&mut [f32]> {
         let input = self.inputs[i].as_ref()?;
         *self.written |= 1 << i;
-        Some(self.grads[input.node].get_or_insert_with(|| Tensor::zeros(input.shape.clone())).data_mut())
+        let zeros = || Gradient::Array(Tensor::zeros(input.shape.clone()));
+        // Parts there are of tensors on devices alone.
+        self.grads[input.node].get_or_insert_with(zeros).array_mut().ok().map(Tensor::data_mut)
     }
 
     /// As [`InputGrads::get`], on the device where the output's gradient lies; null if it needs none. Whoever asks first
@@ -92,9 +142,21 @@ impl InputGrads<'_> {
         let adds = slot.is_some();
         if !adds {
             let memory = gpu.alloc("gradients", input.shape.iter().product())?;
-            *slot = Some(Tensor::on_device(&input.shape[..], memory)?);
+            *slot = Some(Gradient::Array(Tensor::on_device(&input.shape[..], memory)?));
         }
-        slot.as_mut().map_or(Ok(Target::NULL), |slot| Ok(Target { at: slot.ptr_mut()?, adds }))
+        slot.as_mut().map_or(Ok(Target::NULL), |slot| Ok(Target { at: slot.array_mut()?.ptr_mut()?, adds }))
+    }
+
+    /// Leaves part of the gradient of input `i`, if it needs one, for the operation that made this input: on a device, of one that
+    /// [gathers](super::Op::gathers).
+    pub fn leave(&mut self, i: usize, part: impl Any) -> Result<()> {
+        let (Some(input), Some(gpu)) = (&self.inputs[i], self.gpu) else { return Ok(()) };
+        *self.written |= 1 << i;
+        match self.grads[input.node].get_or_insert_with(|| Gradient::Parts(gpu.clone(), Vec::new())) {
+            Gradient::Parts(_, parts) => parts.push(Box::new(part)),
+            Gradient::Array(_) => return Err(in_parts()),
+        }
+        Ok(())
     }
 
     /// The gradient of input `i`, if it needs one, gets nothing from this operation.
@@ -104,7 +166,7 @@ impl InputGrads<'_> {
         let slot = &mut self.grads[input.node];
         if slot.is_none() {
             let zeros = gpu.zeros("gradients", input.shape.iter().product())?;
-            *slot = Some(Tensor::on_device(&input.shape[..], zeros)?);
+            *slot = Some(Gradient::Array(Tensor::on_device(&input.shape[..], zeros)?));
         }
         Ok(())
     }

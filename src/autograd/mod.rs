@@ -7,7 +7,7 @@ mod profile;
 mod tape;
 
 pub use cost::{Account, Cost, KernelWork};
-pub use grads::{InputGrads, InstanceGrads};
+pub use grads::{Gradient, InputGrads, InstanceGrads};
 pub use parameters::{Parameters, Variables};
 pub use profile::{Profile, Sample, Timed};
 pub use tape::{Early, Gradients, Tape, Var};
@@ -32,6 +32,24 @@ pub trait Op: 'static {
 
     /// What of that cost the gradient of one input takes by itself: it is not spent where that input needs none and another does.
     fn cost_of_gradient(&self, inputs: &[&[usize]], input: usize) -> Cost {
+        let _ = (inputs, input);
+        Cost::default()
+    }
+
+    /// Whether, on a device, the output is [normalized](Tensor::normalized): those that read it leave their parts of its gradient
+    /// for this operation ([`InputGrads::leave`]), whose backward spends what putting them together costs.
+    fn gathers(&self) -> bool {
+        false
+    }
+
+    /// What forward and backward cost where input `input` is [normalized](Tensor::normalized): who made it puts its gradient together.
+    fn cost_of_normalized(&self, inputs: &[&[usize]], input: usize) -> Cost {
+        let _ = input;
+        self.cost(inputs)
+    }
+
+    /// What it costs there to put together the part of that input's gradient that this operation leaves.
+    fn cost_of_part(&self, inputs: &[&[usize]], input: usize) -> Cost {
         let _ = (inputs, input);
         Cost::default()
     }
@@ -67,7 +85,8 @@ pub trait Op: 'static {
 
 /// Runs the backward of each.
 fn each_backward<O: Op>(reached: Vec<Reached<O>>, grads: &mut InstanceGrads) -> Result<()> {
-    let one = |Reached { op, number, saved, grad }: Reached<O>| op.backward(saved, &grad, &mut grads.of(number));
+    let one =
+        |Reached { op, number, saved, grad }: Reached<O>| op.backward(saved, grad.array()?, &mut grads.of(number));
     reached.into_iter().try_for_each(one)
 }
 
@@ -80,5 +99,5 @@ pub struct Reached<'a, O: Op> {
     /// What its forward saved.
     pub saved: O::Saved,
     /// The gradient of its output.
-    pub grad: Tensor,
+    pub grad: Gradient,
 }

@@ -80,6 +80,11 @@ impl Profile {
         Ok(notes.len() - 1)
     }
 
+    /// Adds to the cost of an instance of an operation, by the operation's number.
+    pub(super) fn spends(&self, (number, instance): (usize, usize), cost: Cost) {
+        self.notes.borrow_mut()[number].sample.costs[instance] += cost;
+    }
+
     /// Notes that the backward of an operation has just ended, of those instances that a gradient came to.
     pub(super) fn ran_back(&self, number: usize, start: Moment, reached: Vec<bool>) -> Result<()> {
         let backward = [start, self.now()?];

@@ -29,9 +29,12 @@ impl Layers<'_> {
     pub fn projections(&self, of: &[ProjectionOf], noise: Option<Noise>) -> Result<Vec<Var>> {
         let eps = self.config.layer_norm_eps;
         let (mut ops, mut weights) = (Vec::new(), Vec::new());
-        for ProjectionOf { name, features, textbook_rows, .. } in of {
+        // Dropout reads rows one by one.
+        let drops = noise.is_some() && self.config.dropout > 0.0;
+        for ProjectionOf { name, features, sequences, textbook_rows, .. } in of {
             if let Source::Stored(features) = features {
-                ops.push(Project { features: features.clone(), eps, textbook_rows: *textbook_rows });
+                let sequences = sequences.filter(|_| !drops).cloned();
+                ops.push(Project { features: features.clone(), eps, textbook_rows: *textbook_rows, sequences });
                 let layers = ["linear.weight", "linear.bias", "norm.weight", "norm.bias"];
                 weights.push(self.vars.group(name, layers)?.to_vec());
             }
@@ -217,6 +220,8 @@ pub struct ProjectionOf<'a> {
     /// Of the layer.
     pub name: String,
     pub features: &'a Source,
+    /// Those that the rows form, if attention and pooling alone read them.
+    pub sequences: Option<&'a Ragged>,
     pub textbook_rows: usize,
     /// Of the noise: each use of a step needs its own.
     pub stream: u32,

@@ -3,6 +3,7 @@
 
 mod dense;
 mod elementwise;
+mod sequences;
 mod together;
 
 use std::ops::Range;
@@ -78,11 +79,16 @@ pub fn small() -> Result<Vec<Case>> {
         cases.push(draw.score(mentions, candidates, d)?);
         cases.push(draw.cross_entropy(mentions, candidates)?);
     }
+    // Wider than a warp has at a time.
+    for d in [257, 768] {
+        cases.push(draw.score(3, 4, d)?);
+    }
     cases.push(draw.dropout(257, 33));
     cases.push(draw.dropout_of_part(129, 33));
     cases.extend(dense::small()?);
     cases.extend(elementwise::small()?);
     cases.extend(together::small()?);
+    cases.extend(sequences::small()?);
     Ok(cases)
 }
 
@@ -124,7 +130,12 @@ pub fn wikidiverse() -> Result<Vec<Case>> {
 }
 
 fn projection(sizes: impl Into<String>, features: FeatureRows, inputs: Vec<Tensor>) -> Case {
-    Case::new(sizes, inputs, move || Project { textbook_rows: features.len(), features: features.clone(), eps: 1e-5 })
+    Case::new(sizes, inputs, move || Project {
+        textbook_rows: features.len(),
+        features: features.clone(),
+        eps: 1e-5,
+        sequences: None,
+    })
 }
 
 /// Draws operands.

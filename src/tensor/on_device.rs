@@ -9,6 +9,7 @@ use half::{bf16, f16};
 use rayon::prelude::*;
 
 use super::array::{Data, fits};
+use super::normalized::Columns;
 use super::{Element, Tensor};
 use crate::device::Gpu;
 use crate::device::cpu::Buffer;
@@ -33,11 +34,25 @@ pub(super) struct DeviceArray {
     element: Element,
     /// The same in bf16, if the values are f32 and a product is to come.
     narrow: Option<Arc<DeviceBuffer<u8>>>,
+    /// What is still to be applied to each row, if it is.
+    pub(super) columns: Option<Arc<Columns>>,
 }
 
 impl DeviceArray {
     pub fn new(bytes: DeviceBuffer<u8>, element: Element) -> DeviceArray {
-        DeviceArray { bytes: Arc::new(bytes), element, narrow: None }
+        DeviceArray::shared(Arc::new(bytes), element)
+    }
+
+    fn shared(bytes: Arc<DeviceBuffer<u8>>, element: Element) -> DeviceArray {
+        DeviceArray { bytes, element, narrow: None, columns: None }
+    }
+
+    /// Fails if the values are not yet what they stand for.
+    fn expect_plain(&self) -> Result<()> {
+        match self.columns {
+            None => Ok(()),
+            Some(_) => Err(Error::shape("tensor", "rows before scale and shift, of which only whole rows are read")),
+        }
     }
 
     pub fn gpu(&self) -> &Gpu {
@@ -54,6 +69,7 @@ impl DeviceArray {
 
     /// Makes the values nobody else's, so that they can be written to.
     pub fn write(&mut self) -> Result<()> {
+        self.expect_plain()?;
         self.narrow = None;
         if Arc::get_mut(&mut self.bytes).is_none() {
             self.bytes = Arc::new(self.bytes.duplicate()?);
@@ -63,6 +79,9 @@ impl DeviceArray {
 
     /// The values as f32, once everything queued before is done.
     pub fn read(&self) -> Result<Buffer> {
+        if let Some(columns) = &self.columns {
+            return columns.applied(&DeviceArray { columns: None, ..self.clone() });
+        }
         let mut values = Buffer::scratch(self.bytes.len() / self.element.size());
         // Of an empty array there is nothing to read.
         if values.is_empty() {
@@ -94,6 +113,7 @@ impl DeviceArray {
 
     /// A copy of some values.
     pub fn part(&self, values: Range<usize>) -> Result<DeviceArray> {
+        self.expect_plain()?;
         let size = self.element.size();
         let mut copy = self.gpu().alloc("tensors", values.len() * size)?;
         self.bytes.copy_to(values.start * size..values.end * size, &mut copy, 0)?;
@@ -104,6 +124,7 @@ impl DeviceArray {
     pub fn joined<'a>(gpu: &Gpu, len: usize, parts: impl Iterator<Item = &'a DeviceArray>) -> Result<DeviceArray> {
         let (mut all, mut at) = (gpu.alloc("tensors", len * Element::F32.size())?, 0);
         for part in parts {
+            part.expect_plain()?;
             part.bytes.copy_to(0..part.bytes.len(), &mut all, at)?;
             at += part.bytes.len();
         }
@@ -112,6 +133,7 @@ impl DeviceArray {
 
     /// A copy of the rows, of `width` values, of these numbers.
     pub fn select(&self, width: usize, rows: &[u32]) -> Result<DeviceArray> {
+        self.expect_plain()?;
         let bytes = self.bytes.select_rows("activations", width * self.element.size(), rows)?;
         Ok(DeviceArray::new(bytes, self.element))
     }
@@ -192,7 +214,7 @@ impl Tensor {
         }
         match &self.data {
             Data::Device(DeviceArray { narrow: Some(narrow), .. }) if element == Element::Bf16 => {
-                let array = DeviceArray { bytes: narrow.clone(), element, narrow: None };
+                let array = DeviceArray::shared(narrow.clone(), element);
                 Ok(Tensor { shape: self.shape.clone(), data: Data::Device(array) })
             }
             _ => self.converted(),
@@ -210,7 +232,7 @@ impl Tensor {
     /// Where the values lie on their device, of whatever type.
     ///
     /// # Panics
-    /// If they lie on the host, as [`Tensor::ptr`].
+    /// If they lie on the host or are [normalized](Tensor::normalized), as [`Tensor::ptr`].
     pub fn address(&self) -> Ptr {
         self.column(0)
     }
@@ -218,7 +240,7 @@ impl Tensor {
     /// Where column `column` of the first row lies; otherwise as [`Tensor::address`].
     pub(crate) fn column(&self, column: usize) -> Ptr {
         match &self.data {
-            Data::Device(array) => array.ptr().offset::<u8>(column * array.element.size()),
+            Data::Device(array) if array.columns.is_none() => array.ptr().offset::<u8>(column * array.element.size()),
             other => panic!("a place on a device of {other:?}"),
         }
     }

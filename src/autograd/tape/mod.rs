@@ -7,7 +7,7 @@ use std::cell::RefCell;
 use std::collections::HashSet;
 
 use super::grads::Input;
-use super::{Cost, InstanceGrads, Op, Profile, Reached, Sample, each_backward};
+use super::{Cost, Gradient, InstanceGrads, Op, Profile, Reached, Sample, each_backward};
 use crate::device::{Clock, Gpu};
 use crate::error::{Error, Result};
 use crate::span;
@@ -20,13 +20,15 @@ pub struct Var {
     node: Option<usize>,
     /// Whether a gradient flows to it where the tape records, as this one may not.
     needs_gradient: bool,
+    /// The profile's note of the operation that puts its gradient together, and the operation's instance.
+    gathered_by: Option<(usize, usize)>,
     tensor: Tensor,
 }
 
 impl Var {
     /// A tensor no gradient flows to.
     pub fn constant(tensor: Tensor) -> Var {
-        Var { node: None, needs_gradient: false, tensor }
+        Var { node: None, needs_gradient: false, gathered_by: None, tensor }
     }
 
     /// Whether gradients flow to it.
@@ -46,7 +48,7 @@ impl Var {
 }
 
 /// From the gradients of all outputs, of which some may have none.
-type Backward = Box<dyn FnOnce(Vec<Option<Tensor>>, &mut InstanceGrads) -> Result<()>>;
+type Backward = Box<dyn FnOnce(Vec<Option<Gradient>>, &mut InstanceGrads) -> Result<()>>;
 
 /// A tracked tensor: a leaf, or an output of an operation, whose first output knows the operation.
 enum Node {
@@ -69,22 +71,24 @@ pub struct Tape {
     recording: bool,
     nodes: RefCell<Vec<Node>>,
     profile: Option<Profile>,
+    /// Costs are noted as a device of mixed arithmetic spends them, wherever it runs.
+    as_on_device: bool,
 }
 
 impl Tape {
     /// A tape for training.
     pub fn recording() -> Tape {
-        Tape { recording: true, nodes: RefCell::default(), profile: None }
+        Tape { recording: true, nodes: RefCell::default(), profile: None, as_on_device: false }
     }
 
     /// A tape that keeps nothing: for inference.
     pub fn inference() -> Tape {
-        Tape { recording: false, nodes: RefCell::default(), profile: None }
+        Tape { recording: false, nodes: RefCell::default(), profile: None, as_on_device: false }
     }
 
-    /// Also notes each operation and its cost.
+    /// Also notes each operation and its cost, as a device of mixed arithmetic spends it, wherever the tape runs.
     pub fn profiled(self) -> Tape {
-        self.timed(&Profile::new(Clock::Host))
+        Tape { as_on_device: true, ..self.timed(&Profile::new(Clock::Host)) }
     }
 
     /// Also notes each operation in this profile, with its times forward and backward.
@@ -100,7 +104,7 @@ impl Tape {
     /// A tracked tensor that gradients are wanted for.
     pub fn leaf(&self, tensor: Tensor) -> Var {
         let node = self.recording.then(|| self.push(Node::Leaf));
-        Var { node, needs_gradient: true, tensor }
+        Var { node, needs_gradient: true, gathered_by: None, tensor }
     }
 
     /// Runs an operation and records it if one of its inputs is tracked.
@@ -139,11 +143,22 @@ impl Tape {
         };
         let noted = self.profile.as_ref().zip(start).map(|(profile, start)| profile.ran(start, sample)).transpose()?;
         drop(on_device);
+        if let Some(profile) = &self.profile {
+            ops.iter().zip(inputs).for_each(|(op, of)| parts_of(op, of, |to, cost| profile.spends(to, cost)));
+        }
+        let gathers = |i: usize, tensor: &Tensor| match gpu {
+            Some(_) => tensor.normalized().is_some(),
+            None => self.as_on_device && ops[i].gathers(),
+        };
+        let gathers: Vec<bool> = outputs.iter().enumerate().map(|(i, tensor)| gathers(i, tensor)).collect();
+        let gathered_by = |i: usize| noted.filter(|_| gathers[i]).map(|noted| (noted, i));
         let tracked: Vec<bool> = inputs.iter().map(|of| of.iter().any(|v| v.node.is_some())).collect();
         let needs_gradient: Vec<bool> = inputs.iter().map(|of| of.iter().any(|v| v.needs_gradient)).collect();
         if !tracked.contains(&true) {
-            let outputs = outputs.into_iter().zip(needs_gradient);
-            return Ok(outputs.map(|(tensor, needs_gradient)| Var { node: None, needs_gradient, tensor }).collect());
+            let outputs = outputs.into_iter().zip(needs_gradient).enumerate();
+            let var =
+                |(i, (tensor, needs_gradient))| Var { node: None, needs_gradient, gathered_by: gathered_by(i), tensor };
+            return Ok(outputs.map(var).collect());
         }
         let input = |op: &O, i: usize, v: &Var| {
             v.node.map(|node| Input { node, name: op.input_name(i), shape: v.tensor.shape().to_vec() })
@@ -152,7 +167,7 @@ impl Tape {
         let inputs = ops.iter().zip(inputs).map(of_instance).collect();
         let backward: Backward = Box::new(move |grads, to| {
             let instances = ops.iter().zip(saved).zip(grads).enumerate();
-            let reached = |(number, ((op, saved), grad)): (usize, ((_, _), Option<Tensor>))| {
+            let reached = |(number, ((op, saved), grad)): (usize, ((_, _), Option<Gradient>))| {
                 grad.map(|grad| Reached { op, number, saved, grad })
             };
             let reached = instances.filter_map(reached).collect();
@@ -166,7 +181,7 @@ impl Tape {
         let placed = outputs.into_iter().zip(tracked).enumerate();
         let var = |(i, (tensor, tracked)): (usize, (Tensor, bool))| {
             let node = tracked.then_some(first + i);
-            Var { node, needs_gradient: tracked, tensor }
+            Var { node, needs_gradient: tracked, gathered_by: gathered_by(i), tensor }
         };
         Ok(placed.map(var).collect())
     }
@@ -207,11 +222,11 @@ impl Tape {
 
     fn back(self, outputs: Vec<(&Var, Tensor)>, early: impl FnOnce(Early) -> Result<()>) -> Result<Gradients> {
         let mut nodes = self.nodes.into_inner();
-        let mut grads: Vec<Option<Tensor>> = nodes.iter().map(|_| None).collect();
+        let mut grads: Vec<Option<Gradient>> = nodes.iter().map(|_| None).collect();
         for (output, seed) in outputs {
             let last = output.node.ok_or_else(|| Error::invalid("backward of a tensor that nothing tracked"))?;
             seed.expect("backward", "seed", output.tensor.shape())?;
-            grads[last] = Some(seed);
+            grads[last] = Some(Gradient::Array(seed));
         }
         let reads_leaf = |inputs: &[Vec<Option<Input>>]| {
             inputs.iter().flatten().flatten().any(|input| matches!(nodes[input.node], Node::Leaf))
@@ -229,7 +244,7 @@ impl Tape {
             }
             let Node::Operation(Operation { name, noted, backward, inputs }) = node else { continue };
             // Whatever reads one of the outputs stands behind all of them.
-            let of_outputs: Vec<Option<Tensor>> =
+            let of_outputs: Vec<Option<Gradient>> =
                 grads[index..index + inputs.len()].iter_mut().map(Option::take).collect();
             let Some(gpu) = of_outputs.iter().flatten().next().map(|grad| grad.gpu().cloned()) else { continue };
             let _span = span!(name, "backward");
@@ -248,18 +263,21 @@ impl Tape {
 }
 
 /// Gradients of a tape's leaves.
-pub struct Gradients(Vec<Option<Tensor>>);
+pub struct Gradients(Vec<Option<Gradient>>);
 
 impl Gradients {
     /// Takes the gradient of a leaf; `None` if the output does not depend on it.
     pub fn take(&mut self, leaf: &Var) -> Option<Tensor> {
-        self.0[leaf.node?].take()
+        match self.0[leaf.node?].take()? {
+            Gradient::Array(tensor) => Some(tensor),
+            Gradient::Parts(..) => None,
+        }
     }
 }
 
 /// Gradients of a tape's leaves while one operation is left.
 pub struct Early<'a> {
-    grads: &'a [Option<Tensor>],
+    grads: &'a [Option<Gradient>],
     /// Leaves that this operation reads.
     awaited: HashSet<usize>,
 }
@@ -268,19 +286,30 @@ impl Early<'_> {
     /// The gradient of a leaf, if it has its value.
     pub fn get(&self, leaf: &Var) -> Option<&Tensor> {
         let node = leaf.node.filter(|node| !self.awaited.contains(node))?;
-        self.grads[node].as_ref()
+        self.grads[node].as_ref()?.array().ok()
     }
 }
 
 /// What an operation costs on these inputs, some of which may need no gradient.
 fn cost_of<O: Op>(op: &O, inputs: &[&Var]) -> Cost {
     let shapes: Vec<&[usize]> = inputs.iter().map(|v| v.tensor.shape()).collect();
-    let cost = op.cost(&shapes);
+    let normalized = inputs.iter().position(|v| v.gathered_by.is_some());
+    let cost = normalized.map_or_else(|| op.cost(&shapes), |i| op.cost_of_normalized(&shapes, i));
     if !inputs.iter().any(|v| v.needs_gradient) {
         return cost.forward_alone();
     }
     let without = inputs.iter().enumerate().filter(|(_, v)| !v.needs_gradient);
     without.fold(cost, |cost, (i, _)| cost - op.cost_of_gradient(&shapes, i))
+}
+
+/// Calls `spends` with each operation that puts parts of gradients together which this one leaves, and what they cost.
+fn parts_of<O: Op>(op: &O, inputs: &[&Var], spends: impl Fn((usize, usize), Cost)) {
+    let shapes: Vec<&[usize]> = inputs.iter().map(|v| v.tensor.shape()).collect();
+    for (i, v) in inputs.iter().enumerate().filter(|(_, v)| v.needs_gradient) {
+        if let Some(to) = v.gathered_by {
+            spends(to, op.cost_of_part(&shapes, i));
+        }
+    }
 }
 
 /// Kernels take places in memory, which do not say whose memory it is.

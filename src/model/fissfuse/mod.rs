@@ -113,8 +113,23 @@ fn project<const N: usize>(layers: &Layers, sides: [&Side; N], noise: Option<Noi
             // Tells the dropout masks apart.
             let (textbook, stream) = (sequences.textbook(), (4 * which + 2 * index) as u32);
             let (global_name, rows) = (format!("{name}_global"), textbook.sequences);
-            of.push(ProjectionOf { name: name.into(), features: tokens, textbook_rows: textbook.rows(), stream });
-            of.push(ProjectionOf { name: global_name, features: global, textbook_rows: rows, stream: stream + 1 });
+            let (name_of_rows, all) = (name.into(), textbook.rows());
+            let (local, whole) = (Some(sequences), None);
+            of.push(ProjectionOf {
+                name: name_of_rows,
+                features: tokens,
+                sequences: local,
+                textbook_rows: all,
+                stream,
+            });
+            let stream = stream + 1;
+            of.push(ProjectionOf {
+                name: global_name,
+                features: global,
+                sequences: whole,
+                textbook_rows: rows,
+                stream,
+            });
             modality_of.push((name, index, sequences));
         }
     }

@@ -68,7 +68,12 @@ impl Draw {
             }
         }
         let places = [0, 0, 4, 4].map(|first| (first..first + 4).collect()).into();
-        let op = |features: &FeatureRows| Project { features: features.clone(), eps: 1e-5, textbook_rows: 1 };
+        let op = |features: &FeatureRows| Project {
+            features: features.clone(),
+            eps: 1e-5,
+            textbook_rows: 1,
+            sequences: None,
+        };
         let make = move || features.iter().map(op).collect();
         let sizes = format!("{mentions} x {candidates}, {widths:?} -> {d}");
         Ok(case(sizes, inputs, (pairs, vec![Operand::Item; 2]), places, make))

@@ -1,5 +1,7 @@
 //! `cross_attention` on CUDA devices (kernels/cross_attention.cu, matmul.cu, layer_norm.cu).
 
+use std::sync::Arc;
+
 use bytemuck::{Pod, Zeroable};
 
 pub use backward::backward;
@@ -9,11 +11,11 @@ use super::{
     VALUE_BIAS,
 };
 use crate::device::Gpu;
-use crate::device::cuda::{DeviceBuffer, Ptr};
+use crate::device::cuda::{DeviceBuffer, Launches, Ptr};
 use crate::error::Result;
 use crate::ops::layer_norm::{LayerNorm, Normalized, Residual, ToNormalize};
 use crate::ops::matmul::{Operand, Product};
-use crate::tensor::Tensor;
+use crate::tensor::{NormalizedRows, Tensor};
 
 mod backward;
 
@@ -23,6 +25,23 @@ const INSTANCES: usize = 16;
 /// Warps of a block, each of which has a pair and head.
 const WARPS: usize = 4;
 
+/// Kernels by the rows of sequences that they take.
+struct OfRows {
+    forward: &'static str,
+    backward: &'static str,
+}
+
+/// Of f32, and of [normalized](Tensor::normalized) rows.
+const OF_ROWS: [OfRows; 2] = [
+    OfRows { forward: "attend_forward_f32", backward: "attend_backward_f32" },
+    OfRows { forward: "attend_forward_f16", backward: "attend_backward_f16" },
+];
+
+/// Which of them takes these.
+fn kind(sequence: &Tensor) -> usize {
+    sequence.normalized().is_some() as usize
+}
+
 /// What backward needs.
 pub struct DeviceSaved {
     attention: AttentionWeights,
@@ -31,9 +50,9 @@ pub struct DeviceSaved {
     /// Queries after the query layer (nq, d).
     projected: DeviceBuffer<f32>,
     /// Logit vectors (nq, heads, d).
-    u: DeviceBuffer<f32>,
+    u: Arc<DeviceBuffer<f32>>,
     /// Attention weights of each pair (heads, L), end to end.
-    probabilities: DeviceBuffer<f32>,
+    probabilities: Arc<DeviceBuffer<f32>>,
     context: DeviceBuffer<f32>,
     /// Values after the value layer (pairs, d).
     values: DeviceBuffer<f32>,
@@ -56,6 +75,8 @@ struct AttendForward {
     pairs: Pairs,
     u: Ptr,
     sequence: Ptr,
+    gamma: Ptr,
+    beta: Ptr,
     probabilities: Ptr,
     context: Ptr,
     count: i32,
@@ -124,16 +145,19 @@ fn attend(
     of: &[Checked],
     u: &[(DeviceBuffer<f32>, DeviceBuffer<f32>)],
 ) -> Result<Vec<[DeviceBuffer<f32>; 2]>> {
-    let mut launches = gpu.launches("attend_forward", INSTANCES, 128);
+    let mut launches = OF_ROWS.map(|of| gpu.launches(of.forward, INSTANCES, 128));
     let mut results = Vec::with_capacity(of.len());
     for (Checked { op, attention, sequence, .. }, (u, _)) in of.iter().zip(u) {
         let (d, heads, n) = (attention.d, op.heads, op.pairs.len());
         let probabilities = gpu.alloc::<f32>("attention weights", op.lengths().iter().sum())?;
         let context = gpu.alloc::<f32>("contexts", n * heads * d)?;
+        let NormalizedRows { rows, gamma, beta } = sequence.rows_for_scaling();
         let args = AttendForward {
             pairs: op.pairs_on(gpu)?,
             u: u.ptr(),
-            sequence: sequence.ptr(),
+            sequence: rows,
+            gamma,
+            beta,
             probabilities: probabilities.ptr(),
             context: context.ptr(),
             count: n as i32,
@@ -141,10 +165,10 @@ fn attend(
             d: d as i32,
             padding: 0,
         };
-        launches.push((n * heads).div_ceil(WARPS), args, &[])?;
+        launches[kind(sequence)].push((n * heads).div_ceil(WARPS), args, &[])?;
         results.push([probabilities, context]);
     }
-    launches.run()?;
+    launches.into_iter().try_for_each(Launches::run)?;
     Ok(results)
 }
 
@@ -187,6 +211,7 @@ pub fn forward(gpu: &Gpu, of: Vec<Checked>) -> Result<Vec<(Tensor, Saved)>> {
         let ([probabilities, context], Normalized { out, xhat, rstd }) = (attended, normalized);
         let out = Tensor::on_device([op.pairs.len(), attention.d], out)?;
         let (queries, sequence) = (queries.clone(), sequence.clone());
+        let (u, probabilities) = (Arc::new(u), Arc::new(probabilities));
         let saved =
             DeviceSaved { attention, queries, sequence, projected, u, probabilities, context, values, xhat, rstd };
         Ok((out, Saved::Device(Box::new(saved))))

@@ -178,16 +178,42 @@ impl Op for CrossAttention {
         let values = self.sequences.rows() * d + queries * d + pairs * d;
         let (forward, backward) = work::products(self.heads, d, [queries, pairs]);
         let (attend, attend_backward) = work::attend(self, d, rows);
+        let to_sequences = work::to_sequences(self, d);
         Cost {
             forward: forward.products + attend.executed + (pairs * d * (3 + NORM_FORWARD) + queries * d) as u64,
-            backward: backward.products + attend_backward.executed + (pairs * d * (2 + NORM_BACKWARD)) as u64,
+            backward: backward.products
+                + attend_backward.executed
+                + to_sequences.executed
+                + (pairs * d * (2 + NORM_BACKWARD)) as u64,
             textbook_forward: textbook_forward as u64,
             textbook_backward: (2 * textbook_forward) as u64,
             kernels_forward: forward + KernelWork::vector(attend.all + norm_forward(pairs, d, true)),
-            kernels_backward: backward + KernelWork::vector(attend_backward.all + norm_backward(pairs, d)),
+            kernels_backward: backward
+                + KernelWork::vector(attend_backward.all + to_sequences.all + norm_backward(pairs, d)),
             forward_bytes: (4 * (values + 4 * d * d + 6 * d)) as u64,
             backward_bytes: (4 * (2 * values + 8 * d * d + 12 * d)) as u64,
         }
+    }
+
+    fn cost_of_normalized(&self, inputs: &[&[usize]], input: usize) -> Cost {
+        let (d, cost) = (inputs[QUERIES][1], self.cost(inputs) - self.cost_of_part(inputs, input));
+        let (forward, backward) = work::scaling(self, d);
+        let rows = (2 * self.sequences.rows() * d) as u64;
+        // Rows have half the bytes, forward and backward; their gradient is not written.
+        Cost {
+            forward: cost.forward + forward.executed,
+            backward: cost.backward + backward.executed,
+            kernels_forward: cost.kernels_forward + KernelWork::vector(forward.all),
+            kernels_backward: cost.kernels_backward + KernelWork::vector(backward.all),
+            forward_bytes: cost.forward_bytes - rows,
+            backward_bytes: cost.backward_bytes - 3 * rows,
+            ..cost
+        }
+    }
+
+    fn cost_of_part(&self, inputs: &[&[usize]], _: usize) -> Cost {
+        let work::Attend { executed, all } = work::to_sequences(self, inputs[QUERIES][1]);
+        Cost { backward: executed, kernels_backward: KernelWork::vector(all), ..Cost::default() }
     }
 
     fn forward(&self, inputs: &[&Tensor]) -> Result<(Tensor, Saved)> {

@@ -4,12 +4,11 @@ use super::CrossAttention;
 use crate::autograd::KernelWork;
 use crate::ops::lanes::{EXP, LANES, WARP_SUM, row};
 use crate::ops::matmul::{summed, written};
+use crate::ops::project::{filled, lanes as sequence_lanes};
 use crate::ops::reduce::group_sums;
 
-/// Rows of a sequence and vectors of pairs that a block of attend_sequence takes.
-const SEQUENCE_ROWS: usize = 32;
-
 /// What attention over the sequences spends.
+#[derive(Clone, Copy)]
 pub struct Attend {
     /// On values that there are.
     pub executed: u64,
@@ -54,16 +53,28 @@ pub fn attend(op: &CrossAttention, d: usize, rows: usize) -> (Attend, Attend) {
         executed: (rows * (6 * d + 3 + 2) + vectors * 2 * d) as u64,
         all: (rows * (6 * lanes + WARP_SUM + LANES * 3 + 2) + vectors * 2 * lanes) as u64,
     };
-    // The gradient of a sequence's row: probability times one vector (fma), gradient of the logit times another. Blocks fill
-    // rows up.
-    let filled =
-        |s: usize| op.sequences.range(s).len().next_multiple_of(SEQUENCE_ROWS) * op.pairs.by_right().of(s).len();
-    let filled: usize = (0..op.sequences.len()).map(filled).sum();
-    let (executed, to_sequences) = (4 * rows * d, 4 * heads * filled * lanes);
     let groups = group_sums(pairs, queries, d) + group_sums(pairs, queries, heads * d);
-    let backward = Attend {
-        executed: to_queries.executed + (executed + pairs * (1 + heads) * d) as u64,
-        all: to_queries.all + to_sequences as u64 + groups,
-    };
+    let backward =
+        Attend { executed: to_queries.executed + (pairs * (1 + heads) * d) as u64, all: to_queries.all + groups };
     (forward, backward)
+}
+
+/// The gradients of sequences' rows.
+pub fn to_sequences(op: &CrossAttention, d: usize) -> Attend {
+    // Of a row: probability times one vector (fma), gradient of the logit times another. Blocks fill rows up.
+    let of = |rows: fn(usize) -> usize| -> usize {
+        let pairs = |s: usize| op.pairs.by_right().of(s).len();
+        (0..op.sequences.len()).map(|s| rows(op.sequences.range(s).len()) * pairs(s)).sum()
+    };
+    let (rows, filled) = (of(|rows| rows), of(filled));
+    Attend { executed: (4 * op.heads * rows * d) as u64, all: (4 * op.heads * filled * sequence_lanes(d)) as u64 }
+}
+
+/// Scale and shift of normalized rows, forward and backward: of a pair's vectors.
+pub fn scaling(op: &CrossAttention, d: usize) -> (Attend, Attend) {
+    let vectors = op.heads * op.pairs.len();
+    // Logit vector times scale; context times scale, and the shift (fma). Backward, the context's gradient and that of the logit
+    // vector times scale.
+    let of = |flops: usize| Attend { executed: (flops * vectors * d) as u64, all: (flops * vectors * row(d)) as u64 };
+    (of(4), of(2))
 }

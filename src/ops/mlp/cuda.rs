@@ -61,6 +61,7 @@ pub fn backward(gpu: &Gpu, reached: &[Reached<Mlp>], grads: &mut InstanceGrads) 
     let mut dhiddens = Vec::with_capacity(reached.len());
     for Reached { number, saved, grad, .. } in reached {
         let Saved::Device(DeviceSaved { weights: [w1, w2], hidden, .. }) = saved else { return Err(elsewhere(NAME)) };
+        let grad = grad.array()?;
         let (h, (n, d)) = (w1.shape()[0], (grad.shape()[0], grad.shape()[1]));
         let mut grads = grads.of(*number);
         let (dw2, db2) = (grads.on_device(2)?, grads.on_device(3)?);
@@ -76,7 +77,7 @@ pub fn backward(gpu: &Gpu, reached: &[Reached<Mlp>], grads: &mut InstanceGrads) 
     let mut products = gpu.products();
     for (Reached { number, grad, .. }, (dhidden, saved)) in reached.iter().zip(&dhiddens) {
         let Saved::Device(DeviceSaved { weights: [w1, _], parts, .. }) = saved else { return Err(elsewhere(NAME)) };
-        let ((h, width), n) = ((w1.shape()[0], w1.shape()[1]), grad.shape()[0]);
+        let ((h, width), n) = ((w1.shape()[0], w1.shape()[1]), grad.array()?.shape()[0]);
         let mut grads = grads.of(*number);
         let (dw1, db1) = (grads.on_device(0)?, grads.on_device(1)?);
         let dhidden = Operand::rows(dhidden.ptr(), h);

@@ -10,8 +10,9 @@ use super::{arity, elsewhere};
 use crate::autograd::{Cost, InputGrads, InstanceGrads, KernelWork, Op, Reached};
 use crate::device::Gpu;
 use crate::device::cpu::{Buffer, simd, vector};
-use crate::device::cuda::DeviceBuffer;
 use crate::error::{Error, Result};
+use crate::ops::lanes::LANES;
+use crate::ops::project::{filled, lanes};
 use crate::tensor::{Ragged, Tensor};
 
 const NAME: &str = "multi_pool";
@@ -25,7 +26,7 @@ pub struct MultiPool {
 /// Row, among all, that holds the maximum of each sequence and column (n, d); the first where several do.
 pub enum Saved {
     Host(Vec<u32>),
-    Device(DeviceBuffer<u32>),
+    Device(cuda::DeviceSaved),
 }
 
 /// Maximum with its row and sum of each column, over the rows of one sequence.
@@ -90,6 +91,37 @@ impl Op for MultiPool {
         }
     }
 
+    fn cost_of_normalized(&self, inputs: &[&[usize]], _: usize) -> Cost {
+        let (rows, d, n) = (self.sequences.rows(), inputs[0][1], self.sequences.len());
+        let (lanes, cost) = (d.next_multiple_of(128), self.cost(inputs));
+        // Scale and shift of each value (fma), of half the bytes. Backward copies the global vectors' gradient alone: added to what is
+        // there (fma), once a sequence; and leaves the rest, whose share of a length is computed by each thread.
+        Cost {
+            forward: cost.forward + (2 * rows * d) as u64,
+            kernels_forward: cost.kernels_forward + KernelWork::vector((2 * rows * lanes) as u64),
+            forward_bytes: cost.forward_bytes - (2 * rows * d) as u64,
+            backward: (2 * n * d) as u64,
+            kernels_backward: KernelWork::vector((2 * n * lanes) as u64),
+            backward_bytes: (4 * 3 * n * d) as u64,
+            ..cost
+        }
+    }
+
+    fn cost_of_part(&self, inputs: &[&[usize]], _: usize) -> Cost {
+        let (rows, d) = (self.sequences.rows(), inputs[0][1]);
+        let of_rows = self.sequences.ranges().map(|range| filled(range.len()));
+        let (all, lanes): (usize, usize) = (of_rows.sum(), lanes(d));
+        // Of a row, the mean's share and perhaps the maximum's. Of the rows that a block has at a time, in each of its four warps: the
+        // share (fma) of a length (a division).
+        let blocks = all / filled(1);
+        let kernels = 2 * all * lanes + blocks * 4 * (2 * lanes + LANES);
+        Cost {
+            backward: (2 * rows * d + self.sequences.len() * d) as u64,
+            kernels_backward: KernelWork::vector(kernels as u64),
+            ..Cost::default()
+        }
+    }
+
     fn forward(&self, inputs: &[&Tensor]) -> Result<(Tensor, Saved)> {
         let [sequence, global] = self.checked(inputs)?;
         let (n, d) = (self.sequences.len(), sequence.shape()[1]);
@@ -142,7 +174,7 @@ impl Op for MultiPool {
     }
 
     fn backward_together(gpu: &Gpu, reached: Vec<Reached<MultiPool>>, grads: &mut InstanceGrads) -> Result<()> {
-        cuda::backward(gpu, &reached, grads)
+        cuda::backward(gpu, reached, grads)
     }
 }
 

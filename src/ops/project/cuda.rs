@@ -4,8 +4,9 @@ use bytemuck::{Pod, Zeroable};
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 
+use super::sequences::{self, OfSequences, Part};
 use super::{NAME, Project, Saved};
-use crate::autograd::{InstanceGrads, KernelWork, Reached};
+use crate::autograd::{self, InstanceGrads, KernelWork, Reached};
 use crate::device::Gpu;
 use crate::device::cuda::{Arithmetic, DeviceBuffer, Launches, Ptr, Target};
 use crate::error::{Error, Result};
@@ -14,7 +15,7 @@ use crate::ops::gather::gather_rows;
 use crate::ops::layer_norm::{self, Gradient, LayerNorm, Normalized, NormalizedBackward, ToNormalize};
 use crate::ops::matmul::{Operand, Product};
 use crate::ops::reduce::{Sums, parts};
-use crate::tensor::{Element, Indices, Tensor};
+use crate::tensor::{Element, Indices, Ragged, Tensor};
 
 /// Rows of features that a block of forward takes, or half of them.
 const FORWARD_ROWS: usize = 128;
@@ -43,7 +44,7 @@ const ENOUGH_BLOCKS: usize = 132;
 
 /// What forward's kernel spends. Of tall blocks, which large devices take, up to twice as many rows are filled up, and 112
 /// columns, not 128, are normalized at least.
-pub fn forward_work(n: usize, width: usize, d: usize) -> KernelWork {
+pub fn forward_work(n: usize, width: usize, d: usize, normalized: bool) -> KernelWork {
     let (rows, columns) = (n.next_multiple_of(FORWARD_ROWS), if d <= 128 { 128 } else { 256 });
     let product = |n: usize, width: usize, d: usize| (2 * n * width * d) as u64;
     let products = product(n, width, d);
@@ -52,19 +53,20 @@ pub fn forward_work(n: usize, width: usize, d: usize) -> KernelWork {
         columns: product(n, width, d.next_multiple_of(8)) - products,
         tiles: product(rows, width.next_multiple_of(64), d.next_multiple_of(8)),
         // Of each column there may be: sum, distance from the mean, its square (fma), scaled. Of each of d: bias, and weight
-        // and bias of the normalization (fma). Of a row, in each of four lanes: two sums of a quad (2 each), the mean (a
+        // and bias of the normalization (fma), if not the readers'. Of a row, in each of four lanes: two sums of a quad (2 each), the mean (a
         // division), and the deviation (division, addition, root).
-        vector: (rows * (5 * columns + 3 * d + 4 * 8)) as u64,
+        vector: (rows * (5 * columns + if normalized { d } else { 3 * d } + 4 * 8)) as u64,
     }
 }
 
 /// What backward's kernels spend: the normalization's, and a product that splits the rows.
-pub fn backward_work(n: usize, width: usize, d: usize) -> KernelWork {
+pub fn backward_work(n: usize, width: usize, d: usize, of: Option<&Ragged>) -> KernelWork {
     let wide = if d <= 128 { 256 } else { 128 };
     let product = |n: usize, width: usize, d: usize| (2 * n * width * d) as u64;
     let products = product(n, width, d);
     let tiles = product(n.next_multiple_of(BACKWARD_ROWS), width.next_multiple_of(wide), d.next_multiple_of(16));
-    let vector = layer_norm::backward_work(n, d) + parts(splits_of(n, width, wide), d * width);
+    let norm = of.map_or_else(|| layer_norm::backward_work(n, d), |of| sequences::backward_work(of, d));
+    let vector = norm + parts(splits_of(n, width, wide), d * width);
     KernelWork { products, columns: product(n, width, d.next_multiple_of(16)) - products, tiles, vector }
 }
 
@@ -76,8 +78,29 @@ fn splits_of(n: usize, width: usize, wide: usize) -> usize {
 /// What backward needs.
 pub struct DeviceSaved {
     instance: Instance,
-    xhat: DeviceBuffer<f32>,
+    xhat: Xhat,
     rstd: DeviceBuffer<f32>,
+}
+
+/// Rows before scale and shift.
+enum Xhat {
+    /// Beside an output of their own.
+    Apart(DeviceBuffer<f32>),
+    /// The output, whose readers apply both.
+    Shared(Tensor),
+}
+
+/// What forward's kernels wrote.
+struct Projected {
+    out: Tensor,
+    xhat: Xhat,
+    rstd: DeviceBuffer<f32>,
+}
+
+impl Projected {
+    fn apart(Normalized { out, xhat, rstd }: Normalized, shape: [usize; 2]) -> Result<Projected> {
+        Ok(Projected { out: Tensor::on_device(shape, out)?, xhat: Xhat::Apart(xhat), rstd })
+    }
 }
 
 #[derive(Clone, Copy, Pod, Zeroable)]
@@ -99,6 +122,7 @@ struct Forward {
     beta: Ptr,
     xhat: Ptr,
     out: Ptr,
+    normalized: Ptr,
     rstd: Ptr,
     n: i32,
     width: i32,
@@ -127,6 +151,7 @@ struct Instance {
     rows: Indices,
     weights: [Tensor; 4],
     eps: f32,
+    sequences: Option<Ragged>,
 }
 
 impl Instance {
@@ -158,9 +183,23 @@ impl Instance {
 }
 
 impl DeviceSaved {
-    /// What the normalization's backward takes.
-    fn gradient<'a>(&'a self, grad: &Tensor, to: NormalizedBackward) -> Gradient<'a> {
-        Gradient { norm: self.instance.norm(), dy: grad.ptr(), xhat: &self.xhat, rstd: &self.rstd, to }
+    /// What the normalization's backward takes of rows that lie apart, for the gradient of the output.
+    fn gradient<'a>(&'a self, grad: &autograd::Gradient, to: NormalizedBackward) -> Result<Gradient<'a>> {
+        let Xhat::Apart(xhat) = &self.xhat else {
+            return Err(Error::shape(NAME, "an array of a gradient left in parts"));
+        };
+        Ok(Gradient { norm: self.instance.norm(), dy: grad.array()?.ptr(), xhat, rstd: &self.rstd, to })
+    }
+
+    /// The same of rows that form sequences, for what their readers left.
+    fn of_sequences<'a>(
+        &'a self,
+        grad: &mut autograd::Gradient,
+        to: NormalizedBackward,
+    ) -> Result<Option<OfSequences<'a>>> {
+        let (Xhat::Shared(rows), Some(sequences)) = (&self.xhat, &self.instance.sequences) else { return Ok(None) };
+        let (norm, parts) = (self.instance.norm(), grad.take_parts::<Part>()?);
+        Ok(Some(OfSequences { norm, sequences, rows, rstd: &self.rstd, parts, to }))
     }
 }
 
@@ -169,10 +208,11 @@ pub fn forward(gpu: &Gpu, of: Vec<(&Project, [&Tensor; 4])>) -> Result<Vec<(Tens
     let instance = |(op, weights): &(&Project, [&Tensor; 4])| {
         LayerNorm::check(weights[0].shape()[0])?;
         let (features, rows) = op.features.on(gpu)?;
-        Ok(Instance { features, rows, weights: weights.map(Tensor::clone), eps: op.eps })
+        let (weights, sequences) = (weights.map(Tensor::clone), op.sequences.clone());
+        Ok(Instance { features, rows, weights, eps: op.eps, sequences })
     };
     let of: Vec<Instance> = of.iter().map(instance).collect::<Result<_>>()?;
-    let mut results: Vec<Option<Normalized>> = of.iter().map(|_| None).collect();
+    let mut results: Vec<Option<Projected>> = of.iter().map(|_| None).collect();
     let (fused, others): (Vec<usize>, Vec<usize>) = (0..of.len()).partition(|&i| of[i].fused(gpu));
     for (i, result) in fused.iter().zip(forward_fused(gpu, &fused.iter().map(|&i| &of[i]).collect::<Vec<_>>())?) {
         results[*i] = Some(result);
@@ -180,14 +220,13 @@ pub fn forward(gpu: &Gpu, of: Vec<(&Project, [&Tensor; 4])>) -> Result<Vec<(Tens
     for i in others {
         results[i] = Some(forward_exact(gpu, &of[i])?);
     }
-    let saved = of.into_iter().zip(results.into_iter().flatten()).map(|(instance, Normalized { out, xhat, rstd })| {
-        let out = Tensor::on_device([instance.rows.len(), instance.d()], out)?;
-        Ok((out, Saved::Device(Box::new(DeviceSaved { instance, xhat, rstd }))))
+    let saved = of.into_iter().zip(results.into_iter().flatten()).map(|(instance, Projected { out, xhat, rstd })| {
+        (out, Saved::Device(Box::new(DeviceSaved { instance, xhat, rstd })))
     });
-    saved.collect()
+    Ok(saved.collect())
 }
 
-fn forward_exact(gpu: &Gpu, of: &Instance) -> Result<Normalized> {
+fn forward_exact(gpu: &Gpu, of: &Instance) -> Result<Projected> {
     let (d, width, n) = (of.d(), of.width(), of.rows.len());
     let x = of.gathered()?;
     let linear = gpu.alloc::<f32>("linear layer", n * d)?;
@@ -196,13 +235,23 @@ fn forward_exact(gpu: &Gpu, of: &Instance) -> Result<Normalized> {
     product.write(gpu, Operand::rows(linear.ptr(), d))?;
     let rows = ToNormalize { norm: of.norm(), x: linear.ptr(), rows: n, residual: None };
     let result = LayerNorm::forward(gpu, &[rows])?.pop();
-    result.ok_or_else(|| Error::shape(NAME, "no rows were normalized"))
+    Projected::apart(result.ok_or_else(|| Error::shape(NAME, "no rows were normalized"))?, [n, d])
 }
 
-fn forward_fused(gpu: &Gpu, of: &[&Instance]) -> Result<Vec<Normalized>> {
+/// Room for what forward writes: of sequences, rows that are not yet scaled.
+fn alloc_fused(gpu: &Gpu, of: &Instance) -> Result<Projected> {
+    let (n, d) = (of.rows.len(), of.d());
+    if of.sequences.is_none() {
+        return Projected::apart(Normalized::alloc(gpu, n, d)?, [n, d]);
+    }
+    let [_, _, gamma, beta] = &of.weights;
+    let out = Tensor::of_normalized(gpu.alloc("normalized rows", n * d)?, gamma, beta)?;
+    Ok(Projected { xhat: Xhat::Shared(out.clone()), out, rstd: gpu.alloc("deviations", n)? })
+}
+
+fn forward_fused(gpu: &Gpu, of: &[&Instance]) -> Result<Vec<Projected>> {
     let narrow = narrow_weights(gpu, of)?;
-    let results: Vec<Normalized> =
-        of.iter().map(|instance| Normalized::alloc(gpu, instance.rows.len(), instance.d())).collect::<Result<_>>()?;
+    let results: Vec<Projected> = of.iter().map(|instance| alloc_fused(gpu, instance)).collect::<Result<_>>()?;
     let multiprocessors = gpu.multiprocessors()?;
     // Twice the rows for each reading of the weights, if that leaves no multiprocessor without a block.
     let tall = |of: &Instance| of.d() <= 112 && of.rows.len().div_ceil(2 * FORWARD_ROWS) >= multiprocessors;
@@ -215,6 +264,10 @@ fn forward_fused(gpu: &Gpu, of: &[&Instance]) -> Result<Vec<Normalized>> {
         let mut launches = gpu.launches(name, INSTANCES, 256).shared((2 * (height + columns) * 128) as u32);
         for (instance, result) in of.iter().zip(&results).filter(|(of, _)| kernel(of) == number) {
             let (n, weights) = (instance.rows.len(), &instance.weights);
+            let [xhat, out, normalized] = match &result.xhat {
+                Xhat::Apart(xhat) => [xhat.ptr(), result.out.ptr(), Ptr::NULL],
+                Xhat::Shared(out) => [Ptr::NULL, Ptr::NULL, out.normalized().map_or(Ptr::NULL, |of| of.rows)],
+            };
             let args = Forward {
                 table: instance.features.address(),
                 rows: instance.rows.on(gpu)?,
@@ -222,8 +275,9 @@ fn forward_fused(gpu: &Gpu, of: &[&Instance]) -> Result<Vec<Normalized>> {
                 bias: weights[1].ptr(),
                 gamma: weights[2].ptr(),
                 beta: weights[3].ptr(),
-                xhat: result.xhat.ptr(),
-                out: result.out.ptr(),
+                xhat,
+                out,
+                normalized,
                 rstd: result.rstd.ptr(),
                 n: n as i32,
                 width: instance.width() as i32,
@@ -256,27 +310,36 @@ fn narrow_weights(gpu: &Gpu, of: &[&Instance]) -> Result<HashMap<Ptr, DeviceBuff
 /// Backward of the instances whose outputs have a gradient.
 pub fn backward(gpu: &Gpu, reached: Vec<Reached<Project>>, grads: &mut InstanceGrads) -> Result<()> {
     let mut sums = gpu.sums();
-    let (mut fused, mut others) = (Vec::new(), Vec::new());
+    // Whose gradient is an array, and is multiplied as the features are stored; whose rows form sequences; all others.
+    let (mut fused, mut in_parts, mut others) = (Vec::new(), Vec::new(), Vec::new());
     for Reached { number, saved, grad, .. } in reached {
         let Saved::Device(saved) = saved else { return Err(elsewhere(NAME)) };
         let mut grads = grads.of(number);
         let dweight = grads.on_device(0)?;
         let bias = grads.on_device(1)?;
         let to = NormalizedBackward { gamma: grads.on_device(2)?, beta: grads.on_device(3)?, bias };
-        let of_kind = if saved.instance.fused(gpu) { &mut fused } else { &mut others };
+        let of_kind = match &saved.xhat {
+            Xhat::Shared(_) => &mut in_parts,
+            Xhat::Apart(_) if saved.instance.fused(gpu) => &mut fused,
+            Xhat::Apart(_) => &mut others,
+        };
         of_kind.push((saved, grad, to, dweight));
     }
-    let gradients: Vec<Gradient> = fused.iter().map(|(saved, grad, to, _)| saved.gradient(grad, *to)).collect();
-    let dy = LayerNorm::backward_bf16(gpu, &gradients, &mut sums)?;
+    let gradients: Vec<Gradient> =
+        fused.iter().map(|(saved, grad, to, _)| saved.gradient(grad, *to)).collect::<Result<_>>()?;
+    let mut dy = LayerNorm::backward_bf16(gpu, &gradients, &mut sums)?;
+    let gathered = in_parts.iter_mut().map(|(saved, grad, to, _)| saved.of_sequences(grad, *to));
+    let gathered = gathered.filter_map(Result::transpose).collect::<Result<Vec<OfSequences>>>()?;
+    dy.extend(sequences::backward(gpu, gathered, &mut sums)?);
     // Gradients of rows and what they were computed from are given back before memory for those of weights is taken.
-    let instances: Vec<(Instance, Target)> =
-        fused.into_iter().map(|(saved, _, _, dweight)| (saved.instance, dweight)).collect();
+    let both = fused.into_iter().chain(in_parts);
+    let instances: Vec<(Instance, Target)> = both.map(|(saved, _, _, dweight)| (saved.instance, dweight)).collect();
     let weights = instances.iter().zip(&dy).map(|((instance, dweight), dy)| (instance, dy, *dweight));
     backward_fused(gpu, weights.filter(|(_, _, dweight)| !dweight.is_null()), &mut sums)?;
     for (saved, grad, to, dweight) in others {
         let instance = &saved.instance;
         let (d, width, n) = (instance.d(), instance.width(), instance.rows.len());
-        let dy = LayerNorm::backward(gpu, &[saved.gradient(&grad, to)], &mut sums)?;
+        let dy = LayerNorm::backward(gpu, &[saved.gradient(&grad, to)?], &mut sums)?;
         if let Some(dy) = dy.first().filter(|_| !dweight.is_null()) {
             let x = instance.gathered()?;
             let (dy, x) = (Operand::rows(dy.ptr(), d), Operand::rows(x.ptr(), width));

@@ -4,20 +4,23 @@
 //! The encoders are frozen, so gradients flow to the weights alone.
 
 mod cuda;
+mod sequences;
 
 use std::cell::RefCell;
 
 use rayon::prelude::*;
 
+pub use sequences::{Attended, AttendedRows, Part, filled, lanes, parts_of_longest};
+
 use super::{arity, elsewhere};
 use crate::autograd::{Cost, InputGrads, InstanceGrads, Op, Reached};
 use crate::device::Gpu;
 use crate::device::cpu::{Buffer, simd, vector};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::ops::layer_norm::{LayerNormGrads, NORM_BACKWARD, NORM_FORWARD, layer_norm_forward};
 use crate::ops::linear::{ROW_CHUNK, Start, linear_chunk, segments, transposed};
 use crate::ops::matmul::{Mat, matmul};
-use crate::tensor::{FeatureRows, Tensor};
+use crate::tensor::{FeatureRows, Ragged, Tensor};
 
 const NAME: &str = "project";
 
@@ -32,6 +35,9 @@ pub struct Project {
     pub eps: f32,
     /// Rows a textbook implementation would compute.
     pub textbook_rows: usize,
+    /// The sequences that the rows form, if `cross_attention` and `multi_pool` alone read them: on a device of mixed arithmetic the
+    /// rows are then [normalized](Tensor::normalized), and nobody writes their gradient.
+    pub sequences: Option<Ragged>,
 }
 
 /// What backward needs.
@@ -80,6 +86,10 @@ impl Project {
             tensor.expect(NAME, what, &[d])?;
         }
         self.features.table.check(&self.features.rows)?;
+        if let Some(sequences) = self.sequences.as_ref().filter(|sequences| sequences.rows() != self.features.len()) {
+            let (rows, expected) = (self.features.len(), sequences.rows());
+            return Err(Error::shape(NAME, format!("{rows} rows, sequences have {expected}")));
+        }
         Ok([weight, bias, gamma, beta])
     }
 }
@@ -98,21 +108,30 @@ impl Op for Project {
     fn cost(&self, inputs: &[&[usize]]) -> Cost {
         let (d, width) = (inputs[0][0], inputs[0][1]);
         let n = self.features.len();
-        // Per output value: the product, the bias, and the normalization as the kernels compute it.
-        let forward = |rows: usize| (rows * d * (2 * width + 1 + NORM_FORWARD)) as u64;
+        let sequences = self.sequences.as_ref();
+        // Per output value: the product, the bias, and the normalization as the kernels compute it. Those that read sequences
+        // apply scale and shift (fma).
+        let norm = if sequences.is_some() { NORM_FORWARD - 2 } else { NORM_FORWARD };
+        let forward = |rows: usize| (rows * d * (2 * width + 1 + norm)) as u64;
         let backward = |rows: usize| (rows * d * (2 * width + NORM_BACKWARD)) as u64;
         let features = n * width * self.features.table.value_bytes();
         let weights = 4 * (d * width + 3 * d);
+        // Rows, and their gradient, and the rows that the normalization's backward takes, with their deviation.
+        let rows = if sequences.is_some() { n * (2 * d + 4) } else { 4 * n * (2 * d + 1) };
         Cost {
-            kernels_forward: cuda::forward_work(n, width, d),
-            kernels_backward: cuda::backward_work(n, width, d),
+            kernels_forward: cuda::forward_work(n, width, d, sequences.is_some()),
+            kernels_backward: cuda::backward_work(n, width, d, sequences),
             forward: forward(n),
             backward: backward(n),
             textbook_forward: forward(self.textbook_rows),
             textbook_backward: backward(self.textbook_rows),
-            forward_bytes: (features + weights + 4 * n * (2 * d + 1)) as u64,
-            backward_bytes: (features + 2 * weights + 4 * n * (2 * d + 1)) as u64,
+            forward_bytes: (features + weights + rows) as u64,
+            backward_bytes: (features + 2 * weights + rows) as u64,
         }
+    }
+
+    fn gathers(&self) -> bool {
+        self.sequences.is_some()
     }
 
     fn forward(&self, inputs: &[&Tensor]) -> Result<(Tensor, Saved)> {

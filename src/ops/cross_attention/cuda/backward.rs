@@ -6,25 +6,27 @@ use super::super::{
     BETA, CrossAttention, GAMMA, KEY, KEY_BIAS, NAME, OUT, OUT_BIAS, QUERIES, QUERY, QUERY_BIAS, SEQUENCE, Saved,
     VALUE, VALUE_BIAS,
 };
-use super::{DeviceSaved, INSTANCES, Pairs, WARPS};
+use super::{DeviceSaved, INSTANCES, OF_ROWS, Pairs, WARPS, kind};
 use crate::autograd::{InstanceGrads, Reached};
 use crate::device::Gpu;
-use crate::device::cuda::{DeviceBuffer, Ptr, Target};
+use crate::device::cuda::{DeviceBuffer, Launches, Ptr, Target};
 use crate::error::Result;
 use crate::ops::elsewhere;
 use crate::ops::layer_norm::{Gradient, LayerNorm, NormalizedBackward};
 use crate::ops::matmul::{Operand, Product};
+use crate::ops::project::{Attended, AttendedRows, Part, parts_of_longest};
 use crate::ops::reduce::Sums;
-use crate::tensor::Tensor;
+use crate::tensor::{NormalizedRows, Tensor};
 
-/// Rows of a sequence whose gradients a block sums.
-const SEQUENCE_ROWS: usize = 32;
+/// Kernels that add to sequences' gradients, and the largest d of each.
+const OF_SEQUENCES: [(&str, usize); 2] = [("attend_sequence_128", 128), ("attend_sequence_256", 256)];
 
 #[derive(Clone, Copy, Pod, Zeroable)]
 #[repr(C)]
 struct AttendBackward {
     pairs: Pairs,
     sequence: Ptr,
+    gamma: Ptr,
     probabilities: Ptr,
     dcontext: Ptr,
     dlogits: Ptr,
@@ -38,18 +40,13 @@ struct AttendBackward {
 #[derive(Clone, Copy, Pod, Zeroable)]
 #[repr(C)]
 struct AttendSequence {
-    pairs: Pairs,
-    group_offsets: Ptr,
-    members: Ptr,
-    u: Ptr,
-    dcontext: Ptr,
-    probabilities: Ptr,
-    dlogits: Ptr,
+    attended: AttendedRows,
+    offsets: Ptr,
     dsequence: Ptr,
-    heads: i32,
     d: i32,
     adds: i32,
     parts: i32,
+    padding: i32,
 }
 
 /// An instance whose output has a gradient.
@@ -65,7 +62,7 @@ type Buffers = Vec<DeviceBuffer<f32>>;
 
 pub fn backward(gpu: &Gpu, reached: Vec<Reached<CrossAttention>>, grads: &mut InstanceGrads) -> Result<()> {
     let instances = reached.into_iter().map(|Reached { op, number, saved, grad }| match saved {
-        Saved::Device(saved) => Ok(Instance { op, number, saved, grad }),
+        Saved::Device(saved) => Ok(Instance { op, number, saved, grad: grad.array()?.clone() }),
         Saved::Host(_) => Err(elsewhere(NAME)),
     });
     let of: Vec<Instance> = instances.collect::<Result<_>>()?;
@@ -144,17 +141,19 @@ fn value_layer(
     Ok(results)
 }
 
-/// Over the sequences, to whose gradients it adds: gradients of the logit vectors.
+/// Over the sequences, to whose gradients it adds or leaves its part: gradients of the logit vectors.
 fn attend(gpu: &Gpu, of: &[Instance], dcontext: Buffers, grads: &mut InstanceGrads) -> Result<Buffers> {
-    let mut launches = gpu.launches("attend_backward", INSTANCES, 128);
+    let mut launches = OF_ROWS.map(|of| gpu.launches(of.backward, INSTANCES, 128));
     let mut of_pairs = Vec::with_capacity(of.len());
     for (Instance { op, saved, .. }, dcontext) in of.iter().zip(&dcontext) {
         let (d, n, heads) = (saved.attention.d, op.pairs.len(), op.heads);
         let dlogits = gpu.alloc::<f32>("gradients of logits", saved.probabilities.len())?;
         let du = gpu.alloc::<f32>("gradients of logit vectors", n * heads * d)?;
+        let NormalizedRows { rows, gamma, .. } = saved.sequence.rows_for_scaling();
         let args = AttendBackward {
             pairs: op.pairs_on(gpu)?,
-            sequence: saved.sequence.ptr(),
+            sequence: rows,
+            gamma,
             probabilities: saved.probabilities.ptr(),
             dcontext: dcontext.ptr(),
             dlogits: dlogits.ptr(),
@@ -164,41 +163,44 @@ fn attend(gpu: &Gpu, of: &[Instance], dcontext: Buffers, grads: &mut InstanceGra
             d: d as i32,
             padding: 0,
         };
-        launches.push((n * heads).div_ceil(WARPS), args, &[])?;
+        launches[kind(&saved.sequence)].push((n * heads).div_ceil(WARPS), args, &[])?;
         of_pairs.push((dlogits, du));
     }
-    launches.run()?;
+    launches.into_iter().try_for_each(Launches::run)?;
 
-    let (mut launches, mut groups) = (gpu.launches("attend_sequence", INSTANCES, 128), gpu.group_sums());
-    let mut results = Vec::with_capacity(of.len());
-    for ((Instance { op, number, saved, .. }, dcontext), (dlogits, du)) in of.iter().zip(&dcontext).zip(&of_pairs) {
-        let (d, heads) = (saved.attention.d, op.heads);
-        let dsequence = grads.of(*number).on_device(SEQUENCE)?;
-        if !dsequence.is_null() {
-            let by_right = op.pairs.by_right();
-            let parts = op.sequences.ranges().map(|range| range.len().div_ceil(SEQUENCE_ROWS)).max().unwrap_or(0);
+    let mut launches = OF_SEQUENCES.map(|(kernel, _)| gpu.launches(kernel, INSTANCES, 128));
+    let (mut groups, mut results) = (gpu.group_sums(), Vec::with_capacity(of.len()));
+    // As launches read it when they run.
+    let (mut kept, mut all_du) = (Vec::with_capacity(of.len()), Vec::with_capacity(of.len()));
+    for ((Instance { op, number, saved, .. }, dcontext), (dlogits, du)) in of.iter().zip(dcontext).zip(of_pairs) {
+        let (d, heads, mut grads) = (saved.attention.d, op.heads, grads.of(*number));
+        let (u, probabilities) = (saved.u.clone(), saved.probabilities.clone());
+        let (pairs, starts) = (op.pairs.clone(), op.starts.clone());
+        let attended = Attended { pairs, starts, heads, u, probabilities, dlogits, dcontext };
+        if saved.sequence.normalized().is_some() {
+            grads.leave(SEQUENCE, Part::Attended(attended))?;
+        } else if let Some(dsequence) = Some(grads.on_device(SEQUENCE)?).filter(|to| !to.is_null()) {
+            let parts = parts_of_longest(&op.sequences);
             let args = AttendSequence {
-                pairs: op.pairs_on(gpu)?,
-                group_offsets: by_right.offsets().on(gpu)?,
-                members: by_right.members().on(gpu)?,
-                u: saved.u.ptr(),
-                dcontext: dcontext.ptr(),
-                probabilities: saved.probabilities.ptr(),
-                dlogits: dlogits.ptr(),
+                attended: attended.on(gpu)?,
+                offsets: op.sequences.offsets().on(gpu)?,
                 dsequence: dsequence.at,
-                heads: heads as i32,
                 d: d as i32,
                 adds: dsequence.adds as i32,
                 parts: parts as i32,
+                padding: 0,
             };
-            launches.push(op.sequences.len() * parts, args, &[dsequence.at])?;
+            let kernel = OF_SEQUENCES.iter().position(|(_, widest)| d <= *widest).unwrap_or(OF_SEQUENCES.len() - 1);
+            launches[kernel].push(op.sequences.len() * parts, args, &[dsequence.at])?;
+            kept.push(attended);
         }
         let of_queries = gpu.alloc::<f32>("gradients of logit vectors", saved.u.len())?;
         let to = Target { at: of_queries.ptr(), adds: false };
         groups.add(du.ptr(), heads * d, op.by_query_on(gpu)?, op.pairs.by_left().len(), to)?;
+        all_du.push(du);
         results.push(of_queries);
     }
-    launches.run()?;
+    launches.into_iter().try_for_each(Launches::run)?;
     groups.run()?;
     Ok(results)
 }
