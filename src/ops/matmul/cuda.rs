@@ -22,8 +22,9 @@ const DEPTH: usize = 64;
 /// Values of a sector, the unit in which device memory is moved.
 const SECTOR: usize = 8;
 
-/// Blocks that fill a large device; a product with fewer is split along k.
-const ENOUGH_BLOCKS: usize = 256;
+/// Blocks of a product that is split along k, at least. They fill a large device, as a launch has several products; and each part
+/// is written and read once more.
+const ENOUGH_BLOCKS: usize = 128;
 
 /// The shortest part of k that is worth a block of its own.
 const SHORTEST_PART: usize = 256;

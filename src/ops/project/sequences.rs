@@ -18,7 +18,7 @@ use crate::tensor::{Indices, Ragged, Tensor};
 const SEQUENCE_ROWS: usize = 32;
 
 /// Blocks that fill a large device several times over: of more parts of sequences, a block takes some one after the other.
-const BLOCKS: usize = 132 * 16;
+const BLOCKS: usize = 132 * 8;
 
 /// The most instances of a launch.
 const INSTANCES: usize = 8;
