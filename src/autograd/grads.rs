@@ -97,6 +97,20 @@ impl InputGrads<'_> {
         slot.as_mut().map_or(Ok(Target::NULL), |slot| Ok(Target { at: slot.ptr_mut()?, adds }))
     }
 
+    /// Takes the gradient of input `i` as it stands, to be added to elsewhere and [put](InputGrads::put) back.
+    pub(super) fn take(&mut self, i: usize) -> Option<Tensor> {
+        self.grads[self.inputs[i].as_ref()?.node].take()
+    }
+
+    /// Puts the gradient of input `i` in its place, if there is one.
+    pub(super) fn put(&mut self, i: usize, grad: Option<Tensor>) {
+        let Some(input) = &self.inputs[i] else { return };
+        *self.written |= 1 << i;
+        if grad.is_some() {
+            self.grads[input.node] = grad;
+        }
+    }
+
     /// The gradient of input `i`, if it needs one, gets nothing from this operation.
     pub fn nothing_on_device(&mut self, i: usize) -> Result<()> {
         let (Some(input), Some(gpu)) = (&self.inputs[i], self.gpu) else { return Ok(()) };
