@@ -17,7 +17,8 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::support::{
-    fissfuse, fissfuse_bench, fissfuse_on_cusim, fixture, half_written, largest, near, refuse, refused, run, succeed,
+    fissfuse, fissfuse_bench, fissfuse_on_cusim, fixture, half_written, largest, near, refuse, refused, replace, run,
+    succeed,
 };
 
 /// As make_training.py has them.
@@ -356,6 +357,33 @@ fn a_device_trains_as_the_processor_does() {
     let weights = |out: &str| fs::read(toy.path(out).join("encoder/model.safetensors")).unwrap();
     assert!(weights("device") == weights("again"), "other bits of the same run");
     assert!(weights("device") == weights("checkpointed"), "other bits of layers that are computed again");
+}
+
+#[test]
+fn bf16_operands_train_as_f32_does() {
+    let toy = Toy::new();
+    let train = |out: &str, arithmetic: &str| {
+        // Twenty steps.
+        let settings = [("epochs", "10"), ("batch_size", "6")];
+        let train = replace(toy.pretrain("pairs.jsonl", out, &settings), "--device", "cuda");
+        let output = fissfuse_on_cusim(&[&train[..], &["--arithmetic", arithmetic]].concat(), &[]);
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let loss = |record: Value| record["loss"].as_f64().unwrap();
+        toy.records(out).into_iter().map(loss).collect::<Vec<f64>>()
+    };
+    let [wide, narrow, again] =
+        [("wide", "f32"), ("narrow", "bf16"), ("again", "bf16")].map(|(out, kind)| train(out, kind));
+    assert!(wide.len() == 10 && wide[9] < 0.9 * wide[0], "{wide:?}");
+    for (epoch, (wide, narrow)) in wide.iter().zip(&narrow).enumerate() {
+        // Operands have 8 bits, so products an error of 2^-8 at most, which sums of some dozens of them make smaller.
+        assert!((wide - narrow).abs() <= 2e-2 * wide, "epoch {epoch}: {narrow}, in f32 {wide}");
+    }
+    assert!(wide != narrow, "bf16 computed in f32");
+    assert_eq!(narrow, again);
+    // Weights, moments and what is written are f32.
+    let weights = |out: &str| fs::read(toy.path(out).join("encoder/model.safetensors")).unwrap();
+    assert!(weights("narrow") == weights("again"), "other bits of the same run");
+    assert_eq!(weights("narrow").len(), weights("wide").len());
 }
 
 #[test]
