@@ -5,8 +5,8 @@
 //
 // A launch has up to PRODUCTS of them, of which none reads what another writes, but those that add to the same C: the same
 // blocks compute these one after the other. matmul_tf32: 64 x 64 tiles of C, 128 threads, operands rounded to tf32 (11 bits) on
-// tensor cores, f32 sums; matmul_f32: the same tiles, 256 threads, f32 throughout. Blocks of a product: tiles of m, of n, batch
-// and splits. With splits > 1 each part of k writes a block of its own, m x n and on, which reduce_partials (reduce.cu) adds
+// tensor cores, f32 sums; matmul_bf16: the same of operands rounded to bf16 (8 bits), of which tensor cores multiply twice as many
+// in a cycle; matmul_f32: the same tiles, 256 threads, f32 throughout. Blocks of a product: tiles of m, of n, batch and splits. With splits > 1 each part of k writes a block of its own, m x n and on, which reduce_partials (reduce.cu) adds
 // up. With `row_sums` the sums of A's rows over k, in f32, which are a bias's gradient where the product is its weight's, are
 // put there, or behind the block of each part; A must then be contiguous along i. Reference: src/ops/matmul/mod.rs,
 // src/ops/linear/rows.rs.
@@ -35,7 +35,7 @@ constexpr int PRODUCTS = 28;
 
 constexpr int TILE = 64;
 
-// Tiles of k in matmul_tf32: rows of d values, which begin anywhere in a sector, are then read in pieces long enough that the
+// Tiles of k on tensor cores: rows of d values, which begin anywhere in a sector, are then read in pieces long enough that the
 // sectors at both ends count little.
 constexpr int DEPTH = 64;
 
@@ -215,29 +215,98 @@ __device__ inline void tile_f32(const Gemm& g, const Part& part, float* shared) 
         store_row_sums<256>(g, part, row_sums, reinterpret_cast<float(*)[TILE]>(shared));
 }
 
-// A tile of an operand in shared memory, rounded to tf32, which lies there as it lies in memory: along k in rows of
-// DEPTH + 4 values, or along i in rows of TILE + 8. Either way four values are stored at once, and the eight rows and four
-// columns of a fragment lie in 32 different banks.
-template <bool ALONG_K>
-struct Tile {
-    static constexpr int I = ALONG_K ? DEPTH + 4 : 1, K = ALONG_K ? 1 : TILE + 8;
-    static constexpr int VALUES = ALONG_K ? TILE * I : DEPTH * K;
-    float* values;
+// Operands rounded to tf32. A tile of one lies in shared memory as it lies in memory: along k in rows of DEPTH + 4 values, or along
+// i in rows of TILE + 8. Either way four values are stored at once, and the eight rows and four columns of a fragment lie in 32
+// different banks.
+struct Tf32 {
+    // Values of k that a step multiplies.
+    static constexpr int STEP = 8;
 
-    __device__ inline void put(int i, int k, float4 x) {
-        float4 rounded = make_float4(round_to_tf32(x.x), round_to_tf32(x.y), round_to_tf32(x.z), round_to_tf32(x.w));
-        *reinterpret_cast<float4*>(values + i * I + k * K) = rounded;
+    template <bool ALONG_K>
+    struct Tile {
+        static constexpr int I = ALONG_K ? DEPTH + 4 : 1, K = ALONG_K ? 1 : TILE + 8;
+        static constexpr int BYTES = 4 * (ALONG_K ? TILE * I : DEPTH * K);
+        float* values;
+
+        __device__ inline explicit Tile(void* at) : values(static_cast<float*>(at)) {}
+        __device__ inline void put(int i, int k, float4 x) {
+            float4 rounded = make_float4(round_to_tf32(x.x), round_to_tf32(x.y), round_to_tf32(x.z), round_to_tf32(x.w));
+            *reinterpret_cast<float4*>(values + i * I + k * K) = rounded;
+        }
+        __device__ inline float at(int i, int k) const { return values[i * I + k * K]; }
+    };
+
+    // Adds the products of 32 rows of A from `row` and 32 columns of B from `column`. A lane holds row lane / 4 and column lane % 4
+    // of a fragment.
+    template <typename A, typename B>
+    __device__ static inline void multiply(float (&sums)[2][4][4], const A& a, const B& b, int row, int column, int depth) {
+        int near = threadIdx.x % WARP / 4, along = depth + threadIdx.x % 4;
+        float left[2][4], right[4][2];
+#pragma unroll
+        for (int i = 0; i < 2; ++i)
+#pragma unroll
+            for (int e = 0; e < 4; ++e) left[i][e] = a.at(row + near + 16 * i + e % 2 * 8, along + e / 2 * 4);
+#pragma unroll
+        for (int j = 0; j < 4; ++j)
+#pragma unroll
+            for (int e = 0; e < 2; ++e) right[j][e] = b.at(column + near + 8 * j, along + e * 4);
+#pragma unroll
+        for (int i = 0; i < 2; ++i)
+#pragma unroll
+            for (int j = 0; j < 4; ++j) mma_tf32(sums[i][j], left[i], right[j]);
     }
-    __device__ inline float at(int i, int k) const { return values[i * I + k * K]; }
 };
 
-template <bool A_ALONG_K, bool B_ALONG_K>
-__device__ inline void tile_tf32(const Gemm& g, const Part& part, float* shared) {
-    Tile<A_ALONG_K> a{shared};
-    Tile<B_ALONG_K> b{shared + Tile<A_ALONG_K>::VALUES};
+// Operands rounded to bf16, whose tiles lie in the same way in rows of 72 values: the eight rows that ldmatrix reads at a time lie
+// in 32 different banks. What lies along i is transposed as it is read.
+struct Bf16 {
+    static constexpr int STEP = 16, PITCH = TILE + 8;
+    static_assert(TILE == DEPTH, "tiles along i have the size of those along k");
+
+    template <bool ALONG_K>
+    struct Tile {
+        static constexpr int BYTES = 2 * TILE * PITCH;
+        __nv_bfloat16* values;
+
+        __device__ inline explicit Tile(void* at) : values(static_cast<__nv_bfloat16*>(at)) {}
+        __device__ inline __nv_bfloat16* at(int i, int k) const {
+            return values + (ALONG_K ? i * PITCH + k : k * PITCH + i);
+        }
+        __device__ inline void put(int i, int k, float4 x) {
+            *reinterpret_cast<uint2*>(at(i, k)) = make_uint2(pack_bf16(x.x, x.y), pack_bf16(x.z, x.w));
+        }
+        // The four 8 x 8 tiles of 16 rows from i and 16 values from k: two of rows first if BY_ROWS, else two of k.
+        template <bool BY_ROWS>
+        __device__ inline void load(uint32_t (&tiles)[4], int i, int k) const {
+            int tile = threadIdx.x % WARP / 8, within = threadIdx.x % 8;
+            i += (BY_ROWS ? tile % 2 : tile / 2) * 8, k += (BY_ROWS ? tile / 2 : tile % 2) * 8;
+            if (ALONG_K) load_tiles(tiles, at(i + within, k));
+            else load_tiles_transposed(tiles, at(i, k + within));
+        }
+    };
+
+    template <typename A, typename B>
+    __device__ static inline void multiply(float (&sums)[2][4][4], const A& a, const B& b, int row, int column, int depth) {
+        uint32_t left[2][4], right[2][4];
+#pragma unroll
+        for (int i = 0; i < 2; ++i) a.template load<true>(left[i], row + 16 * i, depth);
+#pragma unroll
+        for (int j = 0; j < 2; ++j) b.template load<false>(right[j], column + 16 * j, depth);
+#pragma unroll
+        for (int i = 0; i < 2; ++i)
+#pragma unroll
+            for (int j = 0; j < 4; ++j)
+                mma_bf16(sums[i][j], left[i], right[j / 2][j % 2 * 2], right[j / 2][j % 2 * 2 + 1]);
+    }
+};
+
+template <typename Operands, bool A_ALONG_K, bool B_ALONG_K>
+__device__ inline void tile_on_tensor_cores(const Gemm& g, const Part& part, char* shared) {
+    typename Operands::template Tile<A_ALONG_K> a(shared);
+    typename Operands::template Tile<B_ALONG_K> b(shared + Operands::template Tile<A_ALONG_K>::BYTES);
     int warp = threadIdx.x / WARP, lane = threadIdx.x % WARP;
-    // Each of the four warps computes 32 x 32 of the tile; a lane holds row lane / 4 and column lane % 4 of a fragment.
-    int row = warp / 2 * 32 + lane / 4, column = warp % 2 * 32 + lane / 4, along = lane % 4;
+    // Each of the four warps computes 32 x 32 of the tile.
+    int row = warp / 2 * 32, column = warp % 2 * 32;
     float sums[2][4][4] = {};
     float4 row_sums = {};
     for (int k = part.first_k; k < part.last_k; k += DEPTH) {
@@ -249,35 +318,36 @@ __device__ inline void tile_tf32(const Gemm& g, const Part& part, float* shared)
                                          [&](int j, int k, float4 x) { b.put(j, k, x); });
         __syncthreads();
 #pragma unroll
-        for (int depth = 0; depth < DEPTH; depth += 8) {
-            float left[2][4], right[4][2];
-#pragma unroll
-            for (int i = 0; i < 2; ++i)
-#pragma unroll
-                for (int e = 0; e < 4; ++e) left[i][e] = a.at(row + 16 * i + e % 2 * 8, depth + along + e / 2 * 4);
-#pragma unroll
-            for (int j = 0; j < 4; ++j)
-#pragma unroll
-                for (int e = 0; e < 2; ++e) right[j][e] = b.at(column + 8 * j, depth + along + e * 4);
-#pragma unroll
-            for (int i = 0; i < 2; ++i)
-#pragma unroll
-                for (int j = 0; j < 4; ++j) mma_tf32(sums[i][j], left[i], right[j]);
-        }
+        for (int depth = 0; depth < DEPTH; depth += Operands::STEP) Operands::multiply(sums, a, b, row, column, depth);
         __syncthreads();
     }
-    int pairs = warp % 2 * 32 + along * 2;
+    float* to = reinterpret_cast<float*>(shared);
 #pragma unroll
     for (int i = 0; i < 2; ++i)
 #pragma unroll
         for (int j = 0; j < 4; ++j)
 #pragma unroll
             for (int half = 0; half < 2; ++half)
-                *reinterpret_cast<float2*>(shared + (row + 16 * i + half * 8) * C_PITCH + pairs + 8 * j) =
+                *reinterpret_cast<float2*>(to + (row + lane / 4 + 16 * i + half * 8) * C_PITCH + column + lane % 4 * 2 + 8 * j) =
                     make_float2(sums[i][j][2 * half], sums[i][j][2 * half + 1]);
-    store_tile<128>(g, part, shared);
+    store_tile<128>(g, part, to);
     if (!A_ALONG_K && part.row_sums)
         store_row_sums<128>(g, part, row_sums, reinterpret_cast<float(*)[TILE]>(shared));
+}
+
+template <typename Operands>
+__device__ inline void matmul_on_tensor_cores(const Instances<Gemm, PRODUCTS>& all) {
+    // Two tiles of operands, and then one of C.
+    constexpr int TILES = 2 * Operands::template Tile<false>::BYTES, SUMS = 4 * TILE * C_PITCH;
+    __shared__ alignas(16) char shared[TILES > SUMS ? TILES : SUMS];
+    each_instance(all, [&](const Gemm& g, int block) {
+        Part part = part_of(g, block);
+        bool a_along_k = along_k(g), b_along_k = g.b_row == 1;
+        if (a_along_k && b_along_k) tile_on_tensor_cores<Operands, true, true>(g, part, shared);
+        else if (a_along_k) tile_on_tensor_cores<Operands, true, false>(g, part, shared);
+        else if (b_along_k) tile_on_tensor_cores<Operands, false, true>(g, part, shared);
+        else tile_on_tensor_cores<Operands, false, false>(g, part, shared);
+    });
 }
 
 extern "C" __global__ void __launch_bounds__(256, 2) matmul_f32(const __grid_constant__ Instances<Gemm, PRODUCTS> all) {
@@ -293,13 +363,9 @@ extern "C" __global__ void __launch_bounds__(256, 2) matmul_f32(const __grid_con
 }
 
 extern "C" __global__ void __launch_bounds__(128, 4) matmul_tf32(const __grid_constant__ Instances<Gemm, PRODUCTS> all) {
-    __shared__ alignas(16) float shared[2 * Tile<false>::VALUES];
-    each_instance(all, [&](const Gemm& g, int block) {
-        Part part = part_of(g, block);
-        bool a_along_k = along_k(g), b_along_k = g.b_row == 1;
-        if (a_along_k && b_along_k) tile_tf32<true, true>(g, part, shared);
-        else if (a_along_k) tile_tf32<true, false>(g, part, shared);
-        else if (b_along_k) tile_tf32<false, true>(g, part, shared);
-        else tile_tf32<false, false>(g, part, shared);
-    });
+    matmul_on_tensor_cores<Tf32>(all);
+}
+
+extern "C" __global__ void __launch_bounds__(128, 4) matmul_bf16(const __grid_constant__ Instances<Gemm, PRODUCTS> all) {
+    matmul_on_tensor_cores<Bf16>(all);
 }

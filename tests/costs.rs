@@ -72,29 +72,46 @@ fn each_operation_of_every_model_computes_what_its_cost_says() {
     }
 }
 
-/// What cusim counts of a step beside what its operations need at least.
+/// What cusim counts of a step of pretraining beside what its operations say that they need.
 #[test]
-fn a_step_of_pretraining_moves_hardly_more_bytes_than_its_operations_have_to() {
+fn a_step_of_pretraining_computes_and_moves_hardly_more_than_its_operations_have_to() {
     let folder = tempfile::tempdir().unwrap();
     let (config, counts) = (folder.path().join("clip.toml"), folder.path().join("counts.json"));
-    let tower = "width = 64\nlayers = 2\nheads = 2\ninner = 256\n";
+    let tower = "width = 64\nlayers = 4\nheads = 2\ninner = 256\n";
     let sizes = "projection = 32\nimage_size = 32\npatch_size = 8\nvocabulary = 200\nmax_tokens = 16";
     std::fs::write(&config, format!("[model]\n{sizes}\n[model.text]\n{tower}[model.vision]\n{tower}")).unwrap();
     let library = cusim();
-    let mut bench = fissfuse_bench();
-    bench.args(["pretrain", "--pairs", "8", "--tokens", "12", "--device", "cuda", "--runs", "1", "--warmup", "0"]);
-    bench.args(["--output", "json", "--config"]).arg(&config);
-    let output = bench.env("LD_LIBRARY_PATH", library.path()).env("CUSIM_COUNT", &counts).output().unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    let found: Value = serde_json::from_slice(&output.stdout).unwrap();
-    let figure = |name: &str| found["results"][0]["figures"][name].as_f64().unwrap();
-    let counted: Value = serde_json::from_slice(&std::fs::read(&counts).unwrap()).unwrap();
-    let kernels = counted["kernels"].as_array().unwrap();
-    let bytes = |kernel: &Value, name: &str| kernel[name].as_f64().unwrap();
-    let once = kernels.iter().map(|kernel| bytes(kernel, "loaded_once_bytes") + bytes(kernel, "stored_once_bytes"));
-    // The step that is measured, and the one before whose operations are noted.
-    let ratio = once.sum::<f64>() / 2.0 / figure("least_bytes");
-    // Beyond the least, all gradients are written once more where they are cut to a length.
-    assert!((1.0..1.3).contains(&ratio), "{ratio}");
-    assert!(figure("backward_over_forward") <= 2.1);
+    let step = |more: &[&str]| -> Measurement {
+        let mut bench = fissfuse_bench();
+        bench.args(["pretrain", "--pairs", "8", "--tokens", "12", "--device", "cuda", "--runs", "1", "--warmup", "0"]);
+        bench.args(["--output", "json", "--config"]).arg(&config).args(more);
+        let output = bench.env("LD_LIBRARY_PATH", library.path()).env("CUSIM_COUNT", &counts).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let mut found: Measurements = serde_json::from_slice(&output.stdout).unwrap();
+        let step = found.results.remove(0);
+        let of = |name: &str| step.figures[name].unwrap();
+        let counted: Value = serde_json::from_slice(&std::fs::read(&counts).unwrap()).unwrap();
+        // The step that is measured, and the one before whose operations are noted.
+        let counted =
+            |of: &dyn Fn(&Value) -> f64| counted["kernels"].as_array().unwrap().iter().map(of).sum::<f64>() / 2.0;
+        let bytes = counted(&|kernel| {
+            ["loaded_once_bytes", "stored_once_bytes"].map(|name| kernel[name].as_f64().unwrap()).iter().sum()
+        });
+        // Beyond the least, all gradients are written once more where they are cut to a length.
+        let ratio = bytes / of("least_bytes");
+        assert!((1.0..1.3).contains(&ratio), "{more:?}: {ratio}");
+        let tensor = counted(&|kernel| kernel["operations"]["tensor_tf32"].as_f64().unwrap_or(0.0));
+        assert!(tensor > 0.0 && tensor == of("tensor_flops"), "{more:?}: {tensor}, {}", of("tensor_flops"));
+        step
+    };
+    let (kept, again) = (step(&[]), step(&["--gradient-checkpointing"]));
+    let of = |step: &Measurement, name: &str| step.figures[name].unwrap();
+    assert!(of(&kept, "backward_over_forward") <= 2.1);
+    // Every product of the layers once more.
+    let more = of(&again, "tensor_flops") / of(&kept, "tensor_flops");
+    assert!((1.25..1.34).contains(&more), "{more}");
+    // Of eight texts of 12 tokens and images of 17 patches, what four layers keep at least: inputs and normalized rows.
+    let rows = (8 * (12 + 17) * 4 * 4 * (8 * 64 + 256)) as f64;
+    let [kept, again] = [&kept, &again].map(|step| of(step, "device_peak_bytes"));
+    assert!(kept - again >= 2.0 / 3.0 * rows, "{again} of {kept} bytes, activations take {rows}");
 }

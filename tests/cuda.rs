@@ -134,6 +134,13 @@ fn operations_agree_with_the_cpu_in_mixed_arithmetic() {
 }
 
 #[test]
+fn operations_agree_with_the_cpu_in_bf16() {
+    on_device("operations_agree_with_the_cpu_in_bf16", || {
+        prove_operations(&Gpu::open(0, Arithmetic::Bf16).unwrap());
+    });
+}
+
+#[test]
 fn what_large_batches_run_is_compared_on_every_model_of_a_device() {
     support::on_every_model("cuda::what_large_batches_run_is_compared_on_every_model_of_a_device", || {
         let gpu = Gpu::open(0, Arithmetic::Mixed).unwrap();

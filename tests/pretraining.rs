@@ -17,7 +17,8 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::support::{
-    fissfuse, fissfuse_bench, fissfuse_on_cusim, fixture, half_written, largest, near, refuse, refused, run, succeed,
+    fissfuse, fissfuse_bench, fissfuse_on_cusim, fixture, half_written, largest, near, refuse, refused, replace, run,
+    succeed,
 };
 
 /// As make_training.py has them.
@@ -178,7 +179,9 @@ fn a_toy_is_learned_and_what_comes_out_encodes_as_it_was_trained() {
 fn a_run_that_was_killed_goes_on_bit_for_bit() {
     let toy = Toy::new();
     let settings = [("epochs", "12"), ("batch_size", "4"), ("checkpoint_steps", "1")];
-    succeed(&toy.pretrain("pairs.jsonl", "straight", &settings));
+    // What it goes on with may compute layers again: the bits are the same.
+    let checkpointing = &["--gradient-checkpointing"][..];
+    succeed(&[&toy.pretrain("pairs.jsonl", "straight", &settings)[..], checkpointing].concat());
     let broken = toy.pretrain("pairs.jsonl", "broken", &settings);
     let mut child = fissfuse(&broken).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
     let (start, checkpoint) = (Instant::now(), toy.path("broken/last.safetensors"));
@@ -191,7 +194,7 @@ fn a_run_that_was_killed_goes_on_bit_for_bit() {
     assert!(!toy.path("broken/encoder").exists());
     let resume = [&broken[..], &["--resume"]].concat();
     refuse(&[&resume[..], &["--seed", "1"]].concat(), &["last.safetensors", "seed was 0 and is now 1"]);
-    succeed(&resume);
+    succeed(&[&resume[..], checkpointing].concat());
     let read = |out: &str, name: &str| fs::read(toy.path(out).join(name)).unwrap();
     for name in ["last.safetensors", "encoder/model.safetensors", "encoder/tokenizer.json", "encoder/config.json"] {
         assert!(read("straight", name) == read("broken", name), "{name} differs");
@@ -345,11 +348,42 @@ fn a_device_trains_as_the_processor_does() {
     }
     assert_eq!(toy.records("device").len(), 3);
     assert!(toy.path("device/encoder/model.safetensors").exists());
-    // The same bits again, and from a checkpoint.
+    // The same bits again, and with layers computed again.
     let again = fissfuse_on_cusim(&train("again", "cuda"), &[]);
     assert!(again.status.success());
+    let checkpointed = [&train("checkpointed", "cuda")[..], &["--gradient-checkpointing"]].concat();
+    let checkpointed = fissfuse_on_cusim(&checkpointed, &[]);
+    assert!(checkpointed.status.success());
     let weights = |out: &str| fs::read(toy.path(out).join("encoder/model.safetensors")).unwrap();
     assert!(weights("device") == weights("again"), "other bits of the same run");
+    assert!(weights("device") == weights("checkpointed"), "other bits of layers that are computed again");
+}
+
+#[test]
+fn bf16_operands_train_as_f32_does() {
+    let toy = Toy::new();
+    let train = |out: &str, arithmetic: &str| {
+        // Twenty steps.
+        let settings = [("epochs", "10"), ("batch_size", "6")];
+        let train = replace(toy.pretrain("pairs.jsonl", out, &settings), "--device", "cuda");
+        let output = fissfuse_on_cusim(&[&train[..], &["--arithmetic", arithmetic]].concat(), &[]);
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let loss = |record: Value| record["loss"].as_f64().unwrap();
+        toy.records(out).into_iter().map(loss).collect::<Vec<f64>>()
+    };
+    let [wide, narrow, again] =
+        [("wide", "f32"), ("narrow", "bf16"), ("again", "bf16")].map(|(out, kind)| train(out, kind));
+    assert!(wide.len() == 10 && wide[9] < 0.9 * wide[0], "{wide:?}");
+    for (epoch, (wide, narrow)) in wide.iter().zip(&narrow).enumerate() {
+        // Operands have 8 bits, so products an error of 2^-8 at most, which sums of some dozens of them make smaller.
+        assert!((wide - narrow).abs() <= 2e-2 * wide, "epoch {epoch}: {narrow}, in f32 {wide}");
+    }
+    assert!(wide != narrow, "bf16 computed in f32");
+    assert_eq!(narrow, again);
+    // Weights, moments and what is written are f32.
+    let weights = |out: &str| fs::read(toy.path(out).join("encoder/model.safetensors")).unwrap();
+    assert!(weights("narrow") == weights("again"), "other bits of the same run");
+    assert_eq!(weights("narrow").len(), weights("wide").len());
 }
 
 #[test]
@@ -378,6 +412,15 @@ fn a_step_is_timed_as_it_is_configured() {
     let chunked = rows(&["--pairs", "4", "--tokens", "5", "--chunk", "2"]);
     let more = figure(&chunked[0], "flops") / figure(&whole[0], "flops");
     assert!((1.2..1.5).contains(&more), "{more}");
+    // Layers are four fifths of the toy's forward pass, and are computed once more; by chunks there are four passes, not three.
+    for (chunk, passes) in [("0", 3.0), ("2", 4.0)] {
+        let flops = |more: &[&str]| {
+            let found = rows(&[&["--pairs", "4", "--tokens", "5", "--chunk", chunk], more].concat());
+            figure(&found[0], "flops")
+        };
+        let more = flops(&["--gradient-checkpointing"]) / flops(&[]) - 1.0;
+        assert!((0.75..0.85).contains(&(passes * more)), "chunks of {chunk}: {more}");
+    }
     refused(&bench(&["--pairs", "1"]), &["--pairs 1", "2 at least"]);
     refused(&bench(&["--tokens", "13"]), &["--tokens 13", "1 to 12"]);
     std::fs::write(toy.path("toy.toml"), CONFIG.replace("vocabulary = 100", "vocabulary = 2")).unwrap();

@@ -1,6 +1,7 @@
 //! A model that is trained together with its encoder: what the tape computes, its gradients, and the command.
 
 mod bert;
+mod checkpointing;
 mod command;
 mod resnet;
 mod siglip;

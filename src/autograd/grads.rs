@@ -26,6 +26,14 @@ impl Gradient {
         }
     }
 
+    /// The same.
+    pub(super) fn into_array(self) -> Result<Tensor> {
+        match self {
+            Gradient::Array(tensor) => Ok(tensor),
+            Gradient::Parts(..) => Err(in_parts()),
+        }
+    }
+
     /// What readers left, if each of them left this; fails for an array.
     pub fn take_parts<P: 'static>(&mut self) -> Result<Vec<P>> {
         let Gradient::Parts(_, parts) = self else { return Err(in_parts()) };
@@ -157,6 +165,21 @@ impl InputGrads<'_> {
             Gradient::Array(_) => return Err(in_parts()),
         }
         Ok(())
+    }
+
+    /// Takes the gradient of input `i` as it stands, to be added to elsewhere and [put](InputGrads::put) back.
+    pub(super) fn take(&mut self, i: usize) -> Result<Option<Tensor>> {
+        let Some(input) = &self.inputs[i] else { return Ok(None) };
+        self.grads[input.node].take().map(Gradient::into_array).transpose()
+    }
+
+    /// Puts the gradient of input `i` in its place, if there is one.
+    pub(super) fn put(&mut self, i: usize, grad: Option<Tensor>) {
+        let Some(input) = &self.inputs[i] else { return };
+        *self.written |= 1 << i;
+        if grad.is_some() {
+            self.grads[input.node] = grad.map(Gradient::Array);
+        }
     }
 
     /// The gradient of input `i`, if it needs one, gets nothing from this operation.

@@ -120,6 +120,15 @@ impl Variables {
         index.map(|&i| &self.vars[i]).ok_or_else(|| Error::invalid(format!("the model has no parameter `{name}`")))
     }
 
+    /// Parameters whose names begin with `prefix` and a dot, in the order of their names.
+    pub fn under(&self, prefix: &str) -> Vec<(String, &Var)> {
+        let is_under = |name: &str| name.strip_prefix(prefix).is_some_and(|rest| rest.starts_with('.'));
+        let found = self.index.iter().filter(|(name, _)| is_under(name));
+        let mut found: Vec<(String, &Var)> = found.map(|(name, &i)| (name.clone(), &self.vars[i])).collect();
+        found.sort_by(|(a, _), (b, _)| a.cmp(b));
+        found
+    }
+
     /// Parameters `prefix.suffix` for each suffix.
     pub fn group<const N: usize>(&self, prefix: &str, suffixes: [&str; N]) -> Result<[&Var; N]> {
         let mut found = [None; N];

@@ -60,7 +60,7 @@ pub struct DeviceArgs {
     #[arg(long, value_name = "DEVICE", default_value_t)]
     pub device: DeviceChoice,
 
-    /// On CUDA devices: products of 16-bit values on tensor cores, or of f32.
+    /// On CUDA devices: products of 16-bit values and tf32 on tensor cores, of bf16 there, or of f32.
     #[arg(long, value_name = "KIND", default_value = "mixed")]
     pub arithmetic: Arithmetic,
 }

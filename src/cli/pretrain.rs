@@ -55,6 +55,11 @@ pub struct Args {
     #[arg(long)]
     seed: Option<u64>,
 
+    /// Keep the input alone of each layer, and compute the layer again for its gradients: the same bits in less memory, for a third
+    /// more work.
+    #[arg(long)]
+    gradient_checkpointing: bool,
+
     /// Go on with the run in --out from its last checkpoint.
     #[arg(long)]
     resume: bool,
@@ -89,6 +94,7 @@ fn pretrain(args: Args) -> anyhow::Result<()> {
         None => PretrainConfig::default(),
     };
     (train.epochs, train.seed) = (args.epochs.unwrap_or(train.epochs), args.seed.unwrap_or(train.seed));
+    train.gradient_checkpointing |= args.gradient_checkpointing;
     train.check()?;
     let gpu = args.device.open()?;
     let pairs = Pairs::read(&args.pairs, &args.images)?;

@@ -77,8 +77,7 @@ impl DeviceChoice {
 pub fn describe(gpu: Option<&Gpu>) -> String {
     match gpu {
         Some(gpu) => {
-            let arithmetic = if gpu.arithmetic() == Arithmetic::F32 { "f32" } else { "mixed" };
-            format!("{gpu:?}, {arithmetic} arithmetic")
+            format!("{gpu:?}, {} arithmetic", gpu.arithmetic().name())
         }
         None => format!("cpu, {} threads", rayon::current_num_threads()),
     }

@@ -73,6 +73,7 @@ pub fn block_parameters(width: usize, inner: usize) -> u64 {
 }
 
 /// Where a block's layers lie in a file, and on which side of their residuals it normalizes.
+#[derive(Clone, Copy)]
 pub struct Layout {
     /// Normalizes the input of attention and of the MLP (CLIP), not the sums after them (BERT).
     pub norm_first: bool,

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::timing::Timing;
 use crate::device::cpu::{has_bf16, has_integers, read_bandwidth};
-use crate::device::cuda::{Arithmetic, driver};
+use crate::device::cuda::driver;
 use crate::device::{Ceilings, Gpu};
 use crate::error::Result;
 use crate::ops::matmul::{Mat, matmul};
@@ -45,7 +45,7 @@ pub struct GpuMachine {
     pub memory_bytes: u64,
     /// The highest clock of its multiprocessors.
     pub clock_mhz: u32,
-    /// `mixed` or `f32`.
+    /// `mixed`, `bf16` or `f32`.
     pub arithmetic: String,
 }
 
@@ -60,7 +60,7 @@ impl Machine {
                 multiprocessors: gpu.multiprocessors()?,
                 memory_bytes: gpu.memory()?.1 as u64,
                 clock_mhz: gpu.clock_mhz()?,
-                arithmetic: if gpu.arithmetic() == Arithmetic::F32 { "f32" } else { "mixed" }.into(),
+                arithmetic: gpu.arithmetic().name().into(),
             }),
             None => None,
         };

@@ -250,10 +250,16 @@ impl Checkpoint {
             return Err(Error::file(path, reason));
         }
         match (&header.encoder, run.encoder) {
-            (Some(before), Some(now)) if before != now => return refuse(difference(before, now)),
+            (Some(before), Some(now)) => {
+                // Of the same bits either way.
+                let before = EncoderSettings { gradient_checkpointing: now.gradient_checkpointing, ..before.clone() };
+                if before != *now {
+                    return refuse(difference(&before, now));
+                }
+            }
             (Some(_), None) => return refuse("its encoder is trained along (--train-encoder)".into()),
             (None, Some(_)) => return refuse("its features are of a store (--features)".into()),
-            _ => {}
+            (None, None) => {}
         }
         if let Some(what) = header.manifest.difference(run.manifest, sides) {
             return refuse(what);

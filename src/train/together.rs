@@ -10,7 +10,6 @@ use super::part::Part;
 use crate::autograd::Parameters;
 use crate::data::{Batcher, Manifest, Sample};
 use crate::device::Gpu;
-use crate::device::cuda::Arithmetic;
 use crate::error::{Error, Result};
 use crate::eval::{Metrics, evaluate};
 use crate::model::{Model, ModelConfig};
@@ -49,11 +48,8 @@ impl Ingredients<'_> {
                  each; take fewer devices or a larger batch_size"
             )));
         }
-        let device = match self.gpu.map(Gpu::arithmetic) {
-            None => "cpu",
-            Some(Arithmetic::Mixed) => "cuda, mixed arithmetic",
-            Some(Arithmetic::F32) => "cuda, f32 arithmetic",
-        };
+        let arithmetic = |gpu: &Gpu| format!("cuda, {} arithmetic", gpu.arithmetic().name());
+        let device = self.gpu.map_or("cpu".into(), arithmetic);
         let mentions = self.samples.map(|samples| {
             let mut hash = Xxh3::new();
             for Sample { id, candidates, gold, .. } in samples {

@@ -3,6 +3,8 @@
 //! A node keeps what its operation saved and nothing else; it is freed as soon as its backward has run. Nothing
 //! here knows what an operation computes or where.
 
+mod checkpoint;
+
 use std::cell::RefCell;
 use std::collections::HashSet;
 
@@ -69,6 +71,8 @@ struct Operation {
 /// Records what is computed from tracked tensors.
 pub struct Tape {
     recording: bool,
+    /// Whether what is [`Tape::checkpointed`] is computed again.
+    checkpoints: bool,
     nodes: RefCell<Vec<Node>>,
     profile: Option<Profile>,
     /// Costs are noted as a device of mixed arithmetic spends them, wherever it runs.
@@ -78,12 +82,12 @@ pub struct Tape {
 impl Tape {
     /// A tape for training.
     pub fn recording() -> Tape {
-        Tape { recording: true, nodes: RefCell::default(), profile: None, as_on_device: false }
+        Tape { recording: true, checkpoints: false, nodes: RefCell::default(), profile: None, as_on_device: false }
     }
 
     /// A tape that keeps nothing: for inference.
     pub fn inference() -> Tape {
-        Tape { recording: false, nodes: RefCell::default(), profile: None, as_on_device: false }
+        Tape { recording: false, checkpoints: false, nodes: RefCell::default(), profile: None, as_on_device: false }
     }
 
     /// Also notes each operation and its cost, as a device of mixed arithmetic spends it, wherever the tape runs.
@@ -206,7 +210,7 @@ impl Tape {
 
     /// The same of several outputs, each with its gradient.
     pub fn backward_of(self, outputs: Vec<(&Var, Tensor)>) -> Result<Gradients> {
-        self.back(outputs, |_| Ok(()))
+        self.back(outputs, Vec::new(), |_| Ok(()))
     }
 
     /// The same of one. When only the operation is left that was the first to read a leaf, `early` sees the gradients of the leaves:
@@ -217,16 +221,27 @@ impl Tape {
         seed: Tensor,
         early: impl FnOnce(Early) -> Result<()>,
     ) -> Result<Gradients> {
-        self.back(vec![(output, seed)], early)
+        self.back(vec![(output, seed)], Vec::new(), early)
     }
 
-    fn back(self, outputs: Vec<(&Var, Tensor)>, early: impl FnOnce(Early) -> Result<()>) -> Result<Gradients> {
+    /// `begun` are gradients of leaves that are added to.
+    fn back(
+        self,
+        outputs: Vec<(&Var, Tensor)>,
+        begun: Vec<(&Var, Tensor)>,
+        early: impl FnOnce(Early) -> Result<()>,
+    ) -> Result<Gradients> {
         let mut nodes = self.nodes.into_inner();
         let mut grads: Vec<Option<Gradient>> = nodes.iter().map(|_| None).collect();
         for (output, seed) in outputs {
             let last = output.node.ok_or_else(|| Error::invalid("backward of a tensor that nothing tracked"))?;
             seed.expect("backward", "seed", output.tensor.shape())?;
             grads[last] = Some(Gradient::Array(seed));
+        }
+        for (leaf, grad) in begun {
+            if let Some(node) = leaf.node {
+                grads[node] = Some(Gradient::Array(grad));
+            }
         }
         let reads_leaf = |inputs: &[Vec<Option<Input>>]| {
             inputs.iter().flatten().flatten().any(|input| matches!(nodes[input.node], Node::Leaf))

@@ -1,5 +1,7 @@
 //! Tests of the tape itself, on operations made for them.
 
+use std::rc::Rc;
+
 use super::*;
 use crate::autograd::{Cost, InputGrads};
 
@@ -170,4 +172,98 @@ fn an_inference_tape_keeps_nothing() {
     let a = tape.leaf(ones(2));
     let sum = tape.apply(Lazy { answers: &[] }, &[&a, &a]).unwrap();
     assert!(tape.nodes.borrow().is_empty() && tape.backward(&sum, ones(2)).is_err());
+}
+
+/// y = a * b, which keeps both.
+struct Product;
+
+impl Op for Product {
+    type Saved = [Tensor; 2];
+
+    fn name(&self) -> &'static str {
+        "product"
+    }
+
+    fn input_name(&self, i: usize) -> &'static str {
+        ["a", "b"][i]
+    }
+
+    fn cost(&self, _: &[&[usize]]) -> Cost {
+        Cost { forward: 1, backward: 2, ..Cost::default() }
+    }
+
+    fn forward(&self, x: &[&Tensor]) -> Result<(Tensor, Self::Saved)> {
+        let product: Vec<f32> = x[0].data().iter().zip(x[1].data()).map(|(a, b)| a * b).collect();
+        Ok((Tensor::new(x[0].shape(), product)?, [x[0].clone(), x[1].clone()]))
+    }
+
+    fn backward(&self, saved: Self::Saved, grad: &Tensor, grads: &mut InputGrads) -> Result<()> {
+        for i in 0..2 {
+            if let Some(to) = grads.get(i) {
+                let other = saved[1 - i].data().iter().zip(grad.data());
+                to.iter_mut().zip(other).for_each(|(to, (x, g))| *to += x * g);
+            }
+        }
+        Ok(())
+    }
+}
+
+fn three(values: [f32; 3]) -> Tensor {
+    Tensor::new([3], values.to_vec()).unwrap()
+}
+
+/// Value and gradients of leaves through two parts, of which the second reads one leaf twice, and what was noted.
+fn through_parts(checkpoints: bool) -> (Vec<f32>, Vec<Option<Vec<f32>>>, Profile) {
+    let profile = Profile::new(Clock::Host);
+    let tape = Tape::recording().timed(&profile).with_checkpoints(checkpoints);
+    let [a, b, unread] = [[0.1, 0.7, -1.3], [1.9, -0.3, 0.2], [5.0; 3]].map(|x| tape.leaf(three(x)));
+    let cube = |tape: &Tape, x: &[Var]| {
+        let square = tape.apply(Product, &[&x[0], &x[1]])?;
+        tape.apply(Product, &[&square, &x[0]])
+    };
+    let first = tape.checkpointed(&[&a, &b, &unread], cube).unwrap();
+    let constant = Var::constant(three([0.5, 0.25, 3.0]));
+    let second = tape.checkpointed(&[&first, &a, &a, &constant], |tape, x| {
+        let sum = tape.apply(Product, &[&tape.apply(Product, &[&x[0], &x[1]])?, &x[2]])?;
+        tape.apply(Product, &[&sum, &x[3]])
+    });
+    // Here, too, the first leaf is read, before backward comes to the parts.
+    let out = tape.apply(Product, &[&second.unwrap(), &a]).unwrap();
+    let value = out.tensor().data().to_vec();
+    let mut grads = tape.backward(&out, ones(3)).unwrap();
+    let of = [&a, &b, &unread].map(|leaf| grads.take(leaf).map(|grad| grad.data().to_vec()));
+    (value, of.to_vec(), profile)
+}
+
+#[test]
+fn what_is_computed_again_has_the_same_gradients_and_is_noted_as_often_as_it_runs() {
+    let (want, grads, once) = through_parts(false);
+    let (got, again, twice) = through_parts(true);
+    assert_eq!((&got, &again), (&want, &grads));
+    assert!(grads[0].is_some() && grads[1].is_some() && grads[2].is_none());
+    let costs = |profile: &Profile| -> Cost { profile.timed().unwrap().iter().map(|timed| timed.sample.cost()).sum() };
+    let (once, twice) = (costs(&once), costs(&twice));
+    assert_eq!((once.forward, once.backward), (6, 12));
+    assert_eq!((twice.forward, twice.backward), (6 + 5, 12));
+}
+
+#[test]
+fn a_tape_with_checkpoints_keeps_inputs_alone() {
+    for (checkpoints, nodes) in [(false, 3), (true, 2)] {
+        let tape = Tape::recording().with_checkpoints(checkpoints);
+        let a = tape.leaf(ones(3));
+        let within = Rc::new(RefCell::new(Vec::new()));
+        let seen = within.clone();
+        let out = tape.checkpointed(&[&a], move |tape, x| {
+            let square = tape.apply(Product, &[&x[0], &x[0]])?;
+            let fourth = tape.apply(Product, &[&square, &square])?;
+            seen.borrow_mut().push((square.is_tracked(), fourth.is_tracked()));
+            Ok(fourth)
+        });
+        assert_eq!(tape.nodes.borrow().len(), nodes);
+        let mut grads = tape.backward(&out.unwrap(), ones(3)).unwrap();
+        assert_eq!(grads.take(&a).unwrap().data(), [4.0; 3]);
+        let tracked = (true, true);
+        assert_eq!(*within.borrow(), if checkpoints { vec![(false, false), tracked] } else { vec![tracked] });
+    }
 }

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use anyhow::ensure;
 use fissfuse::ops::AdamW;
 use fissfuse::profile::contrastive::ContrastiveStep;
+use fissfuse::profile::measurement::Measurement;
 use fissfuse::profile::peak_memory;
 use fissfuse::train::pretrain::PretrainConfig;
 
@@ -35,6 +36,10 @@ pub struct PretrainArgs {
     #[arg(long, value_name = "N")]
     chunk: Option<usize>,
 
+    /// Keep the input alone of each layer, and compute the layer again for its gradients.
+    #[arg(long)]
+    gradient_checkpointing: bool,
+
     #[command(flatten)]
     device: DeviceArgs,
 }
@@ -46,6 +51,7 @@ pub fn pretrain(args: PretrainArgs, session: &mut Session) -> anyhow::Result<()>
         None => toml::from_str(CONFIG)?,
     };
     config.train.chunk = args.chunk.unwrap_or(config.train.chunk);
+    config.train.gradient_checkpointing |= args.gradient_checkpointing;
     config.train.check()?;
     for row in &rows {
         let (pairs, tokens, most) = (value(row, "pairs"), value(row, "tokens"), config.model.max_tokens);
@@ -58,6 +64,7 @@ pub fn pretrain(args: PretrainArgs, session: &mut Session) -> anyhow::Result<()>
     session.begin("pretrain", gpu.as_ref())?;
     session.set("model", serde_json::to_value(&config.model)?);
     session.set("chunk", config.train.chunk);
+    session.set("gradient_checkpointing", config.train.gradient_checkpointing);
     for row in rows {
         let (pairs, tokens) = (value(&row, "pairs"), value(&row, "tokens"));
         let mut step = ContrastiveStep::new(&config, pairs, tokens, gpu.clone())?;
@@ -66,14 +73,19 @@ pub fn pretrain(args: PretrainArgs, session: &mut Session) -> anyhow::Result<()>
         let measured = session.measure("pre-training step", row, |_| step.run().map(drop))?;
         let measured = measured.with_rate("pairs", pairs as f64).with_rate("flops", forward + backward);
         let measured = measured.with("backward_over_forward", backward / forward);
+        let measured = measured.with("tensor_flops", cost.tiles() as f64);
         let bytes = cost + AdamW::cost(step.parameters() as usize);
         // All gradients are read for their length before any of them can be used.
         let length = size_of::<f32>() as u64 * step.parameters();
         let measured = measured.with("least_bytes", (bytes.forward_bytes + bytes.backward_bytes + length) as f64);
         let measured = measured.with("parameters", step.parameters() as f64);
         // Of this process, so that rows after the largest one have the largest one's.
-        let memory = peak_memory().map(|bytes| bytes as f64);
-        session.push(memory.into_iter().fold(measured, |measured, bytes| measured.with("peak_bytes", bytes)));
+        let peaks = [("peak_bytes", peak_memory()), ("device_peak_bytes", gpu.as_ref().map(|gpu| gpu.peak() as u64))];
+        let with = |measured: Measurement, (name, bytes): (&str, Option<u64>)| match bytes {
+            Some(bytes) => measured.with(name, bytes as f64),
+            None => measured,
+        };
+        session.push(peaks.into_iter().fold(measured, with));
     }
     Ok(())
 }

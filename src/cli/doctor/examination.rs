@@ -4,7 +4,6 @@ use std::collections::BTreeSet;
 use std::io::Write;
 
 use fissfuse::device::Gpu;
-use fissfuse::device::cuda::Arithmetic;
 use fissfuse::profile::proof::{self, Proof};
 use fissfuse::report::table;
 use serde::Serialize;
@@ -34,7 +33,7 @@ struct Checked {
 impl Examination {
     /// Runs all checks of a device's arithmetic and prints them. Nothing runs after an error: a device that met one is lost.
     pub fn of(gpu: &Gpu, out: &mut dyn Write) -> anyhow::Result<Examination> {
-        let arithmetic = if gpu.arithmetic() == Arithmetic::F32 { "f32" } else { "mixed" };
+        let arithmetic = gpu.arithmetic().name();
         let (mut checks, mut failure) = (Vec::new(), None);
         for check in proof::checks(gpu)? {
             match check.run(gpu, true) {

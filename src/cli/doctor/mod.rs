@@ -82,9 +82,12 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     let surroundings = Surroundings::look(out)?;
     let mut examination = Examination::of(&Gpu::open(args.ordinal, Arithmetic::F32)?, out)?;
     let gpu = Gpu::open(args.ordinal, Arithmetic::Mixed)?;
-    // A device that failed computes nothing more.
-    if examination.failure.is_none() {
-        examination.add(Examination::of(&gpu, out)?);
+    let narrow = Gpu::open(args.ordinal, Arithmetic::Bf16)?;
+    for gpu in [&narrow, &gpu] {
+        // A device that failed computes nothing more.
+        if examination.failure.is_none() {
+            examination.add(Examination::of(gpu, out)?);
+        }
     }
     let verdict = examination.verdict();
     // A device that fails is no measure of others.

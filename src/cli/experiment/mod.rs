@@ -71,7 +71,7 @@ pub struct Args {
     #[arg(long, value_name = "DEVICE", value_delimiter = ',', default_value = "auto")]
     device: Vec<DeviceChoice>,
 
-    /// On CUDA devices: products of 16-bit values on tensor cores, or of f32.
+    /// On CUDA devices: products of 16-bit values and tf32 on tensor cores, of bf16 there, or of f32.
     #[arg(long, value_name = "KIND", default_value = "mixed")]
     arithmetic: Arithmetic,
 

@@ -61,8 +61,21 @@ pub enum Arithmetic {
     /// layers behind them.
     #[default]
     Mixed,
+    /// Tensor cores: bf16 for all layers that train, of which they multiply twice as many a cycle as of tf32. Weights stay f32.
+    Bf16,
     /// f32 operands: slow, for comparison.
     F32,
+}
+
+impl Arithmetic {
+    /// What a run calls it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Arithmetic::Mixed => "mixed",
+            Arithmetic::Bf16 => "bf16",
+            Arithmetic::F32 => "f32",
+        }
+    }
 }
 
 /// Percent of the free memory that one table of features may take to stay on the device.

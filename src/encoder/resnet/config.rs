@@ -6,7 +6,7 @@ use serde_json::json;
 
 use super::REDUCTION;
 use crate::autograd::Cost;
-use crate::encoder::trained::{Blocks, LARGEST, MOST_LAYERS, Shapes};
+use crate::encoder::trained::{Blocks, LARGEST, MOST_LAYERS, Maps, Shapes};
 use crate::error::Result;
 use crate::fields::Fields;
 use crate::ops::convolution::{self, Filters};
@@ -129,11 +129,11 @@ impl ResNetConfig {
     pub fn shapes(&self, side: usize) -> Shapes {
         let mut side = self.first_side(side);
         let maps = self.blocks().map(|Block { parts: [reduce, spatial, expand], .. }| {
-            let inner = side * side * reduce.outputs;
+            let (input, inner) = (side * side * reduce.inputs, side * side * reduce.outputs);
             side = side.div_ceil(spatial.stride);
-            (inner + side * side * (spatial.outputs + expand.outputs)) as u64
+            Maps { input: input as u64, kept: (inner + side * side * (spatial.outputs + expand.outputs)) as u64 }
         });
-        let maps: Vec<u64> = maps.collect();
+        let maps: Vec<Maps> = maps.collect();
         let width = self.hidden_sizes.last().copied().unwrap_or(0);
         let vision = Blocks { layers: maps.len(), width, inner: 0 };
         Shapes { vision, patches: side * side, maps, ..Shapes::default() }

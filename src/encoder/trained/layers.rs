@@ -115,6 +115,27 @@ impl Layers<'_> {
         Ok(Var::constant(Tensor::new([images.len() * rows, width], patches)?.to(self.gpu)?))
     }
 
+    /// A layer of the encoder, which `compute` makes of `x` and the weights whose names begin with `name` and a dot: on a tape with
+    /// checkpoints, backward computes it again.
+    pub fn checkpointed(
+        &self,
+        name: &str,
+        x: Var,
+        compute: impl Fn(Layers, Var) -> Result<Var> + 'static,
+    ) -> Result<Var> {
+        if !self.tape.has_checkpoints() {
+            return compute(*self, x);
+        }
+        let (names, weights): (Vec<String>, Vec<&Var>) = self.vars.under(name).into_iter().unzip();
+        let inputs: Vec<&Var> = [&x].into_iter().chain(weights).collect();
+        let gpu = self.gpu.cloned();
+        self.tape.checkpointed(&inputs, move |tape, inputs| {
+            let (x, weights) = inputs.split_first().ok_or_else(|| Error::invalid("a layer of no inputs"))?;
+            let vars: Variables = names.iter().cloned().zip(weights.iter().cloned()).collect();
+            compute(Layers { tape, vars: &vars, gpu: gpu.as_ref() }, x.clone())
+        })
+    }
+
     /// Blocks under their numbers after `prefix`.
     pub fn blocks(
         &self,
@@ -124,7 +145,11 @@ impl Layers<'_> {
         x: Var,
         sequences: &Ragged,
     ) -> Result<Var> {
-        (0..count).try_fold(x, |x, i| self.block((&format!("{prefix}.{i}"), layout), sizes, x, sequences))
+        (0..count).try_fold(x, |x, i| {
+            let (block, layout, sizes, sequences) = (format!("{prefix}.{i}"), *layout, *sizes, sequences.clone());
+            let name = block.clone();
+            self.checkpointed(&name, x, move |layers, x| layers.block((&block, &layout), &sizes, x, &sequences))
+        })
     }
 
     /// Attention and an MLP with residuals around both, normalized as the layout says.

@@ -52,7 +52,15 @@ pub struct Shapes {
     pub vision: Blocks,
     /// Patches of an image, the class token among them.
     pub patches: usize,
-    /// Of blocks whose maps shrink from one to the next, as a ResNet's do: values that a step keeps of an image in each, at least,
-    /// from below. Empty for transformers.
-    pub maps: Vec<u64>,
+    /// Of blocks whose maps shrink from one to the next, as a ResNet's do, from below. Empty for transformers.
+    pub maps: Vec<Maps>,
+}
+
+/// Values in a block: of an image, or of a row of states.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Maps {
+    /// Of what goes into it.
+    pub input: u64,
+    /// That a step keeps of it, at least.
+    pub kept: u64,
 }

@@ -230,6 +230,7 @@ impl Gpu {
 fn launches(gpu: &Gpu, exact: bool) -> Launches<'_, Gemm> {
     match gpu.arithmetic() {
         Arithmetic::Mixed if !exact => gpu.launches("matmul_tf32", PRODUCTS, 128),
+        Arithmetic::Bf16 if !exact => gpu.launches("matmul_bf16", PRODUCTS, 128),
         _ => gpu.launches("matmul_f32", PRODUCTS, 256),
     }
 }

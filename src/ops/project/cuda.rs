@@ -171,9 +171,7 @@ impl Instance {
     /// Whether the tensor-core kernels take these features; they copy 16 bytes at a time. Features that are not f16 were
     /// meant to be exact, and are multiplied so.
     fn fused(&self, gpu: &Gpu) -> bool {
-        gpu.arithmetic() == Arithmetic::Mixed
-            && self.features.element() == Element::F16
-            && self.width().is_multiple_of(8)
+        gpu.arithmetic() != Arithmetic::F32 && self.features.element() == Element::F16 && self.width().is_multiple_of(8)
     }
 
     /// The rows as one f32 matrix.

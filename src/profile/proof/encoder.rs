@@ -21,7 +21,7 @@ use crate::tensor::{Compute, Element, Precision, Sequences, Tensor};
 pub fn tolerance(gpu: &Gpu) -> f32 {
     match gpu.arithmetic() {
         Arithmetic::F32 => SUMS,
-        Arithmetic::Mixed => 5e-3,
+        Arithmetic::Mixed | Arithmetic::Bf16 => 5e-3,
     }
 }
 
@@ -34,7 +34,7 @@ pub fn exact(count: usize, seed: u32) -> Vec<f32> {
 pub fn element(gpu: &Gpu) -> Element {
     match gpu.arithmetic() {
         Arithmetic::F32 => Element::F32,
-        Arithmetic::Mixed => Element::Bf16,
+        Arithmetic::Mixed | Arithmetic::Bf16 => Element::Bf16,
     }
 }
 
@@ -42,7 +42,7 @@ pub fn element(gpu: &Gpu) -> Element {
 pub fn compute(gpu: &Gpu) -> Compute {
     let precision = match gpu.arithmetic() {
         Arithmetic::F32 => Precision::F32,
-        Arithmetic::Mixed => Precision::Bf16,
+        Arithmetic::Mixed | Arithmetic::Bf16 => Precision::Bf16,
     };
     Compute { precision, gpu: Some(gpu.clone()) }
 }

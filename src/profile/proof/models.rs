@@ -30,7 +30,9 @@ const ENCODED: usize = 5;
 pub fn checks(arithmetic: Arithmetic) -> Vec<Check> {
     let (decoders, encoder, bound) = match arithmetic {
         Arithmetic::F32 => (&[llama::Precision::F32][..], encoder::Precision::F32, F32),
-        Arithmetic::Mixed => (&[llama::Precision::Bf16, llama::Precision::Int8][..], encoder::Precision::Bf16, BF16),
+        Arithmetic::Mixed | Arithmetic::Bf16 => {
+            (&[llama::Precision::Bf16, llama::Precision::Int8][..], encoder::Precision::Bf16, BF16)
+        }
     };
     let of_decoder = |&precision: &llama::Precision| {
         Check::new(format!("Llama, {precision}"), move |gpu, found| compare_llama(gpu, (precision, bound), found))

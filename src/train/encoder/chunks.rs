@@ -36,7 +36,7 @@ impl EncoderRun<'_> {
         for (which, of_features) in of_features.iter().enumerate() {
             let Some((sequences, grads)) = of_features else { continue };
             for chunk in chunks(sequences.len(), size) {
-                let tape = Tape::recording();
+                let tape = Tape::recording().with_checkpoints(self.settings.gradient_checkpointing);
                 let vars = weights.bind(&tape)?;
                 let layers = Layers { tape: &tape, vars: &vars, gpu: model.gpu() };
                 let States { tokens, global, .. } = self.say(layers, prepared, which, chunk.clone())?;

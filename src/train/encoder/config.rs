@@ -20,6 +20,8 @@ pub struct EncoderSettings {
     pub clip_norm: f32,
     /// Texts or images whose activations a step keeps at a time, each of which is computed twice then; 0 keeps all.
     pub chunk: usize,
+    /// Whether the input alone is kept of each layer, which backward computes again: the same bits in less memory.
+    pub gradient_checkpointing: bool,
     /// Rank of LoRA on queries and values; 0 trains the weights themselves.
     pub lora_rank: usize,
     /// LoRA's product counts `lora_alpha / lora_rank` times.
@@ -33,6 +35,7 @@ impl Default for EncoderSettings {
             freeze_layers: 0,
             clip_norm: 1.0,
             chunk: 0,
+            gradient_checkpointing: false,
             lora_rank: 0,
             lora_alpha: 16.0,
         }

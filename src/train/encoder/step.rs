@@ -45,7 +45,7 @@ impl EncoderRun<'_> {
             return self.gradients_in_chunks((model, weights), prepared, noise, self.settings.chunk);
         }
         let gpu = model.gpu();
-        let tape = Tape::recording();
+        let tape = Tape::recording().with_checkpoints(self.settings.gradient_checkpointing);
         let forward = (span!("forward"), on_device(gpu, "forward", ""));
         let (vars, own) = (weights.bind(&tape)?, model.parameters().bind(&tape));
         let batch = self.batch(&tape, &self.said((&tape, &vars, gpu), prepared)?, prepared)?;

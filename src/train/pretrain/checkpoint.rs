@@ -97,8 +97,11 @@ impl State {
                 format!("belongs to another run: {what}; give the settings it was started with, or another --out");
             Err(Error::file(path, reason))
         };
-        if before.settings != identity.settings {
-            return refuse(difference(&before.settings, &identity.settings));
+        // Of the same bits either way.
+        let gradient_checkpointing = identity.settings.gradient_checkpointing;
+        let settings = PretrainSettings { gradient_checkpointing, ..before.settings.clone() };
+        if settings != identity.settings {
+            return refuse(difference(&settings, &identity.settings));
         }
         // The version may be another, and the device: only bits depend on it.
         let [was, is] = [&before, identity].map(|of| {

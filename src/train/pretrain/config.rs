@@ -30,6 +30,8 @@ pub struct PretrainSettings {
     pub batch_size: usize,
     /// Texts or images whose activations are kept at a time, which bounds memory; 0 keeps those of the whole batch.
     pub chunk: usize,
+    /// Whether the input alone is kept of each layer, which backward computes again: the same bits in less memory.
+    pub gradient_checkpointing: bool,
     /// Peak learning rate.
     pub learning_rate: f32,
     /// Steps over which it rises from zero; from there on it falls to zero along a cosine.
@@ -54,6 +56,7 @@ impl Default for PretrainSettings {
             epochs: 30,
             batch_size: 128,
             chunk: 0,
+            gradient_checkpointing: false,
             learning_rate: 1e-3,
             warmup_steps: 100,
             // As CLIP's.

@@ -22,6 +22,8 @@ pub struct Batch<'a> {
     pub config: &'a ClipConfig,
     /// Their weights.
     pub parameters: &'a Parameters,
+    /// Whether the input alone is kept of each of their layers.
+    pub gradient_checkpointing: bool,
     /// Where these lie; `None` for the host.
     pub gpu: Option<&'a Gpu>,
     /// Notes the operations, if given.
@@ -41,6 +43,7 @@ impl Batch<'_> {
     }
 
     fn tape(&self, tape: Tape) -> Tape {
+        let tape = tape.with_checkpoints(self.gradient_checkpointing);
         match self.profile {
             Some(profile) => tape.timed(profile),
             None => tape,
@@ -125,7 +128,7 @@ mod tests {
     use crate::encoder::clip::{ClipSizes, TowerSizes, weights};
 
     #[test]
-    fn chunks_of_any_size_give_the_gradients_of_the_whole_batch() {
+    fn chunks_of_any_size_and_layers_computed_again_give_the_gradients_of_the_whole_batch() {
         let tower = TowerSizes { width: 16, layers: 2, heads: 2, inner: 24 };
         let sizes = ClipSizes {
             text: tower,
@@ -145,17 +148,25 @@ mod tests {
             (0..7).map(|i| (0..432).map(|j| ((i * 432 + j) as f32 * 0.37).sin()).collect()).collect();
         let (texts, images): (Vec<&[u32]>, Vec<&[f32]>) =
             (texts.iter().map(Vec::as_slice).collect(), images.iter().map(Vec::as_slice).collect());
-        let batch = Batch {
+        let batch = |gradient_checkpointing: bool| Batch {
             config: &config,
             parameters: &parameters,
+            gradient_checkpointing,
             gpu: None,
             profile: None,
             texts: &texts,
             images: &images,
         };
-        let (losses, want) = batch.gradients(0).unwrap();
+        let (losses, want) = batch(false).gradients(0).unwrap();
+        let bits = |(losses, grads): (Tensor, Vec<Tensor>)| -> Vec<Vec<u32>> {
+            [losses].iter().chain(&grads).map(|tensor| tensor.data().iter().map(|x| x.to_bits()).collect()).collect()
+        };
+        for size in [0, 3] {
+            let of = |checkpointing: bool| bits(batch(checkpointing).gradients(size).unwrap());
+            assert!(of(true) == of(false), "layers that are computed again have other gradients, chunks of {size}");
+        }
         for size in [1, 2, 3, 7, 100] {
-            let (chunked, got) = batch.gradients(size).unwrap();
+            let (chunked, got) = batch(false).gradients(size).unwrap();
             // Vectors of a row have the same bits in any batch; sums of gradients are of another order: some roundings of 6e-8.
             assert_eq!(chunked.data(), losses.data(), "chunks of {size}");
             for (((name, _), want), got) in parameters.iter().zip(&want).zip(&got) {

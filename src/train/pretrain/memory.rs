@@ -7,7 +7,7 @@ use crate::device::Gpu;
 use crate::device::cpu::available_memory;
 use crate::encoder::clip::{ClipConfig, weights};
 use crate::error::{Error, Result};
-use crate::train::activations::{Load, activations};
+use crate::train::activations::{Load, Saving, activations};
 
 /// Bytes of a parameter: its value, its gradient, two moments.
 const PARAMETER: u64 = 16;
@@ -51,20 +51,29 @@ fn expect_room(
 ) -> Result<()> {
     let (batch, chunk) = (settings.batch_size.min(pairs), settings.chunk);
     let weights = weights::count(config).saturating_mul(PARAMETER);
-    let step = |pairs: usize, chunk: usize| activations(&config.shapes(), load(pairs, tokens), 0, chunk);
-    let needed = weights.saturating_add(step(batch, chunk));
+    let checkpointing = settings.gradient_checkpointing;
+    let step = |pairs: usize, chunk: usize, gradient_checkpointing: bool| {
+        let saving = Saving { freeze_layers: 0, chunk, gradient_checkpointing };
+        activations(&config.shapes(), load(pairs, tokens), saving)
+    };
+    let needed = weights.saturating_add(step(batch, chunk, checkpointing));
     if needed <= free {
         return Ok(());
     }
     let left = free.saturating_sub(weights);
     let mut ways = Vec::new();
-    let smaller =
-        [256, 64, 16, 4, 1].into_iter().find(|&size| (chunk == 0 || size < chunk) && step(batch, size) <= left);
+    // The same bits: it comes first.
+    if !checkpointing && step(batch, chunk, true) <= left {
+        ways.push("train.gradient_checkpointing = true may".to_string());
+    }
+    let smaller = [256, 64, 16, 4, 1]
+        .into_iter()
+        .find(|&size| (chunk == 0 || size < chunk) && step(batch, size, checkpointing) <= left);
     if let Some(size) = smaller {
         ways.push(format!("train.chunk = {size} may"));
     }
-    // A smaller batch is another training: it comes second.
-    let fewer = (2..batch).rev().find(|&pairs| chunk == 0 && step(pairs, 0) <= left);
+    // A smaller batch is another training: it comes last.
+    let fewer = (2..batch).rev().find(|&pairs| chunk == 0 && step(pairs, 0, checkpointing) <= left);
     if let Some(pairs) = fewer {
         ways.push(format!("train.batch_size = {pairs} may"));
     }
@@ -91,16 +100,25 @@ mod tests {
         let config = ClipConfig { projection_dim: 512, ..ClipConfig::default() };
         let settings = PretrainSettings { batch_size: 1024, ..PretrainSettings::default() };
         let weights = 16 * weights::count(&config);
-        let step = activations(&config.shapes(), load(1024, 16.0), 0, 0);
+        let saving = Saving { freeze_layers: 0, chunk: 0, gradient_checkpointing: false };
+        let step = activations(&config.shapes(), load(1024, 16.0), saving);
         let said = |settings: &PretrainSettings, free: u64| {
             expect_room(&config, settings, (5000, 16.0), (free, "host")).map_err(|e| e.to_string())
         };
         assert!(said(&settings, weights + step).is_ok());
         let half = said(&settings, weights + step / 2).unwrap_err();
         assert!(
-            half.contains("1024 pairs") && half.contains("train.chunk = 256 may, train.batch_size = 512 may fit"),
+            half.contains("1024 pairs")
+                && half.contains(
+                    "train.gradient_checkpointing = true may, train.chunk = 256 may, train.batch_size = 512 may fit"
+                ),
             "{half}"
         );
+        // One row of ten is kept of each of twelve layers, and one layer of them is whole: a fifth.
+        let checkpointed = PretrainSettings { gradient_checkpointing: true, ..settings.clone() };
+        assert!(said(&checkpointed, weights + step / 5).is_ok());
+        let less = said(&checkpointed, weights + step / 20).unwrap_err();
+        assert!(less.contains("train.chunk = ") && !less.contains("gradient_checkpointing"), "{less}");
         let chunked = PretrainSettings { chunk: 256, ..settings.clone() };
         assert!(said(&chunked, weights + step / 2).is_ok());
         let less = said(&chunked, weights + step / 16).unwrap_err();

@@ -51,7 +51,15 @@ impl Step<'_> {
         images: &[&[f32]],
     ) -> Result<Stepped> {
         let Step { config, settings, gpu, profile, .. } = *self;
-        let batch = Batch { config, parameters, gpu, profile, texts, images };
+        let batch = Batch {
+            config,
+            parameters,
+            gradient_checkpointing: settings.gradient_checkpointing,
+            gpu,
+            profile,
+            texts,
+            images,
+        };
         let (losses, mut grads) = batch.gradients(settings.chunk)?;
         let losses = losses.to(None)?;
         let norm = clip_norm(&mut grads, settings.clip_norm)?;
