@@ -1,7 +1,9 @@
 //! First stages that ask an index or a vector database, and what is said where one is not what it should be.
 
 use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader, Write};
 use std::net::TcpListener;
+use std::process::Stdio;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -480,6 +482,29 @@ fn an_index_answers_until_the_one_that_replaces_it_is_whole() {
 }
 
 #[test]
+fn whoever_asks_an_index_that_is_replaced_is_not_answered_by_another_models() {
+    let world = World::trained();
+    let qdrant = Qdrant::new();
+    let place = qdrant.place("kb");
+    succeed(&push(world, place));
+    let lists = ["--shortlist", "6", "--min-recall", "0", "--candidates-from", place, "--device", "cpu"];
+    let mut link = fissfuse(&[&world.link()[..], &lists].concat());
+    let mut link = link.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let (mut input, mut answers) = (link.stdin.take().unwrap(), BufReader::new(link.stdout.take().unwrap()).lines());
+    let mut mention = World::mention("test", 0);
+    mention.as_object_mut().unwrap().remove("candidates");
+    writeln!(input, "{mention}").unwrap();
+    assert!(answers.next().unwrap().unwrap().contains("\"links\""));
+    let other = world.copy();
+    other.change_line("data/entities.jsonl", 3, |entity| entity["image"] = Value::Null);
+    succeed(&[&push(&other, place)[..], &["--replace"]].concat());
+    writeln!(input, "{mention}").unwrap();
+    drop(input);
+    refused(&link.wait_with_output().unwrap(), &["collection `kb_fissfuse_1`", "the collection is gone"]);
+    assert!(answers.next().is_none());
+}
+
+#[test]
 fn an_index_that_bears_the_name_itself_is_asked_and_replaced() {
     let world = World::trained();
     let qdrant = Qdrant::new();
@@ -603,7 +628,7 @@ mod usearch {
 mod milvus {
     use std::net::TcpStream;
     use std::path::PathBuf;
-    use std::process::{Child, Command, Stdio};
+    use std::process::{Child, Command};
     use std::time::Instant;
 
     use super::*;
