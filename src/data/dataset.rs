@@ -12,6 +12,7 @@ use xxhash_rust::xxh3::Xxh3;
 use super::batching::{GoldMissing, Needs};
 use super::import::what_file;
 use super::records::{read_records, record_error};
+use super::tolerance::{Skipped, Tolerance};
 use crate::encoder::Fingerprint;
 use crate::error::{Error, Result};
 use crate::files;
@@ -90,32 +91,6 @@ impl Split {
 impl fmt::Display for Split {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
         f.write_str(["train", "valid", "test"][*self as usize])
-    }
-}
-
-/// What to do with a bad record.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Tolerance {
-    /// Stop at the first.
-    Strict,
-    /// Leave it out and list it.
-    Skip,
-}
-
-/// Bad records that were left out.
-#[derive(Debug, Default)]
-pub struct Skipped(pub Vec<Error>);
-
-impl Skipped {
-    /// Notes an error about the input, or fails with it.
-    pub fn take(&mut self, tolerance: Tolerance, error: Error) -> Result<()> {
-        match tolerance {
-            Tolerance::Skip if error.concerns_input() => {
-                self.0.push(error);
-                Ok(())
-            }
-            _ => Err(error),
-        }
     }
 }
 
@@ -390,15 +365,6 @@ mod tests {
             assert_eq!(open(Tolerance::Skip).mentions(Split::Train, &mut skipped).unwrap().len(), 1);
             assert!(skipped.0.len() == 1 && skipped.0[0].to_string().contains(says));
         }
-    }
-
-    #[test]
-    fn a_device_that_fails_is_no_bad_record() {
-        let mut skipped = Skipped::default();
-        let lost = Error::device("GPU 0", "launching a kernel", "is lost");
-        assert!(skipped.take(Tolerance::Skip, lost).is_err() && skipped.0.is_empty());
-        skipped.take(Tolerance::Skip, Error::file("a.png", "is no image")).unwrap();
-        assert_eq!(skipped.0.len(), 1);
     }
 
     #[test]
