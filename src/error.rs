@@ -1,5 +1,7 @@
 //! The one error type of the library: what happened, where, and what to do next.
 
+use std::fmt::Display;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 /// Result of every fallible function of this crate.
@@ -111,6 +113,38 @@ impl Error {
             *reason = format!("{reason}; {advice}");
         }
         self
+    }
+
+    /// The same error, or, of a file that is not there, what to give instead.
+    pub fn if_missing(self, advice: &str) -> Error {
+        match self {
+            Error::Io { path, action, cause }
+                if matches!(cause.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) =>
+            {
+                Error::File { path, reason: format!("cannot {action}: nothing is there; {advice}") }
+            }
+            other => other,
+        }
+    }
+
+    /// The same error about a file, with what the file is to this program behind what is wrong with it.
+    pub fn about_file(self, what: &str) -> Error {
+        match self {
+            Error::Io { path, action, cause } => {
+                Error::File { path, reason: format!("cannot {action}: {cause}; {what}") }
+            }
+            Error::File { path, reason } => Error::File { path, reason: format!("{reason}; {what}") },
+            other => other,
+        }
+    }
+
+    /// What a model makes of features, such as "its scores are", is not finite. Features are known to be where they are read, and
+    /// weights where they are kept: their products are too large.
+    pub fn overflow(what: impl Display) -> Error {
+        Error::invalid(format!(
+            "{what} not finite, though the features are: the model's weights are too large, as a learning rate that is too high makes \
+             them; train with a lower train.learning_rate"
+        ))
     }
 
     /// A setting that makes no sense.

@@ -105,11 +105,15 @@ impl Fields {
 
     /// A size of at least 1, or else this one.
     pub fn positive(&self, key: &str, default: usize) -> Result<usize> {
-        let size = self.size(key).and_then(|size| match size {
+        self.or(self.size_from_1(key), default)
+    }
+
+    /// A size of at least 1.
+    pub fn size_from_1(&self, key: &str) -> Result<Option<usize>> {
+        match self.size(key)? {
             Some(0) => Err(self.wrong(key, "a size of at least 1")),
             size => Ok(size),
-        });
-        self.or(size, default)
+        }
     }
 
     /// What was read of a key, or else its default; an error says that, too.
@@ -125,7 +129,7 @@ impl Fields {
         let Some(value) = self.get(key) else { return Ok(None) };
         let size = |value: &Value| value.as_u64().filter(|&size| size > 0 && size <= MOST).map(|size| size as usize);
         let sizes: Option<Vec<usize>> = value.as_array().and_then(|list| list.iter().map(size).collect());
-        sizes.map(Some).ok_or_else(|| self.wrong(key, "a list of whole numbers of at least 1"))
+        sizes.map(Some).ok_or_else(|| self.wrong(key, &format!("a list of whole numbers from 1 to {MOST}")))
     }
 
     /// A finite number.
@@ -186,7 +190,8 @@ impl Fields {
     }
 }
 
-fn kind(value: &Value) -> &'static str {
+/// What a value is, in the words of errors.
+pub(crate) fn kind(value: &Value) -> &'static str {
     match value {
         Value::Null => "null",
         Value::Bool(_) => "true or false",
@@ -224,13 +229,17 @@ mod tests {
 
     #[test]
     fn null_is_absent_and_what_is_wrong_is_named() {
-        let f = fields(json!({"a": null, "n": 3, "x": 0.5, "t": "\u{1b}[31m", "o": {"n": "many"}, "huge": 1u64 << 40}));
+        let f = fields(
+            json!({"a": null, "n": 3, "x": 0.5, "t": "\u{1b}[31m", "o": {"n": "many"}, "zero": 0, "huge": 1u64 << 40}),
+        );
         assert_eq!((f.size("a").unwrap(), f.size("b").unwrap(), f.size("n").unwrap()), (None, None, Some(3)));
         let inner = f.under("o").unwrap().unwrap();
         for (error, says) in [
             (inner.size("n").unwrap_err(), "x.json: `o.n` is `many`, needs a whole number"),
             (f.size("x").unwrap_err(), "`x` is 0.5, needs a whole number"),
             (f.positive("x", 768).unwrap_err(), "`x` is 0.5, needs a whole number; left out, it is 768"),
+            (f.size_from_1("zero").unwrap_err(), "`zero` is 0, needs a size of at least 1"),
+            (f.positive("zero", 4).unwrap_err(), "`zero` is 0, needs a size of at least 1; left out, it is 4"),
             (f.or(f.text("n"), "gelu").unwrap_err(), "`n` is 3, needs a text; left out, it is \"gelu\""),
             (f.size("huge").unwrap_err(), "a size that makes sense"),
             (f.flag("n").unwrap_err(), "`n` is 3, needs true or false"),

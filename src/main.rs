@@ -8,10 +8,9 @@ mod cli;
 
 use std::process::ExitCode;
 
-use clap::Parser;
 use fissfuse::{terminal, trace};
 
 fn main() -> ExitCode {
     trace::listen();
-    terminal::run(|| cli::Cli::parse().run())
+    terminal::run(|| terminal::parse::<cli::Cli>().run())
 }

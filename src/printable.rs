@@ -38,6 +38,18 @@ pub fn printable_json(json: &str) -> Cow<'_, str> {
     escaped(json, |c| format!("\\u{:04x}", c as u32))
 }
 
+/// Words as a shell reads them: a command that is printed can be run, whatever its paths are called.
+pub fn command_line<'a>(words: impl IntoIterator<Item = &'a str>) -> String {
+    let quoted: Vec<Cow<str>> = words.into_iter().map(quoted).collect();
+    quoted.join(" ")
+}
+
+/// One of them.
+pub fn quoted(word: &str) -> Cow<'_, str> {
+    // No word of a command holds the NUL that has no quotes.
+    shlex::try_quote(word).unwrap_or(Cow::Borrowed(word))
+}
+
 /// A writer to a terminal that makes each text [`printable`]; a text must come in one write.
 pub struct PrintableWriter<W>(pub W);
 
@@ -103,5 +115,13 @@ mod tests {
         let mut writer = PrintableWriter(Vec::new());
         writer.write_all(b"a\x1bb\n").unwrap();
         assert_eq!(writer.0, b"a\\u{1b}b\n");
+    }
+
+    #[test]
+    fn a_command_is_read_by_a_shell_as_it_was_meant() {
+        let words = ["fissfuse", "encode", "--data", "my data/it's", "--out", "a$b", ""];
+        let line = command_line(words);
+        assert_eq!(shlex::split(&line).unwrap(), words);
+        assert_eq!(command_line(["fissfuse", "train", "--out", "a/b-1.c"]), "fissfuse train --out a/b-1.c");
     }
 }

@@ -10,6 +10,8 @@ use std::panic::{self, AssertUnwindSafe};
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use clap::{Arg, Command, Parser};
+
 use crate::error::Error;
 use crate::printable::printable;
 
@@ -22,6 +24,19 @@ static UNHEARD: AtomicBool = AtomicBool::new(false);
 /// Why a command was ended from within: its output cannot be written. Unwinds to [`run`], so that locks and temporary files go
 /// as they do after any other error.
 struct Unwritten(io::Error);
+
+/// Parses the command line. A negative number behind a flag is its value, of which the flag's own error says what is wrong, and no
+/// flag that nobody knows.
+pub fn parse<C: Parser>() -> C {
+    let parsed = C::from_arg_matches_mut(&mut with_negatives(C::command()).get_matches());
+    parsed.unwrap_or_else(|error| error.format(&mut C::command()).exit())
+}
+
+fn with_negatives(command: Command) -> Command {
+    let has_value = |arg: &Arg| !arg.is_positional() && arg.get_action().takes_values();
+    let allow = |arg: Arg| if has_value(&arg) { arg.allow_negative_numbers(true) } else { arg };
+    command.mut_args(allow).mut_subcommands(with_negatives)
+}
 
 /// From now on, what cannot be written is left out, and the work goes on.
 pub fn work_on() {

@@ -14,6 +14,18 @@ fn a_wrong_command_line_is_exit_code_2() {
     for args in [&["train"][..], &["no-such"], &["demo", "--mentions", "0"], &["demo", "--mentions", "many"]] {
         assert_eq!(run(args).status.code(), Some(2), "{args:?}");
     }
+    // A negative number is the value of the flag before it, and no flag.
+    let about = "--data d --features f --model m --out o";
+    for (args, says) in [
+        ("demo --mentions -1".to_string(), "invalid value '-1' for '--mentions"),
+        (format!("eval {about} --threads 0"), "invalid value '0' for '--threads"),
+        (format!("eval {about} --top -5"), "invalid value '-5' for '--top"),
+        (format!("eval {about} --no-such -5"), "unexpected argument '--no-such'"),
+    ] {
+        let output = run(&args.split(' ').collect::<Vec<_>>());
+        let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.code() == Some(2) && errors.contains(says), "{args}: {errors}");
+    }
 }
 
 /// Of each pair, the second flag is of what the first leaves out.
@@ -164,11 +176,14 @@ fn a_bad_image_is_named_or_replaced() {
     fs::remove_file(&image).unwrap();
     let errors = String::from_utf8(run(&world.encode()).stderr).unwrap();
     assert!(errors.contains("red-ball.png: cannot read") && errors.matches("os error").count() == 1, "{errors}");
+    let whose = "; it is the image of entity `Q0`";
+    assert!(errors.contains(&format!("{whose}, and --skip-bad lets what stands in")), "{errors}");
     let output = run(&[&world.encode()[..], &["--skip-bad"]].concat());
     let (printed, errors) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success(), "{errors}");
     assert!(printed.contains("1 images were unreadable"), "{printed}");
     assert!(errors.contains("left out 1 bad") && errors.contains("red-ball.png"), "{errors}");
+    assert!(errors.contains(&format!("{whose}\n")), "{errors}");
     // The image is back: it takes the stand-in's place.
     fs::write(&image, whole).unwrap();
     assert!(succeed(&world.encode()).contains("encoded 0 texts and 1 images"));

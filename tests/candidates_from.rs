@@ -1,7 +1,9 @@
 //! First stages that ask an index or a vector database, and what is said where one is not what it should be.
 
 use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader, Write};
 use std::net::TcpListener;
+use std::process::Stdio;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -21,6 +23,10 @@ struct Kept {
 #[derive(Default)]
 struct State {
     collections: BTreeMap<String, Kept>,
+    /// Names of collections besides their own.
+    aliases: BTreeMap<String, String>,
+    /// Refuses to change them.
+    aliases_stay: bool,
     key: Option<&'static str>,
     /// Most points that have room.
     room: Option<usize>,
@@ -38,6 +44,17 @@ struct State {
 struct Qdrant {
     state: Arc<Mutex<State>>,
     server: Server,
+}
+
+impl State {
+    fn target<'a>(&'a self, name: &'a str) -> &'a str {
+        self.aliases.get(name).map_or(name, String::as_str)
+    }
+
+    fn reached(&mut self, name: &str) -> Option<&mut Kept> {
+        let target = self.target(name).to_string();
+        self.collections.get_mut(&target)
+    }
 }
 
 fn ok(result: Value) -> Act {
@@ -72,8 +89,15 @@ impl Qdrant {
         format!("qdrant://{host}/{collection}").leak()
     }
 
+    /// What a name leads to.
     fn kept(&self, collection: &str) -> Option<Kept> {
-        self.state.lock().unwrap().collections.get(collection).cloned()
+        let state = self.state.lock().unwrap();
+        state.collections.get(state.target(collection)).cloned()
+    }
+
+    /// The names of all collections.
+    fn names(&self) -> Vec<String> {
+        self.state.lock().unwrap().collections.keys().cloned().collect()
     }
 
     fn set(&self, change: impl FnOnce(&mut State)) {
@@ -91,10 +115,18 @@ fn answer(state: &mut State, request: &str) -> Act {
     }
     let mut words = head.split_whitespace();
     let (method, target) = (words.next().unwrap(), words.next().unwrap());
-    let path = target.split('?').next().unwrap().strip_prefix("/collections/").unwrap();
+    let path = target.split('?').next().unwrap();
+    if (method, path) == ("GET", "/aliases") {
+        let alias = |(name, of): (&String, &String)| json!({"alias_name": name, "collection_name": of});
+        return ok(json!({"aliases": state.aliases.iter().map(alias).collect::<Vec<_>>()}));
+    }
+    if (method, path) == ("POST", "/collections/aliases") {
+        return change_aliases(state, &body["actions"]);
+    }
+    let path = path.strip_prefix("/collections/").unwrap();
     let (name, path) = path.split_once('/').unwrap_or((path, ""));
     if (method, path) == ("PUT", "") {
-        if state.collections.contains_key(name) {
+        if state.collections.contains_key(name) || state.aliases.contains_key(name) {
             return error(409, &format!("Wrong input: Collection `{name}` already exists!"));
         }
         assert!(body["vectors"]["size"].is_u64() && body["vectors"]["distance"] == "Dot", "{body}");
@@ -102,10 +134,11 @@ fn answer(state: &mut State, request: &str) -> Act {
         return ok(json!(true));
     }
     if (method, path) == ("DELETE", "") {
+        // By its own name alone.
         return ok(json!(state.collections.remove(name).is_some()));
     }
     let (room, backwards, short, shift) = (state.room, state.backwards, state.short, state.shift);
-    let Some(kept) = state.collections.get_mut(name) else {
+    let Some(kept) = state.reached(name) else {
         return error(404, &format!("Not found: Collection `{name}` doesn't exist!"));
     };
     match (method, path) {
@@ -154,6 +187,29 @@ fn answer(state: &mut State, request: &str) -> Act {
         }
         _ => error(404, "no such path"),
     }
+}
+
+/// All actions or none.
+fn change_aliases(state: &mut State, actions: &Value) -> Act {
+    if state.aliases_stay {
+        return error(400, "Wrong input: aliases stay as they are");
+    }
+    let mut aliases = state.aliases.clone();
+    for action in actions.as_array().unwrap() {
+        let (delete, create) = (&action["delete_alias"], &action["create_alias"]);
+        if let Some(name) = delete["alias_name"].as_str() {
+            aliases.remove(name).unwrap();
+            continue;
+        }
+        let [name, of] = ["alias_name", "collection_name"].map(|key| create[key].as_str().unwrap().to_string());
+        if state.collections.contains_key(&name) {
+            return error(409, &format!("Wrong input: Collection `{name}` already exists!"));
+        }
+        assert!(state.collections.contains_key(&of), "{of}");
+        aliases.insert(name, of);
+    }
+    state.aliases = aliases;
+    ok(json!(true))
 }
 
 /// `fissfuse index push` with its arguments.
@@ -328,15 +384,6 @@ fn a_database_that_is_down_slow_full_or_another_program_is_said_to_be() {
     refuse(&push(world, place), &["adding points from number 0 on", "No space left on device", "free disk or memory"]);
     assert!(qdrant.kept("kb").is_none());
     qdrant.set(|state| state.room = None);
-    // An index that is replaced is gone then, which is said.
-    let other = world.copy();
-    other.change_line("data/entities.jsonl", 3, |entity| entity["image"] = Value::Null);
-    succeed(&push(world, place));
-    qdrant.set(|state| state.room = Some(7));
-    let replacing = [&push(&other, place)[..], &["--replace"]].concat();
-    refuse(&replacing, &["No space left on device", "the index that was there is deleted already"]);
-    assert!(qdrant.kept("kb").is_none());
-    qdrant.set(|state| state.room = None);
     // Busy for a moment.
     qdrant.set(|state| state.script = vec![error(429, "Too many requests"), error(503, "starting")]);
     succeed(&push(world, place));
@@ -355,20 +402,143 @@ fn a_database_that_is_down_slow_full_or_another_program_is_said_to_be() {
         refuse(&eval(world, "never", place, "3"), &[says]);
     }
     // A run that was killed left half of it; points were lost later.
-    qdrant.set(|state| {
-        state.collections.get_mut("kb").unwrap().points.get_mut(&0).unwrap().1["fissfuse"]["whole"] = json!(false)
-    });
+    qdrant.set(|state| state.reached("kb").unwrap().points.get_mut(&0).unwrap().1["fissfuse"]["whole"] = json!(false));
     refuse(&eval(world, "never", place, "3"), &["is half full", "run it again"]);
     succeed(&push(world, place));
-    qdrant.set(|state| drop(state.collections.get_mut("kb").unwrap().points.remove(&4)));
+    qdrant.set(|state| drop(state.reached("kb").unwrap().points.remove(&4)));
     refuse(&eval(world, "never", place, "3"), &["holds 11 vectors instead of 12"]);
     succeed(&push(world, place));
-    // One that was killed before its first vectors, or a collection that somebody else has just made.
-    qdrant.set(|state| state.collections.get_mut("kb").unwrap().points.clear());
+    // A collection that somebody else has just made, or an older version that was killed before its first vectors.
+    qdrant.set(|state| {
+        let of = state.aliases.remove("kb").unwrap();
+        let kept = state.collections.remove(&of).unwrap();
+        state.collections.insert("kb".into(), Kept { points: BTreeMap::new(), ..kept });
+    });
     refuse(&eval(world, "never", place, "3"), &["is empty and has no mark", "index push --replace"]);
     refuse(&push(world, place), &["is empty and has no mark", "--replace fills it"]);
     succeed(&[&push(world, place)[..], &["--replace"]].concat());
     succeed(&eval(world, "restored", place, "12"));
+    assert!(!world.path("never").exists());
+}
+
+#[test]
+fn an_index_answers_until_the_one_that_replaces_it_is_whole() {
+    let world = World::trained();
+    let qdrant = Qdrant::new();
+    let place = qdrant.place("kb");
+    succeed(&push(world, place));
+    let [one, two] = ["kb_fissfuse_1", "kb_fissfuse_2"];
+    assert_eq!(qdrant.names(), [one]);
+    let other = world.copy();
+    other.change_line("data/entities.jsonl", 3, |entity| entity["image"] = Value::Null);
+    let with = |world: &World, more: &[&'static str]| [&push(world, place)[..], more].concat();
+    let replacing = with(&other, &["--replace"]);
+    let answers = |world: &World, out: &str| succeed(&eval(world, out, place, "12"));
+    // A server that is full, or that fails in the middle: the old one answers, and nothing else is left.
+    for (room, script, says) in [
+        (Some(7), vec![], "No space left on device"),
+        (None, vec![error(400, "Wrong input: no")], "Wrong input: no"),
+        (None, vec![], "aliases stay as they are"),
+    ] {
+        qdrant
+            .set(|state| (state.room, state.aliases_stay, state.script) = (room, says.starts_with("aliases"), script));
+        refuse(&replacing, &[says]);
+        qdrant.set(|state| (state.room, state.aliases_stay) = (None, false));
+        answers(world, "old-answers");
+        assert_eq!(qdrant.kept("kb").unwrap().points.len(), ENTITIES, "{says}");
+        // What is whole waits to be put in its place.
+        assert_eq!(qdrant.names().contains(&two.to_string()), says.starts_with("aliases"), "{says}");
+    }
+    // Which the same command does: no vector is sent again.
+    qdrant.set(|state| state.room = Some(0));
+    assert!(succeed(&replacing).contains("already"));
+    assert_eq!(qdrant.names(), [two]);
+    qdrant.set(|state| state.room = None);
+    answers(&other, "new-answers");
+    refuse(&eval(world, "never", place, "3"), &["holds an index of another knowledge base"]);
+    // There and back, over what a run left that was killed.
+    let mut half = qdrant.kept("kb").unwrap();
+    half.points.get_mut(&0).unwrap().1["fissfuse"]["whole"] = json!(false);
+    qdrant.set(|state| drop(state.collections.insert(one.into(), half)));
+    succeed(&with(world, &["--replace"]));
+    assert_eq!(qdrant.names(), [one]);
+    answers(world, "back");
+    // What is somebody else's is neither filled nor deleted, nor is what somebody else named so.
+    let created = json!({"vectors": {"size": 48, "distance": "Dot"}});
+    let points = BTreeMap::from([(0, (vec![0.5; 48], json!({"city": "Berlin"})))]);
+    let theirs = Kept { created, points };
+    qdrant.set(|state| drop(state.collections.insert(two.into(), theirs)));
+    refuse(&replacing, &[two, "is none that FissFuse made"]);
+    answers(world, "back-again");
+    qdrant.set(|state| {
+        state.collections.remove(two);
+        let mine = state.collections.remove(one).unwrap();
+        state.collections.insert("mine".into(), mine);
+        state.aliases.insert("kb".into(), "mine".into());
+    });
+    succeed(&replacing);
+    assert_eq!(qdrant.names(), [one, "mine"]);
+    answers(&other, "renamed");
+}
+
+#[test]
+fn whoever_asks_an_index_that_is_replaced_is_not_answered_by_another_models() {
+    let world = World::trained();
+    let qdrant = Qdrant::new();
+    let place = qdrant.place("kb");
+    succeed(&push(world, place));
+    let lists = ["--shortlist", "6", "--min-recall", "0", "--candidates-from", place, "--device", "cpu"];
+    let mut link = fissfuse(&[&world.link()[..], &lists].concat());
+    let mut link = link.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let (mut input, mut answers) = (link.stdin.take().unwrap(), BufReader::new(link.stdout.take().unwrap()).lines());
+    let mut mention = World::mention("test", 0);
+    mention.as_object_mut().unwrap().remove("candidates");
+    writeln!(input, "{mention}").unwrap();
+    assert!(answers.next().unwrap().unwrap().contains("\"links\""));
+    let other = world.copy();
+    other.change_line("data/entities.jsonl", 3, |entity| entity["image"] = Value::Null);
+    succeed(&[&push(&other, place)[..], &["--replace"]].concat());
+    writeln!(input, "{mention}").unwrap();
+    drop(input);
+    refused(&link.wait_with_output().unwrap(), &["collection `kb_fissfuse_1`", "the collection is gone"]);
+    assert!(answers.next().is_none());
+}
+
+#[test]
+fn an_index_that_bears_the_name_itself_is_asked_and_replaced() {
+    let world = World::trained();
+    let qdrant = Qdrant::new();
+    let place = qdrant.place("kb");
+    succeed(&push(world, place));
+    let named_itself = |state: &mut State| {
+        let of = state.aliases.remove("kb").unwrap();
+        let kept = state.collections.remove(&of).unwrap();
+        state.collections.insert("kb".into(), kept);
+    };
+    qdrant.set(named_itself);
+    succeed(&eval(world, "named-itself", place, "12"));
+    assert!(succeed(&push(world, place)).contains("already"));
+    let other = world.copy();
+    other.change_line("data/entities.jsonl", 3, |entity| entity["image"] = Value::Null);
+    let replacing = [&push(&other, place)[..], &["--replace"]].concat();
+    qdrant.set(|state| state.room = Some(7));
+    refuse(&replacing, &["No space left on device"]);
+    succeed(&eval(world, "named-itself", place, "12"));
+    assert_eq!(qdrant.names(), ["kb"]);
+    qdrant.set(|state| state.room = None);
+    succeed(&replacing);
+    assert_eq!(qdrant.names(), ["kb_fissfuse_1"]);
+    succeed(&eval(&other, "replaced", place, "12"));
+    // The one moment with neither: the next run ends it.
+    qdrant.set(named_itself);
+    qdrant.set(|state| state.aliases_stay = true);
+    let back = [&push(world, place)[..], &["--replace"]].concat();
+    refuse(&back, &["aliases stay as they are", "the new index waits, whole, in `kb_fissfuse_1`: the same command"]);
+    refuse(&eval(world, "never", place, "3"), &["is not there"]);
+    qdrant.set(|state| (state.aliases_stay, state.room) = (false, Some(0)));
+    assert!(succeed(&push(world, place)).contains("already"));
+    succeed(&eval(world, "ended", place, "12"));
+    assert_eq!(qdrant.names(), ["kb_fissfuse_1"]);
     assert!(!world.path("never").exists());
 }
 
@@ -458,7 +628,7 @@ mod usearch {
 mod milvus {
     use std::net::TcpStream;
     use std::path::PathBuf;
-    use std::process::{Child, Command, Stdio};
+    use std::process::{Child, Command};
     use std::time::Instant;
 
     use super::*;
@@ -541,11 +711,19 @@ mod milvus {
         refuse(&eval(&other, "never", place, "3"), &["holds an index of another knowledge base"]);
         succeed(&[&push(&other, place)[..], &["--replace"]].concat());
         succeed(&eval(&other, "of-other", place, "12"));
+        milvus.python("assert c.list_collections() == ['kb_fissfuse_2'], c.list_collections()");
         // Rows that somebody deleted, and somebody's own collection.
-        milvus.python("c.delete('kb', ids=[4])");
+        milvus.python("c.delete('kb_fissfuse_2', ids=[4])");
         refuse(&eval(&other, "never", place, "3"), &["holds 11 vectors instead of 12", "index push"]);
         succeed(&push(&other, place));
         succeed(&eval(&other, "of-other", place, "12"));
+        // One that bears the name itself, as older versions made it.
+        milvus.python("c.drop_alias('kb')\nc.rename_collection('kb_fissfuse_1', 'kb')");
+        succeed(&eval(&other, "of-other", place, "12"));
+        assert!(succeed(&push(&other, place)).contains("already"));
+        succeed(&[&push(world, place)[..], &["--replace"]].concat());
+        succeed(&eval(world, "of-milvus", place, "12"));
+        milvus.python("assert c.list_collections() == ['kb_fissfuse_1'], c.list_collections()");
         milvus.python(
             "c.create_collection('theirs', dimension=48)\nc.insert('theirs', [{'id': 1, 'vector': [0.5] * 48}])",
         );

@@ -240,7 +240,10 @@ fn what_makes_no_sense_is_named_before_anything_starts() {
     refuse(&experiment(&world, "misspelt.toml", &misspelt, "wrong"), &["no setting `dropuot`", "dropout"]);
     let asks = SMALL.to_string() + "\n[[rerank]]\nname = \"K=2\"\nk = 2\n";
     let asks = experiment(&world, "asks.toml", &asks, "wrong");
-    refuse(&[&asks[..], &["--llm", world.arg("nowhere")]].concat(), &["nowhere", "No such file"]);
+    refuse(
+        &[&asks[..], &["--llm", world.arg("nowhere")]].concat(),
+        &["nowhere: cannot open: nothing is there", "a GGUF file or a Hugging Face directory"],
+    );
     assert!(!world.path("wrong").exists());
     // A folder of another protocol, of changed settings, and of another dataset.
     succeed(&args);
@@ -252,7 +255,9 @@ fn what_makes_no_sense_is_named_before_anything_starts() {
     let run = world.path("mine/bert/learning-rate=0.01/seed-0/run.jsonl");
     let whole = fs::read_to_string(&run).unwrap();
     fs::write(&run, whole.lines().take(5).map(|line| format!("{line}\n")).collect::<String>()).unwrap();
-    refuse(&args, &["run.jsonl", "is not as its trial wrote it"]);
+    refuse(&args, &["run.jsonl: is not as it was written", "delete", "seed-0 to have it computed anew"]);
+    fs::remove_file(&run).unwrap();
+    refuse(&args, &["run.jsonl: is gone", "delete", "seed-0 to have it computed anew"]);
     fs::write(&run, whole).unwrap();
     succeed(&args);
     let valid = fs::read(world.path("data/valid.jsonl")).unwrap();

@@ -195,7 +195,14 @@ fn a_row_is_re_ranked_with_every_seed_however_the_asking_is_cut_and_shared() {
     // Answers whose run file is gone are a hole where no model is given, and are made again by the one that is.
     let gone = world.path("whole").join(ANSWERS[1]).join("run.jsonl");
     let answers = fs::read(&gone).unwrap();
-    for (broken, says) in [(None, "run.jsonl: is gone, though its report is there"), (Some("x"), "run.jsonl:1: ")] {
+    // The same number of lines, in another order.
+    let mut lines: Vec<&str> = std::str::from_utf8(&answers).unwrap().lines().collect();
+    lines.reverse();
+    let changed = lines.join("\n") + "\n";
+    let other = "run.jsonl: is not as it was written";
+    for (broken, says) in
+        [(None, "run.jsonl: is gone, though its report is there"), (Some("x"), other), (Some(changed.as_str()), other)]
+    {
         fs::remove_file(&gone).unwrap();
         broken.iter().for_each(|broken| fs::write(&gone, broken).unwrap());
         let output = run(&without);

@@ -38,6 +38,7 @@ mod peers;
 mod pickles;
 mod pretraining;
 mod real_models;
+mod refusals;
 mod replay;
 mod report;
 mod shards;

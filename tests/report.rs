@@ -242,7 +242,7 @@ fn what_cannot_be_shown_is_named() {
     refused(write("empty/train.jsonl", ""), &["empty/train.jsonl: is empty: its run wrote nothing yet"]);
     refused(world.arg("encoder"), &["encoder: holds nothing that a report shows", "summary.json of an experiment"]);
     refused(world.arg("data"), &["data: is a dataset and no run; give it as --data"]);
-    refused(world.arg("none"), &["none: cannot read"]);
+    refused(world.arg("none"), &["none: cannot read: nothing is there", "metrics.json of an evaluation"]);
     let newer = measurements("step", json!([])).to_string().replace("\"schema\":1", "\"schema\":2");
     refused(write("newer.json", &newer), &["newer.json: is of schema 2, and this program reads up to 1"]);
     refused(write("cut.json", "{\"rows\": [1,"), &["cut.json: is no JSON", "was it cut short?"]);

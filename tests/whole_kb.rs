@@ -323,7 +323,7 @@ fn what_cannot_rank_a_whole_knowledge_base_says_so() {
     // A mention without its gold entity has no rank; nor has one that the features lack.
     let whole_line = World::mention("test", 2);
     world.change_line("data/test.jsonl", 3, |mention| drop(mention.as_object_mut().unwrap().remove("gold")));
-    refuse(&whole(&[]), &["mention `test-2`", "no `gold`, which a rank is of"]);
+    refuse(&whole(&[]), &["test.jsonl:3: mention `test-2`: has no `gold`"]);
     world.change_line("data/test.jsonl", 3, |mention| *mention = whole_line);
     world.change_line("data/entities.jsonl", 4, |entity| entity["name"] = json!("renamed"));
     refuse(&whole(&[]), &["entity `Q3`", "lacks its text", "fissfuse encode"]);

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use fissfuse::data::audit::ImageCheck;
 use fissfuse::data::import::{Description, Format, Imported, Settings, SplitUnit, import};
 use fissfuse::data::{Protocol, Skipped, Tolerance};
-use fissfuse::printable::printable;
+use fissfuse::printable::{command_line, printable};
 use fissfuse::report::statistics_table;
 
 use super::common::list_skipped;
@@ -97,12 +97,13 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         println!("{}: {}{}", note.what, note.count, printable(&examples));
     }
     if let Some(file) = default_image {
-        let file = args.destination.join(file);
-        println!("the format's stand-in for bad images: missing_image = {{ file = \"{}\" }}", file.display());
+        let file = toml::Value::String(args.destination.join(file).display().to_string());
+        println!("the format's stand-in for bad images: missing_image = {{ file = {file} }}");
     }
     println!("wrote {}", args.destination.display());
     if statistics.splits.iter().all(|split| split.candidates.is_none()) {
-        println!("next: fissfuse candidates --data {}", args.destination.display());
+        let destination = args.destination.display().to_string();
+        println!("next: {}", command_line(["fissfuse", "candidates", "--data", &destination]));
     }
     Ok(())
 }

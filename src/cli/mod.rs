@@ -67,7 +67,7 @@ enum Command {
 
 /// Parses counts of threads; more than any machine has cores would only use up its memory.
 fn threads() -> RangedU64ValueParser<usize> {
-    RangedU64ValueParser::new().range(0..=4096)
+    RangedU64ValueParser::new().range(1..=4096)
 }
 
 impl Cli {

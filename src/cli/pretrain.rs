@@ -106,8 +106,7 @@ fn pretrain(args: Args) -> anyhow::Result<()> {
         Some(folder) => ClipFiles::read(folder)?,
         None => ClipFiles::new(&model, pairs.texts())?,
     };
-    files::create_folder(&args.out)?;
-    let _lock = FolderLock::take(&args.out)?;
+    let _lock = FolderLock::take_new(&args.out)?;
     let encoder = args.out.join("encoder");
     ensure!(
         args.resume || !encoder.exists(),

@@ -159,6 +159,16 @@ fn train(args: &Args, device: &DeviceArgs, team: Option<Team>) -> anyhow::Result
     }
     let mut config = args.config.read()?;
     args.encoder.apply(&mut config.encoder);
+    // Before the data are read, which takes long.
+    config.train.check()?;
+    match &args.train_encoder {
+        Some(_) => config.encoder.check()?,
+        None if leads && config.encoder != EncoderSettings::default() => {
+            let from = args.config.config.as_deref().unwrap_or(Path::new("the configuration")).display();
+            eprintln!("{from}: [encoder] has no effect with --features: no encoder is trained along (--train-encoder)");
+        }
+        None => {}
+    }
     let gpu = args.memory.open(device)?;
     let mut skipped = Skipped::default();
     let dataset = args.data.open(&mut skipped)?;
@@ -176,7 +186,7 @@ fn train(args: &Args, device: &DeviceArgs, team: Option<Team>) -> anyhow::Result
     };
     let (seed, policy) = (config.train.seed, config.train.gold_missing);
     let mut samples = |split: Split| -> anyhow::Result<_> {
-        let mentions = dataset.mentions(split, &mut skipped)?;
+        let mentions = dataset.ranked_mentions(split, Some(policy), &mut skipped)?;
         let (samples, counts) = match &mut features {
             Features::Stored(batcher) => batcher.samples(&mentions, seed, policy)?,
             Features::Trained(run) if split == Split::Valid => run.valid(mentions)?,
@@ -210,8 +220,7 @@ fn train(args: &Args, device: &DeviceArgs, team: Option<Team>) -> anyhow::Result
                 "{}: exists already; choose another --out, or remove it first",
                 encoder.display()
             );
-            files::create_folder(&args.out)?;
-            Some(FolderLock::take(&args.out)?)
+            Some(FolderLock::take_new(&args.out)?)
         }
         false => None,
     };

@@ -36,6 +36,30 @@ impl fmt::Display for GoldMissing {
     }
 }
 
+/// What a mention must have to be ranked.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Needs {
+    list: bool,
+}
+
+impl Needs {
+    /// Of these mentions; `lists` says what becomes of those whose lists lack their gold entity, and nothing where no lists are
+    /// read.
+    pub fn of<'a>(mentions: impl IntoIterator<Item = &'a Mention>, lists: Option<GoldMissing>) -> Needs {
+        // An empty list among others lacks its gold entity, as any other may; where all are empty, none were made yet.
+        let none_made = || mentions.into_iter().all(|mention| mention.candidates.is_empty());
+        Needs { list: lists.is_some_and(|missing| missing == GoldMissing::Miss || none_made()) }
+    }
+
+    /// The mention's gold entity; fails, with what it lacks, if it cannot be ranked.
+    pub fn check(self, mention: &Mention) -> Result<u32, &'static str> {
+        if self.list && mention.candidates.is_empty() {
+            return Err("has no candidates; `fissfuse candidates` finds them");
+        }
+        mention.gold.ok_or("has no `gold`, which training and evaluation need")
+    }
+}
+
 /// Places of a mention's or an entity's text and image in the store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Item {
@@ -111,10 +135,10 @@ impl Batcher {
     /// has none.
     pub fn without_lists(&self, mentions: &[Mention]) -> Result<(Vec<Sample>, Counts)> {
         let mut counts = Counts { mentions: mentions.len(), ..Counts::default() };
+        let needs = Needs::of(mentions, None);
         let sample = |mention: &Mention| {
-            let gold = mention.gold.ok_or_else(|| {
-                Error::invalid(format!("mention `{}`: has no `gold`, which a rank is of", mention.id))
-            })?;
+            let gold =
+                needs.check(mention).map_err(|lacks| Error::invalid(format!("mention `{}`: {lacks}", mention.id)))?;
             counts.without_image += mention.image.is_none() as usize;
             Ok(Sample { id: mention.id.clone(), item: self.item_of(mention)?, candidates: vec![gold], gold: Some(0) })
         };
@@ -186,17 +210,11 @@ pub(super) fn samples(
 ) -> Result<(Vec<Sample>, Counts)> {
     let mut counts = Counts { mentions: mentions.len(), ..Counts::default() };
     let mut samples = Vec::with_capacity(mentions.len());
-    // An empty list among others lacks its gold entity, as any other may; where all are empty, none were made yet.
-    let empty_lacks_gold = missing != GoldMissing::Miss && mentions.iter().any(|m| !m.candidates.is_empty());
+    let needs = Needs::of(mentions, Some(missing));
     for (index, mention) in mentions.iter().enumerate() {
-        let about = |reason: String| Error::invalid(format!("mention `{}`: {reason}", mention.id));
+        let gold =
+            needs.check(mention).map_err(|lacks| Error::invalid(format!("mention `{}`: {lacks}", mention.id)))?;
         let mut candidates = mention.candidates.clone();
-        if candidates.is_empty() && !empty_lacks_gold {
-            return Err(about("has no candidates; `fissfuse candidates` finds them".into()));
-        }
-        let Some(gold) = mention.gold else {
-            return Err(about("has no `gold`, which training and evaluation need".into()));
-        };
         counts.without_image += mention.image.is_none() as usize;
         if !candidates.contains(&gold) {
             counts.gold_missing += 1;

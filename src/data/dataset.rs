@@ -9,8 +9,10 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Deserializer, Serialize};
 use xxhash_rust::xxh3::Xxh3;
 
+use super::batching::{GoldMissing, Needs};
 use super::import::what_file;
 use super::records::{read_records, record_error};
+use super::tolerance::{Skipped, Tolerance};
 use crate::encoder::Fingerprint;
 use crate::error::{Error, Result};
 use crate::files;
@@ -89,32 +91,6 @@ impl Split {
 impl fmt::Display for Split {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
         f.write_str(["train", "valid", "test"][*self as usize])
-    }
-}
-
-/// What to do with a bad record.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Tolerance {
-    /// Stop at the first.
-    Strict,
-    /// Leave it out and list it.
-    Skip,
-}
-
-/// Bad records that were left out.
-#[derive(Debug, Default)]
-pub struct Skipped(pub Vec<Error>);
-
-impl Skipped {
-    /// Notes an error about the input, or fails with it.
-    pub fn take(&mut self, tolerance: Tolerance, error: Error) -> Result<()> {
-        match tolerance {
-            Tolerance::Skip if error.concerns_input() => {
-                self.0.push(error);
-                Ok(())
-            }
-            _ => Err(error),
-        }
     }
 }
 
@@ -218,10 +194,43 @@ impl Dataset {
 
     /// Reads the mentions of a split.
     pub fn mentions(&self, split: Split, skipped: &mut Skipped) -> Result<Vec<Mention>> {
+        Ok(self.numbered(split, skipped)?.into_iter().map(|(_, mention)| mention).collect())
+    }
+
+    /// Reads the mentions of a split that can be ranked: those that have a right entity and, where `lists` says what becomes of
+    /// those whose lists lack it, a list, where that is to have one.
+    pub fn ranked_mentions(
+        &self,
+        split: Split,
+        lists: Option<GoldMissing>,
+        skipped: &mut Skipped,
+    ) -> Result<Vec<Mention>> {
+        let path = self.root.join(split.file());
+        let numbered = self.numbered(split, skipped)?;
+        let needs = Needs::of(numbered.iter().map(|(_, mention)| mention), lists);
+        let (mut ranked, mut first) = (Vec::new(), None);
+        for (line, mention) in numbered {
+            let Err(lacks) = needs.check(&mention) else {
+                ranked.push(mention);
+                continue;
+            };
+            let reason = format!("mention `{}`: {lacks}", mention.id);
+            first.get_or_insert_with(|| format!("in line {line}, {reason}"));
+            skipped.take(self.tolerance, record_error(&path, line, reason))?;
+        }
+        match first.filter(|_| ranked.is_empty()) {
+            Some(first) => Err(Error::file(&path, format!("holds no mention that can be ranked: the first, {first}"))),
+            None => Ok(ranked),
+        }
+    }
+
+    /// The mentions of a split, with their lines.
+    fn numbered(&self, split: Split, skipped: &mut Skipped) -> Result<Vec<(usize, Mention)>> {
         let path = self.root.join(split.file());
         let mut mentions = Vec::new();
         let mut line_of: HashMap<String, usize> = HashMap::new();
-        for (line, record) in read_records::<MentionRecord>(&path)? {
+        let records = read_records::<MentionRecord>(&path);
+        for (line, record) in records.map_err(|error| error.if_missing(&self.other_splits(split)))? {
             let mention = record.and_then(|r| self.mention(r).map_err(|reason| record_error(&path, line, reason)));
             match mention {
                 Ok(mention) => match line_of.insert(mention.id.clone(), line) {
@@ -229,7 +238,7 @@ impl Dataset {
                         let reason = format!("mention `{}` stands in line {first} already", mention.id);
                         skipped.take(self.tolerance, record_error(&path, line, reason))?;
                     }
-                    None => mentions.push(mention),
+                    None => mentions.push((line, mention)),
                 },
                 Err(error) => skipped.take(self.tolerance, error)?,
             }
@@ -239,6 +248,13 @@ impl Dataset {
         }
         tracing::debug!("{}: {} mentions", path.display(), mentions.len());
         Ok(mentions)
+    }
+
+    /// What to do without a split's file.
+    fn other_splits(&self, split: Split) -> String {
+        let there: Vec<String> = Split::ALL.into_iter().filter(|&s| self.has(s)).map(|s| s.to_string()).collect();
+        let there = if there.is_empty() { "none".to_string() } else { there.join(" and ") };
+        format!("it is to hold the mentions of `{split}`, and of such files the dataset has {there} (docs/data.md)")
     }
 
     /// Looks up a record's identifiers; says what is wrong with it.
@@ -349,15 +365,6 @@ mod tests {
             assert_eq!(open(Tolerance::Skip).mentions(Split::Train, &mut skipped).unwrap().len(), 1);
             assert!(skipped.0.len() == 1 && skipped.0[0].to_string().contains(says));
         }
-    }
-
-    #[test]
-    fn a_device_that_fails_is_no_bad_record() {
-        let mut skipped = Skipped::default();
-        let lost = Error::device("GPU 0", "launching a kernel", "is lost");
-        assert!(skipped.take(Tolerance::Skip, lost).is_err() && skipped.0.is_empty());
-        skipped.take(Tolerance::Skip, Error::file("a.png", "is no image")).unwrap();
-        assert_eq!(skipped.0.len(), 1);
     }
 
     #[test]

@@ -13,9 +13,10 @@ mod protocol;
 mod records;
 mod run;
 mod store;
+mod tolerance;
 
 pub use batching::{Batcher, Counts, GoldMissing, Item, Sample};
-pub use dataset::{Dataset, Entity, Mention, MentionRecord, Skipped, Split, Tolerance};
+pub use dataset::{Dataset, Entity, Mention, MentionRecord, Split};
 pub use encoding::{Distinct, EncodeReport, EncodeSettings, Items, blank, encode};
 pub use growth::add_entities;
 pub use inputs::{InputBatch, Inputs};
@@ -27,3 +28,4 @@ pub use store::{
     Checked, FeatureStore, Joined, Kind, Manifest, MissingImage, Stamp, StoreWriter, image_key, stamp_of, text_key,
 };
 pub use store::{check as check_store, files as store_files, fingerprint as store_fingerprint, join as join_stores};
+pub use tolerance::{Skipped, Tolerance};

@@ -4,8 +4,10 @@ use std::io::{self, BufRead, Read};
 use std::path::Path;
 
 use serde::de::DeserializeOwned;
+use serde_json::Value;
 
 use crate::error::{Error, Result};
+use crate::fields::kind;
 use crate::files;
 
 /// What may have become of JSON that ends too early.
@@ -40,17 +42,48 @@ pub fn record_error(path: &Path, line: usize, reason: impl Into<String>) -> Erro
     Error::Record { path: path.to_path_buf(), line, reason: reason.into() }
 }
 
-/// Parses one line, passing over a mark in front of it.
+/// Parses one line, passing over a mark in front of it. It must hold an object: serde takes lists for records as well, field by
+/// field.
 pub fn parse_record<T: DeserializeOwned>(path: &Path, line: usize, text: &str) -> Result<T> {
+    let text = text.trim_start_matches('\u{feff}');
+    if !text.trim_start().starts_with('{')
+        && let Ok(other) = serde_json::from_str::<Value>(text)
+    {
+        return Err(record_error(path, line, format!("is no valid record: it is {}, and no object", kind(&other))));
+    }
+    parse_value(path, line, text)
+}
+
+/// The same of what may hold any value.
+pub(super) fn parse_value<T: DeserializeOwned>(path: &Path, line: usize, text: &str) -> Result<T> {
     // serde counts lines within the text, of which there is one; our own line number says where it stands.
-    let plain = |e: serde_json::Error| {
-        let message = e.to_string();
+    let placed = |e: serde_json::Error| {
+        let message = plain(&e.to_string());
         message.rsplit_once(" at line ").map_or(message.clone(), |(what, _)| format!("{what} (column {})", e.column()))
     };
-    serde_json::from_str(text.trim_start_matches('\u{feff}')).map_err(|e| {
+    serde_json::from_str(text).map_err(|e| {
         let hint = if e.is_eof() { CUT_SHORT } else { "" };
-        record_error(path, line, format!("is no valid record: {}{hint}", plain(e)))
+        record_error(path, line, format!("is no valid record: {}{hint}", placed(e)))
     })
+}
+
+/// What serde says, by the names that JSON has for things.
+fn plain(message: &str) -> String {
+    let names = [
+        ("EOF while parsing", "it ends within"),
+        ("invalid type: map", "invalid type: object"),
+        ("invalid type: sequence", "invalid type: list"),
+        ("expected a map", "expected an object"),
+        ("expected a sequence", "expected a list"),
+    ];
+    let said = names.iter().fold(message.to_string(), |said, (theirs, ours)| said.replace(theirs, ours));
+    // Names of types are this program's own.
+    match said.split_once("expected struct ") {
+        Some((found, rest)) => {
+            format!("{found}expected an object{}", rest.find(" at line ").map_or("", |at| &rest[at..]))
+        }
+        None => said,
+    }
 }
 
 /// Each record of a file with its line number, from 1; blank lines are passed over. What cannot be parsed comes as
@@ -76,5 +109,36 @@ mod tests {
         let whole = |text: &str| Some(Line::Whole(text.into()));
         assert_eq!([next(), next(), next()], [whole("1234"), Some(Line::TooLong), whole("")]);
         assert_eq!([next(), next(), next()], [Some(Line::TooLong), whole("12"), None]);
+    }
+
+    #[test]
+    fn what_is_no_object_of_the_right_fields_is_said_in_words() {
+        #[derive(Debug, serde::Deserialize)]
+        #[expect(dead_code, reason = "only what is refused is looked at")]
+        struct Inner {
+            name: String,
+        }
+        #[derive(Debug, serde::Deserialize)]
+        #[expect(dead_code, reason = "only what is refused is looked at")]
+        struct Record {
+            id: String,
+            list: Vec<Inner>,
+        }
+        for (text, says) in [
+            ("[]", "is no valid record: it is a list, and no object"),
+            // Which serde takes for the two fields.
+            ("[\"a\", []]", "it is a list, and no object"),
+            ("\u{feff} null", "it is null, and no object"),
+            ("3", "it is a number, and no object"),
+            ("words", "expected value (column 1)"),
+            ("{\"id\": \"a\"}", "missing field `list` (column 11)"),
+            ("{\"id\": [], \"list\": []}", "invalid type: list, expected a string (column 7)"),
+            ("{\"id\": \"a\", \"list\": {}}", "invalid type: object, expected a list (column 20)"),
+            ("{\"id\": \"a\", \"list\": [3]}", "invalid type: integer `3`, expected an object (column 22)"),
+            ("{\"id\": \"a\", \"list\": [", "it ends within a list (column 21); was it cut short?"),
+        ] {
+            let error = parse_record::<Record>(Path::new("x"), 7, text).unwrap_err().to_string();
+            assert!(error.starts_with("x:7: ") && error.ends_with(says), "{text}: {error}");
+        }
     }
 }

@@ -99,7 +99,10 @@ pub struct RunFile {
 impl RunFile {
     /// Reads it.
     pub fn read(path: &Path) -> Result<RunFile> {
-        Ok(RunFile { path: path.to_path_buf(), text: files::read_text_or_stream(path)? })
+        let text = files::read_text_or_stream(path);
+        let text =
+            text.map_err(|error| error.if_missing("run files are written by `fissfuse eval`, `link` and `rerank`"))?;
+        Ok(RunFile { path: path.to_path_buf(), text })
     }
 
     /// Tells it from others.

@@ -9,7 +9,7 @@ use super::ranking::finite;
 use super::shortlist::{FirstStage, Recall, Shortlist};
 use crate::data::{Batcher, Dataset, Item, Mention, blank};
 use crate::device::Gpu;
-use crate::encoder::Encoders;
+use crate::encoder::{Encoded, Encoders};
 use crate::error::{Error, Result};
 use crate::model::{Modality, Model, PreparedMention, PreparedSide, Side, mean_over_scores};
 use crate::span;
@@ -175,12 +175,13 @@ impl<'a> Linker<'a> {
     fn encode(&self, mention: &Mention) -> Result<Side> {
         let _span = span!("encode mention");
         let manifest = self.entities.batcher().store().manifest();
-        let one = |mut encoded: Vec<crate::encoder::Encoded>| {
-            encoded.pop().ok_or_else(|| Error::invalid("the encoder gave nothing"))
+        let one = |mut encoded: Vec<Encoded>, what: &str, encoder: &str| {
+            let encoded = encoded.pop().ok_or_else(|| Error::invalid("the encoder gave nothing"))?;
+            encoded.expect_finite(what, encoder).map(|()| encoded)
         };
         let text = manifest.mention_text(&mention.mention, &mention.sentence);
         let text = match &self.encoders.text {
-            Some(encoder) => one(encoder.encode_texts(&[&text], manifest.max_tokens)?)?,
+            Some(encoder) => one(encoder.encode_texts(&[&text], manifest.max_tokens)?, "its text", encoder.identity())?,
             None => blank(),
         };
         let image = match (&mention.image, &self.encoders.image) {
@@ -190,7 +191,7 @@ impl<'a> Linker<'a> {
                     &self.dataset.root().join(name),
                     self.entities.batcher().store().manifest().exif_orientation,
                 )?;
-                let image = one(encoder.encode_images(&[pixels])?)?;
+                let image = one(encoder.encode_images(&[pixels])?, "its image", encoder.identity())?;
                 Modality::single(&image.tokens, manifest.widths.image, &image.global)?
             }
         };

@@ -121,10 +121,7 @@ pub(super) fn finite(scores: &[f32], mention: &str) -> Result<()> {
     if scores.iter().all(|score| score.is_finite()) {
         return Ok(());
     }
-    Err(Error::invalid(format!(
-        "mention `{mention}`: scores are not finite; the model's weights or the features hold NaN or infinity \
-         (`fissfuse index check` compares the features with their checksums)"
-    )))
+    Err(Error::overflow(format!("mention `{mention}`: scores are")))
 }
 
 /// What the scores (kinds, candidates) of a sample make of its candidates.
@@ -207,7 +204,8 @@ mod tests {
         finite(&[0.0, -1e38], "m").unwrap();
         for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
             let error = finite(&[0.0, bad], "m").unwrap_err().to_string();
-            assert!(error.contains("mention `m`: scores are not finite"), "{error}");
+            assert!(error.contains("mention `m`: scores are not finite, though the features are"), "{error}");
+            assert!(error.contains("lower train.learning_rate"), "{error}");
         }
     }
 }

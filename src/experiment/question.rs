@@ -6,7 +6,7 @@ use indicatif::ProgressBar;
 use serde::{Deserialize, Serialize};
 
 use super::file::folder_name;
-use super::trial::Data;
+use super::trial::{Data, expect_as_written};
 use crate::data::{Dataset, Mention, Ranking, RunFile, Skipped, Tolerance};
 use crate::error::{Error, Result};
 use crate::eval::{self, Metrics, evaluate};
@@ -137,8 +137,7 @@ pub fn ask<M: Unopened>(
     if !mine {
         return Ok(None);
     }
-    files::create_folder(&out)?;
-    let Ok(_lock) = FolderLock::take(&out) else { return Ok(None) };
+    let Ok(_lock) = FolderLock::take_new(&out) else { return Ok(None) };
     // Another process may have ended since it was looked for.
     if let Some(asked) = there()? {
         return Ok(Some(asked));
@@ -160,7 +159,8 @@ pub fn ask<M: Unopened>(
     write_run(&path, data.dataset, &rankings, &outcome.reranked)?;
     let mut made = Report::new(model.identity(), &settings, &rankings, data.test.len(), &outcome);
     made.fusion = fusion;
-    files::write_whole(&out.join(REPORT), |out| writeln!(out, "{}", serde_json::to_string_pretty(&made)?))?;
+    let finished = Finished { report: &made, run: RunFile::read(&path)?.checksum() };
+    files::write_whole(&out.join(REPORT), |out| writeln!(out, "{}", serde_json::to_string_pretty(&finished)?))?;
     let Report { model, mentions, answered, shorter_than_k, before, after, changes, fusion, .. } = made;
     Ok(Some(Asked { model, mentions, answered, shorter_than_k, before, after, changes, fusion }))
 }
@@ -203,7 +203,11 @@ pub fn answered<M: Unopened>(question: &Question, folder: &Path, model: Option<&
     let Some(kept) = Kept::own(question, folder, model)? else { return Ok(None) };
     let run = question.folder(folder).join(RUN);
     match (run.try_exists().map_err(Error::io(&run, "look for"))?, model) {
-        (true, _) => Ok(Some(kept.asked)),
+        (true, _) => {
+            // Older reports say nothing of it.
+            kept.run.as_ref().map_or(Ok(()), |checksum| expect_as_written(&run, checksum))?;
+            Ok(Some(kept.asked))
+        }
         // The journal still has the answers that it is made of.
         (false, Some(_)) => Ok(None),
         (false, None) => {
@@ -224,6 +228,17 @@ struct Kept {
     #[serde(flatten)]
     asked: Asked,
     settings: Settings,
+    /// Checksum of the run file.
+    #[serde(default)]
+    run: Option<String>,
+}
+
+/// What is written of finished answers.
+#[derive(Serialize)]
+struct Finished<'a> {
+    #[serde(flatten)]
+    report: &'a Report,
+    run: String,
 }
 
 impl Kept {

@@ -18,6 +18,7 @@ use crate::error::Result;
 use crate::eval::statistics::{self, Resampling};
 use crate::eval::{Baselines, Metrics, RunMetrics, RunRanks};
 use crate::files::names::RUN;
+use crate::printable::quoted;
 use crate::profile::flops;
 use crate::profile::synthetic::Shape;
 use crate::report::{Paper, Printed};
@@ -269,7 +270,8 @@ fn answered(question: &Question, of: &str, reranked: &[Reranked]) -> Result<(Sum
 fn given(name: &str, protocol: Protocol, runs: &HashMap<String, RunRanks>) -> Result<(SummaryRow, Reciprocals)> {
     let mut row = SummaryRow { name: name.to_string(), ..SummaryRow::default() };
     let Some(ranks) = runs.get(name) else {
-        row.missing.push(format!("no run file is given (--run '{name}=FILE'; docs/reproduce.md)"));
+        row.missing
+            .push(format!("no run file is given (--run {}; docs/reproduce.md)", quoted(&format!("{name}=FILE"))));
         return Ok((row, Reciprocals::new()));
     };
     if ranks.protocol() != protocol {

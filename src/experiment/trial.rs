@@ -52,7 +52,7 @@ impl<'a> Data<'a> {
         skipped: &mut Skipped,
     ) -> Result<Data<'a>> {
         let mut mentions = |split: Split| match dataset.has(split) || split != Split::Valid {
-            true => dataset.mentions(split, skipped),
+            true => dataset.ranked_mentions(split, Some(gold_missing), skipped),
             false => Ok(Vec::new()),
         };
         let [train, valid, test] = [mentions(Split::Train)?, mentions(Split::Valid)?, mentions(Split::Test)?];
@@ -124,13 +124,24 @@ impl TrialResult {
             );
             return Err(Error::file(&path, reason));
         }
-        let run = experiment.join(&trial.folder).join(RUN);
-        if RunFile::read(&run)?.checksum() != result.run {
-            let reason = "is not as its trial wrote it; delete its folder to compute it anew";
-            return Err(Error::file(&run, reason));
-        }
+        expect_as_written(&experiment.join(&trial.folder).join(RUN), &result.run)?;
         Ok(Some(result))
     }
+}
+
+/// Fails if the run file of what is finished is gone, or has another checksum than it was written with.
+pub(super) fn expect_as_written(run: &Path, checksum: &str) -> Result<()> {
+    let found = match run.try_exists().map_err(Error::io(run, "look for"))? {
+        true => Some(RunFile::read(run)?.checksum()),
+        false => None,
+    };
+    let what = match found {
+        Some(found) if found == checksum => return Ok(()),
+        Some(_) => "is not as it was written",
+        None => "is gone, though the result beside it is there",
+    };
+    let folder = run.parent().unwrap_or(run).display();
+    Err(Error::file(run, format!("{what}; put it back, or delete {folder} to have it computed anew")))
 }
 
 /// Rank of each mention's gold entity and whether the list holds it, as a trial's run file has them.

@@ -1,20 +1,43 @@
 //! Folders and files that one process writes at a time.
 
-use std::fs::{File, TryLockError};
-use std::path::Path;
+use std::fs::{self, File, TryLockError};
+use std::path::{Path, PathBuf};
 
+use super::create_folder;
 use crate::error::{Error, Result};
 
 /// A folder that no other process of this program writes as long as this is held.
 #[derive(Debug)]
-pub struct FolderLock(#[expect(dead_code, reason = "the lock goes with its file")] File);
+pub struct FolderLock {
+    _handle: File,
+    /// Folders that were made for it, the inner ones first.
+    made: Vec<PathBuf>,
+}
 
 impl FolderLock {
     /// Takes a folder. See [`lock`].
     pub fn take(folder: &Path) -> Result<FolderLock> {
         let handle = File::open(folder).map_err(Error::io(folder, "open"))?;
         lock(&handle, folder)?;
-        Ok(FolderLock(handle))
+        Ok(FolderLock { _handle: handle, made: Vec::new() })
+    }
+
+    /// Takes a folder for what is to be written in it, and makes it where it is not there. A folder that was made and is empty
+    /// when this is dropped goes again: what was refused leaves nothing behind.
+    pub fn take_new(folder: &Path) -> Result<FolderLock> {
+        let missing = |path: &&Path| !path.as_os_str().is_empty() && !path.exists();
+        let made = folder.ancestors().take_while(missing).map(Path::to_path_buf).collect();
+        create_folder(folder)?;
+        let mut taken = FolderLock::take(folder)?;
+        taken.made = made;
+        Ok(taken)
+    }
+}
+
+impl Drop for FolderLock {
+    fn drop(&mut self) {
+        // One that holds something stays, and those around it.
+        let _ = self.made.iter().try_for_each(fs::remove_dir);
     }
 }
 
@@ -52,5 +75,23 @@ mod tests {
         drop(held);
         FolderLock::take(folder.path()).unwrap();
         assert!(FolderLock::take(&folder.path().join("none")).is_err());
+    }
+
+    #[test]
+    fn a_folder_that_was_made_and_is_empty_goes_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        fs::create_dir(path("mine")).unwrap();
+        for (name, stays) in [("new", false), ("a/b/c", false), ("mine", true), ("mine/new", false)] {
+            let held = FolderLock::take_new(&path(name)).unwrap();
+            assert!(path(name).is_dir() && FolderLock::take(&path(name)).is_err());
+            drop(held);
+            assert_eq!(path(name).exists(), stays, "{name}");
+        }
+        assert!(!path("a").exists() && path("mine").exists());
+        let held = FolderLock::take_new(&path("run/1")).unwrap();
+        fs::write(path("run/1/x"), "kept").unwrap();
+        drop(held);
+        assert!(path("run/1/x").exists());
     }
 }

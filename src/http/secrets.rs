@@ -17,6 +17,7 @@ const SCHEMES: [&str; 5] = ["Bearer", "Basic", "Digest", "Token", "ApiKey"];
 const HIDDEN: &str = "***";
 
 /// Texts that are kept and printed nowhere.
+#[derive(Clone)]
 pub struct Secrets(Vec<String>);
 
 impl Secrets {

@@ -28,7 +28,9 @@ impl Source {
         if path.is_file() {
             return Gguf::open(path).map(Arc::new).map(Source::Gguf);
         }
-        path.metadata().map_err(Error::io(path, "open"))?;
+        let there = path.metadata().map_err(Error::io(path, "open"));
+        there
+            .map_err(|error| error.if_missing("a Llama is a GGUF file or a Hugging Face directory (docs/llama.md)"))?;
         if path.is_dir() && !Shards::are_in(path) {
             match &in_folder(path)?[..] {
                 [] => {}

@@ -24,9 +24,21 @@ pub(super) enum There {
 }
 
 /// One collection of a server, by its protocol.
-pub(super) trait Server: Send + Sync {
+pub(super) trait Server: Send + Sync + Sized {
     /// The collection and its server, for messages.
     fn shown(&self) -> String;
+
+    /// The collection's name.
+    fn name(&self) -> &str;
+
+    /// The same server's collection of another name.
+    fn named(&self, name: &str) -> Self;
+
+    /// The collection that this name is an alias of, if it is one.
+    fn target(&self) -> Result<Option<String>>;
+
+    /// Makes this name, which is none of a collection, an alias of one: in one step where it is one already.
+    fn lead_to(&self, collection: &str, is_alias: bool) -> Result<()>;
 
     /// What is there.
     fn look(&self) -> Result<There>;
@@ -56,44 +68,136 @@ pub(super) trait Server: Send + Sync {
     fn ask(&self, doing: &str, queries: &[f32], k: usize, seal: &Seal) -> Result<Vec<Vec<Found>>>;
 
     /// An error about this collection.
-    fn error(&self, doing: &str, reason: impl Into<String>) -> Error
-    where
-        Self: Sized,
-    {
+    fn error(&self, doing: &str, reason: impl Into<String>) -> Error {
         Error::device(self.shown(), doing, reason)
     }
 }
 
-/// As [`super::fill`].
-pub(super) fn fill<S: Server + 'static>(server: S, seal: &Seal, replace: bool) -> Result<Option<Box<dyn Filling>>> {
-    let (doing, mut replaced) = ("filling it", false);
+/// As [`super::fill`]: a collection of another name is filled, of which the place's name becomes an alias once it is whole. Until
+/// then, what the name leads to stays as it is.
+pub(super) fn fill<S: Server + 'static>(place: S, seal: &Seal, replace: bool) -> Result<Option<Box<dyn Filling>>> {
+    let (doing, before) = (FILLING, Before::of(&place)?);
+    let held = before.collection(&place);
+    match held.as_ref().map_or(Ok(There::Nothing), Server::look)? {
+        There::Nothing => {}
+        There::Empty if replace => {}
+        There::Empty => return Err(place.error(doing, format!("{EMPTY}; --replace fills it"))),
+        There::Foreign(why) => return Err(place.error(doing, why)),
+        There::Ours(mark) => {
+            let in_the_way = mark.is_in_the_way(seal, replace).map_err(|reason| place.error(doing, reason))?;
+            if !in_the_way && held.map_or(Ok(false), |held| holds_all(&held, seal))? {
+                return Ok(None);
+            }
+        }
+    }
+    let server = place.named(&before.free(place.name()));
     match server.look()? {
         There::Nothing => {}
-        There::Empty if replace => server.delete()?,
-        There::Empty => return Err(server.error(doing, format!("{EMPTY}; --replace fills it"))),
         There::Foreign(why) => return Err(server.error(doing, why)),
-        There::Ours(mark) => {
-            if !mark.is_in_the_way(seal, replace).map_err(|reason| server.error(doing, reason))? {
-                server.load()?;
-                if server.count()? == seal.count {
-                    return Ok(None);
-                }
-            }
-            server.delete()?;
-            replaced = mark.whole;
+        // Of a run that was stopped before the last step.
+        There::Ours(mark) if mark.expect(seal).is_ok() && holds_all(&server, seal)? => {
+            before.give_way(&place, &server)?;
+            return Ok(None);
         }
+        There::Ours(_) | There::Empty => server.delete()?,
     }
     let mark = Mark::begun(seal);
     let created = server.create(&mark);
     let progress = Progress { seal: seal.clone(), added: 0 };
     // Where nothing was created, there is nothing to take back.
-    let filling = CollectionFilling { server, progress, mark, replaced, done: created.is_err() };
-    filling.told(created)?;
+    let filling = CollectionFilling { place, before, server, progress, mark, done: created.is_err() };
+    created?;
     Ok(Some(Box::new(filling)))
 }
 
+/// Whether a collection whose mark says that it is whole has as many vectors as it is to have.
+fn holds_all<S: Server>(server: &S, seal: &Seal) -> Result<bool> {
+    server.load()?;
+    Ok(server.count()? == seal.count)
+}
+
+const FILLING: &str = "filling it";
+
+/// What is said where two runs fill one place.
+const TAKEN: &str = "another `fissfuse index push` has taken its place: run one at a time";
+
+/// What the name of a place led to when a run began.
+#[derive(PartialEq)]
+enum Before {
+    Nothing,
+    /// An alias of this collection.
+    Alias(String),
+    /// A collection that has the name itself, as older versions made them, and the run that filled it, if it has a mark.
+    Collection(Option<String>),
+}
+
+impl Before {
+    fn of<S: Server>(place: &S) -> Result<Before> {
+        if let Some(collection) = place.target()? {
+            return Ok(Before::Alias(collection));
+        }
+        Ok(match place.look()? {
+            There::Nothing => Before::Nothing,
+            There::Ours(mark) => Before::Collection(Some(mark.run)),
+            There::Empty | There::Foreign(_) => Before::Collection(None),
+        })
+    }
+
+    /// The collection that it leads to.
+    fn collection<S: Server>(&self, place: &S) -> Option<S> {
+        match self {
+            Before::Nothing => None,
+            Before::Alias(collection) => Some(place.named(collection)),
+            Before::Collection(_) => Some(place.named(place.name())),
+        }
+    }
+
+    /// The name of the two of a place's collections that it does not lead to.
+    fn free(&self, place: &str) -> String {
+        let [one, other] = slots(place);
+        if *self == Before::Alias(one.clone()) { other } else { one }
+    }
+
+    /// Lets the place's name lead to a collection that is whole, and deletes what it led to.
+    fn give_way<S: Server>(&self, place: &S, whole: &S) -> Result<()> {
+        let waits = format!("the new index waits, whole, in `{}`: the same command puts it in its place", whole.name());
+        if Before::of(place)? != *self {
+            return Err(place.error(FILLING, TAKEN));
+        }
+        if let Before::Collection(_) = self {
+            // No server lets an alias take a collection's name: for this once, there is a moment with neither.
+            place.delete().map_err(|error| error.advising(&waits))?;
+        }
+        let is_alias = matches!(self, Before::Alias(_));
+        place.lead_to(whole.name(), is_alias).map_err(|error| error.advising(&waits))?;
+        let Before::Alias(old) = self else { return Ok(()) };
+        let old = place.named(old);
+        if !slots(place.name()).iter().any(|slot| slot == old.name()) {
+            tracing::warn!(
+                "{} is no alias of `{}` any more, which somebody else named so: it stays",
+                place.shown(),
+                old.name()
+            );
+        } else if let Err(error) = old.delete() {
+            tracing::warn!("{error}: the new index is in its place, and the old one stays until the next push");
+        }
+        Ok(())
+    }
+}
+
+/// The collections that a place's name is an alias of, in turn.
+fn slots(place: &str) -> [String; 2] {
+    [1, 2].map(|number| format!("{place}_fissfuse_{number}"))
+}
+
 /// As [`super::open`].
-pub(super) fn open<S: Server + 'static>(server: S, seal: &Seal) -> Result<Arc<dyn Candidates>> {
+///
+/// What a name leads to now is what is asked from then on: another model's index that takes its place is not taken for this one.
+pub(super) fn open<S: Server + 'static>(place: S, seal: &Seal) -> Result<Arc<dyn Candidates>> {
+    let server = match place.target()? {
+        Some(collection) => place.named(&collection),
+        None => place,
+    };
     let refuse = |reason: String| server.error("opening it", reason);
     match server.look()? {
         There::Nothing => return Err(refuse(ABSENT.into())),
@@ -110,21 +214,16 @@ pub(super) fn open<S: Server + 'static>(server: S, seal: &Seal) -> Result<Arc<dy
 
 /// A collection on its way.
 struct CollectionFilling<S: Server> {
+    /// What its name is to lead to it.
+    place: S,
+    before: Before,
     server: S,
     progress: Progress,
     mark: Mark,
-    /// Whether a whole index was deleted for it.
-    replaced: bool,
     done: bool,
 }
 
 impl<S: Server> CollectionFilling<S> {
-    /// Says in an error what became of the index that was there.
-    fn told<T>(&self, result: Result<T>) -> Result<T> {
-        let gone = "the index that was there is deleted already, and nothing can be asked until this command ends well";
-        result.map_err(|error| if self.replaced { error.advising(gone) } else { error })
-    }
-
     /// Has the server finish what is added, and marks it as whole.
     fn complete(&self) -> Result<()> {
         self.progress.expect_all()?;
@@ -132,7 +231,7 @@ impl<S: Server> CollectionFilling<S> {
         let (count, seal) = (self.server.count()?, &self.progress.seal);
         if count != seal.count {
             let reason = format!("the server counts {count} vectors of {}", seal.count);
-            return Err(self.server.error("filling it", reason));
+            return Err(self.server.error(FILLING, reason));
         }
         self.expect_own()?;
         self.server.mark(&Mark { whole: true, ..self.mark.clone() })
@@ -143,10 +242,7 @@ impl<S: Server> CollectionFilling<S> {
         match self.server.look()? {
             There::Ours(mark) if mark.run == self.mark.run => Ok(()),
             There::Empty if self.progress.added == 0 => Ok(()),
-            _ => {
-                let reason = "another `fissfuse index push` has taken its place: run one at a time";
-                Err(self.server.error("filling it", reason))
-            }
+            _ => Err(self.server.error(FILLING, TAKEN)),
         }
     }
 }
@@ -154,15 +250,14 @@ impl<S: Server> CollectionFilling<S> {
 impl<S: Server> Filling for CollectionFilling<S> {
     fn add(&mut self, vectors: &[f32]) -> Result<()> {
         let first = self.progress.add(vectors)?;
-        let added = self.server.add(first, vectors, &self.mark);
-        self.told(added)
+        self.server.add(first, vectors, &self.mark)
     }
 
     fn finish(mut self: Box<Self>) -> Result<()> {
-        let completed = self.complete();
-        self.told(completed)?;
+        self.complete()?;
+        // What is whole stays, whatever comes of the last step.
         self.done = true;
-        Ok(())
+        self.before.give_way(&self.place, &self.server)
     }
 }
 

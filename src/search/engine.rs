@@ -48,7 +48,7 @@ pub trait Filling {
 }
 
 /// Begins to fill an index with what this seal says. `None` if it is there and has the same seal. `replace` takes the place of one
-/// of another model or knowledge base, which is lost; what is no index of this program is never replaced, but for a collection without vectors.
+/// of another model or knowledge base, which answers until then and is lost; what is no index of this program is never replaced, but for a collection without vectors.
 pub fn fill(location: &Location, seal: &Seal, access: &Access, replace: bool) -> Result<Option<Box<dyn Filling>>> {
     match location {
         Location::Qdrant(collection) => qdrant::fill(collection, seal, access, replace),
@@ -101,11 +101,7 @@ impl Progress {
             return Err(Error::shape("index", format!("{} vectors of {}", self.added, self.seal.count)));
         }
         if let Some(at) = vectors.chunks_exact(self.seal.width).position(|v| !v.iter().all(|x| x.is_finite())) {
-            return Err(Error::invalid(format!(
-                "entity number {}: its vector is not finite; the model's weights or the features hold NaN or infinity \
-                 (`fissfuse index check` compares the features with their checksums)",
-                first + at
-            )));
+            return Err(Error::overflow(format!("entity number {}: its vector is", first + at)));
         }
         Ok(first)
     }

@@ -182,9 +182,7 @@ impl Scan for Int8 {
     fn padded(&self, queries: &[f32]) -> Result<Vec<f32>> {
         rows_of(queries, self.width)?;
         if !queries.iter().all(|x| x.is_finite()) {
-            return Err(Error::invalid(
-                "a mention's vector is not finite; the features or the model hold NaN or infinity",
-            ));
+            return Err(Error::overflow("a mention's vector is"));
         }
         Ok(padded_rows(queries, self.width, self.padded_width()))
     }

@@ -10,11 +10,11 @@ use std::net::{TcpStream, ToSocketAddrs};
 use std::sync::Arc;
 
 use milvus::v2::prelude::{
-    AlterCollectionPropertiesRequest, ClientV2, CollectionSchema, ConnectConfig, ConsistencyLevel,
-    CreateCollectionRequest, CreateIndexRequest, DataType, DescribeCollectionRequest, DropCollectionRequest,
-    Error as MilvusError, FieldData, FieldSchema, FlushRequest, HasCollectionRequest, Ids, IndexParam, IndexType,
-    InsertRequest, LoadCollectionRequest, MetricType, QueryRequest, RetryConfig, SearchRequest, SearchVectors,
-    TelemetryConfig,
+    AlterAliasRequest, AlterCollectionPropertiesRequest, ClientV2, CollectionSchema, ConnectConfig, ConsistencyLevel,
+    CreateAliasRequest, CreateCollectionRequest, CreateIndexRequest, DataType, DescribeCollectionRequest,
+    DescribeCollectionResponse, DropCollectionRequest, Error as MilvusError, FieldData, FieldSchema, FlushRequest,
+    HasCollectionRequest, Ids, IndexParam, IndexType, InsertRequest, LoadCollectionRequest, MetricType, QueryRequest,
+    RetryConfig, SearchRequest, SearchVectors, TelemetryConfig,
 };
 use tokio::runtime::{Builder, Runtime};
 
@@ -53,9 +53,10 @@ const QUICK: u32 = ATTEMPTS;
 const LONG: u32 = 720;
 
 /// Speaks with one collection of a server.
+#[derive(Clone)]
 struct Client {
     /// One thread of its own: the connection is kept up between calls.
-    runtime: Runtime,
+    runtime: Arc<Runtime>,
     client: ClientV2,
     collection: Collection,
     access: Access,
@@ -87,16 +88,24 @@ impl Client {
             config.set_ca_certificate(path);
         }
         let client = run(&runtime, access, QUICK, ClientV2::new(&config)).map_err(fail)?;
-        Ok(Client { runtime, client, collection: collection.clone(), access: access.clone() })
-    }
-
-    fn name(&self) -> &str {
-        &self.collection.name
+        Ok(Client { runtime: Arc::new(runtime), client, collection: collection.clone(), access: access.clone() })
     }
 
     /// The result of a call.
     fn call<T>(&self, doing: &str, call: impl Future<Output = Said<T>>) -> Result<T> {
         run(&self.runtime, &self.access, QUICK, call).map_err(|reason| self.error(doing, reason))
+    }
+
+    /// What the server says of the collection, or of that which its name is an alias of; `None` if there is none.
+    fn describe(&self) -> Result<Option<DescribeCollectionResponse>> {
+        self.call("looking at it", async {
+            let has = HasCollectionRequest::builder().collection_name(self.name()).build()?;
+            if !self.client.has_collection(has).await?.exists() {
+                return Ok(None);
+            }
+            let describe = DescribeCollectionRequest::builder().collection_name(self.name()).build()?;
+            self.client.describe_collection(describe).await.map(Some)
+        })
     }
 
     /// A mark as the collection's properties hold it.
@@ -116,16 +125,35 @@ impl Server for Client {
         format!("collection `{}` of Milvus at {}", self.collection.name, self.collection.url())
     }
 
-    fn look(&self) -> Result<There> {
-        let there = self.call("looking at it", async {
-            let has = HasCollectionRequest::builder().collection_name(self.name()).build()?;
-            if !self.client.has_collection(has).await?.exists() {
-                return Ok(None);
+    fn name(&self) -> &str {
+        &self.collection.name
+    }
+
+    fn named(&self, name: &str) -> Client {
+        let mut client = self.clone();
+        client.collection.name = name.to_string();
+        client
+    }
+
+    fn target(&self) -> Result<Option<String>> {
+        let there = self.describe()?;
+        let name = there.as_ref().map(|there| there.description().get_collection_name());
+        Ok(name.filter(|&name| name != self.name()).map(str::to_string))
+    }
+
+    fn lead_to(&self, collection: &str, is_alias: bool) -> Result<()> {
+        self.call("making it an alias of the new index", async {
+            if is_alias {
+                let request = AlterAliasRequest::builder().alias(self.name()).collection_name(collection);
+                return self.client.alter_alias(request.build()?).await;
             }
-            let describe = DescribeCollectionRequest::builder().collection_name(self.name()).build()?;
-            self.client.describe_collection(describe).await.map(Some)
-        })?;
-        let Some(there) = there else { return Ok(There::Nothing) };
+            let request = CreateAliasRequest::builder().alias(self.name()).collection_name(collection);
+            self.client.create_alias(request.build()?).await
+        })
+    }
+
+    fn look(&self) -> Result<There> {
+        let Some(there) = self.describe()? else { return Ok(There::Nothing) };
         let mark = there.description().get_properties().get(PROPERTY).and_then(|mark| serde_json::from_str(mark).ok());
         Ok(mark.map_or(There::Foreign(FOREIGN.into()), There::Ours))
     }

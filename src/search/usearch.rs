@@ -233,9 +233,7 @@ impl Usearch {
         let mut codes = vec![0; query.len()];
         let (step, _) = simd!(vector::quantize(&mut codes, query));
         if !step.is_finite() {
-            return Err(Error::invalid(
-                "a mention's vector is not finite; the features or the model hold NaN or infinity",
-            ));
+            return Err(Error::overflow("a mention's vector is"));
         }
         let found = self.index.search(&codes, k).map_err(|e| failed(&self.path, "search", &e))?;
         // usearch's distance is 1 - the product of the codes.

@@ -27,7 +27,9 @@ pub struct Parts(Vec<Opened>);
 /// Folders of parts within a folder.
 pub(super) fn within(folder: &Path) -> Result<Vec<PathBuf>> {
     let mut found = Vec::new();
-    for entry in fs::read_dir(folder).map_err(Error::io(folder, "read"))? {
+    let advice = "parts lie in the folder that was --out of the commands with --shard";
+    let entries = fs::read_dir(folder).map_err(Error::io(folder, "read"));
+    for entry in entries.map_err(|error| error.if_missing(advice))? {
         let path = entry.map_err(Error::io(folder, "read"))?.path();
         if path.join(RECORD).exists() {
             found.push(path);

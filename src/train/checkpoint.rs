@@ -343,6 +343,10 @@ pub struct TrainedModel {
     pub origin: Option<Origin>,
 }
 
+/// What to give where there is no model.
+const NO_MODEL: &str =
+    "a model is the folder of a run of `fissfuse train` that got through an epoch, or its best.safetensors";
+
 impl TrainedModel {
     /// Writes a model of a run for use.
     pub fn write(path: &Path, model: &Model, run: RunIdentity, epoch: usize, metrics: Option<Metrics>) -> Result<()> {
@@ -360,7 +364,7 @@ impl TrainedModel {
     /// Reads a model; `path` is the file or the folder of its run.
     pub fn read(path: &Path) -> Result<TrainedModel> {
         let file = if path.is_dir() { path.join(BEST) } else { path.to_path_buf() };
-        let reader = Reader::open(&file)?;
+        let reader = Reader::open(&file).map_err(|error| error.if_missing(NO_MODEL))?;
         let ModelHeader { config, manifest, epoch, metrics, origin } = reader.sealed_metadata()?;
         let parameters = Parameters::read(&reader, &config)?;
         Ok(TrainedModel { model: Model::with_parameters(config, parameters)?, manifest, epoch, metrics, origin })

@@ -233,8 +233,9 @@ impl TrainSettings {
 impl RunConfig {
     /// Reads a TOML file.
     pub fn read(path: &Path) -> Result<RunConfig> {
-        toml::from_str(&files::read_text_or_stream(path)?)
-            .map_err(|e| Error::file(path, format!("is no configuration:\n{e}")))
+        let text = files::read_text_or_stream(path);
+        let text = text.map_err(|error| error.if_missing("a configuration is a TOML file (docs/configuration.md)"))?;
+        toml::from_str(&text).map_err(|e| Error::file(path, format!("is no configuration:\n{e}")))
     }
 }
 

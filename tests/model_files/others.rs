@@ -113,6 +113,8 @@ fn every_entry_of_a_resnet_is_computed_or_refused() {
         (p, "crop_pct", json!("0.875"), Refuse("`crop_pct` is `0.875`, needs a number")),
         (p, "size", json!({"shortest_edge": 56}), Same),
         (p, "size", json!(5000), Refuse("at most 4096 x 4096")),
+        (p, "size", json!(0), Refuse("`size` is 0, needs a size of at least 1")),
+        (c, "hidden_sizes", json!([16, 32, 1u64 << 40]), Refuse("whole numbers from 1 to 1073741824")),
         (p, "crop_size", json!(null), Same),
         (p, "do_center_crop", json!(null), Same),
         (p, "do_center_crop", json!(true), Refuse("`do_center_crop` is true")),
@@ -125,4 +127,17 @@ fn every_entry_of_a_resnet_is_computed_or_refused() {
         let pixels = encoder.processor().process(image.clone())?;
         Ok(encoder.encode_images(&[pixels])?.remove(0).tokens)
     });
+}
+
+#[test]
+fn a_size_that_has_no_default_is_refused_without_one() {
+    let folder = copy("resnet/three-stages-f32");
+    for size in [json!(0), json!({"shortest_edge": 0}), json!({"height": 0, "width": 40})] {
+        std::fs::write(folder.path().join("preprocessor_config.json"), json!({"size": size}).to_string()).unwrap();
+        let error = ImageEncoder::open(folder.path(), Precision::F32).err().unwrap().to_string();
+        assert!(
+            error.contains("preprocessor_config.json") && error.ends_with("0, needs a size of at least 1"),
+            "{error}"
+        );
+    }
 }

@@ -162,7 +162,7 @@ impl Command {
 
 /// Parses counts of threads; more than any machine has cores would only use up its memory.
 fn threads() -> RangedU64ValueParser<usize> {
-    RangedU64ValueParser::new().range(0..=4096)
+    RangedU64ValueParser::new().range(1..=4096)
 }
 
 /// Parses counts that cannot be zero.
@@ -173,7 +173,7 @@ fn at_least_one() -> RangedU64ValueParser<usize> {
 fn main() -> ExitCode {
     trace::listen();
     let mut code = 0;
-    let ended = terminal::run(|| run(Cli::parse(), &mut code));
+    let ended = terminal::run(|| run(terminal::parse::<Cli>(), &mut code));
     if ended == ExitCode::SUCCESS { ExitCode::from(code) } else { ended }
 }
 

@@ -17,6 +17,7 @@ use fissfuse::files::names::RUN;
 use fissfuse::kar::{self, instructions};
 use fissfuse::llama::{self, LlamaConfig, Preset};
 use fissfuse::model::Modalities;
+use fissfuse::printable::{command_line, quoted};
 use fissfuse::train::TrainedModel;
 use indicatif::ProgressBar;
 
@@ -188,15 +189,14 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     println!("\nThe demo took {:.0} s. To go on, for instance:", start.elapsed().as_secs_f64());
     // The program may be where no shell looks for it.
     let program = std::env::current_exe().map_or("fissfuse".into(), |path| show(&path));
+    let top = ["--top".to_string(), "3".into()];
+    let link = [&[program.clone(), "link".into()], &data[..], &encoders, &features_of, &trained, &top].concat();
     println!(
-        "  head -3 {}/test.jsonl | {program} link {} {} {} {} --top 3",
-        show(&folder("data")),
-        data.join(" "),
-        encoders.join(" "),
-        features_of.join(" "),
-        trained.join(" ")
+        "  {} | {}",
+        command_line(["head", "-3", &show(&folder("data").join("test.jsonl"))]),
+        command_line(link.iter().map(String::as_str))
     );
-    println!("  {program} train --help    its settings, among them the paper's ablations");
+    println!("  {} train --help    its settings, among them the paper's ablations", quoted(&program));
     println!("  docs/data.md             how to bring your own entities and mentions");
     Ok(())
 }
@@ -221,8 +221,8 @@ fn page_of(folder: &Path, kar: bool) -> anyhow::Result<()> {
 
 /// Says what is run and runs it, as the shell would.
 fn subcommand(name: &str, arguments: Vec<String>) -> anyhow::Result<()> {
-    println!("\n$ fissfuse {name} {}", arguments.join(" "));
-    let words = ["fissfuse".to_string(), name.to_string()].into_iter().chain(arguments);
+    let words: Vec<String> = ["fissfuse".to_string(), name.to_string()].into_iter().chain(arguments).collect();
+    println!("\n$ {}", command_line(words.iter().map(String::as_str)));
     Cli::try_parse_from(words)?.run()
 }
 

@@ -12,6 +12,7 @@ use anyhow::{bail, ensure};
 use fissfuse::bytes::Bytes;
 use fissfuse::device::Gpu;
 use fissfuse::device::cuda::{Arithmetic, count, driver, has_driver, kernels};
+use fissfuse::files;
 use serde::Serialize;
 
 use super::common::write_json;
@@ -78,6 +79,7 @@ struct Device {
 
 pub fn run(args: Args) -> anyhow::Result<()> {
     let to_stdout = args.json.as_ref().is_some_and(|path| path.as_os_str() == "-");
+    args.json.as_deref().filter(|_| !to_stdout).map_or(Ok(()), files::expect_file_at)?;
     let out: &mut dyn Write = if to_stdout { &mut std::io::stderr() } else { &mut std::io::stdout() };
     let surroundings = Surroundings::look(out)?;
     let mut examination = Examination::of(&Gpu::open(args.ordinal, Arithmetic::F32)?, out)?;

@@ -151,7 +151,9 @@ fn judge_model(args: &Args, (features, model): (&Path, &Path), out: &Path) -> an
     let gpu = args.memory.open(&args.device)?;
     let trained = TrainedModel::read(model)?;
     trained.check(batcher.store().manifest(), features)?;
-    let mentions = dataset.mentions(args.split, &mut skipped)?;
+    // Of the whole knowledge base, lists are not read.
+    let lists = (!whole).then_some(args.gold_missing);
+    let mentions = dataset.ranked_mentions(args.split, lists, &mut skipped)?;
     list_skipped(&skipped);
     let begin = |shard| shard::begin(out, "eval", shard, run_of(args, &dataset, (features, model), gpu.as_ref())?);
     let mut part = shard.map(begin).transpose()?;

@@ -10,6 +10,7 @@ use fissfuse::kar::Scoring;
 use fissfuse::kar::endpoint::Endpoint;
 use fissfuse::kar::model::LanguageModel;
 use fissfuse::llama::Source;
+use fissfuse::printable::quoted;
 use indicatif::ProgressBar;
 
 use super::Args;
@@ -73,7 +74,7 @@ impl<'a> Models<'a> {
         let named = |name: &String| {
             let found = self.args.llms.iter().find(|(named, _)| named == name);
             let folder = found.map(|(_, folder)| folder.as_path());
-            folder.with_context(|| format!("no Llama is given for it (--named-llm {name}=DIR)"))
+            folder.with_context(|| format!("no Llama is given for it (--named-llm {})", quoted(&format!("{name}=DIR"))))
         };
         let llama = question.llm.as_ref().map(named).transpose()?.or(self.args.model.llm.as_deref());
         anyhow::ensure!(llama.is_some() || self.args.model.is_given(), NONE_GIVEN);

@@ -26,8 +26,9 @@ pub struct PushArgs {
     #[arg(long, value_name = "PLACE", value_parser = location)]
     to: Location,
 
-    /// Take the place of an index of another model or knowledge base. A database's is deleted first: if filling fails then,
-    /// there is none until this command ends well. To keep the old one meanwhile, fill another collection.
+    /// Take the place of an index of another model or knowledge base, which answers until the new one is whole. A database needs
+    /// room for both until then; its collections are called COLLECTION_fissfuse_1 and _2, and COLLECTION is an alias of one of
+    /// them. A collection that bears the name itself, as older versions made it, is deleted right before: no alias can take its name.
     #[arg(long)]
     replace: bool,
 }

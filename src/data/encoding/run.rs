@@ -191,7 +191,14 @@ impl<'a> Run<'a> {
                     self.report.images += 1;
                 }
                 Err(error) => {
-                    skipped.take(self.tolerance, error)?;
+                    let whose = format!("it is the image of {}", whose_image(self.items, &image.name));
+                    let what = match self.tolerance {
+                        Tolerance::Strict => {
+                            format!("{whose}, and --skip-bad lets what stands in for missing images take its place")
+                        }
+                        Tolerance::Skip => whose,
+                    };
+                    skipped.take(self.tolerance, error.about_file(&what))?;
                     self.report.bad_images += 1;
                     let stand_in = self.stand_in()?.clone();
                     self.writer.add(Kind::Image, key, &stand_in, Stamp::default())?;
@@ -244,6 +251,17 @@ fn whose_text(items: &Items, manifest: &Manifest, text: &str) -> String {
     match entity {
         Some(entity) => format!("entity `{}`", entity.qid),
         None => mention().map_or_else(|| "a text".into(), |mention| format!("mention `{}`", mention.id)),
+    }
+}
+
+/// The same of an image.
+fn whose_image(items: &Items, image: &str) -> String {
+    let named = |name: &Option<String>| name.as_deref() == Some(image);
+    let entity = items.entities.iter().find(|entity| named(&entity.image));
+    let mention = || items.mentions.iter().find(|mention| named(&mention.image));
+    match entity {
+        Some(entity) => format!("entity `{}`", entity.qid),
+        None => mention().map_or_else(|| "an item".into(), |mention| format!("mention `{}`", mention.id)),
     }
 }
 

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use serde::de::{DeserializeOwned, Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
-use crate::data::records::{CUT_SHORT, parse_record, record_error};
+use crate::data::records::{CUT_SHORT, parse_value, record_error};
 use crate::error::{Error, Result};
 use crate::files;
 
@@ -72,7 +72,7 @@ impl Document {
             let start = raw.get().as_ptr().addr() - self.text.as_ptr().addr();
             line += self.text.as_bytes()[at..start].iter().filter(|&&byte| byte == b'\n').count();
             at = start;
-            Record { key, line, value: parse_record(&self.path, line, raw.get()) }
+            Record { key, line, value: parse_value(&self.path, line, raw.get()) }
         })
         .collect()
     }

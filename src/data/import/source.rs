@@ -8,6 +8,7 @@ use crate::data::{Skipped, Split, Tolerance};
 use crate::error::{Error, Result};
 use crate::files;
 use crate::foreign::no_text;
+use crate::printable::command_line;
 
 /// Files by which a format is recognised, in the order in which they are tried.
 const MARKS: [(&str, Format); 12] = [
@@ -48,7 +49,9 @@ impl<'a> Source<'a> {
         tolerance: Tolerance,
         skipped: &'a mut Skipped,
     ) -> Result<Source<'a>> {
-        let metadata = std::fs::metadata(path).map_err(Error::io(path, "read"))?;
+        let metadata = std::fs::metadata(path).map_err(Error::io(path, "read"));
+        let metadata =
+            metadata.map_err(|e| e.if_missing("give the folder of a published dataset (docs/importing.md)"))?;
         if !metadata.is_dir() {
             return Err(Error::file(path, what_file(path)));
         }
@@ -116,11 +119,9 @@ impl<'a> Source<'a> {
     fn instead(&self) -> String {
         let other = |(mark, format): &(&str, Format)| *format != self.format && self.folder.join(mark).exists();
         if let Some((mark, format)) = MARKS.iter().find(|mark| other(mark)) {
-            return format!(
-                "; its {mark} is of another format: `fissfuse import {} {} DST`",
-                format.name(),
-                self.folder.display()
-            );
+            let folder = self.folder.display().to_string();
+            let command = command_line(["fissfuse", "import", format.name(), &folder, "DST"]);
+            return format!("; its {mark} is of another format: `{command}`");
         }
         if self.folder.join("entities.jsonl").exists() && self.folder.join("train.jsonl").exists() {
             return "; it is in fissfuse's own layout already, and needs no import".into();

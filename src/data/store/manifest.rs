@@ -11,6 +11,7 @@ use crate::error::{Error, Result};
 use crate::fields::Fields;
 use crate::files;
 use crate::model::Widths;
+use crate::printable::command_line;
 
 const FORMAT: u32 = 2;
 /// Name of a store's manifest.
@@ -181,18 +182,19 @@ impl Manifest {
 
     /// The command that makes features so, of the encoder in a directory, with a configuration file.
     pub fn encode_command(&self, data: &str, encoder: &str, config: Option<&str>, out: &str) -> String {
-        let config = config.map_or(String::new(), |path| format!(" --config {path}"));
         let kind = |identity: &str| identity.split(['-', ':']).next().map(String::from);
         let (modalities, encoders) = match (self.reads_texts(), self.reads_images()) {
-            (true, false) => ("text", format!("--encoder {encoder}")),
-            (false, true) => ("image", format!("--encoder {encoder}")),
-            _ if kind(&self.text_encoder) == kind(&self.image_encoder) => ("both", format!("--encoder {encoder}")),
-            _ => ("both", format!("--text-encoder {encoder} --image-encoder {encoder}")),
+            (true, false) => ("text", vec!["--encoder", encoder]),
+            (false, true) => ("image", vec!["--encoder", encoder]),
+            _ if kind(&self.text_encoder) == kind(&self.image_encoder) => ("both", vec!["--encoder", encoder]),
+            _ => ("both", vec!["--text-encoder", encoder, "--image-encoder", encoder]),
         };
-        let precision = self.precision;
-        format!(
-            "fissfuse encode --data {data} {encoders} --precision {precision}{config} --modalities {modalities} --out {out}"
-        )
+        let precision = self.precision.to_string();
+        let config = config.map_or(Vec::new(), |path| vec!["--config", path]);
+        let rest = ["--modalities", modalities, "--out", out];
+        let words =
+            [&["fissfuse", "encode", "--data", data], &encoders[..], &["--precision", &precision], &config, &rest];
+        command_line(words.concat())
     }
 }
 

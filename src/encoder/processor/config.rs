@@ -217,11 +217,12 @@ fn size(fields: &Fields, key: &str, square: bool) -> Result<Option<Size>> {
         Some(Value::Object(_)) => fields.under(key)?,
         Some(_) => None,
     };
-    let side = |fields: &Fields, key: &str| fields.positive(key, 1).map(|side| side as u32);
+    let wrong = || fields.wrong(key, "a number, a `shortest_edge`, or a `height` and a `width`");
+    let side = |fields: &Fields, key: &str| fields.size_from_1(key)?.map(|side| side as u32).ok_or_else(wrong);
     let Some(given) = given else {
         let side = match fields.get(key) {
             Some(Value::Number(_)) => side(fields, key)?,
-            _ => return Err(fields.wrong(key, "a number, a `shortest_edge`, or a `height` and a `width`")),
+            _ => return Err(wrong()),
         };
         return Ok(Some(if square { Size::Exact { height: side, width: side } } else { Size::Shortest(side) }));
     };

@@ -90,7 +90,8 @@ impl Inputs {
     pub fn read(paths: &[PathBuf]) -> Result<Inputs> {
         let mut inputs = Inputs::default();
         for path in paths {
-            let there = fs::metadata(path).map_err(Error::io(path, "read"))?;
+            let there = fs::metadata(path).map_err(Error::io(path, "read"));
+            let there = there.map_err(|error| error.if_missing(&format!("a report shows {LOOKED_FOR}")))?;
             match there.is_dir() {
                 true if inputs.folder(path)? => {}
                 true => inputs.folders_within(path)?,

@@ -19,6 +19,7 @@ const MOST_BYTES: u64 = 256 << 20;
 const RETRIES: u32 = 4;
 
 /// Speaks with one collection of a server.
+#[derive(Clone)]
 pub struct Client {
     agent: Agent,
     pub collection: Collection,
@@ -85,7 +86,17 @@ impl Client {
         (method, path): (Method, &str),
         body: Option<&impl Serialize>,
     ) -> Result<Option<T>> {
-        let url = format!("{}/collections/{}{path}", self.collection.url(), self.collection.name);
+        self.call_server(doing, (method, &format!("/collections/{}{path}", self.collection.name)), body)
+    }
+
+    /// The same of a path of the server.
+    pub fn call_server<T: DeserializeOwned>(
+        &self,
+        doing: &str,
+        (method, path): (Method, &str),
+        body: Option<&impl Serialize>,
+    ) -> Result<Option<T>> {
+        let url = format!("{}{path}", self.collection.url());
         let body = body.map(serde_json::to_string).transpose();
         let body = body.map_err(|e| self.error(doing, format!("the request cannot be written: {e}")))?;
         let backoff = Backoff::new(std::time::Duration::from_millis(250), &url);

@@ -47,6 +47,18 @@ struct Point {
     payload: Option<Value>,
 }
 
+/// The names that a server's collections have besides their own.
+#[derive(Deserialize)]
+struct Aliases {
+    aliases: Vec<Alias>,
+}
+
+#[derive(Deserialize)]
+struct Alias {
+    alias_name: String,
+    collection_name: String,
+}
+
 #[derive(Deserialize)]
 struct Count {
     count: usize,
@@ -127,6 +139,37 @@ impl Qdrant {
 impl Server for Qdrant {
     fn shown(&self) -> String {
         self.client.shown()
+    }
+
+    fn name(&self) -> &str {
+        &self.client.collection.name
+    }
+
+    fn named(&self, name: &str) -> Qdrant {
+        let mut client = self.client.clone();
+        client.collection.name = name.to_string();
+        Qdrant { client, first: Vec::new() }
+    }
+
+    fn target(&self) -> Result<Option<String>> {
+        let all: Option<Aliases> = self.client.call_server("looking at it", (Method::Get, "/aliases"), None::<&()>)?;
+        let mut all = all.map_or(Vec::new(), |all| all.aliases).into_iter();
+        Ok(all.find(|alias| alias.alias_name == self.name()).map(|alias| alias.collection_name))
+    }
+
+    /// By actions that the server does all at once, or none of them.
+    fn lead_to(&self, collection: &str, is_alias: bool) -> Result<()> {
+        let (doing, name) = ("making it an alias of the new index", self.name());
+        let mut actions = Vec::new();
+        if is_alias {
+            actions.push(json!({"delete_alias": {"alias_name": name}}));
+        }
+        actions.push(json!({"create_alias": {"alias_name": name, "collection_name": collection}}));
+        let actions = json!({"actions": actions});
+        match self.client.call_server(doing, (Method::Post, "/collections/aliases?timeout=60"), Some(&actions))? {
+            Some(true) => Ok(()),
+            _ => Err(self.error(doing, "the server does not say that it is one")),
+        }
     }
 
     fn look(&self) -> Result<There> {

@@ -118,8 +118,9 @@ impl PretrainSettings {
 impl PretrainConfig {
     /// Reads a TOML file.
     pub fn read(path: &Path) -> Result<PretrainConfig> {
-        toml::from_str(&files::read_text_or_stream(path)?)
-            .map_err(|e| Error::file(path, format!("is no configuration of a pre-training:\n{e}")))
+        let text = files::read_text_or_stream(path);
+        let text = text.map_err(|error| error.if_missing("a configuration is a TOML file (docs/pretraining.md)"))?;
+        toml::from_str(&text).map_err(|e| Error::file(path, format!("is no configuration of a pre-training:\n{e}")))
     }
 }
 

@@ -52,7 +52,9 @@ impl Pairs {
     /// Reads `{"image": PATH, "text": TEXT}` of each line; paths are relative to `folder` and stay in it, and every image must be
     /// there.
     pub fn read(path: &Path, folder: &Path) -> Result<Pairs> {
-        let text = files::read_text(path)?;
+        let text = files::read_text(path);
+        let advice = r#"pairs are lines of {"image": PATH, "text": TEXT} (docs/pretraining.md)"#;
+        let text = text.map_err(|error| error.if_missing(advice))?;
         let checksum = xxh3_128(text.as_bytes());
         let (mut numbers, mut images, mut texts) = (HashMap::new(), Vec::new(), Vec::<Vec<String>>::new());
         for (line, record) in parse_records::<Record>(path, &text) {

@@ -1,27 +1,27 @@
 //! `fissfuse link`
 
+mod answering;
+mod lines;
+
 use std::fs::File;
-use std::io::{BufRead, BufReader, Seek, Write};
-use std::ops::Range;
+use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
-use fissfuse::bytes::Bytes;
-use fissfuse::data::{
-    Dataset, Line, Mention, MentionRecord, Skipped, Split, next_line, parse_record, record_error, relative,
-};
+use fissfuse::Error;
+use fissfuse::data::{Dataset, Mention, Skipped, Split};
 use fissfuse::device::{Gpu, arithmetic_of};
 use fissfuse::encoder::{Compute, Encoders};
 use fissfuse::eval::Linker;
 use fissfuse::files;
-use fissfuse::printable::printable_json;
 use fissfuse::report::recall_line;
-use fissfuse::shard::{Run, checksum_of};
+use fissfuse::shard::Run;
 use fissfuse::train::TrainedModel;
-use indicatif::ProgressBar;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
+use self::answering::Answering;
+use self::lines::Lines;
 use super::common::{
     DataArgs, DeviceArgs, EncoderArgs, FeatureMemoryArgs, at_least_one, batcher, list_skipped, progress,
 };
@@ -29,9 +29,6 @@ use super::paths;
 use super::shard::{self, ShardArgs};
 use super::trace::TraceArgs;
 use super::whole::WholeKbArgs;
-
-/// Most bytes of a line; a list of candidates of a million identifiers is shorter.
-const LONGEST: usize = 16_000_000;
 
 /// Link mentions: JSON lines in, JSON lines out, each answered before the next is read, unless --batch says otherwise.
 ///
@@ -159,7 +156,10 @@ fn link(args: Args) -> anyhow::Result<()> {
     }
     list_skipped(&skipped);
     let name: PathBuf = args.input.clone().unwrap_or_else(|| "standard input".into());
-    let open = |path: &PathBuf| File::open(path).with_context(|| format!("{}: cannot open", path.display()));
+    let open = |path: &PathBuf| {
+        let opened = File::open(path).map_err(Error::io(path, "open"));
+        opened.map_err(|error| error.if_missing("--input is a file of mentions, or left out for standard input"))
+    };
     let input = args.input.as_ref().map(open).transpose()?;
     let mut answering = Answering { linker, dataset: &dataset, args: &args, name: &name };
     let Some((out, shard)) = parts else {
@@ -224,178 +224,9 @@ fn run_of(
     shard::run_of(dataset, arithmetic_of(gpu), &settings)
 }
 
-/// Lines that can be read again.
-struct Lines {
-    file: File,
-    count: usize,
-    checksum: String,
-}
-
-fn is_blank(line: &Line) -> bool {
-    matches!(line, Line::Whole(line) if line.iter().all(u8::is_ascii_whitespace))
-}
-
-impl Lines {
-    /// Counts the lines that are not blank. What is no regular file is kept in a temporary one.
-    fn of(input: Option<File>, name: &Path) -> anyhow::Result<Lines> {
-        let cannot = || format!("{}: cannot read", name.display());
-        let regular = input.as_ref().map(|file| file.metadata()).transpose().with_context(cannot)?;
-        let mut file = match (input, regular.is_some_and(|there| there.is_file())) {
-            (Some(file), true) => file,
-            (input, _) => {
-                let mut kept = tempfile::tempfile().context("cannot keep the input in a temporary file")?;
-                match input {
-                    Some(mut pipe) => std::io::copy(&mut pipe, &mut kept),
-                    None => std::io::copy(&mut std::io::stdin().lock(), &mut kept),
-                }
-                .with_context(cannot)?;
-                kept
-            }
-        };
-        file.rewind().with_context(cannot)?;
-        let checksum = checksum_of(&mut file).with_context(cannot)?;
-        file.rewind().with_context(cannot)?;
-        let (mut reader, mut count): (Box<dyn BufRead>, usize) = (Box::new(BufReader::new(&file)), 0);
-        while let Some(line) = next_line(&mut reader, LONGEST).with_context(cannot)? {
-            count += usize::from(!is_blank(&line));
-        }
-        drop(reader);
-        file.rewind().with_context(cannot)?;
-        Ok(Lines { file, count, checksum })
-    }
-}
-
-/// What answers lines.
-struct Answering<'a> {
-    linker: Linker<'a>,
-    dataset: &'a Dataset,
-    args: &'a Args,
-    name: &'a Path,
-}
-
-impl Answering<'_> {
-    /// Answers all lines that are not blank, or those of a share, which is counted from 0.
-    fn answer_all(
-        &mut self,
-        mut reader: Box<dyn BufRead + '_>,
-        share: Option<Range<usize>>,
-        mut write: impl FnMut(&str) -> anyhow::Result<()>,
-    ) -> anyhow::Result<Piece> {
-        let name = self.name;
-        let (mut piece, mut lines) = (Piece { answered: 0, bad: 0 }, Vec::new());
-        let (mut number, mut seen) = (0, 0);
-        loop {
-            let line = next_line(&mut reader, LONGEST).with_context(|| format!("{}: cannot read", name.display()))?;
-            number += 1;
-            let last = line.is_none();
-            if let Some(line) = line.filter(|line| !is_blank(line)) {
-                if share.as_ref().is_none_or(|share| share.contains(&seen)) {
-                    lines.push((number, line));
-                }
-                seen += 1;
-            }
-            let end = last || share.as_ref().is_some_and(|share| seen >= share.end);
-            if lines.len() < self.args.batch && !end {
-                continue;
-            }
-            let answers = answers(&mut self.linker, self.dataset, self.args, name, &lines)?;
-            for ((_, line), answer) in lines.iter().zip(answers) {
-                let answer = match answer {
-                    Ok(answer) => {
-                        piece.answered += 1;
-                        answer
-                    }
-                    Err(error) if self.args.data.skip_bad && error.concerns_input() => {
-                        piece.bad += 1;
-                        json!({"mention_id": mention_id(line), "error": error.to_string()}).to_string()
-                    }
-                    Err(error) => return Err(error.into()),
-                };
-                // A terminal would obey control characters that JSON need not escape.
-                write(&printable_json(&answer))?;
-            }
-            lines.clear();
-            if end {
-                return Ok(piece);
-            }
-        }
-    }
-}
-
 /// Mentions of the dataset that judge a first stage: held out, where there are such.
 fn recall_mentions(dataset: &Dataset, skipped: &mut Skipped) -> anyhow::Result<(Split, Vec<Mention>)> {
     let split = [Split::Valid, Split::Test, Split::Train].into_iter().find(|split| dataset.has(*split));
     let split = split.context("--shortlist needs mentions of --data, on which its recall is measured")?;
     Ok((split, dataset.mentions(split, skipped)?))
-}
-
-/// The identifier in a line that may hold anything.
-fn mention_id(line: &Line) -> Option<String> {
-    #[derive(Deserialize)]
-    struct Named {
-        mention_id: String,
-    }
-    match line {
-        Line::Whole(line) => serde_json::from_slice(line).ok().map(|named: Named| named.mention_id),
-        Line::TooLong => None,
-    }
-}
-
-/// The answers to some lines, in their order; an error that no other line could do better than is one of all.
-fn answers(
-    linker: &mut Linker,
-    dataset: &Dataset,
-    args: &Args,
-    name: &Path,
-    lines: &[(usize, Line)],
-) -> fissfuse::Result<Vec<fissfuse::Result<String>>> {
-    let mut asked = Vec::with_capacity(lines.len());
-    let mut ask = |(number, line): &(usize, Line)| {
-        asked.push(mention(dataset, args, (name, *number), line)?);
-        Ok(())
-    };
-    let heard: Vec<fissfuse::Result<()>> = lines.iter().map(&mut ask).collect();
-    let whole = asked.iter().any(|mention| mention.candidates.is_empty());
-    let bar = if whole { progress("entities prepared") } else { ProgressBar::hidden() };
-    let linked = match linker.link_together(&asked, args.top, &bar) {
-        Ok(linked) => linked.into_iter().map(Ok).collect::<Vec<_>>(),
-        Err(error) if !error.concerns_input() => return Err(error),
-        Err(error) if asked.len() == 1 => vec![Err(error)],
-        // Asked one by one, each has its own answer or error.
-        Err(_) => asked.iter().map(|mention| linker.link(mention, args.top, &bar)).collect(),
-    };
-    bar.finish_and_clear();
-    let mut linked = asked.iter().zip(linked);
-    let answer = |((number, _), heard): (&(usize, Line), fissfuse::Result<()>)| {
-        heard?;
-        let (mention, linked) = linked.next().ok_or_else(|| record_error(name, *number, "has no answer"))?;
-        let linked = linked.map_err(|error| match error.concerns_input() {
-            true => record_error(name, *number, format!("mention `{}`: {error}", mention.id)),
-            false => error,
-        })?;
-        serde_json::to_string(&linked).map_err(|e| record_error(name, *number, e.to_string()))
-    };
-    Ok(lines.iter().zip(heard).map(answer).collect())
-}
-
-/// The mention of a line.
-fn mention(dataset: &Dataset, args: &Args, (name, number): (&Path, usize), line: &Line) -> fissfuse::Result<Mention> {
-    let refuse = |reason: String| record_error(name, number, reason);
-    let Line::Whole(line) = line else {
-        return Err(refuse(format!("is longer than {}", Bytes::of(LONGEST))));
-    };
-    let text = std::str::from_utf8(line).map_err(|_| refuse("is not UTF-8".into()))?;
-    let record: MentionRecord = parse_record(name, number, text)?;
-    let mut mention: Mention = dataset.mention(record).map_err(refuse)?;
-    let about = |reason: String| refuse(format!("mention `{}`: {reason}", mention.id));
-    if let Some(image) = &mention.image {
-        if !args.allow_any_path {
-            relative(image).map_err(|reason| about(format!("image: {reason}; --allow-any-path takes it")))?;
-        }
-        if let Some(folder) = &args.images {
-            let path = std::path::absolute(folder.join(image)).map_err(|e| about(format!("image `{image}`: {e}")))?;
-            mention.image = Some(path.display().to_string());
-        }
-    }
-    Ok(mention)
 }
