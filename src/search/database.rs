@@ -127,7 +127,7 @@ enum Before {
     Nothing,
     /// An alias of this collection.
     Alias(String),
-    /// A collection that has the name itself, as older versions made them, and the run that filled it, if it has a mark.
+    /// A collection that has the name itself, as older versions made them, and the run that filled it; none of an empty one.
     Collection(Option<String>),
 }
 
@@ -139,7 +139,9 @@ impl Before {
         Ok(match place.look()? {
             There::Nothing => Before::Nothing,
             There::Ours(mark) => Before::Collection(Some(mark.run)),
-            There::Empty | There::Foreign(_) => Before::Collection(None),
+            There::Empty => Before::Collection(None),
+            // Whatever has come there since the run began: nobody else's vectors are deleted.
+            There::Foreign(why) => return Err(place.error(FILLING, why)),
         })
     }
 
@@ -192,22 +194,25 @@ fn slots(place: &str) -> [String; 2] {
 
 /// As [`super::open`].
 ///
-/// What a name leads to now is what is asked from then on: another model's index that takes its place is not taken for this one.
+/// What a name leads to now is what is asked from then on; answers of another run's index that has taken its place are refused.
 pub(super) fn open<S: Server + 'static>(place: S, seal: &Seal) -> Result<Arc<dyn Candidates>> {
     let server = match place.target()? {
         Some(collection) => place.named(&collection),
         None => place,
     };
     let refuse = |reason: String| server.error("opening it", reason);
-    match server.look()? {
+    let run = match server.look()? {
         There::Nothing => return Err(refuse(ABSENT.into())),
         There::Empty => return Err(refuse(format!("{EMPTY}; `fissfuse index push --replace` fills it"))),
         There::Foreign(why) => return Err(refuse(why)),
-        There::Ours(mark) => mark.expect(seal).map_err(refuse)?,
-    }
+        There::Ours(mark) => {
+            mark.expect(seal).map_err(refuse)?;
+            mark.run
+        }
+    };
     server.load()?;
     match server.count()? {
-        count if count == seal.count => Ok(Arc::new(Opened { server, seal: seal.clone() })),
+        count if count == seal.count => Ok(Arc::new(Opened { server, seal: seal.clone(), run })),
         count => Err(refuse(seal.miscounted(count))),
     }
 }
@@ -276,6 +281,8 @@ impl<S: Server> Drop for CollectionFilling<S> {
 struct Opened<S> {
     server: S,
     seal: Seal,
+    /// The run that filled it.
+    run: String,
 }
 
 impl<S: Server> fmt::Debug for Opened<S> {
@@ -310,6 +317,10 @@ impl<S: Server> Candidates for Opened<S> {
                 all.push(Found::checked(found, self.seal.count).map_err(|reason| self.server.error(doing, reason))?);
             }
         }
-        Ok(all)
+        // A run's collection is deleted before another takes its name: as long as it is there, the answers were its own.
+        match self.server.look()? {
+            There::Ours(mark) if mark.run == self.run => Ok(all),
+            _ => Err(self.server.error(doing, "another index has taken its place since it was opened; start again")),
+        }
     }
 }
