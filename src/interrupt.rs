@@ -28,12 +28,13 @@ impl Drop for Watch {
     fn drop(&mut self) {
         UNWATCHED.store(true, Ordering::SeqCst);
         let Some((thread, waits)) = self.ending.take() else { return };
-        waits.store(false, Ordering::SeqCst);
-        // The thread is at what has to be done before the end, which this one must not be ahead of; or it has just left.
+        // The thread is at what has to be done before the end, which this one must not be ahead of.
         if asked() {
             let _ = thread.join();
             end();
         }
+        // Whatever comes from here on is not this watch's.
+        waits.store(false, Ordering::SeqCst);
     }
 }
 
@@ -70,14 +71,13 @@ pub fn watch_and_end(before: impl FnOnce() + Send + 'static) -> Result<Watch> {
     let (mut watch, waits) = (watch()?, Arc::new(AtomicBool::new(true)));
     let go_on = waits.clone();
     let waiting = thread::Builder::new().name("signals".into()).spawn(move || {
-        while !asked() {
-            if !go_on.load(Ordering::SeqCst) {
-                return;
-            }
+        while !asked() && go_on.load(Ordering::SeqCst) {
             thread::sleep(Duration::from_millis(20));
         }
-        before();
-        end();
+        if go_on.load(Ordering::SeqCst) {
+            before();
+            end();
+        }
     });
     let thread = waiting.map_err(|e| Error::invalid(format!("cannot watch for signals: {e}")))?;
     watch.ending = Some((thread, waits));

@@ -137,7 +137,7 @@ pub fn ask<M: Unopened>(
     if !mine {
         return Ok(None);
     }
-    let Ok(_lock) = FolderLock::take_new(&out) else { return Ok(None) };
+    let Some(_lock) = FolderLock::free_new(&out)? else { return Ok(None) };
     // Another process may have ended since it was looked for.
     if let Some(asked) = there()? {
         return Ok(Some(asked));
@@ -197,6 +197,9 @@ pub fn expect_own<M: Unopened>(question: &Question, folder: &Path, model: Option
     Kept::own(question, folder, model).map(drop)
 }
 
+/// How a run file of answers comes back.
+const FROM_JOURNAL: &str = "delete it: the same command makes it again from the journal beside it";
+
 /// What was answered about the rankings of a trial's folder, if all answers are there: by this model, or with none by whatever
 /// model. Fails if they are another model's or of other settings.
 pub fn answered<M: Unopened>(question: &Question, folder: &Path, model: Option<&M>) -> Result<Option<Asked>, M::Error> {
@@ -205,7 +208,7 @@ pub fn answered<M: Unopened>(question: &Question, folder: &Path, model: Option<&
     match (run.try_exists().map_err(Error::io(&run, "look for"))?, model) {
         (true, _) => {
             // Older reports say nothing of it.
-            kept.run.as_ref().map_or(Ok(()), |checksum| expect_as_written(&run, checksum))?;
+            kept.run.as_ref().map_or(Ok(()), |checksum| expect_as_written(&run, checksum, FROM_JOURNAL))?;
             Ok(Some(kept.asked))
         }
         // The journal still has the answers that it is made of.

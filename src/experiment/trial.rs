@@ -124,13 +124,15 @@ impl TrialResult {
             );
             return Err(Error::file(&path, reason));
         }
-        expect_as_written(&experiment.join(&trial.folder).join(RUN), &result.run)?;
+        let folder = experiment.join(&trial.folder);
+        let advice = format!("put it back, or delete {} to have it computed anew", folder.display());
+        expect_as_written(&folder.join(RUN), &result.run, &advice)?;
         Ok(Some(result))
     }
 }
 
-/// Fails if the run file of what is finished is gone, or has another checksum than it was written with.
-pub(super) fn expect_as_written(run: &Path, checksum: &str) -> Result<()> {
+/// Fails if the run file of what is finished is gone, or has another checksum than it was written with; `advice` says what to do.
+pub(super) fn expect_as_written(run: &Path, checksum: &str, advice: &str) -> Result<()> {
     let found = match run.try_exists().map_err(Error::io(run, "look for"))? {
         true => Some(RunFile::read(run)?.checksum()),
         false => None,
@@ -140,8 +142,7 @@ pub(super) fn expect_as_written(run: &Path, checksum: &str) -> Result<()> {
         Some(_) => "is not as it was written",
         None => "is gone, though the result beside it is there",
     };
-    let folder = run.parent().unwrap_or(run).display();
-    Err(Error::file(run, format!("{what}; put it back, or delete {folder} to have it computed anew")))
+    Err(Error::file(run, format!("{what}; {advice}")))
 }
 
 /// Rank of each mention's gold entity and whether the list holds it, as a trial's run file has them.
@@ -160,7 +161,7 @@ pub fn ranks(run: &Path) -> Result<Vec<(String, usize, bool)>> {
 pub fn run(trial: &Trial, data: &Data, experiment: &Path, gpu: Option<&Gpu>) -> Result<Option<TrialResult>> {
     let folder = experiment.join(&trial.folder);
     files::create_folder(&folder)?;
-    let Ok(_lock) = FolderLock::take(&folder) else { return Ok(None) };
+    let Some(_lock) = FolderLock::free(&folder)? else { return Ok(None) };
     // It may have been finished by another process since it was looked for.
     if let Some(result) = TrialResult::of(trial, data, experiment)? {
         return Ok(Some(result));

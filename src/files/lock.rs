@@ -17,21 +17,47 @@ pub struct FolderLock {
 impl FolderLock {
     /// Takes a folder. See [`lock`].
     pub fn take(folder: &Path) -> Result<FolderLock> {
-        let handle = File::open(folder).map_err(Error::io(folder, "open"))?;
-        lock(&handle, folder)?;
-        Ok(FolderLock { _handle: handle, made: Vec::new() })
+        FolderLock::free(folder)?.ok_or_else(|| taken(folder))
+    }
+
+    /// The same; `None` if another process has it.
+    pub fn free(folder: &Path) -> Result<Option<FolderLock>> {
+        loop {
+            let handle = File::open(folder).map_err(Error::io(folder, "open"))?;
+            if !is_free(&handle, folder) {
+                return Ok(None);
+            }
+            // Who had it may have removed it, see `take_new`, when it was opened here and not locked yet.
+            if is_at(&handle, folder) {
+                return Ok(Some(FolderLock { _handle: handle, made: Vec::new() }));
+            }
+        }
     }
 
     /// Takes a folder for what is to be written in it, and makes it where it is not there. A folder that was made and is empty
     /// when this is dropped goes again: what was refused leaves nothing behind.
     pub fn take_new(folder: &Path) -> Result<FolderLock> {
+        FolderLock::free_new(folder)?.ok_or_else(|| taken(folder))
+    }
+
+    /// The same; `None` if another process has it.
+    pub fn free_new(folder: &Path) -> Result<Option<FolderLock>> {
         let missing = |path: &&Path| !path.as_os_str().is_empty() && !path.exists();
         let made = folder.ancestors().take_while(missing).map(Path::to_path_buf).collect();
         create_folder(folder)?;
-        let mut taken = FolderLock::take(folder)?;
-        taken.made = made;
-        Ok(taken)
+        let mut lock = FolderLock::free(folder)?;
+        if let Some(lock) = &mut lock {
+            lock.made = made;
+        }
+        Ok(lock)
     }
+}
+
+/// Whether this is what is at the path now.
+fn is_at(handle: &File, path: &Path) -> bool {
+    use std::os::unix::fs::MetadataExt;
+    let place = |metadata: fs::Metadata| (metadata.dev(), metadata.ino());
+    fs::metadata(path).is_ok_and(|there| handle.metadata().is_ok_and(|held| place(held) == place(there)))
 }
 
 impl Drop for FolderLock {
@@ -45,22 +71,29 @@ impl Drop for FolderLock {
 ///
 /// Fails if another process has it. Where the file system has no locks, says so and goes on.
 pub fn lock(handle: &File, path: &Path) -> Result<()> {
+    if is_free(handle, path) { Ok(()) } else { Err(taken(path)) }
+}
+
+/// Takes it as [`lock`] does, unless another process has it.
+fn is_free(handle: &File, path: &Path) -> bool {
     match handle.try_lock() {
         Ok(()) => {}
-        Err(TryLockError::WouldBlock) => {
-            let what = if path.is_dir() {
-                "into it; wait for it to end, or choose another folder"
-            } else {
-                "it; wait for it to end, or choose another file"
-            };
-            return Err(Error::file(path, format!("another process of fissfuse is writing {what}")));
-        }
+        Err(TryLockError::WouldBlock) => return false,
         Err(TryLockError::Error(error)) => {
             let path = path.display();
             tracing::warn!("{path}: its file system has no locks ({error}); see to it that nobody else writes there");
         }
     }
-    Ok(())
+    true
+}
+
+fn taken(path: &Path) -> Error {
+    let what = if path.is_dir() {
+        "into it; wait for it to end, or choose another folder"
+    } else {
+        "it; wait for it to end, or choose another file"
+    };
+    Error::file(path, format!("another process of fissfuse is writing {what}"))
 }
 
 #[cfg(test)]
