@@ -42,6 +42,12 @@ pub trait Op: 'static {
         false
     }
 
+    /// What forward and backward cost where the output is [normalized](Tensor::normalized), as that of one that [gathers](Op::gathers)
+    /// may be; without the parts of its gradient, whose cost is that of who leaves them.
+    fn cost_of_gathering(&self, inputs: &[&[usize]]) -> Cost {
+        self.cost(inputs)
+    }
+
     /// What forward and backward cost where input `input` is [normalized](Tensor::normalized): who made it puts its gradient together.
     fn cost_of_normalized(&self, inputs: &[&[usize]], input: usize) -> Cost {
         let _ = input;

@@ -1,5 +1,5 @@
 //! Normalized rows on a device whose readers apply scale and shift: in f16 they are a quarter of the bytes that rows before and
-//! after would be in f32, and 11 bits are as much as tf32 takes of them.
+//! after would be in f32. They are rounded to 11 bits, as operands of products in tf32 are.
 
 use std::sync::Arc;
 

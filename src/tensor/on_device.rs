@@ -95,8 +95,14 @@ impl DeviceArray {
         Ok(values)
     }
 
-    /// The bytes of the values as they are when everything queued before is done; the host goes on meanwhile.
+    /// The bytes of the f32 values as they are when everything queued before is done; the host goes on meanwhile.
     pub fn read_later(&self) -> Result<Returning> {
+        if self.element != Element::F32 {
+            return Err(Error::shape(
+                "tensor",
+                format!("values of {:?}, of which f32 alone are read later", self.element),
+            ));
+        }
         self.gpu().read_later(&self.bytes)
     }
 

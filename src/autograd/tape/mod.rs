@@ -140,8 +140,14 @@ impl Tape {
             None => ops.iter().zip(&tensors).map(|(op, of)| op.forward(of)).collect::<Result<_>>()?,
         };
         let (outputs, saved): (Vec<Tensor>, Vec<O::Saved>) = results.into_iter().unzip();
+        let gathers = |(op, tensor): (&O, &Tensor)| match gpu {
+            Some(_) => tensor.normalized().is_some(),
+            None => self.as_on_device && op.gathers(),
+        };
+        let gathers: Vec<bool> = ops.iter().zip(&outputs).map(gathers).collect();
         let sample = || {
-            let costs = ops.iter().zip(inputs).map(|(op, of)| cost_of(op, of)).collect();
+            let instances = ops.iter().zip(inputs).zip(&gathers);
+            let costs = instances.map(|((op, of), &gathers)| cost_of(op, of, gathers)).collect();
             let leaves = inputs.iter().flatten().filter_map(|v| self.leaf_size(v)).collect();
             Sample { op: name, costs, leaves }
         };
@@ -150,11 +156,6 @@ impl Tape {
         if let Some(profile) = &self.profile {
             ops.iter().zip(inputs).for_each(|(op, of)| parts_of(op, of, |to, cost| profile.spends(to, cost)));
         }
-        let gathers = |i: usize, tensor: &Tensor| match gpu {
-            Some(_) => tensor.normalized().is_some(),
-            None => self.as_on_device && ops[i].gathers(),
-        };
-        let gathers: Vec<bool> = outputs.iter().enumerate().map(|(i, tensor)| gathers(i, tensor)).collect();
         let gathered_by = |i: usize| noted.filter(|_| gathers[i]).map(|noted| (noted, i));
         let tracked: Vec<bool> = inputs.iter().map(|of| of.iter().any(|v| v.node.is_some())).collect();
         let needs_gradient: Vec<bool> = inputs.iter().map(|of| of.iter().any(|v| v.needs_gradient)).collect();
@@ -273,7 +274,10 @@ impl Tape {
                 profile.ran_back(noted, start, reached)?;
             }
         }
-        Ok(Gradients(grads))
+        match grads.iter().flatten().find_map(|grad| grad.array().err()) {
+            Some(nobody_gathered) => Err(nobody_gathered),
+            None => Ok(Gradients(grads)),
+        }
     }
 }
 
@@ -306,10 +310,14 @@ impl Early<'_> {
 }
 
 /// What an operation costs on these inputs, some of which may need no gradient.
-fn cost_of<O: Op>(op: &O, inputs: &[&Var]) -> Cost {
+fn cost_of<O: Op>(op: &O, inputs: &[&Var], gathers: bool) -> Cost {
     let shapes: Vec<&[usize]> = inputs.iter().map(|v| v.tensor.shape()).collect();
     let normalized = inputs.iter().position(|v| v.gathered_by.is_some());
-    let cost = normalized.map_or_else(|| op.cost(&shapes), |i| op.cost_of_normalized(&shapes, i));
+    let cost = match normalized {
+        Some(i) => op.cost_of_normalized(&shapes, i),
+        None if gathers => op.cost_of_gathering(&shapes),
+        None => op.cost(&shapes),
+    };
     if !inputs.iter().any(|v| v.needs_gradient) {
         return cost.forward_alone();
     }

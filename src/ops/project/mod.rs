@@ -77,6 +77,31 @@ impl Project {
 }
 
 impl Project {
+    /// What it costs, of rows that form these sequences, which readers scale, or none.
+    fn cost_of(&self, inputs: &[&[usize]], sequences: Option<&Ragged>) -> Cost {
+        let (d, width) = (inputs[0][0], inputs[0][1]);
+        let n = self.features.len();
+        // Per output value: the product, the bias, and the normalization as the kernels compute it. Those that read sequences
+        // apply scale and shift (fma).
+        let norm = if sequences.is_some() { NORM_FORWARD - 2 } else { NORM_FORWARD };
+        let forward = |rows: usize| (rows * d * (2 * width + 1 + norm)) as u64;
+        let backward = |rows: usize| (rows * d * (2 * width + NORM_BACKWARD)) as u64;
+        let features = n * width * self.features.table.value_bytes();
+        let weights = 4 * (d * width + 3 * d);
+        // Rows, and their gradient, and the rows that the normalization's backward takes, with their deviation.
+        let rows = if sequences.is_some() { n * (2 * d + 4) } else { 4 * n * (2 * d + 1) };
+        Cost {
+            kernels_forward: cuda::forward_work(n, width, d, sequences.is_some()),
+            kernels_backward: cuda::backward_work(n, width, d, sequences),
+            forward: forward(n),
+            backward: backward(n),
+            textbook_forward: forward(self.textbook_rows),
+            textbook_backward: backward(self.textbook_rows),
+            forward_bytes: (features + weights + rows) as u64,
+            backward_bytes: (features + 2 * weights + rows) as u64,
+        }
+    }
+
     /// The weights, if they and the row numbers fit.
     fn checked<'a>(&self, inputs: &[&'a Tensor]) -> Result<[&'a Tensor; 4]> {
         let &[weight, bias, gamma, beta] = arity(NAME, inputs)?;
@@ -106,28 +131,11 @@ impl Op for Project {
     }
 
     fn cost(&self, inputs: &[&[usize]]) -> Cost {
-        let (d, width) = (inputs[0][0], inputs[0][1]);
-        let n = self.features.len();
-        let sequences = self.sequences.as_ref();
-        // Per output value: the product, the bias, and the normalization as the kernels compute it. Those that read sequences
-        // apply scale and shift (fma).
-        let norm = if sequences.is_some() { NORM_FORWARD - 2 } else { NORM_FORWARD };
-        let forward = |rows: usize| (rows * d * (2 * width + 1 + norm)) as u64;
-        let backward = |rows: usize| (rows * d * (2 * width + NORM_BACKWARD)) as u64;
-        let features = n * width * self.features.table.value_bytes();
-        let weights = 4 * (d * width + 3 * d);
-        // Rows, and their gradient, and the rows that the normalization's backward takes, with their deviation.
-        let rows = if sequences.is_some() { n * (2 * d + 4) } else { 4 * n * (2 * d + 1) };
-        Cost {
-            kernels_forward: cuda::forward_work(n, width, d, sequences.is_some()),
-            kernels_backward: cuda::backward_work(n, width, d, sequences),
-            forward: forward(n),
-            backward: backward(n),
-            textbook_forward: forward(self.textbook_rows),
-            textbook_backward: backward(self.textbook_rows),
-            forward_bytes: (features + weights + rows) as u64,
-            backward_bytes: (features + 2 * weights + rows) as u64,
-        }
+        self.cost_of(inputs, None)
+    }
+
+    fn cost_of_gathering(&self, inputs: &[&[usize]]) -> Cost {
+        self.cost_of(inputs, self.sequences.as_ref())
     }
 
     fn gathers(&self) -> bool {
