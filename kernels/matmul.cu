@@ -6,7 +6,8 @@
 // A launch has up to PRODUCTS of them, of which none reads what another writes, but those that add to the same C: the same
 // blocks compute these one after the other. matmul_tf32: 64 x 64 tiles of C, 128 threads, operands rounded to tf32 (11 bits) on
 // tensor cores, f32 sums; matmul_bf16: the same of operands rounded to bf16 (8 bits), of which tensor cores multiply twice as many
-// in a cycle; matmul_f32: the same tiles, 256 threads, f32 throughout. Blocks of a product: tiles of m, of n, batch and splits. With splits > 1 each part of k writes a block of its own, m x n and on, which reduce_partials (reduce.cu) adds
+// in a cycle; matmul_f32: the same tiles, 256 threads, f32 throughout. Blocks of a product: tiles of m, of n, batch and splits.
+// With splits > 1 each part of k writes a block of its own, m x n and on, which reduce_partials (reduce.cu) adds
 // up. With `row_sums` the sums of A's rows over k, in f32, which are a bias's gradient where the product is its weight's, are
 // put there, or behind the block of each part; A must then be contiguous along i. Reference: src/ops/matmul/mod.rs,
 // src/ops/linear/rows.rs.

@@ -34,7 +34,8 @@ extern "C" __global__ void __launch_bounds__(128) score_forward(ScoreForward s) 
     if (lane == 0) s.scores[work] = sum;
 }
 
-// dto[row] = sum over the pairs of row of grad[pair] * other[row of the other side], with `adds` added to what is there. A warp per row of `dto`: a pair, or
+// dto[row] = sum over the pairs of row of grad[pair] * other[row of the other side], with `adds` added to what is there. A warp
+// per row of `dto`: a pair, or
 // an item, whose pairs are members[offsets[item]] and so on.
 struct ScoreBackward {
     const float* other;

@@ -47,7 +47,8 @@ impl Needs {
     /// read.
     pub fn of<'a>(mentions: impl IntoIterator<Item = &'a Mention>, lists: Option<GoldMissing>) -> Needs {
         // An empty list among others lacks its gold entity, as any other may; where all are empty, none were made yet.
-        let none_made = || mentions.into_iter().all(|mention| mention.candidates.is_empty());
+        let gold = |mention: &&Mention| mention.gold.is_some();
+        let none_made = || mentions.into_iter().filter(gold).all(|mention| mention.candidates.is_empty());
         Needs { list: lists.is_some_and(|missing| missing == GoldMissing::Miss || none_made()) }
     }
 

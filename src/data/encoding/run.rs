@@ -1,5 +1,6 @@
 //! One run of the encoders over what a store lacks.
 
+use std::collections::HashMap;
 use std::path::Path;
 
 use image::{Rgb, RgbImage};
@@ -27,6 +28,8 @@ pub struct Run<'a> {
     work: Work,
     /// Features of the stand-in for missing images, once they are known.
     stand_in: Option<Encoded>,
+    /// Whose each image is, once one is bad.
+    image_owners: Option<HashMap<&'a str, (&'static str, &'a str)>>,
     report: EncodeReport,
 }
 
@@ -55,7 +58,8 @@ impl<'a> Run<'a> {
         let manifest = settings.manifest(encoders);
         let writer = StoreWriter::open(folder, manifest.clone())?;
         let (work, report) = (Work::default(), EncodeReport::default());
-        let mut run = Run { writer, items, encoders, settings, tolerance, work, stand_in: None, report };
+        let mut run =
+            Run { writer, items, encoders, settings, tolerance, work, stand_in: None, image_owners: None, report };
         let mut distinct = items.distinct(&manifest);
         run.report.without_image = distinct.without_image;
         run.report.distinct = [distinct.texts.len(), distinct.images.len()];
@@ -191,7 +195,10 @@ impl<'a> Run<'a> {
                     self.report.images += 1;
                 }
                 Err(error) => {
-                    let whose = format!("it is the image of {}", whose_image(self.items, &image.name));
+                    let owners = self.image_owners.get_or_insert_with(|| image_owners(self.items));
+                    let owner = owners.get(&*image.name);
+                    let owner = owner.map_or_else(|| "an item".into(), |(what, id)| format!("{what} `{id}`"));
+                    let whose = format!("it is the image of {owner}");
                     let what = match self.tolerance {
                         Tolerance::Strict => {
                             format!("{whose}, and --skip-bad lets what stands in for missing images take its place")
@@ -254,15 +261,17 @@ fn whose_text(items: &Items, manifest: &Manifest, text: &str) -> String {
     }
 }
 
-/// The same of an image.
-fn whose_image(items: &Items, image: &str) -> String {
-    let named = |name: &Option<String>| name.as_deref() == Some(image);
-    let entity = items.entities.iter().find(|entity| named(&entity.image));
-    let mention = || items.mentions.iter().find(|mention| named(&mention.image));
-    match entity {
-        Some(entity) => format!("entity `{}`", entity.qid),
-        None => mention().map_or_else(|| "an item".into(), |mention| format!("mention `{}`", mention.id)),
+/// The first entity or mention of each image, by its kind and identifier.
+fn image_owners<'a>(items: &'a Items<'a>) -> HashMap<&'a str, (&'static str, &'a str)> {
+    let entities = items.entities.iter().map(|entity| (&entity.image, ("entity", &*entity.qid)));
+    let mentions = items.mentions.iter().map(|mention| (&mention.image, ("mention", &*mention.id)));
+    let mut owners = HashMap::new();
+    for (image, owner) in entities.chain(mentions) {
+        if let Some(image) = image {
+            owners.entry(image.as_str()).or_insert(owner);
+        }
     }
+    owners
 }
 
 fn how_to_go_on() -> String {
