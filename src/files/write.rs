@@ -2,7 +2,9 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufWriter, Write};
+use std::mem;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use tempfile::NamedTempFile;
 
@@ -110,9 +112,17 @@ pub fn write_folder_whole<T>(path: &Path, fill: impl FnOnce(&Path) -> Result<T>)
     create_folder(&beside)?;
     let (temp, _held) = temporary_folder(&beside).map_err(Error::io(path, "create"))?;
     let left = temp.path().to_path_buf();
-    let _watch = interrupt::before_the_end(move || remove_for_good(&left))?;
+    // It is removed or renamed, never both: whoever removes it keeps this until the process has ended.
+    let fate = Arc::new(Mutex::new(()));
+    let ending = fate.clone();
+    let _watch = interrupt::before_the_end(move || {
+        mem::forget(ending.lock().unwrap_or_else(PoisonError::into_inner));
+        remove_for_good(&left);
+    })?;
     let filled = fill(temp.path())?;
-    flush_all(temp.path()).and_then(|()| fs::rename(temp.path(), path)).map_err(Error::io(path, "write"))?;
+    flush_all(temp.path()).map_err(Error::io(path, "write"))?;
+    let _renaming = fate.lock().unwrap_or_else(PoisonError::into_inner);
+    fs::rename(temp.path(), path).map_err(Error::io(path, "write"))?;
     flush_folder(&beside)?;
     Ok(filled)
 }

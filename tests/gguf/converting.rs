@@ -99,7 +99,10 @@ fn a_file_becomes_a_directory_with_the_same_logits() {
     let other = folder.path().join("other.gguf");
     let other = other.to_str().unwrap();
     refuse(&["llm", "convert", "--model", from, "--out", other], &["becomes a Hugging Face directory", "other.gguf"]);
-    refuse(&["llm", "convert", "--model", other, "--out", "elsewhere"], &["other.gguf: cannot open", "nothing is there"]);
+    refuse(
+        &["llm", "convert", "--model", other, "--out", "elsewhere"],
+        &["other.gguf: cannot open", "nothing is there"],
+    );
 }
 
 #[test]
