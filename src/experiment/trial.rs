@@ -111,9 +111,11 @@ impl TrialResult {
         if !path.try_exists().map_err(Error::io(&path, "look for"))? {
             return Ok(None);
         }
+        let folder = experiment.join(&trial.folder);
+        let advice = format!("put it back, or delete {} to have it computed anew", folder.display());
         let text = files::read_text_or_stream(&path)?;
-        let result: TrialResult =
-            serde_json::from_str(&text).map_err(|e| Error::file(&path, format!("is no result of a trial: {e}")))?;
+        let unreadable = |e| Error::file(&path, format!("is no result of a trial: {e}; {advice}"));
+        let result: TrialResult = serde_json::from_str(&text).map_err(unreadable)?;
         let model = trial.config.model.for_features(data.batcher.store().manifest())?;
         let what = [difference(&result.model, &model), difference(&result.train, &trial.config.train)];
         let what: Vec<String> = what.into_iter().filter(|text| !text.is_empty()).collect();
@@ -124,8 +126,6 @@ impl TrialResult {
             );
             return Err(Error::file(&path, reason));
         }
-        let folder = experiment.join(&trial.folder);
-        let advice = format!("put it back, or delete {} to have it computed anew", folder.display());
         expect_as_written(&folder.join(RUN), &result.run, &advice)?;
         Ok(Some(result))
     }
