@@ -15,6 +15,20 @@ struct Pairs {
     const uint32_t* starts;   // of each pair's probabilities, if there were one head
 };
 
+// What a warp has: a pair with a head, the rows of the pair's sequence, and where its logits lie.
+struct PairAndHead {
+    int pair, head, length;
+    uint32_t first;
+    int64_t logits;
+};
+
+__device__ inline PairAndHead pair_and_head(const Pairs& pairs, int work, int heads) {
+    int pair = work / heads, head = work % heads;
+    uint32_t first = pairs.offsets[pairs.right[pair]];
+    int length = pairs.offsets[pairs.right[pair] + 1] - first;
+    return {pair, head, length, first, static_cast<int64_t>(heads) * pairs.starts[pair] + head * length};
+}
+
 // Probabilities and contexts (pairs, heads, d). A warp per pair and head; one pass over the sequence, whose sums are
 // rescaled whenever the maximum rises.
 struct AttendForward {
@@ -42,14 +56,12 @@ template <typename T>
 __device__ inline void attend_forward(const AttendForward& a, int block) {
     int work = block * 4 + threadIdx.x / WARP, lane = threadIdx.x % WARP;
     if (work >= a.count * a.heads) return;
-    int pair = work / a.heads, head = work % a.heads;
-    uint32_t first = a.pairs.offsets[a.pairs.right[pair]], last = a.pairs.offsets[a.pairs.right[pair] + 1];
-    int length = last - first;
+    auto [pair, head, length, first, logits] = pair_and_head(a.pairs, work, a.heads);
     bool fours = by_fours(a.d);
     float u[LANE_VALUES], row[LANE_VALUES], context[LANE_VALUES] = {};
     load_row(u, a.u + (static_cast<int64_t>(a.pairs.left[pair]) * a.heads + head) * a.d, a.d, fours);
     apply_scale<T>(u, a.gamma, a.d, fours);
-    float* probabilities = a.probabilities + static_cast<int64_t>(a.heads) * a.pairs.starts[pair] + head * length;
+    float* probabilities = a.probabilities + logits;
     // Logits are kept until a lane each has one, and then stored at once.
     float max = -INFINITY, sum = 0, mine = 0;
     for (int l = 0; l < length; ++l) {
@@ -101,11 +113,9 @@ template <typename T>
 __device__ inline void attend_backward(const AttendBackward& a, int block) {
     int work = block * 4 + threadIdx.x / WARP, lane = threadIdx.x % WARP;
     if (work >= a.count * a.heads) return;
-    int pair = work / a.heads, head = work % a.heads;
-    uint32_t first = a.pairs.offsets[a.pairs.right[pair]], last = a.pairs.offsets[a.pairs.right[pair] + 1];
-    int length = last - first;
-    const float* probabilities = a.probabilities + static_cast<int64_t>(a.heads) * a.pairs.starts[pair] + head * length;
-    float* dlogits = a.dlogits + static_cast<int64_t>(a.heads) * a.pairs.starts[pair] + head * length;
+    auto [pair, head, length, first, logits] = pair_and_head(a.pairs, work, a.heads);
+    const float* probabilities = a.probabilities + logits;
+    float* dlogits = a.dlogits + logits;
     bool fours = by_fours(a.d);
     float dcontext[LANE_VALUES], row[LANE_VALUES];
     load_row(dcontext, a.dcontext + static_cast<int64_t>(work) * a.d, a.d, fours);

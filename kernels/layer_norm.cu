@@ -1,5 +1,5 @@
 // Layer normalization of rows of d values. A warp per row; d <= 256. Reference: src/ops/layer_norm/cpu.rs.
-#include "warp_row.cuh"
+#include "layer_norm.cuh"
 
 // x (rows, d) -> xhat = (x - mean) * rstd, out = xhat * gamma + beta, rstd (rows). With `residual` (queries, d), row i of x
 // is x + residual[residual_row[i]].
@@ -66,43 +66,19 @@ struct LayerNormBackward {
 
 template <typename T>
 __device__ inline void layer_norm_backward(const LayerNormBackward& n, int block) {
-    constexpr int SUMS = 3;
-    __shared__ alignas(16) float sums[4][SUMS][LANE_VALUES * WARP];
-    int warp = threadIdx.x / WARP;
     int first = block * n.rows_per_block, last = min(first + n.rows_per_block, n.rows);
     bool fours = by_fours(n.d);
-    float totals[SUMS][LANE_VALUES] = {}, gamma[LANE_VALUES];
+    float totals[NORM_SUMS][LANE_VALUES] = {}, gamma[LANE_VALUES];
     load_row(gamma, n.gamma, n.d, fours);
-    for (int row = first + warp; row < last; row += 4) {
+    for (int row = first + threadIdx.x / WARP; row < last; row += NORM_WARPS) {
         int64_t start = static_cast<int64_t>(row) * n.d;
-        float g[LANE_VALUES], xhat[LANE_VALUES], sum = 0, product = 0;
+        float g[LANE_VALUES], xhat[LANE_VALUES];
         load_row(g, n.dy + start, n.d, fours);
         load_row(xhat, n.xhat + start, n.d, fours);
-#pragma unroll
-        for (int v = 0; v < LANE_VALUES; ++v) {
-            totals[0][v] += g[v] * xhat[v];
-            totals[1][v] += g[v];
-            g[v] *= gamma[v];
-            sum += g[v];
-            product += g[v] * xhat[v];
-        }
-        float mean = warp_sum(sum) / n.d, along = warp_sum(product) / n.d, rstd = n.rstd[row];
-#pragma unroll
-        for (int v = 0; v < LANE_VALUES; ++v) {
-            g[v] = lane_column(v, fours) < n.d ? rstd * (g[v] - mean - xhat[v] * along) : 0.0f;
-            totals[2][v] += g[v];
-        }
+        normalize_backward(g, xhat, gamma, n.rstd[row], n.d, fours, totals);
         store_row(static_cast<T*>(n.dx) + static_cast<int64_t>(row) * n.stride, g, n.stride, fours);
     }
-#pragma unroll
-    for (int which = 0; which < SUMS; ++which) share_row(sums[warp][which], totals[which], fours);
-    __syncthreads();
-    for (int e = threadIdx.x; e < SUMS * n.d; e += 128) {
-        int which = e / n.d, column = e % n.d;
-        float sum = 0;
-        for (int w = 0; w < 4; ++w) sum += sums[w][which][column];
-        n.partial[static_cast<int64_t>(block) * SUMS * n.d + e] = sum;
-    }
+    store_totals(n.partial + static_cast<int64_t>(block) * NORM_SUMS * n.d, totals, n.d, fours);
 }
 
 extern "C" __global__ void __launch_bounds__(128)

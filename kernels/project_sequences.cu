@@ -1,9 +1,10 @@
 // The gradient of projected rows that are read as sequences, and from there to before their layer normalization, in one pass:
 // the gradient of the rows themselves is never written. Reference: src/ops/project/mod.rs, of the gradients that
 // src/ops/cross_attention/mod.rs and src/ops/multi_pool/mod.rs put together there.
+#include "layer_norm.cuh"
 #include "sequence_rows.cuh"
 
-constexpr int READERS = 2, SUMS = 3;
+constexpr int READERS = 2;
 
 struct ProjectSequences {
     AttendedRows attended[READERS];
@@ -27,10 +28,9 @@ struct ProjectSequences {
 template <int N>
 __device__ inline void project_sequences(const ProjectSequences& p, int block) {
     __shared__ SourceVectors<N> shared;
-    __shared__ alignas(16) float all_sums[SEQUENCE_WARPS][SUMS][WARP * N];
-    int warp = threadIdx.x / WARP, mine = warp * WARP_ROWS;
+    int mine = threadIdx.x / WARP * WARP_ROWS;
     bool fours = by_fours(p.d);
-    float totals[SUMS][N] = {}, gamma[N];
+    float totals[NORM_SUMS][N] = {}, gamma[N];
     load_row(gamma, p.gamma, p.d, fours);
     int last = min((block + 1) * p.parts_of_block, p.sequences * p.parts);
     for (int part = block * p.parts_of_block; part < last; ++part) {
@@ -57,38 +57,16 @@ __device__ inline void project_sequences(const ProjectSequences& p, int block) {
                 for (int v = 0; v < N; ++v)
                     sums[r][v] += of_mean[v] + (__float_as_uint(x[v]) == row + r ? of_max[v] : 0.0f);
         }
-        // As in layer_norm.cu.
 #pragma unroll
         for (int r = 0; r < WARP_ROWS; ++r) {
             if (mine + r >= rows) break;
-            float(&g)[N] = sums[r], xhat[N], sum = 0, product = 0;
+            float xhat[N];
             load_row(xhat, p.xhat + (row + r) * p.d, p.d, fours);
-#pragma unroll
-            for (int v = 0; v < N; ++v) {
-                totals[0][v] += g[v] * xhat[v];
-                totals[1][v] += g[v];
-                g[v] *= gamma[v];
-                sum += g[v];
-                product += g[v] * xhat[v];
-            }
-            float mean = warp_sum(sum) / p.d, along = warp_sum(product) / p.d, rstd = p.rstd[row + r];
-#pragma unroll
-            for (int v = 0; v < N; ++v) {
-                g[v] = lane_column(v, fours) < p.d ? rstd * (g[v] - mean - xhat[v] * along) : 0.0f;
-                totals[2][v] += g[v];
-            }
-            store_row(p.dx + (row + r) * p.stride, g, p.stride, fours);
+            normalize_backward(sums[r], xhat, gamma, p.rstd[row + r], p.d, fours, totals);
+            store_row(p.dx + (row + r) * p.stride, sums[r], p.stride, fours);
         }
     }
-#pragma unroll
-    for (int which = 0; which < SUMS; ++which) share_row(all_sums[warp][which], totals[which], fours);
-    __syncthreads();
-    for (int e = threadIdx.x; e < SUMS * p.d; e += 128) {
-        int which = e / p.d, column = e % p.d;
-        float sum = 0;
-        for (int w = 0; w < SEQUENCE_WARPS; ++w) sum += all_sums[w][which][column];
-        p.partial[static_cast<int64_t>(block) * SUMS * p.d + e] = sum;
-    }
+    store_totals(p.partial + static_cast<int64_t>(block) * NORM_SUMS * p.d, totals, p.d, fours);
 }
 
 extern "C" __global__ void __launch_bounds__(128)
