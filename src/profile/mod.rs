@@ -1,6 +1,7 @@
 //! How much work a model is and how fast the engine does it.
 
 pub mod advice;
+pub mod batches;
 pub mod between;
 pub mod by_op;
 pub mod comparison;

@@ -33,15 +33,14 @@ pub struct Lengths {
     pub patches: usize,
 }
 
-/// Writes a dataset into `data`, its features in so many parts into `parts`, and a model into `model.safetensors`. Gives the
-/// bytes of features. Fails before it begins if these have no room on the disk.
-pub fn write_world(folder: &Path, of: Simulation, lengths: Lengths, parts: usize) -> Result<u64> {
+/// Writes a dataset into `data`, its features of these widths in so many parts into `parts`, and a model into
+/// `model.safetensors`. Gives the bytes of features. Fails before it begins if these have no room on the disk.
+pub fn write_world(folder: &Path, of: Simulation, lengths: Lengths, widths: Widths, parts: usize) -> Result<u64> {
     files::expect_folder_at(folder)?;
     if std::fs::read_dir(folder).is_ok_and(|mut there| there.next().is_some()) {
         return Err(Error::file(folder, "is not empty; choose another folder"));
     }
-    let manifest = manifest(lengths);
-    let widths = manifest.widths;
+    let manifest = manifest(lengths, widths);
     let (texts, images) = (lengths.tokens.saturating_mul(widths.text), lengths.patches.saturating_mul(widths.image));
     let numbers = texts.saturating_add(widths.text_global).saturating_add(images).saturating_add(widths.image_global);
     let item = numbers.saturating_mul(2);
@@ -97,7 +96,7 @@ pub fn write_world(folder: &Path, of: Simulation, lengths: Lengths, parts: usize
 }
 
 /// Of stores that no encoder made.
-fn manifest(lengths: Lengths) -> Manifest {
+fn manifest(lengths: Lengths, widths: Widths) -> Manifest {
     let EncodeSettings { max_tokens, mention_template, entity_template, missing_image, exif_orientation, .. } =
         EncodeSettings::default();
     Manifest {
@@ -105,7 +104,7 @@ fn manifest(lengths: Lengths) -> Manifest {
         text_encoder: "simulated".into(),
         image_encoder: "simulated".into(),
         precision: Precision::F32,
-        widths: Widths::default(),
+        widths,
         patches: lengths.patches,
         max_tokens,
         mention_template,

@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use fissfuse::candidates::{ListSettings, write_lists};
 use fissfuse::data::{Dataset, Protocol, Skipped, Tolerance};
+use fissfuse::model::Widths;
 use fissfuse::profile::measurement::Measurement;
 use fissfuse::profile::scale::{Lengths, write_world};
 use fissfuse::profile::simulation::{Images, Simulation, simulate};
@@ -160,7 +161,7 @@ pub fn store(args: StoreArgs, session: &mut Session) -> anyhow::Result<()> {
 pub fn write_simulated(args: SimulateArgs) -> anyhow::Result<()> {
     let SimulateArgs { folder, entities, mentions, tokens, patches, parts } = args;
     let of = Simulation { entities, mentions, images: Images::Named, seed: 0 };
-    let bytes = write_world(&folder, of, Lengths { tokens, patches }, parts)?;
+    let bytes = write_world(&folder, of, Lengths { tokens, patches }, Widths::default(), parts)?;
     println!(
         "wrote {}: {entities} entities, {mentions} mentions, {bytes} bytes of features in {parts} parts",
         folder.display()

@@ -4,6 +4,7 @@
 #[macro_use(eprintln, print, println)]
 extern crate fissfuse;
 
+mod batch;
 mod ceiling;
 mod compare;
 mod data;
@@ -107,6 +108,7 @@ enum Command {
     Latency(latency::LatencyArgs),
     Flops(flops::FlopsArgs),
     Step(step::StepArgs),
+    Batch(batch::BatchArgs),
     Pretrain(pretrain::PretrainArgs),
     Ops(ops::OpsArgs),
     Kernels(kernels::KernelsArgs),
@@ -269,6 +271,7 @@ fn measure(session: &mut Session, command: Command) -> anyhow::Result<u8> {
         Command::Store(args) => data::store(args, session)?,
         Command::Simulate(args) => data::write_simulated(args)?,
         Command::Candidates(args) => data::candidates(args, session)?,
+        Command::Batch(args) => batch::batch(args, session)?,
         Command::Scan(args) => scan::scan(args, session)?,
         Command::Ceiling(args) => ceiling::ceiling(args, session)?,
         Command::SelfTest(args) => return self_test::self_test(args, session),
