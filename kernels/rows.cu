@@ -1,8 +1,10 @@
-// Rows by number, and rows as another type.
+// Rows by number, rows as another type, and numbers of rows.
 //
 // rows_select: out[i] = x[numbers[i]] of rows of `chunks` 16 bytes each, of any type. Grid: rows of out; block 128.
 // rows_narrow, rows_wide: out = x as bf16, or as f32; `fours` times four values. Grid: a thread for four, blocks of 256.
-// Deterministic. Reference: src/tensor/activations.rs.
+// rows_expand: runs of consecutive numbers, laid end to end. Grid: a warp for each run, eight to a block.
+// Deterministic. Reference: src/tensor/on_device.rs, src/tensor/indices.rs.
+#include "common.cuh"
 #include "vector.cuh"
 
 struct Select {
@@ -33,3 +35,20 @@ __device__ inline void convert(const Convert& c) {
 
 extern "C" __global__ void __launch_bounds__(256) rows_narrow(Convert c) { convert<float, __nv_bfloat16>(c); }
 extern "C" __global__ void __launch_bounds__(256) rows_wide(Convert c) { convert<__nv_bfloat16, float>(c); }
+
+// Run i is firsts[i], firsts[i] + 1, ... in out[offsets[i]] to out[offsets[i + 1] - 1].
+struct Expand {
+    const uint32_t* firsts;
+    const uint32_t* offsets;
+    uint32_t* out;
+    int count, padding;
+};
+
+extern "C" __global__ void __launch_bounds__(256) rows_expand(const __grid_constant__ Instances<Expand, 8> all) {
+    each_instance(all, [&](const Expand& e, int block) {
+        int run = block * 8 + threadIdx.x / WARP;
+        if (run >= e.count) return;
+        uint32_t first = e.firsts[run], start = e.offsets[run], end = e.offsets[run + 1];
+        for (uint32_t at = start + threadIdx.x % WARP; at < end; at += WARP) e.out[at] = first + (at - start);
+    });
+}

@@ -1,12 +1,12 @@
 //! From mentions to batches of features: looks up each item once, orders candidates, samples negatives.
 
-use std::collections::HashMap;
 use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
 
 use clap::ValueEnum;
 use rand::seq::{SliceRandom, index};
+use rustc_hash::FxHashMap;
 use serde::{Deserialize, Serialize};
 
 use super::dataset::{Dataset, Mention};
@@ -171,7 +171,7 @@ impl Batcher {
     /// dropout zeroes, is for each mention and entity as it is there.
     pub fn part_of_batch(&self, samples: &[Sample], part: Range<usize>) -> Result<Batch> {
         let all = Pairs::of(samples).entities;
-        let place: HashMap<u32, u32> = all.iter().copied().zip(0..).collect();
+        let place: FxHashMap<u32, u32> = all.iter().copied().zip(0..).collect();
         let Pairs { left, right, gold, entities } = Pairs::of(&samples[part.clone()]);
         let chosen = [
             (part.start as u32..part.end as u32).collect::<Vec<_>>(),
@@ -250,7 +250,7 @@ pub(super) struct Pairs {
 
 impl Pairs {
     pub fn of(samples: &[Sample]) -> Pairs {
-        let mut place: HashMap<u32, u32> = HashMap::new();
+        let mut place: FxHashMap<u32, u32> = FxHashMap::default();
         let Pairs { mut left, mut right, mut gold, mut entities } = Pairs::default();
         for (mention, sample) in samples.iter().enumerate() {
             gold.extend(sample.gold.map(|at| left.len() as u32 + at));

@@ -167,6 +167,7 @@ impl Batch {
         self.stage(gpu)?;
         self.features().try_for_each(|rows| rows.on(gpu).map(drop))?;
         gpu.counting(self.longest_count())?;
+        Indices::expand(&self.arrays(), gpu)?;
         self.arrays().into_iter().try_for_each(|array| array.on(gpu).map(drop))
     }
 }

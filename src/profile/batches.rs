@@ -50,7 +50,7 @@ impl Batches {
             let reason = format!("{mentions} mentions with {candidates} of {entities} entities each make no batch");
             return Err(Error::invalid(reason));
         }
-        let folder = tempfile::tempdir().map_err(|e| Error::file(&std::env::temp_dir(), e))?;
+        let folder = tempfile::tempdir().map_err(Error::io(std::env::temp_dir(), "create"))?;
         let root = folder.path().join("world");
         // Seven of ten are mentions to train on.
         let simulation =

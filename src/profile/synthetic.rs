@@ -81,7 +81,8 @@ impl Shape {
         let mut rng = generator(seed, Purpose::Benchmark, which);
         let mut modality = |lengths: Vec<usize>, longest: usize, width: usize, global: usize| -> Result<Modality> {
             let sequences = Ragged::new(lengths, Textbook { sequences: items, length: longest })?;
-            let mut rows = |n: usize, width: usize| -> Result<FeatureRows> {
+            let mut rows = |numbers: Indices, width: usize| -> Result<FeatureRows> {
+                let n = numbers.len();
                 // Cheap noise in (-1.75, 1.75), whose variance is about 1.
                 let count = n.saturating_mul(width);
                 let mut values = Vec::new();
@@ -97,9 +98,11 @@ impl Shape {
                 }
                 let mut table = RowTable::new(width);
                 table.push_f16(values.into())?;
-                Ok(FeatureRows::new(Arc::new(table), (0..n as u32).collect::<Indices>()))
+                Ok(FeatureRows::new(Arc::new(table), numbers))
             };
-            let (tokens, global) = (rows(sequences.rows(), width)?.into(), rows(items, global)?.into());
+            // As they come of a store: all rows of one item after the other.
+            let tokens = Indices::runs(sequences.offsets()[..items].to_vec(), sequences.offsets())?;
+            let (tokens, global) = (rows(tokens, width)?.into(), rows((0..items as u32).collect(), global)?.into());
             Ok(Modality { tokens, global, sequences })
         };
         let span = (self.mean_tokens - 1).min(self.max_tokens.saturating_sub(self.mean_tokens));

@@ -6,7 +6,7 @@ use std::sync::{Arc, OnceLock};
 use half::f16;
 use rayon::prelude::*;
 
-use super::{Element, Tensor};
+use super::{Element, Indices, Tensor};
 use crate::device::cpu::{large_array, simd, vector};
 use crate::device::{Gpu, MappedFile};
 use crate::error::{Error, Result};
@@ -142,8 +142,8 @@ impl RowTable {
     }
 
     /// Fails if a row number is out of range.
-    pub fn check(&self, rows: &[u32]) -> Result<()> {
-        match rows.iter().find(|&&row| row as usize >= self.rows()) {
+    pub fn check(&self, rows: &Indices) -> Result<()> {
+        match rows.largest().filter(|&row| row as usize >= self.rows()) {
             Some(row) => Err(Error::shape("row table", format!("row {row} of {}", self.rows()))),
             None => Ok(()),
         }
@@ -281,7 +281,7 @@ mod tests {
         assert_eq!(table.range(2..3, &mut scratch), [5.0, 6.0]);
         table.read(0..2, &mut out[..4]);
         assert_eq!(out, [1.0, 2.0, 3.0, 4.0, 3.0, 4.0]);
-        assert!(table.check(&[3]).is_err());
+        assert!(table.check(&vec![3].into()).is_err());
         assert!(table.push_f32(vec![0.0; 3].into()).is_err());
     }
 }

@@ -100,12 +100,9 @@ impl Column {
             starts.push(rows);
             rows += self.ranges[item as usize].1;
         }
-        let of = |(&place, &item): (&u32, &u32)| {
-            let start = starts[place as usize];
-            start..start + self.ranges[item as usize].1
-        };
-        let places: Indices = chosen.iter().zip(&items).flat_map(of).collect();
         let (tokens, sequences, global) = self.rows(&items, textbook)?;
+        let firsts: Vec<u32> = chosen.iter().map(|&place| starts[place as usize]).collect();
+        let places = Indices::runs(firsts, sequences.offsets())?;
         Ok(Modality { tokens: tokens.at(places).into(), sequences, global: global.at(chosen.to_vec()).into() })
     }
 
@@ -118,8 +115,8 @@ impl Column {
     fn rows(&self, items: &[u32], textbook: Textbook) -> Result<(FeatureRows, Ragged, FeatureRows)> {
         self.check(items)?;
         let range = |&item: &u32| self.ranges[item as usize];
-        let rows: Indices = items.iter().map(range).flat_map(|(first, n)| first..first + n).collect();
         let sequences = Ragged::new(items.iter().map(range).map(|(_, n)| n as usize), textbook)?;
+        let rows = Indices::runs(items.iter().map(|item| range(item).0).collect::<Vec<_>>(), sequences.offsets())?;
         let global = FeatureRows::new(self.global.clone(), items.to_vec());
         Ok((FeatureRows::new(self.tokens.clone(), rows), sequences, global))
     }

@@ -48,6 +48,7 @@ pub use nccl::{Communicator, Nccl, NcclId};
 pub use peer::Exposed;
 pub use pinned::Pinned;
 pub use repeating::{Recorded, Repeating};
+pub use rows::Runs;
 pub use staging::Returning;
 use staging::Staging;
 

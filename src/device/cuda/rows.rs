@@ -2,7 +2,7 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use super::{DeviceBuffer, Grid, Ptr};
+use super::{DeviceBuffer, Gpu, Grid, Ptr};
 use crate::error::{Error, Result};
 
 #[derive(Clone, Copy, Pod, Zeroable)]
@@ -29,5 +29,49 @@ impl DeviceBuffer<u8> {
         let args = Select { x: self.ptr(), numbers: numbers.ptr(), out: out.ptr(), chunks, padding: 0 };
         gpu.launch("rows_select", Grid::line(count, 128), &args)?;
         Ok(out)
+    }
+}
+
+/// Runs of consecutive numbers, laid end to end: run i begins with `firsts[i]` and stands at `offsets[i]..offsets[i + 1]` of
+/// `total` places.
+#[derive(Clone, Copy, Debug)]
+pub struct Runs {
+    /// First numbers (count).
+    pub firsts: Ptr,
+    /// Places (count + 1).
+    pub offsets: Ptr,
+    /// Runs.
+    pub count: usize,
+    /// Numbers.
+    pub total: usize,
+}
+
+#[derive(Clone, Copy, Pod, Zeroable)]
+#[repr(C)]
+struct Expand {
+    firsts: Ptr,
+    offsets: Ptr,
+    out: Ptr,
+    count: i32,
+    padding: i32,
+}
+
+/// Arrays of a launch, and runs of a block.
+const ARRAYS: usize = 8;
+const RUNS: usize = 8;
+
+impl Gpu {
+    /// The numbers of each of these; `label` names their memory. One launch writes up to eight arrays.
+    pub fn expand_runs(&self, label: &'static str, arrays: &[Runs]) -> Result<Vec<DeviceBuffer<u32>>> {
+        let mut launches = self.launches("rows_expand", ARRAYS, 32 * RUNS as u32);
+        let mut expanded = Vec::with_capacity(arrays.len());
+        for &Runs { firsts, offsets, count, total } in arrays {
+            let out = self.alloc(label, total)?;
+            let args = Expand { firsts, offsets, out: out.ptr(), count: count as i32, padding: 0 };
+            launches.push(count.div_ceil(RUNS), args, &[])?;
+            expanded.push(out);
+        }
+        launches.run()?;
+        Ok(expanded)
     }
 }

@@ -1,17 +1,45 @@
-//! What belongs to no model: what ceilings are measured with, and memory that is filled.
+//! What belongs to no model: what ceilings are measured with, memory that is filled, and row numbers that a device writes.
 
 use half::bf16;
 
 use super::definition::values;
 use super::{Check, SUMS, bits};
-use crate::device::cuda::MMA_OPERANDS;
+use crate::device::cuda::{MMA_OPERANDS, Runs};
+use crate::tensor::Indices;
 
 /// Two blocks, and a few rounds: sums of many would round.
 const BLOCKS: usize = 2;
 const ROUNDS: usize = 3;
 
-pub fn checks() -> [Check; 3] {
-    [ceilings(), filled(), delays()]
+pub fn checks() -> [Check; 4] {
+    [ceilings(), filled(), delays(), expanded()]
+}
+
+/// More arrays than a launch takes, one of them of no numbers; runs that are empty, and longer than a warp.
+fn expanded() -> Check {
+    Check::new("row numbers of runs", |gpu, found| {
+        let array = |number: u32| {
+            let lengths = (0..37 * number % 50).map(|run| (run * run + number) % 71);
+            let (mut offsets, mut firsts) = (vec![0], vec![]);
+            for (run, length) in (0..).zip(lengths) {
+                firsts.push((run * 7919 + number * 104_729) % 100_000);
+                offsets.push(offsets[run as usize] + length);
+            }
+            let offsets = Indices::from(offsets);
+            Ok((Indices::runs(firsts.clone(), &offsets)?, Indices::from(firsts), offsets))
+        };
+        let arrays = (0..11).map(array).collect::<crate::error::Result<Vec<_>>>()?;
+        let runs = arrays.iter().map(|(all, firsts, offsets)| {
+            Ok(Runs { firsts: firsts.on(gpu)?, offsets: offsets.on(gpu)?, count: firsts.len(), total: all.len() })
+        });
+        let runs = runs.collect::<crate::error::Result<Vec<_>>>()?;
+        for (numbers, (all, ..)) in gpu.expand_runs("checked", &runs)?.iter().zip(&arrays) {
+            let mut got = vec![0; all.len()];
+            numbers.read(&mut got)?;
+            found.equal(format!("{} numbers", all.len()), &got, all);
+        }
+        Ok(())
+    })
 }
 
 /// What keeps the device busy while something is queued.
