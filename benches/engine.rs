@@ -7,17 +7,19 @@
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use fissfuse::model::ModelConfig;
-use fissfuse::profile::operations::{Extent, OperationBench};
+use fissfuse::profile::operations::{Operation, Part};
 use fissfuse::profile::step::TrainingStep;
 use fissfuse::profile::synthetic::Shape;
 use fissfuse::train::Steps;
 
 /// Forward of each operation, then forward with backward.
 fn operations(criterion: &mut Criterion) {
-    for operation in &OperationBench::all(None).expect("the table's sizes fit together") {
+    for operation in Operation::all(Part::Training).expect("the table's sizes fit together") {
         let mut group = criterion.benchmark_group(operation.name());
         group.sample_size(20);
-        for extent in Extent::ALL {
+        let extents = operation.extents();
+        let operation = operation.open(None).expect("the host");
+        for &extent in extents {
             group.bench_function(extent.name(), |bench| bench.iter(|| operation.run(extent).expect("the operation")));
         }
     }

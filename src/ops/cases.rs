@@ -1,8 +1,10 @@
 //! One table of operations with inputs: it drives the gradient checks, the comparison of devices and the
-//! benchmarks, so that an operation that is not in it is not tested.
+//! benchmarks, so that an operation that is not in it is not tested. Those that train are [`Case`]s, those that serve
+//! inference alone are in [`inference`].
 
 mod dense;
 mod elementwise;
+pub mod inference;
 mod sequences;
 mod together;
 

@@ -6,6 +6,7 @@ mod decoder;
 mod definition;
 mod device;
 mod encoder;
+mod inference;
 mod link;
 mod models;
 mod operations;
@@ -170,6 +171,7 @@ pub fn checks(gpu: &Gpu) -> Result<Vec<Check>> {
     let mut checks = operations::checks(gpu)?;
     if gpu.arithmetic() != Arithmetic::Bf16 {
         checks.extend(encoder::checks());
+        checks.extend(inference::checks());
         checks.extend(models::checks(gpu.arithmetic()));
     }
     match gpu.arithmetic() {
