@@ -362,7 +362,7 @@ fn a_full_disk_leaves_nothing_half_written() {
 fn settings_that_make_no_sense_are_named() {
     let world = World::encoded();
     let with = |more: &[&'static str]| [&world.train()[..], more].concat();
-    refuse(&replace(world.train(), "--learning-rate", "0"), &["learning_rate = 0 is not positive"]);
+    refuse(&replace(world.train(), "--learning-rate", "0"), &["learning_rate = 0 is no number above 0"]);
     refuse(&with(&["--heads", "3"]), &["heads", "16"]);
     refuse(&with(&["--dropout", "1"]), &["dropout"]);
     refuse(&with(&["--epochs", "0"]), &["epochs"]);

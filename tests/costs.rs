@@ -1,10 +1,18 @@
 //! Costs of operations beside what cusim counts of the kernels that they launch.
 
+use std::collections::BTreeMap;
+
+use fissfuse::autograd::{Cost, Profile, Tape};
+use fissfuse::device::{Clock, Gpu};
+use fissfuse::encoder::TrainableEncoder;
+use fissfuse::encoder::trained::Layers;
 use fissfuse::model::NETWORKS;
+use fissfuse::profile::flops::Counted;
 use fissfuse::profile::measurement::{Measurement, Measurements};
+use fissfuse::tensor::Tensor;
 use serde_json::Value;
 
-use crate::support::{cusim, fissfuse_bench};
+use crate::support::{counted_on_cusim, cusim, fissfuse_bench, fixture};
 
 /// What `fissfuse-bench flops` says of a step, beside what cusim counted of it.
 fn counted_step(work: &[&str]) -> Vec<Measurement> {
@@ -70,6 +78,83 @@ fn each_operation_of_every_model_computes_what_its_cost_says() {
         let all = rows.iter().find(|row| row.name == "all").unwrap();
         assert_eq!(Some(counted), figure(all, "counted_flops"), "{}: operations do not add up", model.name());
     }
+}
+
+/// A pass forward and backward through an encoder, of images if it takes them and else of texts; what its operations cost.
+fn pass(encoder: &str, gpu: Option<&Gpu>) -> BTreeMap<&'static str, Cost> {
+    let folder = fixture(encoder);
+    let files = TrainableEncoder::read(&folder).unwrap();
+    let (parameters, profile) = (files.weights(&folder).unwrap().to(gpu).unwrap(), Profile::new(Clock::Host));
+    let tape = Tape::recording().profiled().timed(&profile);
+    let vars = parameters.bind(&tape);
+    let layers = Layers { tape: &tape, vars: &vars, gpu };
+    let states = match files.processor().map(|processor| processor.size()) {
+        Some(size) => {
+            let image = |i: usize| (0..3 * size * size).map(|at| (at + i) as f32 % 7.0 - 3.0).collect();
+            let images: Vec<Vec<f32>> = (0..3).map(image).collect();
+            files.image_states(layers, &images.iter().map(Vec::as_slice).collect::<Vec<_>>())
+        }
+        None => {
+            let ids = files.tokens_at_most(&["a king", "hussein of jordan", "with his wife"], 9).unwrap();
+            files.text_states(layers, &ids.iter().map(Vec::as_slice).collect::<Vec<_>>())
+        }
+    };
+    // From the global vectors alone: what is added to another gradient is in no cost.
+    let global = states.unwrap().global;
+    let ones = Tensor::filled(global.tensor().shape(), 1.0, gpu).unwrap();
+    tape.backward_of(vec![(&global, ones)]).unwrap();
+    let mut costs = BTreeMap::new();
+    for timed in profile.timed().unwrap() {
+        *costs.entry(timed.sample.op).or_default() += timed.sample.cost();
+    }
+    costs
+}
+
+/// Holds the operations of an encoder that is trained to what cusim counts of them in the test with this path: on tensor cores to
+/// the last operation, of the rest within 2 %, but for GELU's layers, whose erf is computed otherwise near 0. These must be among them.
+fn expect_costs(test: &str, encoder: &str, some: &[&str]) {
+    let Some(counts) = counted_on_cusim(test, |gpu| drop(pass(encoder, Some(gpu)))) else { return };
+    let costs = pass(encoder, None);
+    for op in some {
+        assert!(costs.contains_key(op), "{encoder}: no {op} ran");
+    }
+    for (op, cost) in costs {
+        let Counted { flops, tensor, unattributed, unattributed_tensor } =
+            Counted::of_operations(&counts, &[op], &cost).unwrap();
+        assert!(
+            flops > 0 && unattributed_tensor == 0,
+            "{encoder}: {op}: {unattributed_tensor} of {tensor} are in no cost"
+        );
+        let (rest, roughly) = ((flops - tensor) as f64, op == "linear" && encoder.starts_with("bert"));
+        let beyond = unattributed.abs() as f64;
+        assert!(roughly || beyond <= 0.02 * rest, "{encoder}: {op}: {unattributed} of {rest} FLOPs are in no cost");
+    }
+}
+
+/// Every operation of a ResNet, at even and at odd sides of its maps.
+#[test]
+fn each_operation_of_a_trained_resnet_computes_what_its_cost_says() {
+    let test = "costs::each_operation_of_a_trained_resnet_computes_what_its_cost_says";
+    let all = ["convolution", "max_pool", "multiply", "sum", "activation", "sequence_pool"];
+    expect_costs(test, "resnet/three-stages-f32", &all);
+}
+
+#[test]
+fn each_operation_of_a_resnet_of_odd_sides_computes_what_its_cost_says() {
+    let test = "costs::each_operation_of_a_resnet_of_odd_sides_computes_what_its_cost_says";
+    expect_costs(test, "resnet/classifier-bf16", &["convolution", "max_pool"]);
+}
+
+#[test]
+fn each_operation_of_a_trained_clip_computes_what_its_cost_says() {
+    let test = "costs::each_operation_of_a_trained_clip_computes_what_its_cost_says";
+    expect_costs(test, "clip/quick-gelu-f32", &["linear", "attention", "layer_norm", "gather"]);
+}
+
+#[test]
+fn each_operation_of_a_trained_bert_computes_what_its_cost_says() {
+    let test = "costs::each_operation_of_a_trained_bert_computes_what_its_cost_says";
+    expect_costs(test, "bert/sharded-f32", &["linear", "attention", "layer_norm", "gather"]);
 }
 
 /// What cusim counts of a step of pretraining beside what its operations say that they need.

@@ -264,7 +264,9 @@ fn settings_that_cannot_train_are_refused_and_nothing_broken_is_kept() {
         &with(&[("projection", "60000"), ("max_tokens", "60000"), ("width", "60000"), ("inner", "60000")]),
         &["memory", "[model]"],
     );
-    refuse(&with(&[("image_size", "2")]), &["patch_size 4 between 1 and image_size 2"]);
+    for size in ["2", "18"] {
+        refuse(&with(&[("image_size", size)]), &[&format!("patch_size 4 divide image_size {size}")]);
+    }
     refuse(&with(&[("vocabulary", "1000000000000")]), &["vocabulary = 1000000000000", "4 to 1048576"]);
     refuse(&with(&[("vocabulary", "3")]), &["vocabulary = 3"]);
     refuse(&with(&[("learning_rat", "1")]), &["learning_rat"]);

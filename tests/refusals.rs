@@ -18,7 +18,8 @@ fn what_is_refused_leaves_no_folder() {
         ("--epochs", "0", "epochs and batch_size must be at least 1"),
         ("--batch-size", "0", "epochs and batch_size must be at least 1"),
         ("--share", "0", "share = 0 is not in (0, 1]"),
-        ("--learning-rate", "-1", "learning_rate = -1 is not positive"),
+        ("--learning-rate", "-1", "learning_rate = -1 is no number above 0"),
+        ("--learning-rate", "inf", "learning_rate = inf is no number above 0"),
         ("--weight-decay", "-0.5", "weight_decay = -0.5 is no number of at least 0"),
         ("--dropout", "-0.1", "dropout = -0.1"),
     ] {

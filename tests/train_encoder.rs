@@ -6,13 +6,14 @@ mod command;
 mod resnet;
 mod siglip;
 mod tape;
+mod two;
 
 use std::path::Path;
 
 use fissfuse::autograd::Tape;
 use fissfuse::data::{Dataset, Mention, Sample, Skipped, Split, Tolerance};
 use fissfuse::encoder::trained::{Layers, States, Tuned};
-use fissfuse::encoder::{Encoded, Precision, TrainableEncoder};
+use fissfuse::encoder::{Encoded, EncoderPaths, Precision, TrainableEncoder};
 use fissfuse::model::Model;
 use fissfuse::random::{Purpose, generator};
 use fissfuse::tensor::safetensors::Reader;
@@ -34,8 +35,13 @@ fn mentions(dataset: &Dataset) -> Vec<Mention> {
     dataset.mentions(Split::Train, &mut Skipped::default()).unwrap()
 }
 
-fn run_of<'a>(encoder: &Path, dataset: &'a Dataset, settings: &str) -> (EncoderRun<'a>, Vec<Sample>) {
-    let mut run = EncoderRun::open(encoder, &config(settings), dataset, Tolerance::Strict).unwrap();
+/// Of one directory.
+fn one(folder: impl AsRef<Path>) -> EncoderPaths {
+    EncoderPaths::from(folder.as_ref())
+}
+
+fn run_of<'a>(encoders: &EncoderPaths, dataset: &'a Dataset, settings: &str) -> (EncoderRun<'a>, Vec<Sample>) {
+    let mut run = EncoderRun::open(encoders, &config(settings), dataset, Tolerance::Strict).unwrap();
     let samples = run.train(&mentions(dataset)).unwrap().0;
     (run, samples)
 }
@@ -97,8 +103,8 @@ fn direction(rng: &mut impl Rng, n: usize) -> Vec<f32> {
 }
 
 /// Holds the gradients of a model and its encoder against difference quotients of the loss.
-fn expect_gradients(encoder: &Path, dataset: &Dataset, settings: &str) {
-    let (mut run, samples) = run_of(encoder, dataset, settings);
+fn expect_gradients(encoders: &EncoderPaths, dataset: &Dataset, settings: &str) {
+    let (mut run, samples) = run_of(encoders, dataset, settings);
     let model = Model::new(run.model().clone(), 3).unwrap();
     let (prepared, mut start) = (run.prepare(&samples[..2]).unwrap(), run.take_start().unwrap());
     let mut rng = generator(5, Purpose::Weights, 0);

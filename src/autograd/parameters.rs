@@ -52,6 +52,12 @@ impl Parameters {
         Ok(Parameters { names: self.names.clone(), tensors })
     }
 
+    /// Those whose names begin with `prefix` and a dot, by the rest of their names.
+    pub fn within(&self, prefix: &str) -> Parameters {
+        let rest = |(name, tensor): (&str, &Tensor)| Some((rest_of(name, prefix)?.to_string(), tensor.clone()));
+        self.iter().filter_map(rest).collect()
+    }
+
     /// Values in order.
     pub fn tensors(&self) -> &[Tensor] {
         &self.tensors
@@ -99,6 +105,11 @@ impl Parameters {
     }
 }
 
+/// What of a name follows `prefix` and a dot, if it begins so.
+fn rest_of<'a>(name: &'a str, prefix: &str) -> Option<&'a str> {
+    name.strip_prefix(prefix)?.strip_prefix('.')
+}
+
 /// Parameters on a tape, by name.
 pub struct Variables {
     index: HashMap<String, usize>,
@@ -122,11 +133,16 @@ impl Variables {
 
     /// Parameters whose names begin with `prefix` and a dot, in the order of their names.
     pub fn under(&self, prefix: &str) -> Vec<(String, &Var)> {
-        let is_under = |name: &str| name.strip_prefix(prefix).is_some_and(|rest| rest.starts_with('.'));
-        let found = self.index.iter().filter(|(name, _)| is_under(name));
+        let found = self.index.iter().filter(|(name, _)| rest_of(name, prefix).is_some());
         let mut found: Vec<(String, &Var)> = found.map(|(name, &i)| (name.clone(), &self.vars[i])).collect();
         found.sort_by(|(a, _), (b, _)| a.cmp(b));
         found
+    }
+
+    /// The same by the rest of their names.
+    pub fn within(&self, prefix: &str) -> Variables {
+        let rest = |(name, &i): (&String, &usize)| Some((rest_of(name, prefix)?.to_string(), self.vars[i].clone()));
+        self.index.iter().filter_map(rest).collect()
     }
 
     /// Parameters `prefix.suffix` for each suffix.

@@ -1,14 +1,15 @@
 //! `fissfuse train`
 
+mod encoder;
+
 use std::path::{Path, PathBuf};
 
 use anyhow::{bail, ensure};
 use clap::ArgGroup;
 use fissfuse::bytes::Bytes;
-use fissfuse::data::{Manifest, Skipped, Split};
+use fissfuse::data::{Skipped, Split};
 use fissfuse::device::cpu::available_memory;
 use fissfuse::device::describe;
-use fissfuse::encoder::TrainableEncoder;
 use fissfuse::eval::Metrics;
 use fissfuse::files::names::BEST;
 use fissfuse::files::{self, FolderLock};
@@ -18,6 +19,7 @@ use fissfuse::terminal;
 use fissfuse::train::{EncoderRun, EncoderSettings, EpochRecord, Features, Ingredients, Start, Steps, Trainer};
 use indicatif::ProgressBar;
 
+use self::encoder::{EncoderTrainingArgs, Kept};
 use super::common::{
     ConfigArgs, DataArgs, DeviceArgs, FeatureMemoryArgs, batcher, list_skipped, progress, report_counts,
 };
@@ -25,12 +27,16 @@ use super::parallel::{self, ParallelArgs, Ranks, Team};
 use super::paths::{self, Holds, expect_idle};
 use super::trace::TraceArgs;
 
+/// Flags that name encoders which are trained along.
+const TRAINED: [&str; 3] = ["train_encoder", "train_text_encoder", "train_image_encoder"];
+
 /// Train FissFuse on a dataset's features, or with --train-encoder together with the encoder that computes them.
 ///
 /// Writes best.safetensors (the epoch with the best validation MRR), last.safetensors (everything that --resume
 /// needs), train.jsonl (a line per epoch) and, with --train-encoder, encoder/ (the best epoch's, a Hugging Face directory).
 #[derive(clap::Args)]
-#[command(group = ArgGroup::new("reads").args(["features", "train_encoder"]).required(true))]
+#[command(group = ArgGroup::new("trained").args(TRAINED).multiple(true))]
+#[command(group = ArgGroup::new("reads").arg("features").args(TRAINED).required(true).multiple(true))]
 pub struct Args {
     #[command(flatten)]
     pub data: DataArgs,
@@ -38,11 +44,6 @@ pub struct Args {
     /// Feature store that `fissfuse encode` made.
     #[arg(long, value_name = "DIR")]
     pub features: Option<PathBuf>,
-
-    /// Train the CLIP, SigLIP, BERT or ResNet in this Hugging Face directory along: each step computes the features of texts and
-    /// images, and no store is read.
-    #[arg(long, value_name = "DIR")]
-    pub train_encoder: Option<PathBuf>,
 
     /// Folder of the run.
     #[arg(long, value_name = "DIR")]
@@ -81,47 +82,17 @@ pub struct Args {
     pub trace: TraceArgs,
 }
 
-/// Flags that override how the encoder is trained along.
-#[derive(clap::Args)]
-pub struct EncoderTrainingArgs {
-    /// With --train-encoder: peak learning rate of the encoder.
-    #[arg(long, requires = "train_encoder", conflicts_with = "features")]
-    encoder_learning_rate: Option<f32>,
-
-    /// With --train-encoder: layers of each tower that stay as they are, from below, and with them the embeddings.
-    #[arg(long, requires = "train_encoder", conflicts_with = "features", value_name = "LAYERS")]
-    freeze_layers: Option<usize>,
-
-    /// With --train-encoder: keep the input alone of each layer, and compute the layer again for its gradients: the same bits in less
-    /// memory, for a third more work.
-    #[arg(long, requires = "train_encoder", conflicts_with = "features")]
-    gradient_checkpointing: bool,
-
-    /// With --train-encoder: rank of LoRA on queries and values; 0 trains the weights themselves.
-    #[arg(long, requires = "train_encoder", conflicts_with = "features", value_name = "RANK")]
-    lora_rank: Option<usize>,
-}
-
-impl EncoderTrainingArgs {
-    fn apply(&self, settings: &mut EncoderSettings) {
-        settings.learning_rate = self.encoder_learning_rate.unwrap_or(settings.learning_rate);
-        settings.freeze_layers = self.freeze_layers.unwrap_or(settings.freeze_layers);
-        settings.gradient_checkpointing |= self.gradient_checkpointing;
-        settings.lora_rank = self.lora_rank.unwrap_or(settings.lora_rank);
-    }
-}
-
 pub fn run(args: Args) -> anyhow::Result<()> {
     let _watch = interrupt::watch()?;
     terminal::work_on();
     let writes: Vec<paths::Named> = [("--out", args.out.as_path())].into_iter().chain(args.trace.written()).collect();
     let mut reads: Vec<paths::Named> = vec![("--data", &args.data.data)];
     reads.extend(args.features.as_deref().map(|path| ("--features", path)));
-    reads.extend(args.train_encoder.as_deref().map(|path| ("--train-encoder", path)));
+    reads.extend(args.encoder.named());
     reads.extend(args.config.config.as_deref().map(|path| ("--config", path)));
     paths::keep_apart(&reads, &writes)?;
     let ranks = args.parallel.ranks()?;
-    if args.train_encoder.is_some() {
+    if args.encoder.paths().is_some() {
         ensure!(
             matches!(ranks, Ranks::Alone),
             "--train-encoder trains on one device: leave out --devices, and start one process"
@@ -161,7 +132,8 @@ fn train(args: &Args, device: &DeviceArgs, team: Option<Team>) -> anyhow::Result
     args.encoder.apply(&mut config.encoder);
     // Before the data are read, which takes long.
     config.train.check()?;
-    match &args.train_encoder {
+    let trained = args.encoder.paths();
+    match &trained {
         Some(_) => config.encoder.check()?,
         None if leads && config.encoder != EncoderSettings::default() => {
             let from = args.config.config.as_deref().unwrap_or(Path::new("the configuration")).display();
@@ -173,16 +145,16 @@ fn train(args: &Args, device: &DeviceArgs, team: Option<Team>) -> anyhow::Result
     let mut skipped = Skipped::default();
     let dataset = args.data.open(&mut skipped)?;
     let stored = args.features.as_deref().map(|features| batcher(&dataset, features)).transpose()?;
-    let mut features = match (&stored, &args.train_encoder) {
+    let mut features = match (&stored, &trained) {
         (Some(batcher), _) => Features::Stored(batcher),
-        (None, Some(folder)) => {
-            Features::Trained(Box::new(EncoderRun::open(folder, &config, &dataset, args.data.tolerance())?))
+        (None, Some(paths)) => {
+            Features::Trained(Box::new(EncoderRun::open(paths, &config, &dataset, args.data.tolerance())?))
         }
         (None, None) => bail!("there is nothing to train on: give --features or --train-encoder"),
     };
-    let (model, encoding) = match &features {
+    let (model, kept) = match &features {
         Features::Stored(batcher) => (config.model.for_features(batcher.store().manifest())?, None),
-        Features::Trained(run) => (run.model().clone(), Some(encoding(args, run.manifest()))),
+        Features::Trained(run) => (run.model().clone(), Some(Kept::new(args, run.kept(&args.out), run.manifest()))),
     };
     let (seed, policy) = (config.train.seed, config.train.gold_missing);
     let mut samples = |split: Split| -> anyhow::Result<_> {
@@ -216,7 +188,7 @@ fn train(args: &Args, device: &DeviceArgs, team: Option<Team>) -> anyhow::Result
             start.check(&args.out)?;
             let encoder = args.out.join("encoder");
             ensure!(
-                args.train_encoder.is_none() || args.resume || !encoder.exists(),
+                trained.is_none() || args.resume || !encoder.exists(),
                 "{}: exists already; choose another --out, or remove it first",
                 encoder.display()
             );
@@ -237,8 +209,8 @@ fn train(args: &Args, device: &DeviceArgs, team: Option<Team>) -> anyhow::Result
     if !leads {
         return Ok(trainer.run(&ProgressBar::hidden(), |_| ())?);
     }
-    if args.train_encoder.is_some() && trainer.progress().best.is_some() {
-        expect_whole(&args.out.join("encoder"))?;
+    if let Some(kept) = kept.as_ref().filter(|_| trainer.progress().best.is_some()) {
+        kept.expect_whole()?;
     }
     let (count, done) = (trainer.model().parameters().count(), trainer.progress().epoch);
     let epochs = trainer.epochs();
@@ -264,12 +236,11 @@ fn train(args: &Args, device: &DeviceArgs, team: Option<Team>) -> anyhow::Result
     let bar = progress("steps");
     trainer.run(&bar, |record| bar.suspend(|| print_epoch(record, epochs)))?;
     if let Some((epoch, metrics)) = trainer.progress().best {
-        println!("{}", kept(epoch, validated.then_some(metrics), &args.out));
+        println!("{}", best(epoch, validated.then_some(metrics), &args.out));
     }
-    if let Some(encoding) = encoding {
-        let encoder = args.out.join("encoder");
-        expect_whole(&encoder)?;
-        println!("its encoder is in {}; features for it:\n  {encoding}", args.out.join("encoder").display());
+    if let Some(kept) = kept {
+        kept.expect_whole()?;
+        println!("{}", kept.said()?);
     }
     let shares = trainer.stages().shares();
     let shares: Vec<String> = shares.iter().map(|(name, share)| format!("{name} {:.1} %", 100.0 * share)).collect();
@@ -280,24 +251,8 @@ fn train(args: &Args, device: &DeviceArgs, team: Option<Team>) -> anyhow::Result
     Ok(())
 }
 
-/// The command that makes the features that the model takes: of its encoder, as it was validated.
-fn encoding(args: &Args, manifest: &Manifest) -> String {
-    let shown = |path: &Path| path.display().to_string();
-    let config = args.config.config.as_deref().map(shown);
-    let encoder = shown(&args.out.join("encoder"));
-    manifest.encode_command(&shown(&args.data.data), &encoder, config.as_deref(), "FEATURES")
-}
-
-/// Fails if the encoder that was trained along is not there as it was written.
-fn expect_whole(encoder: &Path) -> anyhow::Result<()> {
-    let read = || TrainableEncoder::read(encoder)?.weights(encoder).map(drop);
-    let advice =
-        "the best epoch's encoder, which the run wrote there, is gone or broken; train again with another --out";
-    read().map_err(|error| error.advising(advice)).map_err(Into::into)
-}
-
 /// Which epoch's model is in the folder of a run, if it still is.
-fn kept(epoch: usize, metrics: Option<Metrics>, folder: &Path) -> String {
+fn best(epoch: usize, metrics: Option<Metrics>, folder: &Path) -> String {
     let best = match metrics {
         Some(metrics) => format!("best: epoch {epoch}, validation MRR {:.2} %", 100.0 * metrics.reciprocal),
         None => format!("no mention to validate with: epoch {epoch}, the last one, counts as the best"),

@@ -15,10 +15,19 @@ pub struct Inputs {
     manifest: Manifest,
     root: PathBuf,
     texts: Vec<String>,
-    /// Names of images; `None` is what stands in for one that is missing.
-    images: Vec<Option<String>>,
+    /// `None` is what stands in for one that is missing.
+    images: Vec<Option<Image>>,
     numbers: [HashMap<u128, u32>; 2],
     entities: Vec<Item>,
+}
+
+/// An image file.
+#[derive(Debug)]
+pub struct Image {
+    /// Its name in the dataset's folder.
+    pub name: String,
+    /// What has it, or the first that does: "entity `Q42`".
+    pub owner: String,
 }
 
 /// Which texts and images a batch is made of, each once however many of its items have it.
@@ -46,20 +55,20 @@ impl Inputs {
         inputs.entities = all
             .map(|entity| {
                 let text = inputs.manifest.entity_text(&entity.name, &entity.description);
-                inputs.item(text, entity.image.as_deref())
+                inputs.item(text, entity.image.as_deref(), ("entity", &entity.qid))
             })
             .collect();
         inputs
     }
 
-    fn item(&mut self, text: String, image: Option<&str>) -> Item {
+    fn item(&mut self, text: String, image: Option<&str>, (kind, id): (&str, &str)) -> Item {
         let [texts, images] = &mut self.numbers;
         let text = *texts.entry(text_key(&text)).or_insert_with(|| {
             self.texts.push(text);
             self.texts.len() as u32 - 1
         });
         let image = *images.entry(image_key(image)).or_insert_with(|| {
-            self.images.push(image.map(str::to_string));
+            self.images.push(image.map(|name| Image { name: name.into(), owner: format!("{kind} `{id}`") }));
             self.images.len() as u32 - 1
         });
         Item { text, image }
@@ -69,7 +78,7 @@ impl Inputs {
     pub fn samples(&mut self, mentions: &[Mention], seed: u64, missing: GoldMissing) -> Result<(Vec<Sample>, Counts)> {
         samples(mentions, seed, missing, |mention| {
             let text = self.manifest.mention_text(&mention.mention, &mention.sentence);
-            Ok(self.item(text, mention.image.as_deref()))
+            Ok(self.item(text, mention.image.as_deref(), ("mention", &mention.id)))
         })
     }
 
@@ -78,9 +87,9 @@ impl Inputs {
         &self.texts[number as usize]
     }
 
-    /// The name of the image of this number; `None` for the stand-in.
-    pub fn image(&self, number: u32) -> Option<&str> {
-        self.images[number as usize].as_deref()
+    /// The image of this number; `None` for the stand-in.
+    pub fn image(&self, number: u32) -> Option<&Image> {
+        self.images[number as usize].as_ref()
     }
 
     /// The folder that images are relative to.

@@ -19,7 +19,7 @@ pub use batching::{Batcher, Counts, GoldMissing, Item, Sample};
 pub use dataset::{Dataset, Entity, Mention, MentionRecord, Split};
 pub use encoding::{Distinct, EncodeReport, EncodeSettings, Items, blank, encode};
 pub use growth::add_entities;
-pub use inputs::{InputBatch, Inputs};
+pub use inputs::{Image, InputBatch, Inputs};
 pub use paths::relative;
 pub use protocol::Protocol;
 pub use records::{Line, next_line, parse_record, parse_records, read_records, record_error};

@@ -11,6 +11,19 @@ pub enum Tolerance {
     Skip,
 }
 
+impl Tolerance {
+    /// An error about an image file, with whose it is and what to do.
+    pub fn of_image(self, owner: &str, error: Error) -> Error {
+        let whose = format!("it is the image of {owner}");
+        error.about_file(&match self {
+            Tolerance::Strict => {
+                format!("{whose}, and --skip-bad lets what stands in for missing images take its place")
+            }
+            Tolerance::Skip => whose,
+        })
+    }
+}
+
 /// Bad records that were left out.
 #[derive(Debug, Default)]
 pub struct Skipped(pub Vec<Error>);

@@ -12,6 +12,7 @@ pub mod resnet;
 pub mod siglip;
 mod text;
 mod trainable;
+mod trainables;
 pub mod trained;
 pub(crate) mod transformer;
 mod vision;
@@ -24,6 +25,7 @@ pub use directory::Fingerprint;
 pub use processor::{ImageProcessor, Kind as ProcessorKind};
 pub use text::TextEncoder;
 pub use trainable::TrainableEncoder;
+pub use trainables::{Opened, TrainableEncoders};
 pub use vision::ImageEncoder;
 
 use crate::device::cpu::vector;

@@ -211,11 +211,14 @@ impl ModelConfig {
             return Err(Error::invalid(format!("model: dropout = {} is not in [0, 1)", self.dropout)));
         }
         if !(self.layer_norm_eps > 0.0 && self.layer_norm_eps.is_finite()) {
-            return Err(Error::invalid(format!("model: layer_norm_eps = {} is not positive", self.layer_norm_eps)));
+            return Err(Error::invalid(format!(
+                "model: layer_norm_eps = {} is no number above 0",
+                self.layer_norm_eps
+            )));
         }
         for (name, value) in [("margin", self.margin), ("temperature", self.temperature)] {
             if !(value > 0.0 && value.is_finite()) {
-                return Err(Error::invalid(format!("model: {name} = {value} is not positive")));
+                return Err(Error::invalid(format!("model: {name} = {value} is no number above 0")));
             }
         }
         if self.ablation == Ablation::G && self.modalities == Modalities::Image {

@@ -5,10 +5,11 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use super::config::{Schedule, TrainSettings};
-use super::encoder::EncoderSettings;
+use super::encoder::{Along, EncoderSettings};
 use crate::autograd::Parameters;
 use crate::data::{EncodeSettings, Manifest};
 use crate::device::Gpu;
+use crate::encoder::EncoderPaths;
 use crate::encoder::trained::Tuned;
 use crate::error::{Error, Result};
 use crate::eval::Metrics;
@@ -47,7 +48,7 @@ struct Header {
     progress: Progress,
     /// How an encoder is trained along, if one is.
     #[serde(default)]
-    encoder: Option<EncoderSettings>,
+    encoder: Option<Along>,
     /// What wrote it; older versions did not say.
     #[serde(default)]
     provenance: Option<Provenance>,
@@ -60,7 +61,7 @@ pub struct Origin {
     pub settings: TrainSettings,
     /// How its encoder was trained along, if it was.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub encoder: Option<EncoderSettings>,
+    pub encoder: Option<Along>,
     /// The program, the device and the dataset.
     #[serde(flatten)]
     pub provenance: Provenance,
@@ -157,7 +158,7 @@ pub struct RunIdentity<'a> {
     /// How the features were made.
     pub manifest: &'a Manifest,
     /// How an encoder is trained along, if one is; the manifest is then of the one that it starts from.
-    pub encoder: Option<&'a EncoderSettings>,
+    pub encoder: Option<&'a Along>,
     /// The program, the device and the dataset.
     pub provenance: &'a Provenance,
 }
@@ -252,7 +253,9 @@ impl Checkpoint {
         match (&header.encoder, run.encoder) {
             (Some(before), Some(now)) => {
                 // Of the same bits either way.
-                let before = EncoderSettings { gradient_checkpointing: now.gradient_checkpointing, ..before.clone() };
+                let gradient_checkpointing = now.settings.gradient_checkpointing;
+                let settings = EncoderSettings { gradient_checkpointing, ..before.settings.clone() };
+                let before = Along { settings, ..*before };
                 if before != *now {
                     return refuse(difference(&before, now));
                 }
@@ -378,11 +381,13 @@ impl TrainedModel {
             false => "holds features that are made otherwise than those the model was trained on",
         };
         // What the model was trained along with lies beside it.
-        let trained_along = self.origin.as_ref().is_some_and(|origin| origin.encoder.is_some());
-        let encoder = if trained_along { "MODEL/encoder" } else { "ENCODER" };
+        let encoders = match self.origin.as_ref().and_then(|origin| origin.encoder.as_ref()) {
+            Some(along) => EncoderPaths::trained(Path::new("MODEL/encoder"), along.two_encoders),
+            None => EncoderPaths::from(Path::new("ENCODER")),
+        };
         // All else is said in a configuration.
         let plain = EncodeSettings::of(&self.manifest) == EncodeSettings::default();
-        let command = self.manifest.encode_command("DATA", encoder, (!plain).then_some("CONFIG"), "FEATURES");
+        let command = self.manifest.encode_command("DATA", &encoders, (!plain).then_some("CONFIG"), "FEATURES");
         Err(Error::file(place, format!("{which}: {what}; features that fit are made by `{command}`")))
     }
 }

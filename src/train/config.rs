@@ -196,13 +196,13 @@ impl TrainSettings {
             return refuse("epochs and batch_size must be at least 1".into());
         }
         if !(self.learning_rate > 0.0 && self.learning_rate.is_finite()) {
-            return refuse(format!("learning_rate = {} is not positive", self.learning_rate));
+            return refuse(format!("learning_rate = {} is no number above 0", self.learning_rate));
         }
         if !(self.weight_decay >= 0.0 && self.weight_decay.is_finite()) {
             return refuse(format!("weight_decay = {} is no number of at least 0", self.weight_decay));
         }
         if !(self.eps > 0.0 && self.eps.is_finite()) {
-            return refuse(format!("eps = {} is not positive", self.eps));
+            return refuse(format!("eps = {} is no number above 0", self.eps));
         }
         if !(decay(self.betas.0) && decay(self.betas.1)) {
             return refuse(format!("betas = {:?} are not in [0, 1)", self.betas));

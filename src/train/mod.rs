@@ -18,7 +18,7 @@ mod trainer;
 
 pub use checkpoint::{Checkpoint, EncoderState, Origin, Progress, RunIdentity, Start, TrainedModel};
 pub use config::{ModelSettings, RunConfig, Schedule, TrainSettings};
-pub use encoder::{EncoderRun, EncoderSettings, Gradients, Prepared};
+pub use encoder::{Along, EncoderRun, EncoderSettings, Gradients, Prepared};
 pub use memory::Needs;
 pub use record::{EpochRecord, Stages};
 pub use source::Features;

@@ -11,7 +11,7 @@ use rand::seq::SliceRandom;
 
 use super::checkpoint::{Checkpoint, Progress, RunIdentity, TrainedModel};
 use super::config::TrainSettings;
-use super::encoder::{EncoderRun, directory};
+use super::encoder::{Along, directory};
 use super::memory::Needs;
 use super::record::{EpochRecord, Stages, write_log};
 use super::running::{Pending, Running};
@@ -33,6 +33,8 @@ use crate::random::{Purpose, generator};
 pub struct Trainer<'a> {
     folder: PathBuf,
     features: Features<'a>,
+    /// How the encoders of the features are trained along, if they are.
+    along: Option<Along>,
     train: Vec<Sample>,
     valid: Vec<Sample>,
     settings: TrainSettings,
@@ -277,7 +279,7 @@ impl<'a> Trainer<'a> {
     }
 
     fn identity(&self) -> RunIdentity<'_> {
-        let (manifest, encoder) = (self.features.manifest(), self.features.encoder().map(EncoderRun::settings));
+        let (manifest, encoder) = (self.features.manifest(), self.along.as_ref());
         RunIdentity { settings: &self.settings, manifest, encoder, provenance: &self.provenance }
     }
 

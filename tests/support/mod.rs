@@ -9,10 +9,11 @@ use std::process::{Command, Output};
 use std::sync::OnceLock;
 
 use fissfuse::device::Gpu;
-use fissfuse::device::cuda::has_driver;
+use fissfuse::device::cuda::{Arithmetic, has_driver};
 use fissfuse::encoder::clip::{RandomClip, write_random};
 use fissfuse::profile::counts::Counts;
 use fissfuse::profile::proof;
+use fissfuse::trace::{listen, name_ranges};
 use image::{Rgb, RgbImage};
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -365,21 +366,42 @@ pub fn on_every_model(test: &str, body: impl FnOnce()) {
     );
 }
 
+/// What cusim counts of the body of the test with this path, in a process of its own; nothing within that process, where the body
+/// runs.
+pub fn counted_on_cusim(test: &str, body: impl FnOnce(&Gpu)) -> Option<Counts> {
+    if std::env::var_os(INSIDE).is_some() {
+        listen();
+        name_ranges().unwrap();
+        body(&Gpu::open(0, Arithmetic::Mixed).unwrap());
+        return None;
+    }
+    let (library, folder) = (cusim(), tempfile::tempdir().unwrap());
+    let counts = folder.path().join("counts.json");
+    run_on_cusim(test, library.path(), &[("CUSIM_COUNT", counts.to_str().unwrap())]);
+    Some(Counts::read(&counts).unwrap())
+}
+
 fn on_devices(test: &str, environments: &[Environment], body: impl FnOnce()) {
     if std::env::var_os(INSIDE).is_some() || has_driver() {
         return body();
     }
     let folder = cusim();
     for environment in environments {
-        let output = Command::new(std::env::current_exe().unwrap())
-            .args([test, "--exact", "--nocapture", "--test-threads=1"])
-            .env("LD_LIBRARY_PATH", folder.path())
-            .envs([(INSIDE, "1"), ("CUSIM_ASYNC", "late"), ("CUSIM_ORDER", "reverse")])
-            .envs(environment.iter().copied())
-            .output()
-            .unwrap();
-        let (printed, errors) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-        assert!(output.status.success() && printed.contains("1 passed"), "{environment:?}: {printed}\n{errors}");
-        assert!(!errors.contains("cusim: ["), "{environment:?}: {errors}");
+        let order = [("CUSIM_ASYNC", "late"), ("CUSIM_ORDER", "reverse")];
+        run_on_cusim(test, folder.path(), &[&order, *environment].concat());
     }
+}
+
+/// Runs the test with this path in a process of its own, whose driver is cusim.
+fn run_on_cusim(test: &str, library: &Path, environment: Environment) {
+    let output = Command::new(std::env::current_exe().unwrap())
+        .args([test, "--exact", "--nocapture", "--test-threads=1"])
+        .env("LD_LIBRARY_PATH", library)
+        .env(INSIDE, "1")
+        .envs(environment.iter().copied())
+        .output()
+        .unwrap();
+    let (printed, errors) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success() && printed.contains("1 passed"), "{environment:?}: {printed}\n{errors}");
+    assert!(!errors.contains("cusim: ["), "{environment:?}: {errors}");
 }

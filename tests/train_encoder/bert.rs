@@ -6,7 +6,9 @@ use std::path::Path;
 use fissfuse::encoder::{Precision, TextEncoder, TrainableEncoder};
 use serde_json::Value;
 
-use super::{expect_a_device_trains_alike, expect_gradients, expect_states, moved, opened, train, with, with_each};
+use super::{
+    expect_a_device_trains_alike, expect_gradients, expect_states, moved, one, opened, train, with, with_each,
+};
 use crate::support::{World, fixture, refuse, replace, succeed};
 
 /// Saved in shards with a pooler, with a head for masked words, and distilled.
@@ -35,7 +37,7 @@ fn gradients_are_those_of_finite_differences() {
         (FIXTURES[2], "[model]\nd = 16\nmodalities = \"text\"\n"),
         (FIXTURES[1], "[model]\nname = \"blink\"\n[encoder]\nlora_rank = 2\n"),
     ] {
-        expect_gradients(&fixture(name), &dataset, settings);
+        expect_gradients(&one(fixture(name)), &dataset, settings);
     }
 }
 

@@ -262,11 +262,23 @@ fn what_cannot_be_trained_along_is_refused_and_said() {
     assert!(!world.path("run/encoder").exists() && !world.path("run/best.safetensors").exists());
 
     fs::write(world.path("data/images/red-ball.png"), "no picture").unwrap();
-    refuse(&replace(args.clone(), "--out", world.arg("bad")), &["red-ball.png"]);
+    let says = ["red-ball.png", "it is the image of entity `Q0`", "--skip-bad lets"];
+    refuse(&replace(args.clone(), "--out", world.arg("bad")), &says);
     assert!(!world.path("bad").exists(), "it began to train before it looked at the images");
+    // A header alone, which is known when the image is decoded.
+    let png = fs::read(world.path("data/images/green-ball.png")).unwrap();
+    fs::write(world.path("data/images/red-ball.png"), &png[..60]).unwrap();
+    refuse(&replace(args.clone(), "--out", world.arg("cut")), &says);
     let output = run(&with(&replace(args, "--out", world.arg("skipped")), &["--skip-bad"]));
     let errors = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success() && errors.contains("what stands in for missing images"), "{errors}");
+    let stands_in = "it is the image of entity `Q0`; what stands in for missing images is taken instead";
+    assert!(output.status.success() && errors.contains(stands_in), "{errors}");
+    // What is left out in training stops no command that is printed.
+    let printed = String::from_utf8_lossy(&output.stdout);
+    let command = printed.lines().find_map(|line| line.trim().strip_prefix("fissfuse ")).unwrap();
+    assert!(command.ends_with(" --skip-bad"), "{command}");
+    let features = world.arg("own");
+    succeed(&command.split(' ').map(|word| if word == "FEATURES" { features } else { word }).collect::<Vec<_>>());
 }
 
 #[test]

@@ -14,7 +14,9 @@ use fissfuse::tensor::safetensors::Reader;
 use rand::Rng;
 use serde_json::Value;
 
-use super::{direction, expect_a_device_trains_alike, expect_states, moved, opened, run_of, train, with, with_each};
+use super::{
+    direction, expect_a_device_trains_alike, expect_states, moved, one, opened, run_of, train, with, with_each,
+};
 use crate::support::{World, fixture, largest, near, refuse, replace, succeed};
 
 /// Saved alone, with a classifier at odd sides of its maps, and with channels in eights.
@@ -140,7 +142,7 @@ fn a_batch_in_chunks_has_the_gradients_of_the_whole() {
     let gradients = |chunk: usize| {
         let settings =
             format!("[model]\nd = 16\nmodalities = \"image\"\n[encoder]\nfreeze_layers = 1\nchunk = {chunk}\n");
-        let (mut run, samples) = run_of(&fixture(FIXTURES[1]), &dataset, &settings);
+        let (mut run, samples) = run_of(&one(fixture(FIXTURES[1])), &dataset, &settings);
         let model = Model::new(run.model().clone(), 3).unwrap();
         let (prepared, start) = (run.prepare(&samples[..8]).unwrap(), run.take_start().unwrap());
         run.gradients((&model, &start), &prepared, None).unwrap()

@@ -6,7 +6,7 @@ use fissfuse::encoder::{ImageEncoder, Precision, TextEncoder};
 use fissfuse::tensor::safetensors::Reader;
 use serde_json::Value;
 
-use super::{expect_a_device_trains_alike, expect_gradients, expect_states, moved, opened, train, with_each};
+use super::{expect_a_device_trains_alike, expect_gradients, expect_states, moved, one, opened, train, with_each};
 use crate::support::{World, fixture, refuse, replace, succeed};
 
 /// The first SigLIP, and one of the second kind, whose texts are read otherwise.
@@ -58,7 +58,7 @@ fn gradients_are_those_of_finite_differences() {
         (FIXTURES[0], "[model]\nname = \"clip\"\n"),
         (FIXTURES[1], "[model]\nname = \"clip\"\n[encoder]\nlora_rank = 2\n"),
     ] {
-        expect_gradients(&fixture(name), &dataset, settings);
+        expect_gradients(&one(fixture(name)), &dataset, settings);
     }
 }
 

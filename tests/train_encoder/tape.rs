@@ -13,7 +13,7 @@ use fissfuse::ops::Pairing;
 use fissfuse::tensor::{FeatureRows, Ragged, RowTable, Shards, Textbook};
 use fissfuse::train::Gradients;
 
-use super::{expect_gradients, expect_states, mentions, opened, run_of};
+use super::{expect_gradients, expect_states, mentions, one, opened, run_of};
 use crate::support::{World, fixture, largest, near, succeed};
 
 /// What the towers say on a tape is what the encoders say that `encode` runs.
@@ -117,7 +117,7 @@ fn every_model_reads_what_is_computed_as_it_reads_what_is_stored() {
                 false => "",
             }
         );
-        let (mut run, samples) = run_of(&world.path("encoder"), &dataset, &settings);
+        let (mut run, samples) = run_of(&one(world.path("encoder")), &dataset, &settings);
         let (model, sample) = (Model::new(run.model().clone(), 3).unwrap(), &samples[0]);
         let want = model.gradients(&batch_of(&world, &dataset, sample), None).unwrap();
         let (prepared, start) = (run.prepare(&samples[..1]).unwrap(), run.take_start().unwrap());
@@ -173,7 +173,7 @@ fn missing_images_have_the_features_that_a_store_gives_them() {
         fs::write(world.path("settings.toml"), &settings).unwrap();
         succeed(&[&world.encode()[..], &["--config", world.arg("settings.toml"), "--precision", "f32"]].concat());
         let dataset = opened(&world);
-        let (mut run, samples) = run_of(&world.path("encoder"), &dataset, &settings);
+        let (mut run, samples) = run_of(&one(world.path("encoder")), &dataset, &settings);
         let store = Arc::new(FeatureStore::open(&world.path("features")).unwrap());
         assert_eq!(store.manifest(), run.manifest());
         let batcher = Batcher::new(&dataset, store);
@@ -200,7 +200,8 @@ fn a_batch_in_chunks_has_the_gradients_of_the_whole() {
         "[model]\nname = \"ghmfc\"\nd = 16\n[encoder]\nfreeze_layers = 1\n",
     ] {
         let gradients = |chunk: usize| {
-            let (mut run, samples) = run_of(&world.path("encoder"), &dataset, &format!("{settings}chunk = {chunk}\n"));
+            let (mut run, samples) =
+                run_of(&one(world.path("encoder")), &dataset, &format!("{settings}chunk = {chunk}\n"));
             let model = Model::new(run.model().clone(), 3).unwrap();
             let (prepared, start) = (run.prepare(&samples[..8]).unwrap(), run.take_start().unwrap());
             let noise = Some(Noise { seed: 1, step: 1 });
@@ -236,6 +237,6 @@ fn gradients_of_the_whole_chain_are_those_of_finite_differences() {
         "[model]\nname = \"clip\"\n[encoder]\nlora_rank = 2\n",
         "[model]\nname = \"clip-projected\"\nd = 16\n[encoder]\nfreeze_layers = 1\n",
     ] {
-        expect_gradients(&world.path("encoder"), &dataset, settings);
+        expect_gradients(&one(world.path("encoder")), &dataset, settings);
     }
 }

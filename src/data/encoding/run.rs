@@ -198,14 +198,7 @@ impl<'a> Run<'a> {
                     let owners = self.image_owners.get_or_insert_with(|| image_owners(self.items));
                     let owner = owners.get(&*image.name);
                     let owner = owner.map_or_else(|| "an item".into(), |(what, id)| format!("{what} `{id}`"));
-                    let whose = format!("it is the image of {owner}");
-                    let what = match self.tolerance {
-                        Tolerance::Strict => {
-                            format!("{whose}, and --skip-bad lets what stands in for missing images take its place")
-                        }
-                        Tolerance::Skip => whose,
-                    };
-                    skipped.take(self.tolerance, error.about_file(&what))?;
+                    skipped.take(self.tolerance, self.tolerance.of_image(&owner, error))?;
                     self.report.bad_images += 1;
                     let stand_in = self.stand_in()?.clone();
                     self.writer.add(Kind::Image, key, &stand_in, Stamp::default())?;

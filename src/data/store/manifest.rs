@@ -6,7 +6,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::encoder::{ExifOrientation, Precision};
+use crate::encoder::{EncoderPaths, ExifOrientation, Precision};
 use crate::error::{Error, Result};
 use crate::fields::Fields;
 use crate::files;
@@ -180,14 +180,18 @@ impl Manifest {
         (&self.text_encoder, &self.image_encoder) != (&other.text_encoder, &other.image_encoder)
     }
 
-    /// The command that makes features so, of the encoder in a directory, with a configuration file.
-    pub fn encode_command(&self, data: &str, encoder: &str, config: Option<&str>, out: &str) -> String {
+    /// The command that makes features so, of the encoders in these directories, with a configuration file.
+    pub fn encode_command(&self, data: &str, encoders: &EncoderPaths, config: Option<&str>, out: &str) -> String {
         let kind = |identity: &str| identity.split(['-', ':']).next().map(String::from);
+        let shown = |path: &Option<PathBuf>| path.as_deref().map_or(String::new(), |path| path.display().to_string());
+        let [text, image] = [&encoders.text, &encoders.image].map(shown);
+        let (text, image) = (text.as_str(), image.as_str());
+        let of_one_kind = kind(&self.text_encoder) == kind(&self.image_encoder);
         let (modalities, encoders) = match (self.reads_texts(), self.reads_images()) {
-            (true, false) => ("text", vec!["--encoder", encoder]),
-            (false, true) => ("image", vec!["--encoder", encoder]),
-            _ if kind(&self.text_encoder) == kind(&self.image_encoder) => ("both", vec!["--encoder", encoder]),
-            _ => ("both", vec!["--text-encoder", encoder, "--image-encoder", encoder]),
+            (true, false) => ("text", vec!["--encoder", text]),
+            (false, true) => ("image", vec!["--encoder", image]),
+            _ if of_one_kind && text == image => ("both", vec!["--encoder", text]),
+            _ => ("both", vec!["--text-encoder", text, "--image-encoder", image]),
         };
         let precision = self.precision.to_string();
         let config = config.map_or(Vec::new(), |path| vec!["--config", path]);

@@ -113,11 +113,12 @@ impl ClipSizes {
                 ));
             }
         }
-        if self.projection == 0 || self.max_tokens < 3 || self.patch_size == 0 || self.patch_size > self.image_size {
+        let patches = self.image_size.checked_div(self.patch_size).unwrap_or(0);
+        if self.projection == 0 || self.max_tokens < 3 || patches == 0 || patches * self.patch_size != self.image_size {
             let ClipSizes { projection, max_tokens, patch_size, image_size, .. } = self;
             return refuse(format!(
-                "projection {projection} must be at least 1, max_tokens {max_tokens} at least 3, patch_size {patch_size} \
-                 between 1 and image_size {image_size}"
+                "projection {projection} must be at least 1, max_tokens {max_tokens} at least 3, and patch_size {patch_size} \
+                 divide image_size {image_size}"
             ));
         }
         Ok(ClipConfig {

@@ -20,7 +20,7 @@ const FIRST_LOG_SCALE: f32 = 2.659_26;
 pub fn all(config: &ClipConfig) -> Vec<Parameter> {
     let mut all = ordered(parameters(config));
     let (tower, depth) = (Tower::Vision, Depth::Output);
-    all.push(Parameter { name: LOG_SCALE.into(), shape: Vec::new(), role: Role::LogScale, tower, depth });
+    all.push(Parameter { name: LOG_SCALE.into(), shape: Vec::new(), role: Role::LogScale, tower, depth, read: true });
     all
 }
 

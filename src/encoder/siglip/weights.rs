@@ -24,6 +24,7 @@ pub fn all(config: &SiglipConfig) -> Vec<Parameter> {
         role: Role::LogScale,
         tower: Tower::Vision,
         depth: Depth::Output,
+        read: true,
     };
     all.extend(OF_THE_LOSS.map(of_the_loss));
     all

@@ -65,6 +65,8 @@ pub struct Parameter {
     pub role: Role,
     pub tower: Tower,
     pub depth: Depth,
+    /// Whether its tower may be read: not where another encoder stands for it.
+    pub read: bool,
 }
 
 impl Parameter {
@@ -89,7 +91,7 @@ impl List {
 
     pub fn add(&mut self, name: impl Into<String>, shape: &[usize], role: Role) {
         let (name, shape) = (name.into(), shape.to_vec());
-        self.parameters.push(Parameter { name, shape, role, tower: self.tower, depth: self.depth });
+        self.parameters.push(Parameter { name, shape, role, tower: self.tower, depth: self.depth, read: true });
     }
 
     pub fn norm(&mut self, name: &str, width: usize) {

@@ -53,7 +53,8 @@ impl Tuning {
         };
         // No loss but the contrastive one reads the scale.
         let fixed = matches!(parameter.role, Role::LogScale | Role::Statistics);
-        above && self.towers[(parameter.tower == Tower::Vision) as usize] && !fixed
+        let read = parameter.read && self.towers[(parameter.tower == Tower::Vision) as usize];
+        above && read && !fixed
     }
 
     /// Whether LoRA changes a parameter: queries and values of blocks that are not frozen.

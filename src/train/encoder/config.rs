@@ -1,5 +1,7 @@
 //! How an encoder is trained along with a model (docs/configuration.md, `[encoder]`).
 
+use std::ops::Not;
+
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
@@ -28,6 +30,17 @@ pub struct EncoderSettings {
     pub lora_alpha: f32,
 }
 
+/// How encoders are trained along, beside what the model's training has: what runs and models keep.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Along {
+    /// Of the configuration.
+    #[serde(flatten)]
+    pub settings: EncoderSettings,
+    /// Whether texts and images have an encoder each.
+    #[serde(default, skip_serializing_if = "Not::not")]
+    pub two_encoders: bool,
+}
+
 impl Default for EncoderSettings {
     fn default() -> EncoderSettings {
         EncoderSettings {
@@ -48,7 +61,7 @@ impl EncoderSettings {
         let EncoderSettings { learning_rate, clip_norm, lora_rank, lora_alpha, .. } = *self;
         for (name, value) in [("learning_rate", learning_rate), ("clip_norm", clip_norm), ("lora_alpha", lora_alpha)] {
             if !(value > 0.0 && value.is_finite()) {
-                return Err(Error::invalid(format!("encoder: {name} = {value} is not positive")));
+                return Err(Error::invalid(format!("encoder: {name} = {value} is no number above 0")));
             }
         }
         if lora_rank > LARGEST {

@@ -4,6 +4,7 @@
 mod chunks;
 mod config;
 mod features;
+mod fitting;
 mod memory;
 mod step;
 mod validation;
@@ -15,26 +16,26 @@ use std::sync::{Arc, Mutex, PoisonError};
 use image::{Rgb, RgbImage};
 use rayon::prelude::*;
 
-pub use config::EncoderSettings;
+pub use config::{Along, EncoderSettings};
 pub use features::Prepared;
 pub use step::Gradients;
 pub(super) use step::{Rates, step};
 pub(super) use validation::{Candidate, directory};
 
 use super::config::{RunConfig, TrainSettings};
-use crate::data::{Counts, Dataset, EncodeSettings, Inputs, Manifest, Mention, MissingImage, Sample, Tolerance};
+use crate::data::{Counts, Dataset, EncodeSettings, Image, Inputs, Manifest, Mention, MissingImage, Sample, Tolerance};
 use crate::device::cpu::available_memory;
-use crate::encoder::trained::{Role, Tuned, Tuning};
-use crate::encoder::{EncoderPaths, Encoders, Precision, TrainableEncoder, image_header};
+use crate::encoder::trained::{Tuned, Tuning};
+use crate::encoder::{EncoderPaths, Encoders, Precision, TrainableEncoders, image_header};
 use crate::error::{Error, Result};
-use crate::model::{Modalities, ModelConfig, Reads, Widths};
+use crate::model::{ModelConfig, Reads, Widths};
 use crate::span;
 
 /// What a run knows of the encoder that it trains along, but for its weights.
 pub struct EncoderRun<'a> {
     dataset: &'a Dataset,
     inputs: Inputs,
-    files: TrainableEncoder,
+    files: TrainableEncoders,
     model: ModelConfig,
     settings: EncoderSettings,
     tuning: Tuning,
@@ -60,57 +61,16 @@ struct Images {
 }
 
 impl<'a> EncoderRun<'a> {
-    /// Of the encoder in a Hugging Face directory, on the texts and images of a dataset.
-    pub fn open(folder: &Path, config: &RunConfig, dataset: &'a Dataset, tolerance: Tolerance) -> Result<Self> {
+    /// Of the encoders in Hugging Face directories, on the texts and images of a dataset.
+    pub fn open(paths: &EncoderPaths, config: &RunConfig, dataset: &'a Dataset, tolerance: Tolerance) -> Result<Self> {
         let RunConfig { model, encode, train, encoder: settings } = config.clone();
         settings.check()?;
         encode.check()?;
-        if Manifest::exists(folder) {
-            let reason = "is a feature store, which frozen encoders made: --features trains on it, --train-encoder takes the \
-                          Hugging Face directory of a CLIP, a SigLIP, a BERT or a ResNet";
-            return Err(Error::file(folder, reason));
-        }
-        let files = TrainableEncoder::read(folder)?;
-        let shapes = files.shapes();
-        let layers = [shapes.text.layers, shapes.vision.layers];
-        if layers.iter().all(|&layers| settings.freeze_layers > layers) {
-            let (freeze, [text, vision]) = (settings.freeze_layers, layers);
-            let there = match encoded(&files) {
-                Modalities::Both => format!("{text} and {vision}"),
-                Modalities::Text => text.to_string(),
-                Modalities::Image => vision.to_string(),
-            };
-            return Err(Error::invalid(format!(
-                "encoder: freeze_layers = {freeze}: there are {there} layers in {}; less than {} leaves some to train",
-                folder.display(),
-                text.max(vision)
-            )));
-        }
-        let widest = shapes.text.width.max(shapes.vision.width);
-        if settings.lora_rank > widest {
-            let rank = settings.lora_rank;
-            return Err(Error::invalid(format!(
-                "encoder: lora_rank = {rank}: the towers in {} are {widest} wide at most, and a rank above it holds more than the \
-                 weights themselves; 4 to 64 is usual, 0 trains the weights",
-                folder.display()
-            )));
-        }
         // What a model reads does not depend on widths.
         let reads = model.with_widths(Widths::default()).reads();
-        if reads.image && files.processor().is_none() {
-            return Err(Error::file(
-                folder,
-                "holds a BERT, which encodes texts, and the model reads images: give --modalities text, a model that reads texts \
-                 alone (bert, blink), or the directory of a CLIP or a SigLIP",
-            ));
-        }
-        if reads.text && !files.encodes_texts() {
-            return Err(Error::file(
-                folder,
-                "holds a ResNet, which encodes images, and the model reads texts, whose features cannot come from a store while an \
-                 encoder is trained along: give --modalities image (--model fissfuse), or the directory of a CLIP or a SigLIP",
-            ));
-        }
+        let files = fitting::read(paths, reads)?;
+        let parameters = files.parameters();
+        fitting::expect_fit(&files, &settings)?;
         let tuning = Tuning {
             towers: [reads.text, reads.image],
             freeze_layers: settings.freeze_layers,
@@ -118,20 +78,12 @@ impl<'a> EncoderRun<'a> {
             lora_alpha: settings.lora_alpha,
             seed: train.seed,
         };
-        let parameters = files.parameters();
-        if settings.lora_rank > 0 && !parameters.iter().any(|parameter| parameter.role == Role::Query) {
-            return Err(Error::invalid(format!(
-                "encoder: lora_rank = {}: LoRA changes queries and values, and the encoder in {} has none; 0 trains the weights",
-                settings.lora_rank,
-                folder.display()
-            )));
-        }
         memory::expect_room(&parameters, &tuning)?;
         let encode = EncodeSettings { precision: encode.precision.or(Some(Precision::F32)), ..encode };
-        let paths = paths(folder, reads);
-        let manifest = encode.manifest(&Encoders::open(&paths, encode.precision.unwrap_or_default())?);
+        let read = of_what_is_read(paths.clone(), reads);
+        let manifest = encode.manifest(&Encoders::open(&read, encode.precision.unwrap_or_default())?);
         let model = model.for_features(&manifest)?;
-        let start = Tuned::new(&parameters, files.weights(folder)?, &tuning)?;
+        let start = Tuned::new(&parameters, files.weights()?, &tuning)?;
         let stand_in = match (files.processor(), &encode.missing_image) {
             (None, _) => Vec::new(),
             (Some(processor), MissingImage::White) => {
@@ -171,6 +123,16 @@ impl<'a> EncoderRun<'a> {
         &self.settings
     }
 
+    /// What of it makes weights what they are.
+    pub fn along(&self) -> Along {
+        Along { settings: self.settings.clone(), two_encoders: self.files.are_two() }
+    }
+
+    /// Where the encoders of what the model reads are in the folder of a run that kept an epoch.
+    pub fn kept(&self, run: &Path) -> EncoderPaths {
+        of_what_is_read(self.files.written(&directory(run)), self.model.reads())
+    }
+
     /// How features of the encoder that training starts from would be made.
     pub fn manifest(&self) -> &Manifest {
         self.inputs.manifest()
@@ -182,7 +144,9 @@ impl<'a> EncoderRun<'a> {
         if self.model.reads().image && self.tolerance != Tolerance::Skip {
             let names = self.inputs.batch(&samples)?.distinct;
             let check = |&number: &u32| match self.inputs.image(number) {
-                Some(name) => image_header(&self.inputs.root().join(name)).map(drop),
+                Some(Image { name, owner }) => image_header(&self.inputs.root().join(name))
+                    .map(drop)
+                    .map_err(|error| self.tolerance.of_image(owner, error)),
                 None => Ok(()),
             };
             names[1].par_iter().try_for_each(check)?;
@@ -224,7 +188,7 @@ impl<'a> EncoderRun<'a> {
     fn image(&self, number: u32) -> Result<Option<Arc<Vec<f32>>>> {
         let stand_in = (self.encode.missing_image != MissingImage::Zeros).then(|| self.stand_in.clone());
         let images = || self.images.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(name) = self.inputs.image(number) else { return Ok(stand_in) };
+        let Some(Image { name, owner }) = self.inputs.image(number) else { return Ok(stand_in) };
         {
             let images = images();
             if let Some(kept) = images.kept.get(&number) {
@@ -236,6 +200,7 @@ impl<'a> EncoderRun<'a> {
         }
         let Some(processor) = self.files.processor() else { return Ok(stand_in) };
         let prepared = processor.prepare(&self.inputs.root().join(name), self.encode.exif_orientation);
+        let prepared = prepared.map_err(|error| self.tolerance.of_image(owner, error));
         let mut images = images();
         match prepared {
             Ok(pixels) => {
@@ -255,17 +220,7 @@ impl<'a> EncoderRun<'a> {
     }
 }
 
-/// What there is an encoder for.
-fn encoded(files: &TrainableEncoder) -> Modalities {
-    match (files.encodes_texts(), files.processor()) {
-        (true, Some(_)) => Modalities::Both,
-        (true, None) => Modalities::Text,
-        (false, _) => Modalities::Image,
-    }
-}
-
 /// The directories of the encoders of what a model reads: no features of anything else are made for it.
-fn paths(folder: &Path, reads: Reads) -> EncoderPaths {
-    let EncoderPaths { text, image } = EncoderPaths::from(folder);
+fn of_what_is_read(EncoderPaths { text, image }: EncoderPaths, reads: Reads) -> EncoderPaths {
     EncoderPaths { text: text.filter(|_| reads.text), image: image.filter(|_| reads.image) }
 }

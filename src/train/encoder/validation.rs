@@ -8,7 +8,7 @@ use std::sync::Arc;
 use indicatif::ProgressBar;
 
 use super::super::checkpoint::EncoderState;
-use super::{EncoderRun, paths};
+use super::{EncoderRun, of_what_is_read};
 use crate::data::{Batcher, FeatureStore, Items, Manifest, Skipped, encode};
 use crate::device::DeviceChoice;
 use crate::encoder::{Compute, Encoders, Precision};
@@ -43,7 +43,7 @@ impl EncoderRun<'_> {
         let folder = TemporaryFolder::within(run)?;
         let directory = folder.path().join(ENCODER);
         self.files.write(&encoder.weights.merged()?, Precision::F32, &directory)?;
-        let paths = paths(&directory, self.model.reads());
+        let paths = of_what_is_read(self.files.written(&directory), self.model.reads());
         let open = |compute: &Compute| Encoders::open(&paths, compute);
         // Where a device's kernels do not take its sizes, the CPU does.
         let (encoders, _) = Compute::open(DeviceChoice::Auto, model.gpu().cloned(), self.encode.precision, open)?;

@@ -86,7 +86,7 @@ impl PretrainSettings {
         }
         for (name, value) in [("learning_rate", self.learning_rate), ("eps", self.eps), ("clip_norm", self.clip_norm)] {
             if !positive(value) {
-                return refuse(format!("{name} = {value} is not positive"));
+                return refuse(format!("{name} = {value} is no number above 0"));
             }
         }
         if !(self.weight_decay >= 0.0 && self.weight_decay.is_finite()) {

@@ -62,11 +62,11 @@ impl<'a> Trainer<'a> {
         let device = steps.gpu().map_or("cpu".into(), |gpu| describe(Some(gpu)));
         let device = if ranks > 1 { format!("{device}, with {} other ranks", ranks - 1) } else { device };
         let provenance = Provenance::new(device, dataset);
-        let of_encoder = features.encoder().map(EncoderRun::settings);
+        let along = features.encoder().map(EncoderRun::along);
         let run = RunIdentity {
             settings: &settings,
             manifest: features.manifest(),
-            encoder: of_encoder,
+            encoder: along.as_ref(),
             provenance: &provenance,
         };
         let mut records = Vec::new();
@@ -97,6 +97,7 @@ impl<'a> Trainer<'a> {
         Ok(Trainer {
             folder: folder.to_path_buf(),
             features,
+            along,
             train,
             valid,
             settings,
