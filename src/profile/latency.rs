@@ -118,8 +118,10 @@ impl LatencyBench {
         at_hand: AtHand,
         encoded: Option<&'a EncodedMentions>,
     ) -> Result<LinkRuns<'a>> {
-        if mentions == 0 || candidates == 0 {
-            return Err(Error::invalid("mentions and candidates must be at least 1"));
+        for (name, number) in [("mentions", mentions), ("candidates", candidates)] {
+            if number == 0 {
+                return Err(Error::invalid(format!("0 {name}: must be at least 1")));
+            }
         }
         let of = match at_hand {
             AtHand::Cold => self.cold.text.sequences.len(),
