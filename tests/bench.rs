@@ -190,6 +190,34 @@ fn what_was_measured_before_a_device_failed_is_kept() {
 }
 
 #[test]
+fn runs_on_a_device_have_a_clock_without_which_no_difference_is_confirmed() {
+    let (library, world) = (cusim(), World::new());
+    let step = |device: &str, more: &[&str]| {
+        let mut bench = fissfuse_bench();
+        bench.args(["step", "--device", device, "--mentions", "1", "--d", "8", "--runs", "2", "--warmup", "1"]);
+        bench.args(more).env("LD_LIBRARY_PATH", library.path()).output().unwrap()
+    };
+    let saved = |device: &str| {
+        assert!(step(device, &["--save", world.arg("run.json")]).status.success());
+        Measurements::read(&world.path("run.json")).unwrap()
+    };
+    assert_eq!(saved("cpu").results[0].clocks_mhz, None);
+    // Each launch of cusim counts its steps from the beginning: no time passes between two.
+    let mut old = saved("cuda");
+    assert_eq!(old.results[0].clocks_mhz, Some(vec![None, None]));
+    old.results[0].seconds = Some(Timing::new(vec![1e-9; 2]).unwrap());
+    old.write(&world.path("old.json")).unwrap();
+    std::fs::write(world.path("t.toml"), "min_runs = 1\nmax_noise = 1000.0").unwrap();
+    let compare = ["--compare", world.arg("old.json"), "--thresholds", world.arg("t.toml"), "--explain", "--strict"];
+    let output = step("cuda", &[&compare[..], &["--output", "json"]].concat());
+    assert_eq!(output.status.code(), Some(4));
+    let found: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let row = &found["comparison"][0];
+    assert_eq!(row["verdict"], "AMBIGUOUS");
+    assert!(row["why"].as_str().unwrap().ends_with("not confirmed in cycles, since the clock is not known of each run"));
+}
+
+#[test]
 fn counts_of_kernels_stand_beside_a_profilers() {
     let (library, world) = (cusim(), World::new());
     let counts = world.arg("counts.json");

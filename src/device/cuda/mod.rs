@@ -23,6 +23,7 @@ mod ptx_version;
 mod repeating;
 mod rows;
 mod staging;
+mod stamp;
 
 use std::cell::Cell;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -50,6 +51,7 @@ pub use pinned::Pinned;
 pub use repeating::{Recorded, Repeating};
 pub use staging::Returning;
 use staging::Staging;
+pub use stamp::Stamp;
 
 use crate::error::{Error, Result};
 use kernels::{EMBEDDED, Ptx};
