@@ -168,6 +168,12 @@ impl Session {
         self.args.warmup == Some(0) && !self.args.in_turns
     }
 
+    /// Whether more may be done than the runs that are asked for: not where the first run is to be all that the device does, or
+    /// another process asks for turns.
+    pub fn is_observed(&self) -> bool {
+        !self.args.in_turns && !self.is_cold()
+    }
+
     /// Measures a row, of at least ten runs where their number is not set.
     pub fn measure(
         &mut self,
@@ -195,7 +201,6 @@ impl Session {
             wait(start.elapsed().mul_f64(share));
             Ok(())
         };
-        // Where the first run counts, it is to be all that the device does.
         let clocked = self.clocked.clone().filter(|_| !self.is_cold());
         match self.args.in_turns {
             true => in_turns(name, parameters, clocked, &mut slowed),
