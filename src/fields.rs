@@ -126,10 +126,29 @@ impl Fields {
 
     /// Sizes of at least 1.
     pub fn sizes(&self, key: &str) -> Result<Option<Vec<usize>>> {
-        let Some(value) = self.get(key) else { return Ok(None) };
         let size = |value: &Value| value.as_u64().filter(|&size| size > 0 && size <= MOST).map(|size| size as usize);
-        let sizes: Option<Vec<usize>> = value.as_array().and_then(|list| list.iter().map(size).collect());
-        sizes.map(Some).ok_or_else(|| self.wrong(key, &format!("a list of whole numbers from 1 to {MOST}")))
+        match self.get(key) {
+            None => Ok(None),
+            Some(Value::Array(list)) => {
+                self.each(key, list, size, &format!("a whole number from 1 to {MOST}")).map(Some)
+            }
+            Some(_) => Err(self.wrong(key, &format!("a list of whole numbers from 1 to {MOST}"))),
+        }
+    }
+
+    /// What was read of each value of a list; an error names the first that is wrong.
+    pub fn each<T>(
+        &self,
+        key: &str,
+        list: &[Value],
+        read: impl Fn(&Value) -> Option<T>,
+        needs: &str,
+    ) -> Result<Vec<T>> {
+        let one = |(at, value): (usize, &Value)| {
+            let wrong = || self.error(format!("`{}{key}[{at}]` is {}, needs {needs}", self.place, shown(value)));
+            read(value).ok_or_else(wrong)
+        };
+        list.iter().enumerate().map(one).collect()
     }
 
     /// A finite number.
@@ -230,12 +249,14 @@ mod tests {
     #[test]
     fn null_is_absent_and_what_is_wrong_is_named() {
         let f = fields(
-            json!({"a": null, "n": 3, "x": 0.5, "t": "\u{1b}[31m", "o": {"n": "many"}, "zero": 0, "huge": 1u64 << 40}),
+            json!({"a": null, "n": 3, "x": 0.5, "t": "\u{1b}[31m", "o": {"n": "many", "l": [64, 0, 256]}, "zero": 0, "huge": 1u64 << 40}),
         );
         assert_eq!((f.size("a").unwrap(), f.size("b").unwrap(), f.size("n").unwrap()), (None, None, Some(3)));
         let inner = f.under("o").unwrap().unwrap();
         for (error, says) in [
             (inner.size("n").unwrap_err(), "x.json: `o.n` is `many`, needs a whole number"),
+            (inner.sizes("l").unwrap_err(), "`o.l[1]` is 0, needs a whole number from 1 to 1073741824"),
+            (f.sizes("n").unwrap_err(), "`n` is 3, needs a list of whole numbers from 1 to 1073741824"),
             (f.size("x").unwrap_err(), "`x` is 0.5, needs a whole number"),
             (f.positive("x", 768).unwrap_err(), "`x` is 0.5, needs a whole number; left out, it is 768"),
             (f.size_from_1("zero").unwrap_err(), "`zero` is 0, needs a size of at least 1"),

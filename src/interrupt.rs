@@ -1,12 +1,24 @@
-//! Being asked to stop: the first SIGINT or SIGTERM lets work end where it can go on later, the second ends at once.
+//! Being asked to stop: the first SIGINT or SIGTERM lets work end where it can go on later, and one that comes later ends at once.
+//! Signals that come together are one: a shell and a supervisor that both tell a job, a key that is held.
 
+use std::io::{self, Read};
+use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, LazyLock, OnceLock};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::{flag, low_level};
+
+/// How long after the first signal others are taken for the same.
+const TOGETHER: Duration = Duration::from_secs(1);
+
+/// How long they are at most while something is put in order before the end.
+const TIDYING: Duration = Duration::from_secs(10);
+
+/// Time between two looks at whether something has come.
+const LOOK: Duration = Duration::from_millis(20);
 
 use crate::error::{Error, Result};
 
@@ -15,6 +27,9 @@ static ASKED: OnceLock<Arc<AtomicUsize>> = OnceLock::new();
 
 /// Whether signals end the process as they do where nobody watches.
 static UNWATCHED: LazyLock<Arc<AtomicBool>> = LazyLock::new(Arc::default);
+
+/// Whether something is put in order before the end.
+static TIDIES: AtomicBool = AtomicBool::new(false);
 
 /// Watches as long as it is held, by work that [`check`]s.
 #[derive(Debug)]
@@ -52,17 +67,34 @@ pub fn watch() -> Result<Watch> {
     if ASKED.get().is_some() {
         return Ok(Watch { ending: None });
     }
-    let (seen, asked) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
-    for signal in [SIGINT, SIGTERM] {
-        // In this order, so that the signal that is noted is not the one that ends the process.
-        flag::register_conditional_default(signal, UNWATCHED.clone())
-            .and_then(|_| flag::register_conditional_shutdown(signal, 128 + signal, seen.clone()))
-            .and_then(|_| flag::register(signal, seen.clone()))
-            .and_then(|_| flag::register_usize(signal, asked.clone(), signal as usize))
-            .map_err(|e| Error::invalid(format!("cannot watch for signals: {e}")))?;
-    }
+    let asked = register().map_err(|e| Error::invalid(format!("cannot watch for signals: {e}")))?;
     ASKED.get_or_init(|| asked);
     Ok(Watch { ending: None })
+}
+
+/// Notes signals from here on.
+fn register() -> io::Result<Arc<AtomicUsize>> {
+    let (again, asked) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
+    let (mut first, sender) = UnixStream::pair()?;
+    for signal in [SIGINT, SIGTERM] {
+        // In this order, so that the signal that is noted is not the one that ends the process.
+        flag::register_conditional_default(signal, UNWATCHED.clone())?;
+        flag::register_conditional_shutdown(signal, 128 + signal, again.clone())?;
+        flag::register_usize(signal, asked.clone(), signal as usize)?;
+        low_level::pipe::register(signal, sender.try_clone()?)?;
+    }
+    thread::Builder::new().name("first signal".into()).spawn(move || {
+        if first.read_exact(&mut [0]).is_err() {
+            return;
+        }
+        thread::sleep(TOGETHER);
+        let start = Instant::now();
+        while TIDIES.load(Ordering::SeqCst) && start.elapsed() < TIDYING {
+            thread::sleep(LOOK);
+        }
+        again.store(true, Ordering::SeqCst);
+    })?;
+    Ok(asked)
 }
 
 /// As [`watch`], by work that does not check: the first signal ends the process as it does where nobody watches, when
@@ -72,9 +104,10 @@ pub fn watch_and_end(before: impl FnOnce() + Send + 'static) -> Result<Watch> {
     let go_on = waits.clone();
     let waiting = thread::Builder::new().name("signals".into()).spawn(move || {
         while !asked() && go_on.load(Ordering::SeqCst) {
-            thread::sleep(Duration::from_millis(20));
+            thread::sleep(LOOK);
         }
         if go_on.load(Ordering::SeqCst) {
+            TIDIES.store(true, Ordering::SeqCst);
             before();
             end();
         }

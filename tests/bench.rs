@@ -38,6 +38,32 @@ fn latency_measures_what_it_is_asked_for() {
 }
 
 #[test]
+fn a_device_says_what_scoring_is_made_of() {
+    let library = cusim();
+    let parts = |device: &str| {
+        let mut bench = fissfuse_bench();
+        bench.args(["latency", "--device", device, "--entities", "20", "--d", "8", "--mentions", "2", "--runs", "3"]);
+        bench
+            .args(["--prepared", "--cold", "--warmup", "1", "--output", "json"])
+            .env("LD_LIBRARY_PATH", library.path());
+        let run: Value = serde_json::from_slice(&bench.output().unwrap().stdout).unwrap();
+        let names = |row: &Value| {
+            let parts = row["parts"].as_object().unwrap();
+            assert!(parts.values().all(|part| part["runs"] == 3 && part["min"].as_f64().unwrap() >= 0.0), "{parts:?}");
+            parts.keys().cloned().collect::<Vec<_>>()
+        };
+        run["results"].as_array().unwrap().iter().map(names).collect::<Vec<_>>()
+    };
+    let of_device = ["enqueue", "copy in", "device", "copy out"];
+    let mentions = ["features in", "prepare mentions", "score"];
+    let cold = ["features in", "prepare mentions", "prepare candidates", "score"].map(String::from).to_vec();
+    let together = |parts: &[&[&str]]| parts.concat().into_iter().map(String::from).collect::<Vec<_>>();
+    let all = [together(&[&mentions, &of_device]), cold.clone(), together(&[&["score"], &of_device])];
+    assert_eq!(parts("cuda"), all);
+    assert_eq!(parts("cpu"), [together(&[&mentions]), cold, together(&[&["score"]])]);
+}
+
+#[test]
 fn flops_are_those_of_the_encoder_that_is_named() {
     let world = World::new();
     let of = |args: &[&str]| json(&[&["flops", "--mentions", "2", "--d", "8"], args].concat());
@@ -187,6 +213,36 @@ fn what_was_measured_before_a_device_failed_is_kept() {
     let kept = Measurements::read(&world.path("kept.json")).unwrap();
     assert_eq!(kept.results.iter().map(|row| &row.parameters["mentions"]).collect::<Vec<_>>(), [&Value::from(1)]);
     assert!(String::from_utf8_lossy(&failed.stdout).contains("samples/s"), "the row is printed, too");
+}
+
+#[test]
+fn runs_on_a_device_have_a_clock_without_which_no_difference_is_confirmed() {
+    let (library, world) = (cusim(), World::new());
+    let step = |device: &str, more: &[&str]| {
+        let mut bench = fissfuse_bench();
+        bench.args(["step", "--device", device, "--mentions", "1", "--d", "8", "--runs", "2", "--warmup", "1"]);
+        bench.args(more).env("LD_LIBRARY_PATH", library.path()).output().unwrap()
+    };
+    let saved = |device: &str| {
+        assert!(step(device, &["--save", world.arg("run.json")]).status.success());
+        Measurements::read(&world.path("run.json")).unwrap()
+    };
+    assert_eq!(saved("cpu").results[0].clocks_mhz, None);
+    // Each launch of cusim counts its steps from the beginning: no time passes between two.
+    let mut old = saved("cuda");
+    assert_eq!(old.results[0].clocks_mhz, Some(vec![None, None]));
+    old.results[0].seconds = Some(Timing::new(vec![1e-9; 2]).unwrap());
+    old.write(&world.path("old.json")).unwrap();
+    std::fs::write(world.path("t.toml"), "min_runs = 1\nmax_noise = 1000.0").unwrap();
+    let compare = ["--compare", world.arg("old.json"), "--thresholds", world.arg("t.toml"), "--explain", "--strict"];
+    let output = step("cuda", &[&compare[..], &["--output", "json"]].concat());
+    assert_eq!(output.status.code(), Some(4));
+    let found: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let row = &found["comparison"][0];
+    assert_eq!(row["verdict"], "AMBIGUOUS");
+    assert!(
+        row["why"].as_str().unwrap().ends_with("not confirmed in cycles, since the clock is not known of each run")
+    );
 }
 
 #[test]

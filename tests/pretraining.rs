@@ -259,14 +259,19 @@ fn settings_that_cannot_train_are_refused_and_nothing_broken_is_kept() {
     let toy = Toy::new();
     let with = |settings: &[(&str, &str)]| toy.pretrain("pairs.jsonl", "run", settings);
     refuse(&with(&[("batch_size", "1")]), &["batch_size = 1", "negatives"]);
-    refuse(&with(&[("projection", "9000000000000000000")]), &["projection", "sizes up to 65536"]);
+    refuse(
+        &with(&[("projection", "9000000000000000000")]),
+        &["model: projection = 9000000000000000000: encoders of sizes up to 65536"],
+    );
     refuse(
         &with(&[("projection", "60000"), ("max_tokens", "60000"), ("width", "60000"), ("inner", "60000")]),
         &["memory", "[model]"],
     );
     for size in ["2", "18"] {
-        refuse(&with(&[("image_size", size)]), &[&format!("patch_size 4 divide image_size {size}")]);
+        refuse(&with(&[("image_size", size)]), &[&format!("patch_size = 4 does not divide image_size = {size}")]);
     }
+    refuse(&with(&[("layers", "0")]), &["model: text.layers = 0: must be at least 1"]);
+    refuse(&with(&[("max_tokens", "2")]), &["max_tokens = 2: must be at least 3"]);
     refuse(&with(&[("vocabulary", "1000000000000")]), &["vocabulary = 1000000000000", "4 to 1048576"]);
     refuse(&with(&[("vocabulary", "3")]), &["vocabulary = 3"]);
     refuse(&with(&[("learning_rat", "1")]), &["learning_rat"]);

@@ -1,10 +1,11 @@
 //! What is refused says what to give instead, names the line where there is one, and leaves nothing behind.
 
 use std::fs;
+use std::ops::Range;
 
-use serde_json::json;
+use serde_json::{Value, json};
 
-use crate::support::{World, refuse, refused, replace, run};
+use crate::support::{World, refuse, refused, replace, run, succeed};
 
 #[test]
 fn what_is_refused_leaves_no_folder() {
@@ -15,8 +16,8 @@ fn what_is_refused_leaves_no_folder() {
         false => [&train[..], &[flag, value]].concat(),
     };
     for (flag, value, says) in [
-        ("--epochs", "0", "epochs and batch_size must be at least 1"),
-        ("--batch-size", "0", "epochs and batch_size must be at least 1"),
+        ("--epochs", "0", "epochs = 0: must be at least 1"),
+        ("--batch-size", "0", "batch_size = 0: must be at least 1"),
         ("--share", "0", "share = 0 is not in (0, 1]"),
         ("--learning-rate", "-1", "learning_rate = -1 is no number above 0"),
         ("--learning-rate", "inf", "learning_rate = inf is no number above 0"),
@@ -62,6 +63,13 @@ fn what_is_not_there_is_said_with_what_to_give_instead() {
     ] {
         refuse(&replace(eval.clone(), flag, world.arg(name)), &[says]);
     }
+    // What the model lacks is said before the folder that is not named either.
+    let at = eval.iter().position(|arg| *arg == "--out").unwrap();
+    let without_out = [&eval[..at], &eval[at + 2..]].concat();
+    refuse(&replace(without_out.clone(), "--model", world.arg("encoder")), &["best.safetensors: cannot read"]);
+    let output = run(&without_out);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("--out <DIR> is missing"));
     let other = world.copy();
     fs::remove_file(other.path("data/test.jsonl")).unwrap();
     refuse(&other.eval("missing"), &["test.jsonl: cannot read: nothing is there", "the dataset has train and valid"]);
@@ -88,9 +96,10 @@ fn a_mention_that_cannot_be_ranked_is_named_with_its_line_or_skipped() {
     for (field, value, says) in [
         (
             "candidates",
-            json!([]),
+            json!(null),
             "test.jsonl:3: mention `test-2`: has no candidates; `fissfuse candidates` finds them",
         ),
+        ("candidates", json!([]), "test.jsonl:3: mention `test-2`: has an empty list of candidates"),
         ("gold", json!(null), "test.jsonl:3: mention `test-2`: has no `gold`, which training and evaluation need"),
     ] {
         world.write_lines("data/test.jsonl", &good);
@@ -101,20 +110,29 @@ fn a_mention_that_cannot_be_ranked_is_named_with_its_line_or_skipped() {
     // The whole knowledge base is ranked without lists.
     let whole = [&world.eval("ranked")[..], &["--protocol", "whole-kb"]].concat();
     skipped(&whole, "test.jsonl:3: mention `test-2`: has no `gold`", "9 mentions of test");
-    // Where no mention has a list, none was made yet, and skipping all would say nothing.
-    let bare = good.iter().cloned().map(|mut mention| {
-        mention["candidates"] = json!([]);
-        mention
-    });
-    world.write_lines("data/test.jsonl", &bare.collect::<Vec<_>>());
-    let none = [&world.eval("ranked")[..], &["--skip-bad"]].concat();
+    // An empty list lacks its gold entity, as any other may; one that is not there was never made, and is no record's loss.
+    let (dropped, none) = (world.eval("ranked"), [&world.eval("ranked")[..], &["--skip-bad"]].concat());
+    let lists = |list: &Value, of: Range<usize>| {
+        let mut mentions = good.clone();
+        mentions[of].iter_mut().for_each(|mention| mention["candidates"] = list.clone());
+        world.write_lines("data/test.jsonl", &mentions);
+    };
+    lists(&json!([]), 2..3);
+    let printed = succeed(&dropped);
+    assert!(printed.contains("9 mentions of test"), "{printed}");
+    lists(&json!(null), 2..3);
+    refuse(&dropped, &["test.jsonl:3: mention `test-2`: has no candidates; `fissfuse candidates` finds them"]);
+    lists(&json!(null), 0..good.len());
     refuse(&none, &["holds no mention that can be ranked", "in line 1, mention `test-0`: has no candidates"]);
+    lists(&json!([]), 0..good.len());
+    refuse(&none, &["gold"]);
     let training = "data/train.jsonl";
     world.change_line(training, 5, |mention| mention["candidates"] = json!([]));
     let train = replace(world.train(), "--out", world.arg("another"));
     let train = [&train[..], &["--gold-missing", "miss", "--epochs", "1"]].concat();
-    refuse(&train, &["train.jsonl:5: mention `train-4`: has no candidates"]);
-    skipped(&train, "train.jsonl:5: mention `train-4`: has no candidates", "epoch   1/1");
+    let says = "train.jsonl:5: mention `train-4`: has an empty list of candidates";
+    refuse(&train, &[says]);
+    skipped(&train, says, "epoch   1/1");
 }
 
 #[test]

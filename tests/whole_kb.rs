@@ -98,7 +98,7 @@ fn settings(percent: usize, block: usize) -> WholeKb {
 /// Mentions of the test split, each with all entities as its candidates.
 fn with_all(dataset: &Dataset) -> Vec<Mention> {
     let mut mentions = dataset.mentions(Split::Test, &mut Skipped::default()).unwrap();
-    mentions.iter_mut().for_each(|mention| mention.candidates = (0..ENTITIES as u32).collect());
+    mentions.iter_mut().for_each(|mention| mention.candidates = Some((0..ENTITIES as u32).collect()));
     mentions
 }
 

@@ -214,7 +214,7 @@ fn read(dataset: &Dataset, split: Split, settings: ListSettings, skipped: &mut S
     for (i, text) in text.lines().enumerate().filter(|(_, text)| !text.trim().is_empty()) {
         let refuse = |reason: String| record_error(&path, i + 1, reason);
         let parsed = parse_record::<MentionRecord>(&path, i + 1, text).and_then(|mut record| {
-            if !std::mem::take(&mut record.candidates).is_empty() && !settings.replace {
+            if record.candidates.take().is_some() && !settings.replace {
                 let reason = format!("mention `{}` has candidates already; --replace replaces them", record.mention_id);
                 return Err(refuse(reason));
             }

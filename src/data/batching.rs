@@ -39,23 +39,20 @@ impl fmt::Display for GoldMissing {
 /// What a mention must have to be ranked.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Needs {
-    list: bool,
+    /// What becomes of mentions whose lists lack their gold entity; nothing where no lists are read.
+    pub lists: Option<GoldMissing>,
 }
 
 impl Needs {
-    /// Of these mentions; `lists` says what becomes of those whose lists lack their gold entity, and nothing where no lists are
-    /// read.
-    pub fn of<'a>(mentions: impl IntoIterator<Item = &'a Mention>, lists: Option<GoldMissing>) -> Needs {
-        // An empty list among others lacks its gold entity, as any other may; where all are empty, none were made yet.
-        let gold = |mention: &&Mention| mention.gold.is_some();
-        let none_made = || mentions.into_iter().filter(gold).all(|mention| mention.candidates.is_empty());
-        Needs { list: lists.is_some_and(|missing| missing == GoldMissing::Miss || none_made()) }
-    }
-
     /// The mention's gold entity; fails, with what it lacks, if it cannot be ranked.
     pub fn check(self, mention: &Mention) -> Result<u32, &'static str> {
-        if self.list && mention.candidates.is_empty() {
-            return Err("has no candidates; `fissfuse candidates` finds them");
+        match (self.lists, &mention.candidates) {
+            (Some(_), None) => return Err("has no candidates; `fissfuse candidates` finds them"),
+            // Behind none at all, a miss would stand first.
+            (Some(GoldMissing::Miss), Some(list)) if list.is_empty() => {
+                return Err("has an empty list of candidates, which `gold_missing = \"miss\"` cannot rank");
+            }
+            _ => {}
         }
         mention.gold.ok_or("has no `gold`, which training and evaluation need")
     }
@@ -136,7 +133,7 @@ impl Batcher {
     /// has none.
     pub fn without_lists(&self, mentions: &[Mention]) -> Result<(Vec<Sample>, Counts)> {
         let mut counts = Counts { mentions: mentions.len(), ..Counts::default() };
-        let needs = Needs::of(mentions, None);
+        let needs = Needs { lists: None };
         let sample = |mention: &Mention| {
             let gold =
                 needs.check(mention).map_err(|lacks| Error::invalid(format!("mention `{}`: {lacks}", mention.id)))?;
@@ -211,11 +208,11 @@ pub(super) fn samples(
 ) -> Result<(Vec<Sample>, Counts)> {
     let mut counts = Counts { mentions: mentions.len(), ..Counts::default() };
     let mut samples = Vec::with_capacity(mentions.len());
-    let needs = Needs::of(mentions, Some(missing));
+    let needs = Needs { lists: Some(missing) };
     for (index, mention) in mentions.iter().enumerate() {
         let gold =
             needs.check(mention).map_err(|lacks| Error::invalid(format!("mention `{}`: {lacks}", mention.id)))?;
-        let mut candidates = mention.candidates.clone();
+        let mut candidates = mention.listed().to_vec();
         counts.without_image += mention.image.is_none() as usize;
         if !candidates.contains(&gold) {
             counts.gold_missing += 1;

@@ -44,9 +44,9 @@ pub struct MentionRecord {
     /// The image that comes with it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub image: Option<String>,
-    /// Identifiers of its candidates.
-    #[serde(default, deserialize_with = "or_nothing", skip_serializing_if = "Vec::is_empty")]
-    pub candidates: Vec<String>,
+    /// Identifiers of its candidates; nothing where no list was made. A list may be empty: then nothing was found.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub candidates: Option<Vec<String>>,
     /// Identifier of the right entity.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gold: Option<String>,
@@ -63,10 +63,24 @@ pub struct Mention {
     pub sentence: String,
     /// The image that comes with it, relative to the dataset's folder.
     pub image: Option<String>,
-    /// Its candidates, as indices of entities.
-    pub candidates: Vec<u32>,
+    /// Its candidates, as indices of entities; nothing where no list was made, which an empty list is not.
+    pub candidates: Option<Vec<u32>>,
     /// The right entity.
     pub gold: Option<u32>,
+}
+
+impl MentionRecord {
+    /// Its candidates, none if no list was made.
+    pub fn listed(&self) -> &[String] {
+        self.candidates.as_deref().unwrap_or_default()
+    }
+}
+
+impl Mention {
+    /// Its candidates, none if no list was made.
+    pub fn listed(&self) -> &[u32] {
+        self.candidates.as_deref().unwrap_or_default()
+    }
 }
 
 /// One of a dataset's files of mentions.
@@ -198,7 +212,7 @@ impl Dataset {
     }
 
     /// Reads the mentions of a split that can be ranked: those that have a right entity and, where `lists` says what becomes of
-    /// those whose lists lack it, a list, where that is to have one.
+    /// those whose lists lack it, a list that can be ranked.
     pub fn ranked_mentions(
         &self,
         split: Split,
@@ -207,7 +221,7 @@ impl Dataset {
     ) -> Result<Vec<Mention>> {
         let path = self.root.join(split.file());
         let numbered = self.numbered(split, skipped)?;
-        let needs = Needs::of(numbered.iter().map(|(_, mention)| mention), lists);
+        let needs = Needs { lists };
         let (mut ranked, mut first) = (Vec::new(), None);
         for (line, mention) in numbered {
             let Err(lacks) = needs.check(&mention) else {
@@ -280,16 +294,16 @@ impl Dataset {
             })
         };
         let mut seen = HashSet::new();
-        let mut indices = Vec::with_capacity(candidates.len());
-        for qid in &candidates {
+        let mut candidate = |qid: &String| {
             let index = look_up(qid, "candidate")?;
-            if !seen.insert(index) {
-                return Err(format!("mention `{mention_id}`: candidate `{qid}` is listed twice"));
+            match seen.insert(index) {
+                true => Ok(index),
+                false => Err(format!("mention `{mention_id}`: candidate `{qid}` is listed twice")),
             }
-            indices.push(index);
-        }
+        };
+        let candidates = candidates.map(|list| list.iter().map(&mut candidate).collect()).transpose()?;
         let gold = gold.map(|qid| look_up(&qid, "gold")).transpose()?;
-        Ok(Mention { id: mention_id, mention, sentence, image, candidates: indices, gold })
+        Ok(Mention { id: mention_id, mention, sentence, image, candidates, gold })
     }
 }
 
@@ -339,7 +353,7 @@ mod tests {
         let folder = folder(&format!("{ENTITIES}{bare}\n"), &text);
         let dataset = Dataset::open(folder.path(), Tolerance::Strict, &mut Skipped::default()).unwrap();
         let mentions = dataset.mentions(Split::Train, &mut Skipped::default()).unwrap();
-        assert_eq!((&mentions[0].candidates[..], mentions[0].gold), (&[1, 0][..], Some(0)));
+        assert_eq!((mentions[0].candidates.as_deref(), mentions[0].gold), (Some(&[1, 0][..]), Some(0)));
         assert!(!dataset.has(Split::Test) && dataset.entities()[2].description.is_empty());
     }
 

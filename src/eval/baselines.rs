@@ -21,8 +21,8 @@ impl Baselines {
     pub fn of(samples: &[Sample], mentions: &[Mention]) -> Baselines {
         let by_id: HashMap<&str, &Mention> = mentions.iter().map(|m| (m.id.as_str(), m)).collect();
         let in_list = |mention: &&Mention| {
-            let place = mention.candidates.iter().position(|c| Some(*c) == mention.gold);
-            (1 + place.unwrap_or(mention.candidates.len()), place.is_some())
+            let place = mention.listed().iter().position(|c| Some(*c) == mention.gold);
+            (1 + place.unwrap_or(mention.listed().len()), place.is_some())
         };
         let ranks: Vec<(usize, bool)> = samples.iter().filter_map(|s| by_id.get(s.id.as_str())).map(in_list).collect();
         let lists: Vec<(usize, bool)> = samples.iter().map(|s| (s.candidates.len(), s.gold.is_some())).collect();

@@ -63,7 +63,7 @@ impl<'a> Linker<'a> {
         Ok(Linker { entities, dataset, encoders, shortlist: None })
     }
 
-    /// From now on, mentions without candidates are ranked by a first stage, and what it lists by the whole model. Its recall is
+    /// From now on, mentions without lists are ranked by a first stage, and what it lists by the whole model. Its recall is
     /// measured on some of these mentions, which the feature store has.
     pub fn shortlist(&mut self, stage: &FirstStage, mentions: &[Item], bar: &ProgressBar) -> Result<Recall> {
         let (shortlist, recall) = Shortlist::new(&mut self.entities, stage, mentions, bar)?;
@@ -71,14 +71,14 @@ impl<'a> Linker<'a> {
         Ok(recall)
     }
 
-    /// The `top` best entities of a mention: of its candidates, or of all if it has none.
+    /// The `top` best entities of a mention: of its candidates, none of an empty list, or of all entities if it has no list.
     pub fn link(&mut self, mention: &Mention, top: usize, bar: &ProgressBar) -> Result<Linked> {
         self.link_together(std::slice::from_ref(mention), top, bar)?
             .pop()
             .ok_or_else(|| Error::shape("link", "no answer"))
     }
 
-    /// The same of several mentions: those without candidates meet each entity together. One that fails fails all.
+    /// The same of several mentions: those without lists meet each entity together. One that fails fails all.
     pub fn link_together(&mut self, asked: &[Mention], top: usize, bar: &ProgressBar) -> Result<Vec<Linked>> {
         if asked.is_empty() {
             return Ok(Vec::new());
@@ -98,7 +98,7 @@ impl<'a> Linker<'a> {
                 None => Mentions::Features(side),
             };
             let list = match sides.get(at) {
-                _ if !mention.candidates.is_empty() => mention.candidates.clone(),
+                _ if mention.candidates.is_some() => mention.listed().to_vec(),
                 None => all.clone(),
                 Some(_) => match lists.next() {
                     Some(list) => list,
@@ -117,10 +117,10 @@ impl<'a> Linker<'a> {
         Ok(asked.iter().zip(best).map(|(mention, best)| self.linked(mention, best)).collect())
     }
 
-    /// What the first stage lists for the mentions without candidates, in their order; nothing without a first stage.
+    /// What the first stage lists for the mentions without lists, in their order; nothing without a first stage.
     fn lists(&self, asked: &[Mention], sides: &[PreparedSide]) -> Result<Vec<Vec<u32>>> {
         let Some(shortlist) = &self.shortlist else { return Ok(Vec::new()) };
-        let without = asked.iter().zip(sides).filter(|(mention, _)| mention.candidates.is_empty());
+        let without = asked.iter().zip(sides).filter(|(mention, _)| mention.candidates.is_none());
         shortlist.of(&without.map(|(_, side)| side.mention(0)).collect::<Vec<_>>())
     }
 

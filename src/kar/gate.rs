@@ -25,7 +25,7 @@ mod tests {
 
     fn ranking(scores: Option<&[f32]>) -> Ranking {
         let [id, mention, sentence] = ["m", "x", "x y"].map(String::from);
-        let mention = Mention { id, mention, sentence, image: None, candidates: vec![], gold: None };
+        let mention = Mention { id, mention, sentence, image: None, candidates: None, gold: None };
         let n = scores.map_or(2, <[f32]>::len) as u32;
         Ranking { mention, candidates: (0..n).collect(), scores: scores.map(<[f32]>::to_vec) }
     }

@@ -152,7 +152,7 @@ impl Template {
             mention: "the-mention".into(),
             sentence: "About the-mention.".into(),
             image: None,
-            candidates: vec![],
+            candidates: None,
             gold: None,
         };
         let prompt = self.render(&mention, &entities.iter().collect::<Vec<_>>(), Budget::default())?;
@@ -215,7 +215,7 @@ mod tests {
 
     fn mention() -> Mention {
         let (mention, sentence) = ("Hussein".into(), "King Hussein of Jordan.".into());
-        Mention { id: "m".into(), mention, sentence, image: None, candidates: vec![], gold: None }
+        Mention { id: "m".into(), mention, sentence, image: None, candidates: None, gold: None }
     }
 
     #[test]

@@ -35,9 +35,11 @@ impl GenerationConfig {
             let fields = Fields::read(&path)?;
             if let Some(value) = fields.get("eos_token_id") {
                 let number = |v: &Value| v.as_u64().and_then(|id| u32::try_from(id).ok());
-                let one = std::slice::from_ref(value);
-                let ids: Option<Vec<u32>> = value.as_array().map_or(one, Vec::as_slice).iter().map(number).collect();
-                found.end = ids.ok_or_else(|| fields.wrong("eos_token_id", "a token's number or a list of them"))?;
+                let wrong = || fields.wrong("eos_token_id", "a token's number or a list of them");
+                found.end = match value {
+                    Value::Array(list) => fields.each("eos_token_id", list, number, "a token's number")?,
+                    one => vec![number(one).ok_or_else(wrong)?],
+                };
             }
         }
         Ok(found)

@@ -195,11 +195,16 @@ impl ModelConfig {
     /// Fails if a number makes no sense.
     pub fn check(&self) -> Result<()> {
         let Widths { text, text_global, image, image_global } = self.widths;
-        if [text, text_global, image, image_global, self.d, self.heads].contains(&0) {
-            return Err(Error::invalid("model: every width, d and heads must be at least 1"));
-        }
-        if let Some(size) = [text, text_global, image, image_global, self.d].into_iter().find(|&size| size > LARGEST) {
-            return Err(Error::invalid(format!("model: a width of {size} is beyond {LARGEST}, the largest")));
+        let sizes = [
+            ("text_dim", text),
+            ("text_global_dim", text_global),
+            ("image_dim", image),
+            ("image_global_dim", image_global),
+            ("d", self.d),
+            ("heads", self.heads),
+        ];
+        if let Some((name, size)) = sizes.iter().find(|(_, size)| !(1..=LARGEST).contains(size)) {
+            return Err(Error::invalid(format!("model: {name} = {size}: must be from 1 to {LARGEST}")));
         }
         if !self.d.is_multiple_of(self.heads) {
             return Err(Error::invalid(format!(

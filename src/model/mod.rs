@@ -12,7 +12,7 @@ mod registry;
 
 pub use batch::{Batch, Modality, Side, Source};
 pub use config::{Ablation, Branch, Modalities, ModelConfig, Parts, ScoreKind, Widths};
-pub use fissfuse::{EntityIndex, GpuScorer, PreparedMention, PreparedSide, Scorer};
+pub use fissfuse::{EntityIndex, GpuScorer, LinkTimes, PreparedMention, PreparedSide, Scorer};
 pub use instance::{Model, Scores, Step, mean_over_scores};
 pub use layers::Layers;
 pub use network::{Loss, Network, Noise, Reads};

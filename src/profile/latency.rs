@@ -6,14 +6,18 @@ use std::sync::Arc;
 use rand::Rng;
 use rayon::prelude::*;
 
+use super::advice::{COPY_IN, COPY_OUT, DEVICE, ENQUEUE};
 use super::sampling::Laps;
 use super::synthetic::Shape;
+use super::timing::Timing;
 use crate::bytes::Bytes;
 use crate::device::Gpu;
 use crate::device::cpu::available_memory;
 use crate::encoder::{Compute, Encoders};
 use crate::error::{Error, Result};
-use crate::model::{EntityIndex, GpuScorer, Modality, Model, ModelConfig, PreparedSide, Scorer, Side, Source};
+use crate::model::{
+    EntityIndex, GpuScorer, LinkTimes, Modality, Model, ModelConfig, PreparedSide, Scorer, Side, Source,
+};
 use crate::random::{Purpose, generator};
 use crate::tensor::{Element, FeatureRows, Indices, Ragged, Textbook};
 
@@ -118,8 +122,10 @@ impl LatencyBench {
         at_hand: AtHand,
         encoded: Option<&'a EncodedMentions>,
     ) -> Result<LinkRuns<'a>> {
-        if mentions == 0 || candidates == 0 {
-            return Err(Error::invalid("mentions and candidates must be at least 1"));
+        for (name, number) in [("mentions", mentions), ("candidates", candidates)] {
+            if number == 0 {
+                return Err(Error::invalid(format!("0 {name}: must be at least 1")));
+            }
         }
         let of = match at_hand {
             AtHand::Cold => self.cold.text.sequences.len(),
@@ -210,6 +216,44 @@ impl LinkRuns<'_> {
         }?;
         laps.lap(SCORE);
         Ok(scores)
+    }
+}
+
+impl LinkRuns<'_> {
+    /// What a device takes to score a batch, part by part, of so many runs that are not those of [`LinkRuns::run`]: its mentions
+    /// one after the other. Nothing on the host, nor where the candidates are prepared within a run or are all entities.
+    pub fn parts_of_device(&mut self, runs: usize) -> Result<Vec<(&'static str, Timing)>> {
+        let LatencyBench { model, on_device, index, mentions, .. } = &mut *self.bench;
+        let Some(on_device) = on_device.as_mut().filter(|_| matches!(self.at_hand, AtHand::Prepared | AtHand::All))
+        else {
+            return Ok(Vec::new());
+        };
+        let all = mentions.text.sequences.len();
+        let drawn;
+        let side = match &self.prepared {
+            Some(prepared) => prepared,
+            None => {
+                drawn = PreparedSide::new(model, &select(mentions, (0..self.mentions).map(|i| (i % all) as u32))?)?;
+                &drawn
+            }
+        };
+        let batch = |run: usize| -> Result<LinkTimes> {
+            let mut sum = LinkTimes::default();
+            for (i, list) in self.lists[run % self.lists.len()].chunks(self.candidates).enumerate() {
+                sum += on_device.times(side.mention(i), index, list)?;
+            }
+            Ok(sum)
+        };
+        let times = (0..runs).map(batch).collect::<Result<Vec<_>>>()?;
+        let part = |name: &'static str, of: fn(&LinkTimes) -> f64| -> Result<(&'static str, Timing)> {
+            Ok((name, Timing::new(times.iter().map(of).collect())?))
+        };
+        Ok(vec![
+            part(ENQUEUE, |times| times.enqueue)?,
+            part(COPY_IN, |times| times.copy_in)?,
+            part(DEVICE, |times| times.device)?,
+            part(COPY_OUT, |times| times.copy_out)?,
+        ])
     }
 }
 

@@ -31,7 +31,7 @@ pub struct Machine {
 }
 
 /// A CUDA device, as far as it matters to times.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct GpuMachine {
     /// Its name.
     pub name: String,

@@ -57,6 +57,9 @@ pub struct Measurement {
     /// Times of the runs, if it was timed.
     #[serde(default)]
     pub seconds: Option<Timing>,
+    /// The clock of the device's multiprocessors during each run, in MHz, `None` where it did not say; nothing on the host.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub clocks_mhz: Option<Vec<Option<f64>>>,
     /// Times of parts of the runs.
     #[serde(default)]
     pub parts: IndexMap<String, Timing>,
@@ -162,6 +165,11 @@ impl Measurement {
         self.parameters.get(name).and_then(Value::as_str)
     }
 
+    /// Runs in cycles of the device's clock, if it is known of each.
+    pub fn cycles(&self) -> Option<Timing> {
+        cycles(self.seconds.as_ref()?.samples(), self.clocks_mhz.as_deref()?)
+    }
+
     /// Name and parameters in a line.
     pub fn label(&self) -> String {
         let parameters = self.parameters.iter().map(|(name, value)| match value {
@@ -170,6 +178,15 @@ impl Measurement {
         });
         std::iter::once(self.name.clone()).chain(parameters).collect()
     }
+}
+
+/// What runs took in cycles: times and clocks in MHz, each of which must be known.
+pub fn cycles(seconds: &[f64], clocks_mhz: &[Option<f64>]) -> Option<Timing> {
+    if seconds.len() != clocks_mhz.len() {
+        return None;
+    }
+    let cycles = seconds.iter().zip(clocks_mhz).map(|(seconds, clock)| Some(seconds * 1e6 * (*clock)?));
+    Timing::new(cycles.collect::<Option<_>>()?).ok()
 }
 
 #[cfg(test)]

@@ -7,6 +7,8 @@ use serde_json::{Map, Value};
 
 use super::measurement::Measurement;
 use super::timing::Timing;
+use crate::device::Gpu;
+use crate::device::cuda::Stamp;
 use crate::error::Result;
 
 /// Runs and time below which no noise is judged.
@@ -73,15 +75,25 @@ impl Laps {
     }
 }
 
+/// Whose clock is noted beside each run's time: that of a device's multiprocessors.
+#[derive(Clone, Debug)]
+pub struct Clocked {
+    /// The device that works.
+    pub gpu: Gpu,
+    /// Whether runs are queued while those before still run, so that nothing may wait for the device in between.
+    pub queued: bool,
+}
+
 impl Sampling {
     /// Runs work until its noise has settled. The measurement says so if that did not happen within the limit.
     pub fn measure(
         &self,
         name: &str,
         parameters: Map<String, Value>,
+        clocked: Option<Clocked>,
         mut work: impl FnMut(&mut Laps) -> Result<()>,
     ) -> Result<Measurement> {
-        let mut run = Runner::new(&mut work);
+        let mut run = Runner::new(&mut work, clocked);
         run.warm(self.warmup)?;
         let (begun, mut looking) = (Instant::now(), Looking::new(self));
         let warnings = loop {
@@ -90,10 +102,12 @@ impl Sampling {
                 break warnings;
             }
         };
+        let clocks_mhz = run.clocks_mhz()?;
         let seconds = Timing::new(run.seconds)?;
         let parts = run.laps.parts.into_iter().map(|(name, parts)| Ok((name.to_string(), Timing::new(parts)?)));
         let parts = parts.collect::<Result<_>>()?;
-        Ok(Measurement { seconds: Some(seconds), parts, warnings, ..Measurement::new(name, parameters) })
+        let seconds = Some(seconds);
+        Ok(Measurement { seconds, clocks_mhz, parts, warnings, ..Measurement::new(name, parameters) })
     }
 }
 
@@ -134,12 +148,15 @@ pub struct Runner<'a> {
     work: &'a mut dyn FnMut(&mut Laps) -> Result<()>,
     seconds: Vec<f64>,
     laps: Laps,
+    clocked: Option<Clocked>,
+    /// Before the first run that is timed, and behind each.
+    stamps: Vec<Stamp>,
 }
 
 impl<'a> Runner<'a> {
     /// Of work that did not run yet.
-    pub fn new(work: &'a mut dyn FnMut(&mut Laps) -> Result<()>) -> Runner<'a> {
-        Runner { work, seconds: Vec::new(), laps: Laps::default() }
+    pub fn new(work: &'a mut dyn FnMut(&mut Laps) -> Result<()>, clocked: Option<Clocked>) -> Runner<'a> {
+        Runner { work, seconds: Vec::new(), laps: Laps::default(), clocked, stamps: Vec::new() }
     }
 
     /// Runs it without counting: so many times, or two and what fits into 50 ms.
@@ -156,12 +173,30 @@ impl<'a> Runner<'a> {
 
     /// Runs and times it once; gives the seconds.
     pub fn once(&mut self) -> Result<f64> {
+        if self.stamps.is_empty() {
+            self.stamp()?;
+        }
         self.laps.last = Instant::now();
         let start = self.laps.last;
         (self.work)(&mut self.laps)?;
         let seconds = start.elapsed().as_secs_f64();
         self.seconds.push(seconds);
+        self.stamp()?;
         Ok(seconds)
+    }
+
+    /// Has the device say its cycles and time. What is waited for is no part of the next run's time.
+    fn stamp(&mut self) -> Result<()> {
+        let Some(Clocked { gpu, queued }) = &self.clocked else { return Ok(()) };
+        self.stamps.push(gpu.stamp()?);
+        if *queued { Ok(()) } else { gpu.synchronize() }
+    }
+
+    /// The clock of each run since it was last asked for, in MHz, where the device says it; nothing on the host.
+    pub fn clocks_mhz(&mut self) -> Result<Option<Vec<Option<f64>>>> {
+        let stamps = std::mem::take(&mut self.stamps);
+        let clocks = stamps.windows(2).map(|pair| pair[1].clock_mhz_since(&pair[0])).collect::<Result<_>>()?;
+        Ok(self.clocked.is_some().then_some(clocks))
     }
 }
 
@@ -229,7 +264,7 @@ mod tests {
             laps.lap("part");
             Ok(())
         };
-        let measured = sampling.measure("work", Map::new(), work).unwrap();
+        let measured = sampling.measure("work", Map::new(), None, work).unwrap();
         assert_eq!((measured.seconds.unwrap().runs(), measured.parts["part"].runs()), (3, 3));
     }
 }

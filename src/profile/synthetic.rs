@@ -53,9 +53,19 @@ impl Shape {
     /// Fails unless every size is at least 1, texts fit, and rows and their FLOPs can be counted.
     pub fn check(&self) -> Result<()> {
         let Shape { mentions, candidates, mean_tokens, max_tokens, patches } = *self;
-        if [mentions, candidates, mean_tokens, max_tokens, patches].contains(&0) || mean_tokens > max_tokens {
-            let reason = "sizes must be at least 1 and the mean length of texts at most the longest";
-            return Err(Error::invalid(format!("{reason}: {self}")));
+        let sizes = [
+            ("mentions", mentions),
+            ("candidates", candidates),
+            ("mean tokens", mean_tokens),
+            ("most tokens", max_tokens),
+            ("patches", patches),
+        ];
+        if let Some((name, _)) = sizes.iter().find(|(_, size)| *size == 0) {
+            return Err(Error::invalid(format!("0 {name}: must be at least 1")));
+        }
+        if mean_tokens > max_tokens {
+            let reason = format!("{mean_tokens} tokens of a text in the mean are more than {max_tokens}, the most");
+            return Err(Error::invalid(reason));
         }
         let longest = max_tokens.max(patches);
         let rows = mentions.checked_mul(candidates).and_then(|pairs| pairs.checked_mul(longest));

@@ -192,8 +192,10 @@ impl TrainSettings {
     pub fn check(&self) -> Result<()> {
         let refuse = |what: String| Err(Error::invalid(format!("train: {what}")));
         let decay = |x: f32| (0.0..1.0).contains(&x);
-        if self.epochs == 0 || self.batch_size == 0 {
-            return refuse("epochs and batch_size must be at least 1".into());
+        for (name, number) in [("epochs", self.epochs), ("batch_size", self.batch_size)] {
+            if number == 0 {
+                return refuse(format!("{name} = 0: must be at least 1"));
+            }
         }
         if !(self.learning_rate > 0.0 && self.learning_rate.is_finite()) {
             return refuse(format!("learning_rate = {} is no number above 0", self.learning_rate));
@@ -204,8 +206,10 @@ impl TrainSettings {
         if !(self.eps > 0.0 && self.eps.is_finite()) {
             return refuse(format!("eps = {} is no number above 0", self.eps));
         }
-        if !(decay(self.betas.0) && decay(self.betas.1)) {
-            return refuse(format!("betas = {:?} are not in [0, 1)", self.betas));
+        for (at, beta) in [self.betas.0, self.betas.1].into_iter().enumerate() {
+            if !decay(beta) {
+                return refuse(format!("betas[{at}] = {beta} is not in [0, 1)"));
+            }
         }
         if !(self.share > 0.0 && self.share <= 1.0) {
             return refuse(format!("share = {} is not in (0, 1]", self.share));

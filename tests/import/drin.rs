@@ -50,8 +50,8 @@ fn drin_wikimel_with_its_images_and_lists() {
     let train = imports.mentions(Split::Train);
     assert_eq!(train.iter().map(|m| m.id.as_str()).collect::<Vec<_>>(), ["46351-0", "46351-1", "7"]);
     // A repeated candidate goes; the gold entity comes where it was not retrieved.
-    assert_eq!(imports.qids(&train[0].candidates), ["Q1", "Q2"]);
-    assert_eq!(imports.qids(&train[1].candidates), ["Q1", "Q3", "Q2"]);
+    assert_eq!(imports.qids(train[0].listed()), ["Q1", "Q2"]);
+    assert_eq!(imports.qids(train[1].listed()), ["Q1", "Q3", "Q2"]);
     assert_eq!((note(&done, "repeated candidates"), note(&done, "lists of train without")), (1, 1));
     // Both mentions of the sentence have its image; one of 49 pixels counts as none.
     assert!(train[0].image.is_some() && train[0].image == train[1].image && train[2].image.is_none());
@@ -73,7 +73,7 @@ fn drin_wikimel_with_its_images_and_lists() {
     };
     let (_, imports) = source.import(Format::DrinWikimel, "retrieved", settings);
     let train = imports.mentions(Split::Train);
-    assert_eq!(imports.qids(&train[1].candidates), ["Q1", "Q3"]);
+    assert_eq!(imports.qids(train[1].listed()), ["Q1", "Q3"]);
     assert_eq!(imports.entity("Q1").description, "Noel Harrison was an actor.");
 }
 
@@ -155,8 +155,8 @@ fn drin_wikidiverse_by_titles_and_offsets() {
     let train = imports.mentions(Split::Train);
     assert_eq!(train.iter().map(|m| m.mention.as_str()).collect::<Vec<_>>(), ["HDTV", "AC/DC"]);
     assert_eq!((note(&done, "NIL"), note(&done, "differs from that at their offsets")), (1, 1));
-    assert_eq!(imports.qids(&train[0].candidates), ["High-definition_television", "Björk"]);
-    assert_eq!(imports.qids(&train[1].candidates), ["High-definition_television", "AC/DC"]);
+    assert_eq!(imports.qids(train[0].listed()), ["High-definition_television", "Björk"]);
+    assert_eq!(imports.qids(train[1].listed()), ["High-definition_television", "AC/DC"]);
     assert!(train[0].image.as_deref().unwrap().ends_with("cac8fb8bc5f16bec6813f58801cdd7a6.png"));
     let high = imports.entity("High-definition_television");
     assert_eq!((high.name.as_str(), high.description.as_str()), ("High-definition television", "A resolution."));
@@ -168,13 +168,13 @@ fn drin_wikidiverse_by_titles_and_offsets() {
     assert_eq!((imports.entity("Björk").image.is_none(), note(&done, "entities: image is too small")), (true, 1));
     // Ten places: the gold entity takes the last one.
     let test = imports.mentions(Split::Test);
-    assert_eq!((test[0].candidates.len(), imports.qids(&test[0].candidates)[9]), (10, "High-definition_television"));
-    assert_eq!(imports.qids(&imports.mentions(Split::Valid)[0].candidates), ["Bart_Simpson"]);
+    assert_eq!((test[0].listed().len(), imports.qids(test[0].listed())[9]), (10, "High-definition_television"));
+    assert_eq!(imports.qids(imports.mentions(Split::Valid)[0].listed()), ["Bart_Simpson"]);
 
     let settings = Settings { protocol: Protocol::AsRetrieved, ..Settings::default() };
     let (_, imports) = source.import(Format::DrinWikidiverse, "retrieved", settings);
-    assert_eq!(imports.mentions(Split::Test)[0].candidates.len(), 11);
-    assert_eq!(imports.qids(&imports.mentions(Split::Train)[1].candidates), ["High-definition_television"]);
+    assert_eq!(imports.mentions(Split::Test)[0].listed().len(), 11);
+    assert_eq!(imports.qids(imports.mentions(Split::Train)[1].listed()), ["High-definition_television"]);
 }
 
 #[test]
@@ -195,7 +195,7 @@ fn wikidiverse_passages_have_several_mentions() {
     let (_, imports) = source.import(Format::Wikidiverse, "dst", Settings::default());
     let train = imports.mentions(Split::Train);
     assert_eq!(train.iter().map(|m| m.mention.as_str()).collect::<Vec<_>>(), ["Lions", "Packers"]);
-    assert!(train[0].image.is_some() && train[0].image == train[1].image && train[0].candidates.is_empty());
+    assert!(train[0].image.is_some() && train[0].image == train[1].image && train[0].candidates.is_none());
     assert_eq!(imports.entity("Detroit_Lions").name, "Detroit Lions");
 
     source.json("candidates/train_w_10cands.json", passage.clone());

@@ -67,7 +67,7 @@ fn records_become_mentions_of_their_splits() {
     assert_eq!(train.iter().map(|m| m.id.as_str()).collect::<Vec<_>>(), ["0-0", "0-1", "1", "4"]);
     let test = imports.mentions(Split::Test);
     assert_eq!(test.iter().map(|m| m.id.as_str()).collect::<Vec<_>>(), ["2-0", "2-1", "3-0", "3-1"]);
-    assert!(!imports.dataset.has(Split::Valid) && train[0].candidates.is_empty());
+    assert!(!imports.dataset.has(Split::Valid) && train[0].candidates.is_none());
     let gold = |mention: &fissfuse::data::Mention| imports.qids(&[mention.gold.unwrap()])[0].to_string();
     assert_eq!(train.iter().map(gold).collect::<Vec<_>>(), ["Q145", "Q11010", "Q27593", "Q48282"]);
     // All mentions of a record have its image, named up to the first dot; a blank one counts as none.

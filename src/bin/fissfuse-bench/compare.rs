@@ -7,8 +7,7 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
 use anyhow::{Context, bail, ensure};
 use fissfuse::printable::{printable, printable_json};
-use fissfuse::profile::Timing;
-use fissfuse::profile::comparison::{Compared, Rounds, Thresholds, Verdict};
+use fissfuse::profile::comparison::{Compared, Rounds, Thresholds, Turn, Verdict};
 use fissfuse::report::{markdown_table, table};
 use serde_json::{Map, Value, json};
 
@@ -141,16 +140,16 @@ fn one_round(
         let (name, parameters, rounds) = &mut rows[at];
         // What is clear already is not measured again.
         if rounds.verdict(name, parameters, thresholds).is_none() {
-            let mut seconds = [Vec::new(), Vec::new()];
+            let mut both = [Turn::default(), Turn::default()];
             for turn in 0..TURNS {
                 // Who begins changes, so that what the machine does meanwhile meets both alike.
                 let begins = (turn + round) % 2;
                 for side in [begins, 1 - begins] {
-                    seconds[side].extend(programs[side].run(TURN)?);
+                    both[side].extend(programs[side].run(TURN)?);
                 }
             }
-            let [old, new] = seconds.map(Timing::new);
-            rounds.push(&old?, &new?);
+            let [old, new] = both;
+            rounds.push(old, new)?;
         }
         programs.iter_mut().try_for_each(|program| program.ask(&Asked::Next))?;
     }
@@ -208,10 +207,11 @@ impl Turns {
         }
     }
 
-    fn run(&mut self, seconds: f64) -> anyhow::Result<Vec<f64>> {
+    fn run(&mut self, seconds: f64) -> anyhow::Result<Turn> {
         self.ask(&Asked::Run(seconds))?;
         match self.said()? {
-            Some(Said::Seconds(seconds)) => Ok(seconds),
+            Some(Said::Seconds(seconds)) => Ok(Turn { seconds, clocks_mhz: None }),
+            Some(Said::Turn(turn)) => Ok(turn),
             Some(other) => bail!("{} gives {other:?} for times", self.name),
             None => Err(self.ended()),
         }

@@ -73,6 +73,9 @@ pub struct LatencyArgs {
 /// Runs of a row where noise decides: p99.9 is one of a thousand.
 const LEAST_RUNS: usize = 1000;
 
+/// Runs that are taken apart on a device, at most.
+const APART: usize = 100;
+
 /// Runs of a row of so many mentions at least. Against a whole knowledge base a run is long, and few are enough.
 fn least(at_hand: AtHand, mentions: usize) -> usize {
     if at_hand == AtHand::Whole { 1 } else { LEAST_RUNS / mentions.min(100) }
@@ -149,6 +152,12 @@ pub fn latency(mut args: LatencyArgs, session: &mut Session) -> anyhow::Result<(
                         runs.run(laps).map(drop)
                     })?,
                 };
+                let mut measured = measured;
+                if load.is_none() && session.is_observed() {
+                    let count = measured.seconds.as_ref().map_or(0, |seconds| seconds.runs().min(APART));
+                    let parts = runs.parts_of_device(count)?;
+                    measured.parts.extend(parts.into_iter().map(|(name, timing)| (name.to_string(), timing)));
+                }
                 let rate = measured.seconds.as_ref().map_or(f64::NAN, |seconds| mentions as f64 / seconds.p50());
                 session.advise(advice(&measured));
                 session.push(if load.is_none() { measured.with("mentions_per_second", rate) } else { measured });

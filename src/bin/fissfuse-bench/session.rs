@@ -8,10 +8,10 @@ use clap::Args;
 use fissfuse::device::{Ceilings, Gpu};
 use fissfuse::interrupt::{self, Watch};
 use fissfuse::profile::Timing;
-use fissfuse::profile::comparison::{expect_same_place, expect_same_settings};
+use fissfuse::profile::comparison::{Turn, expect_same_place, expect_same_settings};
 use fissfuse::profile::machine::ceilings;
 use fissfuse::profile::measurement::{Measurement, Measurements};
-use fissfuse::profile::sampling::{Laps, Runner, Sampling};
+use fissfuse::profile::sampling::{Clocked, Laps, Runner, Sampling};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
@@ -74,6 +74,8 @@ fn number(text: &str, fits: impl Fn(f64) -> bool) -> Option<f64> {
 pub struct Session {
     args: SamplingArgs,
     found: Option<Measurements>,
+    /// The device that works, whose clock is noted of each run.
+    clocked: Option<Clocked>,
     /// What it will be compared with.
     earlier: Option<Measurements>,
     /// Held from the first row on, so that a signal leaves the rows that are done.
@@ -86,8 +88,10 @@ pub struct Session {
 pub enum Said {
     /// A row is warm; its name and parameters.
     Ready(String, Map<String, Value>),
-    /// The seconds that the runs took that were asked for.
+    /// The seconds that the runs took that were asked for, on the host.
     Seconds(Vec<f64>),
+    /// The same on a device, with its clock.
+    Turn(Turn),
 }
 
 /// What it is asked for: a line of JSON.
@@ -103,17 +107,23 @@ pub enum Asked {
 impl Session {
     /// Nothing measured yet; what is measured will be compared with an earlier run, if there is one.
     pub fn new(args: SamplingArgs, earlier: Option<Measurements>) -> Session {
-        Session { args, found: None, earlier, watch: None }
+        Session { args, found: None, clocked: None, earlier, watch: None }
     }
 
     /// A command begins, on this device.
     pub fn begin(&mut self, command: &str, gpu: Option<&Gpu>) -> anyhow::Result<()> {
+        self.clocked = gpu.map(|gpu| Clocked { gpu: gpu.clone(), queued: false });
         let found = self.found.insert(Measurements::begin(command, gpu)?);
         self.earlier.as_ref().map_or(Ok(()), |earlier| expect_same_place(earlier, found))?;
         if self.args.ceilings && !self.args.in_turns {
             found.ceilings = Some(ceilings(gpu)?);
         }
         Ok(())
+    }
+
+    /// Runs are queued while those before still run.
+    pub fn queues(&mut self) {
+        self.clocked.iter_mut().for_each(|clocked| clocked.queued = true);
     }
 
     /// What holds for all rows.
@@ -158,6 +168,12 @@ impl Session {
         self.args.warmup == Some(0) && !self.args.in_turns
     }
 
+    /// Whether more may be done than the runs that are asked for: not where the first run is to be all that the device does, or
+    /// another process asks for turns.
+    pub fn is_observed(&self) -> bool {
+        !self.args.in_turns && !self.is_cold()
+    }
+
     /// Measures a row, of at least ten runs where their number is not set.
     pub fn measure(
         &mut self,
@@ -185,9 +201,10 @@ impl Session {
             wait(start.elapsed().mul_f64(share));
             Ok(())
         };
+        let clocked = self.clocked.clone().filter(|_| !self.is_cold());
         match self.args.in_turns {
-            true => in_turns(name, parameters, &mut slowed),
-            false => Ok(self.args.sampling(least).measure(name, parameters, slowed)?),
+            true => in_turns(name, parameters, clocked, &mut slowed),
+            false => Ok(self.args.sampling(least).measure(name, parameters, clocked, slowed)?),
         }
     }
 
@@ -228,9 +245,10 @@ fn wait(time: Duration) {
 fn in_turns(
     name: &str,
     parameters: Map<String, Value>,
+    clocked: Option<Clocked>,
     work: &mut dyn FnMut(&mut Laps) -> fissfuse::Result<()>,
 ) -> anyhow::Result<Measurement> {
-    let mut runner = Runner::new(work);
+    let mut runner = Runner::new(work, clocked);
     runner.warm(None)?;
     say(&Said::Ready(name.into(), parameters.clone()))?;
     let mut all = Vec::new();
@@ -245,7 +263,10 @@ fn in_turns(
                     turn.push(runner.once()?);
                 }
                 all.extend(&turn);
-                say(&Said::Seconds(turn))?;
+                say(&match runner.clocks_mhz()? {
+                    None => Said::Seconds(turn),
+                    clocks_mhz => Said::Turn(Turn { seconds: turn, clocks_mhz }),
+                })?;
             }
         }
     }

@@ -59,6 +59,9 @@ pub fn step(args: StepArgs, session: &mut Session) -> anyhow::Result<()> {
         }
         // The first step waits for none before it: where it counts, each is waited for.
         let cold = session.is_cold();
+        if !cold {
+            session.queues();
+        }
         let measured = session.measure(WHOLE_STEP, row.parameters, |_| match cold {
             true => step.run().map(drop),
             false => step.queue().map(drop),

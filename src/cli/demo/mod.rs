@@ -21,7 +21,7 @@ use fissfuse::printable::{command_line, quoted};
 use fissfuse::train::TrainedModel;
 use indicatif::ProgressBar;
 
-use super::common::{DeviceArgs, EncoderArgs, batcher};
+use super::common::{DeviceArgs, EncoderArgs, batcher, progress};
 use super::{Cli, written};
 
 /// Flags that have no meaning where pairs alone are written.
@@ -63,13 +63,17 @@ pub struct Args {
     random_encoder: bool,
 
     /// Write pairs of pictures and texts for `fissfuse pretrain` to DIR instead: scenes of the same emoji, none of the
-    /// demo's (`make demo-encoder`). Goes with --round alone.
+    /// demo's (`make demo-encoder`). Goes with --round and --scenes alone.
     #[arg(long, value_name = "DIR", conflicts_with_all = OF_THE_DEMO)]
     pairs: Option<PathBuf>,
 
     /// Which pictures --pairs draws: each round has others.
     #[arg(long, value_name = "N", default_value_t = 0, requires = "pairs", conflicts_with_all = OF_THE_DEMO)]
     round: u16,
+
+    /// Scenes that --pairs draws; the other pictures are as many as go with them.
+    #[arg(long, value_name = "N", default_value_t = PAIRS.scenes, requires = "pairs", conflicts_with_all = OF_THE_DEMO, value_parser = RangedU64ValueParser::<usize>::new().range(1..=1_000_000))]
+    scenes: usize,
 
     /// Training mentions, fewer of which make a quicker and worse model.
     #[arg(long, value_name = "N", default_value_t = Sizes::FULL.train, value_parser = RangedU64ValueParser::<usize>::new().range(1..=1_000_000))]
@@ -104,7 +108,7 @@ const PAIRS: PairCounts = PairCounts { scenes: 40_000, sentences: 24_000, alone:
 pub fn run(args: Args) -> anyhow::Result<()> {
     let start = Instant::now();
     if let Some(folder) = &args.pairs {
-        return write_pairs_of_encoder(folder, args.round);
+        return write_pairs_of_encoder(folder, PAIRS.with_scenes(args.scenes), args.round);
     }
     let both = args.encoders.text_encoder.is_some() && args.encoders.image_encoder.is_some();
     anyhow::ensure!(!(both && args.random_encoder), "--random-encoder has nothing to encode: both encoders are given");
@@ -202,8 +206,10 @@ pub fn run(args: Args) -> anyhow::Result<()> {
 }
 
 /// Writes pictures and texts as the demo's encoder has learned from.
-fn write_pairs_of_encoder(folder: &Path, round: u16) -> anyhow::Result<()> {
-    let pictures = demo::write_pairs(folder, PAIRS, round, 0)?;
+fn write_pairs_of_encoder(folder: &Path, counts: PairCounts, round: u16) -> anyhow::Result<()> {
+    let bar = progress("pictures");
+    let pictures = demo::write_pairs(folder, counts, round, 0, &bar)?;
+    bar.finish_and_clear();
     println!("wrote {pictures} pictures and their texts to {}", folder.display());
     Ok(())
 }

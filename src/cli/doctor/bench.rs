@@ -95,7 +95,7 @@ impl Bench {
 fn measure(gpu: &Gpu) -> anyhow::Result<Vec<Measurement>> {
     let sampling = Sampling { limit: 5.0, ..Sampling::default() };
     let time = |name: String, work: &mut dyn FnMut(&mut Laps) -> fissfuse::Result<()>| {
-        sampling.measure(&name, Map::new(), work)
+        sampling.measure(&name, Map::new(), None, work)
     };
     let mut rows = Vec::new();
     for (name, shape) in [("WikiDiverse, 128 x 10", Shape::WIKIDIVERSE), ("WikiMEL, 128 x 100", Shape::WIKIMEL)] {

@@ -6,6 +6,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use anyhow::ensure;
+use clap::CommandFactory;
+use clap::error::ErrorKind;
 use fissfuse::data::{Batcher, Counts, Dataset, GoldMissing, Mention, Protocol, Sample, Skipped, Split};
 use fissfuse::device::{Gpu, arithmetic_of, describe};
 use fissfuse::eval::{
@@ -88,7 +90,7 @@ pub struct Args {
     pub shard: ShardArgs,
 
     /// Where to write metrics.json and run.jsonl; of a run file, metrics.json alone, and only if a folder is given.
-    #[arg(long, value_name = "DIR", required_unless_present = "ranking")]
+    #[arg(long, value_name = "DIR")]
     pub out: Option<PathBuf>,
 }
 
@@ -106,8 +108,14 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     match (&args.ranking, &args.features, &args.model, &args.out) {
         (Some(ranking), ..) => ranking::judge(&args, ranking),
         (None, Some(features), Some(model), Some(out)) => judge_model(&args, (features, model), out),
+        (None, Some(_), Some(model), None) => {
+            // What would be wrong with it next is said first.
+            TrainedModel::read(model)?;
+            let missing = "--out <DIR> is missing: the folder for metrics.json and run.jsonl";
+            super::Cli::command().error(ErrorKind::MissingRequiredArgument, missing).exit()
+        }
         // The parser requires them.
-        _ => anyhow::bail!("--features, --model and --out, or --ranking"),
+        _ => anyhow::bail!("--features and --model, or --ranking"),
     }
 }
 

@@ -104,7 +104,7 @@ fn answers(
         Ok(())
     };
     let heard: Vec<fissfuse::Result<()>> = lines.iter().map(&mut ask).collect();
-    let whole = asked.iter().any(|mention| mention.candidates.is_empty());
+    let whole = asked.iter().any(|mention| mention.candidates.is_none());
     let bar = if whole { progress("entities prepared") } else { ProgressBar::hidden() };
     let linked = match linker.link_together(&asked, args.top, &bar) {
         Ok(linked) => linked.into_iter().map(Ok).collect::<Vec<_>>(),

@@ -46,13 +46,13 @@ impl GoldPosition {
 pub fn gold_positions(loaded: &Loaded) -> Vec<GoldPosition> {
     let of = |(split, mentions): &(Split, Vec<MentionRecord>)| {
         let (mut counts, mut lists, mut last, mut chance) = (Vec::new(), 0, 0, 0.0);
-        for mention in mentions.iter().filter(|m| m.candidates.len() > 1) {
+        for mention in mentions.iter().filter(|m| m.listed().len() > 1) {
             if let Some(at) = rank(mention) {
                 counts.resize(counts.len().max(at), 0);
                 counts[at - 1] += 1;
                 lists += 1;
-                last += (at == mention.candidates.len()) as usize;
-                chance += 1.0 / mention.candidates.len() as f64;
+                last += (at == mention.listed().len()) as usize;
+                chance += 1.0 / mention.listed().len() as f64;
             }
         }
         let (place, most) = counts.iter().enumerate().rev().max_by_key(|&(_, n)| n)?;
@@ -73,7 +73,7 @@ pub fn gold_positions(loaded: &Loaded) -> Vec<GoldPosition> {
 /// Position of the gold entity in its list, from 1.
 fn rank(mention: &MentionRecord) -> Option<usize> {
     let gold = mention.gold.as_ref()?;
-    mention.candidates.iter().position(|candidate| candidate == gold).map(|at| at + 1)
+    mention.listed().iter().position(|candidate| candidate == gold).map(|at| at + 1)
 }
 
 /// Share of mentions whose gold entity is among the first of their list.
@@ -106,7 +106,7 @@ impl Recall {
 /// Recall of each split whose mentions have lists.
 pub fn recall(loaded: &Loaded) -> Vec<Recall> {
     let of = |(split, mentions): &(Split, Vec<MentionRecord>)| {
-        let listed = mentions.iter().filter(|m| m.gold.is_some() && !m.candidates.is_empty());
+        let listed = mentions.iter().filter(|m| m.gold.is_some() && m.candidates.is_some());
         Recall::of(*split, &listed.map(rank).collect::<Vec<_>>())
     };
     loaded.splits.iter().map(of).filter(|recall| recall.mentions > 0).collect()
@@ -129,9 +129,9 @@ impl ListFaults {
         let unknown = |qid: &String| !loaded.index.contains_key(qid);
         let mut faults = ListFaults::default();
         for mention in loaded.mentions_of_all() {
-            let distinct: HashSet<&String> = mention.candidates.iter().collect();
-            faults.repeated += (distinct.len() < mention.candidates.len()) as usize;
-            faults.unknown += mention.candidates.iter().any(unknown) as usize;
+            let distinct: HashSet<&String> = mention.listed().iter().collect();
+            faults.repeated += (distinct.len() < mention.listed().len()) as usize;
+            faults.unknown += mention.listed().iter().any(unknown) as usize;
             faults.unknown_gold += mention.gold.as_ref().is_some_and(unknown) as usize;
         }
         faults

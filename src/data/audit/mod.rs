@@ -130,7 +130,9 @@ mod tests {
         assert_eq!((train.mentions, test.mentions, all.mentions), (3, 2, 5));
         assert_eq!((train.sentences, all.sentences, all.gold_entities), (3, 4, 4));
         assert_eq!(train.candidates, Some(Lengths { least: 2, mean: 8.0 / 3.0, most: 3 }));
-        assert_eq!((train.gold_in_list, test.gold_in_list, test.without_candidates), (3, 0, 1));
+        assert_eq!((train.gold_in_list, test.gold_in_list, test.without_candidates), (3, 0, 0));
+        // An empty list is one in which nothing is found, not one that was never made.
+        assert_eq!(test.candidates, Some(Lengths { least: 0, mean: 0.5, most: 1 }));
         assert_eq!((train.missing_images, train.unreadable_images, train.not_in_sentence), (1, 1, 1));
         assert_eq!((train.turned_images, test.turned_images, all.turned_images, e.turned_images), (0, 1, 1, 0));
         assert_eq!(train.sentence_words, 8.0 / 3.0);
@@ -160,6 +162,6 @@ mod tests {
         assert_eq!((train.first, train.chance), (0.0, (0.5 + 1.0 / 3.0 + 1.0 / 3.0) / 3.0));
         let at: Vec<f64> = findings.recall[0].at.iter().map(|at| at.recall).collect();
         assert_eq!((at, findings.recall[0].mentions), (vec![0.0, 1.0, 1.0], 3));
-        assert_eq!((findings.recall[1].split, findings.recall[1].mentions), (Split::Test, 1));
+        assert_eq!((findings.recall[1].split, findings.recall[1].mentions), (Split::Test, 2));
     }
 }

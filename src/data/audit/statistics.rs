@@ -103,8 +103,8 @@ impl EntityStatistics {
 impl SplitStatistics {
     fn of(name: String, mentions: &[&MentionRecord], images: &HashMap<&str, ImageState>) -> SplitStatistics {
         let count = |what: fn(&MentionRecord) -> bool| mentions.iter().filter(|m| what(m)).count();
-        let lists = mentions.iter().map(|m| m.candidates.len()).filter(|&n| n > 0);
-        let in_list = |m: &&&MentionRecord| m.gold.as_ref().is_some_and(|gold| m.candidates.contains(gold));
+        let lists = mentions.iter().filter_map(|m| m.candidates.as_ref().map(Vec::len));
+        let in_list = |m: &&&MentionRecord| m.gold.as_ref().is_some_and(|gold| m.listed().contains(gold));
         let with_image = || mentions.iter().map(|m| &m.image);
         SplitStatistics {
             name,
@@ -112,7 +112,7 @@ impl SplitStatistics {
             sentences: mentions.iter().map(|m| m.sentence.as_str()).collect::<HashSet<_>>().len(),
             gold_entities: mentions.iter().filter_map(|m| m.gold.as_deref()).collect::<HashSet<_>>().len(),
             without_gold: count(|m| m.gold.is_none()),
-            without_candidates: count(|m| m.candidates.is_empty()),
+            without_candidates: count(|m| m.candidates.is_none()),
             candidates: lists.clone().min().zip(lists.clone().max()).map(|(least, most)| Lengths {
                 least,
                 mean: mean(lists),

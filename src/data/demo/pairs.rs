@@ -7,6 +7,7 @@
 
 use std::path::Path;
 
+use indicatif::ProgressBar;
 use rand::seq::{IndexedRandom, SliceRandom};
 use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
@@ -44,40 +45,54 @@ pub struct PairCounts {
     pub held_out: usize,
 }
 
-/// Writes `images`, `pairs.jsonl` and `held-out.jsonl`, as `fissfuse pretrain` takes them, all or nothing. Each round has pictures
-/// of its own. Gives the number of pictures.
-pub fn write_pairs(folder: &Path, counts: PairCounts, round: u16, seed: u64) -> Result<usize> {
-    files::write_folder_whole(folder, |folder| write_all(folder, counts, round, seed))
+impl PairCounts {
+    /// As many of all as go with this number of scenes; few scenes go with no picture of a glyph alone.
+    pub fn with_scenes(self, scenes: usize) -> PairCounts {
+        let part = |count: usize| (count * scenes + self.scenes / 2) / self.scenes;
+        let [sentences, held_out] = [self.sentences, self.held_out].map(|count| part(count).max(1));
+        PairCounts { scenes, sentences, alone: part(self.alone), held_out }
+    }
 }
 
-fn write_all(folder: &Path, counts: PairCounts, round: u16, seed: u64) -> Result<usize> {
+/// Writes `images`, `pairs.jsonl` and `held-out.jsonl`, as `fissfuse pretrain` takes them, all or nothing. Each round has pictures
+/// of its own. Gives the number of pictures.
+pub fn write_pairs(folder: &Path, counts: PairCounts, round: u16, seed: u64, bar: &ProgressBar) -> Result<usize> {
+    files::write_folder_whole(folder, |folder| write_all(folder, counts, round, seed, bar))
+}
+
+fn write_all(folder: &Path, counts: PairCounts, round: u16, seed: u64, bar: &ProgressBar) -> Result<usize> {
     let (emoji, glyphs) = (Emoji::all()?, Glyphs::decode()?);
+    let PairCounts { scenes, sentences, alone, held_out } = counts;
+    bar.set_length((scenes + sentences + emoji.len() * alone + held_out) as u64);
     let of_round = |stream: u64| stream + STREAMS * round as u64;
     let draw = |count, stream| learned(&emoji, count, stream, seed);
-    let save = |name: &str, picture| save_scene(&folder.join("images").join(name), &picture);
+    let save = |name: &str, picture| {
+        bar.inc(1);
+        save_scene(&folder.join("images").join(name), &picture)
+    };
     let rng = |stream: u64, i: usize| generator(seed, Purpose::Demo, stream << 32 | i as u64);
     let words = |name: &str, known: &Emoji, rng: &mut ChaCha8Rng| {
         [described(known, rng), recalled(known, rng)].map(|text| pair(name, text)).to_vec()
     };
-    let scenes = draw(counts.scenes, of_round(RECIPES));
+    let scenes = draw(scenes, of_round(RECIPES));
     let scenes = each(&scenes, |i, recipe| {
         let (name, mut rng) = (format!("scene-{i:06}.jpg"), rng(of_round(SCENES), i));
         save(&name, scene::paint(&glyphs, recipe, &mut rng))?;
         Ok(words(&name, &emoji[recipe.target], &mut rng))
     })?;
-    let sentences = draw(counts.sentences, of_round(SENTENCES));
+    let sentences = draw(sentences, of_round(SENTENCES));
     let sentences = each(&sentences, |i, Recipe { mention, sentence, target, .. }| {
         let (name, mut rng) = (format!("sentence-{i:06}.jpg"), rng(of_round(SPOKEN_OF), i));
         save(&name, scene::paint_alone(&glyphs, *target, &mut rng))?;
         Ok(vec![pair(&name, format!("{mention}. {sentence}"))])
     })?;
-    let alone: Vec<usize> = (0..emoji.len() * counts.alone).map(|i| i / counts.alone).collect();
+    let alone: Vec<usize> = (0..emoji.len() * alone).map(|i| i / alone).collect();
     let alone = each(&alone, |i, &entity| {
         let (name, mut rng) = (format!("alone-{i:06}.jpg"), rng(of_round(ALONE), i));
         save(&name, scene::paint_alone(&glyphs, entity, &mut rng))?;
         Ok(words(&name, &emoji[entity], &mut rng))
     })?;
-    let held_out = draw(counts.held_out, HELD_OUT);
+    let held_out = draw(held_out, HELD_OUT);
     let held_out = each(&held_out, |i, recipe| {
         let (name, known) = (format!("held-out-{i:06}.jpg"), &emoji[recipe.target]);
         save(&name, scene::paint(&glyphs, recipe, &mut rng(HELD_OUT, i)))?;
@@ -129,8 +144,8 @@ mod tests {
     fn pairs_are_written_as_pretraining_reads_them() {
         let folder = tempfile::tempdir().unwrap();
         let counts = PairCounts { scenes: 3, sentences: 2, alone: 0, held_out: 2 };
-        write_pairs(&folder.path().join("0"), counts, 0, 0).unwrap();
-        write_pairs(&folder.path().join("1"), counts, 1, 0).unwrap();
+        write_pairs(&folder.path().join("0"), counts, 0, 0, &ProgressBar::hidden()).unwrap();
+        write_pairs(&folder.path().join("1"), counts, 1, 0, &ProgressBar::hidden()).unwrap();
         let in_round = |round: &str, name: &str| fs::read_to_string(folder.path().join(round).join(name)).unwrap();
         assert_ne!(in_round("0", "pairs.jsonl"), in_round("1", "pairs.jsonl"));
         assert_eq!(in_round("0", "held-out.jsonl"), in_round("1", "held-out.jsonl"));

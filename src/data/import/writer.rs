@@ -97,7 +97,7 @@ fn fill(draft: Draft, format: Format, root: &Path, takes: &Takes) -> Result<Impo
                 mention: mention.mention,
                 sentence: mention.sentence,
                 image,
-                candidates,
+                candidates: (list_length > 0).then_some(candidates),
                 gold: Some(mention.gold),
             }
         });

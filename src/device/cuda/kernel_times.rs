@@ -1,7 +1,7 @@
 //! Times of kernels by the device's events, as nvbench measures them: cold, with what the caches held thrown out, and hot, back
 //! to back.
 //!
-//! Before each measured launch a kernel keeps the device busy until the host has queued everything (kernels/delay.cu), so that
+//! Before each measured launch a kernel keeps the device busy until the host has queued everything (kernels/clock.cu), so that
 //! no time between events is the host's. Measured kernels run several times: what they compute is worthless.
 
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -23,6 +23,7 @@ mod ptx_version;
 mod repeating;
 mod rows;
 mod staging;
+mod stamp;
 
 use std::cell::Cell;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -51,6 +52,7 @@ pub use repeating::{Recorded, Repeating};
 pub use rows::Runs;
 pub use staging::Returning;
 use staging::Staging;
+pub use stamp::Stamp;
 
 use crate::error::{Error, Result};
 use kernels::{EMBEDDED, Ptx};

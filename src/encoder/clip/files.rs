@@ -102,24 +102,23 @@ impl ClipSizes {
     /// The configuration of a model of these sizes with so many tokens. Fails if they make no sense.
     fn config(&self, vocab_size: usize) -> Result<ClipConfig> {
         let refuse = |what: String| Err(Error::invalid(format!("model: {what}")));
-        let ClipSizes { text, vision, .. } = self;
-        let towers = [("text", text), ("vision", vision)];
-        for (tower, sizes) in towers {
+        let ClipSizes { text, vision, projection, max_tokens, patch_size, image_size, .. } = self;
+        for (tower, sizes) in [("text", text), ("vision", vision)] {
             let TowerSizes { width, heads, inner, layers } = *sizes;
-            if width == 0 || heads == 0 || inner == 0 || layers == 0 || !width.is_multiple_of(heads) {
-                return refuse(format!(
-                    "{tower}: width {width}, layers {layers}, heads {heads}, inner {inner} must be at least 1, and heads \
-                     divide the width"
-                ));
+            let named = [("width", width), ("layers", layers), ("heads", heads), ("inner", inner)];
+            if let Some((name, _)) = named.iter().find(|(_, size)| *size == 0) {
+                return refuse(format!("{tower}.{name} = 0: must be at least 1"));
+            }
+            if !width.is_multiple_of(heads) {
+                return refuse(format!("{tower}.heads = {heads} does not divide {tower}.width = {width}"));
             }
         }
-        let patches = self.image_size.checked_div(self.patch_size).unwrap_or(0);
-        if self.projection == 0 || self.max_tokens < 3 || patches == 0 || patches * self.patch_size != self.image_size {
-            let ClipSizes { projection, max_tokens, patch_size, image_size, .. } = self;
-            return refuse(format!(
-                "projection {projection} must be at least 1, max_tokens {max_tokens} at least 3, and patch_size {patch_size} \
-                 divide image_size {image_size}"
-            ));
+        let least = [("projection", *projection, 1), ("max_tokens", *max_tokens, 3), ("patch_size", *patch_size, 1)];
+        if let Some((name, size, least)) = least.iter().find(|(_, size, least)| size < least) {
+            return refuse(format!("{name} = {size}: must be at least {least}"));
+        }
+        if *image_size == 0 || !image_size.is_multiple_of(*patch_size) {
+            return refuse(format!("patch_size = {patch_size} does not divide image_size = {image_size}"));
         }
         Ok(ClipConfig {
             model_type: "clip".into(),
@@ -151,18 +150,21 @@ impl ClipSizes {
 fn check_sizes(config: &ClipConfig) -> Result<()> {
     let (text, vision) = (&config.text_config, &config.vision_config);
     let sizes = [
-        ("width", [text.hidden_size, vision.hidden_size]),
-        ("layers", [text.num_hidden_layers, vision.num_hidden_layers]),
-        ("inner", [text.intermediate_size, vision.intermediate_size]),
-        ("projection, max_tokens", [config.projection_dim, text.max_position_embeddings]),
-        ("image_size, patch_size", [vision.image_size, vision.patch_size]),
+        ("text.width", text.hidden_size, LARGEST),
+        ("vision.width", vision.hidden_size, LARGEST),
+        ("text.layers", text.num_hidden_layers, MOST_LAYERS),
+        ("vision.layers", vision.num_hidden_layers, MOST_LAYERS),
+        ("text.inner", text.intermediate_size, LARGEST),
+        ("vision.inner", vision.intermediate_size, LARGEST),
+        ("projection", config.projection_dim, LARGEST),
+        ("max_tokens", text.max_position_embeddings, LARGEST),
+        ("image_size", vision.image_size, LARGEST),
+        ("patch_size", vision.patch_size, LARGEST),
     ];
-    let most = |name: &str| if name == "layers" { MOST_LAYERS } else { LARGEST };
-    match sizes.iter().find(|(name, sizes)| sizes.iter().any(|&size| size > most(name))) {
+    match sizes.iter().find(|(_, size, most)| size > most) {
         None => Ok(()),
-        Some((name, sizes)) => {
-            let most = most(name);
-            Err(Error::invalid(format!("model: {name} {sizes:?}: encoders of sizes up to {most} are trained")))
+        Some((name, size, most)) => {
+            Err(Error::invalid(format!("model: {name} = {size}: encoders of sizes up to {most} are trained")))
         }
     }
 }

@@ -250,11 +250,10 @@ fn colours(fields: &Fields, key: &str) -> Result<Option<[f32; 3]>> {
     let Some(Value::Array(list)) = fields.get(key) else {
         return Ok(fields.number(key)?.map(|value| [value; 3]));
     };
-    let values: Option<Vec<f32>> =
-        list.iter().map(|x| x.as_f64().map(|x| x as f32).filter(|x| x.is_finite())).collect();
-    match values.as_deref() {
-        Some(&[r, g, b]) => Ok(Some([r, g, b])),
-        Some(&[one]) => Ok(Some([one; 3])),
+    let finite = |x: &Value| x.as_f64().map(|x| x as f32).filter(|x| x.is_finite());
+    match fields.each(key, list, finite, "a number")?[..] {
+        [r, g, b] => Ok(Some([r, g, b])),
+        [one] => Ok(Some([one; 3])),
         _ => Err(fields.wrong(key, "a number, or one for each of three colours")),
     }
 }

@@ -55,10 +55,10 @@ impl ResNetConfig {
         if stages == 0 || stages != depths {
             return Err(fields.error(format!("has {stages} `hidden_sizes` and {depths} `depths`; each stage has both")));
         }
-        if let Some(narrow) = config.hidden_sizes.iter().find(|&&size| size < REDUCTION) {
-            return Err(
-                fields.error(format!("`hidden_sizes` has {narrow}; a bottleneck is {REDUCTION} times narrower"))
-            );
+        if let Some(at) = config.hidden_sizes.iter().position(|&size| size < REDUCTION) {
+            let (name, narrow) = (fields.name("hidden_sizes"), config.hidden_sizes[at]);
+            let reason = format!("`{name}[{at}]` is {narrow}; a bottleneck is {REDUCTION} times narrower");
+            return Err(fields.error(reason));
         }
         Ok(config)
     }

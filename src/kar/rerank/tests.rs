@@ -74,7 +74,7 @@ fn world() -> (Dataset, Vec<Ranking>, tempfile::TempDir) {
     let ranking = |i: usize| {
         let (id, mention, sentence) = (format!("m{i}"), "it".to_string(), format!("What it means, the {i}th time."));
         let candidates = (0..6).map(|c: u32| if c < 4 { (c + i as u32 / 4) % 4 } else { c }).collect();
-        let mention = Mention { id, mention, sentence, image: None, candidates: vec![], gold: Some(i as u32 % 4) };
+        let mention = Mention { id, mention, sentence, image: None, candidates: None, gold: Some(i as u32 % 4) };
         let scores = (0..6).map(|c| -(c as f32) * i as f32 / 10.0).collect();
         Ranking { mention, candidates, scores: Some(scores) }
     };

@@ -4,7 +4,7 @@ mod fission;
 mod fusion;
 mod index;
 
-pub use index::{EntityIndex, GpuScorer, PreparedMention, PreparedSide, Scorer};
+pub use index::{EntityIndex, GpuScorer, LinkTimes, PreparedMention, PreparedSide, Scorer};
 
 use super::batch::{Batch, Modality, Side};
 use super::config::{ModelConfig, ScoreKind};

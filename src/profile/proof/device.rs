@@ -44,11 +44,16 @@ fn expanded() -> Check {
 
 /// What keeps the device busy while something is queued.
 fn delays() -> Check {
-    Check::new("delays before what is timed", |gpu, found| {
+    Check::new("delays before what is timed, and the clock meanwhile", |gpu, found| {
         let mut times = [0u64; 2];
         gpu.delay()?.read(&mut times)?;
         // How long they are is the clock's affair; that cycles and nanoseconds passed is the kernel's.
         found.equal("times that passed", &times.map(|time| u32::from(time > 0)), &[1, 1]);
+        // A later stamp has no clock since itself, and one since an earlier, unless the timer's step is larger.
+        let (earlier, _, later) = (gpu.stamp()?, gpu.delay()?, gpu.stamp()?);
+        found.equal("no time to itself", &[u32::from(later.clock_mhz_since(&later)?.is_none())], &[1]);
+        let clock = later.clock_mhz_since(&earlier)?;
+        found.equal("a clock that can be", &[u32::from(clock.is_none_or(|clock| clock > 0.0))], &[1]);
         Ok(())
     })
 }

@@ -59,7 +59,7 @@ impl EncoderRun<'_> {
     fn metrics(&self, encoders: &Encoders, features: &Path, model: &Model) -> Result<Option<Metrics>> {
         let mentions = self.valid.clone();
         let listed: BTreeSet<u32> =
-            mentions.iter().flat_map(|mention| mention.candidates.iter().chain(&mention.gold)).copied().collect();
+            mentions.iter().flat_map(|mention| mention.listed().iter().chain(&mention.gold)).copied().collect();
         let entities: Vec<_> = listed.iter().map(|&entity| self.dataset.entities()[entity as usize].clone()).collect();
         let items = Items { root: self.dataset.root(), entities: &entities, mentions, part: None };
         // What is bad was said when it was trained on, or will be when features are made of the best encoder.

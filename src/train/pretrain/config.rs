@@ -76,7 +76,7 @@ impl PretrainSettings {
         let refuse = |what: String| Err(Error::invalid(format!("train: {what}")));
         let (positive, decay) = (|x: f32| x > 0.0 && x.is_finite(), |x: f32| (0.0..1.0).contains(&x));
         if self.epochs == 0 {
-            return refuse("epochs must be at least 1".into());
+            return refuse("epochs = 0: must be at least 1".into());
         }
         if self.batch_size < 2 {
             let size = self.batch_size;
@@ -92,8 +92,10 @@ impl PretrainSettings {
         if !(self.weight_decay >= 0.0 && self.weight_decay.is_finite()) {
             return refuse(format!("weight_decay = {} is no number of at least 0", self.weight_decay));
         }
-        if !(decay(self.betas.0) && decay(self.betas.1)) {
-            return refuse(format!("betas = {:?} are not in [0, 1)", self.betas));
+        for (at, beta) in [self.betas.0, self.betas.1].into_iter().enumerate() {
+            if !decay(beta) {
+                return refuse(format!("betas[{at}] = {beta} is not in [0, 1)"));
+            }
         }
         Ok(())
     }
@@ -149,7 +151,7 @@ mod tests {
             (PretrainSettings { clip_norm: 0.0, ..default() }, "clip_norm = 0"),
             (PretrainSettings { learning_rate: f32::NAN, ..default() }, "learning_rate = NaN"),
             (PretrainSettings { weight_decay: -1.0, ..default() }, "weight_decay = -1"),
-            (PretrainSettings { betas: (0.9, 1.0), ..default() }, "betas"),
+            (PretrainSettings { betas: (0.9, 1.0), ..default() }, "betas[1] = 1 is"),
         ] {
             assert!(settings.check().unwrap_err().to_string().contains(says), "{says}");
         }

@@ -1,7 +1,10 @@
 //! Scores of one mention against prepared entities on a CUDA device: two copies and one kernel (kernels/link.cu), launched
 //! as one graph.
 
+use std::time::Instant;
+
 use bytemuck::{Pod, Zeroable};
+use derive_more::AddAssign;
 
 use super::attention::Apart;
 use super::entities::EntityIndex;
@@ -29,7 +32,7 @@ const ROWS: usize = 64;
 /// Shared memory that every device from compute capability 8.0 on gives to one block.
 const MOST_SHARED: usize = 99 << 10;
 
-#[derive(Clone, Copy, Pod, Zeroable)]
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
 #[repr(C)]
 struct ModalityArgs {
     rows: Ptr,
@@ -48,7 +51,7 @@ struct ModalityArgs {
     score: i32,
 }
 
-#[derive(Clone, Copy, Pod, Zeroable)]
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
 #[repr(C)]
 struct MlpArgs {
     hidden: Ptr,
@@ -57,7 +60,7 @@ struct MlpArgs {
     out_bias: Ptr,
 }
 
-#[derive(Clone, Copy, Pod, Zeroable)]
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
 #[repr(C)]
 struct FusedArgs {
     vectors: Ptr,
@@ -65,7 +68,7 @@ struct FusedArgs {
     score: i32,
 }
 
-#[derive(Clone, Copy, Pod, Zeroable)]
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
 #[repr(C)]
 struct LinkArgs {
     header: Ptr,
@@ -119,6 +122,36 @@ struct Recorded {
     input: (Pinned<u32>, DeviceBuffer<u32>),
     /// Scores (kinds, candidates).
     output: (Pinned<f32>, DeviceBuffer<f32>),
+    /// What scores.
+    kernel: &'static str,
+    grid: Grid,
+    args: LinkArgs,
+}
+
+impl Recorded {
+    /// Queues the copy to the device, the kernel and the copy back; `between` is called before each of them and after the last.
+    fn queue(&self, gpu: &Gpu, mut between: impl FnMut() -> Result<()>) -> Result<()> {
+        between()?;
+        self.input.0.copy_to(&self.input.1)?;
+        between()?;
+        gpu.launch(self.kernel, self.grid, &self.args)?;
+        between()?;
+        self.output.0.copy_from(&self.output.1)?;
+        between()
+    }
+}
+
+/// Seconds that scoring takes on a device, part by part.
+#[derive(Clone, Copy, Debug, Default, PartialEq, AddAssign)]
+pub struct LinkTimes {
+    /// The host, to give the device its work as one graph.
+    pub enqueue: f64,
+    /// The mention's and the candidates' copy to the device.
+    pub copy_in: f64,
+    /// The kernel.
+    pub device: f64,
+    /// The scores' copy back.
+    pub copy_out: f64,
 }
 
 /// How much a recorded launch has room for.
@@ -225,6 +258,32 @@ impl GpuScorer {
         })?;
         self.recorded = Some(graph);
         Ok(scores)
+    }
+
+    /// What [`GpuScorer::score`] takes, part by part: launched as it does, and then each by itself between the device's events, with
+    /// all of it queued before the first begins.
+    pub fn times(&mut self, mention: PreparedMention, index: &EntityIndex, candidates: &[u32]) -> Result<LinkTimes> {
+        self.score(mention, index, candidates)?;
+        let Some(graph) = &self.recorded else { return Ok(LinkTimes::default()) };
+        let begun = Instant::now();
+        graph.launch()?;
+        let enqueue = begun.elapsed().as_secs_f64();
+        self.gpu.synchronize()?;
+        let mut marks = Vec::new();
+        self.gpu.delay()?;
+        graph.kept().queue(&self.gpu, || {
+            marks.extend(self.gpu.mark()?);
+            Ok(())
+        })?;
+        let times = marks.windows(2).map(|pair| pair[1].since(&pair[0])).collect::<Result<Vec<_>>>()?;
+        match times[..] {
+            [copy_in, device, copy_out] => Ok(LinkTimes { enqueue, copy_in, device, copy_out }),
+            _ => Err(Error::device(
+                format!("{:?}", self.gpu),
+                "taking times",
+                "a graph is being recorded, which has none",
+            )),
+        }
     }
 
     /// The index's tables on the device: rows, logit vectors and queries of each modality, then Fusion's vectors.
@@ -349,10 +408,7 @@ impl GpuScorer {
         };
         let grid =
             Grid { blocks: [room.candidates.div_ceil(PAIRS), 1, 1], threads: THREADS as u32, shared: shared as u32 };
-        gpu.record(Recorded { room, tables, _starts: starts, input, output }, |recorded| {
-            recorded.input.0.copy_to(&recorded.input.1)?;
-            gpu.launch(kernel, grid, &args)?;
-            recorded.output.0.copy_from(&recorded.output.1)
-        })
+        let kept = Recorded { room, tables, _starts: starts, input, output, kernel, grid, args };
+        gpu.record(kept, |recorded| recorded.queue(gpu, || Ok(())))
     }
 }

@@ -8,6 +8,6 @@ mod prepared;
 mod scorer;
 
 pub use entities::EntityIndex;
-pub use gpu_scorer::GpuScorer;
+pub use gpu_scorer::{GpuScorer, LinkTimes};
 pub use prepared::{PreparedMention, PreparedSide};
 pub use scorer::Scorer;
