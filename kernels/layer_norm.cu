@@ -2,19 +2,19 @@
 #include "layer_norm.cuh"
 
 // x (rows, d) -> xhat = (x - mean) * rstd, out = xhat * gamma + beta, rstd (rows). With `residual` (queries, d), row i of x
-// is x + residual[residual_row[i]].
+// is x + residual[residual_row[i]]. xhat is f32, or f16 if it is narrow.
 struct LayerNormForward {
     const float* x;
     const float* residual;
     const uint32_t* residual_row;
     const float* gamma;
     const float* beta;
-    float* xhat;
+    void* xhat;
     float* out;
     float* rstd;
     int rows, d;
     float eps;
-    int padding;
+    int narrow;
 };
 
 extern "C" __global__ void __launch_bounds__(128)
@@ -40,28 +40,33 @@ extern "C" __global__ void __launch_bounds__(128)
         float rstd = rsqrtf(warp_sum(squares) / n.d + n.eps);
 #pragma unroll
         for (int v = 0; v < LANE_VALUES; ++v) values[v] = (values[v] - mean) * rstd;
-        store_row(n.xhat + static_cast<int64_t>(row) * n.d, values, n.d, fours);
+        int64_t start = static_cast<int64_t>(row) * n.d;
+        if (n.narrow) {
+            store_row(static_cast<__half*>(n.xhat) + start, values, n.d, fours);
+        } else {
+            store_row(static_cast<float*>(n.xhat) + start, values, n.d, fours);
+        }
         float gamma[LANE_VALUES];
         load_row(gamma, n.gamma, n.d, fours);
         load_row(other, n.beta, n.d, fours);
 #pragma unroll
         for (int v = 0; v < LANE_VALUES; ++v) values[v] = fmaf(values[v], gamma[v], other[v]);
-        store_row(n.out + static_cast<int64_t>(row) * n.d, values, n.d, fours);
+        store_row(n.out + start, values, n.d, fours);
         if (lane == 0) n.rstd[row] = rstd;
     });
 }
 
 // dx = rstd * (g - mean(g) - xhat * mean(g * xhat)), g = dy * gamma; partial[b] = [dgamma || dbeta || sums of dx] over the
 // rows of block b, rows_per_block each. A block of four warps; warp w takes every fourth row. dx has rows of `stride`
-// values; those beyond d are zero.
+// values; those beyond d are zero. xhat is f32, or f16 if it is narrow.
 struct LayerNormBackward {
     const float* dy;
-    const float* xhat;
+    const void* xhat;
     const float* rstd;
     const float* gamma;
     void* dx;
     float* partial;
-    int rows, d, stride, rows_per_block;
+    int rows, d, stride, rows_per_block, narrow, padding;
 };
 
 template <typename T>
@@ -74,7 +79,11 @@ __device__ inline void layer_norm_backward(const LayerNormBackward& n, int block
         int64_t start = static_cast<int64_t>(row) * n.d;
         float g[LANE_VALUES], xhat[LANE_VALUES];
         load_row(g, n.dy + start, n.d, fours);
-        load_row(xhat, n.xhat + start, n.d, fours);
+        if (n.narrow) {
+            load_row(xhat, static_cast<const __half*>(n.xhat) + start, n.d, fours);
+        } else {
+            load_row(xhat, static_cast<const float*>(n.xhat) + start, n.d, fours);
+        }
         normalize_backward(g, xhat, gamma, n.rstd[row], n.d, fours, totals);
         store_row(static_cast<T*>(n.dx) + static_cast<int64_t>(row) * n.stride, g, n.stride, fours);
     }

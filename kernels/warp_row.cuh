@@ -77,20 +77,20 @@ __device__ inline void store_row(float* row, const float (&values)[N], int count
     }
 }
 
-// The same as bf16; `count` is a multiple of 8.
-template <int N>
-__device__ inline void store_row(__nv_bfloat16* row, const float (&values)[N], int count, bool fours) {
+// The same as bf16 or f16.
+template <typename T, int N>
+__device__ inline void store_row(T* row, const float (&values)[N], int count, bool fours) {
 #pragma unroll
     for (int v = 0; v < N; v += 4) {
         if (fours) {
             int column = lane_column(v, true);
-            uint2 x = make_uint2(pack_bf16(values[v], values[v + 1]), pack_bf16(values[v + 2], values[v + 3]));
+            uint2 x = make_uint2(pack(values[v], values[v + 1], T()), pack(values[v + 2], values[v + 3], T()));
             if (column < count) __stwb(reinterpret_cast<uint2*>(row + column), x);
         } else {
 #pragma unroll
             for (int e = v; e < v + 4; ++e) {
                 int column = lane_column(e, false);
-                if (column < count) row[column] = __float2bfloat16(values[e]);
+                if (column < count) row[column] = T(values[e]);
             }
         }
     }

@@ -83,6 +83,6 @@ impl Batches {
 fn draw_candidates(mention: &mut Mention, entities: usize, candidates: usize, seed: u64, number: u64) {
     let mut rng = generator(seed, Purpose::Benchmark, number);
     let drawn = index::sample(&mut rng, entities, candidates).into_iter().map(|entity| entity as u32);
-    mention.candidates = drawn.filter(|&entity| Some(entity) != mention.gold).take(candidates - 1).collect();
-    mention.candidates.extend(mention.gold);
+    let others = drawn.filter(|&entity| Some(entity) != mention.gold).take(candidates - 1);
+    mention.candidates = Some(others.chain(mention.gold).collect());
 }

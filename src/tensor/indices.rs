@@ -30,8 +30,8 @@ enum Rule {
     Given,
     /// 0, 1, 2, ..., which each device holds once for all.
     Counting,
-    /// Runs of consecutive numbers, laid end to end: run i begins with `firsts[i]` and stands at `offsets[i]..offsets[i + 1]`. A
-    /// device writes them itself.
+    /// Runs of consecutive numbers, laid end to end: run i begins with `firsts[i]` and stands at `offsets[i]..offsets[i + 1]`.
+    /// A device writes them itself.
     Runs { firsts: Indices, offsets: Indices },
 }
 

@@ -7,8 +7,8 @@ use serde_json::{Map, Value};
 use super::session::Session;
 use super::work::DeviceArgs;
 
-/// Time of each operation of a training step of WikiDiverse's size, or of encoders and decoders at the sizes of CLIP ViT-B/32, ResNets
-/// and Llama-2-7B; with --ceilings beside what the machine does at most.
+/// Time of each operation of a training step of WikiDiverse's size, or of encoders and decoders at the sizes of CLIP ViT-B/32,
+/// ResNets and Llama-2-7B; with --ceilings beside what the machine does at most.
 #[derive(clap::Args)]
 pub struct OpsArgs {
     /// Only operations whose name has this in it.

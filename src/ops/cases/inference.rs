@@ -1,5 +1,5 @@
-//! Operations that serve inference alone, in the table: each is one function on every processor, so that a device is compared with
-//! the host, and both are timed.
+//! Operations that serve inference alone, in the table: each is one function on every processor, so that a device is compared
+//! with the host, and both are timed.
 
 mod decoder;
 mod encoder;
@@ -63,8 +63,8 @@ pub fn small() -> Vec<Inference> {
     cases
 }
 
-/// The sizes of CLIP ViT-B/32 on 32 images and of its text tower on as many texts, of a ResNet's layers, and of Llama-2-7B's layers for one
-/// token and for a prompt of 512.
+/// The sizes of CLIP ViT-B/32 on 32 images and of its text tower on as many texts, of a ResNet's layers, and of Llama-2-7B's
+/// layers for one token and for a prompt of 512.
 pub fn large() -> Vec<Inference> {
     let mut cases = encoder::large();
     cases.extend(decoder::large());

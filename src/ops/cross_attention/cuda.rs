@@ -56,7 +56,7 @@ pub struct DeviceSaved {
     context: DeviceBuffer<f32>,
     /// Values after the value layer (pairs, d).
     values: DeviceBuffer<f32>,
-    xhat: DeviceBuffer<f32>,
+    xhat: Tensor,
     rstd: DeviceBuffer<f32>,
 }
 

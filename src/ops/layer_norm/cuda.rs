@@ -3,9 +3,10 @@
 use bytemuck::{Pod, Zeroable};
 
 use crate::device::Gpu;
-use crate::device::cuda::{DeviceBuffer, Ptr, Target};
+use crate::device::cuda::{Arithmetic, DeviceBuffer, Ptr, Target};
 use crate::error::{Error, Result};
 use crate::ops::reduce::Sums;
+use crate::tensor::{Element, Tensor};
 
 /// The widest rows that the kernels take: eight values per lane of a warp.
 pub const WIDEST: usize = 256;
@@ -49,7 +50,8 @@ pub struct ToNormalize {
 /// The output, and what backward needs.
 pub struct Normalized {
     pub out: DeviceBuffer<f32>,
-    pub xhat: DeviceBuffer<f32>,
+    /// Rows before scale and shift (rows, d).
+    pub xhat: Tensor,
     pub rstd: DeviceBuffer<f32>,
 }
 
@@ -59,7 +61,7 @@ pub struct Gradient<'a> {
     pub norm: LayerNorm,
     /// (rows, d)
     pub dy: Ptr,
-    pub xhat: &'a DeviceBuffer<f32>,
+    pub xhat: &'a Tensor,
     pub rstd: &'a DeviceBuffer<f32>,
     pub to: NormalizedBackward,
 }
@@ -87,7 +89,7 @@ struct Forward {
     rows: i32,
     d: i32,
     eps: f32,
-    padding: i32,
+    narrow: i32,
 }
 
 #[derive(Clone, Copy, Pod, Zeroable)]
@@ -103,6 +105,8 @@ struct Backward {
     d: i32,
     stride: i32,
     rows_per_block: i32,
+    narrow: i32,
+    padding: i32,
 }
 
 impl LayerNorm {
@@ -114,12 +118,13 @@ impl LayerNorm {
         Err(Error::invalid(format!("d = {d} exceeds {WIDEST}, the most that the CUDA kernels take; use --device cpu")))
     }
 
-    /// Rows of each, all at once.
+    /// Rows of each, all at once. Beside products on tensor cores, which round as much, what backward needs is kept in f16.
     pub fn forward(gpu: &Gpu, of: &[ToNormalize]) -> Result<Vec<Normalized>> {
+        let kept = if gpu.arithmetic() == Arithmetic::F32 { Element::F32 } else { Element::F16 };
         let mut launches = gpu.launches("layer_norm_forward", INSTANCES, 128);
         let mut results = Vec::with_capacity(of.len());
         for &ToNormalize { norm, x, rows, residual } in of {
-            let result = Normalized::alloc(gpu, rows, norm.d)?;
+            let result = Normalized::alloc(gpu, [rows, norm.d], kept)?;
             let Residual { rows: residual, row: residual_row } =
                 residual.unwrap_or(Residual { rows: Ptr::NULL, row: Ptr::NULL });
             let args = Forward {
@@ -128,13 +133,13 @@ impl LayerNorm {
                 residual_row,
                 gamma: norm.gamma,
                 beta: norm.beta,
-                xhat: result.xhat.ptr(),
+                xhat: result.xhat.address(),
                 out: result.out.ptr(),
                 rstd: result.rstd.ptr(),
                 rows: rows as i32,
                 d: norm.d as i32,
                 eps: norm.eps,
-                padding: 0,
+                narrow: i32::from(kept == Element::F16),
             };
             launches.push(rows.div_ceil(WARPS), args, &[])?;
             results.push(result);
@@ -183,7 +188,7 @@ fn run_backward(
         let partial = gpu.alloc::<f32>("partial sums", blocks * 3 * d)?;
         let args = Backward {
             dy,
-            xhat: xhat.ptr(),
+            xhat: xhat.address(),
             rstd: rstd.ptr(),
             gamma: norm.gamma,
             dx,
@@ -192,6 +197,8 @@ fn run_backward(
             d: d as i32,
             stride: stride as i32,
             rows_per_block: ROWS_PER_BLOCK as i32,
+            narrow: i32::from(xhat.element() == Element::F16),
+            padding: 0,
         };
         launches.push(blocks, args, &[])?;
         sums.add_three(partial, blocks, d, [to.gamma, to.beta, to.bias]);
@@ -200,12 +207,11 @@ fn run_backward(
 }
 
 impl Normalized {
-    /// Room for the results of `rows` rows.
-    pub fn alloc(gpu: &Gpu, rows: usize, d: usize) -> Result<Normalized> {
-        let values = |label| gpu.alloc(label, rows * d);
+    /// Room for the results of rows (rows, d), of which backward needs those of this type.
+    pub fn alloc(gpu: &Gpu, [rows, d]: [usize; 2], kept: Element) -> Result<Normalized> {
         Ok(Normalized {
-            out: values("normalized rows")?,
-            xhat: values("rows for backward")?,
+            out: gpu.alloc("normalized rows", rows * d)?,
+            xhat: Tensor::alloc(gpu, "rows for backward", kept, [rows, d])?,
             rstd: gpu.alloc("deviations", rows)?,
         })
     }

@@ -85,7 +85,7 @@ pub struct DeviceSaved {
 /// Rows before scale and shift.
 enum Xhat {
     /// Beside an output of their own.
-    Apart(DeviceBuffer<f32>),
+    Apart(Tensor),
     /// The output, whose readers apply both.
     Shared(Tensor),
 }
@@ -240,7 +240,7 @@ fn forward_exact(gpu: &Gpu, of: &Instance) -> Result<Projected> {
 fn alloc_fused(gpu: &Gpu, of: &Instance) -> Result<Projected> {
     let (n, d) = (of.rows.len(), of.d());
     if of.sequences.is_none() {
-        return Projected::apart(Normalized::alloc(gpu, n, d)?, [n, d]);
+        return Projected::apart(Normalized::alloc(gpu, [n, d], Element::F32)?, [n, d]);
     }
     let [_, _, gamma, beta] = &of.weights;
     let out = Tensor::of_normalized(gpu.alloc("normalized rows", n * d)?, gamma, beta)?;

@@ -143,10 +143,8 @@ fn convolution(images: usize, [height, width]: [usize; 2], filters: Filters) -> 
         // Images come from the host, and so do maps here: bf16 rows of few channels are no device's.
         let rows = Tensor::of_rows(draw.values(pixels * inputs, 1.0), inputs)?;
         let x = Maps { rows, height, width };
-        let windows = images
-            * Windows { height, width, kernel, stride, padding }.size().0
-            * Windows { height, width, kernel, stride, padding }.size().1;
-        let cost = convolution::cost(filters, pixels, windows, element, element);
+        let (down, across) = Windows { height, width, kernel, stride, padding }.size();
+        let cost = convolution::cost(filters, pixels, images * down * across, element, element);
         Ready::new(cost, move || Ok(convolution.forward(&x)?.rows))
     })
 }

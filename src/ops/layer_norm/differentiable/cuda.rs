@@ -9,7 +9,7 @@ use crate::device::cuda::{DeviceBuffer, Grid, Ptr, Target};
 use crate::error::Result;
 use crate::ops::layer_norm::{Gradient, LayerNorm as Narrow, Normalized, NormalizedBackward, ToNormalize};
 use crate::ops::reduce::Sums;
-use crate::tensor::Tensor;
+use crate::tensor::{Element, Tensor};
 
 /// Rows that one block of the sums over rows takes.
 const ROWS_PER_BLOCK: usize = 64;
@@ -18,7 +18,7 @@ const ROWS_PER_BLOCK: usize = 64;
 pub struct Saved {
     weight: Tensor,
     bias: Tensor,
-    xhat: DeviceBuffer<f32>,
+    xhat: Tensor,
     rstd: DeviceBuffer<f32>,
 }
 
@@ -65,7 +65,7 @@ impl LayerNorm {
         let Normalized { out, xhat, rstd } = match Narrow::forward(gpu, rows.as_slice())?.pop() {
             Some(result) => result,
             None => {
-                let result = Normalized::alloc(gpu, n, d)?;
+                let result = Normalized::alloc(gpu, [n, d], Element::F32)?;
                 let args = Forward {
                     x: x.ptr(),
                     gamma: weight.ptr(),
