@@ -87,7 +87,7 @@ fn pass(encoder: &str, gpu: Option<&Gpu>) -> BTreeMap<&'static str, Cost> {
     let (parameters, profile) = (files.weights(&folder).unwrap().to(gpu).unwrap(), Profile::new(Clock::Host));
     let tape = Tape::recording().profiled().timed(&profile);
     let vars = parameters.bind(&tape);
-    let layers = Layers { tape: &tape, vars: &vars, gpu };
+    let layers = Layers { tape: &tape, vars: &vars, gpu, masks: None };
     let states = match files.processor().map(|processor| processor.size()) {
         Some(size) => {
             let image = |i: usize| (0..3 * size * size).map(|at| (at + i) as f32 % 7.0 - 3.0).collect();

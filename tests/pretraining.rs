@@ -35,7 +35,8 @@ fn losses_and_gradients_are_those_of_transformers() {
         let pixels: Vec<f32> = (0..3 * 3 * 40 * 40).map(|i| (i * 37 % 101) as f32 / 50.0 - 1.0).collect();
         let tape = Tape::recording();
         let vars = parameters.bind(&tape);
-        let towers = Towers { config: &files.config, layers: Layers { tape: &tape, vars: &vars, gpu: None } };
+        let towers =
+            Towers { config: &files.config, layers: Layers { tape: &tape, vars: &vars, gpu: None, masks: None } };
         let ids: Vec<&[u32]> = ids.iter().map(Vec::as_slice).collect();
         let images: Vec<&[f32]> = pixels.chunks_exact(3 * 40 * 40).collect();
         let losses: Var = towers.losses(&ids, &images).unwrap();
@@ -127,7 +128,7 @@ fn towers_of(folder: &Path, texts: &[&str], images: &[Vec<f32>]) -> [Vec<f32>; 2
     let parameters = weights::read(&Shards::open(folder).unwrap(), &files.config).unwrap();
     let tape = Tape::inference();
     let vars = parameters.bind(&tape);
-    let towers = Towers { config: &files.config, layers: Layers { tape: &tape, vars: &vars, gpu: None } };
+    let towers = Towers { config: &files.config, layers: Layers { tape: &tape, vars: &vars, gpu: None, masks: None } };
     let ids = files.tokens(texts).unwrap();
     let texts = towers.texts(&ids.iter().map(Vec::as_slice).collect::<Vec<_>>()).unwrap();
     let images = towers.images(&images.iter().map(Vec::as_slice).collect::<Vec<_>>()).unwrap();

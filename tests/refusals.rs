@@ -165,8 +165,10 @@ fn settings_of_an_encoder_that_is_not_trained_are_said_to_have_no_effect() {
         assert!(output.status.success());
         String::from_utf8(output.stderr).unwrap()
     };
-    let said = train("[encoder]\nlora_rank = 4\n");
-    assert!(said.contains("c.toml: [encoder] has no effect with --features"), "{said}");
+    for setting in ["lora_rank = 4", "gradient_checkpointing = true", "chunk = 8", "dropout = 0.1"] {
+        let said = train(&format!("[encoder]\n{setting}\n"));
+        assert!(said.contains("c.toml: [encoder] has no effect with --features"), "{setting}: {said}");
+    }
     let said = train("[encoder]\nlora_rank = 0\n[train]\nseed = 3\n");
     assert!(!said.contains("has no effect"), "{said}");
 }

@@ -57,7 +57,7 @@ fn with_each(fixtures: &[&str], check: impl Fn(&str, &TrainableEncoder, Layers, 
         files.write(&parameters, Precision::F32, &to).unwrap();
         let tape = Tape::inference();
         let vars = parameters.bind(&tape);
-        check(name, &files, Layers { tape: &tape, vars: &vars, gpu: None }, [&from, &to]);
+        check(name, &files, Layers { tape: &tape, vars: &vars, gpu: None, masks: None }, [&from, &to]);
     }
 }
 

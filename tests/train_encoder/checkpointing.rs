@@ -17,12 +17,14 @@ fn gradients_have_the_bits_that_they_have_with_everything_kept() {
     let dataset = opened(&world);
     let clip = one(world.path("encoder"));
     let bert_and = |image: PathBuf| EncoderPaths { text: Some(fixture("bert/sharded-f32")), image: Some(image) };
-    let cases: [(EncoderPaths, &str); 12] = [
+    let cases: [(EncoderPaths, &str); 14] = [
         (clip.clone(), "[model]\nd = 16\ndropout = 0.2\n[encoder]\n"),
         (clip.clone(), "[model]\nd = 16\n[encoder]\nchunk = 5\n"),
         (clip.clone(), "[model]\nname = \"clip\"\n[encoder]\nfreeze_layers = 1\n"),
-        (clip, "[model]\nname = \"ghmfc\"\nd = 16\n[encoder]\nlora_rank = 2\n"),
+        (clip.clone(), "[model]\nname = \"ghmfc\"\nd = 16\n[encoder]\nlora_rank = 2\n"),
         (bert_and(fixture("resnet/three-stages-f32")), "[model]\nname = \"ghmfc\"\nd = 16\n[encoder]\nchunk = 3\n"),
+        (clip.clone(), "[model]\nname = \"clip\"\n[encoder]\nchunk = 3\ndropout = 0.3\n"),
+        (one(fixture("bert/sharded-f32")), "[model]\nname = \"bert\"\n[encoder]\ndropout = 0.3\n"),
         (bert_and(world.path("encoder")), "[model]\nd = 16\n[encoder]\nlora_rank = 2\n"),
         (one(fixture("siglip/siglip-f32")), "[model]\nname = \"clip\"\n[encoder]\n"),
         (one(fixture("bert/sharded-f32")), "[model]\nname = \"bert\"\n[encoder]\n"),

@@ -186,7 +186,7 @@ fn a_signal_ends_it_with_nothing_half_written() {
 #[test]
 fn a_device_trains_as_the_processor_does() {
     let world = World::new();
-    fs::write(world.path("chunks.toml"), "[encoder]\nchunk = 7\n").unwrap();
+    fs::write(world.path("chunks.toml"), "[encoder]\nchunk = 7\ndropout = 0.2\n").unwrap();
     let chunks = ["--freeze-layers", "1", "--config", world.arg("chunks.toml")];
     for (model, more) in [("fissfuse", &[][..]), ("bert", &["--lora-rank", "2"]), ("clip-projected", &chunks)] {
         let args = |out: String, device: &'static str| {

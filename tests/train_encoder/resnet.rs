@@ -86,7 +86,8 @@ fn gradients_are_those_of_finite_differences() {
         let images = images(&files, 2);
         let images: Vec<&[f32]> = images.iter().map(Vec::as_slice).collect();
         let states = |tape: &Tape, vars: &Variables| {
-            let States { tokens, global, .. } = files.image_states(Layers { tape, vars, gpu: None }, &images).unwrap();
+            let States { tokens, global, .. } =
+                files.image_states(Layers { tape, vars, gpu: None, masks: None }, &images).unwrap();
             [tokens, global]
         };
         let tape = Tape::recording();
@@ -221,6 +222,8 @@ fn what_it_cannot_do_is_refused_with_what_to_do() {
     refuse(&both, &["holds a ResNet, which encodes images", "--modalities image", "cannot come from a store"]);
     let bert = with(&replace(args.clone(), "--modalities", "both"), &["--model", "bert"]);
     refuse(&bert, &["holds a ResNet, which encodes images"]);
+    fs::write(world.path("dropout.toml"), "[encoder]\ndropout = 0.1\n").unwrap();
+    refuse(&with(&args, &["--config", world.arg("dropout.toml")]), &["dropout = 0.1", "three-stages-f32 has none"]);
     refuse(&with(&args, &["--lora-rank", "2"]), &["lora_rank = 2", "queries and values", "has none"]);
     refuse(&with(&args, &["--freeze-layers", "6"]), &["freeze_layers = 6: there are 5 layers", "less than 5"]);
     refuse(&with(&args, &["--freeze-layers", "5"]), &["freeze_layers = 5 leaves nothing"]);

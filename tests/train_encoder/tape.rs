@@ -7,7 +7,7 @@ use fissfuse::autograd::{Tape, Var};
 use fissfuse::data::{Batcher, Dataset, FeatureStore, GoldMissing, Inputs, Sample};
 use fissfuse::encoder::clip::{ClipFiles, Towers, weights};
 use fissfuse::encoder::trained::{Layers, States};
-use fissfuse::encoder::{ExifOrientation, ImageEncoder, Precision, TextEncoder};
+use fissfuse::encoder::{EncoderPaths, ExifOrientation, ImageEncoder, Precision, TextEncoder};
 use fissfuse::model::{Batch, Modality, Model, NETWORKS, Noise, Side};
 use fissfuse::ops::Pairing;
 use fissfuse::tensor::{FeatureRows, Ragged, RowTable, Shards, Textbook};
@@ -27,7 +27,7 @@ fn the_towers_states_are_those_that_encoders_give() {
         let parameters = files.weights(&Shards::open(&folder).unwrap()).unwrap();
         let tape = Tape::inference();
         let vars = parameters.bind(&tape);
-        let layers = Layers { tape: &tape, vars: &vars, gpu: None };
+        let layers = Layers { tape: &tape, vars: &vars, gpu: None, masks: None };
         let towers = Towers { config: &files.config, layers };
         let texts = ["hussein of jordan", "a king", "with his wife, and shahbanu farah!", ""];
         let size = files.processor.size();
@@ -91,7 +91,7 @@ fn batch_of(world: &World, dataset: &Dataset, sample: &Sample) -> Batch {
     let parameters = weights::read(&Shards::open(&world.path("encoder")).unwrap(), &files.config).unwrap();
     let tape = Tape::inference();
     let vars = parameters.bind(&tape);
-    let layers = Layers { tape: &tape, vars: &vars, gpu: None };
+    let layers = Layers { tape: &tape, vars: &vars, gpu: None, masks: None };
     let towers = Towers { config: &files.config, layers };
     let ids = files.tokens_at_most(&texts.iter().map(String::as_str).collect::<Vec<_>>(), 64).unwrap();
     let texts = towers.text_states(&ids.iter().map(Vec::as_slice).collect::<Vec<_>>()).unwrap();
@@ -198,6 +198,7 @@ fn a_batch_in_chunks_has_the_gradients_of_the_whole() {
         "[model]\nname = \"clip\"\n[encoder]\nfreeze_layers = 1\n",
         "[model]\nd = 16\n[encoder]\nfreeze_layers = 1\n",
         "[model]\nname = \"ghmfc\"\nd = 16\n[encoder]\nfreeze_layers = 1\n",
+        "[model]\nname = \"ghmfc\"\nd = 16\n[encoder]\ndropout = 0.3\n",
     ] {
         let gradients = |chunk: usize| {
             let (mut run, samples) =
@@ -222,6 +223,33 @@ fn a_batch_in_chunks_has_the_gradients_of_the_whole() {
                 let (Some(got), Some(want)) = (got, want) else { continue };
                 near(&format!("{settings}, chunk {chunk}, {i}"), got, want, 1e-4 * largest(want).max(1e-2 * of_all));
             }
+        }
+    }
+}
+
+/// Values are dropped in training alone, others in another step, and with another seed.
+#[test]
+fn dropout_is_of_the_seed_and_of_the_step() {
+    let world = World::new();
+    let dataset = opened(&world);
+    let bert = EncoderPaths { text: Some(fixture("bert/sharded-f32")), image: Some(world.path("encoder")) };
+    for (paths, model) in
+        [(one(world.path("encoder")), "clip"), (bert, "clip"), (one(fixture("bert/sharded-f32")), "bert")]
+    {
+        let losses = |dropout: f32, noise: Option<(u64, u32)>| {
+            let settings = format!("[model]\nname = \"{model}\"\n[encoder]\ndropout = {dropout:?}\n");
+            let (mut run, samples) = run_of(&paths, &dataset, &settings);
+            let model = Model::new(run.model().clone(), 3).unwrap();
+            let (prepared, start) = (run.prepare(&samples[..4]).unwrap(), run.take_start().unwrap());
+            let noise = noise.map(|(seed, step)| Noise { seed, step });
+            run.gradients((&model, &start), &prepared, noise).unwrap().losses.data().to_vec()
+        };
+        let without = losses(0.0, Some((1, 1)));
+        assert_eq!(losses(0.3, None), without);
+        let first = losses(0.3, Some((1, 1)));
+        assert_eq!(losses(0.3, Some((1, 1))), first);
+        for other in [without, losses(0.3, Some((1, 2))), losses(0.3, Some((2, 1))), losses(0.1, Some((1, 1)))] {
+            assert_ne!(other, first, "{model}");
         }
     }
 }

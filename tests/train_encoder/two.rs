@@ -49,7 +49,7 @@ fn states_are_those_that_each_encoder_gives_and_both_are_written_as_they_were_re
         let parameters = encoders.weights().unwrap();
         let (tape, to) = (fissfuse::autograd::Tape::inference(), tempfile::tempdir().unwrap());
         let vars = parameters.bind(&tape);
-        let layers = Layers { tape: &tape, vars: &vars, gpu: None };
+        let layers = Layers { tape: &tape, vars: &vars, gpu: None, masks: None };
         let ids = encoders.tokens_at_most(&["a red ball", "a box", ""], 9).unwrap();
         let of_texts = encoders.text_states(layers, &ids.iter().map(Vec::as_slice).collect::<Vec<_>>()).unwrap();
         let size = encoders.processor().unwrap().size();
@@ -191,7 +191,9 @@ fn frozen_layers_and_what_lora_does_not_change_keep_their_bits() {
 #[test]
 fn a_run_that_was_killed_goes_on_bit_for_bit() {
     let world = World::new();
-    let settings = ["--model", "ghmfc", "--negatives", "3", "--checkpoint-steps", "1", "--schedule", "cosine"];
+    fs::write(world.path("dropout.toml"), "[encoder]\ndropout = 0.1\n").unwrap();
+    let steps = ["--negatives", "3", "--checkpoint-steps", "1", "--schedule", "cosine"];
+    let settings = [&["--model", "ghmfc", "--config", world.arg("dropout.toml")][..], &steps].concat();
     let args =
         |out: &str| with(&replace(train_two(&world, out, folder(BERT), folder(RESNET)), "--epochs", "4"), &settings);
     succeed(&with(&args("straight"), &["--threads", "1"]));

@@ -1,5 +1,7 @@
 //! Layers on a tape, of weights by their names.
 
+use std::ops::Range;
+
 use rayon::prelude::*;
 
 use crate::autograd::{Tape, Var, Variables};
@@ -7,8 +9,30 @@ use crate::device::Gpu;
 use crate::device::cpu::Buffer;
 use crate::encoder::transformer::{Layout, Sizes};
 use crate::error::{Error, Result};
-use crate::ops::{Activation, Attention, Gather, LayerNorm, Linear, Pairing, Sum};
+use crate::ops::{Activation, Attention, Dropout, Gather, LayerNorm, Linear, Pairing, Sum};
 use crate::tensor::{Ragged, Tensor, Textbook};
+
+/// Dropout of a tower's states: which values go depends on the run, the step and the place of a text or image in its batch alone, so
+/// that they are the same by chunks of the batch, and when a layer is computed again.
+#[derive(Clone, Copy, Debug)]
+pub struct Masks {
+    /// Probability of zeroing, in [0, 1).
+    pub p: f32,
+    /// The run's seed, and its step.
+    pub seed: u64,
+    pub step: u32,
+    /// Of texts (0) or of images (1).
+    pub tower: u32,
+    /// The place in the batch of the first text or image.
+    pub first: usize,
+}
+
+/// The rows of a text or image have places apart from others', unless there are more of them than that.
+const APART: usize = 1 << 12;
+
+/// Streams of draws that no model's dropout has begin here; a tower has so many.
+const STREAMS: u32 = 1 << 16;
+const OF_A_TOWER: u32 = 1 << 12;
 
 /// Weights, and what they are applied on.
 #[derive(Clone, Copy)]
@@ -19,6 +43,8 @@ pub struct Layers<'a> {
     pub vars: &'a Variables,
     /// Where they lie; `None` for the host.
     pub gpu: Option<&'a Gpu>,
+    /// Dropout, if there is any.
+    pub masks: Option<Masks>,
 }
 
 /// What a tower says of texts or images: the features that [`Encoded`](crate::encoder::Encoded) holds of each.
@@ -128,15 +154,27 @@ impl Layers<'_> {
         }
         let (names, weights): (Vec<String>, Vec<&Var>) = self.vars.under(name).into_iter().unzip();
         let inputs: Vec<&Var> = [&x].into_iter().chain(weights).collect();
-        let gpu = self.gpu.cloned();
+        let (gpu, masks) = (self.gpu.cloned(), self.masks);
         self.tape.checkpointed(&inputs, move |tape, inputs| {
             let (x, weights) = inputs.split_first().ok_or_else(|| Error::invalid("a layer of no inputs"))?;
             let vars: Variables = names.iter().cloned().zip(weights.iter().cloned()).collect();
-            compute(Layers { tape, vars: &vars, gpu: gpu.as_ref() }, x.clone())
+            compute(Layers { tape, vars: &vars, gpu: gpu.as_ref(), masks }, x.clone())
         })
     }
 
-    /// Blocks under their numbers after `prefix`.
+    /// States of these sequences with dropout; each of a tower's uses has another number.
+    fn dropped(&self, x: Var, sequences: &Ragged, number: usize) -> Result<Var> {
+        let Some(Masks { p, seed, step, tower, first }) = self.masks else { return Ok(x) };
+        let rows = |(item, rows): (usize, Range<usize>)| {
+            let start = (first + item) * APART;
+            (start..start + rows.len()).map(|place| place as u32)
+        };
+        let places: Vec<u32> = sequences.ranges().enumerate().flat_map(rows).collect();
+        let stream = (step, STREAMS + tower * OF_A_TOWER + number as u32);
+        self.tape.apply(Dropout { p, seed, stream, places: Some(places.into()) }, &[&x])
+    }
+
+    /// Blocks under their numbers after `prefix`. What goes into the first may be dropped, and what each layer of a block adds.
     pub fn blocks(
         &self,
         (prefix, layout): (&str, &Layout),
@@ -145,22 +183,31 @@ impl Layers<'_> {
         x: Var,
         sequences: &Ragged,
     ) -> Result<Var> {
+        let x = self.dropped(x, sequences, 0)?;
         (0..count).try_fold(x, |x, i| {
             let (block, layout, sizes, sequences) = (format!("{prefix}.{i}"), *layout, *sizes, sequences.clone());
             let name = block.clone();
-            self.checkpointed(&name, x, move |layers, x| layers.block((&block, &layout), &sizes, x, &sequences))
+            self.checkpointed(&name, x, move |layers, x| layers.block((i, &block, &layout), &sizes, x, &sequences))
         })
     }
 
     /// Attention and an MLP with residuals around both, normalized as the layout says.
-    fn block(&self, (block, layout): (&str, &Layout), sizes: &Sizes, x: Var, sequences: &Ragged) -> Result<Var> {
+    fn block(
+        &self,
+        (number, block, layout): (usize, &str, &Layout),
+        sizes: &Sizes,
+        x: Var,
+        sequences: &Ragged,
+    ) -> Result<Var> {
         let name = |layer: &str| format!("{block}.{layer}");
         let norm = |layer: &str, x: &Var| self.norm(&name(layer), sizes.eps, x);
-        let attend =
-            |x: &Var| self.linear(&name(layout.out), &self.attention(&name, layout, sizes, x, sequences)?, None);
+        let attend = |x: &Var| {
+            let attended = self.attention(&name, layout, sizes, x, sequences)?;
+            self.dropped(self.linear(&name(layout.out), &attended, None)?, sequences, 2 * number + 1)
+        };
         let widen = |x: &Var| {
             let wide = self.linear(&name(layout.up), x, Some(sizes.activation))?;
-            self.linear(&name(layout.down), &wide, None)
+            self.dropped(self.linear(&name(layout.down), &wide, None)?, sequences, 2 * number + 2)
         };
         if layout.norm_first {
             let x = self.sum(&[&x, &attend(&norm(layout.norm1, &x)?)?])?;

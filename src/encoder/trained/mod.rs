@@ -12,7 +12,7 @@ use std::path::Path;
 
 pub(super) use files::Beside;
 pub(super) use kept::Kept;
-pub use layers::{Layers, States};
+pub use layers::{Layers, Masks, States};
 pub(super) use parameter::List;
 pub use parameter::{Depth, Parameter, Role, Tower};
 pub use tuned::{Tuned, Tuning};

@@ -28,7 +28,7 @@ impl EncoderRun<'_> {
         size: usize,
     ) -> Result<Gradients> {
         let (losses, of_model, of_features) = {
-            let said = self.said_in_chunks((model, weights), prepared, size)?;
+            let said = self.said_in_chunks((model, weights), (prepared, noise), size)?;
             self.gradients_of_features(model, said, prepared, noise)?
         };
         let _backward = (span!("backward"), on_device(model.gpu(), "backward", ""));
@@ -38,8 +38,8 @@ impl EncoderRun<'_> {
             for chunk in chunks(sequences.len(), size) {
                 let tape = Tape::recording().with_checkpoints(self.settings.gradient_checkpointing);
                 let vars = weights.bind(&tape)?;
-                let layers = Layers { tape: &tape, vars: &vars, gpu: model.gpu() };
-                let States { tokens, global, .. } = self.say(layers, prepared, which, chunk.clone())?;
+                let layers = Layers { tape: &tape, vars: &vars, gpu: model.gpu(), masks: None };
+                let States { tokens, global, .. } = self.say(layers, (prepared, noise), which, chunk.clone())?;
                 let rows = sequences.range(chunk.start).start..sequences.range(chunk.end - 1).end;
                 let mut seeds = Vec::new();
                 for ((output, grad), rows) in [&tokens, &global].into_iter().zip(grads).zip([rows, chunk]) {
@@ -61,13 +61,19 @@ impl EncoderRun<'_> {
     }
 
     /// What the towers say of a batch, as constants.
-    fn said_in_chunks(&self, (model, weights): (&Model, &Tuned), prepared: &Prepared, size: usize) -> Result<Said> {
+    fn said_in_chunks(
+        &self,
+        (model, weights): (&Model, &Tuned),
+        (prepared, noise): (&Prepared, Option<Noise>),
+        size: usize,
+    ) -> Result<Said> {
         let _forward = (span!("forward"), on_device(model.gpu(), "forward", ""));
         let tape = Tape::inference();
         let vars = weights.bind(&tape)?;
-        let layers = Layers { tape: &tape, vars: &vars, gpu: model.gpu() };
+        let layers = Layers { tape: &tape, vars: &vars, gpu: model.gpu(), masks: None };
         let all = |which: usize| -> Result<Option<States>> {
-            let parts = chunks(prepared.len(which), size).map(|chunk| self.say(layers, prepared, which, chunk));
+            let parts =
+                chunks(prepared.len(which), size).map(|chunk| self.say(layers, (prepared, noise), which, chunk));
             joined(parts.collect::<Result<_>>()?)
         };
         Ok([all(0)?, all(1)?])

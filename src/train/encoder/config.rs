@@ -28,6 +28,8 @@ pub struct EncoderSettings {
     pub lora_rank: usize,
     /// LoRA's product counts `lora_alpha / lora_rank` times.
     pub lora_alpha: f32,
+    /// Probability with which a value is dropped of what goes into a tower's layers, and of what each adds, in [0, 1).
+    pub dropout: f32,
 }
 
 /// How encoders are trained along, beside what the model's training has: what runs and models keep.
@@ -51,6 +53,7 @@ impl Default for EncoderSettings {
             gradient_checkpointing: false,
             lora_rank: 0,
             lora_alpha: 16.0,
+            dropout: 0.0,
         }
     }
 }
@@ -58,11 +61,14 @@ impl Default for EncoderSettings {
 impl EncoderSettings {
     /// Fails if a number makes no sense.
     pub fn check(&self) -> Result<()> {
-        let EncoderSettings { learning_rate, clip_norm, lora_rank, lora_alpha, .. } = *self;
+        let EncoderSettings { learning_rate, clip_norm, lora_rank, lora_alpha, dropout, .. } = *self;
         for (name, value) in [("learning_rate", learning_rate), ("clip_norm", clip_norm), ("lora_alpha", lora_alpha)] {
             if !(value > 0.0 && value.is_finite()) {
                 return Err(Error::invalid(format!("encoder: {name} = {value} is no number above 0")));
             }
+        }
+        if !(0.0..1.0).contains(&dropout) {
+            return Err(Error::invalid(format!("encoder: dropout = {dropout} is not in [0, 1)")));
         }
         if lora_rank > LARGEST {
             return Err(Error::invalid(format!("encoder: lora_rank = {lora_rank} is beyond {LARGEST}, the largest")));
@@ -83,6 +89,8 @@ mod tests {
             (EncoderSettings { clip_norm: f32::NAN, ..default() }, "clip_norm = NaN"),
             (EncoderSettings { lora_alpha: -1.0, ..default() }, "lora_alpha = -1"),
             (EncoderSettings { lora_rank: usize::MAX, ..default() }, "lora_rank"),
+            (EncoderSettings { dropout: 1.0, ..default() }, "dropout = 1"),
+            (EncoderSettings { dropout: f32::NAN, ..default() }, "dropout = NaN"),
         ] {
             assert!(settings.check().unwrap_err().to_string().contains(says), "{says}");
         }

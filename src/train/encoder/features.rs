@@ -7,9 +7,9 @@ use super::EncoderRun;
 use crate::autograd::{Tape, Var, Variables};
 use crate::data::InputBatch;
 use crate::device::Gpu;
-use crate::encoder::trained::{Layers, States};
+use crate::encoder::trained::{Layers, Masks, States};
 use crate::error::Result;
-use crate::model::{Batch, Modality, Side};
+use crate::model::{Batch, Modality, Noise, Side};
 use crate::ops::Multiply;
 use crate::tensor::{FeatureRows, Ragged, RowTable, Tensor, Textbook};
 
@@ -37,10 +37,14 @@ impl EncoderRun<'_> {
     pub(super) fn say(
         &self,
         layers: Layers,
-        Prepared { ids, pixels, .. }: &Prepared,
+        (Prepared { ids, pixels, .. }, noise): (&Prepared, Option<Noise>),
         which: usize,
         part: Range<usize>,
     ) -> Result<States> {
+        let (p, tower) = (self.settings.dropout, which as u32);
+        let masks = |Noise { seed, step }| Masks { p, seed, step, tower, first: part.start };
+        let masks = noise.filter(|_| p > 0.0).map(masks);
+        let layers = Layers { masks, ..layers };
         match which {
             0 => self.files.text_states(layers, &ids[part].iter().map(Vec::as_slice).collect::<Vec<_>>()),
             _ => self.images(layers, &pixels[part]),
@@ -52,11 +56,12 @@ impl EncoderRun<'_> {
         &self,
         (tape, vars, gpu): (&Tape, &Variables, Option<&Gpu>),
         prepared: &Prepared,
+        noise: Option<Noise>,
     ) -> Result<Said> {
-        let layers = Layers { tape, vars, gpu };
+        let layers = Layers { tape, vars, gpu, masks: None };
         let all = |which: usize| match prepared.len(which) {
             0 => Ok(None),
-            items => self.say(layers, prepared, which, 0..items).map(Some),
+            items => self.say(layers, (prepared, noise), which, 0..items).map(Some),
         };
         Ok([all(0)?, all(1)?])
     }

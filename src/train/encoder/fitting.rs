@@ -58,7 +58,7 @@ pub(super) fn read(paths: &EncoderPaths, reads: Reads) -> Result<TrainableEncode
 /// Fails if nothing of the encoders would be trained, or if LoRA cannot.
 pub(super) fn expect_fit(files: &TrainableEncoders, settings: &EncoderSettings) -> Result<()> {
     let (shapes, shown) = (files.shapes(), files.shown());
-    let EncoderSettings { freeze_layers, lora_rank, .. } = *settings;
+    let EncoderSettings { freeze_layers, lora_rank, dropout, .. } = *settings;
     let [text, vision] = [shapes.text.layers, shapes.vision.layers];
     if freeze_layers > text.max(vision) {
         let there = match (text, vision) {
@@ -78,6 +78,11 @@ pub(super) fn expect_fit(files: &TrainableEncoders, settings: &EncoderSettings) 
         )));
     }
     let has_queries = |one: &Opened| one.files.parameters().iter().any(|parameter| parameter.role == Role::Query);
+    if dropout > 0.0 && !files.all().any(has_queries) {
+        return Err(Error::invalid(format!(
+            "encoder: dropout = {dropout}: it is of the layers of a transformer, of which {shown} has none; set it to 0"
+        )));
+    }
     match files.all().find(|one| !has_queries(one)) {
         Some(Opened { folder, .. }) if lora_rank > 0 => Err(Error::invalid(format!(
             "encoder: lora_rank = {lora_rank}: LoRA changes queries and values, and the encoder in {} has none; 0 trains the weights",

@@ -48,7 +48,7 @@ impl EncoderRun<'_> {
         let tape = Tape::recording().with_checkpoints(self.settings.gradient_checkpointing);
         let forward = (span!("forward"), on_device(gpu, "forward", ""));
         let (vars, own) = (weights.bind(&tape)?, model.parameters().bind(&tape));
-        let batch = self.batch(&tape, &self.said((&tape, &vars, gpu), prepared)?, prepared)?;
+        let batch = self.batch(&tape, &self.said((&tape, &vars, gpu), prepared, noise)?, prepared)?;
         gpu.map_or(Ok(()), |gpu| batch.arrive(gpu))?;
         let scores = model.scores(&tape, &own, &batch, noise)?;
         let losses = model.losses(&tape, &scores, &batch)?;

@@ -51,7 +51,7 @@ impl Batch<'_> {
     }
 
     fn towers<'t>(&'t self, tape: &'t Tape, vars: &'t Variables) -> Towers<'t> {
-        Towers { config: self.config, layers: Layers { tape, vars, gpu: self.gpu } }
+        Towers { config: self.config, layers: Layers { tape, vars, gpu: self.gpu, masks: None } }
     }
 
     /// Of the mean of both losses.

@@ -49,7 +49,7 @@ impl Retrieval {
     ) -> Result<Retrieval> {
         let tape = Tape::inference();
         let vars = parameters.bind(&tape);
-        let towers = Towers { config, layers: Layers { tape: &tape, vars: &vars, gpu } };
+        let towers = Towers { config, layers: Layers { tape: &tape, vars: &vars, gpu, masks: None } };
         let (mut texts, mut owners, mut images) = (Vec::new(), Vec::new(), Vec::new());
         let all = pairs.texts().iter().enumerate();
         let all: Vec<(usize, &[u32])> =

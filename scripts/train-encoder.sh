@@ -1,0 +1,62 @@
+#!/usr/bin/env bash
+# What it gains to train the demo's encoder along (docs/pretraining.md): FissFuse on frozen features, with LoRA and with all of the
+# encoder trained, of the same mentions, settings and seeds. Prints a page; what is there already of OUT is not computed again.
+#   [MENTIONS=1000] [SEEDS="0 1 2"] scripts/train-encoder.sh [OUT]
+set -euo pipefail
+cd "$(dirname "$0")/.."
+fissfuse=${FISSFUSE:-${CARGO_TARGET_DIR:-target}/release/fissfuse}
+[ -n "${FISSFUSE:-}" ] || ${CARGO:-cargo} build --release >&2
+out=${1:-train-encoder-run}
+mentions=${MENTIONS:-1000}
+seeds=${SEEDS:-0 1 2}
+mkdir -p "$out"
+[ -e "$out/demo/features" ] || "$fissfuse" demo --out "$out/demo" --mentions "$mentions" --epochs 1 --device cpu >&2
+data=(--data "$out/demo/data")
+config=(--config configs/emoji.toml)
+timed() { local start=$SECONDS; "${@:2}" >&2; echo $((SECONDS - start)) > "$1"; }
+
+for seed in $seeds; do
+    of=(--encoder "$out/demo/encoder")
+    for way in frozen lora full; do
+        run="$out/$way-$seed"
+        [ ! -e "$run-eval/metrics.json" ] || continue
+        rm -rf "$run" "$run-features" "$run-eval"
+        features="$run-features"
+        case $way in
+            frozen) from=(--features "$out/demo/features") ;;
+            lora) from=(--train-encoder "${of[1]}" --lora-rank 8 --encoder-learning-rate 1e-3) ;;
+            full) from=(--train-encoder "${of[1]}" --encoder-learning-rate 1e-4) ;;
+        esac
+        timed "$out/$way-$seed.seconds" \
+            "$fissfuse" train "${data[@]}" "${from[@]}" "${config[@]}" --seed "$seed" --device cpu --out "$run"
+        if [ "$way" = frozen ]; then
+            features="$out/demo/features"
+        else
+            "$fissfuse" encode "${data[@]}" --encoder "$run/encoder" "${config[@]}" --precision f32 --device cpu \
+                --out "$features" >&2
+        fi
+        "$fissfuse" eval "${data[@]}" --features "$features" --model "$run" --device cpu --out "$run-eval" >&2
+    done
+done
+
+python3 - "$out" "$mentions" $seeds <<'PYTHON'
+import json, statistics, sys
+
+out, mentions, *seeds = sys.argv[1:]
+print(f"FissFuse on the demo's {mentions} training mentions, 3 epochs of configs/emoji.toml; test mentions of seed 0.\n")
+print("| encoder | seed | H@1 % | MRR % | validation MRR % | training, s |")
+print("|---|---:|---:|---:|---:|---:|")
+means = []
+for way, name in [("frozen", "frozen"), ("lora", "LoRA, rank 8, 1e-3"), ("full", "all of it, 1e-4")]:
+    rows = []
+    for seed in seeds:
+        mean = json.load(open(f"{out}/{way}-{seed}-eval/metrics.json"))["mean"]
+        records = [json.loads(line) for line in open(f"{out}/{way}-{seed}/train.jsonl")]
+        valid = max(record["valid"]["MRR"] for record in records)
+        seconds = int(open(f"{out}/{way}-{seed}.seconds").read())
+        rows.append([100 * mean["H@1"], 100 * mean["MRR"], 100 * valid])
+        print(f"| {name} | {seed} | " + " | ".join(f"{value:.2f}" for value in rows[-1]) + f" | {seconds} |")
+    means.append((name, [statistics.mean(column) for column in zip(*rows)]))
+for name, values in means:
+    print(f"| {name} | mean | " + " | ".join(f"{value:.2f}" for value in values) + " | |")
+PYTHON
