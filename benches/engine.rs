@@ -1,35 +1,27 @@
 //! Each operation and the whole training step at the paper's WikiDiverse size, on this machine.
 //!
-//!     cargo bench                      everything
-//!     cargo bench -- cross_attention   one operation
+//!     cargo bench                                 everything
+//!     cargo bench -- cross_attention --runs 50    one operation
 //!
-//! `fissfuse-bench ops` and `step` measure the same work and write the files that `--compare` and `fissfuse report` read.
+//! It is `fissfuse-bench ops` and `step`, whose options it takes: one runner and one form of results. What was measured lies in
+//! target/tmp as `bench-ops.json` and `bench-step.json` besides, which `--compare` and `fissfuse report` read.
 
-use criterion::{Criterion, criterion_group, criterion_main};
-use fissfuse::model::ModelConfig;
-use fissfuse::profile::operations::{Extent, OperationBench};
-use fissfuse::profile::step::TrainingStep;
-use fissfuse::profile::synthetic::Shape;
-use fissfuse::train::Steps;
+use std::env;
+use std::path::Path;
+use std::process::{Command, exit};
 
-/// Forward of each operation, then forward with backward.
-fn operations(criterion: &mut Criterion) {
-    for operation in &OperationBench::all(None).expect("the table's sizes fit together") {
-        let mut group = criterion.benchmark_group(operation.name());
-        group.sample_size(20);
-        for extent in Extent::ALL {
-            group.bench_function(extent.name(), |bench| bench.iter(|| operation.run(extent).expect("the operation")));
+fn main() {
+    // cargo tells every benchmark that it is one.
+    let given: Vec<String> = env::args().skip(1).filter(|argument| argument != "--bench").collect();
+    let one_operation = given.first().is_some_and(|first| !first.starts_with('-'));
+    for command in if one_operation { &["ops"][..] } else { &["ops", "step"] } {
+        let file = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("bench-{command}.json"));
+        let mut bench = Command::new(env!("CARGO_BIN_EXE_fissfuse-bench"));
+        bench.arg(command).args(&given).args(["--device", "cpu", "--save"]).arg(&file);
+        let status = bench.status().expect("cargo built the program");
+        if !status.success() {
+            exit(status.code().unwrap_or(1));
         }
+        println!("saved to {}\n", file.display());
     }
 }
-
-/// Forward, backward and AdamW.
-fn step(criterion: &mut Criterion) {
-    let steps = Steps::new(None, false).expect("the host");
-    let mut step = TrainingStep::new(ModelConfig::default(), Shape::WIKIDIVERSE, 0, steps).expect("the paper's sizes");
-    let mut group = criterion.benchmark_group("training step");
-    group.sample_size(20).bench_function("wikidiverse", |bench| bench.iter(|| step.run().expect("a step")));
-}
-
-criterion_group!(benches, operations, step);
-criterion_main!(benches);
