@@ -36,13 +36,15 @@ target=$(cd "$target" && pwd)
 tree=$target/bench-gate/$base old=$target/bench-gate/$base-$folder
 if [ ! -x "$old" ]; then
     say "building $(git log -1 --format='%h %s' "$base")"
+    # What a run left that was killed may be half of it.
+    git worktree remove --force "$tree" 2> /dev/null || rm -rf "$tree"
     git worktree prune
-    [ -e "$tree" ] || git worktree add --quiet --detach "$tree" "$base"
+    trap 'git worktree remove --force "$tree"' EXIT
+    git worktree add --quiet --detach "$tree" "$base"
     # In the same folder, so that the libraries are built once.
     (cd "$tree" && CARGO_TARGET_DIR=$target "$cargo" build "${profile[@]}" --quiet --bin fissfuse-bench)
     cp "$target/$folder/fissfuse-bench" "$old.new"
     mv "$old.new" "$old"
-    git worktree remove --force "$tree"
 fi
 say "building this tree"
 "$cargo" build "${profile[@]}" --quiet --bin fissfuse-bench

@@ -397,6 +397,7 @@ fn kernels_of_a_step_are_timed_by_the_devices_events() {
         let occupancy = row.figures["occupancy_share"].unwrap();
         assert!(occupancy > 0.0 && occupancy <= 1.0, "{row:?}");
         assert_eq!((row.seconds.as_ref().unwrap().runs(), row.parts["hot"].runs()), (2, 2));
+        assert!(row.clocks_mhz.as_ref().is_some_and(|clocks| clocks.len() == 2 && clocks[0].is_some()), "{row:?}");
     }
     assert_eq!(timed.machine.gpu.unwrap().clock_mhz, 1695);
     let nothing = fissfuse_bench().args(["kernels", "--device", "cpu"]).output().unwrap();

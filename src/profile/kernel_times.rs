@@ -44,14 +44,17 @@ pub fn kernel_times(
     let fastest = clocks.iter().flatten().copied().fold(0.0, f64::max);
     let counts_as = |clock: &Option<f64>| clock.is_none_or(|clock| clock >= LEAST_CLOCK * fastest);
     let discarded = clocks.iter().filter(|clock| !counts_as(clock)).count();
-    let kept = measured.iter().zip(&clocks).filter(|(_, clock)| counts_as(clock)).map(|(times, _)| by_kernel(times));
-    let mut all: IndexMap<&str, Vec<OfStep>> = IndexMap::new();
-    for step in kept {
-        step.into_iter().for_each(|(kernel, of_step)| all.entry(kernel).or_default().push(of_step));
+    let mut all: IndexMap<&str, (Vec<OfStep>, Vec<Option<f64>>)> = IndexMap::new();
+    for (times, clock) in measured.iter().zip(&clocks).filter(|(_, clock)| counts_as(clock)) {
+        for (kernel, of_step) in by_kernel(times) {
+            let (steps, clocks) = all.entry(kernel).or_default();
+            steps.push(of_step);
+            clocks.push(*clock);
+        }
     }
-    let rows = all.into_iter().map(|(kernel, steps)| {
+    let rows = all.into_iter().map(|(kernel, (steps, clocks))| {
         let timing = |of: fn(&OfStep) -> f64| Timing::new(steps.iter().map(of).collect());
-        let mut row = Measurement::new(kernel, Map::new());
+        let mut row = Measurement { clocks_mhz: Some(clocks), ..Measurement::new(kernel, Map::new()) };
         row.seconds = Some(timing(|step| step.cold)?);
         row.parts.insert(HOT.into(), timing(|step| step.hot)?);
         let one = &steps[0];

@@ -11,6 +11,7 @@ use super::machine::Machine;
 use super::timing::Timing;
 use crate::device::{Ceilings, Gpu};
 use crate::error::{Error, Result};
+use crate::fields::parse_json;
 use crate::files::{read_text, write_whole};
 
 /// Version of the files' schema. It rises when a field changes its meaning or goes.
@@ -93,7 +94,7 @@ impl Measurements {
     pub fn read(path: &Path) -> Result<Measurements> {
         let text = read_text(path)?;
         let invalid = |reason: String| Error::file(path, reason);
-        let value: Value = serde_json::from_str(&text).map_err(|e| invalid(e.to_string()))?;
+        let value = parse_json(path, &text)?;
         match value.get("schema").and_then(Value::as_u64) {
             Some(SCHEMA) => {}
             Some(newer) if newer > SCHEMA => {
@@ -213,7 +214,8 @@ mod tests {
             (text.replace("\"schema\": 1", "\"schema\": 2"), "schema 2"),
             (text.replace("\"schema\": 1", "\"scheme\": 1"), "no measurements"),
             (text.replace("\"samples\": [", "\"samples\": [-1, "), "which no clock gives"),
-            (text[..text.len() / 2].to_string(), "EOF"),
+            (text[..text.len() / 2].to_string(), "was it cut short?"),
+            (String::new(), "was it cut short?"),
         ] {
             std::fs::write(&path, wrong).unwrap();
             let error = Measurements::read(&path).unwrap_err().to_string();

@@ -8,7 +8,7 @@ use fissfuse::profile::by_op::Breakdown;
 use fissfuse::profile::comparison::{Thresholds, Verdict};
 use fissfuse::profile::latency::{AtHand, LatencyBench};
 use fissfuse::profile::measurement::Measurement;
-use fissfuse::profile::sampling::Laps;
+use fissfuse::profile::sampling::{Laps, Sampling};
 use fissfuse::profile::step::TrainingStep;
 use fissfuse::profile::synthetic::Shape;
 use fissfuse::tensor::Element;
@@ -121,22 +121,30 @@ fn observed(mentions: usize) -> anyhow::Result<[Measurement; 2]> {
     Ok([row("step taken apart beside a plain one", apart)?, row("traced step beside a plain one", traced)?])
 }
 
-/// The median of a plain loop around the scorer beside that of the parts' stopwatch, in turn.
+/// The median run of a plain loop around the scorer beside that which `latency` reports of it, in turn: the medians of all turns,
+/// and of their ratios, on which a machine that is busy at times has no say.
 fn plain_loop() -> anyhow::Result<Measurement> {
     let (config, shape) = (ModelConfig::default(), Shape::WIKIDIVERSE);
     let mut bench = LatencyBench::new(config, shape, (2000, Element::F32), 0, None)?;
     let mut runs = bench.runs((1, shape.candidates), AtHand::Prepared, None)?;
-    let (mut plain, mut parts) = (Vec::new(), Vec::new());
+    let sampling = Sampling { warmup: Some(0), runs: Some(RUNS), ..Sampling::default() };
+    let (mut plain, mut reported, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..TURNS {
-        let start = Instant::now();
+        let mut seconds = Vec::with_capacity(RUNS);
         for _ in 0..RUNS {
+            let start = Instant::now();
             runs.run(&mut Laps::default())?;
+            seconds.push(start.elapsed().as_secs_f64());
         }
-        plain.push(start.elapsed().as_secs_f64() / RUNS as f64);
-        let measured = Timing::of(0, RUNS, || runs.run(&mut Laps::default()))?;
-        parts.push(measured.p50());
+        let seen = Timing::new(seconds)?.p50();
+        let measured = sampling.measure("link", Map::new(), None, |laps| runs.run(laps).map(drop))?;
+        let said = measured.seconds.map_or(f64::NAN, |seconds| seconds.p50());
+        plain.push(seen);
+        reported.push(said);
+        ratios.push(said / seen);
     }
-    let [plain, measured] = [Timing::new(plain)?.p50(), Timing::new(parts)?.p50()];
+    let [plain, reported, ratio] =
+        [Timing::new(plain)?.p50(), Timing::new(reported)?.p50(), Timing::new(ratios)?.p50()];
     let row = Measurement::new("latency beside a plain loop", Map::new());
-    Ok(row.with("plain_seconds", plain).with("latency_seconds", measured).with("ratio", measured / plain))
+    Ok(row.with("plain_seconds", plain).with("latency_seconds", reported).with("ratio", ratio))
 }

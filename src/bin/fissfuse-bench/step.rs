@@ -91,7 +91,8 @@ fn by_op(step: &mut TrainingStep, parameters: Map<String, Value>, session: &mut 
         parameters.insert(PASS.into(), pass.into());
         let timing = Timing::new(runs.to_vec())?;
         let share = share(&timing);
-        Ok((Measurement { seconds: Some(timing), ..Measurement::new(name, parameters) }, share))
+        let clocks_mhz = whole.clocks_mhz.clone();
+        Ok((Measurement { seconds: Some(timing), clocks_mhz, ..Measurement::new(name, parameters) }, share))
     };
     for operation in &taken.rows {
         let (measured, share) = row(operation.op, operation.pass.name(), &operation.seconds)?;
