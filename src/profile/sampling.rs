@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 use super::measurement::Measurement;
 use super::timing::Timing;
 use crate::device::Gpu;
-use crate::device::cuda::Stamp;
+use crate::device::cuda::Stamps;
 use crate::error::Result;
 
 /// Runs and time below which no noise is judged.
@@ -150,13 +150,13 @@ pub struct Runner<'a> {
     laps: Laps,
     clocked: Option<Clocked>,
     /// Before the first run that is timed, and behind each.
-    stamps: Vec<Stamp>,
+    stamps: Option<Stamps>,
 }
 
 impl<'a> Runner<'a> {
     /// Of work that did not run yet.
     pub fn new(work: &'a mut dyn FnMut(&mut Laps) -> Result<()>, clocked: Option<Clocked>) -> Runner<'a> {
-        Runner { work, seconds: Vec::new(), laps: Laps::default(), clocked, stamps: Vec::new() }
+        Runner { work, seconds: Vec::new(), laps: Laps::default(), clocked, stamps: None }
     }
 
     /// Runs it without counting: so many times, or two and what fits into 50 ms.
@@ -173,7 +173,7 @@ impl<'a> Runner<'a> {
 
     /// Runs and times it once; gives the seconds.
     pub fn once(&mut self) -> Result<f64> {
-        if self.stamps.is_empty() {
+        if self.stamps.is_none() {
             self.stamp()?;
         }
         self.laps.last = Instant::now();
@@ -188,15 +188,20 @@ impl<'a> Runner<'a> {
     /// Has the device say its cycles and time. What is waited for is no part of the next run's time.
     fn stamp(&mut self) -> Result<()> {
         let Some(Clocked { gpu, queued }) = &self.clocked else { return Ok(()) };
-        self.stamps.push(gpu.stamp()?);
+        let stamps = match &mut self.stamps {
+            Some(stamps) => stamps,
+            none => none.insert(gpu.stamps()?),
+        };
+        stamps.push()?;
         if *queued { Ok(()) } else { gpu.synchronize() }
     }
 
     /// The clock of each run since it was last asked for, in MHz, where the device says it; nothing on the host.
     pub fn clocks_mhz(&mut self) -> Result<Option<Vec<Option<f64>>>> {
-        let stamps = std::mem::take(&mut self.stamps);
-        let clocks = stamps.windows(2).map(|pair| pair[1].clock_mhz_since(&pair[0])).collect::<Result<_>>()?;
-        Ok(self.clocked.is_some().then_some(clocks))
+        match (self.stamps.take(), &self.clocked) {
+            (Some(stamps), _) => stamps.clocks_mhz().map(Some),
+            (None, clocked) => Ok(clocked.is_some().then(Vec::new)),
+        }
     }
 }
 

@@ -63,7 +63,7 @@ fn every_entry_of_a_llama_is_computed_or_refused() {
         (c, "rope_parameters", json!([1]), Refuse("`rope_parameters` is [1], needs an object")),
         (c, "eos_token_id", json!([1, 2]), Same),
         (c, "eos_token_id", json!(-1), Refuse("`eos_token_id` is -1, needs a token's number")),
-        ("generation_config.json", "eos_token_id", json!([1, "x"]), Refuse("`eos_token_id`")),
+        ("generation_config.json", "eos_token_id", json!([1, "x"]), Refuse("`eos_token_id[1]` is `x`")),
         ("generation_config.json", "repetition_penalty", json!(1.1), Same),
         ("tokenizer_config.json", "added_tokens_decoder.900", json!({"content": "<no>"}), Refuse("has no such token")),
     ];

@@ -3,7 +3,6 @@
 use fissfuse::profile::batches::{BatchSizes, Batches};
 use fissfuse::profile::scale::Lengths;
 
-use super::at_least_one;
 use super::room::expect_disk;
 use super::session::Session;
 use super::values::{Values, combinations, value};
@@ -26,12 +25,12 @@ pub struct BatchArgs {
     entities: Values,
 
     /// Tokens of a text.
-    #[arg(long, default_value_t = 20, value_parser = at_least_one())]
-    tokens: usize,
+    #[arg(long, default_value = "20", value_name = "LIST")]
+    tokens: Values,
 
     /// Patches of an image.
-    #[arg(long, default_value_t = 50, value_parser = at_least_one())]
-    patches: usize,
+    #[arg(long, default_value = "50", value_name = "LIST")]
+    patches: Values,
 
     /// Draws names, features and candidates.
     #[arg(long, default_value_t = 0)]
@@ -42,23 +41,30 @@ pub struct BatchArgs {
 }
 
 pub fn batch(args: BatchArgs, session: &mut Session) -> anyhow::Result<()> {
-    let sizes = [("mentions", &args.mentions), ("candidates", &args.candidates), ("entities", &args.entities)];
+    let sizes = [
+        ("mentions", &args.mentions),
+        ("candidates", &args.candidates),
+        ("entities", &args.entities),
+        ("tokens", &args.tokens),
+        ("patches", &args.patches),
+    ];
     let rows = combinations(&sizes)?;
     let gpu = args.device.open()?;
     session.begin("batch", gpu.as_ref())?;
-    for (name, size) in [("tokens", args.tokens), ("patches", args.patches)] {
-        session.set(name, size);
-    }
     session.set("seed", args.seed);
     for row in rows {
-        let entities = value(&row, "entities");
+        let [entities, tokens, patches] = ["entities", "tokens", "patches"].map(|name| value(&row, name));
         // An item has a few hundred bytes of text, and 16 for each of its rows.
-        expect_disk("--entities", &std::env::temp_dir(), &[entities, 300 + 16 * (args.tokens + args.patches)])?;
+        expect_disk(
+            "--entities",
+            &std::env::temp_dir(),
+            &[entities, tokens.saturating_add(patches).saturating_mul(16).saturating_add(300)],
+        )?;
         let mut batches = Batches::simulated(BatchSizes {
             entities,
             mentions: value(&row, "mentions"),
             candidates: value(&row, "candidates"),
-            lengths: Lengths { tokens: args.tokens, patches: args.patches },
+            lengths: Lengths { tokens, patches },
             seed: args.seed,
         })?;
         let measured = session.measure("batch", row, |laps| {

@@ -6,9 +6,8 @@ use fissfuse::device::DeviceChoice;
 use fissfuse::device::cuda::Arithmetic;
 use fissfuse::encoder::{Compute, ImageEncoder, Precision, TextEncoder, parse_precision};
 use fissfuse::profile::encoding::{self, EncodingWork};
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 
-use super::at_least_one;
 use super::session::Session;
 use super::values::{Values, combinations, value};
 use super::work::fingerprint_of_file;
@@ -26,8 +25,8 @@ pub struct EncodeArgs {
     pub texts: Option<PathBuf>,
 
     /// Most tokens of a text.
-    #[arg(long, default_value_t = 64, value_parser = at_least_one())]
-    max_tokens: usize,
+    #[arg(long, default_value = "64", value_name = "LIST")]
+    max_tokens: Values,
 
     /// Hugging Face directory of the image encoder, if images are to be encoded.
     #[arg(long, value_name = "DIR")]
@@ -67,9 +66,10 @@ pub fn encode(args: EncodeArgs, session: &mut Session) -> anyhow::Result<()> {
         let text = fissfuse::files::read_text(file)?;
         let texts: Vec<&str> = text.lines().filter(|line| !line.trim().is_empty()).collect();
         anyhow::ensure!(!texts.is_empty(), "{}: holds no text", file.display());
-        let parameters = json!({"texts": texts.len(), "max_tokens": args.max_tokens});
-        let work = encoding::texts(&encoder, &texts, args.max_tokens)?;
-        time(session, "texts", parameters.as_object().cloned().unwrap_or_default(), work)?;
+        for row in combinations(&[("texts", &Values::one(texts.len())), ("max_tokens", &args.max_tokens)])? {
+            let work = encoding::texts(&encoder, &texts, value(&row, "max_tokens"))?;
+            time(session, "texts", row, work)?;
+        }
     }
     if let Some(encoder) = images {
         for row in rows {

@@ -3,7 +3,6 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use anyhow::ensure;
 use fissfuse::device::DeviceChoice;
 use fissfuse::device::cuda::Arithmetic;
 use fissfuse::random::{Purpose, generator};
@@ -13,7 +12,7 @@ use rand::Rng;
 use super::at_least_one;
 use super::room::expect_memory;
 use super::session::Session;
-use super::values::{Values, combinations, value};
+use super::values::{Values, combinations, expect_few, value};
 
 /// Time scans of random vectors for the nearest ones of queries, in f32 and in int8, and how much int8 finds of what f32 finds.
 #[derive(clap::Args)]
@@ -23,16 +22,16 @@ pub struct ScanArgs {
     entities: Values,
 
     /// Numbers of a vector: three scores of a hidden width of 100.
-    #[arg(long, default_value_t = 300, value_parser = at_least_one())]
-    width: usize,
+    #[arg(long, default_value = "300", value_name = "LIST")]
+    width: Values,
 
     /// Queries that are asked together.
     #[arg(long, default_value = "1,128", value_name = "LIST")]
     mentions: Values,
 
     /// Vectors that are found for each.
-    #[arg(long, default_value_t = 100, value_parser = at_least_one())]
-    top: usize,
+    #[arg(long, default_value = "100", value_name = "LIST")]
+    top: Values,
 
     /// What scans besides the CPU: cuda, cuda:N, or auto, which takes a CUDA device if a usable one is found.
     #[arg(long, default_value = "cpu")]
@@ -50,14 +49,13 @@ fn draw(count: usize, which: u64) -> Vec<f32> {
 }
 
 pub fn scan(args: ScanArgs, session: &mut Session) -> anyhow::Result<()> {
-    let ScanArgs { width, top, .. } = args;
+    let stored = combinations(&[("entities", &args.entities), ("width", &args.width)])?;
+    let asked_for = combinations(&[("mentions", &args.mentions), ("top", &args.top)])?;
+    expect_few(&[("vectors", stored.len()), ("queries", asked_for.len())])?;
     let gpu = args.device.open(Arithmetic::Mixed)?;
     session.begin("scan", gpu.as_ref())?;
-    for (name, size) in [("width", width), ("top", top)] {
-        session.set(name, size);
-    }
-    for entities in args.entities.iter() {
-        ensure!(entities > 0, "--entities: at least one vector");
+    for store in stored {
+        let (entities, width) = (value(&store, "entities"), value(&store, "width"));
         // In f32, and in int8 of 16 bits.
         expect_memory("--entities and --width", &[entities, width, 6])?;
         expect_memory("--recall-mentions and --width", &[args.recall_mentions, width, 4])?;
@@ -71,7 +69,6 @@ pub fn scan(args: ScanArgs, session: &mut Session) -> anyhow::Result<()> {
         let bytes = [4 * vectors.len(), refined.bytes(), refined.bytes() / 2];
         let flat = Arc::new(Flat::new(vectors, width)?);
         let asked = draw(args.recall_mentions * width, 1);
-        let exact = flat.top_k(&asked, top)?;
         let (f32, int8, alone) = ("f32", "int8, decided in 16 bits", "int8 alone");
         let mut scans: Vec<(String, &dyn Candidates, usize)> =
             vec![(f32.into(), &*flat, bytes[0]), (int8.into(), &*refined, bytes[1]), (alone.into(), &rough, bytes[2])];
@@ -85,9 +82,10 @@ pub fn scan(args: ScanArgs, session: &mut Session) -> anyhow::Result<()> {
             scans.push((format!("{int8}, on the device"), of_int8, bytes[1]));
         }
         for (name, scan, bytes) in scans {
-            let recall = share(&scan.top_k(&asked, top)?, &exact);
-            for row in combinations(&[("entities", &Values::one(entities)), ("mentions", &args.mentions)])? {
-                let mentions = value(&row, "mentions");
+            for row in &asked_for {
+                let (mentions, top) = (value(row, "mentions"), value(row, "top"));
+                let recall = share(&scan.top_k(&asked, top)?, &flat.top_k(&asked, top)?);
+                let row = store.clone().into_iter().chain(row.clone()).collect();
                 let queries = draw(mentions * width, 2);
                 let measured = session.measure(&name, row, |_| scan.top_k(&queries, top).map(drop))?;
                 let measured = measured.with_rate("mentions", mentions as f64).with("recall", recall);

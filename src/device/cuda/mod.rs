@@ -52,7 +52,7 @@ pub use repeating::{Recorded, Repeating};
 pub use rows::Runs;
 pub use staging::Returning;
 use staging::Staging;
-pub use stamp::Stamp;
+pub use stamp::Stamps;
 
 use crate::error::{Error, Result};
 use kernels::{EMBEDDED, Ptx};

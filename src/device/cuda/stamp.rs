@@ -1,7 +1,7 @@
 //! At which clock a device's multiprocessors ran while it worked: cycles and nanoseconds that passed between two moments, as
 //! nvbench measures them. The clock that the driver names is the highest, not that of the work.
 
-use bytemuck::{Pod, Zeroable};
+use bytemuck::{Pod, Zeroable, cast_slice_mut};
 
 use super::{DeviceBuffer, Gpu, Grid, Ptr};
 use crate::error::Result;
@@ -9,33 +9,55 @@ use crate::error::Result;
 /// The kernel that says how many cycles and nanoseconds have passed.
 const STAMP_KERNEL: &str = "stamp";
 
+/// Numbers of a stamp: cycles, nanoseconds, and whether they were said.
+const NUMBERS: usize = 3;
+
+/// Stamps that memory is made ready for at a time, so that most cost the host a launch alone.
+const AT_A_TIME: usize = 1024;
+
 #[derive(Clone, Copy, Pod, Zeroable)]
 #[repr(C)]
 struct Arguments {
     out: Ptr,
 }
 
-/// The moment at which a device has done what was queued before, in its own cycles and nanoseconds.
+/// Moments at which a device had done what was queued before, in its own cycles and nanoseconds.
 #[derive(Debug)]
-pub struct Stamp(DeviceBuffer<u64>);
+pub struct Stamps {
+    gpu: Gpu,
+    multiprocessors: usize,
+    count: usize,
+    blocks: Vec<DeviceBuffer<u64>>,
+}
 
 impl Gpu {
-    /// Queues a stamp, which takes the device a few microseconds and waits for nothing.
-    pub fn stamp(&self) -> Result<Stamp> {
-        let out = self.zeros::<u64>("clock", 3)?;
-        self.launch(STAMP_KERNEL, Grid::line(self.multiprocessors()?, 32), &Arguments { out: out.ptr() })?;
-        Ok(Stamp(out))
+    /// None yet.
+    pub fn stamps(&self) -> Result<Stamps> {
+        Ok(Stamps { gpu: self.clone(), multiprocessors: self.multiprocessors()?, count: 0, blocks: vec![] })
     }
 }
 
-impl Stamp {
-    /// The clock in MHz from an earlier stamp of the same device to this one; waits for both. `None` if nobody said it, or the
-    /// device's timer stood still.
-    pub fn clock_mhz_since(&self, earlier: &Stamp) -> Result<Option<f64>> {
-        let [mut then, mut now] = [[0u64; 3]; 2];
-        earlier.0.read(&mut then)?;
-        self.0.read(&mut now)?;
-        Ok(clock_mhz(then, now))
+impl Stamps {
+    /// Queues one, which takes the device a few microseconds and waits for nothing.
+    pub fn push(&mut self) -> Result<()> {
+        let at = self.count % AT_A_TIME;
+        if at == 0 {
+            self.blocks.push(self.gpu.zeros("clock", NUMBERS * AT_A_TIME)?);
+        }
+        let out = self.blocks[self.count / AT_A_TIME].ptr().offset::<u64>(NUMBERS * at);
+        self.gpu.launch(STAMP_KERNEL, Grid::line(self.multiprocessors, 32), &Arguments { out })?;
+        self.count += 1;
+        Ok(())
+    }
+
+    /// The clock in MHz from each stamp to the next; waits for them. `None` where nobody said it, or the device's timer stood
+    /// still.
+    pub fn clocks_mhz(&self) -> Result<Vec<Option<f64>>> {
+        let mut numbers = vec![[0u64; NUMBERS]; self.blocks.len() * AT_A_TIME];
+        for (block, numbers) in self.blocks.iter().zip(numbers.chunks_mut(AT_A_TIME)) {
+            block.read(cast_slice_mut(numbers))?;
+        }
+        Ok(numbers[..self.count].windows(2).map(|pair| clock_mhz(pair[0], pair[1])).collect())
     }
 }
 

@@ -1,10 +1,11 @@
 //! Scores of one mention against prepared entities on a CUDA device: two copies and one kernel (kernels/link.cu), launched
 //! as one graph.
 
-use std::time::Instant;
+mod times;
+
+pub use times::LinkTimes;
 
 use bytemuck::{Pod, Zeroable};
-use derive_more::AddAssign;
 
 use super::attention::Apart;
 use super::entities::EntityIndex;
@@ -141,19 +142,6 @@ impl Recorded {
     }
 }
 
-/// Seconds that scoring takes on a device, part by part.
-#[derive(Clone, Copy, Debug, Default, PartialEq, AddAssign)]
-pub struct LinkTimes {
-    /// The host, to give the device its work as one graph.
-    pub enqueue: f64,
-    /// The mention's and the candidates' copy to the device.
-    pub copy_in: f64,
-    /// The kernel.
-    pub device: f64,
-    /// The scores' copy back.
-    pub copy_out: f64,
-}
-
 /// How much a recorded launch has room for.
 #[derive(Clone, Debug, PartialEq)]
 struct Room {
@@ -258,32 +246,6 @@ impl GpuScorer {
         })?;
         self.recorded = Some(graph);
         Ok(scores)
-    }
-
-    /// What [`GpuScorer::score`] takes, part by part: launched as it does, and then each by itself between the device's events, with
-    /// all of it queued before the first begins.
-    pub fn times(&mut self, mention: PreparedMention, index: &EntityIndex, candidates: &[u32]) -> Result<LinkTimes> {
-        self.score(mention, index, candidates)?;
-        let Some(graph) = &self.recorded else { return Ok(LinkTimes::default()) };
-        let begun = Instant::now();
-        graph.launch()?;
-        let enqueue = begun.elapsed().as_secs_f64();
-        self.gpu.synchronize()?;
-        let mut marks = Vec::new();
-        self.gpu.delay()?;
-        graph.kept().queue(&self.gpu, || {
-            marks.extend(self.gpu.mark()?);
-            Ok(())
-        })?;
-        let times = marks.windows(2).map(|pair| pair[1].since(&pair[0])).collect::<Result<Vec<_>>>()?;
-        match times[..] {
-            [copy_in, device, copy_out] => Ok(LinkTimes { enqueue, copy_in, device, copy_out }),
-            _ => Err(Error::device(
-                format!("{:?}", self.gpu),
-                "taking times",
-                "a graph is being recorded, which has none",
-            )),
-        }
     }
 
     /// The index's tables on the device: rows, logit vectors and queries of each modality, then Fusion's vectors.

@@ -56,9 +56,13 @@ fn weight(draw: &mut Draw, outputs: usize, inputs: usize, precision: Precision, 
     if compute.precision == Precision::F32 { stored.to(Precision::F32) } else { Ok(stored) }
 }
 
-/// Activations of decoders.
-fn activations(values: &[f32], width: usize, compute: &Compute) -> Result<Tensor> {
-    let element = if compute.gpu.is_some() { compute.element()? } else { Element::F32 };
+/// Activations that meet weights of a precision: on a device of the type that its kernels multiply them in, on the host f32.
+fn activations(values: &[f32], width: usize, weights: Precision, compute: &Compute) -> Result<Tensor> {
+    let element = match (&compute.gpu, compute.element()?, weights) {
+        (Some(_), Element::Bf16, Precision::F16) => Element::F16,
+        (Some(_), element, weights) if weights != Precision::F32 => element,
+        _ => Element::F32,
+    };
     placed(values, width, element, compute)
 }
 
@@ -68,7 +72,7 @@ fn linear((rows, inputs, outputs): (usize, usize, usize), precision: Precision) 
         let mut draw = Draw::new(1);
         let layer =
             StoredLinear::new(vec![weight(&mut draw, outputs, inputs, precision, compute)?], compute.gpu.as_ref())?;
-        let x = activations(&draw.values(rows * inputs, 1.0), inputs, compute)?;
+        let x = activations(&draw.values(rows * inputs, 1.0), inputs, precision, compute)?;
         let cost = stored::cost(rows, (inputs, outputs), precision, x.element());
         Ready::new(cost, move || layer.forward_wide(&x))
     })
@@ -81,7 +85,7 @@ fn swiglu((rows, inputs, inner): (usize, usize, usize), precision: Precision) ->
         let mut draw = Draw::new(2);
         let mut drawn = || weight(&mut draw, inner, inputs, precision, compute);
         let gates = SwiGlu::new(drawn()?, drawn()?, compute.gpu.as_ref())?;
-        let x = activations(&draw.values(rows * inputs, 1.0), inputs, compute)?;
+        let x = activations(&draw.values(rows * inputs, 1.0), inputs, precision, compute)?;
         let cost = stored::cost(rows, (inputs, 2 * inner), precision, x.element());
         Ready::new(cost, move || gates.forward(&x))
     })
@@ -101,17 +105,19 @@ fn rms_norm(rows: usize, width: usize) -> Inference {
 fn attention([queries, kv, size]: [usize; 3], cached: usize, rows: usize) -> Inference {
     let name = format!("paged attention {rows} rows after {cached}, {queries} heads of {size}, {kv} of keys");
     Inference::new(name, 2.0 * ROUNDED, move |compute| {
-        let narrow = match compute.gpu {
-            Some(_) => compute.element()?,
-            None => Element::F16,
+        // The host caches f16 where a device in 16 bits caches bf16.
+        let element = match (&compute.gpu, compute.element()?) {
+            (None, Element::Bf16) => Element::F16,
+            (_, element) => element,
         };
-        let element = if compute.precision == Precision::F32 { Element::F32 } else { narrow };
         let heads = Heads { queries, kv, size, element };
         let frequencies: Vec<f32> = (0..size / 2).map(|i| 10_000f32.powf(-2.0 * i as f32 / size as f32)).collect();
         let gpu = compute.gpu.as_ref();
         let mut cache = Cache::new(heads, 1, None, cached + rows, gpu.map(|gpu| (gpu, 0)))?;
         let mut draw = Draw::new(4);
-        let mut rows_of = |count: usize| activations(&draw.values(count * heads.width(), 1.0), heads.width(), compute);
+        let on_host = if gpu.is_some() { element } else { Element::F32 };
+        let mut rows_of =
+            |count: usize| placed(&draw.values(count * heads.width(), 1.0), heads.width(), on_host, compute);
         let planned = |span: Span, cache: &mut Cache| -> Result<Batch> {
             let (tokens, spans) = (vec![0; span.rows], [span]);
             let Some(gpu) = gpu else { return Ok(Batch::new(&tokens, &spans, &frequencies)) };
