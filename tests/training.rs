@@ -119,7 +119,10 @@ fn sizes_beyond_the_memory_are_refused_before_anything_is_allocated() {
     let d = replace(world.train(), "--d", "1000000");
     refuse(&[&world.train()[..], &["--weight-decay", "NaN"]].concat(), &["weight_decay = NaN"]);
     refuse(&d, &["training needs", "GB at least", "lower model.d"]);
-    refuse(&replace(world.train(), "--d", "99999999999999999"), &["model: d = 99999999999999999: must be from 1 to 16777216"]);
+    refuse(
+        &replace(world.train(), "--d", "99999999999999999"),
+        &["model: d = 99999999999999999: must be from 1 to 16777216"],
+    );
     let most = "18446744073709551615";
     let huge = [&replace(world.train(), "--batch-size", most)[..], &["--negatives", most, "--epochs", "1"]].concat();
     let output = run(&huge);

@@ -173,6 +173,13 @@ fn configured(
     values: &Values,
 ) -> Result<RunConfig, String> {
     let mut table = config.cloned().unwrap_or_default();
+    if table.contains_key("encoder") {
+        return Err(
+            "[encoder] has no effect, since experiments train on stored features: leave it out; `fissfuse train \
+                    --train-encoder` trains an encoder along"
+                .into(),
+        );
+    }
     merge(&mut table, "model", &file.base.model)?;
     expect_known(section(&table, "model"))?;
     merge(&mut table, "train", &file.base.train)?;
@@ -257,6 +264,9 @@ mod tests {
                     rows = [{ name = 'A', train.epochs = 5, model.ablation = 'a' }]";
         let file = ExperimentFile::parse(Path::new("x.toml"), text).unwrap();
         let user: toml::Table = toml::from_str("[model]\nd = 30\nheads = 2\n[train]\nbatch_size = 7").unwrap();
+        let encoder: toml::Table = toml::from_str("[encoder]\nlearning_rate = 1e-4").unwrap();
+        let refused = configured(&file, Some(&encoder), &file.rows[0], &Values::new()).unwrap_err();
+        assert!(refused.contains("[encoder] has no effect"), "{refused}");
         let config = configured(&file, Some(&user), &file.rows[0], &Values::new()).unwrap();
         let (model, train) = (config.model, config.train);
         assert_eq!((model.d, model.heads, train.epochs, train.batch_size), (20, 2, 5, 7));
