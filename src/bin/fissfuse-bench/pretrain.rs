@@ -33,8 +33,8 @@ pub struct PretrainArgs {
     tokens: Values,
 
     /// Texts or images whose activations are kept at a time [default: as the configuration says].
-    #[arg(long, value_name = "LIST")]
-    chunk: Option<Values>,
+    #[arg(long, value_name = "N")]
+    chunk: Option<usize>,
 
     /// Keep the input alone of each layer, and compute the layer again for its gradients.
     #[arg(long)]
@@ -45,14 +45,14 @@ pub struct PretrainArgs {
 }
 
 pub fn pretrain(args: PretrainArgs, session: &mut Session) -> anyhow::Result<()> {
+    let rows = combinations(&[("pairs", &args.pairs), ("tokens", &args.tokens)])?;
     let mut config: PretrainConfig = match &args.config {
         Some(path) => PretrainConfig::read(path)?,
         None => toml::from_str(CONFIG)?,
     };
+    config.train.chunk = args.chunk.unwrap_or(config.train.chunk);
     config.train.gradient_checkpointing |= args.gradient_checkpointing;
     config.train.check()?;
-    let chunk = args.chunk.unwrap_or(Values::one(config.train.chunk));
-    let rows = combinations(&[("pairs", &args.pairs), ("tokens", &args.tokens), ("chunk", &chunk)])?;
     for row in &rows {
         let (pairs, tokens, most) = (value(row, "pairs"), value(row, "tokens"), config.model.max_tokens);
         ensure!(pairs >= 2, "--pairs {pairs}: the negatives of a pair are the others, so 2 at least");
@@ -63,10 +63,10 @@ pub fn pretrain(args: PretrainArgs, session: &mut Session) -> anyhow::Result<()>
     let gpu = args.device.open()?;
     session.begin("pretrain", gpu.as_ref())?;
     session.set("model", serde_json::to_value(&config.model)?);
+    session.set("chunk", config.train.chunk);
     session.set("gradient_checkpointing", config.train.gradient_checkpointing);
     for row in rows {
         let (pairs, tokens) = (value(&row, "pairs"), value(&row, "tokens"));
-        config.train.chunk = value(&row, "chunk");
         let mut step = ContrastiveStep::new(&config, pairs, tokens, gpu.clone())?;
         let cost = step.cost()?;
         let [forward, backward] = [cost.forward, cost.backward].map(|flops| flops as f64);
