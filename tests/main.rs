@@ -4,6 +4,7 @@ mod architecture;
 mod bad_input;
 mod baselines;
 mod bench;
+mod bench_parts;
 mod bench_runs;
 mod bundle;
 mod candidates;

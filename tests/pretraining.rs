@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use fissfuse::autograd::{Tape, Var};
 use fissfuse::encoder::clip::{ClipFiles, Towers, weights};
@@ -16,6 +16,7 @@ use image::{Rgb, RgbImage};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
+use crate::support::child::at_work;
 use crate::support::{
     fissfuse, fissfuse_bench, fissfuse_on_cusim, fixture, half_written, largest, near, refuse, refused, replace, run,
     succeed,
@@ -184,12 +185,7 @@ fn a_run_that_was_killed_goes_on_bit_for_bit() {
     let checkpointing = &["--gradient-checkpointing"][..];
     succeed(&[&toy.pretrain("pairs.jsonl", "straight", &settings)[..], checkpointing].concat());
     let broken = toy.pretrain("pairs.jsonl", "broken", &settings);
-    let mut child = fissfuse(&broken).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-    let (start, checkpoint) = (Instant::now(), toy.path("broken/last.safetensors"));
-    while !checkpoint.exists() {
-        assert!(child.try_wait().unwrap().is_none() && start.elapsed() < Duration::from_secs(60), "it wrote nothing");
-        std::thread::sleep(Duration::from_millis(2));
-    }
+    let mut child = at_work(&broken, &toy.path("broken/last.safetensors"));
     child.kill().unwrap();
     child.wait().unwrap();
     assert!(!toy.path("broken/encoder").exists());

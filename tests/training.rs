@@ -1,12 +1,12 @@
 //! Training through the binary: damaged files, broken numbers, signals, going on, where results come from.
 
 use std::fs;
-use std::process::{Output, Stdio};
-use std::time::{Duration, Instant};
+use std::process::Output;
 
 use serde_json::{Value, json};
 
-use crate::support::{World, fissfuse, refuse, refused, replace, run, succeed};
+use crate::support::child::at_work;
+use crate::support::{World, refuse, refused, replace, run, succeed};
 
 #[test]
 fn a_bit_that_flipped_in_a_model_or_a_checkpoint_is_found() {
@@ -48,16 +48,7 @@ fn training_that_breaks_keeps_no_broken_model() {
 /// Starts a training that takes long, sends it a signal once it wrote a checkpoint, and waits for its end.
 fn stopped_by(world: &World, signal: &str) -> Output {
     let settings = ["--epochs", "100000", "--checkpoint-steps", "1"];
-    let mut child = fissfuse(&[&world.train()[..], &settings].concat())
-        .stdout(Stdio::null())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let (start, checkpoint) = (Instant::now(), world.path("model/last.safetensors"));
-    while !checkpoint.exists() {
-        assert!(child.try_wait().unwrap().is_none() && start.elapsed() < Duration::from_secs(60), "it wrote nothing");
-        std::thread::sleep(Duration::from_millis(5));
-    }
+    let child = at_work(&[&world.train()[..], &settings].concat(), &world.path("model/last.safetensors"));
     let sent = std::process::Command::new("kill").args([signal, &child.id().to_string()]).status().unwrap();
     assert!(sent.success());
     child.wait_with_output().unwrap()
@@ -135,12 +126,7 @@ fn sizes_beyond_the_memory_are_refused_before_anything_is_allocated() {
 fn a_store_that_is_cut_short_while_it_is_read_is_an_error() {
     let world = World::encoded();
     let train = [&world.train()[..], &["--epochs", "100000"]].concat();
-    let mut child = fissfuse(&train).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
-    let (start, checkpoint) = (Instant::now(), world.path("model/last.safetensors"));
-    while !checkpoint.exists() {
-        assert!(child.try_wait().unwrap().is_none() && start.elapsed() < Duration::from_secs(60), "it wrote nothing");
-        std::thread::sleep(Duration::from_millis(5));
-    }
+    let child = at_work(&train, &world.path("model/last.safetensors"));
     let shard = fs::OpenOptions::new().write(true).open(world.path("features/image-00000.safetensors")).unwrap();
     shard.set_len(0).unwrap();
     refused(&child.wait_with_output().unwrap(), &["features/image-00000.safetensors: was cut short"]);

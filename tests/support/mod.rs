@@ -1,5 +1,6 @@
 //! A small dataset, its encoder and its features, and the program to run on them.
 
+pub mod child;
 pub mod gguf;
 
 use std::collections::BTreeSet;

@@ -3,12 +3,12 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
 
 use fissfuse::tensor::safetensors::Reader;
 use serde_json::Value;
 
 use super::{moved, train, with};
+use crate::support::child::at_work;
 use crate::support::{
     World, fissfuse, fissfuse_on_cusim, fixture, half_written, refuse, refused, replace, run, succeed,
 };
@@ -130,12 +130,7 @@ fn a_run_that_was_killed_goes_on_bit_for_bit() {
     let args = |out: &str| with(&replace(train(&world, out), "--epochs", "6"), &settings);
     succeed(&with(&args("straight"), &["--threads", "1"]));
     let broken = args("broken");
-    let mut child = fissfuse(&broken).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-    let (start, checkpoint) = (Instant::now(), world.path("broken/last.safetensors"));
-    while !checkpoint.exists() {
-        assert!(child.try_wait().unwrap().is_none() && start.elapsed() < Duration::from_secs(60), "it wrote nothing");
-        std::thread::sleep(Duration::from_millis(2));
-    }
+    let mut child = at_work(&broken, &world.path("broken/last.safetensors"));
     child.kill().unwrap();
     child.wait().unwrap();
     let resume = with(&broken, &["--resume"]);
@@ -164,12 +159,7 @@ fn a_run_that_was_killed_goes_on_bit_for_bit() {
 fn a_signal_ends_it_with_nothing_half_written() {
     let world = World::new();
     let args = replace(train(&world, "run"), "--epochs", "100000");
-    let mut child = fissfuse(&args).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
-    let (start, checkpoint) = (Instant::now(), world.path("run/last.safetensors"));
-    while !checkpoint.exists() {
-        assert!(child.try_wait().unwrap().is_none() && start.elapsed() < Duration::from_secs(60), "it wrote nothing");
-        std::thread::sleep(Duration::from_millis(5));
-    }
+    let child = at_work(&args, &world.path("run/last.safetensors"));
     assert!(Command::new("kill").args(["-TERM", &child.id().to_string()]).status().unwrap().success());
     let output = child.wait_with_output().unwrap();
     let errors = String::from_utf8_lossy(&output.stderr);

@@ -2,8 +2,6 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
-use std::time::{Duration, Instant};
 
 use fissfuse::encoder::trained::{Layers, States};
 use fissfuse::encoder::{EncoderPaths, ImageEncoder, Precision, TextEncoder, TrainableEncoders};
@@ -12,7 +10,8 @@ use fissfuse::tensor::safetensors::Reader;
 use serde_json::Value;
 
 use super::{expect_a_device_trains_alike, expect_gradients, expect_states, moved, opened, run_of, train, with};
-use crate::support::{World, fissfuse, fixture, half_written, largest, near, refuse, replace, run, succeed};
+use crate::support::child::at_work;
+use crate::support::{World, fixture, half_written, largest, near, refuse, replace, run, succeed};
 
 const BERT: &str = "bert/sharded-f32";
 const RESNET: &str = "resnet/three-stages-f32";
@@ -198,12 +197,7 @@ fn a_run_that_was_killed_goes_on_bit_for_bit() {
         |out: &str| with(&replace(train_two(&world, out, folder(BERT), folder(RESNET)), "--epochs", "4"), &settings);
     succeed(&with(&args("straight"), &["--threads", "1"]));
     let broken = args("broken");
-    let mut child = fissfuse(&broken).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-    let (start, checkpoint) = (Instant::now(), world.path("broken/last.safetensors"));
-    while !checkpoint.exists() {
-        assert!(child.try_wait().unwrap().is_none() && start.elapsed() < Duration::from_secs(60), "it wrote nothing");
-        std::thread::sleep(Duration::from_millis(2));
-    }
+    let mut child = at_work(&broken, &world.path("broken/last.safetensors"));
     child.kill().unwrap();
     child.wait().unwrap();
     let resume = with(&broken, &["--resume"]);
