@@ -5,7 +5,7 @@ use std::path::Path;
 use serde_json::{Value, json};
 
 use super::quantize::write_weights;
-use super::{Checkpoint, Precision, Source, gguf};
+use super::{Calibration, Checkpoint, Precision, Source, gguf};
 use crate::error::{Error, Result};
 use crate::files;
 use crate::tensor::gguf::EXTENSION;
@@ -13,13 +13,15 @@ use crate::tokenizer::{self, Tokenizer};
 
 /// Writes the model of a GGUF file to the directory `out`, whole or not at all, as transformers reads it: its weights in f32,
 /// f16 or bf16, its tokenizer and chat template, its configuration; and that of a directory to the GGUF file `out`, whose
-/// weights may be in blocks too. `on_layer` hears of each layer (done, all).
+/// weights may be in blocks too, rounded as a calibration says. `on_layer` hears of each layer (done, all).
 ///
-/// Fails if the precision has no place in what is written, or if a directory's tokenizer has none in a GGUF file.
+/// Fails if the precision has no place in what is written, or if a directory's tokenizer has none in a GGUF file, or if
+/// a calibration is given for weights that do not become blocks.
 pub fn convert(
     source: &Source,
     out: &Path,
     precision: Precision,
+    calibration: Option<Calibration>,
     on_layer: impl Fn(usize, usize) + Sync,
 ) -> Result<()> {
     let file = match source {
@@ -29,7 +31,7 @@ pub fn convert(
         }
         Source::Gguf(file) => file,
         Source::Folder(folder) if out.extension().is_some_and(|end| end == EXTENSION) => {
-            return gguf::export(folder, out, precision, on_layer);
+            return gguf::export(folder, out, precision, calibration, on_layer);
         }
         Source::Folder(folder) => {
             let reason = format!("is a Hugging Face directory and becomes a GGUF file; let --out end in .{EXTENSION}");
@@ -39,6 +41,11 @@ pub fn convert(
     if !matches!(precision, Precision::F32 | Precision::F16 | Precision::Bf16) {
         let reason = format!("{precision} has no place in such a directory; convert to f32, f16 or bf16");
         return Err(Error::invalid(format!("{reason}, then `fissfuse llm quantize` packs it")));
+    }
+    if calibration.is_some() {
+        return Err(Error::invalid(
+            "a calibration serves the blocks of GGUF files; a Hugging Face directory has floats",
+        ));
     }
     let checkpoint = Checkpoint::open(source, Some(precision))?;
     let (own, mut settings) = (gguf::tokenizer(file)?, gguf::tokenizer_settings(file)?);

@@ -50,6 +50,10 @@ pub struct Decoder {
     head: Option<StoredLinear>,
 }
 
+/// Hears what goes into a product of a pass: the block (none: behind all of them), the first of the matrices that take it,
+/// and the rows (rows, columns).
+type Observer<'a> = &'a mut (dyn FnMut(Option<usize>, &str, &Tensor) -> Result<()> + Send);
+
 struct Layer {
     attention_norm: RmsNorm,
     qkv: StoredLinear,
@@ -86,6 +90,11 @@ pub(super) fn activations(config: &LlamaConfig, precision: Precision, element: E
     rows + unpacked
 }
 
+/// Most passes are not looked at.
+fn unobserved(_: Option<usize>, _: &str, _: &Tensor) -> Result<()> {
+    Ok(())
+}
+
 impl Decoder {
     /// Takes the weights of a checkpoint, one layer after the other, so that no more than one matrix exists twice.
     ///
@@ -110,7 +119,7 @@ impl Decoder {
             Tensor::new([values.len()], values)?.to(gpu)
         };
         let layer = |i: usize| -> Result<Layer> {
-            let name = |part: &str| format!("model.layers.{i}.{part}");
+            let name = |part: &str| layout::of_block(i, part);
             let [q, k, v] = ["q", "k", "v"].map(|part| name(&format!("self_attn.{part}_proj")));
             let matrix = |part: &str| checkpoint.matrix(&name(part));
             Ok(Layer {
@@ -148,18 +157,27 @@ impl Decoder {
         caches: &mut [&mut Cache],
         wanted: &[usize],
         ask: Ask,
+        observe: Observer,
     ) -> Result<Output> {
         let pass = self.passes.plan(tokens, spans, caches)?;
-        let output = self.passes.run(pass, wanted, ask, |batch| self.network(batch, caches, wanted))?;
+        let output = self.passes.run(pass, wanted, ask, |batch| self.network(batch, caches, wanted, &mut *observe))?;
         caches.iter_mut().zip(spans).for_each(|(cache, span)| cache.advance(span.rows));
         Ok(output)
     }
 
     /// Logits of the wanted rows (wanted, vocab), if there are any.
-    fn network(&self, batch: &Batch, caches: &mut [&mut Cache], wanted: &[usize]) -> Result<Option<Tensor>> {
+    fn network(
+        &self,
+        batch: &Batch,
+        caches: &mut [&mut Cache],
+        wanted: &[usize],
+        observe: Observer,
+    ) -> Result<Option<Tensor>> {
         let mut x = self.embedding.embed(batch.tokens())?;
         for (index, layer) in self.layers.iter().enumerate() {
-            let qkv = layer.qkv.forward(&layer.attention_norm.forward(&x)?)?;
+            let normalized = layer.attention_norm.forward(&x)?;
+            observe(Some(index), "self_attn.q_proj", &normalized)?;
+            let qkv = layer.qkv.forward(&normalized)?;
             let mut context = self.heads.attend(batch, index, (qkv, layer.qkv_bias.as_ref()), caches)?;
             // Behind the last keys and values only the wanted rows matter.
             if index + 1 == self.layers.len() {
@@ -170,16 +188,27 @@ impl Decoder {
                     (context, x) = (context.select(wanted)?, x.select(wanted)?);
                 }
             }
+            observe(Some(index), "self_attn.o_proj", &context)?;
             layer.out.forward_onto(&context, &mut x)?;
-            let inner = layer.gates.forward(&layer.mlp_norm.forward(&x)?)?;
+            let normalized = layer.mlp_norm.forward(&x)?;
+            observe(Some(index), "mlp.gate_proj", &normalized)?;
+            let inner = layer.gates.forward(&normalized)?;
+            observe(Some(index), "mlp.down_proj", &inner)?;
             layer.down.forward_onto(&inner, &mut x)?;
         }
         let x = self.norm.forward(&x)?;
+        observe(None, layout::HEAD, &x)?;
         self.head.as_ref().unwrap_or(&self.embedding).forward_wide(&x).map(Some)
     }
 
     /// Appends tokens to each sequence, in passes of at most as many rows as the device takes.
-    fn run(&self, batch: &mut [(&mut Sequence, &[u32])], wanted: Wanted, ask: Ask) -> Result<Output> {
+    fn run(
+        &self,
+        batch: &mut [(&mut Sequence, &[u32])],
+        wanted: Wanted,
+        ask: Ask,
+        observe: Observer,
+    ) -> Result<Output> {
         let mut work: Vec<(&mut Cache, &[u32])> = Vec::with_capacity(batch.len());
         for (sequence, tokens) in batch {
             let cache = sequence.cache_mut(self.owner)?;
@@ -215,7 +244,7 @@ impl Decoder {
                 Ask::Tokens(draws) => Ask::Tokens(&draws[output.tokens.len()..][..rows.len()]),
                 other => other,
             };
-            let Output { logits, tokens } = self.pass(&tokens, &spans, &mut caches, &rows, ask)?;
+            let Output { logits, tokens } = self.pass(&tokens, &spans, &mut caches, &rows, ask, &mut *observe)?;
             output.logits.extend(logits);
             output.tokens.extend(tokens);
         }
@@ -270,13 +299,19 @@ impl Decoder {
 
     /// Appends tokens to each sequence (at least one to each), and returns the wanted logits, row by row (rows, vocab).
     pub fn forward(&self, batch: &mut [(&mut Sequence, &[u32])], wanted: Wanted) -> Result<Vec<f32>> {
-        Ok(self.run(batch, wanted, Ask::Logits)?.logits)
+        Ok(self.run(batch, wanted, Ask::Logits, &mut unobserved)?.logits)
+    }
+
+    /// Passes one sequence through the network for what goes into its products alone.
+    pub(super) fn observe(&self, tokens: &[u32], observe: Observer) -> Result<()> {
+        let mut sequence = self.sequence(None, tokens.len())?;
+        self.run(&mut [(&mut sequence, tokens)], Wanted::All, Ask::Of(&[0]), observe).map(drop)
     }
 
     /// The same of the logits after each sequence's last token; of these, those of some tokens (sequences, tokens).
     pub fn logits_of(&self, batch: &mut [(&mut Sequence, &[u32])], tokens: &[u32]) -> Result<Vec<f32>> {
         self.check_tokens(tokens)?;
-        Ok(self.run(batch, Wanted::Last, Ask::Of(tokens))?.logits)
+        Ok(self.run(batch, Wanted::Last, Ask::Of(tokens), &mut unobserved)?.logits)
     }
 
     /// The same, and chooses the token that follows each sequence, as its draw says. Only tokens leave the device, and
@@ -285,6 +320,6 @@ impl Decoder {
         if batch.len() != draws.len() {
             return Err(Error::shape("llama", format!("{} draws for {} sequences", draws.len(), batch.len())));
         }
-        Ok(self.run(batch, Wanted::Last, Ask::Tokens(draws))?.tokens)
+        Ok(self.run(batch, Wanted::Last, Ask::Tokens(draws), &mut unobserved)?.tokens)
     }
 }

@@ -21,8 +21,23 @@ const BLOCK_MATRICES: [&str; 7] = [
 const BLOCK_NORMS: [&str; 2] = ["input_layernorm", "post_attention_layernorm"];
 const BLOCK_BIASES: [&str; 3] = ["self_attn.q_proj.bias", "self_attn.k_proj.bias", "self_attn.v_proj.bias"];
 
+/// The layer of a block, such as `model.layers.0.self_attn.q_proj`.
+pub fn of_block(block: usize, part: &str) -> String {
+    format!("model.layers.{block}.{part}")
+}
+
+/// Of the layers that take the same inputs as this one, the first.
+pub fn first_of_same_inputs(layer: &str) -> String {
+    let (block, part) = layer.rsplit_once('.').unwrap_or(("", layer));
+    match part {
+        "k_proj" | "v_proj" => format!("{block}.q_proj"),
+        "up_proj" => format!("{block}.gate_proj"),
+        _ => layer.to_string(),
+    }
+}
+
 fn of_blocks(config: &LlamaConfig, parts: &'static [&'static str]) -> impl Iterator<Item = String> {
-    (0..config.layers).flat_map(|i| parts.iter().map(move |part| format!("model.layers.{i}.{part}")))
+    (0..config.layers).flat_map(|i| parts.iter().map(move |part| of_block(i, part)))
 }
 
 /// Layers that have a matrix; each is `<layer>.weight` in the files.
@@ -35,6 +50,19 @@ pub fn matrices(config: &LlamaConfig) -> impl Iterator<Item = String> {
 pub fn vectors(config: &LlamaConfig) -> impl Iterator<Item = String> {
     let biases: &[_] = if config.qkv_bias { &BLOCK_BIASES } else { &[] };
     of_blocks(config, &BLOCK_NORMS).chain([NORM.to_string()]).chain(of_blocks(config, biases))
+}
+
+/// Matrices that multiply, in groups of one kind: those of the first eighth of the blocks, of the last and of the rest, and the
+/// last layer.
+pub fn groups(config: &LlamaConfig) -> Vec<Vec<String>> {
+    let (blocks, edge) = (config.layers, config.layers.div_ceil(8));
+    let starts = [0, edge.min(blocks), blocks.saturating_sub(edge).max(edge.min(blocks)), blocks];
+    let parts = starts.windows(2).map(|ends| ends[0]..ends[1]).filter(|blocks| !blocks.is_empty());
+    let of = |blocks: std::ops::Range<usize>| {
+        BLOCK_MATRICES.iter().map(move |part| blocks.clone().map(|block| of_block(block, part)).collect())
+    };
+    let head = if config.tied { EMBEDDING } else { HEAD };
+    parts.flat_map(of).chain([vec![head.to_string()]]).collect()
 }
 
 /// The tensor of a layer: its weights, unless the name is that of a bias.

@@ -4,6 +4,7 @@
 //! [`Llama`] is what callers use. Inside, `decoder` is the one definition of the network, made of [`ops`](crate::ops);
 //! keys and values of a [`Prefix`] are computed once and shared by all sequences that start with it.
 
+mod calibration;
 mod chat;
 mod checkpoint;
 mod config;
@@ -26,6 +27,7 @@ use std::path::Path;
 use std::sync::OnceLock;
 
 pub use crate::tensor::Precision;
+pub use calibration::Calibration;
 pub use chat::{ChatTemplate, Message};
 pub use checkpoint::Checkpoint;
 pub use config::{LlamaConfig, QuantizedConfig, Rope, RopeScaling};
@@ -68,10 +70,15 @@ impl Llama {
     pub fn open(path: &Path, precision: Option<Precision>, gpu: Option<&Gpu>) -> Result<Llama> {
         let source = Source::open(path)?;
         let checkpoint = Checkpoint::open(&source, precision)?;
+        Llama::of(source, &checkpoint, gpu)
+    }
+
+    /// The model of an opened checkpoint, whose files are `source`. Fails as [`Llama::open`] does.
+    pub fn of(source: Source, checkpoint: &Checkpoint, gpu: Option<&Gpu>) -> Result<Llama> {
         let config = checkpoint.config().clone();
         let tokenizer = source.tokenizer()?;
         let generation = source.generation()?;
-        let engine = Decoder::load(&checkpoint, gpu)?;
+        let engine = Decoder::load(checkpoint, gpu)?;
         let (precision, bytes_per_token) = (checkpoint.precision(), checkpoint.bytes_per_token()?);
         let template = OnceLock::new();
         Ok(Llama { config, precision, bytes_per_token, tokenizer, source, template, generation, engine })

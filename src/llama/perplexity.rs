@@ -2,6 +2,7 @@
 
 use super::Llama;
 use crate::error::{Error, Result};
+use crate::tensor::Tensor;
 
 /// What a model made of a text, and another one of the same.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -45,25 +46,11 @@ pub fn foretell(
     if compared.is_some_and(|other| other.config().vocab_size != vocabulary) {
         return Err(Error::invalid("the compared models have vocabularies of different sizes"));
     }
-    if context > llama.config().context {
-        let most = llama.config().context;
-        return Err(Error::invalid(format!(
-            "pieces of {context} tokens are longer than the model's context of {most}"
-        )));
-    }
-    let start = llama.tokenizer().encode("", true)?;
-    let tokens = llama.tokenizer().encode(text, false)?;
-    let each = context.saturating_sub(start.len());
-    if each < 2 || tokens.len() < 2 {
-        return Err(Error::invalid("nothing can be foretold of fewer than two tokens"));
-    }
+    let (first, pieces) = pieces(llama, text, context)?;
     let mut found = Foretold::default();
-    let pieces = tokens.len().div_ceil(each);
-    for (number, piece) in tokens.chunks(each).enumerate() {
-        let fed = [&start[..], piece].concat();
-        let first = start.len();
-        let logits = llama.logits(&fed)?;
-        let other = compared.map(|other| other.logits(&fed)).transpose()?;
+    for (number, fed) in pieces.iter().enumerate() {
+        let logits = llama.logits(fed)?;
+        let other = compared.map(|other| other.logits(fed)).transpose()?;
         for place in first..fed.len() - 1 {
             let row = |logits: &[f32]| log_probabilities(&logits[place * vocabulary..][..vocabulary]);
             let (own, next) = (row(logits.data()), fed[place + 1] as usize);
@@ -72,15 +59,45 @@ pub fn foretell(
             let Some(other) = &other else { continue };
             let other = row(other.data());
             found.compared_surprise -= other[next];
-            found.divergence += own.iter().zip(&other).map(|(p, q)| p.exp() * (p - q)).sum::<f64>();
+            found.divergence += diverges(&own, &other);
             found.changed += usize::from(likeliest(&own) != likeliest(&other));
         }
-        on_piece(number + 1, pieces);
+        on_piece(number + 1, pieces.len());
     }
     match found.surprise.is_finite() && found.divergence.is_finite() {
         true => Ok(found),
         false => Err(Error::invalid("the model's logits are not finite")),
     }
+}
+
+/// A text's tokens in pieces of at most `context`, each behind what the tokenizer puts before a text: how many tokens that is,
+/// and the pieces.
+///
+/// Fails if the text has fewer than two tokens.
+pub(super) fn pieces(llama: &Llama, text: &str, context: usize) -> Result<(usize, Vec<Vec<u32>>)> {
+    let most = llama.config().context;
+    if context > most {
+        let reason = format!("pieces of {context} tokens are longer than the model's context of {most}");
+        return Err(Error::invalid(reason));
+    }
+    let start = llama.tokenizer().encode("", true)?;
+    let tokens = llama.tokenizer().encode(text, false)?;
+    let each = context.saturating_sub(start.len());
+    if each < 2 || tokens.len() < 2 {
+        return Err(Error::invalid("nothing can be foretold of fewer than two tokens"));
+    }
+    Ok((start.len(), tokens.chunks(each).map(|piece| [&start[..], piece].concat()).collect()))
+}
+
+/// Sum over rows of the Kullback-Leibler divergence of what other logits (rows, vocabulary) foretell from what these do, in nats.
+pub(super) fn divergence(logits: &Tensor, other: &Tensor) -> f64 {
+    let rows = |of: &Tensor| of.data().chunks_exact(of.width()).map(log_probabilities).collect::<Vec<_>>();
+    rows(logits).iter().zip(rows(other)).map(|(own, other)| diverges(own, &other)).sum()
+}
+
+/// The same of one row's logarithms of probabilities.
+fn diverges(own: &[f64], other: &[f64]) -> f64 {
+    own.iter().zip(other).map(|(p, q)| p.exp() * (p - q)).sum()
 }
 
 /// Logarithms of the probabilities that logits stand for.

@@ -48,19 +48,22 @@ impl KarBench {
         &self.dataset
     }
 
-    /// Mentions of a run.
+    /// Mentions that were read.
     pub fn mentions(&self) -> usize {
         self.rankings.len()
     }
 
-    /// Ways to re-rank, with whether prefixes are shared: by text and by logits, then with the gate and with debiasing.
-    pub fn ways(max_new_tokens: usize, gate: f32) -> [(String, Settings, bool); 6] {
-        let text = Settings { scoring: Scoring::Generate, max_new_tokens, ..Settings::default() };
+    /// Ways to re-rank, with whether prefixes are shared: by texts of so many tokens and by logits, then with the gate and with
+    /// debiasing.
+    pub fn ways(max_new_tokens: impl Iterator<Item = usize>, gate: f32) -> Vec<(String, Settings, bool)> {
         // A random model's letters are improbable, and compared all the same.
         let letters = Settings { least_share: 0.0, ..Settings::default() };
-        [
-            (format!("generate {max_new_tokens} tokens, nothing shared"), text.clone(), false),
-            (format!("generate {max_new_tokens} tokens, prefix shared"), text, true),
+        let by_text = max_new_tokens.flat_map(|most| {
+            let text = Settings { scoring: Scoring::Generate, max_new_tokens: most, ..Settings::default() };
+            [("nothing", false), ("prefix", true)]
+                .map(|(what, share)| (format!("generate {most} tokens, {what} shared"), text.clone(), share))
+        });
+        let by_logits = [
             ("logits, nothing shared".into(), letters.clone(), false),
             ("logits, prefix shared".into(), letters.clone(), true),
             (format!("the same, gate {gate}"), Settings { gate: Some(gate), ..letters.clone() }, true),
@@ -70,15 +73,17 @@ impl KarBench {
                 Settings { debias: Some(0.05), allow_worse: true, ..letters },
                 true,
             ),
-        ]
+        ];
+        by_text.chain(by_logits).collect()
     }
 
-    /// Re-ranks the mentions in one of the [`KarBench::ways`].
-    pub fn run(&mut self, settings: &Settings, share: bool) -> Result<Spent> {
+    /// Re-ranks the first mentions, at most as many as were read, in one of the [`KarBench::ways`].
+    pub fn run(&mut self, mentions: usize, settings: &Settings, share: bool) -> Result<Spent> {
         self.decoder.set_batching(Batching { share, ..Batching::default() });
         let template = Template::built_in(settings.strategy)?;
         let bar = ProgressBar::hidden();
         let decoder = &mut self.decoder;
-        Ok(rerank(&self.rankings, &self.dataset, &template, settings, decoder, None, &bar)?.spent)
+        let rankings = &self.rankings[..mentions.min(self.rankings.len())];
+        Ok(rerank(rankings, &self.dataset, &template, settings, decoder, None, &bar)?.spent)
     }
 }

@@ -119,8 +119,17 @@ impl Weight {
     ///
     /// Fails if a float is not finite or the columns cannot be quantized in groups.
     pub fn to(&self, precision: Precision) -> Result<Weight> {
+        self.calibrated(precision, None)
+    }
+
+    /// The same; blocks are made so that the error of products is small with inputs whose mean squares (columns) are
+    /// `importance`.
+    pub fn calibrated(&self, precision: Precision, importance: Option<&[f32]>) -> Result<Weight> {
         if self.precision() == precision {
             return Ok(self.clone());
+        }
+        if importance.is_some_and(|importance| importance.len() != self.columns) {
+            return Err(Error::shape("calibration", format!("mean squares of other columns than {}", self.columns)));
         }
         let values = match precision {
             Precision::F32 => Values::F32(self.converted(|x| x)?),
@@ -128,7 +137,7 @@ impl Weight {
             Precision::Bf16 => Values::Bf16(within(self.converted(bf16::from_f32)?, precision)?),
             Precision::Int8 => self.quantized(Bits::Eight)?,
             Precision::Int4 => self.quantized(Bits::Four)?,
-            Precision::Blocks(kind) => self.in_blocks(kind)?,
+            Precision::Blocks(kind) => self.in_blocks(kind, importance)?,
         };
         Weight::new(self.rows, self.columns, values)
     }
@@ -181,7 +190,7 @@ impl Weight {
         Ok(SharedSlice::in_large_pages(self.rows * self.columns, convert)?.0)
     }
 
-    fn in_blocks(&self, kind: BlockType) -> Result<Values> {
+    fn in_blocks(&self, kind: BlockType, importance: Option<&[f32]>) -> Result<Values> {
         if !self.columns.is_multiple_of(kind.weights()) {
             let (columns, block) = (self.columns, kind.weights());
             return Err(Error::invalid(format!("rows of {columns} weights are no whole blocks of {block}")));
@@ -192,7 +201,7 @@ impl Weight {
                 || vec![0.0; self.columns],
                 |wide, (row, blocks)| {
                     self.row(row, wide);
-                    kind.quantize(wide, blocks);
+                    kind.quantize(wide, importance, blocks);
                 },
             )
         })?;

@@ -1,6 +1,7 @@
 //! Llamas in GGUF files.
 
 mod broken;
+mod calibrating;
 mod converting;
 mod models;
 mod reading;

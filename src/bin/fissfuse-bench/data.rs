@@ -1,6 +1,6 @@
 //! Candidate generation and feature stores at the size of published datasets.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process;
 use std::time::Instant;
 
@@ -13,7 +13,7 @@ use fissfuse::profile::simulation::{Images, Simulation, simulate};
 use fissfuse::profile::storage::{StorageFigures, encode_once, measure};
 use fissfuse::profile::{Timing, peak_memory};
 use indicatif::ProgressBar;
-use serde_json::Map;
+use serde_json::{Map, Value};
 
 use super::at_least_one;
 use super::room::{expect_disk, expect_memory};
@@ -43,12 +43,12 @@ pub struct CandidatesArgs {
 #[derive(clap::Args)]
 pub struct StoreArgs {
     /// Entities of the knowledge base.
-    #[arg(long, default_value_t = 110_000, value_parser = at_least_one())]
-    entities: usize,
+    #[arg(long, default_value = "110000", value_name = "LIST")]
+    entities: Values,
 
     /// Mentions.
-    #[arg(long, default_value_t = 26_000, value_parser = at_least_one())]
-    mentions: usize,
+    #[arg(long, default_value = "26000", value_name = "LIST")]
+    mentions: Values,
 
     /// Folder in which a temporary one is made [default: the system's].
     #[arg(long, value_name = "DIR")]
@@ -122,7 +122,13 @@ pub fn candidates(args: CandidatesArgs, session: &mut Session) -> anyhow::Result
 }
 
 pub fn store(args: StoreArgs, session: &mut Session) -> anyhow::Result<()> {
-    let StoreArgs { entities, mentions, dir } = args;
+    let rows = combinations(&[("entities", &args.entities), ("mentions", &args.mentions)])?;
+    session.begin("store", None)?;
+    rows.into_iter().try_for_each(|row| store_of(row, args.dir.as_deref(), session))
+}
+
+fn store_of(row: Map<String, Value>, dir: Option<&Path>, session: &mut Session) -> anyhow::Result<()> {
+    let (entities, mentions) = (value(&row, "entities"), value(&row, "mentions"));
     let folder = match dir {
         Some(dir) => tempfile::tempdir_in(dir)?,
         None => tempfile::tempdir()?,
@@ -132,17 +138,11 @@ pub fn store(args: StoreArgs, session: &mut Session) -> anyhow::Result<()> {
     expect_disk("--mentions", folder.path(), &[mentions, 115_000])?;
     let mut first_run = process::Command::new(std::env::current_exe()?);
     first_run.arg("store-once").arg(folder.path());
-    session.begin("store", None)?;
     session.next_row()?;
     let figures = measure(folder.path(), Simulation { entities, mentions, images: Images::Drawn, seed: 0 }, first_run)?;
     let StorageFigures { before_kill, after_kill, again, seconds, .. } = figures;
-    let sizes = [("entities", entities), ("mentions", mentions)];
-    let parameters = sizes.into_iter().map(|(name, size)| (name.to_string(), size.into())).collect();
     let timed = |name: &str, seconds: f64| -> anyhow::Result<Measurement> {
-        Ok(Measurement {
-            seconds: Some(Timing::new(vec![seconds])?),
-            ..Measurement::new(name, Map::clone(&parameters))
-        })
+        Ok(Measurement { seconds: Some(Timing::new(vec![seconds])?), ..Measurement::new(name, row.clone()) })
     };
     let resumed = timed("encode, resumed after a kill", seconds)?.with("stored_before", before_kill as f64);
     let resumed = resumed.with("stored", after_kill as f64).with("stored_again", again as f64);

@@ -9,8 +9,8 @@ use fissfuse::profile::kar::KarBench;
 use fissfuse::profile::measurement::Measurement;
 use serde_json::Map;
 
-use super::at_least_one;
 use super::session::Session;
+use super::values::{Values, expect_few, once};
 use super::work::{DeviceArgs, fingerprint_of_file};
 
 /// What sharing prefixes, reading logits, and the gate each save of a re-ranking's time, with a random Llama.
@@ -27,8 +27,8 @@ pub struct KarArgs {
     pub ranking: PathBuf,
 
     /// Mentions, the first of the run file.
-    #[arg(long, default_value_t = 500, value_parser = at_least_one())]
-    mentions: usize,
+    #[arg(long, default_value = "500", value_name = "LIST")]
+    mentions: Values,
 
     /// Sizes of the Llama.
     #[arg(long, value_enum, default_value = "1b")]
@@ -43,8 +43,8 @@ pub struct KarArgs {
     precision: llama::Precision,
 
     /// Most tokens of an answer; a random model does not end before.
-    #[arg(long, default_value_t = 8, value_parser = at_least_one())]
-    max_new_tokens: usize,
+    #[arg(long, default_value = "8", value_name = "LIST")]
+    max_new_tokens: Values,
 
     /// The gate's margin.
     #[arg(long, default_value_t = 0.2)]
@@ -63,35 +63,40 @@ pub fn kar(args: KarArgs, session: &mut Session) -> anyhow::Result<()> {
     let all = args.preset.config().layers;
     let layers = if args.layers == 0 { all } else { args.layers };
     let config = llama::LlamaConfig { layers, ..args.preset.config() };
-    let mut bench =
-        KarBench::new(&args.data, &args.ranking, args.mentions, &config, args.precision, args.seed, gpu.as_ref())?;
+    let ways = KarBench::ways(args.max_new_tokens.iter(), args.gate);
+    expect_few(&[("mentions", args.mentions.count()), ("ways", ways.len())])?;
+    let most = args.mentions.iter().max().unwrap_or(1);
+    let mut bench = KarBench::new(&args.data, &args.ranking, most, &config, args.precision, args.seed, gpu.as_ref())?;
     session.begin("kar", gpu.as_ref())?;
     session.set("layers", layers);
     session.set("of_layers", all);
     session.set("precision", args.precision.to_string());
-    session.set("mentions", bench.mentions());
     session.set("preset", args.preset.to_possible_value().map_or(String::new(), |value| value.get_name().into()));
     session.set("seed", args.seed);
-    session.set("max_new_tokens", args.max_new_tokens);
     session.set("gate", args.gate);
     session.set("dataset", bench.dataset().checksum()?);
     session.set("ranking", fingerprint_of_file(&args.ranking)?);
-    let mut first = None;
-    for (name, settings, share) in KarBench::ways(args.max_new_tokens, args.gate) {
-        session.next_row()?;
-        let spent = bench.run(&settings, share)?;
-        let seconds = Timing::new(vec![spent.seconds])?;
-        let base = *first.get_or_insert(spent.seconds);
-        let figures = [
-            ("times_faster", base / spent.seconds),
-            ("mentions_per_second", bench.mentions() as f64 / spent.seconds),
-            ("calls", spent.calls as f64),
-            ("prompt_tokens", spent.prompt_tokens as f64),
-            ("computed_tokens", spent.computed_tokens as f64),
-            ("new_tokens", spent.new_tokens as f64),
-        ];
-        let row = Measurement { seconds: Some(seconds), ..Measurement::new(&name, Map::new()) };
-        session.push(figures.into_iter().fold(row, |row, (name, figure)| row.with(name, figure)));
+    // A run file may have fewer.
+    let there = once(args.mentions.iter().map(|mentions| mentions.min(bench.mentions())).collect());
+    for mentions in there {
+        let mut first = None;
+        for (name, settings, share) in &ways {
+            session.next_row()?;
+            let spent = bench.run(mentions, settings, *share)?;
+            let seconds = Timing::new(vec![spent.seconds])?;
+            let base = *first.get_or_insert(spent.seconds);
+            let figures = [
+                ("times_faster", base / spent.seconds),
+                ("mentions_per_second", mentions as f64 / spent.seconds),
+                ("calls", spent.calls as f64),
+                ("prompt_tokens", spent.prompt_tokens as f64),
+                ("computed_tokens", spent.computed_tokens as f64),
+                ("new_tokens", spent.new_tokens as f64),
+            ];
+            let sizes = Map::from_iter([("mentions".to_string(), mentions.into())]);
+            let row = Measurement { seconds: Some(seconds), ..Measurement::new(name, sizes) };
+            session.push(figures.into_iter().fold(row, |row, (name, figure)| row.with(name, figure)));
+        }
     }
     Ok(())
 }

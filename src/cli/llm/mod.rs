@@ -1,5 +1,6 @@
 //! `fissfuse llm`
 
+mod calibrate;
 mod perplexity;
 mod plan;
 
@@ -21,6 +22,7 @@ use fissfuse::tensor::safetensors::Writer;
 
 use super::common::{DeviceArgs, at_least_one, progress};
 use super::paths;
+use calibrate::CalibrateArgs;
 
 /// Ask a Llama: continue a prompt, or answer it with --chat.
 ///
@@ -118,9 +120,15 @@ struct Convert {
     #[arg(long, value_name = "PATH")]
     out: PathBuf,
 
-    /// f32, f16 or bf16; in a GGUF file also q8_0 or q4_0.
+    /// f32, f16 or bf16; in a GGUF file also q8_0, q6_k, q5_k, q4_k or q4_0.
     #[arg(long, value_enum, default_value = "f16")]
     precision: Precision,
+
+    #[command(flatten)]
+    calibrate: CalibrateArgs,
+
+    #[command(flatten)]
+    device: DeviceArgs,
 }
 
 /// Write a Llama with random weights, to try things out: what it says means nothing.
@@ -253,8 +261,11 @@ fn run_quantize(args: Quantize) -> anyhow::Result<()> {
 }
 
 fn run_convert(args: Convert) -> anyhow::Result<()> {
+    let source = Source::open(&args.model)?;
+    let gpu = if args.calibrate.given() { args.device.open()? } else { None };
+    let calibration = args.calibrate.of(&source, gpu.as_ref())?;
     let (start, bar) = (Instant::now(), progress("layers"));
-    convert(&Source::open(&args.model)?, &args.out, args.precision, |done, all| {
+    convert(&source, &args.out, args.precision, calibration, |done, all| {
         bar.set_length(all as u64);
         bar.set_position(done as u64);
     })?;

@@ -4,9 +4,41 @@
 //! Q4_K and Q5_K are the mixtures that llama.cpp calls Q4_K_M and Q5_K_M: values and the MLP's last layer are Q6_K in the first
 //! and the last eighth of the blocks and in every third between, and the last layer of all is Q6_K. Rows that are no whole
 //! blocks of 256 weights are kept in blocks of 32 with as many bits or more.
+//!
+//! With a calibration a text says which matrices have more bits: of all mixtures that take no more bytes than the fixed one, that
+//! which leads the model astray least. What a matrix does to the model is reckoned as the squared error of its products, relative
+//! to their squares, times what such an error did when all of its group were rounded (a divergence falls with errors' squares).
 
-use crate::llama::{LlamaConfig, layout};
-use crate::tensor::BlockType;
+use std::collections::HashMap;
+
+use rayon::prelude::*;
+
+use crate::error::Result;
+use crate::llama::{Calibration, LlamaConfig, layout};
+use crate::tensor::{BlockType, Weight};
+
+/// Rows of a matrix that are rounded to see what a type costs.
+const SAMPLE: usize = 128;
+
+/// What a matrix of a calibrated mixture may be kept in.
+const CHOICES: [BlockType; 7] = [
+    BlockType::Q4_1,
+    BlockType::Q4K,
+    BlockType::Q5_0,
+    BlockType::Q5_1,
+    BlockType::Q5K,
+    BlockType::Q6K,
+    BlockType::Q8_0,
+];
+
+/// A type that a matrix could be kept in.
+#[derive(Clone, Copy, Debug)]
+struct Choice {
+    kind: BlockType,
+    bytes: u64,
+    /// Squared error of the products, relative to the products' squares; then what it does to the model, in nats.
+    error: f64,
+}
 
 /// The type of a layer's matrix, such as `model.layers.0.self_attn.v_proj`.
 pub fn block_type(asked: BlockType, layer: &str, config: &LlamaConfig) -> BlockType {
@@ -27,6 +59,101 @@ pub fn block_type(asked: BlockType, layer: &str, config: &LlamaConfig) -> BlockT
         BlockType::Q6K => BlockType::Q8_0,
         simple => simple,
     }
+}
+
+/// The type of each matrix by what a text shows. `matrix` reads a layer's.
+///
+/// Fails if a matrix cannot be read.
+pub fn calibrated(
+    asked: BlockType,
+    config: &LlamaConfig,
+    calibration: &Calibration,
+    matrix: impl Fn(&str) -> Result<Weight>,
+) -> Result<HashMap<String, BlockType>> {
+    let mut budget = 0;
+    let (mut layers, mut choices) = (Vec::new(), Vec::new());
+    for group in calibration.groups() {
+        let mut of_group = Vec::new();
+        for layer in &group.layers {
+            let (weight, fixed) = (matrix(layer)?, block_type(asked, layer, config));
+            budget += (weight.rows() * fixed.bytes(weight.columns())) as u64;
+            of_group.push(costs(&weight, calibration.importance(layer).unwrap_or_default()));
+            layers.push(layer.clone());
+        }
+        let probe = of_group.iter().flatten().filter(|choice| choice.kind == group.kind);
+        let error: f64 = probe.map(|choice| choice.error).sum();
+        let by_error = group.divergence.max(0.0) / error.max(f64::MIN_POSITIVE);
+        of_group.iter_mut().flatten().for_each(|choice| choice.error *= by_error);
+        choices.extend(of_group);
+    }
+    let kinds = within(&choices, budget);
+    Ok(layers.into_iter().zip(kinds).collect())
+}
+
+/// What each type would cost a matrix whose columns are multiplied by values of these mean squares.
+fn costs(weight: &Weight, importance: &[f32]) -> Vec<Choice> {
+    let columns = weight.columns();
+    let kinds: Vec<BlockType> = CHOICES.into_iter().filter(|kind| columns.is_multiple_of(kind.weights())).collect();
+    let rows: Vec<usize> = (0..weight.rows()).step_by(weight.rows().div_ceil(SAMPLE).max(1)).collect();
+    // Of each row the squares of its products, and of their errors in each type: summed in order, so that runs agree.
+    let of_row = |&row: &usize| -> (f64, Vec<f64>) {
+        let (mut exact, mut back) = (vec![0.0; columns], vec![0.0; columns]);
+        weight.row(row, &mut exact);
+        let squares = |of: &mut dyn Iterator<Item = f32>| -> f64 {
+            of.zip(importance).map(|(x, &count)| f64::from(count) * f64::from(x) * f64::from(x)).sum()
+        };
+        let errors = kinds.iter().map(|kind| {
+            let mut blocks = vec![0; kind.bytes(columns)];
+            kind.quantize(&exact, Some(importance), &mut blocks);
+            kind.dequantize(&blocks, &mut back);
+            squares(&mut exact.iter().zip(&back).map(|(x, back)| x - back))
+        });
+        let errors = errors.collect();
+        (squares(&mut exact.iter().copied()), errors)
+    };
+    let found: Vec<(f64, Vec<f64>)> = rows.par_iter().map(of_row).collect();
+    let all: f64 = found.iter().map(|(squares, _)| squares).sum();
+    let choice = |(at, kind): (usize, BlockType)| Choice {
+        kind,
+        bytes: (weight.rows() * kind.bytes(columns)) as u64,
+        error: found.iter().map(|(_, errors)| errors[at]).sum::<f64>() / all.max(f64::MIN_POSITIVE),
+    };
+    kinds.iter().copied().enumerate().map(choice).collect()
+}
+
+/// Of each matrix's choices one, so that all errors together are least within so many bytes: what a byte must save is raised until
+/// they fit. Of each matrix the smallest, if nothing else does.
+fn within(choices: &[Vec<Choice>], budget: u64) -> Vec<BlockType> {
+    let at = |price: f64| -> Vec<Choice> {
+        let cost = |choice: &&Choice| choice.error + price * choice.bytes as f64;
+        let best = |of: &Vec<Choice>| of.iter().min_by(|a, b| cost(a).total_cmp(&cost(b))).copied();
+        choices.iter().filter_map(best).collect()
+    };
+    let fits = |price: f64| at(price).iter().map(|choice| choice.bytes).sum::<u64>() <= budget;
+    // From nothing to where a byte is dearer than any error.
+    let (mut low, mut high) = (0.0, choices.iter().flatten().map(|choice| choice.error).fold(0.0, f64::max) + 1.0);
+    if fits(low) {
+        high = low;
+    }
+    for _ in 0..200 {
+        let middle = (low + high) / 2.0;
+        if fits(middle) { high = middle } else { low = middle }
+    }
+    let mut chosen = at(high);
+    // What is left of the bytes goes to whom it helps most for each byte, as long as it is enough for somebody.
+    let mut left = budget.saturating_sub(chosen.iter().map(|choice| choice.bytes).sum());
+    loop {
+        let better = chosen.iter().zip(choices).enumerate().flat_map(|(at, (now, of))| {
+            let gain =
+                |other: &Choice| (now.error - other.error) / (other.bytes.saturating_sub(now.bytes)).max(1) as f64;
+            let fits = |other: &&Choice| other.error < now.error && other.bytes <= now.bytes + left;
+            of.iter().filter(fits).map(move |other| (at, *other, gain(other))).collect::<Vec<_>>()
+        });
+        let Some((at, other, _)) = better.max_by(|a, b| a.2.total_cmp(&b.2)) else { break };
+        left = left + chosen[at].bytes - other.bytes;
+        chosen[at] = other;
+    }
+    chosen.into_iter().map(|choice| choice.kind).collect()
 }
 
 /// Whether a matrix of a block is one that costs most when it is rounded.

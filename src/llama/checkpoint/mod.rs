@@ -3,15 +3,16 @@
 mod hugging_face;
 mod mixture;
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use self::hugging_face::HuggingFace;
 use super::gguf::InGguf;
-use super::{LlamaConfig, Source, layout};
+use super::{Calibration, LlamaConfig, Source, layout};
 use crate::bytes::Bytes;
 use crate::device::Gpu;
 use crate::error::{Error, Result};
-use crate::tensor::{Bits, Precision, Tensor, Weight};
+use crate::tensor::{Bits, BlockType, Precision, Tensor, Weight};
 
 /// Weights as files have them, by the names of their layers, such as `model.layers.0.self_attn.q_proj`.
 pub(super) trait Stored: Send + Sync {
@@ -37,6 +38,9 @@ pub struct Checkpoint {
     /// What weights of the blocks are converted to.
     converted: Option<Precision>,
     precision: Precision,
+    calibration: Calibration,
+    /// The blocks that a calibration chose, by layer.
+    mixture: HashMap<String, BlockType>,
 }
 
 impl Checkpoint {
@@ -62,7 +66,35 @@ impl Checkpoint {
             Source::Folder(_) => Some(precision.unwrap_or(found)),
             Source::Gguf(_) => precision,
         };
-        Ok(Checkpoint { path, config, stored, converted, precision: precision.unwrap_or(found) })
+        let (calibration, mixture) = Default::default();
+        Ok(Checkpoint { path, config, stored, converted, precision: precision.unwrap_or(found), calibration, mixture })
+    }
+
+    /// The same, whose weights are rounded as a text says: those that count most in its products least, and, where a type of
+    /// the K family is asked for, some matrices in more bits than others.
+    ///
+    /// Fails unless weights become blocks of fewer than 8 bits, or if the calibration is of another model.
+    pub fn calibrated(mut self, calibration: Calibration) -> Result<Checkpoint> {
+        let kind = match self.converted {
+            Some(Precision::Blocks(kind)) if kind != BlockType::Q8_0 => kind,
+            _ => {
+                let reason = format!("{} is not rounded by a text; q4_k, q5_k, q6_k and q4_0 are", self.precision);
+                return Err(Error::invalid(reason));
+            }
+        };
+        calibration.expect(&self.config)?;
+        if matches!(kind, BlockType::Q4K | BlockType::Q5K | BlockType::Q6K) {
+            self.mixture = mixture::calibrated(kind, &self.config, &calibration, |layer| self.stored.matrix(layer))?;
+        }
+        self.calibration = calibration;
+        Ok(self)
+    }
+
+    /// The same with some matrices in blocks, rounded as a calibration says.
+    pub(super) fn rounded(mut self, layers: &[String], kind: BlockType, calibration: &Calibration) -> Checkpoint {
+        self.mixture = layers.iter().map(|layer| (layer.clone(), kind)).collect();
+        self.calibration = calibration.clone();
+        self
     }
 
     /// The configuration.
@@ -83,6 +115,9 @@ impl Checkpoint {
     /// What a layer's matrix is converted to: blocks of GGUF files are mixed, and with int8 and int4 the last layer keeps 8 bits.
     /// An embedding of its own stays as it is then, since a token reads only one of its rows.
     fn converted(&self, layer: &str) -> Option<Precision> {
+        if let Some(&kind) = self.mixture.get(layer) {
+            return Some(Precision::Blocks(kind));
+        }
         let converted = self.converted?;
         match (converted, layer) {
             (Precision::Blocks(kind), _) => Some(Precision::Blocks(mixture::block_type(kind, layer, &self.config))),
@@ -96,7 +131,10 @@ impl Checkpoint {
     pub fn matrix(&self, layer: &str) -> Result<Weight> {
         let matrix = self.stored.matrix(layer)?;
         match self.converted(layer) {
-            Some(precision) => matrix.to(precision).map_err(|e| self.stored.error(layer, e.to_string())),
+            Some(precision) => {
+                let made = matrix.calibrated(precision, self.calibration.importance(layer));
+                made.map_err(|e| self.stored.error(layer, e.to_string()))
+            }
             None => Ok(matrix),
         }
     }

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use super::super::calibration::Calibration;
 use super::super::checkpoint::Checkpoint;
 use super::super::config::Family;
 use super::super::{LlamaConfig, Precision, RopeScaling, Source, chat, layout};
@@ -27,15 +28,24 @@ fn file_type(precision: Precision) -> Option<u32> {
 }
 
 /// Writes the model of `folder` to the file `out`, whole or not at all: its weights in f32, f16, bf16 or in
-/// blocks, mixed as `checkpoint/mixture.rs` says; norms and biases in f32; its tokenizer and chat template. `on_layer`
+/// blocks, mixed as `checkpoint/mixture.rs` and a calibration say; norms and biases in f32; its tokenizer and chat template. `on_layer`
 /// hears of each tensor (done, all).
 ///
 /// Fails if the precision has no place in such a file, or if its tokenizer would cut texts otherwise.
-pub fn export(folder: &Path, out: &Path, precision: Precision, on_layer: impl Fn(usize, usize)) -> Result<()> {
+pub fn export(
+    folder: &Path,
+    out: &Path,
+    precision: Precision,
+    calibration: Option<Calibration>,
+    on_layer: impl Fn(usize, usize),
+) -> Result<()> {
     let Some(number) = file_type(precision) else {
         return Err(Error::invalid(format!("{precision} has no place in a GGUF file; q8_0 and q4_k are like it")));
     };
-    let checkpoint = Checkpoint::open(&Source::Folder(folder.into()), Some(precision))?;
+    let mut checkpoint = Checkpoint::open(&Source::Folder(folder.into()), Some(precision))?;
+    if let Some(calibration) = calibration {
+        checkpoint = checkpoint.calibrated(calibration)?;
+    }
     let config = checkpoint.config();
     let family = if config.qkv_bias { Family::Qwen2 } else { Family::Llama };
     let mut settings = sizes(config, family);

@@ -1,0 +1,148 @@
+//! Weights that are rounded by what a text shows of them.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use fissfuse::llama::{
+    Calibration, Checkpoint, Llama, LlamaConfig, Precision, Source, convert, foretell, write_random,
+};
+use fissfuse::tensor::BlockType;
+use tempfile::{TempDir, tempdir};
+
+use crate::llama::draw;
+use crate::support::{refuse, succeed};
+
+const TEXT: &str = "a red ball, a blue ball, 12 of them; a green one rolls below the table and nobody sees it again";
+
+/// A random model whose MLP's inner rows are whole blocks of the K types, and whose others are not.
+fn model(tied: bool) -> (TempDir, PathBuf) {
+    let of = LlamaConfig::read(draw("grouped-tied").path()).unwrap();
+    let config = LlamaConfig { vocab_size: 300, intermediate_size: 512, tied, ..of };
+    let folder = tempdir().unwrap();
+    let path = folder.path().join("model");
+    write_random(&path, &config, Precision::F32, 3, [TEXT].into_iter()).unwrap();
+    (folder, path)
+}
+
+fn open(path: &Path, kind: BlockType, calibration: Option<&Calibration>) -> (Llama, u64) {
+    let source = Source::open(path).unwrap();
+    let mut checkpoint = Checkpoint::open(&source, Some(Precision::Blocks(kind))).unwrap();
+    if let Some(calibration) = calibration {
+        checkpoint = checkpoint.calibrated(calibration.clone()).unwrap();
+    }
+    let llama = Llama::of(source, &checkpoint, None).unwrap();
+    let bytes = llama.bytes_per_token();
+    (llama, bytes)
+}
+
+#[test]
+fn a_text_says_which_errors_count() {
+    for tied in [false, true] {
+        let (_folder, path) = model(tied);
+        let exact = Llama::open(&path, None, None).unwrap();
+        let calibration = Calibration::of(&Source::open(&path).unwrap(), None, TEXT, 64, |_, _| {}).unwrap();
+        for kind in [BlockType::Q4K, BlockType::Q5K, BlockType::Q6K, BlockType::Q4_0] {
+            let [(fixed, bytes), (by_text, no_more)] = [None, Some(&calibration)].map(|of| open(&path, kind, of));
+            assert!(no_more <= bytes, "{kind}: {no_more} bytes instead of {bytes}");
+            // With more bits nothing of weights drawn alike is left to be decided.
+            if matches!(kind, BlockType::Q5K | BlockType::Q6K) {
+                continue;
+            }
+            let [before, after] =
+                [&fixed, &by_text].map(|other| foretell(&exact, Some(other), TEXT, 64, |_, _| {}).unwrap().divergence);
+
+            assert!(after < before, "{kind}, tied {tied}: a divergence of {after} instead of {before}");
+        }
+    }
+}
+
+#[test]
+fn the_mean_squares_are_those_of_what_goes_in() {
+    let (_folder, path) = model(true);
+    let of =
+        |path: &Path, context| Calibration::of(&Source::open(path).unwrap(), None, TEXT, context, |_, _| {}).unwrap();
+    let calibration = of(&path, 64);
+    // A normalized row's mean square is about that of its gains, which are 0.9 to 1.1.
+    for layer in ["model.layers.0.self_attn.k_proj", "model.layers.1.mlp.up_proj", "lm_head", "model.embed_tokens"] {
+        let squares = calibration.importance(layer).unwrap();
+        let mean = squares.iter().sum::<f32>() / squares.len() as f32;
+        assert!((mean - 1.0).abs() < 0.05, "{layer}: {mean}");
+    }
+    let both = ["q", "v"].map(|part| calibration.importance(&format!("model.layers.1.self_attn.{part}_proj")));
+    assert_eq!(both[0], both[1]);
+    // Tokens that begin anew see less before them, but each is read once.
+    assert_ne!(of(&path, 8).importance("lm_head"), calibration.importance("lm_head"));
+    assert_eq!(of(&path, 64).importance("lm_head"), calibration.importance("lm_head"), "runs agree");
+    let (_folder, untied) = model(false);
+    let calibration = of(&untied, 64);
+    assert_eq!(calibration.importance("model.embed_tokens"), None, "it multiplies nothing");
+}
+
+#[test]
+fn a_file_is_what_was_measured() {
+    let (folder, path) = model(false);
+    let (text, out) = (folder.path().join("text.txt"), folder.path().join("out.gguf"));
+    fs::write(&text, TEXT).unwrap();
+    let [from, text, to] = [&path, &text, &out].map(|path| path.to_str().unwrap());
+    let convert_to = |to, precision, text| {
+        [
+            "llm",
+            "convert",
+            "--model",
+            from,
+            "--out",
+            to,
+            "--precision",
+            precision,
+            "--calibrate",
+            text,
+            "--device",
+            "cpu",
+        ]
+    };
+    succeed(&convert_to(to, "q4_k", text));
+    // As the command cuts it.
+    let calibration = Calibration::of(&Source::open(&path).unwrap(), None, TEXT, 512, |_, _| {}).unwrap();
+    let (want, _) = open(&path, BlockType::Q4K, Some(&calibration));
+    let got = Llama::open(&out, None, None).unwrap();
+    let [want, got] = [&want, &got].map(|llama| llama.logits(&[3, 5, 7, 298]).unwrap());
+    assert_eq!(got.data(), want.data());
+    let table = succeed(&[
+        "llm",
+        "perplexity",
+        "--model",
+        from,
+        "--text",
+        text,
+        "--compare",
+        "q4_k",
+        "--calibrate",
+        text,
+        "--context",
+        "64",
+    ]);
+    assert!(table.contains("q4_k"), "{table}");
+
+    let elsewhere = folder.path().join("elsewhere.gguf");
+    let elsewhere = elsewhere.to_str().unwrap();
+    for precision in ["f16", "q8_0"] {
+        let says = format!("{precision} is not rounded by a text; q4_k, q5_k, q6_k and q4_0 are");
+        refuse(&convert_to(elsewhere, precision, text), &[&says]);
+    }
+    refuse(&convert_to(elsewhere, "q4_k", "missing.txt"), &["missing.txt: cannot open"]);
+    let empty = folder.path().join("empty.txt");
+    fs::write(&empty, "").unwrap();
+    refuse(&convert_to(elsewhere, "q4_k", empty.to_str().unwrap()), &["fewer than two tokens"]);
+    fs::write(&empty, [0xff, 0xfe, 0x00]).unwrap();
+    refuse(&convert_to(elsewhere, "q4_k", empty.to_str().unwrap()), &["empty.txt", "UTF-8"]);
+    assert!(!Path::new(elsewhere).exists());
+    let back = folder.path().join("back");
+    let source = Source::open(&out).unwrap();
+    let refused = convert(&source, &back, Precision::F16, Some(calibration.clone()), |_, _| {}).unwrap_err();
+    assert!(refused.to_string().contains("a calibration serves the blocks of GGUF files"), "{refused}");
+    // Of another model.
+    let other = draw("multi-head");
+    let checkpoint = Checkpoint::open(&Source::open(other.path()).unwrap(), Some(Precision::Blocks(BlockType::Q4_0)));
+    let refused = checkpoint.unwrap().calibrated(calibration).map(drop).unwrap_err().to_string();
+    assert!(refused.contains("the calibration is another model's: nothing fits model.layers"), "{refused}");
+}
