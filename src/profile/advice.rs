@@ -15,6 +15,17 @@ pub const COPY_OUT: &str = "copy out";
 const ENQUEUE_SHARE: f64 = 0.8;
 /// The slowest of a hundred takes so many times the median: something else ran on the machine.
 const TAIL: f64 = 3.0;
+/// Under load, less than this share of what arrives is done: the queue grows for as long as the load lasts.
+const SERVED: f64 = 0.95;
+
+/// Under load, waiting for the requests before.
+pub const QUEUE: &str = "queue";
+/// Under load, the work itself.
+pub const SERVICE: &str = "service";
+/// Under load, how many requests arrive, and how many are done.
+pub const ARRIVALS: &str = "arrivals_per_second";
+/// See [`ARRIVALS`].
+pub const THROUGHPUT: &str = "throughput_per_second";
 
 /// Advice on a row.
 pub fn advice(row: &Measurement) -> Vec<String> {
@@ -34,7 +45,16 @@ pub fn advice(row: &Measurement) -> Vec<String> {
             copies / device
         ));
     }
-    if let Some(seconds) = &row.seconds {
+    let figure = |name: &str| row.figures.get(name).copied().flatten();
+    if let Some((arrive, done)) =
+        figure(ARRIVALS).zip(figure(THROUGHPUT)).filter(|(arrive, done)| *done < SERVED * arrive)
+    {
+        say(format!(
+            "{arrive:.0} requests a second arrive and {done:.0} are done: they wait ever longer; lower --load"
+        ));
+    }
+    // Requests that queue wait for each other, on the quietest machine.
+    if let Some(seconds) = row.parts.get(SERVICE).or(row.seconds.as_ref()) {
         let (p99, p50) = (seconds.quantile(0.99), seconds.p50());
         if seconds.runs() >= 100 && p99 > TAIL * p50 {
             let times = p99 / p50;
@@ -75,5 +95,13 @@ mod tests {
         slow[97..].fill(2.9);
         assert!(row(&[], &slow).is_empty());
         assert!(row(&[], &[1.0, 9.0]).is_empty(), "too few to tell");
+        // Under load the work itself is judged, and whether it keeps up.
+        let mut load = Measurement::new("link under load", Map::new());
+        slow[97..].fill(9.0);
+        load.seconds = Timing::new(slow.to_vec()).ok();
+        load.parts.insert(SERVICE.into(), Timing::new(vec![1.0; 100]).unwrap());
+        let of = |done: f64| advice(&load.clone().with(ARRIVALS, 1000.0).with(THROUGHPUT, done));
+        assert!(of(960.0).is_empty());
+        assert!(of(400.0)[0].contains("1000 requests a second arrive and 400 are done"));
     }
 }

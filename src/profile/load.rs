@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use rand::Rng;
 use serde_json::{Map, Value};
 
+use super::advice::{ARRIVALS, QUEUE, SERVICE, THROUGHPUT};
 use super::measurement::Measurement;
 use super::sampling::Laps;
 use super::timing::Timing;
@@ -123,10 +124,11 @@ impl Load {
         let good = self.objective.map(|objective| whole.iter().filter(|time| **time <= objective).count());
         let mut row = Measurement::new(name, parameters);
         row.seconds = Some(Timing::new(whole)?);
-        row.parts.insert("queue".into(), Timing::new(queue)?);
-        row.parts.insert("service".into(), Timing::new(service)?);
+        row.parts.insert(QUEUE.into(), Timing::new(queue)?);
+        row.parts.insert(SERVICE.into(), Timing::new(service)?);
         let row = row.with("requests", schedule.len() as f64);
-        let row = row.with("throughput_per_second", schedule.len() as f64 / seconds);
+        let row = row.with(ARRIVALS, schedule.len() as f64 / self.seconds);
+        let row = row.with(THROUGHPUT, schedule.len() as f64 / seconds);
         Ok(match good {
             Some(good) => row
                 .with("goodput_per_second", good as f64 / seconds)

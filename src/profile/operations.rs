@@ -3,9 +3,9 @@
 
 use clap::ValueEnum;
 
-use crate::autograd::{Cost, Sample, Tape, Var};
-use crate::device::Gpu;
+use crate::autograd::{Cost, Profile, Sample, Tape, Var};
 use crate::device::cuda::Arithmetic;
+use crate::device::{Clock, Gpu};
 use crate::error::Result;
 use crate::ops::cases::inference::{self, Inference, Ready};
 use crate::ops::cases::{Case, wikidiverse};
@@ -109,9 +109,10 @@ impl Operation {
 
 fn trained(case: Case, gpu: Option<&Gpu>) -> Result<(Work, Cost)> {
     let inputs = case.inputs.iter().map(|tensor| tensor.to(gpu)).collect::<Result<Vec<_>>>()?;
-    let tape = Tape::inference().profiled();
-    let constants: Vec<Var> = inputs.iter().cloned().map(Var::constant).collect();
-    let output = case.apply(&tape, &constants.iter().collect::<Vec<_>>())?;
+    // As it is run to both extents: gradients of all inputs are wanted.
+    let tape = Tape::recording().timed(&Profile::new(Clock::Host));
+    let leaves: Vec<Var> = inputs.iter().cloned().map(|tensor| tape.leaf(tensor)).collect();
+    let output = case.apply(&tape, &leaves.iter().collect::<Vec<_>>())?;
     let cost = tape.samples().iter().map(Sample::cost).sum();
     let shape = output.tensor().shape().to_vec();
     let seed = Tensor::new(&shape[..], vec![1.0; shape.iter().product()])?.to(gpu)?;

@@ -105,7 +105,10 @@ fn kill_at(folder: &Path, bytes: u64, mut program: Command) -> Result<()> {
     let features: PathBuf = folder.join("features");
     let name = PathBuf::from(program.get_program());
     let mut child = program.stdout(Stdio::null()).spawn().map_err(Error::io(&name, "start"))?;
-    while child.try_wait().map_err(Error::io(&name, "watch"))?.is_none() {
+    let ended = loop {
+        if let Some(ended) = child.try_wait().map_err(Error::io(&name, "watch"))? {
+            break ended;
+        }
         let shards = std::fs::read_dir(&features).into_iter().flatten().flatten();
         let images = shards.filter(|entry| entry.file_name().to_string_lossy().starts_with("image-"));
         let stored = images.filter_map(|entry| entry.metadata().ok()).map(|m| m.len()).sum::<u64>();
@@ -114,6 +117,9 @@ fn kill_at(folder: &Path, bytes: u64, mut program: Command) -> Result<()> {
             return go_on();
         }
         std::thread::sleep(Duration::from_millis(10));
-    }
-    Err(Error::invalid("the first run ended before it could be killed; take more entities"))
+    };
+    Err(Error::invalid(match ended.success() {
+        true => "the first run ended before it could be killed; take more entities",
+        false => "the first run failed before it could be killed: it says above why",
+    }))
 }

@@ -132,7 +132,18 @@ fn one_round(
         let (name, parameters) = match (first.ready()?, second.ready()?) {
             (None, None) => break,
             (Some(old), Some(new)) if old == new => old,
-            (old, new) => bail!("the programs measure different rows: {old:?} and {new:?}"),
+            (None, Some(_)) if at == 0 => {
+                bail!("{} ended without a row: is it a fissfuse-bench, and does it know this command?", first.name)
+            }
+            (old, new) => {
+                let shown = |row: Option<(String, Map<String, Value>)>| {
+                    row.map_or("nothing more".into(), |(name, parameters)| {
+                        let parameters = parameters.iter().map(|(name, value)| format!(", {name} {value}"));
+                        name + &parameters.collect::<String>()
+                    })
+                };
+                bail!("the programs measure different rows: the old one {}; the new one {}", shown(old), shown(new))
+            }
         };
         if rows.len() == at {
             rows.push((name, parameters, Rounds::default()));

@@ -92,6 +92,7 @@ pub struct StoreOnceArgs {
 }
 
 pub fn candidates(args: CandidatesArgs, session: &mut Session) -> anyhow::Result<()> {
+    session.expect_no_runs("candidates makes the lists of a row once")?;
     let rows = combinations(&[("entities", &args.entities), ("mentions", &args.mentions), ("top", &args.top)])?;
     session.begin("candidates", None)?;
     for row in rows {
@@ -122,6 +123,7 @@ pub fn candidates(args: CandidatesArgs, session: &mut Session) -> anyhow::Result
 }
 
 pub fn store(args: StoreArgs, session: &mut Session) -> anyhow::Result<()> {
+    session.expect_no_runs("store writes the store of a row once")?;
     let rows = combinations(&[("entities", &args.entities), ("mentions", &args.mentions)])?;
     session.begin("store", None)?;
     rows.into_iter().try_for_each(|row| store_of(row, args.dir.as_deref(), session))

@@ -71,6 +71,7 @@ fn prompts() -> RangedU64ValueParser<usize> {
 }
 
 pub fn flops(args: FlopsArgs, session: &mut Session) -> anyhow::Result<()> {
+    session.expect_no_runs("flops counts, and times nothing")?;
     session.begin("flops", None)?;
     if args.models {
         return figure(session);

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use anyhow::ensure;
 use clap::ValueEnum;
 use fissfuse::llama;
 use fissfuse::profile::Timing;
@@ -9,7 +10,7 @@ use fissfuse::profile::kar::KarBench;
 use fissfuse::profile::measurement::Measurement;
 use serde_json::Map;
 
-use super::session::Session;
+use super::session::{Session, go_on};
 use super::values::{Values, expect_few, once};
 use super::work::{DeviceArgs, fingerprint_of_file};
 
@@ -60,7 +61,9 @@ pub struct KarArgs {
 
 pub fn kar(args: KarArgs, session: &mut Session) -> anyhow::Result<()> {
     let gpu = args.device.open()?;
+    ensure!(!session.warms_up(), "kar answers in full each time, and warms up by nothing: leave out --warmup");
     let all = args.preset.config().layers;
+    ensure!(args.layers <= all, "--layers {}: the model has {all}; 0 takes all of them", args.layers);
     let layers = if args.layers == 0 { all } else { args.layers };
     let config = llama::LlamaConfig { layers, ..args.preset.config() };
     let ways = KarBench::ways(args.max_new_tokens.iter(), args.gate);
@@ -82,12 +85,19 @@ pub fn kar(args: KarArgs, session: &mut Session) -> anyhow::Result<()> {
         let mut first = None;
         for (name, settings, share) in &ways {
             session.next_row()?;
-            let spent = bench.run(mentions, settings, *share)?;
-            let seconds = Timing::new(vec![spent.seconds])?;
-            let base = *first.get_or_insert(spent.seconds);
+            let mut spent = bench.run(mentions, settings, *share)?;
+            let mut times = vec![spent.seconds];
+            for _ in 1..session.runs().unwrap_or(1) {
+                go_on()?;
+                spent = bench.run(mentions, settings, *share)?;
+                times.push(spent.seconds);
+            }
+            let seconds = Timing::new(times)?;
+            let median = seconds.p50();
+            let base = *first.get_or_insert(median);
             let figures = [
-                ("times_faster", base / spent.seconds),
-                ("mentions_per_second", mentions as f64 / spent.seconds),
+                ("times_faster", base / median),
+                ("mentions_per_second", mentions as f64 / median),
                 ("calls", spent.calls as f64),
                 ("prompt_tokens", spent.prompt_tokens as f64),
                 ("computed_tokens", spent.computed_tokens as f64),

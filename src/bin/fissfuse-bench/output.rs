@@ -123,7 +123,9 @@ impl Layout<'_> {
                 None => varied.push(name),
             }
         }
+        // What a row was asked for and what it did stand in one column.
         let figures = unique(run.results.iter().flat_map(|r| r.figures.keys()));
+        let figures = figures.into_iter().filter(|name| !same.contains_key(*name) && !varied.contains(name)).collect();
         Layout { run, same, varied, figures }
     }
 

@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
+use anyhow::ensure;
 use fissfuse::device::DeviceChoice;
 use fissfuse::device::cuda::Arithmetic;
 use fissfuse::random::{Purpose, generator};
@@ -52,6 +53,8 @@ pub fn scan(args: ScanArgs, session: &mut Session) -> anyhow::Result<()> {
     let stored = combinations(&[("entities", &args.entities), ("width", &args.width)])?;
     let asked_for = combinations(&[("mentions", &args.mentions), ("top", &args.top)])?;
     expect_few(&[("vectors", stored.len()), ("queries", asked_for.len())])?;
+    let (fewest, most) = (args.entities.iter().min().unwrap_or(0), args.top.iter().max().unwrap_or(0));
+    ensure!(most <= fewest, "--top {most} vectors are more than --entities {fewest}");
     let gpu = args.device.open(Arithmetic::Mixed)?;
     session.begin("scan", gpu.as_ref())?;
     for store in stored {

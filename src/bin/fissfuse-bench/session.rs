@@ -3,7 +3,7 @@
 use std::io::{self, BufRead, Write};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, bail};
+use anyhow::{Context, bail, ensure};
 use clap::Args;
 use fissfuse::device::{Ceilings, Gpu};
 use fissfuse::interrupt::{self, Watch};
@@ -158,9 +158,20 @@ impl Session {
         self.found.as_ref()?.ceilings
     }
 
+    /// Fails if runs were asked for of a command that cannot repeat its rows, because of `why`.
+    pub fn expect_no_runs(&self, why: &str) -> anyhow::Result<()> {
+        ensure!(self.args.runs.is_none() && self.args.warmup.is_none(), "{why}: leave out --runs and --warmup");
+        Ok(())
+    }
+
     /// Timed runs, where their number is set.
     pub fn runs(&self) -> Option<usize> {
         self.args.runs
+    }
+
+    /// Whether runs before those that count were asked for.
+    pub fn warms_up(&self) -> bool {
+        self.args.warmup.is_some_and(|runs| runs > 0)
     }
 
     /// Whether the first run counts.

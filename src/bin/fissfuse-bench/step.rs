@@ -1,7 +1,7 @@
 //! A training step.
 
 use fissfuse::profile::Timing;
-use fissfuse::profile::by_op::{ALL, Breakdown, PASS, WHOLE_STEP};
+use fissfuse::profile::by_op::{ALL, Breakdown, PASS, Row, WHOLE_STEP};
 use fissfuse::profile::flops::training_step;
 use fissfuse::profile::measurement::Measurement;
 use fissfuse::profile::step::TrainingStep;
@@ -50,13 +50,25 @@ pub fn step(args: StepArgs, session: &mut Session) -> anyhow::Result<()> {
     session.set("graph", args.graph);
     for row in rows {
         let config = args.model.config(row.config)?;
-        let cost = training_step(config.clone(), row.shape, args.work.seed)?.total;
         let steps = Steps::new(gpu.as_ref(), args.graph)?;
-        let mut step = TrainingStep::new(config, row.shape, args.work.seed, steps)?;
+        let mut step = TrainingStep::new(config.clone(), row.shape, args.work.seed, steps)?;
         if args.by_op {
             by_op(&mut step, row.parameters, session)?;
             continue;
         }
+        let (flops, bytes) = match gpu {
+            // A step that is one graph cannot be taken apart, and costs are counted as devices spend them.
+            Some(_) => {
+                let cost = training_step(config, row.shape, args.work.seed)?.step();
+                (cost.flops(), cost.forward_bytes + cost.backward_bytes)
+            }
+            None => {
+                let mut once = Breakdown::default();
+                once.run(&mut step)?;
+                let sum = |of: fn(&Row) -> u64| once.rows.iter().map(of).sum();
+                (sum(|row| row.flops), sum(|row| row.bytes))
+            }
+        };
         // The first step waits for none before it: where it counts, each is waited for.
         let cold = session.is_cold();
         if !cold {
@@ -67,9 +79,8 @@ pub fn step(args: StepArgs, session: &mut Session) -> anyhow::Result<()> {
             false => step.queue().map(drop),
         })?;
         let samples = measured.seconds.as_ref().map_or(f64::NAN, |t| row.shape.mentions as f64 / t.p50());
-        let bytes = (cost.forward_bytes + cost.backward_bytes) as f64;
-        let mut measured = measured.with("samples_per_second", samples).with_rate("flops", cost.flops() as f64);
-        measured = measured.with_rate("bytes", bytes);
+        let measured = measured.with("samples_per_second", samples);
+        let mut measured = measured.with_rate("flops", flops as f64).with_rate("bytes", bytes as f64);
         if let Some(graphs) = step.steps().recorded() {
             measured = measured.with("graphs_made", graphs.made as f64).with("graphs_updated", graphs.updated as f64);
         }

@@ -78,7 +78,8 @@ impl Draw {
             inputs.push(self.tensor(&[outputs]));
         }
         inputs.extend(parts.iter().map(|&w| self.tensor(&[rows, w])));
-        let name = format!("{rows} rows {parts:?} -> {outputs}, {activation:?}");
+        let what = activation.map_or(String::new(), |activation| format!(", {activation:?}"));
+        let name = format!("{rows} rows {parts:?} -> {outputs}{what}");
         Case::new(name, inputs, move || Linear { activation, bias, textbook_rows: rows })
     }
 
