@@ -7,6 +7,7 @@ mod resnet;
 mod siglip;
 mod tape;
 mod two;
+mod validation;
 
 use std::path::Path;
 

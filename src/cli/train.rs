@@ -11,7 +11,7 @@ use fissfuse::data::{Skipped, Split};
 use fissfuse::device::cpu::available_memory;
 use fissfuse::device::describe;
 use fissfuse::eval::Metrics;
-use fissfuse::files::names::BEST;
+use fissfuse::files::names::{BEST, TRAINING};
 use fissfuse::files::{self, FolderLock};
 use fissfuse::interrupt;
 use fissfuse::parallel::Meeting;
@@ -92,7 +92,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     reads.extend(args.config.config.as_deref().map(|path| ("--config", path)));
     paths::keep_apart(&reads, &writes)?;
     let ranks = args.parallel.ranks()?;
-    if args.encoder.paths().is_some() {
+    if args.encoder.paths()?.is_some() {
         ensure!(
             matches!(ranks, Ranks::Alone),
             "--train-encoder trains on one device: leave out --devices, and start one process"
@@ -132,7 +132,7 @@ fn train(args: &Args, device: &DeviceArgs, team: Option<Team>) -> anyhow::Result
     args.encoder.apply(&mut config.encoder);
     // Before the data are read, which takes long.
     config.train.check()?;
-    let trained = args.encoder.paths();
+    let trained = args.encoder.paths()?;
     match &trained {
         Some(_) => config.encoder.check()?,
         None if leads && config.encoder != EncoderSettings::default() => {
@@ -187,8 +187,10 @@ fn train(args: &Args, device: &DeviceArgs, team: Option<Team>) -> anyhow::Result
             expect_idle(&args.out)?;
             start.check(&args.out)?;
             let encoder = args.out.join("encoder");
+            // What a run leaves that was stopped before its first checkpoint is replaced.
+            let begun = args.out.join(TRAINING).exists();
             ensure!(
-                trained.is_none() || args.resume || !encoder.exists(),
+                trained.is_none() || args.resume || begun || !encoder.exists(),
                 "{}: exists already; choose another --out, or remove it first",
                 encoder.display()
             );
@@ -237,6 +239,12 @@ fn train(args: &Args, device: &DeviceArgs, team: Option<Team>) -> anyhow::Result
     trainer.run(&bar, |record| bar.suspend(|| print_epoch(record, epochs)))?;
     if let Some((epoch, metrics)) = trainer.progress().best {
         println!("{}", best(epoch, validated.then_some(metrics), &args.out));
+    }
+    if trainer.left_out() > 0 {
+        eprintln!(
+            "left out {} images that cannot be read; what stands in for missing ones was taken",
+            trainer.left_out()
+        );
     }
     if let Some(kept) = kept {
         kept.expect_whole()?;

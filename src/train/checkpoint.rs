@@ -236,11 +236,11 @@ impl Checkpoint {
             return refuse(of_others(header.manifest.difference(run.manifest, sides)));
         }
         if header.config != *config {
-            return refuse(difference(&header.config, config));
+            return refuse(format!("of [model], {}", difference(&header.config, config)));
         }
         let settings = TrainSettings { epochs: run.settings.epochs, ..header.settings.clone() };
         if settings != *run.settings {
-            return refuse(difference(&header.settings, run.settings));
+            return refuse(format!("of [train], {}", difference(&header.settings, run.settings)));
         }
         let (before, now) = (header.settings.epochs, run.settings.epochs);
         if before != now && run.settings.schedule != Schedule::Constant && !new_horizon {
@@ -257,7 +257,7 @@ impl Checkpoint {
                 let settings = EncoderSettings { gradient_checkpointing, ..before.settings.clone() };
                 let before = Along { settings, ..*before };
                 if before != *now {
-                    return refuse(difference(&before, now));
+                    return refuse(format!("of [encoder], {}", difference(&before, now)));
                 }
             }
             (Some(_), None) => return refuse("its encoder is trained along (--train-encoder)".into()),

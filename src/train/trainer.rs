@@ -67,6 +67,14 @@ impl<'a> Trainer<'a> {
         &self.state.progress
     }
 
+    /// How many images an encoder that is trained along could not read and left out.
+    pub fn left_out(&self) -> usize {
+        match &self.features {
+            Features::Trained(run) => run.left_out(),
+            Features::Stored(_) => 0,
+        }
+    }
+
     /// What it needs of memory at least.
     pub fn needs(&self) -> Needs {
         self.needs

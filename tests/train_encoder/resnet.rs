@@ -225,7 +225,10 @@ fn what_it_cannot_do_is_refused_with_what_to_do() {
     fs::write(world.path("dropout.toml"), "[encoder]\ndropout = 0.1\n").unwrap();
     refuse(&with(&args, &["--config", world.arg("dropout.toml")]), &["dropout = 0.1", "three-stages-f32 has none"]);
     refuse(&with(&args, &["--lora-rank", "2"]), &["lora_rank = 2", "queries and values", "has none"]);
-    refuse(&with(&args, &["--freeze-layers", "6"]), &["freeze_layers = 6: there are 5 layers", "less than 5"]);
+    refuse(
+        &with(&args, &["--freeze-layers", "6"]),
+        &["freeze_layers = 6: there are 5 layers", "no more than 5 can be frozen"],
+    );
     refuse(&with(&args, &["--freeze-layers", "5"]), &["freeze_layers = 5 leaves nothing"]);
     for (key, value, says) in [
         ("embedding_size", Value::from(4_000_000), "`embedding_size` is 4000000"),

@@ -277,7 +277,19 @@ fn what_does_not_go_together_is_refused_with_what_to_do() {
     let lora = with(&two(folder(BERT), folder(RESNET)), &["--model", "ghmfc", "--lora-rank", "2"]);
     refuse(&lora, &["lora_rank = 2", "three-stages-f32 has none"]);
     let frozen = with(&two(folder(BERT), folder(RESNET)), &["--model", "ghmfc", "--freeze-layers", "6"]);
-    refuse(&frozen, &["freeze_layers = 6: there are 2 and 5 layers in", "sharded-f32 and", "less than 5"]);
+    refuse(
+        &frozen,
+        &["freeze_layers = 6: there are 2 and 5 layers in", "sharded-f32 and", "no more than 5 can be frozen"],
+    );
+    // One that has nothing to do, and the folder of two encoders where one is asked for.
+    let third = with(&two(folder(BERT), clip), &["--train-encoder", world.arg("nowhere")]);
+    refuse(&third, &["--train-encoder", "nowhere: texts and images have encoders of their own; leave it out"]);
+    for name in ["text", "image"] {
+        fs::create_dir_all(world.path("both").join(name)).unwrap();
+        fs::write(world.path("both").join(name).join("config.json"), "{}").unwrap();
+    }
+    let both = replace(world.encode(), "--encoder", world.arg("both"));
+    refuse(&both, &["both: has no config.json; there is one in its text and in its image: give that folder"]);
     // A store beside them, and widths that the configuration asks for.
     let stored = run(&with(&two(folder(BERT), clip), &["--features", world.arg("features")]));
     let errors = String::from_utf8_lossy(&stored.stderr).into_owned();

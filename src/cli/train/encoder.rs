@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use anyhow::bail;
 use fissfuse::data::Manifest;
 use fissfuse::encoder::{EncoderPaths, TrainableEncoders};
 use fissfuse::train::EncoderSettings;
@@ -51,11 +52,16 @@ impl EncoderTrainingArgs {
         flags.zip(paths).filter_map(|(flag, path)| Some((flag, path.as_deref()?)))
     }
 
-    /// The directories of the encoders that are trained along, if any is.
-    pub fn paths(&self) -> Option<EncoderPaths> {
+    /// The directories of the encoders that are trained along, if any is. Fails if one is named that has nothing to do.
+    pub fn paths(&self) -> anyhow::Result<Option<EncoderPaths>> {
+        if let (Some(both), Some(_), Some(_)) =
+            (&self.train_encoder, &self.train_text_encoder, &self.train_image_encoder)
+        {
+            bail!("--train-encoder {}: texts and images have encoders of their own; leave it out", both.display());
+        }
         let of = |own: &Option<PathBuf>| own.as_ref().or(self.train_encoder.as_ref()).cloned();
         let paths = EncoderPaths { text: of(&self.train_text_encoder), image: of(&self.train_image_encoder) };
-        (paths.text.is_some() || paths.image.is_some()).then_some(paths)
+        Ok((paths.text.is_some() || paths.image.is_some()).then_some(paths))
     }
 
     pub fn apply(&self, settings: &mut EncoderSettings) {

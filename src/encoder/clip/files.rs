@@ -117,7 +117,10 @@ impl ClipSizes {
         if let Some((name, size, least)) = least.iter().find(|(_, size, least)| size < least) {
             return refuse(format!("{name} = {size}: must be at least {least}"));
         }
-        if *image_size == 0 || !image_size.is_multiple_of(*patch_size) {
+        if image_size < patch_size {
+            return refuse(format!("image_size = {image_size}: smaller than one patch, patch_size = {patch_size}"));
+        }
+        if !image_size.is_multiple_of(*patch_size) {
             return refuse(format!("patch_size = {patch_size} does not divide image_size = {image_size}"));
         }
         Ok(ClipConfig {

@@ -66,7 +66,7 @@ pub(super) fn expect_fit(files: &TrainableEncoders, settings: &EncoderSettings) 
             _ => format!("{text} and {vision}"),
         };
         return Err(Error::invalid(format!(
-            "encoder: freeze_layers = {freeze_layers}: there are {there} layers in {shown}; less than {} leaves some to train",
+            "encoder: freeze_layers = {freeze_layers}: there are {there} layers in {shown}; no more than {} can be frozen",
             text.max(vision)
         )));
     }

@@ -9,7 +9,7 @@ mod memory;
 mod step;
 mod validation;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -45,6 +45,8 @@ pub struct EncoderRun<'a> {
     /// What stands in for a missing image, as the encoder takes it.
     stand_in: Arc<Vec<f32>>,
     images: Mutex<Images>,
+    /// What was bad and left out, each once.
+    skipped: Mutex<BTreeSet<String>>,
     /// Mentions to validate with.
     valid: Vec<Mention>,
     /// Weights that training starts from, until it does.
@@ -108,6 +110,7 @@ impl<'a> EncoderRun<'a> {
             tolerance,
             stand_in: Arc::new(stand_in),
             images,
+            skipped: Mutex::default(),
             valid: Vec::new(),
             start: Some(start),
         })
@@ -211,12 +214,28 @@ impl<'a> EncoderRun<'a> {
                 Ok(Some(pixels))
             }
             Err(error) if self.tolerance == Tolerance::Skip && error.concerns_input() => {
-                tracing::warn!("{error}; what stands in for missing images is taken instead");
+                self.leave_out(&error);
                 images.bad.insert(number);
                 Ok(stand_in)
             }
             Err(error) => Err(error),
         }
+    }
+}
+
+impl EncoderRun<'_> {
+    /// Says that something is bad and left out, once.
+    fn leave_out(&self, error: &Error) {
+        let said = error.to_string();
+        let mut skipped = self.skipped.lock().unwrap_or_else(PoisonError::into_inner);
+        if skipped.insert(said.clone()) {
+            tracing::warn!("{said}; what stands in for missing images is taken instead");
+        }
+    }
+
+    /// How many images could not be read and were left out.
+    pub fn left_out(&self) -> usize {
+        self.skipped.lock().unwrap_or_else(PoisonError::into_inner).len()
     }
 }
 

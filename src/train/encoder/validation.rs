@@ -62,9 +62,9 @@ impl EncoderRun<'_> {
             mentions.iter().flat_map(|mention| mention.listed().iter().chain(&mention.gold)).copied().collect();
         let entities: Vec<_> = listed.iter().map(|&entity| self.dataset.entities()[entity as usize].clone()).collect();
         let items = Items { root: self.dataset.root(), entities: &entities, mentions, part: None };
-        // What is bad was said when it was trained on, or will be when features are made of the best encoder.
-        let (skipped, bar) = (&mut Skipped::default(), ProgressBar::hidden());
-        encode(&items, encoders, &self.encode, features, self.tolerance, skipped, &bar)?;
+        let (mut skipped, bar) = (Skipped::default(), ProgressBar::hidden());
+        encode(&items, encoders, &self.encode, features, self.tolerance, &mut skipped, &bar)?;
+        skipped.0.iter().for_each(|error| self.leave_out(error));
         let batcher = Batcher::new(self.dataset, Arc::new(FeatureStore::open(features)?));
         let (samples, _) = batcher.samples(&self.valid, self.train.seed, self.train.gold_missing)?;
         if samples.is_empty() {

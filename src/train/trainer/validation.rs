@@ -25,14 +25,24 @@ impl Trainer<'_> {
             },
             (Features::Trained(_), None) => Err(Error::invalid("a run that lost its encoder")),
         };
+        let along = matches!(self.features, Features::Trained(_));
         match validated {
-            Err(Error::Invalid(e)) => {
-                Err(Error::invalid(format!("validation after epoch {}: {e}", self.state.progress.epoch + 1)))
-            }
             // Features are made within it, which takes long: what was trained is kept.
             Err(Error::Stopped { signal, .. }) => {
                 self.write_checkpoint()?;
                 Err(Error::Stopped { signal, advice: self.how_to_go_on() })
+            }
+            // They are of images of which only the first bytes were looked at before.
+            Err(error) => {
+                if along && self.write_checkpoint().is_ok() {
+                    tracing::warn!("the validation failed, but {}", self.how_to_go_on());
+                }
+                match error {
+                    Error::Invalid(e) => {
+                        Err(Error::invalid(format!("validation after epoch {}: {e}", self.state.progress.epoch + 1)))
+                    }
+                    error => Err(error),
+                }
             }
             validated => validated,
         }
