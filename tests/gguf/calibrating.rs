@@ -129,7 +129,7 @@ fn a_file_is_what_was_measured() {
         let says = format!("{precision} is not rounded by a text; q4_k, q5_k, q6_k and q4_0 are");
         refuse(&convert_to(elsewhere, precision, text), &[&says]);
     }
-    refuse(&convert_to(elsewhere, "q4_k", "missing.txt"), &["missing.txt: cannot open"]);
+    refuse(&convert_to(elsewhere, "q4_k", "missing.txt"), &["missing.txt: cannot read"]);
     let empty = folder.path().join("empty.txt");
     fs::write(&empty, "").unwrap();
     refuse(&convert_to(elsewhere, "q4_k", empty.to_str().unwrap()), &["fewer than two tokens"]);

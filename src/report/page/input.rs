@@ -82,7 +82,7 @@ impl From<Measurements> {
 }
 
 /// What is looked for in a folder, for errors.
-const LOOKED_FOR: &str = "train.jsonl of a training, metrics.json of an evaluation, summary.json of an experiment, \
+const LOOKED_FOR: &str = "train.jsonl of a training (in a folder, beside its train.json or a checkpoint), metrics.json of an evaluation, summary.json of an experiment, \
                           the report of a re-ranking, or measurements of fissfuse-bench";
 
 impl Inputs {
