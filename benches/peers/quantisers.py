@@ -104,14 +104,16 @@ def main():
     parser.add_argument("--work", type=pathlib.Path, help="folder of the models, kept")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
-        work = args.work or pathlib.Path(scratch)
+        work = (args.work or pathlib.Path(scratch)).resolve()
         work.mkdir(parents=True, exist_ok=True)
-        run = lambda *command: subprocess.run([str(part) for part in (args.program, *command)], check=True)
+        # In the folder of the models, so that the table names files alone.
+        program = args.program.resolve()
+        run = lambda *command: subprocess.run([str(part) for part in (program, *command)], check=True, cwd=work)
         plain, model, exact = work / "plain", work / "model", work / "exact.gguf"
         if not exact.exists():
             for folder in (plain, model):
                 shutil.rmtree(folder, ignore_errors=True)
-            run("llm", "convert", "--model", args.model, "--out", plain, "--precision", "f32")
+            run("llm", "convert", "--model", args.model.resolve(), "--out", plain, "--precision", "f32")
             shutil.copytree(plain, model, ignore=shutil.ignore_patterns(WEIGHTS))
             config = json.loads((plain / "config.json").read_text())
             write(model / WEIGHTS, shuffled(read(plain / WEIGHTS), config))
@@ -121,11 +123,11 @@ def main():
         files = [work / f"llama.cpp-{TYPES[kind]}.gguf" for kind in args.types]
         for kind, file in zip(args.types, files, strict=True):
             quantise(exact, file, TYPES[kind])
-        of = ["llm", "perplexity", "--model", model, "--text", args.text, "--device", "cpu"]
+        of = ["llm", "perplexity", "--model", model, "--text", args.text.resolve(), "--device", "cpu"]
         print("In the order of the published file:", flush=True)
-        run("llm", "perplexity", "--model", plain, "--text", args.text, "--device", "cpu")
+        run("llm", "perplexity", "--model", plain, "--text", args.text.resolve(), "--device", "cpu")
         print("Our types and llama.cpp's:", flush=True)
-        run(*of, "--compare", ",".join(args.types), "--compare-with", ",".join(map(str, files)))
+        run(*of, "--compare", ",".join(args.types), "--compare-with", ",".join(file.name for file in files))
         by_text = [kind for kind in args.types if kind != "q8_0"]
         if by_text:
             print("Our types, rounded by a text:", flush=True)

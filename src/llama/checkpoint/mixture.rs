@@ -204,4 +204,28 @@ mod tests {
             assert_eq!(of(asked, layer, &narrow), want, "{layer}");
         }
     }
+
+    #[test]
+    fn bytes_go_where_they_help_most_and_no_more_are_taken() {
+        let choice = |(kind, bytes, error): (BlockType, u64, f64)| Choice { kind, bytes, error };
+        let [q4, q5, q6] = [BlockType::Q4K, BlockType::Q5K, BlockType::Q6K];
+        let of = |choices: [(BlockType, u64, f64); 3]| choices.map(choice).to_vec();
+        // Two that are rounded alike, of which the first does more to the model; five bits are no good step of the first.
+        let both =
+            [of([(q4, 10, 8.0), (q5, 20, 7.0), (q6, 30, 1.0)]), of([(q4, 10, 2.0), (q5, 20, 1.0), (q6, 30, 0.5)])];
+        for (budget, want) in [
+            (20, [q4, q4]),
+            (29, [q4, q4]),
+            // Six bits of the first do not fit: what is left still goes to somebody.
+            (30, [q5, q4]),
+            (40, [q6, q4]),
+            (50, [q6, q5]),
+            (60, [q6, q6]),
+            (1000, [q6, q6]),
+            // Too few for anything: the least.
+            (5, [q4, q4]),
+        ] {
+            assert_eq!(within(&both, budget), want, "{budget} bytes");
+        }
+    }
 }
