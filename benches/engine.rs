@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use criterion::Criterion;
+use fissfuse::device::cpu::keep_freed_memory;
 use fissfuse::model::ModelConfig;
 use fissfuse::profile::Timing;
 use fissfuse::profile::measurement::{Measurement, Measurements};
@@ -70,6 +71,7 @@ fn row(sample: &Path) -> Measurement {
 }
 
 fn main() {
+    keep_freed_memory();
     let target = Path::new(env!("CARGO_TARGET_TMPDIR"));
     let (folder, start) = (target.join("criterion"), SystemTime::now());
     let mut measured = Measurements::begin("cargo bench", None).expect("this machine");

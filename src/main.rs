@@ -8,9 +8,11 @@ mod cli;
 
 use std::process::ExitCode;
 
+use fissfuse::device::cpu::keep_freed_memory;
 use fissfuse::{terminal, trace};
 
 fn main() -> ExitCode {
+    keep_freed_memory();
     trace::listen();
     terminal::run(|| terminal::parse::<cli::Cli>().run())
 }

@@ -29,7 +29,7 @@ use std::sync::OnceLock;
 pub use crate::tensor::Precision;
 pub use calibration::Calibration;
 pub use chat::{ChatTemplate, Message};
-pub use checkpoint::Checkpoint;
+pub use checkpoint::{Checkpoint, rounded_by_a_text};
 pub use config::{LlamaConfig, QuantizedConfig, Rope, RopeScaling};
 pub use convert::convert;
 pub use decoder::{Decoder, Wanted};

@@ -34,6 +34,7 @@ use std::process::ExitCode;
 use anyhow::bail;
 use clap::builder::RangedU64ValueParser;
 use clap::{Args, Parser, Subcommand};
+use fissfuse::device::cpu::keep_freed_memory;
 use fissfuse::files::{self, Named};
 use fissfuse::profile::comparison::{compare, expect_rows_once};
 use fissfuse::profile::measurement::Measurements;
@@ -173,6 +174,7 @@ fn at_least_one() -> RangedU64ValueParser<usize> {
 }
 
 fn main() -> ExitCode {
+    keep_freed_memory();
     trace::listen();
     let mut code = 0;
     let ended = terminal::run(|| run(terminal::parse::<Cli>(), &mut code));

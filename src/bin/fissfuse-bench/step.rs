@@ -56,19 +56,6 @@ pub fn step(args: StepArgs, session: &mut Session) -> anyhow::Result<()> {
             by_op(&mut step, row.parameters, session)?;
             continue;
         }
-        let (flops, bytes) = match gpu {
-            // A step that is one graph cannot be taken apart, and costs are counted as devices spend them.
-            Some(_) => {
-                let cost = training_step(config, row.shape, args.work.seed)?.step();
-                (cost.flops(), cost.forward_bytes + cost.backward_bytes)
-            }
-            None => {
-                let mut once = Breakdown::default();
-                once.run(&mut step)?;
-                let sum = |of: fn(&Row) -> u64| once.rows.iter().map(of).sum();
-                (sum(|row| row.flops), sum(|row| row.bytes))
-            }
-        };
         // The first step waits for none before it: where it counts, each is waited for.
         let cold = session.is_cold();
         if !cold {
@@ -78,6 +65,20 @@ pub fn step(args: StepArgs, session: &mut Session) -> anyhow::Result<()> {
             true => step.run().map(drop),
             false => step.queue().map(drop),
         })?;
+        let (flops, bytes) = match gpu {
+            // A step that is one graph cannot be taken apart, and costs are counted as devices spend them.
+            Some(_) => {
+                let cost = training_step(config, row.shape, args.work.seed)?.step();
+                (cost.flops(), cost.forward_bytes + cost.backward_bytes)
+            }
+            // Behind what is measured, whose first run may be to count.
+            None => {
+                let mut once = Breakdown::default();
+                once.run(&mut step)?;
+                let sum = |of: fn(&Row) -> u64| once.rows.iter().map(of).sum();
+                (sum(|row| row.flops), sum(|row| row.bytes))
+            }
+        };
         let samples = measured.seconds.as_ref().map_or(f64::NAN, |t| row.shape.mentions as f64 / t.p50());
         let measured = measured.with("samples_per_second", samples);
         let mut measured = measured.with_rate("flops", flops as f64).with_rate("bytes", bytes as f64);

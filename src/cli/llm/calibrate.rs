@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use fissfuse::device::Gpu;
 use fissfuse::files;
-use fissfuse::llama::{Calibration, Source};
+use fissfuse::llama::{Calibration, Precision, Source, rounded_by_a_text};
 
 use super::super::common::progress;
 
@@ -24,9 +24,11 @@ impl CalibrateArgs {
         self.calibrate.is_some()
     }
 
-    /// What the text shows of a model, if one is given.
-    pub fn of(&self, source: &Source, gpu: Option<&Gpu>) -> anyhow::Result<Option<Calibration>> {
+    /// What the text shows of a model that is to be rounded to these, if one is given. Fails, before it is read, if one of them is
+    /// not rounded by a text.
+    pub fn of(&self, source: &Source, to: &[Precision], gpu: Option<&Gpu>) -> anyhow::Result<Option<Calibration>> {
         let Some(path) = &self.calibrate else { return Ok(None) };
+        to.iter().try_for_each(|&precision| rounded_by_a_text(precision).map(drop))?;
         let (text, bar) = (files::read_text(path)?, progress("steps"));
         let calibration = Calibration::of(source, gpu, &text, CONTEXT, |done, all| {
             bar.set_length(all as u64);

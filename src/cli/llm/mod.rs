@@ -262,8 +262,18 @@ fn run_quantize(args: Quantize) -> anyhow::Result<()> {
 
 fn run_convert(args: Convert) -> anyhow::Result<()> {
     let source = Source::open(&args.model)?;
-    let gpu = if args.calibrate.given() { args.device.open()? } else { None };
-    let calibration = args.calibrate.of(&source, gpu.as_ref())?;
+    let calibration = match args.calibrate.given() {
+        true => {
+            let from_a_file = matches!(source, Source::Gguf(_));
+            anyhow::ensure!(
+                !from_a_file,
+                "--calibrate rounds the weights of a Hugging Face directory, for a GGUF file"
+            );
+            files::expect_file_at(&args.out)?;
+            args.calibrate.of(&source, &[args.precision], args.device.open()?.as_ref())?
+        }
+        false => None,
+    };
     let (start, bar) = (Instant::now(), progress("layers"));
     convert(&source, &args.out, args.precision, calibration, |done, all| {
         bar.set_length(all as u64);

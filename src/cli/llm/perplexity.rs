@@ -54,7 +54,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     let gpu = args.device.open()?;
     let source = Source::open(&args.model)?;
     // First, since it opens models of its own.
-    let calibration = args.calibrate.of(&source, gpu.as_ref())?;
+    let calibration = args.calibrate.of(&source, &args.compare, gpu.as_ref())?;
     let llama = Llama::of(source.clone(), &Checkpoint::open(&source, args.precision)?, gpu.as_ref())?;
     let rounded = |precision| {
         let mut checkpoint = Checkpoint::open(&source, Some(precision))?;

@@ -10,7 +10,7 @@ use half::bf16;
 
 use super::available_memory;
 
-/// Arrays smaller than this go through the ordinary allocator, which keeps them anyway.
+/// Arrays smaller than this go through the ordinary allocator, which keeps them too ([`super::keep_freed_memory`]).
 const SMALL: usize = 16 << 10;
 /// At least so many floats wait for reuse (1 GiB).
 const LEAST_LIMIT: usize = 256 << 20;

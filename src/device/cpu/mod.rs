@@ -26,4 +26,4 @@ pub mod vector;
 
 pub use buffer::{Buffer, HalfBuffer};
 pub use instructions::{has_bf16, has_floats, has_integers};
-pub use memory::{available_memory, large_array, read_bandwidth};
+pub use memory::{available_memory, keep_freed_memory, large_array, read_bandwidth};

@@ -43,6 +43,14 @@ pub struct Checkpoint {
     mixture: HashMap<String, BlockType>,
 }
 
+/// The blocks of a precision whose weights a text can say how to round. Fails for others.
+pub fn rounded_by_a_text(precision: Precision) -> Result<BlockType> {
+    match precision {
+        Precision::Blocks(kind) if kind != BlockType::Q8_0 => Ok(kind),
+        _ => Err(Error::invalid(format!("{precision} is not rounded by a text; q4_k, q5_k, q6_k and q4_0 are"))),
+    }
+}
+
 impl Checkpoint {
     /// Opens a model's files and verifies names, shapes, types and shards. Weights are converted to `precision` as they are
     /// read; without one they stay as the files have them.
@@ -75,13 +83,7 @@ impl Checkpoint {
     ///
     /// Fails unless weights become blocks of fewer than 8 bits, or if the calibration is of another model.
     pub fn calibrated(mut self, calibration: Calibration) -> Result<Checkpoint> {
-        let kind = match self.converted {
-            Some(Precision::Blocks(kind)) if kind != BlockType::Q8_0 => kind,
-            _ => {
-                let reason = format!("{} is not rounded by a text; q4_k, q5_k, q6_k and q4_0 are", self.precision);
-                return Err(Error::invalid(reason));
-            }
-        };
+        let kind = rounded_by_a_text(self.converted.unwrap_or(self.precision))?;
         calibration.expect(&self.config)?;
         if matches!(kind, BlockType::Q4K | BlockType::Q5K | BlockType::Q6K) {
             self.mixture = mixture::calibrated(kind, &self.config, &calibration, |layer| self.stored.matrix(layer))?;
