@@ -212,7 +212,7 @@ mod tests {
         let of = |choices: [(BlockType, u64, f64); 3]| choices.map(choice).to_vec();
         // Two that are rounded alike, of which the first does more to the model; five bits are no good step of the first.
         let both =
-            [of([(q4, 10, 8.0), (q5, 20, 7.0), (q6, 30, 1.0)]), of([(q4, 10, 2.0), (q5, 20, 1.0), (q6, 30, 0.5)])];
+            [of([(q4, 10, 8.0), (q5, 20, 7.0), (q6, 30, 1.0)]), of([(q4, 10, 2.0), (q5, 20, 1.2), (q6, 30, 0.5)])];
         for (budget, want) in [
             (20, [q4, q4]),
             (29, [q4, q4]),
