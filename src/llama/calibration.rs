@@ -37,7 +37,8 @@ impl Calibration {
     /// Has a model read a text in pieces of `context` tokens, each of which begins anew, and the first piece again for each group
     /// of matrices that are rounded. `on_step` hears of each (done, all).
     ///
-    /// Fails if the text has fewer than two tokens, if the model's values are not finite, or if its matrices cannot be kept in blocks.
+    /// Fails if the text has fewer than two tokens, if the model's values are not finite, if its matrices cannot be kept in blocks, or
+    /// if they are in blocks already.
     pub fn of(
         source: &Source,
         gpu: Option<&Gpu>,
@@ -45,6 +46,11 @@ impl Calibration {
         context: usize,
         mut on_step: impl FnMut(usize, usize),
     ) -> Result<Calibration> {
+        if let Source::Gguf(file) = source {
+            let reason = "cannot be rounded by a text: that takes the weights of a Hugging Face directory, before they were rounded \
+                          (`fissfuse llm convert` writes one)";
+            return Err(Error::file(file.path(), reason));
+        }
         let llama = Llama::of(source.clone(), &Checkpoint::open(source, None)?, gpu)?;
         let config = llama.config().clone();
         let (_, pieces) = pieces(&llama, text, context.min(config.context))?;

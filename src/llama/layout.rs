@@ -36,6 +36,11 @@ pub fn first_of_same_inputs(layer: &str) -> String {
     }
 }
 
+/// Of the layers that a device reads in turn, and so keeps in one type, the first: an MLP's gates and ups.
+pub fn first_of_same_type(layer: &str) -> String {
+    if layer.ends_with(".up_proj") { first_of_same_inputs(layer) } else { layer.to_string() }
+}
+
 fn of_blocks(config: &LlamaConfig, parts: &'static [&'static str]) -> impl Iterator<Item = String> {
     (0..config.layers).flat_map(|i| parts.iter().map(move |part| of_block(i, part)))
 }

@@ -7,10 +7,11 @@ use fissfuse::llama::{
     Calibration, Checkpoint, Llama, LlamaConfig, Precision, Source, convert, foretell, write_random,
 };
 use fissfuse::tensor::BlockType;
+use fissfuse::tensor::gguf::Gguf;
 use tempfile::{TempDir, tempdir};
 
 use crate::llama::draw;
-use crate::support::{refuse, succeed};
+use crate::support::{fissfuse_on_cusim, refuse, succeed};
 
 const TEXT: &str = "a red ball, a blue ball, 12 of them; a green one rolls below the table and nobody sees it again";
 
@@ -136,6 +137,10 @@ fn a_file_is_what_was_measured() {
     fs::write(&empty, [0xff, 0xfe, 0x00]).unwrap();
     refuse(&convert_to(elsewhere, "q4_k", empty.to_str().unwrap()), &["empty.txt", "UTF-8"]);
     assert!(!Path::new(elsewhere).exists());
+    refuse(
+        &["llm", "convert", "--model", to, "--out", elsewhere, "--precision", "q4_k", "--calibrate", text],
+        &["out.gguf", "cannot be rounded by a text", "a Hugging Face directory"],
+    );
     let back = folder.path().join("back");
     let source = Source::open(&out).unwrap();
     let refused = convert(&source, &back, Precision::F16, Some(calibration.clone()), |_, _| {}).unwrap_err();
@@ -145,4 +150,36 @@ fn a_file_is_what_was_measured() {
     let checkpoint = Checkpoint::open(&Source::open(other.path()).unwrap(), Some(Precision::Blocks(BlockType::Q4_0)));
     let refused = checkpoint.unwrap().calibrated(calibration).map(drop).unwrap_err().to_string();
     assert!(refused.contains("the calibration is another model's: nothing fits model.layers"), "{refused}");
+}
+
+#[test]
+fn a_device_reads_a_text_and_the_file_that_comes_of_it() {
+    let (folder, path) = model(true);
+    let (text, out) = (folder.path().join("text.txt"), folder.path().join("out.gguf"));
+    fs::write(&text, &TEXT[..40]).unwrap();
+    let [from, text, to] = [&path, &text, &out].map(|path| path.to_str().unwrap());
+    let convert = [
+        "llm",
+        "convert",
+        "--model",
+        from,
+        "--out",
+        to,
+        "--precision",
+        "q4_k",
+        "--calibrate",
+        text,
+        "--device",
+        "cuda",
+    ];
+    let compare = ["llm", "perplexity", "--model", from, "--text", text, "--compare-with", to, "--context", "32"];
+    for args in [&convert[..], &[&compare[..], &["--device", "cuda"]].concat()] {
+        let output = fissfuse_on_cusim(args, &[]);
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    }
+    // A device multiplies gates and ups by turns.
+    let file = Gguf::open(&out).unwrap();
+    let kinds =
+        |part: &str| (0..2).map(|i| file.precision(&format!("blk.{i}.{part}.weight")).unwrap()).collect::<Vec<_>>();
+    assert_eq!(kinds("ffn_gate"), kinds("ffn_up"));
 }

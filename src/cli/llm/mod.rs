@@ -264,11 +264,6 @@ fn run_convert(args: Convert) -> anyhow::Result<()> {
     let source = Source::open(&args.model)?;
     let calibration = match args.calibrate.given() {
         true => {
-            let from_a_file = matches!(source, Source::Gguf(_));
-            anyhow::ensure!(
-                !from_a_file,
-                "--calibrate rounds the weights of a Hugging Face directory, for a GGUF file"
-            );
             files::expect_file_at(&args.out)?;
             args.calibrate.of(&source, &[args.precision], args.device.open()?.as_ref())?
         }

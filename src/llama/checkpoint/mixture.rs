@@ -9,7 +9,8 @@
 //! which leads the model astray least. What a matrix does to the model is reckoned as the squared error of its products, relative
 //! to their squares, times what such an error did when all of its group were rounded (a divergence falls with errors' squares).
 
-use std::collections::HashMap;
+use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, HashMap};
 
 use rayon::prelude::*;
 
@@ -71,23 +72,33 @@ pub fn calibrated(
     matrix: impl Fn(&str) -> Result<Weight>,
 ) -> Result<HashMap<String, BlockType>> {
     let mut budget = 0;
-    let (mut layers, mut choices) = (Vec::new(), Vec::new());
+    // Choices of each matrix, or of those together that are kept in one type, by the first of them.
+    let mut choices: BTreeMap<String, Vec<Choice>> = BTreeMap::new();
     for group in calibration.groups() {
         let mut of_group = Vec::new();
         for layer in &group.layers {
             let (weight, fixed) = (matrix(layer)?, block_type(asked, layer, config));
             budget += (weight.rows() * fixed.bytes(weight.columns())) as u64;
             of_group.push(costs(&weight, calibration.importance(layer).unwrap_or_default()));
-            layers.push(layer.clone());
         }
         let probe = of_group.iter().flatten().filter(|choice| choice.kind == group.kind);
         let error: f64 = probe.map(|choice| choice.error).sum();
         let by_error = group.divergence.max(0.0) / error.max(f64::MIN_POSITIVE);
         of_group.iter_mut().flatten().for_each(|choice| choice.error *= by_error);
-        choices.extend(of_group);
+        for (layer, own) in group.layers.iter().zip(of_group) {
+            match choices.entry(layout::first_of_same_type(layer)) {
+                Entry::Vacant(entry) => drop(entry.insert(own)),
+                // Of the same columns, so that the types are the same ones.
+                Entry::Occupied(mut entry) => entry.get_mut().iter_mut().zip(own).for_each(|(all, own)| {
+                    (all.bytes, all.error) = (all.bytes + own.bytes, all.error + own.error);
+                }),
+            }
+        }
     }
-    let kinds = within(&choices, budget);
-    Ok(layers.into_iter().zip(kinds).collect())
+    let kinds = within(&choices.values().cloned().collect::<Vec<_>>(), budget);
+    let kinds: HashMap<String, BlockType> = choices.into_keys().zip(kinds).collect();
+    let layers = calibration.groups().iter().flat_map(|group| &group.layers);
+    Ok(layers.map(|layer| (layer.clone(), kinds[&layout::first_of_same_type(layer)])).collect())
 }
 
 /// What each type would cost a matrix whose columns are multiplied by values of these mean squares.

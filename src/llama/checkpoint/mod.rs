@@ -41,6 +41,8 @@ pub struct Checkpoint {
     calibration: Calibration,
     /// The blocks that a calibration chose, by layer.
     mixture: HashMap<String, BlockType>,
+    /// Blocks that weights were in once before they are converted, by layer.
+    rounded: HashMap<String, BlockType>,
 }
 
 /// The blocks of a precision whose weights a text can say how to round. Fails for others.
@@ -74,8 +76,9 @@ impl Checkpoint {
             Source::Folder(_) => Some(precision.unwrap_or(found)),
             Source::Gguf(_) => precision,
         };
-        let (calibration, mixture) = Default::default();
-        Ok(Checkpoint { path, config, stored, converted, precision: precision.unwrap_or(found), calibration, mixture })
+        let (precision, calibration) = (precision.unwrap_or(found), Calibration::default());
+        let (mixture, rounded) = Default::default();
+        Ok(Checkpoint { path, config, stored, converted, precision, calibration, mixture, rounded })
     }
 
     /// The same, whose weights are rounded as a text says: those that count most in its products least, and, where a type of
@@ -92,9 +95,10 @@ impl Checkpoint {
         Ok(self)
     }
 
-    /// The same with some matrices in blocks, rounded as a calibration says.
+    /// The same with some matrices rounded to blocks, as a calibration says, and kept as numbers of the type that they had: a device
+    /// multiplies those of one type together.
     pub(super) fn rounded(mut self, layers: &[String], kind: BlockType, calibration: &Calibration) -> Checkpoint {
-        self.mixture = layers.iter().map(|layer| (layer.clone(), kind)).collect();
+        self.rounded = layers.iter().map(|layer| (layer.clone(), kind)).collect();
         self.calibration = calibration.clone();
         self
     }
@@ -132,13 +136,16 @@ impl Checkpoint {
     /// The weight of a layer, such as `model.layers.0.self_attn.q_proj`, in the checkpoint's precision.
     pub fn matrix(&self, layer: &str) -> Result<Weight> {
         let matrix = self.stored.matrix(layer)?;
-        match self.converted(layer) {
-            Some(precision) => {
-                let made = matrix.calibrated(precision, self.calibration.importance(layer));
-                made.map_err(|e| self.stored.error(layer, e.to_string()))
-            }
+        let (found, importance) = (matrix.precision(), self.calibration.importance(layer));
+        let made = match self.rounded.get(layer) {
+            Some(&kind) => matrix.calibrated(Precision::Blocks(kind), importance).and_then(|blocks| blocks.to(found)),
             None => Ok(matrix),
-        }
+        };
+        let made = made.and_then(|matrix| match self.converted(layer) {
+            Some(precision) => matrix.calibrated(precision, importance),
+            None => Ok(matrix),
+        });
+        made.map_err(|e| self.stored.error(layer, e.to_string()))
     }
 
     /// What [`Checkpoint::matrix`] gives a layer's matrix in.
