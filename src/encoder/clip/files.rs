@@ -113,12 +113,14 @@ impl ClipSizes {
                 return refuse(format!("{tower}.heads = {heads} does not divide {tower}.width = {width}"));
             }
         }
-        let least = [("projection", *projection, 1), ("max_tokens", *max_tokens, 3), ("patch_size", *patch_size, 1)];
+        let least = [
+            ("projection", *projection, 1),
+            ("max_tokens", *max_tokens, 3),
+            ("patch_size", *patch_size, 1),
+            ("image_size", *image_size, 1),
+        ];
         if let Some((name, size, least)) = least.iter().find(|(_, size, least)| size < least) {
             return refuse(format!("{name} = {size}: must be at least {least}"));
-        }
-        if image_size < patch_size {
-            return refuse(format!("image_size = {image_size}: smaller than one patch, patch_size = {patch_size}"));
         }
         if !image_size.is_multiple_of(*patch_size) {
             return refuse(format!("patch_size = {patch_size} does not divide image_size = {image_size}"));

@@ -29,7 +29,6 @@ use self::input::{From, Inputs};
 use crate::bytes::Bytes;
 use crate::data::{Dataset, Skipped, Tolerance};
 use crate::error::{Error, Result};
-use crate::printable::printable;
 use crate::profile::measurement::Measurements;
 
 /// Most bytes of a page.
@@ -113,7 +112,7 @@ fn rendered(title: &str, inputs: &Inputs, sections: &[Section]) -> Result<String
     // The name's ending says that texts are escaped.
     environment.add_template("page.html", include_str!("page.html"))?;
     let context = context! {
-        title => printable(title),
+        title,
         about => glance::about(inputs),
         cards => glance::cards(inputs),
         sections,
