@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use xxhash_rust::xxh3::Xxh3;
 
 use super::portion::Portion;
+use super::trainables::instead_of;
 use super::{Compute, ImageEncoder, Precision, TextEncoder, bert, clip, resnet, siglip};
 use crate::device::MappedFile;
 use crate::error::{Error, Result};
@@ -73,7 +74,7 @@ impl Directory {
             let (shards, config) = (Shards::open(folder)?, clip::OPEN_CLIP_CONFIG);
             return Ok(Directory { folder: folder.to_path_buf(), kind: Kind::Clip, config, shards });
         }
-        let path = files::config_of(folder, "give the directory of a Hugging Face model")?;
+        let path = files::config_of(folder, &instead_of(folder, "give the directory of a Hugging Face model"))?;
         let config = Fields::read(&path)?;
         let kind = match config.text("model_type")? {
             Some("clip") => Kind::Clip,

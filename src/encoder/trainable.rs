@@ -7,6 +7,7 @@ use super::bert::{self, BertFiles, BertTower};
 use super::clip::{self, ClipConfig, ClipFiles, Towers};
 use super::resnet::ResNetFiles;
 use super::siglip::{self, SiglipFiles};
+use super::trainables::instead_of;
 use super::trained::{Layers, Parameter, Shapes, States};
 use crate::autograd::Parameters;
 use crate::error::{Error, Result};
@@ -33,7 +34,7 @@ impl TrainableEncoder {
             return ClipFiles::read(folder).map(|files| TrainableEncoder::Clip(Box::new(files)));
         }
         let advice = "--train-encoder takes the directory of a CLIP, a SigLIP, a BERT or a ResNet";
-        let config = files::config_of(folder, advice)?;
+        let config = files::config_of(folder, &instead_of(folder, advice))?;
         match Fields::read(&config)?.text("model_type")? {
             Some("bert" | "distilbert") => BertFiles::read(folder).map(TrainableEncoder::Bert),
             Some("resnet") => ResNetFiles::read(folder).map(TrainableEncoder::ResNet),

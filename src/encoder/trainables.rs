@@ -168,6 +168,16 @@ impl EncoderPaths {
     }
 }
 
+/// What to give where an encoder's folder has no configuration: one of those that were trained together, if it holds them.
+pub(super) fn instead_of(folder: &Path, advice: &str) -> String {
+    let has_one = |name: &&str| folder.join(name).join("config.json").exists();
+    let within: Vec<&str> = NAMES.into_iter().filter(has_one).collect();
+    match within.is_empty() {
+        true => advice.to_string(),
+        false => format!("there is one in its {}: give that folder", within.join(" and in its ")),
+    }
+}
+
 /// Whether two paths are of one folder.
 fn same(one: &Path, other: &Path) -> bool {
     one == other || matches!((one.canonicalize(), other.canonicalize()), (Ok(one), Ok(other)) if one == other)

@@ -37,15 +37,8 @@ pub fn expect_folder(path: &Path, advice: &str) -> Result<()> {
 pub fn config_of(folder: &Path, advice: &str) -> Result<PathBuf> {
     expect_folder(folder, advice)?;
     let path = folder.join("config.json");
-    let within: Vec<_> =
-        ["text", "image"].into_iter().filter(|name| folder.join(name).join("config.json").exists()).collect();
     match path.exists() {
         true => Ok(path),
-        // As two encoders that were trained along are kept.
-        false if !within.is_empty() => {
-            let reason = format!("has no config.json; there is one in its {}", within.join(" and in its "));
-            Err(Error::file(folder, reason + ": give that folder"))
-        }
         false => Err(Error::file(folder, format!("has no config.json; {advice}"))),
     }
 }

@@ -18,8 +18,6 @@ const TAIL: f64 = 3.0;
 /// Under load, less than this share of what arrives is done: the queue grows for as long as the load lasts.
 const SERVED: f64 = 0.95;
 
-/// Under load, waiting for the requests before.
-pub const QUEUE: &str = "queue";
 /// Under load, the work itself.
 pub const SERVICE: &str = "service";
 /// Under load, how many requests arrive, and how many are done.

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use rand::Rng;
 use serde_json::{Map, Value};
 
-use super::advice::{ARRIVALS, QUEUE, SERVICE, THROUGHPUT};
+use super::advice::{ARRIVALS, SERVICE, THROUGHPUT};
 use super::measurement::Measurement;
 use super::sampling::Laps;
 use super::timing::Timing;
@@ -124,7 +124,7 @@ impl Load {
         let good = self.objective.map(|objective| whole.iter().filter(|time| **time <= objective).count());
         let mut row = Measurement::new(name, parameters);
         row.seconds = Some(Timing::new(whole)?);
-        row.parts.insert(QUEUE.into(), Timing::new(queue)?);
+        row.parts.insert("queue".into(), Timing::new(queue)?);
         row.parts.insert(SERVICE.into(), Timing::new(service)?);
         let row = row.with("requests", schedule.len() as f64);
         let row = row.with(ARRIVALS, schedule.len() as f64 / self.seconds);
