@@ -1,30 +1,31 @@
 // Linear layers of few rows, as decoding has them: out = x W^T, bound by reading W; or silu(gate) * up of it, where rows of W
 // are a gate's and its up's in turn.
 //
-// x (rows, k) of T (f32, bf16, f16); weights as stored_weights.cuh describes them, k a multiple of what 16 bytes hold; out
-// (rows, columns) of T, or f32, which may be added to, or (rows, columns / 2) of T. A block of four warps computes four columns of
-// x W^T for up to XS rows of x: each lane loads 16 bytes, of codes 8, of four rows of W at a time, the warps share k, and a weight
-// is loaded once per XS rows. The scales of the four rows lie one after the other and are copied at once.
+// x (rows, k) of X (f32, bf16, f16); weights as stored_weights.cuh describes them, k a multiple of what 16 bytes hold; out
+// (rows, columns) of T, or f32, which may be added to, or (rows, columns / 2) of T. X is T, or f32 that waits for its scale.
+// A block of four warps computes four columns of x W^T for up to XS rows of x: each lane loads 16 bytes, of codes 8, of four rows
+// of W at a time, the warps share k, and a weight is loaded once per XS rows. The scales of the four rows lie one after the other
+// and are copied at once. How it begins and ends: few_rows.cuh.
 // Grid: (columns / 4, rows / XS); block 128; static shared memory, and 2 bytes dynamic for each scale of four rows. Sums are
 // f32, over lanes and warps in a fixed order; an element has the same bits for every XS. Deterministic. Reference:
 // src/ops/linear/stored.
+#include "few_rows.cuh"
 #include "stored_weights.cuh"
-
-// What becomes of a sum; as in src/ops/linear/stored/cuda.rs.
-enum Into { OWN = 0, WIDE = 1, ADDED = 2, GATED = 3 };
 
 struct Gemv {
     Weights weights;
     const void* x;
     void* out;
+    Scale scale;
+    Next next;
     int rows, into;
 };
 
 constexpr int WARPS = 4, COLUMNS = 4;
 
-template <typename W, typename T, int XS>
+template <typename W, typename X, typename T, int XS>
 __device__ inline void gemv(const Gemv& g) {
-    __shared__ float shared[WARPS][COLUMNS][XS];
+    __shared__ float shared[WARPS][COLUMNS][XS], squares[WARPS][XS];
     extern __shared__ __nv_bfloat16 scales[];
     int warp = threadIdx.x / WARP, lane = threadIdx.x % WARP;
     int first = blockIdx.x * COLUMNS, first_x = blockIdx.y * XS;
@@ -42,6 +43,7 @@ __device__ inline void gemv(const Gemv& g) {
         for (int i = threadIdx.x; i < COLUMNS * groups; i += WARPS * WARP) scales[i] = i < count ? from[i] : __nv_bfloat16();
         __syncthreads();
     }
+    load_squares(squares, g.scale, first_x, g.rows);
     float sums[COLUMNS][XS] = {};
     for (int k = threadIdx.x * W::EACH; k < g.weights.k; k += WARPS * WARP * W::EACH) {
         typename W::Raw raw[COLUMNS];
@@ -63,7 +65,7 @@ __device__ inline void gemv(const Gemv& g) {
                 if (first_x + s >= g.rows) break;
                 int64_t at = static_cast<int64_t>(first_x + s) * g.weights.k + W::place(k, piece);
                 float x[W::PIECE];
-                load_values(x, static_cast<const T*>(g.x) + at);
+                load_values(x, static_cast<const X*>(g.x) + at);
 #pragma unroll
                 for (int c = 0; c < COLUMNS; ++c)
 #pragma unroll
@@ -86,35 +88,31 @@ __device__ inline void gemv(const Gemv& g) {
             if (lane == 0) shared[warp][c][s] = sum;
         }
     __syncthreads();
+    if (warp > 0) return;
     int c = threadIdx.x % COLUMNS, s = threadIdx.x / COLUMNS;
-    if (s >= XS || first_x + s >= g.rows || first + c >= g.weights.rows) return;
-    auto total = [&](int column) {
-        float sum = 0;
+    bool present = s < XS && first_x + s < g.rows && first + c < g.weights.rows;
+    float sum = 0;
+    if (present) {
 #pragma unroll
-        for (int w = 0; w < WARPS; ++w) sum += shared[w][column][s];
-        return sum;
-    };
-    float sum = total(c);
-    int64_t at = static_cast<int64_t>(first_x + s) * g.weights.rows + first + c;
-    switch (g.into) {
-        case OWN: static_cast<T*>(g.out)[at] = from_float<T>(sum); break;
-        case WIDE: static_cast<float*>(g.out)[at] = sum; break;
-        case ADDED: static_cast<float*>(g.out)[at] += sum; break;
-        default:
-            if (c % 2 == 0) static_cast<T*>(g.out)[at / 2] = from_float<T>(sum / (1.0f + expf(-sum)) * total(c + 1));
+        for (int w = 0; w < WARPS; ++w) sum += shared[w][c][s];
+        sum *= scale_of(squares, g.scale, s, g.weights.k);
     }
+    int stride = g.into == GATED ? g.weights.rows / 2 : g.weights.rows;
+    finish<T, COLUMNS>(sum, present, first_x + s, first + c, blockIdx.x, gridDim.x, g.into, stride, g.out, g.next);
 }
 
-#define GEMV(W, T, w, x)                                                                                               \
-    extern "C" __global__ void __launch_bounds__(128) linear_few_##w##_##x##_1(Gemv g) { gemv<W, T, 1>(g); }          \
-    extern "C" __global__ void __launch_bounds__(128) linear_few_##w##_##x##_8(Gemv g) { gemv<W, T, 8>(g); }
+#define GEMV(W, X, T, w, x)                                                                                            \
+    extern "C" __global__ void __launch_bounds__(128) linear_few_##w##_##x##_1(Gemv g) { gemv<W, X, T, 1>(g); }       \
+    extern "C" __global__ void __launch_bounds__(128) linear_few_##w##_##x##_8(Gemv g) { gemv<W, X, T, 8>(g); }
 
-GEMV(Plain<float>, float, f32, f32)
-GEMV(Plain<__nv_bfloat16>, float, bf16, f32)
-GEMV(Plain<__half>, float, f16, f32)
-GEMV(Int8, float, int8, f32)
-GEMV(Int4, float, int4, f32)
-GEMV(Plain<__nv_bfloat16>, __nv_bfloat16, bf16, bf16)
-GEMV(Int8, __nv_bfloat16, int8, bf16)
-GEMV(Int4, __nv_bfloat16, int4, bf16)
-GEMV(Plain<__half>, __half, f16, f16)
+GEMV(Plain<float>, float, float, f32, f32)
+GEMV(Plain<__nv_bfloat16>, float, float, bf16, f32)
+GEMV(Plain<__half>, float, float, f16, f32)
+GEMV(Int8, float, float, int8, f32)
+GEMV(Int4, float, float, int4, f32)
+GEMV(Plain<__nv_bfloat16>, __nv_bfloat16, __nv_bfloat16, bf16, bf16)
+GEMV(Int8, __nv_bfloat16, __nv_bfloat16, int8, bf16)
+GEMV(Int4, __nv_bfloat16, __nv_bfloat16, int4, bf16)
+GEMV(Plain<__half>, __half, __half, f16, f16)
+// Rows that wait for their scale, into rows of f16.
+GEMV(Plain<__half>, float, __half, f16, waiting)

@@ -239,3 +239,25 @@ fn a_decoding_step_reads_each_weight_once() {
         }
     }
 }
+
+#[test]
+fn a_decoding_step_is_five_launches_a_layer() {
+    // Of a step: two more tokens have one more than one has, since the first comes of the prompt.
+    let launches = |folder: &Path, precision: &str| -> u64 {
+        let of = |tokens: &str| {
+            let model = ["llm", "--device", "cuda", "--prompt", "a", "--model", folder.to_str().unwrap()];
+            let how = ["--precision", precision, "--max-new-tokens", tokens];
+            support::launches_on_cusim(&[&model[..], &how].concat())
+        };
+        of("4") - of("3")
+    };
+    let sizes = |layers| LlamaConfig { hidden_size: 256, intermediate_size: 512, layers, ..small() };
+    let folders = [1, 3].map(|layers| model(&sizes(layers), Precision::F32));
+    for precision in ["f32", "bf16", "f16", "int8", "int4", "q8_0"] {
+        let [one, three] = folders.each_ref().map(|folder| launches(folder.path(), precision));
+        let layer = (three - one) / 2;
+        println!("{precision}: {layer} launches a layer, {} of 32 layers", one + 31 * layer);
+        assert_eq!((three - one, layer), (2 * layer, 5), "{precision}");
+        assert!(one + 31 * layer <= 170, "{precision}: {one} of one layer");
+    }
+}

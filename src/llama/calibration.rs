@@ -123,7 +123,7 @@ impl Squares {
         let sums = &mut self.sums;
         llama.engine().observe(tokens, &mut |block, part, x| {
             let layer = block.map_or_else(|| part.to_string(), |block| layout::of_block(block, part));
-            let x = x.to(None)?;
+            let x = x.to_host()?;
             let sums = sums.entry(layer).or_insert_with(|| vec![0.0; x.width()]);
             for row in x.data().chunks_exact(x.width()) {
                 sums.iter_mut().zip(row).for_each(|(sum, &x)| *sum += f64::from(x) * f64::from(x));

@@ -1,9 +1,9 @@
 //! The decoder (Touvron et al., 2023): the one definition, for every device.
 //!
 //! ```text
-//! x = embedding[tokens]
-//! x += attention(rms_norm(x));  x += down(silu(gate(n)) · up(n)), n = rms_norm(x)     for each layer
-//! logits = head(rms_norm(x))
+//! x = embedding[tokens];  n = rms_norm(x)
+//! x += out(attention(qkv(n)));  n = rms_norm(x);  x += down(silu(gate(n)) · up(n));  n = rms_norm(x)     for each layer
+//! logits = head(n)
 //! ```
 
 use super::checkpoint::Checkpoint;
@@ -13,7 +13,7 @@ use super::{LlamaConfig, layout};
 use crate::device::Gpu;
 use crate::device::cuda::Arithmetic;
 use crate::error::{Error, Result};
-use crate::ops::linear::stored::{StoredLinear, SwiGlu};
+use crate::ops::linear::stored::{Input, StoredLinear, SwiGlu};
 use crate::ops::paged_attention::{Batch, Cache, Heads, Span};
 use crate::ops::rms_norm::RmsNorm;
 use crate::ops::sample::Draw;
@@ -52,7 +52,7 @@ pub struct Decoder {
 
 /// Hears what goes into a product of a pass: the block (none: behind all of them), the first of the matrices that take it,
 /// and the rows (rows, columns).
-type Observer<'a> = &'a mut (dyn FnMut(Option<usize>, &str, &Tensor) -> Result<()> + Send);
+type Observer<'a> = &'a mut (dyn FnMut(Option<usize>, &str, &Input) -> Result<()> + Send);
 
 struct Layer {
     attention_norm: RmsNorm,
@@ -91,7 +91,7 @@ pub(super) fn activations(config: &LlamaConfig, precision: Precision, element: E
 }
 
 /// Most passes are not looked at.
-fn unobserved(_: Option<usize>, _: &str, _: &Tensor) -> Result<()> {
+fn unobserved(_: Option<usize>, _: &str, _: &Input) -> Result<()> {
     Ok(())
 }
 
@@ -174,8 +174,9 @@ impl Decoder {
         observe: Observer,
     ) -> Result<Option<Tensor>> {
         let mut x = self.embedding.embed(batch.tokens())?;
-        for (index, layer) in self.layers.iter().enumerate() {
-            let normalized = layer.attention_norm.forward(&x)?;
+        let norms = self.layers.iter().map(|layer| &layer.attention_norm).chain([&self.norm]);
+        let mut normalized = norms.clone().next().unwrap_or(&self.norm).forward(&x)?.into();
+        for (index, (layer, next_norm)) in self.layers.iter().zip(norms.skip(1)).enumerate() {
             observe(Some(index), "self_attn.q_proj", &normalized)?;
             let qkv = layer.qkv.forward(&normalized)?;
             let mut context = self.heads.attend(batch, index, (qkv, layer.qkv_bias.as_ref()), caches)?;
@@ -188,17 +189,16 @@ impl Decoder {
                     (context, x) = (context.select(wanted)?, x.select(wanted)?);
                 }
             }
+            let context = context.into();
             observe(Some(index), "self_attn.o_proj", &context)?;
-            layer.out.forward_onto(&context, &mut x)?;
-            let normalized = layer.mlp_norm.forward(&x)?;
-            observe(Some(index), "mlp.gate_proj", &normalized)?;
-            let inner = layer.gates.forward(&normalized)?;
+            let attended = layer.mlp_norm.of_sums(&mut x, &layer.out, &context)?;
+            observe(Some(index), "mlp.gate_proj", &attended)?;
+            let inner = layer.gates.forward(&attended)?.into();
             observe(Some(index), "mlp.down_proj", &inner)?;
-            layer.down.forward_onto(&inner, &mut x)?;
+            normalized = next_norm.of_sums(&mut x, &layer.down, &inner)?;
         }
-        let x = self.norm.forward(&x)?;
-        observe(None, layout::HEAD, &x)?;
-        self.head.as_ref().unwrap_or(&self.embedding).forward_wide(&x).map(Some)
+        observe(None, layout::HEAD, &normalized)?;
+        self.head.as_ref().unwrap_or(&self.embedding).forward_wide(&normalized).map(Some)
     }
 
     /// Appends tokens to each sequence, in passes of at most as many rows as the device takes.

@@ -76,9 +76,7 @@ impl Passes {
         drop(steps);
         let mut pass = match known {
             Some(step) => step,
-            None => {
-                Pass { recorded: None, batch: Batch::Device(Box::new(Inputs::alloc(gpu, shape, self.heads.size)?)) }
-            }
+            None => Pass { recorded: None, batch: Batch::Device(Box::new(Inputs::alloc(gpu, shape, &self.heads)?)) },
         };
         pass.batch.inputs_mut()?.write(tokens, spans, caches, &self.frequencies)?;
         Ok(pass)

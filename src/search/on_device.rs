@@ -99,7 +99,7 @@ impl<S: Scan> Candidates for OnDevice<S> {
         let mut all = Vec::with_capacity(rows_of(queries, self.width())?);
         for queries in queries.chunks(together * self.width()) {
             let queries = self.scan.padded(queries)?;
-            let rows = Tensor::upload(&self.gpu, "queries", &queries, padded, S::ELEMENT)?;
+            let rows = Tensor::upload(&self.gpu, "queries", &queries, padded, S::ELEMENT)?.into();
             let found = top_k(&self.vectors.multiply_wide(&rows)?, more)?;
             let decided = found.into_par_iter().zip(queries.par_chunks(padded));
             all.extend(decided.map(|(found, query)| self.scan.decided(query, found, k)).collect::<Vec<_>>());

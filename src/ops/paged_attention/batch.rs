@@ -2,7 +2,7 @@
 
 use bytemuck::{Pod, cast_slice};
 
-use super::{Cache, Page, Sequences, Span, Tile};
+use super::{Cache, Heads, Page, Queries, Sequences, Span, Tile};
 use crate::device::Gpu;
 use crate::device::cuda::{DeviceBuffer, Ptr};
 use crate::error::{Error, Result};
@@ -88,6 +88,8 @@ pub struct Inputs {
     tokens: Known<u32>,
     /// Of a recorded step, how each row's next token is chosen.
     draws: Known<Draw>,
+    /// Zeros that the attention of single rows counts with.
+    counts: DeviceBuffer<u32>,
     shape: Shape,
     /// Angles of a row.
     angles: usize,
@@ -167,12 +169,13 @@ fn tiles(spans: &[Span]) -> impl Iterator<Item = Tile> {
 }
 
 impl Inputs {
-    /// Memory for those of passes of this shape, with heads of this size.
-    pub fn alloc(gpu: &Gpu, shape: Shape, head_dim: usize) -> Result<Inputs> {
-        let angles = head_dim / 2;
+    /// Memory for those of passes of this shape, with these heads.
+    pub fn alloc(gpu: &Gpu, shape: Shape, heads: &Heads) -> Result<Inputs> {
+        let angles = heads.size / 2;
         let bytes = gpu.alloc("positions and pages", shape.sizes(angles).iter().sum())?;
         let (tokens, draws) = (Known::alloc(gpu, "tokens", shape.rows)?, Known::alloc(gpu, "tokens", shape.rows)?);
-        Ok(Inputs { bytes, tokens, draws, shape, angles })
+        let counts = gpu.zeros("attention", heads.counts())?;
+        Ok(Inputs { bytes, tokens, draws, counts, shape, angles })
     }
 
     /// Writes those of a pass, of the same shape as before.
@@ -229,7 +232,12 @@ impl Inputs {
             slots: self.at(Part::Slots),
             pages: self.at(Part::Pages),
             page_stride: self.shape.stride,
-            tiles: (self.at(Part::Tiles), self.shape.tiles),
+            counts: self.counts.ptr(),
+            queries: match self.shape.tiles {
+                0 if self.shape.is_step() => Queries::Step,
+                0 => Queries::Single,
+                tiles => Queries::Tiles(self.at(Part::Tiles), tiles),
+            },
         }
     }
 }

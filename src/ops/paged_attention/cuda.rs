@@ -69,8 +69,21 @@ pub struct Sequences {
     /// Pages (sequences, stride) in the order of positions, filled up by [`Page::NONE`]; the stride is even.
     pub pages: Ptr,
     pub page_stride: usize,
-    /// Tiles of all rows and their number, for the prefill kernel; without any, each row is attended by itself.
-    pub tiles: (Ptr, usize),
+    /// Zeros for [`Heads::counts`] of rows attended by themselves.
+    pub counts: Ptr,
+    /// How their rows are attended.
+    pub queries: Queries,
+}
+
+/// How rows of queries are attended.
+#[derive(Clone, Copy, Debug)]
+pub enum Queries {
+    /// The tiles of all rows and their number, for the prefill kernel.
+    Tiles(Ptr, usize),
+    /// Each row by itself, any number of each sequence.
+    Single,
+    /// Each row by itself, one of each sequence: turned and stored by the kernel that attends.
+    Step,
 }
 
 #[derive(Clone, Copy, Pod, Zeroable)]
@@ -109,23 +122,35 @@ struct Prefill {
 #[derive(Clone, Copy, Pod, Zeroable)]
 #[repr(C)]
 struct Decode {
-    queries: Ptr,
+    rope: Rope,
     positions: Ptr,
     sequences: Ptr,
     pages: Ptr,
     partial: Ptr,
     peaks: Ptr,
+    ended: Ptr,
     out: Ptr,
-    layer: i64,
-    values: i64,
     page_stride: i32,
-    heads: i32,
-    kv_heads: i32,
-    size: i32,
-    d: i32,
     splits: i32,
     scale: f32,
     padding: i32,
+}
+
+impl Rope {
+    /// The same of the rows behind so many.
+    fn behind(self, heads: &Heads, row: usize) -> Rope {
+        let bytes = heads.element.size();
+        Rope {
+            qkv: self.qkv.offset::<u8>(row * heads.width() * bytes),
+            angles: self.angles.offset::<[f32; 2]>(row * heads.size / 2),
+            slots: self.slots.offset::<Ptr>(row),
+            queries: match self.queries {
+                Ptr::NULL => Ptr::NULL,
+                queries => queries.offset::<u8>(row * heads.queries * heads.d() * bytes),
+            },
+            ..self
+        }
+    }
 }
 
 impl Heads {
@@ -178,13 +203,17 @@ impl Heads {
             return Err(Error::shape("attend", reason));
         }
         let (gpu, n, d, layer) = (qkv.device("attend")?, qkv.count(), self.d(), self.layer(layer));
-        let queries = Tensor::chunked(gpu, self.element, [n, self.queries * d])?;
-        let args = Rope {
+        // A step's kernel turns them where it needs them.
+        let queries = match sequences.queries {
+            Queries::Step => None,
+            _ => Some(Tensor::chunked(gpu, self.element, [n, self.queries * d])?),
+        };
+        let rope = Rope {
             qkv: qkv.address(),
             bias: bias.map_or(Ptr::NULL, Tensor::ptr),
             angles: sequences.angles,
             slots: sequences.slots,
-            queries: queries.address(),
+            queries: queries.as_ref().map_or(Ptr::NULL, Tensor::address),
             layer: layer.0 as i64,
             values: layer.1 as i64,
             heads: self.queries as i32,
@@ -192,16 +221,22 @@ impl Heads {
             size: self.size as i32,
             d: d as i32,
         };
-        let kernel =
-            self.element.choose(["paged_attention_rope_f32", "paged_attention_rope_bf16", "paged_attention_rope_f16"]);
-        let blocks = [n, self.queries + 2 * self.kv, 1];
-        gpu.launch(kernel, Grid { blocks, threads: d as u32 / 2, shared: 0 }, &args)?;
+        if queries.is_some() {
+            let kernel = self.element.choose([
+                "paged_attention_rope_f32",
+                "paged_attention_rope_bf16",
+                "paged_attention_rope_f16",
+            ]);
+            let blocks = [n, self.queries + 2 * self.kv, 1];
+            gpu.launch(kernel, Grid { blocks, threads: d as u32 / 2, shared: 0 }, &rope)?;
+        }
         let out = Tensor::chunked(gpu, self.element, [n, self.queries * self.size])?;
-        if sequences.tiles.1 > 0 {
-            self.prefill(sequences, layer, (&queries, &out))?;
-        } else {
-            for first in (0..n).step_by(AT_ONCE) {
-                self.decode(sequences, layer, (&queries, &out), (first, AT_ONCE.min(n - first)))?;
+        match sequences.queries {
+            Queries::Tiles(tiles, count) => self.prefill(sequences, &rope, (tiles, count), &out)?,
+            Queries::Single | Queries::Step => {
+                for first in (0..n).step_by(AT_ONCE) {
+                    self.decode(sequences, &rope, &out, (first, AT_ONCE.min(n - first)))?;
+                }
             }
         }
         Ok(out)
@@ -211,7 +246,7 @@ impl Heads {
         1.0 / (self.size as f32).sqrt()
     }
 
-    fn prefill(&self, sequences: &Sequences, layer: (usize, usize), (queries, out): (&Tensor, &Tensor)) -> Result<()> {
+    fn prefill(&self, sequences: &Sequences, rope: &Rope, (tiles, count): (Ptr, usize), out: &Tensor) -> Result<()> {
         let kernel = match (self.element, self.d()) {
             (Element::Bf16, 64) => "paged_attention_prefill_bf16_64",
             (Element::Bf16, _) => "paged_attention_prefill_bf16_128",
@@ -219,14 +254,13 @@ impl Heads {
             (Element::F16, _) => "paged_attention_prefill_f16_128",
             (Element::F32, _) => return Err(Error::shape("attend", "tensor cores for f32")),
         };
-        let (tiles, count) = sequences.tiles;
         let args = Prefill {
-            queries: queries.address(),
+            queries: rope.queries,
             tiles,
             pages: sequences.pages,
             out: out.address(),
-            layer: layer.0 as i64,
-            values: layer.1 as i64,
+            layer: rope.layer,
+            values: rope.values,
             page_stride: sequences.page_stride as i32,
             heads: self.queries as i32,
             kv_heads: self.kv as i32,
@@ -234,57 +268,64 @@ impl Heads {
             scale: self.scale(),
             padding: 0,
         };
-        queries.device("attend")?.launch(
-            kernel,
-            Grid { blocks: [self.queries, count, 1], threads: 128, shared: 0 },
-            &args,
-        )
+        let blocks = [self.queries, count, 1];
+        out.device("attend")?.launch(kernel, Grid { blocks, threads: 128, shared: 0 }, &args)
+    }
+
+    /// Query heads that a block of the decoding kernels takes, and how many blocks the heads of a row are.
+    fn groups(&self) -> (usize, usize) {
+        let group = self.queries / self.kv;
+        let at_once = match group {
+            1 => 1,
+            2..=4 => 4,
+            _ => 8,
+        };
+        (at_once, self.kv * group.div_ceil(at_once))
+    }
+
+    /// Numbers that a launch of the decoding kernels counts with, whatever its rows; zeros before and behind it.
+    pub fn counts(&self) -> usize {
+        AT_ONCE * self.groups().1
     }
 
     /// Rows from `first` on, `count` of them.
-    fn decode(
-        &self,
-        sequences: &Sequences,
-        layer: (usize, usize),
-        (queries, out): (&Tensor, &Tensor),
-        (first, count): (usize, usize),
-    ) -> Result<()> {
-        let (gpu, d, splits, group) =
-            (queries.device("attend")?, self.d(), sequences.page_stride / SPLIT, self.queries / self.kv);
-        let (at_once, kernels) = match group {
-            1 => (1, ["paged_attention_decode_f32_1", "paged_attention_decode_bf16_1", "paged_attention_decode_f16_1"]),
-            2..=4 => {
-                (4, ["paged_attention_decode_f32_4", "paged_attention_decode_bf16_4", "paged_attention_decode_f16_4"])
-            }
-            _ => (8, ["paged_attention_decode_f32_8", "paged_attention_decode_bf16_8", "paged_attention_decode_f16_8"]),
+    fn decode(&self, sequences: &Sequences, rope: &Rope, out: &Tensor, (first, count): (usize, usize)) -> Result<()> {
+        let (gpu, d, splits) = (out.device("attend")?, self.d(), sequences.page_stride / SPLIT);
+        let (at_once, groups) = self.groups();
+        macro_rules! kernels {
+            ($name:literal) => {
+                [
+                    concat!("paged_attention_", $name, "_1"),
+                    concat!("paged_attention_", $name, "_4"),
+                    concat!("paged_attention_", $name, "_8"),
+                ]
+            };
+        }
+        let kernels = self.element.choose(match sequences.queries {
+            Queries::Step => [kernels!("step_f32"), kernels!("step_bf16"), kernels!("step_f16")],
+            _ => [kernels!("decode_f32"), kernels!("decode_bf16"), kernels!("decode_f16")],
+        });
+        let kernel = match at_once {
+            1 => kernels[0],
+            4 => kernels[1],
+            _ => kernels[2],
         };
         let parts = count * self.queries * splits;
         let (partial, peaks) = (gpu.alloc::<f32>("attention", parts * d)?, gpu.alloc::<f32>("attention", parts * 2)?);
-        let of_row = |ptr: Ptr, bytes: usize| ptr.offset::<u8>(first * bytes);
-        let row = self.queries * self.element.size();
         let args = Decode {
-            queries: of_row(queries.address(), row * d),
-            positions: of_row(sequences.positions, 4),
-            sequences: of_row(sequences.numbers, 4),
+            rope: rope.behind(self, first),
+            positions: sequences.positions.offset::<u32>(first),
+            sequences: sequences.numbers.offset::<u32>(first),
             pages: sequences.pages,
             partial: partial.ptr(),
             peaks: peaks.ptr(),
-            out: of_row(out.address(), row * self.size),
-            layer: layer.0 as i64,
-            values: layer.1 as i64,
+            ended: sequences.counts,
+            out: out.address().offset::<u8>(first * self.queries * self.size * self.element.size()),
             page_stride: sequences.page_stride as i32,
-            heads: self.queries as i32,
-            kv_heads: self.kv as i32,
-            size: self.size as i32,
-            d: d as i32,
             splits: splits as i32,
             scale: self.scale(),
             padding: 0,
         };
-        let blocks = [splits, self.kv * group.div_ceil(at_once), count];
-        gpu.launch(self.element.choose(kernels), Grid { blocks, threads: 128, shared: 0 }, &args)?;
-        let combine = ["paged_attention_combine_f32", "paged_attention_combine_bf16", "paged_attention_combine_f16"];
-        let blocks = [self.queries, count, 1];
-        gpu.launch(self.element.choose(combine), Grid { blocks, threads: d as u32 / 2, shared: 0 }, &args)
+        gpu.launch(kernel, Grid { blocks: [splits, groups, count], threads: 128, shared: 0 }, &args)
     }
 }

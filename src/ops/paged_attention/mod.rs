@@ -8,7 +8,7 @@ mod cuda;
 
 pub use batch::{Batch, Inputs, Shape};
 pub use cache::Cache;
-pub use cuda::{PAGE, Page, Sequences, Tile};
+pub use cuda::{PAGE, Page, Queries, Sequences, Tile};
 
 use crate::autograd::Cost;
 use crate::error::{Error, Result};

@@ -5,6 +5,7 @@ mod cuda;
 use rayon::prelude::*;
 
 use super::linear::ROW_CHUNK;
+use super::linear::stored::{Input, Next, StoredLinear};
 use crate::autograd::Cost;
 use crate::device::Gpu;
 use crate::device::cpu::{Buffer, simd, vector};
@@ -28,6 +29,15 @@ impl RmsNorm {
     /// On a device, or with `None` on the host.
     pub fn new(gain: &Tensor, eps: f32, output: Element, gpu: Option<&Gpu>) -> Result<RmsNorm> {
         Ok(RmsNorm { gain: gain.to(gpu)?, eps, output })
+    }
+
+    /// `sums += linear(x)`, and the sums (n, width) of f32 normalized, for the products that take them.
+    pub fn of_sums(&self, sums: &mut Tensor, linear: &StoredLinear, x: &Input) -> Result<Input> {
+        let next = Next { gain: &self.gain, eps: self.eps, element: self.output };
+        match linear.forward_onto(x, sums, next)? {
+            Some(input) => Ok(input),
+            None => self.forward(sums).map(Input::from),
+        }
     }
 
     /// Rows of f32 (n, width), normalized.

@@ -10,7 +10,7 @@ use super::{Check, Findings};
 use crate::device::Gpu;
 use crate::device::cuda::Ptr;
 use crate::error::Result;
-use crate::ops::paged_attention::{Heads, PAGE, Page, Sequences, Tile};
+use crate::ops::paged_attention::{Heads, PAGE, Page, Queries, Sequences, Tile};
 use crate::tensor::{Element, Tensor};
 
 /// Single queries in all types, groups of queries in those of tensor cores.
@@ -27,17 +27,19 @@ pub fn checks() -> Vec<Check> {
     for element in [Element::F32, Element::Bf16, Element::F16] {
         checks.push(Check::new(format!("decoder attention, one by one, {element:?}"), move |gpu, found| {
             for (queries, kv, size) in all_heads {
-                attend(gpu, &Heads { queries, kv, size, element }, &steps, true, found)?;
+                let heads = Heads { queries, kv, size, element };
+                attend(gpu, &heads, &steps, How::Single, found)?;
+                attend(gpu, &heads, &steps, How::Step, found)?;
             }
             if element == Element::F32 {
-                attend(gpu, &Heads { queries: 2, kv: 1, size: 128, element }, &cases, true, found)?;
+                attend(gpu, &Heads { queries: 2, kv: 1, size: 128, element }, &cases, How::Single, found)?;
             }
             Ok(())
         }));
         if element != Element::F32 {
             checks.push(Check::new(format!("decoder attention, prompts, {element:?}"), move |gpu, found| {
                 let attend =
-                    |(queries, kv, size)| attend(gpu, &Heads { queries, kv, size, element }, &cases, false, found);
+                    |(queries, kv, size)| attend(gpu, &Heads { queries, kv, size, element }, &cases, How::Tiles, found);
                 all_heads.into_iter().try_for_each(attend)
             }));
         }
@@ -89,8 +91,16 @@ fn attention(heads: &Heads, qkv: &[f32], cached: usize, turns: &[[f32; 2]]) -> V
     out
 }
 
-/// Runs both attention kernels over cases: first all cached tokens, then the new ones.
-fn attend(gpu: &Gpu, heads: &Heads, cases: &[Sequence], single: bool, found: &mut Findings) -> Result<()> {
+/// How the new tokens are attended.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum How {
+    Single,
+    Step,
+    Tiles,
+}
+
+/// Runs attention kernels over cases: first over all cached tokens, then over the new ones.
+fn attend(gpu: &Gpu, heads: &Heads, cases: &[Sequence], how: How, found: &mut Findings) -> Result<()> {
     let (width, half) = ((heads.queries + 2 * heads.kv) * heads.size, heads.size / 2);
     let layers = 2;
     let page = heads.page_bytes(layers);
@@ -123,7 +133,8 @@ fn attend(gpu: &Gpu, heads: &Heads, cases: &[Sequence], single: bool, found: &mu
     };
     let turns =
         |rows: Range<usize>| -> Vec<[f32; 2]> { rows.flat_map(|row| (0..half).map(move |i| turn(row, i))).collect() };
-    let run = |ranges: &[Range<usize>], single: bool| -> Result<Vec<f32>> {
+    let counts = gpu.zeros::<u32>("checked", heads.counts())?;
+    let run = |ranges: &[Range<usize>], how: How| -> Result<Vec<f32>> {
         let rows: Vec<(usize, usize)> =
             ranges.iter().enumerate().flat_map(|(s, range)| range.clone().map(move |row| (s, row))).collect();
         let qkv: Vec<f32> = rows.iter().flat_map(|&(s, row)| data[s][row * width..][..width].to_vec()).collect();
@@ -144,7 +155,7 @@ fn attend(gpu: &Gpu, heads: &Heads, cases: &[Sequence], single: bool, found: &mu
         let angles = gpu.upload("checked", cast_slice::<_, u8>(&angles))?;
         let (positions, numbers) = (gpu.upload("checked", &positions)?, gpu.upload("checked", &numbers)?);
         let slots = gpu.upload("checked", cast_slice::<_, u8>(&slots))?;
-        let count = if single { 0 } else { tiles.len() };
+        let count = tiles.len();
         let tiles = gpu.upload("checked", cast_slice::<_, u8>(&tiles))?;
         let sequences = Sequences {
             angles: angles.ptr(),
@@ -153,7 +164,12 @@ fn attend(gpu: &Gpu, heads: &Heads, cases: &[Sequence], single: bool, found: &mu
             slots: slots.ptr(),
             pages: pages.ptr(),
             page_stride: stride,
-            tiles: (tiles.ptr(), count),
+            counts: counts.ptr(),
+            queries: match how {
+                How::Single => Queries::Single,
+                How::Step => Queries::Step,
+                How::Tiles => Queries::Tiles(tiles.ptr(), count),
+            },
         };
         let qkv = Tensor::upload(gpu, "activations", &qkv, width, heads.element)?;
         let bias = Tensor::new([width], bias.clone())?.to(Some(gpu))?;
@@ -161,10 +177,10 @@ fn attend(gpu: &Gpu, heads: &Heads, cases: &[Sequence], single: bool, found: &mu
     };
     let cached: Vec<_> = cases.iter().map(|case| 0..case.cached).collect();
     if cases.iter().any(|case| case.cached > 0) {
-        run(&cached, true)?;
+        run(&cached, How::Single)?;
     }
     let new: Vec<_> = cases.iter().map(|case| case.cached..case.cached + case.rows).collect();
-    let got = run(&new, single)?;
+    let got = run(&new, how)?;
     let want: Vec<f32> = cases
         .iter()
         .zip(&data)
@@ -173,8 +189,8 @@ fn attend(gpu: &Gpu, heads: &Heads, cases: &[Sequence], single: bool, found: &mu
             attention(heads, &data, case.cached, &turns(0..case.cached + case.rows))
         })
         .collect();
-    let what = format!("{} and {} heads of {}", heads.queries, heads.kv, heads.size);
+    let what = format!("{how:?}, {} and {} heads of {}", heads.queries, heads.kv, heads.size);
     // On tensor cores the weights of the values are rounded, too.
-    found.near(what, &got, &want, if single { 1.0 } else { 2.0 } * tolerance(heads.element));
+    found.near(what, &got, &want, if how == How::Tiles { 2.0 } else { 1.0 } * tolerance(heads.element));
     Ok(())
 }

@@ -3,11 +3,11 @@
 use half::f16;
 
 use super::decoder::{rounded, silu, tolerance};
-use super::definition::{product, values};
+use super::definition::{normalized, product, values};
 use super::{Check, Findings, SUMS};
 use crate::device::Gpu;
 use crate::error::Result;
-use crate::ops::linear::stored::{DeviceBlocks, OnDevice};
+use crate::ops::linear::stored::{DeviceBlocks, Next, OnDevice};
 use crate::tensor::{BlockType, Element, Tensor};
 
 /// Blocks of any codes (rows, columns) whose scales are such that weights are about 1, and what they are.
@@ -52,7 +52,7 @@ fn of_kind(gpu: &Gpu, kind: BlockType, found: &mut Findings) -> Result<()> {
         };
         let weights = DeviceBlocks::upload(gpu, k, &[(kind, &blocks), (other, &more)])?;
         let x = rounded(&values(m * k, 50, 24), element);
-        let rows = Tensor::upload(gpu, "activations", &x, k, element)?;
+        let rows = Tensor::upload(gpu, "activations", &x, k, element)?.into();
         let all = [&exact[..], &more_exact].concat();
         let want: Vec<f32> = product(&x, &all, k).into_iter().map(|x| x as f32).collect();
         // For many rows the weights become f16, which rounds each to 11 bits.
@@ -61,7 +61,7 @@ fn of_kind(gpu: &Gpu, kind: BlockType, found: &mut Findings) -> Result<()> {
         found.near(format!("{what}, in f32"), &weights.multiply_wide(&rows)?.read()?, &want, wide);
         found.near(&what, &weights.multiply(&rows)?.read()?, &want, tolerance(element) + wide);
         let mut sum = Tensor::upload(gpu, "activations", &vec![0.5; m * 40], 40, Element::F32)?;
-        weights.add_to(&mut sum, &rows)?;
+        weights.add_to(&mut sum, &rows, None)?;
         let added: Vec<f32> = want.iter().map(|x| x + 0.5).collect();
         found.near(format!("{what}, added"), &sum.read()?, &added, wide);
         let (ups, up_exact) = random_blocks(kind, n, k, 9);
@@ -76,11 +76,40 @@ fn of_kind(gpu: &Gpu, kind: BlockType, found: &mut Findings) -> Result<()> {
             tolerance(element) + 2.0 * wide + SUMS,
         );
     }
+    around_norms(gpu, kind, found)?;
     let (blocks, exact) = random_blocks(kind, 11, 512, 6);
     let table = DeviceBlocks::upload(gpu, 512, &[(kind, &blocks)])?;
     let tokens = gpu.upload("checked", &[10u32, 0, 7, 7])?;
     let want: Vec<f32> = [10, 0, 7, 7].iter().flat_map(|t| exact[t * 512..][..512].to_vec()).collect();
     // A product and a sum may be one rounding or two.
     found.near("embedded", &table.embed(tokens.ptr(), 4)?.read()?, &want, 2e-7);
+    Ok(())
+}
+
+/// A normalization of a few rows between two products.
+fn around_norms(gpu: &Gpu, kind: BlockType, found: &mut Findings) -> Result<()> {
+    let width = 256;
+    let ((first, exact_before), (second, exact)) =
+        (random_blocks(kind, width, width, 11), random_blocks(kind, 32, width, 13));
+    let before = DeviceBlocks::upload(gpu, width, &[(kind, &first)])?;
+    let behind = DeviceBlocks::upload(gpu, width, &[(kind, &second)])?;
+    let gain = values(width, 14, 24);
+    let on_device = Tensor::new([width], gain.clone())?.to(Some(gpu))?;
+    for (element, m) in [(Element::F32, 3), (Element::F16, 1), (Element::F16, 5)] {
+        let x = rounded(&values(m * width, 52, 24), element);
+        let rows = Tensor::upload(gpu, "activations", &x, width, element)?.into();
+        let mut sum = Tensor::upload(gpu, "activations", &vec![0.5; m * width], width, Element::F32)?;
+        let input = before.add_to(&mut sum, &rows, Some(Next { gain: &on_device, eps: 1e-5, element }))?;
+        let what = format!("behind a norm, {m} rows of {element:?}");
+        found.equal(format!("{what}, come with the sums"), &[u8::from(input.is_some())], &[1]);
+        let Some(input) = input else { continue };
+        let sums: Vec<f64> = product(&x, &exact_before, width).into_iter().map(|x| x + 0.5).collect();
+        let want = product(&normalized(&sums, &gain), &exact, width);
+        let narrow = |values: &[f64]| values.iter().map(|&x| x as f32).collect::<Vec<f32>>();
+        found.near(&what, &behind.multiply(&input)?.read()?, &narrow(&want), tolerance(element) + SUMS);
+        let gated: Vec<f64> = want.chunks_exact(2).map(|pair| silu(pair[0]) * pair[1]).collect();
+        let got = behind.gated(&input)?.read()?;
+        found.near(format!("{what}, gated"), &got, &narrow(&gated), tolerance(element) + 3.0 * SUMS);
+    }
     Ok(())
 }

@@ -1,19 +1,16 @@
 //! Kernels of decoders against their definitions, at odd sizes.
 
-use std::collections::BTreeSet;
-
 use bytemuck::cast_slice;
 use half::{bf16, f16};
 
 use super::blocks::random_blocks;
-use super::definition::{product, values};
+use super::definition::{normalized, product, values};
 use super::{Check, Findings, SUMS, bits};
 use crate::device::Gpu;
 use crate::device::cpu::{Buffer, vector};
 use crate::error::{Error, Result};
-use crate::ops::linear::stored::{DeviceWeight, OnDevice};
+use crate::ops::linear::stored::{DeviceWeight, Input, Next, OnDevice};
 use crate::ops::rms_norm::RmsNorm;
-use crate::ops::sample::{Draw, choose, choose_each, gather};
 use crate::tensor::quantized::{Bits, dequantize, quantize};
 use crate::tensor::{Element, Precision, Tensor};
 
@@ -164,7 +161,7 @@ pub const KINDS: [Kind; 11] = [
     Kind::of_codes(Precision::Int4),
 ];
 
-/// Everything that decoders do but attention.
+/// Everything that decoders do but attention and the choice of tokens.
 pub fn checks() -> Vec<Check> {
     let mut checks = Vec::new();
     for (number, kind) in KINDS.into_iter().enumerate() {
@@ -172,6 +169,10 @@ pub fn checks() -> Vec<Check> {
         let products = move |gpu: &Gpu, found: &mut Findings| products(gpu, kind, seed, found);
         checks.push(Check::new(format!("decoder products, {kind}"), products));
         checks.push(Check::new(format!("decoder gates, {kind}"), move |gpu, found| gated(gpu, kind, seed, found)));
+        if !kind.integers {
+            let around = move |gpu: &Gpu, found: &mut Findings| around_norms(gpu, kind, seed, found);
+            checks.push(Check::new(format!("decoder norms between products, {kind}"), around));
+        }
     }
     for (precision, element) in [(Precision::Int4, Element::Bf16), (Precision::F16, Element::F16)] {
         checks.push(Check::new(format!("decoder products, rows alone, {precision:?}"), move |gpu, found| {
@@ -184,9 +185,6 @@ pub fn checks() -> Vec<Check> {
         }));
     }
     checks.push(Check::new("decoder embeddings", embeddings));
-    checks.push(Check::new("decoder sampling", sampling));
-    checks.push(Check::new("decoder sampling, numbers near borders", every_number));
-    checks.push(Check::new("decoder logits of some tokens", gathered));
     checks
 }
 
@@ -197,7 +195,7 @@ fn products(gpu: &Gpu, kind: Kind, seed: u32, found: &mut Findings) -> Result<()
         let (w, exact) = weight(gpu, precision, n, k, seed)?;
         let w = w.with_integers(integers);
         let x = rounded(&random(m * k, 50), element);
-        let rows = Tensor::upload(gpu, "activations", &x, k, element)?;
+        let rows = Tensor::upload(gpu, "activations", &x, k, element)?.into();
         let want = narrow(product(&kind.multiplied(&x, k), &exact, k));
         let what = format!("{m} x {n} x {k}");
         let (wide, _) = kind.bounds(m);
@@ -207,7 +205,7 @@ fn products(gpu: &Gpu, kind: Kind, seed: u32, found: &mut Findings) -> Result<()
             found.equal(format!("{what}, kind of numbers"), &[got.element() as u8], &[element as u8]);
             found.near(&what, &got.read()?, &want, tolerance(element).max(wide) + wide);
             let mut sum = Tensor::upload(gpu, "activations", &vec![0.5; m * n], n, Element::F32)?;
-            w.add_to(&mut sum, &rows)?;
+            w.add_to(&mut sum, &rows, None)?;
             let want: Vec<f32> = want.iter().map(|x| x + 0.5).collect();
             found.near(format!("{what}, added"), &sum.read()?, &want, wide);
         }
@@ -222,7 +220,7 @@ fn gated(gpu: &Gpu, kind: Kind, seed: u32, found: &mut Findings) -> Result<()> {
         let gates =
             DeviceWeight::in_turn(gpu, precision, k, (&gate.0, &gate.1), (&up.0, &up.1))?.with_integers(integers);
         let x = rounded(&random(m * k, 51), element);
-        let got = gates.gated(&Tensor::upload(gpu, "activations", &x, k, element)?)?;
+        let got = gates.gated(&Tensor::upload(gpu, "activations", &x, k, element)?.into())?;
         let x = kind.multiplied(&x, k);
         let shape = format!("{m} x {inner} x {k}, kind and number of columns");
         found.equal(shape, &[got.element() as usize, got.width()], &[element as usize, inner]);
@@ -233,14 +231,69 @@ fn gated(gpu: &Gpu, kind: Kind, seed: u32, found: &mut Findings) -> Result<()> {
     Ok(())
 }
 
+/// A normalization of a few rows without a launch of its own: the product before it and those behind it.
+fn around_norms(gpu: &Gpu, Kind { precision, element, .. }: Kind, seed: u32, found: &mut Findings) -> Result<()> {
+    // Rows wait in bf16, which rounds each once, or in f32.
+    let wide = if element == Element::Bf16 { tolerance(element) } else { SUMS };
+    for (m, width, k, n) in [(1, 192, 256, 32), (3, 1088, 64, 43), (8, 64, 192, 48)] {
+        let ((before, exact_before), (behind, exact)) =
+            (weight(gpu, precision, width, k, seed)?, weight(gpu, precision, n, width, seed + 1)?);
+        let (x, gain) = (rounded(&random(m * k, 60), element), random(width, 61));
+        let rows = Tensor::upload(gpu, "activations", &x, k, element)?.into();
+        let on_device = Tensor::new([width], gain.clone())?.to(Some(gpu))?;
+        let mut sum = Tensor::upload(gpu, "activations", &vec![0.5; m * width], width, Element::F32)?;
+        let next = Next { gain: &on_device, eps: 1e-5, element };
+        let what = format!("{m} x {width} x {k}, then {n}");
+        let input = before.add_to(&mut sum, &rows, Some(next))?;
+        found.equal(format!("{what}, comes with the sums"), &[u8::from(input.is_some())], &[1]);
+        let Some(input) = input else { continue };
+        let sums: Vec<f64> = product(&x, &exact_before, k).into_iter().map(|x| x + 0.5).collect();
+        found.near(format!("{what}, sums"), &sum.read()?, &narrow(sums.clone()), SUMS);
+        let normalized = normalized(&sums, &gain);
+        found.near(format!("{what}, normalized"), input.to_host()?.data(), &normalized, wide);
+        let want = product(&normalized, &exact, width);
+        let got = behind.multiply_wide(&input)?;
+        found.near(format!("{what}, behind, in f32"), &got.read()?, &narrow(want.clone()), wide);
+        if n % 16 == 0 {
+            let got = behind.multiply(&input)?;
+            found.equal(format!("{what}, kind of numbers"), &[got.element() as u8], &[element as u8]);
+            found.near(format!("{what}, behind"), &got.read()?, &narrow(want.clone()), tolerance(element) + wide);
+            // As gates and ups in turn.
+            let gated: Vec<f64> = want.chunks_exact(2).map(|pair| silu(pair[0]) * pair[1]).collect();
+            let bound = tolerance(element) + 2.0 * wide + SUMS;
+            found.near(format!("{what}, gated"), &behind.gated(&input)?.read()?, &narrow(gated), bound);
+        }
+    }
+    // More rows are normalized by themselves.
+    let (before, _) = weight(gpu, precision, 64, 64, seed)?;
+    let rows = Tensor::upload(gpu, "activations", &rounded(&random(9 * 64, 62), element), 64, element)?.into();
+    let mut sum = Tensor::upload(gpu, "activations", &[0.0; 9 * 64], 64, Element::F32)?;
+    let gain = Tensor::new([64], vec![1.0; 64])?.to(Some(gpu))?;
+    let input = before.add_to(&mut sum, &rows, Some(Next { gain: &gain, eps: 1e-5, element }))?;
+    found.equal("9 rows, come with the sums", &[u8::from(input.is_some())], &[0]);
+    Ok(())
+}
+
 /// A row has the same bits whatever stands beside it.
 fn rows_alone(gpu: &Gpu, (precision, element): (Precision, Element), found: &mut Findings) -> Result<()> {
     let (w, _) = weight(gpu, precision, 40, 192, 1)?;
+    let (before, _) = weight(gpu, precision, 192, 192, 2)?;
+    let gain = Tensor::new([192], random(192, 4))?.to(Some(gpu))?;
     let x = random(8 * 192, 2);
-    let multiply = |x: &[f32]| w.multiply_wide(&Tensor::upload(gpu, "activations", x, 192, element)?)?.read();
-    let alone: Vec<Buffer> = x.chunks(192).map(multiply).collect::<Result<_>>()?;
-    let alone: Vec<f32> = alone.iter().flat_map(|row| row.iter().copied()).collect();
-    found.equal("bits", bits(&multiply(&x)?), bits(&alone));
+    // As they are, and behind a normalization.
+    let multiply = |x: &[f32]| -> Result<[Buffer; 2]> {
+        let rows: Input = Tensor::upload(gpu, "activations", x, 192, element)?.into();
+        let mut sum = Tensor::upload(gpu, "activations", &vec![0.25; x.len()], 192, Element::F32)?;
+        let input = before.add_to(&mut sum, &rows, Some(Next { gain: &gain, eps: 1e-5, element }))?;
+        let input = input.ok_or_else(|| Error::shape("rms_norm", "few rows that do not come with the sums"))?;
+        Ok([w.multiply_wide(&rows)?.read()?, w.multiply_wide(&input)?.read()?])
+    };
+    let alone: Vec<[Buffer; 2]> = x.chunks(192).map(multiply).collect::<Result<_>>()?;
+    let together = multiply(&x)?;
+    for (part, what) in ["bits", "bits behind a normalization"].into_iter().enumerate() {
+        let alone: Vec<f32> = alone.iter().flat_map(|parts| parts[part].iter().copied()).collect();
+        found.equal(what, bits(&together[part]), bits(&alone));
+    }
     Ok(())
 }
 
@@ -248,12 +301,7 @@ fn norms(gpu: &Gpu, element: Element, found: &mut Findings) -> Result<()> {
     for (n, width) in [(1, 8), (3, 1032), (5, 264)] {
         let what = format!("{n} x {width}");
         let (x, gain) = (random(n * width, 3), random(width, 4));
-        let normalized = |row: &[f32]| -> Vec<f32> {
-            let squares: f64 = row.iter().map(|x| (*x as f64).powi(2)).sum();
-            let scale = 1.0 / (squares / width as f64 + 1e-5).sqrt();
-            row.iter().zip(&gain).map(|(x, g)| (*x as f64 * scale * *g as f64) as f32).collect()
-        };
-        let want: Vec<f32> = x.chunks(width).flat_map(normalized).collect();
+        let want = normalized(&x.iter().map(|&x| f64::from(x)).collect::<Vec<_>>(), &gain);
         let rows = Tensor::upload(gpu, "activations", &x, width, Element::F32)?;
         let norm = RmsNorm::new(&Tensor::new([width], gain.clone())?, 1e-5, element, Some(gpu))?;
         found.near(&what, &norm.forward(&rows)?.into_host()?, &want, tolerance(element));
@@ -273,87 +321,5 @@ fn embeddings(gpu: &Gpu, found: &mut Findings) -> Result<()> {
         let want: Vec<f32> = [10, 0, 7, 7].iter().flat_map(|t| exact[t * 192..][..192].to_vec()).collect();
         found.equal(format!("{precision:?}"), &got, &want);
     }
-    Ok(())
-}
-
-/// Compares tokens drawn from copies of some logits, one for each draw.
-fn compare_tokens(gpu: &Gpu, what: &str, logits: &[f32], draws: &[Draw], found: &mut Findings) -> Result<()> {
-    let rows = Tensor::upload(gpu, "activations", &logits.repeat(draws.len()), logits.len(), Element::F32)?;
-    let got = choose_each(&rows, draws)?;
-    let want: Vec<u32> = draws.iter().map(|&draw| choose(logits, draw)).collect();
-    found.equal(format!("{what}, {} tokens, {} draws", logits.len(), draws.len()), &got, &want);
-    Ok(())
-}
-
-fn sampling(gpu: &Gpu, found: &mut Findings) -> Result<()> {
-    let draw = |number, sharpness, top_p| Draw { number, sharpness, top_p };
-    let some = 0x9e37_79b9_7f4a_7c15;
-    let draws = [
-        Draw::LIKELIEST,
-        draw(0, 1.0, 1.0),
-        draw(u64::MAX, 1.0, 1.0),
-        draw(some, 1.0 / 0.7, 0.9),
-        draw(u64::MAX, 1.0, 0.9),
-        draw(u64::MAX, 0.3, 0.5),
-        draw(u64::MAX, 1.0, 1e-30),
-        draw(some, 0.01, 0.999_999),
-        draw(some, f32::INFINITY, 0.5),
-    ];
-    let spread = |vocabulary| random(vocabulary, 8).iter().map(|x| 12.0 * x).collect::<Vec<f32>>();
-    compare_tokens(gpu, "spread", &spread(256_000), &draws[3..4], found)?;
-    for vocabulary in [1, 31, 257, 4097, 32_000] {
-        let spread = spread(vocabulary);
-        // Half of all tokens are as likely as some others; -0 is 0.
-        let tied: Vec<f32> = spread.iter().map(|x| (x / 3.0).round() * 1.5).collect();
-        let peaked: Vec<f32> = spread.iter().map(|x| 10.0 * x).collect();
-        // Every third is no number, every third nothing; the last is as large as the largest.
-        let mut holes = spread.clone();
-        holes.chunks_mut(3).filter(|three| three.len() == 3).for_each(|three| {
-            three[0] = f32::NAN;
-            three[1] = f32::NEG_INFINITY;
-        });
-        holes[vocabulary - 1] = holes.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-        let nothing = vec![f32::NEG_INFINITY; vocabulary];
-        let mut endless = spread.clone();
-        endless[vocabulary / 2] = f32::INFINITY;
-        for (name, logits) in [
-            ("spread", spread),
-            ("tied", tied),
-            ("equal", vec![0.25; vocabulary]),
-            ("peaked", peaked),
-            ("holes", holes),
-            ("nothing", nothing),
-            ("endless", endless),
-        ] {
-            // Sizes of a batch: one, three, and all.
-            for draws in [&draws[3..4], &draws[..3], &draws[..]] {
-                compare_tokens(gpu, name, &logits, draws, found)?;
-            }
-        }
-    }
-    Ok(())
-}
-
-fn every_number(gpu: &Gpu, found: &mut Findings) -> Result<()> {
-    // Few tokens, so that numbers fall close to the borders between them, and ties that top-p cuts.
-    let logits: Vec<f32> = random(50, 9).iter().map(|x| (x * 4.0).round()).collect();
-    for (sharpness, top_p) in [(1.0, 0.8), (0.5, 1.0)] {
-        let draws: Vec<Draw> = (0..512u64).map(|i| Draw { number: i << 55, sharpness, top_p }).collect();
-        let what = format!("sharpness {sharpness}, top-p {top_p}");
-        compare_tokens(gpu, &what, &logits, &draws, found)?;
-        // Or the draws would tell nothing of the borders.
-        let distinct: BTreeSet<u32> = draws.iter().map(|&draw| choose(&logits, draw)).collect();
-        found.equal(format!("{what}, whether some tokens are drawn"), &[u8::from(distinct.len() > 4)], &[1]);
-    }
-    Ok(())
-}
-
-fn gathered(gpu: &Gpu, found: &mut Findings) -> Result<()> {
-    let logits = random(3 * 301, 10);
-    let rows = Tensor::upload(gpu, "activations", &logits, 301, Element::F32)?;
-    let tokens: Vec<u32> = (0..130).map(|i| i * 2).chain([300, 0]).collect();
-    let got = gather(&rows, &tokens)?.read()?;
-    let want: Vec<f32> = logits.chunks(301).flat_map(|row| tokens.iter().map(|&t| row[t as usize])).collect();
-    found.equal("logits", bits(&got), bits(&want));
     Ok(())
 }

@@ -33,3 +33,12 @@ pub fn erf(x: f64) -> f64 {
     }
     sum * 2.0 / std::f64::consts::PI.sqrt()
 }
+
+/// gain · x / sqrt(mean(x²) + 1e-5), row by row.
+pub fn normalized(x: &[f64], gain: &[f32]) -> Vec<f32> {
+    let of_row = |row: &[f64]| {
+        let scale = 1.0 / (row.iter().map(|x| x * x).sum::<f64>() / row.len() as f64 + 1e-5).sqrt();
+        row.iter().zip(gain).map(|(x, gain)| (x * scale * f64::from(*gain)) as f32).collect::<Vec<_>>()
+    };
+    x.chunks(gain.len()).flat_map(of_row).collect()
+}

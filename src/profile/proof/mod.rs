@@ -10,6 +10,7 @@ mod inference;
 mod link;
 mod models;
 mod operations;
+mod sampling;
 mod tiles;
 mod top_k;
 
@@ -180,6 +181,7 @@ pub fn checks(gpu: &Gpu) -> Result<Vec<Check>> {
         Arithmetic::F32 => checks.extend([operations::adamw(), operations::clipping(), link::check()]),
         Arithmetic::Mixed => {
             checks.extend(decoder::checks());
+            checks.extend(sampling::checks());
             checks.extend(blocks::checks());
             checks.extend(attention::checks());
             checks.extend(tiles::checks());

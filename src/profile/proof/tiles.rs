@@ -115,7 +115,7 @@ fn decoder_product(gpu: &Gpu, kind: Kind, found: &mut Findings) -> Result<()> {
     let gates = DeviceWeight::in_turn(gpu, precision, k, (&codes, &scales), (&codes, &scales))?.with_integers(integers);
     let x = rounded(&values(m * k, 2, 24), element);
     let multiply = |x: &[f32]| -> Result<[Vec<f32>; 2]> {
-        let x = Tensor::upload(gpu, "activations", x, k, element)?;
+        let x = Tensor::upload(gpu, "activations", x, k, element)?.into();
         Ok([weight.multiply_wide(&x)?.read()?.to_vec(), gates.gated(&x)?.read()?.to_vec()])
     };
     let [whole, gated] = multiply(&x)?;

@@ -74,6 +74,7 @@ fn linear((rows, inputs, outputs): (usize, usize, usize), precision: Precision) 
             StoredLinear::new(vec![weight(&mut draw, outputs, inputs, precision, compute)?], compute.gpu.as_ref())?;
         let x = activations(&draw.values(rows * inputs, 1.0), inputs, precision, compute)?;
         let cost = stored::cost(rows, (inputs, outputs), precision, x.element());
+        let x = x.into();
         Ready::new(cost, move || layer.forward_wide(&x))
     })
 }
@@ -87,6 +88,7 @@ fn swiglu((rows, inputs, inner): (usize, usize, usize), precision: Precision) ->
         let gates = SwiGlu::new(drawn()?, drawn()?, compute.gpu.as_ref())?;
         let x = activations(&draw.values(rows * inputs, 1.0), inputs, precision, compute)?;
         let cost = stored::cost(rows, (inputs, 2 * inner), precision, x.element());
+        let x = x.into();
         Ready::new(cost, move || gates.forward(&x))
     })
 }
@@ -123,7 +125,7 @@ fn attention([queries, kv, size]: [usize; 3], cached: usize, rows: usize) -> Inf
             let Some(gpu) = gpu else { return Ok(Batch::new(&tokens, &spans, &frequencies)) };
             let caches = [&mut *cache];
             let single = span.rows == 1 || element == Element::F32;
-            let mut inputs = Inputs::alloc(gpu, Shape::of(&spans, &caches, single), size)?;
+            let mut inputs = Inputs::alloc(gpu, Shape::of(&spans, &caches, single), &heads)?;
             inputs.write(&tokens, &spans, &caches, &frequencies)?;
             Ok(Batch::Device(Box::new(inputs)))
         };

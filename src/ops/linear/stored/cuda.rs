@@ -4,7 +4,7 @@ use bytemuck::{Pod, Zeroable};
 
 use super::super::tiled::{Finish, Gemm, Output, THREADS, tile};
 use super::cuda_integers as integers;
-use super::on_device::{FEW, Into, OnDevice};
+use super::on_device::{FEW, Into, NextArgs, OnDevice, Product, ScaleArgs};
 use crate::device::Gpu;
 use crate::device::cuda::{DeviceBuffer, Grid, Ptr};
 use crate::error::{Error, Result};
@@ -27,6 +27,9 @@ pub struct DeviceWeight {
     integers: bool,
 }
 
+/// Outputs of a block of threads of a product of few rows.
+const BLOCK: usize = 4;
+
 /// Numbers of a matrix and, if these are codes, the bf16 scales of its groups.
 pub type Numbers<'a> = (&'a [u8], &'a [u8]);
 
@@ -48,6 +51,8 @@ struct Gemv {
     weights: Weights,
     x: Ptr,
     out: Ptr,
+    scale: ScaleArgs,
+    next: NextArgs,
     rows: i32,
     into: i32,
 }
@@ -171,12 +176,15 @@ impl DeviceWeight {
         }
     }
 
-    fn row_by_row(&self, x: &Tensor, out: &Tensor, into: Into) -> Result<()> {
-        let one = x.count() == 1;
+    fn row_by_row(&self, product: Product) -> Result<()> {
+        let (x, one) = (&product.x.rows, product.count() == 1);
         let choose = |single, several| if one { single } else { several };
         let kernel = match (self.precision, x.element()) {
             (Precision::F32, Element::F32) => choose("linear_few_f32_f32_1", "linear_few_f32_f32_8"),
             (Precision::Bf16, Element::F32) => choose("linear_few_bf16_f32_1", "linear_few_bf16_f32_8"),
+            (Precision::F16, Element::F32) if product.narrows() => {
+                choose("linear_few_f16_waiting_1", "linear_few_f16_waiting_8")
+            }
             (Precision::F16, Element::F32) => choose("linear_few_f16_f32_1", "linear_few_f16_f32_8"),
             (Precision::Int8, Element::F32) => choose("linear_few_int8_f32_1", "linear_few_int8_f32_8"),
             (Precision::Int4, Element::F32) => choose("linear_few_int4_f32_1", "linear_few_int4_f32_8"),
@@ -186,9 +194,16 @@ impl DeviceWeight {
             (Precision::F16, Element::F16) => choose("linear_few_f16_f16_1", "linear_few_f16_f16_8"),
             (precision, element) => return Err(no_kernel(precision, element)),
         };
-        let rows = x.count() as i32;
-        let args = Gemv { weights: self.args(), x: x.address(), out: out.address(), rows, into: into as i32 };
-        let blocks = [self.rows.div_ceil(4), x.count().div_ceil(FEW), 1];
+        let args = Gemv {
+            weights: self.args(),
+            x: x.address(),
+            out: product.out.address(),
+            scale: product.scale(),
+            next: product.next(),
+            rows: x.count() as i32,
+            into: product.into as i32,
+        };
+        let blocks = [self.rows.div_ceil(BLOCK), x.count().div_ceil(FEW), 1];
         // The bf16 scales of four rows.
         let shared = if self.scales.is_some() { (8 * self.columns / self.group) as u32 } else { 0 };
         x.device("linear")?.launch(kernel, Grid { blocks, threads: 128, shared }, &args)
@@ -247,13 +262,18 @@ impl OnDevice for DeviceWeight {
         self.columns
     }
 
-    fn queue(&self, x: &Tensor, out: &Tensor, into: Into) -> Result<()> {
+    fn block(&self) -> Option<usize> {
+        Some(BLOCK)
+    }
+
+    fn queue(&self, product: Product) -> Result<()> {
+        let (x, out, into) = (&product.x.rows, product.out, product.into);
         // The epilogue on tensor cores takes four neighbours; a vocabulary may be odd.
         let many = x.count() > FEW && x.element() != Element::F32 && self.rows.is_multiple_of(4);
-        match many {
+        match many && !product.waits() {
             true if self.integers => self.in_integers(x, out, into),
             true => self.tiles(x, out, into),
-            false => self.row_by_row(x, out, into),
+            false => self.row_by_row(product),
         }
     }
 

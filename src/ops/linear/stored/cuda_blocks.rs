@@ -4,7 +4,7 @@
 use bytemuck::{Pod, Zeroable};
 
 use super::cuda::DeviceWeight;
-use super::on_device::{FEW, Into, OnDevice};
+use super::on_device::{FEW, NextArgs, OnDevice, Product, ScaleArgs};
 use crate::device::Gpu;
 use crate::device::cuda::{DeviceBuffer, Grid, Ptr};
 use crate::error::{Error, Result};
@@ -40,6 +40,8 @@ struct LinearBlocks {
     weights: Ptr,
     x: Ptr,
     out: Ptr,
+    scale: ScaleArgs,
+    next: NextArgs,
     rows: i32,
     columns: i32,
     k: i32,
@@ -59,13 +61,14 @@ struct UnpackBlocks {
     k: i32,
 }
 
-/// Names of the kernels: few rows by f32 and by f16, weights as f32 and as f16.
-fn kernels(kind: BlockType) -> [&'static str; 4] {
+/// Names of the kernels: few rows by f32, by f16, and by f32 into f16; weights as f32 and as f16.
+fn kernels(kind: BlockType) -> [&'static str; 5] {
     macro_rules! named {
         ($name:literal) => {
             [
                 concat!("linear_blocks_", $name, "_f32"),
                 concat!("linear_blocks_", $name, "_f16"),
+                concat!("linear_blocks_", $name, "_waiting"),
                 concat!("unpack_blocks_", $name, "_f32"),
                 concat!("unpack_blocks_", $name, "_f16"),
             ]
@@ -88,21 +91,23 @@ fn no_kernel(element: Element) -> Error {
 }
 
 impl DeviceBlocks {
-    /// Copies matrices of `columns` to a device: the type and the bytes of each.
-    pub fn upload(gpu: &Gpu, columns: usize, parts: &[(BlockType, &[u8])]) -> Result<DeviceBlocks> {
-        let part = |&(kind, bytes): &(BlockType, &[u8])| {
+    /// Copies matrices of `columns` to a device: the type and the bytes of each. Neighbours of one type become one matrix, which
+    /// one launch multiplies.
+    pub fn upload(gpu: &Gpu, columns: usize, matrices: &[(BlockType, &[u8])]) -> Result<DeviceBlocks> {
+        let part = |alike: &[(BlockType, &[u8])]| {
+            let (kind, bytes) = (alike[0].0, alike.iter().map(|(_, bytes)| bytes.len()).sum());
             let row = kind.bytes(columns);
-            if row == 0 || !columns.is_multiple_of(kind.weights()) || !bytes.len().is_multiple_of(row) {
-                return Err(Error::shape(
-                    "linear",
-                    format!("{} bytes are no rows of {columns} {kind} weights", bytes.len()),
-                ));
+            if row == 0 || !columns.is_multiple_of(kind.weights()) || alike.iter().any(|(_, b)| b.len() % row != 0) {
+                return Err(Error::shape("linear", format!("{bytes} bytes are no rows of {columns} {kind} weights")));
             }
-            let mut buffer = gpu.alloc("weights", bytes.len())?;
-            buffer.write(0, bytes)?;
-            Ok(Part { bytes: buffer, kind, rows: bytes.len() / row })
+            let (mut buffer, mut at) = (gpu.alloc("weights", bytes)?, 0);
+            for (_, bytes) in alike {
+                buffer.write(at, bytes)?;
+                at += bytes.len();
+            }
+            Ok(Part { bytes: buffer, kind, rows: bytes / row })
         };
-        let parts: Vec<Part> = parts.iter().map(part).collect::<Result<_>>()?;
+        let parts: Vec<Part> = matrices.chunk_by(|a, b| a.0 == b.0).map(part).collect::<Result<_>>()?;
         Ok(DeviceBlocks { rows: parts.iter().map(|part| part.rows).sum(), parts, columns })
     }
 
@@ -125,7 +130,7 @@ impl DeviceBlocks {
         let mut row = 0;
         for part in &self.parts {
             let to = weights.ptr().offset::<u16>(row * self.columns);
-            self.unpack(part, (Ptr::NULL, part.rows), to, kernels(part.kind)[3])?;
+            self.unpack(part, (Ptr::NULL, part.rows), to, kernels(part.kind)[4])?;
             row += part.rows;
         }
         Ok(DeviceWeight::of_f16(weights, self.rows, self.columns))
@@ -148,15 +153,21 @@ impl OnDevice for DeviceBlocks {
         self.columns
     }
 
-    fn queue(&self, x: &Tensor, out: &Tensor, into: Into) -> Result<()> {
-        if x.count() > FEW && x.element() == Element::F16 && self.rows.is_multiple_of(4) {
-            return self.unpacked()?.queue(x, out, into);
+    fn block(&self) -> Option<usize> {
+        (self.parts.len() == 1).then_some(TILE.0)
+    }
+
+    fn queue(&self, product: Product) -> Result<()> {
+        let (x, out) = (&product.x.rows, product.out);
+        if x.count() > FEW && x.element() == Element::F16 && self.rows.is_multiple_of(4) && !product.waits() {
+            return self.unpacked()?.queue(product);
         }
         let gpu = x.device("linear")?;
         let mut column = 0;
         for part in &self.parts {
-            let [by_f32, by_f16, ..] = kernels(part.kind);
+            let [by_f32, by_f16, waiting, ..] = kernels(part.kind);
             let kernel = match x.element() {
+                Element::F32 if product.narrows() => waiting,
                 Element::F32 => by_f32,
                 Element::F16 => by_f16,
                 Element::Bf16 => return Err(no_kernel(Element::Bf16)),
@@ -165,11 +176,13 @@ impl OnDevice for DeviceBlocks {
                 weights: part.bytes.ptr(),
                 x: x.address(),
                 out: out.column(column),
+                scale: product.scale(),
+                next: product.next(),
                 rows: x.count() as i32,
                 columns: part.rows as i32,
                 k: self.columns as i32,
                 stride: out.width() as i32,
-                into: into as i32,
+                into: product.into as i32,
                 padding: 0,
             };
             let blocks = [part.rows.div_ceil(TILE.0), x.count().div_ceil(TILE.1), 1];
@@ -182,7 +195,7 @@ impl OnDevice for DeviceBlocks {
     fn embed(&self, tokens: Ptr, n: usize) -> Result<Tensor> {
         let [table] = &self.parts[..] else { return Err(Error::shape("embedding", "needs one table")) };
         let out = Tensor::chunked(table.bytes.gpu(), Element::F32, [n, self.columns])?;
-        self.unpack(table, (tokens, n), out.ptr(), kernels(table.kind)[2])?;
+        self.unpack(table, (tokens, n), out.ptr(), kernels(table.kind)[3])?;
         Ok(out)
     }
 }

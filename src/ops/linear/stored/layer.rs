@@ -4,7 +4,7 @@ use bytemuck::cast_slice;
 use rayon::prelude::*;
 
 use super::activations::Width;
-use super::{DeviceBlocks, DeviceWeight, Numbers, OnDevice, run};
+use super::{DeviceBlocks, DeviceWeight, Input, Next, Numbers, OnDevice, run};
 use crate::device::Gpu;
 use crate::device::cpu::{Buffer, simd, vector};
 use crate::device::cuda::DeviceBuffer;
@@ -65,26 +65,27 @@ impl StoredLinear {
     }
 
     /// (n, inputs) -> (n, outputs), of the input's type.
-    pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
+    pub fn forward(&self, x: &Input) -> Result<Tensor> {
         match self {
-            StoredLinear::Host(weights) => weights.multiply(x),
+            StoredLinear::Host(weights) => weights.multiply(&x.rows),
             StoredLinear::Device(weight) => weight.multiply(x),
         }
     }
 
     /// The same in f32, whatever the input is.
-    pub fn forward_wide(&self, x: &Tensor) -> Result<Tensor> {
+    pub fn forward_wide(&self, x: &Input) -> Result<Tensor> {
         match self {
-            StoredLinear::Host(weights) => weights.multiply(x),
+            StoredLinear::Host(weights) => weights.multiply(&x.rows),
             StoredLinear::Device(weight) => weight.multiply_wide(x),
         }
     }
 
-    /// Adds to f32 sums (n, outputs).
-    pub fn forward_onto(&self, x: &Tensor, sums: &mut Tensor) -> Result<()> {
+    /// Adds to f32 sums (n, outputs). Gives the input of the product behind a normalization of the sums, where that comes with
+    /// this product; where it does not, the sums are yet to be normalized.
+    pub fn forward_onto(&self, x: &Input, sums: &mut Tensor, next: Next) -> Result<Option<Input>> {
         match self {
-            StoredLinear::Host(weights) => weights.project(sums.wide_mut("linear")?, x, true),
-            StoredLinear::Device(weight) => weight.add_to(sums, x),
+            StoredLinear::Host(weights) => weights.project(sums.wide_mut("linear")?, &x.rows, true).map(|()| None),
+            StoredLinear::Device(weight) => weight.add_to(sums, x, Some(next)),
         }
     }
 
@@ -119,11 +120,11 @@ impl SwiGlu {
     }
 
     /// (n, inputs) -> (n, inner), of the input's type.
-    pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
+    pub fn forward(&self, x: &Input) -> Result<Tensor> {
         match self {
             SwiGlu::Device(gates) => gates.gated(x),
             SwiGlu::Host(both) => {
-                let products = both.multiply(x)?;
+                let products = both.multiply(&x.rows)?;
                 let (products, inner) = (products.wide("gates")?, products.width() / 2);
                 let mut out = Buffer::scratch(products.len() / 2);
                 out.par_chunks_mut(inner).zip(products.par_chunks(2 * inner)).for_each(|(out, row)| {

@@ -7,6 +7,7 @@ mod columns;
 mod cuda;
 mod cuda_blocks;
 mod cuda_integers;
+mod input;
 mod layer;
 #[cfg(target_arch = "x86_64")]
 mod native;
@@ -19,6 +20,7 @@ use rayon::prelude::*;
 
 pub use cuda::{DeviceWeight, Numbers};
 pub use cuda_blocks::DeviceBlocks;
+pub use input::{Input, Next};
 pub use layer::{StoredLinear, SwiGlu, Tokens, prompts_in_bytes};
 pub use on_device::OnDevice;
 
