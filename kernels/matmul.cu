@@ -6,7 +6,8 @@
 // A launch has up to PRODUCTS of them, of which none reads what another writes, but those that add to the same C: the same
 // blocks compute these one after the other. matmul_tf32: 64 x 64 tiles of C, 128 threads, operands rounded to tf32 (11 bits) on
 // tensor cores, f32 sums; matmul_bf16: the same of operands rounded to bf16 (8 bits), of which tensor cores multiply twice as many
-// in a cycle; matmul_f32: the same tiles, 256 threads, f32 throughout. Blocks of a product: tiles of m, of n, batch and splits.
+// in a cycle; of tiles at the edges both multiply what there is, in whole fragments; matmul_f32: the same tiles, 256 threads, f32
+// throughout. Blocks of a product: tiles of m, of n, batch and splits.
 // With splits > 1 each part of k writes a block of its own, m x n and on, which reduce_partials (reduce.cu) adds
 // up. With `row_sums` the sums of A's rows over k, in f32, which are a bias's gradient where the product is its weight's, are
 // put there, or behind the block of each part; A must then be contiguous along i. Reference: src/ops/matmul/mod.rs,
@@ -216,6 +217,33 @@ __device__ inline void tile_f32(const Gemm& g, const Part& part, float* shared) 
         store_row_sums<256>(g, part, row_sums, reinterpret_cast<float(*)[TILE]>(shared));
 }
 
+// How far C reaches beyond the first of the 32 x 32 values that a warp computes. Fragments, of 16 x 8, in which C has nothing are
+// not multiplied: at the edges of C, where tiles are filled up with zeros, tensor cores would do little else.
+struct Extent {
+    int rows, columns;
+    __device__ inline bool has(int i, int j) const { return 16 * i < rows && 8 * j < columns; }
+};
+
+// mma_tf32 and mma_bf16 (common.cuh) under a condition that is the same for a warp: as a predicate and not a branch, across which
+// loads would not be scheduled.
+__device__ inline void mma_tf32_if(bool holds, float (&c)[4], const float (&a)[4], const float (&b)[2]) {
+    asm volatile("{\n.reg .pred holds;\nsetp.ne.u32 holds, %10, 0;\n"
+                 "@holds mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
+                 "{%0, %1, %2, %3};\n}"
+                 : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+                 : "r"(__float_as_uint(a[0])), "r"(__float_as_uint(a[1])), "r"(__float_as_uint(a[2])),
+                   "r"(__float_as_uint(a[3])), "r"(__float_as_uint(b[0])), "r"(__float_as_uint(b[1])),
+                   "r"(static_cast<uint32_t>(holds)));
+}
+
+__device__ inline void mma_bf16_if(bool holds, float (&c)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
+    asm volatile("{\n.reg .pred holds;\nsetp.ne.u32 holds, %10, 0;\n"
+                 "@holds mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
+                 "{%0, %1, %2, %3};\n}"
+                 : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1), "r"(static_cast<uint32_t>(holds)));
+}
+
 // Operands rounded to tf32. A tile of one lies in shared memory as it lies in memory: along k in rows of DEPTH + 4 values, or along
 // i in rows of TILE + 8. Either way four values are stored at once, and the eight rows and four columns of a fragment lie in 32
 // different banks.
@@ -237,10 +265,11 @@ struct Tf32 {
         __device__ inline float at(int i, int k) const { return values[i * I + k * K]; }
     };
 
-    // Adds the products of 32 rows of A from `row` and 32 columns of B from `column`. A lane holds row lane / 4 and column lane % 4
-    // of a fragment.
+    // Adds the products of 32 rows of A from `row` and 32 columns of B from `column`, of fragments of which there is anything: a
+    // lane holds row lane / 4 and column lane % 4 of one.
     template <typename A, typename B>
-    __device__ static inline void multiply(float (&sums)[2][4][4], const A& a, const B& b, int row, int column, int depth) {
+    __device__ static inline void multiply(float (&sums)[2][4][4], const A& a, const B& b, int row, int column, int depth,
+                                           const Extent& there) {
         int near = threadIdx.x % WARP / 4, along = depth + threadIdx.x % 4;
         float left[2][4], right[4][2];
 #pragma unroll
@@ -254,7 +283,8 @@ struct Tf32 {
 #pragma unroll
         for (int i = 0; i < 2; ++i)
 #pragma unroll
-            for (int j = 0; j < 4; ++j) mma_tf32(sums[i][j], left[i], right[j]);
+            for (int j = 0; j < 4; ++j)
+                mma_tf32_if(there.has(i, j), sums[i][j], left[i], right[j]);
     }
 };
 
@@ -287,7 +317,8 @@ struct Bf16 {
     };
 
     template <typename A, typename B>
-    __device__ static inline void multiply(float (&sums)[2][4][4], const A& a, const B& b, int row, int column, int depth) {
+    __device__ static inline void multiply(float (&sums)[2][4][4], const A& a, const B& b, int row, int column, int depth,
+                                           const Extent& there) {
         uint32_t left[2][4], right[2][4];
 #pragma unroll
         for (int i = 0; i < 2; ++i) a.template load<true>(left[i], row + 16 * i, depth);
@@ -297,7 +328,7 @@ struct Bf16 {
         for (int i = 0; i < 2; ++i)
 #pragma unroll
             for (int j = 0; j < 4; ++j)
-                mma_bf16(sums[i][j], left[i], right[j / 2][j % 2 * 2], right[j / 2][j % 2 * 2 + 1]);
+                mma_bf16_if(there.has(i, j), sums[i][j], left[i], right[j / 2][j % 2 * 2], right[j / 2][j % 2 * 2 + 1]);
     }
 };
 
@@ -308,6 +339,7 @@ __device__ inline void tile_on_tensor_cores(const Gemm& g, const Part& part, cha
     int warp = threadIdx.x / WARP, lane = threadIdx.x % WARP;
     // Each of the four warps computes 32 x 32 of the tile.
     int row = warp / 2 * 32, column = warp % 2 * 32;
+    Extent there{g.m - part.first_i - row, g.n - part.first_j - column};
     float sums[2][4][4] = {};
     float4 row_sums = {};
     for (int k = part.first_k; k < part.last_k; k += DEPTH) {
@@ -318,8 +350,14 @@ __device__ inline void tile_on_tensor_cores(const Gemm& g, const Part& part, cha
         load_tile<B_ALONG_K, DEPTH, 128>(part.b, g.b_col, g.b_row, part.first_j, g.n, k, part.last_k,
                                          [&](int j, int k, float4 x) { b.put(j, k, x); });
         __syncthreads();
+        int deep = part.last_k - k;
+        if (deep >= DEPTH)
 #pragma unroll
-        for (int depth = 0; depth < DEPTH; depth += Operands::STEP) Operands::multiply(sums, a, b, row, column, depth);
+            for (int depth = 0; depth < DEPTH; depth += Operands::STEP)
+                Operands::multiply(sums, a, b, row, column, depth, there);
+        else
+            for (int depth = 0; depth < deep; depth += Operands::STEP)
+                Operands::multiply(sums, a, b, row, column, depth, there);
         __syncthreads();
     }
     float* to = reinterpret_cast<float*>(shared);

@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::json::Json;
+use crate::machine::LANES;
 use crate::machine::access::AccessKind;
 use crate::machine::listing::{Executed, Listing, WorkKind};
 use access::{AccessCounts, SiteCounts};
@@ -204,8 +205,8 @@ impl Kernels {
                 counts.barriers += warps;
             }
             if work.kind != WorkKind::Other {
-                // The tensor cores' operations are counted per warp.
-                let times = if work.kind >= WorkKind::TensorF16 { warps } else { lanes };
+                // The tensor cores' operations are counted per warp, which a guard leaves out as a whole.
+                let times = if work.kind >= WorkKind::TensorF16 { lanes / LANES as u64 } else { lanes };
                 *counts.work.entry(work.kind).or_default() += times * u64::from(work.amount);
             }
         }

@@ -7,6 +7,9 @@ use crate::ops::reduce::parts;
 /// FLOPs of an output on its way out: scaled and added to what is there (fma), and a bias added, or 0.
 const EPILOGUE: usize = 3;
 
+/// What tensor cores multiply at a time in tf32 (m, n, k). Nothing more is filled up with zeros.
+const FRAGMENT: [usize; 3] = [16, 8, 8];
+
 /// Of as many products of these sizes [m, n, k] that are written at once.
 pub fn written(batches: usize, size: [usize; 3]) -> KernelWork {
     product(batches, size, 1)
@@ -26,7 +29,8 @@ pub fn summed(batches: usize, [m, n, k]: [usize; 3], rows: bool) -> KernelWork {
 }
 
 fn product(batches: usize, [m, n, k]: [usize; 3], splits: usize) -> KernelWork {
-    let tiles = 2 * batches * m.next_multiple_of(TILE) * n.next_multiple_of(TILE) * k.next_multiple_of(DEPTH);
+    let [rows, columns, depth] = FRAGMENT;
+    let tiles = 2 * batches * m.next_multiple_of(rows) * n.next_multiple_of(columns) * k.next_multiple_of(depth);
     // Outputs leave four at a time.
     let vector = EPILOGUE * batches * splits * m * n.next_multiple_of(4);
     KernelWork { products: (2 * batches * m * n * k) as u64, columns: 0, tiles: tiles as u64, vector: vector as u64 }
