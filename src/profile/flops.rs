@@ -251,4 +251,15 @@ mod tests {
         let (products, counted) = (145.25e6, attention.cost.textbook_forward as f64);
         assert!(counted >= products && counted < 1.001 * products, "{counted}");
     }
+    #[test]
+    fn tensor_cores_do_hardly_more_than_the_products_at_the_papers_sizes() {
+        // What they are said to do is what cusim counts, to the last operation (tests/costs.rs).
+        for shape in [Shape::WIKIDIVERSE, Shape { mentions: 16, ..Shape::WIKIMEL }] {
+            let step = training_step(ModelConfig::default(), shape, 0).unwrap();
+            let work = step.total.kernels_forward + step.total.kernels_backward;
+            let times = work.tiles as f64 / work.products as f64;
+            println!("{} candidates: {times:.3} times the least", shape.candidates);
+            assert!((1.0..=1.1).contains(&times), "{} candidates: {times}", shape.candidates);
+        }
+    }
 }
