@@ -54,7 +54,7 @@ fn a_device_says_what_scoring_is_made_of() {
         };
         run["results"].as_array().unwrap().iter().map(names).collect::<Vec<_>>()
     };
-    let of_device = ["enqueue", "copy in", "device", "copy out"];
+    let of_device = ["enqueue", "copy in", "device"];
     let mentions = ["features in", "prepare mentions", "score"];
     let cold = ["features in", "prepare mentions", "prepare candidates", "score"].map(String::from).to_vec();
     let together = |parts: &[&[&str]]| parts.concat().into_iter().map(String::from).collect::<Vec<_>>();

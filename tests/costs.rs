@@ -6,10 +6,11 @@ use fissfuse::autograd::{Cost, Profile, Tape};
 use fissfuse::device::{Clock, Gpu};
 use fissfuse::encoder::TrainableEncoder;
 use fissfuse::encoder::trained::Layers;
-use fissfuse::model::NETWORKS;
+use fissfuse::model::{EntityIndex, GpuScorer, Model, ModelConfig, NETWORKS, PreparedSide, Scorer, Side, Widths};
 use fissfuse::profile::flops::Counted;
 use fissfuse::profile::measurement::{Measurement, Measurements};
-use fissfuse::tensor::Tensor;
+use fissfuse::profile::synthetic::Shape;
+use fissfuse::tensor::{Element, Tensor};
 use serde_json::Value;
 
 use crate::support::{counted_on_cusim, cusim, fissfuse_bench, fixture};
@@ -199,4 +200,43 @@ fn a_step_of_pretraining_computes_and_moves_hardly_more_than_its_operations_have
     let rows = (8 * (12 + 17) * 4 * 4 * (7 * 64 + 256)) as f64;
     let [kept, again] = [&kept, &again].map(|step| of(step, "device_peak_bytes"));
     assert!(kept - again >= 2.0 / 3.0 * rows, "{again} of {kept} bytes, activations take {rows}");
+}
+
+/// A mention of so many tokens and patches, 40 entities, and those of them that are its candidates.
+const LINKED: (Shape, usize, [u32; 10]) = (Shape::WIKIDIVERSE, 40, [31, 2, 17, 8, 39, 0, 25, 11, 3, 22]);
+
+fn linked_sides() -> [Side; 2] {
+    let widths = Widths { text: 32, text_global: 24, image: 40, image_global: 24 };
+    let (shape, entities, _) = LINKED;
+    [(1, 1), (entities, 2)].map(|(items, which)| shape.side(items, widths, 5, which).unwrap())
+}
+
+#[test]
+fn linking_a_mention_moves_its_rows_and_the_weights_once() {
+    let [mention, entities] = linked_sides();
+    let d = 100;
+    let counts = counted_on_cusim("costs::linking_a_mention_moves_its_rows_and_the_weights_once", |gpu| {
+        let widths = Widths { text: 32, text_global: 24, image: 40, image_global: 24 };
+        let model = Model::new(ModelConfig { widths, d, ..ModelConfig::default() }, 5).unwrap();
+        let (scorer, mention) = (Scorer::new(&model).unwrap(), PreparedSide::new(&model, &mention).unwrap());
+        let mut index = EntityIndex::new(&scorer, Element::F16);
+        index.add(&PreparedSide::new(&model, &entities).unwrap(), LINKED.1).unwrap();
+        GpuScorer::new(&scorer, gpu).unwrap().score(mention.mention(0), &index, &LINKED.2).unwrap();
+    });
+    let Some(counts) = counts else { return };
+    let kernel = counts.kernels.iter().find(|kernel| kernel.kernel.starts_with("link_f16")).unwrap();
+    assert_eq!(kernel.launches, 1);
+    let rows =
+        |side: &Side, item: usize| side.text.sequences.range(item).len() + side.image.sequences.range(item).len();
+    let of_candidates: usize = LINKED.2.iter().map(|&entity| rows(&entities, entity as usize)).sum();
+    // Of a candidate: logit vectors in f16 and queries of both modalities, Fusion's three vectors, its number, where its rows begin
+    // and end, and six scores.
+    let candidate = 2 * (2 + 4) * d + 3 * 4 * d + 4 + 2 * 8 + 6 * 4;
+    let mention = 4 * d * (rows(&mention, 0) + 2 * 2 + 3);
+    // Value layers, which hold the output layers, with normalizations; Eq. 7's two MLPs.
+    let weights = 4 * (2 * (d * d + 3 * d) + 2 * (2 * d * d + d + d * d + d));
+    let least = 2 * d * of_candidates + candidate * LINKED.2.len() + mention + weights;
+    let times = kernel.once_bytes() as f64 / least as f64;
+    println!("linking a mention moves {times:.4} times the bytes of its rows and the weights");
+    assert!((1.0..=1.05).contains(&times), "{} of {least}: {times}", kernel.once_bytes());
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use rand::Rng;
 use rayon::prelude::*;
 
-use super::advice::{COPY_IN, COPY_OUT, DEVICE, ENQUEUE};
+use super::advice::{COPY_IN, DEVICE, ENQUEUE};
 use super::sampling::Laps;
 use super::synthetic::Shape;
 use super::timing::Timing;
@@ -252,7 +252,6 @@ impl LinkRuns<'_> {
             part(ENQUEUE, |times| times.enqueue)?,
             part(COPY_IN, |times| times.copy_in)?,
             part(DEVICE, |times| times.device)?,
-            part(COPY_OUT, |times| times.copy_out)?,
         ])
     }
 }

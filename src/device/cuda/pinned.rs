@@ -4,14 +4,16 @@ use std::marker::PhantomData;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use bytemuck::Pod;
-use cudarc::driver::{CudaContext, DriverError, result};
+use cudarc::driver::{CudaContext, DriverError, result, sys};
 
-use super::{DeviceBuffer, Gpu};
+use super::{DeviceBuffer, Gpu, Ptr};
 use crate::error::{Error, Result};
 
 /// Page-locked bytes. Whoever owns them knows when the device is done with them.
 pub(super) struct PageLocked {
     at: *mut u8,
+    /// Where a device finds them.
+    address: u64,
     bytes: usize,
     context: Arc<CudaContext>,
 }
@@ -24,13 +26,15 @@ impl PageLocked {
     pub fn new(context: &Arc<CudaContext>, bytes: usize) -> Result<PageLocked, DriverError> {
         context.bind_to_thread()?;
         let bytes = bytes.max(1);
-        // SAFETY: the driver gives `bytes` bytes, which are zeroed before anything reads them.
+        let mut address = 0;
+        // SAFETY: the driver gives `bytes` bytes, which are zeroed before anything reads them, and their address for devices.
         let at = unsafe {
-            let at = result::malloc_host(bytes, 0)?.cast::<u8>();
+            let at = result::malloc_host(bytes, sys::CU_MEMHOSTALLOC_DEVICEMAP)?.cast::<u8>();
             std::ptr::write_bytes(at, 0, bytes);
+            sys::cuMemHostGetDevicePointer_v2(&mut address, at.cast(), 0).result()?;
             at
         };
-        Ok(PageLocked { at, bytes, context: context.clone() })
+        Ok(PageLocked { at, address, bytes, context: context.clone() })
     }
 
     /// Number of bytes.
@@ -100,6 +104,11 @@ impl<T: Pod> Pinned<T> {
         self.memory.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
+    /// Where a kernel finds the values. What it writes there the host reads by [`Pinned::with`].
+    pub fn ptr(&self) -> Ptr {
+        Ptr(self.lock().address)
+    }
+
     /// Reads and writes the values, once all copies that were queued from or to them are done.
     pub fn with<R>(&self, work: impl FnOnce(&mut [T]) -> R) -> Result<R> {
         let mut memory = self.lock();
@@ -123,15 +132,5 @@ impl<T: Pod> Pinned<T> {
         // memory when the device is done.
         let queued = unsafe { result::memcpy_htod_async(buffer.ptr().0, from, self.gpu.turn().cu_stream()) };
         queued.map_err(|e| self.gpu.error("copying to the device", e))
-    }
-
-    /// Queues a copy from the device.
-    pub fn copy_from(&self, buffer: &DeviceBuffer<T>) -> Result<()> {
-        self.fits(buffer)?;
-        let mut memory = self.lock();
-        let to = &mut memory.as_mut_slice()[..self.len * size_of::<T>()];
-        // SAFETY: as for `copy_to`; the host looks at the values again when the device is done.
-        let queued = unsafe { result::memcpy_dtoh_async(to, buffer.ptr().0, self.gpu.turn().cu_stream()) };
-        queued.map_err(|e| self.gpu.error("copying from the device", e))
     }
 }

@@ -1,5 +1,5 @@
-//! Scores of one mention against prepared entities on a CUDA device: two copies and one kernel (kernels/link.cu), launched
-//! as one graph.
+//! Scores of one mention against prepared entities on a CUDA device: a copy and a kernel (kernels/link.cu) that writes the scores
+//! to the host's memory, launched as one graph.
 
 mod times;
 
@@ -20,15 +20,20 @@ use crate::model::ScoreKind;
 use crate::ops::layer_norm::LayerNorm;
 use crate::tensor::{Element, Tensor};
 
-/// Candidates of a block of the kernel, and its threads.
-const PAIRS: usize = 2;
+/// Threads of a block of the kernel.
 const THREADS: usize = 512;
+
+/// Candidates of a block where a device has fewer multiprocessors than candidates.
+const PAIRS: usize = 2;
 
 /// Words in front of the candidates: their number, and the mention's rows of each modality.
 const HEADER: usize = 4;
 
-/// Rows that the recorded launch has room for grow in these steps.
-const ROWS: usize = 64;
+/// Rows that the recorded launch has room for grow in these steps: all of them are copied with each mention.
+const ROWS: usize = 16;
+
+/// Candidates that it has room for at least.
+const CANDIDATES: usize = 16;
 
 /// Shared memory that every device from compute capability 8.0 on gives to one block.
 const MOST_SHARED: usize = 99 << 10;
@@ -121,8 +126,8 @@ struct Recorded {
     _starts: Vec<DeviceBuffer<u32>>,
     /// Header, candidates and the mention's floats: written by the host, copied by the launch.
     input: (Pinned<u32>, DeviceBuffer<u32>),
-    /// Scores (kinds, candidates).
-    output: (Pinned<f32>, DeviceBuffer<f32>),
+    /// Scores (kinds, candidates), which the kernel writes.
+    output: Pinned<f32>,
     /// What scores.
     kernel: &'static str,
     grid: Grid,
@@ -130,14 +135,12 @@ struct Recorded {
 }
 
 impl Recorded {
-    /// Queues the copy to the device, the kernel and the copy back; `between` is called before each of them and after the last.
+    /// Queues the copy to the device and the kernel; `between` is called before each of them and after the last.
     fn queue(&self, gpu: &Gpu, mut between: impl FnMut() -> Result<()>) -> Result<()> {
         between()?;
         self.input.0.copy_to(&self.input.1)?;
         between()?;
         gpu.launch(self.kernel, self.grid, &self.args)?;
-        between()?;
-        self.output.0.copy_from(&self.output.1)?;
         between()
     }
 }
@@ -151,6 +154,17 @@ struct Room {
 }
 
 impl Room {
+    /// For so many candidates and rows of the mention; never less than there was, or two mentions might take turns to need more.
+    fn new(candidates: usize, rows: &[usize], before: Option<&Room>) -> Room {
+        let least = before.map_or(CANDIDATES, |before| before.candidates);
+        let grown =
+            |(m, rows): (usize, &usize)| rows.next_multiple_of(ROWS).max(before.map_or(0, |before| before.rows[m]));
+        Room {
+            candidates: candidates.next_power_of_two().max(least),
+            rows: rows.iter().enumerate().map(grown).collect(),
+        }
+    }
+
     fn holds(&self, candidates: usize, rows: &[usize]) -> bool {
         candidates <= self.candidates && rows.iter().zip(&self.rows).all(|(rows, room)| rows <= room)
     }
@@ -227,20 +241,18 @@ impl GpuScorer {
                 && before.len() == tables.len()
                 && before.iter().zip(&tables).all(|(before, now)| before.address() == now.address())
         };
-        let graph = match self.recorded.take().filter(fits) {
-            Some(graph) => graph,
-            None => {
-                let room = Room {
-                    candidates: n.next_power_of_two().max(128),
-                    rows: rows.iter().map(|rows| rows.next_multiple_of(ROWS)).collect(),
-                };
+        let before = self.recorded.take();
+        let graph = match before {
+            Some(graph) if fits(&graph) => graph,
+            before => {
+                let room = Room::new(n, &rows, before.as_ref().map(|graph| &graph.kept().room));
                 self.record(index, tables, room)?
             }
         };
         let Recorded { room, input, output, .. } = graph.kept();
         input.0.with(|words| self.write(words, room, mention, candidates, &rows))?;
         graph.launch()?;
-        let scores = output.0.with(|scores| {
+        let scores = output.with(|scores| {
             let of_kind = |kind: usize| scores[kind * room.candidates..][..n].iter();
             (0..self.kinds.len()).flat_map(of_kind).copied().collect()
         })?;
@@ -295,7 +307,13 @@ impl GpuScorer {
     fn record(&self, index: &EntityIndex, tables: Vec<Tensor>, room: Room) -> Result<Graph<Recorded>> {
         let gpu = &self.gpu;
         let (d, heads, kinds) = (self.d, self.heads, self.kinds.len());
-        let shared = 4 * PAIRS * d * (2 * heads + 4 + 2 + 2) + 4 * 2 * PAIRS * THREADS;
+        // A candidate each, where there are multiprocessors for all, or where two need more memory than there is.
+        let shared = |pairs: usize| 4 * 2 * pairs * (2 * heads * d + 3 * 2 * d + 4 * THREADS);
+        let pairs = match room.candidates > gpu.multiprocessors()? && shared(PAIRS) <= MOST_SHARED {
+            true => PAIRS,
+            false => 1,
+        };
+        let shared = shared(pairs);
         if shared > MOST_SHARED {
             let reason = format!(
                 "{heads} heads of a model of width {d} need {shared} bytes of shared memory, and there are {MOST_SHARED}; use --device cpu"
@@ -307,8 +325,7 @@ impl GpuScorer {
         let starts =
             index.modalities.iter().map(|m| gpu.upload("entity rows", &m.starts)).collect::<Result<Vec<_>>>()?;
         let input = (gpu.pinned(words)?, gpu.alloc("a mention", words)?);
-        let scores = kinds * room.candidates;
-        let output = (gpu.pinned(scores)?, gpu.zeros("scores", scores)?);
+        let output = gpu.pinned(kinds * room.candidates)?;
         let header = input.1.ptr();
         let place_of = |kind: &ScoreKind| self.kinds.iter().position(|k| k == kind).map_or(-1, |at| at as i32);
 
@@ -348,7 +365,7 @@ impl GpuScorer {
             header,
             candidates: header.offset::<u32>(HEADER),
             mention: header.offset::<u32>(HEADER + room.candidates),
-            scores: output.1.ptr(),
+            scores: output.ptr(),
             modalities,
             star,
             fused,
@@ -362,14 +379,15 @@ impl GpuScorer {
             padding: 0,
         };
         let half = index.modalities.iter().zip(tables.chunks(3)).any(|(_, tables)| tables[0].element() == Element::F16);
-        let kernel = match (half, d <= 128) {
-            (true, true) => "link_f16_128",
-            (true, false) => "link_f16_256",
-            (false, true) => "link_f32_128",
-            (false, false) => "link_f32_256",
+        let [one, two] = match (half, d <= 128) {
+            (true, true) => ["link_f16_128_1", "link_f16_128_2"],
+            (true, false) => ["link_f16_256_1", "link_f16_256_2"],
+            (false, true) => ["link_f32_128_1", "link_f32_128_2"],
+            (false, false) => ["link_f32_256_1", "link_f32_256_2"],
         };
+        let kernel = if pairs == 1 { one } else { two };
         let grid =
-            Grid { blocks: [room.candidates.div_ceil(PAIRS), 1, 1], threads: THREADS as u32, shared: shared as u32 };
+            Grid { blocks: [room.candidates.div_ceil(pairs), 1, 1], threads: THREADS as u32, shared: shared as u32 };
         let kept = Recorded { room, tables, _starts: starts, input, output, kernel, grid, args };
         gpu.record(kept, |recorded| recorded.queue(gpu, || Ok(())))
     }

@@ -14,10 +14,8 @@ pub struct LinkTimes {
     pub enqueue: f64,
     /// The mention's and the candidates' copy to the device.
     pub copy_in: f64,
-    /// The kernel.
+    /// The kernel, which writes the scores to the host's memory.
     pub device: f64,
-    /// The scores' copy back.
-    pub copy_out: f64,
 }
 
 impl GpuScorer {
@@ -38,7 +36,7 @@ impl GpuScorer {
         })?;
         let times = marks.windows(2).map(|pair| pair[1].since(&pair[0])).collect::<Result<Vec<_>>>()?;
         match times[..] {
-            [copy_in, device, copy_out] => Ok(LinkTimes { enqueue, copy_in, device, copy_out }),
+            [copy_in, device] => Ok(LinkTimes { enqueue, copy_in, device }),
             _ => Err(Error::device(
                 format!("{:?}", self.gpu),
                 "taking times",
