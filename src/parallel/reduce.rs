@@ -100,7 +100,7 @@ impl Job {
         let _span = crate::span!("gradients of all ranks");
         let mut all = Vec::new();
         for values in self.values {
-            all.extend(values.wait()?);
+            all.extend_from_slice(values.wait()?.data());
         }
         group.sum(&mut all)?;
         let mut rest = &all[..];

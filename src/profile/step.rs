@@ -61,5 +61,5 @@ impl TrainingStep {
 }
 
 fn loss(losses: Later) -> Result<f32> {
-    Ok(losses.wait()?.iter().sum())
+    Ok(losses.wait()?.data().iter().sum())
 }

@@ -1,7 +1,7 @@
 //! Values that the host will want, but not yet.
 
-use super::Tensor;
 use super::array::Data;
+use super::{Element, Tensor};
 use crate::device::cuda::Returning;
 use crate::error::Result;
 
@@ -12,25 +12,28 @@ pub struct Later(Values);
 #[derive(Debug)]
 enum Values {
     Here(Tensor),
-    Returning(Returning),
+    Returning(Vec<usize>, Returning),
 }
 
 impl Tensor {
-    /// The f32 values as they are when everything that was queued before is done; the host goes on meanwhile.
+    /// The values as f32, as they are when everything that was queued before is done; the host goes on meanwhile. Those of
+    /// other types it waits for at once.
     pub fn later(self) -> Result<Later> {
         Ok(Later(match &self.data {
-            Data::Device(array) => Values::Returning(array.read_later()?),
-            _ => Values::Here(self),
+            Data::Device(array) if self.element() == Element::F32 => {
+                Values::Returning(self.shape.clone(), array.read_later()?)
+            }
+            _ => Values::Here(self.to(None)?),
         }))
     }
 }
 
 impl Later {
-    /// The values in row-major order, once they are there. Fails if a device failed to compute them.
-    pub fn wait(self) -> Result<Vec<f32>> {
+    /// The tensor on the host, once its values are there. Fails if a device failed to compute them.
+    pub fn wait(self) -> Result<Tensor> {
         match self.0 {
-            Values::Here(tensor) => Ok(tensor.data().to_vec()),
-            Values::Returning(values) => values.wait(),
+            Values::Here(tensor) => Ok(tensor),
+            Values::Returning(shape, values) => Tensor::new(shape, values.wait::<f32>()?),
         }
     }
 }

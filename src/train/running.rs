@@ -80,6 +80,7 @@ impl Pending {
     pub fn settle(self, progress: &mut Progress) -> Result<bool> {
         let _span = span!("losses of the step before");
         let losses = self.queued.losses.wait()?;
+        let losses = losses.data();
         let loss: f32 = losses.iter().sum();
         if !loss.is_finite() {
             return Err(Error::invalid(format!(
@@ -88,11 +89,11 @@ impl Pending {
             )));
         }
         progress.loss_sums.resize(losses.len(), 0.0);
-        for (sum, loss) in progress.loss_sums.iter_mut().zip(&losses) {
+        for (sum, loss) in progress.loss_sums.iter_mut().zip(losses) {
             *sum += *loss as f64 * self.mentions as f64;
         }
         progress.mentions += self.mentions;
         let asked = self.queued.asked.map(Later::wait).transpose()?;
-        Ok(asked.is_some_and(|ranks| ranks.iter().any(|&ranks| ranks > 0.0)))
+        Ok(asked.is_some_and(|ranks| ranks.data().iter().any(|&ranks| ranks > 0.0)))
     }
 }

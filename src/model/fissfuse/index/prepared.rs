@@ -2,11 +2,11 @@
 
 use crate::autograd::{Parameters, Tape};
 use crate::error::Result;
-use crate::model::fissfuse::{fusion, project, queries};
+use crate::model::fissfuse::{Projected, fusion, project, queries};
 use crate::model::layers::Layers;
 use crate::model::{Model, ModelConfig, ScoreKind, Side};
 use crate::ops::AttentionWeights;
-use crate::tensor::{Ragged, Tensor};
+use crate::tensor::{Later, Ragged, Tensor};
 
 /// Prepared features of some mentions or entities.
 #[derive(Debug)]
@@ -56,19 +56,26 @@ impl PreparedSide {
         let [projected] = project(&layers, [side], None)?;
         let queries = queries(&layers, &[&projected])?;
         let fused = fusion::side(&layers, &projected, &queries.fusion)?;
-        let mut modalities = Vec::new();
+        // All of it is on its way before the host waits for any.
+        let mut on_its_way = Vec::new();
         for (modality, queries) in projected.iter().zip(queries.fission) {
             let attention = attention_of(model.parameters(), config, modality.name)?;
             let queries = queries.into_tensor();
-            modalities.push(PreparedModality {
-                logits: attention.logit_vectors(&queries)?.to(None)?,
-                queries: queries.to(None)?,
-                tokens: modality.tokens.tensor().to(None)?,
-                sequences: modality.sequences.clone(),
-            });
+            let logits = attention.logit_vectors(&queries)?.later()?;
+            on_its_way.push((logits, queries.later()?, modality));
         }
-        let fused = fused.into_iter().map(|(kind, var)| Ok((kind, var.tensor().to(None)?))).collect::<Result<_>>()?;
-        Ok(PreparedSide { modalities, fused })
+        let fused =
+            fused.into_iter().map(|(kind, var)| Ok((kind, var.into_tensor().later()?))).collect::<Result<Vec<_>>>()?;
+        let rows =
+            projected.iter().map(|modality| modality.tokens.tensor().clone().later()).collect::<Result<Vec<_>>>()?;
+        let modality = |((logits, queries, modality), rows): ((Later, Later, &Projected), Later)| {
+            let sequences = modality.sequences.clone();
+            Ok(PreparedModality { logits: logits.wait()?, queries: queries.wait()?, tokens: rows.wait()?, sequences })
+        };
+        Ok(PreparedSide {
+            modalities: on_its_way.into_iter().zip(rows).map(modality).collect::<Result<_>>()?,
+            fused: fused.into_iter().map(|(kind, vectors)| Ok((kind, vectors.wait()?))).collect::<Result<_>>()?,
+        })
     }
 
     /// The prepared features of one item.
