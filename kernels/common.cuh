@@ -21,7 +21,9 @@ struct Instances {
     int first[N];
     // The instance that the same blocks go on with, which writes to the same places, or -1.
     int next[N];
-    int count, padding;
+    int count;
+    // Bit i: the blocks of instances i - 1 and i, which begin with the same, take turns. They read the same.
+    uint32_t alternating;
 };
 
 // The instance that this block begins with.
@@ -37,6 +39,11 @@ __device__ inline int first_instance(const Instances<T, N>& all) {
 template <typename T, int N, typename Work>
 __device__ inline void each_instance(const Instances<T, N>& all, Work work) {
     int i = first_instance(all), block = blockIdx.x - all.first[i];
+    if constexpr (N <= 32)
+        if (all.alternating >> i & 1) {
+            i -= 1 - block % 2;
+            block /= 2;
+        }
     while (true) {
         work(all.of[i], block);
         i = all.next[i];

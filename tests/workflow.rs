@@ -328,8 +328,14 @@ fn the_demo_runs_from_nothing_to_a_linked_mention() {
 fn the_demo_takes_a_random_encoder_too_and_draws_pairs_for_one_that_learns() {
     let folder = tempfile::tempdir().unwrap();
     let path = |name: &str| folder.path().join(name).to_str().unwrap().to_string();
-    let printed = succeed(&["demo", "--random-encoder", "--out", &path("demo"), "--mentions", "16", "--epochs", "1"]);
+    let small = ["--mentions", "16", "--epochs", "1", "--device", "cpu"];
+    let printed = succeed(&[&["demo", "--random-encoder", "--out", &path("demo")], &small[..]].concat());
     assert!(printed.contains("a small CLIP with random frozen weights"), "{printed}");
+    // Every step computes where it is told to.
+    for step in ["encode", "train", "eval"] {
+        let line = printed.lines().find(|line| line.contains(&format!("fissfuse {step} "))).unwrap();
+        assert!(line.contains("--device cpu"), "{line}");
+    }
     let config = fs::read_to_string(path("demo/encoder/config.json")).unwrap();
     assert!(config.contains("\"hidden_size\": 512"), "{config}");
     for given in [

@@ -157,7 +157,9 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         false => vec!["--text-encoder".to_string(), show(&text), "--image-encoder".into(), show(&image)],
     };
     // Small encoders are no work for either, and f32 gives the same model on every processor.
-    let encode = [&encoders[..], &["--out".into(), show(&features), "--precision".into(), "f32".into()]].concat();
+    let device = ["--device".into(), args.device.device.to_string()];
+    let encode =
+        [&encoders[..], &["--out".into(), show(&features), "--precision".into(), "f32".into()], &device].concat();
     let with_config = ["--config".to_string(), show(&config)];
     noted(subcommand("encode", [&data[..], &encode, &with_config].concat()))?;
     let mut train = [&data[..], &features_of, &with_config, &["--out".into(), show(&model)]].concat();

@@ -1,12 +1,17 @@
 //! Launches that do the work of several instances.
 
+use std::collections::VecDeque;
+
 use bytemuck::{Pod, bytes_of, cast_slice_mut};
 
 use super::{Gpu, Grid, Ptr};
 use crate::error::Result;
 
-/// Bytes that an argument has beside its instances: their number, filled up.
+/// Bytes that an argument has beside its instances: their number, and which of them take turns.
 const REST: usize = 8;
+
+/// Of so many instances an argument says whether they take turns.
+const BITS: usize = 32;
 
 /// Bytes that it has of each beside what the kernel works on: its first block, and the instance that follows it.
 const LINKS: usize = 8;
@@ -28,7 +33,17 @@ pub struct Launches<'a, A> {
 struct Chain<A> {
     blocks: usize,
     writes: Vec<Ptr>,
+    /// What another may read too, so that their blocks take turns; of those that write nothing that another writes.
+    reads: Ptr,
     of: Vec<A>,
+}
+
+impl<A> Chain<A> {
+    /// Whether both read the same and have about as many blocks.
+    fn takes_turns_with(&self, other: &Chain<A>) -> bool {
+        let [fewer, more] = [self.blocks.min(other.blocks), self.blocks.max(other.blocks)];
+        self.reads != Ptr::NULL && self.reads == other.reads && more <= 2 * fewer
+    }
 }
 
 /// What one launch does.
@@ -36,6 +51,7 @@ struct Batch<A> {
     of: Vec<A>,
     first: Vec<i32>,
     next: Vec<i32>,
+    alternating: u32,
     blocks: usize,
 }
 
@@ -68,8 +84,17 @@ impl<A: Pod> Launches<'_, A> {
                 None => self.launch()?,
             }
         }
-        self.chains.push(Chain { blocks, writes: writes.to_vec(), of: vec![instance] });
+        self.chains.push(Chain { blocks, writes: writes.to_vec(), reads: Ptr::NULL, of: vec![instance] });
         Ok(())
+    }
+
+    /// And an instance of so many blocks that writes nothing which another writes. Its blocks take turns with those of another
+    /// that reads the array `reads`, if there is one of about as many: what the one has read is still near when the other reads it.
+    /// The kernel passes over block numbers beyond an instance's own.
+    pub fn push_reading(&mut self, blocks: usize, instance: A, reads: Ptr) {
+        if blocks > 0 {
+            self.chains.push(Chain { blocks, writes: vec![], reads, of: vec![instance] });
+        }
     }
 
     /// Runs those that did not yet.
@@ -79,13 +104,23 @@ impl<A: Pod> Launches<'_, A> {
 
     fn launch(&mut self) -> Result<()> {
         let mut batch = Batch::new();
-        for Chain { blocks, of, .. } in std::mem::take(&mut self.chains) {
+        let mut chains = VecDeque::from(std::mem::take(&mut self.chains));
+        while let Some(chain) = chains.pop_front() {
+            let other = chains.iter().position(|other| chain.takes_turns_with(other)).and_then(|at| chains.remove(at));
+            let blocks = chain.blocks.max(other.as_ref().map_or(0, |other| other.blocks));
             // What follows the instances of a full launch waits for it in the stream.
-            for part in of.chunks(self.room) {
+            if let ([one], Some([other])) = (&chain.of[..], other.as_ref().map(|other| &other.of[..])) {
+                if batch.of.len() + 2 > self.room.min(BITS) {
+                    self.launch_batch(std::mem::replace(&mut batch, Batch::new()))?;
+                }
+                batch.add_alternating(blocks, [one, other]);
+                continue;
+            }
+            for part in chain.of.chunks(self.room) {
                 if batch.of.len() + part.len() > self.room {
                     self.launch_batch(std::mem::replace(&mut batch, Batch::new()))?;
                 }
-                batch.add(blocks, part);
+                batch.add(chain.blocks, part);
             }
         }
         self.launch_batch(batch)
@@ -103,6 +138,7 @@ impl<A: Pod> Launches<'_, A> {
             put(self.room * (size_of::<A>() + 4) + i * 4, bytes_of(&batch.next[i]));
         }
         put(bytes - REST, bytes_of(&(batch.of.len() as i32)));
+        put(bytes - REST + 4, bytes_of(&batch.alternating));
         let grid = Grid { shared: self.shared, ..Grid::line(batch.blocks, self.threads) };
         self.gpu.launch_bytes(self.kernel, grid, args)
     }
@@ -110,7 +146,17 @@ impl<A: Pod> Launches<'_, A> {
 
 impl<A: Pod> Batch<A> {
     fn new() -> Batch<A> {
-        Batch { of: vec![], first: vec![], next: vec![], blocks: 0 }
+        Batch { of: vec![], first: vec![], next: vec![], alternating: 0, blocks: 0 }
+    }
+
+    /// And two instances of up to so many blocks each, which take turns.
+    fn add_alternating(&mut self, blocks: usize, of: [&A; 2]) {
+        let begin = self.blocks;
+        for instance in of {
+            self.blocks = begin;
+            self.add(2 * blocks, std::slice::from_ref(instance));
+        }
+        self.alternating |= 1 << (self.of.len() - 1);
     }
 
     /// And instances of the same blocks.

@@ -165,7 +165,7 @@ fn attend(
             d: d as i32,
             padding: 0,
         };
-        launches[kind(sequence)].push((n * heads).div_ceil(WARPS), args, &[])?;
+        launches[kind(sequence)].push_reading((n * heads).div_ceil(WARPS), args, rows);
         results.push([probabilities, context]);
     }
     launches.into_iter().try_for_each(Launches::run)?;

@@ -34,6 +34,10 @@ pub fn checks() -> Vec<Check> {
             if element == Element::F32 {
                 attend(gpu, &Heads { queries: 2, kv: 1, size: 128, element }, &cases, How::Single, found)?;
             }
+            // More than a launch takes.
+            let many: Vec<Sequence> = (0..67).map(|i| Sequence { shared: 0, cached: i % 3, rows: 1 }).collect();
+            attend(gpu, &Heads { queries: 2, kv: 1, size: 8, element }, &many, How::Single, found)?;
+            attend(gpu, &Heads { queries: 2, kv: 1, size: 8, element }, &many, How::Step, found)?;
             Ok(())
         }));
         if element != Element::F32 {
@@ -189,7 +193,8 @@ fn attend(gpu: &Gpu, heads: &Heads, cases: &[Sequence], how: How, found: &mut Fi
             attention(heads, &data, case.cached, &turns(0..case.cached + case.rows))
         })
         .collect();
-    let what = format!("{how:?}, {} and {} heads of {}", heads.queries, heads.kv, heads.size);
+    let what =
+        format!("{how:?}, {} and {} heads of {}, {} sequences", heads.queries, heads.kv, heads.size, cases.len());
     // On tensor cores the weights of the values are rounded, too.
     found.near(what, &got, &want, if how == How::Tiles { 2.0 } else { 1.0 } * tolerance(heads.element));
     Ok(())

@@ -163,7 +163,7 @@ fn attend(gpu: &Gpu, of: &[Instance], dcontext: Buffers, grads: &mut InstanceGra
             d: d as i32,
             padding: 0,
         };
-        launches[kind(&saved.sequence)].push((n * heads).div_ceil(WARPS), args, &[])?;
+        launches[kind(&saved.sequence)].push_reading((n * heads).div_ceil(WARPS), args, rows);
         of_pairs.push((dlogits, du));
     }
     launches.into_iter().try_for_each(Launches::run)?;
