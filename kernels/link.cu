@@ -341,8 +341,6 @@ __device__ inline void link(const Link& p) {
 LINK(__half, 128, 1, f16_128_1)
 LINK(__half, 128, 2, f16_128_2)
 LINK(__half, 256, 1, f16_256_1)
-LINK(__half, 256, 2, f16_256_2)
 LINK(float, 128, 1, f32_128_1)
 LINK(float, 128, 2, f32_128_2)
 LINK(float, 256, 1, f32_256_1)
-LINK(float, 256, 2, f32_256_2)

@@ -229,9 +229,8 @@ __device__ inline void decode(const Decode& a) {
     extern "C" __global__ void __launch_bounds__(128, 6) paged_attention_##name##_4(Decode a) { decode<T, 4, STEP>(a); }  \
     extern "C" __global__ void __launch_bounds__(128, 4) paged_attention_##name##_8(Decode a) { decode<T, 8, STEP>(a); }
 
+// Several rows of a sequence are attended one by one in f32 alone; of other types tensor cores take them.
 OF_GROUPS(float, false, decode_f32)
-OF_GROUPS(__nv_bfloat16, false, decode_bf16)
-OF_GROUPS(__half, false, decode_f16)
 OF_GROUPS(float, true, step_f32)
 OF_GROUPS(__nv_bfloat16, true, step_bf16)
 OF_GROUPS(__half, true, step_f16)

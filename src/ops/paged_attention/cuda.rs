@@ -80,7 +80,7 @@ pub struct Sequences {
 pub enum Queries {
     /// The tiles of all rows and their number, for the prefill kernel.
     Tiles(Ptr, usize),
-    /// Each row by itself, any number of each sequence.
+    /// Each row by itself, any number of each sequence; in f32.
     Single,
     /// Each row by itself, one of each sequence: turned and stored by the kernel that attends.
     Step,
@@ -301,10 +301,15 @@ impl Heads {
                 ]
             };
         }
-        let kernels = self.element.choose(match sequences.queries {
-            Queries::Step => [kernels!("step_f32"), kernels!("step_bf16"), kernels!("step_f16")],
-            _ => [kernels!("decode_f32"), kernels!("decode_bf16"), kernels!("decode_f16")],
-        });
+        let kernels = match (sequences.queries, self.element) {
+            (Queries::Step, element) => {
+                element.choose([kernels!("step_f32"), kernels!("step_bf16"), kernels!("step_f16")])
+            }
+            (_, Element::F32) => kernels!("decode_f32"),
+            (_, element) => {
+                return Err(Error::shape("attend", format!("rows of {element:?} one by one, several of a sequence")));
+            }
+        };
         let kernel = match at_once {
             1 => kernels[0],
             4 => kernels[1],

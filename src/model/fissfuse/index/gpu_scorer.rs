@@ -23,8 +23,9 @@ use crate::tensor::{Element, Tensor};
 /// Threads of a block of the kernel.
 const THREADS: usize = 512;
 
-/// Candidates of a block where a device has fewer multiprocessors than candidates.
+/// Candidates of a block where a device has fewer multiprocessors than candidates, and vectors have at most so many values.
 const PAIRS: usize = 2;
+const NARROW: usize = 128;
 
 /// Words in front of the candidates: their number, and the mention's rows of each modality.
 const HEADER: usize = 4;
@@ -307,9 +308,10 @@ impl GpuScorer {
     fn record(&self, index: &EntityIndex, tables: Vec<Tensor>, room: Room) -> Result<Graph<Recorded>> {
         let gpu = &self.gpu;
         let (d, heads, kinds) = (self.d, self.heads, self.kinds.len());
-        // A candidate each, where there are multiprocessors for all, or where two need more memory than there is.
+        // A candidate each, where there are multiprocessors for all, or where two need more memory than there is or are wide.
         let shared = |pairs: usize| 4 * 2 * pairs * (2 * heads * d + 3 * 2 * d + 4 * THREADS);
-        let pairs = match room.candidates > gpu.multiprocessors()? && shared(PAIRS) <= MOST_SHARED {
+        let together = d <= NARROW && shared(PAIRS) <= MOST_SHARED;
+        let pairs = match together && room.candidates > gpu.multiprocessors()? {
             true => PAIRS,
             false => 1,
         };
@@ -379,13 +381,14 @@ impl GpuScorer {
             padding: 0,
         };
         let half = index.modalities.iter().zip(tables.chunks(3)).any(|(_, tables)| tables[0].element() == Element::F16);
-        let [one, two] = match (half, d <= 128) {
-            (true, true) => ["link_f16_128_1", "link_f16_128_2"],
-            (true, false) => ["link_f16_256_1", "link_f16_256_2"],
-            (false, true) => ["link_f32_128_1", "link_f32_128_2"],
-            (false, false) => ["link_f32_256_1", "link_f32_256_2"],
+        let kernel = match (half, d <= NARROW, pairs) {
+            (true, true, 1) => "link_f16_128_1",
+            (true, true, _) => "link_f16_128_2",
+            (true, false, _) => "link_f16_256_1",
+            (false, true, 1) => "link_f32_128_1",
+            (false, true, _) => "link_f32_128_2",
+            (false, false, _) => "link_f32_256_1",
         };
-        let kernel = if pairs == 1 { one } else { two };
         let grid =
             Grid { blocks: [room.candidates.div_ceil(pairs), 1, 1], threads: THREADS as u32, shared: shared as u32 };
         let kept = Recorded { room, tables, _starts: starts, input, output, kernel, grid, args };
