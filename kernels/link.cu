@@ -1,5 +1,5 @@
 // Scores of one mention against prepared entities (section 3.3 of the paper; Eq. 5 to 7 and 10). Reference:
-// src/model/index/scorer.rs.
+// src/model/fissfuse/index/scorer.rs.
 //
 // Per candidate and modality, the mention's query attends to the entity's rows and the entity's query to the mention's; the
 // contexts go through value and output layer, residual and normalization; Eq. 7's MLPs follow; six dot products are the

@@ -202,13 +202,14 @@ fn a_step_of_pretraining_computes_and_moves_hardly_more_than_its_operations_have
     assert!(kept - again >= 2.0 / 3.0 * rows, "{again} of {kept} bytes, activations take {rows}");
 }
 
+const WIDTHS: Widths = Widths { text: 32, text_global: 24, image: 40, image_global: 24 };
+
 /// A mention of so many tokens and patches, 40 entities, and those of them that are its candidates.
 const LINKED: (Shape, usize, [u32; 10]) = (Shape::WIKIDIVERSE, 40, [31, 2, 17, 8, 39, 0, 25, 11, 3, 22]);
 
 fn linked_sides() -> [Side; 2] {
-    let widths = Widths { text: 32, text_global: 24, image: 40, image_global: 24 };
     let (shape, entities, _) = LINKED;
-    [(1, 1), (entities, 2)].map(|(items, which)| shape.side(items, widths, 5, which).unwrap())
+    [(1, 1), (entities, 2)].map(|(items, which)| shape.side(items, WIDTHS, 5, which).unwrap())
 }
 
 #[test]
@@ -216,8 +217,7 @@ fn linking_a_mention_moves_its_rows_and_the_weights_once() {
     let [mention, entities] = linked_sides();
     let d = 100;
     let counts = counted_on_cusim("costs::linking_a_mention_moves_its_rows_and_the_weights_once", |gpu| {
-        let widths = Widths { text: 32, text_global: 24, image: 40, image_global: 24 };
-        let model = Model::new(ModelConfig { widths, d, ..ModelConfig::default() }, 5).unwrap();
+        let model = Model::new(ModelConfig { widths: WIDTHS, d, ..ModelConfig::default() }, 5).unwrap();
         let (scorer, mention) = (Scorer::new(&model).unwrap(), PreparedSide::new(&model, &mention).unwrap());
         let mut index = EntityIndex::new(&scorer, Element::F16);
         index.add(&PreparedSide::new(&model, &entities).unwrap(), LINKED.1).unwrap();

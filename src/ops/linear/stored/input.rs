@@ -27,10 +27,11 @@ pub struct Scale {
 /// What a normalization needs of the product before it.
 #[derive(Clone, Copy, Debug)]
 pub struct Next<'a> {
-    /// Of each column of the sums.
+    /// Of each column of the sums (columns), f32.
     pub gain: &'a Tensor,
+    /// What is added to the mean square.
     pub eps: f32,
-    /// Of activations.
+    /// Type of the activations that the product behind it takes.
     pub element: Element,
 }
 
@@ -46,7 +47,7 @@ impl Input {
         self.scale.as_ref().map_or(self.rows.element(), |scale| scale.element)
     }
 
-    /// The rows themselves, with their scale, as f32 on the host.
+    /// The rows themselves (n, inputs), with their scale, as f32 on the host. Fails if the device failed to compute them.
     pub fn to_host(&self) -> Result<Tensor> {
         let rows = self.rows.to(None)?;
         let Some(scale) = &self.scale else { return Ok(rows) };
