@@ -12,8 +12,10 @@
 // the two layers of the MLPs; dot products, a warp each. Matrix-vector products are shared by all threads, four columns each,
 // which load several inputs' weights before they wait for any, and share a weight among the block's candidates. Scores
 // go to the host's memory as they are found. The mention and the number of candidates lie in memory, so that one recorded launch
-// serves any mention. Sums have a fixed order, which does not depend on PAIRS.
+// serves any mention, and a launch that stays on the device one after the other. Sums have a fixed order, which does not depend
+// on PAIRS.
 #include "common.cuh"
+#include "resident.cuh"
 
 constexpr int THREADS = 512, WARPS = THREADS / WARP, MODALITIES = 2, SIDES = 2;
 
@@ -21,7 +23,7 @@ constexpr int THREADS = 512, WARPS = THREADS / WARP, MODALITIES = 2, SIDES = 2;
 constexpr int MOST_PARTS = 4;
 __device__ inline int parts_of(int heads) { return heads < MOST_PARTS ? MOST_PARTS / heads : 1; }
 
-// Rows and vectors of one modality. `start`, of `own_*`: where the part begins in the mention's floats.
+// Rows and vectors of one modality; `own_*` are the mention's.
 struct Modality {
     const void* rows;
     const void* logits;
@@ -33,7 +35,11 @@ struct Modality {
     const float* out_bias;
     const float* gamma;
     const float* beta;
-    int own_rows, own_logits, own_query, score;  // score < 0: not wanted
+    const float* own_rows;
+    const float* own_logits;
+    const float* own_query;
+    int score;  // < 0: not wanted
+    int padding;
 };
 
 struct Mlp {
@@ -45,14 +51,15 @@ struct Mlp {
 
 struct Fused {
     const float* vectors;
-    int own, score;
+    const float* own;
+    int score;
+    int padding;
 };
 
-// What the host writes before each launch: counts, then the candidates, then the mention's floats.
 struct Link {
+    Resident resident;
     const uint32_t* header;  // candidates, rows of the mention's modalities
     const uint32_t* candidates;
-    const float* mention;
     float* scores;  // (kinds, capacity), in the host's memory
     Modality modalities[MODALITIES];
     Mlp star[SIDES];  // of the mention, of the entity
@@ -198,16 +205,14 @@ __device__ inline float warp_dot(const float* x, const float* y, int d) {
     return warp_sum(sum);
 }
 
-// Grid: (candidates / PAIRS, rounded up). Dynamic shared memory, in floats: contexts (MODALITIES, 2 PAIRS, heads, d), attended
-// (2 PAIRS, MODALITIES, d), values and hidden (MODALITIES, 2 PAIRS, d) each, parts (THREADS * 4, 2 PAIRS).
+// Scores of PAIRS of `count` candidates, from the `first` on. Dynamic shared memory, in floats: contexts (MODALITIES, 2 PAIRS, heads,
+// d), attended (2 PAIRS, MODALITIES, d), values and hidden (MODALITIES, 2 PAIRS, d) each, parts (THREADS * 4, 2 PAIRS).
 template <typename T, int COLUMNS, int PAIRS>
-__device__ inline void link(const Link& p) {
+__device__ inline void score_candidates(const Link& p, int first, int count) {
     extern __shared__ __align__(16) float memory[];
     constexpr int VECTORS = PAIRS * SIDES, VALUES = COLUMNS / WARP;
     __shared__ float2 peaks[MODALITIES * VECTORS * MOST_PARTS];
     int d = p.d, width = p.heads * d, warp = threadIdx.x / WARP, lane = threadIdx.x % WARP;
-    int count = p.header[0], first = blockIdx.x * PAIRS;
-    if (first >= count) return;
     float* contexts = memory;
     float* attended = contexts + MODALITIES * VECTORS * width;
     float* values = attended + VECTORS * MODALITIES * d;
@@ -230,9 +235,9 @@ __device__ inline void link(const Link& p) {
         float2* peak = of_rows > 1 ? peaks + work : nullptr;
         if (side == 0)
             attend<VALUES>(to, peak, static_cast<const T*>(modality.rows) + (static_cast<int64_t>(start) + from) * d, length,
-                           p.mention + modality.own_logits + head * d, d);
+                           modality.own_logits + head * d, d);
         else
-            attend<VALUES>(to, peak, p.mention + modality.own_rows + static_cast<int64_t>(from) * d, length,
+            attend<VALUES>(to, peak, modality.own_rows + static_cast<int64_t>(from) * d, length,
                            static_cast<const T*>(modality.logits) + static_cast<int64_t>(entity) * width + head * d, d);
     }
     __syncthreads();
@@ -271,7 +276,7 @@ __device__ inline void link(const Link& p) {
         int m = vector / VECTORS, of_pair = vector % VECTORS, side = of_pair % SIDES, pair = of_pair / SIDES;
         const Modality& modality = p.modalities[m];
         const float* x = (apart ? hidden : values) + vector * d;
-        const float* residual = side == 0 ? p.mention + modality.own_query
+        const float* residual = side == 0 ? modality.own_query
                                           : modality.queries + static_cast<int64_t>(candidate(pair)) * d;
         float row[VALUES], sum = 0, squares = 0;
 #pragma unroll
@@ -326,13 +331,31 @@ __device__ inline void link(const Link& p) {
         } else {
             const Fused& of = p.fused[which - fused];
             kind = of.score;
-            x = p.mention + of.own;
+            x = of.own;
             y = of.vectors + static_cast<int64_t>(candidate(pair)) * d;
         }
         if (kind < 0 || first + pair >= count) continue;
         float score = warp_dot(x, y, d);
         if (lane == 0) p.scores[kind * p.capacity + first + pair] = score;
     }
+}
+
+// Grid: (candidates / PAIRS, rounded up), or of a kernel that stays as many blocks as fit the device, which take turns.
+template <typename T, int COLUMNS, int PAIRS>
+__device__ inline void link(const Link& p) {
+    bool stays = p.resident.asked != nullptr;
+    uint64_t begun = stays ? nanoseconds() : 0;
+    uint32_t round = 0;
+    do {
+        if (stays && !next_request(p.resident, ++round, begun)) return;
+        int count = p.header[0], together = gridDim.x * PAIRS;
+        for (int first = blockIdx.x * PAIRS; first < count; first += together) {
+            // Its shared memory is still in use.
+            if (first >= together) __syncthreads();
+            score_candidates<T, COLUMNS, PAIRS>(p, first, count);
+        }
+        if (stays) answer_request(p.resident, round);
+    } while (stays);
 }
 
 #define LINK(T, COLUMNS, PAIRS, name)                                                                                  \

@@ -1,5 +1,7 @@
 //! Branches, calls and guards.
 
+use std::time::{SystemTime, UNIX_EPOCH};
+
 use super::core::Core;
 use super::event::{Call, Event};
 use super::op::{Inst, Op, OpFn, op};
@@ -188,6 +190,20 @@ impl Op for Clock {
     }
 }
 
+/// `globaltimer`: nanoseconds of the host's clock since 1970, as a device's timer counts them. A kernel that waits by it waits as
+/// long as it says.
+struct Timer;
+
+impl Op for Timer {
+    #[inline(always)]
+    unsafe fn run(core: &mut Core, inst: &Inst) -> bool {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos() as u64);
+        // SAFETY: the destination is a 64-bit register.
+        unsafe { core.put(inst.ops[0], [now; 32]) };
+        false
+    }
+}
+
 /// The control operations by name.
 macro_rules! operations {
     ($($(#[$doc:meta])* $name:ident = $op:ident;)*) => {$(
@@ -225,6 +241,8 @@ operations! {
     active_mask = ActiveMask;
     /// Step counter.
     clock = Clock;
+    /// Time of day.
+    timer = Timer;
 }
 
 impl Core {

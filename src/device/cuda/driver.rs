@@ -33,6 +33,7 @@ const NEEDED: &[&str] = &[
     "cuModuleUnload",
     "cuFuncSetAttribute",
     "cuLaunchKernel",
+    "cuLaunchCooperativeKernel",
     "cuMemAlloc_v2",
     "cuMemFree_v2",
     "cuMemHostAlloc",

@@ -1,7 +1,7 @@
 //! The one place that launches kernels.
 
 use bytemuck::{Pod, Zeroable, bytes_of};
-use cudarc::driver::{result, sys};
+use cudarc::driver::{CudaFunction, CudaStream, result, sys};
 
 use super::Gpu;
 use super::kernel_times::DELAY_KERNEL;
@@ -61,6 +61,12 @@ impl Grid {
         Grid::line(count.div_ceil(threads as usize), threads)
     }
 
+    /// Blocks and threads as the driver takes them.
+    fn extents(self) -> [(u32, u32, u32); 2] {
+        let [x, y, z] = self.blocks.map(|extent| extent as u32);
+        [(x, y, z), (self.threads, 1, 1)]
+    }
+
     /// Enough blocks of four warps for `count` pieces of work, one per warp.
     pub fn warps(count: usize) -> Grid {
         Grid::line(count.div_ceil(4), 128)
@@ -79,14 +85,49 @@ impl Gpu {
         if grid.blocks.contains(&0) {
             return Ok(());
         }
-        let failed = |reason: String| {
-            let Grid { blocks, threads, shared } = grid;
-            let what = format!("launching {kernel} ({blocks:?} blocks of {threads} threads, {shared} bytes shared)");
-            Error::device(format!("{self:?}"), what, reason)
+        let Some(function) = self.ready(kernel, grid, args)? else { return Ok(()) };
+        let launch = || {
+            let mut params = [args.as_ptr().cast_mut().cast()];
+            let [blocks, threads] = grid.extents();
+            // SAFETY: every kernel takes one struct by value, which has as many bytes and whose layout they mirror (Pod: no
+            // hidden padding); the driver copies it before the call returns and only reads it. That the kernel stays within
+            // the buffers it is given is what the tests under cusim check.
+            unsafe {
+                let (stream, function) = (self.turn(), function.cu_function());
+                result::launch_kernel(function, blocks, threads, grid.shared, stream.cu_stream(), &mut params)
+            }
+            .map_err(|e| self.launch_failed(kernel, grid, super::explain(e)))
         };
-        let Some(Kernel { function, argument_bytes }) = self.function(kernel)? else {
-            return Ok(());
+        match kernel != DELAY_KERNEL && self.0.timed.is_wanted() {
+            true => self.time_launch(kernel, grid, function, launch),
+            false => launch(),
+        }
+    }
+
+    /// Queues a kernel whose blocks wait for each other, on another stream than all others. Fails if the device has no room for
+    /// all of them at once.
+    pub(super) fn launch_together(
+        &self,
+        stream: &CudaStream,
+        kernel: &'static str,
+        grid: Grid,
+        args: &[u8],
+    ) -> Result<()> {
+        let Some(function) = self.ready(kernel, grid, args)? else { return Ok(()) };
+        let mut params = [args.as_ptr().cast_mut().cast()];
+        let [blocks, threads] = grid.extents();
+        // SAFETY: as above; what it works on outlives it, as whoever waits for the stream sees to.
+        let launched = unsafe {
+            let (stream, function) = (stream.cu_stream(), function.cu_function());
+            result::launch_cooperative_kernel(function, blocks, threads, grid.shared, stream, &mut params)
         };
+        launched.map_err(|e| self.launch_failed(kernel, grid, super::explain(e)))
+    }
+
+    /// The function of a kernel that may be launched so. `None` while this thread records and it is not loaded.
+    fn ready(&self, kernel: &'static str, grid: Grid, args: &[u8]) -> Result<Option<&CudaFunction>> {
+        let failed = |reason: String| self.launch_failed(kernel, grid, reason);
+        let Some(Kernel { function, argument_bytes }) = self.function(kernel)? else { return Ok(None) };
         if args.len() != *argument_bytes {
             let found = args.len();
             return Err(failed(format!("its argument has {found} bytes, the kernel takes {argument_bytes}")));
@@ -101,22 +142,12 @@ impl Gpu {
         }
         self.0.launched.note(kernel);
         self.bind()?;
-        let blocks = (x as u32, y as u32, z as u32);
-        let launch = || {
-            let mut params = [args.as_ptr().cast_mut().cast()];
-            // SAFETY: every kernel takes one struct by value, which has as many bytes and whose layout they mirror (Pod: no
-            // hidden padding); the driver copies it before the call returns and only reads it. That the kernel stays within
-            // the buffers it is given is what the tests under cusim check.
-            unsafe {
-                let (stream, function) = (self.turn(), function.cu_function());
-                let threads = (grid.threads, 1, 1);
-                result::launch_kernel(function, blocks, threads, grid.shared, stream.cu_stream(), &mut params)
-            }
-            .map_err(|e| failed(super::explain(e)))
-        };
-        match kernel != DELAY_KERNEL && self.0.timed.is_wanted() {
-            true => self.time_launch(kernel, grid, function, launch),
-            false => launch(),
-        }
+        Ok(Some(function))
+    }
+
+    fn launch_failed(&self, kernel: &'static str, grid: Grid, reason: String) -> Error {
+        let Grid { blocks, threads, shared } = grid;
+        let what = format!("launching {kernel} ({blocks:?} blocks of {threads} threads, {shared} bytes shared)");
+        Error::device(format!("{self:?}"), what, reason)
     }
 }

@@ -21,6 +21,7 @@ mod pinned;
 #[cfg(test)]
 mod ptx_version;
 mod repeating;
+mod resident;
 mod rows;
 mod staging;
 mod stamp;
@@ -49,6 +50,7 @@ pub use nccl::{Communicator, Nccl, NcclId};
 pub use peer::Exposed;
 pub use pinned::Pinned;
 pub use repeating::{Recorded, Repeating};
+pub use resident::{Resident, ResidentArgs, Staying, Stays};
 pub use rows::Runs;
 pub use staging::Returning;
 use staging::Staging;

@@ -1,6 +1,7 @@
 //! Host memory that the device copies from and to by itself, while the host goes on.
 
 use std::marker::PhantomData;
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use bytemuck::Pod;
@@ -20,6 +21,8 @@ pub(super) struct PageLocked {
 
 // SAFETY: the pointer is to memory that this value alone owns; any thread may use it.
 unsafe impl Send for PageLocked {}
+// SAFETY: a shared reference gives atomics alone.
+unsafe impl Sync for PageLocked {}
 
 impl PageLocked {
     /// Zeros.
@@ -40,6 +43,19 @@ impl PageLocked {
     /// Number of bytes.
     pub fn bytes(&self) -> usize {
         self.bytes
+    }
+
+    /// Where a device finds them.
+    pub fn address(&self) -> Ptr {
+        Ptr(self.address)
+    }
+
+    /// Eight of the bytes, by their number: what a kernel reads and writes meanwhile.
+    pub fn number(&self, eight: usize) -> &AtomicU64 {
+        assert!((eight + 1) * size_of::<AtomicU64>() <= self.bytes, "bytes {eight} times 8 of {}", self.bytes);
+        // SAFETY: the bytes are there and aligned, since the first begins a page; while this value is shared, nobody accesses
+        // them but as atomics.
+        unsafe { &*self.at.cast::<AtomicU64>().add(eight) }
     }
 
     /// The bytes, which begin at a page.
@@ -106,7 +122,7 @@ impl<T: Pod> Pinned<T> {
 
     /// Where a kernel finds the values. What it writes there the host reads by [`Pinned::with`].
     pub fn ptr(&self) -> Ptr {
-        Ptr(self.lock().address)
+        self.lock().address()
     }
 
     /// Reads and writes the values, once all copies that were queued from or to them are done.

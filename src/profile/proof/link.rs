@@ -1,4 +1,6 @@
-//! A mention's scores on a device against the CPU's.
+//! A mention's scores on a device against the CPU's: of launches, and of a kernel that stays.
+
+use std::time::Duration;
 
 use super::Check;
 use crate::error::Result;
@@ -10,6 +12,9 @@ use crate::tensor::Element;
 /// recorded.
 const SHAPE: Shape = Shape { mentions: 5, candidates: 1, mean_tokens: 9, max_tokens: 70, patches: 6 };
 const WIDTHS: Widths = Widths { text: 32, text_global: 24, image: 40, image_global: 24 };
+
+/// For how long the kernel stays without work.
+const IDLE: Duration = Duration::from_millis(5);
 
 /// Models of one and of several heads, of both widths and precisions, whole and in parts.
 pub fn check() -> Check {
@@ -32,7 +37,8 @@ pub fn check() -> Check {
             let on_device = model.to(Some(gpu))?;
             let scorer = Scorer::new(&model)?;
             let mut index = EntityIndex::new(&scorer, *precision);
-            let mut device = GpuScorer::new(&scorer, gpu)?;
+            let (mut device, mut resident) = (GpuScorer::new(&scorer, gpu)?, GpuScorer::new(&scorer, gpu)?);
+            resident.stay(IDLE);
             let all: Vec<u32> = (0..14).collect();
             let lists = [&all[3..4], &all[..7], &all[2..7], &all[..], &all.repeat(10)];
             for (mention, list) in lists.into_iter().enumerate() {
@@ -45,7 +51,8 @@ pub fn check() -> Check {
                 let want = scorer.score(mention, &index, list)?;
                 // Both compute in f32, in another order.
                 let what = format!("{} candidates, d {}, {:?}", list.len(), config.d, config.ablation);
-                found.near(what, &got, &want, 2e-5);
+                found.near(what.clone(), &got, &want, 2e-5);
+                found.equal(what + ", resident", &resident.score(mention, &index, list)?, &got);
             }
         }
         Ok(())

@@ -161,7 +161,9 @@ impl<'m> Body<'_, 'm> {
             ("WARP_SZ", 3) => return Ok(self.bits(32, bits)),
             ("%clock" | "%clock64" | "%clock_hi" | "%globaltimer" | "%globaltimer_lo" | "%globaltimer_hi", 3) => {
                 let ticks = self.temporary(64);
-                self.push(crate::exec::control::clock(), vec![ticks], vec![]);
+                let is_timer = name.starts_with("%globaltimer");
+                let ask = if is_timer { crate::exec::control::timer } else { crate::exec::control::clock };
+                self.push(ask(), vec![ticks], vec![]);
                 if name.ends_with("_hi") {
                     let high = self.temporary(64);
                     self.push(map!(|a: u64| -> u64 { a >> 32 }), vec![high], vec![ticks]);

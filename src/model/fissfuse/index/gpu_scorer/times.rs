@@ -20,7 +20,7 @@ pub struct LinkTimes {
 
 impl GpuScorer {
     /// What [`GpuScorer::score`] takes, part by part: launched as it does, and then each by itself between the device's events,
-    /// with all of it queued before the first begins.
+    /// with all of it queued before the first begins. Zeros where a kernel stays.
     pub fn times(&mut self, mention: PreparedMention, index: &EntityIndex, candidates: &[u32]) -> Result<LinkTimes> {
         self.score(mention, index, candidates)?;
         let Some(graph) = &self.recorded else { return Ok(LinkTimes::default()) };

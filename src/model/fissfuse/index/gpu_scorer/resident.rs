@@ -1,0 +1,72 @@
+//! A kernel that stays on the device and scores one mention after the other.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::GpuScorer;
+use super::args::{Launch, Scores};
+use super::room::{Asked, Room};
+use super::tables::Tables;
+use crate::device::cuda::{Resident, Staying};
+use crate::error::Result;
+
+/// What it works on.
+pub(super) struct Kept {
+    room: Room,
+    tables: Arc<Tables>,
+}
+
+impl GpuScorer {
+    /// From now on, prepared mentions are scored by a kernel that stays on the device until none came for `idle`: a mention needs no
+    /// launch then, and the scores are the same to the bit. It takes up to three quarters of the multiprocessors and keeps them busy
+    /// with waiting.
+    pub fn stay(&mut self, idle: Duration) {
+        self.idle = Some(idle);
+        self.resident = None;
+    }
+
+    /// How often the kernel that stays was launched: first, when it had left, and when it was made again for more room.
+    pub fn stays(&self) -> usize {
+        self.left + self.resident.as_ref().map_or(0, Resident::launches)
+    }
+
+    /// Whether it is on the device, as far as is known.
+    pub fn is_there(&self) -> bool {
+        self.resident.as_ref().is_some_and(Resident::is_there)
+    }
+
+    /// Scores by the kernel that stays.
+    pub(super) fn ask(&mut self, idle: Duration, tables: Arc<Tables>, asked: &Asked) -> Result<Vec<f32>> {
+        let fits = |resident: &Resident<Kept>| {
+            let Kept { room, tables: before } = resident.kept();
+            room.holds(asked) && Arc::ptr_eq(before, &tables)
+        };
+        let mut resident = match self.resident.take() {
+            Some(resident) if fits(&resident) => resident,
+            before => {
+                let room = Room::new(asked, before.as_ref().map(|before| &before.kept().room));
+                self.left += before.as_ref().map_or(0, Resident::launches);
+                drop(before);
+                self.make_resident(idle, tables, room)?
+            }
+        };
+        let room = resident.kept().room.clone();
+        let scores = resident.ask(
+            |words| self.write(words, &room, asked),
+            |scores| self.scores_of(scores, room.candidates, asked.candidates.len()),
+        );
+        self.resident = Some(resident);
+        scores
+    }
+
+    fn make_resident(&self, idle: Duration, tables: Arc<Tables>, room: Room) -> Result<Resident<Kept>> {
+        let fused = tables.fused().count();
+        let sizes = (self.words(&room, fused), self.kinds.len() * room.candidates);
+        self.gpu.resident(idle, sizes, |request, answer| {
+            let scores = Scores { at: answer, capacity: room.candidates };
+            let place = self.place_of(&room, fused, request);
+            let Launch { kernel, grid, args } = self.launch_of(&tables, &place, scores, true)?;
+            Ok(Staying { kernel, grid, args, kept: Kept { room, tables } })
+        })
+    }
+}
