@@ -2,8 +2,9 @@
 //
 // rows_select: out[i] = x[numbers[i]] of rows of `chunks` 16 bytes each, of any type. Grid: rows of out; block 128.
 // rows_narrow, rows_wide: out = x as bf16, or as f32; `fours` times four values. Grid: a thread for four, blocks of 256.
+// rows_scaled: out = gamma x + beta by column, of x in f16. Grid: a thread for each value, blocks of 256.
 // rows_expand: runs of consecutive numbers, laid end to end. Grid: a warp for each run, eight to a block.
-// Deterministic. Reference: src/tensor/on_device.rs, src/tensor/indices.rs.
+// Deterministic. Reference: src/tensor/on_device.rs, src/tensor/normalized.rs, src/tensor/indices.rs.
 #include "common.cuh"
 #include "vector.cuh"
 
@@ -35,6 +36,22 @@ __device__ inline void convert(const Convert& c) {
 
 extern "C" __global__ void __launch_bounds__(256) rows_narrow(Convert c) { convert<float, __nv_bfloat16>(c); }
 extern "C" __global__ void __launch_bounds__(256) rows_wide(Convert c) { convert<__nv_bfloat16, float>(c); }
+
+struct Scale {
+    const __half* x;
+    const float* gamma;
+    const float* beta;
+    float* out;
+    int64_t count;
+    int d, padding;
+};
+
+extern "C" __global__ void __launch_bounds__(256) rows_scaled(const __grid_constant__ Instances<Scale, 8> all) {
+    each_instance(all, [&](const Scale& s, int block) {
+        int64_t i = block * int64_t{256} + threadIdx.x;
+        if (i < s.count) s.out[i] = fmaf(__half2float(s.x[i]), s.gamma[i % s.d], s.beta[i % s.d]);
+    });
+}
 
 // Run i is firsts[i], firsts[i] + 1, ... in out[offsets[i]] to out[offsets[i + 1] - 1].
 struct Expand {

@@ -130,7 +130,7 @@ fn operations_agree_with_the_cpu_in_mixed_arithmetic() {
     on_device("operations_agree_with_the_cpu_in_mixed_arithmetic", || {
         let gpu = Gpu::open(0, Arithmetic::Mixed).unwrap();
         prove_operations(&gpu);
-        support::prove(&gpu, &["what ceilings", "filled", "features", "top k", "scans"], true);
+        support::prove(&gpu, &["what ceilings", "filled", "features", "top k", "scans", "link"], true);
     });
 }
 

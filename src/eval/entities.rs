@@ -1,6 +1,7 @@
 //! The entities of a knowledge base as a model sees them: prepared when they are needed, and kept where there is room.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use indicatif::ProgressBar;
 
@@ -10,7 +11,7 @@ use crate::data::Batcher;
 use crate::device::Gpu;
 use crate::device::cpu::available_memory;
 use crate::error::{Error, Result};
-use crate::model::{Batch, EntityIndex, GpuScorer, Model, PreparedMention, Scorer, Side};
+use crate::model::{Batch, EntityIndex, GpuScorer, Model, PreparedMention, PreparedSide, Scorer, Side};
 use crate::ops::Pairing;
 use crate::tensor::Element;
 
@@ -37,7 +38,7 @@ pub struct Keeping {
 pub(super) enum Mentions<'a> {
     /// By a model that prepares each side alone.
     Prepared(Vec<PreparedMention<'a>>),
-    /// By another one: the features of one mention.
+    /// The features of one mention: by a model that does not, or on a device, where both is one.
     Features(&'a Side),
 }
 
@@ -109,6 +110,20 @@ impl<'a> Entities<'a> {
         self.prepared.is_some()
     }
 
+    /// Whether a mention that is scored once is best left to [`Entities::score`] as features.
+    pub fn takes_features(&self) -> bool {
+        self.prepared
+            .as_ref()
+            .is_none_or(|prepared| prepared.on_device.as_ref().is_some_and(|on_device| !on_device.may_stay()))
+    }
+
+    /// From now on, a kernel stays on the device until no mention came for `idle`. Whether there is a device, and a model whose
+    /// mentions such a kernel scores.
+    pub fn stay(&mut self, idle: Duration) -> bool {
+        let on_device = self.prepared.as_mut().and_then(|prepared| prepared.on_device.as_mut());
+        on_device.map(|on_device| on_device.stay(idle)).is_some()
+    }
+
     /// Prepares those of the given entities that are not yet, if the model can. Others lose their place if there is no room.
     pub fn prepare(&mut self, entities: &[u32], bar: &ProgressBar) -> Result<()> {
         match &mut self.prepared {
@@ -122,7 +137,8 @@ impl<'a> Entities<'a> {
         match (mentions, &mut self.prepared) {
             (Mentions::Prepared(mentions), Some(prepared)) => prepared.score(mentions, entities),
             (Mentions::Features(side), None) => self.score_in_a_batch(side, entities),
-            _ => Err(Error::shape("link", "mentions that another model prepared")),
+            (Mentions::Features(side), Some(prepared)) => prepared.score_features(&self.model, side, entities),
+            (Mentions::Prepared(_), None) => Err(Error::shape("link", "mentions that another model prepared")),
         }
     }
 
@@ -210,6 +226,14 @@ impl Prepared {
         let place = |entity: &u32| self.place.get(entity).copied();
         let places: Option<Vec<u32>> = entities.iter().map(place).collect();
         places.ok_or_else(|| Error::shape("link", "entities that are not prepared"))
+    }
+
+    fn score_features(&mut self, model: &Model, mention: &Side, entities: &[u32]) -> Result<Vec<f32>> {
+        let places = self.places(entities)?;
+        match &mut self.on_device {
+            Some(on_device) => Ok(on_device.score_features(model, mention, &self.index, &[&places])?.concat()),
+            None => self.score(&[PreparedSide::new(model, mention)?.mention(0)], entities),
+        }
     }
 
     fn score(&mut self, mentions: &[PreparedMention], entities: &[u32]) -> Result<Vec<f32>> {

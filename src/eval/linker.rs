@@ -1,5 +1,7 @@
 //! Linking mentions that were never seen: encodes them, scores them against their candidates or the whole knowledge base.
 
+use std::time::Duration;
+
 use indicatif::ProgressBar;
 use serde::Serialize;
 
@@ -86,42 +88,61 @@ impl<'a> Linker<'a> {
         next_step();
         let _span = span!("mention");
         let features = asked.iter().map(|mention| self.encode(mention)).collect::<Result<Vec<_>>>()?;
-        let prepared = features.iter().filter(|_| self.entities.prepares());
-        let sides = prepared.map(|side| PreparedSide::new(self.entities.model(), side)).collect::<Result<Vec<_>>>()?;
+        let sides = asked.iter().zip(&features).map(|(mention, side)| self.prepare(mention, side));
+        let sides = sides.collect::<Result<Vec<_>>>()?;
         let all: Vec<u32> = (0..self.entities.count() as u32).collect();
         let mut best: Vec<Best> = asked.iter().map(|_| Best::new(top)).collect();
         let mut together = Vec::new();
         let mut lists = self.lists(asked, &sides)?.into_iter();
-        for (at, (mention, side)) in asked.iter().zip(&features).enumerate() {
-            let one = match sides.get(at) {
-                Some(prepared) => Mentions::Prepared(vec![prepared.mention(0)]),
-                None => Mentions::Features(side),
-            };
-            let list = match sides.get(at) {
-                _ if mention.candidates.is_some() => mention.listed().to_vec(),
-                None => all.clone(),
-                Some(_) => match lists.next() {
+        for (at, ((mention, side), prepared)) in asked.iter().zip(&features).zip(&sides).enumerate() {
+            let list = match (mention.candidates.is_some(), prepared) {
+                (true, _) => mention.listed().to_vec(),
+                (false, None) => all.clone(),
+                (false, Some(prepared)) => match lists.next() {
                     Some(list) => list,
                     None => {
-                        together.push(at);
+                        together.push((at, prepared.mention(0)));
                         continue;
                     }
                 },
             };
+            let one = match prepared {
+                Some(prepared) => Mentions::Prepared(vec![prepared.mention(0)]),
+                None => Mentions::Features(side),
+            };
             self.rank(&one, &[at], asked, &list, &mut best, bar)?;
         }
         if !together.is_empty() {
-            let mentions: Vec<PreparedMention> = together.iter().map(|&at| sides[at].mention(0)).collect();
+            let (together, mentions): (Vec<usize>, Vec<PreparedMention>) = together.into_iter().unzip();
             self.rank(&Mentions::Prepared(mentions), &together, asked, &all, &mut best, bar)?;
         }
         Ok(asked.iter().zip(best).map(|(mention, best)| self.linked(mention, best)).collect())
     }
 
     /// What the first stage lists for the mentions without lists, in their order; nothing without a first stage.
-    fn lists(&self, asked: &[Mention], sides: &[PreparedSide]) -> Result<Vec<Vec<u32>>> {
+    fn lists(&self, asked: &[Mention], sides: &[Option<PreparedSide>]) -> Result<Vec<Vec<u32>>> {
         let Some(shortlist) = &self.shortlist else { return Ok(Vec::new()) };
         let without = asked.iter().zip(sides).filter(|(mention, _)| mention.candidates.is_none());
-        shortlist.of(&without.map(|(_, side)| side.mention(0)).collect::<Vec<_>>())
+        shortlist.of(&without.filter_map(|(_, side)| Some(side.as_ref()?.mention(0))).collect::<Vec<_>>())
+    }
+
+    /// The mention's side, prepared, unless the model does not, or it is scored but once where its features are as good.
+    fn prepare(&self, mention: &Mention, side: &Side) -> Result<Option<PreparedSide>> {
+        let once = mention.candidates.is_some() && mention.listed().len() <= self.entities.block();
+        let prepares = self.entities.prepares() && !(once && self.entities.takes_features());
+        prepares.then(|| PreparedSide::new(self.entities.model(), side)).transpose()
+    }
+
+    /// From now on, prepared mentions are scored by a kernel that stays on the device until none came for `idle`. Fails without a
+    /// device, and with a model whose mentions are not prepared.
+    pub fn stay(&mut self, idle: Duration) -> Result<()> {
+        match self.entities.stay(idle) {
+            true => Ok(()),
+            false => Err(Error::invalid(
+                "--resident keeps a kernel on a CUDA device that scores prepared mentions, as `fissfuse` models do: take --device \
+                 cuda, or leave it out",
+            )),
+        }
     }
 
     /// Scores mentions, which are these of `asked`, against the entities of a list, block by block.

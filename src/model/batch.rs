@@ -128,42 +128,73 @@ impl Batch {
         Ok(Batch { gold: Gold::new(&pairs, gold), mention, entity, pairs, starts })
     }
 
-    fn modalities(&self) -> impl Iterator<Item = &Modality> {
-        [&self.mention, &self.entity].into_iter().flat_map(|side| [&side.text, &side.image])
-    }
-
-    /// Those that do not lie on a tape.
-    fn features(&self) -> impl Iterator<Item = &FeatureRows> {
-        self.modalities().flat_map(|modality| [&modality.tokens, &modality.global]).filter_map(Source::stored)
-    }
-
-    /// All arrays of numbers that kernels will be given.
-    fn arrays(&self) -> Vec<&Indices> {
-        let mut arrays: Vec<&Indices> = self.features().map(FeatureRows::numbers).collect();
-        arrays.extend(self.features().filter_map(FeatureRows::places));
-        arrays.extend(self.modalities().map(|modality| modality.sequences.offsets()));
-        arrays.extend(self.starts.iter().flat_map(|Starts { mention, entity }| [mention, entity]));
-        arrays.extend(self.pairs.arrays());
-        arrays.extend(self.gold.arrays());
-        arrays
-    }
-
-    /// No array that counts, of those that kernels will be given, is longer.
-    fn longest_count(&self) -> usize {
-        let items = self.modalities().map(|modality| modality.sequences.len() + 1);
-        self.features().map(|rows| rows.len()).chain(items).max().unwrap_or(0)
+    fn needs(&self) -> Needs<'_> {
+        let mut others: Vec<&Indices> =
+            self.starts.iter().flat_map(|Starts { mention, entity }| [mention, entity]).collect();
+        others.extend(self.pairs.arrays());
+        others.extend(self.gold.arrays());
+        Needs { modalities: [&self.mention, &self.entity].into_iter().flat_map(Side::modalities).collect(), others }
     }
 
     /// Starts copying what a device will need and does not hold: features through a block of page-locked memory each, all
     /// numbers together through one more.
     pub fn stage(&self, gpu: &Gpu) -> Result<()> {
+        self.needs().stage(gpu)
+    }
+
+    /// What is queued on the device from now on runs when all of [`Batch::stage`] is there, and needs nothing more.
+    pub fn arrive(&self, gpu: &Gpu) -> Result<()> {
+        self.needs().arrive(gpu)
+    }
+}
+
+impl Side {
+    fn modalities(&self) -> [&Modality; 2] {
+        [&self.text, &self.image]
+    }
+
+    /// What is queued on the device from now on to prepare this side finds there what it needs.
+    pub fn arrive(&self, gpu: &Gpu) -> Result<()> {
+        Needs { modalities: self.modalities().to_vec(), others: Vec::new() }.arrive(gpu)
+    }
+}
+
+/// What a device needs of some features.
+struct Needs<'a> {
+    modalities: Vec<&'a Modality>,
+    /// More arrays of numbers that kernels will be given.
+    others: Vec<&'a Indices>,
+}
+
+impl<'a> Needs<'a> {
+    /// Features that do not lie on a tape.
+    fn features(&self) -> impl Iterator<Item = &'a FeatureRows> {
+        let sources = self.modalities.iter().flat_map(|modality| [&modality.tokens, &modality.global]);
+        sources.filter_map(Source::stored)
+    }
+
+    /// All arrays of numbers that kernels will be given.
+    fn arrays(&self) -> Vec<&'a Indices> {
+        let mut arrays: Vec<&Indices> = self.features().map(FeatureRows::numbers).collect();
+        arrays.extend(self.features().filter_map(FeatureRows::places));
+        arrays.extend(self.modalities.iter().map(|modality| modality.sequences.offsets()));
+        arrays.extend(&self.others);
+        arrays
+    }
+
+    /// No array that counts, of those that kernels will be given, is longer.
+    fn longest_count(&self) -> usize {
+        let items = self.modalities.iter().map(|modality| modality.sequences.len() + 1);
+        self.features().map(|rows| rows.len()).chain(items).max().unwrap_or(0)
+    }
+
+    fn stage(&self, gpu: &Gpu) -> Result<()> {
         self.features().try_for_each(|rows| rows.stage(gpu))?;
         gpu.stage_counting(self.longest_count())?;
         Indices::stage(&self.arrays(), gpu)
     }
 
-    /// What is queued on the device from now on runs when all of [`Batch::stage`] is there, and needs nothing more.
-    pub fn arrive(&self, gpu: &Gpu) -> Result<()> {
+    fn arrive(&self, gpu: &Gpu) -> Result<()> {
         self.stage(gpu)?;
         self.features().try_for_each(|rows| rows.on(gpu).map(drop))?;
         gpu.counting(self.longest_count())?;

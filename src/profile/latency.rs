@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use rand::Rng;
 use rayon::prelude::*;
@@ -40,6 +41,8 @@ pub const ENTITIES: &str = "prepare candidates";
 pub const MENTIONS: &str = "prepare mentions";
 /// Each pair is scored.
 pub const SCORE: &str = "score";
+/// Both of it on a device, as one graph.
+pub const MENTIONS_AND_SCORE: &str = "prepare and score";
 
 /// What is at hand when mentions arrive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -114,6 +117,11 @@ impl LatencyBench {
         Ok(LatencyBench { model, scorer, on_device, index, element, mentions, cold, seed })
     }
 
+    /// From now on, prepared mentions are scored by a kernel that stays on the device, if there is one, until none came for `idle`.
+    pub fn stay(&mut self, idle: Duration) {
+        self.on_device.iter_mut().for_each(|on_device| on_device.stay(idle));
+    }
+
     /// Batches of `mentions` mentions, each against `candidates` of its own. `encoders` read texts and images first; what the
     /// model scores are the drawn features all the same, whose widths fit.
     pub fn runs<'a>(
@@ -177,6 +185,14 @@ impl LinkRuns<'_> {
             None => {
                 let side = select(mentions, (first..first + self.mentions).map(|i| (i % all) as u32))?;
                 laps.lap(FEATURES);
+                if let Some(on_device) =
+                    on_device.as_mut().filter(|on_device| self.at_hand == AtHand::Prepared && !on_device.may_stay())
+                {
+                    let lists: Vec<&[u32]> = list.chunks(self.candidates).collect();
+                    let scores = on_device.score_features(model, &side, index, &lists)?;
+                    laps.lap(MENTIONS_AND_SCORE);
+                    return Ok(scores);
+                }
                 drawn = PreparedSide::new(model, &side)?;
                 laps.lap(MENTIONS);
                 &drawn

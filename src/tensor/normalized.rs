@@ -4,7 +4,10 @@
 use std::sync::Arc;
 
 use super::array::Data;
+use bytemuck::{Pod, Zeroable};
+
 use super::{Element, Tensor};
+use crate::device::Gpu;
 use crate::device::cpu::Buffer;
 use crate::device::cuda::{DeviceBuffer, Ptr};
 use crate::error::{Error, Result};
@@ -37,7 +40,39 @@ pub struct NormalizedRows {
     pub beta: Ptr,
 }
 
+#[derive(Clone, Copy, Pod, Zeroable)]
+#[repr(C)]
+struct Scale {
+    x: Ptr,
+    gamma: Ptr,
+    beta: Ptr,
+    out: Ptr,
+    count: i64,
+    d: i32,
+    padding: i32,
+}
+
+/// Instances of a launch, and threads of a block.
+const INSTANCES: usize = 8;
+const THREADS: usize = 256;
+
 impl Tensor {
+    /// Those that are normalized rows with their scale and shift applied, in f32; the others as they are. All lie on the device.
+    pub fn scaled(gpu: &Gpu, tensors: &[&Tensor]) -> Result<Vec<Tensor>> {
+        let mut launches = gpu.launches("rows_scaled", INSTANCES, THREADS as u32);
+        let scale = |tensor: &&Tensor| {
+            let Some(NormalizedRows { rows, gamma, beta }) = tensor.normalized() else { return Ok((*tensor).clone()) };
+            let out = Tensor::alloc(gpu, "activations", Element::F32, tensor.shape())?;
+            let (count, d) = (tensor.len(), tensor.width() as i32);
+            let args = Scale { x: rows, gamma, beta, out: out.address(), count: count as i64, d, padding: 0 };
+            launches.push(count.div_ceil(THREADS), args, &[])?;
+            Ok(out)
+        };
+        let scaled = tensors.iter().map(scale).collect::<Result<_>>()?;
+        launches.run()?;
+        Ok(scaled)
+    }
+
     /// Rows `gamma x + beta`, of which device memory holds x (n, d) in f16; gamma and beta (d) lie there too.
     pub fn of_normalized(x: DeviceBuffer<u16>, gamma: &Tensor, beta: &Tensor) -> Result<Tensor> {
         let d = gamma.len();

@@ -1,4 +1,4 @@
-//! Modules, functions, launches, occupancy.
+//! Modules, functions, launches.
 
 use std::collections::HashMap;
 use std::ffi::CString;
@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::code::*;
 use super::config::Asynchrony;
 use super::context::{MALLOC_HEAP_SIZE, current};
-use super::device::{DEFAULT_SHARED, MAX_THREADS, Model, REGISTERS, RESERVED_SHARED};
+use super::device::{DEFAULT_SHARED, MAX_THREADS, REGISTERS};
 use super::handles::Kind;
 use super::release::loaded;
 use super::work::Shot;
@@ -63,49 +63,6 @@ pub struct Refused {
 impl From<Code> for Refused {
     fn from(code: Code) -> Self {
         Self { code, log: String::new() }
-    }
-}
-
-impl Function {
-    /// Threads that a block may have.
-    pub fn max_threads(&self) -> u32 {
-        let hints = &self.program.hints;
-        let declared = hints.required_threads.or(hints.max_threads);
-        declared.map_or(MAX_THREADS, |extent| extent.iter().product::<u32>().min(MAX_THREADS))
-    }
-
-    /// Registers per thread, as ptxas would about assign them.
-    pub fn registers(&self) -> u32 {
-        let hints = &self.program.hints;
-        let needed = (self.program.registers + 8).next_multiple_of(8).clamp(16, 255);
-        let by_bounds = hints
-            .min_blocks
-            .filter(|blocks| *blocks > 0)
-            .map(|blocks| REGISTERS / (blocks * self.max_threads().next_multiple_of(32)).max(1) / 8 * 8);
-        let limit = hints.max_registers.into_iter().chain(by_bounds).min().unwrap_or(255).max(16);
-        needed.min(limit)
-    }
-
-    /// Blocks that fit a multiprocessor at once.
-    pub fn blocks_per_sm(&self, model: &Model, threads: u32, dynamic_shared: u64) -> u32 {
-        if threads == 0 || threads > self.max_threads() {
-            return 0;
-        }
-        let threads = threads.next_multiple_of(32);
-        let shared = u64::from(self.program.listing.shared.static_bytes) + dynamic_shared;
-        if shared > model.shared_optin as u64 {
-            return 0;
-        }
-        let shared = (shared + u64::from(RESERVED_SHARED)).next_multiple_of(128);
-        // Registers are given to warps in pieces of 256.
-        let registers = (self.registers() * 32).next_multiple_of(256) * (threads / 32);
-        let limits = [
-            model.blocks_per_sm as u32,
-            model.threads_per_sm as u32 / threads,
-            (model.shared_per_sm as u64 / shared) as u32,
-            REGISTERS / registers.max(1),
-        ];
-        limits.into_iter().min().unwrap_or(0)
     }
 }
 

@@ -13,6 +13,7 @@ pub mod handles;
 pub mod kernel;
 pub mod library;
 pub mod memory;
+pub mod occupancy;
 pub mod release;
 pub mod rows;
 pub mod stream;

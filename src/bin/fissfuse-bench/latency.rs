@@ -1,8 +1,10 @@
 //! From a mention to its scores.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use anyhow::ensure;
+use fissfuse::device::cuda::parse_idle;
 use fissfuse::encoder::{Compute, Precision, parse_precision};
 use fissfuse::profile::advice::advice;
 use fissfuse::profile::latency::{AtHand, EncodedMentions, LatencyBench};
@@ -41,6 +43,11 @@ pub struct LatencyArgs {
     /// Time mentions against all entities of the index, and nothing else: --candidates does not count.
     #[arg(long, conflicts_with_all = ["prepared", "cold"])]
     whole: bool,
+
+    /// On a CUDA device: a kernel stays there that scores mentions without being launched for each, until none came for MS
+    /// milliseconds (100 unless given).
+    #[arg(long, value_name = "MS", num_args = 0..=1, require_equals = true, default_missing_value = "100", value_parser = parse_idle, conflicts_with_all = ["cold", "whole"])]
+    resident: Option<Duration>,
 
     /// Hugging Face directory of a CLIP that reads text and image of each mention first.
     #[arg(long, value_name = "DIR")]
@@ -106,10 +113,15 @@ pub fn latency(mut args: LatencyArgs, session: &mut Session) -> anyhow::Result<(
     let asked = ways.iter().filter(|(asked, _)| *asked).count();
     expect_few(&[("sizes", rows.len()), ("entities", args.entities.count()), ("ways", asked)])?;
     let gpu = args.device.open()?;
+    ensure!(
+        args.resident.is_none() || gpu.is_some(),
+        "--resident is for CUDA devices; leave it out, or take --device cuda"
+    );
     session.begin("latency", gpu.as_ref())?;
     args.work.set(session);
     let element = if args.half { Element::F16 } else { Element::F32 };
     session.set("index", if args.half { "f16" } else { "f32" });
+    args.resident.into_iter().for_each(|idle| session.set("resident_ms", idle.as_millis() as u64));
     if let Some(load) = load {
         session.set("arrival", load.arrival.name());
         session.set("requests_per_second", load.rate);
@@ -133,6 +145,7 @@ pub fn latency(mut args: LatencyArgs, session: &mut Session) -> anyhow::Result<(
         for row in &rows {
             let index = (entities, element);
             let mut bench = LatencyBench::new(row.config.clone(), row.shape, index, args.work.seed, gpu.as_ref())?;
+            args.resident.into_iter().for_each(|idle| bench.stay(idle));
             let (mentions, candidates) = (row.shape.mentions, row.shape.candidates);
             for at_hand in ways.iter().filter(|(asked, _)| *asked).map(|(_, at_hand)| *at_hand) {
                 let mut parameters = row.parameters.clone();

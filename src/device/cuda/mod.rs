@@ -50,7 +50,7 @@ pub use nccl::{Communicator, Nccl, NcclId};
 pub use peer::Exposed;
 pub use pinned::Pinned;
 pub use repeating::{Recorded, Repeating};
-pub use resident::{Resident, ResidentArgs, Staying, Stays};
+pub use resident::{Resident, ResidentArgs, Staying, Stays, parse_idle};
 pub use rows::Runs;
 pub use staging::Returning;
 use staging::Staging;

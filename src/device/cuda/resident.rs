@@ -32,6 +32,14 @@ const LEAVE: u64 = 1 << 32;
 /// Looks at the answer's number without giving other threads the processor.
 const SPINS: usize = 20_000;
 
+/// For how long a kernel stays without a request, given in milliseconds: a minute at most.
+pub fn parse_idle(text: &str) -> Result<Duration, String> {
+    match text.parse() {
+        Ok(ms @ 1..=60_000) => Ok(Duration::from_millis(ms)),
+        _ => Err("takes 1 to 60000 milliseconds".into()),
+    }
+}
+
 /// What such a kernel takes among its arguments (`Resident` of kernels/resident.cuh).
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
 #[repr(C)]
@@ -161,8 +169,12 @@ impl Gpu {
         let stream = self.0.context.new_stream().map_err(|e| self.error("making a stream", e))?;
         // What it works on is there when it comes, and nothing else uses the memory that it was given.
         self.synchronize()?;
-        let page =
-            Shared { page, on_device: AtomicBool::new(false), failure: Mutex::default(), launches: AtomicUsize::new(0) };
+        let page = Shared {
+            page,
+            on_device: AtomicBool::new(false),
+            failure: Mutex::default(),
+            launches: AtomicUsize::new(0),
+        };
         let shared = Arc::new(page);
         let (launch, wanted) = mpsc::channel();
         let (gpu, told) = (self.clone(), shared.clone());

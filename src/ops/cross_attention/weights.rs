@@ -98,16 +98,23 @@ impl AttentionWeights {
         1.0 / (self.head() as f32).sqrt()
     }
 
-    /// Logit vectors u (n, heads * d) of queries (n, d), where the queries lie.
-    pub fn logit_vectors(&self, queries: &Tensor) -> Result<Tensor> {
-        let (n, _) = queries.matrix(NAME, "queries")?;
-        let shape = [n, self.heads * self.d];
-        match queries.gpu() {
+    /// Logit vectors u (n, heads * d) of queries (n, d) of several attentions, all where the first queries lie.
+    pub fn logit_vectors(of: &[(&AttentionWeights, &Tensor)]) -> Result<Vec<Tensor>> {
+        let shapes = of.iter().map(|(weights, queries)| {
+            let (n, _) = queries.matrix(NAME, "queries")?;
+            Ok([n, weights.heads * weights.d])
+        });
+        let shapes = shapes.collect::<Result<Vec<_>>>()?;
+        match of.first().and_then(|(_, queries)| queries.gpu()) {
             Some(gpu) => {
-                let u = logit_vectors(gpu, &[(self, queries)])?.pop().map(|(u, _)| u);
-                Tensor::on_device(shape, u.ok_or_else(|| Error::shape(NAME, "no logit vectors"))?)
+                let vectors = logit_vectors(gpu, of)?.into_iter();
+                shapes.into_iter().zip(vectors).map(|(shape, (u, _))| Tensor::on_device(shape, u)).collect()
             }
-            None => Tensor::new(shape, self.logit_vectors_of(queries.data())?.0),
+            None => {
+                let each = of.iter().zip(shapes);
+                each.map(|((weights, queries), shape)| Tensor::new(shape, weights.logit_vectors_of(queries.data())?.0))
+                    .collect()
+            }
         }
     }
 

@@ -16,6 +16,37 @@ const WIDTHS: Widths = Widths { text: 32, text_global: 24, image: 40, image_glob
 /// For how long the kernel stays without work.
 const IDLE: Duration = Duration::from_millis(5);
 
+/// From features in one graph what prepared mentions give, whose rows are rounded or not as the arithmetic has it.
+pub fn from_features() -> Check {
+    Check::new("link, from features", |gpu, found| -> Result<()> {
+        let whole = ModelConfig { widths: WIDTHS, d: 20, heads: 2, ..ModelConfig::default() };
+        let fusion = ModelConfig { ablation: Ablation::B, ..whole.clone() };
+        let text = ModelConfig { modalities: Modalities::Text, ..whole.clone() };
+        for config in [whole, fusion, text] {
+            let model = Model::new(config.clone(), 5)?;
+            let scorer = Scorer::new(&model)?;
+            let on_device = model.to(Some(gpu))?;
+            let mut index = EntityIndex::new(&scorer, Element::F32);
+            index.add(&PreparedSide::new(&on_device, &SHAPE.side(14, WIDTHS, 6, 2)?)?, 14)?;
+            let mut device = GpuScorer::new(&scorer, gpu)?;
+            let all: Vec<u32> = (0..14).collect();
+            // The graph takes other sizes, and then more mentions and longer lists than there was room for.
+            for (mentions, repeats) in [(1, 1), (3, 1), (SHAPE.mentions, 3)] {
+                let side = SHAPE.side(mentions, WIDTHS, 5, mentions as u64)?;
+                let prepared = PreparedSide::new(&on_device, &side)?;
+                let lists: Vec<Vec<u32>> = (0..mentions).map(|i| all[i..10 - i].repeat(repeats)).collect();
+                let lists: Vec<&[u32]> = lists.iter().map(Vec::as_slice).collect();
+                let got = device.score_features(&on_device, &side, &index, &lists)?;
+                for (i, (got, list)) in got.iter().zip(&lists).enumerate() {
+                    let what = format!("mention {i} of {mentions}, {} candidates, {:?}", list.len(), config.ablation);
+                    found.equal(what, got, &device.score(prepared.mention(i), &index, list)?);
+                }
+            }
+        }
+        Ok(())
+    })
+}
+
 /// Models of one and of several heads, of both widths and precisions, whole and in parts.
 pub fn check() -> Check {
     let config = |d, heads| ModelConfig { widths: WIDTHS, d, heads, ..ModelConfig::default() };

@@ -174,6 +174,7 @@ pub fn checks(gpu: &Gpu) -> Result<Vec<Check>> {
         checks.extend(encoder::checks());
         checks.extend(inference::checks());
         checks.extend(models::checks(gpu.arithmetic()));
+        checks.push(link::from_features());
     }
     match gpu.arithmetic() {
         // What does not train is as in mixed arithmetic.

@@ -82,6 +82,14 @@ impl EntityIndex {
         self.len == 0
     }
 
+    /// Fails unless these are numbers of its entities.
+    pub(super) fn has_all(&self, entities: &[u32]) -> Result<()> {
+        match entities.iter().find(|&&entity| entity as usize >= self.len) {
+            Some(beyond) => Err(Error::shape("link", format!("entity {beyond} of an index of {}", self.len))),
+            None => Ok(()),
+        }
+    }
+
     /// Fusion's vectors of entities, those of all scores side by side (entities, scores * d). Their dot product with a
     /// mention's, [`super::PreparedMention::fused`], is the sum of Fusion's scores.
     pub fn fused(&self, entities: &[u32]) -> Vec<f32> {

@@ -2,6 +2,7 @@
 //! to the host's memory, launched as one graph; or the same kernel, which stays on the device.
 
 mod args;
+mod features;
 mod recorded;
 mod resident;
 mod room;
@@ -20,9 +21,10 @@ use super::scorer::Scorer;
 use crate::device::Gpu;
 use crate::device::cpu::Buffer;
 use crate::device::cuda::{DeviceBuffer, Graph, Resident};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::model::ScoreKind;
 use crate::ops::layer_norm::LayerNorm;
+use features::FromFeatures;
 use recorded::Recorded;
 use room::Asked;
 use tables::Tables;
@@ -39,6 +41,7 @@ pub struct GpuScorer {
     star: Option<[MlpWeights; 2]>,
     tables: Option<Arc<Tables>>,
     recorded: Option<Graph<Recorded>>,
+    from_features: Option<FromFeatures>,
     /// For how long a kernel shall stay without work.
     idle: Option<Duration>,
     resident: Option<Resident<resident::Kept>>,
@@ -104,6 +107,7 @@ impl GpuScorer {
             star,
             tables: None,
             recorded: None,
+            from_features: None,
             idle: None,
             resident: None,
             left: 0,
@@ -116,9 +120,7 @@ impl GpuScorer {
         if candidates.is_empty() {
             return Ok(Vec::new());
         }
-        if let Some(beyond) = candidates.iter().find(|&&c| c as usize >= index.len()) {
-            return Err(Error::shape("link", format!("entity {beyond} of an index of {}", index.len())));
-        }
+        index.has_all(candidates)?;
         let (tables, asked) = (self.tables(index)?, Asked { mention, candidates });
         match self.idle {
             Some(idle) => self.ask(idle, tables, &asked),

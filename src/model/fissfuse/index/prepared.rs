@@ -1,6 +1,7 @@
 //! What depends on one side alone: projected features, queries and logit vectors of Fission, vectors of Fusion.
 
-use crate::autograd::{Parameters, Tape};
+use crate::autograd::{Parameters, Tape, Var};
+use crate::device::Gpu;
 use crate::error::Result;
 use crate::model::fissfuse::{Projected, fusion, project, queries};
 use crate::model::layers::Layers;
@@ -49,6 +50,30 @@ impl PreparedMention<'_> {
 impl PreparedSide {
     /// Prepares all items of a side where the model's weights lie; the result lies on the host.
     pub fn new(model: &Model, side: &Side) -> Result<PreparedSide> {
+        let there = PreparedSide::computed(model, side)?;
+        // All of it is on its way before the host waits for any.
+        let later = |tensor: Tensor| tensor.later();
+        let on_its_way = there.modalities.into_iter().map(|PreparedModality { tokens, sequences, queries, logits }| {
+            Ok((later(logits)?, later(queries)?, tokens, sequences))
+        });
+        let on_its_way = on_its_way.collect::<Result<Vec<_>>>()?;
+        let fused = there.fused.into_iter().map(|(kind, vectors)| Ok((kind, later(vectors)?)));
+        let fused = fused.collect::<Result<Vec<_>>>()?;
+        let rows = on_its_way
+            .into_iter()
+            .map(|(logits, queries, tokens, sequences)| Ok((logits, queries, later(tokens)?, sequences)));
+        let modality = |(logits, queries, tokens, sequences): (Later, Later, Later, Ragged)| {
+            Ok(PreparedModality { logits: logits.wait()?, queries: queries.wait()?, tokens: tokens.wait()?, sequences })
+        };
+        let rows = rows.collect::<Result<Vec<_>>>()?;
+        Ok(PreparedSide {
+            modalities: rows.into_iter().map(modality).collect::<Result<_>>()?,
+            fused: fused.into_iter().map(|(kind, vectors)| Ok((kind, vectors.wait()?))).collect::<Result<_>>()?,
+        })
+    }
+
+    /// The same where the model's weights lie: nothing waits for it.
+    pub(super) fn computed(model: &Model, side: &Side) -> Result<PreparedSide> {
         let tape = Tape::inference();
         let vars = model.parameters().bind(&tape);
         let config = model.config();
@@ -56,26 +81,27 @@ impl PreparedSide {
         let [projected] = project(&layers, [side], None)?;
         let queries = queries(&layers, &[&projected])?;
         let fused = fusion::side(&layers, &projected, &queries.fusion)?;
-        // All of it is on its way before the host waits for any.
-        let mut on_its_way = Vec::new();
-        for (modality, queries) in projected.iter().zip(queries.fission) {
-            let attention = attention_of(model.parameters(), config, modality.name)?;
-            let queries = queries.into_tensor();
-            let logits = attention.logit_vectors(&queries)?.later()?;
-            on_its_way.push((logits, queries.later()?, modality));
-        }
-        let fused =
-            fused.into_iter().map(|(kind, var)| Ok((kind, var.into_tensor().later()?))).collect::<Result<Vec<_>>>()?;
-        let rows =
-            projected.iter().map(|modality| modality.tokens.tensor().clone().later()).collect::<Result<Vec<_>>>()?;
-        let modality = |((logits, queries, modality), rows): ((Later, Later, &Projected), Later)| {
-            let sequences = modality.sequences.clone();
-            Ok(PreparedModality { logits: logits.wait()?, queries: queries.wait()?, tokens: rows.wait()?, sequences })
+        let of_fission: Vec<Tensor> = queries.fission.into_iter().map(Var::into_tensor).collect();
+        let attentions = projected.iter().map(|modality| attention_of(model.parameters(), config, modality.name));
+        let attentions = attentions.take(of_fission.len()).collect::<Result<Vec<_>>>()?;
+        let logits = AttentionWeights::logit_vectors(&attentions.iter().zip(&of_fission).collect::<Vec<_>>())?;
+        let of_modality = projected.into_iter().zip(of_fission).zip(logits);
+        let modality = |((modality, queries), logits): ((Projected, Tensor), Tensor)| {
+            let Projected { tokens, sequences, .. } = modality;
+            PreparedModality { tokens: tokens.into_tensor(), sequences, queries, logits }
         };
         Ok(PreparedSide {
-            modalities: on_its_way.into_iter().zip(rows).map(modality).collect::<Result<_>>()?,
-            fused: fused.into_iter().map(|(kind, vectors)| Ok((kind, vectors.wait()?))).collect::<Result<_>>()?,
+            modalities: of_modality.map(modality).collect(),
+            fused: fused.into_iter().map(|(kind, vectors)| (kind, vectors.into_tensor())).collect(),
         })
+    }
+
+    /// Rows as plain f32, of a side that lies on a device.
+    pub(super) fn scaled(mut self, gpu: &Gpu) -> Result<PreparedSide> {
+        let rows: Vec<&Tensor> = self.modalities.iter().map(|modality| &modality.tokens).collect();
+        let scaled = Tensor::scaled(gpu, &rows)?;
+        self.modalities.iter_mut().zip(scaled).for_each(|(modality, rows)| modality.tokens = rows);
+        Ok(self)
     }
 
     /// The prepared features of one item.

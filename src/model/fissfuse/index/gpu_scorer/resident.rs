@@ -25,6 +25,11 @@ impl GpuScorer {
         self.resident = None;
     }
 
+    /// Whether it was told to.
+    pub fn may_stay(&self) -> bool {
+        self.idle.is_some()
+    }
+
     /// How often the kernel that stays was launched: first, when it had left, and when it was made again for more room.
     pub fn stays(&self) -> usize {
         self.left + self.resident.as_ref().map_or(0, Resident::launches)

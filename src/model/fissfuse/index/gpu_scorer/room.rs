@@ -44,7 +44,8 @@ impl Asked<'_> {
 impl Room {
     /// For such a mention; never less than there was, or two mentions might take turns to need more.
     pub fn new(asked: &Asked, before: Option<&Room>) -> Room {
-        let grown = |(m, rows): (usize, usize)| rows.next_multiple_of(ROWS).max(before.map_or(0, |before| before.rows[m]));
+        let grown =
+            |(m, rows): (usize, usize)| rows.next_multiple_of(ROWS).max(before.map_or(0, |before| before.rows[m]));
         Room {
             candidates: room_for(asked.candidates.len(), before.map_or(0, |before| before.candidates)),
             rows: asked.rows().enumerate().map(grown).collect(),
