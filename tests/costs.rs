@@ -240,3 +240,27 @@ fn linking_a_mention_moves_its_rows_and_the_weights_once() {
     println!("linking a mention moves {times:.4} times the bytes of its rows and the weights");
     assert!((1.0..=1.05).contains(&times), "{} of {least}: {times}", kernel.once_bytes());
 }
+
+#[test]
+fn a_mention_goes_from_features_to_scores_as_one_graph_of_which_nothing_else_comes_back() {
+    let [mention, entities] = linked_sides();
+    let test = "costs::a_mention_goes_from_features_to_scores_as_one_graph_of_which_nothing_else_comes_back";
+    let counts = counted_on_cusim(test, |gpu| {
+        let model = Model::new(ModelConfig { widths: WIDTHS, d: 20, ..ModelConfig::default() }, 5).unwrap();
+        let scorer = Scorer::new(&model).unwrap();
+        let mut index = EntityIndex::new(&scorer, Element::F16);
+        index.add(&PreparedSide::new(&model, &entities).unwrap(), LINKED.1).unwrap();
+        let model = model.to(Some(gpu)).unwrap();
+        let mut scorer = GpuScorer::new(&scorer, gpu).unwrap();
+        (0..3).for_each(|_| drop(scorer.score_features(&model, &mention, &index, &[&LINKED.2]).unwrap()));
+    });
+    let Some(counts) = counts else { return };
+    let calls = |name: &str| counts.calls.get(name).copied().unwrap_or(0);
+    assert_eq!((calls("cuGraphLaunch"), calls("cuGraphExecUpdate_v2"), calls("cuMemcpyDtoHAsync_v2")), (3, 2, 0));
+    let of = |kernel: &str| counts.kernels.iter().filter(|k| k.kernel.starts_with(kernel)).map(|k| k.launches).sum();
+    // Projections, poolings, both layers of four queries and of a star, logit vectors of four attentions, two of which complete
+    // each other here; their rows are scaled for the kernel that scores.
+    let (all, scoring): (u64, u64) = (of(""), of("link"));
+    println!("from features to scores is {} launches", all / 3);
+    assert!(all <= 3 * 20 && scoring == 3, "{all}, {scoring} of which score");
+}

@@ -355,6 +355,15 @@ fn a_model_trained_on_a_device_is_evaluated_like_any_other() {
     let on_cuda = fissfuse_on_cusim(&[&link[..], &["cuda", "--arithmetic", "f32"]].concat(), &[("CUSIM_CHECK", "all")]);
     let errors = String::from_utf8_lossy(&on_cuda.stderr);
     assert!(on_cuda.status.success() && !errors.contains("cusim: ["), "{errors}");
+    let resident = fissfuse_on_cusim(&[&link[..], &["cuda", "--arithmetic", "f32", "--resident=5"]].concat(), &[]);
+    assert!(resident.status.success(), "{}", String::from_utf8_lossy(&resident.stderr));
+    assert!(resident.stdout == on_cuda.stdout, "a kernel that stays gives other answers");
+    let refuse = |args: &[&str], says: &[&str]| refused(&fissfuse(&[&link[..], args].concat()).output().unwrap(), says);
+    refuse(&["cpu", "--resident"], &["--resident", "--device cuda"]);
+    for bad in ["--resident=0", "--resident=60001", "--resident=x"] {
+        let usage = fissfuse(&[&link[..], &["cpu", bad]].concat()).output().unwrap();
+        assert_eq!(usage.status.code(), Some(2), "{bad}");
+    }
     let whole = &["cuda", "--feature-memory", "0"];
     refused(&fissfuse_on_cusim(&[&link[..], whole].concat(), &[]), &["0 % of the free memory; raise --feature-memory"]);
     let on_cpu = fissfuse(&[&link[..], &["cpu"]].concat()).output().unwrap();

@@ -1,13 +1,13 @@
 //! Training steps as CUDA graphs: the same bits, whatever the batch, and the same behaviour when something fails.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
 use std::sync::mpsc;
 use std::time::Duration;
 
 use fissfuse::device::Gpu;
 use fissfuse::device::cuda::{Arithmetic, DeviceBuffer, Recorded};
 use fissfuse::model::{Ablation, ModelConfig, Widths};
+use fissfuse::profile::counts::Counts;
 use fissfuse::profile::step::TrainingStep;
 use fissfuse::profile::synthetic::Shape;
 use fissfuse::tensor::Indices;
@@ -222,7 +222,7 @@ fn recorded_steps_do_with_the_memory_there_is() {
     let train = [&plain[..], &["--graph"]].concat();
     let counts = world.path("counts.json");
     let (want, _) = model_of(&world, &train, &[("CUSIM_COUNT", counts.to_str().unwrap())]);
-    let calls = calls(&counts);
+    let calls = Counts::read(&counts).unwrap().calls;
     let before = |name: &str| calls.get(name).copied().unwrap_or(0);
     let all = before("cuMemAlloc_v2") + before("cuMemHostAlloc");
     // A block of the first recording: it is recorded again. One of the last blocks: others that are free make way for it.
@@ -267,12 +267,6 @@ fn a_loss_that_is_not_finite_stops_the_run_before_it_is_written() {
     }
 }
 
-/// Calls of each function of the driver, as cusim counted them.
-fn calls(path: &Path) -> BTreeMap<String, u64> {
-    let counts: serde_json::Value = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
-    serde_json::from_value(counts["calls"].clone()).unwrap()
-}
-
 /// What one step more asks of the driver.
 fn calls_of_a_step(graph: bool) -> BTreeMap<String, u64> {
     let (library, folder) = (cusim(), tempfile::tempdir().unwrap());
@@ -284,7 +278,7 @@ fn calls_of_a_step(graph: bool) -> BTreeMap<String, u64> {
         bench.env("LD_LIBRARY_PATH", library.path()).env("CUSIM_COUNT", &path);
         let output = bench.output().unwrap();
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        calls(&path)
+        Counts::read(&path).unwrap().calls
     });
     let difference = |(name, count): (String, u64)| (name.clone(), count - fewer.get(&name).copied().unwrap_or(0));
     more.into_iter().map(difference).filter(|(_, count)| *count > 0).collect()

@@ -237,6 +237,8 @@ times() {
     done
     json link 45 "$bench" --output json latency --half --prepared $device \
         $(sized '--preset wikimel' "${tiny#--mentions 2 } --entities 8 --runs 1") --mentions 1,8,64
+    json link-resident 45 "$bench" --output json latency --half --prepared --resident $device \
+        $(sized '--preset wikimel' "${tiny#--mentions 2 } --entities 8 --runs 1") --mentions 1
     for n in 1 8 64 256; do
         json "layers-$n" 30 "$bench" --output json layer $device \
             $(sized "--layers 12 --images $n" '--layers 1 --images 1 --runs 1 --warmup 0')

@@ -122,6 +122,9 @@ pub struct Counts {
     /// By range and kernel, of programs that name ranges.
     #[serde(default)]
     pub ranges: Vec<RangeCount>,
+    /// Calls of each of the driver's functions.
+    #[serde(default)]
+    pub calls: BTreeMap<String, u64>,
 }
 
 impl Counts {
