@@ -16,7 +16,7 @@ use crate::device::cpu::simd;
 use crate::error::{Error, Result};
 use crate::files;
 use crate::random::{LANES, philox_lanes};
-use crate::tensor::{Precision, Values, Weight};
+use crate::tensor::{Matrix, Precision, Values};
 use crate::tokenizer::{failed, learned};
 
 /// Last word of the counters that weights are drawn at; part of their definition.
@@ -156,7 +156,7 @@ fn write_weights(folder: &Path, config: &LlamaConfig, precision: Precision, seed
         let offset = if shape.len() == 1 && !layer.ends_with(".bias") { 1.0 } else { 0.0 };
         values.iter_mut().for_each(|x| *x = *x * scale + offset);
         let (rows, columns) = (shape[0], shape.get(1).copied().unwrap_or(1));
-        let values = Weight::new(rows, columns, Values::F32(values.into()))?.to(precision)?.values().clone();
+        let values = Matrix::new(rows, columns, Values::F32(values.into()))?.to(precision)?.values().clone();
         Ok(vec![Stored { name: layout::tensor(layer), shape, values }])
     })?;
     Ok(planned.iter().map(|planned| planned.bytes / size).sum())

@@ -11,7 +11,7 @@ use crate::device::cpu::{simd, vector};
 use crate::error::{Error, Result};
 use crate::ops::linear::stored::{DeviceWeight, Numbers, project};
 use crate::tensor::quantized::{BLOCK as GROUP, Bits, dequantize, quantize};
-use crate::tensor::{Element, Precision, SharedSlice, Values, Weight};
+use crate::tensor::{Element, Matrix, Precision, SharedSlice, Values};
 
 /// Vectors of a part: their products with a few queries stay in the cache until the best of them are taken.
 const PART: usize = 1 << 16;
@@ -37,9 +37,9 @@ pub struct Int8 {
 #[derive(Clone, Debug)]
 struct Part {
     /// (vectors, padded width)
-    codes: Weight,
+    codes: Matrix,
     /// What they leave over.
-    rest: Weight,
+    rest: Matrix,
 }
 
 /// Vectors on their way into an [`Int8`].
@@ -86,7 +86,7 @@ impl Int8Builder {
         let mut weight = |at: usize| {
             let codes: SharedSlice<u8> = std::mem::take(&mut self.codes[at]).into();
             let scales: SharedSlice<bf16> = std::mem::take(&mut self.scales[at]).into();
-            Weight::new(rows, padded, Values::Quantized { bits: Bits::Eight, codes, scales })
+            Matrix::new(rows, padded, Values::Quantized { bits: Bits::Eight, codes, scales })
         };
         if rows > 0 {
             let (codes, rest) = (weight(0)?, weight(1)?);

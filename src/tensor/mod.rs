@@ -1,4 +1,4 @@
-//! Arrays: [`Tensor`], in which everything is computed; [`Weight`] and [`RowTable`], numbers that are read as files have them;
+//! Arrays: [`Tensor`], in which everything is computed; [`Matrix`], as a file has it; [`RowTable`], several of these of one width;
 //! ragged sequences; files of safetensors, GGUF and PyTorch.
 
 mod array;
@@ -10,6 +10,7 @@ mod feature_rows;
 pub mod gguf;
 mod indices;
 mod later;
+mod matrix;
 mod normalized;
 mod on_device;
 mod pickle;
@@ -18,7 +19,7 @@ mod ragged;
 mod row_table;
 pub mod safetensors;
 mod shards;
-mod weight;
+mod shared_slice;
 
 pub use array::Tensor;
 pub(crate) use array::{Host, HostMut};
@@ -28,12 +29,13 @@ pub use dtype::{DType, Element, Precision};
 pub use feature_rows::FeatureRows;
 pub use indices::Indices;
 pub use later::Later;
+pub(crate) use matrix::float_precision;
+pub use matrix::{Matrix, Values};
 pub use normalized::NormalizedRows;
 pub(crate) use on_device::fours;
 pub use quantized::Bits;
 pub use ragged::{Ragged, Sequences, Textbook};
-pub use row_table::{RowTable, SharedSlice};
+pub use row_table::RowTable;
 pub use shards::Shards;
 pub(crate) use shards::{INDEX, SINGLE};
-pub(crate) use weight::float_precision;
-pub use weight::{Values, Weight};
+pub use shared_slice::SharedSlice;

@@ -1,91 +1,20 @@
 //! Frozen feature rows: what an encoder wrote once, in one or several memory-mapped files.
 
-use std::ops::{Deref, Range};
+use std::ops::Range;
 use std::sync::{Arc, OnceLock};
 
 use half::f16;
 use rayon::prelude::*;
 
-use super::{Element, Indices, Tensor};
-use crate::device::cpu::{large_array, simd, vector};
-use crate::device::{Gpu, MappedFile};
+use super::{Element, Indices, Matrix, Precision, SharedSlice, Tensor, Values};
+use crate::device::Gpu;
 use crate::error::{Error, Result};
-
-/// An immutable slice that is owned or lies in a mapped file. Cloning shares it.
-#[derive(Clone, Debug)]
-pub struct SharedSlice<T>(Owner<T>);
-
-#[derive(Clone, Debug)]
-enum Owner<T> {
-    Memory(Arc<Vec<T>>),
-    File(Arc<MappedFile>, Range<usize>),
-    /// Large pages, and how many of their bytes are the slice.
-    Pages(Arc<memmap2::Mmap>, usize),
-}
-
-impl<T: bytemuck::Pod> SharedSlice<T> {
-    /// The values in `bytes` of a mapped file. `None` if they are not aligned or not whole.
-    pub fn mapped(file: Arc<MappedFile>, bytes: Range<usize>) -> Option<SharedSlice<T>> {
-        bytemuck::try_cast_slice::<u8, T>(file.get(bytes.clone())?).ok()?;
-        Some(SharedSlice(Owner::File(file, bytes)))
-    }
-
-    /// `len` values that `fill` writes over zeros, in large pages where the system gives them; beside them what it returns.
-    pub fn in_large_pages<R>(len: usize, fill: impl FnOnce(&mut [T]) -> R) -> Result<(SharedSlice<T>, R)> {
-        let bytes = len * size_of::<T>();
-        let mut array = large_array(bytes)?;
-        let result = fill(bytemuck::cast_slice_mut(&mut array[..bytes]));
-        let array = array.make_read_only().map_err(|e| Error::device("cpu", "keeping an array", e.to_string()))?;
-        Ok((SharedSlice(Owner::Pages(Arc::new(array), bytes)), result))
-    }
-}
-
-impl<T> From<Vec<T>> for SharedSlice<T> {
-    fn from(values: Vec<T>) -> SharedSlice<T> {
-        SharedSlice(Owner::Memory(Arc::new(values)))
-    }
-}
-
-impl<T: bytemuck::Pod> Deref for SharedSlice<T> {
-    type Target = [T];
-
-    fn deref(&self) -> &[T] {
-        match &self.0 {
-            Owner::Memory(values) => values,
-            Owner::File(file, bytes) => bytemuck::cast_slice(&file[bytes.clone()]),
-            Owner::Pages(array, bytes) => bytemuck::cast_slice(&array[..*bytes]),
-        }
-    }
-}
-
-/// Values of one shard.
-#[derive(Clone, Debug)]
-enum Values {
-    F32(SharedSlice<f32>),
-    F16(SharedSlice<f16>),
-}
-
-impl Values {
-    fn len(&self) -> usize {
-        match self {
-            Values::F32(v) => v.len(),
-            Values::F16(v) => v.len(),
-        }
-    }
-
-    fn read(&self, at: Range<usize>, out: &mut [f32]) {
-        match self {
-            Values::F32(v) => out.copy_from_slice(&v[at]),
-            Values::F16(v) => simd!(vector::widen(out, &v[at])),
-        }
-    }
-}
 
 /// Rows of one width, numbered through all shards.
 #[derive(Clone, Debug)]
 pub struct RowTable {
     width: usize,
-    shards: Vec<Values>,
+    shards: Vec<Matrix>,
     /// First row of each shard, then the number of rows.
     starts: Vec<usize>,
     on_device: Arc<OnceLock<Tensor>>,
@@ -106,23 +35,24 @@ impl RowTable {
 
     /// Appends f32 rows; returns the number of the first.
     pub fn push_f32(&mut self, values: SharedSlice<f32>) -> Result<usize> {
-        self.push(Values::F32(values))
+        self.push(values.len(), Values::F32(values))
     }
 
     /// Appends f16 rows; returns the number of the first.
     pub fn push_f16(&mut self, values: SharedSlice<f16>) -> Result<usize> {
-        self.push(Values::F16(values))
+        self.push(values.len(), Values::F16(values))
     }
 
-    fn push(&mut self, values: Values) -> Result<usize> {
-        if self.width == 0 || !values.len().is_multiple_of(self.width) {
-            return Err(Error::shape("row table", format!("{} values in rows of {}", values.len(), self.width)));
+    fn push(&mut self, len: usize, values: Values) -> Result<usize> {
+        if self.width == 0 || !len.is_multiple_of(self.width) {
+            return Err(Error::shape("row table", format!("{len} values in rows of {}", self.width)));
         }
+        let shard = Matrix::new(len / self.width, self.width, values)?;
         // A copy on a device is of the rows as they were.
         self.on_device = Arc::default();
         let first = self.rows();
-        self.starts.push(first + values.len() / self.width);
-        self.shards.push(values);
+        self.starts.push(first + shard.rows());
+        self.shards.push(shard);
         Ok(first)
     }
 
@@ -138,7 +68,7 @@ impl RowTable {
 
     /// Mean bytes of one stored value, for byte counts.
     pub fn value_bytes(&self) -> usize {
-        if self.shards.iter().all(|s| matches!(s, Values::F16(_))) { 2 } else { 4 }
+        if self.shards.iter().all(|shard| shard.precision() == Precision::F16) { 2 } else { 4 }
     }
 
     /// Fails if a row number is out of range.
@@ -152,32 +82,25 @@ impl RowTable {
     /// The rows of a range that lies in one shard: f32 rows where they are, f16 rows widened into `scratch`.
     pub fn range<'a>(&'a self, rows: Range<u32>, scratch: &'a mut Vec<f32>) -> &'a [f32] {
         let (shard, start) = self.place(rows.start as usize);
-        let at = start * self.width..(start + rows.len()) * self.width;
-        match &self.shards[shard] {
-            Values::F32(values) => &values[at],
-            values => {
-                scratch.resize(at.len(), 0.0);
-                values.read(at, scratch);
-                scratch
-            }
+        let at = start..start + rows.len();
+        if let Values::F32(values) = self.shards[shard].values() {
+            return &values[at.start * self.width..at.end * self.width];
         }
+        scratch.resize(at.len() * self.width, 0.0);
+        self.shards[shard].read(at, scratch);
+        scratch
     }
 
     /// Copies the rows of a range that lies in one shard, widened, into `out` (rows.len(), width).
     pub fn read(&self, rows: Range<u32>, out: &mut [f32]) {
         let (shard, start) = self.place(rows.start as usize);
-        self.shards[shard].read(start * self.width..(start + rows.len()) * self.width, out);
+        self.shards[shard].read(start..start + rows.len(), out);
     }
 
     /// Whether no value of a range of rows that lies in one shard is NaN or infinite.
     pub fn all_finite(&self, rows: Range<u32>) -> bool {
         let (shard, start) = self.place(rows.start as usize);
-        let at = start * self.width..(start + rows.len()) * self.width;
-        // Without a branch, so that it is as fast as the memory.
-        match &self.shards[shard] {
-            Values::F32(values) => values[at].iter().fold(true, |all, x| all & x.is_finite()),
-            Values::F16(values) => values[at].iter().fold(true, |all, x| all & x.is_finite()),
-        }
+        self.shards[shard].all_finite(start..start + rows.len())
     }
 
     /// A row's shard and its number there.
@@ -220,11 +143,12 @@ impl RowTable {
             Ok(())
         };
         for shard in &self.shards {
-            match shard {
+            match shard.values() {
                 Values::F16(values) if element == Element::F16 => write(bytemuck::cast_slice(values))?,
-                shard => {
-                    let mut wide = vec![0.0; shard.len()];
-                    shard.read(0..shard.len(), &mut wide);
+                Values::F32(values) => write(bytemuck::cast_slice(values))?,
+                _ => {
+                    let mut wide = vec![0.0; shard.rows() * self.width];
+                    shard.read(0..shard.rows(), &mut wide);
                     write(bytemuck::cast_slice(&wide))?;
                 }
             }
@@ -245,7 +169,7 @@ impl RowTable {
                 .stage(LABEL, rows.len() * width, |out: &mut [f16]| {
                     out.par_chunks_exact_mut(width).zip(rows).for_each(|(out, &row)| {
                         let (shard, row) = self.place(row as usize);
-                        if let Values::F16(shard) = &self.shards[shard] {
+                        if let Values::F16(shard) = self.shards[shard].values() {
                             out.copy_from_slice(&shard[row * width..(row + 1) * width]);
                         }
                     });
@@ -259,7 +183,7 @@ impl RowTable {
     pub fn gather(&self, rows: &[u32], out: &mut [f32]) {
         for (&row, out) in rows.iter().zip(out.chunks_exact_mut(self.width)) {
             let (shard, row) = self.place(row as usize);
-            self.shards[shard].read(row * self.width..(row + 1) * self.width, out);
+            self.shards[shard].read(row..row + 1, out);
         }
     }
 }

@@ -8,7 +8,7 @@ use super::Stored;
 use crate::error::{Error, Result};
 use crate::llama::{LlamaConfig, layout};
 use crate::tensor::safetensors::{Reader, first_unbounded};
-use crate::tensor::{Bits, DType, Precision, Shards, Tensor, Values, Weight, float_precision};
+use crate::tensor::{Bits, DType, Matrix, Precision, Shards, Tensor, Values, float_precision};
 
 /// Missing tensors that are counted, of one that a model lacks.
 const MOST_MISSING: usize = 10_000;
@@ -128,7 +128,7 @@ impl Stored for HuggingFace {
         Ok(if whole { Precision::Int8 } else { Precision::Int4 })
     }
 
-    fn matrix(&self, layer: &str) -> Result<Weight> {
+    fn matrix(&self, layer: &str) -> Result<Matrix> {
         let name = format!("{layer}.weight");
         let reader = self.shards.reader(&name)?;
         let shape =
@@ -156,7 +156,7 @@ impl Stored for HuggingFace {
             Values::Blocks { .. } => None,
         };
         reader.expect_finite(&name, unbounded)?;
-        Weight::new(rows, columns, values)
+        Matrix::new(rows, columns, values)
     }
 
     fn vector(&self, layer: &str) -> Result<Tensor> {

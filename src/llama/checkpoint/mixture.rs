@@ -16,7 +16,7 @@ use rayon::prelude::*;
 
 use crate::error::Result;
 use crate::llama::{Calibration, LlamaConfig, layout};
-use crate::tensor::{BlockType, Weight};
+use crate::tensor::{BlockType, Matrix};
 
 /// Rows of a matrix that are rounded to see what a type costs.
 const SAMPLE: usize = 128;
@@ -69,7 +69,7 @@ pub fn calibrated(
     asked: BlockType,
     config: &LlamaConfig,
     calibration: &Calibration,
-    matrix: impl Fn(&str) -> Result<Weight>,
+    matrix: impl Fn(&str) -> Result<Matrix>,
 ) -> Result<HashMap<String, BlockType>> {
     let mut budget = 0;
     // Choices of each matrix, or of those together that are kept in one type, by the first of them.
@@ -102,7 +102,7 @@ pub fn calibrated(
 }
 
 /// What each type would cost a matrix whose columns are multiplied by values of these mean squares.
-fn costs(weight: &Weight, importance: &[f32]) -> Vec<Choice> {
+fn costs(weight: &Matrix, importance: &[f32]) -> Vec<Choice> {
     let columns = weight.columns();
     let kinds: Vec<BlockType> = CHOICES.into_iter().filter(|kind| columns.is_multiple_of(kind.weights())).collect();
     let rows: Vec<usize> = (0..weight.rows()).step_by(weight.rows().div_ceil(SAMPLE).max(1)).collect();

@@ -12,7 +12,7 @@ use super::{Calibration, LlamaConfig, Source, layout};
 use crate::bytes::Bytes;
 use crate::device::Gpu;
 use crate::error::{Error, Result};
-use crate::tensor::{Bits, BlockType, Precision, Tensor, Weight};
+use crate::tensor::{Bits, BlockType, Matrix, Precision, Tensor};
 
 /// Weights as files have them, by the names of their layers, such as `model.layers.0.self_attn.q_proj`.
 pub(super) trait Stored: Send + Sync {
@@ -20,7 +20,7 @@ pub(super) trait Stored: Send + Sync {
     fn precision(&self, layer: &str) -> Result<Precision>;
 
     /// A layer's matrix (outputs, inputs), mapped where that is possible.
-    fn matrix(&self, layer: &str) -> Result<Weight>;
+    fn matrix(&self, layer: &str) -> Result<Matrix>;
 
     /// The gains of a norm (hidden_size), or a bias (outputs), such as `model.layers.0.self_attn.q_proj.bias`.
     fn vector(&self, layer: &str) -> Result<Tensor>;
@@ -134,7 +134,7 @@ impl Checkpoint {
     }
 
     /// The weight of a layer, such as `model.layers.0.self_attn.q_proj`, in the checkpoint's precision.
-    pub fn matrix(&self, layer: &str) -> Result<Weight> {
+    pub fn matrix(&self, layer: &str) -> Result<Matrix> {
         let matrix = self.stored.matrix(layer)?;
         let (found, importance) = (matrix.precision(), self.calibration.importance(layer));
         let made = match self.rounded.get(layer) {

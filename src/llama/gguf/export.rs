@@ -9,7 +9,7 @@ use super::super::{LlamaConfig, Precision, RopeScaling, Source, chat, layout};
 use super::{FREQUENCIES, name, vocabulary};
 use crate::error::{Error, Result};
 use crate::tensor::gguf::{Planned, Setting, write};
-use crate::tensor::{BlockType, Values, Weight};
+use crate::tensor::{BlockType, Matrix, Values};
 
 /// What a file says its weights mostly are, by llama.cpp's numbers.
 fn file_type(precision: Precision) -> Option<u32> {
@@ -80,7 +80,7 @@ pub fn export(
     write(out, &settings, &planned, |tensor| {
         let at = planned.iter().position(|other| other.name == tensor.name).unwrap_or(0);
         on_layer(at + 1, planned.len());
-        let column = |values: Vec<f32>| Weight::new(1, values.len(), Values::F32(values.into()));
+        let column = |values: Vec<f32>| Matrix::new(1, values.len(), Values::F32(values.into()));
         match (layers.get(at), &divisors) {
             (Some(layer), _) if tensor.shape.len() == 2 => turned(checkpoint.matrix(layer)?, layer, config, family),
             (Some(layer), _) => column(checkpoint.vector(layer)?.data().to_vec()),
@@ -91,7 +91,7 @@ pub fn export(
 }
 
 /// Rows of a Llama's queries and keys in the order of the original's: what [`super::InGguf`] undoes.
-fn turned(weight: Weight, layer: &str, config: &LlamaConfig, family: Family) -> Result<Weight> {
+fn turned(weight: Matrix, layer: &str, config: &LlamaConfig, family: Family) -> Result<Matrix> {
     if family != Family::Llama || !(layer.ends_with(".q_proj") || layer.ends_with(".k_proj")) {
         return Ok(weight);
     }

@@ -17,7 +17,7 @@ use super::{GenerationConfig, LlamaConfig, Rope, RopeScaling, layout};
 use crate::error::{Error, Result};
 use crate::fields::Fields;
 use crate::tensor::gguf::Gguf;
-use crate::tensor::{Precision, Tensor, Weight};
+use crate::tensor::{Matrix, Precision, Tensor};
 
 /// Divisors of the rotary frequencies, in files of Llama 3.1 and later.
 const FREQUENCIES: &str = "rope_freqs.weight";
@@ -222,7 +222,7 @@ impl Stored for InGguf {
     /// Rows of a Llama's queries and keys are put back into the order of Hugging Face's checkpoints: the file has them as the
     /// original Llama did, whose rotary embedding turns neighbours (2i, 2i + 1) where ours turns halves (i, i + half). Rows move as
     /// they are, whatever their numbers.
-    fn matrix(&self, layer: &str) -> Result<Weight> {
+    fn matrix(&self, layer: &str) -> Result<Matrix> {
         let weight = self.file.matrix(&name(layer))?;
         let turned = layer.ends_with(".q_proj") || layer.ends_with(".k_proj");
         if !turned || self.family != Family::Llama {

@@ -17,7 +17,7 @@ use self::value::{Kind, List, Value};
 pub use self::writer::{Planned, Setting, write};
 use super::blocks::BlockType;
 use super::safetensors::{Element, first_unbounded};
-use super::{Precision, SharedSlice, Tensor, Values, Weight};
+use super::{Matrix, Precision, SharedSlice, Tensor, Values};
 use crate::device::MappedFile;
 use crate::error::{Error, Result};
 use crate::foreign::foreign;
@@ -256,7 +256,7 @@ impl Gguf {
     }
 
     /// A matrix, as it lies in the file. Fails if a number of it, or the scale of a block, is not finite.
-    pub fn matrix(&self, name: &str) -> Result<Weight> {
+    pub fn matrix(&self, name: &str) -> Result<Matrix> {
         let entry = self.entry(name)?;
         let &[rows, columns] = &entry.shape[..] else {
             return Err(self.tensor_error(name, format!("has shape {:?}, needs rows and columns", entry.shape)));
@@ -274,7 +274,7 @@ impl Gguf {
             }
             Precision::Int8 | Precision::Int4 => return Err(self.tensor_error(name, "is of a type of other files")),
         };
-        Weight::new(rows, columns, values)
+        Matrix::new(rows, columns, values)
     }
 
     /// A vector of floats, as f32.

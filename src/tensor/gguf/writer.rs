@@ -7,7 +7,7 @@ use super::FLOATS;
 use super::value::Kind;
 use crate::error::{Error, Result};
 use crate::files;
-use crate::tensor::{Precision, Values, Weight};
+use crate::tensor::{Matrix, Precision, Values};
 
 /// Tensors begin at multiples of so many bytes, where a file says nothing else.
 const ALIGNMENT: u64 = 32;
@@ -50,7 +50,7 @@ pub fn write(
     path: &Path,
     settings: &[(String, Setting)],
     tensors: &[Planned],
-    make: impl Fn(&Planned) -> Result<Weight>,
+    make: impl Fn(&Planned) -> Result<Matrix>,
 ) -> Result<()> {
     let mut header = b"GGUF".to_vec();
     header.extend(3u32.to_le_bytes());

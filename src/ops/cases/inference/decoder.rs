@@ -9,7 +9,7 @@ use crate::ops::linear::stored::{self, StoredLinear, SwiGlu};
 use crate::ops::paged_attention::{self, Batch, Cache, Heads, Inputs, Shape, Span};
 use crate::ops::rms_norm::{self, RmsNorm};
 use crate::ops::sample::{self, choose_each};
-use crate::tensor::{Compute, Element, Precision, Tensor, Values, Weight};
+use crate::tensor::{Compute, Element, Matrix, Precision, Tensor, Values};
 
 /// What activations in 8 bits leave: half a step of 127, of sums whose terms' errors cancel.
 const IN_BYTES: f32 = 1.5e-2;
@@ -50,8 +50,8 @@ fn bound(precision: Precision) -> f32 {
 }
 
 /// A matrix in a precision; in f32 arithmetic the numbers that it stands for.
-fn weight(draw: &mut Draw, outputs: usize, inputs: usize, precision: Precision, compute: &Compute) -> Result<Weight> {
-    let wide = Weight::new(outputs, inputs, Values::F32(draw.weight(outputs, inputs).into()))?;
+fn weight(draw: &mut Draw, outputs: usize, inputs: usize, precision: Precision, compute: &Compute) -> Result<Matrix> {
+    let wide = Matrix::new(outputs, inputs, Values::F32(draw.weight(outputs, inputs).into()))?;
     let stored = wide.to(precision)?;
     if compute.precision == Precision::F32 { stored.to(Precision::F32) } else { Ok(stored) }
 }

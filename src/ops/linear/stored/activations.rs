@@ -7,7 +7,7 @@ use super::FEW;
 use crate::device::cpu::{has_bf16, has_floats, has_integers, simd, vector};
 use crate::ops::linear::ROW_CHUNK;
 use crate::tensor::quantized::BLOCK;
-use crate::tensor::{Bits, Values, Weight};
+use crate::tensor::{Bits, Matrix, Values};
 
 /// Rows of activations.
 pub enum Activations<'a> {
@@ -77,7 +77,7 @@ pub enum Width {
 impl Form {
     /// What these weights take of so many rows; with `native` one that the processor multiplies, if there is one. Many rows are
     /// multiplied by blocks in codes of this width.
-    pub fn of(weights: &Weight, rows: usize, prompts: Width, native: bool) -> Form {
+    pub fn of(weights: &Matrix, rows: usize, prompts: Width, native: bool) -> Form {
         match weights.values() {
             Values::Bf16(_) if native && has_bf16() => Form::Bf16,
             Values::F32(_) | Values::F16(_) | Values::Bf16(_) if native && rows < FEW && has_floats() => Form::Floats,

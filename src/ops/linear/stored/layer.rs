@@ -10,7 +10,7 @@ use crate::device::cpu::{Buffer, simd, vector};
 use crate::device::cuda::DeviceBuffer;
 use crate::device::switch::is_on;
 use crate::error::{Error, Result};
-use crate::tensor::{BlockType, Precision, Tensor, Values, Weight};
+use crate::tensor::{BlockType, Matrix, Precision, Tensor, Values};
 
 /// Whether a processor multiplies prompts by the blocks of a GGUF file in bytes, as llama.cpp does, and not in 16 bits.
 const BYTE_PROMPTS: &str = "FISSFUSE_BYTE_PROMPTS";
@@ -35,7 +35,7 @@ pub enum SwiGlu {
 
 /// Matrices (outputs, inputs) of one width on the host, one below the other.
 pub struct OnHost {
-    weights: Vec<Weight>,
+    weights: Vec<Matrix>,
     /// Of the activations' codes where many rows are multiplied by blocks.
     prompts: Width,
 }
@@ -52,7 +52,7 @@ fn elsewhere(op: &'static str) -> Error {
 
 impl StoredLinear {
     /// From matrices of one width; on a device of one precision too, or all in blocks.
-    pub fn new(stacked: Vec<Weight>, gpu: Option<&Gpu>) -> Result<StoredLinear> {
+    pub fn new(stacked: Vec<Matrix>, gpu: Option<&Gpu>) -> Result<StoredLinear> {
         let Some(gpu) = gpu else { return OnHost::new(stacked).map(StoredLinear::Host) };
         if let Some(parts) = stacked.iter().map(in_blocks).collect::<Option<Vec<_>>>()
             && let Some(first) = stacked.first()
@@ -107,7 +107,7 @@ impl StoredLinear {
 
 impl SwiGlu {
     /// From two matrices (inner, inputs) of one precision.
-    pub fn new(gate: Weight, up: Weight, gpu: Option<&Gpu>) -> Result<SwiGlu> {
+    pub fn new(gate: Matrix, up: Matrix, gpu: Option<&Gpu>) -> Result<SwiGlu> {
         let both = [gate, up];
         let Some(gpu) = gpu else { return OnHost::new(both.into()).map(SwiGlu::Host) };
         if let (Some((kind, gates)), Some((other, ups))) = (in_blocks(&both[0]), in_blocks(&both[1]))
@@ -138,13 +138,13 @@ impl SwiGlu {
 }
 
 impl OnHost {
-    fn new(weights: Vec<Weight>) -> Result<OnHost> {
+    fn new(weights: Vec<Matrix>) -> Result<OnHost> {
         Ok(OnHost { weights, prompts: if prompts_in_bytes()? { Width::One } else { Width::Two } })
     }
 
     /// x Wᵀ
     fn multiply(&self, x: &Tensor) -> Result<Tensor> {
-        let outputs = self.weights.iter().map(Weight::rows).sum();
+        let outputs = self.weights.iter().map(Matrix::rows).sum();
         let mut y = Buffer::scratch(x.count() * outputs);
         self.project(&mut y, x, false)?;
         Tensor::new([x.count(), outputs], y)
@@ -156,7 +156,7 @@ impl OnHost {
 }
 
 /// Precision and columns of matrices that are multiplied together.
-fn alike(matrices: &[Weight]) -> Result<(Precision, usize)> {
+fn alike(matrices: &[Matrix]) -> Result<(Precision, usize)> {
     let mut kinds = matrices.iter().map(|matrix| (matrix.precision(), matrix.columns()));
     let first = kinds.next().ok_or_else(|| Error::shape("linear", "no matrix"))?;
     match kinds.all(|kind| kind == first) {
@@ -166,7 +166,7 @@ fn alike(matrices: &[Weight]) -> Result<(Precision, usize)> {
 }
 
 /// Type and bytes of a matrix in blocks.
-fn in_blocks(matrix: &Weight) -> Option<(BlockType, &[u8])> {
+fn in_blocks(matrix: &Matrix) -> Option<(BlockType, &[u8])> {
     match matrix.values() {
         Values::Blocks { kind, blocks } => Some((*kind, blocks)),
         _ => None,

@@ -28,7 +28,7 @@ use self::activations::{Activations, Form, Width};
 use self::columns::Columns;
 use crate::autograd::Cost;
 use crate::error::{Error, Result};
-use crate::tensor::{Element, Precision, Values, Weight};
+use crate::tensor::{Element, Matrix, Precision, Values};
 
 /// What a product with stored weights costs on so many rows; scales of integers are not counted.
 pub fn cost(rows: usize, (inputs, outputs): (usize, usize), weights: Precision, element: Element) -> Cost {
@@ -58,14 +58,14 @@ struct Scratch {
 /// integers with a scale per group, and blocks in 16-bit ones; elsewhere, and with other weights, x is f32.
 ///
 /// Fails if a shape does not fit.
-pub fn project(y: &mut [f32], x: &[f32], stacked: &[Weight], add: bool) -> Result<()> {
+pub fn project(y: &mut [f32], x: &[f32], stacked: &[Matrix], add: bool) -> Result<()> {
     run(y, x, stacked, add, Width::Two, true)
 }
 
-fn run(y: &mut [f32], x: &[f32], stacked: &[Weight], add: bool, prompts: Width, native: bool) -> Result<()> {
+fn run(y: &mut [f32], x: &[f32], stacked: &[Matrix], add: bool, prompts: Width, native: bool) -> Result<()> {
     let Some(first) = stacked.first() else { return Ok(()) };
     let outputs: usize = stacked.iter().map(|w| w.rows()).sum();
-    let alike = |w: &Weight| w.columns() == first.columns();
+    let alike = |w: &Matrix| w.columns() == first.columns();
     let rows = x.len().checked_div(first.columns()).unwrap_or(0);
     if !stacked.iter().all(alike) || x.len() != rows * first.columns() || y.len() != rows * outputs {
         let reason = format!("{} values times ({outputs}, {})ᵀ into {}", x.len(), first.columns(), y.len());
@@ -98,7 +98,7 @@ fn run(y: &mut [f32], x: &[f32], stacked: &[Weight], add: bool, prompts: Width, 
 fn product(
     y: &mut Columns,
     x: &Activations,
-    weights: &Weight,
+    weights: &Matrix,
     rows: Range<usize>,
     add: bool,
     scratch: &mut Scratch,
@@ -154,9 +154,9 @@ mod tests {
     }
 
     /// Each kind of weights made of the same numbers.
-    fn with_each(weights: &[f32], rows: usize, check: impl Fn(&str, Weight)) {
+    fn with_each(weights: &[f32], rows: usize, check: impl Fn(&str, Matrix)) {
         let columns = weights.len() / rows;
-        let matrix = |values| Weight::new(rows, columns, values).unwrap();
+        let matrix = |values| Matrix::new(rows, columns, values).unwrap();
         check("f32", matrix(Values::F32(weights.to_vec().into())));
         let narrow: Vec<f16> = weights.iter().map(|&x| f16::from_f32(x)).collect();
         check("f16", matrix(Values::F16(narrow.into())));
@@ -188,7 +188,7 @@ mod tests {
     }
 
     /// The product of the weights as they are stored and x as it is, in f64.
-    fn expected(x: &[f32], weights: &Weight) -> Vec<f64> {
+    fn expected(x: &[f32], weights: &Matrix) -> Vec<f64> {
         let mut row = vec![0.0; weights.columns()];
         let mut out = vec![0.0; x.len() / weights.columns() * weights.rows()];
         for j in 0..weights.rows() {
@@ -201,7 +201,7 @@ mod tests {
     }
 
     /// Root of the mean square of the weights.
-    fn deviation(weights: &Weight) -> f64 {
+    fn deviation(weights: &Matrix) -> f64 {
         let mut row = vec![0.0; weights.columns()];
         let squares = |i: usize, row: &mut [f32]| {
             weights.row(i, row);
@@ -261,7 +261,7 @@ mod tests {
     fn stacked_weights_write_side_by_side() {
         let (x, w) = (wave(2 * 64, 0.3), wave(70 * 64, 0.7));
         let part = |from: usize, to: usize| {
-            Weight::new(to - from, 64, Values::F32(w[from * 64..to * 64].to_vec().into())).unwrap()
+            Matrix::new(to - from, 64, Values::F32(w[from * 64..to * 64].to_vec().into())).unwrap()
         };
         let (mut whole, mut parts) = (vec![0.0; 140], vec![f32::NAN; 140]);
         project(&mut whole, &x, &[part(0, 70)], false).unwrap();

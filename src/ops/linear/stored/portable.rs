@@ -6,13 +6,13 @@ use super::columns::Columns;
 use crate::device::cpu::{simd, vector};
 use crate::error::Result;
 use crate::ops::matmul::{Mat, matmul};
-use crate::tensor::{Values, Weight};
+use crate::tensor::{Matrix, Values};
 
 /// `y = x Wᵀ` or, with `add`, `y += x Wᵀ`, for the rows `first..first + y's columns` of the weights.
 pub fn product(
     y: &mut Columns,
     x: &[f32],
-    weights: &Weight,
+    weights: &Matrix,
     first: usize,
     add: bool,
     scratch: &mut Vec<f32>,

@@ -1,4 +1,6 @@
-//! Weight matrices as they lie in memory or in a mapped file, in any precision.
+//! Matrices as they lie in memory or in a mapped file, in any precision: weights, and features that were encoded once.
+
+use std::ops::Range;
 
 use half::{bf16, f16};
 use rayon::prelude::*;
@@ -12,7 +14,7 @@ use crate::error::{Error, Result};
 
 /// A matrix (rows, columns), row-major.
 #[derive(Clone, Debug)]
-pub struct Weight {
+pub struct Matrix {
     rows: usize,
     columns: usize,
     values: Values,
@@ -37,9 +39,9 @@ pub enum Values {
     },
 }
 
-impl Weight {
+impl Matrix {
     /// Fails if the number of values is not that of the shape.
-    pub fn new(rows: usize, columns: usize, values: Values) -> Result<Weight> {
+    pub fn new(rows: usize, columns: usize, values: Values) -> Result<Matrix> {
         let fits = match &values {
             Values::F32(v) => v.len() == rows * columns,
             Values::F16(v) => v.len() == rows * columns,
@@ -54,8 +56,8 @@ impl Weight {
             }
         };
         match fits {
-            true => Ok(Weight { rows, columns, values }),
-            false => Err(Error::shape("llama", format!("values of another shape than {rows} x {columns}"))),
+            true => Ok(Matrix { rows, columns, values }),
+            false => Err(Error::shape("matrix", format!("values of another shape than {rows} x {columns}"))),
         }
     }
 
@@ -97,13 +99,20 @@ impl Weight {
         }
     }
 
-    /// One row as f32 (columns).
-    pub fn row(&self, row: usize, out: &mut [f32]) {
-        let at = row * self.columns..(row + 1) * self.columns;
+    /// Some rows as f32 (rows.len(), columns).
+    pub fn read(&self, rows: Range<usize>, out: &mut [f32]) {
+        let at = rows.start * self.columns..rows.end * self.columns;
         match &self.values {
             Values::F32(v) => out.copy_from_slice(&v[at]),
             Values::F16(v) => simd!(vector::widen(out, &v[at])),
             Values::Bf16(v) => simd!(vector::widen_bf16(out, &v[at])),
+            _ => rows.zip(out.chunks_exact_mut(self.columns)).for_each(|(row, out)| self.row(row, out)),
+        }
+    }
+
+    /// One row as f32 (columns).
+    pub fn row(&self, row: usize, out: &mut [f32]) {
+        match &self.values {
             Values::Quantized { bits, codes, scales } => {
                 let (bytes, groups) = (bits.bytes(self.columns), scales.len() / self.rows);
                 dequantize(*bits, &codes[row * bytes..][..bytes], &scales[row * groups..][..groups], out);
@@ -112,19 +121,39 @@ impl Weight {
                 let bytes = kind.bytes(self.columns);
                 kind.dequantize(&blocks[row * bytes..][..bytes], out);
             }
+            Values::F32(_) | Values::F16(_) | Values::Bf16(_) => self.read(row..row + 1, out),
+        }
+    }
+
+    /// Whether no value of some rows is NaN or infinite.
+    pub fn all_finite(&self, rows: Range<usize>) -> bool {
+        let at = rows.start * self.columns..rows.end * self.columns;
+        // Without a branch, so that it is as fast as the memory.
+        match &self.values {
+            Values::F32(v) => v[at].iter().fold(true, |all, x| all & x.is_finite()),
+            Values::F16(v) => v[at].iter().fold(true, |all, x| all & x.is_finite()),
+            Values::Bf16(v) => v[at].iter().fold(true, |all, x| all & x.is_finite()),
+            _ => {
+                let mut wide = vec![0.0; self.columns];
+                let mut rows = rows;
+                rows.all(|row| {
+                    self.row(row, &mut wide);
+                    wide.iter().all(|x| x.is_finite())
+                })
+            }
         }
     }
 
     /// The matrix in another precision; itself, shared, if it has that one already.
     ///
     /// Fails if a float is not finite or the columns cannot be quantized in groups.
-    pub fn to(&self, precision: Precision) -> Result<Weight> {
+    pub fn to(&self, precision: Precision) -> Result<Matrix> {
         self.calibrated(precision, None)
     }
 
     /// The same; blocks are made so that the error of products is small with inputs whose mean squares (columns) are
     /// `importance`.
-    pub fn calibrated(&self, precision: Precision, importance: Option<&[f32]>) -> Result<Weight> {
+    pub fn calibrated(&self, precision: Precision, importance: Option<&[f32]>) -> Result<Matrix> {
         if self.precision() == precision {
             return Ok(self.clone());
         }
@@ -139,13 +168,13 @@ impl Weight {
             Precision::Int4 => self.quantized(Bits::Four)?,
             Precision::Blocks(kind) => self.in_blocks(kind, importance)?,
         };
-        Weight::new(self.rows, self.columns, values)
+        Matrix::new(self.rows, self.columns, values)
     }
 
     /// The same rows in another order: row i is row `from(i)` of these, its numbers as they are.
     ///
     /// Fails if one is named that there is not.
-    pub fn reordered(&self, from: impl Fn(usize) -> usize + Sync) -> Result<Weight> {
+    pub fn reordered(&self, from: impl Fn(usize) -> usize + Sync) -> Result<Matrix> {
         if let Some(row) = (0..self.rows).map(&from).find(|&row| row >= self.rows) {
             return Err(Error::shape("rows of weights", format!("row {row} of {}", self.rows)));
         }
@@ -160,7 +189,7 @@ impl Weight {
             },
             Values::Blocks { kind, blocks } => Values::Blocks { kind: *kind, blocks: self.gathered(blocks, &from)? },
         };
-        Weight::new(self.rows, self.columns, values)
+        Matrix::new(self.rows, self.columns, values)
     }
 
     fn gathered<T: bytemuck::Pod + Send + Sync>(
@@ -265,7 +294,7 @@ mod tests {
 
     #[test]
     fn weights_beyond_a_precision_are_refused() {
-        let large = Weight::new(1, 2, Values::F32(vec![1e6, 1.0].into())).unwrap();
+        let large = Matrix::new(1, 2, Values::F32(vec![1e6, 1.0].into())).unwrap();
         let refused = large.to(Precision::F16).unwrap_err().to_string();
         assert!(refused.contains("is beyond what f16 can hold; bf16 or f32 can"), "{refused}");
         assert!(large.to(Precision::Bf16).is_ok());
