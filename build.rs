@@ -7,14 +7,21 @@
 use std::env;
 use std::fs;
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::thread;
 
+use flate2::Compression;
+use flate2::write::DeflateEncoder;
+
 #[path = "src/device/cuda/ptx_version.rs"]
 mod ptx_version;
+
+/// The file above.
+const VERSIONS: &str = "src/device/cuda/ptx_version.rs";
 
 /// The oldest architecture that the kernels run on; newer devices run its PTX, too.
 const BASE: &str = "80";
@@ -44,7 +51,7 @@ fn git(args: &[&str]) -> Option<String> {
 
 fn kernels() {
     println!("cargo:rerun-if-changed=kernels");
-    println!("cargo:rerun-if-changed=src/device/cuda/ptx_version.rs");
+    println!("cargo:rerun-if-changed={VERSIONS}");
     for name in ["FISSFUSE_NVCC", "CUDA_HOME", "FISSFUSE_CUDA_ARCH", "FISSFUSE_CUBINS", "PATH"] {
         println!("cargo:rerun-if-env-changed={name}");
     }
@@ -52,13 +59,13 @@ fn kernels() {
     let mut table = String::new();
     let release = match find_nvcc(&out) {
         Some(nvcc) => {
-            let compiler = Compiler { cubins: cubins(&nvcc), nvcc, out: out.clone() };
+            let compiler = Compiler { cubins: cubins(&nvcc), release: release(&nvcc), nvcc, out: out.clone() };
             let jobs: Vec<_> = archs()
                 .into_iter()
                 .flat_map(|arch| sources("cu").into_iter().map(move |s| (s, arch.clone())))
                 .collect();
             compiler.all(&jobs).iter().for_each(|row| table.push_str(row));
-            release(&compiler.nvcc)
+            compiler.release
         }
         None => {
             println!("cargo:warning=no nvcc found: built without CUDA kernels (scripts/cuda-toolchain.sh fetches one)");
@@ -141,9 +148,21 @@ fn release(nvcc: &Path) -> String {
     text.split("release ").nth(1).and_then(|rest| rest.split(',').next()).unwrap_or("unknown").to_string()
 }
 
+/// A file as the program holds it: compressed, since PTX is long and repeats itself.
+fn packed(path: &Path) -> String {
+    let packed = PathBuf::from(format!("{}.deflate", path.display()));
+    let mut encoder = DeflateEncoder::new(Vec::new(), Compression::default());
+    let bytes = fs::read(path).expect("what a compiler wrote can be read");
+    let written = encoder.write_all(&bytes).and_then(|()| encoder.finish());
+    fs::write(&packed, written.expect("memory can be written")).expect("OUT_DIR can be written");
+    format!("Packed(include_bytes!({packed:?}))")
+}
+
 /// What compiles kernels.
 struct Compiler {
     nvcc: PathBuf,
+    /// Its release.
+    release: String,
     /// Capabilities that machine code is assembled for.
     cubins: Vec<u32>,
     out: PathBuf,
@@ -157,7 +176,7 @@ impl Compiler {
         let work = || {
             while let Some((i, (source, arch))) = Some(next.fetch_add(1, Relaxed)).and_then(|i| Some((i, jobs.get(i)?)))
             {
-                let row = self.compile(source, arch);
+                let row = self.row(source, arch);
                 rows.lock().expect("no other thread panicked")[i] = row;
             }
         };
@@ -166,9 +185,31 @@ impl Compiler {
         rows.into_inner().expect("no thread panicked")
     }
 
-    /// One row: the PTX of a file, at the lowest version that holds for it, and its machine code.
-    fn compile(&self, source: &Path, arch: &str) -> String {
+    /// The row of one file, as it was made before if nothing that it is made of has changed: a new commit alone has nothing
+    /// compiled.
+    fn row(&self, source: &Path, arch: &str) -> String {
+        let read = |path: &Path| fs::read(path).expect("a file that this is made of can be read");
+        let mut hasher = DefaultHasher::new();
+        read(source).hash(&mut hasher);
+        sources("cuh").iter().for_each(|header| read(header).hash(&mut hasher));
+        let hash = hasher.finish();
+        ["build.rs", VERSIONS].iter().for_each(|path| read(Path::new(path)).hash(&mut hasher));
+        (&self.release, &self.cubins).hash(&mut hasher);
+        let key = format!("{:x}", hasher.finish());
         let name = source.file_stem().and_then(|s| s.to_str()).expect("kernels have names");
+        let kept = self.out.join(format!("{name}-{arch}.row"));
+        if let Some((before, row)) = fs::read_to_string(&kept).ok().as_deref().and_then(|kept| kept.split_once('\n'))
+            && before == key
+        {
+            return row.into();
+        }
+        let row = self.compile(source, name, arch, hash);
+        fs::write(&kept, format!("{key}\n{row}")).expect("OUT_DIR can be written");
+        row
+    }
+
+    /// One row: the PTX of a file, at the lowest version that holds for it, and its machine code.
+    fn compile(&self, source: &Path, name: &str, arch: &str, hash: u64) -> String {
         let ptx = self.out.join(format!("{name}-{arch}.ptx"));
         let flags = ["-ptx", "-O3", "-lineinfo", "--std=c++17"];
         let mut nvcc = Command::new(&self.nvcc);
@@ -186,19 +227,14 @@ impl Compiler {
             .iter()
             .filter(|_| arch == BASE)
             .map(|capability| {
-                let cubin = self.assemble(&text, name, *capability);
-                format!("Cubin {{ capability: {capability}, image: include_bytes!({cubin:?}) }}")
+                let image = packed(&self.assemble(&text, name, *capability));
+                format!("Cubin {{ capability: {capability}, image: {image} }}")
             })
             .collect();
-        let mut hasher = DefaultHasher::new();
-        fs::read(source).expect("a source that was compiled can be read").hash(&mut hasher);
-        for header in sources("cuh") {
-            fs::read(header).expect("a header that was compiled can be read").hash(&mut hasher);
-        }
-        let (hash, cubins) = (hasher.finish(), cubins.join(", "));
+        let (cubins, ptx) = (cubins.join(", "), packed(&ptx));
         let arch = format!("Arch {{ capability: {}, exact: {} }}", capability(arch, "arch"), arch.ends_with('a'));
         format!(
-            "    Ptx {{ file: {name:?}, arch: {arch}, hash: {hash}, text: include_str!({ptx:?}), entries: &{entries:?}, cubins: &[{cubins}] }},\n"
+            "    Ptx {{ file: {name:?}, arch: {arch}, hash: {hash}, text: {ptx}, entries: &{entries:?}, cubins: &[{cubins}] }},\n"
         )
     }
 

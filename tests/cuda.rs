@@ -456,7 +456,7 @@ fn every_kernel_assembles_without_spills_or_stack_frames() {
     println!("{:<28}{:>10}{:>12}{:>8}", "kernel", "arch", "registers", "shared");
     for ptx in base {
         let file = folder.path().join(ptx.file);
-        std::fs::write(&file, ptx.text).unwrap();
+        std::fs::write(&file, ptx.text.bytes()).unwrap();
         // 8.9 has the instructions of 8.6, and registers are given to each kernel as there.
         for arch in ["sm_80", "sm_86", "sm_90"] {
             let kernels = assembled(&ptxas, &file, arch);

@@ -1,6 +1,9 @@
 //! The kernels that build.rs embedded: PTX, which any driver compiles for its device, and machine code for some devices.
 
 use std::fmt;
+use std::io::Read;
+
+use flate2::read::DeflateDecoder;
 
 /// An architecture that kernels are compiled for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -24,13 +27,31 @@ impl Arch {
     }
 }
 
+/// A file that build.rs compressed.
+#[derive(Clone, Copy, Debug)]
+pub struct Packed(pub &'static [u8]);
+
+impl Packed {
+    /// Its bytes. What is compiled into the program is whole.
+    pub fn bytes(self) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        let unpacked = DeflateDecoder::new(self.0).read_to_end(&mut bytes);
+        unpacked.map_or_else(|_| Vec::new(), |_| bytes)
+    }
+
+    /// Its text.
+    pub fn text(self) -> String {
+        String::from_utf8_lossy(&self.bytes()).into_owned()
+    }
+}
+
 /// Machine code of one file of kernels.
 #[derive(Clone, Copy, Debug)]
 pub struct Cubin {
     /// Compute capability that it was assembled for.
     pub capability: u32,
     /// The ELF image.
-    pub image: &'static [u8],
+    pub image: Packed,
 }
 
 impl Cubin {
@@ -50,7 +71,7 @@ pub struct Ptx {
     /// Hash of its source.
     pub hash: u64,
     /// The PTX.
-    pub text: &'static str,
+    pub text: Packed,
     /// Names of the kernels, in their order, and the bytes of the struct that each takes.
     pub entries: &'static [(&'static str, usize)],
     /// Machine code, in release builds.
@@ -83,9 +104,9 @@ impl Ptx {
     }
 
     /// The version of its PTX, such as "7.4".
-    pub fn version(&self) -> &'static str {
-        let line = self.text.lines().find_map(|line| line.strip_prefix(".version "));
-        line.unwrap_or("unknown")
+    pub fn version(&self) -> String {
+        let text = self.text.text();
+        text.lines().find_map(|line| line.strip_prefix(".version ")).unwrap_or("unknown").to_string()
     }
 
     /// Names of the kernels, in their order.
@@ -105,7 +126,7 @@ mod tests {
         for (compiled, exact, device, expected) in runs {
             assert_eq!(arch(compiled, exact).runs_on(device), expected, "{} on {device}", arch(compiled, exact));
         }
-        let cubin = |capability| Cubin { capability, image: &[] };
+        let cubin = |capability| Cubin { capability, image: Packed(&[]) };
         assert!(cubin(86).runs_on(89) && !cubin(86).runs_on(80) && !cubin(86).runs_on(90));
         assert_eq!(arch(90, true).to_string(), "90a");
     }
@@ -114,7 +135,8 @@ mod tests {
     fn any_driver_since_2021_reads_the_ptx() {
         for ptx in EMBEDDED.iter().filter(|ptx| ptx.arch == Arch { capability: 80, exact: false }) {
             assert_eq!(ptx.version(), "7.4", "{}", ptx.file);
-            assert!(!ptx.entries.is_empty() && ptx.entries().all(|entry| ptx.text.contains(entry)));
+            let text = ptx.text.text();
+            assert!(!ptx.entries.is_empty() && ptx.entries().all(|entry| text.contains(entry)));
         }
     }
 }

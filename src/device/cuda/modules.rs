@@ -64,11 +64,11 @@ impl Modules {
         }
         let failed = |error| (*ptx, error);
         let module = match ptx.cubin(self.capability).filter(|_| !self.refuses_cubins.load(Ordering::Relaxed)) {
-            None => self.context.load_module(ptx.text.into()),
-            Some(cubin) => self.context.load_module(nvrtc::Ptx::from_binary(cubin.image.to_vec())).or_else(|error| {
+            None => self.context.load_module(ptx.text.text().into()),
+            Some(cubin) => self.context.load_module(nvrtc::Ptx::from_binary(cubin.image.bytes())).or_else(|error| {
                 tracing::debug!("{}.cu: machine code for {} was refused ({error:?})", ptx.file, cubin.capability);
                 self.refuses_cubins.store(true, Ordering::Relaxed);
-                self.context.load_module(ptx.text.into())
+                self.context.load_module(ptx.text.text().into())
             }),
         };
         let module = module.map_err(failed)?;
