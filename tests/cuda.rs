@@ -244,23 +244,23 @@ fn a_kernel_that_stays_scores_as_launches_do_and_comes_back_when_it_has_left() {
         let more = |which| PreparedSide::new(&model, &shape.side(14, widths, 5, which).unwrap()).unwrap();
         index.add(&more(2), 14).unwrap();
         let [mut launched, mut stays] = [0; 2].map(|_| GpuScorer::new(&scorer, &gpu).unwrap());
-        stays.stay(Duration::from_millis(100));
+        stays.keep_resident(Duration::from_millis(100));
         let mut agree = |stays: &mut GpuScorer, mention: usize, index: &EntityIndex, list: &[u32]| {
             let got = stays.score(mentions.mention(mention), index, list).unwrap();
             assert_eq!(got, launched.score(mentions.mention(mention), index, list).unwrap());
         };
         let list: Vec<u32> = (0..14).rev().collect();
-        assert_eq!(stays.stays(), 0);
+        assert_eq!(stays.resident_launches(), 0);
         // One launch answers several requests, and leaves by itself.
         let asked = 50;
         (0..asked).for_each(|_| drop(stays.score(mentions.mention(1), &index, &list[..5]).unwrap()));
-        let launches = stays.stays();
+        let launches = stays.resident_launches();
         assert!((1..asked).contains(&launches), "{launches} launches");
-        while stays.is_there() {
+        while stays.is_on_device() {
             std::thread::sleep(Duration::from_millis(10));
         }
         agree(&mut stays, 0, &index, &list[..5]);
-        assert_eq!(stays.stays(), launches + 1);
+        assert_eq!(stays.resident_launches(), launches + 1);
         // More candidates than there was room for, and an index that grew.
         agree(&mut stays, 3, &index, &list.repeat(3));
         index.add(&more(3), 14).unwrap();

@@ -114,14 +114,14 @@ impl<'a> Entities<'a> {
     pub fn takes_features(&self) -> bool {
         self.prepared
             .as_ref()
-            .is_none_or(|prepared| prepared.on_device.as_ref().is_some_and(|on_device| !on_device.may_stay()))
+            .is_none_or(|prepared| prepared.on_device.as_ref().is_some_and(|on_device| !on_device.is_resident()))
     }
 
     /// From now on, a kernel stays on the device until no mention came for `idle`. Whether there is a device, and a model whose
     /// mentions such a kernel scores.
-    pub fn stay(&mut self, idle: Duration) -> bool {
+    pub fn keep_resident(&mut self, idle: Duration) -> bool {
         let on_device = self.prepared.as_mut().and_then(|prepared| prepared.on_device.as_mut());
-        on_device.map(|on_device| on_device.stay(idle)).is_some()
+        on_device.map(|on_device| on_device.keep_resident(idle)).is_some()
     }
 
     /// Prepares those of the given entities that are not yet, if the model can. Others lose their place if there is no room.

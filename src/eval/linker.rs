@@ -135,8 +135,8 @@ impl<'a> Linker<'a> {
 
     /// From now on, prepared mentions are scored by a kernel that stays on the device until none came for `idle`. Fails without a
     /// device, and with a model whose mentions are not prepared.
-    pub fn stay(&mut self, idle: Duration) -> Result<()> {
-        match self.entities.stay(idle) {
+    pub fn keep_resident(&mut self, idle: Duration) -> Result<()> {
+        match self.entities.keep_resident(idle) {
             true => Ok(()),
             false => Err(Error::invalid(
                 "--resident keeps a kernel on a CUDA device that scores prepared mentions, as `fissfuse` models do: take --device \

@@ -118,8 +118,8 @@ impl LatencyBench {
     }
 
     /// From now on, prepared mentions are scored by a kernel that stays on the device, if there is one, until none came for `idle`.
-    pub fn stay(&mut self, idle: Duration) {
-        self.on_device.iter_mut().for_each(|on_device| on_device.stay(idle));
+    pub fn keep_resident(&mut self, idle: Duration) {
+        self.on_device.iter_mut().for_each(|on_device| on_device.keep_resident(idle));
     }
 
     /// Batches of `mentions` mentions, each against `candidates` of its own. `encoders` read texts and images first; what the
@@ -186,7 +186,7 @@ impl LinkRuns<'_> {
                 let side = select(mentions, (first..first + self.mentions).map(|i| (i % all) as u32))?;
                 laps.lap(FEATURES);
                 if let Some(on_device) =
-                    on_device.as_mut().filter(|on_device| self.at_hand == AtHand::Prepared && !on_device.may_stay())
+                    on_device.as_mut().filter(|on_device| self.at_hand == AtHand::Prepared && !on_device.is_resident())
                 {
                     let lists: Vec<&[u32]> = list.chunks(self.candidates).collect();
                     let scores = on_device.score_features(model, &side, index, &lists)?;

@@ -145,7 +145,7 @@ pub fn latency(mut args: LatencyArgs, session: &mut Session) -> anyhow::Result<(
         for row in &rows {
             let index = (entities, element);
             let mut bench = LatencyBench::new(row.config.clone(), row.shape, index, args.work.seed, gpu.as_ref())?;
-            args.resident.into_iter().for_each(|idle| bench.stay(idle));
+            args.resident.into_iter().for_each(|idle| bench.keep_resident(idle));
             let (mentions, candidates) = (row.shape.mentions, row.shape.candidates);
             for at_hand in ways.iter().filter(|(asked, _)| *asked).map(|(_, at_hand)| *at_hand) {
                 let mut parameters = row.parameters.clone();

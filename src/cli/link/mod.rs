@@ -152,7 +152,7 @@ fn link(args: Args) -> anyhow::Result<()> {
     }
     let model = (&trained.model, gpu.as_ref());
     let mut linker = Linker::new(model, &batcher, &dataset, &encoders, args.whole.keeping(false))?;
-    args.resident.map_or(Ok(()), |idle| linker.stay(idle))?;
+    args.resident.map_or(Ok(()), |idle| linker.keep_resident(idle))?;
     let of = (args.features.as_path(), args.model.as_path());
     if let Some(stage) = args.whole.stage(0, (&dataset, &batcher), of, &trained.model)? {
         let (split, mentions) = recall_mentions(&dataset, &mut skipped)?;

@@ -211,7 +211,7 @@ impl<K> Resident<K> {
     }
 
     /// Whether it was launched and not seen to leave.
-    pub fn is_there(&self) -> bool {
+    pub fn is_on_device(&self) -> bool {
         self.shared.on_device.load(Ordering::Acquire)
     }
 

@@ -69,7 +69,7 @@ pub fn check() -> Check {
             let scorer = Scorer::new(&model)?;
             let mut index = EntityIndex::new(&scorer, *precision);
             let (mut device, mut resident) = (GpuScorer::new(&scorer, gpu)?, GpuScorer::new(&scorer, gpu)?);
-            resident.stay(IDLE);
+            resident.keep_resident(IDLE);
             let all: Vec<u32> = (0..14).collect();
             let lists = [&all[3..4], &all[..7], &all[2..7], &all[..], &all.repeat(10)];
             for (mention, list) in lists.into_iter().enumerate() {

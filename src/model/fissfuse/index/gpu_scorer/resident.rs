@@ -20,24 +20,24 @@ impl GpuScorer {
     /// From now on, prepared mentions are scored by a kernel that stays on the device until none came for `idle`: a mention needs no
     /// launch then, and the scores are the same to the bit. It takes up to three quarters of the multiprocessors and keeps them busy
     /// with waiting.
-    pub fn stay(&mut self, idle: Duration) {
+    pub fn keep_resident(&mut self, idle: Duration) {
         self.idle = Some(idle);
         self.resident = None;
     }
 
     /// Whether it was told to.
-    pub fn may_stay(&self) -> bool {
+    pub fn is_resident(&self) -> bool {
         self.idle.is_some()
     }
 
     /// How often the kernel that stays was launched: first, when it had left, and when it was made again for more room.
-    pub fn stays(&self) -> usize {
+    pub fn resident_launches(&self) -> usize {
         self.left + self.resident.as_ref().map_or(0, Resident::launches)
     }
 
     /// Whether it is on the device, as far as is known.
-    pub fn is_there(&self) -> bool {
-        self.resident.as_ref().is_some_and(Resident::is_there)
+    pub fn is_on_device(&self) -> bool {
+        self.resident.as_ref().is_some_and(Resident::is_on_device)
     }
 
     /// Scores by the kernel that stays.
