@@ -53,10 +53,10 @@ __device__ inline bool host_asks(const Resident& r, uint32_t number, uint64_t be
     uint64_t since = nanoseconds();
     while (true) {
         uint64_t asked = load_from_host(r.asked);
-        if (asked >> 32) return false;
-        if (static_cast<uint32_t>(asked) == number) return true;
         uint64_t now = nanoseconds();
-        if (now - since > r.idle_ns || now - begun > r.life_ns) return false;
+        if (asked >> 32 || now - begun > r.life_ns) return false;
+        if (static_cast<uint32_t>(asked) == number) return true;
+        if (now - since > r.idle_ns) return false;
     }
 }
 

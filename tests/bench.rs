@@ -40,12 +40,10 @@ fn latency_measures_what_it_is_asked_for() {
 #[test]
 fn a_device_says_what_scoring_is_made_of() {
     let library = cusim();
-    let parts = |device: &str| {
+    let parts = |device: &str, more: &str| {
         let mut bench = fissfuse_bench();
         bench.args(["latency", "--device", device, "--entities", "20", "--d", "8", "--mentions", "2", "--runs", "3"]);
-        bench
-            .args(["--prepared", "--cold", "--warmup", "1", "--output", "json"])
-            .env("LD_LIBRARY_PATH", library.path());
+        bench.args(["--prepared", more, "--warmup", "1", "--output", "json"]).env("LD_LIBRARY_PATH", library.path());
         let run: Value = serde_json::from_slice(&bench.output().unwrap().stdout).unwrap();
         let names = |row: &Value| {
             let parts = row["parts"].as_object().unwrap();
@@ -58,9 +56,12 @@ fn a_device_says_what_scoring_is_made_of() {
     let mentions = ["features in", "prepare mentions", "score"];
     let cold = ["features in", "prepare mentions", "prepare candidates", "score"].map(String::from).to_vec();
     let together = |parts: &[&[&str]]| parts.concat().into_iter().map(String::from).collect::<Vec<_>>();
-    let all = [together(&[&mentions, &of_device]), cold.clone(), together(&[&["score"], &of_device])];
-    assert_eq!(parts("cuda"), all);
-    assert_eq!(parts("cpu"), [together(&[&mentions]), cold, together(&[&["score"]])]);
+    let as_one = ["features in", "prepare and score"];
+    let all = [together(&[&as_one, &of_device]), cold.clone(), together(&[&["score"], &of_device])];
+    assert_eq!(parts("cuda", "--cold"), all);
+    assert_eq!(parts("cpu", "--cold"), [together(&[&mentions]), cold, together(&[&["score"]])]);
+    // What stays is not launched.
+    assert_eq!(parts("cuda", "--resident=5"), [together(&[&mentions]), together(&[&["score"]])]);
 }
 
 #[test]

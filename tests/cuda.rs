@@ -360,6 +360,11 @@ fn a_model_trained_on_a_device_is_evaluated_like_any_other() {
     assert!(resident.stdout == on_cuda.stdout, "a kernel that stays gives other answers");
     let refuse = |args: &[&str], says: &[&str]| refused(&fissfuse(&[&link[..], args].concat()).output().unwrap(), says);
     refuse(&["cpu", "--resident"], &["--resident", "--device cuda"]);
+    let model = world.arg("clip");
+    succeed(&[&replace(world.train(), "--out", model)[..], &["--model", "clip-projected", "--epochs", "1"]].concat());
+    let other = replace(link.clone(), "--model", model);
+    let refusal = fissfuse_on_cusim(&[&other[..], &["cuda", "--resident"]].concat(), &[]);
+    refused(&refusal, &["--resident", "`clip-projected`", "leave it out"]);
     for bad in ["--resident=0", "--resident=60001", "--resident=x"] {
         let usage = fissfuse(&[&link[..], &["cpu", bad]].concat()).output().unwrap();
         assert_eq!(usage.status.code(), Some(2), "{bad}");

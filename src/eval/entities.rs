@@ -117,11 +117,25 @@ impl<'a> Entities<'a> {
             .is_none_or(|prepared| prepared.on_device.as_ref().is_some_and(|on_device| !on_device.is_resident()))
     }
 
-    /// From now on, a kernel stays on the device until no mention came for `idle`. Whether there is a device, and a model whose
-    /// mentions such a kernel scores.
-    pub fn keep_resident(&mut self, idle: Duration) -> bool {
-        let on_device = self.prepared.as_mut().and_then(|prepared| prepared.on_device.as_mut());
-        on_device.map(|on_device| on_device.keep_resident(idle)).is_some()
+    /// From now on, a kernel stays on the device until no mention came for `idle`. Fails without a device, and with a model whose
+    /// mentions are not prepared.
+    pub fn keep_resident(&mut self, idle: Duration) -> Result<()> {
+        let refuse = |reason: String| Err(Error::invalid(format!("--resident {reason} leave it out")));
+        match &mut self.prepared {
+            _ if self.model.gpu().is_none() => {
+                refuse("is for CUDA devices, and the CPU computes; take --device cuda, or".into())
+            }
+            Some(Prepared { on_device: Some(on_device), .. }) => {
+                on_device.keep_resident(idle);
+                Ok(())
+            }
+            _ => {
+                let network = self.model.config().network;
+                refuse(format!(
+                    "keeps a kernel that scores mentions of `fissfuse` models, and this one is of `{network}`;"
+                ))
+            }
+        }
     }
 
     /// Prepares those of the given entities that are not yet, if the model can. Others lose their place if there is no room.

@@ -136,13 +136,7 @@ impl<'a> Linker<'a> {
     /// From now on, prepared mentions are scored by a kernel that stays on the device until none came for `idle`. Fails without a
     /// device, and with a model whose mentions are not prepared.
     pub fn keep_resident(&mut self, idle: Duration) -> Result<()> {
-        match self.entities.keep_resident(idle) {
-            true => Ok(()),
-            false => Err(Error::invalid(
-                "--resident keeps a kernel on a CUDA device that scores prepared mentions, as `fissfuse` models do: take --device \
-                 cuda, or leave it out",
-            )),
-        }
+        self.entities.keep_resident(idle)
     }
 
     /// Scores mentions, which are these of `asked`, against the entities of a list, block by block.

@@ -237,11 +237,14 @@ impl LinkRuns<'_> {
 
 impl LinkRuns<'_> {
     /// What a device takes to score a batch, part by part, of so many runs that are not those of [`LinkRuns::run`]: its mentions
-    /// one after the other. Nothing on the host, nor where the candidates are prepared within a run or are all entities.
+    /// one after the other. Nothing on the host, nor where the candidates are prepared within a run or are all entities, nor by a
+    /// kernel that stays.
     pub fn parts_of_device(&mut self, runs: usize) -> Result<Vec<(&'static str, Timing)>> {
         let LatencyBench { model, on_device, index, mentions, .. } = &mut *self.bench;
-        let Some(on_device) = on_device.as_mut().filter(|_| matches!(self.at_hand, AtHand::Prepared | AtHand::All))
-        else {
+        let is_taken_apart = |on_device: &&mut GpuScorer| {
+            matches!(self.at_hand, AtHand::Prepared | AtHand::All) && !on_device.is_resident()
+        };
+        let Some(on_device) = on_device.as_mut().filter(is_taken_apart) else {
             return Ok(Vec::new());
         };
         let all = mentions.text.sequences.len();

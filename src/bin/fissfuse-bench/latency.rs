@@ -45,7 +45,7 @@ pub struct LatencyArgs {
     whole: bool,
 
     /// On a CUDA device: a kernel stays there that scores mentions without being launched for each, until none came for MS
-    /// milliseconds (100 unless given).
+    /// milliseconds (100 unless given). Not with --cold, whose candidates are others each time, nor with --whole.
     #[arg(long, value_name = "MS", num_args = 0..=1, require_equals = true, default_missing_value = "100", value_parser = parse_idle, conflicts_with_all = ["cold", "whole"])]
     resident: Option<Duration>,
 

@@ -20,8 +20,11 @@ pub struct LinkTimes {
 
 impl GpuScorer {
     /// What [`GpuScorer::score`] takes, part by part: launched as it does, and then each by itself between the device's events,
-    /// with all of it queued before the first begins. Zeros where a kernel stays.
+    /// with all of it queued before the first begins. Fails where a kernel stays, which is not launched.
     pub fn times(&mut self, mention: PreparedMention, index: &EntityIndex, candidates: &[u32]) -> Result<LinkTimes> {
+        if self.is_resident() {
+            return Err(Error::invalid("a kernel that stays on the device is not launched for each mention"));
+        }
         self.score(mention, index, candidates)?;
         let Some(graph) = &self.recorded else { return Ok(LinkTimes::default()) };
         let begun = Instant::now();
