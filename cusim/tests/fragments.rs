@@ -2,6 +2,8 @@
 
 mod support;
 
+use std::time::{SystemTime, UNIX_EPOCH};
+
 use cusim::check::Checks;
 use cusim::math::half::{BF16, F16, Half, narrow};
 use cusim::sandbox::{Arg, Sandbox};
@@ -116,4 +118,13 @@ fn pipelines_and_clocks() {
     assert_eq!(run("pipeline", &[x], 512, 128), reversed);
     let ones: Vec<u8> = (0..64).flat_map(|_| int(1)).collect();
     assert_eq!(run("clocks", &[], 256, 64), ones);
+}
+
+#[test]
+fn the_timer_is_the_hosts_clock() {
+    let since_1970 = || SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_nanos() as u64;
+    let before = since_1970();
+    let times = run("timer", &[], 16, 1);
+    let [begun, ended] = [0, 8].map(|at| u64::from_le_bytes(times[at..at + 8].try_into().unwrap()));
+    assert!(before <= begun && begun + 3_000_000 <= ended && ended <= since_1970(), "{before} {begun} {ended}");
 }

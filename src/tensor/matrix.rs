@@ -299,4 +299,21 @@ mod tests {
         assert!(refused.contains("is beyond what f16 can hold; bf16 or f32 can"), "{refused}");
         assert!(large.to(Precision::Bf16).is_ok());
     }
+
+    #[test]
+    fn rows_are_read_together_as_alone() {
+        let wide: Vec<f32> = (0..3 * 64).map(|i| (i as f32 - 90.0) / 16.0).collect();
+        let matrix = Matrix::new(3, 64, Values::F32(wide.into())).unwrap();
+        let blocks = Precision::Blocks(BlockType::Q8_0);
+        for precision in [Precision::F32, Precision::F16, Precision::Bf16, Precision::Int8, Precision::Int4, blocks] {
+            let matrix = matrix.to(precision).unwrap();
+            let (mut together, mut alone) = ([0.0; 2 * 64], [0.0; 2 * 64]);
+            matrix.read(1..3, &mut together);
+            alone.chunks_exact_mut(64).enumerate().for_each(|(row, out)| matrix.row(row + 1, out));
+            assert!(together == alone && together[5] != 0.0, "{precision}");
+            assert!(matrix.all_finite(0..3), "{precision}");
+        }
+        let unbounded = Matrix::new(3, 1, Values::F32(vec![1.0, f32::INFINITY, 1.0].into())).unwrap();
+        assert_eq!([0..1, 1..2, 2..3].map(|rows| unbounded.all_finite(rows)), [true, false, true]);
+    }
 }

@@ -79,3 +79,12 @@ extern "C" __global__ void clocks(int* y) {
     __nanosleep(20);
     y[threadIdx.x] = clock64() > first && clock() != narrow;
 }
+
+// The device's timer, before and after a wait by it.
+extern "C" __global__ void timer(unsigned long long* y) {
+    unsigned long long begun, now;
+    asm volatile("mov.u64 %0, %%globaltimer;" : "=l"(begun));
+    do asm volatile("mov.u64 %0, %%globaltimer;" : "=l"(now));
+    while (now - begun < 3000000);
+    y[0] = begun, y[1] = now;
+}
