@@ -12,6 +12,7 @@ mod candidates_from;
 mod costs;
 mod cuda;
 mod cuda_graph;
+mod cuda_link;
 mod devices;
 mod documents;
 mod driver;
