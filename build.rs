@@ -148,14 +148,16 @@ fn release(nvcc: &Path) -> String {
     text.split("release ").nth(1).and_then(|rest| rest.split(',').next()).unwrap_or("unknown").to_string()
 }
 
-/// A file as the program holds it: compressed, since PTX is long and repeats itself.
+/// A file of OUT_DIR as the program holds it: compressed, since PTX is long and repeats itself. It is named relative to there, so
+/// that a row holds wherever the folder is moved to.
 fn packed(path: &Path) -> String {
     let packed = PathBuf::from(format!("{}.deflate", path.display()));
     let mut encoder = DeflateEncoder::new(Vec::new(), Compression::default());
     let bytes = fs::read(path).expect("what a compiler wrote can be read");
     let written = encoder.write_all(&bytes).and_then(|()| encoder.finish());
     fs::write(&packed, written.expect("memory can be written")).expect("OUT_DIR can be written");
-    format!("Packed(include_bytes!({packed:?}))")
+    let name = packed.file_name().and_then(|name| name.to_str()).expect("kernels have names");
+    format!("Packed(include_bytes!(concat!(env!(\"OUT_DIR\"), \"/{name}\")))")
 }
 
 /// What compiles kernels.

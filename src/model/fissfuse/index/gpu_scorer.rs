@@ -32,6 +32,8 @@ use tables::Tables;
 /// A model's weights on a device, in the form that scoring pairs needs.
 #[derive(Debug)]
 pub struct GpuScorer {
+    /// First, so that it has left the device before anything else is given back there.
+    resident: Option<Resident<resident::Kept>>,
     gpu: Gpu,
     kinds: Vec<ScoreKind>,
     d: usize,
@@ -44,7 +46,6 @@ pub struct GpuScorer {
     from_features: Option<FromFeatures>,
     /// For how long a kernel shall stay without work.
     idle: Option<Duration>,
-    resident: Option<Resident<resident::Kept>>,
     /// Launches of those that stayed before.
     left: usize,
 }
