@@ -36,6 +36,8 @@ pub struct Sandbox {
     workers: Workers,
     threads: usize,
     launches: u64,
+    /// Those that the next may overlap with.
+    unfinished: Vec<u64>,
     workspace: u64,
 }
 
@@ -69,6 +71,7 @@ impl Sandbox {
             workers: Workers::new(Some(threads)),
             threads,
             launches: 0,
+            unfinished: vec![],
         }
     }
 
@@ -120,6 +123,22 @@ impl Sandbox {
         values
     }
 
+    /// Runs a kernel that may begin before those that were launched since the last call of [`Sandbox::launch`], and the one of
+    /// that call, have ended.
+    pub fn launch_early(
+        &mut self,
+        program: &Program,
+        grid: [u32; 3],
+        block: [u32; 3],
+        dynamic_shared: u32,
+        args: &[Arg],
+    ) -> Result<(), Box<Fault>> {
+        let unfinished = self.unfinished.clone();
+        let ran = self.run(program, (grid, block, dynamic_shared), args, &unfinished);
+        self.unfinished.push(self.launches);
+        ran
+    }
+
     /// Runs a kernel.
     pub fn launch(
         &mut self,
@@ -128,6 +147,18 @@ impl Sandbox {
         block: [u32; 3],
         dynamic_shared: u32,
         args: &[Arg],
+    ) -> Result<(), Box<Fault>> {
+        let ran = self.run(program, (grid, block, dynamic_shared), args, &[]);
+        self.unfinished = vec![self.launches];
+        ran
+    }
+
+    fn run(
+        &mut self,
+        program: &Program,
+        (grid, block, dynamic_shared): ([u32; 3], [u32; 3], u32),
+        args: &[Arg],
+        unfinished: &[u64],
     ) -> Result<(), Box<Fault>> {
         let mut params = vec![0; program.param_bytes as usize];
         assert_eq!(args.len(), program.params.len(), "number of arguments of {}", program.name());
@@ -150,7 +181,8 @@ impl Sandbox {
         }
         let workspace = self.workspace;
         self.memory.write(workspace, &[0; WORKSPACE]);
-        let grid = Grid { listing: &program.listing, extent: grid, block, dynamic_shared, id: self.launches };
+        let (listing, id) = (&program.listing, self.launches);
+        let grid = Grid { listing, extent: grid, block, dynamic_shared, id, unfinished };
         let launch = Launch {
             program,
             grid: &grid,

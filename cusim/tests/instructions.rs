@@ -52,6 +52,55 @@ fn dependencies_between_grids_hold_already() {
 }
 
 #[test]
+fn a_kernel_that_begins_early_waits_for_what_others_write() {
+    let _alone = ALONE.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    // The first writes `out` and reads `in0`; of `in1` it knows nothing.
+    let first =
+        "ld.param.u64 %from, [in0]; add.u64 %from, %from, %o; ld.global.u32 %a, [%from]; st.global.u32 [%to], %a;";
+    let other = |name: &str| format!("ld.param.u64 %from, [{name}]; add.u64 %from, %from, %o;");
+    let (read_in1, write_in0) =
+        (other("in1") + "ld.global.u32 %a, [%from];", other("in0") + "st.global.u32 [%from], %t;");
+    let (wait, read_out) = ("griddepcontrol.wait;", "ld.global.u32 %a, [%to];");
+    let one_waits = ".reg .pred %p; setp.ge.u32 %p, %t, 32; @%p bra ON; griddepcontrol.wait; ON:";
+    let cases = [
+        (format!("{read_in1} {wait} {read_out} {write_in0}"), None),
+        (format!("{one_waits} bar.sync 0; {read_out}"), None),
+        (format!("prefetch.global.L2 [%to]; {wait}"), None),
+        (read_out.to_string(), Some("reads what an earlier launch writes")),
+        (write_in0.clone(), Some("writes what an earlier launch reads")),
+        (format!("{one_waits} {read_out}"), Some("thread (32, 0, 0)")),
+    ];
+    for (body, expected) in cases {
+        let kernel = |name: &str, body: &str| {
+            let params = ".param .u64 out, .param .u64 in0, .param .u64 in1";
+            format!(".visible .entry {name}({params}) {{ .reg .b32 %a; {PLACES} {body} ret; }}\n")
+        };
+        let ptx = format!("{HEADER}{}{}", kernel("first", first), kernel("second", &body));
+        let mut sandbox = Sandbox::new(2);
+        sandbox.check(Checks::ALL);
+        let image = sandbox.load(&ptx).unwrap_or_else(|error| panic!("{error}\n{ptx}"));
+        let [first, second] = ["first", "second"].map(|name| sandbox.kernel(&image, name).unwrap());
+        let args = [0, 0, 0].map(|_: u32| Arg::U64(sandbox.upload(&[7u32; 64])));
+        sandbox.launch(&first, [1, 1, 1], [64, 1, 1], 0, &args).unwrap();
+        // One after the other, whatever it does is right.
+        sandbox.launch(&second, [1, 1, 1], [64, 1, 1], 0, &args).unwrap();
+        assert!(sandbox.sink.reports().is_empty(), "{body}");
+        sandbox.launch(&first, [1, 1, 1], [64, 1, 1], 0, &args).unwrap();
+        sandbox.launch_early(&second, [1, 1, 1], [64, 1, 1], 0, &args).unwrap();
+        let reports: Vec<String> = sandbox.sink.reports().iter().map(|report| report.to_string()).collect();
+        match expected {
+            None => assert!(reports.is_empty(), "{body}: {reports:?}"),
+            Some(text) => assert!(
+                reports.iter().any(|report| {
+                    report.contains("[race]") && report.contains(text) && report.contains("griddepcontrol.wait")
+                }),
+                "{body}: {reports:?}"
+            ),
+        }
+    }
+}
+
+#[test]
 fn a_matrix_is_transposed_between_registers() {
     let body = format!(
         "{PLACES} .reg .b32 %a, %d; ld.param.u64 %from, [in0]; add.u64 %from, %from, %o; ld.global.u32 %a, [%from];

@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use super::{api, put};
 use crate::driver::code::{Code, INVALID_VALUE, NOT_SUPPORTED};
-use crate::driver::work::Work;
+use crate::driver::release::loaded;
+use crate::driver::work::{How, Work};
 use crate::driver::{say, with};
 use crate::exec::program::Program;
 
@@ -46,7 +47,7 @@ unsafe fn launch(
     stream: u64,
     arguments: *const *const u8,
     extra: *const c_void,
-    cooperative: bool,
+    how: How,
 ) -> Result<(), Code> {
     if !extra.is_null() {
         say("cuLaunchKernel: arguments in `extra` are not supported; pass kernelParams");
@@ -55,11 +56,14 @@ unsafe fn launch(
     with(|d| {
         d.healthy()?;
         let stream = d.resolve_stream(stream)?;
+        if how.early && !loaded().has(PROGRAMMATIC_EDGES) && d.streams.get(stream)?.capture.is_some() {
+            say("cuLaunchKernelEx: graphs have programmatic dependences since CUDA 12.3");
+            return Err(NOT_SUPPORTED);
+        }
         let function = d.launchable(function)?;
         // SAFETY: as for this function.
-        let shot = d.shot(function, grid, block, shared, cooperative, |program| unsafe {
-            read_arguments(program, arguments)
-        })?;
+        let shot =
+            d.shot(function, grid, block, shared, how, |program| unsafe { read_arguments(program, arguments) })?;
         d.submit(stream, Work::Launch(Arc::new(shot)))
     })
 }
@@ -135,10 +139,12 @@ pub struct LaunchAttribute {
     value: [u8; 64],
 }
 
+/// The CUDA version that brought graphs kernels which begin before those before them have ended.
+const PROGRAMMATIC_EDGES: u32 = 12030;
 const COOPERATIVE: u32 = 2;
-/// Attributes that change nothing that can be seen here: access policy, whether the launch may begin before the one before it
-/// has ended, priority, memory domain, carve-out.
-const HINTS: [u32; 6] = [0, 1, 6, 8, 9, 13];
+const PROGRAMMATIC_STREAM_SERIALIZATION: u32 = 6;
+/// Attributes that change nothing that can be seen here: access policy, priority, memory domain, carve-out.
+const HINTS: [u32; 5] = [0, 1, 8, 9, 13];
 
 api! {
     /// Runs a kernel.
@@ -151,7 +157,7 @@ api! {
     ) {
         let (grid, block) = ([grid_x, grid_y, grid_z], [block_x, block_y, block_z]);
         // SAFETY: as for this function.
-        unsafe { launch(function, grid, block, shared, stream, arguments, extra, false) }
+        unsafe { launch(function, grid, block, shared, stream, arguments, extra, How::default()) }
     }
 
     /// Runs a kernel whose blocks wait for each other.
@@ -164,7 +170,9 @@ api! {
     ) {
         let (grid, block) = ([grid_x, grid_y, grid_z], [block_x, block_y, block_z]);
         // SAFETY: as for this function.
-        unsafe { launch(function, grid, block, shared, stream, arguments, std::ptr::null(), true) }
+        let how = How { cooperative: true, ..How::default() };
+        // SAFETY: as for this function.
+        unsafe { launch(function, grid, block, shared, stream, arguments, std::ptr::null(), how) }
     }
 
     /// Runs a kernel with attributes.
@@ -181,10 +189,11 @@ api! {
             };
             (config, attributes)
         };
-        let mut cooperative = false;
+        let mut how = How::default();
         for attribute in attributes {
             match attribute.id {
-                COOPERATIVE => cooperative = attribute.value[0] != 0,
+                COOPERATIVE => how.cooperative = attribute.value[0] != 0,
+                PROGRAMMATIC_STREAM_SERIALIZATION => how.early = attribute.value[0] != 0,
                 id if HINTS.contains(&id) => {}
                 id => {
                     say(&format!("cuLaunchKernelEx: launch attribute {id} is not supported"));
@@ -194,7 +203,7 @@ api! {
         }
         // SAFETY: as for this function.
         unsafe {
-            launch(function, config.grid, config.block, config.shared, config.stream, arguments, extra, cooperative)
+            launch(function, config.grid, config.block, config.shared, config.stream, arguments, extra, how)
         }
     }
 

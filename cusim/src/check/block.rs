@@ -25,6 +25,8 @@ pub struct BlockChecks {
     pub(super) cells: SharedCells,
     /// What it does to device memory, if blocks run in parallel.
     pub(super) pending: Option<Pending>,
+    /// Warps that have waited for the launches before this one, a bit for each.
+    pub(super) waited: u32,
     /// Whether each byte of shared memory was written.
     pub(super) shared_written: Vec<u8>,
     /// Whether each byte of local memory was written, lane after lane, warp after warp.
@@ -44,6 +46,7 @@ impl BlockChecks {
             clock: Clock::new(0, 0),
             cells: SharedCells::default(),
             pending: None,
+            waited: 0,
             shared_written: vec![],
             local_written: vec![],
             counts: watch.counts().then(AccessCounts::default),
@@ -57,6 +60,7 @@ impl BlockChecks {
         let shared = watch.grid.shared_end() as usize;
         self.number = number;
         self.turn = turn;
+        self.waited = 0;
         self.clock = Clock::new(key(watch.grid.id, number), warps);
         self.recent.start(watch.grid.id);
         self.pending = watch.turns.are_needed().then(|| Pending::new(watch.grid, number));
@@ -236,6 +240,9 @@ impl BlockChecks {
         }
         if part.seen.site.space == Space::Const || !(self.checks.init || self.checks.race) {
             return;
+        }
+        if self.checks.race && self.is_ahead(watch, part.seen.warp) {
+            self.overlaps(watch, part);
         }
         if let Some(pending) = &mut self.pending {
             pending.log().access(part.seen, part.mask, stored);

@@ -17,7 +17,7 @@ use crate::machine::{LANES, Mask};
 use crate::mem::{RaceArenas, Shadow};
 
 /// Cells in arenas of their own, which take memory only where kernels touch.
-struct GlobalCells<'a> {
+pub(super) struct GlobalCells<'a> {
     shadow: &'a Shadow,
     races: RaceArenas,
 }
@@ -28,7 +28,11 @@ fn split_mark(clock: &Clock) -> Stamp {
     Stamp(launch << 52 | ((1 << 52) - 1))
 }
 
-impl GlobalCells<'_> {
+impl<'a> GlobalCells<'a> {
+    pub(super) fn new(shadow: &'a Shadow) -> Self {
+        Self { shadow, races: shadow.races() }
+    }
+
     /// The word at an address: the last write and its instruction, reads and theirs.
     fn word(&self, address: u64) -> (*mut Stamp, *mut u32, *mut Stamp, *mut u32) {
         let index = self.shadow.offset(address) / 4;
@@ -52,7 +56,8 @@ impl GlobalCells<'_> {
         unsafe { &mut *(self.races.bytes as *mut Cell).add(index as usize) }
     }
 
-    fn cell(&self, address: u64) -> Cell {
+    /// What is known of the word at an address.
+    pub(super) fn cell(&self, address: u64) -> Cell {
         let (write, write_origin, read, read_origin) = self.word(address);
         let (write_other, read_other) = self.others(address);
         // SAFETY: as above.
@@ -278,8 +283,7 @@ impl GlobalChecks<'_> {
         if touch.strong {
             self.meet(clock, part);
         }
-        let shadow = watch.memory.shadow();
-        let mut cells = GlobalCells { shadow, races: shadow.races() };
+        let mut cells = GlobalCells::new(watch.memory.shadow());
         for conflict in part.note(&mut cells, clock, several, stored) {
             if let Some(finding) = part.race(watch, self.block, conflict, "global") {
                 watch.sink.found(finding);

@@ -2,6 +2,7 @@
 
 pub mod block;
 mod copies;
+mod early;
 mod global;
 mod log;
 mod meetings;

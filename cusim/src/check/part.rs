@@ -225,6 +225,27 @@ impl<'a> Part<'a> {
         )
     }
 
+    /// A lane accesses what a launch before this one, which may not have ended, writes or reads.
+    #[cold]
+    pub fn overlap(&self, watch: &Watch, block: u64, (lane, address): (usize, u64), written: bool) -> Option<Finding> {
+        let verb = |write| if write { "writes" } else { "reads" };
+        watch.sink.finding(
+            watch.grid,
+            "race",
+            || {
+                format!(
+                    "race at {address:#x} in global memory: {} what an earlier launch {}, without waiting for it \
+                     (griddepcontrol.wait)",
+                    verb(self.touch().write),
+                    verb(written)
+                )
+            },
+            &self.spot(block, lane),
+            None,
+            || self.place_of(watch, address),
+        )
+    }
+
     /// A lane meets an asynchronous copy that a thread started by the instruction `origin`.
     #[cold]
     pub fn copy_race(&self, watch: &Watch, block: u64, lane: usize, (origin, thread): (u32, u32)) -> Option<Finding> {

@@ -56,8 +56,9 @@ impl Stamp {
         self.0 >> 32
     }
 
+    /// The launch, as [`of_launch`] gives it; 0 of none.
     #[inline]
-    fn launch(self) -> u64 {
+    pub fn launch(self) -> u64 {
         self.0 >> 52
     }
 
@@ -98,9 +99,14 @@ impl Stamp {
 /// Launches repeat after this many, before which the shadow memory is cleared.
 pub const LAUNCHES: u64 = 2047;
 
+/// A launch as stamps name it.
+pub fn of_launch(launch: u64) -> u64 {
+    launch % LAUNCHES + 1
+}
+
 /// Launch and block as a stamp's key.
 pub fn key(launch: u64, block: u64) -> u64 {
-    (launch % LAUNCHES + 1) << 20 | block & 0xf_ffff
+    of_launch(launch) << 20 | block & 0xf_ffff
 }
 
 /// What a block knows of the order of things.

@@ -97,6 +97,7 @@ impl BlockChecks {
     /// Something ordered all threads of the block.
     pub fn block_synchronised(&mut self) {
         self.clock.barrier();
+        self.share_wait();
         if let Some(pending) = &mut self.pending {
             pending.log().barrier();
         }

@@ -107,7 +107,7 @@ fn compare(old: &[Node], new: &[Node]) -> Result<(), Change> {
         }
         let change = match (&old.work, &new.work) {
             (Work::Launch(old), Work::Launch(new)) if old.device != new.device => result::UNSUPPORTED_FUNCTION_CHANGE,
-            (Work::Launch(old), Work::Launch(new)) if old.cooperative != new.cooperative => result::ATTRIBUTES_CHANGED,
+            (Work::Launch(old), Work::Launch(new)) if old.how != new.how => result::ATTRIBUTES_CHANGED,
             (Work::Fill { width: old, .. }, Work::Fill { width: new, .. }) if old != new => result::PARAMETERS_CHANGED,
             (Work::Graph(old), Work::Graph(new)) => match compare(old, new) {
                 Ok(()) => continue,

@@ -10,7 +10,7 @@ use super::context::{MALLOC_HEAP_SIZE, current};
 use super::device::{DEFAULT_SHARED, MAX_THREADS, REGISTERS};
 use super::handles::Kind;
 use super::release::loaded;
-use super::work::Shot;
+use super::work::{How, Shot};
 use super::{Driver, say};
 use crate::check::watch::Watch;
 use crate::count::Counting;
@@ -220,7 +220,7 @@ impl Driver {
         grid: [u32; 3],
         block: [u32; 3],
         shared: u32,
-        cooperative: bool,
+        how: How,
         read: impl FnOnce(&Program) -> Result<Vec<u8>, Code>,
     ) -> Result<Shot, Code> {
         let device = self.current_device()?;
@@ -267,7 +267,9 @@ impl Driver {
             return refuse(LAUNCH_OUT_OF_RESOURCES, format!("{registers} registers for each of {threads} threads"));
         }
         let fit = function.blocks_per_sm(model, threads, u64::from(shared)) * model.multiprocessors as u32;
-        if cooperative {
+        // Older devices run an early launch as any other.
+        let how = How { early: how.early && model.capability.0 >= 9, ..how };
+        if how.cooperative {
             let blocks: u64 = grid.iter().map(|extent| u64::from(*extent)).product();
             if blocks > u64::from(fit) {
                 let why = format!("{blocks} blocks cannot be resident at once; {fit} can");
@@ -288,7 +290,7 @@ impl Driver {
             }
         }
         let range = nvtx::innermost();
-        Ok(Shot { program, grid, block, shared, params, device, cooperative, wave, range })
+        Ok(Shot { program, grid, block, shared, params, device, how, wave, range })
     }
 
     /// Memory that the blocks of a cooperative grid meet in, all zero.
@@ -303,8 +305,8 @@ impl Driver {
         Ok(self.workspace)
     }
 
-    /// Runs a kernel.
-    pub fn run_shot(&mut self, shot: &Shot) -> Result<(), Code> {
+    /// Runs a kernel, which may overlap with these launches.
+    pub fn run_shot(&mut self, shot: &Shot, unfinished: &[u64]) -> Result<(), Code> {
         self.launches += 1;
         let id = self.launches;
         let failures = self.config.failures;
@@ -319,7 +321,7 @@ impl Driver {
         if id.is_multiple_of(crate::check::stamp::LAUNCHES) {
             self.memory.shadow().forget();
         }
-        let workspace = if shot.cooperative { self.clear_workspace()? } else { 0 };
+        let workspace = if shot.how.cooperative { self.clear_workspace()? } else { 0 };
         let counting = self.counters.as_ref().map(|counters| Counting::new(counters, shot.range.clone()));
         if let Some(counting) = &counting {
             counting.change(|kernels| kernels.add_launch(shot.program.name()));
@@ -336,6 +338,7 @@ impl Driver {
             block: shot.block,
             dynamic_shared: shot.shared,
             id,
+            unfinished,
         };
         let launch = Launch {
             program: &shot.program,

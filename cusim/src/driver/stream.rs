@@ -25,6 +25,8 @@ pub struct Stream {
     pub priority: i32,
     /// Steps to do, each with its place in the order of issue.
     pub queue: VecDeque<(u64, Work)>,
+    /// Launches that a kernel which is launched early may overlap with.
+    pub unfinished: Vec<u64>,
     /// What it records instead of working.
     pub capture: Option<Capture>,
 }
@@ -56,7 +58,14 @@ impl Kind for Event {
 impl Driver {
     /// Adds a stream.
     pub fn make_stream(&mut self, context: u64, non_blocking: bool, priority: i32) -> u64 {
-        self.streams.add(Stream { context, non_blocking, priority, queue: VecDeque::new(), capture: None })
+        self.streams.add(Stream {
+            context,
+            non_blocking,
+            priority,
+            queue: VecDeque::new(),
+            unfinished: vec![],
+            capture: None,
+        })
     }
 
     /// The stream that a handle stands for in the current context.
@@ -88,7 +97,7 @@ impl Driver {
         let issued = self.issued;
         if self.is_idle(stream) && self.config.asynchrony == Asynchrony::Eager {
             // The common case: nothing to wait for.
-            let result = self.perform(&work);
+            let result = self.perform(stream, &work);
             return result.or_else(|code| self.failed(code));
         }
         if work.calls_host() {
@@ -154,7 +163,7 @@ impl Driver {
             }
         }
         self.healthy()?;
-        let own = self.perform(&work).or_else(|code| self.failed(code));
+        let own = self.perform(stream, &work).or_else(|code| self.failed(code));
         before.and(own).map(|()| true)
     }
 
@@ -207,7 +216,11 @@ impl Driver {
         let streams = self.streams.handles().into_iter();
         let own = streams.filter(|stream| self.streams.get(*stream).is_ok_and(|stream| stream.context == context));
         let own: Vec<u64> = own.collect();
-        all(own.into_iter().map(|stream| self.drain(stream)))
+        all(own.into_iter().map(|stream| {
+            let drained = self.drain(stream);
+            self.all_ended(stream);
+            drained
+        }))
     }
 
     /// Does everything.
@@ -230,9 +243,12 @@ impl Driver {
             self.issued += 1;
             let issued = self.issued;
             let own = self.drain(stream);
+            self.all_ended(stream);
             return own.and(self.respect_legacy(stream, issued));
         }
-        self.drain(stream)
+        let own = self.drain(stream);
+        self.all_ended(stream);
+        own
     }
 
     /// Waits for everything in the current context.
@@ -304,10 +320,11 @@ impl Driver {
         self.refuse_unsafe()?;
         loop {
             let object = self.events.get(event)?;
+            let stream = object.stream;
             if object.done >= object.recorded {
+                self.all_ended(stream);
                 return Ok(());
             }
-            let stream = object.stream;
             if !self.step(stream)? {
                 return Ok(());
             }

@@ -73,6 +73,15 @@ pub enum Work {
     Graph(Arc<Vec<Node>>),
 }
 
+/// How a kernel is launched.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct How {
+    /// Its blocks may wait for each other.
+    pub cooperative: bool,
+    /// It may begin before the launch before it has ended.
+    pub early: bool,
+}
+
 /// A launch with its arguments.
 pub struct Shot {
     /// The kernel.
@@ -87,8 +96,8 @@ pub struct Shot {
     pub params: Vec<u8>,
     /// The device that runs it.
     pub device: u32,
-    /// Whether its blocks may wait for each other.
-    pub cooperative: bool,
+    /// How it was launched.
+    pub how: How,
     /// Blocks that the device has room for at a time.
     pub wave: u64,
     /// The innermost range of the thread that asked for it.
@@ -126,10 +135,15 @@ impl Work {
 }
 
 impl Driver {
-    /// Does a step.
-    pub fn perform(&mut self, work: &Work) -> Result<(), Code> {
+    /// Does a step of a stream.
+    pub fn perform(&mut self, stream: u64, work: &Work) -> Result<(), Code> {
         match work {
-            Work::Launch(shot) => self.run_shot(shot),
+            Work::Launch(_) | Work::Record(..) | Work::Wait(..) | Work::Free(_) => {}
+            // Begins when all before it has ended, and has ended when the next begins.
+            _ => self.all_ended(stream),
+        }
+        match work {
+            Work::Launch(shot) => self.launch_in(stream, shot),
             Work::Copy { to, from, bytes, call } => self.copy(*to, *from, *bytes, call),
             Work::Write { to, data, call } => {
                 self.check_range(*to, data.len() as u64, call, "writes")?;
@@ -156,7 +170,30 @@ impl Driver {
                 function.run();
                 Ok(())
             }
-            Work::Graph(nodes) => nodes.iter().try_for_each(|node| self.perform(&node.work)),
+            Work::Graph(nodes) => {
+                let done = nodes.iter().try_for_each(|node| self.perform(stream, &node.work));
+                self.all_ended(stream);
+                done
+            }
+        }
+    }
+
+    /// Runs a kernel, which may overlap with those before it if it was launched so.
+    fn launch_in(&mut self, stream: u64, shot: &Shot) -> Result<(), Code> {
+        let before = self.streams.get_mut(stream).map(|stream| std::mem::take(&mut stream.unfinished));
+        let mut unfinished = if shot.how.early { before.unwrap_or_default() } else { vec![] };
+        let ran = self.run_shot(shot, &unfinished);
+        if let Ok(stream) = self.streams.get_mut(stream) {
+            unfinished.push(self.launches);
+            stream.unfinished = unfinished;
+        }
+        ran
+    }
+
+    /// What a stream launched has ended.
+    pub(super) fn all_ended(&mut self, stream: u64) {
+        if let Ok(stream) = self.streams.get_mut(stream) {
+            stream.unfinished.clear();
         }
     }
 

@@ -162,6 +162,20 @@ impl Op for Nothing {
     }
 }
 
+/// Waits for the launches before this one, which have ended here; only the checks need know.
+struct LaunchWait;
+
+impl Op for LaunchWait {
+    #[inline(always)]
+    unsafe fn run(core: &mut Core, _inst: &Inst) -> bool {
+        // SAFETY: the block outlives the run of its warps.
+        if let Some(checks) = unsafe { &mut (*core.block).checks } {
+            checks.waited_for_launches(core.warp);
+        }
+        false
+    }
+}
+
 /// Lanes that run, `activemask`.
 struct ActiveMask;
 
@@ -235,6 +249,8 @@ operations! {
     trap = Trap;
     /// Yields to other warps.
     sleep = Sleep;
+    /// `griddepcontrol.wait`.
+    launch_wait = LaunchWait;
     /// No operation.
     nothing = Nothing;
     /// Mask of running lanes.

@@ -99,7 +99,9 @@ impl Workers {
         let progress = Progress { next: AtomicU64::new(0), stop: AtomicBool::new(false), fault: Mutex::new(None) };
         let checks = launch.watch.checks();
         let ordered = checks.race || checks.init;
-        let threads = if launch.program.order_sensitive || checks.race && launch.program.blocks_meet() {
+        // What earlier launches left is looked at before this one's blocks write over it.
+        let early = !launch.grid.unfinished.is_empty();
+        let threads = if launch.program.order_sensitive || checks.race && (launch.program.blocks_meet() || early) {
             1
         } else {
             launch.threads.min(self.threads)

@@ -16,11 +16,14 @@ pub fn lower<'m>(body: &mut Body<'_, 'm>, opcode: &mut Opcode, operands: &[Opera
     match opcode.base {
         "bar" | "barrier" => return barriers(body, opcode, operands),
         "griddepcontrol" => {
-            // The launches of a stream follow each other here: there is nothing to wait for, and nothing to hurry.
-            opcode.one_of(&["launch_dependents", "wait"]).ok_or(UNKNOWN)?;
+            // The launches of a stream follow each other here: there is nothing to hurry, and who has waited only the checks ask.
+            let run = match opcode.one_of(&["launch_dependents", "wait"]).ok_or(UNKNOWN)? {
+                "wait" => control::launch_wait(),
+                _ => control::nothing(),
+            };
             finish(opcode)?;
             expect(operands, 0)?;
-            body.push(control::nothing(), vec![], vec![]);
+            body.push(run, vec![], vec![]);
             return Ok(());
         }
         "activemask" => {

@@ -15,6 +15,8 @@ pub struct Grid<'a> {
     pub dynamic_shared: u32,
     /// Number of the launch, counted from 1.
     pub id: u64,
+    /// The launches before it that may not have ended when it begins, where it may begin before they end.
+    pub unfinished: &'a [u64],
 }
 
 impl Grid<'_> {
