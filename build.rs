@@ -26,6 +26,9 @@ const VERSIONS: &str = "src/device/cuda/ptx_version.rs";
 /// The oldest architecture that the kernels run on; newer devices run its PTX, too.
 const BASE: &str = "80";
 
+/// The first on which kernels may begin before those before them have ended; what waits for these is compiled for it, too.
+const EARLY: &str = "90";
+
 /// Capabilities that release builds hold machine code for, so that nothing is compiled at the first start: 8.6, which 8.9 runs
 /// too, and 9.0.
 const CUBINS: &str = "86,90";
@@ -60,10 +63,8 @@ fn kernels() {
     let release = match find_nvcc(&out) {
         Some(nvcc) => {
             let compiler = Compiler { cubins: cubins(&nvcc), release: release(&nvcc), nvcc, out: out.clone() };
-            let jobs: Vec<_> = archs()
-                .into_iter()
-                .flat_map(|arch| sources("cu").into_iter().map(move |s| (s, arch.clone())))
-                .collect();
+            let jobs: Vec<_> =
+                sources("cu").into_iter().flat_map(|s| archs(&s).into_iter().map(move |a| (s.clone(), a))).collect();
             compiler.all(&jobs).iter().for_each(|row| table.push_str(row));
             compiler.release
         }
@@ -90,9 +91,12 @@ fn capability(name: &str, of: &str) -> u32 {
     })
 }
 
-/// The architectures that kernels are compiled for.
-fn archs() -> Vec<String> {
+/// The architectures that a file's kernels are compiled for.
+fn archs(source: &Path) -> Vec<String> {
     let mut archs = vec![BASE.to_string()];
+    if fs::read_to_string(source).is_ok_and(|text| text.contains("await_earlier()")) {
+        archs.push(EARLY.into());
+    }
     for arch in listed("FISSFUSE_CUDA_ARCH", "") {
         capability(&arch, "FISSFUSE_CUDA_ARCH");
         if !archs.contains(&arch) {
@@ -196,7 +200,8 @@ impl Compiler {
         sources("cuh").iter().for_each(|header| read(header).hash(&mut hasher));
         let hash = hasher.finish();
         ["build.rs", VERSIONS].iter().for_each(|path| read(Path::new(path)).hash(&mut hasher));
-        (&self.release, &self.cubins).hash(&mut hasher);
+        let cubins = self.cubins_of(source, arch);
+        (&self.release, &cubins).hash(&mut hasher);
         let key = format!("{:x}", hasher.finish());
         let name = source.file_stem().and_then(|s| s.to_str()).expect("kernels have names");
         let kept = self.out.join(format!("{name}-{arch}.row"));
@@ -205,13 +210,23 @@ impl Compiler {
         {
             return row.into();
         }
-        let row = self.compile(source, name, arch, hash);
+        let row = self.compile(source, (name, arch), &cubins, hash);
         fs::write(&kept, format!("{key}\n{row}")).expect("OUT_DIR can be written");
         row
     }
 
+    /// The capabilities whose machine code is assembled from this architecture's PTX of a file: it is the newest that runs there.
+    fn cubins_of(&self, source: &Path, arch: &str) -> Vec<u32> {
+        let archs: Vec<(u32, bool)> =
+            archs(source).iter().map(|arch| (capability(arch, "arch"), arch.ends_with('a'))).collect();
+        let own = (capability(arch, "arch"), arch.ends_with('a'));
+        let newest =
+            |of: u32| archs.iter().filter(|(arch, exact)| if *exact { *arch == of } else { *arch <= of }).max();
+        self.cubins.iter().copied().filter(|of| newest(*of) == Some(&own)).collect()
+    }
+
     /// One row: the PTX of a file, at the lowest version that holds for it, and its machine code.
-    fn compile(&self, source: &Path, name: &str, arch: &str, hash: u64) -> String {
+    fn compile(&self, source: &Path, (name, arch): (&str, &str), cubins: &[u32], hash: u64) -> String {
         let ptx = self.out.join(format!("{name}-{arch}.ptx"));
         let flags = ["-ptx", "-O3", "-lineinfo", "--std=c++17"];
         let mut nvcc = Command::new(&self.nvcc);
@@ -223,11 +238,9 @@ impl Compiler {
         let text = ptx_version::lowered(&text.replace(&here, ""), limit)
             .unwrap_or_else(|reason| panic!("{}: drivers since 2021 must take it: {reason}", source.display()));
         fs::write(&ptx, &text).expect("OUT_DIR can be written");
-        let entries: Vec<(&str, usize)> = text.split(".entry ").skip(1).map(entry).collect();
-        let cubins: Vec<String> = self
-            .cubins
+        let entries: Vec<String> = text.split(".entry ").skip(1).map(entry).collect();
+        let cubins: Vec<String> = cubins
             .iter()
-            .filter(|_| arch == BASE)
             .map(|capability| {
                 let image = packed(&self.assemble(&text, name, *capability));
                 format!("Cubin {{ capability: {capability}, image: {image} }}")
@@ -236,7 +249,8 @@ impl Compiler {
         let (cubins, ptx) = (cubins.join(", "), packed(&ptx));
         let arch = format!("Arch {{ capability: {}, exact: {} }}", capability(arch, "arch"), arch.ends_with('a'));
         format!(
-            "    Ptx {{ file: {name:?}, arch: {arch}, hash: {hash}, text: {ptx}, entries: &{entries:?}, cubins: &[{cubins}] }},\n"
+            "    Ptx {{ file: {name:?}, arch: {arch}, hash: {hash}, text: {ptx}, entries: &[{}], cubins: &[{cubins}] }},\n",
+            entries.join(", ")
         )
     }
 
@@ -256,15 +270,17 @@ impl Compiler {
     }
 }
 
-/// The kernel whose declaration follows `.entry`, and the bytes of the one struct that it takes.
-fn entry(rest: &str) -> (&str, usize) {
+/// The row of the kernel whose declaration and code follow `.entry`: its name, the bytes of the one struct that it takes, and
+/// whether it waits for the kernels before it.
+fn entry(rest: &str) -> String {
     let name = rest.split(|c: char| !c.is_alphanumeric() && c != '_').next().unwrap_or(rest);
     let parameters = rest.split(')').next().unwrap_or(rest);
     let bytes = match &parameters.split(".param").skip(1).collect::<Vec<_>>()[..] {
         [one] => one.split_once(&format!("{name}_param_0[")).and_then(|(_, size)| size.split(']').next()?.parse().ok()),
         _ => None,
     };
-    (name, bytes.unwrap_or_else(|| panic!("{name}: kernels take one struct by value")))
+    let bytes: usize = bytes.unwrap_or_else(|| panic!("{name}: kernels take one struct by value"));
+    format!("Entry {{ name: {name:?}, argument_bytes: {bytes}, waits: {} }}", rest.contains("griddepcontrol.wait"))
 }
 
 /// Runs a compiler on a file.

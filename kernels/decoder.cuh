@@ -3,7 +3,7 @@
 // Activations are f32 (for comparison), bf16 or f16 (T); the residual stream, all sums and the logits are f32.
 #pragma once
 
-#include "common.cuh"
+#include "early.cuh"
 
 // Values of T in a load of 16 bytes.
 template <typename T>
@@ -35,20 +35,20 @@ __device__ inline void unpack_load(float (&out)[PER_LOAD<T>], uint4 raw) {
     }
 }
 
-// N values from an address on a boundary of 16 bytes.
+// N values that other kernels wrote, from an address on a boundary of 16 bytes.
 template <typename T, int N>
 __device__ inline void load_values(float (&out)[N], const T* from) {
     static_assert(N % PER_LOAD<T> == 0);
 #pragma unroll
     for (int i = 0; i < N / PER_LOAD<T>; ++i) {
         float some[PER_LOAD<T>];
-        unpack_load<T>(some, __ldg(reinterpret_cast<const uint4*>(from) + i));
+        unpack_load<T>(some, load_written(reinterpret_cast<const uint4*>(from) + i));
 #pragma unroll
         for (int e = 0; e < PER_LOAD<T>; ++e) out[i * PER_LOAD<T> + e] = some[e];
     }
 }
 
-// 16 or 8 bytes (uint4, uint2) that this launch reads once: they need no place in the first-level cache.
+// 16 or 8 bytes (uint4, uint2) of weights, which this launch reads once: they need no place in the first-level cache.
 template <typename Raw>
 __device__ inline Raw load_once(const void* from) {
     Raw raw;

@@ -11,6 +11,7 @@ struct Embed {
 
 template <typename W>
 __device__ inline void embed(const Embed& e) {
+    await_earlier();
     int64_t token = e.tokens[blockIdx.x];
     float* out = e.out + static_cast<int64_t>(blockIdx.x) * e.table.k;
     for (int k = threadIdx.x * W::EACH; k < e.table.k; k += 128 * W::EACH) {

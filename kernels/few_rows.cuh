@@ -41,7 +41,7 @@ __device__ inline void load_squares(float (&shared)[WARPS][XS], const Scale& sca
         if (first + s >= rows) break;
         const float* from = scale.squares + static_cast<int64_t>(first + s) * scale.parts;
 #pragma unroll 8
-        for (int i = threadIdx.x; i < scale.parts; i += WARPS * WARP) squares[s] += __ldg(from + i);
+        for (int i = threadIdx.x; i < scale.parts; i += WARPS * WARP) squares[s] += load_written(from + i);
     }
 #pragma unroll
     for (int s = 0; s < XS; ++s) {

@@ -37,6 +37,8 @@ __device__ inline void linear(const LinearBlocks& g) {
     int warp = threadIdx.x / WARP, lane = threadIdx.x % WARP;
     int first = blockIdx.x * COLUMNS, first_x = blockIdx.y * ROWS;
     int64_t row_bytes = static_cast<int64_t>(g.k / Kind::WEIGHTS) * Kind::BYTES;
+    bring_near<WARPS * WARP, COLUMNS>(g.weights + first * row_bytes, row_bytes, g.columns - first);
+    await_earlier();
     load_squares(squares, g.scale, first_x, g.rows);
     float sums[COLUMNS][ROWS] = {};
     for (int group = threadIdx.x; group < g.k / GROUP; group += WARPS * WARP) {
@@ -77,6 +79,7 @@ __device__ inline void linear(const LinearBlocks& g) {
 
 template <typename Kind, typename T>
 __device__ inline void unpack_rows(const UnpackBlocks& g) {
+    await_earlier();
     int groups = g.k / GROUP;
     int64_t at = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
     if (at >= static_cast<int64_t>(g.rows) * groups) return;

@@ -36,6 +36,9 @@ __device__ inline void gemv(const Gemv& g) {
         there[c] = first + c < g.weights.rows;
         rows[c] = there[c] ? first + c : 0;
     }
+    int64_t row_bytes = W::bytes(g.weights.k);
+    bring_near<WARPS * WARP, COLUMNS>(g.weights.codes + first * row_bytes, row_bytes, g.weights.rows - first);
+    await_earlier();
     int groups = W::SCALED ? g.weights.k / g.weights.group : 0;
     if constexpr (W::SCALED) {
         const __nv_bfloat16* from = g.weights.scales + static_cast<int64_t>(first) * groups;

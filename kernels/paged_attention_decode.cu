@@ -81,7 +81,7 @@ __device__ inline void of_split(const Decode& a, const Group& b) {
     // 16 bytes of a key (0) or value (1): of a step's own not from the page, where it may not have arrived.
     auto load = [&](const T* from, int slot, int there, int own, int part) {
         if (STEP && slot == own) return shared.fresh[G + part][lane % (d / EACH)];
-        return slot < there ? load_once<uint4>(from + slot * d) : make_uint4(0, 0, 0, 0);
+        return slot < there ? load_written_once(from + slot * d) : make_uint4(0, 0, 0, 0);
     };
     // `lanes` lanes share a key; a warp reads `at_once` of them at a time.
     int lanes = d / EACH, at_once = WARP / lanes, mine = lane % lanes * EACH, first_slot = warp * at_once + lane / lanes;
@@ -202,6 +202,7 @@ __device__ inline void combine(const Decode& a, const Group& b) {
 
 template <typename T, int G, bool STEP>
 __device__ inline void decode(const Decode& a) {
+    await_earlier();
     int group = a.rope.heads / a.rope.kv_heads, per_kv_head = (group + G - 1) / G;
     Group b;
     b.row = blockIdx.z;

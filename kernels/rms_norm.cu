@@ -19,6 +19,7 @@ constexpr int THREADS = 256;
 template <typename T>
 __device__ inline void rms_norm(const RmsNorm& n) {
     __shared__ float sums[THREADS / WARP];
+    await_earlier();
     int64_t start = static_cast<int64_t>(blockIdx.x) * n.width;
     const float4* x = reinterpret_cast<const float4*>(n.x + start);
     const float4* gain = reinterpret_cast<const float4*>(n.gain);

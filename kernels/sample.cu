@@ -12,7 +12,7 @@
 // for e, thrice for the weight of the last kept token (its bits found from the highest down, by weights added up in 1024 bins),
 // twice for the tokens at the two places. Integer atomics in shared memory only. Deterministic.
 // sample_gather: out (rows, count) = logits[row][tokens[j]]. Grid: (count / 128, rows), block 128. Reference: src/ops/sample/mod.rs.
-#include "common.cuh"
+#include "early.cuh"
 
 struct __align__(8) Peak {
     float value;
@@ -69,6 +69,7 @@ __device__ inline Peak block_peak(Peak mine) {
 }
 
 extern "C" __global__ void __launch_bounds__(PEAK_THREADS) sample_peaks(Peaks p) {
+    await_earlier();
     const float* logits = p.logits + static_cast<int64_t>(blockIdx.y) * p.vocabulary;
     int first = blockIdx.x * PART, end = min(first + PART, p.vocabulary);
     Peak mine = no_peak();
@@ -192,6 +193,7 @@ __device__ inline uint32_t drawn(float* row, int vocabulary, const Peak& peak, c
 }
 
 extern "C" __global__ void __launch_bounds__(THREADS, 1) sample_choose(Choose c) {
+    await_earlier();
     int64_t row = blockIdx.x;
     Peak peak = no_peak();
     for (int part = threadIdx.x; part < c.parts; part += THREADS) peak = higher(peak, c.peaks[row * c.parts + part]);

@@ -7,6 +7,7 @@ use std::process::Output;
 use fissfuse::device::Gpu;
 use fissfuse::device::cuda::Arithmetic;
 use fissfuse::llama::{Generation, Llama, LlamaConfig, Precision, Preset, Sampling, Wanted, write_random};
+use fissfuse::profile::counts::Counts;
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -260,4 +261,32 @@ fn a_decoding_step_is_five_launches_a_layer() {
         assert_eq!((three - one, layer), (2 * layer, 5), "{precision}");
         assert!(one + 31 * layer <= 170, "{precision}: {one} of one layer");
     }
+}
+
+#[test]
+fn decoding_whose_kernels_begin_early_gives_the_same_text() {
+    let folder = model(&LlamaConfig { hidden_size: 256, intermediate_size: 512, layers: 2, ..small() }, Precision::F32);
+    // What is generated on an H200 with all of cusim's checks, and whether kernels were launched early.
+    let generated = |precision: &str, environment: &[(&str, &str)]| {
+        let counts = folder.path().join("counts.json");
+        let path = folder.path().to_str().unwrap();
+        let args = ["llm", "--device", "cuda", "--prompt", "a red", "--max-new-tokens", "4", "--model", path];
+        let checked = [("CUSIM_DEVICE", "h200"), ("CUSIM_CHECK", "all"), ("FISSFUSE_MEMORY_CACHE", "off")];
+        let counted = [("CUSIM_COUNT", counts.to_str().unwrap())];
+        let all = [&checked[..], &counted, environment].concat();
+        let output = support::fissfuse_on_cusim(&[&args[..], &["--precision", precision]].concat(), &all);
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success() && !errors.contains("cusim: ["), "{precision} {environment:?}: {errors}");
+        let early = Counts::read(&counts).unwrap().calls.get("cuLaunchKernelEx").is_some_and(|calls| *calls > 0);
+        (String::from_utf8_lossy(&output.stdout).into_owned(), early)
+    };
+    for precision in ["f32", "bf16", "int4", "q8_0"] {
+        let (text, early) = generated(precision, &[]);
+        assert!(early, "{precision}");
+        assert_eq!(generated(precision, &[("FISSFUSE_EARLY_LAUNCH", "off")]), (text, false), "{precision}");
+    }
+    // Graphs of CUDA 12.2 do not keep it, and older devices do not have it.
+    let usual = generated("bf16", &[]).0;
+    assert_eq!(generated("bf16", &[("CUSIM_DRIVER", "535")]), (usual, false));
+    assert!(!generated("bf16", &[("CUSIM_DEVICE", "rtx3090")]).1);
 }

@@ -65,6 +65,9 @@ const NEEDED: &[&str] = &[
 /// Brings a graph up to date instead of making it anew: of CUDA 12.0, release 525.
 const GRAPH_UPDATE: &str = "cuGraphExecUpdate_v2";
 
+/// Launches a kernel with attributes: of CUDA 11.8.
+const ATTRIBUTES: &str = "cuLaunchKernelEx";
+
 /// A driver that was found and works.
 #[derive(Clone, Debug)]
 pub struct Driver {
@@ -72,6 +75,8 @@ pub struct Driver {
     pub version: (u32, u32),
     /// Its release, such as "535.161.07", where the system says.
     pub release: Option<String>,
+    /// Whether it launches kernels with attributes.
+    pub(super) takes_attributes: bool,
     /// Whether graphs can take new parameters.
     pub updates_graphs: bool,
 }
@@ -142,7 +147,7 @@ fn examine() -> Result<Driver, String> {
              newer driver, or use --device cpu"
         ));
     }
-    Ok(Driver { version, release: release(), updates_graphs: has(GRAPH_UPDATE) })
+    Ok(Driver { version, release: release(), takes_attributes: has(ATTRIBUTES), updates_graphs: has(GRAPH_UPDATE) })
 }
 
 /// Why the driver did not start.

@@ -61,6 +61,17 @@ impl Cubin {
     }
 }
 
+/// A kernel.
+#[derive(Clone, Copy, Debug)]
+pub struct Entry {
+    /// Its name.
+    pub name: &'static str,
+    /// Bytes of the struct that it takes.
+    pub argument_bytes: usize,
+    /// Whether it waits for the kernels before it (kernels/early.cuh), so that it may be launched before they have ended.
+    pub waits: bool,
+}
+
 /// One file of kernels.
 #[derive(Clone, Copy, Debug)]
 pub struct Ptx {
@@ -72,8 +83,8 @@ pub struct Ptx {
     pub hash: u64,
     /// The PTX.
     pub text: Packed,
-    /// Names of the kernels, in their order, and the bytes of the struct that each takes.
-    pub entries: &'static [(&'static str, usize)],
+    /// The kernels, in their order.
+    pub entries: &'static [Entry],
     /// Machine code, in release builds.
     pub cubins: &'static [Cubin],
 }
@@ -111,7 +122,7 @@ impl Ptx {
 
     /// Names of the kernels, in their order.
     pub fn entries(&self) -> impl Iterator<Item = &'static str> + use<> {
-        self.entries.iter().map(|(name, _)| *name)
+        self.entries.iter().map(|entry| entry.name)
     }
 }
 

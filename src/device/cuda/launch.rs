@@ -1,9 +1,10 @@
 //! The one place that launches kernels.
 
 use bytemuck::{Pod, Zeroable, bytes_of};
-use cudarc::driver::{CudaFunction, CudaStream, result, sys};
+use cudarc::driver::{CudaStream, result, sys};
 
 use super::Gpu;
+use super::early::launch_early;
 use super::kernel_times::DELAY_KERNEL;
 use super::modules::Kernel;
 use crate::error::{Error, Result};
@@ -62,7 +63,7 @@ impl Grid {
     }
 
     /// Blocks and threads as the driver takes them.
-    fn extents(self) -> [(u32, u32, u32); 2] {
+    pub(super) fn extents(self) -> [(u32, u32, u32); 2] {
         let [x, y, z] = self.blocks.map(|extent| extent as u32);
         [(x, y, z), (self.threads, 1, 1)]
     }
@@ -85,16 +86,22 @@ impl Gpu {
         if grid.blocks.contains(&0) {
             return Ok(());
         }
-        let Some(function) = self.ready(kernel, grid, args)? else { return Ok(()) };
+        let Some(Kernel { function, early, .. }) = self.ready(kernel, grid, args)? else { return Ok(()) };
         let launch = || {
             let mut params = [args.as_ptr().cast_mut().cast()];
             let [blocks, threads] = grid.extents();
+            let stream = self.turn();
             // SAFETY: every kernel takes one struct by value, which has as many bytes and whose layout they mirror (Pod: no
             // hidden padding); the driver copies it before the call returns and only reads it. That the kernel stays within
-            // the buffers it is given is what the tests under cusim check.
+            // the buffers it is given is what the tests under cusim check, and that one which begins early waits.
             unsafe {
-                let (stream, function) = (self.turn(), function.cu_function());
-                result::launch_kernel(function, blocks, threads, grid.shared, stream.cu_stream(), &mut params)
+                match early {
+                    true => launch_early(function, grid, &stream, &mut params),
+                    false => {
+                        let (stream, function) = (stream.cu_stream(), function.cu_function());
+                        result::launch_kernel(function, blocks, threads, grid.shared, stream, &mut params)
+                    }
+                }
             }
             .map_err(|e| self.launch_failed(kernel, grid, super::explain(e)))
         };
@@ -113,7 +120,7 @@ impl Gpu {
         grid: Grid,
         args: &[u8],
     ) -> Result<()> {
-        let Some(function) = self.ready(kernel, grid, args)? else { return Ok(()) };
+        let Some(Kernel { function, .. }) = self.ready(kernel, grid, args)? else { return Ok(()) };
         let mut params = [args.as_ptr().cast_mut().cast()];
         let [blocks, threads] = grid.extents();
         // SAFETY: as above; what it works on outlives it, as whoever waits for the stream sees to.
@@ -124,10 +131,11 @@ impl Gpu {
         launched.map_err(|e| self.launch_failed(kernel, grid, super::explain(e)))
     }
 
-    /// The function of a kernel that may be launched so. `None` while this thread records and it is not loaded.
-    fn ready(&self, kernel: &'static str, grid: Grid, args: &[u8]) -> Result<Option<&CudaFunction>> {
+    /// A kernel that may be launched so. `None` while this thread records and it is not loaded.
+    fn ready(&self, kernel: &'static str, grid: Grid, args: &[u8]) -> Result<Option<&Kernel>> {
         let failed = |reason: String| self.launch_failed(kernel, grid, reason);
-        let Some(Kernel { function, argument_bytes }) = self.function(kernel)? else { return Ok(None) };
+        let Some(found) = self.function(kernel)? else { return Ok(None) };
+        let Kernel { function, argument_bytes, .. } = found;
         if args.len() != *argument_bytes {
             let found = args.len();
             return Err(failed(format!("its argument has {found} bytes, the kernel takes {argument_bytes}")));
@@ -142,7 +150,7 @@ impl Gpu {
         }
         self.0.launched.note(kernel);
         self.bind()?;
-        Ok(Some(function))
+        Ok(Some(found))
     }
 
     fn launch_failed(&self, kernel: &'static str, grid: Grid, reason: String) -> Error {

@@ -4,6 +4,7 @@ mod cache;
 mod ceiling;
 mod counting;
 mod driver;
+mod early;
 mod fill;
 mod gate;
 mod graph;
@@ -180,6 +181,7 @@ impl Gpu {
         unsafe { context.disable_event_tracking() };
         let (major, minor) = context.compute_capability().map_err(failed("opening"))?;
         let capability = (10 * major + minor) as u32;
+        let early = early::begins_early(capability)?;
         let ptx = Ptx::for_capability(capability);
         if ptx.is_empty() {
             return refuse(format!("its compute capability is {major}.{minor}; the kernels need 8.0 or newer"));
@@ -191,7 +193,7 @@ impl Gpu {
         let reads_pageable = context.attribute(pageable).map_err(failed("opening"))? != 0;
         let gpu = Gpu(Arc::new(Inner {
             cache: Cache::new(&context, keeps),
-            modules: Modules::new(&context, capability, ptx),
+            modules: Modules::new(&context, capability, ptx, early),
             context,
             stream,
             gate: Gate::default(),

@@ -9,7 +9,7 @@ use cudarc::driver::{CudaContext, CudaFunction, DriverError, sys};
 use cudarc::nvrtc;
 
 use super::driver::driver;
-use super::kernels::Ptx;
+use super::kernels::{Entry, Ptx};
 use super::{Gpu, explain};
 use crate::error::{Error, Result};
 
@@ -18,6 +18,8 @@ pub(super) struct Kernel {
     pub function: CudaFunction,
     /// Of the struct that it takes.
     pub argument_bytes: usize,
+    /// Whether it is launched before the kernel before it has ended.
+    pub early: bool,
 }
 
 type Functions = HashMap<&'static str, Kernel>;
@@ -26,6 +28,8 @@ type Functions = HashMap<&'static str, Kernel>;
 pub(super) struct Modules {
     context: Arc<CudaContext>,
     capability: u32,
+    /// Whether kernels that wait for those before them are launched before these have ended.
+    early: bool,
     files: Vec<(&'static Ptx, OnceLock<Functions>)>,
     file_of: HashMap<&'static str, usize>,
     /// Held while a module is loaded; the files that a recording found unloaded.
@@ -36,11 +40,12 @@ pub(super) struct Modules {
 
 impl Modules {
     /// The files of `ptx`, none of them loaded.
-    pub fn new(context: &Arc<CudaContext>, capability: u32, ptx: Vec<&'static Ptx>) -> Modules {
+    pub fn new(context: &Arc<CudaContext>, capability: u32, ptx: Vec<&'static Ptx>, early: bool) -> Modules {
         let entries = ptx.iter().enumerate().flat_map(|(file, ptx)| ptx.entries().map(move |entry| (entry, file)));
         Modules {
             context: context.clone(),
             capability,
+            early,
             file_of: entries.collect(),
             files: ptx.into_iter().map(|ptx| (ptx, OnceLock::new())).collect(),
             missing: Mutex::default(),
@@ -72,8 +77,9 @@ impl Modules {
             }),
         };
         let module = module.map_err(failed)?;
-        let loaded = ptx.entries.iter().map(|&(name, argument_bytes)| {
-            Ok((name, Kernel { function: module.load_function(name)?, argument_bytes }))
+        let loaded = ptx.entries.iter().map(|&Entry { name, argument_bytes, waits }| {
+            let function = module.load_function(name)?;
+            Ok((name, Kernel { function, argument_bytes, early: waits && self.early }))
         });
         let loaded = loaded.collect::<Result<Functions, _>>().map_err(failed)?;
         Ok(functions.get_or_init(|| loaded))
