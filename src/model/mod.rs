@@ -8,6 +8,7 @@ mod instance;
 mod layers;
 mod network;
 mod params;
+mod placed;
 mod registry;
 
 pub use batch::{Batch, Modality, Side, Source};

@@ -4,6 +4,7 @@ use std::sync::{Arc, OnceLock};
 
 use super::{Indices, RowTable, Tensor};
 use crate::device::Gpu;
+use crate::device::cuda::DeviceBuffer;
 use crate::error::Result;
 
 /// Some rows of a table. Cloning shares them.
@@ -39,6 +40,32 @@ impl FeatureRows {
     /// Where they stand among the rows that they are a part of; `None` if they are all of them.
     pub fn places(&self) -> Option<&Indices> {
         self.places.as_ref()
+    }
+
+    /// As many rows as these of the same table, which lie on a device from byte `first` of an array on, one after the other: whatever
+    /// [`FeatureRows::put`] gave is copied there.
+    pub fn placed(&self, array: &Arc<DeviceBuffer<u8>>, first: usize) -> Result<FeatureRows> {
+        let (rows, width) = (self.len(), self.table.width());
+        let bytes = DeviceBuffer::<u8>::part(array, first, self.bytes())?;
+        let values = Tensor::of_bytes([rows, width], bytes, self.table.element())?;
+        let staged = OnceLock::from(Staged { values, rows: Indices::counting(rows) });
+        Ok(FeatureRows { table: self.table.clone(), rows: self.rows.clone(), staged: Arc::new(staged), places: None })
+    }
+
+    /// Whether the rows have the place of others on a device: as many, of the same width and type.
+    pub fn lie_as(&self, others: &FeatureRows) -> bool {
+        let shape = |rows: &FeatureRows| (rows.len(), rows.table.width(), rows.table.element());
+        shape(self) == shape(others)
+    }
+
+    /// Bytes of the rows as a device has them.
+    pub fn bytes(&self) -> usize {
+        self.len() * self.table.row_bytes()
+    }
+
+    /// Puts the rows as a device has them into `out`, which lies as f32 do.
+    pub fn put(&self, out: &mut [u8]) {
+        self.table.put(&self.rows, out);
     }
 
     /// Number of rows.

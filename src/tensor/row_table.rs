@@ -110,7 +110,7 @@ impl RowTable {
     }
 
     /// What a device's copy is in: f16 if all is, else f32.
-    fn element(&self) -> Element {
+    pub(super) fn element(&self) -> Element {
         if self.value_bytes() == 2 { Element::F16 } else { Element::F32 }
     }
 
@@ -159,24 +159,28 @@ impl RowTable {
     /// The rows of these numbers, one after the other in a device's memory, for tables that do not fit: copied while other
     /// work goes on, see [`Tensor::arrive`].
     pub fn gathered(&self, gpu: &Gpu, rows: &[u32]) -> Result<Tensor> {
-        const LABEL: &str = "features of a batch";
-        let (width, element) = (self.width, self.element());
-        let bytes = match element {
-            Element::F32 => {
-                gpu.stage(LABEL, rows.len() * width, |out: &mut [f32]| self.gather(rows, out))?.into_bytes()
+        let bytes = rows.len() * self.row_bytes();
+        let staged = gpu.stage("features of a batch", bytes, |out: &mut [u8]| self.put(rows, out))?;
+        Tensor::of_bytes([rows.len(), self.width], staged, self.element())
+    }
+
+    /// Bytes of a row as a device has it.
+    pub fn row_bytes(&self) -> usize {
+        self.width * self.element().size()
+    }
+
+    /// Puts the rows of these numbers as a device has them into `out` (rows.len(), [`RowTable::row_bytes`]), which lies as f32 do.
+    pub fn put(&self, rows: &[u32], out: &mut [u8]) {
+        let all = out.par_chunks_exact_mut(self.row_bytes()).with_min_len(64).zip(rows);
+        all.for_each(|(out, &row)| {
+            let (shard, row) = self.place(row as usize);
+            match (self.shards[shard].values(), self.element()) {
+                (Values::F16(values), Element::F16) => {
+                    out.copy_from_slice(bytemuck::cast_slice(&values[row * self.width..(row + 1) * self.width]));
+                }
+                _ => self.shards[shard].read(row..row + 1, bytemuck::cast_slice_mut(out)),
             }
-            _ => gpu
-                .stage(LABEL, rows.len() * width, |out: &mut [f16]| {
-                    out.par_chunks_exact_mut(width).zip(rows).for_each(|(out, &row)| {
-                        let (shard, row) = self.place(row as usize);
-                        if let Values::F16(shard) = self.shards[shard].values() {
-                            out.copy_from_slice(&shard[row * width..(row + 1) * width]);
-                        }
-                    });
-                })?
-                .into_bytes(),
-        };
-        Tensor::of_bytes([rows.len(), width], bytes, element)
+        });
     }
 
     /// Copies the rows of these numbers into `out` (rows.len(), width).

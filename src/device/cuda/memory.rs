@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::marker::PhantomData;
 use std::ops::Range;
-use std::sync::{Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use bytemuck::Pod;
 use cudarc::driver::{DriverError, result, sys};
@@ -60,6 +60,8 @@ pub(super) enum Memory {
     Recorded(Block),
     /// The copies, and then the kernels.
     Staged(Box<Staged>),
+    /// Another array's, of which this is a part.
+    Part { whole: Arc<DeviceBuffer<u8>>, first: usize },
 }
 
 /// Memory that the stream of copies fills.
@@ -74,6 +76,7 @@ impl Memory {
         match self {
             Memory::Ordered(block) | Memory::Recorded(block) => block.at,
             Memory::Staged(staged) => staged.block.at,
+            Memory::Part { whole, first } => whole.ptr().0 + *first as u64,
         }
     }
 }
@@ -85,6 +88,8 @@ pub struct DeviceBuffer<T> {
     len: usize,
     label: &'static str,
     gpu: Gpu,
+    /// Whether its bytes are in the account: those of a part are another array's.
+    counted: bool,
     values: PhantomData<T>,
 }
 
@@ -96,7 +101,9 @@ impl<T> std::fmt::Debug for DeviceBuffer<T> {
 
 impl<T> Drop for DeviceBuffer<T> {
     fn drop(&mut self) {
-        self.gpu.0.ledger.give(self.label, bytes_of::<T>(self.len));
+        if self.counted {
+            self.gpu.0.ledger.give(self.label, bytes_of::<T>(self.len));
+        }
         if let Some(memory) = self.memory.take() {
             self.gpu.give_back(memory);
         }
@@ -148,7 +155,7 @@ impl Gpu {
     /// An array in this memory.
     pub(super) fn buffer<T>(&self, memory: Memory, label: &'static str, len: usize) -> DeviceBuffer<T> {
         self.0.ledger.take(label, bytes_of::<T>(len));
-        DeviceBuffer { memory: Some(memory), len, label, gpu: self.clone(), values: PhantomData }
+        DeviceBuffer { memory: Some(memory), len, label, gpu: self.clone(), counted: true, values: PhantomData }
     }
 
     /// Gives memory back when what was asked for is done.
@@ -221,7 +228,8 @@ impl Gpu {
         let largest: Vec<String> =
             largest.iter().take(5).map(|(label, bytes)| format!("{label} {}", Bytes::of(**bytes))).collect();
         let reason = format!(
-            "out of memory: {}; this process holds {}, at its peak {}, most of it in {}{for_graphs}; take a smaller batch",
+            "out of memory: {}; this process holds {}, at its peak {}, most of it in {}{for_graphs}; take a smaller batch or shorter \
+             inputs, or use --device cpu",
             free.unwrap_or_else(|_| "what is free is unknown".into()),
             Bytes::of(account.live),
             Bytes::of(account.peak),
@@ -256,6 +264,7 @@ impl<T: Pod> DeviceBuffer<T> {
     pub fn arrive(&self) -> Result<()> {
         match &self.memory {
             Some(Memory::Staged(staged)) => staged.arrival.wait(&self.gpu),
+            Some(Memory::Part { whole, .. }) => whole.arrive(),
             _ => Ok(()),
         }
     }
@@ -326,13 +335,25 @@ impl<T: Pod> DeviceBuffer<T> {
         queued.map_err(|e| self.gpu.error("copying", e))
     }
 
+    /// An array of `len` bytes that lies in another's memory from byte `first` on, which stays as long as this one does.
+    pub fn part(whole: &Arc<DeviceBuffer<u8>>, first: usize, len: usize) -> Result<DeviceBuffer<u8>> {
+        if first.checked_add(len).is_none_or(|end| end > whole.len) {
+            return Err(Error::shape("device memory", format!("{len} bytes from {first} on of {whole:?}")));
+        }
+        let (memory, gpu) = (Memory::Part { whole: whole.clone(), first }, whole.gpu.clone());
+        Ok(DeviceBuffer { memory: Some(memory), len, label: whole.label, gpu, counted: false, values: PhantomData })
+    }
+
     /// The same memory as bytes.
     pub fn into_bytes(mut self) -> DeviceBuffer<u8> {
         let (memory, len, label, gpu) = (self.memory.take(), self.len * size_of::<T>(), self.label, self.gpu.clone());
+        let counted = self.counted;
         // Only one of both is in the account at a time, so that its peak is right.
         drop(self);
-        gpu.0.ledger.take(label, bytes_of::<u8>(len));
-        DeviceBuffer { memory, len, label, gpu, values: PhantomData }
+        if counted {
+            gpu.0.ledger.take(label, bytes_of::<u8>(len));
+        }
+        DeviceBuffer { memory, len, label, gpu, counted, values: PhantomData }
     }
 
     /// A copy on the same device.

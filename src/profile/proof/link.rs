@@ -30,9 +30,16 @@ pub fn from_features() -> Check {
             index.add(&PreparedSide::new(&on_device, &SHAPE.side(14, WIDTHS, 6, 2)?)?, 14)?;
             let mut device = GpuScorer::new(&scorer, gpu)?;
             let all: Vec<u32> = (0..14).collect();
-            // The graph takes other sizes, and then more mentions and longer lists than there was room for.
-            for (mentions, repeats) in [(1, 1), (3, 1), (SHAPE.mentions, 3)] {
-                let side = SHAPE.side(mentions, WIDTHS, 5, mentions as u64)?;
+            // Other sizes, with lists of which one is longer than those before; others of the same sizes, which take the graph of the
+            // first; the first again, and again when the index has grown.
+            let even = Shape { max_tokens: SHAPE.mean_tokens, ..SHAPE };
+            let sides =
+                [(SHAPE, 1, 1, 1), (SHAPE, 3, 1, 3), (SHAPE, SHAPE.mentions, 3, 5), (even, 2, 1, 8), (even, 2, 2, 9)];
+            for (turn, (shape, mentions, repeats, which)) in sides.into_iter().chain([sides[0], sides[3]]).enumerate() {
+                if turn > sides.len() {
+                    index.add(&PreparedSide::new(&on_device, &SHAPE.side(2, WIDTHS, 6, 7)?)?, 2)?;
+                }
+                let side = shape.side(mentions, WIDTHS, 5, which)?;
                 let prepared = PreparedSide::new(&on_device, &side)?;
                 let lists: Vec<Vec<u32>> = (0..mentions).map(|i| all[i..10 - i].repeat(repeats)).collect();
                 let lists: Vec<&[u32]> = lists.iter().map(Vec::as_slice).collect();

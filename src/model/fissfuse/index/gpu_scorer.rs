@@ -43,7 +43,8 @@ pub struct GpuScorer {
     star: Option<[MlpWeights; 2]>,
     tables: Option<Arc<Tables>>,
     recorded: Option<Graph<Recorded>>,
-    from_features: Option<FromFeatures>,
+    /// One for each shape of features, the last used first.
+    from_features: Vec<Graph<FromFeatures>>,
     /// For how long a kernel shall stay without work.
     idle: Option<Duration>,
     /// Launches of those that stayed before.
@@ -108,7 +109,7 @@ impl GpuScorer {
             star,
             tables: None,
             recorded: None,
-            from_features: None,
+            from_features: Vec::new(),
             idle: None,
             resident: None,
             left: 0,

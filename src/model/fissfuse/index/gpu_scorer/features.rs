@@ -1,56 +1,93 @@
 //! From features to scores: prepared and scored as one graph, of which the host waits for nothing but the scores.
 
+use std::sync::Arc;
+
 use super::super::entities::EntityIndex;
 use super::super::prepared::{PreparedModality, PreparedSide};
 use super::GpuScorer;
 use super::args::{Launch, Place, Scores};
 use super::room::{HEADER, room_for};
+use super::tables::Tables;
 use crate::device::Gpu;
-use crate::device::cuda::{DeviceBuffer, Pinned, Ptr, Repeating};
+use crate::device::cuda::{DeviceBuffer, Graph, Pinned, Ptr};
 use crate::error::{Error, Result};
+use crate::model::placed::PlacedSide;
 use crate::model::{Model, Side};
+use crate::tensor::Tensor;
 
-/// The graph and what it copies.
+/// Rows of the features of all graphs that are kept beside the last: as many as a hundred mentions have.
+const ROWS_KEPT: usize = 8192;
+
+/// What a graph works on.
 #[derive(Debug)]
 pub(super) struct FromFeatures {
-    graph: Repeating,
-    mentions: usize,
+    /// Where the features lie.
+    placed: PlacedSide,
     /// Candidates of each mention that there is room for.
     capacity: usize,
-    /// Header and candidates of each mention: written by the host, copied by the graph.
-    input: (Pinned<u32>, DeviceBuffer<u32>),
+    /// Features, then header and candidates of each mention: written by the host, copied by the graph.
+    input: (Pinned<u8>, Arc<DeviceBuffer<u8>>),
     /// Scores (mentions, kinds, capacity), which the kernels write.
     output: Pinned<f32>,
+    model: Model,
+    tables: Arc<Tables>,
 }
 
 impl FromFeatures {
-    fn new(gpu: &Gpu, kinds: usize, mentions: usize, capacity: usize) -> Result<FromFeatures> {
-        let words = mentions * (HEADER + capacity);
-        let input = (gpu.pinned(words)?, gpu.alloc("candidates", words)?);
-        let output = gpu.pinned(mentions * kinds * capacity)?;
-        Ok(FromFeatures { graph: gpu.repeating(), mentions, capacity, input, output })
+    fn new(gpu: &Gpu, kinds: usize, like: &Side, capacity: usize, model: &Model, tables: Arc<Tables>) -> Result<Self> {
+        let mentions = like.text.sequences.len();
+        let bytes = PlacedSide::bytes(like)? + mentions * (HEADER + capacity) * size_of::<u32>();
+        let input = (gpu.pinned(bytes)?, Arc::new(gpu.alloc("mentions", bytes)?));
+        let (placed, output) = (PlacedSide::new(like, &input.1, 0)?, gpu.pinned(mentions * kinds * capacity)?);
+        // What is recorded needs nothing more than what is there by then.
+        placed.side().arrive(gpu)?;
+        Ok(FromFeatures { placed, capacity, input, output, model: model.clone(), tables })
     }
 
-    /// Puts candidates and the mentions' numbers of rows where the graph copies them from.
-    fn write(&self, side: &Side, rows_of: &[bool; 2], lists: &[&[u32]]) -> Result<()> {
-        self.input.0.with(|words| {
+    fn mentions(&self) -> usize {
+        self.placed.side().text.sequences.len()
+    }
+
+    fn rows(&self) -> usize {
+        let Side { text, image } = self.placed.side();
+        text.sequences.rows() + image.sequences.rows()
+    }
+
+    /// Where the numbers of a mention begin among the bytes that are copied.
+    fn header(&self, mention: usize) -> usize {
+        self.input.1.len() - (self.mentions() - mention) * (HEADER + self.capacity) * size_of::<u32>()
+    }
+
+    /// Puts features, candidates and the mentions' numbers of rows where the graph copies them from.
+    fn write(&self, side: &Side, lists: &[&[u32]]) -> Result<()> {
+        let parts = self.model.config().parts();
+        self.input.0.with(|bytes| {
+            self.placed.put(side, bytes)?;
+            let words: &mut [u32] = bytemuck::cast_slice_mut(&mut bytes[self.header(0)..]);
             for (i, (words, list)) in words.chunks_exact_mut(HEADER + self.capacity).zip(lists).enumerate() {
                 let (header, candidates) = words.split_at_mut(HEADER);
                 header[0] = list.len() as u32;
-                let modalities = [&side.text, &side.image].into_iter().zip(rows_of).filter(|(_, there)| **there);
-                for (to, (modality, _)) in header[1..].iter_mut().zip(modalities) {
+                let modalities = [(&side.text, parts.text), (&side.image, parts.image)];
+                for (to, (modality, _)) in header[1..].iter_mut().zip(modalities.iter().filter(|(_, there)| *there)) {
                     *to = modality.sequences.range(i).len() as u32;
                 }
                 candidates[..list.len()].copy_from_slice(list);
             }
-        })
+            Ok(())
+        })?
     }
+}
+
+/// Whether two models have their weights in the same places of a device.
+fn same_weights(one: &Model, other: &Model) -> bool {
+    let places = |model: &Model| model.parameters().tensors().iter().map(Tensor::address).collect::<Vec<_>>();
+    places(one) == places(other)
 }
 
 impl GpuScorer {
     /// Scores (kinds, candidates) of each mention of a side against its list of candidates: what [`PreparedSide::new`] and
     /// [`GpuScorer::score`] give, but the prepared mentions stay on the device, where the model's weights must lie, too. A kernel
-    /// that stays takes no part.
+    /// that stays takes no part. Features of sequences that are as long as some before need nothing but the launch of their graph.
     pub fn score_features(
         &mut self,
         model: &Model,
@@ -72,37 +109,63 @@ impl GpuScorer {
             return Ok(vec![Vec::new(); mentions]);
         }
         let tables = self.tables(index)?;
-        side.arrive(&self.gpu)?;
-        let mut from = match self.from_features.take() {
-            Some(from) if mentions <= from.mentions && longest <= from.capacity => from,
-            before => {
-                let (mentions_before, capacity) = before.map_or((0, 0), |before| (before.mentions, before.capacity));
-                let (mentions, capacity) = (mentions.max(mentions_before), room_for(longest, capacity));
-                FromFeatures::new(&self.gpu, self.kinds.len(), mentions, capacity)?
-            }
-        };
-        let parts = model.config().parts();
-        from.write(side, &[parts.text, parts.image], lists)?;
-        let FromFeatures { graph, capacity, input, output, .. } = &mut from;
-        let (capacity, kinds) = (*capacity, self.kinds.len());
-        let work = || {
-            input.0.copy_to(&input.1)?;
-            let prepared = PreparedSide::computed(model, side)?.scaled(&self.gpu)?;
-            (0..mentions).try_for_each(|i| {
-                let header = input.1.ptr().offset::<u32>(i * (HEADER + capacity));
-                let place = self.computed_place(&prepared, i, header);
-                let scores = Scores { at: output.ptr().offset::<f32>(i * kinds * capacity), capacity };
-                let Launch { kernel, grid, args } = self.launch_of(&tables, &place, scores, false)?;
-                self.gpu.launch(kernel, grid, &args)
-            })
-        };
-        graph.run(work)?;
-        let scores = output.with(|written| {
-            let of_mention = |(written, list): (&[f32], &&[u32])| self.scores_of(written, capacity, list.len());
-            written.chunks_exact(kinds * capacity).zip(lists).map(of_mention).collect()
+        // Graphs of other weights or of an index that has grown are of no use any more.
+        self.from_features.retain(|graph| {
+            let FromFeatures { model: before, tables: of, .. } = graph.kept();
+            Arc::ptr_eq(of, &tables) && same_weights(before, model)
         });
-        self.from_features = Some(from);
+        let fits = |graph: &Graph<FromFeatures>| longest <= graph.kept().capacity && graph.kept().placed.holds(side);
+        let graph = match self.from_features.iter().position(fits) {
+            Some(at) => self.from_features.remove(at),
+            None => self.record_features(model, side, longest, tables)?,
+        };
+        let FromFeatures { capacity, output, .. } = graph.kept();
+        graph.kept().write(side, lists)?;
+        graph.launch()?;
+        let scores = output.with(|written| {
+            let of_mention = |(written, list): (&[f32], &&[u32])| self.scores_of(written, *capacity, list.len());
+            written.chunks_exact(self.kinds.len() * capacity).zip(lists).map(of_mention).collect()
+        });
+        self.keep(graph);
         scores
+    }
+
+    /// Keeps a graph for the next features of its shape, and of the others those that were used last.
+    fn keep(&mut self, graph: Graph<FromFeatures>) {
+        let mut rows = 0;
+        let all = std::iter::once(graph).chain(self.from_features.drain(..));
+        self.from_features = all
+            .enumerate()
+            .take_while(|(i, graph)| {
+                rows += graph.kept().rows();
+                *i == 0 || rows <= ROWS_KEPT
+            })
+            .map(|(_, graph)| graph)
+            .collect();
+    }
+
+    /// Records what prepares and scores mentions of the shape of these.
+    fn record_features(
+        &self,
+        model: &Model,
+        like: &Side,
+        longest: usize,
+        tables: Arc<Tables>,
+    ) -> Result<Graph<FromFeatures>> {
+        let (gpu, kinds) = (&self.gpu, self.kinds.len());
+        let kept = FromFeatures::new(gpu, kinds, like, room_for(longest, 0), model, tables)?;
+        gpu.record(kept, |kept| {
+            let FromFeatures { placed, capacity, input, output, model, tables } = kept;
+            input.0.copy_to(&input.1)?;
+            let prepared = PreparedSide::computed(model, placed.side())?.scaled(gpu)?;
+            (0..kept.mentions()).try_for_each(|i| {
+                let header = input.1.ptr().offset::<u8>(kept.header(i));
+                let place = self.computed_place(&prepared, i, header);
+                let scores = Scores { at: output.ptr().offset::<f32>(i * kinds * capacity), capacity: *capacity };
+                let Launch { kernel, grid, args } = self.launch_of(tables, &place, scores, false)?;
+                gpu.launch(kernel, grid, &args)
+            })
+        })
     }
 
     /// Where a mention lies that was prepared on the device.
