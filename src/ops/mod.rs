@@ -23,6 +23,7 @@ mod hinge;
 mod lanes;
 pub mod layer_norm;
 pub mod linear;
+pub mod link;
 pub mod matmul;
 mod mix;
 mod mlp;

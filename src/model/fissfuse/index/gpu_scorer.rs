@@ -1,7 +1,6 @@
 //! Scores of one mention against prepared entities on a CUDA device: a copy and a kernel (kernels/link.cu) that writes the scores
 //! to the host's memory, launched as one graph; or the same kernel, which stays on the device.
 
-mod args;
 mod features;
 mod recorded;
 mod resident;
@@ -24,6 +23,7 @@ use crate::device::cuda::{DeviceBuffer, Graph, Resident};
 use crate::error::Result;
 use crate::model::ScoreKind;
 use crate::ops::layer_norm::LayerNorm;
+use crate::ops::link::{ModalityWeights, Star, Weights};
 use features::FromFeatures;
 use recorded::Recorded;
 use room::Asked;
@@ -36,11 +36,7 @@ pub struct GpuScorer {
     resident: Option<Resident<resident::Kept>>,
     gpu: Gpu,
     kinds: Vec<ScoreKind>,
-    d: usize,
-    heads: usize,
-    eps: f32,
-    finish: Vec<(ScoreKind, FinishWeights)>,
-    star: Option<[MlpWeights; 2]>,
+    weights: Weights,
     tables: Option<Arc<Tables>>,
     recorded: Option<Graph<Recorded>>,
     /// One for each shape of features, the last used first.
@@ -51,23 +47,14 @@ pub struct GpuScorer {
     left: usize,
 }
 
-#[derive(Debug)]
-struct FinishWeights {
-    value: [DeviceBuffer<f32>; 2],
-    out: Option<[DeviceBuffer<f32>; 2]>,
-    norm: [DeviceBuffer<f32>; 2],
-}
-
-#[derive(Debug)]
-struct MlpWeights([DeviceBuffer<f32>; 4]);
-
 impl GpuScorer {
     /// Copies the weights of a scorer to a device.
     pub fn new(scorer: &Scorer, gpu: &Gpu) -> Result<GpuScorer> {
         let (d, heads) = (scorer.d, scorer.heads);
         LayerNorm::check(d)?;
         let upload = |values: &[f32]| gpu.upload("scoring weights", values);
-        let mut finish = Vec::new();
+        let place_of = |kind: ScoreKind| scorer.kinds.iter().position(|k| *k == kind);
+        let mut modalities = Vec::new();
         for (kind, weights) in &scorer.finish {
             let (value, out) = match &weights.layers.apart {
                 None => {
@@ -87,26 +74,23 @@ impl GpuScorer {
                 }
             };
             let norm = [upload(&weights.gamma)?, upload(&weights.beta)?];
-            finish.push((*kind, FinishWeights { value, out, norm }));
+            modalities.push(ModalityWeights { score: place_of(*kind), value, out, norm });
         }
-        let mlp = |layers: &super::scorer::Layers2| -> Result<MlpWeights> {
+        let mlp = |layers: &super::scorer::Layers2| -> Result<[DeviceBuffer<f32>; 4]> {
             let (hidden, out) = (&layers.0, &layers.1);
             let [a, b, c, d] = [hidden.transposed(), hidden.bias(), out.transposed(), out.bias()].map(upload);
-            Ok(MlpWeights([a?, b?, c?, d?]))
+            Ok([a?, b?, c?, d?])
         };
-        let star = match &scorer.star {
-            Some([mention, entity]) => Some([mlp(mention)?, mlp(entity)?]),
-            None => None,
+        let star = match (&scorer.star, place_of(ScoreKind::FissionStar)) {
+            (Some([mention, entity]), Some(score)) => Some(Star { score, mlps: [mlp(mention)?, mlp(entity)?] }),
+            _ => None,
         };
         let (gpu, kinds) = (gpu.clone(), scorer.kinds.clone());
+        let weights = Weights { d, heads, eps: scorer.eps, modalities, star };
         Ok(GpuScorer {
             gpu,
             kinds,
-            d,
-            heads,
-            eps: scorer.eps,
-            finish,
-            star,
+            weights,
             tables: None,
             recorded: None,
             from_features: Vec::new(),

@@ -5,14 +5,14 @@ use std::sync::Arc;
 use super::super::entities::EntityIndex;
 use super::super::prepared::{PreparedModality, PreparedSide};
 use super::GpuScorer;
-use super::args::{Launch, Place, Scores};
-use super::room::{HEADER, room_for};
+use super::room::room_for;
 use super::tables::Tables;
 use crate::device::Gpu;
 use crate::device::cuda::{DeviceBuffer, Graph, Pinned, Ptr};
 use crate::error::{Error, Result};
 use crate::model::placed::PlacedSide;
 use crate::model::{Model, Side};
+use crate::ops::link::{HEADER, Launch, Mention, Scores};
 use crate::tensor::Tensor;
 
 /// Rows of the features of all graphs that are kept beside the last: as many as a hundred mentions have.
@@ -162,21 +162,22 @@ impl GpuScorer {
                 let header = input.1.ptr().offset::<u8>(kept.header(i));
                 let place = self.computed_place(&prepared, i, header);
                 let scores = Scores { at: output.ptr().offset::<f32>(i * kinds * capacity), capacity: *capacity };
-                let Launch { kernel, grid, args } = self.launch_of(tables, &place, scores, false)?;
+                let Launch { kernel, grid, args } =
+                    self.weights.launch_of(gpu, &tables.entities(), &place, scores, false)?;
                 gpu.launch(kernel, grid, &args)
             })
         })
     }
 
     /// Where a mention lies that was prepared on the device.
-    fn computed_place(&self, prepared: &PreparedSide, item: usize, header: Ptr) -> Place {
-        let (d, width) = (self.d, self.heads * self.d);
+    fn computed_place(&self, prepared: &PreparedSide, item: usize, header: Ptr) -> Mention {
+        let (d, width) = (self.weights.d, self.weights.heads * self.weights.d);
         let modality = |m: &PreparedModality| {
             let first = m.sequences.range(item).start;
             [(&m.tokens, first * d), (&m.logits, item * width), (&m.queries, item * d)]
                 .map(|(tensor, at)| tensor.address().offset::<f32>(at))
         };
-        Place {
+        Mention {
             header,
             candidates: header.offset::<u32>(HEADER),
             modalities: prepared.modalities.iter().map(modality).collect(),

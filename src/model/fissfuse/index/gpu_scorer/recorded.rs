@@ -3,12 +3,12 @@
 use std::sync::Arc;
 
 use super::GpuScorer;
-use super::args::{Launch, Scores};
 use super::room::{Asked, Room};
 use super::tables::Tables;
 use crate::device::Gpu;
 use crate::device::cuda::{DeviceBuffer, Graph, Pinned};
 use crate::error::Result;
+use crate::ops::link::{Launch, Scores};
 
 /// What the recorded launch works on.
 #[derive(Debug)]
@@ -58,12 +58,18 @@ impl GpuScorer {
 
     /// Records copy and kernel for mentions and lists of this size.
     fn record(&self, tables: Arc<Tables>, room: Room) -> Result<Graph<Recorded>> {
-        let (gpu, fused) = (&self.gpu, tables.fused().count());
+        let (gpu, fused) = (&self.gpu, tables.entities().fused.len());
         let words = self.words(&room, fused);
         let input = (gpu.pinned(words)?, gpu.alloc("a mention", words)?);
         let output = gpu.pinned(self.kinds.len() * room.candidates)?;
         let scores = Scores { at: output.ptr(), capacity: room.candidates };
-        let launch = self.launch_of(&tables, &self.place_of(&room, fused, input.1.ptr()), scores, false)?;
+        let launch = self.weights.launch_of(
+            gpu,
+            &tables.entities(),
+            &self.place_of(&room, fused, input.1.ptr()),
+            scores,
+            false,
+        )?;
         gpu.record(Recorded { room, tables, input, output, launch }, |recorded| recorded.queue(gpu, || Ok(())))
     }
 }

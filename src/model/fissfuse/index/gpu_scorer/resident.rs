@@ -4,11 +4,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::GpuScorer;
-use super::args::{Launch, Scores};
 use super::room::{Asked, Room};
 use super::tables::Tables;
 use crate::device::cuda::{Resident, Staying};
 use crate::error::Result;
+use crate::ops::link::{Launch, Scores};
 
 /// What it works on.
 pub(super) struct Kept {
@@ -65,12 +65,13 @@ impl GpuScorer {
     }
 
     fn make_resident(&self, idle: Duration, tables: Arc<Tables>, room: Room) -> Result<Resident<Kept>> {
-        let fused = tables.fused().count();
+        let fused = tables.entities().fused.len();
         let sizes = (self.words(&room, fused), self.kinds.len() * room.candidates);
         self.gpu.resident(idle, sizes, |request, answer| {
             let scores = Scores { at: answer, capacity: room.candidates };
             let place = self.place_of(&room, fused, request);
-            let Launch { kernel, grid, args } = self.launch_of(&tables, &place, scores, true)?;
+            let Launch { kernel, grid, args } =
+                self.weights.launch_of(&self.gpu, &tables.entities(), &place, scores, true)?;
             Ok(Staying { kernel, grid, args, kept: Kept { room, tables } })
         })
     }

@@ -2,11 +2,8 @@
 
 use super::super::prepared::PreparedMention;
 use super::GpuScorer;
-use super::args::Place;
 use crate::device::cuda::Ptr;
-
-/// Words in front of the candidates: their number, and the mention's rows of each modality.
-pub(super) const HEADER: usize = 4;
+use crate::ops::link::{HEADER, Mention};
 
 /// Rows grow in these steps: all that there is room for are copied with each mention.
 const ROWS: usize = 16;
@@ -70,33 +67,37 @@ impl Room {
 }
 
 impl GpuScorer {
+    fn places(&self, room: &Room) -> (Vec<[usize; 3]>, usize) {
+        room.places(self.weights.d, self.weights.heads)
+    }
+
     /// All words of it.
     pub(super) fn words(&self, room: &Room, fused: usize) -> usize {
-        HEADER + room.candidates + room.places(self.d, self.heads).1 + fused * self.d
+        HEADER + room.candidates + self.places(room).1 + fused * self.weights.d
     }
 
     /// The same on the device, from `header` on.
-    pub(super) fn place_of(&self, room: &Room, fused: usize, header: Ptr) -> Place {
-        let (places, fused_at) = room.places(self.d, self.heads);
+    pub(super) fn place_of(&self, room: &Room, fused: usize, header: Ptr) -> Mention {
+        let (places, fused_at) = self.places(room);
         let floats = header.offset::<u32>(HEADER + room.candidates);
-        Place {
+        Mention {
             header,
             candidates: header.offset::<u32>(HEADER),
             modalities: places.into_iter().map(|parts| parts.map(|at| floats.offset::<f32>(at))).collect(),
-            fused: (0..fused).map(|f| floats.offset::<f32>(fused_at + f * self.d)).collect(),
+            fused: (0..fused).map(|f| floats.offset::<f32>(fused_at + f * self.weights.d)).collect(),
         }
     }
 
     /// Puts the mention and its candidates there.
     pub(super) fn write(&self, words: &mut [u32], room: &Room, asked: &Asked) {
-        let (d, width, mention) = (self.d, self.heads * self.d, asked.mention);
+        let (d, width, mention) = (self.weights.d, self.weights.heads * self.weights.d, asked.mention);
         let (header, rest) = words.split_at_mut(HEADER);
         let (list, floats) = rest.split_at_mut(room.candidates);
         header[0] = asked.candidates.len() as u32;
         header[1..].iter_mut().zip(asked.rows()).for_each(|(to, rows)| *to = rows as u32);
         list[..asked.candidates.len()].copy_from_slice(asked.candidates);
         let floats: &mut [f32] = bytemuck::cast_slice_mut(floats);
-        let (places, fused) = room.places(d, self.heads);
+        let (places, fused) = self.places(room);
         for (modality, [tokens, logits, query]) in mention.side.modalities.iter().zip(places) {
             let range = modality.sequences.range(mention.item);
             let own = &modality.tokens.data()[range.start * d..range.end * d];

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use super::super::entities::EntityIndex;
 use super::GpuScorer;
 use crate::bytes::Bytes;
-use crate::device::cuda::{DeviceBuffer, Ptr};
+use crate::device::cuda::DeviceBuffer;
 use crate::error::{Error, Result};
-use crate::model::ScoreKind;
+use crate::ops::link::Entities;
 use crate::tensor::{Element, Tensor};
 
 /// An index's tables.
@@ -17,25 +17,22 @@ pub(super) struct Tables {
     tables: Vec<Tensor>,
     /// First row of each entity, per modality.
     starts: Vec<DeviceBuffer<u32>>,
-    fused: Vec<ScoreKind>,
+    /// Which scores compare Fusion's vectors.
+    fused: Vec<Option<usize>>,
 }
 
 impl Tables {
-    /// Where rows, logit vectors, queries and first rows of a modality lie.
-    pub fn modality(&self, m: usize) -> [Ptr; 4] {
-        let [rows, logits, queries] = [0, 1, 2].map(|part| self.tables[3 * m + part].address());
-        [rows, logits, queries, self.starts[m].ptr()]
-    }
-
-    /// Fusion's scores with the vectors that they compare.
-    pub fn fused(&self) -> impl Iterator<Item = (ScoreKind, Ptr)> {
-        let tables = &self.tables[3 * self.starts.len()..];
-        self.fused.iter().copied().zip(tables.iter().map(Tensor::address))
-    }
-
-    /// Whether rows are of f16.
-    pub fn half(&self) -> bool {
-        (0..self.starts.len()).any(|m| self.tables[3 * m].element() == Element::F16)
+    /// Where they lie.
+    pub fn entities(&self) -> Entities {
+        let (of_modalities, of_fusion) = self.tables.split_at(3 * self.starts.len());
+        let modality = |(tables, starts): (&[Tensor], &DeviceBuffer<u32>)| {
+            [tables[0].address(), tables[1].address(), tables[2].address(), starts.ptr()]
+        };
+        Entities {
+            modalities: of_modalities.chunks_exact(3).zip(&self.starts).map(modality).collect(),
+            fused: of_fusion.iter().map(Tensor::address).zip(self.fused.iter().copied()).collect(),
+            half: of_modalities.iter().any(|table| table.element() == Element::F16),
+        }
     }
 }
 
@@ -68,7 +65,8 @@ impl GpuScorer {
         }
         let starts = index.modalities.iter().map(|m| self.gpu.upload("entity rows", &m.starts));
         let starts = starts.collect::<Result<Vec<_>>>()?;
-        let tables = Arc::new(Tables { tables, starts, fused: index.fused.iter().map(|(kind, _)| *kind).collect() });
+        let fused = index.fused.iter().map(|(kind, _)| self.kinds.iter().position(|k| k == kind));
+        let tables = Arc::new(Tables { tables, starts, fused: fused.collect() });
         Ok(self.tables.insert(tables).clone())
     }
 }

@@ -2,11 +2,10 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use super::GpuScorer;
-use super::tables::Tables;
+use super::{Entities, Mention, Scores, Star, Weights};
+use crate::device::Gpu;
 use crate::device::cuda::{Grid, Ptr, ResidentArgs, Stays};
 use crate::error::{Error, Result};
-use crate::model::ScoreKind;
 
 /// Threads of a block of the kernel.
 const THREADS: usize = 512;
@@ -56,9 +55,10 @@ struct FusedArgs {
     padding: i32,
 }
 
+/// The kernel's argument.
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
 #[repr(C)]
-pub(super) struct LinkArgs {
+pub struct LinkArgs {
     resident: ResidentArgs,
     header: Ptr,
     candidates: Ptr,
@@ -82,36 +82,28 @@ impl Stays for LinkArgs {
     }
 }
 
-/// Where the kernel finds a mention on the device.
-pub(super) struct Place {
-    /// Number of candidates, then of the mention's rows of each modality.
-    pub header: Ptr,
-    pub candidates: Ptr,
-    /// Rows, logit vectors and query of each modality.
-    pub modalities: Vec<[Ptr; 3]>,
-    /// Fusion's vectors.
-    pub fused: Vec<Ptr>,
-}
-
-/// Where it puts the scores (kinds, capacity).
-#[derive(Clone, Copy)]
-pub(super) struct Scores {
-    pub at: Ptr,
-    pub capacity: usize,
-}
-
 /// The kernel with its arguments.
 #[derive(Debug)]
-pub(super) struct Launch {
+pub struct Launch {
     pub kernel: &'static str,
     pub grid: Grid,
     pub args: LinkArgs,
 }
 
-impl GpuScorer {
-    /// A launch that scores a mention against up to `capacity` candidates. One that `stays` leaves room for other work.
-    pub(super) fn launch_of(&self, tables: &Tables, mention: &Place, scores: Scores, stays: bool) -> Result<Launch> {
-        let (gpu, d, heads) = (&self.gpu, self.d, self.heads);
+impl Weights {
+    /// A launch that scores a mention against up to as many candidates as there is room for. One that `stays` leaves room on the
+    /// device for other work.
+    ///
+    /// Fails if a device has too little shared memory for vectors of this width.
+    pub fn launch_of(
+        &self,
+        gpu: &Gpu,
+        entities: &Entities,
+        mention: &Mention,
+        scores: Scores,
+        stays: bool,
+    ) -> Result<Launch> {
+        let (d, heads) = (self.d, self.heads);
         let multiprocessors = gpu.multiprocessors()?;
         // A candidate each, where there are multiprocessors for all, or where two need more memory than there is or are wide.
         let shared = |pairs: usize| 4 * 2 * pairs * (2 * heads * d + 3 * 2 * d + 4 * THREADS);
@@ -124,57 +116,7 @@ impl GpuScorer {
             );
             return Err(Error::device(format!("{gpu:?}"), "link", reason));
         }
-        let place_of = |kind: &ScoreKind| self.kinds.iter().position(|k| k == kind).map_or(-1, |at| at as i32);
-        let mut modalities = [ModalityArgs::zeroed(); 2];
-        for (m, (kind, weights)) in self.finish.iter().enumerate() {
-            let [rows, logits, queries, starts] = tables.modality(m);
-            let [out, out_bias] = weights.out.as_ref().map_or([Ptr::NULL; 2], |out| out.each_ref().map(|b| b.ptr()));
-            let [own_rows, own_logits, own_query] = mention.modalities[m];
-            modalities[m] = ModalityArgs {
-                rows,
-                logits,
-                queries,
-                starts,
-                value: weights.value[0].ptr(),
-                value_bias: weights.value[1].ptr(),
-                out,
-                out_bias,
-                gamma: weights.norm[0].ptr(),
-                beta: weights.norm[1].ptr(),
-                own_rows,
-                own_logits,
-                own_query,
-                score: place_of(kind),
-                padding: 0,
-            };
-        }
-        let mut star = [MlpArgs::zeroed(); 2];
-        for (args, weights) in star.iter_mut().zip(self.star.iter().flatten()) {
-            let [hidden, hidden_bias, out, out_bias] = weights.0.each_ref().map(|b| b.ptr());
-            *args = MlpArgs { hidden, hidden_bias, out, out_bias };
-        }
-        let mut fused = [FusedArgs::zeroed(); 3];
-        for (((kind, vectors), own), args) in tables.fused().zip(&mention.fused).zip(&mut fused) {
-            *args = FusedArgs { vectors, own: *own, score: place_of(&kind), padding: 0 };
-        }
-        let args = LinkArgs {
-            resident: ResidentArgs::NONE,
-            header: mention.header,
-            candidates: mention.candidates,
-            scores: scores.at,
-            modalities,
-            star,
-            fused,
-            capacity: scores.capacity as i32,
-            d: d as i32,
-            heads: heads as i32,
-            modality_count: self.finish.len() as i32,
-            fused_count: tables.fused().count() as i32,
-            star_score: if self.star.is_some() { place_of(&ScoreKind::FissionStar) } else { -1 },
-            eps: self.eps,
-            padding: 0,
-        };
-        let kernel = match (tables.half(), d <= NARROW, pairs) {
+        let kernel = match (entities.half, d <= NARROW, pairs) {
             (true, true, 1) => "link_f16_128_1",
             (true, true, _) => "link_f16_128_2",
             (true, false, _) => "link_f16_256_1",
@@ -185,6 +127,63 @@ impl GpuScorer {
         let blocks = scores.capacity.div_ceil(pairs);
         let blocks = if stays { blocks.min((multiprocessors - multiprocessors / 4).max(1)) } else { blocks };
         let grid = Grid { blocks: [blocks, 1, 1], threads: THREADS as u32, shared: shared as u32 };
-        Ok(Launch { kernel, grid, args })
+        Ok(Launch { kernel, grid, args: self.args(entities, mention, scores) })
+    }
+
+    fn args(&self, entities: &Entities, mention: &Mention, scores: Scores) -> LinkArgs {
+        let number = |score: Option<usize>| score.map_or(-1, |score| score as i32);
+        let mut modalities = [ModalityArgs::zeroed(); 2];
+        let places = entities.modalities.iter().zip(&mention.modalities);
+        for ((args, weights), (theirs, own)) in modalities.iter_mut().zip(&self.modalities).zip(places) {
+            let [rows, logits, queries, starts] = *theirs;
+            let [own_rows, own_logits, own_query] = *own;
+            let [out, out_bias] = weights.out.as_ref().map_or([Ptr::NULL; 2], |out| out.each_ref().map(|b| b.ptr()));
+            let [[value, value_bias], [gamma, beta]] =
+                [&weights.value, &weights.norm].map(|w| w.each_ref().map(|b| b.ptr()));
+            let (score, padding) = (number(weights.score), 0);
+            *args = ModalityArgs {
+                rows,
+                logits,
+                queries,
+                starts,
+                value,
+                value_bias,
+                out,
+                out_bias,
+                gamma,
+                beta,
+                own_rows,
+                own_logits,
+                own_query,
+                score,
+                padding,
+            };
+        }
+        let mut star = [MlpArgs::zeroed(); 2];
+        for (args, mlp) in star.iter_mut().zip(self.star.iter().flat_map(|star| &star.mlps)) {
+            let [hidden, hidden_bias, out, out_bias] = mlp.each_ref().map(|b| b.ptr());
+            *args = MlpArgs { hidden, hidden_bias, out, out_bias };
+        }
+        let mut fused = [FusedArgs::zeroed(); 3];
+        for (args, ((vectors, score), own)) in fused.iter_mut().zip(entities.fused.iter().zip(&mention.fused)) {
+            *args = FusedArgs { vectors: *vectors, own: *own, score: number(*score), padding: 0 };
+        }
+        LinkArgs {
+            resident: ResidentArgs::NONE,
+            header: mention.header,
+            candidates: mention.candidates,
+            scores: scores.at,
+            modalities,
+            star,
+            fused,
+            capacity: scores.capacity as i32,
+            d: self.d as i32,
+            heads: self.heads as i32,
+            modality_count: self.modalities.len() as i32,
+            fused_count: entities.fused.len() as i32,
+            star_score: number(self.star.as_ref().map(|Star { score, .. }| *score)),
+            eps: self.eps,
+            padding: 0,
+        }
     }
 }
