@@ -1,12 +1,12 @@
-// Choosing the next token of each sequence where its logits lie, so that four bytes go to the host and the token is there as
-// the next step's input.
+// Choosing the next token of each sequence where its logits lie, so that four bytes go to the host.
 //
 // Greedy, or drawn: weights floor(2^40 e) of e = exp((logit - largest) * sharpness) are integers, so that sums of them do not
 // depend on their order; of the likeliest tokens (of equal ones the lower) the fewest are kept whose weights make top_p of all,
 // and of these, in the order of their numbers, the one is chosen at place number * kept / 2^64. Reference, with the same
 // token for the same logits: src/device/cpu/sampling.rs.
 // logits (rows, vocabulary) f32, of any size below 2^31; sample_choose leaves e in their place. peaks (rows, parts) of PART
-// values each. draws (rows). out (rows) u32.
+// values each. draws (rows). out (rows) u32,
+// which may lie in the host's memory.
 // sample_peaks: grid (parts, rows), block 256: the largest of a part with its number, of equal ones the first; NaN is none.
 // sample_choose: grid rows, block 1024, 8.5 KB static shared memory: a greedy row reads its peaks alone; a drawn one is read once
 // for e, thrice for the weight of the last kept token (its bits found from the highest down, by weights added up in 1024 bins),

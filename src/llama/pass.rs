@@ -1,8 +1,8 @@
 //! Forward passes: what is asked of them, and steps that a device records once and repeats.
 //!
 //! On a device a step that appends one token to each of a few sequences is recorded as a graph when it first occurs and
-//! launched as one from then on. What changes from step to step (tokens, positions, pages) lies in the device's memory,
-//! where the next step's is written over it; the tokens that a step chooses it puts there itself.
+//! launched as one from then on. What changes from step to step (tokens, positions, pages, draws) lies in the host's page-locked
+//! memory, from where the graph copies it; the tokens that a step chooses it writes to such memory itself.
 
 use std::sync::{Mutex, MutexGuard};
 
@@ -76,7 +76,11 @@ impl Passes {
         drop(steps);
         let mut pass = match known {
             Some(step) => step,
-            None => Pass { recorded: None, batch: Batch::Device(Box::new(Inputs::alloc(gpu, shape, &self.heads)?)) },
+            None => {
+                let inputs = Inputs::alloc(gpu, shape, &self.heads)?;
+                let inputs = if shape.is_step() && shape.rows <= FEW { inputs.exchanging()? } else { inputs };
+                Pass { recorded: None, batch: Batch::Device(Box::new(inputs)) }
+            }
         };
         pass.batch.inputs_mut()?.write(tokens, spans, caches, &self.frequencies)?;
         Ok(pass)
@@ -90,9 +94,11 @@ impl Passes {
         ask: Ask,
         mut network: impl FnMut(&Batch) -> Result<Option<Tensor>> + Send,
     ) -> Result<Output> {
-        let few = |shape: &Shape| shape.is_step() && shape.rows <= FEW && wanted.iter().copied().eq(0..shape.rows);
+        let exchanged = pass.batch.inputs().is_ok_and(Inputs::are_exchanged);
+        let all = |shape: Shape| wanted.iter().copied().eq(0..shape.rows);
         if let (Some(gpu), Ask::Tokens(draws)) = (&self.gpu, ask)
-            && pass.batch.shape().as_ref().is_some_and(few)
+            && exchanged
+            && pass.batch.shape().is_some_and(all)
         {
             let tokens = pass.repeat(gpu, draws, network)?;
             self.steps().push(pass);
@@ -101,7 +107,10 @@ impl Passes {
         let logits = match self.gpu {
             // Inside of the pool, whose threads then do not fall asleep between operations.
             None => rayon::scope(|_| network(&pass.batch))?,
-            Some(_) => network(&pass.batch)?,
+            Some(_) => {
+                pass.batch.inputs()?.send()?;
+                network(&pass.batch)?
+            }
         };
         let output = match (logits, ask) {
             (None, _) => Output::default(),
@@ -111,8 +120,8 @@ impl Passes {
             }
             (Some(logits), Ask::Tokens(draws)) => Output { tokens: choose_each(&logits, draws)?, ..Output::default() },
         };
-        // A recorded step whose inputs this pass had borrowed.
-        if pass.recorded.is_some() {
+        // For the next step of this shape, which may be recorded already.
+        if exchanged {
             self.steps().push(pass);
         }
         Ok(output)
@@ -127,10 +136,11 @@ impl Pass {
         draws: &[Draw],
         mut network: impl FnMut(&Batch) -> Result<Option<Tensor>>,
     ) -> Result<Vec<u32>> {
-        self.batch.inputs_mut()?.set_draws(draws)?;
+        self.batch.inputs()?.set_draws(draws)?;
         let recorded = match self.recorded.take() {
             Some(recorded) => recorded,
             None => gpu.record((), |()| {
+                self.batch.inputs()?.send()?;
                 let missing = || Error::shape("llama", "tokens to be chosen without logits");
                 let logits = network(&self.batch)?.ok_or_else(missing)?;
                 self.batch.inputs()?.choose(&logits)
@@ -138,6 +148,6 @@ impl Pass {
         };
         recorded.launch()?;
         self.recorded = Some(recorded);
-        Ok(self.batch.inputs_mut()?.chosen()?.to_vec())
+        self.batch.inputs()?.chosen()
     }
 }

@@ -4,7 +4,7 @@ use bytemuck::{Pod, cast_slice};
 
 use super::{Cache, Heads, Page, Queries, Sequences, Span, Tile};
 use crate::device::Gpu;
-use crate::device::cuda::{DeviceBuffer, Ptr};
+use crate::device::cuda::{DeviceBuffer, Pinned, Ptr};
 use crate::error::{Error, Result};
 use crate::ops::linear::stored::Tokens;
 use crate::ops::sample::{self, Draw};
@@ -52,7 +52,7 @@ impl Batch {
     pub fn tokens(&self) -> Tokens<'_> {
         match self {
             Batch::Host { tokens, .. } => Tokens::Host(tokens),
-            Batch::Device(inputs) => Tokens::Device(&inputs.tokens.there),
+            Batch::Device(inputs) => Tokens::Device { at: inputs.at(Part::Tokens), count: inputs.shape.rows },
         }
     }
 }
@@ -84,15 +84,18 @@ pub struct Shape {
 pub struct Inputs {
     /// The parts, one after the other.
     bytes: DeviceBuffer<u8>,
-    /// A token of each row. In a recorded step the chosen ones take their places.
-    tokens: Known<u32>,
-    /// Of a recorded step, how each row's next token is chosen.
-    draws: Known<Draw>,
+    exchange: Option<Exchange>,
     /// Zeros that the attention of single rows counts with.
     counts: DeviceBuffer<u32>,
     shape: Shape,
     /// Angles of a row.
     angles: usize,
+}
+
+/// Page-locked memory of the host's: a step that is recorded finds its inputs there, and leaves there what it chooses.
+struct Exchange {
+    inputs: Pinned<u8>,
+    chosen: Pinned<u32>,
 }
 
 impl Shape {
@@ -113,10 +116,11 @@ impl Shape {
     }
 
     /// Bytes of each part; what is aligned to more stands first.
-    fn sizes(&self, angles: usize) -> [usize; 6] {
+    fn sizes(&self, angles: usize) -> [usize; 8] {
         let Shape { rows, sequences, stride, tiles } = *self;
         let (pages, tiles) = (sequences * stride * size_of::<Page>(), tiles * size_of::<Tile>());
-        [pages, tiles, rows * 8, rows * angles * 8, rows * 4, rows * 4]
+        let draws = if self.is_step() { rows * size_of::<Draw>() } else { 0 };
+        [pages, tiles, draws, rows * 8, rows * angles * 8, rows * 4, rows * 4, rows * 4]
     }
 
     fn place(&self, angles: usize, part: Part) -> usize {
@@ -129,38 +133,13 @@ impl Shape {
 enum Part {
     Pages,
     Tiles,
+    /// How each row's next token is chosen.
+    Draws,
     Slots,
     Angles,
     Positions,
     Numbers,
-}
-
-/// An array on the device whose values the host knows, so that it copies them only where they change.
-struct Known<T: Pod> {
-    there: DeviceBuffer<T>,
-    values: Vec<T>,
-}
-
-impl<T: Pod + PartialEq> Known<T> {
-    fn alloc(gpu: &Gpu, label: &'static str, len: usize) -> Result<Known<T>> {
-        Ok(Known { there: gpu.alloc(label, len)?, values: Vec::new() })
-    }
-
-    fn set(&mut self, values: &[T]) -> Result<()> {
-        if self.values != values {
-            self.values.clear();
-            self.there.write(0, values)?;
-            self.values.extend_from_slice(values);
-        }
-        Ok(())
-    }
-
-    /// What a kernel left there.
-    fn read(&mut self) -> Result<&[T]> {
-        self.values.resize(self.there.len(), T::zeroed());
-        self.there.read(&mut self.values)?;
-        Ok(&self.values)
-    }
+    Tokens,
 }
 
 fn tiles(spans: &[Span]) -> impl Iterator<Item = Tile> {
@@ -173,9 +152,20 @@ impl Inputs {
     pub fn alloc(gpu: &Gpu, shape: Shape, heads: &Heads) -> Result<Inputs> {
         let angles = heads.size / 2;
         let bytes = gpu.alloc("positions and pages", shape.sizes(angles).iter().sum())?;
-        let (tokens, draws) = (Known::alloc(gpu, "tokens", shape.rows)?, Known::alloc(gpu, "tokens", shape.rows)?);
         let counts = gpu.zeros("attention", heads.counts())?;
-        Ok(Inputs { bytes, tokens, draws, counts, shape, angles })
+        Ok(Inputs { bytes, exchange: None, counts, shape, angles })
+    }
+
+    /// The same for steps that are recorded: what is written reaches the device by [`Inputs::send`].
+    pub fn exchanging(self) -> Result<Inputs> {
+        let gpu = self.bytes.gpu();
+        let exchange = Exchange { inputs: gpu.pinned(self.bytes.len())?, chosen: gpu.pinned(self.shape.rows)? };
+        Ok(Inputs { exchange: Some(exchange), ..self })
+    }
+
+    /// Whether a step can be recorded that works on them.
+    pub fn are_exchanged(&self) -> bool {
+        self.exchange.is_some()
     }
 
     /// Writes those of a pass, of the same shape as before.
@@ -195,35 +185,55 @@ impl Inputs {
         let own = |(span, cache): (&Span, &&mut Cache)| -> Vec<Ptr> {
             (span.position..span.position + span.rows).map(|position| cache.slot(position)).collect()
         };
+        if self.shape.is_step() {
+            put(&mut all, &vec![Draw::LIKELIEST; self.shape.rows]);
+        }
         put(&mut all, &spans.iter().zip(caches).flat_map(own).collect::<Vec<Ptr>>());
         put(&mut all, &turns(spans, frequencies));
         put(&mut all, &positions(spans).map(|position| position as u32).collect::<Vec<_>>());
         let number = |(number, span): (usize, &Span)| std::iter::repeat_n(number as u32, span.rows);
         put(&mut all, &spans.iter().enumerate().flat_map(number).collect::<Vec<u32>>());
-        self.tokens.set(tokens)?;
-        self.bytes.write(0, &all)
+        put(&mut all, tokens);
+        match &self.exchange {
+            Some(exchange) => exchange.inputs.with(|inputs| inputs.copy_from_slice(&all)),
+            None => self.bytes.write(0, &all),
+        }
     }
 
-    /// Writes how each row's next token is chosen.
-    pub fn set_draws(&mut self, draws: &[Draw]) -> Result<()> {
-        self.draws.set(draws)
+    /// Writes how each row's next token is chosen, after all else: until then it is the likeliest.
+    pub fn set_draws(&self, draws: &[Draw]) -> Result<()> {
+        if draws.iter().all(|draw| *draw == Draw::LIKELIEST) {
+            return Ok(());
+        }
+        let place = self.shape.place(self.angles, Part::Draws);
+        let values: &[u8] = cast_slice(draws);
+        self.exchange()?.inputs.with(|inputs| inputs[place..place + values.len()].copy_from_slice(values))
     }
 
-    /// Queues the choice of each row's next token, which takes its last one's place.
+    /// Queues the copy of what was written, where it is not on the device already.
+    pub fn send(&self) -> Result<()> {
+        self.exchange.as_ref().map_or(Ok(()), |exchange| exchange.inputs.copy_to(&self.bytes))
+    }
+
+    /// Queues the choice of each row's next token.
     pub fn choose(&self, logits: &Tensor) -> Result<()> {
-        sample::choose_there(logits, &self.draws.there, &self.tokens.there)
+        sample::choose_there(logits, self.at(Part::Draws), self.exchange()?.chosen.ptr(), self.shape.rows)
     }
 
-    /// The tokens that were chosen.
-    pub fn chosen(&mut self) -> Result<&[u32]> {
-        self.tokens.read()
+    /// The tokens that were chosen, once they are.
+    pub fn chosen(&self) -> Result<Vec<u32>> {
+        self.exchange()?.chosen.with(|tokens| tokens.to_vec())
+    }
+
+    fn exchange(&self) -> Result<&Exchange> {
+        self.exchange.as_ref().ok_or_else(|| Error::shape("batch", "tokens of a pass that is not recorded"))
     }
 
     fn at(&self, part: Part) -> Ptr {
         self.bytes.ptr().offset::<u8>(self.shape.place(self.angles, part))
     }
 
-    /// All but the tokens and draws.
+    /// What attention reads.
     pub(super) fn sequences(&self) -> Sequences {
         Sequences {
             angles: self.at(Part::Angles),

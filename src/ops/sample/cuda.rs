@@ -3,7 +3,7 @@
 use bytemuck::{Pod, Zeroable};
 
 use super::Draw;
-use crate::device::cuda::{DeviceBuffer, Grid, Ptr};
+use crate::device::cuda::{Grid, Ptr};
 use crate::error::{Error, Result};
 use crate::tensor::{Element, Tensor};
 
@@ -43,18 +43,16 @@ struct Gather {
 /// A token from each row of logits, one draw per row.
 pub fn chosen(logits: &Tensor, draws: &[Draw]) -> Result<Vec<u32>> {
     let (mut tokens, gpu) = (vec![0; draws.len()], logits.device("choose")?);
-    let there = gpu.alloc("tokens", draws.len())?;
-    choose(logits, &gpu.upload("tokens", draws)?, &there)?;
+    let there = gpu.alloc::<u32>("tokens", draws.len())?;
+    choose(logits, gpu.upload("tokens", draws)?.ptr(), there.ptr(), draws.len())?;
     there.read(&mut tokens).map(|()| tokens)
 }
 
-/// Queues the choice of a token from each row of logits ([`super::choose`]), one draw and one token per row.
-pub fn choose(logits: &Tensor, draws: &DeviceBuffer<Draw>, tokens: &DeviceBuffer<u32>) -> Result<()> {
+/// Queues the choice of a token from each row of logits ([`super::choose`]), of as many draws and places of tokens.
+pub fn choose(logits: &Tensor, draws: Ptr, out: Ptr, tokens: usize) -> Result<()> {
     let (gpu, rows, vocabulary) = (logits.device("choose")?, logits.count(), logits.width());
-    if logits.element() != Element::F32 || draws.len() != rows || tokens.len() != rows {
-        let (element, draws, tokens) = (logits.element(), draws.len(), tokens.len());
-        let reason = format!("{rows} rows of {element:?}, {draws} draws, {tokens} tokens");
-        return Err(Error::shape("choose", reason));
+    if logits.element() != Element::F32 || tokens != rows {
+        return Err(Error::shape("choose", format!("{rows} rows of {:?}, {tokens} tokens", logits.element())));
     }
     let parts = vocabulary.div_ceil(PART);
     // A value and a number each.
@@ -62,8 +60,7 @@ pub fn choose(logits: &Tensor, draws: &DeviceBuffer<Draw>, tokens: &DeviceBuffer
     let (logits, vocabulary, count) = (logits.ptr(), vocabulary as i32, parts as i32);
     let args = Peaks { logits, peaks: peaks.ptr(), vocabulary, parts: count };
     gpu.launch("sample_peaks", Grid { blocks: [parts, rows, 1], threads: 256, shared: 0 }, &args)?;
-    let (at, draws, out) = (peaks.ptr(), draws.ptr(), tokens.ptr());
-    let args = Choose { logits, peaks: at, draws, out, vocabulary, parts: count };
+    let args = Choose { logits, peaks: peaks.ptr(), draws, out, vocabulary, parts: count };
     gpu.launch("sample_choose", Grid::line(rows, 1024), &args)
 }
 

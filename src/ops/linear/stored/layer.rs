@@ -7,7 +7,7 @@ use super::activations::Width;
 use super::{DeviceBlocks, DeviceWeight, Input, Next, Numbers, OnDevice, run};
 use crate::device::Gpu;
 use crate::device::cpu::{Buffer, simd, vector};
-use crate::device::cuda::DeviceBuffer;
+use crate::device::cuda::Ptr;
 use crate::device::switch::is_on;
 use crate::error::{Error, Result};
 use crate::tensor::{BlockType, Matrix, Precision, Tensor, Values};
@@ -43,7 +43,7 @@ pub struct OnHost {
 /// Numbers of tokens, where they lie.
 pub enum Tokens<'a> {
     Host(&'a [u32]),
-    Device(&'a DeviceBuffer<u32>),
+    Device { at: Ptr, count: usize },
 }
 
 fn elsewhere(op: &'static str) -> Error {
@@ -99,7 +99,7 @@ impl StoredLinear {
                 rows.for_each(|(row, &token)| table.row(token as usize, row));
                 Tensor::of_rows(x, table.columns())
             }
-            (StoredLinear::Device(table), Tokens::Device(tokens)) => table.embed(tokens.ptr(), tokens.len()),
+            (StoredLinear::Device(table), Tokens::Device { at, count }) => table.embed(at, count),
             _ => Err(elsewhere("embedding")),
         }
     }
