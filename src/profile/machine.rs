@@ -57,7 +57,7 @@ impl Machine {
                 name: gpu.name().into(),
                 driver: format!("{}.{}", driver()?.version.0, driver()?.version.1),
                 capability: gpu.capability()?,
-                multiprocessors: gpu.multiprocessors()?,
+                multiprocessors: gpu.multiprocessors(),
                 memory_bytes: gpu.memory()?.1 as u64,
                 clock_mhz: gpu.clock_mhz()?,
                 arithmetic: gpu.arithmetic().name().into(),

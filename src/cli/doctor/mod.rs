@@ -154,7 +154,7 @@ impl Surroundings {
             let gpu = Gpu::open(ordinal, Arithmetic::Mixed)?;
             let ((free_bytes, bytes), capability) = (gpu.memory()?, gpu.capability()?);
             let capability = format!("{}.{}", capability / 10, capability % 10);
-            let multiprocessors = gpu.multiprocessors()?;
+            let multiprocessors = gpu.multiprocessors();
             writeln!(
                 out,
                 "{gpu:?}: compute capability {capability}, {multiprocessors} multiprocessors, {} of {} free",

@@ -87,6 +87,9 @@ impl Gpu {
             return Ok(());
         }
         let Some(Kernel { function, early, .. }) = self.ready(kernel, grid, args)? else { return Ok(()) };
+        let measured = kernel != DELAY_KERNEL && self.0.timed.is_wanted();
+        // A time is that of one kernel alone.
+        let early = *early && !measured;
         let launch = || {
             let mut params = [args.as_ptr().cast_mut().cast()];
             let [blocks, threads] = grid.extents();
@@ -105,7 +108,7 @@ impl Gpu {
             }
             .map_err(|e| self.launch_failed(kernel, grid, super::explain(e)))
         };
-        match kernel != DELAY_KERNEL && self.0.timed.is_wanted() {
+        match measured {
             true => self.time_launch(kernel, grid, function, launch),
             false => launch(),
         }

@@ -122,6 +122,7 @@ struct Inner {
     counting: Counting,
     launched: launched::Launched,
     timed: kernel_times::Timed,
+    multiprocessors: usize,
     /// Percent of the free memory that one table of features may take to stay.
     resident: AtomicUsize,
     /// Whether the device may read the host's pageable memory in place, and later than the call that names it.
@@ -189,6 +190,8 @@ impl Gpu {
         let stream = context.new_stream().map_err(failed("making a stream"))?;
         let name = context.name().map_err(failed("opening"))?;
         let staging = Staging::new(&context, keeps).map_err(failed("making a stream"))?;
+        let count = sys::CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT;
+        let multiprocessors = context.attribute(count).map_err(failed("opening"))? as usize;
         let pageable = sys::CUdevice_attribute::CU_DEVICE_ATTRIBUTE_PAGEABLE_MEMORY_ACCESS;
         let reads_pageable = context.attribute(pageable).map_err(failed("opening"))? != 0;
         let gpu = Gpu(Arc::new(Inner {
@@ -205,6 +208,7 @@ impl Gpu {
             counting: Counting::default(),
             launched: launched::Launched::default(),
             timed: kernel_times::Timed::default(),
+            multiprocessors,
             resident: RESIDENT.into(),
             reads_pageable,
             name,
@@ -262,10 +266,8 @@ impl Gpu {
     }
 
     /// Number of its multiprocessors.
-    pub fn multiprocessors(&self) -> Result<usize> {
-        let attribute = sys::CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT;
-        let count = self.0.context.attribute(attribute).map_err(|e| self.error("asking", e))?;
-        Ok(count as usize)
+    pub fn multiprocessors(&self) -> usize {
+        self.0.multiprocessors
     }
 
     /// The highest clock of its multiprocessors, in MHz.

@@ -196,7 +196,7 @@ pub(in crate::ops) fn tile(gpu: &Gpu, element: Element, m: usize, n: usize) -> R
     if element == Element::F32 {
         return Ok((SMALL, 0));
     }
-    let enough = n > SMALL && m.div_ceil(LARGE) * n.div_ceil(LARGE) >= gpu.multiprocessors()?;
+    let enough = n > SMALL && m.div_ceil(LARGE) * n.div_ceil(LARGE) >= gpu.multiprocessors();
     let side = if enough { LARGE } else { SMALL };
     Ok((side, shared(side)))
 }

@@ -104,7 +104,7 @@ impl Weights {
         stays: bool,
     ) -> Result<Launch> {
         let (d, heads) = (self.d, self.heads);
-        let multiprocessors = gpu.multiprocessors()?;
+        let multiprocessors = gpu.multiprocessors();
         // A candidate each, where there are multiprocessors for all, or where two need more memory than there is or are wide.
         let shared = |pairs: usize| 4 * 2 * pairs * (2 * heads * d + 3 * 2 * d + 4 * THREADS);
         let together = d <= NARROW && shared(PAIRS) <= MOST_SHARED;

@@ -250,7 +250,7 @@ fn alloc_fused(gpu: &Gpu, of: &Instance) -> Result<Projected> {
 fn forward_fused(gpu: &Gpu, of: &[&Instance]) -> Result<Vec<Projected>> {
     let narrow = narrow_weights(gpu, of)?;
     let results: Vec<Projected> = of.iter().map(|instance| alloc_fused(gpu, instance)).collect::<Result<_>>()?;
-    let multiprocessors = gpu.multiprocessors()?;
+    let multiprocessors = gpu.multiprocessors();
     // Twice the rows for each reading of the weights, if that leaves no multiprocessor without a block.
     let tall = |of: &Instance| of.d() <= 112 && of.rows.len().div_ceil(2 * FORWARD_ROWS) >= multiprocessors;
     let kernel = |of: &Instance| match of.d() {

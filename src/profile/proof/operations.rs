@@ -28,7 +28,7 @@ fn tolerance(arithmetic: Arithmetic) -> f32 {
 
 /// The table of operations, and projections of as many rows as it takes for tall blocks on the device.
 pub fn checks(gpu: &Gpu) -> Result<Vec<Check>> {
-    let multiprocessors = gpu.multiprocessors()?;
+    let multiprocessors = gpu.multiprocessors();
     let mut cases = cases::small()?;
     cases.extend(cases::kinks()?);
     cases.extend(cases::together()?);

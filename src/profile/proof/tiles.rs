@@ -19,7 +19,7 @@ const PIECE: usize = 64;
 
 /// Matrix and columns of a product of as many large tiles as there are multiprocessors or more. The last tiles are not full.
 fn sizes(gpu: &Gpu) -> Result<(usize, usize)> {
-    let tiles = gpu.multiprocessors()?;
+    let tiles = gpu.multiprocessors();
     let across = tiles.isqrt().max(1);
     Ok((LARGE * tiles.div_ceil(across) - 27, LARGE * across - 24))
 }
