@@ -1,4 +1,4 @@
-// Kernels that begin early. From 9.0 on a kernel may be launched before the one before it in the stream has ended (programmatic
+// Kernels that begin early. Where a device can, a kernel is launched before the one before it in the stream has ended (programmatic
 // dependent launch), so that its blocks are there, and weights are on their way, when its turn comes.
 //
 // Until `await_earlier` such a kernel touches nothing that another kernel writes; weights it may bring near. What other kernels

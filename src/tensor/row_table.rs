@@ -171,10 +171,11 @@ impl RowTable {
 
     /// Puts the rows of these numbers as a device has them into `out` (rows.len(), [`RowTable::row_bytes`]), which lies as f32 do.
     pub fn put(&self, rows: &[u32], out: &mut [u8]) {
-        let all = out.par_chunks_exact_mut(self.row_bytes()).with_min_len(64).zip(rows);
+        let (bytes, element) = (self.row_bytes(), self.element());
+        let all = out.par_chunks_exact_mut(bytes).with_min_len(64).zip(rows);
         all.for_each(|(out, &row)| {
             let (shard, row) = self.place(row as usize);
-            match (self.shards[shard].values(), self.element()) {
+            match (self.shards[shard].values(), element) {
                 (Values::F16(values), Element::F16) => {
                     out.copy_from_slice(bytemuck::cast_slice(&values[row * self.width..(row + 1) * self.width]));
                 }

@@ -14,8 +14,9 @@ use crate::error::Result;
 /// Whether kernels begin early where they can: `on`, as where it is not set, or `off`.
 const VARIABLE: &str = "FISSFUSE_EARLY_LAUNCH";
 
-/// The compute capability that brought it.
-const SINCE: u32 = 90;
+/// Devices that have it, by the major number of their compute capability. Those of 12 have it too, but of them it was reported that
+/// recording such launches fails.
+const MAJORS: [u32; 2] = [9, 10];
 
 /// CUDA's version from which recorded graphs keep it.
 const IN_GRAPHS: (u32, u32) = (12, 3);
@@ -24,7 +25,7 @@ const IN_GRAPHS: (u32, u32) = (12, 3);
 pub(super) fn begins_early(capability: u32) -> Result<bool> {
     let wanted = is_on(VARIABLE, true)?;
     let driver = driver()?;
-    Ok(wanted && capability >= SINCE && driver.version >= IN_GRAPHS && driver.takes_attributes)
+    Ok(wanted && MAJORS.contains(&(capability / 10)) && driver.version >= IN_GRAPHS && driver.takes_attributes)
 }
 
 /// Queues a kernel that may begin when all blocks of the one before it have, and waits by itself until that has ended.
