@@ -149,6 +149,11 @@ fn a_toy_is_learned_and_what_comes_out_encodes_as_it_was_trained() {
     // Chance is 1 in 12, and 1 in 3 of an encoder that sees colours alone.
     assert!(recall("text_to_image") >= 0.8 && recall("image_to_text") >= 0.8, "{last}");
 
+    let page = toy.arg("page.html");
+    succeed(&["report", toy.arg("run"), "--out", page]);
+    let (html, loss) = (fs::read_to_string(page).unwrap(), last["loss"].as_f64().unwrap());
+    assert!(html.contains(&format!("loss {loss:.4}")) && html.contains("Held-out texts whose own image"));
+
     let folder = toy.path("run/encoder");
     let images = ImageEncoder::open(&folder, Precision::F32).unwrap();
     let texts = TextEncoder::open(&folder, Precision::F32).unwrap();

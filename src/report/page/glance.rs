@@ -19,6 +19,7 @@ pub struct Card {
 pub fn about(inputs: &Inputs) -> String {
     let counts = [
         (inputs.trainings.len(), "training", "trainings"),
+        (inputs.pretrainings.len(), "pre-training", "pre-trainings"),
         (inputs.evaluations.len(), "evaluation", "evaluations"),
         (inputs.experiments.len(), "experiment", "experiments"),
         (inputs.rerankings.len(), "re-ranking", "re-rankings"),

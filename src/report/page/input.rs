@@ -9,6 +9,7 @@ use serde_json::Value;
 
 use super::block::Block;
 use super::experiment::Summary;
+use super::pretraining::Pretraining;
 use super::reranking::Reranking;
 use super::results::Evaluation;
 use super::training::Training;
@@ -34,7 +35,7 @@ impl<T> From<T> {
 
     /// The last two names of its path without what all files of its kind are called: enough to tell runs apart.
     pub fn short(&self) -> String {
-        let common = ["metrics", "summary", "train", "report"];
+        let common = ["metrics", "summary", "train", "pretrain", "report"];
         let stem = self.path.file_stem().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
         let folder = self.path.parent().and_then(Path::file_name).map(|name| name.to_string_lossy().into_owned());
         match (folder, common.contains(&stem.as_str())) {
@@ -50,6 +51,8 @@ impl<T> From<T> {
 pub struct Inputs {
     /// Logs of trainings.
     pub trainings: Vec<From<Training>>,
+    /// Logs of pre-trainings.
+    pub pretrainings: Vec<From<Pretraining>>,
     /// Metrics of evaluations.
     pub evaluations: Vec<From<Evaluation>>,
     /// Summaries of experiments.
@@ -82,7 +85,7 @@ impl From<Measurements> {
 }
 
 /// What is looked for in a folder, for errors.
-const LOOKED_FOR: &str = "train.jsonl of a training (in a folder, beside its train.json or a checkpoint), metrics.json of an evaluation, summary.json of an experiment, \
+const LOOKED_FOR: &str = "train.jsonl of a training (in a folder, beside its train.json or a checkpoint), pretrain.jsonl, metrics.json of an evaluation, summary.json of an experiment, \
                           the report of a re-ranking, or measurements of fissfuse-bench";
 
 impl Inputs {
@@ -103,8 +106,15 @@ impl Inputs {
 
     /// The files that were taken.
     pub fn files(&self) -> Vec<PathBuf> {
-        let Inputs { trainings, evaluations, experiments, rerankings, measurements, runs, .. } = self;
-        let of = [paths(trainings), paths(evaluations), paths(experiments), paths(rerankings), paths(measurements)];
+        let Inputs { trainings, pretrainings, evaluations, experiments, rerankings, measurements, runs, .. } = self;
+        let of = [
+            paths(trainings),
+            paths(pretrainings),
+            paths(evaluations),
+            paths(experiments),
+            paths(rerankings),
+            paths(measurements),
+        ];
         of.into_iter().flatten().chain(runs.iter().cloned()).collect()
     }
 
@@ -118,6 +128,9 @@ impl Inputs {
         // A dataset's train.jsonl is of mentions, so the log is known by what stands beside it.
         if has(names::TRAIN_LOG) && [names::TRAINING, names::BEST, names::LAST].into_iter().any(has) {
             found |= self.file(&folder.join(names::TRAIN_LOG))?;
+        }
+        if has(names::PRETRAIN_LOG) {
+            found |= self.file(&folder.join(names::PRETRAIN_LOG))?;
         }
         for name in names(folder)?.iter().filter(|name| name.ends_with(".json")) {
             found |= self.file(&folder.join(name))?;
@@ -184,6 +197,9 @@ impl Inputs {
         if has("epoch") && has("losses") {
             let what = Training::parse(path, text)?;
             self.trainings.push(From { path: path.to_path_buf(), what });
+        } else if has("epoch") && has("text_to_image_loss") {
+            let what = Pretraining::parse(path, text)?;
+            self.pretrainings.push(From { path: path.to_path_buf(), what });
         } else if has("mention_id") && (has("candidates") || has("links")) {
             self.take_run(path.to_path_buf());
         } else {

@@ -7,11 +7,13 @@ mod block;
 mod chart;
 mod complexity;
 mod cost;
+mod epochs;
 mod examples;
 mod experiment;
 mod glance;
 mod input;
 mod latency;
+mod pretraining;
 mod reranking;
 mod results;
 mod roofline;
@@ -69,6 +71,7 @@ pub fn page(title: &str, runs: &[PathBuf], dataset: Option<&Path>) -> Result<Pag
         cost::section(&inputs.measurements)?,
         reranking::section(&inputs.rerankings, &inputs.experiments),
         training::section(&inputs.trainings)?,
+        pretraining::section(&inputs.pretrainings)?,
         examples::section(&inputs, known.as_ref())?,
         steps::section(&inputs.measurements)?,
         latency::section(&inputs.measurements)?,

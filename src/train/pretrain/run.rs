@@ -19,7 +19,7 @@ use crate::encoder::clip::weights::LOG_SCALE;
 use crate::encoder::clip::{ClipFiles, weights};
 use crate::error::{Error, Result};
 use crate::files;
-use crate::files::names::LAST;
+use crate::files::names::{LAST, PRETRAIN_LOG};
 use crate::interrupt;
 use crate::provenance::Provenance;
 use crate::span;
@@ -123,7 +123,7 @@ impl Pretrainer {
             Start::New => (State::new(parameters), Vec::new()),
             Start::Resume { .. } => {
                 let state = State::resume(&folder.join(LAST), &parameters, &identity)?;
-                let records = read_log(&folder.join("pretrain.jsonl"), state.progress.epoch)?;
+                let records = read_log(&folder.join(PRETRAIN_LOG), state.progress.epoch)?;
                 (state, records)
             }
         };
@@ -231,7 +231,7 @@ impl Pretrainer {
         };
         self.records.push(record.clone());
         self.state.progress = Progress { epoch: epoch + 1, step, ..Progress::default() };
-        write_log(&self.folder.join("pretrain.jsonl"), &self.records)?;
+        write_log(&self.folder.join(PRETRAIN_LOG), &self.records)?;
         self.write_checkpoint()?;
         Ok(record)
     }
