@@ -1,9 +1,6 @@
 //! The kernels that build.rs embedded: PTX, which any driver compiles for its device, and machine code for some devices.
 
 use std::fmt;
-use std::io::Read;
-
-use flate2::read::DeflateDecoder;
 
 /// An architecture that kernels are compiled for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -34,9 +31,7 @@ pub struct Packed(pub &'static [u8]);
 impl Packed {
     /// Its bytes. What is compiled into the program is whole.
     pub fn bytes(self) -> Vec<u8> {
-        let mut bytes = Vec::new();
-        let unpacked = DeflateDecoder::new(self.0).read_to_end(&mut bytes);
-        unpacked.map_or_else(|_| Vec::new(), |_| bytes)
+        zstd::decode_all(self.0).unwrap_or_default()
     }
 
     /// Its text.
