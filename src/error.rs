@@ -40,9 +40,9 @@ pub enum Error {
     #[error("{op}: backward left input `{input}` without a gradient")]
     DroppedGradient { op: &'static str, input: &'static str },
 
-    /// A device refused something.
+    /// A device refused something; where it ran out of memory, less at a time may do.
     #[error("{device}: {doing}: {reason}")]
-    Device { device: String, doing: String, reason: String },
+    Device { device: String, doing: String, reason: String, out_of_memory: bool },
 
     /// A signal asked the process to stop, and what it did is kept.
     #[error("stopped by {}: {advice}", if *.signal == signal_hook::consts::SIGINT { "SIGINT" } else { "SIGTERM" })]
@@ -81,7 +81,12 @@ impl Error {
 
     /// Something that a device refused.
     pub fn device(device: impl Into<String>, doing: impl Into<String>, reason: impl Into<String>) -> Error {
-        Error::Device { device: device.into(), doing: doing.into(), reason: reason.into() }
+        Error::Device { device: device.into(), doing: doing.into(), reason: reason.into(), out_of_memory: false }
+    }
+
+    /// Memory that a device does not have.
+    pub fn no_memory(device: impl Into<String>, doing: impl Into<String>, reason: impl Into<String>) -> Error {
+        Error::Device { device: device.into(), doing: doing.into(), reason: reason.into(), out_of_memory: true }
     }
 
     /// Whether another input could do better. It could not where a device fails, or where the fault is this program's own:

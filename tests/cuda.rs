@@ -12,8 +12,8 @@ use fissfuse::model::{Model, ModelConfig, Step, Widths};
 use fissfuse::ops::cases;
 use fissfuse::profile::step::TrainingStep;
 use fissfuse::profile::synthetic::Shape;
-use fissfuse::tensor::Tensor;
 use fissfuse::tensor::safetensors::Reader;
+use fissfuse::tensor::{RowTable, Tensor};
 use fissfuse::train::Steps;
 
 use crate::replay::fixtures;
@@ -121,6 +121,25 @@ fn inputs_that_lie_apart_are_refused() {
                 assert!(says.contains("the host") && says.contains("cuda:0"), "{}: {says}", case.name);
             }
         }
+    });
+}
+
+#[test]
+fn a_table_stays_on_a_device_that_has_room_in_what_it_keeps_of_freed_memory() {
+    let test = "cuda::a_table_stays_on_a_device_that_has_room_in_what_it_keeps_of_freed_memory";
+    support::on_devices(test, &[&[("CUSIM_FAIL", "memory=64MiB")]], || {
+        let gpu = Gpu::open(0, Arithmetic::F32).unwrap();
+        // Of a card's memory a test does not take most.
+        let (free, _) = gpu.memory().unwrap();
+        if free > 1 << 30 {
+            return;
+        }
+        drop(gpu.alloc::<u8>("weights", free / 10 * 8).unwrap());
+        assert!(gpu.memory().unwrap().0 < free / 4 && gpu.available().unwrap() > free / 10 * 9);
+        let table = |bytes: usize| RowTable::from_f32(16, vec![1.0; bytes / 64 * 16]).unwrap();
+        let first = table(free / 10 * 4);
+        assert!(first.resident(&gpu).unwrap().is_some());
+        assert!(table(free / 10 * 4).resident(&gpu).unwrap().is_none(), "beside the first it has no room");
     });
 }
 

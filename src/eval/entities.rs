@@ -198,7 +198,7 @@ impl Prepared {
         if let Some(gpu) = gpu {
             // The largest table is that of the rows of one modality.
             let table = rows.saturating_mul(if full { 4 } else { 2 });
-            room = room.min(gpu.memory()?.0 / 100 * gpu.resident_percent() / table.max(1));
+            room = room.min(gpu.available()? / 100 * gpu.resident_percent() / table.max(1));
         }
         let index = EntityIndex::new(&scorer, element);
         Ok(Prepared { scorer, on_device, element, index, place: HashMap::new(), room })

@@ -2,6 +2,7 @@
 
 mod baselines;
 mod best;
+mod blocks;
 mod comparison;
 mod entities;
 mod linker;

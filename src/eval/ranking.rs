@@ -6,6 +6,7 @@ use indicatif::ProgressBar;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
+use super::blocks::in_blocks;
 use super::metrics::{Metrics, rank};
 use crate::autograd::Tape;
 use crate::data::{Batcher, Sample};
@@ -101,12 +102,12 @@ pub fn index_entities(
     index: &mut EntityIndex,
     bar: &ProgressBar,
 ) -> Result<()> {
-    for block in entities.chunks(BLOCK) {
+    in_blocks(entities, BLOCK, |block| {
         let side = batcher.side(&batcher.items(block)?, block.len())?;
         index.add(&PreparedSide::new(model, &side)?, block.len())?;
         bar.inc(block.len() as u64);
-    }
-    Ok(())
+        Ok(())
+    })
 }
 
 /// Order of candidates by falling similarity; equal ones keep their order.

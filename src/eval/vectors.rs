@@ -4,6 +4,7 @@ use std::collections::HashSet;
 
 use indicatif::ProgressBar;
 
+use super::blocks::in_blocks;
 use crate::data::{Batcher, Item};
 use crate::device::Gpu;
 use crate::error::{Error, Result};
@@ -51,10 +52,11 @@ impl<'a> FusionVectors<'a> {
     /// Vectors (items, width).
     pub fn of(&self, items: &[Item]) -> Result<Vec<f32>> {
         let mut all = Vec::with_capacity(items.len() * self.width);
-        for items in items.chunks(BLOCK) {
+        in_blocks(items, BLOCK, |items| {
             let side = PreparedSide::new(&self.model, &self.batcher.side(items, items.len())?)?;
             (0..items.len()).for_each(|at| all.extend(side.mention(at).fused()));
-        }
+            Ok(())
+        })?;
         Ok(all)
     }
 

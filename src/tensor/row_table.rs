@@ -127,7 +127,7 @@ impl RowTable {
             };
         }
         let bytes = self.rows() * self.width * self.value_bytes();
-        if bytes > gpu.memory()?.0 / 100 * gpu.resident_percent() {
+        if bytes > gpu.available()? / 100 * gpu.resident_percent() {
             return Ok(None);
         }
         let rows = self.upload(gpu)?;

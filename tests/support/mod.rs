@@ -382,7 +382,8 @@ pub fn counted_on_cusim(test: &str, body: impl FnOnce(&Gpu)) -> Option<Counts> {
     Some(Counts::read(&counts).unwrap())
 }
 
-fn on_devices(test: &str, environments: &[Environment], body: impl FnOnce()) {
+/// The same on devices of cusim with these settings, one after the other.
+pub fn on_devices(test: &str, environments: &[Environment], body: impl FnOnce()) {
     if std::env::var_os(INSIDE).is_some() || has_driver() {
         return body();
     }

@@ -235,7 +235,7 @@ impl Gpu {
             Bytes::of(account.peak),
             if largest.is_empty() { "nothing".into() } else { largest.join(", ") },
         );
-        Error::device(format!("{self:?}"), doing, reason)
+        Error::no_memory(format!("{self:?}"), doing, reason)
     }
 }
 

@@ -211,7 +211,7 @@ impl Normalized {
     pub fn alloc(gpu: &Gpu, [rows, d]: [usize; 2], kept: Element) -> Result<Normalized> {
         Ok(Normalized {
             out: gpu.alloc("normalized rows", rows * d)?,
-            xhat: Tensor::alloc(gpu, "rows for backward", kept, [rows, d])?,
+            xhat: Tensor::alloc(gpu, "normalized rows", kept, [rows, d])?,
             rstd: gpu.alloc("deviations", rows)?,
         })
     }
