@@ -169,7 +169,6 @@ api! {
         arguments: *const *const u8,
     ) {
         let (grid, block) = ([grid_x, grid_y, grid_z], [block_x, block_y, block_z]);
-        // SAFETY: as for this function.
         let how = How { cooperative: true, ..How::default() };
         // SAFETY: as for this function.
         unsafe { launch(function, grid, block, shared, stream, arguments, std::ptr::null(), how) }

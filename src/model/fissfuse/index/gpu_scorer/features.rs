@@ -80,8 +80,8 @@ impl FromFeatures {
 
 /// Whether two models have their weights in the same places of a device.
 fn same_weights(one: &Model, other: &Model) -> bool {
-    let places = |model: &Model| model.parameters().tensors().iter().map(Tensor::address).collect::<Vec<_>>();
-    places(one) == places(other)
+    let [one, other] = [one, other].map(|model| model.parameters().tensors().iter().map(Tensor::address));
+    one.eq(other)
 }
 
 impl GpuScorer {
@@ -109,11 +109,14 @@ impl GpuScorer {
             return Ok(vec![Vec::new(); mentions]);
         }
         let tables = self.tables(index)?;
-        // Graphs of other weights or of an index that has grown are of no use any more.
-        self.from_features.retain(|graph| {
+        // Graphs of other weights or of an index that has grown are of no use any more. All that are kept are of the same.
+        let serves = |graph: &Graph<FromFeatures>| {
             let FromFeatures { model: before, tables: of, .. } = graph.kept();
             Arc::ptr_eq(of, &tables) && same_weights(before, model)
-        });
+        };
+        if !self.from_features.first().is_some_and(serves) {
+            self.from_features.clear();
+        }
         let fits = |graph: &Graph<FromFeatures>| longest <= graph.kept().capacity && graph.kept().placed.holds(side);
         let graph = match self.from_features.iter().position(fits) {
             Some(at) => self.from_features.remove(at),

@@ -44,8 +44,10 @@ impl GpuScorer {
         let resident = all.map(|table| {
             let no_room = || {
                 let bytes = table.rows() * table.width() * table.value_bytes();
+                let free =
+                    self.gpu.available().map_or("what is".into(), |free| format!("the {} that are", Bytes::of(free)));
                 let reason = format!(
-                    "the index of {} entities has a table of {}, and a table may take {} % of the free memory; raise \
+                    "the index of {} entities has a table of {}, and a table may take {} % of {free} free; raise \
                      --feature-memory, or use --device cpu",
                     index.len(),
                     Bytes::of(bytes),
