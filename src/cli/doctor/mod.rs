@@ -75,6 +75,8 @@ struct Device {
     multiprocessors: usize,
     free_bytes: usize,
     bytes: usize,
+    /// Whether kernels of a decoding step begin before those before them have ended.
+    begins_early: bool,
 }
 
 pub fn run(args: Args) -> anyhow::Result<()> {
@@ -155,14 +157,16 @@ impl Surroundings {
             let ((free_bytes, bytes), capability) = (gpu.memory()?, gpu.capability()?);
             let capability = format!("{}.{}", capability / 10, capability % 10);
             let multiprocessors = gpu.multiprocessors();
+            let begins_early = gpu.begins_early();
             writeln!(
                 out,
-                "{gpu:?}: compute capability {capability}, {multiprocessors} multiprocessors, {} of {} free",
+                "{gpu:?}: compute capability {capability}, {multiprocessors} multiprocessors, {} of {} free{}",
                 Bytes::of(free_bytes),
-                Bytes::of(bytes)
+                Bytes::of(bytes),
+                if begins_early { ", decoding kernels begin early" } else { "" }
             )?;
             let name = gpu.name().to_string();
-            found.devices.push(Device { ordinal, name, capability, multiprocessors, free_bytes, bytes });
+            found.devices.push(Device { ordinal, name, capability, multiprocessors, free_bytes, bytes, begins_early });
         }
         ensure!(!found.devices.is_empty(), "the driver has no device; check nvidia-smi and CUDA_VISIBLE_DEVICES");
         Ok(found)

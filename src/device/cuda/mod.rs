@@ -270,6 +270,11 @@ impl Gpu {
         self.0.multiprocessors
     }
 
+    /// Whether kernels of a decoding step begin before those before them have ended (kernels/early.cuh).
+    pub fn begins_early(&self) -> bool {
+        self.0.modules.begins_early()
+    }
+
     /// The highest clock of its multiprocessors, in MHz.
     pub fn clock_mhz(&self) -> Result<u32> {
         let attribute = sys::CUdevice_attribute::CU_DEVICE_ATTRIBUTE_CLOCK_RATE;

@@ -53,6 +53,11 @@ impl Modules {
         }
     }
 
+    /// Whether kernels that wait for those before them are launched before these have ended.
+    pub fn begins_early(&self) -> bool {
+        self.early
+    }
+
     fn missing(&self) -> MutexGuard<'_, Vec<usize>> {
         self.missing.lock().unwrap_or_else(PoisonError::into_inner)
     }
