@@ -215,12 +215,11 @@ impl Compiler {
 
     /// The capabilities whose machine code is assembled from this architecture's PTX of a file: it is the newest that runs there.
     fn cubins_of(&self, source: &Path, arch: &str) -> Vec<u32> {
-        let archs: Vec<(u32, bool)> =
-            archs(source).iter().map(|arch| (capability(arch, "arch"), arch.ends_with('a'))).collect();
-        let own = (capability(arch, "arch"), arch.ends_with('a'));
-        let newest =
-            |of: u32| archs.iter().filter(|(arch, exact)| if *exact { *arch == of } else { *arch <= of }).max();
-        self.cubins.iter().copied().filter(|of| newest(*of) == Some(&own)).collect()
+        let named = |arch: &str| (capability(arch, "arch"), arch.ends_with('a'));
+        let archs: Vec<(u32, bool)> = archs(source).iter().map(|arch| named(arch)).collect();
+        let runs = |of: u32, (arch, exact): (u32, bool)| if exact { arch == of } else { arch <= of };
+        let newest = |of: u32| archs.iter().copied().filter(|arch| runs(of, *arch)).max();
+        self.cubins.iter().copied().filter(|of| newest(*of) == Some(named(arch))).collect()
     }
 
     /// One row: the PTX of a file, at the lowest version that holds for it, and its machine code.

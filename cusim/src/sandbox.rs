@@ -36,7 +36,9 @@ pub struct Sandbox {
     workers: Workers,
     threads: usize,
     launches: u64,
-    /// Those that the next may overlap with.
+    /// Whether a kernel may begin before those before it have ended.
+    pub early: bool,
+    /// Those that have not ended then.
     unfinished: Vec<u64>,
     workspace: u64,
 }
@@ -71,6 +73,7 @@ impl Sandbox {
             workers: Workers::new(Some(threads)),
             threads,
             launches: 0,
+            early: false,
             unfinished: vec![],
         }
     }
@@ -123,22 +126,6 @@ impl Sandbox {
         values
     }
 
-    /// Runs a kernel that may begin before those that were launched since the last call of [`Sandbox::launch`], and the one of
-    /// that call, have ended.
-    pub fn launch_early(
-        &mut self,
-        program: &Program,
-        grid: [u32; 3],
-        block: [u32; 3],
-        dynamic_shared: u32,
-        args: &[Arg],
-    ) -> Result<(), Box<Fault>> {
-        let unfinished = self.unfinished.clone();
-        let ran = self.run(program, (grid, block, dynamic_shared), args, &unfinished);
-        self.unfinished.push(self.launches);
-        ran
-    }
-
     /// Runs a kernel.
     pub fn launch(
         &mut self,
@@ -147,18 +134,6 @@ impl Sandbox {
         block: [u32; 3],
         dynamic_shared: u32,
         args: &[Arg],
-    ) -> Result<(), Box<Fault>> {
-        let ran = self.run(program, (grid, block, dynamic_shared), args, &[]);
-        self.unfinished = vec![self.launches];
-        ran
-    }
-
-    fn run(
-        &mut self,
-        program: &Program,
-        (grid, block, dynamic_shared): ([u32; 3], [u32; 3], u32),
-        args: &[Arg],
-        unfinished: &[u64],
     ) -> Result<(), Box<Fault>> {
         let mut params = vec![0; program.param_bytes as usize];
         assert_eq!(args.len(), program.params.len(), "number of arguments of {}", program.name());
@@ -182,7 +157,11 @@ impl Sandbox {
         let workspace = self.workspace;
         self.memory.write(workspace, &[0; WORKSPACE]);
         let (listing, id) = (&program.listing, self.launches);
-        let grid = Grid { listing, extent: grid, block, dynamic_shared, id, unfinished };
+        if !self.early {
+            self.unfinished.clear();
+        }
+        let unfinished = std::mem::take(&mut self.unfinished);
+        let grid = Grid { listing, extent: grid, block, dynamic_shared, id, unfinished: &unfinished };
         let launch = Launch {
             program,
             grid: &grid,
@@ -196,6 +175,9 @@ impl Sandbox {
             workspace,
             heap: self.memory.heap(0),
         };
-        self.workers.run(&launch)
+        let ran = self.workers.run(&launch);
+        self.unfinished = unfinished;
+        self.unfinished.push(id);
+        ran
     }
 }

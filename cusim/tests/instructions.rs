@@ -86,7 +86,8 @@ fn a_kernel_that_begins_early_waits_for_what_others_write() {
         sandbox.launch(&second, [1, 1, 1], [64, 1, 1], 0, &args).unwrap();
         assert!(sandbox.sink.reports().is_empty(), "{body}");
         sandbox.launch(&first, [1, 1, 1], [64, 1, 1], 0, &args).unwrap();
-        sandbox.launch_early(&second, [1, 1, 1], [64, 1, 1], 0, &args).unwrap();
+        sandbox.early = true;
+        sandbox.launch(&second, [1, 1, 1], [64, 1, 1], 0, &args).unwrap();
         let reports: Vec<String> = sandbox.sink.reports().iter().map(|report| report.to_string()).collect();
         match expected {
             None => assert!(reports.is_empty(), "{body}: {reports:?}"),

@@ -248,7 +248,7 @@ times() {
     for kind in bf16 int8 int4; do
         json "decode-$kind" 40 "$bench" --output json decode $decode --layers $(sized 4 1) --precision $kind $device
     done
-    # The same without kernels that begin early, which Hopper and newer cards have.
+    # The same without kernels that begin early, where a card has them.
     json decode-int4-in-turn 40 env FISSFUSE_EARLY_LAUNCH=off \
         "$bench" --output json decode $decode --layers $(sized 4 1) --precision int4 $device
     # The data of the demo and a run of it, for what KAR re-ranks.

@@ -9,7 +9,7 @@ use crate::error::{Error, Result};
 use crate::tensor::FeatureRows;
 
 /// Where arrays begin: at multiples of so many bytes, as those of their own do.
-pub(super) const APART: usize = 256;
+const APART: usize = 256;
 
 /// A place for the features of sides of one shape.
 #[derive(Debug)]
@@ -23,15 +23,15 @@ pub struct PlacedSide {
 impl PlacedSide {
     /// Bytes that the place takes. Fails if features are computed on a tape, and have a place of their own.
     pub fn bytes(side: &Side) -> Result<usize> {
-        let ends = places(side, 0)?.last().map_or(0, |place| place.end);
-        Ok(ends.next_multiple_of(APART))
+        let end = places(side)?.last().map_or(0, |place| place.end);
+        Ok(end.next_multiple_of(APART))
     }
 
-    /// A place for sides like this one in an array, from byte `first` on, a multiple of 256.
-    pub fn new(like: &Side, array: &Arc<DeviceBuffer<u8>>, first: usize) -> Result<PlacedSide> {
-        let places = places(like, first)?;
+    /// A place for sides like this one: the first [`PlacedSide::bytes`] of an array.
+    pub fn new(like: &Side, array: &Arc<DeviceBuffer<u8>>) -> Result<PlacedSide> {
+        let places = places(like)?;
         let mut firsts = places.iter().map(|place| place.start);
-        let mut placed = |rows: &FeatureRows| rows.placed(array, firsts.next().unwrap_or(first));
+        let mut placed = |rows: &FeatureRows| rows.placed(array, firsts.next().unwrap_or(0));
         let mut modality = |of: &Modality| -> Result<Modality> {
             let [tokens, global] = arrays_of(of)?;
             let (tokens, global) = (placed(tokens)?.into(), placed(global)?.into());
@@ -58,7 +58,7 @@ impl PlacedSide {
         same(&self.side.text, &side.text) && same(&self.side.image, &side.image)
     }
 
-    /// Puts the features of a side that has its place there into bytes that will be copied to the whole array.
+    /// Puts the features of a side that has its place there into bytes that will be copied to the array.
     pub fn put(&self, side: &Side, bytes: &mut [u8]) -> Result<()> {
         for (rows, place) in arrays(side)?.iter().zip(&self.places) {
             rows.put(&mut bytes[place.clone()]);
@@ -77,9 +77,9 @@ fn arrays(side: &Side) -> Result<Vec<&FeatureRows>> {
     Ok([arrays_of(&side.text)?, arrays_of(&side.image)?].concat())
 }
 
-/// The bytes of each array, from `first` on.
-fn places(side: &Side, first: usize) -> Result<Vec<Range<usize>>> {
-    let mut next = first;
+/// The bytes of each array.
+fn places(side: &Side) -> Result<Vec<Range<usize>>> {
+    let mut next = 0;
     let place = |rows: &FeatureRows| {
         let start = next;
         next = (start + rows.bytes()).next_multiple_of(APART);

@@ -140,8 +140,8 @@ impl Gpu {
         let Some(found) = self.function(kernel)? else { return Ok(None) };
         let Kernel { function, argument_bytes, .. } = found;
         if args.len() != *argument_bytes {
-            let found = args.len();
-            return Err(failed(format!("its argument has {found} bytes, the kernel takes {argument_bytes}")));
+            let bytes = args.len();
+            return Err(failed(format!("its argument has {bytes} bytes, the kernel takes {argument_bytes}")));
         }
         let [x, y, z] = grid.blocks;
         if x > i32::MAX as usize || y > 65_535 || z > 65_535 {

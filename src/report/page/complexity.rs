@@ -1,10 +1,10 @@
 //! FLOPs and parameters against accuracy (Fig. 11 of the paper), from experiments that count them.
 
 use super::block::{Block, Figure, Row, Section, Table};
+use super::chart::NARROW;
 use super::chart::{Axis, Dot, Plot, Size, label, si};
 use super::experiment::{Summary, SummaryRow};
 use super::input::From;
-use super::training::NARROW;
 use crate::error::Result;
 
 /// Size on a screen with room.

@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 use serde_json::Value;
 
 use super::block::{Block, Figure, Row, Section, Table};
+use super::chart::NARROW;
 use super::chart::{Axis, Dot, Plot, Size, label, si};
 use super::input::From;
-use super::training::NARROW;
 use crate::error::Result;
 use crate::profile::measurement::{Measurement, Measurements};
 

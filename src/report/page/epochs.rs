@@ -4,8 +4,8 @@ use std::path::Path;
 
 use serde::de::DeserializeOwned;
 
-use super::block::Block;
-use super::chart::{Axis, Line, Plot, Size};
+use super::block::{Block, Figure, Table};
+use super::chart::{Axis, Line, NARROW, Plot, Size, WIDE};
 use crate::data::record_error;
 use crate::error::Result;
 
@@ -107,4 +107,10 @@ pub fn plot<E: Epoch>(
         let lines = lines.iter().map(|line| Line { pieces: line.pieces.clone(), name: line.name.clone(), ..*line });
         Plot { x, y, lines: lines.collect(), dots: Vec::new() }.draw(size)
     }
+}
+
+/// A figure of what `draw` draws, with its numbers.
+pub fn figure(caption: &str, label: String, draw: impl Fn(Size) -> Result<String>, numbers: Table) -> Result<Figure> {
+    let (wide, narrow) = (draw(WIDE)?, Some(draw(NARROW)?));
+    Ok(Figure { caption: caption.into(), label, wide, narrow, legend: Vec::new(), numbers: Some(numbers) })
 }

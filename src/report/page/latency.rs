@@ -2,8 +2,8 @@
 
 use super::block::{Block, Figure, Key, Row, Section, Table};
 use super::chart::{Axis, COLOURS, Line, Plot, si};
+use super::chart::{NARROW, WIDE};
 use super::input::From;
-use super::training::{NARROW, WIDE};
 use crate::error::Result;
 use crate::profile::Timing;
 use crate::profile::by_op::PASS;

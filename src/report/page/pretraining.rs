@@ -2,9 +2,8 @@
 
 use super::block::{Block, Figure, Row, Section, Table};
 use super::chart::Line;
-use super::epochs::{Epoch, Log, line, percents, plot, range};
+use super::epochs::{Epoch, Log, figure, line, percents, plot, range};
 use super::input::From;
-use super::training::{NARROW, WIDE};
 use crate::error::Result;
 use crate::train::pretrain::{EpochRecord, Recall, Retrieval};
 
@@ -59,18 +58,14 @@ fn loss(epochs: &[EpochRecord]) -> Result<Figure> {
     };
     let header = ["Epoch", "Loss", "Texts", "Images", "Scale", "Gradient norm", "Learning rate", "Pairs/s"];
     let [first, last] = [epochs.first(), epochs.last()].map(|e| e.map_or("none".into(), |e| format!("{:.4}", e.loss)));
-    Ok(Figure {
-        caption: "Contrastive loss over epochs, of texts that look for their image and the other way round".into(),
-        label: format!("Line chart of the contrastive loss over {} epochs, from {first} to {last}.", epochs.len()),
-        wide: draw(WIDE)?,
-        narrow: Some(draw(NARROW)?),
-        legend: Vec::new(),
-        numbers: Some(Table::new(
-            "Contrastive loss, and how the steps went",
-            &header,
-            epochs.iter().map(row).collect(),
-        )),
-    })
+    let numbers = Table::new("Contrastive loss, and how the steps went", &header, epochs.iter().map(row).collect());
+    let label = format!("Line chart of the contrastive loss over {} epochs, from {first} to {last}.", epochs.len());
+    figure(
+        "Contrastive loss over epochs, of texts that look for their image and the other way round",
+        label,
+        draw,
+        numbers,
+    )
 }
 
 /// One of the shares that validation gives.
@@ -90,14 +85,14 @@ fn retrieval(epochs: &[EpochRecord]) -> Result<Figure> {
         Some(Row::new(epoch.epoch.to_string(), both.map(|share| format!("{:.2}", 100.0 * share))))
     };
     let header = ["Epoch", "Texts, first %", "Texts, first five %", "Images, first %", "Images, first five %"];
-    Ok(Figure {
-        caption: "Held-out texts whose own image is found first, and images whose own text is, over epochs".into(),
-        label: "Line chart of the share of held-out texts and images whose counterpart is found first.".into(),
-        wide: draw(WIDE)?,
-        narrow: Some(draw(NARROW)?),
-        legend: Vec::new(),
-        numbers: Some(Table::new("Found among held-out pairs", &header, epochs.iter().filter_map(row).collect())),
-    })
+    let numbers = Table::new("Found among held-out pairs", &header, epochs.iter().filter_map(row).collect());
+    let label = "Line chart of the share of held-out texts and images whose counterpart is found first.".into();
+    figure(
+        "Held-out texts whose own image is found first, and images whose own text is, over epochs",
+        label,
+        draw,
+        numbers,
+    )
 }
 
 #[cfg(test)]

@@ -1,9 +1,9 @@
 //! Kernels and operations beneath the roof that compute and memory make.
 
 use super::block::{Block, Figure, Key, Row, Section, Table};
+use super::chart::NARROW;
 use super::chart::{Axis, Dot, Line, Plot, Size, label, si};
 use super::input::From;
-use super::training::NARROW;
 use crate::device::Ceilings;
 use crate::error::Result;
 use crate::profile::measurement::{Measurement, Measurements};

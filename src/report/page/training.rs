@@ -4,7 +4,7 @@ use serde::Deserialize;
 
 use super::block::{Block, Figure, Row, Section, Table};
 use super::chart::{Line, Size};
-use super::epochs::{Log, line, percents, pieces, plot, range};
+use super::epochs::{Log, figure, line, percents, pieces, plot, range};
 use super::input::From;
 use crate::error::Result;
 use crate::eval::Metrics;
@@ -25,10 +25,7 @@ pub struct Epoch {
     samples_per_second: Option<f64>,
 }
 
-/// Sizes of a chart on a screen with room, on a phone, and of one of several side by side.
-pub const WIDE: Size = (720, 320);
-/// See [`WIDE`].
-pub const NARROW: Size = (350, 270);
+/// Sizes of one of several charts side by side, on a screen with room and on a phone.
 const PANEL: Size = (230, 170);
 const SMALL_PANEL: Size = (150, 140);
 
@@ -100,18 +97,9 @@ fn total(epochs: &[Epoch]) -> Result<Figure> {
         Row::new(epoch.epoch.to_string(), cells.chain([speed]))
     };
     let [first, last] = [epochs.first(), epochs.last()].map(|e| e.map_or("none".into(), |e| value(&e.loss)));
-    Ok(Figure {
-        caption: "Training loss over epochs".into(),
-        label: format!("Line chart of the training loss over {} epochs, from {first} to {last}.", epochs.len()),
-        wide: draw(WIDE)?,
-        narrow: Some(draw(NARROW)?),
-        legend: Vec::new(),
-        numbers: Some(Table::new(
-            "Training loss, and its part by each score",
-            &header,
-            epochs.iter().map(row).collect(),
-        )),
-    })
+    let numbers = Table::new("Training loss, and its part by each score", &header, epochs.iter().map(row).collect());
+    let label = format!("Line chart of the training loss over {} epochs, from {first} to {last}.", epochs.len());
+    figure("Training loss over epochs", label, draw, numbers)
 }
 
 /// The loss of each score by itself, all on one scale.
@@ -169,14 +157,9 @@ fn validation(epochs: &[Epoch]) -> Result<Figure> {
     };
     let rows = epochs.iter().filter_map(row).collect();
     let header = ["Epoch", "H@1 %", "H@2 %", "H@3 %", "H@5 %", "MR", "MRR %"];
-    Ok(Figure {
-        caption: "Metrics on the validation mentions over epochs".into(),
-        label: "Line chart of H@1, H@3 and MRR on the validation mentions over epochs.".into(),
-        wide: draw(WIDE)?,
-        narrow: Some(draw(NARROW)?),
-        legend: Vec::new(),
-        numbers: Some(Table::new("Metrics on the validation mentions", &header, rows)),
-    })
+    let numbers = Table::new("Metrics on the validation mentions", &header, rows);
+    let label = "Line chart of H@1, H@3 and MRR on the validation mentions over epochs.".into();
+    figure("Metrics on the validation mentions over epochs", label, draw, numbers)
 }
 
 #[cfg(test)]

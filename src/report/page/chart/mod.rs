@@ -18,6 +18,11 @@ use crate::error::{Error, Result};
 /// Width and height in pixels of a screen.
 pub type Size = (i32, i32);
 
+/// A chart on a screen with room.
+pub const WIDE: Size = (720, 320);
+/// The same on a phone.
+pub const NARROW: Size = (350, 270);
+
 /// Units of a drawing in a pixel: plotters draws in whole units, and lines would be jagged in whole pixels.
 const FINE: i32 = 4;
 

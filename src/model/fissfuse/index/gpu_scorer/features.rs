@@ -38,7 +38,7 @@ impl FromFeatures {
         let mentions = like.text.sequences.len();
         let bytes = PlacedSide::bytes(like)? + mentions * (HEADER + capacity) * size_of::<u32>();
         let input = (gpu.pinned(bytes)?, Arc::new(gpu.alloc("mentions", bytes)?));
-        let (placed, output) = (PlacedSide::new(like, &input.1, 0)?, gpu.pinned(mentions * kinds * capacity)?);
+        let (placed, output) = (PlacedSide::new(like, &input.1)?, gpu.pinned(mentions * kinds * capacity)?);
         // What is recorded needs nothing more than what is there by then.
         placed.side().arrive(gpu)?;
         Ok(FromFeatures { placed, capacity, input, output, model: model.clone(), tables })
@@ -135,16 +135,14 @@ impl GpuScorer {
 
     /// Keeps a graph for the next features of its shape, and of the others those that were used last.
     fn keep(&mut self, graph: Graph<FromFeatures>) {
+        self.from_features.insert(0, graph);
         let mut rows = 0;
-        let all = std::iter::once(graph).chain(self.from_features.drain(..));
-        self.from_features = all
-            .enumerate()
-            .take_while(|(i, graph)| {
-                rows += graph.kept().rows();
-                *i == 0 || rows <= ROWS_KEPT
-            })
-            .map(|(_, graph)| graph)
-            .collect();
+        let few = |graph: &&Graph<FromFeatures>| {
+            rows += graph.kept().rows();
+            rows <= ROWS_KEPT
+        };
+        let kept = self.from_features.iter().take_while(few).count();
+        self.from_features.truncate(kept.max(1));
     }
 
     /// Records what prepares and scores mentions of the shape of these.
