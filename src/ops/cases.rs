@@ -91,6 +91,27 @@ pub fn small() -> Result<Vec<Case>> {
     cases.extend(elementwise::small()?);
     cases.extend(together::small()?);
     cases.extend(sequences::small()?);
+    cases.extend(two_layers(&mut Draw::new(5))?);
+    Ok(cases)
+}
+
+/// Those of which devices make one launch of two layers: all that a lane and a fragment can have at the edges of widths.
+fn two_layers(draw: &mut Draw) -> Result<Vec<Case>> {
+    let mut cases = Vec::new();
+    for (rows, parts, d) in [
+        (9, vec![4, 20, 8], 12),
+        (17, vec![36, 28], 20),
+        (130, vec![8, 12], 4),
+        (3, vec![300], 100),
+        (2, vec![128], 128),
+    ] {
+        cases.push(draw.mlp(rows, &parts, d)?);
+    }
+    // More parts than a launch takes.
+    cases.push(draw.mlp(5, &[4; 4], 8)?);
+    for (mentions, candidates, longest, d) in [(5, 7, 3, 28), (3, 47, 4, 100), (1, 3, 2, 128)] {
+        cases.push(draw.cross_attention(mentions, candidates, longest, d, 1, false)?);
+    }
     Ok(cases)
 }
 

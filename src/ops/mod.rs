@@ -41,6 +41,7 @@ mod score;
 mod sequence_pool;
 mod sum;
 pub mod top_k;
+mod two_layers;
 
 pub use adamw::{AdamW, Moments};
 pub use attention::differentiable::Attention;

@@ -22,6 +22,11 @@ impl Ptr {
     pub fn offset<T>(self, count: usize) -> Ptr {
         Ptr(self.0 + (count * size_of::<T>()) as u64)
     }
+
+    /// Whether its address is a multiple of so many bytes.
+    pub fn is_aligned_to(self, bytes: u64) -> bool {
+        self.0.is_multiple_of(bytes)
+    }
 }
 
 /// Where a kernel puts a sum: added to what is there, or as the first, in memory that holds nothing yet.

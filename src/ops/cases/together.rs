@@ -95,7 +95,7 @@ impl Draw {
 
     /// Two weights, each for mentions and entities, of the same parts in another order.
     fn mlps(&mut self, mentions: usize, candidates: usize, d: usize) -> Result<Case> {
-        let (pairs, width) = (Draw::pairs(mentions, candidates)?, d + 3);
+        let (pairs, width) = (Draw::pairs(mentions, candidates)?, d + 4);
         let mut inputs = Vec::new();
         for _ in 0..2 {
             inputs.extend([self.weight(d, 2 * width), self.tensor(&[d]), self.weight(d, d), self.tensor(&[d])]);

@@ -1,4 +1,4 @@
-//! `cross_attention` on CUDA devices (kernels/cross_attention.cu, matmul.cu, layer_norm.cu).
+//! `cross_attention` on CUDA devices (kernels/cross_attention.cu, two_layers.cu, matmul.cu, layer_norm.cu).
 
 use std::sync::Arc;
 
@@ -7,15 +7,16 @@ use bytemuck::{Pod, Zeroable};
 pub use backward::backward;
 
 use super::{
-    AttentionWeights, BETA, Checked, CrossAttention, GAMMA, KEY, OUT, OUT_BIAS, QUERY, QUERY_BIAS, Saved, VALUE,
+    AttentionWeights, BETA, Checked, CrossAttention, GAMMA, KEY, NAME, OUT, OUT_BIAS, QUERY, QUERY_BIAS, Saved, VALUE,
     VALUE_BIAS,
 };
 use crate::device::Gpu;
 use crate::device::cuda::{DeviceBuffer, Launches, Ptr};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::ops::layer_norm::{LayerNorm, Normalized, Residual, ToNormalize};
 use crate::ops::matmul::{Operand, Product};
-use crate::tensor::{NormalizedRows, Tensor};
+use crate::ops::two_layers::{Ending, Layer, Sizes, TwoLayers};
+use crate::tensor::{Element, NormalizedRows, Tensor};
 
 mod backward;
 
@@ -105,6 +106,11 @@ impl AttentionWeights {
         Operand::rows(at, self.heads * self.d).every(self.d)
     }
 
+    /// Whether two layers of this width are one launch where they read these arrays. Those of several heads are cut between heads.
+    fn has_two_layers(&self, gpu: &Gpu, reads: &[Ptr]) -> bool {
+        self.heads == 1 && gpu.has_two_layers(&Sizes::square(self.d), reads)
+    }
+
     fn layer_norm(&self) -> LayerNorm {
         LayerNorm { gamma: self.weight(GAMMA).ptr(), beta: self.weight(BETA).ptr(), eps: self.eps, d: self.d }
     }
@@ -115,27 +121,36 @@ pub fn logit_vectors(
     gpu: &Gpu,
     of: &[(&AttentionWeights, &Tensor)],
 ) -> Result<Vec<(DeviceBuffer<f32>, DeviceBuffer<f32>)>> {
-    let mut products = gpu.products();
-    let mut all_projected = Vec::with_capacity(of.len());
-    for (a, queries) in of {
-        let (d, n) = (a.d, queries.shape()[0]);
-        let projected = gpu.alloc::<f32>("queries", n * d)?;
-        let product = Product::new(Operand::rows(queries.ptr(), d), a.on(QUERY).t(), [n, d, d]);
-        let product = product.bias(a.weight(QUERY_BIAS).ptr(), 0);
-        products = products.write(product, Operand::rows(projected.ptr(), d))?;
-        all_projected.push(projected);
-    }
-    products.run()?;
-    let mut products = gpu.products();
+    let (mut together, mut first, mut second) = (gpu.two_layers(), gpu.products(), Vec::new());
     let mut results = Vec::with_capacity(of.len());
-    for ((a, queries), projected) in of.iter().zip(all_projected) {
+    for (a, queries) in of {
         let (d, c, heads, n) = (a.d, a.head(), a.heads, queries.shape()[0]);
+        let projected = gpu.alloc::<f32>("queries", n * d)?;
         let u = gpu.alloc::<f32>("logit vectors", n * heads * d)?;
-        let product = Product::new(a.head_columns(projected.ptr()), a.head_rows(KEY), [n, d, c]);
-        products = products.write(product.batches(heads).scaled(a.scale()), a.head_vectors(u.ptr()))?;
+        let [weight, bias, keys] = [QUERY, QUERY_BIAS, KEY].map(|input| a.weight(input).ptr());
+        if a.has_two_layers(gpu, &[weight, bias, keys, queries.ptr()]) {
+            together.push(&TwoLayers {
+                sizes: Sizes::square(d),
+                n,
+                parts: vec![queries.ptr()],
+                first: Layer { weight, bias },
+                relu: false,
+                hidden: projected.ptr(),
+                second: Layer { weight: keys, bias: Ptr::NULL },
+                transposed: true,
+                ending: Ending::Written { scale: a.scale(), out: u.ptr() },
+            });
+        } else {
+            let product = Product::new(Operand::rows(queries.ptr(), d), a.on(QUERY).t(), [n, d, d]).bias(bias, 0);
+            first = first.write(product, Operand::rows(projected.ptr(), d))?;
+            let product = Product::new(a.head_columns(projected.ptr()), a.head_rows(KEY), [n, d, c]);
+            second.push((product.batches(heads).scaled(a.scale()), a.head_vectors(u.ptr())));
+        }
         results.push((u, projected));
     }
-    products.run()?;
+    together.run()?;
+    first.run()?;
+    gpu.products().write_all(second)?.run()?;
     Ok(results)
 }
 
@@ -172,6 +187,60 @@ fn attend(
     Ok(results)
 }
 
+/// Value and output layer, residual and normalization of the contexts of each; beside their outputs the values (pairs, d).
+fn finish(
+    gpu: &Gpu,
+    of: &[Checked],
+    attended: &[[DeviceBuffer<f32>; 2]],
+) -> Result<Vec<(DeviceBuffer<f32>, Normalized)>> {
+    let (mut together, mut first, mut second) = (gpu.two_layers(), gpu.products(), Vec::new());
+    // Outputs that are normalized in a launch of their own, and whose they are.
+    let (mut outputs, mut rows, mut apart) = (Vec::new(), Vec::new(), Vec::new());
+    let mut results = Vec::with_capacity(of.len());
+    for (i, (Checked { op, attention: a, queries, .. }, [_, context])) in of.iter().zip(attended).enumerate() {
+        let (d, c, heads, n) = (a.d, a.head(), a.heads, op.pairs.len());
+        let values = gpu.alloc::<f32>("values", n * d)?;
+        let residual = Residual { rows: queries.ptr(), row: op.pairs.left().on(gpu)? };
+        let [value, value_bias, out, out_bias] = [VALUE, VALUE_BIAS, OUT, OUT_BIAS].map(|input| a.weight(input).ptr());
+        let norm = a.layer_norm();
+        let reads = [value, value_bias, out, out_bias, context.ptr(), queries.ptr(), norm.gamma, norm.beta];
+        if a.has_two_layers(gpu, &reads) {
+            let normalized = Normalized::alloc(gpu, [n, d], Element::F16)?;
+            together.push(&TwoLayers {
+                sizes: Sizes::square(d),
+                n,
+                parts: vec![context.ptr()],
+                first: Layer { weight: value, bias: value_bias },
+                relu: false,
+                hidden: values.ptr(),
+                second: Layer { weight: out, bias: out_bias },
+                transposed: false,
+                ending: Ending::Normalized { norm, residual, to: &normalized },
+            });
+            results.push((values, Some(normalized)));
+            continue;
+        }
+        let product = Product::new(a.head_vectors(context.ptr()), a.head_rows(VALUE).t(), [n, c, d]);
+        let product = product.batches(heads).bias(value_bias, c);
+        first = first.write(product, a.head_columns(values.ptr()))?;
+        let output = gpu.alloc::<f32>("attended", n * d)?;
+        let product = Product::new(Operand::rows(values.ptr(), d), a.on(OUT).t(), [n, d, d]).bias(out_bias, 0);
+        second.push((product, Operand::rows(output.ptr(), d)));
+        rows.push(ToNormalize { norm, x: output.ptr(), rows: n, residual: Some(residual) });
+        outputs.push(output);
+        apart.push(i);
+        results.push((values, None));
+    }
+    together.run()?;
+    first.run()?;
+    gpu.products().write_all(second)?.run()?;
+    for (i, normalized) in apart.into_iter().zip(LayerNorm::forward(gpu, &rows)?) {
+        results[i].1 = Some(normalized);
+    }
+    let all = results.into_iter().map(|(values, normalized)| Some((values, normalized?)));
+    all.collect::<Option<_>>().ok_or_else(|| Error::shape(NAME, "contexts that were not normalized"))
+}
+
 /// The instances' outputs, a launch for each step of them all.
 pub fn forward(gpu: &Gpu, of: Vec<Checked>) -> Result<Vec<(Tensor, Saved)>> {
     of.iter().try_for_each(|instance| LayerNorm::check(instance.attention.d))?;
@@ -179,34 +248,10 @@ pub fn forward(gpu: &Gpu, of: Vec<Checked>) -> Result<Vec<(Tensor, Saved)>> {
     let u = logit_vectors(gpu, &queries)?;
     let attended = attend(gpu, &of, &u)?;
 
-    let mut products = gpu.products();
-    let mut all_values = Vec::with_capacity(of.len());
-    for (Checked { op, attention: a, .. }, [_, context]) in of.iter().zip(&attended) {
-        let (d, c, heads, n) = (a.d, a.head(), a.heads, op.pairs.len());
-        let values = gpu.alloc::<f32>("values", n * d)?;
-        let product = Product::new(a.head_vectors(context.ptr()), a.head_rows(VALUE).t(), [n, c, d]);
-        let product = product.batches(heads).bias(a.weight(VALUE_BIAS).ptr(), c);
-        products = products.write(product, a.head_columns(values.ptr()))?;
-        all_values.push(values);
-    }
-    products.run()?;
-    let mut products = gpu.products();
-    let (mut outputs, mut rows) = (Vec::with_capacity(of.len()), Vec::with_capacity(of.len()));
-    for (Checked { op, attention: a, queries, .. }, values) in of.iter().zip(&all_values) {
-        let (d, n) = (a.d, op.pairs.len());
-        let output = gpu.alloc::<f32>("attended", n * d)?;
-        let product = Product::new(Operand::rows(values.ptr(), d), a.on(OUT).t(), [n, d, d]);
-        products = products.write(product.bias(a.weight(OUT_BIAS).ptr(), 0), Operand::rows(output.ptr(), d))?;
-        let residual = Some(Residual { rows: queries.ptr(), row: op.pairs.left().on(gpu)? });
-        rows.push(ToNormalize { norm: a.layer_norm(), x: output.ptr(), rows: n, residual });
-        outputs.push(output);
-    }
-    products.run()?;
-    let normalized = LayerNorm::forward(gpu, &rows)?;
-    drop(outputs);
+    let finished = finish(gpu, &of, &attended)?;
 
-    let parts = of.into_iter().zip(u).zip(attended).zip(all_values).zip(normalized);
-    let saved = parts.map(|((((instance, (u, projected)), attended), values), normalized)| {
+    let parts = of.into_iter().zip(u).zip(attended).zip(finished);
+    let saved = parts.map(|(((instance, (u, projected)), attended), (values, normalized))| {
         let Checked { op, attention, queries, sequence } = instance;
         let ([probabilities, context], Normalized { out, xhat, rstd }) = (attended, normalized);
         let out = Tensor::on_device([op.pairs.len(), attention.d], out)?;

@@ -25,9 +25,7 @@ use crate::autograd::{Cost, InputGrads, InstanceGrads, KernelWork, Op, Reached};
 use crate::device::Gpu;
 use crate::device::cpu::{Buffer, simd, vector};
 use crate::error::{Error, Result};
-use crate::ops::layer_norm::{
-    NORM_BACKWARD, NORM_FORWARD, backward_work as norm_backward, forward_work as norm_forward, layer_norm_backward,
-};
+use crate::ops::layer_norm::{NORM_BACKWARD, NORM_FORWARD, backward_work as norm_backward, layer_norm_backward};
 use crate::ops::linear::{ROW_CHUNK, add_column_sums, linear_backward_input, linear_backward_weight};
 use crate::ops::matmul::{Mat, matmul};
 use crate::tensor::{Indices, Ragged, Tensor};
@@ -176,7 +174,7 @@ impl Op for CrossAttention {
         // The textbook projects the query, every key and value, and the output of each pair.
         let textbook_forward = textbook * (4 * d * d + 3 * d + 4 * length * d * d + 4 * length * d + NORM_FORWARD * d);
         let values = self.sequences.rows() * d + queries * d + pairs * d;
-        let (forward, backward) = work::products(self.heads, d, [queries, pairs]);
+        let (forward, backward) = work::layers(self.heads, d, [queries, pairs]);
         let (attend, attend_backward) = work::attend(self, d, rows);
         let to_sequences = work::to_sequences(self, d);
         Cost {
@@ -187,7 +185,7 @@ impl Op for CrossAttention {
                 + (pairs * d * (2 + NORM_BACKWARD)) as u64,
             textbook_forward: textbook_forward as u64,
             textbook_backward: (2 * textbook_forward) as u64,
-            kernels_forward: forward + KernelWork::vector(attend.all + norm_forward(pairs, d, true)),
+            kernels_forward: forward + KernelWork::vector(attend.all),
             kernels_backward: backward
                 + KernelWork::vector(attend_backward.all + to_sequences.all + norm_backward(pairs, d)),
             forward_bytes: (4 * (values + 4 * d * d + 6 * d)) as u64,

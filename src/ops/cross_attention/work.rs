@@ -3,9 +3,11 @@
 use super::CrossAttention;
 use crate::autograd::KernelWork;
 use crate::ops::lanes::{EXP, LANES, WARP_SUM, row};
+use crate::ops::layer_norm::forward_work as norm_forward;
 use crate::ops::matmul::{summed, written};
 use crate::ops::project::{filled, lanes as sequence_lanes};
 use crate::ops::reduce::group_sums;
+use crate::ops::two_layers::Sizes;
 
 /// What attention over the sequences spends.
 #[derive(Clone, Copy)]
@@ -16,14 +18,20 @@ pub struct Attend {
     pub all: u64,
 }
 
-/// Products of forward and backward, for queries and for pairs of them with sequences.
-pub fn products(heads: usize, d: usize, [queries, pairs]: [usize; 2]) -> (KernelWork, KernelWork) {
+/// Layers forward, with the normalization, and the products of backward, for queries and for pairs of them with sequences.
+pub fn layers(heads: usize, d: usize, [queries, pairs]: [usize; 2]) -> (KernelWork, KernelWork) {
     let c = d / heads.max(1);
     // Query layer, logit vectors; value layer, output layer.
-    let forward = written(1, [queries, d, d])
-        + written(heads, [queries, d, c])
-        + written(heads, [pairs, c, d])
-        + written(1, [pairs, d, d]);
+    let sizes = Sizes::square(d);
+    let forward = if heads == 1 && sizes.fit() {
+        sizes.work(queries, false) + sizes.work(pairs, true)
+    } else {
+        written(1, [queries, d, d])
+            + written(heads, [queries, d, c])
+            + written(heads, [pairs, c, d])
+            + written(1, [pairs, d, d])
+            + KernelWork::vector(norm_forward(pairs, d, true))
+    };
     // The output layer's weight and input, the value layer's, the key layer's, the query layer's.
     let backward = summed(1, [d, d, pairs], false)
         + written(1, [pairs, d, d])

@@ -241,6 +241,11 @@ impl Products<'_> {
         self.queue(product, c, (1, 0))
     }
 
+    /// And those that write each its C, whose `column` must be 1.
+    pub fn write_all(self, products: Vec<(Product, Operand)>) -> Result<Self> {
+        products.into_iter().try_fold(self, |all, (product, c)| all.write(product, c))
+    }
+
     /// And one that writes C, whose `column` must be 1, if it is not null. A long sum over k is split among blocks, whose
     /// parts `sums` adds in order when it runs; so is one to a C that `sums` adds to anyway, and would write over.
     pub fn sum(self, product: Product, c: Operand, sums: &mut Sums) -> Result<Self> {

@@ -1,12 +1,14 @@
-//! `mlp` on CUDA devices (kernels/matmul.cu): a launch for each layer of all instances, forward and backward.
+//! `mlp` on CUDA devices: forward a launch of all instances (kernels/two_layers.cu), or one for each layer of those that do not fit
+//! into it (kernels/matmul.cu), as backward has.
 
 use super::{Checked, Mlp, NAME, Saved, columns};
 use crate::autograd::{InstanceGrads, Reached};
 use crate::device::Gpu;
-use crate::device::cuda::{DeviceBuffer, Target};
+use crate::device::cuda::{DeviceBuffer, Ptr, Target};
 use crate::error::Result;
 use crate::ops::elsewhere;
 use crate::ops::matmul::{Operand, Product};
+use crate::ops::two_layers::{Ending, Layer, Sizes, TwoLayers};
 use crate::tensor::Tensor;
 
 /// What backward needs.
@@ -26,32 +28,44 @@ fn columns_of(weight: &Tensor, start: usize) -> Operand {
     Operand::rows(weight.ptr().offset::<f32>(start), weight.shape()[1])
 }
 
+/// One launch of all that fit into it; of the others, one for each layer.
 pub fn forward(gpu: &Gpu, of: Vec<Checked>) -> Result<Vec<(Tensor, Saved)>> {
-    let mut products = gpu.products();
-    let mut hiddens = Vec::with_capacity(of.len());
-    for Checked { weights: [w1, b1, ..], parts } in &of {
-        let (h, n) = (w1.shape()[0], parts[0].shape()[0]);
-        let hidden = gpu.alloc::<f32>("mlp", n * h)?;
-        for (i, (start, part)) in columns(parts).enumerate() {
-            let product = Product::new(rows(part), columns_of(w1, start).t(), [n, h, part.shape()[1]]);
-            let product = product.relu(i + 1 == parts.len());
-            let product = if i == 0 { product.bias(b1.ptr(), 0) } else { product.accumulate(true) };
-            products = products.write(product, Operand::rows(hidden.ptr(), h))?;
-        }
-        hiddens.push(hidden);
-    }
-    products.run()?;
-    let mut products = gpu.products();
+    let (mut together, mut first, mut second) = (gpu.two_layers(), gpu.products(), Vec::new());
     let mut results = Vec::with_capacity(of.len());
-    for (Checked { weights: [w1, _, w2, b2], parts }, hidden) in of.into_iter().zip(hiddens) {
-        let ((d, h), n) = ((w2.shape()[0], w2.shape()[1]), parts[0].shape()[0]);
-        let out = gpu.alloc::<f32>("mlp", n * d)?;
-        let product = Product::new(Operand::rows(hidden.ptr(), h), rows(w2).t(), [n, d, h]).bias(b2.ptr(), 0);
-        products = products.write(product, Operand::rows(out.ptr(), d))?;
+    for Checked { weights: [w1, b1, w2, b2], parts } in of {
+        let (h, d, n) = (w1.shape()[0], w2.shape()[0], parts[0].shape()[0]);
+        let sizes = Sizes { widths: parts.iter().map(|part| part.shape()[1]).collect(), h, d };
+        let (hidden, out) = (gpu.alloc::<f32>("mlp", n * h)?, gpu.alloc::<f32>("mlp", n * d)?);
+        let at: Vec<Ptr> = parts.iter().map(Tensor::ptr).collect();
+        let reads: Vec<Ptr> = [w1, b1, w2, b2].map(Tensor::ptr).into_iter().chain(at.iter().copied()).collect();
+        if gpu.has_two_layers(&sizes, &reads) {
+            together.push(&TwoLayers {
+                sizes,
+                n,
+                parts: at,
+                first: Layer { weight: w1.ptr(), bias: b1.ptr() },
+                relu: true,
+                hidden: hidden.ptr(),
+                second: Layer { weight: w2.ptr(), bias: b2.ptr() },
+                transposed: false,
+                ending: Ending::Written { scale: 1.0, out: out.ptr() },
+            });
+        } else {
+            for (i, (start, part)) in columns(&parts).enumerate() {
+                let product = Product::new(rows(part), columns_of(w1, start).t(), [n, h, part.shape()[1]]);
+                let product = product.relu(i + 1 == parts.len());
+                let product = if i == 0 { product.bias(b1.ptr(), 0) } else { product.accumulate(true) };
+                first = first.write(product, Operand::rows(hidden.ptr(), h))?;
+            }
+            let product = Product::new(Operand::rows(hidden.ptr(), h), rows(w2).t(), [n, d, h]).bias(b2.ptr(), 0);
+            second.push((product, Operand::rows(out.ptr(), d)));
+        }
         let saved = DeviceSaved { weights: [w1.clone(), w2.clone()], parts, hidden };
         results.push((Tensor::on_device([n, d], out)?, Saved::Device(saved)));
     }
-    products.run()?;
+    together.run()?;
+    first.run()?;
+    gpu.products().write_all(second)?.run()?;
     Ok(results)
 }
 

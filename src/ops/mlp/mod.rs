@@ -11,6 +11,7 @@ use crate::device::cpu::Buffer;
 use crate::error::{Error, Result};
 use crate::ops::linear::{Start, add_column_sums, linear, linear_backward_input, linear_backward_weight};
 use crate::ops::matmul::{Mat, summed, written};
+use crate::ops::two_layers::Sizes;
 use crate::tensor::Tensor;
 
 const NAME: &str = "mlp";
@@ -69,9 +70,13 @@ impl Op for Mlp {
             inputs[4..].iter().enumerate().map(|(i, part)| work(i, part[1])).sum()
         };
         // The first part's product sums the gradient of the bias.
+        let sizes = Sizes { widths: inputs[4..].iter().map(|part| part[1]).collect(), h, d };
         let parts_backward = of_parts(&|i, part| summed(1, [h, part, n], i == 0) + written(1, [n, part, h]));
         Cost {
-            kernels_forward: of_parts(&|_, part| written(1, [n, h, part])) + written(1, [n, d, h]),
+            kernels_forward: match sizes.fit() {
+                true => sizes.work(n, false),
+                false => of_parts(&|_, part| written(1, [n, h, part])) + written(1, [n, d, h]),
+            },
             kernels_backward: summed(1, [d, h, n], true) + written(1, [n, h, d]) + parts_backward,
             forward: (n * per_row) as u64,
             backward: (n * backward_per_row) as u64,
