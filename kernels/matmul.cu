@@ -53,8 +53,12 @@ __device__ inline bool along_k(const Gemm& g) { return g.a_col == 1 && !g.row_su
 
 // Of a block of product g.
 __device__ inline Part part_of(const Gemm& g, int block) {
-    int tiles_m = (g.m + TILE - 1) / TILE, tiles = tiles_m * ((g.n + TILE - 1) / TILE);
+    int tiles_m = (g.m + TILE - 1) / TILE, tiles_n = (g.n + TILE - 1) / TILE, tiles = tiles_m * tiles_n;
     int z = block / tiles, split = z % g.splits;
+    // Blocks that follow each other read the same of the longer operand, of which a cache holds little.
+    int tile = block % tiles;
+    bool along_n = tiles_n < tiles_m;
+    int tile_i = along_n ? tile / tiles_n : tile % tiles_m, tile_j = along_n ? tile % tiles_n : tile / tiles_m;
     int64_t batch = z / g.splits;
     // Parts of k are whole tiles.
     int length = ((g.k + DEPTH - 1) / DEPTH + g.splits - 1) / g.splits * DEPTH;
@@ -64,8 +68,8 @@ __device__ inline Part part_of(const Gemm& g, int block) {
               g.bias ? g.bias + batch * g.bias_batch : nullptr,
               g.row_sums ? g.row_sums + batch * g.row_sums_batch : nullptr,
               g.c_row,
-              block % tiles % tiles_m * TILE,
-              block % tiles / tiles_m * TILE,
+              tile_i * TILE,
+              tile_j * TILE,
               min(split * length, g.k),
               min((split + 1) * length, g.k)};
     if (g.splits > 1) {
