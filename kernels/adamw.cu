@@ -1,4 +1,4 @@
-// AdamW of up to 96 parameters in one launch. Reference: src/ops/adamw/mod.rs.
+// AdamW of up to 84 parameters in one launch, as many as an argument of 4 KB holds. Reference: src/ops/adamw/mod.rs.
 //
 // Grid: (blocks over the longest parameter, parameters). The table of parameters comes with the launch: gradients lie
 // elsewhere in each step, and a table in memory would have to be copied there.
@@ -9,11 +9,12 @@ struct Parameter {
     const float* grad;
     float* first;
     float* second;
+    __half* copy;  // of the value, or null
     int64_t length;
 };
 
 struct AdamW {
-    Parameter parameters[96];
+    Parameter parameters[84];
     float beta1, beta2, rate, root, eps, keep;
 };
 
@@ -25,6 +26,8 @@ extern "C" __global__ void __launch_bounds__(256) adamw(AdamW a) {
         float v = a.beta2 * p.second[i] + (1.0f - a.beta2) * g * g;
         p.first[i] = m;
         p.second[i] = v;
-        p.value[i] = p.value[i] * a.keep - a.rate * m / (sqrtf(v) / a.root + a.eps);
+        float value = p.value[i] * a.keep - a.rate * m / (sqrtf(v) / a.root + a.eps);
+        p.value[i] = value;
+        if (p.copy) p.copy[i] = __float2half_rn(value);
     }
 }

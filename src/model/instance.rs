@@ -58,7 +58,8 @@ impl Model {
 
     /// The same model with its weights in a device's memory, or with `None` in the host's.
     pub fn to(&self, gpu: Option<&Gpu>) -> Result<Model> {
-        Ok(Model { config: self.config.clone(), parameters: self.parameters.to(gpu)?, gpu: gpu.cloned() })
+        let parameters = self.parameters.placed(&self.config, gpu)?;
+        Ok(Model { config: self.config.clone(), parameters, gpu: gpu.cloned() })
     }
 
     /// The device its weights lie on; `None` for the host.

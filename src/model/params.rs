@@ -5,10 +5,12 @@ use rand::Rng;
 
 use super::config::ModelConfig;
 use crate::autograd::Parameters;
+use crate::device::Gpu;
+use crate::device::cuda::Arithmetic;
 use crate::error::{Error, Result};
 use crate::random::{Purpose, generator};
-use crate::tensor::Tensor;
 use crate::tensor::safetensors::Reader;
+use crate::tensor::{Element, Tensor};
 
 /// How a parameter starts.
 #[derive(Clone, Copy, Debug)]
@@ -20,25 +22,37 @@ enum Start {
 }
 
 /// Name, shape and start of every parameter of a configuration.
-pub struct Plan(Vec<(String, Vec<usize>, Start)>);
+#[derive(Default)]
+pub struct Plan {
+    parameters: Vec<(String, Vec<usize>, Start)>,
+    /// Weights that are multiplied with features.
+    projections: Vec<String>,
+}
 
 impl Plan {
     fn of(config: &ModelConfig) -> Plan {
-        let mut plan = Plan(Vec::new());
+        let mut plan = Plan::default();
         config.network.parameters(config, &mut plan);
         plan
     }
 
     /// `name.weight` (outputs, inputs) and `name.bias` (outputs) of a linear layer.
     pub fn linear(&mut self, name: &str, inputs: usize, outputs: usize) {
-        self.0.push((format!("{name}.weight"), vec![outputs, inputs], Start::Uniform(inputs)));
-        self.0.push((format!("{name}.bias"), vec![outputs], Start::Uniform(inputs)));
+        self.parameters.push((format!("{name}.weight"), vec![outputs, inputs], Start::Uniform(inputs)));
+        self.parameters.push((format!("{name}.bias"), vec![outputs], Start::Uniform(inputs)));
+    }
+
+    /// `name.linear` and `name.norm` of a projection of features ([`Project`](crate::ops::Project)).
+    pub fn projection(&mut self, name: &str, width: usize, d: usize) {
+        self.projections.push(format!("{name}.linear.weight"));
+        self.linear(&format!("{name}.linear"), width, d);
+        self.norm(&format!("{name}.norm"), d);
     }
 
     /// `name.weight` and `name.bias` (width) of a layer normalization.
     pub fn norm(&mut self, name: &str, width: usize) {
-        self.0.push((format!("{name}.weight"), vec![width], Start::One));
-        self.0.push((format!("{name}.bias"), vec![width], Start::Zero));
+        self.parameters.push((format!("{name}.weight"), vec![width], Start::One));
+        self.parameters.push((format!("{name}.bias"), vec![width], Start::Zero));
     }
 
     /// `name.hidden` and `name.out` of two linear layers.
@@ -72,12 +86,29 @@ impl Parameters {
             }
             (name, tensor)
         };
-        Plan::of(config).0.into_iter().enumerate().map(start).collect()
+        Plan::of(config).parameters.into_iter().enumerate().map(start).collect()
+    }
+
+    /// The same in a device's memory, or with `None` in the host's, where a model of this configuration computes with them. On a
+    /// device whose arithmetic rounds, weights of projections have a copy in f16 beside them: what is multiplied with stored
+    /// features, and what the optimizer writes with the values.
+    pub fn placed(&self, config: &ModelConfig, gpu: Option<&Gpu>) -> Result<Parameters> {
+        let Some(gpu) = gpu.filter(|gpu| gpu.arithmetic() != Arithmetic::F32) else { return self.to(gpu) };
+        let projections = Plan::of(config).projections;
+        let place = |(name, tensor): (&str, &Tensor)| {
+            let mut placed = tensor.to(Some(gpu))?;
+            if tensor.gpu().is_none() && projections.iter().any(|projection| projection == name) {
+                let copy = Tensor::upload(gpu, "f16 weights", tensor.data(), tensor.width(), Element::F16)?;
+                placed = placed.beside(copy);
+            }
+            Ok((name.to_string(), placed))
+        };
+        self.iter().map(place).collect()
     }
 
     /// Number of scalars of a configuration that was checked, without making them.
     pub fn count_of(config: &ModelConfig) -> u64 {
-        Plan::of(config).0.iter().map(|(_, shape, _)| shape.iter().map(|&n| n as u64).product::<u64>()).sum()
+        Plan::of(config).parameters.iter().map(|(_, shape, _)| shape.iter().map(|&n| n as u64).product::<u64>()).sum()
     }
 
     /// Reads every parameter of `config` from a file and lists all that are missing, misshapen or unknown at once.
@@ -87,7 +118,7 @@ impl Parameters {
 
     /// The same where `prefix` stands before each name; tensors without it are none of this reader's business.
     pub fn read_prefixed(reader: &Reader, config: &ModelConfig, prefix: &str) -> Result<Parameters> {
-        let plan = Plan::of(config).0;
+        let plan = Plan::of(config).parameters;
         let mut wrong = Vec::new();
         for (name, shape, _) in &plan {
             match reader.shape(&format!("{prefix}{name}")) {

@@ -32,8 +32,8 @@ struct Convert {
 pub(super) struct DeviceArray {
     bytes: Arc<DeviceBuffer<u8>>,
     element: Element,
-    /// The same in bf16, if the values are f32 and a product is to come.
-    narrow: Option<Arc<DeviceBuffer<u8>>>,
+    /// The same in 16 bits, if the values are f32 and a product is to come.
+    narrow: Option<(Element, Arc<DeviceBuffer<u8>>)>,
     /// What is still to be applied to each row, if it is.
     pub(super) columns: Option<Arc<Columns>>,
 }
@@ -75,6 +75,19 @@ impl DeviceArray {
             self.bytes = Arc::new(self.bytes.duplicate()?);
         }
         Ok(())
+    }
+
+    /// The same of the values and of a copy in f16, if there is one, for whoever writes both. Where the copy lies.
+    pub fn write_both(&mut self) -> Result<Option<Ptr>> {
+        let copy = self.narrow.take().filter(|(element, _)| *element == Element::F16);
+        self.write()?;
+        let Some((element, mut copy)) = copy else { return Ok(None) };
+        if Arc::get_mut(&mut copy).is_none() {
+            copy = Arc::new(copy.duplicate()?);
+        }
+        let at = copy.ptr();
+        self.narrow = Some((element, copy));
+        Ok(Some(at))
     }
 
     /// The values as f32, once everything queued before is done.
@@ -205,12 +218,30 @@ impl Tensor {
         Ok(out)
     }
 
-    /// The same with a copy in bf16 beside it, which holds until the values are written to.
+    /// The same with a copy in 16 bits beside it, which holds until the values are written to.
     pub(crate) fn beside(mut self, narrow: Tensor) -> Tensor {
         if let (Data::Device(array), Data::Device(narrow)) = (&mut self.data, narrow.data) {
-            array.narrow = Some(narrow.bytes);
+            array.narrow = Some((narrow.element, narrow.bytes));
         }
         self
+    }
+
+    /// Where a copy in this type lies, if there is one beside the values.
+    pub(crate) fn copy_in(&self, element: Element) -> Option<Ptr> {
+        match &self.data {
+            Data::Device(DeviceArray { narrow: Some((of, narrow)), .. }) if *of == element => Some(narrow.ptr()),
+            _ => None,
+        }
+    }
+
+    /// Where the f32 values lie on their device, and a copy in f16, if there is one, for whoever writes both. What another tensor
+    /// shares is copied first.
+    pub(crate) fn both_mut(&mut self) -> Result<(Ptr, Option<Ptr>)> {
+        let copy = match &mut self.data {
+            Data::Device(array) => array.write_both()?,
+            _ => None,
+        };
+        Ok((self.ptr(), copy))
     }
 
     /// The values in this type, for an operation on their device: converted if need be.
@@ -219,11 +250,15 @@ impl Tensor {
             return Ok(self.clone());
         }
         match &self.data {
-            Data::Device(DeviceArray { narrow: Some(narrow), .. }) if element == Element::Bf16 => {
+            Data::Device(DeviceArray { narrow: Some((of, narrow)), .. }) if *of == element => {
                 let array = DeviceArray::shared(narrow.clone(), element);
                 Ok(Tensor { shape: self.shape.clone(), data: Data::Device(array) })
             }
-            _ => self.converted(),
+            _ => {
+                let converted = self.converted()?;
+                converted.width_of("rows", element)?;
+                Ok(converted)
+            }
         }
     }
 

@@ -111,7 +111,7 @@ impl Steps {
         }
         // What shares its memory is copied before it is changed, which must not be left to a recording that may not run.
         let moments_of = moments.iter_mut().flat_map(|Moments { first, second }| [first, second]);
-        model.parameters_mut().tensors_mut().iter_mut().chain(moments_of).try_for_each(|t| t.ptr_mut().map(drop))?;
+        model.parameters_mut().tensors_mut().iter_mut().chain(moments_of).try_for_each(|t| t.both_mut().map(drop))?;
         alone(graph.run(|| step(model, moments, batch, noise, update))?)
     }
 }

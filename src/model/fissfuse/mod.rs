@@ -48,8 +48,7 @@ impl Network for FissFuse {
             ("image_global", widths.image_global, parts.image),
         ] {
             if there {
-                plan.linear(&format!("{name}.linear"), width, d);
-                plan.norm(&format!("{name}.norm"), d);
+                plan.projection(name, width, d);
             }
         }
         if parts.fission.any() {

@@ -13,7 +13,7 @@ const THREADS: u32 = 256;
 const MOST_BLOCKS: usize = 512;
 
 /// Parameters of a launch: the arguments of a kernel have 4 KB.
-const TABLE: usize = 96;
+const TABLE: usize = 84;
 
 #[derive(Clone, Copy, Pod, Zeroable)]
 #[repr(C)]
@@ -22,6 +22,8 @@ struct Parameter {
     grad: Ptr,
     first: Ptr,
     second: Ptr,
+    /// Of the value in f16.
+    copy: Ptr,
     length: i64,
 }
 
@@ -54,11 +56,13 @@ impl AdamW {
             let count = parameters.len();
             let tensors = parameters.iter_mut().zip(grads).zip(moments);
             for (entry, ((parameter, grad), moments)) in args.parameters.iter_mut().zip(tensors) {
+                let (value, copy) = parameter.both_mut()?;
                 *entry = Parameter {
-                    value: parameter.ptr_mut()?,
+                    value,
                     grad: grad.ptr(),
                     first: moments.first.ptr_mut()?,
                     second: moments.second.ptr_mut()?,
+                    copy: copy.unwrap_or(Ptr::NULL),
                     length: parameter.len() as i64,
                 };
             }

@@ -269,7 +269,7 @@ fn forward_fused(gpu: &Gpu, of: &[&Instance]) -> Result<Vec<Projected>> {
             let args = Forward {
                 table: instance.features.address(),
                 rows: instance.rows.on(gpu)?,
-                weight: narrow[&weights[0].ptr()].ptr(),
+                weight: narrow.at[&weights[0].ptr()],
                 bias: weights[1].ptr(),
                 gamma: weights[2].ptr(),
                 beta: weights[3].ptr(),
@@ -289,20 +289,32 @@ fn forward_fused(gpu: &Gpu, of: &[&Instance]) -> Result<Vec<Projected>> {
     Ok(results)
 }
 
-/// Each weight as f16, by where it lies.
-fn narrow_weights(gpu: &Gpu, of: &[&Instance]) -> Result<HashMap<Ptr, DeviceBuffer<u16>>> {
+/// Weights in f16.
+struct NarrowWeights {
+    /// Where each lies, by where the weight does.
+    at: HashMap<Ptr, Ptr>,
+    /// Those that no copy stood beside.
+    _made: Vec<DeviceBuffer<u16>>,
+}
+
+fn narrow_weights(gpu: &Gpu, of: &[&Instance]) -> Result<NarrowWeights> {
     let mut launches = gpu.launches("to_f16", INSTANCES, 256);
-    let mut narrow = HashMap::new();
+    let (mut at, mut made) = (HashMap::new(), Vec::new());
     for weight in of.iter().map(|instance| &instance.weights[0]) {
-        if let Entry::Vacant(entry) = narrow.entry(weight.ptr()) {
+        if let Entry::Vacant(entry) = at.entry(weight.ptr()) {
+            if let Some(copy) = weight.copy_in(Element::F16) {
+                entry.insert(copy);
+                continue;
+            }
             let out = gpu.alloc::<u16>("f16 weights", weight.len())?;
             let args = ToF16 { x: weight.ptr(), out: out.ptr(), length: weight.len() as i64 };
             launches.push(weight.len().div_ceil(256), args, &[])?;
-            entry.insert(out);
+            entry.insert(out.ptr());
+            made.push(out);
         }
     }
     launches.run()?;
-    Ok(narrow)
+    Ok(NarrowWeights { at, _made: made })
 }
 
 /// Backward of the instances whose outputs have a gradient.

@@ -1,5 +1,7 @@
 //! FissFuse's operations, forward and backward, and its optimizer against the CPU.
 
+use half::f16;
+
 use super::{Check, Findings, bits};
 use crate::autograd::{Tape, Var};
 use crate::device::Gpu;
@@ -7,7 +9,7 @@ use crate::device::cuda::Arithmetic;
 use crate::error::Result;
 use crate::ops::cases::{self, Case};
 use crate::ops::{AdamW, Features, Moments, clip_norm};
-use crate::tensor::Tensor;
+use crate::tensor::{Element, Tensor};
 
 /// Errors are relative to a tensor's largest element, and at least to this share of the largest of all gradients: a sum
 /// whose terms cancel carries the rounding of its terms.
@@ -102,25 +104,38 @@ fn compare(case: &Case, gpu: &Gpu, found: &mut Findings) -> Result<()> {
     Ok(())
 }
 
-/// Two steps of the optimizer on more parameters than a launch takes.
+/// Two steps of the optimizer on more parameters than a launch takes, some of which have a copy in f16 beside them.
 pub fn adamw() -> Check {
     let tensor = |i: usize, scale: f32| {
         let values: Vec<f32> = (0..1 + 7 * i % 300).map(|j| scale * ((i * 31 + j * 17) % 23) as f32 - 1.0).collect();
         Tensor::new([values.len()], values)
     };
+    let placed = move |i: usize, gpu: Option<&Gpu>| -> Result<Tensor> {
+        let (on_host, Some(gpu)) = (tensor(i, 0.1)?, gpu) else { return tensor(i, 0.1) };
+        let placed = on_host.to(Some(gpu))?;
+        match i.is_multiple_of(3) {
+            true => Ok(placed.beside(Tensor::upload(gpu, "f16 weights", on_host.data(), on_host.len(), Element::F16)?)),
+            false => Ok(placed),
+        }
+    };
     let stepped = move |gpu: Option<&Gpu>| -> Result<Vec<Tensor>> {
-        let on = |scale: f32| (0..200).map(|i| tensor(i, scale)?.to(gpu)).collect::<Result<Vec<_>>>();
-        let (mut parameters, grads) = (on(0.1)?, on(0.2)?);
+        let mut parameters = (0..200).map(|i| placed(i, gpu)).collect::<Result<Vec<_>>>()?;
+        let grads = (0..200).map(|i| tensor(i, 0.2)?.to(gpu)).collect::<Result<Vec<_>>>()?;
         let zeros = parameters.iter().map(|p| Moments::zeros(p.shape()).to(gpu));
         let mut moments: Vec<Moments> = zeros.collect::<Result<_>>()?;
         for step in 1..=2 {
             AdamW::default().step(step, &mut parameters, &grads, &mut moments)?;
         }
-        parameters.iter().map(|p| p.to(None)).collect()
+        Ok(parameters)
     };
     Check::new("adamw, 200 parameters", move |gpu, found| {
         for (i, (got, want)) in stepped(Some(gpu))?.iter().zip(&stepped(None)?).enumerate() {
-            found.near(format!("parameter {i}"), got.data(), want.data(), 1e-6);
+            let values = got.to(None)?;
+            found.near(format!("parameter {i}"), values.data(), want.data(), 1e-6);
+            if i.is_multiple_of(3) {
+                let rounded: Vec<f32> = values.data().iter().map(|&x| f16::from_f32(x).to_f32()).collect();
+                found.equal(format!("parameter {i} in f16"), got.operand(Element::F16)?.to(None)?.data(), &rounded);
+            }
         }
         Ok(())
     })
