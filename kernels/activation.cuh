@@ -1,6 +1,8 @@
 // Activation functions and their derivatives. Reference: src/device/cpu/vector/activations.rs, src/ops/activation/mod.rs.
 #pragma once
 
+#include "common.cuh"
+
 // As in src/ops/linear/tiled.rs.
 enum Finish { PLAIN = 0, QUICK_GELU = 1, GELU = 2, RELU = 3, SWIGLU = 4, TANH = 5, SIGMOID = 6, TANH_GELU = 7 };
 
@@ -9,7 +11,7 @@ __device__ inline float activate(float x, int finish) {
         case QUICK_GELU: return __fdividef(x, 1.0f + __expf(-1.702f * x));
         case GELU: return 0.5f * x * (1.0f + erff(x * 0.70710678f));
         case TANH_GELU: return __fdividef(x, 1.0f + __expf(-1.5957691f * (x + 0.044715f * x * x * x)));
-        case RELU: return fmaxf(x, 0.0f);
+        case RELU: return relu(x);
         case TANH: return tanhf(x);
         case SIGMOID: return __fdividef(1.0f, 1.0f + __expf(-x));
         default: return x;

@@ -53,6 +53,12 @@ __device__ inline void each_instance(const Instances<T, N>& all, Work work) {
     }
 }
 
+// max(x, 0), where NaN stays NaN: what went wrong must show. fmaxf would give 0.
+__device__ inline float relu(float x) { return x < 0.0f ? 0.0f : x; }
+
+// The larger of both, or NaN if one of them is.
+__device__ inline float larger(float x, float y) { return y > x || isnan(y) ? y : x; }
+
 // Sum over the lanes of a warp, in every lane.
 __device__ inline float warp_sum(float x) {
     for (int offset = WARP / 2; offset > 0; offset /= 2) x += __shfl_xor_sync(ALL_LANES, x, offset);

@@ -30,7 +30,7 @@ struct Candidates {
     }
 
     // How far a pair's score is beyond what the margin allows, if it is a negative and is.
-    __device__ float violation(uint32_t pair) const { return pair == gold ? 0.0f : fmaxf(bar + scores[pair], 0.0f); }
+    __device__ float violation(uint32_t pair) const { return pair == gold ? 0.0f : relu(bar + scores[pair]); }
 
     __device__ float negatives() const { return fmaxf(end - first - 1, 1.0f); }
 };
@@ -56,7 +56,7 @@ extern "C" __global__ void __launch_bounds__(128) hinge_backward(Hinge h) {
     float share = h.grad[c.kind] / (c.negatives() * h.mentions), violated = 0;
     for (uint32_t pair = c.first + c.lane; pair < c.end; pair += WARP) {
         if (pair == c.gold) continue;
-        bool violates = c.violation(pair) > 0.0f;
+        bool violates = !(c.violation(pair) <= 0.0f);
         float gradient = violates ? share : 0.0f;
         violated += violates ? 1.0f : 0.0f;
         out[pair] = h.adds ? out[pair] + gradient : gradient;

@@ -184,7 +184,7 @@ __device__ inline void layers_of(const Layers& layer, int tasks, int inputs, int
         Layer l = layer(of);
         float sum = l.bias[j];
         for (int s = 0; s < splits; ++s) sum += parts[((of * splits + s) * COUNT + v) * COLUMNS + j];
-        l.y[v * l.y_stride + j] = relu ? fmaxf(sum, 0.0f) : sum;
+        l.y[v * l.y_stride + j] = relu ? ::relu(sum) : sum;
     }
     __syncthreads();
 }

@@ -124,7 +124,7 @@ __device__ inline void store_tile(const Gemm& g, const Part& part, const float* 
         float4 mask = g.mask ? load_four(g.mask + static_cast<int64_t>(i) * g.mask_row + j, 1, there) : ones;
         auto finished = [&](float sum, float before, float bias, float mask) {
             float value = g.alpha * sum + before + bias;
-            if (g.relu) value = fmaxf(value, 0.0f);
+            if (g.relu) value = relu(value);
             return mask > 0.0f ? value : 0.0f;
         };
         float4 value = make_float4(finished(sum.x, before.x, bias.x, mask.x), finished(sum.y, before.y, bias.y, mask.y),

@@ -25,7 +25,7 @@ __device__ inline void max_pool(const MaxPool& p) {
         for (int across = max(left, 0); across < min(left + p.size, p.width); ++across) {
             Four other = load_four(x + (static_cast<int64_t>(down) * p.width + across) * p.channels);
 #pragma unroll
-            for (int e = 0; e < FOUR; ++e) most.at[e] = fmaxf(most.at[e], other.at[e]);
+            for (int e = 0; e < FOUR; ++e) most.at[e] = larger(most.at[e], other.at[e]);
         }
     store_four(static_cast<T*>(p.out) + at, most);
 }

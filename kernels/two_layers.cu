@@ -291,7 +291,7 @@ __device__ inline void two_layers(const AllTwoLayers& all) {
 #pragma unroll
             for (int tile = 0; tile < TILES; ++tile)
 #pragma unroll
-                for (int e = 0; e < 4; ++e) sums[tile][e] = t.relu ? fmaxf(sums[tile][e], 0.0f) : sums[tile][e];
+                for (int e = 0; e < 4; ++e) sums[tile][e] = t.relu ? relu(sums[tile][e]) : sums[tile][e];
             store_rows(t.hidden, sums, t.h, rows);
 #pragma unroll
             for (int tile = 0; tile < TILES; ++tile)

@@ -9,6 +9,12 @@ use super::kernel_times::DELAY_KERNEL;
 use super::modules::Kernel;
 use crate::error::{Error, Result};
 
+/// Bytes of shared memory that a block has at most on every device, its kernel's own among them.
+pub const MOST_SHARED: usize = 99 << 10;
+
+/// Of which a launch has to ask for more than these.
+const UNASKED_SHARED: usize = 48 << 10;
+
 /// A place in a device's memory, as kernels take it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Pod, Zeroable)]
 #[repr(transparent)]
@@ -143,7 +149,7 @@ impl Gpu {
     fn ready(&self, kernel: &'static str, grid: Grid, args: &[u8]) -> Result<Option<&Kernel>> {
         let failed = |reason: String| self.launch_failed(kernel, grid, reason);
         let Some(found) = self.function(kernel)? else { return Ok(None) };
-        let Kernel { function, argument_bytes, .. } = found;
+        let Kernel { function, argument_bytes, shared, .. } = found;
         if args.len() != *argument_bytes {
             let bytes = args.len();
             return Err(failed(format!("its argument has {bytes} bytes, the kernel takes {argument_bytes}")));
@@ -152,7 +158,7 @@ impl Gpu {
         if x > i32::MAX as usize || y > 65_535 || z > 65_535 {
             return Err(failed("the grid is too large; take a smaller batch".into()));
         }
-        if grid.shared > 48 << 10 {
+        if grid.shared > 0 && shared + grid.shared as usize > UNASKED_SHARED {
             let attribute = sys::CUfunction_attribute_enum::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
             function.set_attribute(attribute, grid.shared as i32).map_err(|e| failed(super::explain(e)))?;
         }

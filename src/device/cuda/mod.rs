@@ -41,7 +41,7 @@ pub use driver::{Driver, driver, has_driver};
 use gate::Gate;
 pub use graph::Graph;
 pub use kernel_times::KernelTime;
-pub use launch::{Grid, Ptr, Target};
+pub use launch::{Grid, MOST_SHARED, Ptr, Target};
 pub use launches::Launches;
 pub use mark::Mark;
 pub use memory::DeviceBuffer;
@@ -63,8 +63,8 @@ use kernels::{EMBEDDED, Ptx};
 /// What products are computed in. Sums, normalizations and everything else are f32 in both.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
 pub enum Arithmetic {
-    /// Tensor cores: features in f16 forward and bf16 backward, where nearly all of the arithmetic is; tf32 for the small
-    /// layers behind them.
+    /// Tensor cores: features in f16 forward and bf16 backward, where nearly all of the arithmetic is; the small layers behind
+    /// them in f16 forward and tf32 backward.
     #[default]
     Mixed,
     /// Tensor cores: bf16 for all layers that train, of which they multiply twice as many a cycle as of tf32. Weights stay f32.

@@ -18,6 +18,8 @@ pub(super) struct Kernel {
     pub function: CudaFunction,
     /// Of the struct that it takes.
     pub argument_bytes: usize,
+    /// Bytes of shared memory that a block has beside what a launch asks for.
+    pub shared: usize,
     /// Whether it is launched before the kernel before it has ended.
     pub early: bool,
 }
@@ -84,7 +86,9 @@ impl Modules {
         let module = module.map_err(failed)?;
         let loaded = ptx.entries.iter().map(|&Entry { name, argument_bytes, waits }| {
             let function = module.load_function(name)?;
-            Ok((name, Kernel { function, argument_bytes, early: waits && self.early }))
+            let own = sys::CUfunction_attribute_enum::CU_FUNC_ATTRIBUTE_SHARED_SIZE_BYTES;
+            let shared = function.get_attribute(own)? as usize;
+            Ok((name, Kernel { function, argument_bytes, shared, early: waits && self.early }))
         });
         let loaded = loaded.collect::<Result<Functions, _>>().map_err(failed)?;
         Ok(functions.get_or_init(|| loaded))

@@ -37,7 +37,8 @@ impl Hinge {
         let bar = self.margin - scores[gold];
         for pair in candidates.filter(|&pair| pair != gold) {
             let violation = bar + scores[pair];
-            if violation > 0.0 {
+            // A loss that is not a number must show.
+            if violation > 0.0 || violation.is_nan() {
                 f(pair, violation);
             }
         }

@@ -4,7 +4,7 @@ use bytemuck::{Pod, Zeroable};
 
 use super::{Entities, Mention, Scores, Star, Weights};
 use crate::device::Gpu;
-use crate::device::cuda::{Grid, Ptr, ResidentArgs, Stays};
+use crate::device::cuda::{Grid, MOST_SHARED, Ptr, ResidentArgs, Stays};
 use crate::error::{Error, Result};
 
 /// Threads of a block of the kernel.
@@ -14,8 +14,8 @@ const THREADS: usize = 512;
 const PAIRS: usize = 2;
 const NARROW: usize = 128;
 
-/// Shared memory that every device from compute capability 8.0 on gives to one block.
-const MOST_SHARED: usize = 99 << 10;
+/// Shared memory that a launch may ask for on every device: the most of a block, less the few hundred bytes of the kernel's own.
+const MOST_ASKED: usize = MOST_SHARED - 512;
 
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
 #[repr(C)]
@@ -107,12 +107,12 @@ impl Weights {
         let multiprocessors = gpu.multiprocessors();
         // A candidate each, where there are multiprocessors for all, or where two need more memory than there is or are wide.
         let shared = |pairs: usize| 4 * 2 * pairs * (2 * heads * d + 3 * 2 * d + 4 * THREADS);
-        let together = d <= NARROW && shared(PAIRS) <= MOST_SHARED;
+        let together = d <= NARROW && shared(PAIRS) <= MOST_ASKED;
         let pairs = if together && (stays || scores.capacity > multiprocessors) { PAIRS } else { 1 };
         let shared = shared(pairs);
-        if shared > MOST_SHARED {
+        if shared > MOST_ASKED {
             let reason = format!(
-                "{heads} heads of a model of width {d} need {shared} bytes of shared memory, and there are {MOST_SHARED}; use --device cpu"
+                "{heads} heads of a model of width {d} need {shared} bytes of shared memory, and there are {MOST_ASKED}; use --device cpu"
             );
             return Err(Error::device(format!("{gpu:?}"), "link", reason));
         }

@@ -7,7 +7,7 @@ mod cuda;
 use super::elsewhere;
 use crate::autograd::{Cost, InputGrads, InstanceGrads, KernelWork, Op, Reached};
 use crate::device::Gpu;
-use crate::device::cpu::Buffer;
+use crate::device::cpu::{Buffer, simd, vector};
 use crate::error::{Error, Result};
 use crate::ops::linear::{Start, add_column_sums, linear, linear_backward_input, linear_backward_weight};
 use crate::ops::matmul::{Mat, summed, written};
@@ -96,7 +96,7 @@ impl Op for Mlp {
             let from = if start == 0 { Start::Bias(b1.data()) } else { Start::Add };
             linear(&mut hidden, rows_of(part), w.columns(start, part.shape()[1]), from)?;
         }
-        hidden.iter_mut().for_each(|x| *x = x.max(0.0));
+        simd!(vector::relu(&mut hidden));
         let mut out = Buffer::scratch(n * d);
         linear(&mut out, Mat::new(&hidden, n, h), Mat::new(w2.data(), d, h), Start::Bias(b2.data()))?;
         let weights = [w1.clone(), w2.clone()];

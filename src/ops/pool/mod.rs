@@ -77,7 +77,9 @@ fn maxima<T: Value>(x: &[T], out: &mut [T], windows: Windows, channels: usize) {
                     for y in inside(i / across * stride, height) {
                         for x_at in inside(i % across * stride, width) {
                             T::load(pixel, &x[(y * width + x_at) * channels..][..channels]);
-                            most.iter_mut().zip(&*pixel).for_each(|(most, &x)| *most = most.max(x));
+                            most.iter_mut()
+                                .zip(&*pixel)
+                                .for_each(|(most, &x)| *most = if x > *most || x.is_nan() { x } else { *most });
                         }
                     }
                     T::store(out, most);

@@ -7,15 +7,13 @@ mod cuda;
 pub use cuda::{Ending, Layer, TwoLayers};
 
 use crate::autograd::KernelWork;
+use crate::device::cuda::MOST_SHARED;
 
 /// The most parts that inputs consist of.
 const PARTS: usize = 3;
 
 /// The widest h and d.
 const WIDEST: usize = 128;
-
-/// Bytes of shared memory that a block may have on every device.
-const MOST_SHARED: usize = 99 << 10;
 
 /// Rows and columns of what tensor cores multiply at a time. Nothing more is filled up with zeros.
 const FRAGMENT: [usize; 2] = [16, 8];

@@ -170,6 +170,7 @@ const SUMS: f32 = 1e-5;
 /// mixed arithmetic.
 pub fn checks(gpu: &Gpu) -> Result<Vec<Check>> {
     let mut checks = operations::checks(gpu)?;
+    checks.push(operations::not_a_number());
     if gpu.arithmetic() != Arithmetic::Bf16 {
         checks.extend(encoder::checks());
         checks.extend(inference::checks());

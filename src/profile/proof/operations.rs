@@ -8,7 +8,7 @@ use crate::device::Gpu;
 use crate::device::cuda::Arithmetic;
 use crate::error::Result;
 use crate::ops::cases::{self, Case};
-use crate::ops::{AdamW, Features, Moments, clip_norm};
+use crate::ops::{Activation, AdamW, Features, Gold, Hinge, Linear, Mlp, Moments, Pairing, clip_norm};
 use crate::tensor::{Element, Tensor};
 
 /// Errors are relative to a tensor's largest element, and at least to this share of the largest of all gradients: a sum
@@ -102,6 +102,50 @@ fn compare(case: &Case, gpu: &Gpu, found: &mut Findings) -> Result<()> {
         found.near_to(format!("gradient of input {i}"), got.data(), want.data(), (floor, bound));
     }
     Ok(())
+}
+
+/// What is not a number stays so through ReLU, wherever it is, and in a loss: rows that hold none stay whole.
+pub fn not_a_number() -> Check {
+    let tensor = |shape: &[usize], row: Option<usize>| {
+        let mut tensor = Tensor::zeros(shape);
+        let width = shape.last().copied().unwrap_or(1);
+        for (i, x) in tensor.data_mut().iter_mut().enumerate() {
+            *x = if row == Some(i / width) { f32::NAN } else { ((i * 31) % 23) as f32 / 11.0 - 1.0 };
+        }
+        tensor
+    };
+    let run = move |gpu: Option<&Gpu>| -> Result<Vec<(&'static str, Tensor)>> {
+        let tape = Tape::inference();
+        let var = |shape: &[usize], row| Ok(Var::constant(tensor(shape, row).to(gpu)?));
+        let mut results = Vec::new();
+        let mut note = |what, out: Var| out.into_tensor().to(None).map(|out| results.push((what, out)));
+        note("activation", tape.apply(Activation::Relu, &[&var(&[5, 8], Some(2))?])?)?;
+        // Of a width that two layers of one launch have, and of one that they do not.
+        for (what, d) in [("mlp, d 8", 8), ("mlp, d 6", 6)] {
+            let inputs = [var(&[d, d], None)?, var(&[d], None)?, var(&[d, d], None)?, var(&[d], None)?];
+            let row = var(&[5, d], Some(2))?;
+            let inputs: Vec<&Var> = inputs.iter().chain([&row]).collect();
+            note(what, tape.apply(Mlp { textbook_rows: 5 }, &inputs)?)?;
+        }
+        let linear = Linear { activation: Some(Activation::Relu), bias: true, textbook_rows: 5 };
+        let inputs = [var(&[8, 8], None)?, var(&[8], None)?, var(&[5, 8], Some(2))?];
+        note("linear", tape.apply(linear, &inputs.iter().collect::<Vec<_>>())?)?;
+        let pairs = Pairing::new(vec![0, 0, 0], 1, vec![0, 1, 2], 3)?;
+        let gold = Gold::new(&pairs, vec![1]);
+        note("hinge", tape.apply(Hinge { pairs, gold, margin: 0.5 }, &[&var(&[2, 3], Some(1))?])?)?;
+        Ok(results)
+    };
+    Check::new("what is not a number stays so", move |gpu, found| {
+        for ((what, got), (_, want)) in run(Some(gpu))?.iter().zip(&run(None)?) {
+            let nan = |tensor: &Tensor| tensor.data().iter().map(|x| u32::from(x.is_nan())).collect::<Vec<_>>();
+            let row = got.len() / got.shape()[0];
+            let wanted: Vec<u32> =
+                (0..got.len()).map(|i| u32::from(i / row == if got.shape()[0] == 2 { 1 } else { 2 })).collect();
+            found.equal(format!("{what} on the device"), &nan(got), &wanted);
+            found.equal(format!("{what} on the host"), &nan(want), &wanted);
+        }
+        Ok(())
+    })
 }
 
 /// Two steps of the optimizer on more parameters than a launch takes, some of which have a copy in f16 beside them.
