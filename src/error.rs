@@ -148,7 +148,7 @@ impl Error {
     pub fn overflow(what: impl Display) -> Error {
         Error::invalid(format!(
             "{what} not finite, though the features are: the model's weights are too large, as a learning rate that is too high makes \
-             them; train with a lower train.learning_rate"
+             them; train with a lower train.learning_rate (on a CUDA device, --arithmetic f32 holds larger values than the default)"
         ))
     }
 

@@ -55,7 +55,7 @@ fn prove_operations(gpu: &Gpu) {
     let cases = cases::small().unwrap();
     let names: BTreeSet<&str> = cases.iter().filter_map(|case| case.name.split_whitespace().next()).collect();
     assert!(names.len() >= 7, "{names:?}");
-    support::prove(gpu, &names.into_iter().chain(["what is not a number"]).collect::<Vec<_>>(), true);
+    support::prove(gpu, &names.into_iter().chain(["what is not a number", "two layers"]).collect::<Vec<_>>(), true);
 }
 
 #[test]

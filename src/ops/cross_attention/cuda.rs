@@ -194,10 +194,10 @@ fn finish(
     attended: &[[DeviceBuffer<f32>; 2]],
 ) -> Result<Vec<(DeviceBuffer<f32>, Normalized)>> {
     let (mut together, mut first, mut second) = (gpu.two_layers(), gpu.products(), Vec::new());
-    // Outputs that are normalized in a launch of their own, and whose they are.
-    let (mut outputs, mut rows, mut apart) = (Vec::new(), Vec::new(), Vec::new());
+    // Outputs that are normalized in a launch of their own.
+    let (mut outputs, mut rows) = (Vec::new(), Vec::new());
     let mut results = Vec::with_capacity(of.len());
-    for (i, (Checked { op, attention: a, queries, .. }, [_, context])) in of.iter().zip(attended).enumerate() {
+    for (Checked { op, attention: a, queries, .. }, [_, context]) in of.iter().zip(attended) {
         let (d, c, heads, n) = (a.d, a.head(), a.heads, op.pairs.len());
         let values = gpu.alloc::<f32>("values", n * d)?;
         let residual = Residual { rows: queries.ptr(), row: op.pairs.left().on(gpu)? };
@@ -228,16 +228,13 @@ fn finish(
         second.push((product, Operand::rows(output.ptr(), d)));
         rows.push(ToNormalize { norm, x: output.ptr(), rows: n, residual: Some(residual) });
         outputs.push(output);
-        apart.push(i);
         results.push((values, None));
     }
     together.run()?;
     first.run()?;
     gpu.products().write_all(second)?.run()?;
-    for (i, normalized) in apart.into_iter().zip(LayerNorm::forward(gpu, &rows)?) {
-        results[i].1 = Some(normalized);
-    }
-    let all = results.into_iter().map(|(values, normalized)| Some((values, normalized?)));
+    let mut apart = LayerNorm::forward(gpu, &rows)?.into_iter();
+    let all = results.into_iter().map(|(values, normalized)| Some((values, normalized.or_else(|| apart.next())?)));
     all.collect::<Option<_>>().ok_or_else(|| Error::shape(NAME, "contexts that were not normalized"))
 }
 

@@ -1,5 +1,7 @@
 //! FissFuse's operations, forward and backward, and its optimizer against the CPU.
 
+use std::ops::Range;
+
 use half::f16;
 
 use super::{Check, Findings, bits};
@@ -41,6 +43,7 @@ pub fn checks(gpu: &Gpu) -> Result<Vec<Check>> {
     let against_cpu = |case: Case| Check::new(case.name.clone(), move |gpu, found| compare(&case, gpu, found));
     let mut checks: Vec<Check> = cases.into_iter().map(against_cpu).collect();
     checks.push(features());
+    checks.push(of_many_rows());
     if mixed {
         checks.push(Check::new("project, tall blocks beside others", move |gpu, found| {
             let [all, first, rest] = cases::tall_and_parts(multiprocessors)?;
@@ -102,6 +105,32 @@ fn compare(case: &Case, gpu: &Gpu, found: &mut Findings) -> Result<()> {
         found.near_to(format!("gradient of input {i}"), got.data(), want.data(), (floor, bound));
     }
     Ok(())
+}
+
+/// Two layers in one launch of more tiles than the device has multiprocessors, so that blocks take several: against the CPU, and
+/// against the first and the last rows alone.
+fn of_many_rows() -> Check {
+    let run = |gpu: Option<&Gpu>, rows: Range<usize>| -> Result<Tensor> {
+        let tensor = |shape: [usize; 2], from: usize| {
+            let value = |i: usize| ((from + i) * 31 % 97) as f32 / 48.0 - 1.0;
+            Tensor::new(shape, (0..shape[0] * shape[1]).map(value).collect::<Vec<_>>())
+        };
+        let bias = |from| Tensor::new([4], tensor([1, 4], from)?.data().to_vec());
+        let inputs =
+            [tensor([4, 8], 1)?, bias(2)?, tensor([4, 4], 3)?, bias(4)?, tensor([rows.len(), 8], 8 * rows.start)?];
+        let vars = inputs.iter().map(|input| Ok(Var::constant(input.to(gpu)?))).collect::<Result<Vec<_>>>()?;
+        let out = Tape::inference().apply(Mlp { textbook_rows: rows.len() }, &vars.iter().collect::<Vec<_>>())?;
+        out.into_tensor().to(None)
+    };
+    Check::new("two layers of many rows", move |gpu, found| {
+        let (rows, part) = (128 * gpu.multiprocessors() + 200, 300);
+        let [all, first, last] = [0..rows, 0..part, rows - part..rows].map(|rows| run(Some(gpu), rows));
+        let (all, ends) = (all?, [first?, last?].map(|end| bits(end.data()).to_vec()).concat());
+        let values = bits(all.data());
+        found.equal("bits", &[&values[..4 * part], &values[4 * (rows - part)..]].concat(), &ends);
+        found.near("outputs", all.data(), run(None, 0..rows)?.data(), tolerance(gpu.arithmetic()));
+        Ok(())
+    })
 }
 
 /// What is not a number stays so through ReLU, wherever it is, and in a loss: rows that hold none stay whole.
