@@ -160,7 +160,9 @@ impl Gpu {
         }
         if grid.shared > 0 && shared + grid.shared as usize > UNASKED_SHARED {
             let attribute = sys::CUfunction_attribute_enum::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
-            function.set_attribute(attribute, grid.shared as i32).map_err(|e| failed(super::explain(e)))?;
+            // Always the same, so that no launch takes from a graph what it was recorded with.
+            let most = (MOST_SHARED - shared).max(grid.shared as usize);
+            function.set_attribute(attribute, most as i32).map_err(|e| failed(super::explain(e)))?;
         }
         self.0.launched.note(kernel);
         self.bind()?;
